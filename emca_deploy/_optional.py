@@ -1,0 +1,56 @@
+"""The one way to import a dependency that the base install lacks."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+
+from emca_deploy.errors import MissingError
+
+__all__ = ["EXTRAS", "import_optional", "installed_version", "require"]
+
+EXTRAS: dict[str, tuple[str, str, str]] = {
+    "torch": ("torch", "export", "2.9"),
+    "onnxscript": ("onnxscript", "export", "0.5.6"),
+    "onnx_ir": ("onnx-ir", "export", "0.1.12"),
+    "safetensors": ("safetensors", "export", "0.4.3"),
+    "openvino": ("openvino", "openvino", "2024.4"),
+    "onnxruntime": ("onnxruntime", "", "1.18"),
+    "jinja2": ("Jinja2", "report", "3.1"),
+}
+"""Module -> (distribution, the extra that brings it, minimum version). ONNX Runtime is in the base install."""
+
+
+def installed_version(module: str) -> str | None:
+    """Return the installed version of a module's distribution without importing it, or None."""
+    distribution = EXTRAS[module][0] if module in EXTRAS else module
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def import_optional(module: str) -> ModuleType:
+    """Import `module`, which may be a submodule of an optional dependency ("safetensors.numpy").
+
+    Raises:
+        MissingError: it is not installed; the remedy names the extra and the minimum version.
+    """
+    distribution, extra, minimum = EXTRAS[module.split(".")[0]]
+    try:
+        return import_module(module)
+    except ImportError as exc:
+        target = f"'emca-deploy[{extra}]'" if extra else distribution
+        raise MissingError(
+            f"{distribution} is not installed, or does not load here: {exc}",
+            f"pip install {target} (needs {distribution} {minimum} or newer)",
+        ) from exc
+
+
+def require(*modules: str) -> None:
+    """Import every module of an extra now, so that a missing one is said before any work is done.
+
+    Raises:
+        MissingError: one of them is not installed.
+    """
+    for module in modules:
+        import_optional(module)

@@ -1,0 +1,1 @@
+"""Runtimes behind one interface: open a runner, build an engine."""

@@ -1,0 +1,1 @@
+"""From an fp32 ONNX file to INT8 ones, one placement a backend."""

@@ -1,0 +1,97 @@
+"""The entry point: finds the command, loads only it, and turns our errors into two lines and an exit code."""
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from emca_deploy._version import __version__
+from emca_deploy.errors import EmcaError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, str] = {
+    "models": "List every architecture with parameters, GFLOPs and published accuracy.",
+    "export": "Export a checkpoint to ONNX, checked against PyTorch.",
+    "calibrate": "Quantize an ONNX model to INT8, placed for one backend.",
+    "build": "Build a backend's engine from an ONNX model.",
+    "profile": "Measure latency and throughput; several artifacts are interleaved and compared.",
+    "validate": "Measure accuracy, and what quantization cost against a reference.",
+    "deploy": "The whole walk: export, calibrate, build, measure, validate, report.",
+    "demo": "`deploy` on the bundled checkpoint and labelled images.",
+    "report": "Draw the report of a finished deployment again.",
+    "doctor": "What this machine can do, and which traps it has.",
+}
+"""Every command, with its line in `--help`. Kept here so that listing them loads none of them."""
+
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules of `emca_deploy.commands`, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the walk."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"emca_deploy.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="emca-deploy")
+def cli() -> None:
+    """From a trained EMCA-ResNet to a measured, verified INT8 deployment.
+
+    \b
+    Start with:  emca-deploy demo -o demo
+    Your model:  emca-deploy deploy checkpoint.pth --data calibration/ --val val/ -o out
+    """
+
+
+def _say(error: EmcaError) -> None:
+    click.echo(f"error: {_one_line(error.problem)}", err=True)
+    click.echo(f"  try: {_one_line(error.remedy)}", err=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(args))
+
+
+def run(args: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors of ours are printed as two lines."""
+    try:
+        outcome: Any = cli.main(args, prog_name="emca-deploy", standalone_mode=False)
+    except EmcaError as error:
+        _say(error)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted: nothing half-written is left; run the same command again", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return outcome if isinstance(outcome, int) else 0
+
+
+if __name__ == "__main__":
+    main()

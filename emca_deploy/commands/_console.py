@@ -1,0 +1,35 @@
+"""What the commands share in talking to a person: progress on stderr, JSON on stdout."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+__all__ = ["ProgressCallback", "json_option", "print_json", "progress"]
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else there.")
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document on stdout."""
+    click.echo(json.dumps(document, indent=1, allow_nan=False))
+
+
+@contextmanager
+def progress(description: str) -> Iterator[ProgressCallback]:
+    """Show a progress bar with the time left on stderr, when that is a terminal; yields the callback that moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,98 @@
+"""Everything that can go wrong for a user, as one tree.
+
+EmcaError                       exit 1
+├── InputError                  exit 2: a file, a value or an option is wrong
+│   ├── UnknownNameError            no architecture, backend, ... of that name
+│   ├── CheckpointError             a checkpoint that cannot be read or fits no architecture
+│   ├── ModelError                  an ONNX model that cannot be read or used
+│   ├── DataError                   a data set, archive or image that cannot be read
+│   ├── EngineError                 an engine that does not belong to this machine, or is damaged
+│   └── OutputError                 a place that cannot be written to
+├── MissingError                exit 3: a backend, device or permission is missing
+└── GateError                   exit 4: parity or accuracy is outside its gate
+"""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "EmcaError",
+    "EngineError",
+    "GateError",
+    "InputError",
+    "MissingError",
+    "ModelError",
+    "OutputError",
+    "UnknownNameError",
+]
+
+
+class EmcaError(Exception):
+    """An error a user can act on.
+
+    Args:
+        problem: one line: what is wrong with which file or option.
+        remedy: one line: what to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """Return both lines as one, for a log or a traceback."""
+        return f"{self.problem} ({self.remedy})"
+
+
+class InputError(EmcaError):
+    """A file, a value or an option is wrong."""
+
+    exit_code = 2
+
+
+class UnknownNameError(InputError):
+    """No architecture, backend or other thing of that name."""
+
+    @classmethod
+    def of(cls, what: str, name: str, known: Iterable[str], remedy: str) -> "UnknownNameError":
+        """Build the error for a `what` called `name`, naming the nearest of the `known` ones in the remedy."""
+        near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+        hint = f"nearest: {', '.join(near)}; " if near else ""
+        return cls(f"no {what} is called '{name}'", hint + remedy)
+
+
+class CheckpointError(InputError):
+    """A checkpoint that cannot be read or fits no architecture."""
+
+
+class ModelError(InputError):
+    """An ONNX model that cannot be read or used."""
+
+
+class DataError(InputError):
+    """A data set, archive or image that cannot be read."""
+
+
+class EngineError(InputError):
+    """An engine that does not belong to this machine, or is damaged."""
+
+
+class OutputError(InputError):
+    """A place that cannot be written to."""
+
+
+class MissingError(EmcaError):
+    """A backend, device or permission is missing."""
+
+    exit_code = 3
+
+
+class GateError(EmcaError):
+    """Parity or accuracy is outside its gate."""
+
+    exit_code = 4

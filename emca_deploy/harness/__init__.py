@@ -1,0 +1,1 @@
+"""Measuring: latency, accuracy, the machine, and results as versioned JSON."""

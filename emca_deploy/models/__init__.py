@@ -1,0 +1,1 @@
+"""The networks: attention modules, ResNets, PKCAM, their names and their checkpoints."""

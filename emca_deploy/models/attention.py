@@ -1,0 +1,174 @@
+"""Channel attention: SE, ECA and SRM excitations, and EMCA's multiscale aggregation in front of them.
+
+A *descriptor* is what squeezing a feature map leaves of it: shape (N, C, K, 1), float. K is 1 for SE and ECA (the mean) and
+2 for SRM (the mean and the standard deviation). Keeping four axes lets every step below export as one or two ONNX nodes.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "ChannelAttention",
+    "EfficientExcitation",
+    "MultiscaleAggregation",
+    "SqueezeExcitation",
+    "StyleExcitation",
+    "eca_kernel_size",
+    "mean_descriptor",
+    "repeat_channels",
+    "style_descriptor",
+]
+
+STYLE_EPSILON = 1e-5
+"""Added to the variance before the square root, as SRM (Lee et al., 2019) does."""
+
+
+def eca_kernel_size(channels: int) -> int:
+    """Return ECA's adaptive kernel size for a number of channels.
+
+    Source: Wang et al., "ECA-Net" (2020), equation 12 with gamma = 2 and b = 1.
+    """
+    t = int(abs(math.log2(channels) + 1) / 2)
+    return t if t % 2 else t + 1
+
+
+def mean_descriptor(x: Tensor) -> Tensor:
+    """Squeeze a feature map (N, C, H, W) to its channel means, (N, C, 1, 1)."""
+    return x.mean((2, 3), keepdim=True)
+
+
+def style_descriptor(x: Tensor) -> Tensor:
+    """Squeeze a feature map (N, C, H, W) to its channel means and standard deviations, (N, C, 2, 1).
+
+    The variance is the unbiased one, as in SRM; for a map of one pixel, where that is undefined, it is 0.
+    The two-pass form is used because E[x^2] - E[x]^2 cancels catastrophically for channels far from zero.
+    """
+    pixels = x.shape[2] * x.shape[3]
+    mean = mean_descriptor(x)
+    centred = x - mean
+    variance = mean_descriptor(centred * centred) * (pixels / max(pixels - 1, 1))
+    return torch.cat([mean, torch.sqrt(variance + STYLE_EPSILON)], dim=2)
+
+
+def repeat_channels(descriptor: Tensor, channels: int) -> Tensor:
+    """Align a descriptor (N, C_m, K, 1) to (N, channels, K, 1) by repeating the whole channel vector (EMCA's CDA)."""
+    copies = channels // descriptor.shape[1]
+    return descriptor if copies == 1 else torch.cat([descriptor] * copies, dim=1)
+
+
+class MultiscaleAggregation(nn.Module):
+    """Mix the current descriptor with those of preceding maps: ReLU of one weighted sum, the same for every channel.
+
+    EMCA writes it as Conv1d(1, 1, kernel=R, stride=R) over the (N, C, R) stack. That is a weighted sum over the R scales, so
+    preceding descriptors of equal width are summed before their channels are repeated: the same numbers, far fewer nodes.
+
+    Args:
+        channels: C, the width of the current map.
+        previous_channels: widths of the preceding maps, older first; each divides C.
+    """
+
+    def __init__(self, channels: int, previous_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.channels = channels
+        scales = len(previous_channels) + 1
+        self._groups = [(width, len(list(run))) for width, run in groupby(previous_channels)]
+        self.weight = nn.Parameter(torch.empty(1, 1, scales))
+        nn.init.constant_(self.weight, 1.0 / scales)
+
+    def forward(self, current: Tensor, previous: Sequence[Tensor]) -> Tensor:
+        """Return the aggregated descriptor (N, C, K, 1) of `current` and the `previous` ones, older first."""
+        weight = self.weight.reshape(1, 1, 1, -1)
+        total = current * weight[..., -1:]
+        start = 0
+        for _, count in self._groups:
+            stop = start + count
+            summed = (torch.cat(list(previous[start:stop]), dim=3) * weight[..., start:stop]).sum(3, keepdim=True)
+            total = total + repeat_channels(summed, self.channels)
+            start = stop
+        return F.relu(total)
+
+
+class SqueezeExcitation(nn.Module):
+    """SE's two fully connected layers without bias, (N, C, 1, 1) to gates (N, C, 1, 1).
+
+    They run as 1x1 convolutions, which is the same product and needs no reshaping.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(channels, channels // reduction, bias=False)
+        self.expand = nn.Linear(channels // reduction, channels, bias=False)
+
+    def forward(self, descriptor: Tensor) -> Tensor:
+        """Return the gates, each in (0, 1)."""
+        hidden = F.relu(F.conv2d(descriptor, self.reduce.weight[:, :, None, None]))
+        return torch.sigmoid(F.conv2d(hidden, self.expand.weight[:, :, None, None]))
+
+
+class EfficientExcitation(nn.Module):
+    """ECA's one-dimensional convolution across channels, (N, C, 1, 1) to gates (N, C, 1, 1).
+
+    It runs as a two-dimensional convolution over (N, 1, C, 1): TensorRT before 10 has no one-dimensional one.
+    """
+
+    def __init__(self, channels: int, kernel_size: int | None = None) -> None:
+        super().__init__()
+        self.channels = channels
+        self.conv = nn.Conv1d(1, 1, kernel_size or eca_kernel_size(channels), bias=False)
+
+    def forward(self, descriptor: Tensor) -> Tensor:
+        """Return the gates, each in (0, 1)."""
+        return torch.sigmoid(self.excite(descriptor))
+
+    def excite(self, descriptor: Tensor) -> Tensor:
+        """Return the convolved descriptor before the sigmoid, (N, C, 1, 1)."""
+        kernel = self.conv.weight.unsqueeze(-1)
+        row = descriptor.reshape(-1, 1, self.channels, 1)
+        return F.conv2d(row, kernel, padding=(kernel.shape[2] // 2, 0)).reshape(-1, self.channels, 1, 1)
+
+
+class StyleExcitation(nn.Module):
+    """SRM's channel-wise fully connected layer and batch norm, (N, C, 2, 1) to gates (N, C, 1, 1).
+
+    The layer is a depthwise convolution whose kernel covers (mean, std), so batch norm folds into it on export.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.cfc = nn.Parameter(torch.zeros(channels, 2))
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, descriptor: Tensor) -> Tensor:
+        """Return the gates, each in (0, 1)."""
+        channels = self.cfc.shape[0]
+        mixed = F.conv2d(descriptor, self.cfc.reshape(channels, 1, 2, 1), groups=channels)
+        return torch.sigmoid(self.bn(mixed))
+
+
+class ChannelAttention(nn.Module):
+    """Scale a feature map's channels by gates computed from its own descriptor and, in EMCA, from preceding ones.
+
+    Args:
+        excitation: maps a descriptor to gates (N, C, 1, 1).
+        channels: C.
+        previous_channels: widths of the preceding maps, older first; empty for SE, ECA and SRM.
+    """
+
+    def __init__(self, excitation: nn.Module, channels: int, previous_channels: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.aggregation = MultiscaleAggregation(channels, previous_channels) if previous_channels else None
+        self.excitation = excitation
+        self.squeeze = style_descriptor if isinstance(excitation, StyleExcitation) else mean_descriptor
+
+    def forward(self, x: Tensor, previous: Sequence[Tensor] = ()) -> Tensor:
+        """Return `x` (N, C, H, W) with each channel scaled; `previous` holds the preceding maps' descriptors."""
+        descriptor = self.squeeze(x)
+        if self.aggregation is not None:
+            descriptor = self.aggregation(descriptor, previous)
+        gates: Tensor = self.excitation(descriptor)
+        return x * gates

@@ -1,0 +1,1 @@
+"""From results to a terminal table, a page and plots."""
