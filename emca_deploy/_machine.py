@@ -1,0 +1,200 @@
+"""What processor this is: model, cores a process may use, and the instruction sets that decide how fast and how exact INT8 is."""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = [
+    "INSTRUCTION_SETS",
+    "CpuInfo",
+    "cpu_info",
+    "default_threads",
+    "parse_cpuinfo",
+    "parse_quota_v1",
+    "parse_quota_v2",
+    "read_memory_mib",
+]
+
+INSTRUCTION_SETS: dict[str, str] = {
+    "avx2": "256-bit integers: INT8 runs, but a u8*s8 pair is summed in 16 bits and saturates",
+    "avx512f": "512-bit vectors",
+    "avx512_vnni": "INT8 dot products into 32 bits: fast and exact",
+    "avx_vnni": "INT8 dot products into 32 bits, 256-bit vectors: fast and exact",
+    "avx512_bf16": "bfloat16 dot products; no faster than float32 without AMX",
+    "amx_int8": "INT8 matrix tiles: the fastest INT8 on x86",
+    "amx_bf16": "bfloat16 matrix tiles",
+    "asimddp": "INT8 dot products (SDOT/UDOT): fast INT8 on ARM",
+    "i8mm": "INT8 matrix products: the fastest INT8 on ARM without SME",
+    "sve": "scalable vectors",
+    "bf16": "bfloat16 on ARM",
+}
+"""What matters to INT8 and why, by the kernel's name of the flag."""
+
+ARM_PARTS: dict[tuple[int, int], str] = {
+    (0x41, 0xD03): "Cortex-A53",
+    (0x41, 0xD07): "Cortex-A57",
+    (0x41, 0xD08): "Cortex-A72",
+    (0x41, 0xD0B): "Cortex-A76",
+    (0x41, 0xD0C): "Neoverse-N1",
+    (0x41, 0xD40): "Neoverse-V1",
+    (0x41, 0xD42): "Cortex-A78AE",
+    (0x41, 0xD49): "Neoverse-N2",
+    (0x41, 0xD4F): "Neoverse-V2",
+    (0x4E, 0x003): "NVIDIA Denver 2",
+    (0x4E, 0x004): "NVIDIA Carmel",
+}
+"""(implementer, part) -> name: ARM kernels give numbers, not names."""
+
+CPUINFO = Path("/proc/cpuinfo")
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class CpuInfo:
+    """A processor, as one process sees it.
+
+    Attributes:
+        model: its name.
+        architecture: of the machine: "x86_64", "aarch64".
+        logical_cores: that this process may use: affinity and the cgroup's quota (rounded up) both counted.
+        physical_cores: of the whole machine, without hyperthreads.
+        instruction_sets: those of `INSTRUCTION_SETS` it has.
+        online_cores: logical cores of the whole machine.
+        quota_cores: the cgroup's limit in cores; None where there is none.
+    """
+
+    model: str
+    architecture: str
+    logical_cores: int
+    physical_cores: int
+    instruction_sets: tuple[str, ...]
+    online_cores: int = 1
+    quota_cores: float | None = None
+
+
+@dataclass(frozen=True)
+class _ParsedCpu:
+    model: str | None
+    processors: int
+    physical_cores: int
+    instruction_sets: tuple[str, ...]
+
+
+def parse_cpuinfo(text: str) -> _ParsedCpu:
+    """Parse the text of /proc/cpuinfo, of x86 ("flags") or ARM ("Features"). Unknown text gives an empty answer, no error."""
+    blocks = [_fields(block) for block in text.split("\n\n")]
+    processors = [fields for fields in blocks if fields.get("processor", "").isdigit()]
+    flags: set[str] | None = None
+    cores = set()
+    for fields in processors:
+        mine = set((fields.get("flags") or fields.get("features") or "").split())
+        flags = mine if flags is None else flags & mine  # big.LITTLE: only what every core has may be relied upon
+        if "core id" in fields:
+            cores.add((fields.get("physical id", "0"), fields["core id"]))
+    found = tuple(name for name in INSTRUCTION_SETS if name in (flags or set()))
+    return _ParsedCpu(_model(blocks), len(processors), len(cores) or len(processors), found)
+
+
+def _fields(block: str) -> dict[str, str]:
+    pairs = (line.partition(":") for line in block.splitlines() if ":" in line)
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _model(blocks: list[dict[str, str]]) -> str | None:
+    names: list[str] = []
+    for fields in blocks:
+        name = fields.get("model name") or _arm_model(fields)
+        if name and name not in names:
+            names.append(name)
+    return " + ".join(names) or None
+
+
+def _arm_model(fields: dict[str, str]) -> str | None:
+    try:
+        implementer, part = int(fields["cpu implementer"], 16), int(fields["cpu part"], 16)
+    except (KeyError, ValueError):
+        return None
+    return ARM_PARTS.get((implementer, part), f"ARM implementer {implementer:#x} part {part:#x}")
+
+
+def parse_quota_v2(text: str) -> float | None:
+    """Return the cores that cgroup v2's `cpu.max` ("200000 100000" or "max 100000") allows, or None for no limit."""
+    words = text.split()
+    try:
+        return None if words[0] == "max" else int(words[0]) / int(words[1])
+    except (IndexError, ValueError, ZeroDivisionError):
+        return None
+
+
+def parse_quota_v1(quota_text: str, period_text: str) -> float | None:
+    """Return the cores that cgroup v1's `cpu.cfs_quota_us` and `cpu.cfs_period_us` allow, or None for no limit (-1)."""
+    try:
+        quota, period = int(quota_text), int(period_text)
+    except ValueError:
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _quota_cores(root: Path) -> float | None:
+    limits = [parse_quota_v2(_read(folder / "cpu.max")) for folder in _own_groups(root)]
+    v1 = root / "cpu"
+    limits.append(parse_quota_v1(_read(v1 / "cpu.cfs_quota_us"), _read(v1 / "cpu.cfs_period_us")))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _own_groups(root: Path) -> list[Path]:
+    """Every cgroup v2 folder from this process's own up to the root: a limit on any of them binds."""
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        if line.startswith("0::/"):
+            own = root / line[len("0::/") :]
+            return [own, *(parent for parent in own.parents if parent == root or root in parent.parents)]
+    return [root]
+
+
+def _affinity_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def cpu_info() -> CpuInfo:
+    """Return what this processor is; never raises."""
+    parsed = parse_cpuinfo(_read(CPUINFO))
+    online = parsed.processors or os.cpu_count() or 1
+    quota = _quota_cores(CGROUP)
+    usable = _affinity_cores()
+    if quota is not None:
+        usable = min(usable, max(1, -int(-quota // 1)))
+    return CpuInfo(
+        model=parsed.model or platform.processor() or "unknown",
+        architecture=platform.machine(),
+        logical_cores=max(1, usable),
+        physical_cores=parsed.physical_cores or online,
+        instruction_sets=parsed.instruction_sets,
+        online_cores=online,
+        quota_cores=quota,
+    )
+
+
+def default_threads() -> int:
+    """Return how many threads to run a model with: a physical core each, as many as this process may use."""
+    info = cpu_info()
+    return max(1, min(info.logical_cores, info.physical_cores))
+
+
+def read_memory_mib() -> float | None:
+    """Return this machine's memory in MiB, or None where the system does not say."""
+    for line in _read(MEMINFO).splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) / 1024
+    return None
