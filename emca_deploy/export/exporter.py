@@ -1,0 +1,94 @@
+"""torch module -> ONNX file, through torch.export."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emca_deploy._optional import import_optional
+from emca_deploy.artifacts import atomic_write
+from emca_deploy.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "ExportRequest", "export_onnx"]
+
+OPSET = 20
+"""The newest that ONNX Runtime, OpenVINO and TensorRT 10 all take without conversion."""
+
+INPUT_NAME = "images"
+OUTPUT_NAME = "logits"
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export.
+
+    Attributes:
+        image_size: height and width of the input.
+        batch: a fixed batch size, or None for a dynamic one.
+        opset: of the ONNX file.
+    """
+
+    image_size: int
+    batch: int | None = None
+    opset: int = OPSET
+
+
+def export_onnx(module: "nn.Module", path: Path, request: ExportRequest) -> None:
+    """Write a module as ONNX: batch norm and constants folded, nodes named after modules, no shape computations.
+
+    Args:
+        module: maps (N, 3, S, S) float32 to logits (N, classes).
+        path: where the file goes, whole or not at all.
+        request: image size, batch, opset.
+
+    Raises:
+        MissingError: torch or onnxscript is not installed.
+        ModelError: the exporter refuses the module, or leaves nodes it should not.
+        OutputError: `path` cannot be written.
+    """
+    ir = import_optional("onnx_ir")
+    with atomic_write(path) as temporary:
+        model = _traced(module.eval(), request)
+        from emca_deploy.export.naming import name_graph
+        from emca_deploy.export.passes import check_operators, simplify
+
+        simplify(model)
+        name_graph(model)
+        check_operators(model, str(path))
+        model.producer_name = "emca-deploy"
+        ir.save(model, temporary)
+
+
+def _traced(module: "nn.Module", request: ExportRequest) -> Any:
+    torch = import_optional("torch")
+    import_optional("onnxscript")
+    # Two images: torch.export would specialise a batch of one to the constant 1.
+    example = torch.zeros(request.batch or 2, 3, request.image_size, request.image_size)
+    dynamic = None if request.batch else ({0: torch.export.Dim("batch")},)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns that torchvision is missing, which nothing here needs
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                opset_version=request.opset,
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                optimize=True,
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as exc:
+        first_line = str(exc).strip().splitlines()[0]
+        raise ModelError(f"the exporter refuses this model: {first_line}", "try another --opset or --image-size") from exc
+    finally:
+        logger.setLevel(level)
+    return program.model

@@ -1,0 +1,100 @@
+"""Whether an exported model computes what the torch module computes, on random and on real images."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emca_deploy._optional import import_optional
+from emca_deploy.errors import GateError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["MAX_RELATIVE_ERROR", "Parity", "check_parity", "measure_parity", "parity_images"]
+
+MAX_RELATIVE_ERROR = 1e-5
+"""The fp32 gate: two runtimes sum a few thousand products in different orders, each rounding by 6e-8."""
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two sets of logits are apart.
+
+    Attributes:
+        max_abs: the largest absolute difference of a logit.
+        max_rel: that divided by the largest absolute reference logit.
+        cosine: the smallest cosine similarity of an image's logits.
+        samples: images compared.
+    """
+
+    max_abs: float
+    max_rel: float
+    cosine: float
+    samples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object."""
+        return asdict(self)
+
+
+def measure_parity(reference: Float32Array, candidate: Float32Array) -> Parity:
+    """Compare logits (N, classes) of the reference and the candidate; NaN anywhere makes every figure NaN or infinite."""
+    wide, other = reference.astype(np.float64), candidate.astype(np.float64)
+    max_abs = float(np.abs(wide - other).max())
+    norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(other, axis=1)
+    cosine = float(((wide * other).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)).min())
+    return Parity(max_abs, max_abs / max(float(np.abs(wide).max()), np.finfo(np.float32).tiny), cosine, len(wide))
+
+
+def parity_images(image_size: int, real: Float32Array | None, random: int = 4, seed: int = 0) -> Float32Array:
+    """Return the images parity is measured on: standard normal ones, then the `real` ones; (N, 3, S, S) float32."""
+    noise = np.random.default_rng(seed).standard_normal((random, 3, image_size, image_size)).astype(np.float32)
+    return noise if real is None else np.concatenate([noise, real])
+
+
+def check_parity(module: "nn.Module", path: Path, images: Float32Array, gate: float = MAX_RELATIVE_ERROR) -> Parity:
+    """Run a module and its exported file on the same images.
+
+    Args:
+        module: in eval mode.
+        path: the ONNX file, run by ONNX Runtime on the CPU.
+        images: (N, 3, S, S) float32.
+        gate: largest relative error allowed.
+
+    Raises:
+        GateError: the error is larger, or not a number.
+    """
+    parity = measure_parity(_torch_logits(module, images), _onnx_logits(path, images))
+    if not parity.max_rel <= gate:  # also true of NaN
+        raise GateError(
+            f"{path}: logits differ from PyTorch's by {parity.max_rel:.2g} relative, more than {gate:.2g}",
+            "check the checkpoint for huge or invalid weights; if it is sound, report the architecture and versions",
+        )
+    return parity
+
+
+def _torch_logits(module: "nn.Module", images: Float32Array) -> Float32Array:
+    torch = import_optional("torch")
+    with torch.inference_mode():
+        logits: Float32Array = np.concatenate([module(torch.from_numpy(image[None])).numpy() for image in images])
+    return logits
+
+
+def _onnx_logits(path: Path, images: Float32Array) -> Float32Array:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    batch = given.shape[0] if isinstance(given.shape[0], int) else 1
+    chunks = []
+    for start in range(0, len(images), batch):
+        chunk = images[start : start + batch]
+        padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *chunk.shape[1:]), np.float32)])
+        chunks.append(session.run(None, {given.name: padded})[0][: len(chunk)])
+    logits: Float32Array = np.concatenate(chunks)
+    return logits
