@@ -11,7 +11,7 @@ __all__ = ["EXTRAS", "import_optional", "installed_version", "require"]
 EXTRAS: dict[str, tuple[str, str, str]] = {
     "torch": ("torch", "export", "2.9"),
     "onnxscript": ("onnxscript", "export", "0.5.6"),
-    "onnx_ir": ("onnx-ir", "export", "0.1.12"),
+    "onnx_ir": ("onnx-ir", "", "0.1.12"),
     "safetensors": ("safetensors", "export", "0.4.3"),
     "openvino": ("openvino", "openvino", "2024.4"),
     "onnxruntime": ("onnxruntime", "", "1.18"),

@@ -1,0 +1,59 @@
+"""Reading an ONNX classifier's graph: which tensors are activations, what reads them, what can be quantized."""
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from emca_deploy.errors import ModelError
+
+__all__ = ["activations", "has_weights", "is_feature_map", "load_graph", "only_feeds"]
+
+
+def load_graph(path: Path) -> ir.Model:
+    """Load a float ONNX model for quantization.
+
+    Raises:
+        ModelError: not an ONNX file, already quantized, or not an image classifier's graph.
+    """
+    try:
+        model = ir.load(path)
+    except FileNotFoundError as exc:
+        raise ModelError(f"{path}: no such file", "check the path") from exc
+    except Exception as exc:  # protobuf raises its own DecodeError, onnx-ir several others
+        raise ModelError(f"{path}: not an ONNX model, or a damaged one", "export it again") from exc
+    if not list(model.graph) or not model.graph.inputs:
+        raise ModelError(f"{path}: an ONNX model without nodes", "export it again")
+    if any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in model.graph):
+        raise ModelError(f"{path}: is quantized already", "name the fp32 model it was made from")
+    return model
+
+
+def has_weights(node: ir.Node) -> bool:
+    """Return whether a node is a convolution or matrix product with constant weights."""
+    if node.op_type not in {"Conv", "Gemm", "MatMul"} or len(node.inputs) < 2:
+        return False
+    weight = node.inputs[1]
+    return weight is not None and weight.const_value is not None
+
+
+def activations(graph: ir.Graph) -> list[ir.Value]:
+    """Return the float tensors that depend on the input, in the order they are computed; the input first."""
+    constants = {value for value in graph.initializers.values()}
+    values = [value for value in graph.inputs if value not in constants]
+    values += [output for node in graph for output in node.outputs]
+    return [value for value in values if value.dtype in {None, ir.DataType.FLOAT}]
+
+
+def only_feeds(value: ir.Value, op_type: str) -> bool:
+    """Return whether every reader of a tensor is of one operator, and there is one."""
+    readers = [use.node for use in value.uses()]
+    return bool(readers) and not value.is_graph_output() and all(node.op_type == op_type for node in readers)
+
+
+def is_feature_map(value: ir.Value) -> bool:
+    """Return whether a tensor is a map with spatial extent, (N, C, H, W) with H * W > 1."""
+    shape = value.shape
+    if shape is None or len(shape) != 4:
+        return False
+    height, width = shape[2], shape[3]
+    return not (height == 1 and width == 1)

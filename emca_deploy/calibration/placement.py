@@ -1,0 +1,183 @@
+"""Where Q/DQ pairs go, one recipe a backend.
+
+What is fast on one runtime is slow on another, so ranges are measured once and placed many times. Common to all: the attention
+path between its poolings and its gate stays in float, through the sigmoid; weights are INT8 per output channel.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import onnx_ir as ir
+
+from emca_deploy.calibration.attention_path import AttentionPath, find_attention
+from emca_deploy.calibration.graph import has_weights, only_feeds
+from emca_deploy.errors import UnknownNameError
+
+__all__ = ["RECIPES", "Edge", "Placement", "Recipe", "find_recipe", "place"]
+
+Edge = tuple[ir.Node, int]
+"""A reader and which of its inputs."""
+
+PASS_THROUGH = frozenset({"Reshape", "Flatten", "Squeeze", "Transpose", "Identity"})
+TRUNK = frozenset({"Conv", "Gemm", "MatMul", "Relu", "Clip", "Add", "MaxPool", "AveragePool", "Concat"}) | PASS_THROUGH
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one backend wants.
+
+    Attributes:
+        backend: its name.
+        symmetric: int8 activations with zero point 0 instead of uint8 with one.
+        integer_bias: INT32 biases behind a DequantizeLinear instead of float ones.
+        readers: operators, besides those with weights, whose trunk inputs are quantized; "Gate" is the attention's Mul and
+            "AttentionPool" its poolings.
+        residual: which operands of a residual Add are quantized.
+        outputs: also quantize what every quantized operator returns, so that none of it leaves INT8.
+    """
+
+    backend: str
+    symmetric: bool
+    integer_bias: bool
+    readers: frozenset[str]
+    residual: Literal["both", "identity", "none"]
+    outputs: bool = False
+
+
+RECIPES: dict[str, Recipe] = {
+    # The oneDNN kernels take u8 input and fuse what follows a convolution in float, so INT8 at the inputs of what moves much
+    # memory is enough. Poolings that read INT8 move a quarter of it.
+    "openvino": Recipe("openvino", False, False, frozenset({"AttentionPool", "Gate", "MaxPool"}), "both"),
+    # ONNX Runtime fuses an operator only when everything it reads and returns is quantized; one float tensor between two
+    # convolutions costs more than INT8 gains. u8 activations directly: its S8-to-U8 rewrite misses tensors with several readers.
+    "onnxruntime": Recipe(
+        "onnxruntime", False, True, frozenset({"AttentionPool", "Gate", "MaxPool", "GlobalAveragePool"}), "both", outputs=True
+    ),
+    # TensorRT takes symmetric int8 only, refuses INT32 biases, and fuses Conv+Add only when the convolution's operand is float.
+    "tensorrt": Recipe("tensorrt", True, False, frozenset(), "identity"),
+    "tensorrt-rtx": Recipe("tensorrt-rtx", True, False, frozenset(), "identity"),
+}
+"""One recipe a backend."""
+
+
+@dataclass
+class Placement:
+    """Which tensors are quantized and which of their readers read the quantized one."""
+
+    recipe: Recipe
+    edges: dict[ir.Value, list[Edge]] = field(default_factory=dict)
+    weighted: list[ir.Node] = field(default_factory=list)
+
+    def add(self, node: ir.Node, index: int) -> None:
+        """Let input `index` of `node` read its tensor quantized."""
+        value = node.inputs[index]
+        if value is not None:
+            readers = self.edges.setdefault(value, [])
+            if (node, index) not in readers:
+                readers.append((node, index))
+
+
+def find_recipe(backend: str) -> Recipe:
+    """Return a backend's recipe.
+
+    Raises:
+        UnknownNameError: no recipe for that backend.
+    """
+    if backend not in RECIPES:
+        raise UnknownNameError.of("backend with an INT8 placement", backend, RECIPES, f"one of: {', '.join(RECIPES)}")
+    return RECIPES[backend]
+
+
+def place(graph: ir.Graph, recipe: Recipe) -> Placement:
+    """Decide where a recipe's Q/DQ pairs go in a float graph."""
+    attention = find_attention(graph)
+    trunk = _trunk(graph, attention)
+    placement = Placement(recipe)
+    for node in graph:
+        if node not in attention.nodes:
+            for index in _quantized_inputs(node, recipe, attention, trunk):
+                placement.add(node, index)
+            if has_weights(node) and node.inputs[0] in placement.edges:
+                placement.weighted.append(node)
+    if recipe.outputs:
+        _quantize_outputs(graph, placement, attention, trunk)
+    return placement
+
+
+def _trunk(graph: ir.Graph, attention: AttentionPath) -> set[ir.Value]:
+    """Return the tensors that carry images through the network; not descriptors, nor SRM's squared deviations."""
+    trunk: set[ir.Value] = {value for value in graph.inputs}
+    for node in graph:
+        if node in attention.nodes or node in attention.pools:
+            continue
+        if node in attention.gates or node.op_type in TRUNK or node.op_type == "GlobalAveragePool":
+            if any(value in trunk for value in node.inputs):
+                trunk.update(node.outputs)
+    return trunk
+
+
+def _quantized_inputs(node: ir.Node, recipe: Recipe, attention: AttentionPath, trunk: set[ir.Value]) -> list[int]:
+    def carries(index: int) -> bool:
+        return node.inputs[index] in trunk
+
+    if has_weights(node):
+        return [0] if carries(0) else []
+    if node in attention.gates:
+        gate = attention.gates[node]
+        if "Gate" not in recipe.readers:
+            return []
+        # The gate itself is worth INT8 only where the kernel needs both operands to be.
+        return [1 - gate, gate] if recipe.outputs else [1 - gate]
+    if node.op_type == "Add" and len(node.inputs) == 2 and carries(0) and carries(1):
+        return _residual_inputs(node, recipe, attention)
+    kind = "AttentionPool" if node in attention.pools else node.op_type
+    return [0] if kind in recipe.readers and carries(0) else []
+
+
+def _residual_inputs(node: ir.Node, recipe: Recipe, attention: AttentionPath) -> list[int]:
+    if recipe.residual == "both":
+        return [0, 1]
+    return [] if recipe.residual == "none" else [_identity_operand(node, attention)]
+
+
+def _identity_operand(node: ir.Node, attention: AttentionPath) -> int:
+    """Return which operand of a residual Add is the shortcut's.
+
+    The other one ends the residual branch: it comes from a gate, or straight from a convolution while the shortcut does not.
+    Where both come from convolutions the shortcut is the second, as `out += identity` exports.
+    """
+    producers = [value.producer() if value is not None else None for value in node.inputs]
+    for index, producer in enumerate(producers):
+        if producer is not None and producer in attention.gates:
+            return 1 - index
+    ends_branch = [producer is not None and producer.op_type == "Conv" for producer in producers]
+    return 0 if ends_branch == [False, True] else 1
+
+
+def _quantize_outputs(graph: ir.Graph, placement: Placement, attention: AttentionPath, trunk: set[ir.Value]) -> None:
+    """Quantize what quantized operators return, for every reader, and pass INT8 through reshapes.
+
+    It stops where the attention path begins: the poolings return INT8, what reads them returns float.
+    """
+    for node in list(graph):
+        if node in attention.nodes or not _is_quantized(node, placement, attention, trunk):
+            continue
+        for value in node.outputs:
+            # Logits stay float: rounding them is the one error nothing after can average out.
+            if value.is_graph_output() or only_feeds(value, "Relu") or only_feeds(value, "Clip"):
+                continue
+            for use in value.uses():
+                placement.add(use.node, use.idx)
+
+
+def _is_quantized(node: ir.Node, placement: Placement, attention: AttentionPath, trunk: set[ir.Value]) -> bool:
+    """Return whether the backend will run a node in INT8, given what its inputs are by now."""
+    first = node.inputs[0] if node.inputs else None
+    if first is None or (node.outputs[0] not in trunk and node not in attention.pools):
+        return False
+    if node.op_type in {"Relu", "Clip"}:
+        return True  # fused into the operator before it
+    if node.op_type in PASS_THROUGH and first in placement.edges:
+        placement.add(node, 0)
+        return True
+    return any((node, index) in placement.edges.get(value, ()) for index, value in enumerate(node.inputs) if value)

@@ -1,0 +1,125 @@
+"""Graph surgery: put the Q/DQ pairs of a placement into a model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy.calibration.observers import TensorRange
+from emca_deploy.calibration.placement import Edge, Placement
+from emca_deploy.calibration.quantize import (
+    QuantParams,
+    activation_params,
+    quantize_bias,
+    quantize_weight,
+    quantize_with,
+    raise_scales_for_bias,
+)
+from emca_deploy.errors import InputError
+
+__all__ = ["InsertionCount", "insert_qdq"]
+
+
+@dataclass(frozen=True)
+class InsertionCount:
+    """What was quantized: activations (Q/DQ pairs), operators with INT8 weights, and those left in float."""
+
+    activations: int
+    weighted: int
+    weighted_float: int
+
+
+def insert_qdq(model: ir.Model, placement: Placement, ranges: dict[str, TensorRange]) -> InsertionCount:
+    """Insert a placement's Q/DQ pairs into the float model it was made for, in place.
+
+    Args:
+        model: float, opset 13 or newer.
+        placement: of the same model's graph.
+        ranges: by tensor name.
+
+    Raises:
+        InputError: a tensor's range is missing: the table is of another model.
+    """
+    graph = model.graph
+    params: dict[ir.Value, QuantParams] = {}
+    for value, readers in placement.edges.items():
+        if value.name not in ranges:
+            raise InputError(f"the range table has no tensor '{value.name}'", "delete the table and calibrate again")
+        params[value] = activation_params(ranges[value.name], symmetric=placement.recipe.symmetric)
+        _quantize_activation(graph, value, readers, params[value])
+    originals = {node: value for value, readers in placement.edges.items() for node, index in readers if index == 0}
+    for node in placement.weighted:
+        _quantize_weights(graph, node, params[originals[node]], integer_bias=placement.recipe.integer_bias)
+    _drop_unused_initializers(graph)
+    every = sum(1 for node in graph if node.op_type in {"Conv", "Gemm"})
+    return InsertionCount(len(params), len(placement.weighted), every - len(placement.weighted))
+
+
+def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
+    graph.register_initializer(value)
+    return value
+
+
+def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], params: QuantParams) -> None:
+    integer = np.int8 if params.signed else np.uint8
+    scale = _constant(graph, f"{value.name}/scale", np.array(params.scale, np.float32))
+    zero = _constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, integer))
+    quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}/quantize")
+    quantized = quantize.outputs[0]
+    quantized.name, quantized.shape, quantized.dtype = f"{value.name}/quantized", value.shape, zero.dtype
+    dequantize = ir.node("DequantizeLinear", [quantized, scale, zero], name=f"{value.name}/dequantize")
+    result = dequantize.outputs[0]
+    result.name, result.shape, result.dtype = f"{value.name}/dequantized", value.shape, ir.DataType.FLOAT
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], [quantize, dequantize])
+    else:
+        graph.insert_after(producer, [quantize, dequantize])
+    for node, index in readers:
+        node.replace_input_with(index, result)
+
+
+def _weight_axis(node: ir.Node) -> int:
+    """Return the axis of a weight that runs over output channels."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if node.attributes.get_int("transB", 0) else 1
+    return -1
+
+
+def _quantize_weights(graph: ir.Graph, node: ir.Node, reads: QuantParams, *, integer_bias: bool) -> None:
+    value = node.inputs[1]
+    if value is None or value.const_value is None:
+        return
+    weight = np.asarray(value.const_value.numpy(), np.float32)
+    axis = _weight_axis(node) % weight.ndim
+    integers, scales = quantize_weight(weight, axis)
+    bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+    if integer_bias and bias_value is not None and bias_value.const_value is not None:
+        bias = np.asarray(bias_value.const_value.numpy(), np.float32).ravel()
+        scales = raise_scales_for_bias(scales, bias, reads.scale)
+        integers = quantize_with(weight, scales, axis)
+        bias_integers, bias_scales = quantize_bias(bias, scales, reads.scale)
+        node.replace_input_with(2, _dequantized(graph, node, f"{node.name}.bias", (bias_integers, bias_scales), 0))
+    node.replace_input_with(1, _dequantized(graph, node, f"{node.name}.weight", (integers, scales), axis))
+
+
+def _dequantized(graph: ir.Graph, node: ir.Node, name: str, tensor: tuple[np.ndarray, np.ndarray], axis: int) -> ir.Value:  # type: ignore[type-arg]
+    integers, scales = tensor
+    stored = _constant(graph, f"{name}/int{8 * integers.dtype.itemsize}", integers)
+    scale = _constant(graph, f"{name}/scale", scales)
+    zero = _constant(graph, f"{name}/zero_point", np.zeros(scales.shape, integers.dtype))
+    dequantize = ir.node("DequantizeLinear", [stored, scale, zero], {"axis": axis}, name=f"{name}/dequantize")
+    result = dequantize.outputs[0]
+    result.name, result.shape, result.dtype = f"{name}/dequantized", ir.Shape(integers.shape), ir.DataType.FLOAT
+    graph.insert_before(node, dequantize)
+    return result
+
+
+def _drop_unused_initializers(graph: ir.Graph) -> None:
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
