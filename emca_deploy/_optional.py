@@ -35,7 +35,7 @@ def import_optional(module: str) -> ModuleType:
     Raises:
         MissingError: it is not installed; the remedy names the extra and the minimum version.
     """
-    distribution, extra, minimum = EXTRAS[module.split(".")[0]]
+    distribution, extra, minimum = EXTRAS[module.split(".", maxsplit=1)[0]]
     try:
         return import_module(module)
     except ImportError as exc:

@@ -53,9 +53,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     reach = size // 16
     padded = F.pad(images, (reach,) * 4)
     tops, lefts = torch.randint(0, 2 * reach + 1, (2, len(images)), generator=generator).tolist()
-    shifted = torch.stack(
-        [image[:, t : t + size, x : x + size] for image, t, x in zip(padded, tops, lefts, strict=True)]
-    )
+    shifted = torch.stack([image[:, t : t + size, x : x + size] for image, t, x in zip(padded, tops, lefts, strict=True)])
     mirrored = torch.rand(len(images), generator=generator) < 0.5
     shifted[mirrored] = shifted[mirrored].flip(3)
     return shifted

@@ -49,10 +49,10 @@ def collect_ranges(
     observers = {name: MinMaxObserver() for name in names}
     done = 0
     for images, _ in source.batches(fixed or BATCH, indices):
-        if fixed and len(images) < fixed:
-            images = images[[i % len(images) for i in range(fixed)]]  # repeat: a range does not mind
-        outputs = _run(session, given.name, images, model_path)
-        count = min(len(images), len(indices) - done)
+        count = len(images)
+        # A model of fixed batch gets its last one filled by repetition: a range does not mind.
+        full = images if not fixed else images[[i % count for i in range(fixed)]]
+        outputs = _run(session, given.name, full, model_path)
         for position, name in enumerate(names):
             try:
                 observers[name].observe(outputs[2 * position], outputs[2 * position + 1])
@@ -97,9 +97,7 @@ def _session(model: ir.Model, path: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime raises a dozen unrelated classes
         raise ModelError(f"{path}: ONNX Runtime refuses it: {str(exc).splitlines()[0]}", "export it again") from exc
 

@@ -38,7 +38,7 @@ def has_weights(node: ir.Node) -> bool:
 
 def activations(graph: ir.Graph) -> list[ir.Value]:
     """Return the float tensors that depend on the input, in the order they are computed; the input first."""
-    constants = {value for value in graph.initializers.values()}
+    constants = set(graph.initializers.values())
     values = [value for value in graph.inputs if value not in constants]
     values += [output for node in graph for output in node.outputs]
     return [value for value in values if value.dtype in {None, ir.DataType.FLOAT}]

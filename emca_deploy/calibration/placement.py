@@ -4,14 +4,16 @@ What is fast on one runtime is slow on another, so ranges are measured once and 
 path between its poolings and its gate stays in float, through the sigmoid; weights are INT8 per output channel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import onnx_ir as ir
 
 from emca_deploy.calibration.attention_path import AttentionPath, find_attention
 from emca_deploy.calibration.graph import has_weights, only_feeds
-from emca_deploy.errors import UnknownNameError
+from emca_deploy.errors import InputError, UnknownNameError
 
 __all__ = ["RECIPES", "Edge", "Placement", "Recipe", "find_recipe", "place"]
 
@@ -76,6 +78,14 @@ class Placement:
             if (node, index) not in readers:
                 readers.append((node, index))
 
+    def keep_float(self, nodes: set[ir.Node]) -> None:
+        """Let `nodes` read float after all; a tensor that nothing else reads quantized is not quantized."""
+        for value, readers in list(self.edges.items()):
+            self.edges[value] = [edge for edge in readers if edge[0] not in nodes]
+            if not self.edges[value]:
+                del self.edges[value]
+        self.weighted = [node for node in self.weighted if node not in nodes]
+
 
 def find_recipe(backend: str) -> Recipe:
     """Return a backend's recipe.
@@ -88,8 +98,18 @@ def find_recipe(backend: str) -> Recipe:
     return RECIPES[backend]
 
 
-def place(graph: ir.Graph, recipe: Recipe) -> Placement:
-    """Decide where a recipe's Q/DQ pairs go in a float graph."""
+def place(graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str] = ()) -> Placement:
+    """Decide where a recipe's Q/DQ pairs go in a float graph.
+
+    Args:
+        graph: float.
+        recipe: the backend's.
+        keep_float: node name patterns, as a shell matches; these nodes read float.
+
+    Raises:
+        InputError: a pattern matches no node.
+    """
+    kept = _matching(graph, keep_float)
     attention = find_attention(graph)
     trunk = _trunk(graph, attention)
     placement = Placement(recipe)
@@ -101,18 +121,29 @@ def place(graph: ir.Graph, recipe: Recipe) -> Placement:
                 placement.weighted.append(node)
     if recipe.outputs:
         _quantize_outputs(graph, placement, attention, trunk)
+    placement.keep_float(kept)
     return placement
+
+
+def _matching(graph: ir.Graph, patterns: Sequence[str]) -> set[ir.Node]:
+    matched: set[ir.Node] = set()
+    for pattern in patterns:
+        found = {node for node in graph if fnmatchcase(node.name or "", pattern)}
+        if not found:
+            raise InputError(f"--keep-float {pattern}: matches no node", "node names look like stage2.block0.conv1")
+        matched |= found
+    return matched
 
 
 def _trunk(graph: ir.Graph, attention: AttentionPath) -> set[ir.Value]:
     """Return the tensors that carry images through the network; not descriptors, nor SRM's squared deviations."""
-    trunk: set[ir.Value] = {value for value in graph.inputs}
+    trunk: set[ir.Value] = set(graph.inputs)
     for node in graph:
         if node in attention.nodes or node in attention.pools:
             continue
-        if node in attention.gates or node.op_type in TRUNK or node.op_type == "GlobalAveragePool":
-            if any(value in trunk for value in node.inputs):
-                trunk.update(node.outputs)
+        carries = node in attention.gates or node.op_type in TRUNK or node.op_type == "GlobalAveragePool"
+        if carries and any(value in trunk for value in node.inputs):
+            trunk.update(node.outputs)
     return trunk
 
 

@@ -1,8 +1,10 @@
 """Graph surgery: put the Q/DQ pairs of a placement into a model."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.calibration.observers import TensorRange
@@ -55,7 +57,7 @@ def insert_qdq(model: ir.Model, placement: Placement, ranges: dict[str, TensorRa
     return InsertionCount(len(params), len(placement.weighted), every - len(placement.weighted))
 
 
-def _constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+def _constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
     graph.register_initializer(value)
@@ -68,7 +70,11 @@ def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], 
     zero = _constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, integer))
     quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}/quantize")
     quantized = quantize.outputs[0]
-    quantized.name, quantized.shape, quantized.dtype = f"{value.name}/quantized", value.shape, zero.dtype
+    quantized.name, quantized.shape, quantized.dtype = (
+        f"{value.name}/quantized",
+        value.shape,
+        ir.DataType.from_numpy(np.dtype(integer)),
+    )
     dequantize = ir.node("DequantizeLinear", [quantized, scale, zero], name=f"{value.name}/dequantize")
     result = dequantize.outputs[0]
     result.name, result.shape, result.dtype = f"{value.name}/dequantized", value.shape, ir.DataType.FLOAT
@@ -107,7 +113,9 @@ def _quantize_weights(graph: ir.Graph, node: ir.Node, reads: QuantParams, *, int
     node.replace_input_with(1, _dequantized(graph, node, f"{node.name}.weight", (integers, scales), axis))
 
 
-def _dequantized(graph: ir.Graph, node: ir.Node, name: str, tensor: tuple[np.ndarray, np.ndarray], axis: int) -> ir.Value:  # type: ignore[type-arg]
+def _dequantized(
+    graph: ir.Graph, node: ir.Node, name: str, tensor: tuple[npt.NDArray[Any], npt.NDArray[Any]], axis: int
+) -> ir.Value:
     integers, scales = tensor
     stored = _constant(graph, f"{name}/int{8 * integers.dtype.itemsize}", integers)
     scale = _constant(graph, f"{name}/scale", scales)

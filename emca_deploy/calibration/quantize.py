@@ -57,7 +57,8 @@ def quantize_with(weight: npt.NDArray[np.float32], scales: npt.NDArray[np.float3
     """Quantize weights with given scales along `axis`."""
     shape = [1] * weight.ndim
     shape[axis] = -1
-    return np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8)
+    quantized: npt.NDArray[np.int8] = np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8)
+    return quantized
 
 
 def raise_scales_for_bias(

@@ -66,11 +66,15 @@ def read_table(path: Path) -> RangeTable:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        if document["table_version"] != TABLE_VERSION:
-            raise ValueError(f"table version {document['table_version']}, this emca-deploy reads {TABLE_VERSION}")
+        _check_version(document["table_version"])
         key = dict(document["key"])
         key["preprocessing"] = Preprocessing.from_dict(key["preprocessing"])
         ranges = {str(name): TensorRange(float(low), float(high)) for name, (low, high) in document["ranges"].items()}
         return RangeTable(TableKey(**key), ranges)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise InputError(f"{path}: not a range table of ours: {exc}", "delete it and calibrate again") from exc
+
+
+def _check_version(version: object) -> None:
+    if version != TABLE_VERSION:
+        raise ValueError(f"table version {version}, this emca-deploy reads {TABLE_VERSION}")

@@ -3,14 +3,13 @@
 import logging
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emca_deploy._optional import import_optional
-from emca_deploy.artifacts import atomic_write
 from emca_deploy.errors import ModelError
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from torch import nn
 
 __all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "ExportRequest", "export_onnx"]
@@ -37,33 +36,29 @@ class ExportRequest:
     opset: int = OPSET
 
 
-def export_onnx(module: "nn.Module", path: Path, request: ExportRequest) -> None:
-    """Write a module as ONNX: batch norm and constants folded, nodes named after modules, no shape computations.
+def export_onnx(module: "nn.Module", request: ExportRequest) -> "ir.Model":
+    """Return a module as an ONNX model: batch norm and constants folded, nodes named after modules, no shape computations.
 
     Args:
         module: maps (N, 3, S, S) float32 to logits (N, classes).
-        path: where the file goes, whole or not at all.
         request: image size, batch, opset.
 
     Raises:
         MissingError: torch or onnxscript is not installed.
         ModelError: the exporter refuses the module, or leaves nodes it should not.
-        OutputError: `path` cannot be written.
     """
-    ir = import_optional("onnx_ir")
-    with atomic_write(path) as temporary:
-        model = _traced(module.eval(), request)
-        from emca_deploy.export.naming import name_graph
-        from emca_deploy.export.passes import check_operators, simplify
+    from emca_deploy.export.naming import name_graph
+    from emca_deploy.export.passes import check_operators, simplify
 
-        simplify(model)
-        name_graph(model)
-        check_operators(model, str(path))
-        model.producer_name = "emca-deploy"
-        ir.save(model, temporary)
+    model = _traced(module.eval(), request)
+    simplify(model)
+    name_graph(model)
+    check_operators(model)
+    model.producer_name = "emca-deploy"
+    return model
 
 
-def _traced(module: "nn.Module", request: ExportRequest) -> Any:
+def _traced(module: "nn.Module", request: ExportRequest) -> "ir.Model":
     torch = import_optional("torch")
     import_optional("onnxscript")
     # Two images: torch.export would specialise a batch of one to the constant 1.
@@ -91,4 +86,5 @@ def _traced(module: "nn.Module", request: ExportRequest) -> Any:
         raise ModelError(f"the exporter refuses this model: {first_line}", "try another --opset or --image-size") from exc
     finally:
         logger.setLevel(level)
-    return program.model
+    model: ir.Model = program.model
+    return model

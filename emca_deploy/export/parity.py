@@ -48,7 +48,7 @@ def measure_parity(reference: Float32Array, candidate: Float32Array) -> Parity:
     max_abs = float(np.abs(wide - other).max())
     norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(other, axis=1)
     cosine = float(((wide * other).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)).min())
-    return Parity(max_abs, max_abs / max(float(np.abs(wide).max()), np.finfo(np.float32).tiny), cosine, len(wide))
+    return Parity(max_abs, max_abs / max(float(np.abs(wide).max()), float(np.finfo(np.float32).tiny)), cosine, len(wide))
 
 
 def parity_images(image_size: int, real: Float32Array | None, random: int = 4, seed: int = 0) -> Float32Array:
@@ -58,7 +58,7 @@ def parity_images(image_size: int, real: Float32Array | None, random: int = 4, s
 
 
 def check_parity(module: "nn.Module", path: Path, images: Float32Array, gate: float = MAX_RELATIVE_ERROR) -> Parity:
-    """Run a module and its exported file on the same images.
+    """Run a module and its exported file on the same images and hold the difference against the gate.
 
     Args:
         module: in eval mode.
@@ -72,7 +72,7 @@ def check_parity(module: "nn.Module", path: Path, images: Float32Array, gate: fl
     parity = measure_parity(_torch_logits(module, images), _onnx_logits(path, images))
     if not parity.max_rel <= gate:  # also true of NaN
         raise GateError(
-            f"{path}: logits differ from PyTorch's by {parity.max_rel:.2g} relative, more than {gate:.2g}",
+            f"the exported logits differ from PyTorch's by {parity.max_rel:.2g} relative, more than {gate:.2g}",
             "check the checkpoint for huge or invalid weights; if it is sound, report the architecture and versions",
         )
     return parity

@@ -8,7 +8,9 @@ from emca_deploy.errors import ModelError
 
 __all__ = ["FORBIDDEN_OPERATORS", "check_operators", "simplify"]
 
-FORBIDDEN_OPERATORS = frozenset({"Shape", "Gather", "If", "Loop", "BatchNormalization", "Expand", "Tile", "Unsqueeze", "Constant"})
+FORBIDDEN_OPERATORS = frozenset(
+    {"Shape", "Gather", "If", "Loop", "BatchNormalization", "Expand", "Tile", "Unsqueeze", "Constant"}
+)
 """What a finished export never holds: shape computations, unfolded batch norm, unfolded constants."""
 
 
@@ -38,7 +40,7 @@ def simplify(model: ir.Model) -> None:
     common.RemoveUnusedOpsetsPass()(model)
 
 
-def check_operators(model: ir.Model, what: str) -> None:
+def check_operators(model: ir.Model) -> None:
     """Refuse a model that holds any forbidden operator.
 
     Raises:
@@ -46,4 +48,4 @@ def check_operators(model: ir.Model, what: str) -> None:
     """
     found = sorted({node.op_type for node in model.graph} & FORBIDDEN_OPERATORS)
     if found:
-        raise ModelError(f"{what}: the export left {', '.join(found)} nodes", "report this with the architecture and versions")
+        raise ModelError(f"the export left {', '.join(found)} nodes", "report this with the architecture and versions")

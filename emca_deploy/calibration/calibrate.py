@@ -1,0 +1,200 @@
+"""One stop of the walk: an fp32 ONNX model and images to an INT8 model placed for one backend."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from emca_deploy._optional import installed_version
+from emca_deploy.artifacts import Manifest, Preprocessing, atomic_write, read_manifest, sha256_file, this_command, write_manifest
+from emca_deploy.calibration.collect import Progress, collect_ranges
+from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.placement import find_recipe, place
+from emca_deploy.calibration.qdq import InsertionCount, insert_qdq
+from emca_deploy.calibration.table import RangeTable, TableKey, read_table, table_path, write_table
+from emca_deploy.errors import InputError, ModelError, OutputError
+
+if TYPE_CHECKING:
+    from emca_deploy.data.sources import ImageSource
+
+__all__ = ["METHODS", "Calibration", "CalibrationOptions", "calibrate_model", "ensure_ranges", "model_preprocessing"]
+
+METHODS = ("minmax",)
+DEFAULT_SAMPLES = 300
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How to calibrate.
+
+    Attributes:
+        backend: the placement.
+        method: how ranges come from values.
+        samples: images to use; all where the data set has fewer.
+        seed: of the choice of images.
+        threads: for the fp32 pass.
+        keep_float: node name patterns (`stage1.*`) that stay in float.
+        table: a range table to use or to write; beside the model where None.
+    """
+
+    backend: str
+    method: str = "minmax"
+    samples: int = DEFAULT_SAMPLES
+    seed: int = 0
+    threads: int = 1
+    keep_float: Sequence[str] = ()
+    table: Path | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was quantized, from what.
+
+    Attributes:
+        onnx: the INT8 model.
+        backend: whose placement it has.
+        table: the range table's file.
+        reused: whether the ranges were on file already.
+        samples: images the ranges come from.
+        counts: what was quantized.
+    """
+
+    onnx: Path
+    backend: str
+    method: str
+    table: Path
+    reused: bool
+    samples: int
+    counts: InsertionCount
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `calibrate`."""
+        return {
+            "schema_version": 1,
+            "onnx": str(self.onnx),
+            "backend": self.backend,
+            "method": self.method,
+            "table": str(self.table),
+            "table_reused": self.reused,
+            "samples": self.samples,
+            "quantized": {
+                "activations": self.counts.activations,
+                "weighted_operators": self.counts.weighted,
+                "float_operators": self.counts.weighted_float,
+            },
+        }
+
+
+def model_preprocessing(model: Path) -> Preprocessing:
+    """Return how images become a model's input: its manifest's word, or ImageNet's at the model's input size.
+
+    Raises:
+        ModelError: the model or its manifest cannot be read, or its input is not (N, 3, S, S).
+    """
+    manifest = read_manifest(model) if model.is_file() else None
+    if manifest is not None and manifest.preprocessing is not None:
+        return manifest.preprocessing
+    shape = load_graph(model).graph.inputs[0].shape
+    sides = list(shape[2:]) if shape is not None and len(shape) == 4 else []
+    if not sides or not isinstance(sides[0], int) or sides[0] != sides[1]:
+        raise ModelError(f"{model}: its input is not (N, 3, S, S) with a fixed S", "export it with a fixed image size")
+    return Preprocessing.for_size(sides[0])
+
+
+def calibrate_model(
+    model: Path, source: "ImageSource", output: Path, options: CalibrationOptions, progress: Progress | None = None
+) -> Calibration:
+    """Quantize a model for one backend.
+
+    Args:
+        model: fp32 ONNX.
+        source: calibration images, preprocessed as the model takes them.
+        output: the INT8 ONNX file; its manifest goes beside it.
+        options: see there.
+        progress: called with (images done, images in all) while ranges are measured.
+
+    Raises:
+        InputError: a table given by name is of another model or data set; no such backend or method; no node matches a pattern.
+        ModelError: the model cannot be read, run or quantized.
+        DataError: an image cannot be read, or drives an activation to infinity.
+        OutputError: `output` cannot be written.
+    """
+    recipe = find_recipe(options.backend)
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {output.parent}")
+    graph_model = load_graph(model)
+    placement = place(graph_model.graph, recipe, options.keep_float)
+    table, path, reused = ensure_ranges(model, source, options, progress)
+    counts = insert_qdq(graph_model, placement, table.ranges)
+    with atomic_write(output) as temporary:
+        ir.save(graph_model, temporary)
+    try:
+        write_manifest(output, _manifest(model, path, table, options, counts))
+    except OutputError:
+        output.unlink(missing_ok=True)  # an INT8 model that does not say whose placement it has is a trap
+        raise
+    return Calibration(output, options.backend, options.method, path, reused, table.key.samples, counts)
+
+
+def ensure_ranges(
+    model: Path, source: "ImageSource", options: CalibrationOptions, progress: Progress | None = None
+) -> tuple[RangeTable, Path, bool]:
+    """Return the ranges of a model on a data set, from the table on file where that is of the same, measured otherwise.
+
+    Returns:
+        The table, its file, and whether it was on file already.
+
+    Raises:
+        InputError: `options.table` names a table of something else.
+    """
+    from emca_deploy.data.subset import choose_indices
+
+    if options.method not in METHODS:
+        raise InputError(f"no calibration method is called '{options.method}'", f"one of: {', '.join(METHODS)}")
+    indices = choose_indices(len(source), options.samples, source.labels, options.seed)
+    key = TableKey(sha256_file(model), source.identity(), source.preprocessing, options.method, len(indices), options.seed)
+    path = options.table or table_path(model)
+    if path.is_file():
+        table = read_table(path)
+        if table.key == key:
+            return table, path, True
+        if options.table is not None:
+            raise InputError(f"{path}: {_difference(table.key, key)}", "name another table, or leave --table out to measure anew")
+    table = RangeTable(key, collect_ranges(model, source, indices, options.threads, progress))
+    write_table(path, table)
+    return table, path, False
+
+
+def _difference(found: TableKey, wanted: TableKey) -> str:
+    names = {
+        "model_sha256": "model", "data_sha256": "data set", "preprocessing": "preprocessing",
+        "method": "method", "samples": "number of images", "seed": "seed",
+    }  # fmt: skip
+    differing = [words for name, words in names.items() if getattr(found, name) != getattr(wanted, name)]
+    return f"was measured with another {' and '.join(differing)}"
+
+
+def _manifest(model: Path, table_file: Path, table: RangeTable, options: CalibrationOptions, counts: InsertionCount) -> Manifest:
+    given = read_manifest(model)
+    return Manifest(
+        kind="onnx",
+        sha256="",
+        precision="int8",
+        backend=options.backend,
+        arch=given.arch if given else None,
+        num_classes=given.num_classes if given else None,
+        preprocessing=table.key.preprocessing,
+        inputs={"model": table.key.model_sha256, "calibration_table": sha256_file(table_file), "data": table.key.data_sha256},
+        versions={name: version for name in ("onnx_ir", "onnxruntime", "numpy") if (version := installed_version(name))},
+        command=this_command(),
+        details={
+            "method": options.method,
+            "samples": table.key.samples,
+            "keep_float": list(options.keep_float),
+            "quantized_activations": counts.activations,
+            "int8_operators": counts.weighted,
+            "float_operators": counts.weighted_float,
+        },
+    )

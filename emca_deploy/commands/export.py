@@ -1,0 +1,69 @@
+"""`emca-deploy export`."""
+
+from pathlib import Path
+
+import click
+
+from emca_deploy.artifacts import Preprocessing
+from emca_deploy.commands._console import json_option, print_json
+from emca_deploy.commands._options import preprocessing_options, read_preprocessing
+from emca_deploy.errors import InputError
+
+__all__ = ["command"]
+
+MIN_OPSET = 18
+
+
+@click.command("export")
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The ONNX file.")
+@click.option("--arch", help="The architecture; inferred from the checkpoint when not given.")
+@click.option("--random-init", is_flag=True, help="Fresh weights instead of a checkpoint (to try latency).")
+@click.option("--num-classes", type=click.IntRange(1), help="Width of the logits; read from the checkpoint when not given.")
+@preprocessing_options
+@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Of weights and activations.")
+@click.option("--batch", default="dynamic", show_default=True, help="'dynamic', or a fixed number of images.")
+@click.option("--opset", type=click.IntRange(MIN_OPSET), default=20, show_default=True, help="Of the ONNX file.")
+@json_option
+def command(
+    checkpoint: Path | None,
+    output: Path,
+    arch: str | None,
+    random_init: bool,
+    num_classes: int | None,
+    precision: str,
+    batch: str,
+    opset: int,
+    as_json: bool,
+    **preprocessing: object,
+) -> None:
+    """Export a checkpoint to ONNX, checked against PyTorch on random and real images.
+
+    \b
+    emca-deploy export model.pth.tar -o model.onnx
+    emca-deploy export --random-init --arch emca_eca_resnet50 -o r50.onnx
+    """
+    if random_init == (checkpoint is not None):
+        raise InputError("give either a CHECKPOINT or --random-init", "one of the two, not both and not neither")
+    from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+
+    options = ExportOptions(arch, num_classes, _preprocessing(preprocessing), _batch(batch), opset)
+    result = export_checkpoint(checkpoint, output, options)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    parity = result.parity
+    click.echo(f"{output}: {result.arch}, {result.num_classes} classes, {result.params:,} parameters, {precision}")
+    click.echo(f"parity with PyTorch on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
+
+
+def _preprocessing(values: dict[str, object]) -> Preprocessing:
+    return read_preprocessing(Preprocessing(), values)
+
+
+def _batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"--batch {text}: neither 'dynamic' nor a number of images", "for example --batch 1")
+    return int(text)

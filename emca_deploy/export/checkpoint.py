@@ -1,0 +1,137 @@
+"""One stop of the walk: a checkpoint, or fresh weights, to a checked ONNX file with its manifest."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emca_deploy._optional import import_optional, installed_version
+from emca_deploy.artifacts import Manifest, Preprocessing, atomic_write, sha256_file, this_command, write_manifest
+from emca_deploy.errors import InputError, OutputError
+from emca_deploy.export.exporter import OPSET, ExportRequest, export_onnx
+from emca_deploy.export.parity import Parity, check_parity, parity_images
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import nn
+
+__all__ = ["CheckpointExport", "ExportOptions", "export_checkpoint"]
+
+REAL_IMAGES = 4
+RECORDED_VERSIONS = ("torch", "onnxscript", "onnx_ir", "onnx", "onnxruntime", "numpy")
+SEED = 0
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+        arch: the architecture; inferred from the checkpoint where None.
+        num_classes: with fresh weights, the head's width; with a checkpoint, what it must have.
+        preprocessing: how images become input; its image size is the model's.
+        batch: a fixed batch size, or None for a dynamic one.
+        opset: of the ONNX file.
+    """
+
+    arch: str | None = None
+    num_classes: int | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    batch: int | None = None
+    opset: int = OPSET
+
+
+@dataclass(frozen=True)
+class CheckpointExport:
+    """What was exported, with `params` counted and parity measured."""
+
+    onnx: Path
+    arch: str
+    num_classes: int
+    params: int
+    parity: Parity
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `export`."""
+        return {
+            "schema_version": 1,
+            "onnx": str(self.onnx),
+            "arch": self.arch,
+            "num_classes": self.num_classes,
+            "params": self.params,
+            "parity": self.parity.to_dict(),
+        }
+
+
+def export_checkpoint(checkpoint: Path | None, output: Path, options: ExportOptions) -> CheckpointExport:
+    """Export a checkpoint, or fresh weights where it is None, and check the file against PyTorch before it appears.
+
+    Args:
+        checkpoint: .pth, .pt, .pth.tar or .safetensors.
+        output: the ONNX file; its manifest goes beside it.
+        options: see there.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or fits no architecture.
+        GateError: the file's logits differ from PyTorch's by more than the gate; no file is left.
+        InputError: neither a checkpoint nor an architecture, or a class count that differs.
+        MissingError: torch or onnxscript is not installed.
+        OutputError: `output` cannot be written.
+    """
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {output.parent}")
+    ir = import_optional("onnx_ir")
+    module, arch, num_classes = _module(checkpoint, options)
+    preprocessing = options.preprocessing
+    images = parity_images(preprocessing.image_size, _real_images(preprocessing))
+    model = export_onnx(module, ExportRequest(preprocessing.image_size, options.batch, options.opset))
+    with atomic_write(output) as temporary:
+        ir.save(model, temporary)
+        parity = check_parity(module, temporary, images)
+    manifest = Manifest(
+        kind="onnx",
+        sha256="",
+        precision="fp32",
+        arch=arch,
+        num_classes=num_classes,
+        preprocessing=preprocessing,
+        inputs={"checkpoint": sha256_file(checkpoint)} if checkpoint else {},
+        versions={name: version for name in RECORDED_VERSIONS if (version := installed_version(name))},
+        command=this_command(),
+        details={"parity": parity.to_dict(), "opset": options.opset, "batch": options.batch or "dynamic"},
+    )
+    try:
+        write_manifest(output, manifest)
+    except OutputError:
+        output.unlink(missing_ok=True)  # a model without its manifest would pass for a foreign one
+        raise
+    return CheckpointExport(output, arch, num_classes, sum(p.numel() for p in module.parameters()), parity)
+
+
+def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, str, int]":
+    torch = import_optional("torch")
+    if checkpoint is None:
+        if options.arch is None:
+            raise InputError("neither a checkpoint nor --arch with --random-init was given", "name one of them")
+        from emca_deploy.models.registry import create_model
+
+        torch.manual_seed(SEED)
+        num_classes = options.num_classes or 1000
+        return create_model(options.arch, num_classes).eval(), options.arch, num_classes
+    from emca_deploy.models.checkpoints import load_checkpoint
+
+    module, spec = load_checkpoint(checkpoint, options.arch)
+    if options.num_classes not in {None, spec.num_classes}:
+        raise InputError(
+            f"{checkpoint}: has {spec.num_classes} classes, --num-classes says {options.num_classes}",
+            "drop --num-classes: it is read from the checkpoint",
+        )
+    return module, spec.arch, spec.num_classes
+
+
+def _real_images(preprocessing: Preprocessing) -> "npt.NDArray[Any]":
+    """Return a few of the bundled photographs, (N, 3, S, S) float32: real statistics, unlike noise, reach every layer."""
+    from emca_deploy.data.bundled import bundled_test_images
+    from emca_deploy.data.sources import open_source
+
+    images, _ = next(iter(open_source(bundled_test_images(), preprocessing).batches(REAL_IMAGES)))
+    return images
