@@ -105,7 +105,7 @@ def _fields(block: str) -> dict[str, str]:
 def _model(blocks: list[dict[str, str]]) -> str | None:
     names: list[str] = []
     for fields in blocks:
-        name = fields.get("model name") or _arm_model(fields)
+        name = _arm_model(fields) or fields.get("model name")
         if name and name not in names:
             names.append(name)
     return " + ".join(names) or None
@@ -116,7 +116,8 @@ def _arm_model(fields: dict[str, str]) -> str | None:
         implementer, part = int(fields["cpu implementer"], 16), int(fields["cpu part"], 16)
     except (KeyError, ValueError):
         return None
-    return ARM_PARTS.get((implementer, part), f"ARM implementer {implementer:#x} part {part:#x}")
+    generic = fields.get("model name", f"ARM implementer {implementer:#x} part {part:#x}")
+    return ARM_PARTS.get((implementer, part), generic)
 
 
 def parse_quota_v2(text: str) -> float | None:

@@ -10,8 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.artifacts import Manifest, TensorSpec
+from emca_deploy.errors import InputError, ModelError
 
-__all__ = ["Builder", "Float32Array", "RunOptions", "Runner"]
+__all__ = [
+    "Builder",
+    "Float32Array",
+    "RunOptions",
+    "Runner",
+    "check_batch",
+    "classifier_io",
+    "library_reason",
+    "refuse_precision",
+]
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -81,3 +91,62 @@ class Builder(ABC):
             ModelError: the model is not one this backend takes.
             OutputError: `output` cannot be written.
         """
+
+
+def classifier_io(path: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> tuple[TensorSpec, TensorSpec]:
+    """Return the one input, an image batch (N, C, H, W) float32, and the one output, logits (N, classes) float32.
+
+    Raises:
+        ModelError: the model has others.
+    """
+    remedy = "use an image classifier: one input (N, C, H, W) float32, one output (N, classes) float32"
+    for role, specs, rank in (("input", inputs, 4), ("output", outputs, 2)):
+        if len(specs) != 1:
+            names = ", ".join(spec.name for spec in specs)
+            raise ModelError(f"{path}: has {len(specs)} {role}s ({names}), not one", remedy)
+        spec = specs[0]
+        if spec.dtype != "float32" or len(spec.shape) != rank:
+            raise ModelError(f"{path}: {role} '{spec.name}' is {spec.dtype} {_shape(spec.shape)}", remedy)
+    return inputs[0], outputs[0]
+
+
+def check_batch(batch: Float32Array, spec: TensorSpec) -> None:
+    """Refuse a batch that does not fit the input `spec`, before a runtime sees it.
+
+    Raises:
+        InputError: it is no float32 array, or of another shape, or empty.
+    """
+    if not isinstance(batch, np.ndarray) or batch.dtype != np.float32:
+        kind = batch.dtype if isinstance(batch, np.ndarray) else type(batch).__name__
+        raise InputError(
+            f"the batch is {kind}, the model's input '{spec.name}' float32", "convert it: batch.astype(numpy.float32)"
+        )
+    fits = len(batch.shape) == len(spec.shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(spec.shape, batch.shape, strict=True)
+    )
+    if not fits or batch.size == 0:
+        raise InputError(
+            f"the batch is {_shape(batch.shape)}, the model's input '{spec.name}' {_shape(spec.shape)}",
+            "give images of the model's size, as many as its batch (dynamic ones take any)",
+        )
+
+
+def _shape(shape: tuple[int | str, ...]) -> str:
+    return "(" + ", ".join(str(size) for size in shape) + ")"
+
+
+def refuse_precision(backend: str, precision: str, known: tuple[str, ...] = ("f32",)) -> None:
+    """Refuse a compute precision this backend does not have.
+
+    Raises:
+        InputError: `precision` is not one of `known`.
+    """
+    if precision not in known:
+        raise InputError(f"backend '{backend}' does not compute in '{precision}'", f"use one of: {', '.join(known)}")
+
+
+def library_reason(exc: BaseException) -> str:
+    """Return what a library's exception says, in one line without its source locations, at most 240 characters."""
+    lines = [line.strip() for line in str(exc).splitlines()]
+    told = " ".join(line for line in lines if line and not line.startswith(("Exception from ", "Check '")))
+    return (told or type(exc).__name__)[:240]

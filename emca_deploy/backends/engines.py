@@ -1,0 +1,130 @@
+"""Engines: how one is told from a plain model, what its manifest records, and when it is refused."""
+
+from abc import abstractmethod
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._machine import cpu_info
+from emca_deploy.artifacts import Manifest, Precision, atomic_write, read_manifest, sha256_file, this_command, write_manifest
+from emca_deploy.backends.base import Builder, RunOptions
+from emca_deploy.backends.onnx_file import check_onnx_file, model_precision
+from emca_deploy.errors import EngineError, InputError, ModelError
+
+__all__ = ["EngineBuilder", "identify", "machine_facts", "verify_engine"]
+
+PRECISION_OF_HINT: dict[str, Precision] = {"bf16": "bf16", "f16": "fp16"}
+
+
+def identify(path: Path, backend: str) -> Manifest | None:
+    """Return the manifest of an engine of `backend`, or None for a plain ONNX file, whose bytes have been looked over.
+
+    Raises:
+        EngineError: an engine that was changed, or has lost its manifest.
+        InputError: an engine of another backend.
+        ModelError: not an ONNX file, or a damaged one.
+    """
+    manifest = read_manifest(path, verify=False)
+    if manifest is not None and manifest.kind == "engine":
+        if manifest.backend != backend:
+            raise InputError(
+                f"{path}: is an engine of backend '{manifest.backend}', not of '{backend}'", f"use --backend {manifest.backend}"
+            )
+        return manifest
+    if manifest is None and path.suffix.lower() != ".onnx" and path.is_file():
+        raise EngineError(
+            f"{path}: is neither an .onnx file nor an engine with its manifest",
+            f"copy {path.name}.manifest.json along with it, or build it again: {_command(path, backend, None)}",
+        )
+    check_onnx_file(path)
+    return None
+
+
+def machine_facts() -> dict[str, Any]:
+    """Return what of this machine an engine depends on."""
+    info = cpu_info()
+    return {"model": info.model, "architecture": info.architecture, "instruction_sets": list(info.instruction_sets)}
+
+
+def verify_engine(path: Path, manifest: Manifest, runtime: tuple[str, str]) -> None:
+    """Refuse an engine whose bytes, runtime version or machine are not what its manifest says.
+
+    Args:
+        path: of the engine.
+        manifest: as read beside it.
+        runtime: name and version of the runtime that would load it.
+
+    Raises:
+        EngineError: it is not for here; the remedy is the command that builds one that is.
+    """
+    remedy = f"build it again here: {_command(path, manifest.backend or '', manifest)}"
+    if not path.is_file() or sha256_file(path) != manifest.sha256:
+        raise EngineError(f"{path}: is not the engine its manifest describes (sha256 differs)", remedy)
+    name, version = runtime
+    if manifest.versions.get(name) != version:
+        raise EngineError(f"{path}: was built with {name} {manifest.versions.get(name)}, here is {version}", remedy)
+    here, built = machine_facts(), manifest.details.get("machine", {})
+    if built.get("architecture") != here["architecture"]:
+        raise EngineError(f"{path}: was built for {built.get('architecture')}, this machine is {here['architecture']}", remedy)
+    lacking = [name for name in built.get("instruction_sets", []) if name not in here["instruction_sets"]]
+    if lacking:
+        raise EngineError(f"{path}: was built for a processor with {', '.join(lacking)}, which this one lacks", remedy)
+
+
+def _command(path: Path, backend: str, manifest: Manifest | None) -> str:
+    details = manifest.details if manifest else {}
+    batch = f" --batch {details['batch']}" if details.get("batch") else ""
+    return f"emca-deploy build {details.get('source', 'MODEL.onnx')} --backend {backend} -o {path}{batch}"
+
+
+class EngineBuilder(Builder):
+    """What building has in common: checks, the manifest, and that the engine appears whole or not at all."""
+
+    backend: str
+
+    @abstractmethod
+    def compile(self, model: Path, output: Path, options: RunOptions) -> tuple[str, str]:
+        """Write the engine of `model` to `output` (a temporary name) and return the runtime's name and version.
+
+        Raises:
+            ModelError: the runtime does not take the model.
+        """
+
+    def build(self, model: Path, output: Path, options: RunOptions) -> Manifest:
+        """Write the engine to `output` and its manifest beside it, whole or not at all.
+
+        Raises:
+            ModelError: the model is not one this backend takes.
+            InputError: `output` is the model itself, or the model is an engine already.
+            OutputError: `output` cannot be written.
+        """
+        if output.exists() and model.exists() and output.samefile(model):
+            raise InputError(f"{output}: is the model itself", "name another output with -o")
+        source = read_manifest(model)
+        if source is not None and source.kind == "engine":
+            raise InputError(f"{model}: is an engine already", "name the .onnx file it was built from")
+        check_onnx_file(model)
+        precision = PRECISION_OF_HINT.get(options.precision) or (source.precision if source else model_precision(model))
+        with atomic_write(output) as temporary:
+            name, version = self.compile(model, temporary, options)
+            if not temporary.stat().st_size:
+                raise ModelError(f"{model}: {name} wrote an empty engine", "report this with the model")
+        manifest = Manifest(
+            kind="engine",
+            sha256="",
+            precision=precision,
+            backend=self.backend,
+            inputs={"model": sha256_file(model)},
+            versions={name: version},
+            command=this_command(),
+            details={
+                "machine": machine_facts(),
+                "threads": options.threads,
+                "batch": options.batch,
+                "inference_precision": options.precision,
+                "source": str(model),
+            },
+        )
+        if source is not None:
+            manifest = replace(manifest, arch=source.arch, num_classes=source.num_classes, preprocessing=source.preprocessing)
+        return write_manifest(output, manifest)

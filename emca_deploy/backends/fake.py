@@ -1,0 +1,108 @@
+"""A backend without a model: deterministic logits, a latency and failures on demand, to test what measures backends."""
+
+import os
+import time
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import Float32Array, Runner, RunOptions, check_batch
+from emca_deploy.errors import InputError, ModelError
+
+__all__ = ["FakeRunner", "FakeSettings"]
+
+BACKEND = "fake"
+CRASH_CODE = 41
+
+
+@dataclass(frozen=True)
+class FakeSettings:
+    """What a fake artifact's name says: "fake:latency_ms=2,classes=10,size=8,fail_at=5".
+
+    Attributes:
+        latency_ms: of every call.
+        load_ms: of opening it.
+        classes: width of the logits.
+        size: height and width of its images.
+        seed: another one gives other logits.
+        fail_at: the call, counted from 1 since opening, that raises ModelError; 0 never.
+        crash_at: the call on which the process ends at once, as a crash would end it; 0 never.
+    """
+
+    latency_ms: float = 0.0
+    load_ms: float = 0.0
+    classes: int = 10
+    size: int = 8
+    seed: int = 0
+    fail_at: int = 0
+    crash_at: int = 0
+
+    @classmethod
+    def parse(cls, artifact: str) -> "FakeSettings":
+        """Read the settings off an artifact's name.
+
+        Raises:
+            InputError: a setting is unknown or no number.
+        """
+        kinds: dict[str, Any] = {field.name: field.type for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for pair in filter(None, artifact.removeprefix("fake").removeprefix(":").split(",")):
+            name, _, value = pair.partition("=")
+            try:
+                values[name] = kinds[name](value)
+            except (KeyError, ValueError) as exc:
+                raise InputError(f"{artifact}: cannot read '{pair}'", f"give NAME=NUMBER of: {', '.join(kinds)}") from exc
+        return cls(**values)
+
+
+class FakeRunner(Runner):
+    """Logits that depend on the input alone: column means of each image's pixels, mixed by fixed random weights."""
+
+    def __init__(self, artifact: str, options: RunOptions) -> None:
+        self._artifact = artifact
+        self._options = options
+        self._weights: Float32Array | None = None
+
+    def open(self) -> None:
+        """Draw the weights. Sets `input` and `output`.
+
+        Raises:
+            InputError: the artifact's name cannot be read.
+        """
+        settings = self._settings = FakeSettings.parse(self._artifact)
+        time.sleep(settings.load_ms / 1e3)
+        batch = self._options.batch or "batch"
+        self.input = TensorSpec("images", "float32", (batch, 3, settings.size, settings.size))
+        self.output = TensorSpec("logits", "float32", (batch, settings.classes))
+        random = np.random.default_rng(settings.seed)
+        self._weights = random.standard_normal((3 * settings.size, settings.classes)).astype(np.float32)
+        self._calls = 0
+
+    def infer(self, batch: Float32Array) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, 3, size, size) float32, after `latency_ms`.
+
+        Raises:
+            InputError: the batch's shape or dtype does not fit.
+            ModelError: it is the call that shall fail.
+        """
+        if self._weights is None:
+            raise RuntimeError("infer on a runner that is not open")
+        check_batch(batch, self.input)
+        self._calls += 1
+        if self._calls == self._settings.crash_at:
+            os._exit(CRASH_CODE)
+        if self._calls == self._settings.fail_at:
+            raise ModelError(f"{self._artifact}: call {self._calls} fails, as asked", "leave out fail_at")
+        time.sleep(self._settings.latency_ms / 1e3)
+        logits: Float32Array = batch.mean(axis=2).reshape(len(batch), -1) @ self._weights
+        return logits
+
+    def close(self) -> None:
+        """Forget the weights; calling it twice is fine."""
+        self._weights = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return that it is a fake."""
+        return {"runtime": BACKEND, "threads": self._options.threads}

@@ -1,0 +1,93 @@
+"""A look at an ONNX file without any library: is it whole, is it ONNX at all; and with one: what precision is it."""
+
+from pathlib import Path
+from typing import BinaryIO
+
+from emca_deploy.artifacts import Precision
+from emca_deploy.errors import ModelError
+
+__all__ = ["check_onnx_file", "model_precision"]
+
+GRAPH_FIELD = 7
+LAST_MODEL_FIELD = 26  # ModelProto's highest field number is 26 (configuration)
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+REMEDY = "export or copy the model again"
+
+
+def check_onnx_file(path: Path) -> None:
+    """Walk the outermost protobuf fields, so that a damaged file is refused with its reason before a runtime sees it.
+
+    The runtimes' own complaints are either vague or pages long on stderr, and one of them takes an empty file for a model.
+
+    Raises:
+        ModelError: it cannot be read, or is empty, truncated, or not ONNX.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            fields = _outer_fields(stream, size)
+    except IsADirectoryError as exc:
+        raise ModelError(f"{path}: is a folder", "name an .onnx file") from exc
+    except OSError as exc:
+        raise ModelError(f"{path}: cannot be read: {exc.strerror}", "check the path and its permissions") from exc
+    if size == 0:
+        raise ModelError(f"{path}: is empty", REMEDY)
+    if fields is None:
+        raise ModelError(f"{path}: is not an ONNX file, or is truncated", REMEDY)
+    if GRAPH_FIELD not in fields:
+        raise ModelError(f"{path}: is not an ONNX file, or holds no graph", REMEDY)
+
+
+def _outer_fields(stream: BinaryIO, size: int) -> set[int] | None:
+    """Return the field numbers, or None where the bytes are not whole fields to the very end."""
+    fields: set[int] = set()
+    while stream.tell() < size:
+        tag = _varint(stream)
+        if tag is None or not 1 <= tag >> 3 <= LAST_MODEL_FIELD:
+            return None
+        kind = tag & 7
+        length = _varint(stream) if kind in (VARINT, BYTES) else {FIXED64: 8, FIXED32: 4}.get(kind)
+        if length is None:
+            return None
+        if kind != VARINT:
+            if stream.tell() + length > size:
+                return None
+            stream.seek(length, 1)
+        fields.add(tag >> 3)
+    return fields
+
+
+def _varint(stream: BinaryIO) -> int | None:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = stream.read(1)
+        if not byte:
+            return None
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    return None
+
+
+def model_precision(path: Path) -> Precision:
+    """Return the precision of a model that has no manifest: int8 with Q/DQ nodes, else that of most of its weights.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except (DecodeError, OSError) as exc:
+        raise ModelError(f"{path}: is not an ONNX file, or is damaged", REMEDY) from exc
+    if any(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in graph.node):
+        return "int8"
+    names: dict[int, Precision] = {onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.BFLOAT16: "bf16"}
+    weights: dict[Precision, int] = {}
+    for tensor in graph.initializer:
+        if len(tensor.dims) > 1:
+            precision = names.get(tensor.data_type, "fp32")
+            weights[precision] = weights.get(precision, 0) + 1
+    return max(weights, key=lambda name: weights[name], default="fp32")

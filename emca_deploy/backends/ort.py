@@ -1,0 +1,162 @@
+"""ONNX Runtime on the CPU."""
+
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._optional import import_optional
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import (
+    Float32Array,
+    Runner,
+    RunOptions,
+    check_batch,
+    classifier_io,
+    library_reason,
+    refuse_precision,
+)
+from emca_deploy.backends.engines import EngineBuilder, identify, verify_engine
+from emca_deploy.errors import InputError, ModelError
+
+__all__ = ["OrtBuilder", "OrtRunner"]
+
+BACKEND = "onnxruntime"
+ERRORS_ONLY = 3
+BATCH_NAME = "batch"  # what our exporter calls the dynamic dimension
+DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8"}
+
+
+def _library_errors(ort: Any) -> tuple[type[Exception], ...]:
+    """Return ONNX Runtime's exception classes, which have no common ancestor of their own."""
+    state = ort.capi.onnxruntime_pybind11_state
+    own = (getattr(state, name) for name in dir(state))
+    return (RuntimeError, *(kind for kind in own if isinstance(kind, type) and issubclass(kind, Exception)))
+
+
+def _session_options(ort: Any, options: RunOptions) -> Any:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = ERRORS_ONLY
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+    # By default the suffix decides; ours is whatever was typed.
+    settings.add_session_config_entry("session.load_model_format", "ONNX")
+    settings.add_session_config_entry("session.save_model_format", "ONNX")
+    return settings
+
+
+def _specs(nodes: Any) -> list[TensorSpec]:
+    return [
+        TensorSpec(
+            node.name,
+            DTYPES.get(node.type, node.type),
+            tuple(size if isinstance(size, int) else (size or "?") for size in node.shape),
+        )
+        for node in nodes
+    ]
+
+
+def _open_session(path: Path, options: RunOptions, save_to: Path | None = None) -> tuple[Any, TensorSpec, TensorSpec]:
+    """Return a session with its input and output; a dynamic batch is fixed where `options` asks for it.
+
+    Raises:
+        ModelError: ONNX Runtime does not take the model, or it is no classifier.
+        InputError: the model's batch is fixed to another one.
+    """
+    ort = import_optional("onnxruntime")
+    refuse_precision(BACKEND, options.precision)
+    name = BATCH_NAME
+    for _ in range(2):
+        settings = _session_options(ort, options)
+        if save_to is not None:
+            settings.optimized_model_filepath = str(save_to)
+        if options.batch is not None:
+            settings.add_free_dimension_override_by_name(name, options.batch)
+        try:
+            session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        except _library_errors(ort) as exc:
+            raise ModelError(
+                f"{path}: ONNX Runtime does not take it: {library_reason(exc)}",
+                "check the model with onnx.checker, or export it again",
+            ) from exc
+        input_, output = classifier_io(str(path), _specs(session.get_inputs()), _specs(session.get_outputs()))
+        if options.batch is None or input_.shape[0] in (options.batch, "?"):
+            break
+        if isinstance(input_.shape[0], int):
+            raise InputError(f"{path}: its batch is fixed to {input_.shape[0]}", f"use --batch {input_.shape[0]}")
+        name = input_.shape[0]  # not our exporter's name: open it again with the model's own
+    return session, input_, output
+
+
+class OrtRunner(Runner):
+    """Runs an .onnx file or an engine of `OrtBuilder` on the CPU."""
+
+    def __init__(self, artifact: str, options: RunOptions) -> None:
+        self._path = Path(artifact)
+        self._options = options
+        self._session: Any = None
+
+    def open(self) -> None:
+        """Load the model. Sets `input` and `output`.
+
+        Raises:
+            ModelError, EngineError, InputError: the file is none that may run here.
+            MissingError: ONNX Runtime is not installed.
+        """
+        ort = import_optional("onnxruntime")
+        manifest = identify(self._path, BACKEND)
+        if manifest is not None:
+            verify_engine(self._path, manifest, (BACKEND, ort.__version__))
+        self._session, self.input, self.output = _open_session(self._path, self._options)
+        self._errors = _library_errors(ort)
+        self._outputs = [self.output.name]
+        self._name = self.input.name
+
+    def infer(self, batch: Float32Array) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32.
+
+        Raises:
+            InputError: the batch's shape or dtype does not fit the model.
+            ModelError: ONNX Runtime fails on it.
+        """
+        if self._session is None:
+            raise RuntimeError("infer on a runner that is not open")
+        check_batch(batch, self.input)
+        try:
+            logits: Float32Array = self._session.run(self._outputs, {self._name: batch})[0]
+        except self._errors as exc:
+            raise ModelError(
+                f"{self._path}: fails while running: {library_reason(exc)}", "try another batch, or another backend"
+            ) from exc
+        return logits
+
+    def close(self) -> None:
+        """Free the session; calling it twice is fine."""
+        self._session = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return version, provider, threads and the batch the model runs at."""
+        ort = import_optional("onnxruntime")
+        return {
+            "runtime": BACKEND,
+            "version": ort.__version__,
+            "provider": "CPUExecutionProvider",
+            "threads": self._options.threads,
+            "spin": self._options.spin,
+            "batch": self.input.shape[0] if self._session is not None else self._options.batch,
+        }
+
+
+class OrtBuilder(EngineBuilder):
+    """Optimises an .onnx file offline: fusions and this processor's layouts, so that loading is quicker."""
+
+    backend = BACKEND
+
+    def compile(self, model: Path, output: Path, options: RunOptions) -> tuple[str, str]:
+        """Write the optimised graph.
+
+        Raises:
+            ModelError: ONNX Runtime does not take the model.
+        """
+        _open_session(model, options, save_to=output)
+        return BACKEND, import_optional("onnxruntime").__version__

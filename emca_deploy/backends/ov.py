@@ -1,0 +1,188 @@
+"""OpenVINO on the CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emca_deploy._optional import import_optional
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import (
+    Float32Array,
+    Runner,
+    RunOptions,
+    check_batch,
+    classifier_io,
+    library_reason,
+    refuse_precision,
+)
+from emca_deploy.backends.engines import EngineBuilder, identify, verify_engine
+from emca_deploy.errors import EngineError, InputError, ModelError
+
+__all__ = ["OvBuilder", "OvRunner"]
+
+BACKEND = "openvino"
+DEVICE = "CPU"
+PRECISIONS = ("f32", "bf16", "f16")
+
+
+def _config(options: RunOptions, precision: str) -> dict[str, Any]:
+    # The precision is never left to OpenVINO: with AVX512_BF16 but no AMX it picks bf16 and is slower by half.
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": options.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
+def _specs(ports: Any) -> list[TensorSpec]:
+    specs = []
+    for port in ports:
+        shape = port.partial_shape
+        sizes: list[int | str] = [] if shape.rank.is_dynamic else [_size(index, dim) for index, dim in enumerate(shape)]
+        specs.append(TensorSpec(port.any_name if port.names else "", np.dtype(port.element_type.to_dtype()).name, tuple(sizes)))
+    return specs
+
+
+def _size(index: int, dimension: Any) -> int | str:
+    if dimension.is_static:
+        return int(dimension.get_length())
+    return "batch" if index == 0 else f"dim{index}"
+
+
+def _compile(ov: Any, path: Path, options: RunOptions) -> Any:
+    """Return the compiled model of an .onnx file, specialised to `options.batch` where its batch is dynamic.
+
+    Raises:
+        ModelError: OpenVINO does not take the model, or it is no classifier.
+        InputError: the model's batch is fixed to another one.
+    """
+    try:
+        core = ov.Core()
+        model = core.read_model(str(path))
+        input_, _ = classifier_io(str(path), _specs(model.inputs), _specs(model.outputs))
+        if options.batch is not None:
+            _check_fixed(path, input_, options.batch)
+            model.reshape({model.inputs[0]: _with_batch(ov, model, options.batch)})
+        return core.compile_model(model, DEVICE, _config(options, options.precision))
+    except RuntimeError as exc:
+        raise ModelError(
+            f"{path}: OpenVINO does not take it: {library_reason(exc)}", "check the model with onnx.checker, or export it again"
+        ) from exc
+
+
+def _with_batch(ov: Any, model: Any, batch: int) -> Any:
+    shape = model.inputs[0].partial_shape
+    shape[0] = ov.Dimension(batch)
+    return shape
+
+
+def _check_fixed(path: Path, spec: TensorSpec, batch: int) -> None:
+    if isinstance(spec.shape[0], int) and spec.shape[0] != batch:
+        raise InputError(f"{path}: its batch is fixed to {spec.shape[0]}", f"use --batch {spec.shape[0]}")
+
+
+def _import_engine(ov: Any, path: Path, options: RunOptions, precision: str) -> Any:
+    try:
+        return ov.Core().import_model(path.read_bytes(), DEVICE, _config(options, precision))
+    except RuntimeError as exc:
+        raise EngineError(
+            f"{path}: OpenVINO does not load it: {library_reason(exc)}", f"build it again here with --backend {BACKEND}"
+        ) from exc
+
+
+class OvRunner(Runner):
+    """Runs an .onnx file or an engine of `OvBuilder` on the CPU."""
+
+    def __init__(self, artifact: str, options: RunOptions) -> None:
+        self._path = Path(artifact)
+        self._options = options
+        self._precision = options.precision
+        self._compiled: Any = None
+        self._request: Any = None
+        self._bound: Float32Array | None = None
+
+    def open(self) -> None:
+        """Load the model. Sets `input` and `output`.
+
+        Raises:
+            ModelError, EngineError, InputError: the file is none that may run here.
+            MissingError: OpenVINO is not installed.
+        """
+        refuse_precision(BACKEND, self._options.precision, PRECISIONS)
+        ov = import_optional("openvino")
+        manifest = identify(self._path, BACKEND)
+        if manifest is None:
+            compiled = _compile(ov, self._path, self._options)
+        else:
+            verify_engine(self._path, manifest, (BACKEND, ov.__version__))
+            self._precision = str(manifest.details.get("inference_precision", "f32"))
+            compiled = _import_engine(ov, self._path, self._options, self._precision)
+        self.input, self.output = classifier_io(str(self._path), _specs(compiled.inputs), _specs(compiled.outputs))
+        if self._options.batch is not None:
+            _check_fixed(self._path, self.input, self._options.batch)
+        self._compiled, self._request = compiled, compiled.create_infer_request()
+        self._tensor = ov.Tensor
+
+    def infer(self, batch: Float32Array) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32; the result is a view into the runtime.
+
+        Raises:
+            InputError: the batch's shape or dtype does not fit the model.
+            ModelError: OpenVINO fails on it.
+        """
+        # The array of the last call is still bound as shared memory: whatever was written into it since is seen.
+        if batch is not self._bound:
+            self._bind(batch)
+        try:
+            self._request.infer(share_outputs=True)
+        except RuntimeError as exc:
+            raise ModelError(
+                f"{self._path}: fails while running: {library_reason(exc)}", "try another batch, or another backend"
+            ) from exc
+        logits: Float32Array = self._request.get_output_tensor().data
+        return logits
+
+    def _bind(self, batch: Float32Array) -> None:
+        if self._request is None:
+            raise RuntimeError("infer on a runner that is not open")
+        check_batch(batch, self.input)
+        # Shared memory must be contiguous; a copy made here is not the caller's array, so it is never taken for bound.
+        shared = np.ascontiguousarray(batch)
+        self._request.set_input_tensor(self._tensor(shared, shared_memory=True))
+        self._bound = shared
+
+    def close(self) -> None:
+        """Free the compiled model; calling it twice is fine."""
+        self._request = self._compiled = self._bound = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return version, device, precision, threads and the batch the model runs at."""
+        ov = import_optional("openvino")
+        return {
+            "runtime": BACKEND,
+            "version": ov.__version__,
+            "device": DEVICE,
+            "inference_precision": self._precision,
+            "threads": self._options.threads,
+            "batch": self.input.shape[0] if self._compiled is not None else self._options.batch,
+        }
+
+
+class OvBuilder(EngineBuilder):
+    """Compiles an .onnx file and exports the compiled model as one file."""
+
+    backend = BACKEND
+
+    def compile(self, model: Path, output: Path, options: RunOptions) -> tuple[str, str]:
+        """Write the compiled model.
+
+        Raises:
+            ModelError: OpenVINO does not take the model.
+        """
+        refuse_precision(BACKEND, options.precision, PRECISIONS)
+        ov = import_optional("openvino")
+        compiled = _compile(ov, model, options)
+        output.write_bytes(compiled.export_model().getvalue())
+        return BACKEND, ov.__version__

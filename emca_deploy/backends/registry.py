@@ -1,0 +1,173 @@
+"""Every backend, one line each; and which backend an artifact belongs to."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from emca_deploy._optional import EXTRAS, installed_version
+from emca_deploy._version import __version__
+from emca_deploy.artifacts import read_manifest
+from emca_deploy.backends.base import Builder, Runner, RunOptions
+from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
+
+__all__ = ["BACKENDS", "DEFAULT", "Backend", "BackendStatus", "available", "backend_of", "get_builder", "open_runner"]
+
+DEFAULT = "onnxruntime"
+CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where a backend's parts are.
+
+    Attributes:
+        module: that must be importable; None where nothing must.
+        runner: "module:Class", or None where this version has none yet.
+        builder: likewise; None where there is nothing to build.
+    """
+
+    module: str | None
+    runner: str | None
+    builder: str | None = None
+
+
+BACKENDS: dict[str, Backend] = {
+    "onnxruntime": Backend("onnxruntime", "ort:OrtRunner", "ort:OrtBuilder"),
+    "openvino": Backend("openvino", "ov:OvRunner", "ov:OvBuilder"),
+    "torch": Backend("torch", "torch_:TorchRunner"),
+    "tensorrt": Backend("tensorrt", None),
+    "tensorrt-rtx": Backend("tensorrt_rtx", None),
+    "fake": Backend(None, "fake:FakeRunner"),
+}
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a backend can be used here.
+
+    Attributes:
+        version: of its library; None where it is not installed.
+        reason: why it cannot be used; None where it can.
+        remedy: what to do about it.
+    """
+
+    version: str | None
+    reason: str | None = None
+    remedy: str | None = None
+
+
+def available() -> dict[str, BackendStatus]:
+    """Return every backend's status by name. Reads metadata only: no runtime is imported."""
+    return {name: _status(name) for name in BACKENDS}
+
+
+def _status(name: str) -> BackendStatus:
+    backend = BACKENDS[name]
+    if backend.module is None:
+        return BackendStatus(__version__)
+    version = installed_version(backend.module)
+    if backend.runner is None:
+        remedy = "calibrate for it with --backend, and build the engine with its own tools (trtexec) on the target"
+        return BackendStatus(version, f"emca-deploy {__version__} has no runner and no builder for it yet", remedy)
+    if find_spec(backend.module) is None:
+        distribution, extra, minimum = EXTRAS[backend.module]
+        target = f"'emca-deploy[{extra}]'" if extra else distribution
+        return BackendStatus(
+            None, f"{distribution} is not installed", f"pip install {target} (needs {distribution} {minimum} or newer)"
+        )
+    return BackendStatus(version or "unknown")
+
+
+def _usable(name: str) -> Backend:
+    if name not in BACKENDS:
+        raise UnknownNameError.of("backend", name, BACKENDS, f"backends: {', '.join(BACKENDS)}")
+    status = _status(name)
+    if status.reason:
+        raise MissingError(f"backend '{name}': {status.reason}", status.remedy or "choose another backend")
+    return BACKENDS[name]
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(f"emca_deploy.backends.{module}"), name)
+
+
+def open_runner(
+    backend: str, artifact: str, threads: int = 1, precision: str = "f32", batch: int | None = None, spin: bool = True
+) -> Runner:
+    """Return the runner of an artifact, not opened yet. The parameters are those of `RunOptions`.
+
+    Raises:
+        UnknownNameError: no backend of that name.
+        MissingError: its library is not installed.
+        InputError: threads or batch is not positive.
+    """
+    options = _options(threads, precision, batch, spin)
+    entry = _usable(backend)
+    assert entry.runner is not None  # _usable has refused the others
+    return cast("Runner", _load(entry.runner)(artifact, options))
+
+
+def _options(threads: int, precision: str, batch: int | None, spin: bool) -> RunOptions:
+    for name, value in (("threads", threads), ("batch", batch)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}", f"give --{name} 1 or more")
+    return RunOptions(threads, precision, batch, spin)
+
+
+def get_builder(backend: str) -> Builder:
+    """Return the builder of a backend's engines.
+
+    Raises:
+        UnknownNameError: no backend of that name.
+        MissingError: its library is not installed.
+        InputError: it has no engines.
+    """
+    entry = _usable(backend)
+    if entry.builder is None:
+        able = ", ".join(name for name, other in BACKENDS.items() if other.builder)
+        raise InputError(f"backend '{backend}' has no engines to build", f"choose one of: {able}")
+    return cast("Builder", _load(entry.builder)())
+
+
+def backend_of(artifact: Path, asked: str | None) -> str:
+    """Return the backend that runs an artifact.
+
+    An engine's manifest decides; a checkpoint is PyTorch's; an .onnx file runs on the one asked for, else on the one its INT8
+    placement was made for where that can run here, else on ONNX Runtime.
+
+    Raises:
+        UnknownNameError: no backend of the name asked for.
+        InputError: the artifact cannot run on the one asked for.
+        EngineError: neither an .onnx file nor an engine with its manifest.
+        ModelError: the manifest cannot be read.
+    """
+    if asked is not None and asked not in BACKENDS:
+        raise UnknownNameError.of("backend", asked, BACKENDS, f"backends: {', '.join(BACKENDS)}")
+    if artifact.name.split(":")[0] == "fake":
+        return _agreed(artifact, "fake", asked)
+    if artifact.suffix.lower() in CHECKPOINTS:
+        return _agreed(artifact, "torch", asked)
+    manifest = read_manifest(artifact, verify=False)
+    if manifest is not None and manifest.kind == "engine":
+        return _agreed(artifact, manifest.backend or DEFAULT, asked)
+    if manifest is None and artifact.suffix.lower() != ".onnx" and artifact.exists():
+        raise EngineError(
+            f"{artifact}: is neither an .onnx file nor an engine with its manifest",
+            f"copy {artifact.name}.manifest.json along with an engine, or name the .onnx file",
+        )
+    if asked in ("torch", "fake"):
+        raise InputError(f"{artifact}: backend '{asked}' does not run ONNX files", f"use --backend {DEFAULT} or openvino")
+    if asked is not None:
+        return asked
+    placed = manifest.backend if manifest else None
+    return placed if placed in BACKENDS and _status(placed).reason is None else DEFAULT
+
+
+def _agreed(artifact: Path, owner: str, asked: str | None) -> str:
+    if asked not in (None, owner):
+        what = {"fake": "a fake", "torch": "a checkpoint of backend 'torch'"}.get(owner, f"an engine of backend '{owner}'")
+        raise InputError(f"{artifact}: is {what}, not for backend '{asked}'", f"use --backend {owner}, or another artifact")
+    return owner

@@ -1,0 +1,71 @@
+"""PyTorch, eager, on the CPU: what a checkpoint costs before any deployment."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emca_deploy._optional import import_optional
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import Float32Array, Runner, RunOptions, check_batch, library_reason, refuse_precision
+from emca_deploy.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["TorchRunner"]
+
+BACKEND = "torch"
+
+
+class TorchRunner(Runner):
+    """Runs a checkpoint (.pth, .pt, .safetensors) eagerly."""
+
+    def __init__(self, artifact: str, options: RunOptions) -> None:
+        self._path = Path(artifact)
+        self._options = options
+        self._module: nn.Module | None = None
+
+    def open(self) -> None:
+        """Load the checkpoint. Sets `input` and `output`.
+
+        Raises:
+            CheckpointError: it cannot be read or fits no architecture.
+            MissingError: PyTorch is not installed.
+        """
+        refuse_precision(BACKEND, self._options.precision)
+        self._torch: Any = import_optional("torch")
+        from emca_deploy.models.checkpoints import load_checkpoint
+
+        module, spec = load_checkpoint(self._path)
+        self._torch.set_num_threads(self._options.threads)
+        batch = self._options.batch or "batch"
+        self.input = TensorSpec("images", "float32", (batch, 3, "height", "width"))
+        self.output = TensorSpec("logits", "float32", (batch, spec.num_classes))
+        self._module = module.eval()
+
+    def infer(self, batch: Float32Array) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, 3, H, W) float32.
+
+        Raises:
+            InputError: the batch's shape or dtype does not fit the model.
+            ModelError: PyTorch fails on it.
+        """
+        if self._module is None:
+            raise RuntimeError("infer on a runner that is not open")
+        check_batch(batch, self.input)
+        try:
+            with self._torch.inference_mode():
+                logits: Float32Array = self._module(self._torch.from_numpy(batch)).numpy()
+        except RuntimeError as exc:
+            raise ModelError(
+                f"{self._path}: fails while running: {library_reason(exc)}", "try larger images, or another batch"
+            ) from exc
+        return logits
+
+    def close(self) -> None:
+        """Free the module; calling it twice is fine."""
+        self._module = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return version, device and threads."""
+        torch = import_optional("torch")
+        return {"runtime": BACKEND, "version": torch.__version__, "device": "cpu", "threads": self._options.threads}
