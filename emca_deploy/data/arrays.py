@@ -1,0 +1,101 @@
+"""Arrays in an .npz: headers checked before anything is allocated, large ones read from disk as they are needed."""
+
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emca_deploy.data.archives import READ_ERRORS, check_ratio, open_zip
+from emca_deploy.data.files import printable
+from emca_deploy.errors import DataError
+
+__all__ = ["read_npz"]
+
+MAX_UNPACKED_BYTES = 4 << 30
+"""Of a compressed array, which must be unpacked into memory whole."""
+
+LOCAL_HEADER = struct.Struct("<26xHH")
+"""Of a zip member: 26 bytes, the length of its name, the length of its extra field."""
+
+
+def read_npz(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """Return `images` and, where there, `labels` of an .npz. Nothing is unpickled.
+
+    An uncompressed array (`np.savez`) is mapped, not read: it may be larger than memory.
+
+    Raises:
+        DataError: the file is damaged, has no `images`, an array of objects, or is too large or packed to read.
+    """
+    with open_zip(path) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        if "images.npy" not in members:
+            found = ", ".join(sorted(printable(name.removesuffix(".npy")) for name in members)) or "nothing"
+            raise DataError(f"{path}: has no array 'images' (it has {found})", "np.savez(path, images=..., labels=...)")
+        images = _read_member(path, archive, members["images.npy"])
+        labels = _read_member(path, archive, members["labels.npy"]) if "labels.npy" in members else None
+    return images, labels
+
+
+@contextmanager
+def _errors_of(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (*READ_ERRORS, MemoryError) as exc:
+        reason = printable(" ".join(str(exc).split())) or type(exc).__name__
+        raise DataError(f"{path}: array '{what}' cannot be read: {reason}", "save or copy the file again") from exc
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    name = member.filename.removesuffix(".npy")
+    check_ratio(path, member)
+    with _errors_of(path, name):
+        with archive.open(member) as stream:
+            shape, fortran_order, dtype = _header(stream)
+            header_bytes = stream.tell()
+        if dtype.hasobject:
+            raise DataError(f"{path}: array '{name}' holds Python objects", "save numbers: images.astype(np.float32)")
+        elements: int = prod(shape)
+        if header_bytes + elements * dtype.itemsize != member.file_size:
+            raise DataError(f"{path}: array '{name}' is not as long as its header says", "save the file again")
+        if member.compress_type == zipfile.ZIP_STORED and elements:
+            _check_crc(archive, member)
+            offset = _data_offset(path, member) + header_bytes
+            return np.memmap(path, dtype, "r", offset, shape, "F" if fortran_order else "C")
+        if member.file_size > MAX_UNPACKED_BYTES:
+            raise DataError(
+                f"{path}: array '{name}' is compressed and larger than {MAX_UNPACKED_BYTES >> 30} GiB",
+                "save it with np.savez instead of np.savez_compressed, to be read from disk as needed",
+            )
+        with archive.open(member) as stream:
+            array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+            stream.read()  # to the end, where zipfile checks the sum
+            return array
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"npy format {version}, which only arrays of records need")
+    shape, fortran_order, dtype = readers[version](stream)
+    return tuple(shape), bool(fortran_order), dtype
+
+
+def _check_crc(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    with archive.open(member) as stream:
+        while stream.read(1 << 20):
+            pass
+
+
+def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
+    """Return where the member's bytes begin; `_check_crc` has read the member, so its local header is in order."""
+    with path.open("rb") as file:
+        file.seek(member.header_offset)
+        name_bytes, extra_bytes = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
+    return member.header_offset + LOCAL_HEADER.size + int(name_bytes) + int(extra_bytes)

@@ -1,0 +1,81 @@
+"""Where the files of a data set lie: a folder or, in `archives`, a zip."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from emca_deploy.errors import DataError
+
+__all__ = ["FileStore", "FolderStore", "printable"]
+
+
+def printable(name: str) -> str:
+    """Return a file name fit for one line of a terminal; a hostile one may hold line feeds or escape codes."""
+    return "".join(c if c.isprintable() else "?" for c in name)
+
+
+class FileStore(ABC):
+    """Files by name.
+
+    Attributes:
+        path: of the whole, for errors.
+        names: "a/b.png" for files and "a/" for folders; relative, with slashes, in no particular order.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO:
+        """Open one file for reading; any thread may.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+
+    @abstractmethod
+    def describe(self, name: str) -> str:
+        """Return how to call one file in an error."""
+
+
+class FolderStore(FileStore):
+    """The files below a folder. Symbolic links are followed, special files left out.
+
+    Raises:
+        DataError: the folder cannot be listed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.names = tuple(_walk(path, "", ()))
+        except OSError as exc:
+            raise DataError(f"{printable(str(exc.filename))}: cannot be listed: {exc.strerror}", "check its permissions") from exc
+
+    def open(self, name: str) -> BinaryIO:
+        """Open one file for reading."""
+        try:
+            return (self.path / name).open("rb")
+        except OSError as exc:
+            raise DataError(f"{self.describe(name)}: cannot be read: {exc.strerror}", "check its permissions") from exc
+
+    def describe(self, name: str) -> str:
+        """Return the file's path."""
+        return printable(str(self.path / name))
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:  # a link back to a folder we are in
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield f"{prefix}{entry.name}/"
+                if not entry.name.startswith("."):
+                    yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
+            elif entry.is_file():
+                yield prefix + entry.name

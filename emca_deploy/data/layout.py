@@ -1,0 +1,86 @@
+"""Which of a data set's files are images, and of which class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from emca_deploy.data.files import FileStore, printable
+from emca_deploy.data.preprocess import IMAGE_SUFFIXES
+from emca_deploy.errors import DataError
+
+__all__ = ["Layout", "find_images"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The images of a data set, in order.
+
+    Attributes:
+        names: of the images, relative to `root`.
+        root: the folder that wraps everything, with a slash, or "".
+        classes: names in order; empty for a flat folder.
+        labels: one index into `classes` an image; empty for a flat folder.
+    """
+
+    names: tuple[str, ...]
+    root: str
+    classes: tuple[str, ...]
+    labels: tuple[int, ...]
+
+
+def find_images(store: FileStore, *, may_be_wrapped: bool) -> Layout:
+    """Find the images and their classes: the first folder of a name is its class. Hidden and other files are left out.
+
+    Args:
+        store: the files.
+        may_be_wrapped: whether a single top folder with nothing but images in it is a wrapping, as zip programs make,
+            rather than the only class. One with nothing but folders in it is a wrapping in any case.
+
+    Raises:
+        DataError: no images, images beside class folders, or a class folder without images.
+    """
+    seen = [name for name in store.names if not _hidden(name)]
+    images = [name for name in seen if _is_image(name)]
+    if not images:
+        raise DataError(f"{store.path}: has no images", f"known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}")
+    root = _wrapping(images, 2 if may_be_wrapped else 3)
+    seen = [name[len(root) :] for name in seen if name.startswith(root) and name != root]
+    images = [name[len(root) :] for name in images]
+    in_folders = [name for name in images if "/" in name]
+    if not in_folders:
+        return Layout(tuple(sorted(images)), root, (), ())
+    if len(in_folders) < len(images):
+        stray = min(set(images) - set(in_folders))
+        raise DataError(
+            f"{store.path}: has image '{printable(stray)}' beside class folders",
+            "put it into a class folder, or all images into one flat folder",
+        )
+    classes = _classes(store, seen, in_folders)
+    index = {name: label for label, name in enumerate(classes)}
+    labelled = sorted((index[name.split("/", 1)[0]], name) for name in images)
+    return Layout(tuple(name for _, name in labelled), root, classes, tuple(label for label, _ in labelled))
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _is_image(name: str) -> bool:
+    return not name.endswith("/") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _wrapping(images: Sequence[str], least_depth: int) -> str:
+    tops = {name.split("/", 1)[0] for name in images}
+    if len(tops) == 1 and all(name.count("/") + 1 >= least_depth for name in images):
+        return f"{tops.pop()}/"
+    return ""
+
+
+def _classes(store: FileStore, seen: Sequence[str], images: Sequence[str]) -> tuple[str, ...]:
+    folders = {name.split("/", 1)[0] for name in seen if "/" in name}
+    empty = folders - {name.split("/", 1)[0] for name in images}
+    if empty:  # leaving it out would shift the labels of all classes after it
+        raise DataError(f"{store.path}: class folder '{printable(min(empty))}' has no images", "remove the folder or fill it")
+    if all(name.isascii() and name.isdigit() for name in folders):
+        return tuple(sorted(folders, key=lambda name: (int(name), name)))
+    return tuple(sorted(folders))

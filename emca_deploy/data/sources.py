@@ -1,0 +1,236 @@
+"""A data set as the rest of the package sees it: images by index, ready for the network, with labels where known."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emca_deploy.artifacts import Preprocessing
+from emca_deploy.data.archives import ZipStore
+from emca_deploy.data.arrays import read_npz
+from emca_deploy.data.files import FileStore, FolderStore, printable
+from emca_deploy.data.layout import find_images
+from emca_deploy.data.preprocess import Float32Array, decode, preprocess
+from emca_deploy.errors import DataError, InputError
+
+__all__ = ["Batch", "ImageSource", "Labels", "open_source"]
+
+Labels = npt.NDArray[np.int64]
+Batch = tuple[Float32Array, Labels | None]
+
+MAX_CLASSES = 1 << 20
+"""A label above this is no class index."""
+
+IDENTITY_PIECE_BYTES = 1 << 20
+
+
+class ImageSource(ABC):
+    """Images by index, 0 to `len(source)` - 1. Any thread may load.
+
+    Attributes:
+        name: of the folder or file.
+        preprocessing: how images become the network's input.
+        classes: class names in the order of the labels; empty if unlabelled. An .npz has no names: they are "0", "1", ...
+            up to the highest label in it.
+        labels: (len,) int64, or None if unlabelled.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    labels: Labels | None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def load(self, index: int) -> Float32Array:
+        """Return one image as the network takes it: (3, S, S) float32, S being the preprocessing's image size.
+
+        Raises:
+            DataError: the image cannot be read; the error names it.
+        """
+
+    @abstractmethod
+    def item_name(self, index: int) -> str:
+        """Return what to call one image."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """Return the sha256 in hex of all names, labels and bytes. A folder and a zip of it have the same."""
+
+    def batches(self, batch_size: int, indices: Sequence[int] | None = None, threads: int = 2) -> Iterator[Batch]:
+        """Yield batches in order: images (n, 3, S, S) float32 and labels (n,) int64 or None; the last may be smaller.
+
+        Threads decode ahead by one batch at most. Closing the generator stops them.
+
+        Args:
+            batch_size: images a batch.
+            indices: which images, in this order; all where None.
+            threads: that decode.
+
+        Raises:
+            InputError: a batch size or number of threads below 1.
+            DataError: an image cannot be read.
+        """
+        if batch_size < 1 or threads < 1:
+            raise InputError(f"batch size {batch_size} with {threads} decoding threads", "both must be at least 1")
+        chosen = range(len(self)) if indices is None else indices
+        return self._batches(batch_size, chosen, threads)
+
+    def _batches(self, batch_size: int, indices: Sequence[int], threads: int) -> Iterator[Batch]:
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        pending: deque[Future[Float32Array]] = deque()
+        submitted = 0
+        try:
+            for start in range(0, len(indices), batch_size):
+                members = indices[start : start + batch_size]
+                images: list[Float32Array] = []
+                while len(images) < len(members):
+                    ahead = indices[submitted : start + len(images) + batch_size + threads]
+                    pending.extend(pool.submit(self.load, index) for index in ahead)
+                    submitted += len(ahead)
+                    images.append(pending.popleft().result())
+                yield np.stack(images), None if self.labels is None else self.labels[list(members)]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _FileSource(ImageSource):
+    """Image files of a folder or zip."""
+
+    def __init__(self, store: FileStore, preprocessing: Preprocessing, *, may_be_wrapped: bool) -> None:
+        layout = find_images(store, may_be_wrapped=may_be_wrapped)
+        self.name = store.path.resolve().name
+        self.preprocessing = preprocessing
+        self.classes = layout.classes
+        self.labels = np.array(layout.labels, np.int64) if layout.classes else None
+        self._store, self._layout = store, layout
+
+    def __len__(self) -> int:
+        return len(self._layout.names)
+
+    def load(self, index: int) -> Float32Array:
+        """Decode and preprocess one image."""
+        name = self._layout.root + self._layout.names[index]
+        shown = self._store.describe(name)
+        with self._store.open(name) as stream:
+            image = decode(stream, shown)
+        return preprocess(image, self.preprocessing, shown)
+
+    def item_name(self, index: int) -> str:
+        """Return the file's name within the data set."""
+        return self._layout.names[index]
+
+    def identity(self) -> str:
+        """Hash every file's name and content."""
+        total = hashlib.sha256()
+        for name in self._layout.names:
+            content = hashlib.sha256()
+            with self._store.open(self._layout.root + name) as stream:
+                while piece := stream.read(IDENTITY_PIECE_BYTES):
+                    content.update(piece)
+            total.update(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() + content.digest())
+        return total.hexdigest()
+
+
+class _ArraySource(ImageSource):
+    """Images of an .npz."""
+
+    def __init__(self, path: Path, preprocessing: Preprocessing) -> None:
+        self._images, labels = read_npz(path)
+        self._path = path
+        self.name = path.name
+        self.preprocessing = preprocessing
+        _check_images(path, self._images, preprocessing.image_size)
+        self.labels = None if labels is None else _checked_labels(path, labels, len(self._images))
+        self.classes = () if self.labels is None else tuple(str(label) for label in range(int(self.labels.max()) + 1))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def load(self, index: int) -> Float32Array:
+        """Return one image, preprocessed if it is uint8."""
+        from PIL import Image
+
+        values = self._images[index]
+        if values.dtype == np.float32:
+            return np.array(values, np.float32, order="C")
+        return preprocess(Image.fromarray(np.array(values, order="C")), self.preprocessing, f"{self._path}: image {index}")
+
+    def item_name(self, index: int) -> str:
+        """Return the image's position as text."""
+        return f"images[{range(len(self))[index]}]"
+
+    def identity(self) -> str:
+        """Hash the arrays."""
+        total = hashlib.sha256(f"{self._images.dtype} {self._images.shape}".encode())
+        for image in self._images:
+            total.update(image.tobytes())
+        if self.labels is not None:
+            total.update(self.labels.tobytes())
+        return total.hexdigest()
+
+
+def _check_images(path: Path, images: npt.NDArray[Any], image_size: int) -> None:
+    shape = tuple(images.shape)
+    wanted = "save float32 (N, 3, H, W), used as it is, or uint8 (N, H, W, 3), to be preprocessed"
+    if images.dtype not in (np.float32, np.uint8):
+        raise DataError(f"{path}: 'images' are {images.dtype}", wanted)
+    channels_axis = 1 if images.dtype == np.float32 else 3
+    if len(shape) != 4 or shape[channels_axis] != 3:
+        raise DataError(f"{path}: 'images' are {images.dtype} of shape {shape}", wanted)
+    if 0 in shape:
+        raise DataError(f"{path}: has no images (shape {shape})", wanted)
+    if images.dtype == np.uint8:
+        return
+    if shape[2:] != (image_size, image_size):
+        raise DataError(
+            f"{path}: images are {shape[2]}x{shape[3]}, the model takes {image_size}x{image_size}",
+            "save them at the model's size, or as uint8 to have them resized",
+        )
+    for index, image in enumerate(images):
+        if not np.isfinite(image).all():
+            raise DataError(f"{path}: image {index} has NaN or infinite values", "correct it, or leave it out")
+
+
+def _checked_labels(path: Path, labels: npt.NDArray[Any], count: int) -> Labels:
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise DataError(
+            f"{path}: 'labels' are {labels.dtype} of shape {tuple(labels.shape)} for {count} images",
+            "save one integer an image: the index of its class",
+        )
+    for label in (labels.min(), labels.max()):
+        if not 0 <= int(label) < MAX_CLASSES:
+            raise DataError(f"{path}: label {label} is no class index", f"labels are 0 to {MAX_CLASSES - 1}")
+    return np.array(labels, np.int64)
+
+
+def open_source(path: Path, preprocessing: Preprocessing) -> ImageSource:
+    """Open a data set.
+
+    Args:
+        path: a folder with one subfolder per class, a flat folder of images (no labels), a .zip of either, or an .npz with
+            `images` (float32 NCHW used as it is, or uint8 NHWC to be preprocessed) and optional integer `labels`.
+        preprocessing: how images become the network's input.
+
+    Raises:
+        DataError: there is no data set there, or it is damaged, unsafe or in no known layout.
+    """
+    if path.is_dir():
+        return _FileSource(FolderStore(path), preprocessing, may_be_wrapped=False)
+    remedy = "name a folder of images, a .zip of one, or an .npz"
+    if not path.exists():
+        raise DataError(f"{printable(str(path))}: does not exist", remedy)
+    suffix = path.suffix.lower()
+    if not path.is_file() or suffix not in (".zip", ".npz"):
+        raise DataError(f"{printable(str(path))}: not a data set", remedy)
+    if suffix == ".zip":
+        return _FileSource(ZipStore(path), preprocessing, may_be_wrapped=True)
+    return _ArraySource(path, preprocessing)
