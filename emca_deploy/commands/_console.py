@@ -1,13 +1,14 @@
 """What the commands share in talking to a person: progress on stderr, JSON on stdout."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import click
 
-__all__ = ["ProgressCallback", "json_option", "print_json", "progress"]
+__all__ = ["ProgressCallback", "json_option", "print_json", "progress", "stages"]
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -33,3 +34,17 @@ def progress(description: str) -> Iterator[ProgressCallback]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], AbstractContextManager[ProgressCallback]]]:
+    """Show the stages of a long walk on stderr, one line each, with a bar while it runs; yields what opens a stage."""
+
+    @contextmanager
+    def stage(name: str) -> Iterator[ProgressCallback]:
+        started = time.monotonic()
+        with progress(name) as report:
+            yield report
+        click.echo(f"  {name}: {time.monotonic() - started:.1f} s", err=True)
+
+    yield stage

@@ -1,0 +1,85 @@
+"""`emca-deploy deploy`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from emca_deploy.commands._console import json_option, print_json, stages
+from emca_deploy.commands._options import preprocessing_options, read_preprocessing
+
+__all__ = ["command", "run_deployment"]
+
+
+@click.command("deploy")
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Calibration images: folder, zip or npz.")
+@click.option("--val", "validation", required=True, type=click.Path(path_type=Path), help="Labelled images to validate on.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A folder for everything that is made.")
+@click.option("--arch", help="The architecture; inferred from the checkpoint when not given.")
+@click.option("--targets", default="cpu", show_default=True, help="Where to measure: cpu.")
+@click.option("--backend", "backends", multiple=True, help="Build for this backend only; may be repeated.")
+@preprocessing_options
+@click.option("--samples", type=click.IntRange(1), default=300, show_default=True, help="Calibration images.")
+@click.option("--limit", type=click.IntRange(1), help="Validate on this many images only.")
+@click.option("--threads", type=click.IntRange(1), help="For every runtime.  [default: all cores]")
+@click.option("--duration", type=click.FloatRange(0.5), default=5.0, show_default=True, help="Seconds to measure each candidate.")
+@json_option
+def command(
+    checkpoint: Path | None,
+    data: Path,
+    validation: Path,
+    output: Path,
+    arch: str | None,
+    targets: str,
+    backends: tuple[str, ...],
+    samples: int,
+    limit: int | None,
+    threads: int | None,
+    duration: float,
+    as_json: bool,
+    **preprocessing: Any,
+) -> None:
+    """The whole walk in one command: export, calibrate, build, measure, validate, report.
+
+    \b
+    emca-deploy deploy model.pth.tar --data calibration/ --val val/ -o out
+    """
+    from emca_deploy._machine import default_threads
+    from emca_deploy.artifacts import Preprocessing
+    from emca_deploy.backends.registry import get_builder
+    from emca_deploy.errors import InputError, UnknownNameError
+    from emca_deploy.export.checkpoint import ExportOptions
+    from emca_deploy.pipeline import CPU_BACKENDS, DeployOptions
+
+    if checkpoint is None:
+        raise InputError("no CHECKPOINT was given", "name one, or try `emca-deploy demo`")
+    if targets != "cpu":
+        raise UnknownNameError.of("target", targets, ("cpu",), "`deploy` measures on: cpu")
+    for backend in backends:
+        get_builder(backend)  # an unknown or missing one is said before any work is done
+    options = DeployOptions(
+        ExportOptions(arch, preprocessing=read_preprocessing(Preprocessing(), preprocessing)),
+        backends or CPU_BACKENDS,
+        samples,
+        threads or default_threads(),
+        duration,
+        limit,
+    )
+    run_deployment(checkpoint, data, validation, output, options, as_json)
+
+
+def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path, options: Any, as_json: bool) -> None:
+    """Deploy and show the result, as a table or as JSON."""
+    from rich.console import Console
+
+    from emca_deploy.pipeline import deploy
+    from emca_deploy.report.terminal import print_deploy
+
+    with stages() as stage:
+        report = deploy(checkpoint, data, validation, output, options, stage)
+    if as_json:
+        print_json(report.to_dict())
+        return
+    print_deploy(report, Console())
+    click.echo(f"\neverything is in {output}: open {output / 'report.html'}")

@@ -1,0 +1,203 @@
+"""The whole walk: checkpoint -> ONNX -> INT8 -> engines -> latency and accuracy -> one report. The only place that joins the rooms."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._optional import import_optional
+from emca_deploy.artifacts import Precision, Preprocessing, this_command, write_json, write_text
+from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.registry import get_builder
+from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
+from emca_deploy.data.sources import open_source
+from emca_deploy.errors import OutputError
+from emca_deploy.export.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
+from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
+from emca_deploy.harness.environment import collect_environment
+from emca_deploy.harness.latency import Protocol, measure
+from emca_deploy.harness.results import DeployCandidate, DeployReport, LatencyResult, ProfileReport
+from emca_deploy.harness.spec import RunnerSpec
+
+__all__ = ["CPU_BACKENDS", "DeployOptions", "Stage", "deploy"]
+
+CPU_BACKENDS = ("onnxruntime", "openvino")
+"""The backends that are built and compared on the CPU; the first at fp32 is the baseline."""
+
+ENGINE_SUFFIX = {"onnxruntime": ".ort.onnx", "openvino": ".ov"}
+MIB = 2**20
+
+Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
+"""Opens a stage of the walk by its name; yields a progress callback or None."""
+
+
+def _silent(_: str) -> AbstractContextManager[Callable[[int, int], None] | None]:
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """How to deploy.
+
+    Attributes:
+        export: architecture, class count, preprocessing, opset.
+        backends: which to build and compare.
+        samples: calibration images.
+        threads: for every runtime.
+        duration_s: measuring time for each candidate.
+        limit: validation images; all where None.
+    """
+
+    export: ExportOptions = field(default_factory=ExportOptions)
+    backends: Sequence[str] = CPU_BACKENDS
+    samples: int = 300
+    threads: int = 1
+    duration_s: float = 5.0
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class _Engine:
+    name: str
+    backend: str
+    precision: Precision
+    path: Path
+
+    def spec(self, threads: int) -> RunnerSpec:
+        """Return the candidate; its idle threads sleep, so that it does not disturb the others."""
+        arguments = {"backend": self.backend, "artifact": str(self.path), "threads": threads, "spin": False}
+        return RunnerSpec(self.name, kwargs=arguments, artifact=str(self.path), backend=self.backend, precision=self.precision)
+
+
+def deploy(
+    checkpoint: Path | None, data: Path, validation: Path, output: Path, options: DeployOptions, stage: Stage = _silent
+) -> DeployReport:
+    """Take a checkpoint to measured, verified INT8 engines; everything lands in the folder `output`.
+
+    Args:
+        checkpoint: as `export_checkpoint` takes it.
+        data: calibration images.
+        validation: labelled images, never used in calibration.
+        output: a folder; made if it does not exist, its parent must.
+        options: see there.
+        stage: opens each stage, for progress.
+
+    Returns:
+        The report, also written as result.json and report.html.
+
+    Raises:
+        EmcaError: whatever stops a stage; files of finished stages stay, none is half-written.
+    """
+    import_optional("jinja2")  # the report comes last; a missing piece is said first
+    started = time.monotonic()
+    _make_folder(output)
+    preprocessing = options.export.preprocessing
+    calibration_images, _ = open_source(data, preprocessing), open_source(validation, preprocessing)
+    with stage("exporting"):
+        exported = export_checkpoint(checkpoint, output / "model.onnx", options.export)
+    calibrations: list[Calibration] = []
+    calibration_started = time.monotonic()
+    for backend in options.backends:
+        with stage(f"calibrating for {backend}") as progress:
+            wanted = CalibrationOptions(backend, samples=options.samples, threads=options.threads)
+            target = output / f"model.{backend}.int8.onnx"
+            calibrations.append(calibrate_model(exported.onnx, calibration_images, target, wanted, progress))
+    calibration_seconds = time.monotonic() - calibration_started
+    engines = _build(exported, calibrations, options, stage)
+    with stage("measuring latency") as progress:
+        specs = [engine.spec(options.threads) for engine in engines]
+        profile = measure(specs, Protocol(duration_s=options.duration_s), progress)
+    logits = _validate(engines, validation, options, stage)
+    report = DeployReport(
+        title=f"{exported.arch}, {exported.num_classes} classes, {preprocessing.image_size}x{preprocessing.image_size}",
+        baseline=engines[0].name,
+        candidates=_candidates(engines, profile, logits),
+        calibration={
+            "data": str(data),
+            "samples": calibrations[0].samples,
+            "method": calibrations[0].method,
+            "seconds": round(calibration_seconds, 2),
+            "table": str(calibrations[0].table),
+        },
+        parity=exported.parity.to_dict(),
+        environment=profile.environment or collect_environment(),
+        command=this_command(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 1),
+    )
+    _write_report(report, output)
+    return report
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(exist_ok=True)
+    except FileNotFoundError as exc:
+        raise OutputError(f"{output}: its parent folder does not exist", f"make it first: mkdir -p {output.parent}") from exc
+    except OSError as exc:
+        raise OutputError(f"{output}: cannot be made: {exc.strerror}", "choose a folder you can write to") from exc
+
+
+def _build(exported: CheckpointExport, calibrations: list[Calibration], options: DeployOptions, stage: Stage) -> list[_Engine]:
+    """Build an fp32 and an INT8 engine for every backend, fp32 ones first."""
+    sources: list[tuple[str, Precision, Path]] = [(backend, "fp32", exported.onnx) for backend in options.backends]
+    sources += [(calibration.backend, "int8", calibration.onnx) for calibration in calibrations]
+    engines = []
+    with stage("building engines") as progress:
+        for done, (backend, precision, model) in enumerate(sources):
+            path = exported.onnx.parent / f"{backend}-{precision}{ENGINE_SUFFIX.get(backend, '.engine')}"
+            get_builder(backend).build(model, path, RunOptions(threads=options.threads, batch=1))
+            engines.append(_Engine(f"{backend} {precision}", backend, precision, path))
+            if progress:
+                progress(done + 1, len(sources))
+    return engines
+
+
+def _validate(engines: list[_Engine], validation: Path, options: DeployOptions, stage: Stage) -> list[LogitsResult]:
+    results = []
+    for engine in engines:
+        with stage(f"validating {engine.name}") as progress:
+            results.append(
+                collect_logits(
+                    engine.spec(options.threads),
+                    validation,
+                    options.export.preprocessing,
+                    limit=options.limit,
+                    batch_size=1,
+                    progress=progress,
+                )
+            )
+    return results
+
+
+def _candidates(engines: list[_Engine], profile: ProfileReport, logits: list[LogitsResult]) -> tuple[DeployCandidate, ...]:
+    reference, baseline = logits[0], profile.results[0]
+    candidates = []
+    for engine, latency, result in zip(engines, profile.results, logits, strict=True):
+        accuracy = compare(engine.name, result.logits, result.labels, engines[0].name, reference.logits)
+        candidates.append(
+            DeployCandidate(
+                name=engine.name,
+                file_mib=engine.path.stat().st_size / MIB,
+                latency=latency,
+                accuracy=accuracy,
+                speedup=baseline.latency_ms.p50 / latency.latency_ms.p50,
+                speedup_ci95=_interval(profile, latency, engine),
+            )
+        )
+    return tuple(candidates)
+
+
+def _interval(profile: ProfileReport, latency: LatencyResult, engine: _Engine) -> tuple[float, float] | None:
+    found: list[Any] = [c for c in profile.comparisons if c.a in {engine.name, latency.artifact}]
+    return tuple(found[0].ratio_ci95) if found else None
+
+
+def _write_report(report: DeployReport, output: Path) -> None:
+    from emca_deploy.report.html import render_html
+
+    write_json(output / "result.json", report.to_dict())
+    write_text(output / "report.html", render_html(report))
