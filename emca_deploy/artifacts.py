@@ -1,5 +1,6 @@
 """What the stops of the walk hand to each other: files with manifests that say what they are and where they came from."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emca_deploy._version import __version__
-from emca_deploy.errors import EmcaError, InputError, ModelError, OutputError
+from emca_deploy.errors import InputError, ModelError, OutputError
 
 __all__ = [
     "Manifest",
@@ -117,9 +118,11 @@ class Manifest:
         """Rebuild from JSON.
 
         Raises:
-            KeyError, TypeError: a field is missing or unknown.
+            KeyError, TypeError, ValueError: a field is missing or unknown, or the manifest is of another version.
         """
         fields = dict(values)
+        if fields["manifest_version"] != MANIFEST_VERSION:
+            raise ValueError(f"version {fields['manifest_version']}, this emca-deploy reads {MANIFEST_VERSION}")
         if fields.get("preprocessing") is not None:
             fields["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
         return cls(**fields)
@@ -152,12 +155,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix, for libraries that choose a format by it.
 
+    An OSError about another file, raised by the caller's own code, passes unchanged.
+
     Raises:
-        OutputError: the folder is missing or not writable, or the disk is full.
+        OutputError: the folder is missing or not writable, the disk is full, or `path` is a folder or a device.
     """
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder", "name a file")
     try:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder", "name a file")
+        if path.exists() and not path.is_file():  # renaming over /dev/null would replace the device
+            raise OutputError(f"{path}: is not a regular file", "name a file")
         descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     except OSError as exc:
         raise _output_error(path, exc) from exc
@@ -166,9 +173,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _publish(temporary, path)
-    except EmcaError:
-        raise
     except OSError as exc:
+        if exc.filename is not None and not str(exc.filename).startswith((name, str(path))):
+            raise
         raise _output_error(path, exc) from exc
     finally:
         temporary.unlink(missing_ok=True)
@@ -188,8 +195,6 @@ def _output_error(path: Path, exc: OSError) -> OutputError:
         "ENOENT": f"make the folder first: mkdir -p {path.parent}",
         "ENOSPC": "free space there, or write elsewhere",
     }
-    import errno
-
     code = errno.errorcode.get(exc.errno or 0, "")
     return OutputError(f"{path}: cannot be written: {exc.strerror or exc}", remedies.get(code, "choose a place you can write to"))
 
@@ -244,7 +249,7 @@ def read_manifest(path: Path, *, verify: bool = True) -> Manifest | None:
         manifest = Manifest.from_dict(json.loads(place.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ModelError(f"{place}: not a manifest of ours: {exc}", "make the file again, or delete the manifest") from exc
     if verify and sha256_file(path) != manifest.sha256:
         raise ModelError(f"{path}: is not the file its manifest describes (sha256 differs)", "make the file again")
