@@ -1,6 +1,7 @@
 """A data set as the rest of the package sees it: images by index, ready for the network, with labels where known."""
 
 import hashlib
+import stat
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -223,14 +224,24 @@ def open_source(path: Path, preprocessing: Preprocessing) -> ImageSource:
     Raises:
         DataError: there is no data set there, or it is damaged, unsafe or in no known layout.
     """
-    if path.is_dir():
+    kind = _kind(path)
+    if kind == "folder":
         return _FileSource(FolderStore(path), preprocessing, may_be_wrapped=False)
-    remedy = "name a folder of images, a .zip of one, or an .npz"
-    if not path.exists():
-        raise DataError(f"{printable(str(path))}: does not exist", remedy)
-    suffix = path.suffix.lower()
-    if not path.is_file() or suffix not in (".zip", ".npz"):
-        raise DataError(f"{printable(str(path))}: not a data set", remedy)
-    if suffix == ".zip":
+    if kind == ".zip":
         return _FileSource(ZipStore(path), preprocessing, may_be_wrapped=True)
     return _ArraySource(path, preprocessing)
+
+
+def _kind(path: Path) -> str:
+    remedy = "name a folder of images, a .zip of one, or an .npz"
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
+        raise DataError(f"{printable(str(path))}: cannot be read: {reason}", remedy) from exc
+    if stat.S_ISDIR(status.st_mode):
+        return "folder"
+    suffix = path.suffix.lower()
+    if not stat.S_ISREG(status.st_mode) or suffix not in (".zip", ".npz"):
+        raise DataError(f"{printable(str(path))}: not a data set", remedy)
+    return suffix
