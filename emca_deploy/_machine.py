@@ -10,9 +10,11 @@ __all__ = [
     "CpuInfo",
     "cpu_info",
     "default_threads",
+    "find_gpus",
     "parse_cpuinfo",
     "parse_quota_v1",
     "parse_quota_v2",
+    "read_governors",
     "read_memory_mib",
 ]
 
@@ -199,3 +201,19 @@ def read_memory_mib() -> float | None:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) / 1024
     return None
+
+
+def read_governors(root: Path = Path("/sys/devices/system/cpu")) -> tuple[str, ...]:
+    """Return the distinct frequency governors of the cores ("performance", "schedutil"); empty where none can be read."""
+    found = {_read(place).strip() for place in root.glob("cpu[0-9]*/cpufreq/scaling_governor")}
+    return tuple(sorted(found - {""}))
+
+
+def find_gpus(root: Path = Path("/")) -> tuple[str, ...]:
+    """Return the NVIDIA GPUs the driver lists, or a Jetson's integrated one, without any library; empty where there are none."""
+    listed = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
+    names = [_fields(_read(place)).get("model", "NVIDIA GPU") for place in listed]
+    if not names and any((root / place).exists() for place in ("dev/nvhost-gpu", "dev/nvgpu", "dev/nvidia0")):
+        board = _read(root / "proc/device-tree/model").strip("\0\n ")
+        names = [f"{board} GPU" if board else "NVIDIA GPU"]
+    return tuple(names)

@@ -148,8 +148,8 @@ class OvRunner(Runner):
         if self._request is None:
             raise RuntimeError("infer on a runner that is not open")
         check_batch(batch, self.input)
-        # Shared memory must be contiguous; a copy made here is not the caller's array, so it is never taken for bound.
-        shared = np.ascontiguousarray(batch)
+        # Shared memory must be contiguous and writable; a copy made here is not the caller's array, so never taken for bound.
+        shared = np.require(batch, np.float32, ["C", "A", "W"])
         self._request.set_input_tensor(self._tensor(shared, shared_memory=True))
         self._bound = shared
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from emca_deploy._optional import import_optional
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import Float32Array, Runner, RunOptions, check_batch, library_reason, refuse_precision
@@ -52,9 +54,10 @@ class TorchRunner(Runner):
         if self._module is None:
             raise RuntimeError("infer on a runner that is not open")
         check_batch(batch, self.input)
+        images = self._torch.from_numpy(np.require(batch, np.float32, ["C", "A", "W"]))  # PyTorch shares no other memory
         try:
             with self._torch.inference_mode():
-                logits: Float32Array = self._module(self._torch.from_numpy(batch)).numpy()
+                logits: Float32Array = self._module(images).numpy()
         except RuntimeError as exc:
             raise ModelError(
                 f"{self._path}: fails while running: {library_reason(exc)}", "try larger images, or another batch"

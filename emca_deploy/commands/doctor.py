@@ -1,0 +1,216 @@
+"""`emca-deploy doctor`: what this machine can do, and which traps it has."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from emca_deploy.commands._console import json_option, print_json
+
+if TYPE_CHECKING:
+    from emca_deploy._machine import CpuInfo
+    from emca_deploy.backends.registry import BackendStatus
+
+__all__ = ["MachineFacts", "Trap", "command", "find_traps", "load_failure"]
+
+SCHEMA_VERSION = 1
+LOAD_TIMEOUT_S = 120
+EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
+GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Something about this machine that makes a measurement or an INT8 model worse than it need be."""
+
+    id: str
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What the traps are judged by.
+
+    Attributes:
+        governors: distinct frequency governors; empty where unknown.
+        gpus: names; empty where there are none.
+        usable: backends that can be used here.
+    """
+
+    cpu: "CpuInfo"
+    governors: tuple[str, ...]
+    gpus: tuple[str, ...]
+    usable: tuple[str, ...]
+
+
+def find_traps(facts: MachineFacts) -> list[Trap]:
+    """Return the traps of a machine, worst first."""
+    candidates = (_no_dot_product(facts.cpu), _quota(facts.cpu), _bf16(facts.cpu), _governor(facts.governors), _gpu(facts))
+    return [trap for trap in candidates if trap is not None]
+
+
+def _no_dot_product(cpu: "CpuInfo") -> Trap | None:
+    if EXACT_INT8 & set(cpu.instruction_sets) or cpu.model == "unknown":
+        return None
+    if cpu.architecture in ("aarch64", "arm64"):
+        return Trap(
+            "no-int8-dot-product",
+            "this ARM core has no INT8 dot product (asimddp): INT8 gains little over float32",
+            "measure with `emca-deploy profile` before choosing INT8",
+        )
+    return Trap(
+        "no-int8-dot-product",
+        "this processor has no VNNI: products of u8 activations and s8 weights are summed in 16 bits and saturate, so that "
+        "an INT8 model may give wrong answers in ONNX Runtime, and gains less speed",
+        "check accuracy with `emca-deploy validate` on this machine; OpenVINO does not saturate",
+    )
+
+
+def _quota(cpu: "CpuInfo") -> Trap | None:
+    if cpu.quota_cores is None or cpu.quota_cores >= cpu.online_cores:
+        return None
+    return Trap(
+        "cgroup-quota",
+        f"this container may use {cpu.quota_cores:g} of {cpu.online_cores} cores: more threads than that are stopped many times a second",
+        f"keep --threads at {max(1, int(cpu.quota_cores))} or below, or raise the limit (docker run --cpus)",
+    )
+
+
+def _bf16(cpu: "CpuInfo") -> Trap | None:
+    if "avx512_bf16" not in cpu.instruction_sets or "amx_bf16" in cpu.instruction_sets:
+        return None
+    return Trap(
+        "bf16-default",
+        "AVX512_BF16 without AMX: OpenVINO by itself computes in bfloat16 here, which is slower and less exact than float32",
+        "nothing in emca-deploy, which asks for f32; in your own code set INFERENCE_PRECISION_HINT to f32",
+    )
+
+
+def _governor(governors: tuple[str, ...]) -> Trap | None:
+    slow = [name for name in governors if name != "performance"]
+    if not slow:
+        return None
+    return Trap(
+        "governor",
+        f"the frequency governor is {', '.join(slow)}: latencies depend on how busy the cores were just before",
+        "sudo cpupower frequency-set -g performance",
+    )
+
+
+def _gpu(facts: MachineFacts) -> Trap | None:
+    if not facts.gpus or any(name in facts.usable for name in GPU_BACKENDS):
+        return None
+    return Trap(
+        "gpu-unused",
+        f"{facts.gpus[0]} is here, but no backend that runs on it: everything measured is the processor's",
+        "calibrate with --backend tensorrt, and build and time the engine with TensorRT's own trtexec",
+    )
+
+
+def load_failure(module: str) -> str | None:
+    """Return why a module does not import, or None where it does.
+
+    Tried in a process of its own: a library built for another processor does not raise, it kills.
+    """
+    try:
+        trial = subprocess.run(
+            [sys.executable, "-c", f"import {module}"], capture_output=True, text=True, timeout=LOAD_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return str(exc)
+    if trial.returncode == 0:
+        return None
+    lines = trial.stderr.strip().splitlines()
+    return lines[-1] if trial.returncode > 0 and lines else f"its import ends with code {trial.returncode}"
+
+
+def _checked(statuses: "Mapping[str, BackendStatus]") -> "dict[str, BackendStatus]":
+    """Return the statuses with those libraries marked that are installed but do not load."""
+    from emca_deploy.backends.registry import BACKENDS, BackendStatus
+
+    modules = {name: module for name, status in statuses.items() if not status.reason and (module := BACKENDS[name].module)}
+    with ThreadPoolExecutor() as pool:
+        failures = dict(zip(modules, pool.map(load_failure, modules.values()), strict=True))
+    checked = dict(statuses)
+    for name, failure in failures.items():
+        if failure is not None:
+            remedy = f"reinstall it: pip install --force-reinstall {modules[name]}"
+            checked[name] = BackendStatus(statuses[name].version, f"is installed but does not load: {failure}", remedy)
+    return checked
+
+
+def _examine() -> dict[str, Any]:
+    from emca_deploy._machine import INSTRUCTION_SETS, cpu_info, default_threads, find_gpus, read_governors, read_memory_mib
+    from emca_deploy.backends.registry import available
+
+    cpu = cpu_info()
+    backends = _checked({name: status for name, status in available().items() if name != "fake"})
+    gpus, governors = find_gpus(), read_governors()
+    usable = tuple(name for name, status in backends.items() if status.reason is None)
+    traps = find_traps(MachineFacts(cpu, governors, gpus, usable))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "backends": {name: {"usable": name in usable, **asdict(status)} for name, status in backends.items()},
+        "cpu": {**asdict(cpu), "instruction_sets": {name: INSTRUCTION_SETS[name] for name in cpu.instruction_sets}},
+        "gpus": list(gpus),
+        "governors": list(governors),
+        "threads": default_threads(),
+        "memory_mib": read_memory_mib(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "traps": [asdict(trap) for trap in traps],
+    }
+
+
+@click.command("doctor")
+@json_option
+def command(as_json: bool) -> None:
+    """What this machine can do, and which traps it has."""
+    document = _examine()
+    if as_json:
+        print_json(document)
+    else:
+        _show(document)
+
+
+def _show(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    backends = Table("backend", "version", "", box=None, header_style="bold", pad_edge=False)
+    for name, status in document["backends"].items():
+        mark = (
+            "[green]ready[/]"
+            if status["usable"]
+            else f"[yellow]{escape(status['reason'])}[/]\n  try: {escape(status['remedy'] or '')}"
+        )
+        backends.add_row(name, status["version"] or "-", mark)
+    console.print(backends)
+
+    cpu = document["cpu"]
+    machine = Table(box=None, show_header=False, pad_edge=False)
+    machine.add_row("processor", f"{escape(cpu['model'])} ({cpu['architecture']})")
+    cores = f"{cpu['logical_cores']} usable of {cpu['online_cores']}, {cpu['physical_cores']} physical"
+    machine.add_row("cores", f"{cores}; models run on {document['threads']} threads unless --threads says otherwise")
+    for index, (name, meaning) in enumerate(cpu["instruction_sets"].items()):
+        machine.add_row("" if index else "INT8 and floats", f"[bold]{name}[/]  {meaning}")
+    for gpu in document["gpus"]:
+        machine.add_row("GPU", escape(gpu))
+    if document["memory_mib"]:
+        machine.add_row("memory", f"{document['memory_mib'] / 1024:.1f} GiB")
+    machine.add_row("python", f"{document['python']} on {document['platform']}")
+    console.print()
+    console.print(machine)
+    console.print()
+    for trap in document["traps"]:
+        console.print(f"[yellow]trap[/] {trap['id']}: {escape(trap['problem'])}\n  try: {escape(trap['remedy'])}", soft_wrap=True)
+    if not document["traps"]:
+        console.print("[green]no traps found[/]")
