@@ -94,20 +94,25 @@ class MultiscaleAggregation(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """SE's two fully connected layers without bias, (N, C, 1, 1) to gates (N, C, 1, 1).
+    """SE's two fully connected layers, (N, C, 1, 1) to gates (N, C, 1, 1).
 
     They run as 1x1 convolutions, which is the same product and needs no reshaping.
+
+    Args:
+        channels: C.
+        reduction: C divided by the hidden width.
+        bias: whether both layers add one; the paper's do not, timm's do.
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, reduction: int = 16, bias: bool = False) -> None:
         super().__init__()
-        self.reduce = nn.Linear(channels, channels // reduction, bias=False)
-        self.expand = nn.Linear(channels // reduction, channels, bias=False)
+        self.reduce = nn.Linear(channels, channels // reduction, bias=bias)
+        self.expand = nn.Linear(channels // reduction, channels, bias=bias)
 
     def forward(self, descriptor: Tensor) -> Tensor:
         """Return the gates, each in (0, 1)."""
-        hidden = F.relu(F.conv2d(descriptor, self.reduce.weight[:, :, None, None]))
-        return torch.sigmoid(F.conv2d(hidden, self.expand.weight[:, :, None, None]))
+        hidden = F.relu(F.conv2d(descriptor, self.reduce.weight[:, :, None, None], self.reduce.bias))
+        return torch.sigmoid(F.conv2d(hidden, self.expand.weight[:, :, None, None], self.expand.bias))
 
 
 class EfficientExcitation(nn.Module):

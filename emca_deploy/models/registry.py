@@ -108,13 +108,15 @@ def create_model(name: str, num_classes: int = 1000, **options: Any) -> "nn.Modu
         name: as `emca-deploy models` lists it, for example "emca_eca_resnet50".
         num_classes: the head's width.
         options: any field of `AttentionConfig`: `placement`, `previous_stages` (the paper's S), `blocks_per_stage` (its N),
-            `position`, `eca_kernel_sizes`. The family's own configuration where not given.
+            `position`, `eca_kernel_sizes`, `se_bias`, `se_reduction`; also `caffe` of `ResNet`. The family's own configuration
+            where not given.
 
     Returns:
         A module that maps (N, 3, H, W) float32 to logits (N, num_classes), in training mode.
 
     Raises:
         UnknownNameError: no such architecture or option.
+        InputError: an option has a value that no network can be built from.
     """
     arch = find_architecture(name)
     if arch.family == "pkcam_eca_resnet":
@@ -126,7 +128,8 @@ def create_model(name: str, num_classes: int = 1000, **options: Any) -> "nn.Modu
     from emca_deploy.models.resnet import AttentionConfig, ResNet
 
     fields = AttentionConfig.__dataclass_fields__
+    caffe = bool(options.pop("caffe", False))
     for option in options:
         if option not in fields:
-            raise UnknownNameError.of("model option", option, fields, "see the docstring of AttentionConfig")
-    return ResNet(arch.depth, num_classes, replace(AttentionConfig(**FAMILY_OPTIONS[arch.family]), **options))
+            raise UnknownNameError.of("model option", option, [*fields, "caffe"], "see the docstring of AttentionConfig")
+    return ResNet(arch.depth, num_classes, replace(AttentionConfig(**FAMILY_OPTIONS[arch.family]), **options), caffe)

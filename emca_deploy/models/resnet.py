@@ -8,6 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emca_deploy.errors import InputError
 from emca_deploy.models.attention import (
     ChannelAttention,
     EfficientExcitation,
@@ -17,7 +18,7 @@ from emca_deploy.models.attention import (
     style_descriptor,
 )
 
-__all__ = ["STAGE_BLOCKS", "AttentionConfig", "AttentionKind", "Placement", "Position", "ResNet"]
+__all__ = ["STAGE_BLOCKS", "AttentionConfig", "AttentionKind", "Placement", "Position", "ResNet", "stage_channels"]
 
 AttentionKind = Literal["none", "se", "eca", "srm"]
 Placement = Literal["all", "first", "last"]
@@ -32,8 +33,17 @@ STAGE_BLOCKS: dict[int, tuple[int, int, int, int]] = {
 }
 """Blocks per stage by depth (He et al., 2016, table 1)."""
 
+STAGES = 4
 STAGE_WIDTHS = (64, 128, 256, 512)
 BOTTLENECK_EXPANSION = 4
+
+_CHOICES: dict[str, tuple[int | str, ...]] = {
+    "kind": ("none", "se", "eca", "srm"),
+    "placement": ("all", "first", "last"),
+    "previous_stages": (0, 1, 2, 3, "all"),
+    "blocks_per_stage": (1, "all"),
+    "position": ("residual", "output"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,13 @@ class AttentionConfig:
         previous_stages: S, how many preceding stages feed a module (0, 1, 2, 3 or "all").
         blocks_per_stage: N, how many blocks of each: the last one (1) or "all".
         position: on the residual branch before the addition, or on the block's output.
-        eca_kernel_sizes: one kernel size a stage, where ECA's formula does not hold (ECANet's released weights).
+        eca_kernel_sizes: one odd kernel size a stage, where ECA's formula does not hold (ECANet's released weights).
+        se_bias: whether SE's two layers have biases (timm's have).
+        se_reduction: SE's channels divided by its hidden width; one for all stages, or one a stage (timm never goes below 8
+            hidden channels, which makes the narrow stages' smaller).
+
+    Raises:
+        InputError: a field has a value that no network can be built from.
     """
 
     kind: AttentionKind = "none"
@@ -55,6 +71,26 @@ class AttentionConfig:
     blocks_per_stage: Literal[1, "all"] = "all"
     position: Position = "residual"
     eca_kernel_sizes: tuple[int, ...] | None = None
+    se_bias: bool = False
+    se_reduction: int | tuple[int, ...] = 16
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices or isinstance(value, bool):
+                raise InputError(f"model option {name}={value!r} does not exist", f"one of {', '.join(map(repr, choices))}")
+        kernels = self.eca_kernel_sizes
+        if kernels is not None and (len(kernels) != STAGES or any(k < 1 or k % 2 == 0 for k in kernels)):
+            raise InputError(f"model option eca_kernel_sizes={kernels!r}", "four odd numbers, one a stage, or leave it out")
+        reductions = self.se_reduction if isinstance(self.se_reduction, tuple) else (self.se_reduction,) * STAGES
+        if len(reductions) != STAGES or any(not 1 <= r <= STAGE_WIDTHS[0] for r in reductions):
+            raise InputError(
+                f"model option se_reduction={self.se_reduction!r}", f"a number from 1 to {STAGE_WIDTHS[0]}, or four, one a stage"
+            )
+
+    def reduction(self, stage: int) -> int:
+        """Return SE's reduction in stage `stage`, counted from 0."""
+        return self.se_reduction[stage] if isinstance(self.se_reduction, tuple) else self.se_reduction
 
     def has_module(self, block: int, blocks: int) -> bool:
         """Return whether block number `block` of a stage with `blocks` blocks carries a module."""
@@ -73,16 +109,27 @@ class AttentionConfig:
         ]
 
 
-class Stem(nn.Sequential):
-    """The ImageNet stem: 7x7 convolution of stride 2, batch norm, ReLU, 3x3 max pooling of stride 2."""
+def stage_channels(depth: int) -> tuple[int, ...]:
+    """Return how many channels leave each stage of a ResNet of `depth`."""
+    expansion = 1 if depth < 50 else BOTTLENECK_EXPANSION
+    return tuple(width * expansion for width in STAGE_WIDTHS)
 
-    def __init__(self, channels: int) -> None:
+
+class Stem(nn.Sequential):
+    """The ImageNet stem: 7x7 convolution of stride 2, batch norm, ReLU, 3x3 max pooling of stride 2.
+
+    Args:
+        channels: out.
+        caffe: pool without padding, the last windows reaching over the edge, as Caffe does.
+    """
+
+    def __init__(self, channels: int, caffe: bool = False) -> None:
         super().__init__(
             OrderedDict(
                 conv=nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False),
                 bn=nn.BatchNorm2d(channels),
                 relu=nn.ReLU(inplace=True),
-                pool=nn.MaxPool2d(3, stride=2, padding=1),
+                pool=nn.MaxPool2d(3, stride=2, padding=0 if caffe else 1, ceil_mode=caffe),
             )
         )
 
@@ -164,26 +211,32 @@ class ResNet(nn.Module):
         depth: 18, 34, 50, 101 or 152.
         num_classes: the head's width.
         attention: which attention, and where.
+        caffe: build the variant that follows Caffe's networks, which converted weights need (pretrained-models.pytorch): the
+            stride of a bottleneck sits on its first 1x1 convolution, and the stem pools without padding.
 
     Raises:
         KeyError: a depth that is none of these.
     """
 
-    def __init__(self, depth: int, num_classes: int = 1000, attention: AttentionConfig | None = None) -> None:
+    def __init__(
+        self, depth: int, num_classes: int = 1000, attention: AttentionConfig | None = None, caffe: bool = False
+    ) -> None:
         super().__init__()
         self.attention_config = attention or AttentionConfig()
         self.stage_blocks = STAGE_BLOCKS[depth]
         self._block_class: type[BasicBlock | Bottleneck] = BasicBlock if depth < 50 else Bottleneck
-        self.stage_channels = tuple(w * (1 if depth < 50 else BOTTLENECK_EXPANSION) for w in STAGE_WIDTHS)
+        self.stage_channels = stage_channels(depth)
         self._sources = [self.attention_config.sources(s, self.stage_blocks) for s in range(4)]
         self._squeeze = style_descriptor if self.attention_config.kind == "srm" else mean_descriptor
-        self.stem = Stem(STAGE_WIDTHS[0])
+        self.stem = Stem(STAGE_WIDTHS[0], caffe)
         self.stage1 = self._make_stage(0)
         self.stage2 = self._make_stage(1)
         self.stage3 = self._make_stage(2)
         self.stage4 = self._make_stage(3)
         self.head = nn.Linear(self.stage_channels[3], num_classes)
         self._initialise()
+        if caffe:
+            self._move_strides()
 
     def _make_stage(self, stage: int) -> nn.Sequential:
         blocks = OrderedDict[str, nn.Module]()
@@ -201,12 +254,17 @@ class ResNet(nn.Module):
         config, channels = self.attention_config, self.stage_channels[stage]
         excitation: nn.Module
         if config.kind == "se":
-            excitation = SqueezeExcitation(channels)
+            excitation = SqueezeExcitation(channels, config.reduction(stage), config.se_bias)
         elif config.kind == "eca":
             excitation = EfficientExcitation(channels, config.eca_kernel_sizes[stage] if config.eca_kernel_sizes else None)
         else:
             excitation = StyleExcitation(channels)
         return ChannelAttention(excitation, channels, [self.stage_channels[s] for s, _ in self._sources[stage]])
+
+    def _move_strides(self) -> None:
+        for block in self.modules():
+            if isinstance(block, Bottleneck):
+                block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -1,0 +1,163 @@
+"""Translates the key names of other repositories' ResNets to ours."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emca_deploy.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Layout", "Translated", "foreign_name", "translate"]
+
+Layout = str
+"""Whose key names a checkpoint has: "native", "pkcam", "torchvision", "timm", "pretrained-models" or "srm"."""
+
+# (ours, theirs): the same in torchvision, SENet, ECANet, timm and SRM; pretrained-models wraps the stem and renames the head.
+_TRUNK = (("stem.conv.", "conv1."), ("stem.bn.", "bn1."), ("head.", "fc."))
+_CAFFE_TRUNK = (("stem.conv.", "layer0.conv1."), ("stem.bn.", "layer0.bn1."), ("head.", "last_linear."))
+_SHORTCUT = (("shortcut.conv.", "downsample.0."), ("shortcut.bn.", "downsample.1."))
+
+# (whose, their name within a block, ours).
+_ATTENTION: tuple[tuple[Layout, str, str], ...] = (
+    ("torchvision", r"eca\.conv\.weight", "conv.weight"),
+    ("torchvision", r"se\.fc\.0\.(weight|bias)", r"reduce.\1"),
+    ("torchvision", r"se\.fc\.2\.(weight|bias)", r"expand.\1"),
+    ("timm", r"se\.fc1\.(weight|bias)", r"reduce.\1"),
+    ("timm", r"se\.fc2\.(weight|bias)", r"expand.\1"),
+    ("timm", r"se\.conv\.weight", "conv.weight"),
+    ("pretrained-models", r"se_module\.fc1\.(weight|bias)", r"reduce.\1"),
+    ("pretrained-models", r"se_module\.fc2\.(weight|bias)", r"expand.\1"),
+    ("srm", r"(?:rclb|srm)\.cfc(?:\.weight)?", "cfc"),
+    ("srm", r"(?:rclb|srm)\.bn\.(\w+)", r"bn.\1"),
+    ("srm", r"rclb\.fc\.0\.(weight|bias)", r"reduce.\1"),
+    ("srm", r"rclb\.fc\.2\.(weight|bias)", r"expand.\1"),
+)
+_THEIR_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(.+)")
+_OUR_BLOCK = re.compile(r"stage([1-4])\.block(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A state dict with our key names.
+
+    Attributes:
+        layout: whose names it had.
+        tensors: by our name; what has no name of ours keeps its own.
+        originals: our name -> theirs.
+        caffe: whether these weights belong to Caffe's variant of the network (see `ResNet`).
+    """
+
+    layout: Layout
+    tensors: dict[str, "Tensor"]
+    originals: dict[str, str]
+    caffe: bool = False
+
+
+def translate(state: Mapping[str, "Tensor"], path: Path) -> Translated:
+    """Rename the keys of `state` to ours; `path` is for errors.
+
+    Raises:
+        CheckpointError: it holds no ResNet, or a variant of ResNet that is none of ours.
+    """
+    if "stem.conv.weight" in state or any(_OUR_BLOCK.match(key) for key in state):
+        return Translated("native", dict(state), {key: key for key in state})
+    if "pre.0.weight" in state or any(".ECA_excitation_local." in key for key in state):
+        return Translated("pkcam", dict(state), {key: key for key in state})
+    if not any(_THEIR_BLOCK.match(key) for key in state):
+        raise CheckpointError(
+            f"{path}: holds no ResNet; its keys are like {', '.join(list(state)[:3])}",
+            "give a ResNet's checkpoint; `emca-deploy models` lists what can be loaded",
+        )
+    _refuse_variants(state, path)
+    caffe = any(key.startswith("layer0.") for key in state)
+    layout, tensors, originals = "pretrained-models" if caffe else "torchvision", {}, {}
+    for key, tensor in state.items():
+        whose, name = _our_name(key, _CAFFE_TRUNK if caffe else _TRUNK)
+        layout = whose or layout
+        tensors[name] = _reshape(name, tensor)
+        originals[name] = key
+    return Translated(layout, tensors, originals, caffe)
+
+
+def foreign_name(name: str, layout: Layout, caffe: bool = False) -> str:
+    """Return what `layout` calls our trunk key `name`; an attention key keeps our name."""
+    if layout in ("native", "pkcam"):
+        return name
+    for ours, theirs in _CAFFE_TRUNK if caffe else _TRUNK:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    for ours, theirs in _SHORTCUT:
+        name = name.replace(ours, theirs)
+    return _OUR_BLOCK.sub(r"layer\1.\2.\3", name)
+
+
+def _our_name(key: str, trunk: tuple[tuple[str, str], ...]) -> tuple[Layout | None, str]:
+    for ours, theirs in trunk:
+        if key.startswith(theirs):
+            return None, ours + key.removeprefix(theirs)
+    parts = _THEIR_BLOCK.fullmatch(key)
+    if parts is None:
+        return None, key
+    block, rest = f"stage{parts[1]}.block{parts[2]}.", parts[3]
+    for ours, theirs in _SHORTCUT:
+        if rest.startswith(theirs):
+            return None, block + ours + rest.removeprefix(theirs)
+    for whose, pattern, replacement in _ATTENTION:
+        match = re.fullmatch(pattern, rest)
+        if match:
+            return whose, f"{block}attention.excitation.{match.expand(replacement)}"
+    return None, block + rest
+
+
+def _reshape(name: str, tensor: "Tensor") -> "Tensor":
+    """Turn SE's 1x1 convolutions into matrices, and SRM's depthwise Conv1d (C, 1, 2) into (C, 2)."""
+    if name.endswith(("excitation.reduce.weight", "excitation.expand.weight")) and tuple(tensor.shape[2:]) == (1, 1):
+        return tensor[:, :, 0, 0]
+    if name.endswith("excitation.cfc") and tuple(tensor.shape[1:]) == (1, 2):
+        return tensor[:, 0, :]
+    return tensor
+
+
+def _refuse_variants(state: Mapping[str, "Tensor"], path: Path) -> None:
+    variant = _variant({key: tuple(tensor.shape) for key, tensor in state.items()})
+    if variant:
+        raise CheckpointError(
+            f"{path}: is a ResNet variant that is not supported: {variant}",
+            "give a standard ResNet's checkpoint; `emca-deploy models` lists what can be loaded",
+        )
+
+
+def _variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    return _stem_variant(shapes) or _shortcut_variant(shapes) or _width_variant(shapes)
+
+
+def _stem_variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    if "conv1.0.weight" in shapes or "layer0.conv2.weight" in shapes:
+        return "a deep stem of three 3x3 convolutions (conv1.0, conv1.3, ...)"
+    stem = shapes.get("conv1.weight", shapes.get("layer0.conv1.weight", ()))
+    if len(stem) == 4 and stem[2:] != (7, 7):
+        return f"a {stem[2]}x{stem[3]} stem convolution, not 7x7"
+    return None
+
+
+def _shortcut_variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    for key, shape in shapes.items():
+        if re.fullmatch(r"layer\d\.\d+\.downsample\.\d\.weight", key) and len(shape) == 4:
+            if ".downsample.1." in key:
+                return f"average-pooled shortcuts as in ResNet-D ({key})"
+            if shape[2:] != (1, 1):
+                return f"a {shape[2]}x{shape[3]} shortcut convolution ({key})"
+    return None
+
+
+def _width_variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    second = shapes.get("layer1.0.conv2.weight", ())
+    if len(second) == 4 and second[0] != second[1]:
+        return "grouped convolutions as in ResNeXt (layer1.0.conv2)"
+    if len(second) == 4 and second[0] != 64:
+        return f"another width, {second[0]} channels where ResNet has 64 (layer1.0.conv2)"
+    return None
