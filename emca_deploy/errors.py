@@ -8,6 +8,7 @@ EmcaError                       exit 1
 │   ├── DataError                   a data set, archive or image that cannot be read
 │   ├── EngineError                 an engine that does not belong to this machine, or is damaged
 │   └── OutputError                 a place that cannot be written to
+├── WorkerError                 exit 1: a measuring process crashed or hung
 ├── MissingError                exit 3: a backend, device or permission is missing
 └── GateError                   exit 4: parity or accuracy is outside its gate
 """
@@ -26,6 +27,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "UnknownNameError",
+    "WorkerError",
 ]
 
 
@@ -84,6 +86,10 @@ class EngineError(InputError):
 
 class OutputError(InputError):
     """A place that cannot be written to."""
+
+
+class WorkerError(EmcaError):
+    """A measuring process crashed, hung, or was killed; the runtime inside it, not the input, is the likely cause."""
 
 
 class MissingError(EmcaError):

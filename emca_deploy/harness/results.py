@@ -96,9 +96,7 @@ class ProfileReport:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ProfileReport":
         """Rebuild from JSON."""
-        results = tuple(
-            LatencyResult(**{**r, "latency_ms": LatencySummary(**r["latency_ms"])}) for r in values["results"]
-        )
+        results = tuple(LatencyResult(**{**r, "latency_ms": LatencySummary(**r["latency_ms"])}) for r in values["results"])
         return cls(results, tuple(Comparison(**c) for c in values["comparisons"]), dict(values["environment"]))
 
 

@@ -1,0 +1,133 @@
+"""`emca-deploy profile`."""
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from emca_deploy.commands._console import json_option, print_json, progress
+
+if TYPE_CHECKING:
+    from emca_deploy.harness.results import LatencyResult, ProfileReport
+
+__all__ = ["command"]
+
+OFFLINE_BATCH = 8
+
+
+@click.command("profile")
+@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
+@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Run on this one; repeat it to compare several.")
+@click.option("--target", default="cpu", show_default=True, help="Where: cpu.")
+@click.option(
+    "--scenario",
+    type=click.Choice(["single-stream", "offline"]),
+    default="single-stream",
+    show_default=True,
+    help="One image at a time, or large batches.",
+)
+@click.option("--batch", type=click.IntRange(1), help="Images a call.  [default: 1; offline: 8]")
+@click.option("--threads", type=click.IntRange(1), help="Of each candidate.  [default: one a physical core]")
+@click.option("--duration", "duration_s", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds each.")
+@click.option("--warmup", "warmup_s", type=click.FloatRange(0), default=2.0, show_default=True, help="At most, seconds each.")
+@click.option(
+    "--precision",
+    type=click.Choice(["f32", "bf16"]),
+    default="f32",
+    show_default=True,
+    help="Of the float parts, where the backend has a choice.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the input and the order of the blocks.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document to this file.")
+@json_option
+def command(artifacts: tuple[str, ...], output: Path | None, as_json: bool, **options: Any) -> None:
+    """Measure latency and throughput of each ARTIFACT; several are interleaved and compared to the first.
+
+    An ARTIFACT is an engine with its manifest, or an .onnx file; BACKEND=FILE runs it on that backend. Every candidate has a
+    process of its own, and short blocks of all of them alternate in random order, so that heat, clocks and neighbours hit all
+    alike. Ratios have bootstrap intervals; more than 1 is faster than the first.
+
+    \b
+    emca-deploy profile model.onnx model.openvino.onnx
+    emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1 --json
+    """
+    from emca_deploy.artifacts import atomic_write
+    from emca_deploy.harness.latency import Protocol, measure
+    from emca_deploy.targets.local import LocalOptions, candidates
+
+    batch = options["batch"] or (OFFLINE_BATCH if options["scenario"] == "offline" else 1)
+    local = LocalOptions(options["threads"], options["precision"], batch, options["target"])
+    specs = candidates(artifacts, options["backends"], local)
+    chosen = {name: options[name] for name in ("scenario", "warmup_s", "duration_s", "seed")}
+    # The file is opened first: a folder that cannot be written to is better known before the minutes of measuring.
+    with atomic_write(output) if output else nullcontext() as temporary:
+        with progress("measuring") as report:
+            result = measure(specs, Protocol(batch=batch, **chosen), report)
+        document = result.to_dict()
+        if temporary is not None:
+            temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if as_json:
+        print_json(document)
+    else:
+        _print_table(result, [spec.kwargs["threads"] for spec in specs])
+
+
+def _print_table(report: "ProfileReport", threads: Sequence[int]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    first = report.results[0]
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{first.scenario}, batch {first.batch}, {threads[0]} thread(s), {report.environment['cpu']['model']}",
+        title_justify="left",
+    )
+    for heading in ("artifact", "backend", "precision"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("p50 ms (95% CI)", "p90 ms", "p99 ms", "images/s", "load ms", "RSS MiB", "times faster (95% CI)"):
+        table.add_column(heading, justify="right")
+    for index, result in enumerate(report.results):
+        table.add_row(*_row(report, index, result))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a file or a pipe has no edge to wrap at
+    console.print(table)
+    _print_warnings(report)
+
+
+def _row(report: "ProfileReport", index: int, result: "LatencyResult") -> tuple[str, ...]:
+    latency = result.latency_ms
+    low, high = latency.p50_ci95
+    ratio = "1"
+    if index:
+        comparison = report.comparisons[index - 1]
+        ratio = f"{comparison.ratio_p50:.2f} ({comparison.ratio_ci95[0]:.2f}-{comparison.ratio_ci95[1]:.2f})"
+    return (
+        result.artifact,
+        result.backend,
+        result.precision,
+        f"{latency.p50:.3f} ({low:.3f}-{high:.3f}){'' if result.stable else ' *'}",
+        f"{latency.p90:.3f}",
+        f"{latency.p99:.3f}",
+        f"{result.throughput_images_per_s:.1f}",
+        f"{result.load_ms:.0f}",
+        f"{result.peak_rss_mib:.0f}",
+        ratio,
+    )
+
+
+def _print_warnings(report: "ProfileReport") -> None:
+    """Say each warning once, with the artifacts it is about."""
+    about: dict[str, list[str]] = {}
+    for result in report.results:
+        for warning in result.warnings:
+            about.setdefault(warning, []).append(result.artifact)
+    for warning, artifacts in about.items():
+        names = "" if len(artifacts) == len(report.results) else f"{', '.join(artifacts)}: "
+        click.echo(f"warning: {names}{warning}", err=True)
+    if not all(result.stable for result in report.results):
+        click.echo("* unstable: see the warnings; ratios hold better than the numbers themselves", err=True)

@@ -1,0 +1,99 @@
+"""Messages between the coordinator and a worker: a JSON object and, where there is one, an array's raw bytes.
+
+A frame is two little-endian unsigned 64-bit lengths, the JSON, and the array. Nothing is ever pickled.
+"""
+
+import json
+import os
+import selectors
+import struct
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Channel"]
+
+_LENGTHS = struct.Struct("<QQ")
+_LONGEST_JSON = 1 << 26
+_READ_AT_ONCE = 1 << 20
+
+
+class Channel:
+    """Both ends of a pair of pipes.
+
+    Args:
+        read_fd: where messages come from; owned, closed by `close`.
+        write_fd: where they go; likewise.
+    """
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(read_fd, selectors.EVENT_READ)
+        self._closed = False
+
+    def send(self, message: dict[str, Any], array: npt.NDArray[Any] | None = None) -> None:
+        """Send a message, blocking until the pipe has taken it.
+
+        Raises:
+            BrokenPipeError: the other end is gone.
+        """
+        payload = b""
+        if array is not None:
+            array = np.ascontiguousarray(array)
+            message = {**message, "array": {"dtype": array.dtype.str, "shape": list(array.shape)}}
+            payload = array.tobytes()
+        header = json.dumps(message, default=str).encode()
+        _write_all(self._write_fd, _LENGTHS.pack(len(header), len(payload)) + header + payload)
+
+    def receive(self, timeout_s: float | None = None) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
+        """Return the next message and its array, if it has one.
+
+        Args:
+            timeout_s: for the whole message; None waits for ever.
+
+        Raises:
+            EOFError: the other end is gone, or what it sent is no message.
+            TimeoutError: no whole message came in time.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        header_length, payload_length = _LENGTHS.unpack(self._read(_LENGTHS.size, deadline))
+        if header_length > _LONGEST_JSON:
+            raise EOFError("not a message")
+        message: dict[str, Any] = json.loads(self._read(header_length, deadline))
+        shape = message.pop("array", None)
+        payload = self._read(payload_length, deadline)
+        if shape is None:
+            return message, None
+        return message, np.frombuffer(payload, dtype=np.dtype(shape["dtype"])).reshape(shape["shape"])
+
+    def _read(self, length: int, deadline: float | None) -> bytearray:
+        taken = bytearray()
+        while len(taken) < length:
+            if deadline is not None:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or not self._selector.select(left_s):
+                    raise TimeoutError
+            piece = os.read(self._read_fd, min(length - len(taken), _READ_AT_ONCE))
+            if not piece:
+                raise EOFError("the other end is gone")
+            taken += piece
+        return taken
+
+    def close(self) -> None:
+        """Close both pipes; calling it twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        self._selector.close()
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,55 @@
+"""Timing calls: the monotonic nanosecond clock, with the garbage collector out of the way."""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter_ns
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Int64Array", "elapsed_ms", "no_garbage_collection", "time_calls"]
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Collect now and not again until the end: a collection inside a call would be measured as the model's."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def time_calls(call: Callable[[], object], seconds: float, min_calls: int = 1, max_calls: int = 1_000_000) -> Int64Array:
+    """Call again and again until the time is used.
+
+    Args:
+        call: what to time.
+        seconds: no call starts after this long, once `min_calls` are made.
+        min_calls: made even if they take longer.
+        max_calls: never exceeded.
+
+    Returns:
+        Nanoseconds of every call, in order, (calls,) int64. The time between two calls is not counted.
+    """
+    latencies_ns: list[int] = []
+    with no_garbage_collection():
+        end_ns = perf_counter_ns() + int(seconds * 1e9)
+        now_ns = 0
+        while len(latencies_ns) < min_calls or (now_ns < end_ns and len(latencies_ns) < max_calls):
+            start_ns = perf_counter_ns()
+            call()
+            now_ns = perf_counter_ns()
+            latencies_ns.append(now_ns - start_ns)
+    return np.array(latencies_ns, dtype=np.int64)
+
+
+def elapsed_ms(start_ns: int) -> float:
+    """Return the milliseconds since `perf_counter_ns()` was `start_ns`."""
+    return (perf_counter_ns() - start_ns) / 1e6

@@ -1,0 +1,74 @@
+"""What the harness is told about a candidate: a name and a factory, never a backend."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from emca_deploy.artifacts import TensorSpec
+
+__all__ = ["Float32Array", "LoadedModel", "RunnerSpec"]
+
+Float32Array = npt.NDArray[np.float32]
+
+
+class LoadedModel(Protocol):
+    """The part of a runner the harness needs; every runner of `emca_deploy.backends` has it."""
+
+    input: TensorSpec
+    output: TensorSpec
+
+    def open(self) -> None:
+        """Load the model."""
+
+    def infer(self, batch: Float32Array, /) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, 3, H, W) float32."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the runtime says of itself."""
+
+
+@dataclass(frozen=True)
+class RunnerSpec:
+    """One candidate. Turns into JSON and back, and into a runner only inside the candidate's own process.
+
+    Attributes:
+        name: unique among the candidates of a run; used in messages and comparisons.
+        factory: "module:function", called with `kwargs`, returning a runner that is not open yet.
+        kwargs: its arguments; JSON values only.
+        artifact: the file, as the user gave it; for the result.
+        backend: for the result.
+        precision: for the result.
+        target: for the result.
+    """
+
+    name: str
+    factory: str = "emca_deploy.backends.registry:open_runner"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    artifact: str = ""
+    backend: str = ""
+    precision: str = "fp32"
+    target: str = "cpu"
+
+    def to_json(self) -> str:
+        """Return the candidate as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunnerSpec":
+        """Rebuild from JSON."""
+        values: Mapping[str, Any] = json.loads(text)
+        return cls(**values)
+
+    def make(self) -> LoadedModel:
+        """Import the factory and return the runner, not yet open."""
+        module, _, function = self.factory.partition(":")
+        runner: LoadedModel = getattr(import_module(module), function)(**self.kwargs)
+        return runner

@@ -1,0 +1,183 @@
+"""Statistics of latencies and of paired accuracies, in numpy alone.
+
+Percentiles are order statistics (nearest rank): a value that was measured, never one between two.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Float64Array",
+    "median_ci",
+    "paired_difference_ci",
+    "percentile",
+    "ratio_of_medians",
+    "student_t_quantile",
+]
+
+Float64Array = npt.NDArray[np.float64]
+
+RESAMPLES = 1000
+_FEWEST_BLOCKS = 5
+
+
+def percentile(ordered: Float64Array, percent: float) -> float:
+    """Return the nearest-rank percentile: the smallest value with at least `percent` % of the data at or below it.
+
+    Args:
+        ordered: ascending, (n,) float64, n >= 1.
+        percent: in (0, 100].
+    """
+    rank = ceil(round(percent / 100 * len(ordered), 9))  # rounded: 0.999 * 1000 is 999.0000000000001 in floating point
+    return float(ordered[max(rank, 1) - 1])
+
+
+def student_t_quantile(probability: float, degrees: int) -> float:
+    """Return the quantile of Student's t, by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5).
+
+    Within 1 % at 97.5 % from 4 degrees of freedom on.
+    """
+    x = NormalDist().inv_cdf(probability)
+    terms = (
+        (x**3 + x) / 4,
+        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
+        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
+        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
+    )
+    return x + sum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
+
+
+def median_ci(blocks: Sequence[Float64Array], seed: int = 0) -> tuple[float, float]:
+    """Return a 95 % interval of the median of all blocks together.
+
+    Whole blocks are resampled, because calls next to each other in time are alike. Below 5 blocks the interval is that of the
+    order statistics of independent calls, which is too narrow where they are not.
+
+    Args:
+        blocks: the measurements of each block, at least one in all.
+        seed: of the resampling.
+    """
+    blocks = [block for block in blocks if len(block)]
+    if len(blocks) < _FEWEST_BLOCKS:
+        return _order_statistics_ci(np.sort(np.concatenate(blocks)))
+    pooled = _Pooled.of(blocks)
+    medians = [pooled.median(counts) for counts in _resampled_counts(len(blocks), seed)]
+    return _expanded_interval(np.sort(np.array(medians)), len(blocks))
+
+
+def ratio_of_medians(
+    numerator: Sequence[Float64Array], denominator: Sequence[Float64Array], seed: int = 0
+) -> tuple[float, tuple[float, float]]:
+    """Return the ratio of two medians, and its 95 % interval by resampling rounds, the same for both.
+
+    Args:
+        numerator: the measurements of each round; element i was measured next to element i of `denominator`.
+        denominator: likewise, as many rounds.
+        seed: of the resampling.
+    """
+    above, below = _Pooled.of(numerator), _Pooled.of(denominator)
+    rounds = len(numerator)
+    once = np.ones(rounds, dtype=np.int64)
+    ratio = above.median(once) / below.median(once)
+    if rounds < _FEWEST_BLOCKS:
+        (a_low, a_high), (b_low, b_high) = median_ci(numerator, seed), median_ci(denominator, seed)
+        return ratio, (a_low / b_high, a_high / b_low)
+    ratios = [above.median(counts) / below.median(counts) for counts in _resampled_counts(rounds, seed)]
+    return ratio, _expanded_interval(np.sort(np.array(ratios)), rounds)
+
+
+def paired_difference_ci(only_first: int, only_second: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two proportions measured on the same items, by Tango's score method.
+
+    T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
+    Statistics in Medicine 17 (1998). It needs the discordant counts only, and has width even where both are zero.
+
+    Args:
+        only_first: items that count for the first and not for the second.
+        only_second: the other way round.
+        total: all items, >= 1.
+
+    Returns:
+        The interval of (only_first - only_second) / total, within [-1, 1].
+    """
+    z = NormalDist().inv_cdf(0.975)
+    estimate = (only_first - only_second) / total
+
+    def score(difference: float) -> float:
+        return _tango_score(only_first, only_second, total, difference)
+
+    return _crossing(score, z, -1.0, estimate), _crossing(score, -z, estimate, 1.0)
+
+
+def _tango_score(b: int, c: int, n: int, difference: float) -> float:
+    linear = -b - c + (2 * n - b + c) * difference
+    constant = -c * difference * (1 - difference)
+    q = (sqrt(max(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)
+    variance = n * (2 * q + difference * (1 - difference))
+    excess = b - c - n * difference
+    if variance <= 0:
+        return 0.0 if excess == 0 else float("inf") * excess
+    return float(excess / sqrt(variance))
+
+
+def _crossing(score: Callable[[float], float], level: float, low: float, high: float) -> float:
+    """Bisect for where the score, which falls from `low` to `high`, passes `level`."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        if score(middle) > level:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """All measurements in order, each with its block's number: a resample's median is then one cumulative sum."""
+
+    values: Float64Array
+    block: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, blocks: Sequence[Float64Array]) -> "_Pooled":
+        values = np.concatenate(blocks)
+        block = np.repeat(np.arange(len(blocks)), [len(one) for one in blocks])
+        order = np.argsort(values, kind="stable")
+        return cls(values[order], block[order])
+
+    def median(self, counts: npt.NDArray[np.int64]) -> float:
+        """Return the nearest-rank median where block i occurs counts[i] times."""
+        cumulative = np.cumsum(counts[self.block])
+        return float(self.values[np.searchsorted(cumulative, (cumulative[-1] + 1) // 2)])
+
+
+def _resampled_counts(blocks: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return how often each block is drawn in each resample, (RESAMPLES, blocks)."""
+    return np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES).astype(np.int64)
+
+
+def _expanded_interval(ordered: Float64Array, blocks: int) -> tuple[float, float]:
+    """Return the percentile interval, widened for few blocks as Student's t is.
+
+    T. Hesterberg, "What Teachers Should Know About the Bootstrap" (The American Statistician 69, 2015), expanded percentiles.
+    """
+    tail = NormalDist().cdf(-sqrt(blocks / (blocks - 1)) * student_t_quantile(0.975, blocks - 1))
+    last = len(ordered) - 1
+    low = int(tail * last)
+    return float(ordered[low]), float(ordered[last - low])
+
+
+def _order_statistics_ci(ordered: Float64Array) -> tuple[float, float]:
+    """Return the interval between the order statistics that hold the median with at least 95 %, by the binomial distribution.
+
+    Fewer than 6 values cannot reach 95 %: the whole range is returned.
+    """
+    count = len(ordered)
+    reach = NormalDist().inv_cdf(0.975) * sqrt(count) / 2
+    low = max(int(count / 2 - reach) - 1, 0)  # rounded outwards: never narrower than the exact one
+    return float(ordered[low]), float(ordered[count - 1 - low])

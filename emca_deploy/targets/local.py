@@ -1,0 +1,135 @@
+"""This machine as a target: artifacts, as a user names them, become candidates of the harness."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from emca_deploy.artifacts import Manifest, read_manifest
+from emca_deploy.backends.registry import BACKENDS, backend_of
+from emca_deploy.errors import InputError, MissingError, UnknownNameError
+from emca_deploy.harness.spec import RunnerSpec
+
+__all__ = ["LocalOptions", "candidate", "candidates", "check_target", "precision_of", "split_artifact"]
+
+TARGETS = ("cpu",)
+_PLANNED = ("gpu", "jetson", "ssh")
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """How candidates run here.
+
+    Attributes:
+        threads: intra-operator threads of each; None is one a physical core.
+        precision: "f32" or "bf16": of the float parts, where the backend has a choice.
+        batch: batch size to specialise to; None leaves a dynamic one dynamic.
+        target: "cpu".
+    """
+
+    threads: int | None = None
+    precision: str = "f32"
+    batch: int | None = None
+    target: str = "cpu"
+
+
+def check_target(target: str) -> None:
+    """Refuse a target this version cannot run on.
+
+    Raises:
+        MissingError: it is one we know, but not yet there.
+        UnknownNameError: there is none of that name.
+    """
+    if target in TARGETS:
+        return
+    if target.partition(":")[0] in _PLANNED:
+        raise MissingError(f"target '{target}' is not supported by this version", "run on that machine itself, with --target cpu")
+    raise UnknownNameError.of("target", target, TARGETS, "targets: cpu")
+
+
+def split_artifact(text: str) -> tuple[str | None, str]:
+    """Return (backend, path) of "backend=path", or (None, path) of a path alone; a file that exists is always a path."""
+    backend, equals, path = text.partition("=")
+    if equals and backend in BACKENDS and not Path(text).exists():
+        return backend, path
+    return None, text
+
+
+def candidates(artifacts: Sequence[str], backends: Sequence[str], options: LocalOptions) -> tuple[RunnerSpec, ...]:
+    """Return every artifact on every backend, with a name of its own each.
+
+    With several candidates the runtimes' idle threads do not spin, so that one does not disturb another.
+
+    Args:
+        artifacts: "path" or "backend=path"; the latter runs on that backend only.
+        backends: to run the others on; none means the artifact's own.
+        options: how.
+
+    Raises:
+        EmcaError: as `candidate`.
+    """
+    found = []
+    for text in artifacts:
+        own, path = split_artifact(text)
+        asked: Sequence[str | None] = [own] if own else list(backends) or [None]
+        found += [candidate(path, backend, options) for backend in asked]
+    paths = [spec.artifact for spec in found]
+    named = [spec if paths.count(spec.artifact) == 1 else replace(spec, name=f"{spec.backend}={spec.artifact}") for spec in found]
+    spin = len(named) == 1
+    return tuple(
+        replace(spec, name=_numbered(named, index), kwargs={**spec.kwargs, "spin": spin}) for index, spec in enumerate(named)
+    )
+
+
+def _numbered(specs: Sequence[RunnerSpec], index: int) -> str:
+    name = specs[index].name
+    before = sum(spec.name == name for spec in specs[:index])
+    return f"{name} #{before + 1}" if before else name
+
+
+def candidate(artifact: str, backend: str | None, options: LocalOptions) -> RunnerSpec:
+    """Return one artifact as a candidate.
+
+    Raises:
+        InputError: there is no such file, or it cannot run on that backend.
+        MissingError: the target is not there.
+        ModelError: its manifest is damaged or another file's.
+    """
+    from emca_deploy._machine import default_threads
+
+    check_target(options.target)
+    path = Path(artifact)
+    is_file = not artifact.startswith("fake:")
+    if is_file and not path.is_file():
+        raise InputError(f"{artifact}: no such file", "name an .onnx file, or an engine with its manifest")
+    found = backend_of(path, backend)
+    threads = options.threads if options.threads is not None else default_threads()
+    if threads < 1:
+        raise InputError(f"--threads {threads}", "give at least 1")
+    precision = precision_of(path, read_manifest(path)) if is_file else "fp32"
+    if precision == "fp32" and options.precision == "bf16":
+        precision = "bf16"
+    kwargs = {
+        "backend": found,
+        "artifact": artifact,
+        "threads": threads,
+        "precision": options.precision,
+        "batch": options.batch,
+        "spin": True,
+    }
+    return RunnerSpec(artifact, kwargs=kwargs, artifact=artifact, backend=found, precision=precision, target=options.target)
+
+
+def precision_of(path: Path, manifest: Manifest | None) -> str:
+    """Return the precision of an artifact: its manifest's, else what an .onnx file's graph shows, else fp32 (a checkpoint).
+
+    Raises:
+        ModelError: the .onnx file cannot be read.
+    """
+    if manifest is not None:
+        return manifest.precision
+    if path.suffix.lower() != ".onnx":
+        return "fp32"
+    from emca_deploy.backends.onnx_file import check_onnx_file, model_precision
+
+    check_onnx_file(path)
+    return model_precision(path)
