@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 INSTRUCTION_SETS: dict[str, str] = {
-    "avx2": "256-bit integers: INT8 runs, but a u8*s8 pair is summed in 16 bits and saturates",
+    "avx2": "256-bit vectors; INT8 on these alone sums pairs in 16 bits and saturates",
     "avx512f": "512-bit vectors",
     "avx512_vnni": "INT8 dot products into 32 bits: fast and exact",
     "avx_vnni": "INT8 dot products into 32 bits, 256-bit vectors: fast and exact",

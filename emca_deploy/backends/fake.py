@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import Float32Array, Runner, RunOptions, check_batch
+from emca_deploy.backends.base import Float32Array, Runner, RunOptions, check_batch, refuse_precision
 from emca_deploy.errors import InputError, ModelError
 
 __all__ = ["FakeRunner", "FakeSettings"]
@@ -71,6 +71,7 @@ class FakeRunner(Runner):
         Raises:
             InputError: the artifact's name cannot be read.
         """
+        refuse_precision(BACKEND, self._options.precision)
         settings = self._settings = FakeSettings.parse(self._artifact)
         time.sleep(settings.load_ms / 1e3)
         batch = self._options.batch or "batch"

@@ -42,6 +42,8 @@ BACKENDS: dict[str, Backend] = {
     "fake": Backend(None, "fake:FakeRunner"),
 }
 
+_PUBLIC = tuple(name for name in BACKENDS if name != "fake")
+
 
 @dataclass(frozen=True)
 class BackendStatus:
@@ -82,7 +84,7 @@ def _status(name: str) -> BackendStatus:
 
 def _usable(name: str) -> Backend:
     if name not in BACKENDS:
-        raise UnknownNameError.of("backend", name, BACKENDS, f"backends: {', '.join(BACKENDS)}")
+        raise UnknownNameError.of("backend", name, _PUBLIC, f"backends: {', '.join(_PUBLIC)}")
     status = _status(name)
     if status.reason:
         raise MissingError(f"backend '{name}': {status.reason}", status.remedy or "choose another backend")
@@ -145,7 +147,7 @@ def backend_of(artifact: Path, asked: str | None) -> str:
         ModelError: the manifest cannot be read.
     """
     if asked is not None and asked not in BACKENDS:
-        raise UnknownNameError.of("backend", asked, BACKENDS, f"backends: {', '.join(BACKENDS)}")
+        raise UnknownNameError.of("backend", asked, _PUBLIC, f"backends: {', '.join(_PUBLIC)}")
     if artifact.name.split(":")[0] == "fake":
         return _agreed(artifact, "fake", asked)
     if artifact.suffix.lower() in CHECKPOINTS:

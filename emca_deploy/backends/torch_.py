@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emca_deploy._optional import import_optional
-from emca_deploy.artifacts import TensorSpec
+from emca_deploy.artifacts import Preprocessing, TensorSpec, read_manifest
 from emca_deploy.backends.base import Float32Array, Runner, RunOptions, check_batch, library_reason, refuse_precision
 from emca_deploy.errors import ModelError
 
@@ -19,7 +19,11 @@ BACKEND = "torch"
 
 
 class TorchRunner(Runner):
-    """Runs a checkpoint (.pth, .pt, .safetensors) eagerly."""
+    """Runs a checkpoint (.pth, .pt, .safetensors) eagerly.
+
+    Checkpoints do not tell their image size, and the networks take any: `input` names that of the checkpoint's manifest
+    where it has one, else ImageNet's, and `infer` takes all.
+    """
 
     def __init__(self, artifact: str, options: RunOptions) -> None:
         self._path = Path(artifact)
@@ -40,7 +44,10 @@ class TorchRunner(Runner):
         module, spec = load_checkpoint(self._path)
         self._torch.set_num_threads(self._options.threads)
         batch = self._options.batch or "batch"
-        self.input = TensorSpec("images", "float32", (batch, 3, "height", "width"))
+        self._any_size = TensorSpec("images", "float32", (batch, 3, "height", "width"))
+        manifest = read_manifest(self._path, verify=False)
+        size = ((manifest and manifest.preprocessing) or Preprocessing()).image_size
+        self.input = TensorSpec("images", "float32", (batch, 3, size, size))
         self.output = TensorSpec("logits", "float32", (batch, spec.num_classes))
         self._module = module.eval()
 
@@ -53,7 +60,7 @@ class TorchRunner(Runner):
         """
         if self._module is None:
             raise RuntimeError("infer on a runner that is not open")
-        check_batch(batch, self.input)
+        check_batch(batch, self._any_size)
         images = self._torch.from_numpy(np.require(batch, np.float32, ["C", "A", "W"]))  # PyTorch shares no other memory
         try:
             with self._torch.inference_mode():

@@ -66,9 +66,9 @@ def _no_dot_product(cpu: "CpuInfo") -> Trap | None:
         )
     return Trap(
         "no-int8-dot-product",
-        "this processor has no VNNI: products of u8 activations and s8 weights are summed in 16 bits and saturate, so that "
-        "an INT8 model may give wrong answers in ONNX Runtime, and gains less speed",
-        "check accuracy with `emca-deploy validate` on this machine; OpenVINO does not saturate",
+        "this processor has no VNNI: pairs of u8*s8 products are summed in 16 bits and saturate, so that an INT8 model may give "
+        "wrong answers (in ONNX Runtime unless its weights keep to 7 bits), and gains less speed",
+        "check accuracy on this machine before you trust it: emca-deploy validate MODEL --reference FLOAT_MODEL --data VAL",
     )
 
 
@@ -77,7 +77,7 @@ def _quota(cpu: "CpuInfo") -> Trap | None:
         return None
     return Trap(
         "cgroup-quota",
-        f"this container may use {cpu.quota_cores:g} of {cpu.online_cores} cores: more threads than that are stopped many times a second",
+        f"this container may use {cpu.quota_cores:g} of {cpu.online_cores} cores: threads beyond that get stopped over and over",
         f"keep --threads at {max(1, int(cpu.quota_cores))} or below, or raise the limit (docker run --cpus)",
     )
 
@@ -88,7 +88,7 @@ def _bf16(cpu: "CpuInfo") -> Trap | None:
     return Trap(
         "bf16-default",
         "AVX512_BF16 without AMX: OpenVINO by itself computes in bfloat16 here, which is slower and less exact than float32",
-        "nothing in emca-deploy, which asks for f32; in your own code set INFERENCE_PRECISION_HINT to f32",
+        "nothing to do in emca-deploy, which asks for f32; in your own code set INFERENCE_PRECISION_HINT to f32",
     )
 
 
@@ -182,33 +182,30 @@ def command(as_json: bool) -> None:
 def _show(document: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     console = Console(highlight=False)
-    backends = Table("backend", "version", "", box=None, header_style="bold", pad_edge=False)
     for name, status in document["backends"].items():
-        mark = (
-            "[green]ready[/]"
-            if status["usable"]
-            else f"[yellow]{escape(status['reason'])}[/]\n  try: {escape(status['remedy'] or '')}"
-        )
-        backends.add_row(name, status["version"] or "-", mark)
-    console.print(backends)
+        state = "[green]ready[/]" if status["usable"] else f"[yellow]{escape(status['reason'])}[/]"
+        console.print(f"{name:14}{status['version'] or '-':14}{state}", soft_wrap=True)
+        if not status["usable"]:
+            console.print(f"{'':28}[dim]{escape(status['remedy'] or '')}[/]", soft_wrap=True)
 
     cpu = document["cpu"]
-    machine = Table(box=None, show_header=False, pad_edge=False)
-    machine.add_row("processor", f"{escape(cpu['model'])} ({cpu['architecture']})")
-    cores = f"{cpu['logical_cores']} usable of {cpu['online_cores']}, {cpu['physical_cores']} physical"
-    machine.add_row("cores", f"{cores}; models run on {document['threads']} threads unless --threads says otherwise")
-    for index, (name, meaning) in enumerate(cpu["instruction_sets"].items()):
-        machine.add_row("" if index else "INT8 and floats", f"[bold]{name}[/]  {meaning}")
-    for gpu in document["gpus"]:
-        machine.add_row("GPU", escape(gpu))
-    if document["memory_mib"]:
-        machine.add_row("memory", f"{document['memory_mib'] / 1024:.1f} GiB")
-    machine.add_row("python", f"{document['python']} on {document['platform']}")
+    rows = [
+        ("processor", f"{cpu['model']}, {cpu['architecture']}"),
+        ("cores", f"{cpu['logical_cores']} usable of {cpu['online_cores']} ({cpu['physical_cores']} physical)"),
+        ("threads", f"{document['threads']} unless --threads says otherwise"),
+        *(
+            ("instructions" if not i else "", f"{name:13}{cpu['instruction_sets'][name]}")
+            for i, name in enumerate(cpu["instruction_sets"])
+        ),
+        *(("GPU", gpu) for gpu in document["gpus"]),
+        ("memory", f"{document['memory_mib'] / 1024:.1f} GiB" if document["memory_mib"] else "unknown"),
+        ("python", f"{document['python']}, {document['platform']}"),
+    ]
     console.print()
-    console.print(machine)
+    for name, value in rows:
+        console.print(f"{name:14}{escape(value)}", soft_wrap=True)
     console.print()
     for trap in document["traps"]:
         console.print(f"[yellow]trap[/] {trap['id']}: {escape(trap['problem'])}\n  try: {escape(trap['remedy'])}", soft_wrap=True)
