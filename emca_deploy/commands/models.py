@@ -46,8 +46,8 @@ class _Row:
 def command(image_size: int, family: str, as_json: bool) -> None:
     """List every architecture with parameters, GFLOPs and published accuracy.
 
-    Parameters and multiply-adds are counted from the networks themselves, with 1000 classes. The paper counts parameters in units of
-    2**20 and "GFLOPs" in units of 2**30 multiply-adds; the table shows these and plain millions and billions.
+    Parameters and multiply-adds are counted from the networks themselves, with 1000 classes. The paper counts parameters in
+    units of 2**20 and "GFLOPs" in units of 2**30 multiply-adds; the table shows these and plain millions and billions.
 
     \b
     Example:
@@ -85,10 +85,12 @@ def _count(architecture: "Architecture", image_size: int) -> _Row:
 
 
 def _print_table(rows: list[_Row], image_size: int) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"Architectures, {image_size}x{image_size}, 1000 classes", title_justify="left")
+    title = f"Architectures, {image_size}x{image_size}, 1000 classes"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fits into 80 columns
     table.add_column("name", no_wrap=True)
     for header in ("params\n1e6", "params\n2**20", "GMACs\n1e9", "GFLOPs\n2**30", "top-1\n%", "top-5\n%", "paper's\nparams"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -100,7 +102,7 @@ def _print_table(rows: list[_Row], image_size: int) -> None:
         table.add_row(*_cells(row))
     console = Console()
     console.print(table)
-    console.print("top-1, top-5 and the paper's parameters (2**20): as published for ImageNet at 224x224.", highlight=False)
+    console.print("top-1, top-5, paper's params (2**20): published, ImageNet at 224x224", highlight=False)
 
 
 def _cells(row: _Row) -> list[str]:
