@@ -95,7 +95,7 @@ class Worker:
         if self._channel is not None:
             self._channel.close()
         if kind is not None:
-            self._process.kill()
+            self._kill()
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
@@ -171,6 +171,10 @@ class Worker:
         self.peak_rss_mib = float(answer["peak_rss_mib"])
         return self.peak_rss_mib
 
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
     def _ask(self, do: str, extra_s: float = 0.0, **arguments: Any) -> tuple[dict[str, Any], Any]:
         self._send(do, **arguments)
         return self._receive(self._timeout_s + extra_s)
@@ -187,6 +191,7 @@ class Worker:
         try:
             message, array = self._channel.receive(timeout_s)
         except TimeoutError as exc:
+            self._kill()
             problem = f"{self.spec.name}: no answer for {timeout_s:.0f} s; its process is stopped"
             raise WorkerError(problem, "fewer images or a smaller batch, more threads, or another backend") from exc
         except EOFError as exc:

@@ -1,0 +1,51 @@
+"""Runners for the harness's tests, made by a worker through their factory."""
+
+import os
+import sys
+import time
+
+import numpy as np
+
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.errors import ModelError
+
+CLASSES = 4
+
+
+class Runner:
+    """Logits are the sums of the image's columns; what else it does is said by `does`."""
+
+    def __init__(self, does="", batch="batch", latency_s=0.0, size=CLASSES):
+        self.does, self.latency_s = does, latency_s
+        self.input = TensorSpec("images", "float32", (batch, 3, size, size))
+        self.output = TensorSpec("logits", "float32", (batch, size))
+
+    def open(self):
+        if self.does == "refuse":
+            raise ModelError("model.onnx: is not a model", "export it again")
+        if self.does == "print":
+            sys.stdout.write("a library says hello on stdout\n")
+            os.write(1, b"\x00\x01 raw bytes on stdout\n")
+
+    def infer(self, batch):
+        if self.does == "raise":
+            raise ZeroDivisionError("a bug of the runtime")
+        if self.does == "abort":
+            os.write(2, b"free(): invalid pointer\n")
+            os.abort()
+        if self.does == "hang":
+            time.sleep(600)
+        time.sleep(self.latency_s)
+        assert batch.flags.c_contiguous
+        assert batch.dtype == np.float32
+        return batch.sum(axis=(1, 2))
+
+    def close(self):
+        pass
+
+    def describe(self):
+        return {"version": "1.0", "stdout": sys.stdout.fileno(), "odd": {1, 2} and os}
+
+
+def make(**kwargs):
+    return Runner(**kwargs)

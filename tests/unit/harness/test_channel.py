@@ -1,0 +1,61 @@
+import json
+import os
+import struct
+import threading
+
+import numpy as np
+import pytest
+
+from emca_deploy.harness.channel import Channel
+
+
+@pytest.fixture
+def ends():
+    a_read, b_write = os.pipe()
+    b_read, a_write = os.pipe()
+    a, b = Channel(a_read, a_write), Channel(b_read, b_write)
+    yield a, b
+    a.close()
+    b.close()
+
+
+@pytest.mark.parametrize("array", [np.arange(7), np.zeros((0, 4), np.float32), np.arange(24.0).reshape(2, 3, 4)[:, ::2]])
+def test_message_with_an_array_arrives_as_sent(ends, array):
+    ends[0].send({"do": "ünïcode", "n": None}, array)
+    message, received = ends[1].receive(5)
+    assert message == {"do": "ünïcode", "n": None}
+    assert received.dtype == array.dtype
+    np.testing.assert_array_equal(received, array)
+
+
+def test_array_larger_than_the_pipe_arrives_whole(ends):
+    array = np.random.default_rng(0).random(1_000_000)
+    sender = threading.Thread(target=ends[0].send, args=({}, array))
+    sender.start()
+    _, received = ends[1].receive(30)
+    sender.join()
+    np.testing.assert_array_equal(received, array)
+
+
+def test_half_a_message_times_out(ends):
+    os.write(ends[0]._write_fd, struct.pack("<QQ", 100, 0) + b'{"half')
+    with pytest.raises(TimeoutError):
+        ends[1].receive(0.05)
+
+
+def test_closed_other_end_is_the_end_of_file(ends):
+    ends[0].close()
+    ends[0].close()  # twice is fine
+    with pytest.raises(EOFError):
+        ends[1].receive(5)
+
+
+def test_garbage_is_not_believed(ends):
+    os.write(ends[0]._write_fd, b"Loading model...\n" * 4)
+    with pytest.raises(EOFError):
+        ends[1].receive(5)
+
+
+def test_what_json_lacks_is_sent_as_text(ends):
+    ends[0].send({"path": os})
+    assert "module" in json.dumps(ends[1].receive(5)[0])

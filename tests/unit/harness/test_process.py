@@ -1,0 +1,159 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emca_deploy.errors import InputError, ModelError, WorkerError
+from emca_deploy.harness.process import Worker
+
+
+def alive(pid):
+    """Whether a process exists and is not a zombie that nobody has reaped yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_until_dead(pid, seconds=10.0):
+    end = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+def test_a_life(make_spec):
+    with Worker(make_spec(latency_s=0.001)) as worker:
+        opened = worker.open()
+        assert opened.input.shape == ("batch", 3, 4, 4)
+        assert opened.output.shape == ("batch", 4)
+        assert opened.runtime["version"] == "1.0"
+        assert opened.load_ms >= 0
+        assert worker.prepare(batch=2, seed=0) >= 1.0
+        latencies_ns = worker.block(seconds=0.05, lead_calls=1)
+        assert latencies_ns.dtype == np.int64
+        assert 1 <= len(latencies_ns) <= 50
+        assert latencies_ns.min() >= 1_000_000
+        assert len(worker.block(seconds=0.0, min_calls=7)) == 7
+        assert len(worker.block(seconds=60.0, max_calls=3)) == 3
+        assert worker.cpu_s > 0
+        assert worker.finish() > 5
+        pid = worker.pid
+    assert not alive(pid)
+
+
+def test_prints_of_a_library_do_not_break_the_channel(make_spec):
+    with Worker(make_spec(does="print")) as worker:
+        assert worker.open().runtime["version"] == "1.0"
+        worker.prepare(1, 0)
+        assert len(worker.block(0, min_calls=2)) == 2
+
+
+def test_our_errors_come_back_as_their_class(make_spec):
+    with Worker(make_spec(does="refuse")) as worker:
+        with pytest.raises(ModelError) as caught:
+            worker.open()
+        assert (caught.value.problem, caught.value.remedy) == ("model.onnx: is not a model", "export it again")
+
+
+def test_other_errors_name_the_candidate(make_spec):
+    with Worker(make_spec("mine", does="raise")) as worker:
+        worker.open()
+        with pytest.raises(WorkerError, match="mine: ZeroDivisionError: a bug of the runtime") as caught:
+            worker.prepare(1, 0)
+    assert caught.value.exit_code == 1
+
+
+def test_crash_names_the_candidate_the_signal_and_what_was_said(make_spec):
+    with Worker(make_spec("mine", does="abort")) as worker:
+        worker.open()
+        with pytest.raises(WorkerError, match=r"mine: its process was killed by SIGABRT: .*free\(\): invalid pointer"):
+            worker.prepare(1, 0)
+
+
+def test_killed_worker_suggests_memory(make_spec):
+    with Worker(make_spec("mine")) as worker:
+        worker.open()
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="mine: its process was killed by SIGKILL") as caught:
+            worker.prepare(1, 0)
+    assert "memory" in caught.value.remedy
+
+
+def test_factory_that_does_not_exist(make_spec):
+    spec = type(make_spec())("mine", "no_such_module:make", {})
+    with Worker(spec) as worker, pytest.raises(WorkerError, match="mine: ModuleNotFoundError"):
+        worker.open()
+
+
+def test_hang_is_ended(make_spec):
+    with Worker(make_spec("mine", does="hang"), timeout_s=2.0) as worker:
+        worker.open()
+        with pytest.raises(WorkerError, match="mine: no answer for 2 s"):
+            worker.prepare(1, 0)
+        pid = worker.pid
+    assert not alive(pid)
+
+
+def test_fixed_batch_of_another_size_is_refused(make_spec):
+    with Worker(make_spec("mine", batch=4)) as worker:
+        worker.open()
+        with pytest.raises(InputError, match="mine: the model's batch size is fixed at 4, not 1"):
+            worker.prepare(1, 0)
+        assert worker.prepare(4, 0) > 0
+
+
+def test_error_in_the_block_ends_the_worker_at_once(make_spec):
+    pids = []
+
+    def interrupted():
+        with Worker(make_spec(does="hang")) as worker:
+            worker.open()
+            worker._send("prepare", batch=1, seed=0)  # it is busy for ten minutes now
+            pids.append(worker.pid)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not alive(pids[0])
+
+
+PARENT = """
+    import sys, time
+    from emca_deploy.harness.process import Worker
+    from emca_deploy.harness.spec import RunnerSpec
+    with Worker(RunnerSpec("mine", "harness_runners:make", {"does": "hang"})) as worker:
+        worker.open()
+        print(worker.pid, flush=True)
+        worker.prepare(1, 0)
+"""
+
+
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's death signal is Linux's")
+def test_no_orphan_however_the_coordinator_ends(by):
+    """The worker is in the middle of a ten-minute call, so that it cannot notice by itself."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", textwrap.dedent(PARENT)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+        parent.send_signal(by)
+        parent.wait(15)
+    assert wait_until_dead(pid)
+
+
+def test_a_module_of_the_working_folder_does_not_get_in(make_spec, tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise SystemExit('shadowed')")
+    spec = make_spec()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    with Worker(spec) as worker:
+        assert worker.open().runtime["version"] == "1.0"
