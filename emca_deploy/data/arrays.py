@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -83,7 +84,10 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"npy format {version}, which only arrays of records need")
-    shape, fortran_order, dtype = readers[version](stream)
+    try:
+        shape, fortran_order, dtype = readers[version](stream)
+    except (SyntaxError, TokenError, TypeError, KeyError) as exc:  # the header is a Python literal, and this one is none
+        raise ValueError("its header is damaged") from exc
     return tuple(shape), bool(fortran_order), dtype
 
 
