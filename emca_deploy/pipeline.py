@@ -1,4 +1,4 @@
-"""The whole walk: checkpoint -> ONNX -> INT8 -> engines -> latency and accuracy -> one report. The only place that joins the rooms."""
+"""The whole walk, checkpoint to report. The only place that joins the rooms."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import import_optional
-from emca_deploy.artifacts import Precision, Preprocessing, this_command, write_json, write_text
+from emca_deploy.artifacts import Precision, this_command, write_json, write_text
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import get_builder
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from emca_deploy._optional import import_optional
 from emca_deploy.errors import ModelError
 
 __all__ = ["FORBIDDEN_OPERATORS", "check_operators", "simplify"]
@@ -12,6 +13,8 @@ FORBIDDEN_OPERATORS = frozenset(
     {"Shape", "Gather", "If", "Loop", "BatchNormalization", "Expand", "Tile", "Unsqueeze", "Constant"}
 )
 """What a finished export never holds: shape computations, unfolded batch norm, unfolded constants."""
+
+FOLD_LIMIT_BYTES = 2**30
 
 
 def pool_globally(model: ir.Model) -> None:
@@ -32,6 +35,10 @@ def pool_globally(model: ir.Model) -> None:
 
 def simplify(model: ir.Model) -> None:
     """Clean a freshly exported model in place."""
+    # The exporter folds small constants only; SE's weights, viewed as 1x1 convolutions, are larger.
+    import_optional("onnxscript.optimizer").fold_constants(
+        model, input_size_limit=FOLD_LIMIT_BYTES, output_size_limit=FOLD_LIMIT_BYTES
+    )
     pool_globally(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.CommonSubexpressionEliminationPass()(model)

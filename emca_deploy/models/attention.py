@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "ChannelAttention",
+    "ChannelConv",
     "EfficientExcitation",
     "MultiscaleAggregation",
     "SqueezeExcitation",
@@ -59,6 +60,23 @@ def repeat_channels(descriptor: Tensor, channels: int) -> Tensor:
     """Align a descriptor (N, C_m, K, 1) to (N, channels, K, 1) by repeating the whole channel vector (EMCA's CDA)."""
     copies = channels // descriptor.shape[1]
     return descriptor if copies == 1 else torch.cat([descriptor] * copies, dim=1)
+
+
+class ChannelConv(nn.Conv1d):
+    """A one-channel convolution along the channels of a descriptor, (N, C, 1, 1) both ways; weight (1, 1, k), no bias.
+
+    It runs as a two-dimensional convolution over (N, 1, C, 1): TensorRT before 10 has no one-dimensional one.
+    """
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, descriptor: Tensor) -> Tensor:
+        """Convolve across channels."""
+        channels = descriptor.shape[1]
+        row = descriptor.reshape(-1, 1, channels, 1)
+        padding = (self.kernel_size[0] // 2, 0)
+        return F.conv2d(row, self.weight.unsqueeze(-1), padding=padding).reshape(-1, channels, 1, 1)
 
 
 class MultiscaleAggregation(nn.Module):
@@ -116,25 +134,15 @@ class SqueezeExcitation(nn.Module):
 
 
 class EfficientExcitation(nn.Module):
-    """ECA's one-dimensional convolution across channels, (N, C, 1, 1) to gates (N, C, 1, 1).
-
-    It runs as a two-dimensional convolution over (N, 1, C, 1): TensorRT before 10 has no one-dimensional one.
-    """
+    """ECA's one-dimensional convolution across channels, (N, C, 1, 1) to gates (N, C, 1, 1)."""
 
     def __init__(self, channels: int, kernel_size: int | None = None) -> None:
         super().__init__()
-        self.channels = channels
-        self.conv = nn.Conv1d(1, 1, kernel_size or eca_kernel_size(channels), bias=False)
+        self.conv = ChannelConv(kernel_size or eca_kernel_size(channels))
 
     def forward(self, descriptor: Tensor) -> Tensor:
         """Return the gates, each in (0, 1)."""
-        return torch.sigmoid(self.excite(descriptor))
-
-    def excite(self, descriptor: Tensor) -> Tensor:
-        """Return the convolved descriptor before the sigmoid, (N, C, 1, 1)."""
-        kernel = self.conv.weight.unsqueeze(-1)
-        row = descriptor.reshape(-1, 1, self.channels, 1)
-        return F.conv2d(row, kernel, padding=(kernel.shape[2] // 2, 0)).reshape(-1, self.channels, 1, 1)
+        return torch.sigmoid(self.conv(descriptor))
 
 
 class StyleExcitation(nn.Module):

@@ -9,28 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emca_deploy.models.attention import eca_kernel_size, mean_descriptor, repeat_channels
+from emca_deploy.models.attention import ChannelConv, eca_kernel_size, mean_descriptor, repeat_channels
 from emca_deploy.models.resnet import BOTTLENECK_EXPANSION, STAGE_BLOCKS, STAGE_WIDTHS
 
 __all__ = ["PkcamResNet"]
 
 
-def _convolve_channels(conv: nn.Conv1d, descriptor: Tensor) -> Tensor:
-    """Run a one-channel Conv1d across the channels of (N, C, 1, 1); two-dimensional, as all runtimes have that."""
-    channels = descriptor.shape[1]
-    kernel = conv.weight.unsqueeze(-1)
-    row = descriptor.reshape(-1, 1, channels, 1)
-    return F.conv2d(row, kernel, padding=(kernel.shape[2] // 2, 0)).reshape(-1, channels, 1, 1)
+class ScaleSum(nn.Conv1d):
+    """Conv1d(1, 1, kernel=R, stride=R) over the channel-major stack of R descriptors: one weighted sum for every channel."""
 
+    def __init__(self, scales: int) -> None:
+        super().__init__(1, 1, scales, stride=scales, bias=False)
 
-def _weighted_sum(conv: nn.Conv1d, scales: Sequence[Tensor]) -> Tensor:
-    """Run Conv1d(1, 1, kernel=R, stride=R) over the channel-major stack of R descriptors (N, C, 1, 1): a weighted sum."""
-    weight = conv.weight.reshape(1, 1, 1, -1)
-    return (torch.cat(list(scales), dim=3) * weight).sum(3, keepdim=True)
-
-
-def _excitation(kernel_size: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False), nn.Sigmoid())
+    def forward(self, descriptors: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        """Return the sum (N, C, 1, 1) of R descriptors (N, C, 1, 1)."""
+        return (torch.cat(list(descriptors), dim=3) * self.weight.reshape(1, 1, 1, -1)).sum(3, keepdim=True)
 
 
 def _residual(in_channels: int, width: int, stride: int, bottleneck: bool) -> nn.Sequential:
@@ -78,19 +71,19 @@ class PkcamBlock(nn.Module):
                 nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
             )
         kernel_size = eca_kernel_size(channels)
-        self.ECA_excitation_local = _excitation(kernel_size)
-        self.ECA_excitation_global_stage = _excitation(kernel_size)
-        self.stage_in_fusion = nn.Sequential(nn.Conv1d(1, 1, stage + 1, stride=stage + 1, bias=False), nn.ReLU())
-        self.out_fusion = nn.Sequential(nn.Conv1d(1, 1, 2, stride=2, bias=False), nn.Sigmoid())
+        self.ECA_excitation_local = nn.Sequential(ChannelConv(kernel_size), nn.Sigmoid())
+        self.ECA_excitation_global_stage = nn.Sequential(ChannelConv(kernel_size), nn.Sigmoid())
+        self.stage_in_fusion = nn.Sequential(ScaleSum(stage + 1), nn.ReLU())
+        self.out_fusion = nn.Sequential(ScaleSum(2), nn.Sigmoid())
 
     def gates(self, descriptor: Tensor, stages: Sequence[Tensor]) -> Tensor:
         """Return the gates (N, C, 1, 1) from this block's descriptor and the stage descriptors aligned to C."""
-        local = torch.sigmoid(_convolve_channels(self.ECA_excitation_local[0], descriptor))  # type: ignore[arg-type]
+        local: Tensor = self.ECA_excitation_local(descriptor)
         if self.first:
             return local
-        mixed = F.relu(_weighted_sum(self.stage_in_fusion[0], [*stages, descriptor]))  # type: ignore[arg-type]
-        global_ = torch.sigmoid(_convolve_channels(self.ECA_excitation_global_stage[0], mixed))  # type: ignore[arg-type]
-        return torch.sigmoid(_weighted_sum(self.out_fusion[0], [local, global_]))  # type: ignore[arg-type]
+        mixed = self.stage_in_fusion([*stages, descriptor])
+        fused: Tensor = self.out_fusion([local, self.ECA_excitation_global_stage(mixed)])
+        return fused
 
     def forward(self, x: Tensor, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the block's output and its residual branch's descriptor (N, C, 1, 1)."""

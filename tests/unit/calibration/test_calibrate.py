@@ -1,0 +1,180 @@
+"""Quantizing every family for every backend: what is quantized, what is not, and how close the result is."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from emca_deploy.artifacts import read_manifest
+from emca_deploy.calibration.attention_path import find_attention
+from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, model_preprocessing
+from emca_deploy.calibration.collect import collect_ranges
+from emca_deploy.calibration.placement import RECIPES, find_recipe, place
+from emca_deploy.calibration.table import read_table, table_path
+from emca_deploy.errors import DataError, InputError, ModelError, UnknownNameError
+
+FAMILIES = [
+    f"{family}_resnet18" if family else "resnet18"
+    for family in ("", "se", "eca", "srm", "emca_se", "emca_eca", "emca_srm", "pkcam_eca")
+]
+NETWORKS = [*FAMILIES, "emca_eca_resnet50"]
+
+
+def logits(path: Path, images: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
+    return float(10 * np.log10((reference**2).sum() / ((reference - candidate) ** 2).sum()))
+
+
+@pytest.mark.parametrize("backend", RECIPES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_family_for_every_backend(exported, images, tmp_path, name, backend):
+    model = exported(name)
+    output = tmp_path / "int8.onnx"
+    options = CalibrationOptions(backend, table=tmp_path / "ranges.json")
+    result = calibrate_model(model, images, output, options)
+    onnx.checker.check_model(str(output), full_check=True)
+    graph = ir.load(output).graph
+    convolutions = sum(1 for node in ir.load(model).graph if node.op_type == "Conv" and not is_attention(node))
+    assert result.counts.weighted == convolutions + 1  # and the head
+    if backend == "tensorrt" or backend == "tensorrt-rtx":
+        assert_what_tensorrt_takes(graph)
+    expected = logits(model, images.images[:4])
+    assert sqnr_db(expected, logits(output, images.images[:4])) > 25
+
+
+def is_attention(node: ir.Node) -> bool:
+    weight = node.inputs[1].const_value.numpy()
+    return weight.shape[1] == 1 or (weight.shape[2:] == (1, 1) and "excitation" in node.name)
+
+
+def assert_what_tensorrt_takes(graph: ir.Graph) -> None:
+    for node in graph:
+        if node.op_type == "QuantizeLinear":
+            assert node.inputs[2].const_value.numpy() == 0
+            assert node.inputs[2].const_value.numpy().dtype == np.int8
+        if node.op_type == "DequantizeLinear":
+            assert node.inputs[0].dtype != ir.DataType.INT32
+
+
+@pytest.mark.parametrize("backend", RECIPES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_nothing_is_quantized_inside_the_attention(exported, name, backend):
+    graph = ir.load(exported(name)).graph
+    attention = find_attention(graph)
+    placement = place(graph, find_recipe(backend))
+    for value, readers in placement.edges.items():
+        for node, _ in readers:
+            if node in attention.nodes:  # a pooling's INT8 result may enter; nothing made inside may
+                assert value.producer() in attention.pools
+
+
+def test_onnxruntime_keeps_the_trunk_in_int8(exported, images, tmp_path):
+    """The runtime's own optimised graph holds only integer convolutions, additions and gate products."""
+    output = tmp_path / "int8.onnx"
+    calibrate_model(exported("emca_eca_resnet18"), images, output, CalibrationOptions("onnxruntime", table=tmp_path / "t.json"))
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(output), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert kinds.count("QLinearConv") == 20
+    assert kinds.count("QLinearAdd") == 8
+    assert kinds.count("QLinearMul") == 4
+    assert kinds.count("Conv") + kinds.count("FusedConv") == 4  # the four excitations
+
+
+def test_the_table_is_reused_by_the_next_backend_and_refused_for_another_model(exported, images, tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(exported("resnet18").read_bytes())
+    first = calibrate_model(model, images, tmp_path / "a.onnx", CalibrationOptions("openvino"))
+    second = calibrate_model(model, images, tmp_path / "b.onnx", CalibrationOptions("onnxruntime"))
+    assert (first.reused, second.reused) == (False, True)
+    assert first.table == table_path(model)
+    other = exported("se_resnet18")
+    with pytest.raises(InputError, match="another model"):
+        calibrate_model(other, images, tmp_path / "c.onnx", CalibrationOptions("openvino", table=first.table))
+    assert not (tmp_path / "c.onnx").exists()
+    manifest = read_manifest(tmp_path / "a.onnx")
+    assert manifest.precision == "int8"
+    assert manifest.backend == "openvino"
+
+
+def test_a_damaged_table_is_refused(exported, images, tmp_path):
+    table = tmp_path / "ranges.json"
+    for text in ("", "{", "[]", '{"table_version": 99}', json.dumps({"table_version": 1, "key": {}, "ranges": {}})):
+        table.write_text(text)
+        with pytest.raises(InputError, match="not a range table"):
+            read_table(table)
+
+
+def test_ranges_do_not_depend_on_order(exported, images):
+    model = exported("emca_srm_resnet18")
+    forward = collect_ranges(model, images, range(12), threads=1)
+    backward = collect_ranges(model, images, list(reversed(range(12))), threads=1)
+    for name, values in forward.items():
+        assert values.minimum == pytest.approx(backward[name].minimum, rel=1e-5, abs=1e-6)
+        assert values.maximum == pytest.approx(backward[name].maximum, rel=1e-5, abs=1e-6)
+
+
+def test_ranges_match_the_tensors_themselves(exported, images, tmp_path):
+    """The reductions inside the graph say what numpy says of the tensor."""
+    path = exported("emca_eca_resnet18")
+    name = "stage2.block0.attention.mul"
+    model = ir.load(path)
+    value = next(node.outputs[0] for node in model.graph if node.name == name)
+    model.graph.outputs.append(value)
+    ir.save(model, tmp_path / "open.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "open.onnx"), providers=["CPUExecutionProvider"])
+    tensor = session.run([value.name], {"images": images.images})[0]
+    ranges = collect_ranges(path, images, range(12), threads=1)
+    assert ranges[name].minimum == pytest.approx(tensor.min(), rel=1e-5)
+    assert ranges[name].maximum == pytest.approx(tensor.max(), rel=1e-5)
+
+
+def test_infinite_activations_name_tensor_and_image(exported, images):
+    images.images[3, 0, 0, 0] = np.inf
+    with pytest.raises(DataError, match=r"tensor images: .* image 3"):
+        collect_ranges(exported("resnet18"), images, range(12), threads=1)
+
+
+def test_keep_float(exported):
+    graph = ir.load(exported("resnet18")).graph
+    placement = place(graph, find_recipe("openvino"), ["stage1.*", "head"])
+    assert {node.name for node in placement.weighted}.isdisjoint({"head", "stage1.block0.conv1"})
+    assert "stage2.block0.conv1" in {node.name for node in placement.weighted}
+    with pytest.raises(InputError, match="matches no node"):
+        place(graph, find_recipe("openvino"), ["nonsense*"])
+
+
+def test_bad_models_and_names(tmp_path, exported, images):
+    empty = tmp_path / "empty.onnx"
+    empty.write_bytes(b"")
+    with pytest.raises(ModelError):
+        model_preprocessing(empty)
+    truncated = tmp_path / "truncated.onnx"
+    truncated.write_bytes(exported("resnet18").read_bytes()[:5000])
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        model_preprocessing(truncated)
+    with pytest.raises(UnknownNameError, match="openvin"):
+        find_recipe("openvin")
+    quantized = tmp_path / "int8.onnx"
+    calibrate_model(exported("resnet18"), images, quantized, CalibrationOptions("openvino", table=tmp_path / "t.json"))
+    with pytest.raises(ModelError, match="quantized already"):
+        calibrate_model(quantized, images, tmp_path / "twice.onnx", CalibrationOptions("openvino"))
+
+
+def test_fewer_images_than_samples_uses_all(exported, images, tmp_path):
+    result = calibrate_model(
+        exported("resnet18"), images, tmp_path / "o.onnx", CalibrationOptions("openvino", samples=500, table=tmp_path / "t")
+    )
+    assert result.samples == 12
