@@ -62,6 +62,10 @@ class Worker:
     Args:
         spec: the candidate.
         timeout_s: how long any one answer may take.
+
+    Attributes:
+        cpu_s: processor seconds of the process, as of its last `prepare` or `block`.
+        peak_rss_mib: of the process, once finished.
     """
 
     def __init__(self, spec: RunnerSpec, timeout_s: float = 300.0) -> None:
@@ -121,6 +125,7 @@ class Worker:
             EmcaError: as `open`.
         """
         answer, _ = self._ask("prepare", batch=batch, seed=seed)
+        self.cpu_s = float(answer["cpu_s"])
         return float(answer["first_inference_ms"])
 
     def block(self, seconds: float, min_calls: int = 1, max_calls: int = 1_000_000, lead_calls: int = 0) -> Int64Array:

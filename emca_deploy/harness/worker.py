@@ -70,7 +70,7 @@ class _Session:
         self._batch = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
         start_ns = perf_counter_ns()
         runner.infer(self._batch)
-        return {"first_inference_ms": elapsed_ms(start_ns)}
+        return {"first_inference_ms": elapsed_ms(start_ns), "cpu_s": time.process_time()}
 
     def block(self, seconds: float, min_calls: int, max_calls: int, lead_calls: int) -> None:
         runner, batch = self._loaded(), self._batch
