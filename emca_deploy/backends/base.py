@@ -18,6 +18,7 @@ __all__ = [
     "RunOptions",
     "Runner",
     "check_batch",
+    "check_logits",
     "classifier_io",
     "library_reason",
     "refuse_precision",
@@ -128,6 +129,19 @@ def check_batch(batch: Float32Array, spec: TensorSpec) -> None:
         raise InputError(
             f"the batch is {_shape(batch.shape)}, the model's input '{spec.name}' {_shape(spec.shape)}",
             "give images of the model's size, as many as its batch (dynamic ones take any)",
+        )
+
+
+def check_logits(path: str, logits: Float32Array, batch: Float32Array) -> None:
+    """Refuse an answer that is not one row an image: what a model with a batch size baked into its graph gives.
+
+    Raises:
+        ModelError: there are more or fewer rows than images.
+    """
+    if logits.shape[0] != batch.shape[0]:
+        raise ModelError(
+            f"{path}: gives {logits.shape[0]} rows of logits for {batch.shape[0]} images: a batch size is baked into its graph",
+            f"use --batch {logits.shape[0]}, or export it with a dynamic batch",
         )
 
 

@@ -9,7 +9,7 @@ from emca_deploy._machine import cpu_info
 from emca_deploy.artifacts import Manifest, Precision, atomic_write, read_manifest, sha256_file, this_command, write_manifest
 from emca_deploy.backends.base import Builder, RunOptions
 from emca_deploy.backends.onnx_file import check_onnx_file, model_precision
-from emca_deploy.errors import EngineError, InputError, ModelError
+from emca_deploy.errors import EngineError, InputError, ModelError, OutputError
 
 __all__ = ["EngineBuilder", "identify", "machine_facts", "verify_engine"]
 
@@ -127,4 +127,8 @@ class EngineBuilder(Builder):
         )
         if source is not None:
             manifest = replace(manifest, arch=source.arch, num_classes=source.num_classes, preprocessing=source.preprocessing)
-        return write_manifest(output, manifest)
+        try:
+            return write_manifest(output, manifest)
+        except OutputError:
+            output.unlink(missing_ok=True)  # an engine without its manifest is of no use
+            raise

@@ -10,6 +10,7 @@ from emca_deploy.backends.base import (
     Runner,
     RunOptions,
     check_batch,
+    check_logits,
     classifier_io,
     library_reason,
     refuse_precision,
@@ -117,7 +118,7 @@ class OrtRunner(Runner):
 
         Raises:
             InputError: the batch's shape or dtype does not fit the model.
-            ModelError: ONNX Runtime fails on it.
+            ModelError: ONNX Runtime fails on it, or the answer is not one row an image.
         """
         if self._session is None:
             raise RuntimeError("infer on a runner that is not open")
@@ -128,6 +129,7 @@ class OrtRunner(Runner):
             raise ModelError(
                 f"{self._path}: fails while running: {library_reason(exc)}", "try another batch, or another backend"
             ) from exc
+        check_logits(str(self._path), logits, batch)
         return logits
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from emca_deploy.backends.base import (
     Runner,
     RunOptions,
     check_batch,
+    check_logits,
     classifier_io,
     library_reason,
     refuse_precision,
@@ -130,7 +131,7 @@ class OvRunner(Runner):
 
         Raises:
             InputError: the batch's shape or dtype does not fit the model.
-            ModelError: OpenVINO fails on it.
+            ModelError: OpenVINO fails on it, or the answer is not one row an image.
         """
         # The array of the last call is still bound as shared memory: whatever was written into it since is seen.
         if batch is not self._bound:
@@ -142,6 +143,7 @@ class OvRunner(Runner):
                 f"{self._path}: fails while running: {library_reason(exc)}", "try another batch, or another backend"
             ) from exc
         logits: Float32Array = self._request.get_output_tensor().data
+        check_logits(str(self._path), logits, batch)
         return logits
 
     def _bind(self, batch: Float32Array) -> None:

@@ -1,0 +1,230 @@
+"""What each runner refuses to load, and what it does besides the contract."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emca_deploy.backends.base import library_reason
+from emca_deploy.backends.fake import CRASH_CODE, FakeSettings
+from emca_deploy.backends.onnx_file import check_onnx_file, model_precision
+from emca_deploy.backends.registry import available, open_runner
+from emca_deploy.errors import CheckpointError, InputError, ModelError
+
+IMAGES = np.ones((1, 3, 8, 8), np.float32)
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def backend(request: pytest.FixtureRequest) -> str:
+    reason = available()[request.param].reason
+    if reason:
+        pytest.skip(f"{request.param}: {reason}")
+    return request.param
+
+
+def refuse(backend: str, path: Path, match: str) -> None:
+    with pytest.raises(ModelError, match=match) as caught:
+        open_runner(backend, str(path)).open()
+    assert str(path) in caught.value.problem
+    assert "\n" not in str(caught.value)
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "is empty": lambda _: b"",
+    "is not an ONNX file, or is truncated": lambda whole: whole[:-1],
+    "is not an ONNX file": lambda _: b"not a model at all",
+    "or is truncated": lambda whole: whole[: len(whole) // 2],
+    "holds no graph": lambda _: b"\x08\x08",
+    "not an ONNX": lambda _: b"PK\x03\x04" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("match", DAMAGES)
+def test_a_damaged_model_is_named(
+    backend: str, make_onnx: Callable[..., Path], match: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = make_onnx()
+    path.write_bytes(DAMAGES[match](path.read_bytes()))
+    refuse(backend, path, match)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_missing_model_and_a_folder_are_named(backend: str, tmp_path: Path) -> None:
+    refuse(backend, tmp_path / "none.onnx", "cannot be read: No such file")
+    refuse(backend, tmp_path, "is a folder")
+
+
+UNFIT = {
+    "has 2 inputs": "(float[1,3,8,8] a, float[1,3,8,8] b) => (float[1,192] c) { s = Add(a, b) c = Flatten(s) }",
+    "has 2 outputs": "(float[1,3,8,8] a) => (float[1,3,1,1] p, float[1,3] c) { p = GlobalAveragePool(a) c = Flatten(p) }",
+    r"input 'a' is float32 \(1, 8\)": "(float[1,8] a) => (float[1,8] c) { c = Relu(a) }",
+    "input 'a' is float16": "(float16[1,3,8,8] a) => (float16[1,3] c) { p = GlobalAveragePool(a) c = Flatten(p) }",
+    "input 'a' is uint8": "(uint8[1,3,8,8] a) => (float[1,192] c) { f = Cast <to = 1> (a) c = Flatten(f) }",
+    r"output 'p' is float32 \(1, 3, 1, 1\)": "(float[1,3,8,8] a) => (float[1,3,1,1] p) { p = GlobalAveragePool(a) }",
+    "does not take it": "(float[1,3,8,8] a) => (float[1,3] c) { c = NoSuchOperator(a) }",
+}
+
+
+@pytest.mark.parametrize("match", UNFIT)
+def test_no_image_classifier(backend: str, make_onnx: Callable[..., Path], match: str) -> None:
+    refuse(backend, make_onnx(UNFIT[match]), match)
+
+
+NAMED_N = "(float[N,3,8,8] images) => (float[N,3] logits) { means = GlobalAveragePool(images) logits = Flatten(means) }"
+UNNAMED = NAMED_N.replace("N,", "?,")
+FIXED = NAMED_N.replace("N,", "2,")
+
+
+@pytest.mark.parametrize("graph", [NAMED_N, UNNAMED])
+def test_a_batch_dimension_of_any_name_is_dynamic(backend: str, make_onnx: Callable[..., Path], graph: str) -> None:
+    path = make_onnx(graph)
+    with open_runner(backend, str(path)) as runner:
+        assert isinstance(runner.input.shape[0], str)
+        assert runner.infer(np.ones((3, 3, 8, 8), np.float32)).shape == (3, 3)
+    with open_runner(backend, str(path), batch=1) as runner:
+        np.testing.assert_allclose(runner.infer(IMAGES), [[1, 1, 1]])
+
+
+def test_a_named_batch_dimension_is_fixed_when_asked(backend: str, make_onnx: Callable[..., Path]) -> None:
+    with open_runner(backend, str(make_onnx(NAMED_N)), batch=2) as runner:
+        assert runner.input.shape == (2, 3, 8, 8)
+        assert runner.output.shape == (2, 3)
+
+
+def test_a_fixed_batch_cannot_be_changed(backend: str, make_onnx: Callable[..., Path]) -> None:
+    path = make_onnx(FIXED)
+    with open_runner(backend, str(path), batch=2) as runner, pytest.raises(InputError, match=r"\(2, 3, 8, 8\)"):
+        runner.infer(IMAGES)
+    with pytest.raises(InputError, match="batch is fixed to 2"):
+        open_runner(backend, str(path), batch=1).open()
+
+
+def test_a_failure_while_running_is_ours(backend: str, make_onnx: Callable[..., Path]) -> None:
+    # 2 images cannot be broadcast against 3, which only running it shows.
+    three = "<float[3,1,1,1] three = {1, 1, 1}>"
+    graph = f"(float[N,3,8,8] x) => (float[M,3] y) {three} {{ p = GlobalAveragePool(x) s = Add(p, three) y = Flatten(s) }}"
+    with open_runner(backend, str(make_onnx(graph))) as runner:
+        assert runner.infer(np.ones((3, 3, 8, 8), np.float32)).shape == (3, 3)
+        with pytest.raises(ModelError, match=r"fails while running|3 rows of logits for 2 images"):
+            runner.infer(np.ones((2, 3, 8, 8), np.float32))
+        with pytest.raises(ModelError, match="3 rows of logits for 1 images"):
+            runner.infer(IMAGES)
+
+
+def test_a_batch_size_baked_into_the_graph_is_noticed(backend: str, make_onnx: Callable[..., Path]) -> None:
+    # OpenVINO by itself answers for the first image and says nothing of the second.
+    graph = "(float[N,3,8,8] x) => (float[1,3] y) <int64[2] s = {1, 3}> { p = GlobalAveragePool(x) y = Reshape(p, s) }"
+    with open_runner(backend, str(make_onnx(graph))) as runner:
+        assert runner.infer(IMAGES).shape == (1, 3)
+        with pytest.raises(ModelError, match=r"fails while running|1 rows of logits for 2 images"):
+            runner.infer(np.ones((2, 3, 8, 8), np.float32))
+
+
+def test_openvino_computes_in_float32_unless_asked(make_onnx: Callable[..., Path]) -> None:
+    pytest.importorskip("openvino")
+    runner = open_runner("openvino", str(make_onnx()))
+    with runner:
+        assert runner.describe()["inference_precision"] == "f32"
+        hint = runner._compiled.get_property("INFERENCE_PRECISION_HINT")  # type: ignore[attr-defined]
+        assert hint.to_string() == "f32"
+
+
+def test_openvino_calls_nobody(make_onnx: Callable[..., Path]) -> None:
+    pytest.importorskip("openvino")
+    code = f"""
+import sys
+calls = []
+network = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
+sys.addaudithook(lambda event, _: calls.append(event) if event in network else None)
+import numpy as np
+from emca_deploy.backends.registry import open_runner
+with open_runner("openvino", {str(make_onnx())!r}) as runner:
+    runner.infer(np.ones((1, 3, 8, 8), np.float32))
+print(calls)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_torch_names_an_unreadable_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    path = tmp_path / "junk.pth"
+    path.write_bytes(b"junk")
+    with pytest.raises(CheckpointError, match=r"junk\.pth"):
+        open_runner("torch", str(path)).open()
+
+
+def test_precision_is_told_from_the_graph(make_onnx: Callable[..., Path], tmp_path: Path) -> None:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    assert model_precision(make_onnx()) == "fp32"
+    quantized = (
+        "(float[1,3,8,8] x) => (float[1,3] y) <float s = {0.1}, uint8 z = {0}> "
+        "{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) p = GlobalAveragePool(d) y = Flatten(p) }"
+    )
+    assert model_precision(make_onnx(quantized)) == "int8"
+    weight = numpy_helper.from_array(np.zeros((2, 2), np.float16), "w")
+    halves = helper.make_model(helper.make_graph([], "g", [], [], [weight]))
+    onnx.save(halves, str(tmp_path / "half.onnx"))
+    assert model_precision(tmp_path / "half.onnx") == "fp16"
+
+
+def test_every_truncation_is_noticed(make_onnx: Callable[..., Path]) -> None:
+    path = make_onnx()
+    whole = path.read_bytes()
+    noticed = 0
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        try:
+            check_onnx_file(path)
+        except ModelError:
+            noticed += 1
+    # Cut exactly between two outer fields, after the graph, a file is still a model: only the opset is gone.
+    assert noticed >= len(whole) - 2
+    path.write_bytes(whole)
+    check_onnx_file(path)
+
+
+def test_library_messages_become_one_line() -> None:
+    told = library_reason(RuntimeError("Exception from src/core.cpp:84:\nCheck 'x' failed at y.cpp:1:\nno such thing\n\n"))
+    assert told == "no such thing"
+    assert library_reason(RuntimeError("")) == "RuntimeError"
+    assert len(library_reason(RuntimeError("x" * 1000))) == 240
+
+
+def test_fake_settings() -> None:
+    assert FakeSettings.parse("fake:") == FakeSettings.parse("fake") == FakeSettings()
+    assert FakeSettings.parse("fake:latency_ms=2,classes=5,size=4,fail_at=3") == FakeSettings(2.0, classes=5, size=4, fail_at=3)
+    for name in ("fake:speed=1", "fake:size=big", "fake:size"):
+        with pytest.raises(InputError, match=name):
+            FakeSettings.parse(name)
+
+
+def test_fake_fails_on_the_call_asked_for() -> None:
+    with open_runner("fake", "fake:fail_at=2") as runner:
+        first = runner.infer(IMAGES)
+        with pytest.raises(ModelError, match="call 2"):
+            runner.infer(IMAGES)
+        np.testing.assert_array_equal(runner.infer(IMAGES), first)
+
+
+def test_fake_takes_its_time() -> None:
+    with open_runner("fake", "fake:latency_ms=20") as runner:
+        start = time.perf_counter()
+        runner.infer(IMAGES)
+        assert time.perf_counter() - start >= 0.02
+
+
+def test_fake_crashes_the_process() -> None:
+    code = """
+import numpy as np
+from emca_deploy.backends.registry import open_runner
+with open_runner("fake", "fake:crash_at=1") as runner:
+    runner.infer(np.ones((1, 3, 8, 8), np.float32))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == CRASH_CODE
