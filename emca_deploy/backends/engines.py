@@ -109,26 +109,30 @@ class EngineBuilder(Builder):
             name, version = self.compile(model, temporary, options)
             if not temporary.stat().st_size:
                 raise ModelError(f"{model}: {name} wrote an empty engine", "report this with the model")
-        manifest = Manifest(
-            kind="engine",
-            sha256="",
-            precision=precision,
-            backend=self.backend,
-            inputs={"model": sha256_file(model)},
-            versions={name: version},
-            command=this_command(),
-            details={
-                "machine": machine_facts(),
-                "threads": options.threads,
-                "batch": options.batch,
-                "inference_precision": options.precision,
-                "source": str(model),
-            },
-        )
-        if source is not None:
-            manifest = replace(manifest, arch=source.arch, num_classes=source.num_classes, preprocessing=source.preprocessing)
+        manifest = replace(_manifest(model, source, options), precision=precision, backend=self.backend, versions={name: version})
         try:
             return write_manifest(output, manifest)
         except OutputError:
             output.unlink(missing_ok=True)  # an engine without its manifest is of no use
             raise
+
+
+def _manifest(model: Path, source: Manifest | None, options: RunOptions) -> Manifest:
+    """Return what an engine's manifest takes over from its model, and what it records of this machine."""
+    return Manifest(
+        kind="engine",
+        sha256="",
+        precision="fp32",
+        arch=source.arch if source else None,
+        num_classes=source.num_classes if source else None,
+        preprocessing=source.preprocessing if source else None,
+        inputs={"model": sha256_file(model)},
+        command=this_command(),
+        details={
+            "machine": machine_facts(),
+            "threads": options.threads,
+            "batch": options.batch,
+            "inference_precision": options.precision,
+            "source": str(model),
+        },
+    )

@@ -70,7 +70,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
         return Case(lambda **options: open_runner("fake", f"fake:classes={CLASSES},size=8", **options), 8, of_fake)
     if backend == "torch":
         checkpoint: Path = request.getfixturevalue("checkpoint")
-        return Case(lambda **options: open_runner("torch", str(checkpoint), **options), 64, of_checkpoint(checkpoint))
+        return Case(lambda **options: open_runner("torch", str(checkpoint), **options), 32, of_checkpoint(checkpoint))
     model: Path = request.getfixturevalue("classifier")
     artifact = model
     if engine:
