@@ -105,13 +105,15 @@ def _read_torch(path: Path, kind: str) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: is truncated", COPY_AGAIN)
     try:
-        with zipfile.ZipFile(path) as archive:
-            files = {name.rpartition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError) as exc:
+        whole = zipfile.is_zipfile(path)  # the directory is at the end of the file
+        if whole:
+            with zipfile.ZipFile(path) as archive:
+                files = {name.rpartition("/")[2] for name in archive.namelist()}
+    except Exception as exc:  # zipfile raises half a dozen kinds for damaged archives
         raise CheckpointError(f"{path}: is damaged: {exc}", COPY_AGAIN) from exc
+    if not whole:
+        raise CheckpointError(f"{path}: is truncated", COPY_AGAIN)
     if "constants.pkl" in files:
         raise CheckpointError(f"{path}: is a TorchScript archive, not a checkpoint", SAVE_AGAIN)
     if "data.pkl" not in files:

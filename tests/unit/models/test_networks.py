@@ -170,7 +170,7 @@ def test_pkcam_stages_see_the_stem_and_the_last_block_of_each_stage():
 
 def test_caffes_variant_moves_strides_and_padding_and_nothing_else():
     plain, caffe = create_model("se_resnet50"), create_model("se_resnet50", caffe=True)
-    assert [k for k in plain.state_dict()] == [k for k in caffe.state_dict()]
+    assert list(plain.state_dict()) == list(caffe.state_dict())
     for model, strides in ((plain, ((1, 1), (2, 2))), (caffe, ((2, 2), (1, 1)))):
         for stage in (model.stage2, model.stage3, model.stage4):
             assert (stage[0].conv1.stride, stage[0].conv2.stride) == strides
