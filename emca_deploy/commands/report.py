@@ -1,0 +1,33 @@
+"""`emca-deploy report`."""
+
+from pathlib import Path
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command("report")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page to write.  [default: report.html in DIR]")
+def command(folder: Path, output: Path | None) -> None:
+    """Draw the report of a finished deployment again, from the result.json in DIR: the table here, the page to a file.
+
+    \b
+    emca-deploy report out -o report.html
+    """
+    from rich.console import Console
+
+    from emca_deploy.artifacts import write_text
+    from emca_deploy.errors import InputError
+    from emca_deploy.report.html import render_html
+    from emca_deploy.report.reading import RESULT_NAME, read_result
+    from emca_deploy.report.terminal import print_deploy
+
+    report = read_result(folder)
+    page = output or (folder if folder.is_dir() else folder.parent) / "report.html"
+    if page.name == RESULT_NAME:
+        raise InputError(f"{page}: would replace a result by its report", "name a page, for example -o report.html")
+    write_text(page, render_html(report))
+    print_deploy(report, Console())
+    click.echo(f"\nreport: {page}")

@@ -1,0 +1,81 @@
+"""How numbers and foreign text are written, the same in the terminal and on the page."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import floor, isfinite, log10
+from typing import Any
+
+__all__ = ["NONE", "facts", "fixed", "interval", "plain", "signed_points", "significant", "uniform"]
+
+NONE = "-"
+"""What stands for a value there is none of."""
+
+_UNITS = {"mib": "MiB", "mhz": "MHz", "ms": "ms", "s": "s"}
+
+
+def plain(text: str) -> str:
+    """Return foreign text on one line and without control characters, which a terminal would obey."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
+
+
+def fixed(value: float, decimals: int = 2) -> str:
+    """Return a number with so many decimals, thousands apart, never "-0.00"."""
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}"
+
+
+def significant(value: float) -> str:
+    """Return a number to three significant digits, without exponent: 0.0123, 1.23, 12.3, 1,234."""
+    return fixed(value, _decimals(abs(value)))
+
+
+def uniform(values: Sequence[float]) -> list[str]:
+    """Return a column of numbers with the same decimals: three significant digits for the smallest of them."""
+    smallest = min((abs(value) for value in values if value), default=1.0)
+    return [fixed(value, _decimals(smallest)) for value in values]
+
+
+def _decimals(magnitude: float) -> int:
+    return min(max(2 - floor(log10(magnitude)), 0), 6) if magnitude and isfinite(magnitude) else 2
+
+
+def interval(limits: Sequence[float], decimals: int = 2) -> str:
+    """Return "low to high"; a dash between them would read as a sign."""
+    return f"{fixed(limits[0], decimals)} to {fixed(limits[1], decimals)}"
+
+
+def signed_points(drop: float) -> str:
+    """Return a drop of accuracy as the change it is: 0.05 gives "-0.05 points"."""
+    change = round(-drop, 2) + 0.0
+    return f"{change:+.2f} points" if change else "0.00 points"
+
+
+def facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Flatten a record into (term, description) pairs; a unit at the end of a key goes behind the number."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            inner = facts(value)
+            pairs += [(f"{_term(key)[0]}: {term}", text) for term, text in inner] or [(_term(key)[0], NONE)]
+        else:
+            term, unit = _term(str(key))
+            pairs.append((term, _described(value, unit)))
+    return pairs
+
+
+def _term(key: str) -> tuple[str, str]:
+    """Split "memory_mib" into ("memory", "MiB")."""
+    stem, _, last = key.rpartition("_")
+    return (stem.replace("_", " "), _UNITS[last]) if stem and last in _UNITS else (key.replace("_", " "), "")
+
+
+def _described(value: Any, unit: str) -> str:
+    if value is None or value == "":
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        text = fixed(value, 1) if unit else f"{value:.4g}"
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        text = ", ".join(_described(item, "") for item in value) or "none"
+    else:
+        text = str(value)
+    return f"{text} {unit}".strip()

@@ -1,0 +1,112 @@
+"""Reports as a deployment would write them, with latencies drawn from a fixed seed."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from emca_deploy.harness.results import (
+    AccuracyReport,
+    DeployCandidate,
+    DeployReport,
+    LatencyResult,
+    LatencySummary,
+    ReferenceComparison,
+)
+
+BASELINE = "onnxruntime fp32"
+BASELINE_MS, BASELINE_TOP1 = 8.4, 91.9
+
+
+def make_candidate(name: str = "openvino int8", **changes: Any) -> DeployCandidate:
+    """`changes`: p50_ms, drop, drop_ci, speedup_ci, stable, warnings, artifact, labels, samples."""
+    p50_ms = changes.get("p50_ms", 2.33)
+    rng = random.Random(name)
+    samples = sorted(p50_ms * (0.97 + rng.lognormvariate(-3.2, 0.8)) for _ in range(changes.get("samples", 1500)))
+    rank = [samples[int(len(samples) * part)] if samples else p50_ms for part in (0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999)]
+    p50 = rank[1]
+    summary = LatencySummary(rank[0], p50 * 1.02, *rank[1:], p50 * 0.1, (p50 * 0.98, p50 * 1.02))
+    backend, _, precision = name.partition(" ")
+    latency = LatencyResult(
+        artifact=changes.get("artifact", f"out/{backend}-{precision}.engine"),
+        backend=backend,
+        precision=precision,
+        target="cpu",
+        scenario="single-stream",
+        batch=1,
+        latency_ms=summary,
+        throughput_images_per_s=1000 / p50,
+        samples=len(samples),
+        load_ms=120.0,
+        first_inference_ms=9.1,
+        peak_rss_mib=180.0,
+        stable=changes.get("stable", True),
+        warnings=tuple(changes.get("warnings", ())),
+        samples_ms=tuple(rng.sample(samples, len(samples))),
+    )
+    drop, baseline = changes.get("drop", 0.05), name == BASELINE
+    speedup = 1.0 if baseline else BASELINE_MS / p50_ms
+    return DeployCandidate(
+        name=name,
+        file_mib=changes.get("file_mib", 42.7 if precision == "fp32" else 10.9),
+        latency=latency,
+        accuracy=_accuracy(name, 0.0 if baseline else drop, changes),
+        speedup=speedup,
+        speedup_ci95=None if baseline else changes.get("speedup_ci", (speedup * 0.98, speedup * 1.02)),
+    )
+
+
+def _accuracy(name: str, drop: float, changes: dict[str, Any]) -> AccuracyReport:
+    labels = changes.get("labels", True)
+    reference = ReferenceComparison(
+        artifact=BASELINE,
+        top1=BASELINE_TOP1 if labels else None,
+        top5=99.8 if labels else None,
+        agreement=100.0 if name == BASELINE else 99.1,
+        sqnr_db=None if name == BASELINE else 31.24,
+        top1_drop=drop if labels else None,
+        top1_drop_ci95=changes.get("drop_ci", (drop - 0.2, drop + 0.25)) if labels else None,
+    )
+    return AccuracyReport(name, 4000, BASELINE_TOP1 - drop if labels else None, 99.8 if labels else None, reference)
+
+
+def make_report(*candidates: DeployCandidate, **changes: Any) -> DeployReport:
+    """A report of the baseline and `candidates`; `changes` replace fields, `baseline_changes` those of the baseline."""
+    baseline = make_candidate(BASELINE, p50_ms=BASELINE_MS, **changes.pop("baseline_changes", {}))
+    fields: dict[str, Any] = {
+        "title": "emca_eca_resnet18, 10 classes, 64x64",
+        "baseline": BASELINE,
+        "candidates": (baseline, *candidates),
+        "calibration": {"data": "calibration.zip", "samples": 300, "method": "minmax", "seconds": 12.34, "table": "out/t.json"},
+        "parity": {"max_abs": 3.1e-6, "max_rel": 2.2e-7, "cosine": 0.9999999, "samples": 12},
+        "environment": {
+            "cpu": {"model": "Example CPU", "cores": 2, "frequency_mhz": 2600.0, "governor": None},
+            "memory_mib": 15872.4,
+            "python": "3.11.2",
+            "versions": {"numpy": "2.4.6", "openvino": "2026.4.1"},
+        },
+        "command": "emca-deploy demo -o out",
+        "created": "2026-01-02T03:04:05+00:00",
+        "seconds": 71.2,
+    }
+    return DeployReport(**{**fields, **changes})
+
+
+@pytest.fixture
+def candidate() -> Callable[..., DeployCandidate]:
+    return make_candidate
+
+
+@pytest.fixture
+def report() -> Callable[..., DeployReport]:
+    return make_report
+
+
+@pytest.fixture
+def typical() -> DeployReport:
+    return make_report(
+        make_candidate("openvino fp32", p50_ms=5.1, drop=0.0, drop_ci=(-0.08, 0.08)),
+        make_candidate("onnxruntime int8", p50_ms=4.9, drop=0.35),
+        make_candidate("openvino int8"),
+    )
