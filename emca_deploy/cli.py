@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from emca_deploy._version import __version__
-from emca_deploy.errors import EmcaError
+from emca_deploy.errors import EmcaError, InputError, UnknownNameError
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "run"]
 
 COMMANDS: dict[str, str] = {
     "models": "List every architecture with parameters, GFLOPs and published accuracy.",
@@ -43,6 +43,16 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"emca_deploy.commands.{cmd_name}").command
         return command
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that a command line begins with, or name the nearest.
+
+        Raises:
+            UnknownNameError: there is none of that name.
+        """
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UnknownNameError.of("command", args[0], COMMANDS, "`emca-deploy --help` lists them")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
@@ -65,6 +75,13 @@ def _say(error: EmcaError) -> None:
     click.echo(f"  try: {_one_line(error.remedy)}", err=True)
 
 
+def _usage_error(error: click.ClickException) -> EmcaError:
+    """Return what click found wrong with a command line as an error of ours."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context is not None else "emca-deploy"
+    return InputError(error.format_message(), f"{path} --help")
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
@@ -82,12 +99,15 @@ def run(args: list[str] | None = None) -> int:
         _say(error)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.1 prints the help by itself
+            error.show()
+        else:
+            _say(_usage_error(error))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted: nothing half-written is left; run the same command again", err=True)
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click exits by itself when the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return outcome if isinstance(outcome, int) else 0
