@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import isfinite
 from typing import Any, TypeVar
 
 import click
@@ -32,7 +33,7 @@ def read_preprocessing(base: Preprocessing, values: Mapping[str, Any]) -> Prepro
     """Return `base` with what the options say.
 
     Raises:
-        InputError: a mean or std that is not three numbers, or a std of zero.
+        InputError: a mean or std that is not three finite numbers, or a std that is not positive.
     """
     result = base
     if values.get("image_size"):
@@ -44,7 +45,7 @@ def read_preprocessing(base: Preprocessing, values: Mapping[str, Any]) -> Prepro
     if values.get("std"):
         result = replace(result, std=_triple("std", values["std"]))
     if min(result.std) <= 0:
-        raise InputError("--std: must be positive", "for example --std 0.229,0.224,0.225")
+        raise InputError(f"--std {values.get('std')}: must be positive", "for example --std 0.229,0.224,0.225")
     return result
 
 
@@ -55,6 +56,6 @@ def _triple(name: str, text: str) -> tuple[float, float, float]:
         numbers = ()
     if len(numbers) == 1:
         numbers *= CHANNELS
-    if len(numbers) != CHANNELS:
+    if len(numbers) != CHANNELS or not all(map(isfinite, numbers)):
         raise InputError(f"--{name} {text}: not three numbers", f"for example --{name} 0.485,0.456,0.406")
     return (numbers[0], numbers[1], numbers[2])

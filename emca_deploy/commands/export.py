@@ -64,6 +64,6 @@ def _preprocessing(values: dict[str, object]) -> Preprocessing:
 def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:  # '²' is a digit too
         raise InputError(f"--batch {text}: neither 'dynamic' nor a number of images", "for example --batch 1")
     return int(text)
