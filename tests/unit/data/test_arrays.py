@@ -151,7 +151,7 @@ def test_truncated_files_are_refused(tmp_path, save, keep):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_a_flipped_bit_is_found(tmp_path, save):
-    path = saved(tmp_path, save, images=FLOATS)
+    path = saved(tmp_path, save, images=np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0x10
     path.write_bytes(content)

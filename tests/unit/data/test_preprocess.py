@@ -49,6 +49,7 @@ def test_fashion_mnist_images_are_resized_as_in_training():
         (50, 30, (53, 32), (14, 4, 38, 28)),  # 53.33 cut to 53; an offset of 14.5 goes to the even 14
         (30, 50, (32, 53), (4, 14, 28, 38)),
         (51, 30, (54, 32), (15, 4, 39, 28)),
+        (52, 30, (55, 32), (16, 4, 40, 28)),  # 15.5 goes to the even 16
         (10, 10, (32, 32), (4, 4, 28, 28)),
         (32, 40, (32, 40), (4, 8, 28, 32)),
     ],
@@ -207,13 +208,28 @@ def test_the_limit_holds_where_the_program_has_lifted_pillows(monkeypatch):
         decoded(png_of_size(10_000, 10_000))
 
 
-def test_decoding_in_threads_leaves_the_warning_filters_alone():
+class Held(io.BytesIO):
+    """A file that says when it is first read, and waits to be let go."""
+
+    def __init__(self, content):
+        super().__init__(content)
+        self.reading, self.go = threading.Event(), threading.Event()
+
+    def read(self, *arguments):
+        self.reading.set()
+        assert self.go.wait(10)
+        return super().read(*arguments)
+
+
+def test_two_threads_that_open_at_once_leave_the_warning_filters_alone():
     before = list(warnings.filters)
-    content = encoded(Image.fromarray(noise(16, 16)))
-    threads = [threading.Thread(target=lambda: [decoded(content) for _ in range(50)]) for _ in range(4)]
-    for thread in threads:
+    streams = [Held(encoded(Image.fromarray(noise(16, 16)))) for _ in range(2)]
+    threads = [threading.Thread(target=decode, args=(stream, "photo.png")) for stream in streams]
+    for thread, stream in zip(threads, streams, strict=True):
         thread.start()
-    for thread in threads:
+        stream.reading.wait(0.3)  # the second is kept from reading; were it not, both would be inside now
+    for thread, stream in zip(threads, streams, strict=True):
+        stream.go.set()
         thread.join()
     assert warnings.filters == before
 

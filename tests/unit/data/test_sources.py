@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import time
 import zipfile
 
 import numpy as np
@@ -281,6 +282,20 @@ def test_no_more_than_a_batch_is_decoded_ahead():
         assert len(source.loaded) <= taken * 8 + 8 + 2
     batches.close()
     assert len(source.loaded) <= 5 * 8 + 8 + 2
+
+
+def test_closing_cancels_what_was_decoded_ahead():
+    class Slow(Counting):
+        def load(self, index):
+            if index >= 64:
+                time.sleep(0.02)
+            return super().load(index)
+
+    source = Slow()
+    batches = source.batches(64, threads=1)
+    next(batches)
+    batches.close()
+    assert len(source.loaded) < 64 + 64  # all that was ahead is 65 images
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "error", "exhaust"])
