@@ -55,8 +55,8 @@ class Axis:
 
     def _log_ticks(self) -> list[float]:
         powers = range(floor(log10(self.low)), ceil(log10(self.high)) + 1)
-        decades = len(powers) > 4
-        steps = (1,) if decades else (1, 2, 5)
+        span = log10(self.high / self.low)
+        steps = (1,) if span > 3 else (1, 2, 5) if span > 1.2 else range(1, 10)
         return [s * 10.0**p for p in powers for s in steps if self.low * 0.999 <= s * 10.0**p <= self.high * 1.001]
 
 

@@ -1,10 +1,11 @@
 """How numbers and foreign text are written, the same in the terminal and on the page."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from math import floor, isfinite, log10
 from typing import Any
 
-__all__ = ["NONE", "facts", "fixed", "interval", "plain", "signed_points", "significant", "uniform"]
+__all__ = ["NONE", "facts", "fixed", "interval", "moment", "plain", "signed", "significant", "uniform"]
 
 NONE = "-"
 """What stands for a value there is none of."""
@@ -33,6 +34,14 @@ def uniform(values: Sequence[float]) -> list[str]:
     return [fixed(value, _decimals(smallest)) for value in values]
 
 
+def moment(iso: str) -> str:
+    """Return a time stamp for people, in UTC; one that is none as it is."""
+    try:
+        return datetime.fromisoformat(iso).astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError):
+        return iso
+
+
 def _decimals(magnitude: float) -> int:
     return min(max(2 - floor(log10(magnitude)), 0), 6) if magnitude and isfinite(magnitude) else 2
 
@@ -42,10 +51,10 @@ def interval(limits: Sequence[float], decimals: int = 2) -> str:
     return f"{fixed(limits[0], decimals)} to {fixed(limits[1], decimals)}"
 
 
-def signed_points(drop: float) -> str:
-    """Return a drop of accuracy as the change it is: 0.05 gives "-0.05 points"."""
-    change = round(-drop, 2) + 0.0
-    return f"{change:+.2f} points" if change else "0.00 points"
+def signed(value: float) -> str:
+    """Return a change with its sign: "+0.05", "-0.05", "0.00"."""
+    change = round(value, 2) + 0.0
+    return f"{change:+.2f}" if change else "0.00"
 
 
 def facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -73,7 +82,7 @@ def _described(value: Any, unit: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        text = fixed(value, 1) if unit else f"{value:.4g}"
+        text = fixed(value, 1).removesuffix(".0") if unit else f"{value:.7g}"
     elif isinstance(value, Iterable) and not isinstance(value, str):
         text = ", ".join(_described(item, "") for item in value) or "none"
     else:

@@ -1,12 +1,13 @@
 """The report as one page that needs nothing else: no script, no request, light and dark."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import import_optional
 from emca_deploy._version import __version__
 from emca_deploy.harness.results import DeployReport
-from emca_deploy.report.formats import NONE, facts, fixed, plain
+from emca_deploy.report.formats import NONE, facts, fixed, moment, plain
 from emca_deploy.report.plots import latency_plot, tradeoff_plot
 from emca_deploy.report.svg import COLOURS
 from emca_deploy.report.table import deploy_columns
@@ -14,6 +15,14 @@ from emca_deploy.report.verdict import decide, warnings_of
 
 __all__ = ["render_html"]
 
+_TERMS = {
+    "data": "images from",
+    "samples": "images",
+    "seconds": "took seconds",
+    "max_abs": "largest difference of a logit",
+    "max_rel": "relative to the largest logit",
+    "cosine": "smallest cosine similarity",
+}
 _TEMPLATE = Path(__file__).with_name("report.html")
 
 
@@ -51,6 +60,7 @@ def _context(report: DeployReport) -> dict[str, Any]:
         "warnings": warnings_of(report),
         "latency_plot": latency_plot(report),
         "tradeoff_plot": tradeoff_plot(report),
+        "created": moment(report.created),
         "protocol": _protocol(report),
         "files": [(c.name, f"{c.latency.artifact} ({fixed(c.file_mib)} MiB)") for c in report.candidates],
         "sections": [(title, facts(values)) for title, values in _sections(report)],
@@ -61,13 +71,19 @@ def _context(report: DeployReport) -> dict[str, Any]:
 
 def _sections(report: DeployReport) -> list[tuple[str, dict[str, Any]]]:
     return [
-        ("Calibration", report.calibration),
-        ("Parity of the export with PyTorch", report.parity),
+        ("Calibration", _renamed(report.calibration)),
+        ("Parity of the export with PyTorch", _renamed(report.parity)),
         ("Machine and versions", report.environment),
     ]
+
+
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {_TERMS.get(key, key): value for key, value in values.items()}
 
 
 def _protocol(report: DeployReport) -> str:
     first = report.candidates[0].latency
     calls = sum(candidate.latency.samples for candidate in report.candidates)
-    return f"{first.scenario}, batch {first.batch}, target {first.target}, {calls:,} measured calls"
+    cpu = report.environment.get("cpu")
+    place = f" on {cpu['model']}" if isinstance(cpu, Mapping) and isinstance(cpu.get("model"), str) else ""
+    return f"{calls:,} calls measured{place} ({first.target}, {first.scenario}, batch {first.batch})"

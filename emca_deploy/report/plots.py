@@ -41,7 +41,7 @@ def _latency_row(candidate: DeployCandidate, index: int, axis: Axis, top: float)
     summary = candidate.latency.latency_ms
     colour = svg.COLOURS[index % len(svg.COLOURS)]
     floor = top + 22 + _SHAPE
-    medians = f"p50 {significant(summary.p50)}   p99 {significant(summary.p99)} ms"
+    medians = f"p50 {significant(summary.p50)}, p99 {significant(summary.p99)} ms"
     room = WIDTH - 34 - svg.text_width_px(medians)
     shapes = [
         svg.marker(index, 13, top + 10, 5),
@@ -123,13 +123,10 @@ def tradeoff_plot(report: DeployReport) -> str:
     shapes = [svg.text(0, 14, what, muted=True), svg.line((_LEFT, top), (_LEFT, bottom), opacity=0.6)]
     shapes += _y_axis(y_axis, _LEFT, WIDTH - _RIGHT)
     shapes += _x_axis(x_axis, bottom, top, f"median latency of one call, ms{' (log scale)' if x_axis.log else ''}")
-    taken = []
-    for value, words in guides:
-        y = y_axis.px(value)
-        shapes.append(svg.line((_LEFT, y), (WIDTH - _RIGHT, y), dash="6 4", opacity=0.55))
-        shapes.append(svg.text(WIDTH - _RIGHT - 2, y - 5, words, anchor="end", muted=True))
-        taken.append(Box(WIDTH - _RIGHT - 2 - svg.text_width_px(words), y - 18, WIDTH - _RIGHT, y + 2))
-    shapes += _points(rows, heights, (x_axis, y_axis), taken)
+    shapes += [
+        svg.line((_LEFT, y_axis.px(value)), (WIDTH - _RIGHT, y_axis.px(value)), dash="6 4", opacity=0.55) for value, _ in guides
+    ]
+    shapes += _points(rows, heights, (x_axis, y_axis), guides)
     told = "; ".join(
         f"{c.name}: {fixed(middle)}% ({fixed(low)} to {fixed(high)}) at {significant(c.latency.latency_ms.p50)} ms"
         for c, (low, middle, high) in zip(rows, heights, strict=True)
@@ -159,26 +156,48 @@ def _guides(report: DeployReport) -> list[tuple[float, str]]:
 
 
 def _points(
-    rows: Sequence[DeployCandidate], heights: list[tuple[float, float, float]], axes: tuple[Axis, Axis], taken: list[Box]
+    rows: Sequence[DeployCandidate],
+    heights: list[tuple[float, float, float]],
+    axes: tuple[Axis, Axis],
+    guides: list[tuple[float, str]],
 ) -> list[str]:
     x_axis, y_axis = axes
     bars, marks, centres = [], [], []
+    taken = [Box(_LEFT, y_axis.px(value) - 1, WIDTH - _RIGHT, y_axis.px(value) + 1) for value, _ in guides]
     for index, (candidate, (low, middle, high)) in enumerate(zip(rows, heights, strict=True)):
-        summary = candidate.latency.latency_ms
-        x, y = x_axis.px(summary.p50), y_axis.px(middle)
-        colour = svg.COLOURS[index % len(svg.COLOURS)]
-        left, right = (x_axis.px(limit) for limit in summary.p50_ci95)
-        ends = y_axis.px(low), y_axis.px(high)
-        bars.append(svg.line((left, y), (right, y), colour=colour, width=2))
-        if low < high:
-            bars.append(svg.line((x, ends[0]), (x, ends[1]), colour=colour, width=2))
-            bars += [svg.line((x - 5, end), (x + 5, end), colour=colour, width=2) for end in ends]
-            taken.append(Box(x - 5, min(ends), x + 5, max(ends)))
+        x, y = x_axis.px(candidate.latency.latency_ms.p50), y_axis.px(middle)
+        left, right = (x_axis.px(limit) for limit in candidate.latency.latency_ms.p50_ci95)
+        bars += _error_bars((x, y), (left, right), (y_axis.px(low), y_axis.px(high)), svg.COLOURS[index % len(svg.COLOURS)])
         marks.append(svg.marker(index, x, y))
         centres.append((x, y))
-        taken.append(Box(x - 8, y - 8, x + 8, y + 8))
+        taken += [
+            Box(x - 8, y - 8, x + 8, y + 8),
+            Box(left, y - 2, right, y + 2),
+            Box(x - 5, y_axis.px(high), x + 5, y_axis.px(low)),
+        ]
     names = [_shortened(c.name, 220) for c in rows]
-    bounds = Box(_LEFT + 2, 18, WIDTH - 2, y_axis.start_px - 2)
-    labels = place_labels(names, centres, taken, bounds)
+    labels = place_labels(names, centres, taken, Box(_LEFT + 2, 18, WIDTH - 2, y_axis.start_px - 2))
     leaders = [svg.line(centre, label.near, opacity=0.4) for centre, label in zip(centres, labels, strict=True) if label.far]
-    return leaders + bars + marks + [svg.text(label.x, label.y, name) for name, label in zip(names, labels, strict=True)]
+    texts = [svg.text(label.x, label.y, name) for name, label in zip(names, labels, strict=True)]
+    blocked = [*taken, *(label.box for label in labels)]
+    return leaders + bars + marks + texts + [_guide_label(y_axis.px(value), words, blocked) for value, words in guides]
+
+
+def _error_bars(centre: svg.Point, across: svg.Point, upright: svg.Point, colour: str) -> list[str]:
+    x, y = centre
+    bars = [svg.line((across[0], y), (across[1], y), colour=colour, width=2)]
+    if upright[0] != upright[1]:
+        bars.append(svg.line((x, upright[0]), (x, upright[1]), colour=colour, width=2))
+        bars += [svg.line((x - 5, end), (x + 5, end), colour=colour, width=2) for end in upright]
+    return bars
+
+
+def _guide_label(y: float, words: str, blocked: Sequence[Box]) -> str:
+    """Write what a dashed line is above or below it, at whichever end is free."""
+    width = svg.text_width_px(words)
+    places = [(x, base) for base in (y - 5, y + 15) for x in (WIDTH - _RIGHT - 2 - width, _LEFT + 6)]
+    x, base = min(
+        places, key=lambda place: sum(Box(place[0], place[1] - 11, place[0] + width, place[1] + 3).overlap(b) for b in blocked)
+    )
+    right = x > _LEFT + 6
+    return svg.text(x + width if right else x, base, words, anchor="end" if right else "start", muted=True)

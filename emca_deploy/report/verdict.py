@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from emca_deploy.harness.results import DeployCandidate, DeployReport
-from emca_deploy.report.formats import fixed, interval, plain, signed_points
+from emca_deploy.report.formats import fixed, interval, plain, signed
 
 __all__ = ["DROP_LIMIT", "Verdict", "decide", "drop_of", "warnings_of"]
 
@@ -57,14 +57,16 @@ def decide(report: DeployReport) -> Verdict:
 
 def _recommend(report: DeployReport, fitting: list[DeployCandidate], losing: list[DeployCandidate]) -> Verdict:
     best = fitting[0]
-    cautions = _doubts(best)
+    cautions = [*_doubts(best), *_unstable(report, best)]
     surely_faster = best.speedup_ci95 is not None and best.speedup_ci95[0] > 1
     ending = "recommended" if not cautions else "the best candidate, with the reservations below"
     if not surely_faster:
         ending = f"no clear gain, so keep {plain(report.baseline)} unless a longer measurement says otherwise"
-    sentence = f"{_what(best)}: {_ratio(best)} faster than {plain(report.baseline)} at {_change(best)} of top-1; {ending}."
-    notes = [*cautions, *_unstable(report, best), *_as_fast(best, fitting[1:]), *_faster_but(best, losing)]
-    level: Literal["recommended", "caution", "keep"] = "caution" if cautions or not best.latency.stable else "recommended"
+    sentence = (
+        f"{_what(best)}: {_ratio(best)} faster than {plain(report.baseline)} at {_change(best)} of top-1{_range(best)}; {ending}."
+    )
+    notes = [*cautions, *_as_fast(best, fitting[1:]), *_faster_but(best, losing)]
+    level: Literal["recommended", "caution", "keep"] = "caution" if cautions else "recommended"
     if not surely_faster:
         return Verdict("keep", sentence, tuple(notes), report.baseline)
     return Verdict(level, sentence, tuple(notes), best.name)
@@ -136,7 +138,16 @@ def _ratio(candidate: DeployCandidate) -> str:
 
 
 def _change(candidate: DeployCandidate) -> str:
-    return signed_points(drop_of(candidate) or 0.0)
+    return f"{signed(-(drop_of(candidate) or 0.0))} points"
+
+
+def _range(candidate: DeployCandidate) -> str:
+    """Return the interval of the change, which is that of the drop turned round."""
+    reference = candidate.accuracy.reference
+    if reference is None or reference.top1_drop_ci95 is None:
+        return ""
+    low, high = reference.top1_drop_ci95
+    return f" (95% interval {signed(-high)} to {signed(-low)})"
 
 
 def warnings_of(report: DeployReport) -> list[tuple[str, str]]:

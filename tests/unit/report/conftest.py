@@ -22,7 +22,7 @@ BASELINE_MS, BASELINE_TOP1 = 8.4, 91.9
 def make_candidate(name: str = "openvino int8", **changes: Any) -> DeployCandidate:
     """`changes`: p50_ms, drop, drop_ci, speedup_ci, stable, warnings, artifact, labels, samples."""
     p50_ms = changes.get("p50_ms", 2.33)
-    rng = random.Random(name)
+    rng = random.Random(repr(name))
     samples = sorted(p50_ms * (0.97 + rng.lognormvariate(-3.2, 0.8)) for _ in range(changes.get("samples", 1500)))
     rank = [samples[int(len(samples) * part)] if samples else p50_ms for part in (0, 0.5, 0.9, 0.95, 0.99, 0.999, 0.9999)]
     p50 = rank[1]
