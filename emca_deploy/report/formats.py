@@ -82,7 +82,7 @@ def _described(value: Any, unit: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        text = fixed(value, 1).removesuffix(".0") if unit else f"{value:.7g}"
+        text = fixed(value, 1).removesuffix(".0") if unit else f"{value:.3g}" if abs(value) < 1e-3 else f"{value:.7g}"
     elif isinstance(value, Iterable) and not isinstance(value, str):
         text = ", ".join(_described(item, "") for item in value) or "none"
     else:

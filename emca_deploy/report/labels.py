@@ -51,7 +51,9 @@ class Label:
     box: Box
 
 
-def place_labels(names: Sequence[str], centres: Sequence[tuple[float, float]], taken: Sequence[Box], bounds: Box) -> list[Label]:
+def place_labels(
+    names: Sequence[str], centres: Sequence[tuple[float, float]], taken: Sequence[Box], bounds: Box, lines: Sequence[Box] = ()
+) -> list[Label]:
     """Return a place for each name near its centre, one after the other, the nearest that covers nothing.
 
     Args:
@@ -59,18 +61,24 @@ def place_labels(names: Sequence[str], centres: Sequence[tuple[float, float]], t
         centres: of their marks, (x, y).
         taken: what must not be covered.
         bounds: where labels may be.
+        lines: what should rather not be covered.
     """
     placed: list[Label] = []
     for name, centre in zip(names, centres, strict=True):
         blocked = [*taken, *(label.box for label in placed)]
         options = _options(text_width_px(name), centre)
-        placed.append(min(options, key=lambda label: _cost(label, centre, blocked, bounds)))
+        placed.append(min(options, key=lambda label: _cost(label, centre, blocked, bounds) + _crossed(label, lines)))
     return placed
 
 
 def _cost(label: Label, centre: tuple[float, float], blocked: Sequence[Box], bounds: Box) -> float:
     distance = abs(label.near[0] - centre[0]) + abs(label.near[1] - centre[1])
     return distance + 100 * (sum(label.box.overlap(box) for box in blocked) + 10 * label.box.outside(bounds))
+
+
+def _crossed(label: Label, lines: Sequence[Box]) -> float:
+    """Return what crossing thin lines costs: about as much as being a step or two farther away."""
+    return 0.15 * sum(label.box.overlap(line) for line in lines)
 
 
 def _options(width: float, centre: tuple[float, float]) -> list[Label]:

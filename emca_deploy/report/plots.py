@@ -163,7 +163,8 @@ def _points(
 ) -> list[str]:
     x_axis, y_axis = axes
     bars, marks, centres = [], [], []
-    taken = [Box(_LEFT, y_axis.px(value) - 1, WIDTH - _RIGHT, y_axis.px(value) + 1) for value, _ in guides]
+    lines = [Box(_LEFT, y_axis.px(value) - 1, WIDTH - _RIGHT, y_axis.px(value) + 1) for value, _ in guides]
+    taken: list[Box] = []
     for index, (candidate, (low, middle, high)) in enumerate(zip(rows, heights, strict=True)):
         x, y = x_axis.px(candidate.latency.latency_ms.p50), y_axis.px(middle)
         left, right = (x_axis.px(limit) for limit in candidate.latency.latency_ms.p50_ci95)
@@ -176,7 +177,7 @@ def _points(
             Box(x - 5, y_axis.px(high), x + 5, y_axis.px(low)),
         ]
     names = [_shortened(c.name, 220) for c in rows]
-    labels = place_labels(names, centres, taken, Box(_LEFT + 2, 18, WIDTH - 2, y_axis.start_px - 2))
+    labels = place_labels(names, centres, taken, Box(_LEFT + 2, 18, WIDTH - 2, y_axis.start_px - 2), lines)
     leaders = [svg.line(centre, label.near, opacity=0.4) for centre, label in zip(centres, labels, strict=True) if label.far]
     texts = [svg.text(label.x, label.y, name) for name, label in zip(names, labels, strict=True)]
     blocked = [*taken, *(label.box for label in labels)]

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from emca_deploy.harness.results import AccuracyReport, DeployReport, LatencyResult, ProfileReport
 from emca_deploy.report.formats import NONE, fixed, interval, plain, uniform
+from emca_deploy.report.notices import warnings_of
 from emca_deploy.report.table import Column, deploy_columns
-from emca_deploy.report.verdict import Verdict, decide, warnings_of
+from emca_deploy.report.verdict import Verdict, decide
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,10 +6,13 @@ from typing import Literal
 from emca_deploy.harness.results import DeployCandidate, DeployReport
 from emca_deploy.report.formats import fixed, interval, plain, signed
 
-__all__ = ["DROP_LIMIT", "Verdict", "decide", "drop_of", "warnings_of"]
+__all__ = ["DROP_LIMIT", "Verdict", "decide", "drop_of"]
 
 DROP_LIMIT = 0.5
 """Points of top-1 that a recommended candidate may lose."""
+
+AGREEMENT_LIMIT = 95.0
+"""Percent of images; below it an equal top-1 may be luck."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,11 @@ def _doubts(best: DeployCandidate) -> list[str]:
             f"{images} cannot rule out a larger loss: the drop's 95% interval is {interval(limits)} points; "
             f"validate on more images to be sure of {DROP_LIMIT:g}."
         )
+    if reference is not None and reference.agreement < AGREEMENT_LIMIT:
+        doubts.append(
+            f"It picks another class than the baseline for {fixed(100 - reference.agreement)}% of the images, however little "
+            "top-1 changed: look at which before replacing it."
+        )
     if best.speedup_ci95 is None:
         doubts.append("The speed-up has no interval: measure again.")
     elif best.speedup_ci95[0] <= 1:
@@ -107,7 +115,9 @@ def _unstable(report: DeployReport, best: DeployCandidate | None) -> tuple[str, 
     if not shaky:
         return ()
     names = " and ".join(plain(c.name) for c in shaky)
-    return (f"The measurement of {names} was not stable (see the warnings): trust the ratios more than the milliseconds.",)
+    return (
+        f"The measurement of {names} was not stable (see the warnings): measure again on a quiet machine before relying on it.",
+    )
 
 
 def _as_fast(best: DeployCandidate, rest: list[DeployCandidate]) -> list[str]:
@@ -148,13 +158,3 @@ def _range(candidate: DeployCandidate) -> str:
         return ""
     low, high = reference.top1_drop_ci95
     return f" (95% interval {signed(-high)} to {signed(-low)})"
-
-
-def warnings_of(report: DeployReport) -> list[tuple[str, str]]:
-    """Return each warning once, as (whom it is about, warning); whom is "" where it is about every candidate."""
-    about: dict[str, list[str]] = {}
-    for candidate in report.candidates:
-        for warning in dict.fromkeys(candidate.latency.warnings):
-            about.setdefault(warning, []).append(candidate.name)
-    everyone = len(report.candidates)
-    return [("" if len(names) == everyone else plain(", ".join(names)), plain(warning)) for warning, names in about.items()]

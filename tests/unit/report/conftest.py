@@ -20,7 +20,7 @@ BASELINE_MS, BASELINE_TOP1 = 8.4, 91.9
 
 
 def make_candidate(name: str = "openvino int8", **changes: Any) -> DeployCandidate:
-    """`changes`: p50_ms, drop, drop_ci, speedup_ci, stable, warnings, artifact, labels, samples."""
+    """`changes`: p50_ms, drop, drop_ci, speedup_ci, agreement, stable, warnings, artifact, labels, samples."""
     p50_ms = changes.get("p50_ms", 2.33)
     rng = random.Random(repr(name))
     samples = sorted(p50_ms * (0.97 + rng.lognormvariate(-3.2, 0.8)) for _ in range(changes.get("samples", 1500)))
@@ -63,7 +63,7 @@ def _accuracy(name: str, drop: float, changes: dict[str, Any]) -> AccuracyReport
         artifact=BASELINE,
         top1=BASELINE_TOP1 if labels else None,
         top5=99.8 if labels else None,
-        agreement=100.0 if name == BASELINE else 99.1,
+        agreement=100.0 if name == BASELINE else changes.get("agreement", 99.1),
         sqnr_db=None if name == BASELINE else 31.24,
         top1_drop=drop if labels else None,
         top1_drop_ci95=changes.get("drop_ci", (drop - 0.2, drop + 0.25)) if labels else None,

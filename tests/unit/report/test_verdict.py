@@ -1,6 +1,7 @@
 """The verdict: what is recommended, and when it holds back."""
 
-from emca_deploy.report.verdict import decide, warnings_of
+from emca_deploy.report.notices import warnings_of
+from emca_deploy.report.verdict import decide
 
 
 def test_recommends_the_fastest_within_half_a_point(typical):
@@ -87,3 +88,24 @@ def test_each_warning_is_told_once(report, candidate):
     changes = {"warnings": ["busy", "busy"]}
     told = warnings_of(report(candidate(warnings=["busy", "hot"]), baseline_changes=changes))
     assert told == [("", "busy"), ("openvino int8", "hot")]
+
+
+def test_warnings_that_differ_in_numbers_are_told_together(report, candidate):
+    drifted = "latency drifted by {}: let it settle (p99.9)"
+    told = warnings_of(
+        report(
+            candidate(warnings=[drifted.format("+15%")]),
+            candidate("openvino fp32", warnings=[drifted.format("-64%"), "1,200 calls"]),
+            candidate("torch fp32", warnings=[drifted.format("+15%")]),
+        )
+    )
+    assert told == [
+        ("openvino int8, openvino fp32, torch fp32", "latency drifted by +15%/-64%: let it settle (p99.9)"),
+        ("openvino fp32", "1,200 calls"),
+    ]
+
+
+def test_low_agreement_is_a_caution_even_without_a_drop(report, candidate):
+    verdict = decide(report(candidate(drop=0.0, agreement=71.5)))
+    assert verdict.level == "caution"
+    assert "another class than the baseline for 28.50%" in verdict.cautions[0]
