@@ -194,11 +194,14 @@ def _error_bars(centre: svg.Point, across: svg.Point, upright: svg.Point, colour
 
 
 def _guide_label(y: float, words: str, blocked: Sequence[Box]) -> str:
-    """Write what a dashed line is above or below it, at whichever end is free."""
+    """Write what a dashed line is just above or below it, where it is free, rather at the right end."""
     width = svg.text_width_px(words)
-    places = [(x, base) for base in (y - 5, y + 15) for x in (WIDTH - _RIGHT - 2 - width, _LEFT + 6)]
-    x, base = min(
-        places, key=lambda place: sum(Box(place[0], place[1] - 11, place[0] + width, place[1] + 3).overlap(b) for b in blocked)
-    )
-    right = x > _LEFT + 6
-    return svg.text(x + width if right else x, base, words, anchor="end" if right else "start", muted=True)
+    ends = range(WIDTH - _RIGHT - 2, int(_LEFT + width), -12)
+    places = [(end, base) for base in (y - 5, y + 15) for end in ends]
+
+    def covered(place: tuple[float, float]) -> float:
+        own = Box(place[0] - width, place[1] - 11, place[0], place[1] + 3)
+        return sum(own.overlap(box) for box in blocked)
+
+    end, base = min(places, key=covered)
+    return svg.text(end, base, words, anchor="end", muted=True)
