@@ -72,20 +72,18 @@ def export_checkpoint(checkpoint: Path | None, output: Path, options: ExportOpti
 
     Raises:
         CheckpointError: the checkpoint cannot be read or fits no architecture.
+        ModelError: the exporter or ONNX Runtime refuses the options, or memory does not suffice.
         GateError: the file's logits differ from PyTorch's by more than the gate; no file is left.
         InputError: neither a checkpoint nor an architecture, or a class count that differs.
         MissingError: torch or onnxscript is not installed.
         OutputError: `output` cannot be written.
     """
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {output.parent}")
     ir = import_optional("onnx_ir")
-    module, arch, num_classes = _module(checkpoint, options)
     preprocessing = options.preprocessing
-    images = parity_images(preprocessing.image_size, _real_images(preprocessing))
-    model = export_onnx(module, ExportRequest(preprocessing.image_size, options.batch, options.opset))
-    with atomic_write(output) as temporary:
-        ir.save(model, temporary)
+    with atomic_write(output) as temporary:  # first, so that a place that cannot be written to is said before the work
+        module, arch, num_classes = _module(checkpoint, options)
+        images = parity_images(preprocessing.image_size, _real_images(preprocessing))
+        ir.save(export_onnx(module, ExportRequest(preprocessing.image_size, options.batch, options.opset)), temporary)
         parity = check_parity(module, temporary, images)
     manifest = Manifest(
         kind="onnx",

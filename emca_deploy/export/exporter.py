@@ -2,10 +2,13 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emca_deploy._optional import import_optional
+from emca_deploy._version import __version__
 from emca_deploy.errors import ModelError
 
 if TYPE_CHECKING:
@@ -45,30 +48,31 @@ def export_onnx(module: "nn.Module", request: ExportRequest) -> "ir.Model":
 
     Raises:
         MissingError: torch or onnxscript is not installed.
-        ModelError: the exporter refuses the module, or leaves nodes it should not.
+        ModelError: the exporter refuses the module or the opset, or leaves nodes it should not.
     """
+    from onnx.defs import onnx_opset_version
+
     from emca_deploy.export.naming import name_graph
     from emca_deploy.export.passes import check_operators, simplify
 
+    if request.opset > onnx_opset_version():
+        raise _opset_error(request.opset)
     model = _traced(module.eval(), request)
     simplify(model)
     name_graph(model)
     check_operators(model)
-    model.producer_name = "emca-deploy"
+    model.producer_name, model.producer_version = "emca-deploy", __version__
     return model
 
 
 def _traced(module: "nn.Module", request: ExportRequest) -> "ir.Model":
     torch = import_optional("torch")
     import_optional("onnxscript")
-    # Two images: torch.export would specialise a batch of one to the constant 1.
-    example = torch.zeros(request.batch or 2, 3, request.image_size, request.image_size)
     dynamic = None if request.batch else ({0: torch.export.Dim("batch")},)
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns that torchvision is missing, which nothing here needs
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        # Two images: torch.export would specialise a batch of one to the constant 1.
+        example = torch.zeros(request.batch or 2, 3, request.image_size, request.image_size)
+        with _quiet(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 module,
@@ -83,8 +87,27 @@ def _traced(module: "nn.Module", request: ExportRequest) -> "ir.Model":
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as exc:
         first_line = str(exc).strip().splitlines()[0]
-        raise ModelError(f"the exporter refuses this model: {first_line}", "try another --opset or --image-size") from exc
-    finally:
-        logger.setLevel(level)
+        remedy = "try a smaller --batch or --image-size, or another --opset"
+        raise ModelError(f"the exporter refuses this model: {first_line}", remedy) from exc
     model: ir.Model = program.model
+    if model.opset_imports.get("") != request.opset:  # the exporter only logs that it cannot convert
+        raise _opset_error(request.opset)
     return model
+
+
+def _opset_error(opset: int) -> ModelError:
+    return ModelError(f"--opset {opset}: the exporter cannot write it", f"leave it out for {OPSET}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence warnings of the exporter: that torchvision is missing, which nothing here needs, and how it converts opsets."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

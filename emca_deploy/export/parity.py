@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy._optional import import_optional
-from emca_deploy.errors import GateError
+from emca_deploy.errors import GateError, ModelError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,6 +17,9 @@ __all__ = ["MAX_RELATIVE_ERROR", "Parity", "check_parity", "measure_parity", "pa
 
 MAX_RELATIVE_ERROR = 1e-5
 """The fp32 gate: two runtimes sum a few thousand products in different orders, each rounding by 6e-8."""
+
+SILENT = 4
+"""Of ONNX Runtime's log levels: what goes wrong arrives as an exception."""
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -45,9 +48,10 @@ class Parity:
 def measure_parity(reference: Float32Array, candidate: Float32Array) -> Parity:
     """Compare logits (N, classes) of the reference and the candidate; NaN anywhere makes every figure NaN or infinite."""
     wide, other = reference.astype(np.float64), candidate.astype(np.float64)
-    max_abs = float(np.abs(wide - other).max())
-    norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(other, axis=1)
-    cosine = float(((wide * other).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)).min())
+    with np.errstate(all="ignore"):  # infinities give NaN, which the gate refuses
+        max_abs = float(np.abs(wide - other).max())
+        norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(other, axis=1)
+        cosine = float(((wide * other).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)).min())
     return Parity(max_abs, max_abs / max(float(np.abs(wide).max()), float(np.finfo(np.float32).tiny)), cosine, len(wide))
 
 
@@ -68,6 +72,7 @@ def check_parity(module: "nn.Module", path: Path, images: Float32Array, gate: fl
 
     Raises:
         GateError: the error is larger, or not a number.
+        ModelError: ONNX Runtime refuses the file, or memory does not suffice for its batch.
     """
     parity = measure_parity(_torch_logits(module, images), _onnx_logits(path, images))
     if not parity.max_rel <= gate:  # also true of NaN
@@ -88,13 +93,21 @@ def _torch_logits(module: "nn.Module", images: Float32Array) -> Float32Array:
 def _onnx_logits(path: Path, images: Float32Array) -> Float32Array:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    given = session.get_inputs()[0]
-    batch = given.shape[0] if isinstance(given.shape[0], int) else 1
-    chunks = []
-    for start in range(0, len(images), batch):
-        chunk = images[start : start + batch]
-        padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *chunk.shape[1:]), np.float32)])
-        chunks.append(session.run(None, {given.name: padded})[0][: len(chunk)])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = SILENT
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        given = session.get_inputs()[0]
+        batch = given.shape[0] if isinstance(given.shape[0], int) else 1
+        chunks = []
+        for start in range(0, len(images), batch):
+            chunk = images[start : start + batch]
+            padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *chunk.shape[1:]), np.float32)])
+            chunks.append(session.run(None, {given.name: padded})[0][: len(chunk)])
+    except Exception as exc:  # onnxruntime raises a dozen unrelated classes, numpy MemoryError
+        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        raise ModelError(
+            f"ONNX Runtime cannot run the exported model: {reason}", "try a smaller --batch, or another --opset"
+        ) from exc
     logits: Float32Array = np.concatenate(chunks)
     return logits
