@@ -1,0 +1,132 @@
+"""What the tests of the command line share: a small network in every form, images, and how a refusal must look."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emca_deploy.cli import run
+
+SIZE, CLASSES, ARCH = 32, 3, "emca_eca_resnet18"
+
+
+def save_images(folder: Path, count: int, seed: int = 0) -> Path:
+    """Write PNGs of 40x40 noise."""
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for index, pixels in enumerate(np.random.default_rng(seed).integers(0, 256, (count, 40, 40, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def files():
+    """Return a function that names all files under a folder, hidden ones too."""
+
+    def names(folder: Path) -> set[str]:
+        return {str(Path(root, name).relative_to(folder)) for root, _, found in os.walk(folder) for name in found}
+
+    return names
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="session")
+def weights():
+    """A random network's state dict, with batch norms that do something."""
+    import torch
+
+    from emca_deploy.models.registry import create_model
+
+    torch.manual_seed(1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    module = create_model(ARCH, CLASSES).eval()
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 1.5)
+    yield module.state_dict()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(shared, weights):
+    """A .safetensors file."""
+    from safetensors.torch import save_file
+
+    path = shared / "weights.safetensors"
+    save_file(weights, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def training_checkpoint(shared, weights):
+    """What a training script saves of a DataParallel network."""
+    import torch
+
+    path = shared / "checkpoint.pth.tar"
+    state = {f"module.{name}": tensor for name, tensor in weights.items()}
+    torch.save({"epoch": 3, "arch": "resnet18", "state_dict": state, "best_acc1": torch.tensor(50.0)}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(shared, training_checkpoint):
+    """That checkpoint exported, with a dynamic batch."""
+    path = shared / "model.onnx"
+    assert run(["export", str(training_checkpoint), "-o", str(path), "--image-size", str(SIZE), "--resize-size", "40"]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def flat_images(shared):
+    """Ten images without labels."""
+    return save_images(shared / "flat", 10)
+
+
+@pytest.fixture(scope="session")
+def labelled_images(shared):
+    """Four images of each of the network's classes."""
+    for label in range(CLASSES):
+        save_images(shared / "labelled" / str(label), 4, seed=label + 1)
+    return shared / "labelled"
+
+
+@pytest.fixture
+def refused(capsys):
+    """Return a function that runs a command line that must fail, and returns what it says."""
+
+    def check(*arguments: object, code: int = 2) -> str:
+        capsys.readouterr()
+        assert run([str(argument) for argument in arguments]) == code
+        out, err = capsys.readouterr()
+        assert out == ""
+        lines = err.splitlines()
+        assert len(lines) == 2, err
+        assert lines[0].startswith("error: ")
+        assert lines[1].startswith("  try: ")
+        assert len(lines[1]) > len("  try: ")
+        assert "Traceback" not in err
+        return err
+
+    return check
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as exc:
+        pytest.skip(f"cannot mount a small file system here: {getattr(exc, 'stderr', None) or exc}".strip())
+    yield folder
+    subprocess.run(["umount", folder], check=True)
