@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from emca_deploy._optional import installed_version
 from emca_deploy.artifacts import Manifest, Preprocessing, atomic_write, read_manifest, sha256_file, this_command, write_manifest
-from emca_deploy.calibration.collect import Progress, collect_ranges
+from emca_deploy.calibration.collect import Progress, collect_observations
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import InsertionCount, insert_qdq
-from emca_deploy.calibration.table import RangeTable, TableKey, read_table, table_path, write_table
+from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
+from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
 from emca_deploy.errors import InputError, ModelError, OutputError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Calibration", "CalibrationOptions", "calibrate_model", "ensure_ranges", "model_preprocessing"]
 
-METHODS = ("minmax",)
 DEFAULT_SAMPLES = 300
 
 
@@ -31,7 +31,7 @@ class CalibrationOptions:
 
     Attributes:
         backend: the placement.
-        method: how ranges come from values.
+        method: how ranges come from values: a name of `METHODS`, with a parameter if wanted ("percentile:99.9").
         samples: images to use; all where the data set has fewer.
         seed: of the choice of images.
         threads: for the fp32 pass.
@@ -151,10 +151,9 @@ def ensure_ranges(
     """
     from emca_deploy.data.subset import choose_indices
 
-    if options.method not in METHODS:
-        raise InputError(f"no calibration method is called '{options.method}'", f"one of: {', '.join(METHODS)}")
+    method = Method.parse(options.method)
     indices = choose_indices(len(source), options.samples, source.labels, options.seed)
-    key = TableKey(sha256_file(model), source.identity(), source.preprocessing, options.method, len(indices), options.seed)
+    key = TableKey(sha256_file(model), source.identity(), source.preprocessing, str(method), len(indices), options.seed)
     path = options.table or table_path(model)
     if path.is_file():
         table = read_table(path)
@@ -162,7 +161,12 @@ def ensure_ranges(
             return table, path, True
         if options.table is not None:
             raise InputError(f"{path}: {_difference(table.key, key)}", "name another table, or leave --table out to measure anew")
-    table = RangeTable(key, collect_ranges(model, source, indices, options.threads, progress))
+        other = by_another_method(table, key)
+        if other is not None:  # a histogram serves every method that reads one
+            write_table(path, other)
+            return other, path, True
+    seen = collect_observations(model, source, indices, options.threads, progress, method)
+    table = RangeTable(key, {name: choose_range(method, values) for name, values in seen.items()}, seen)
     write_table(path, table)
     return table, path, False
 

@@ -1,92 +1,233 @@
-"""Collecting ranges: one streaming pass of the fp32 model over the calibration images.
+"""Collecting what the calibration methods need: one streaming pass of the fp32 model over the calibration images.
 
-Minima and maxima are taken inside the graph, by ReduceMin and ReduceMax nodes on every activation, so that only two numbers
-per tensor leave the runtime. Memory does not depend on the number of images.
+Smallest and largest values are taken inside the graph, by ReduceMin and ReduceMax nodes, so that only two numbers per tensor
+and image leave the runtime. Histograms need the tensors themselves: each worker runs a few images and counts their values
+before it takes the next, so memory depends on neither the number of images nor the method.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.calibration.graph import activations, load_graph, only_feeds
-from emca_deploy.calibration.observers import MinMaxObserver, TensorRange
+from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.histogram import Histogram
+from emca_deploy.calibration.observers import HistogramObserver, MinMaxObserver, MovingAverageObserver, Observation, TensorRange
+from emca_deploy.calibration.placement import RECIPES, place
+from emca_deploy.calibration.thresholds import Method, choose_range
 from emca_deploy.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["collect_ranges"]
+__all__ = ["collect_observations", "collect_ranges"]
 
-BATCH = 8
-"""Images a call; larger ones fall out of the cache and gain nothing."""
+REDUCED_BATCH = 8
+"""Images a call where the graph reduces; larger ones fall out of the cache and gain nothing."""
+
+COUNTED_BATCH = 1
+"""Images a call where tensors leave the runtime: what one image makes is still in the cache when it is counted."""
+
+LARGEST_POOL = 4
+"""Workers that run images side by side; each holds the tensors of its images."""
 
 Progress = Callable[[int, int], None]
+Images = npt.NDArray[np.float32]
+Digest = tuple[Images, Images] | Histogram
 
 
 def collect_ranges(
-    model_path: Path, source: "ImageSource", indices: Sequence[int], threads: int, progress: Progress | None = None
+    model_path: Path,
+    source: "ImageSource",
+    indices: Sequence[int],
+    threads: int,
+    progress: Progress | None = None,
+    method: str = "minmax",
 ) -> dict[str, TensorRange]:
-    """Return the range of every activation that a placement may quantize.
+    """Return the range of every tensor that a placement may quantize; arguments and errors as `collect_observations`."""
+    chosen = Method.parse(method)
+    seen = collect_observations(model_path, source, indices, threads, progress, chosen)
+    return {name: choose_range(chosen, observation) for name, observation in seen.items()}
+
+
+def collect_observations(
+    model_path: Path,
+    source: "ImageSource",
+    indices: Sequence[int],
+    threads: int,
+    progress: Progress | None,
+    method: Method,
+) -> dict[str, Observation]:
+    """Return what a method needs to know of every tensor that some backend's placement may quantize.
 
     Args:
         model_path: the fp32 ONNX model.
         source: the calibration images.
         indices: which of them.
-        threads: for the runtime.
+        threads: for the runtime and the counting together.
         progress: called with (images done, images in all).
+        method: what to keep.
 
     Raises:
+        InputError: no such method.
         ModelError: the model cannot be run on these images.
-        DataError: an activation is infinite or not a number; the tensor and the images are named.
+        DataError: an activation is infinite or not a number; the tensor and the image are named.
     """
-    model = load_graph(model_path)
-    names = _add_reductions(model)
-    session = _session(model, model_path, threads)
-    given = session.get_inputs()[0]
-    fixed = given.shape[0] if isinstance(given.shape[0], int) else None
-    observers = {name: MinMaxObserver() for name in names}
+    work = _Pass(model_path, threads, counts=method.needs_histogram)
+    observers = {name: _observer(method) for name in work.names}
     done = 0
-    for images, _ in source.batches(fixed or BATCH, indices):
-        count = len(images)
-        # A model of fixed batch gets its last one filled by repetition: a range does not mind.
-        full = images if not fixed else images[[i % count for i in range(fixed)]]
-        outputs = _run(session, given.name, full, model_path)
-        for position, name in enumerate(names):
+    for digests, count in work.digests(source, indices):
+        for name, digest in zip(work.names, digests, strict=True):
             try:
-                observers[name].observe(outputs[2 * position], outputs[2 * position + 1])
+                if isinstance(digest, ValueError):
+                    raise digest
+                _observe(observers[name], digest)
             except ValueError as exc:
-                where = ", ".join(source.item_name(i) for i in indices[done : done + count])
-                raise DataError(
-                    f"tensor {name}: {exc}, in one of the images {where}", "check these images and the model's weights"
-                ) from exc
+                where = ", ".join(source.item_name(i) for i in _culprits(digest, indices[done : done + count]))
+                raise DataError(f"tensor {name}: {exc}, in image {where}", "check the image and the model's weights") from exc
         done += count
         if progress:
             progress(done, len(indices))
-    return {name: observer.range() for name, observer in observers.items()}
+    return {name: observer.observation() for name, observer in observers.items()}
 
 
-def _add_reductions(model: ir.Model) -> list[str]:
-    """Make the graph's outputs the minimum and maximum of every activation worth a range; return their names.
+def _observer(method: Method) -> MinMaxObserver | HistogramObserver:
+    if method.needs_histogram:
+        return HistogramObserver()
+    return MovingAverageObserver(method.parameter or 0.0) if method.name == "moving-average" else MinMaxObserver()
 
-    What only feeds a ReLU is left out: no placement quantizes it, and the runtime can go on fusing the two.
-    """
+
+def _observe(observer: MinMaxObserver | HistogramObserver, digest: Digest) -> None:
+    if isinstance(observer, HistogramObserver) and isinstance(digest, Histogram):
+        observer.observe(digest)
+    elif isinstance(observer, MinMaxObserver) and isinstance(digest, tuple):
+        observer.observe(*digest)
+
+
+def _culprits(digest: Digest | ValueError, members: Sequence[int]) -> Sequence[int]:
+    """Return which images of a batch make a tensor infinite; all of them where that cannot be told apart."""
+    if isinstance(digest, tuple) and len(digest[0]) == len(members):
+        infinite = ~(np.isfinite(digest[0]) & np.isfinite(digest[1]))
+        return [member for member, bad in zip(members, infinite, strict=True) if bad]
+    return members
+
+
+class _Pass:
+    """A session that gives, of images, what there is to know of each tensor."""
+
+    def __init__(self, path: Path, threads: int, *, counts: bool) -> None:
+        model = load_graph(path)
+        opset = model.opset_imports.get("", 0)
+        if opset < 13:
+            raise ModelError(f"the model's opset is {opset}", "export it with opset 13 or newer")
+        self.names = _quantizable(model)
+        self._path, self._counts = path, counts
+        _open(model, self.names) if counts else _reduce(model, self.names)
+        self._workers = min(threads, LARGEST_POOL) if counts else 1
+        self._session = _session(model, path, max(1, threads // self._workers))
+        self._input = self._session.get_inputs()[0]
+
+    def digests(self, source: "ImageSource", indices: Sequence[int]) -> Iterator[tuple[list[Digest | ValueError], int]]:
+        """Yield each batch's digest of every tensor and its number of images, in the images' order."""
+        fixed = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
+        batches = source.batches(fixed or (COUNTED_BATCH if self._counts else REDUCED_BATCH), indices)
+        pending: deque[tuple[Future[list[Digest | ValueError]], int]] = deque()
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="calibrate")
+        try:
+            for images, _ in batches:
+                if len(pending) > self._workers:
+                    future, count = pending.popleft()
+                    yield future.result(), count
+                pending.append((pool.submit(self._digest, images, fixed), len(images)))
+            while pending:
+                future, count = pending.popleft()
+                yield future.result(), count
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _digest(self, images: Images, fixed: int | None) -> list[Digest | ValueError]:
+        count = len(images)
+        # A model of fixed batch gets its last one filled by repetition.
+        full = images if fixed in {None, count} else images[[i % count for i in range(fixed or 0)]]
+        outputs = self._run(full)
+        if not self._counts:
+            return [
+                (_rows(outputs[i], len(full), count), _rows(outputs[i + 1], len(full), count)) for i in range(0, len(outputs), 2)
+            ]
+        return [_histogram(_rows(output, len(full), count)) for output in outputs]
+
+    def _run(self, images: Images) -> list[Images]:
+        try:
+            outputs: list[Images] = self._session.run(None, {self._input.name: images})
+        except Exception as exc:
+            raise ModelError(
+                f"{self._path}: cannot run images of shape {tuple(images.shape[1:])}: {str(exc).splitlines()[0]}",
+                "give data of the model's input size",
+            ) from exc
+        return outputs
+
+
+def _rows(output: Images, size: int, count: int) -> Images:
+    """Return what an output says of the first `count` images, without those that fill a fixed batch."""
+    return output[:count] if len(output) == size else output
+
+
+def _histogram(values: Images) -> Histogram | ValueError:
+    try:
+        return Histogram.of(values)
+    except ValueError as exc:
+        return exc
+
+
+def _quantizable(model: ir.Model) -> list[str]:
+    """Return the tensors that some backend's placement quantizes, in the order they are computed."""
     graph = model.graph
-    opset = model.opset_imports.get("", 0)
-    if opset < 13:
-        raise ModelError(f"the model's opset is {opset}", "export it with opset 13 or newer")
-    values = [value for value in activations(graph) if not only_feeds(value, "Relu")]
+    placed = {value for recipe in RECIPES.values() for value in place(graph, recipe).edges}
+    values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
+    return [str(value.name) for value in values if value in placed]
+
+
+def _values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
+    by_name = {str(value.name): value for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]}
+    return [by_name[name] for name in names]
+
+
+def _open(model: ir.Model, names: Sequence[str]) -> None:
+    """Make the graph's outputs the tensors of these names."""
+    graph = model.graph
     graph.outputs.clear()
-    for value in values:
+    for value in _values(graph, names):
+        # An input cannot be an output in every runtime version, so it leaves by an Identity.
+        graph.outputs.append(
+            _append(graph, ir.node("Identity", [value]), f"{value.name}/seen") if value.is_graph_input() else value
+        )
+
+
+def _reduce(model: ir.Model, names: Sequence[str]) -> None:
+    """Make the graph's outputs each image's smallest and largest value of the tensors of these names, by turns."""
+    graph, by_attribute = model.graph, model.opset_imports.get("", 0) < 18  # then the axes became an input
+    axes = ir.Value(name="calibration/axes", const_value=ir.tensor(np.array([1], np.int64), name="calibration/axes"))
+    if not by_attribute:
+        graph.register_initializer(axes)
+    graph.outputs.clear()
+    for value in _values(graph, names):
+        flat = _append(graph, ir.node("Flatten", [value]), f"{value.name}/flat")
         for operator in ("ReduceMin", "ReduceMax"):
-            node = ir.node(operator, [value], {"keepdims": 0})
-            node.outputs[0].name = f"{value.name}/{operator}"
-            node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-            node.outputs[0].shape = ir.Shape([])
-            graph.append(node)
-            graph.outputs.append(node.outputs[0])
-    return [str(value.name) for value in values]
+            attributes: dict[str, Any] = {"keepdims": 0, "axes": [1]} if by_attribute else {"keepdims": 0}
+            node = ir.node(operator, [flat] if by_attribute else [flat, axes], attributes)
+            graph.outputs.append(_append(graph, node, f"{value.name}/{operator}"))
+
+
+def _append(graph: ir.Graph, node: ir.Node, name: str) -> ir.Value:
+    result = node.outputs[0]
+    result.name, result.type = name, ir.TensorType(ir.DataType.FLOAT)
+    graph.append(node)
+    return result
 
 
 def _session(model: ir.Model, path: Path, threads: int) -> Any:
@@ -100,13 +241,3 @@ def _session(model: ir.Model, path: Path, threads: int) -> Any:
         return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime raises a dozen unrelated classes
         raise ModelError(f"{path}: ONNX Runtime refuses it: {str(exc).splitlines()[0]}", "export it again") from exc
-
-
-def _run(session: Any, name: str, images: Any, path: Path) -> Any:
-    try:
-        return session.run(None, {name: images})
-    except Exception as exc:
-        raise ModelError(
-            f"{path}: cannot run images of shape {tuple(images.shape[1:])}: {str(exc).splitlines()[0]}",
-            "give data of the model's input size",
-        ) from exc

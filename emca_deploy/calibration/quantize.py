@@ -33,7 +33,7 @@ def activation_params(values: TensorRange, *, symmetric: bool) -> QuantParams:
     """
     low, high = min(values.minimum, 0.0), max(values.maximum, 0.0)
     if symmetric:
-        scale = max(-low, high) / 127
+        scale = values.magnitude / 127
         return QuantParams(scale if scale > SMALLEST_SCALE else 1.0, 0, True)
     scale = float(np.float32((high - low) / 255))
     if scale <= SMALLEST_SCALE:

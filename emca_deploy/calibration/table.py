@@ -1,17 +1,24 @@
-"""The range table: measured once, saved, checked by hash, reused by every backend's placement."""
+"""The range table: measured once, saved, checked by hash, reused by every backend's placement and by other methods."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import Preprocessing, write_json
-from emca_deploy.calibration.observers import TensorRange
+from emca_deploy.calibration.histogram import Histogram
+from emca_deploy.calibration.observers import Observation, TensorRange
+from emca_deploy.calibration.thresholds import Method, choose_range
 from emca_deploy.errors import InputError
 
-__all__ = ["RangeTable", "TableKey", "read_table", "table_path", "write_table"]
+__all__ = ["RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]
 
-TABLE_VERSION = 1
+TABLE_VERSION = 2
+"""Version 1 had minima and maxima only; it is still read."""
+
+SUMMARY_QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999, 0.9999)
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class TableKey:
         model_sha256: of the fp32 ONNX file.
         data_sha256: of the calibration data set's content.
         preprocessing: how its images became input; None where the data set holds finished input.
-        method: how ranges come from values ("minmax").
+        method: how ranges come from values, with its parameter ("minmax", "percentile:99.99").
         samples: images used.
         seed: of the choice of images.
     """
@@ -37,15 +44,36 @@ class TableKey:
 
 @dataclass(frozen=True)
 class RangeTable:
-    """Ranges by tensor name, with what they depend on."""
+    """Ranges by tensor name, with what they depend on.
+
+    Attributes:
+        key: what they depend on.
+        ranges: by tensor name.
+        observations: what was seen of each tensor; empty in a table of version 1.
+    """
 
     key: TableKey
     ranges: dict[str, TensorRange]
+    observations: dict[str, Observation] = field(default_factory=dict)
 
 
 def table_path(model: Path) -> Path:
     """Return where the range table of a model lies unless one is named: beside the model."""
     return model.with_name(model.stem + ".ranges.json")
+
+
+def by_another_method(table: RangeTable, key: TableKey) -> RangeTable | None:
+    """Return the table that `key` asks for, made from another method's observations; None where these do not suffice."""
+    if replace(table.key, method=key.method) != key or table.observations.keys() != table.ranges.keys():
+        return None
+    method = Method.parse(key.method)
+    if method.name == "moving-average":  # the averages on file are of another momentum
+        return None
+    try:
+        ranges = {name: choose_range(method, seen) for name, seen in table.observations.items()}
+    except ValueError:
+        return None
+    return RangeTable(key, ranges, table.observations)
 
 
 def write_table(path: Path, table: RangeTable) -> None:
@@ -54,8 +82,23 @@ def write_table(path: Path, table: RangeTable) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    ranges = {name: [r.minimum, r.maximum] for name, r in table.ranges.items()}
-    write_json(path, {"table_version": TABLE_VERSION, "emca_deploy": __version__, "key": asdict(table.key), "ranges": ranges})
+    tensors = {name: _packed(values, table.observations.get(name)) for name, values in table.ranges.items()}
+    write_json(path, {"table_version": TABLE_VERSION, "emca_deploy": __version__, "key": asdict(table.key), "tensors": tensors})
+
+
+def _packed(values: TensorRange, seen: Observation | None) -> dict[str, Any]:
+    document: dict[str, Any] = {"range": [values.minimum, values.maximum]}
+    if values.threshold is not None:
+        document["threshold"] = values.threshold
+    if seen is None:
+        return document
+    document["minimum"], document["maximum"] = seen.minimum, seen.maximum
+    if seen.average is not None:
+        document["average"] = list(seen.average)
+    if seen.histogram is not None:
+        document["summary"] = seen.histogram.summary(SUMMARY_QUANTILES)
+        document["histogram"] = seen.histogram.packed()
+    return document
 
 
 def read_table(path: Path) -> RangeTable:
@@ -66,15 +109,43 @@ def read_table(path: Path) -> RangeTable:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        _check_version(document["table_version"])
         key = dict(document["key"])
         key["preprocessing"] = Preprocessing.from_dict(key["preprocessing"])
-        ranges = {str(name): TensorRange(float(low), float(high)) for name, (low, high) in document["ranges"].items()}
-        return RangeTable(TableKey(**key), ranges)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        if document["table_version"] == 1:
+            ranges = {str(name): _range(ends, None) for name, ends in document["ranges"].items()}
+            return RangeTable(TableKey(**key), ranges)
+        _check_version(document["table_version"])
+        tensors = {str(name): dict(values) for name, values in document["tensors"].items()}
+        ranges = {name: _range(values["range"], values.get("threshold")) for name, values in tensors.items()}
+        seen = {name: _observation(values) for name, values in tensors.items() if "minimum" in values}
+        return RangeTable(TableKey(**key), ranges, seen)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise InputError(f"{path}: not a range table of ours: {exc}", "delete it and calibrate again") from exc
 
 
 def _check_version(version: object) -> None:
     if version != TABLE_VERSION:
-        raise ValueError(f"table version {version}, this emca-deploy reads {TABLE_VERSION}")
+        raise ValueError(f"table version {version}, this emca-deploy reads {TABLE_VERSION} and 1")
+
+
+def _range(ends: Any, threshold: Any) -> TensorRange:
+    low, high = _ends(ends)
+    if threshold is None:
+        return TensorRange(low, high)
+    if not 0 <= float(threshold) < float("inf"):
+        raise ValueError(f"threshold {threshold}")
+    return TensorRange(low, high, float(threshold))
+
+
+def _ends(ends: Any) -> tuple[float, float]:
+    low, high = (float(end) for end in ends)
+    if not -float("inf") < low <= high < float("inf"):
+        raise ValueError(f"range [{low}, {high}]")
+    return low, high
+
+
+def _observation(values: Mapping[str, Any]) -> Observation:
+    low, high = _ends((values["minimum"], values["maximum"]))
+    average = _ends(values["average"]) if "average" in values else None
+    histogram = Histogram.unpacked(values["histogram"], low, high) if "histogram" in values else None
+    return Observation(low, high, histogram, average)

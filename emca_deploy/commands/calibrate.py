@@ -14,7 +14,12 @@ __all__ = ["command"]
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Calibration images: folder, zip or npz.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The INT8 ONNX file.")
 @click.option("--backend", required=True, help="Whose placement: openvino, onnxruntime, tensorrt or tensorrt-rtx.")
-@click.option("--method", default="minmax", show_default=True, help="How ranges come from values: minmax.")
+@click.option(
+    "--method",
+    default="minmax",
+    show_default=True,
+    help="How ranges come from values: minmax, moving-average[:MOMENTUM], percentile[:P], entropy or mse.",
+)
 @click.option("--samples", type=click.IntRange(1), default=300, show_default=True, help="Images to use; all if there are fewer.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
 @click.option("--keep-float", multiple=True, metavar="PATTERN", help="Nodes that stay in float, for example 'stage1.*'.")

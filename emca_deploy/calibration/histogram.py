@@ -1,0 +1,192 @@
+"""Streaming histograms whose result does not depend on how the values arrive, by batch, order or thread. Pure numpy.
+
+Bins are a power of two wide and start at zero. When a value lies beyond the last bin, the width doubles and neighbouring bins
+merge, so every count stays exact: the histogram of all the data is the same whichever way it was put together.
+"""
+
+import base64
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BINS", "Histogram"]
+
+BINS = 4096
+"""Bins on each side of zero; the largest magnitude lies in the upper half of them."""
+
+CHUNK = 1 << 16
+"""Values binned at once: their scratch memory stays in the cache."""
+
+SMALLEST_EXPONENT = -120
+"""Of a bin's width: 2**120 is still a single-precision number to multiply with."""
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of values by bins of width 2**exponent.
+
+    Bin i > 0 holds [i, i + 1) widths, bin i < 0 its mirror image, and bin 0 all between minus and plus one width.
+
+    Attributes:
+        exponent: of the width.
+        counts: int64, (2 * BINS - 1,): bins -(BINS - 1) to BINS - 1.
+        minimum: the smallest value, exact.
+        maximum: the largest value, exact.
+    """
+
+    exponent: int
+    counts: Counts
+    minimum: float
+    maximum: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[np.float32]) -> "Histogram":
+        """Count float32 values of any shape, at least one.
+
+        Raises:
+            ValueError: there are none, or one is infinite or not a number.
+        """
+        flat = values.reshape(-1)
+        if not flat.size:
+            raise ValueError("nothing was observed")
+        low, high = float(flat.min()), float(flat.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError(f"range [{low}, {high}] is not finite")
+        exponent = _exponent(max(-low, high))
+        counts = np.zeros(2 * BINS - 1, np.int64)
+        if low >= 0:
+            counts[BINS - 1 :] = _count(flat, exponent, 0, BINS)
+        else:
+            counts += _count(flat, exponent, BINS - 1, 2 * BINS - 1)
+        return cls(exponent, counts, low, high)
+
+    def merged(self, other: "Histogram") -> "Histogram":
+        """Return the histogram of the values of both."""
+        exponent = max(self.exponent, other.exponent)
+        counts = self.widened(exponent) + other.widened(exponent)
+        return Histogram(exponent, counts, min(self.minimum, other.minimum), max(self.maximum, other.maximum))
+
+    def widened(self, exponent: int) -> Counts:
+        """Return the counts by bins of a width of 2**exponent, not smaller than now."""
+        steps = exponent - self.exponent
+        if steps == 0:
+            return self.counts
+        # Truncation toward zero commutes with halving, so bin i goes to i / 2 without its fraction, exactly.
+        bins = np.arange(1 - BINS, BINS)
+        targets = np.sign(bins) * (np.abs(bins) >> min(steps, 62))
+        widened = np.zeros_like(self.counts)
+        np.add.at(widened, targets + BINS - 1, self.counts)
+        return widened
+
+    @property
+    def width(self) -> float:
+        """The width of a bin."""
+        return float(2.0**self.exponent)
+
+    @property
+    def count(self) -> int:
+        """How many values there are."""
+        return int(self.counts.sum())
+
+    @property
+    def near_zero(self) -> int:
+        """How many values lie within one width of zero."""
+        return int(self.counts[BINS - 1])
+
+    def centres(self) -> npt.NDArray[np.float64]:
+        """Return the middle of every bin, none outside the values' own range; float64, (2 * BINS - 1,)."""
+        bins = np.arange(1 - BINS, BINS)
+        return np.clip((bins + np.sign(bins) * 0.5) * self.width, self.minimum, self.maximum)
+
+    def magnitudes(self) -> Counts:
+        """Return the counts of absolute values, int64, (BINS,)."""
+        folded = self.counts[BINS - 1 :].copy()
+        folded[1:] += self.counts[: BINS - 1][::-1]
+        return folded
+
+    def quantile(self, share: float) -> float:
+        """Return a value that `share` of all values do not exceed, within one width of the exact one.
+
+        It is the upper edge of the bin in which the sorted value of that rank lies, and never outside the values' range.
+        """
+        position = int(np.searchsorted(np.cumsum(self.counts), _rank(share, self.count)))
+        edge = position - (BINS - 1) + (1 if position >= BINS - 1 else 0)
+        return float(np.clip(edge * self.width, self.minimum, self.maximum))
+
+    def magnitude_quantile(self, share: float) -> float:
+        """Return a magnitude that `share` of all values do not exceed, within one width of the exact one."""
+        position = int(np.searchsorted(np.cumsum(self.magnitudes()), _rank(share, self.count)))
+        return float(min((position + 1) * self.width, max(-self.minimum, self.maximum)))
+
+    def summary(self, shares: Sequence[float]) -> dict[str, Any]:
+        """Return what a person wants to know of the values: count, near_zero, mean, std, quantiles; from bins, so approximate."""
+        centres, weights = self.centres(), self.counts / self.count
+        mean = float(centres @ weights)
+        return {
+            "count": self.count,
+            "near_zero": self.near_zero,
+            "mean": mean,
+            "std": float(np.sqrt(((centres - mean) ** 2) @ weights)),
+            "quantiles": {str(share): self.quantile(share) for share in shares},
+        }
+
+    def packed(self) -> dict[str, Any]:
+        """Return it as JSON values; the counts between the first and the last that is not zero, compressed."""
+        filled = np.flatnonzero(self.counts)
+        first, last = int(filled[0]), int(filled[-1])
+        content = zlib.compress(self.counts[first : last + 1].astype("<u8").tobytes(), 9)
+        return {"exponent": self.exponent, "first": first - (BINS - 1), "counts": base64.b64encode(content).decode("ascii")}
+
+    @classmethod
+    def unpacked(cls, values: dict[str, Any], minimum: float, maximum: float) -> "Histogram":
+        """Rebuild from `packed` output.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is damaged.
+        """
+        limit = 8 * (2 * BINS - 1)
+        inflater = zlib.decompressobj()
+        try:
+            content = inflater.decompress(base64.b64decode(values["counts"], validate=True), limit)
+        except zlib.error as exc:
+            raise ValueError(f"a histogram does not decompress: {exc}") from exc
+        stored = np.frombuffer(content, "<u8").astype(np.int64)
+        start, exponent = int(values["first"]) + BINS - 1, int(values["exponent"])
+        inside = start >= 0 and start + len(stored) <= 2 * BINS - 1 and len(stored) > 0 and not inflater.unconsumed_tail
+        if not inside or stored.min() < 0 or stored.sum() <= 0 or not SMALLEST_EXPONENT <= exponent <= 128:
+            raise ValueError("a histogram's bins are out of range")
+        counts = np.zeros(2 * BINS - 1, np.int64)
+        counts[start : start + len(stored)] = stored
+        return cls(exponent, counts, minimum, maximum)
+
+
+def _exponent(magnitude: float) -> int:
+    """Return the exponent of the smallest width whose bins hold a magnitude."""
+    if magnitude == 0:
+        return SMALLEST_EXPONENT
+    return max(int(np.frexp(magnitude)[1]) - (BINS.bit_length() - 1), SMALLEST_EXPONENT)
+
+
+def _count(flat: npt.NDArray[np.float32], exponent: int, offset: int, length: int) -> Counts:
+    """Count values / width, truncated, plus an offset. Scaling by a power of two is exact, so bins have exact edges."""
+    inverse = np.float32(2.0**-exponent)
+    scratch = np.empty(min(CHUNK, flat.size), np.int32)
+    counts = np.zeros(length, np.int64)
+    for start in range(0, flat.size, CHUNK):
+        piece = flat[start : start + CHUNK]
+        bins = scratch[: piece.size]
+        np.multiply(piece, inverse, out=bins, casting="unsafe")
+        if offset:
+            bins += offset
+        counts += np.bincount(bins, minlength=length)
+    return counts
+
+
+def _rank(share: float, count: int) -> int:
+    return min(max(int(np.ceil(share * count)), 1), count)
