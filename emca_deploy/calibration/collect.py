@@ -1,7 +1,7 @@
 """Collecting what the calibration methods need: one streaming pass of the fp32 model over the calibration images.
 
-Smallest and largest values are taken inside the graph, by ReduceMin and ReduceMax nodes, so that only two numbers per tensor
-and image leave the runtime. Histograms need the tensors themselves: each worker runs a few images and counts their values
+Smallest and largest values are taken inside the graph, by ReduceMin and ReduceMax nodes, so that only a few numbers per
+tensor and image leave the runtime. Histograms need the tensors themselves: each worker runs a few images and counts their values
 before it takes the next, so memory depends on neither the number of images nor the method.
 """
 
@@ -35,6 +35,9 @@ COUNTED_BATCH = 1
 
 LARGEST_POOL = 4
 """Workers that run images side by side; each holds the tensors of its images."""
+
+REDUCTIONS = {"ReduceMin": 18, "ReduceMax": 18, "ReduceSum": 13}
+"""Each with the opset since which its axes are an input, no attribute."""
 
 Progress = Callable[[int, int], None]
 Images = npt.NDArray[np.float32]
@@ -156,9 +159,8 @@ class _Pass:
         full = images if fixed in {None, count} else images[[i % count for i in range(fixed or 0)]]
         outputs = self._run(full)
         if not self._counts:
-            return [
-                (_rows(outputs[i], len(full), count), _rows(outputs[i + 1], len(full), count)) for i in range(0, len(outputs), 2)
-            ]
+            rows = [_rows(output, len(full), count) for output in outputs]
+            return [_extremes(*rows[i : i + len(REDUCTIONS)]) for i in range(0, len(rows), len(REDUCTIONS))]
         return [_histogram(_rows(output, len(full), count)) for output in outputs]
 
     def _run(self, images: Images) -> list[Images]:
@@ -175,6 +177,10 @@ class _Pass:
 def _rows(output: Images, size: int, count: int) -> Images:
     """Return what an output says of the first `count` images, without those that fill a fixed batch."""
     return output[:count] if len(output) == size else output
+
+
+def _extremes(minima: Images, maxima: Images, sums: Images) -> tuple[Images, Images]:
+    return np.where(np.isnan(sums), sums, minima), np.where(np.isnan(sums), sums, maxima)
 
 
 def _histogram(values: Images) -> Histogram | ValueError:
@@ -209,17 +215,19 @@ def _open(model: ir.Model, names: Sequence[str]) -> None:
 
 
 def _reduce(model: ir.Model, names: Sequence[str]) -> None:
-    """Make the graph's outputs each image's smallest and largest value of the tensors of these names, by turns."""
-    graph, by_attribute = model.graph, model.opset_imports.get("", 0) < 18  # then the axes became an input
+    """Make the graph's outputs each image's smallest value, largest and sum of the tensors of these names, by turns.
+
+    The sum is there because it alone is sure to be NaN where a value is: the runtime's minima and maxima may step over one.
+    """
+    graph, opset = model.graph, model.opset_imports.get("", 0)
     axes = ir.Value(name="calibration/axes", const_value=ir.tensor(np.array([1], np.int64), name="calibration/axes"))
-    if not by_attribute:
-        graph.register_initializer(axes)
+    graph.register_initializer(axes)
     graph.outputs.clear()
     for value in _values(graph, names):
         flat = _append(graph, ir.node("Flatten", [value]), f"{value.name}/flat")
-        for operator in ("ReduceMin", "ReduceMax"):
-            attributes: dict[str, Any] = {"keepdims": 0, "axes": [1]} if by_attribute else {"keepdims": 0}
-            node = ir.node(operator, [flat] if by_attribute else [flat, axes], attributes)
+        for operator, since in REDUCTIONS.items():
+            attributes: dict[str, Any] = {"keepdims": 0} if opset >= since else {"keepdims": 0, "axes": [1]}
+            node = ir.node(operator, [flat, axes] if opset >= since else [flat], attributes)
             graph.outputs.append(_append(graph, node, f"{value.name}/{operator}"))
 
 

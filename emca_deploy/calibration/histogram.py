@@ -158,7 +158,7 @@ class Histogram:
             raise ValueError(f"a histogram does not decompress: {exc}") from exc
         stored = np.frombuffer(content, "<u8").astype(np.int64)
         start, exponent = int(values["first"]) + BINS - 1, int(values["exponent"])
-        inside = start >= 0 and start + len(stored) <= 2 * BINS - 1 and len(stored) > 0 and not inflater.unconsumed_tail
+        inside = start >= 0 and start + len(stored) <= 2 * BINS - 1 and len(stored) > 0 and inflater.eof
         if not inside or stored.min() < 0 or stored.sum() <= 0 or not SMALLEST_EXPONENT <= exponent <= 128:
             raise ValueError("a histogram's bins are out of range")
         counts = np.zeros(2 * BINS - 1, np.int64)
