@@ -1,20 +1,20 @@
 """The whole walk, checkpoint to report. The only place that joins the rooms."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import import_optional
-from emca_deploy.artifacts import Precision, this_command, write_json, write_text
+from emca_deploy.artifacts import Precision, Preprocessing, this_command, write_json, write_text
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import get_builder
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
-from emca_deploy.data.sources import open_source
-from emca_deploy.errors import OutputError
+from emca_deploy.data.sources import ImageSource, Labels, open_source
+from emca_deploy.errors import DataError, OutputError
 from emca_deploy.export.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
 from emca_deploy.harness.environment import collect_environment
@@ -92,31 +92,57 @@ def deploy(
         EmcaError: whatever stops a stage; files of finished stages stay, none is half-written.
     """
     import_optional("jinja2")  # the report comes last; a missing piece is said first
+    for backend in options.backends:
+        get_builder(backend)
+    images = _open_images(data, validation, options.export.preprocessing)
+    with _folder(output):
+        return _walk(checkpoint, images, output, options, stage)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The two data sets; the workers open the validation images themselves."""
+
+    data: Path
+    calibration: ImageSource
+    validation: Path
+    labels: Labels
+
+
+def _open_images(data: Path, validation: Path, preprocessing: Preprocessing) -> _Images:
+    calibration, labels = open_source(data, preprocessing), open_source(validation, preprocessing).labels
+    if labels is None:
+        raise DataError(
+            f"{validation}: has no labels to validate against",
+            "put its images into one subfolder per class, named as in training",
+        )
+    return _Images(data, calibration, validation, labels)
+
+
+def _walk(checkpoint: Path | None, images: _Images, output: Path, options: DeployOptions, stage: Stage) -> DeployReport:
     started = time.monotonic()
-    _make_folder(output)
-    preprocessing = options.export.preprocessing
-    calibration_images, _ = open_source(data, preprocessing), open_source(validation, preprocessing)
     with stage("exporting"):
         exported = export_checkpoint(checkpoint, output / "model.onnx", options.export)
-    calibrations: list[Calibration] = []
+    if int(images.labels.max()) >= exported.num_classes:
+        raise DataError(
+            f"{images.validation}: has label {int(images.labels.max())}, but the model has {exported.num_classes} classes",
+            "name a data set of the model's own classes, one subfolder per class",
+        )
     calibration_started = time.monotonic()
-    for backend in options.backends:
-        with stage(f"calibrating for {backend}") as progress:
-            wanted = CalibrationOptions(backend, samples=options.samples, threads=options.threads)
-            target = output / f"model.{backend}.int8.onnx"
-            calibrations.append(calibrate_model(exported.onnx, calibration_images, target, wanted, progress))
+    calibrations = _calibrate(exported, images.calibration, options, stage)
     calibration_seconds = time.monotonic() - calibration_started
     engines = _build(exported, calibrations, options, stage)
     with stage("measuring latency") as progress:
         specs = [engine.spec(options.threads) for engine in engines]
         profile = measure(specs, Protocol(duration_s=options.duration_s), progress)
-    logits = _validate(engines, validation, options, stage)
+    logits = _validate(engines, images.validation, options, stage)
+    size = options.export.preprocessing.image_size
     report = DeployReport(
-        title=f"{exported.arch}, {exported.num_classes} classes, {preprocessing.image_size}x{preprocessing.image_size}",
+        title=f"{exported.arch}, {exported.num_classes} classes, {size}x{size}",
         baseline=engines[0].name,
         candidates=_candidates(engines, profile, logits),
         calibration={
-            "data": str(data),
+            "data": str(images.data),
             "samples": calibrations[0].samples,
             "method": calibrations[0].method,
             "seconds": round(calibration_seconds, 2),
@@ -130,6 +156,29 @@ def deploy(
     )
     _write_report(report, output)
     return report
+
+
+def _calibrate(exported: CheckpointExport, images: ImageSource, options: DeployOptions, stage: Stage) -> list[Calibration]:
+    calibrations = []
+    for backend in options.backends:
+        with stage(f"calibrating for {backend}") as progress:
+            wanted = CalibrationOptions(backend, samples=options.samples, threads=options.threads)
+            target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
+            calibrations.append(calibrate_model(exported.onnx, images, target, wanted, progress))
+    return calibrations
+
+
+@contextmanager
+def _folder(output: Path) -> Iterator[None]:
+    """Make a folder where it is not there yet, and remove it again if nothing came to lie in it."""
+    made = not output.exists()
+    _make_folder(output)
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # it is not empty
+                output.rmdir()
 
 
 def _make_folder(output: Path) -> None:

@@ -47,7 +47,6 @@ def command(
     """
     from emca_deploy._machine import default_threads
     from emca_deploy.artifacts import Preprocessing
-    from emca_deploy.backends.registry import get_builder
     from emca_deploy.errors import InputError, UnknownNameError
     from emca_deploy.export.checkpoint import ExportOptions
     from emca_deploy.pipeline import CPU_BACKENDS, DeployOptions
@@ -56,11 +55,9 @@ def command(
         raise InputError("no CHECKPOINT was given", "name one, or try `emca-deploy demo`")
     if targets != "cpu":
         raise UnknownNameError.of("target", targets, ("cpu",), "`deploy` measures on: cpu")
-    for backend in backends:
-        get_builder(backend)  # an unknown or missing one is said before any work is done
     options = DeployOptions(
         ExportOptions(arch, preprocessing=read_preprocessing(Preprocessing(), preprocessing)),
-        backends or CPU_BACKENDS,
+        tuple(dict.fromkeys(backends)) or CPU_BACKENDS,
         samples,
         threads or default_threads(),
         duration,
