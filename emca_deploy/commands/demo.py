@@ -15,8 +15,9 @@ __all__ = ["command"]
 )
 @click.option("--threads", type=click.IntRange(1), help="For every runtime.  [default: all cores]")
 @click.option("--duration", type=click.FloatRange(0.5), default=5.0, show_default=True, help="Seconds to measure each candidate.")
+@click.option("--limit", type=click.IntRange(1), help="Validate on this many of the 2,000 images only.")
 @json_option
-def command(output: Path, threads: int | None, duration: float, as_json: bool) -> None:
+def command(output: Path, threads: int | None, duration: float, limit: int | None, as_json: bool) -> None:
     """`deploy` on the bundled EMCA-ECA-ResNet-18 (Fashion-MNIST) and its labelled images; about a minute.
 
     \b
@@ -29,7 +30,10 @@ def command(output: Path, threads: int | None, duration: float, as_json: bool) -
     from emca_deploy.pipeline import DeployOptions
 
     options = DeployOptions(
-        ExportOptions(preprocessing=bundled.BUNDLED_PREPROCESSING), threads=threads or default_threads(), duration_s=duration
+        ExportOptions(preprocessing=bundled.BUNDLED_PREPROCESSING),
+        threads=threads or default_threads(),
+        duration_s=duration,
+        limit=limit,
     )
     images = bundled.bundled_calibration_images(), bundled.bundled_test_images()
     run_deployment(bundled.bundled_checkpoint(), *images, output, options, as_json)
