@@ -1,0 +1,275 @@
+"""`emca-deploy deploy` as a user runs it: what it leaves, what it refuses before any work, and Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from emca_deploy.cli import run
+from emca_deploy.harness.results import read_deploy_report
+
+QUICK = ["--image-size", "32", "--resize-size", "40", "--duration", "0.5", "--threads", "1", "--samples", "6"]
+PATIENCE_S = 300
+MADE = {
+    "model.onnx", "model.onnx.manifest.json", "model.ranges.json", "result.json", "report.html",
+    "model.onnxruntime.int8.onnx", "model.onnxruntime.int8.onnx.manifest.json",
+    "onnxruntime-fp32.ort.onnx", "onnxruntime-fp32.ort.onnx.manifest.json",
+    "onnxruntime-int8.ort.onnx", "onnxruntime-int8.ort.onnx.manifest.json",
+}  # fmt: skip
+MADE_FOR_OPENVINO = {
+    "model.openvino.int8.onnx", "model.openvino.int8.onnx.manifest.json",
+    "openvino-fp32.ov", "openvino-fp32.ov.manifest.json", "openvino-int8.ov", "openvino-int8.ov.manifest.json",
+}  # fmt: skip
+
+
+def arguments(checkpoint: object, data: object, validation: object, output: object, *more: object) -> list[str]:
+    return [str(a) for a in ("deploy", checkpoint, "--data", data, "--val", validation, "-o", output, *QUICK, *more)]
+
+
+@pytest.fixture(scope="module")
+def deployed(shared, checkpoint, flat_images, labelled_images):
+    """The folder of a deployment on both backends, and what was shown on stdout and stderr."""
+    pytest.importorskip("openvino")
+    output = shared / "deployed"
+    command = [sys.executable, "-m", "emca_deploy", *arguments(checkpoint, flat_images, labelled_images, output, "--limit", 9)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    return output, done
+
+
+def test_everything_is_there_and_nothing_else(deployed, files):
+    output, _ = deployed
+    assert files(output) == MADE | MADE_FOR_OPENVINO
+
+
+def test_the_result_can_be_read_and_is_consistent(deployed, checkpoint, flat_images):
+    output, _ = deployed
+    report = read_deploy_report(output / "result.json")
+    assert [c.name for c in report.candidates] == ["onnxruntime fp32", "openvino fp32", "onnxruntime int8", "openvino int8"]
+    assert report.baseline == "onnxruntime fp32"
+    assert report.title == "emca_eca_resnet18, 3 classes, 32x32"
+    assert report.calibration["samples"] == 6
+    assert report.calibration["data"] == str(flat_images)
+    assert report.parity["max_rel"] < 1e-5
+    assert str(checkpoint) in report.command
+    baseline, *others = report.candidates
+    assert (baseline.speedup, baseline.speedup_ci95) == (1.0, None)
+    for candidate in report.candidates:
+        assert candidate.latency.samples == len(candidate.latency.samples_ms) > 0
+        assert candidate.latency.batch == 1
+        assert candidate.accuracy.samples == 9
+        assert candidate.file_mib > 5
+    for candidate in others:
+        low, high = candidate.speedup_ci95
+        assert low <= candidate.speedup <= high
+        ratio = baseline.latency.latency_ms.p50 / candidate.latency.latency_ms.p50
+        assert candidate.speedup == pytest.approx(ratio)
+    openvino_fp32, int8 = report.candidates[1], report.candidates[2:]
+    assert openvino_fp32.accuracy.reference.agreement == 100.0
+    assert openvino_fp32.accuracy.reference.sqnr_db > 60
+    for candidate in int8:
+        assert 10 < candidate.accuracy.reference.sqnr_db < 60
+        assert candidate.file_mib < baseline.file_mib / 2
+
+
+def test_the_manifests_chain_from_checkpoint_to_engine(deployed, checkpoint):
+    import hashlib
+
+    output, _ = deployed
+
+    def manifest(name: str) -> dict:
+        return json.loads((output / f"{name}.manifest.json").read_text())
+
+    model = manifest("model.onnx")
+    assert model["inputs"]["checkpoint"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    for backend, suffix in (("onnxruntime", ".ort.onnx"), ("openvino", ".ov")):
+        quantized = manifest(f"model.{backend}.int8.onnx")
+        assert quantized["inputs"]["model"] == model["sha256"]
+        for precision, source in (("fp32", model), ("int8", quantized)):
+            engine = manifest(f"{backend}-{precision}{suffix}")
+            assert (engine["kind"], engine["backend"], engine["precision"]) == ("engine", backend, precision)
+            assert source["sha256"] in engine["inputs"].values()
+
+
+class _Fetches(HTMLParser):
+    """Collects what a browser would load for a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name in {"src", "srcset", "data", "poster"} or (tag == "link" and name == "href"):
+                self.found.append(value)
+            self.found += re.findall(r"url\(\s*['\"]?(?!#)([^)]*)", value or "")
+
+
+def test_the_page_fetches_nothing(deployed):
+    output, _ = deployed
+    page = (output / "report.html").read_text(encoding="utf-8")
+    parser = _Fetches()
+    parser.feed(page)
+    assert [place for place in parser.found if not place.startswith("data:")] == []
+    assert "@import" not in page
+    for name in ("onnxruntime int8", "openvino fp32", "emca_eca_resnet18, 3 classes, 32x32"):
+        assert name in page
+
+
+def test_stages_are_told_on_stderr_and_the_table_on_stdout(deployed):
+    output, done = deployed
+    for stage in ("exporting", "calibrating for openvino", "building engines", "measuring latency", "validating openvino int8"):
+        assert stage in done.stderr
+        assert stage not in done.stdout
+    assert "openvino int8" in done.stdout
+    assert str(output / "report.html") in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def nothing_is_done(monkeypatch):
+    """Without PyTorch any export fails with another exit code: what is refused with 2 was refused before the work."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+@pytest.mark.usefixtures("nothing_is_done")
+@pytest.mark.parametrize(
+    ("data", "validation", "more", "code", "words"),
+    [
+        ("missing", "labelled", [], 2, "{missing}: cannot be read: No such file"),
+        ("flat", "missing", [], 2, "{missing}: cannot be read: No such file"),
+        ("flat", "flat", [], 2, "{flat}: has no labels to validate against"),
+        ("empty", "labelled", [], 2, "{empty}: has no images"),
+        ("flat", "labelled", ["--targets", "gpu"], 2, "no target is called 'gpu'"),
+        ("flat", "labelled", ["--backend", "openvin"], 2, "nearest: openvino"),
+        ("flat", "labelled", ["--backend", "tensorrt"], 3, "backend 'tensorrt'"),
+        ("flat", "labelled", ["--std", "0,1,1"], 2, "--std 0,1,1"),
+        ("flat", "labelled", ["--duration", "0"], 2, "--duration"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(
+    data, validation, more, code, words, checkpoint, flat_images, labelled_images, tmp_path, refused, files
+):
+    (tmp_path / "empty").mkdir()
+    paths = {"flat": flat_images, "labelled": labelled_images, "missing": tmp_path / "no", "empty": tmp_path / "empty"}
+    said = refused(*arguments(checkpoint, paths[data], paths[validation], tmp_path / "out", *more), code=code)
+    assert words.format(**paths) in said
+    assert {p.name for p in tmp_path.iterdir()} == {"empty"}
+
+
+def test_a_missing_backend_or_report_extra_is_said_first(
+    checkpoint, flat_images, labelled_images, tmp_path, refused, monkeypatch
+):
+    command = arguments(checkpoint, flat_images, labelled_images, tmp_path / "out")
+    for module, extra in (("openvino", "emca-deploy[openvino]"), ("jinja2", "emca-deploy[report]")):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)
+            assert extra in refused(*command, code=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_checkpoints_and_outputs_leave_nothing(checkpoint, flat_images, labelled_images, tmp_path, refused):
+    (tmp_path / "bad.pth").write_text("no checkpoint")
+    (tmp_path / "file").touch()
+    before = set(tmp_path.iterdir())
+    for given, output, words in (
+        (tmp_path / "no.pth", tmp_path / "out", "no.pth: no such file"),
+        (tmp_path / "bad.pth", tmp_path / "out", "bad.pth: is neither"),
+        (checkpoint, tmp_path / "no" / "out", "mkdir -p"),
+        (checkpoint, tmp_path / "file", "cannot be made: File exists"),
+    ):
+        assert words in refused(*arguments(given, flat_images, labelled_images, output))
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_no_checkpoint_names_the_demo(flat_images, labelled_images, tmp_path, refused):
+    command = ["deploy", "--data", flat_images, "--val", labelled_images, "-o", tmp_path / "out"]
+    assert "emca-deploy demo" in refused(*command)
+
+
+def test_labels_beyond_the_classes_are_refused_before_measuring(checkpoint, flat_images, tmp_path, capsys):
+    import numpy as np
+
+    images = np.zeros((4, 3, 32, 32), np.float32)
+    np.savez(tmp_path / "val.npz", images=images, labels=np.array([0, 1, 2, 3]))
+    assert run(arguments(checkpoint, flat_images, tmp_path / "val.npz", tmp_path / "out", "--backend", "onnxruntime")) == 2
+    err = capsys.readouterr().err
+    assert f"error: {tmp_path / 'val.npz'}: has label 3, but the model has 3 classes" in err
+    assert "measuring" not in err
+
+
+def session_members(session: int) -> list[int]:
+    """Return the processes of a session, zombies left out."""
+    members = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it ended meanwhile
+                continue
+            if int(fields[3]) == session and fields[0] != "Z":
+                members.append(int(entry.name))
+    return members
+
+
+def wait_until(condition, process: subprocess.Popen, what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert process.poll() is None, f"it ended before {what}"
+        assert time.monotonic() < end, f"no {what} in {PATIENCE_S} s"
+        time.sleep(0.02)
+
+
+def start(command: list[str]) -> "subprocess.Popen[str]":
+    """Start it as a terminal does, in a process group of its own that Ctrl-C reaches as a whole."""
+    whole = [sys.executable, "-m", "emca_deploy", *command]
+    return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def interrupt(process: "subprocess.Popen[str]") -> str:
+    """Press Ctrl-C, and return what was said; nothing that was started may live on."""
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("interrupted: ")
+    assert session_members(process.pid) == []
+    return err
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells processes from /proc")
+
+
+@needs_proc
+def test_ctrl_c_while_exporting_leaves_nothing(checkpoint, flat_images, labelled_images, tmp_path):
+    output = tmp_path / "out"
+    with start(arguments(checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
+        wait_until(lambda: output.exists() and any(output.iterdir()), process, "temporary file")
+        interrupt(process)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_proc
+def test_ctrl_c_while_measuring_leaves_whole_files_and_the_next_run_succeeds(
+    checkpoint, flat_images, labelled_images, tmp_path, files, capsys
+):
+    output = tmp_path / "out"
+    command = arguments(checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")
+    with start([*command, "--duration", "60"]) as process:
+        wait_until(lambda: len(session_members(process.pid)) > 1, process, "worker")
+        said = interrupt(process)
+    assert "building engines" in said
+    assert files(output) == MADE - {"result.json", "report.html"}
+    assert run([*command, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == json.loads((output / "result.json").read_text())
+    assert [c["name"] for c in json.loads(shown.out)["candidates"]] == ["onnxruntime fp32", "onnxruntime int8"]
+    assert files(output) == MADE
