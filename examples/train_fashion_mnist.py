@@ -24,6 +24,7 @@ from emca_deploy.models.registry import create_model
 DATA = Path("/usr/share/datasets/fashion-mnist")
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images
 SCHEDULE = "32x5,48x4,64x4"
+FEWEST_STEPS = 10  # the learning rate's rise, a fifth of all steps, must be longer than one: PyTorch divides by the rest
 
 
 def read_split(folder: Path, split: str, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -33,6 +34,14 @@ def read_split(folder: Path, split: str, limit: int | None) -> tuple[np.ndarray,
     with gzip.open(folder / f"{split}-labels-idx1-ubyte.gz") as stream:
         labels = np.frombuffer(stream.read(), np.uint8, offset=8).astype(np.int64)
     return images[:limit], labels[:limit]
+
+
+def read_schedule(text: str) -> list[tuple[int, int]]:
+    """Return (image size, epochs) of every phase of "32x5,64x4"."""
+    try:
+        return [(int(size), int(epochs)) for size, epochs in (phase.split("x") for phase in text.split(","))]
+    except ValueError as exc:
+        raise ValueError(f"--schedule {text}: not SIZExEPOCHS, comma-separated, such as {SCHEDULE}") from exc
 
 
 def resize(images: np.ndarray, size: int) -> Tensor:
@@ -82,12 +91,14 @@ def train(args: argparse.Namespace) -> None:
     images, labels_array = read_split(args.data, "train", args.limit)
     test_images, test_labels_array = read_split(args.data, "t10k", args.limit)
     labels, test_labels = torch.from_numpy(labels_array), torch.from_numpy(test_labels_array)
-    phases = [tuple(int(n) for n in phase.split("x")) for phase in args.schedule.split(",")]
+    phases = read_schedule(args.schedule)
     steps_per_epoch = len(images) // args.batch
+    if steps_per_epoch == 0:
+        raise ValueError(f"{len(images)} images are less than one batch: give a smaller --batch than {args.batch}")
     model = create_model(args.arch, num_classes=10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.lr, total_steps=max(2, steps_per_epoch * sum(epochs for _, epochs in phases)), pct_start=0.2
+        optimizer, args.lr, total_steps=max(FEWEST_STEPS, steps_per_epoch * sum(epochs for _, epochs in phases)), pct_start=0.2
     )
     epoch = 0
     for size, epochs in phases:
@@ -127,7 +138,11 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use only the first images of both splits (a trial run)")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, faster where the CPU has it")
     parser.add_argument("--seed", type=int, default=0)
-    train(parser.parse_args())
+    args = parser.parse_args()
+    try:
+        train(args)
+    except (OSError, ValueError) as exc:
+        parser.error(str(exc))
 
 
 if __name__ == "__main__":
