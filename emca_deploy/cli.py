@@ -1,6 +1,7 @@
 """The entry point: finds the command, loads only it, and turns our errors into two lines and an exit code."""
 
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -87,7 +88,8 @@ def _one_line(text: str) -> str:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code; a request to terminate cleans up as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(args))
 
 

@@ -236,6 +236,10 @@ def start(command: list[str]) -> "subprocess.Popen[str]":
 def interrupt(process: "subprocess.Popen[str]") -> str:
     """Press Ctrl-C, and return what was said; nothing that was started may live on."""
     os.killpg(process.pid, signal.SIGINT)
+    return ended(process)
+
+
+def ended(process: "subprocess.Popen[str]") -> str:
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, err
     assert out == ""
@@ -254,6 +258,16 @@ def test_ctrl_c_while_exporting_leaves_nothing(checkpoint, flat_images, labelled
     with start(arguments(checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
         wait_until(lambda: output.exists() and any(output.iterdir()), process, "temporary file")
         interrupt(process)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_proc
+def test_termination_cleans_up_too(checkpoint, flat_images, labelled_images, tmp_path):
+    output = tmp_path / "out"
+    with start(arguments(checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
+        wait_until(lambda: output.exists() and any(output.iterdir()), process, "temporary file")
+        process.terminate()  # as `timeout` or the end of a container does: this process only
+        ended(process)
     assert list(tmp_path.iterdir()) == []
 
 
