@@ -4,11 +4,17 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["ProgressCallback", "json_option", "print_json", "progress", "stages"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["ProgressCallback", "json_option", "print_json", "progress", "stages", "table_console"]
+
+PIPE_WIDTH = 200
+"""Columns of a table in a file or a pipe, which has no edge to wrap at."""
 
 ProgressCallback = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -34,6 +40,16 @@ def progress(description: str) -> Iterator[ProgressCallback]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def table_console() -> "Console":
+    """Return the console for tables on stdout: as wide as the terminal, or wide enough for everything in a file or a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json, stages
+from emca_deploy.commands._console import json_option, print_json, stages, table_console
 from emca_deploy.commands._options import preprocessing_options, read_preprocessing
 
 __all__ = ["command", "run_deployment"]
@@ -68,8 +68,6 @@ def command(
 
 def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path, options: Any, as_json: bool) -> None:
     """Deploy and show the result, as a table or as JSON."""
-    from rich.console import Console
-
     from emca_deploy.pipeline import deploy
     from emca_deploy.report.terminal import print_deploy
 
@@ -78,5 +76,5 @@ def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path,
     if as_json:
         print_json(report.to_dict())
         return
-    print_deploy(report, Console())
+    print_deploy(report, table_console())
     click.echo(f"\neverything is in {output}: open {output / 'report.html'}")

@@ -1,7 +1,6 @@
 """`emca-deploy profile`."""
 
 import json
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import click
 from emca_deploy.commands._console import json_option, print_json, progress
 
 if TYPE_CHECKING:
-    from emca_deploy.harness.results import LatencyResult, ProfileReport
+    from emca_deploy.harness.results import ProfileReport
 
 __all__ = ["command"]
 
@@ -72,52 +71,16 @@ def command(artifacts: tuple[str, ...], output: Path | None, as_json: bool, **op
     if as_json:
         print_json(document)
     else:
-        _print_table(result, [spec.kwargs["threads"] for spec in specs])
+        _print(result)
 
 
-def _print_table(report: "ProfileReport", threads: Sequence[int]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def _print(report: "ProfileReport") -> None:
+    """Print the table on stdout and the warnings on stderr."""
+    from emca_deploy.commands._console import table_console
+    from emca_deploy.report.terminal import print_profile
 
-    first = report.results[0]
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        title=f"{first.scenario}, batch {first.batch}, {threads[0]} thread(s), {report.environment['cpu']['model']}",
-        title_justify="left",
-    )
-    for heading in ("artifact", "backend", "precision"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("p50 ms (95% CI)", "p90 ms", "p99 ms", "images/s", "load ms", "RSS MiB", "times faster (95% CI)"):
-        table.add_column(heading, justify="right")
-    for index, result in enumerate(report.results):
-        table.add_row(*_row(report, index, result))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # a file or a pipe has no edge to wrap at
-    console.print(table)
+    print_profile(report, table_console())
     _print_warnings(report)
-
-
-def _row(report: "ProfileReport", index: int, result: "LatencyResult") -> tuple[str, ...]:
-    latency = result.latency_ms
-    low, high = latency.p50_ci95
-    ratio = "1"
-    if index:
-        comparison = report.comparisons[index - 1]
-        ratio = f"{comparison.ratio_p50:.2f} ({comparison.ratio_ci95[0]:.2f}-{comparison.ratio_ci95[1]:.2f})"
-    return (
-        result.artifact,
-        result.backend,
-        result.precision,
-        f"{latency.p50:.3f} ({low:.3f}-{high:.3f}){'' if result.stable else ' *'}",
-        f"{latency.p90:.3f}",
-        f"{latency.p99:.3f}",
-        f"{result.throughput_images_per_s:.1f}",
-        f"{result.load_ms:.0f}",
-        f"{result.peak_rss_mib:.0f}",
-        ratio,
-    )
 
 
 def _print_warnings(report: "ProfileReport") -> None:
@@ -129,5 +92,3 @@ def _print_warnings(report: "ProfileReport") -> None:
     for warning, artifacts in about.items():
         names = "" if len(artifacts) == len(report.results) else f"{', '.join(artifacts)}: "
         click.echo(f"warning: {names}{warning}", err=True)
-    if not all(result.stable for result in report.results):
-        click.echo("* unstable: see the warnings; ratios hold better than the numbers themselves", err=True)

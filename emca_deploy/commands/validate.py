@@ -97,19 +97,10 @@ def _run(spec: "RunnerSpec", data: Path, options: dict[str, Any], fallback: "Pre
 
 
 def _print(report: "AccuracyReport") -> None:
-    click.echo(f"{report.artifact}: {report.samples} images")
-    if report.top1 is not None:
-        click.echo(f"  top-1 {report.top1:.2f} %   top-5 {report.top5:.2f} %")
-    reference = report.reference
-    if reference is None:
-        return
-    click.echo(f"against {reference.artifact}")
-    if reference.top1 is not None and reference.top1_drop is not None and reference.top1_drop_ci95 is not None:
-        low, high = reference.top1_drop_ci95
-        click.echo(f"  top-1 {reference.top1:.2f} %   top-5 {reference.top5:.2f} %")
-        click.echo(f"  drop of top-1 {reference.top1_drop:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})")
-    sqnr = "identical" if reference.sqnr_db is None else f"SQNR {reference.sqnr_db:.1f} dB"
-    click.echo(f"  same top-1 class for {reference.agreement:.2f} %; logits {sqnr}")
+    from emca_deploy.commands._console import table_console
+    from emca_deploy.report.terminal import print_accuracy
+
+    print_accuracy(report, table_console())
 
 
 def _gate(report: "AccuracyReport", max_drop: float | None) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
+    from emca_deploy.models.checkpoints import ModelSpec
+
 __all__ = ["CheckpointExport", "ExportOptions", "export_checkpoint"]
 
 REAL_IMAGES = 4
@@ -81,7 +83,7 @@ def export_checkpoint(checkpoint: Path | None, output: Path, options: ExportOpti
     ir = import_optional("onnx_ir")
     preprocessing = options.preprocessing
     with atomic_write(output) as temporary:  # first, so that a place that cannot be written to is said before the work
-        module, arch, num_classes = _module(checkpoint, options)
+        module, spec = _module(checkpoint, options)
         images = parity_images(preprocessing.image_size, _real_images(preprocessing))
         ir.save(export_onnx(module, ExportRequest(preprocessing.image_size, options.batch, options.opset)), temporary)
         parity = check_parity(module, temporary, images)
@@ -89,41 +91,48 @@ def export_checkpoint(checkpoint: Path | None, output: Path, options: ExportOpti
         kind="onnx",
         sha256="",
         precision="fp32",
-        arch=arch,
-        num_classes=num_classes,
+        arch=spec.arch,
+        num_classes=spec.num_classes,
         preprocessing=preprocessing,
         inputs={"checkpoint": sha256_file(checkpoint)} if checkpoint else {},
         versions={name: version for name in RECORDED_VERSIONS if (version := installed_version(name))},
         command=this_command(),
-        details={"parity": parity.to_dict(), "opset": options.opset, "batch": options.batch or "dynamic"},
+        details={
+            "parity": parity.to_dict(),
+            "opset": options.opset,
+            "batch": options.batch or "dynamic",
+            "layout": spec.layout,
+            "options": spec.options,
+        },
     )
     try:
         write_manifest(output, manifest)
     except OutputError:
         output.unlink(missing_ok=True)  # a model without its manifest would pass for a foreign one
         raise
-    return CheckpointExport(output, arch, num_classes, sum(p.numel() for p in module.parameters()), parity)
+    return CheckpointExport(output, spec.arch, spec.num_classes, spec.params, parity)
 
 
-def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, str, int]":
+def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, ModelSpec]":
+    from emca_deploy.models.checkpoints import ModelSpec, load_checkpoint
+    from emca_deploy.models.counting import count_parameters
+    from emca_deploy.models.registry import create_model
+
     torch = import_optional("torch")
     if checkpoint is None:
         if options.arch is None:
             raise InputError("neither a checkpoint nor --arch with --random-init was given", "name one of them")
-        from emca_deploy.models.registry import create_model
-
         torch.manual_seed(SEED)
         num_classes = options.num_classes or 1000
-        return create_model(options.arch, num_classes).eval(), options.arch, num_classes
-    from emca_deploy.models.checkpoints import load_checkpoint
-
+        module = create_model(options.arch, num_classes).eval()
+        return module, ModelSpec(options.arch, num_classes, {}, "random", count_parameters(module))
     module, spec = load_checkpoint(checkpoint, options.arch)
     if options.num_classes not in {None, spec.num_classes}:
         raise InputError(
             f"{checkpoint}: has {spec.num_classes} classes, --num-classes says {options.num_classes}",
             "drop --num-classes: it is read from the checkpoint",
         )
-    return module, spec.arch, spec.num_classes
+    return module, spec
 
 
 def _real_images(preprocessing: Preprocessing) -> "npt.NDArray[Any]":

@@ -35,16 +35,12 @@ def print_deploy(report: DeployReport, console: "Console") -> None:
 
 
 def print_profile(report: ProfileReport, console: "Console") -> None:
-    """Print latencies: a row for each artifact, and how many times faster it is than the first."""
+    """Print latencies: a row for each artifact, and how many times faster it is than the first. Warnings are the caller's."""
     if not report.results:
         return
     first = report.results[0]
     _text(console, f"{first.scenario}, batch {first.batch}, target {plain(first.target)}", "bold")
     _print_columns(console, _profile_columns(report), (), [i for i, r in enumerate(report.results) if not r.stable])
-    for warning in dict.fromkeys(warning for result in report.results for warning in result.warnings):
-        about = [result.artifact for result in report.results if warning in result.warnings]
-        names = "" if len(about) == len(report.results) else f"{', '.join(about)}: "
-        _text(console, plain(f"warning: {names}{warning}"), "yellow")
 
 
 def print_accuracy(report: AccuracyReport, console: "Console") -> None:
@@ -79,7 +75,7 @@ def _profile_columns(report: ProfileReport) -> tuple[Column, ...]:
         Column("artifact", tuple(plain(result.artifact) for result in results)),
         Column("backend", tuple(plain(result.backend) for result in results), rank=1),
         Column("precision", tuple(plain(result.precision) for result in results), rank=4),
-        Column("p50 ms", tuple(milliseconds[0::3])),
+        Column("p50 ms", tuple(milliseconds[0::3]), tuple(interval(s.p50_ci95) for s in summaries), 0, 8),
         Column("p90 ms", tuple(milliseconds[1::3]), rank=5),
         Column("p99 ms", tuple(milliseconds[2::3]), rank=2),
         Column("images/s", tuple(uniform([result.throughput_images_per_s for result in results])), rank=3),

@@ -74,7 +74,6 @@ def test_profile_names_speed_ups_against_the_first(candidate):
     report = ProfileReport(results, (comparison,), {})
     text = printed(print_profile, report, 160)
     assert "4.00x (3.90 to 4.10)" in text
-    assert "warning: out/openvino-int8.engine: hot" in text
     narrow = printed(print_profile, report, 80)
     assert "4.00x" in narrow
     assert max(len(line) for line in narrow.splitlines()) <= 80
