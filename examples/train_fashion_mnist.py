@@ -115,7 +115,7 @@ def train(args: argparse.Namespace) -> None:
                 loss.backward()
                 optimizer.step()
                 scheduler.step()
-                total_loss += float(loss)
+                total_loss += loss.item()
             top1 = accuracy(model, test_resized, test_labels)
             print(
                 f"epoch {epoch} size {size} loss {total_loss / steps_per_epoch:.4f} top-1 {top1:.2f} "

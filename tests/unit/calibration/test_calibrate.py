@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
 
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.calibration.attention_path import find_attention
@@ -16,6 +17,8 @@ from emca_deploy.calibration.collect import collect_ranges
 from emca_deploy.calibration.placement import RECIPES, find_recipe, place
 from emca_deploy.calibration.table import read_table, table_path
 from emca_deploy.errors import DataError, InputError, ModelError, UnknownNameError
+from emca_deploy.export.exporter import ExportRequest, export_onnx
+from emca_deploy.models.registry import create_model
 
 FAMILIES = [
     f"{family}_resnet18" if family else "resnet18"
@@ -76,6 +79,18 @@ def test_nothing_is_quantized_inside_the_attention(exported, name, backend):
         for node, _ in readers:
             if node in attention.nodes:  # a pooling's INT8 result may enter; nothing made inside may
                 assert value.producer() in attention.pools
+
+
+@pytest.mark.parametrize("name", ["srm_resnet18", "emca_srm_resnet18"])
+def test_openvino_computes_srm_right_without_biases(images, tmp_path, name):
+    """Fresh batch norm leaves biases of zero, where OpenVINO once read a tensor's INT8 and float forms as one."""
+    openvino = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model, output = tmp_path / "model.onnx", tmp_path / "int8.onnx"
+    ir.save(export_onnx(create_model(name, num_classes=10).eval(), ExportRequest(64)), model)
+    calibrate_model(model, images, output, CalibrationOptions("openvino"))
+    compiled = openvino.Core().compile_model(output, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    assert sqnr_db(logits(model, images.images[:4]), compiled(images.images[:4])[0]) > 25
 
 
 def test_onnxruntime_keeps_the_trunk_in_int8(exported, images, tmp_path):
