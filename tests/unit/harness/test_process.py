@@ -146,7 +146,10 @@ def test_no_orphan_however_the_coordinator_ends(by):
         pid = int(parent.stdout.readline())
         assert alive(pid)
         parent.send_signal(by)
-        parent.wait(15)
+        try:
+            parent.wait(15)
+        finally:
+            parent.kill()
     assert wait_until_dead(pid)
 
 
