@@ -36,7 +36,7 @@ def test_table_names_every_artifact_and_warnings_go_to_stderr(capsys):
     assert "fake:latency_ms=3" in out
     assert "images/s" in out
     assert "p99.9" in err
-    assert "warning" not in out
+    assert "warning:" not in out
 
 
 def test_offline_uses_batches(capsys):
