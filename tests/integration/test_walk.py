@@ -40,8 +40,8 @@ def test_from_fresh_weights_to_figures(documents, folder, backend):
     pytest.importorskip(backend)
     model, quantized, engine = "model.onnx", f"model.{backend}.onnx", f"model.{backend}.engine"
     if not Path(model).exists():
-        fresh = ["--random-init", "--arch", "emca_se_resnet18", "--num-classes", "3", "--image-size", "32"]
-        assert documents("export", *fresh, "-o", model)["arch"] == "emca_se_resnet18"
+        fresh = ["--random-init", "--arch", "emca_srm_resnet18", "--num-classes", "3", "--image-size", "32"]
+        assert documents("export", *fresh, "-o", model)["arch"] == "emca_srm_resnet18"
     calibrated = documents("calibrate", model, "--data", "calibration.npz", "--backend", backend, "-o", quantized, *THREADS)
     assert calibrated["samples"] == 8
     documents("build", quantized, "--backend", backend, "-o", engine, *THREADS)
