@@ -17,7 +17,6 @@ from emca_deploy.data.sources import ImageSource, Labels, open_source
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.export.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
-from emca_deploy.harness.environment import collect_environment
 from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.results import DeployCandidate, DeployReport, LatencyResult, ProfileReport
 from emca_deploy.harness.spec import RunnerSpec
@@ -149,7 +148,7 @@ def _walk(checkpoint: Path | None, images: _Images, output: Path, options: Deplo
             "table": str(calibrations[0].table),
         },
         parity=exported.parity.to_dict(),
-        environment=profile.environment or collect_environment(),
+        environment=profile.environment,
         command=this_command(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started, 1),

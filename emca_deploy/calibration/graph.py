@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from emca_deploy.errors import ModelError
 
-__all__ = ["activations", "has_weights", "is_feature_map", "load_graph", "only_feeds"]
+__all__ = ["activations", "has_weights", "load_graph", "only_feeds"]
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -48,12 +48,3 @@ def only_feeds(value: ir.Value, op_type: str) -> bool:
     """Return whether every reader of a tensor is of one operator, and there is one."""
     readers = [use.node for use in value.uses()]
     return bool(readers) and not value.is_graph_output() and all(node.op_type == op_type for node in readers)
-
-
-def is_feature_map(value: ir.Value) -> bool:
-    """Return whether a tensor is a map with spatial extent, (N, C, H, W) with H * W > 1."""
-    shape = value.shape
-    if shape is None or len(shape) != 4:
-        return False
-    height, width = shape[2], shape[3]
-    return not (height == 1 and width == 1)

@@ -16,9 +16,8 @@ def command(folder: Path, output: Path | None) -> None:
     \b
     emca-deploy report out -o report.html
     """
-    from rich.console import Console
-
     from emca_deploy.artifacts import write_text
+    from emca_deploy.commands._console import table_console
     from emca_deploy.errors import InputError
     from emca_deploy.report.html import render_html
     from emca_deploy.report.reading import RESULT_NAME, read_result
@@ -29,5 +28,5 @@ def command(folder: Path, output: Path | None) -> None:
     if page.name == RESULT_NAME:
         raise InputError(f"{page}: would replace a result by its report", "name a page, for example -o report.html")
     write_text(page, render_html(report))
-    print_deploy(report, Console())
+    print_deploy(report, table_console())
     click.echo(f"\nreport: {page}")
