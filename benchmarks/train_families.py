@@ -1,0 +1,147 @@
+"""Train every architecture family briefly on Fashion-MNIST, for the quantization benchmark. About forty minutes on two cores.
+
+    python benchmarks/train_families.py -o benchmarks/families
+
+Each depth starts from one trained trunk and fine-tunes it at 48x48 with each attention: ResNet-18 from the bundled checkpoint,
+ResNet-34 from ResNet-18's blocks (the others begin as identities), ResNet-50 from an epoch and a half at 32x32. Files that are there
+already are kept, so that it goes on where it was stopped.
+"""
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+from train_fashion_mnist import DATA, accuracy, augment, batches, normalise, read_split, resize
+
+from emca_deploy.artifacts import atomic_write
+from emca_deploy.data.bundled import bundled_checkpoint
+from emca_deploy.models.registry import create_model
+
+SIZE = 48
+BATCH = 128
+FAMILIES = ("emca_eca", "emca_se", "emca_srm", "eca", "se", "srm")
+STEPS = {18: 150, 34: 120, 50: 90}
+
+
+class Images:
+    """Fashion-MNIST's two splits at one size, as uint8 tensors."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        """Read and resize them."""
+        images, labels = read_split(folder, "train", None)
+        test_images, test_labels = read_split(folder, "t10k", 2000)
+        self.train, self.test = resize(images, size), resize(test_images, size)
+        self.labels, self.test_labels = torch.from_numpy(labels), torch.from_numpy(test_labels)
+
+
+PKCAM_NAMES = (
+    (r"^stem\.conv\.", "pre.0."),
+    (r"^stem\.bn\.", "pre.1."),
+    (r"^head\.", "linear."),
+    (r"^(stage\d)\.block(\d+)\.conv1\.", r"\1.\2.residual.0."),
+    (r"^(stage\d)\.block(\d+)\.bn1\.", r"\1.\2.residual.1."),
+    (r"^(stage\d)\.block(\d+)\.conv2\.", r"\1.\2.residual.3."),
+    (r"^(stage\d)\.block(\d+)\.bn2\.", r"\1.\2.residual.4."),
+    (r"^(stage\d)\.block(\d+)\.shortcut\.conv\.", r"\1.\2.shortcut.0."),
+    (r"^(stage\d)\.block(\d+)\.shortcut\.bn\.", r"\1.\2.shortcut.1."),
+)
+"""The released code's names for a basic block's layers."""
+
+
+def pkcam_names(trunk: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a ResNet-18's weights as the released code names them."""
+    renamed = {}
+    for key, value in trunk.items():
+        name = key
+        for pattern, replacement in PKCAM_NAMES:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def take_weights(model: nn.Module, trunk: dict[str, Tensor]) -> None:
+    """Copy what fits by name and shape; residual blocks that the trunk lacks begin as identities."""
+    own = model.state_dict()
+    model.load_state_dict({k: v.float() for k, v in trunk.items() if k in own and own[k].shape == v.shape}, strict=False)
+    for name, block in model.named_modules():
+        if re.fullmatch(r"stage\d\.block\d+", name) and not any(key.startswith(f"{name}.") for key in trunk):
+            norms = [layer for key, layer in block.named_children() if key.startswith("bn")]
+            nn.init.zeros_(norms[-1].weight)
+
+
+def fit(model: nn.Module, images: Images, steps: int, lr: float) -> float:
+    """Train for some steps of one cycle and return top-1 on 2,000 test images, in percent."""
+    generator = torch.Generator().manual_seed(0)
+    model.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
+    done = 0
+    while done < steps:
+        for index in batches(len(images.train), BATCH, generator):
+            x = normalise(augment(images.train[index], generator)).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = F.cross_entropy(model(x), images.labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            done += 1
+            if done == steps:
+                break
+    return accuracy(model, images.test, images.test_labels)
+
+
+def save(model: nn.Module, path: Path, arch: str, top1: float) -> None:
+    """Save fp16 safetensors, whole or not at all."""
+    weights = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    with atomic_write(path) as temporary:
+        save_file(weights, temporary, metadata={"arch": arch, "top1": f"{top1:.2f}"})
+
+
+def trunk_of(depth: int, folder: Path, data: Path) -> dict[str, Tensor]:
+    """Return the weights that a depth's networks start from, training them where that is needed."""
+    if depth in (18, 34):
+        return load_file(bundled_checkpoint())
+    path = folder / "trunk50.safetensors"
+    if not path.is_file():
+        model = create_model("emca_eca_resnet50", num_classes=10)
+        top1 = fit(model, Images(data, 32), 700, 0.15)
+        save(model, path, "emca_eca_resnet50", top1)
+        print(f"trunk of depth 50: top-1 {top1:.2f} at 32x32", flush=True)
+    return load_file(path)
+
+
+def main() -> None:
+    """Train what is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the checkpoints, one an architecture")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of Fashion-MNIST's four idx files")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    images = Images(args.data, SIZE)
+    wanted = [(f"{family}_resnet{depth}", depth) for depth in (18, 34, 50) for family in FAMILIES]
+    wanted.insert(6, ("pkcam_eca_resnet18", 18))
+    for arch, depth in wanted:
+        path = args.output / f"{arch}.safetensors"
+        if path.is_file():
+            continue
+        start = time.monotonic()
+        model = create_model(arch, num_classes=10)
+        trunk = trunk_of(depth, args.output, args.data)
+        take_weights(model, pkcam_names(trunk) if arch.startswith("pkcam") else trunk)
+        top1 = fit(model, images, STEPS[depth], 0.05)
+        save(model, path, arch, top1)
+        print(f"{arch}: top-1 {top1:.2f}, {time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
