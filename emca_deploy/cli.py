@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "models": "List every architecture with parameters, GFLOPs and published accuracy.",
     "export": "Export a checkpoint to ONNX, checked against PyTorch.",
     "calibrate": "Quantize an ONNX model to INT8, placed for one backend.",
+    "sensitivity": "What INT8 costs each layer and block, and what leaving it in float gains.",
     "build": "Build a backend's engine from an ONNX model.",
     "profile": "Measure latency and throughput; several artifacts are interleaved and compared.",
     "validate": "Measure accuracy, and what quantization cost against a reference.",

@@ -1,0 +1,227 @@
+"""What each layer and block of a network costs the logits when quantized, alone and among the others, by simulation."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from math import log10
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emca_deploy._optional import installed_version
+from emca_deploy._version import __version__
+from emca_deploy.artifacts import sha256_file
+from emca_deploy.calibration.calibrate import CalibrationOptions
+from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.placement import Placement, find_recipe, place
+from emca_deploy.calibration.qdq import insert_qdq
+from emca_deploy.calibration.resume import SideFile
+from emca_deploy.calibration.simulation import Images, Simulation
+from emca_deploy.calibration.table import RangeTable, read_table, table_path
+from emca_deploy.calibration.units import Unit, find_units
+from emca_deploy.data.subset import choose_indices
+from emca_deploy.errors import ModelError
+from emca_deploy.harness.sensitivity_results import Cost, SensitivityReport, UnitSensitivity
+
+if TYPE_CHECKING:
+    from emca_deploy.data.sources import ImageSource
+
+__all__ = ["SensitivityOptions", "measure_sensitivity", "options_on_file"]
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SensitivityOptions:
+    """How to measure sensitivity.
+
+    Attributes:
+        backend: the placement.
+        samples: images to compare logits on; all where the data set has fewer.
+        seed: of the choice of images.
+        threads: of the simulation.
+        keep_float: node name patterns that stay in float throughout.
+        side_file: where results so far are kept; not kept where None.
+    """
+
+    backend: str
+    samples: int = 64
+    seed: int = 0
+    threads: int = 1
+    keep_float: Sequence[str] = ()
+    side_file: Path | None = None
+
+
+def options_on_file(model: Path, source: "ImageSource", options: CalibrationOptions) -> CalibrationOptions:
+    """Return calibration options that fit the range table on file, where that is of the same model and data set.
+
+    Raises:
+        InputError: the table is damaged.
+    """
+    path = options.table or table_path(model)
+    if not path.is_file():
+        return options
+    key = read_table(path).key
+    if (key.model_sha256, key.data_sha256, key.preprocessing) != (sha256_file(model), source.identity(), source.preprocessing):
+        return options
+    return replace(options, method=key.method, samples=key.samples, seed=key.seed)
+
+
+def measure_sensitivity(
+    model: Path, source: "ImageSource", table: RangeTable, options: SensitivityOptions, progress: Progress | None = None
+) -> SensitivityReport:
+    """Quantize every layer and block alone, and leave each alone in float, and compare the logits with fp32's.
+
+    Args:
+        model: fp32 ONNX.
+        source: calibration images.
+        table: the model's ranges.
+        options: see there.
+        progress: called with (images run, images to run in all).
+
+    Raises:
+        UnknownNameError: no placement for that backend.
+        InputError: a pattern matches no node, or the table is of another model.
+        ModelError: the model cannot be run, or has no layer that could be told apart by name.
+        OutputError: the side file cannot be written.
+    """
+    recipe = find_recipe(options.backend)
+    graph = load_graph(model).graph
+    placement = place(graph, recipe, options.keep_float)
+    units = find_units(graph, placement)
+    if not units:
+        raise ModelError(
+            f"{model}: has no layer with a name that the placement for {options.backend} quantizes",
+            "give its nodes names, or keep fewer of them in float",
+        )
+    indices = choose_indices(len(source), options.samples, source.labels, options.seed)
+    study = _Study(model, table, options, Simulation(model, source, indices, options.threads))
+    costs = study.costs(units, _key(table, placement, options, len(indices)), progress)
+    total = sum(unit.macs for unit in units if unit.kind == "layer")
+    rows = [_row(unit, costs, total) for unit in units]
+    return SensitivityReport(
+        artifact=str(model),
+        backend=options.backend,
+        simulated_with=f"onnxruntime {installed_version('onnxruntime')}",
+        method=table.key.method,
+        range_samples=table.key.samples,
+        samples=len(indices),
+        seed=options.seed,
+        int8=costs["int8"],
+        units=tuple(sorted(rows, key=lambda row: (-row.noise_removed_percent, -row.noise_made_percent))),
+    )
+
+
+@dataclass(frozen=True)
+class _Study:
+    model: Path
+    table: RangeTable
+    options: SensitivityOptions
+    simulation: Simulation
+
+    def costs(self, units: Sequence[Unit], key: dict[str, Any], progress: Progress | None) -> dict[str, Cost]:
+        """Return the cost of every variant by its name, from the side file where it is there."""
+        side = SideFile(self.options.side_file, key) if self.options.side_file else None
+        variants = dict(_variants(units))
+        costs = {name: cost for name in variants if side and (cost := _cost_on_file(side.get(name)))}
+        missing = [name for name in variants if name not in costs]
+        if not missing:
+            return costs
+        count = _Counter(progress, self.simulation.samples * (len(missing) + 1))
+        reference = self.simulation.logits(load_graph(self.model), count)
+        for name in missing:
+            costs[name] = _compare(reference, self._quantized(variants[name], count), self.model)
+            if side:
+                side.put(name, asdict(costs[name]))
+        return costs
+
+    def _quantized(self, stays_float: "_Selector", step: Callable[[int], None]) -> Images:
+        model = load_graph(self.model)
+        placement = place(model.graph, find_recipe(self.options.backend), self.options.keep_float)
+        placement.keep_float({node for node in model.graph if stays_float(node.name or "")})
+        insert_qdq(model, placement, self.table.ranges)
+        return self.simulation.logits(model, step)
+
+
+_Selector = Callable[[str], bool]
+"""Says of a node's name whether the node stays in float."""
+
+
+def _variants(units: Sequence[Unit]) -> Iterator[tuple[str, _Selector]]:
+    yield "int8", lambda name: False
+    for unit in units:
+        yield f"alone {unit.pattern}", partial(_matches, unit.pattern, False)
+        yield f"float {unit.pattern}", partial(_matches, unit.pattern, True)
+
+
+def _matches(pattern: str, wanted: bool, name: str) -> bool:
+    return fnmatchcase(name, pattern) is wanted
+
+
+class _Counter:
+    """Counts images for a progress callback."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._done, self._total = progress, 0, total
+
+    def __call__(self, images: int) -> None:
+        self._done += images
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _row(unit: Unit, costs: dict[str, Cost], total_macs: int) -> UnitSensitivity:
+    alone, kept, whole = costs[f"alone {unit.pattern}"], costs[f"float {unit.pattern}"], costs["int8"].noise
+    return UnitSensitivity(
+        name=unit.name,
+        kind=unit.kind,
+        pattern=unit.pattern,
+        layers=len(unit.layers),
+        macs_percent=100 * unit.macs / total_macs if total_macs else 0.0,
+        alone=alone,
+        kept_float=kept,
+        noise_made_percent=100 * alone.noise / whole if whole else 0.0,
+        noise_removed_percent=100 * (1 - kept.noise / whole) if whole else 0.0,
+    )
+
+
+def _compare(reference: Images, logits: Images, model: Path) -> Cost:
+    wide = reference.astype(np.float64)
+    signal, noise = float((wide**2).sum()), float(((wide - logits) ** 2).sum())
+    if signal == 0:
+        raise ModelError(f"{model}: all its logits are zero", "name a trained model")
+    flips = float((reference.argmax(axis=1) != logits.argmax(axis=1)).mean())
+    return Cost(10 * log10(signal / noise) if noise else None, 100 * flips)
+
+
+def _cost_on_file(value: Any) -> Cost | None:
+    """Return a cost from the side file, or None where there is none that makes sense."""
+    try:
+        sqnr_db, flips = value["sqnr_db"], float(value["flips_percent"])
+        return Cost(None if sqnr_db is None else float(sqnr_db), flips)
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def _key(table: RangeTable, placement: Placement, options: SensitivityOptions, samples: int) -> dict[str, Any]:
+    """Return all that the costs depend on."""
+    key = asdict(table.key)
+    return {
+        **{name: key[name] for name in ("model_sha256", "data_sha256", "preprocessing")},
+        "placement_sha256": _fingerprint(placement, table),
+        "samples": samples,
+        "seed": options.seed,
+        "versions": {"emca_deploy": __version__, "onnxruntime": installed_version("onnxruntime")},
+    }
+
+
+def _fingerprint(placement: Placement, table: RangeTable) -> str:
+    """Return a hash of which tensors are quantized, for which readers, with which ranges."""
+    lines = [repr(replace(placement.recipe, readers=frozenset())), repr(sorted(placement.recipe.readers))]
+    for value, readers in placement.edges.items():
+        edges = sorted((node.name or "", index) for node, index in readers)
+        lines.append(f"{value.name} {edges} {table.ranges.get(value.name or '')}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,102 @@
+"""Computing what a placement does to the logits, on any machine, with ONNX Runtime.
+
+Q/DQ pairs are computed in float, one after the other as ONNX defines them: no runtime's integer kernels, fusions or saturation.
+The result depends on the placement alone, and is the same on every processor up to float rounding.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy.calibration.graph import load_graph
+from emca_deploy.errors import ModelError
+
+if TYPE_CHECKING:
+    from emca_deploy.data.sources import ImageSource
+
+__all__ = ["Simulation"]
+
+BATCH = 8
+"""Images a call where the model leaves it open."""
+
+Images = npt.NDArray[np.float32]
+Step = Callable[[int], None]
+
+
+class Simulation:
+    """Images in memory, and the logits that variants of one model give for them.
+
+    Args:
+        path: the fp32 ONNX model.
+        source: images.
+        indices: which of them; they are decoded once and held, 4 bytes a value.
+        threads: of the runtime.
+    """
+
+    def __init__(self, path: Path, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
+        self._path, self._threads = path, threads
+        self._batches = [images for images, _ in source.batches(fixed_batch(path) or BATCH, indices)]
+        self.samples = len(indices)
+
+    def logits(self, model: ir.Model, step: Step | None = None) -> Images:
+        """Return the logits (N, classes) float32 of a variant.
+
+        Args:
+            model: the variant.
+            step: called after each batch with its number of images.
+
+        Raises:
+            ModelError: ONNX Runtime does not take the model, or not these images, or its logits are not finite.
+        """
+        session = _session(model, self._path, self._threads)
+        entry = session.get_inputs()[0]
+        parts = []
+        for images in self._batches:
+            parts.append(self._run(session, entry, images))
+            if step is not None:
+                step(len(images))
+        logits = np.concatenate(parts)
+        if logits.ndim != 2 or not np.isfinite(logits).all():
+            raise ModelError(f"{self._path}: its output is no finite logits (N, classes)", "name an image classifier")
+        return logits
+
+    def _run(self, session: Any, entry: Any, images: Images) -> Images:
+        count, fixed = len(images), entry.shape[0]
+        if isinstance(fixed, int) and fixed != count:  # the last of a fixed batch is filled by repetition
+            images = images[[i % count for i in range(fixed)]]
+        try:
+            output: Images = session.run(None, {entry.name: images})[0]
+        except Exception as exc:
+            raise ModelError(
+                f"{self._path}: cannot run images of shape {tuple(images.shape[1:])}: {str(exc).splitlines()[0]}",
+                "give data of the model's input size",
+            ) from exc
+        return output[:count]
+
+
+def fixed_batch(path: Path) -> int | None:
+    """Return a model's fixed batch size, or None.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    shape = load_graph(path).graph.inputs[0].shape
+    return shape[0] if shape is not None and len(shape) and isinstance(shape[0], int) else None
+
+
+def _session(model: ir.Model, path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    try:
+        return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # onnxruntime raises a dozen unrelated classes
+        raise ModelError(f"{path}: ONNX Runtime refuses it: {str(exc).splitlines()[0]}", "export it again") from exc
