@@ -1,0 +1,160 @@
+"""Who is compared: our placements and the peers, with their settings and the runtime each is run in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from emca_deploy.calibration.calibrate import CalibrationOptions
+from emca_deploy.harness.spec import RunnerSpec
+from peers.quantizers import METHODS
+
+__all__ = [
+    "Candidate",
+    "accuracy_candidates",
+    "cost_candidates",
+    "fp32",
+    "installed",
+    "ours",
+    "recovery_default",
+    "runtime_candidates",
+]
+
+SIMULATED = "ONNX Runtime, simulating TensorRT"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A quantizer with its settings.
+
+    Attributes:
+        name: in the tables.
+        method: a name of `quantizers.METHODS`.
+        arguments: of that method.
+        backend: that runs what it makes: "openvino" or "onnxruntime".
+        runs_in: what the table says of that.
+    """
+
+    name: str
+    method: str
+    backend: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    runs_in: str = ""
+
+    @property
+    def where(self) -> str:
+        """What it runs in, for people."""
+        return self.runs_in or {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[self.backend]
+
+    def versions(self) -> dict[str, str | None]:
+        """Return the versions of its libraries; None for one that is not installed."""
+        return {name: installed(name) for name in METHODS[self.method].distributions}
+
+    def missing(self) -> str | None:
+        """Return the first of its libraries that is not installed, or None."""
+        return next((name for name, found in self.versions().items() if found is None), None)
+
+    def output(self, folder: Path) -> Path:
+        """Return where in a folder to write what it makes."""
+        stem = "".join(letter if letter.isalnum() else "-" for letter in self.name)
+        return folder / f"{stem}{METHODS[self.method].suffix}"
+
+    def spec(self, artifact: Path, threads: int, *, precision: str = "int8") -> RunnerSpec:
+        """Return the harness's candidate that runs `artifact`."""
+        shared = {"artifact": artifact.name, "backend": self.backend, "precision": precision}
+        if artifact.suffix == ".xml":
+            kwargs: dict[str, Any] = {"artifact": str(artifact), "threads": threads}
+            return RunnerSpec(self.name, "peers.ir_runner:open_runner", kwargs, **shared)
+        kwargs = {"backend": self.backend, "artifact": str(artifact), "threads": threads, "spin": False}
+        return RunnerSpec(self.name, kwargs=kwargs, **shared)
+
+
+def installed(distribution: str) -> str | None:
+    """Return a distribution's version, or None where it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def recovery_default() -> str | None:
+    """Return the level of recovery that calibration uses by itself, or None where it has no such thing."""
+    return next((str(option.default) for option in fields(CalibrationOptions) if option.name == "recover"), None)
+
+
+def fp32(backend: str = "onnxruntime") -> Candidate:
+    """Return what all are held against: the export as it is."""
+    return Candidate("fp32", "inference", backend)
+
+
+def ours(backend: str, level: str | None, method: str = "minmax") -> Candidate:
+    """Return our placement for a backend with a level of recovery; None leaves that alone."""
+    arguments = {"backend": backend, "method": method} | ({"recover": level} if level else {})
+    name = f"ours, {backend} placement" + (f", recover {level}" if level else "")
+    if backend.startswith("tensorrt"):
+        return Candidate(name, "ours", "onnxruntime", arguments, SIMULATED)
+    return Candidate(name, "ours", backend, arguments)
+
+
+def nncf(preset: str) -> Candidate:
+    """Return NNCF with a preset."""
+    return Candidate(f"NNCF {preset}", "nncf", "openvino", {"preset": preset})
+
+
+def ort(calibrate_method: str) -> Candidate:
+    """Return ONNX Runtime's quantize_static, all else as it is by default."""
+    return Candidate(
+        f"quantize_static {calibrate_method}", "quantize_static", "onnxruntime", {"calibrate_method": calibrate_method}
+    )
+
+
+def ort_per_channel() -> Candidate:
+    """Return quantize_static as its documentation advises for x86: a scale per output channel, unsigned activations."""
+    arguments = {"calibrate_method": "MinMax", "per_channel": True, "activation_type": "QUInt8"}
+    return Candidate("quantize_static MinMax, per channel, u8", "quantize_static", "onnxruntime", arguments)
+
+
+def model_optimizer(method: str) -> Candidate:
+    """Return Model Optimizer with a calibration method; what is not INT8 stays fp32."""
+    arguments = {"calibration_method": method}
+    return Candidate(f"Model Optimizer {method}", "model_optimizer", "onnxruntime", arguments, SIMULATED)
+
+
+def accuracy_candidates(levels: Sequence[str | None]) -> list[Candidate]:
+    """Return all whose accuracy is compared, ours first for each runtime."""
+    return [
+        *(ours("openvino", level) for level in levels),
+        nncf("MIXED"),
+        nncf("PERFORMANCE"),
+        *(ours("onnxruntime", level) for level in levels),
+        *(ort(method) for method in ("MinMax", "Entropy", "Percentile")),
+        ort_per_channel(),
+        *(ours("tensorrt", level) for level in levels),
+        model_optimizer("max"),
+        model_optimizer("entropy"),
+    ]
+
+
+def runtime_candidates(backend: str, level: str | None) -> list[Candidate]:
+    """Return all whose latency is compared in a runtime; ours is the first, and the one that the others are paired with."""
+    peers = [nncf("MIXED"), nncf("PERFORMANCE")] if backend == "openvino" else [ort("MinMax"), ort_per_channel()]
+    return [ours(backend, level), *peers, fp32(backend)]
+
+
+def cost_candidates(levels: Sequence[str | None]) -> list[Candidate]:
+    """Return all whose calibration is timed: ours without recovery with either kind of method, then with it, then the peers."""
+    plain = "none" if recovery_default() else None
+    mine = [("minmax", plain), ("entropy", plain), *(("minmax", level) for level in levels if level != plain)]
+    return [
+        *(_timed(method, level) for method, level in mine),
+        nncf("MIXED"),
+        *(ort(method) for method in ("MinMax", "Entropy", "Percentile")),
+        model_optimizer("max"),
+    ]
+
+
+def _timed(method: str, level: str | None) -> Candidate:
+    candidate = ours("openvino", level, method)
+    name = f"ours, {method}" + (f", recover {level}" if level else "")
+    return Candidate(name, candidate.method, candidate.backend, candidate.arguments)

@@ -1,0 +1,124 @@
+"""What is quantized: trained networks with images to judge them by, and networks of full size for the clock."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from emca_deploy.artifacts import Preprocessing, sha256_file
+from emca_deploy.data.bundled import (
+    BUNDLED_ARCH,
+    BUNDLED_PREPROCESSING,
+    bundled_calibration_images,
+    bundled_checkpoint,
+    bundled_test_images,
+)
+from emca_deploy.errors import InputError, UnknownNameError
+from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+from emca_deploy.models.registry import create_model, find_architecture
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "examples"))
+from train_fashion_mnist import DATA, read_split
+
+__all__ = ["Subject", "TestImages", "calibration_images", "random_subject", "test_images", "trained_subjects"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to quantize.
+
+    Attributes:
+        name: in the tables.
+        checkpoint: its weights.
+        preprocessing: how images become its input.
+        batch: of the export; None for a dynamic one.
+    """
+
+    name: str
+    checkpoint: Path
+    preprocessing: Preprocessing
+    batch: int | None = None
+
+    def identity(self) -> dict[str, str | int]:
+        """Return what tells it from others of its name."""
+        return {"checkpoint": sha256_file(self.checkpoint), "image_size": self.preprocessing.image_size}
+
+    def export(self, folder: Path) -> Path:
+        """Export it into a folder, and return the ONNX file."""
+        path = folder / f"{self.name.replace(' ', '-')}.onnx"
+        options = ExportOptions(preprocessing=self.preprocessing, batch=self.batch)
+        return export_checkpoint(self.checkpoint, path, options).onnx
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """Labelled images that no calibration saw."""
+
+    path: Path
+    what: str
+
+
+def calibration_images() -> Path:
+    """Return the bundled calibration images."""
+    return bundled_calibration_images()
+
+
+def test_images(data: Path, folder: Path) -> TestImages:
+    """Return Fashion-MNIST's 10,000 test images, as an .npz in `folder`; the bundled 2,000 where `data` lacks them."""
+    if not (data / "t10k-images-idx3-ubyte.gz").is_file():
+        return TestImages(bundled_test_images(), "the 2,000 bundled test images of Fashion-MNIST")
+    images, labels = read_split(data, "t10k", None)
+    path = folder / "t10k.npz"
+    np.savez(path, images=np.repeat(images[..., None], 3, axis=3), labels=labels)
+    return TestImages(path, f"the {len(labels):,} test images of Fashion-MNIST")
+
+
+def trained_subjects(checkpoints: Path | None, image_size: int, archs: Sequence[str] | None) -> list[Subject]:
+    """Return the bundled network and those of a folder that are named after their architecture.
+
+    Args:
+        checkpoints: the folder; None for the bundled network alone.
+        image_size: pixels, of the folder's networks.
+        archs: only those; all where None.
+
+    Raises:
+        InputError: no such folder, or nothing is left to compare on.
+    """
+    subjects = [Subject(f"{BUNDLED_ARCH} (bundled)", bundled_checkpoint(), BUNDLED_PREPROCESSING)]
+    if checkpoints is not None:
+        if not checkpoints.is_dir():
+            raise InputError(f"{checkpoints}: no such folder", "make it: python benchmarks/train_families.py -o FOLDER")
+        norm = BUNDLED_PREPROCESSING
+        preprocessing = Preprocessing(image_size, image_size, norm.mean, norm.std)
+        found = [path for path in sorted(checkpoints.glob("*.safetensors")) if _is_architecture(path.stem)]
+        subjects += [Subject(path.stem, path, preprocessing) for path in found]
+    chosen = [subject for subject in subjects if not archs or subject.name.split()[0] in archs]
+    if not chosen:
+        raise InputError(
+            f"no trained network of {', '.join(archs or ())}", "leave --arch out, or name a folder with --checkpoints"
+        )
+    return chosen
+
+
+def random_subject(arch: str, folder: Path) -> Subject:
+    """Return an architecture at 224x224, batch 1, with seeded random weights: neither latency nor cost depends on them."""
+    torch.manual_seed(0)
+    path = folder / f"{arch}.safetensors"
+    save_file(create_model(arch).state_dict(), path)
+    return Subject(arch, path, Preprocessing(), batch=1)
+
+
+def _is_architecture(name: str) -> bool:
+    try:
+        find_architecture(name)
+    except UnknownNameError:
+        return False
+    return True
+
+
+FASHION_MNIST = DATA
+"""Where Debian's package puts the data set."""
