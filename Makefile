@@ -1,10 +1,11 @@
-# make setup | demo | test | check | bench      (PYTHON=python3.12 make setup for another interpreter)
+# make setup | demo | test | check | bench | bench-peers      (PYTHON=python3.12 make setup for another interpreter)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
+PEERS := .venv-peers
 
-.PHONY: setup demo test check format bench clean
+.PHONY: setup demo test check format bench bench-peers clean
 
 setup: $(STAMP)
 
@@ -34,5 +35,15 @@ format: setup
 bench: setup
 	$(BIN)/python benchmarks/cpu.py
 
+# What the benchmark compares with is heavy, and no dependency of ours: it gets an environment of its own.
+$(PEERS)/.setup-done: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --requirement benchmarks/requirements.txt
+	touch $@
+
+bench-peers: $(PEERS)/.setup-done
+	$(PEERS)/bin/python benchmarks/quantization.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) demo build dist *.egg-info

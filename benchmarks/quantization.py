@@ -1,7 +1,7 @@
 """Our INT8 against NNCF's, ONNX Runtime's and NVIDIA Model Optimizer's: accuracy, latency and what calibration costs.
 
-    make bench-peers                                             # in a virtual environment of its own, .venv-peers
-    python benchmarks/quantization.py --parts accuracy           # the bundled network; peers that are not installed are left out
+    make bench-peers                                    # all of it, with the peers in a virtual environment of their own
+    python benchmarks/quantization.py --parts accuracy  # the bundled network; peers that are not installed are left out
     python benchmarks/quantization.py --checkpoints benchmarks/families --output result.json
 
 Everybody gets the same fp32 ONNX file and the same calibration images, in a process of its own, and is held against the same
@@ -53,7 +53,7 @@ def _arguments() -> argparse.Namespace:
     )
     add("--recover", action="append", default=[], metavar="LEVEL", help="of our calibration; repeated, each gets its rows")
     add("--duration", type=float, default=10.0, help="seconds of measuring the latency of each candidate")
-    add("--cost-images", type=int, default=800, help="the larger number of images that memory is measured with")
+    add("--cost-images", type=int, nargs=2, default=[100, 800], metavar=("FEW", "MANY"), help="that calibration is timed with")
     add("--repeats", type=int, default=3, help="of each timing of calibration")
     add("--threads", type=int, default=default_threads())
     add("--memory-gib", type=float, help="the most that one quantization may take; half of this machine's when not given")
@@ -77,12 +77,12 @@ def _run(args: argparse.Namespace, folder: Path, console: Console) -> Run:
         threads=args.threads,
         memory_mib=memory_mib,
         only=args.only,
-        tell=lambda line: console.print(line, style="dim", highlight=False),
+        tell=lambda line: console.print(line, style="dim", highlight=False, soft_wrap=True),
         data=args.data,
         checkpoints=args.checkpoints,
         image_size=args.image_size,
         duration_s=args.duration,
-        cost_images=args.cost_images,
+        cost_images=(args.cost_images[0], args.cost_images[1]),
         repeats=args.repeats,
     )
 
@@ -110,7 +110,7 @@ def _measure(args: argparse.Namespace, parts: list[str], console: Console) -> in
 def main() -> int:
     """Measure, print the tables, and keep the raw results."""
     args = _arguments()
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
     parts = args.parts.split(",")
     try:

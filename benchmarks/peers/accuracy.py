@@ -23,6 +23,7 @@ __all__ = ["PART", "run", "show"]
 PART = "accuracy"
 BATCH = 16
 REFERENCE = "fp32"
+SIMULATION = "simulated: TensorRT's arithmetic, run in ONNX Runtime; not its kernels"
 
 
 def run(run: Run) -> None:
@@ -141,7 +142,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 def _show_subject(subject: str, rows: Sequence[Row], console: Console) -> None:
     reference = next((row.figures for row in rows if row.candidate == REFERENCE), None)
     base = f": fp32 top-1 {reference['top1']:.2f}% of {reference['samples']:,} images" if reference else ""
-    table = Table(title=f"Accuracy, {subject}{base}", title_justify="left")
+    table = Table(title=f"Accuracy, {subject}{base}", title_justify="left", caption=SIMULATION, caption_justify="left")
     table.add_column("quantizer", no_wrap=True)
     for heading in ("SQNR dB", "same prediction %", "top-1 drop, points (95% CI)", "top-1 %"):
         table.add_column(heading, justify="right")
@@ -166,7 +167,8 @@ def _cells(figures: dict[str, Any]) -> list[str]:
 
 
 def _show_worst(rows: Sequence[Row], console: Console) -> None:
-    table = Table(title="Accuracy over all networks: worst (median)", title_justify="left")
+    title = "Accuracy over all networks: worst (median)"
+    table = Table(title=title, title_justify="left", caption=SIMULATION, caption_justify="left")
     table.add_column("quantizer", no_wrap=True)
     for heading in ("SQNR dB", "same prediction %", "top-1 drop, points", "networks", "failed"):
         table.add_column(heading, justify="right")

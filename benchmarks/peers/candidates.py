@@ -21,7 +21,8 @@ __all__ = [
     "runtime_candidates",
 ]
 
-SIMULATED = "ONNX Runtime, simulating TensorRT"
+SIMULATED = "ONNX Runtime, simulated"
+"""TensorRT's arithmetic, symmetric INT8 with what is not INT8 in fp32; not its kernels."""
 
 
 @dataclass(frozen=True)

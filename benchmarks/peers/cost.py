@@ -17,11 +17,12 @@ from peers.settings import Run
 from peers.store import Row
 from peers.subjects import random_subject, test_images
 
-__all__ = ["ARCHITECTURES", "FEW_IMAGES", "PART", "run", "show"]
+__all__ = ["ARCHITECTURES", "PART", "run", "show"]
 
 PART = "cost"
 ARCHITECTURES = ("emca_eca_resnet18",)
-FEW_IMAGES = 100
+INFERENCE_IMAGES = 100
+"""That plain inference is timed with."""
 
 
 def run(run: Run) -> None:
@@ -29,7 +30,7 @@ def run(run: Run) -> None:
     tests = test_images(run.data, run.folder).path  # more of them than of the calibration images; nothing is judged by these
     for arch in run.archs or ARCHITECTURES:
         subject = random_subject(arch, run.folder)
-        shared = {"images": [FEW_IMAGES, run.cost_images], "repeats": run.repeats, **subject.identity()}
+        shared = {"images": list(run.cost_images), "repeats": run.repeats, **subject.identity()}
         shared["memory_mib"] = round(run.memory_mib)
         model: Path | None = None
         for candidate in run.chosen(cost_candidates(run.levels)):
@@ -49,7 +50,7 @@ def run(run: Run) -> None:
                     output=output,
                     data=tests,
                     preprocessing=subject.preprocessing,
-                    samples=FEW_IMAGES,
+                    samples=run.cost_images[0],
                     threads=run.threads,
                     memory_mib=run.memory_mib,
                 )
@@ -74,7 +75,7 @@ def _figures(run: Run, job: Job) -> dict[str, Any]:
         "start_rss_mib": median(outcome.start_rss_mib for outcome in few),
         "peak_rss_mib": median(outcome.peak_rss_mib for outcome in few),
     }
-    large, ratio = _between_inferences(replace(job, samples=run.cost_images))
+    large, ratio = _between_inferences(replace(job, samples=run.cost_images[1]))
     if large.status != "done":
         return {**figures, "many": None, "many_reason": large.reason}
     more = {"many": large.samples, "many_images_per_s": large.samples / large.seconds, "many_ratio": ratio}
@@ -99,7 +100,7 @@ def _fresh(job: Job) -> Outcome:
 
 
 def _inference_rate(job: Job) -> float:
-    outcome = quantize(replace(job, method="inference", arguments={}, samples=FEW_IMAGES))
+    outcome = quantize(replace(job, method="inference", arguments={}, samples=min(job.samples, INFERENCE_IMAGES)))
     if outcome.status != "done":
         raise RuntimeError(f"fp32 inference of {job.model} failed: {outcome.reason}")
     return outcome.samples / outcome.seconds

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emca_deploy.commands._console import progress
+from emca_deploy.errors import WorkerError
 from emca_deploy.harness.latency import Protocol, measure
 from peers.candidates import Candidate, runtime_candidates
 from peers.job import Job
@@ -31,18 +32,18 @@ def run(run: Run) -> None:
     for arch in run.archs or ARCHITECTURES:
         subject = random_subject(arch, run.folder)
         for backend in RUNTIMES:
-            candidates = run.chosen(runtime_candidates(backend, level))
+            mine, *others = runtime_candidates(backend, level)
+            candidates = [mine, *run.chosen(others)]
             made_from = {
                 "candidates": [run.made_from(candidate) for candidate in candidates],
                 "duration_s": run.duration_s,
                 **subject.identity(),
             }
             row = run.store.find(PART, arch, backend, made_from)
-            if row is None and candidates:
+            if row is None:
                 run.tell(f"{arch}: latency in {backend}")
                 row = run.store.add(Row(PART, arch, backend, made_from, _figures(run, subject, candidates)))
-            if row is not None:
-                run.rows.append(row)
+            run.rows.append(row)
 
 
 def _figures(run: Run, subject: Subject, candidates: Sequence[Candidate]) -> dict[str, Any]:
@@ -56,8 +57,8 @@ def _figures(run: Run, subject: Subject, candidates: Sequence[Candidate]) -> dic
         else:
             precision = "fp32" if candidate.method == "inference" else "int8"
             specs.append(candidate.spec(artifact, run.threads, precision=precision))
-    if not specs:
-        return {"names": [], "absent": absent, "report": None}
+    if candidates[0].name in absent:
+        raise WorkerError(f"{candidates[0].name}: {absent[candidates[0].name]}", "there is nothing to hold the others against")
     with progress(f"{subject.name} in {candidates[0].where}") as report:
         measured = measure(specs, Protocol(duration_s=run.duration_s), report)
     return {"names": [spec.name for spec in specs], "absent": absent, "report": measured.to_dict()}
@@ -101,7 +102,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
         for name, reason in row.figures["absent"].items():
             table.add_row(name, reason)
         console.print(table)
-        for warning in sorted({w for result in (report or {"results": []})["results"] for w in result["warnings"]}):
+        for warning in sorted({w for result in report["results"] for w in result["warnings"]}):
             console.print(f"warning: {warning}", style="yellow")
 
 

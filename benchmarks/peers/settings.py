@@ -27,6 +27,13 @@ class Run:
         only: name patterns; candidates that match none are left out.
         folder: for everything in between.
         tell: prints a line for people.
+        data: folder of Fashion-MNIST.
+        checkpoints: folder of trained networks.
+        image_size: pixels that those were trained at.
+        duration_s: of measuring the latency of each candidate.
+        cost_images: few and many, that calibration is timed with.
+        repeats: of timing it with few.
+        rows: what was measured or found.
     """
 
     store: Store
@@ -43,7 +50,7 @@ class Run:
     checkpoints: Path | None = None
     image_size: int = 48
     duration_s: float = 10.0
-    cost_images: int = 800
+    cost_images: tuple[int, int] = (100, 800)
     repeats: int = 3
     rows: list[Row] = field(default_factory=list)
 
