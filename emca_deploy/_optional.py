@@ -15,6 +15,8 @@ EXTRAS: dict[str, tuple[str, str, str]] = {
     "safetensors": ("safetensors", "export", "0.4.3"),
     "openvino": ("openvino", "openvino", "2024.4"),
     "onnxruntime": ("onnxruntime", "", "1.18"),
+    "tensorrt": ("tensorrt", "tensorrt", "8.6"),
+    "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx", "1.4"),
     "jinja2": ("Jinja2", "report", "3.1"),
 }
 """Module -> (distribution, the extra that brings it, minimum version). ONNX Runtime is in the base install."""

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from emca_deploy._machine import find_gpus
 from emca_deploy._optional import EXTRAS, installed_version
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import read_manifest
@@ -37,8 +38,8 @@ BACKENDS: dict[str, Backend] = {
     "onnxruntime": Backend("onnxruntime", "ort:OrtRunner", "ort:OrtBuilder"),
     "openvino": Backend("openvino", "ov:OvRunner", "ov:OvBuilder"),
     "torch": Backend("torch", "torch_:TorchRunner"),
-    "tensorrt": Backend("tensorrt", None),
-    "tensorrt-rtx": Backend("tensorrt_rtx", None),
+    "tensorrt": Backend("tensorrt", None, "trt.builder:TrtBuilder"),
+    "tensorrt-rtx": Backend("tensorrt_rtx", None, "trt.builder:RtxBuilder"),
     "fake": Backend(None, "fake:FakeRunner"),
 }
 
@@ -69,24 +70,28 @@ def _status(name: str) -> BackendStatus:
     backend = BACKENDS[name]
     if backend.module is None:
         return BackendStatus(__version__)
-    version = installed_version(backend.module)
-    if backend.runner is None:
-        remedy = "calibrate for it with --backend, and build the engine with its own tools (trtexec) on the target"
-        return BackendStatus(version, f"emca-deploy {__version__} has no runner and no builder for it yet", remedy)
     if find_spec(backend.module) is None:
         distribution, extra, minimum = EXTRAS[backend.module]
         target = f"'emca-deploy[{extra}]'" if extra else distribution
         return BackendStatus(
             None, f"{distribution} is not installed", f"pip install {target} (needs {distribution} {minimum} or newer)"
         )
-    return BackendStatus(version or "unknown")
+    version = installed_version(backend.module) or "unknown"
+    if backend.runner is None:
+        reason = "builds engines, but does not run them" + (
+            "" if find_gpus() else ": that needs an NVIDIA GPU, and there is none here"
+        )
+        remedy = f"emca-deploy build MODEL.onnx --backend {name}, and run the engine with TensorRT's own tools on the GPU"
+        return BackendStatus(version, reason, remedy)
+    return BackendStatus(version)
 
 
-def _usable(name: str) -> Backend:
+def _usable(name: str, *, to_build: bool = False) -> Backend:
     if name not in BACKENDS:
         raise UnknownNameError.of("backend", name, _PUBLIC, f"backends: {', '.join(_PUBLIC)}")
     status = _status(name)
-    if status.reason:
+    builds_only = BACKENDS[name].runner is None and status.version is not None
+    if status.reason and not (to_build and builds_only):
         raise MissingError(f"backend '{name}': {status.reason}", status.remedy or "choose another backend")
     return BACKENDS[name]
 
@@ -127,7 +132,7 @@ def get_builder(backend: str) -> Builder:
         MissingError: its library is not installed.
         InputError: it has no engines.
     """
-    entry = _usable(backend)
+    entry = _usable(backend, to_build=True)
     if entry.builder is None:
         able = ", ".join(name for name, other in BACKENDS.items() if other.builder)
         raise InputError(f"backend '{backend}' has no engines to build", f"choose one of: {able}")

@@ -88,12 +88,20 @@ def test_an_unknown_name_gets_the_nearest(call: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_what_is_planned_says_so(name: str) -> None:
-    for call in (lambda: open_runner(name, "x"), lambda: get_builder(name)):
-        with pytest.raises(MissingError, match="no runner and no builder for it yet") as caught:
-            call()
-        assert caught.value.exit_code == 3
-    assert available()[name].reason
+def test_what_only_builds_is_refused_to_run(name: str) -> None:
+    with pytest.raises(MissingError, match=f"backend '{name}'") as caught:
+        open_runner(name, "x")
+    assert caught.value.exit_code == 3
+    status = available()[name]
+    assert status.reason
+    assert status.reason in caught.value.problem
+    if status.version is None:
+        assert "pip install" in str(status.remedy)
+        with pytest.raises(MissingError, match="is not installed"):
+            get_builder(name)
+    else:
+        assert "does not run them" in status.reason
+        assert get_builder(name).build
 
 
 def test_what_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,3 @@
+"""The TensorRT family: `tensorrt` and `tensorrt-rtx` behind one builder."""
+
+__all__: list[str] = []

@@ -1,0 +1,118 @@
+"""An engine's layers, read from the builder's own verbose log: no GPU has to load the engine."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+__all__ = ["EngineTensor", "Layer", "int8_convolutions", "read_layers"]
+
+DTYPES = {
+    "int8": "int8", "uint8": "uint8", "bool": "bool", "fp8": "float8", "half": "float16", "fp16": "float16", "bf16": "bfloat16",
+    "bfloat16": "bfloat16", "float": "float32", "fp32": "float32", "int32": "int32", "int64": "int64",
+}  # fmt: skip
+BYTES = {"int8": 1, "uint8": 1, "bool": 1, "float8": 1, "float16": 2, "bfloat16": 2, "int64": 8}
+
+# TensorRT-RTX and TensorRT from 10 list a layer's fields; TensorRT 8 writes `Layer(Kind): name, Tactic: x, in -> out`.
+FIELDS = re.compile(
+    r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w*), Inputs: \[(?P<inputs>.*?)\], (?:Constants: \[.*?\], )?"
+    r"Outputs: \[(?P<outputs>.*?)\](?:, |$)(?P<rest>.*)$"
+)
+ARROW = re.compile(r"^Layer\((?P<kind>\w+)\): (?P<name>.*?), Tactic: (?P<rest>-?\w+), (?P<inputs>.*?) -> (?P<outputs>.*)$")
+TENSOR = re.compile(
+    r"\{ Name: (?P<name>.*?),(?: Location: \w+,)? Dimensions: \[(?P<shape>[-\d,]*)\]"
+    r".*?(?:Datatype|Format/Datatype): (?P<type>[^,}]*)"
+)
+BRACKETED = re.compile(r"(?P<name>\S+?) ?[\[(](?P<type>[A-Z]\w*)[\[(](?P<shape>[-\d,]*)[\])][\])]")
+TYPE = re.compile(rf"\b({'|'.join(DTYPES)})\b", re.IGNORECASE)
+NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+
+
+@dataclass(frozen=True)
+class EngineTensor:
+    """An activation between layers.
+
+    Attributes:
+        name: as the engine has it.
+        dtype: numpy's name where it has one ("int8", "float32"); "unknown" where the log does not say.
+        shape: -1 for a dynamic dimension.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes for one image where the batch is dynamic, for the whole batch where it is fixed."""
+        return prod(abs(size) for size in self.shape) * BYTES.get(self.dtype, 4)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an engine: what runs as one kernel, or nearly so.
+
+    Attributes:
+        name: as the engine has it.
+        kind: TensorRT's word for it: "correlation" or "CaskConvolution" for a convolution, "kgen" for generated code.
+        inputs: activations read; weights are not among them.
+        outputs: activations written.
+        nodes: the ONNX nodes it came from, where the log says.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[EngineTensor, ...]
+    outputs: tuple[EngineTensor, ...]
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it is a convolution, whatever is fused into it."""
+        kind = self.kind.lower()
+        return kind == "correlation" or ("conv" in kind and "deconv" not in kind)
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether it computes in INT8: the first tensor it reads is."""
+        return bool(self.inputs) and self.inputs[0].dtype == "int8"
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes of activations read and written for one image."""
+        return sum(tensor.image_bytes for tensor in (*self.inputs, *self.outputs))
+
+
+def read_layers(lines: Iterable[str]) -> list[Layer]:
+    """Return the layers among the lines of a builder's verbose log, in the order of execution; other lines are skipped."""
+    layers = []
+    for line in lines:
+        text = line.strip()
+        fields = FIELDS.match(text)
+        match = fields or ARROW.match(text)
+        if match is None:
+            continue
+        read = _listed if fields else _bracketed
+        layers.append(
+            Layer(match["name"], match["kind"], read(match["inputs"]), read(match["outputs"]), tuple(NODE.findall(match["rest"])))
+        )
+    return layers
+
+
+def int8_convolutions(layers: Iterable[Layer]) -> int:
+    """Return how many convolutions compute in INT8."""
+    return sum(layer.is_convolution and layer.is_int8 for layer in layers)
+
+
+def _listed(text: str) -> tuple[EngineTensor, ...]:
+    return tuple(_tensor(match) for match in TENSOR.finditer(text))
+
+
+def _bracketed(text: str) -> tuple[EngineTensor, ...]:
+    return tuple(_tensor(match) for match in BRACKETED.finditer(text))
+
+
+def _tensor(match: "re.Match[str]") -> EngineTensor:
+    kind = TYPE.search(match["type"])
+    shape = tuple(int(size) for size in match["shape"].split(",") if size)
+    return EngineTensor(match["name"], DTYPES[kind[1].lower()] if kind else "unknown", shape)

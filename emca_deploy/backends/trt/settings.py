@@ -1,0 +1,122 @@
+"""What can be chosen about a build, and TensorRT's configuration made of it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emca_deploy.artifacts import TensorSpec, atomic_write
+from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.trt.versions import Rules
+from emca_deploy.errors import InputError
+
+__all__ = [
+    "PORTABLE_TARGETS", "TrtSettings", "batches_of", "check_settings", "load_timing_cache", "make_config", "save_timing_cache",
+]  # fmt: skip
+
+DEFAULT_BATCHES = (1, 1, 64)
+PORTABLE_TARGETS = ("8.6", "8.9", "12.0")
+LEVELS = range(6)
+TARGET = re.compile(r"SM(\d+)(\d)$")
+
+
+@dataclass(frozen=True)
+class TrtSettings:
+    """How to build, beyond `RunOptions`.
+
+    Attributes:
+        batches: smallest, likeliest and largest batch of a model whose batch is dynamic; `RunOptions.batch` fixes it instead.
+        workspace_mib: most memory a layer may use besides its tensors; None leaves TensorRT's limit.
+        optimization_level: 0 builds fastest, 5 searches longest; None leaves TensorRT's (3).
+        targets: compute capabilities ("8.6") to compile for, TensorRT-RTX only; empty means those it makes portable engines for.
+        timing_cache: folder of kernel measurements kept from build to build, TensorRT only; a file for each version and GPU.
+    """
+
+    batches: tuple[int, int, int] = DEFAULT_BATCHES
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    targets: tuple[str, ...] = ()
+    timing_cache: Path | None = None
+
+
+def check_settings(trt: Any, backend: str, rules: Rules, settings: TrtSettings) -> None:
+    """Refuse settings that make no sense or that this version does not have.
+
+    Raises:
+        InputError: one of them is wrong.
+    """
+    smallest, likeliest, largest = settings.batches
+    if not 1 <= smallest <= likeliest <= largest:
+        raise InputError(
+            f"batches {settings.batches} do not grow from 1 or more", "give smallest, likeliest and largest, in order"
+        )
+    if settings.optimization_level is not None and settings.optimization_level not in LEVELS:
+        raise InputError(f"optimization level {settings.optimization_level} is unknown", "give 0 (fastest build) to 5")
+    if settings.workspace_mib is not None and settings.workspace_mib < 1:
+        raise InputError(f"a workspace of {settings.workspace_mib} MiB is none", "give 1 MiB or more")
+    if settings.timing_cache is not None and not rules.timing_cache:
+        raise InputError(f"backend '{backend}' has no timing cache: it times nothing while building", "leave it out")
+    known = _targets(trt) if rules.targets else {}
+    for target in settings.targets:
+        if not rules.targets:
+            raise InputError(f"backend '{backend}' builds for the GPU it runs on, not for {target}", "leave the targets out")
+        if target not in known:
+            raise InputError(f"{backend} {trt.__version__} compiles for no target '{target}'", f"known: {', '.join(known)}")
+
+
+def _targets(trt: Any) -> dict[str, Any]:
+    """Return the compute capabilities this version compiles for: "8.6" by TensorRT's SM86."""
+    members = trt.ComputeCapability.__members__
+    return {f"{match[1]}.{match[2]}": members[name] for name in members if (match := TARGET.match(name))}
+
+
+def batches_of(spec: TensorSpec, settings: TrtSettings, options: RunOptions) -> tuple[int, int, int] | None:
+    """Return the optimization profile's batches of a model with this input, or None where its batch is fixed.
+
+    Raises:
+        InputError: the model's batch is fixed to another one.
+    """
+    own = spec.shape[0]
+    if isinstance(own, int):
+        if options.batch not in (None, own):
+            raise InputError(f"the model's batch is fixed to {own}", f"use --batch {own}, or export it with a dynamic batch")
+        return None
+    return (options.batch,) * 3 if options.batch is not None else settings.batches
+
+
+def make_config(
+    trt: Any, builder: Any, spec: TensorSpec, batches: tuple[int, int, int] | None, rules: Rules, settings: TrtSettings
+) -> Any:
+    """Return the builder's configuration for a network with the one input `spec`."""
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the log then lists the layers with their types
+    if batches is not None:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(spec.name, *((batch, *spec.shape[1:]) for batch in batches))
+        config.add_optimization_profile(profile)
+    if settings.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace_mib << 20)
+    if settings.optimization_level is not None:
+        config.builder_optimization_level = settings.optimization_level
+    if rules.targets:
+        known, targets = _targets(trt), settings.targets or PORTABLE_TARGETS
+        config.num_compute_capabilities = len(targets)
+        for index, target in enumerate(targets):
+            config.set_compute_capability(known[target], index)
+    return config
+
+
+def load_timing_cache(config: Any, path: Path) -> None:
+    """Give the builder what an earlier build of the same version on the same GPU measured, if anything."""
+    known = path.read_bytes() if path.is_file() else b""
+    config.set_timing_cache(config.create_timing_cache(known), False)
+
+
+def save_timing_cache(config: Any, path: Path) -> None:
+    """Keep what this build measured.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))

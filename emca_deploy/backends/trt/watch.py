@@ -1,0 +1,137 @@
+"""Running a build so that a person sees it move and can stop it."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["PER_MILLE", "PhaseTracker", "Progress", "run_build"]
+
+Progress = Callable[[int, int], None]
+"""Called with (done, in all)."""
+
+PER_MILLE = 1000
+POLL_S = 0.1
+
+
+@dataclass
+class _Phase:
+    parent: str | None
+    steps: int
+    done: int = 0
+
+
+class PhaseTracker:
+    """Turns TensorRT's nested phases into one number that only grows."""
+
+    def __init__(self, report: Progress) -> None:
+        self._report = report
+        self._phases: dict[str, _Phase] = {}
+        self._last = -1
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        """Enter a phase of `steps` steps, inside the phase `parent`."""
+        self._phases[name] = _Phase(parent, max(1, steps))
+        self._tell()
+
+    def step(self, name: str, step: int) -> None:
+        """Finish a phase's step, counted from 0."""
+        if name in self._phases:
+            self._phases[name].done = step + 1
+            self._tell()
+
+    def finish(self, name: str) -> None:
+        """Leave a phase."""
+        phase = self._phases.pop(name, None)
+        if phase is not None and phase.parent is None:
+            self._send(PER_MILLE)
+
+    def _tell(self) -> None:
+        share, total, inside = 1.0, 0.0, None
+        for name, phase in self._phases.items():  # in the order they were entered: the outermost first
+            if phase.parent != inside:
+                continue
+            share /= phase.steps
+            total += share * min(phase.done, phase.steps)
+            inside = name
+            if phase.done >= phase.steps:
+                break
+        self._send(min(PER_MILLE, int(total * PER_MILLE)))
+
+    def _send(self, per_mille: int) -> None:
+        if per_mille > self._last:
+            self._last = per_mille
+            self._report(per_mille, PER_MILLE)
+
+
+def run_build(trt: Any, builder: Any, network: Any, config: Any, tracker: PhaseTracker | None) -> Any:
+    """Build an engine in a thread of its own, so that Ctrl-C is noticed while TensorRT works.
+
+    Args:
+        trt: the module.
+        builder: TensorRT's.
+        network: what to build.
+        config: how; with a tracker, gets a progress monitor.
+        tracker: what follows the phases; None where the version has no progress monitor: a build then cannot be stopped.
+
+    Returns:
+        The serialized engine, or None where TensorRT could not build it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the build has ended, at its next step.
+    """
+    stop, outcome = threading.Event(), _Outcome()
+    if tracker is not None:
+        config.progress_monitor = monitor = _monitor(trt, tracker, stop)
+        outcome.keep = monitor  # TensorRT holds no reference to it
+
+    def work() -> None:
+        outcome.begun.set()
+        try:
+            if not stop.is_set():
+                outcome.engine = builder.build_serialized_network(network, config)
+        except Exception as exc:  # raised again below, in the thread that asked
+            outcome.error = exc
+        finally:
+            outcome.ended.set()
+
+    # Events, not Thread.join: before Python 3.13 a join that Ctrl-C breaks off takes the thread for ended.
+    try:
+        threading.Thread(target=work, name="tensorrt build").start()
+        while not outcome.ended.wait(POLL_S):
+            pass
+    except KeyboardInterrupt:
+        stop.set()
+        if outcome.begun.is_set():  # else it will find that it need not begin
+            outcome.ended.wait()
+        raise
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.engine
+
+
+@dataclass
+class _Outcome:
+    begun: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    engine: Any = None
+    error: Exception | None = None
+    keep: Any = None
+
+
+def _monitor(trt: Any, tracker: PhaseTracker, stop: threading.Event) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            tracker.start(phase_name, parent_phase, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            tracker.step(phase_name, step)
+            return not stop.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            tracker.finish(phase_name)
+
+    return Monitor()
