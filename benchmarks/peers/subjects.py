@@ -1,4 +1,5 @@
 """What is quantized: trained networks with images to judge them by, and networks of full size for the clock."""
+# ruff: noqa: PLC0415 - PyTorch takes seconds to import, and what is on file already needs none of it
 
 import sys
 from collections.abc import Sequence
@@ -6,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
 
 from emca_deploy.artifacts import Preprocessing, sha256_file
 from emca_deploy.data.bundled import (
@@ -21,10 +20,12 @@ from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.models.registry import create_model, find_architecture
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "examples"))
-from train_fashion_mnist import DATA, read_split
+__all__ = ["FASHION_MNIST", "Subject", "TestImages", "calibration_images", "random_subject", "test_images", "trained_subjects"]
 
-__all__ = ["Subject", "TestImages", "calibration_images", "random_subject", "test_images", "trained_subjects"]
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package puts the data set."""
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ def test_images(data: Path, folder: Path) -> TestImages:
     """Return Fashion-MNIST's 10,000 test images, as an .npz in `folder`; the bundled 2,000 where `data` lacks them."""
     if not (data / "t10k-images-idx3-ubyte.gz").is_file():
         return TestImages(bundled_test_images(), "the 2,000 bundled test images of Fashion-MNIST")
+    sys.path.insert(1, str(EXAMPLES))
+    from train_fashion_mnist import read_split
+
     images, labels = read_split(data, "t10k", None)
     path = folder / "t10k.npz"
     np.savez(path, images=np.repeat(images[..., None], 3, axis=3), labels=labels)
@@ -106,6 +110,9 @@ def trained_subjects(checkpoints: Path | None, image_size: int, archs: Sequence[
 
 def random_subject(arch: str, folder: Path) -> Subject:
     """Return an architecture at 224x224, batch 1, with seeded random weights: neither latency nor cost depends on them."""
+    import torch
+    from safetensors.torch import save_file
+
     torch.manual_seed(0)
     path = folder / f"{arch}.safetensors"
     save_file(create_model(arch).state_dict(), path)
@@ -118,7 +125,3 @@ def _is_architecture(name: str) -> bool:
     except UnknownNameError:
         return False
     return True
-
-
-FASHION_MNIST = DATA
-"""Where Debian's package puts the data set."""
