@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from emca_deploy._optional import installed_version
+from emca_deploy._progress import Progress, Stage, silent
 from emca_deploy.artifacts import Manifest, Preprocessing, atomic_write, read_manifest, sha256_file, this_command, write_manifest
-from emca_deploy.calibration.collect import Progress, collect_observations
+from emca_deploy.calibration.bias_correction import bias_shifts
+from emca_deploy.calibration.collect import collect_observations
 from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import InsertionCount, insert_qdq
+from emca_deploy.calibration.quantize import QuantizedWeight
+from emca_deploy.calibration.recovery import LEVELS, ensure_rounded_weights, rounded_path
 from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
-from emca_deploy.errors import InputError, ModelError, OutputError
+from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -37,6 +42,7 @@ class CalibrationOptions:
         threads: for the fp32 pass.
         keep_float: node name patterns (`stage1.*`) that stay in float.
         table: a range table to use or to write; beside the model where None.
+        recover: what is done for accuracy besides: a name of `LEVELS`.
     """
 
     backend: str
@@ -46,6 +52,7 @@ class CalibrationOptions:
     threads: int = 1
     keep_float: Sequence[str] = ()
     table: Path | None = None
+    recover: str = "weights"
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ def model_preprocessing(model: Path) -> Preprocessing:
 
 
 def calibrate_model(
-    model: Path, source: "ImageSource", output: Path, options: CalibrationOptions, progress: Progress | None = None
+    model: Path, source: "ImageSource", output: Path, options: CalibrationOptions, stage: Stage = silent
 ) -> Calibration:
     """Quantize a model for one backend.
 
@@ -113,21 +120,39 @@ def calibrate_model(
         source: calibration images, preprocessed as the model takes them.
         output: the INT8 ONNX file; its manifest goes beside it.
         options: see there.
-        progress: called with (images done, images in all) while ranges are measured.
+        stage: opens each stage of the work, for progress.
 
     Raises:
-        InputError: a table given by name is of another model or data set; no such backend or method; no node matches a pattern.
+        InputError: a table given by name is of another model or data set; no such backend, method or level; no node matches
+            a pattern.
         ModelError: the model cannot be read, run or quantized.
         DataError: an image cannot be read, or drives an activation to infinity.
         OutputError: `output` cannot be written.
     """
     recipe = find_recipe(options.backend)
+    if options.recover not in LEVELS:
+        raise UnknownNameError.of("level of recovery", options.recover, LEVELS, f"one of: {', '.join(LEVELS)}")
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {output.parent}")
     graph_model = load_graph(model)
-    placement = place(graph_model.graph, recipe, options.keep_float)
-    table, path, reused = ensure_ranges(model, source, options, progress)
-    counts = insert_qdq(graph_model, placement, table.ranges)
+    place(graph_model.graph, recipe, options.keep_float)  # a pattern that matches nothing is said before the long pass
+    with stage("measuring ranges") as progress:
+        table, path, reused = ensure_ranges(model, source, options, progress)
+
+    weights: dict[str, QuantizedWeight] = {}
+
+    def quantize(floating: ir.Model) -> InsertionCount:
+        return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), table.ranges, weights)
+
+    if options.recover != "none":
+        indices = _indices(source, options)
+        if options.recover == "weights":
+            images = source, indices
+            weights |= ensure_rounded_weights(graph_model, table.key, rounded_path(path), images, options.threads, stage)
+        with stage("correcting biases") as progress:
+            shifts = bias_shifts(graph_model, quantize, source, indices, options.threads, progress)
+        add_to_biases(graph_model.graph, shifts)
+    counts = quantize(graph_model)
     with atomic_write(output) as temporary:
         ir.save(graph_model, temporary)
     try:
@@ -136,6 +161,12 @@ def calibrate_model(
         output.unlink(missing_ok=True)  # an INT8 model that does not say whose placement it has is a trap
         raise
     return Calibration(output, options.backend, options.method, path, reused, table.key.samples, counts)
+
+
+def _indices(source: "ImageSource", options: CalibrationOptions) -> list[int]:
+    from emca_deploy.data.subset import choose_indices
+
+    return list(choose_indices(len(source), options.samples, source.labels, options.seed))
 
 
 def ensure_ranges(
@@ -149,10 +180,8 @@ def ensure_ranges(
     Raises:
         InputError: `options.table` names a table of something else.
     """
-    from emca_deploy.data.subset import choose_indices
-
     method = Method.parse(options.method)
-    indices = choose_indices(len(source), options.samples, source.labels, options.seed)
+    indices = _indices(source, options)
     key = TableKey(sha256_file(model), source.identity(), source.preprocessing, str(method), len(indices), options.seed)
     path = options.table or table_path(model)
     if path.is_file():
@@ -196,6 +225,7 @@ def _manifest(model: Path, table_file: Path, table: RangeTable, options: Calibra
         details={
             "method": options.method,
             "samples": table.key.samples,
+            "recover": options.recover,
             "keep_float": list(options.keep_float),
             "quantized_activations": counts.activations,
             "int8_operators": counts.weighted,

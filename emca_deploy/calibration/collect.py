@@ -6,7 +6,7 @@ before it takes the next, so memory depends on neither the number of images nor 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from emca_deploy._progress import Progress
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.histogram import Histogram
 from emca_deploy.calibration.observers import HistogramObserver, MinMaxObserver, MovingAverageObserver, Observation, TensorRange
 from emca_deploy.calibration.placement import RECIPES, place
+from emca_deploy.calibration.session import append_output, find_values, open_session
 from emca_deploy.calibration.thresholds import Method, choose_range
 from emca_deploy.errors import DataError, ModelError
 
@@ -39,7 +41,6 @@ LARGEST_POOL = 4
 REDUCTIONS = {"ReduceMin": 18, "ReduceMax": 18, "ReduceSum": 13}
 """Each with the opset since which its axes are an input, no attribute."""
 
-Progress = Callable[[int, int], None]
 Images = npt.NDArray[np.float32]
 Digest = tuple[Images, Images] | Histogram
 
@@ -132,7 +133,7 @@ class _Pass:
         self._path, self._counts = path, counts
         _open(model, self.names) if counts else _reduce(model, self.names)
         self._workers = min(threads, LARGEST_POOL) if counts else 1
-        self._session = _session(model, path, max(1, threads // self._workers))
+        self._session = open_session(model, str(path), max(1, threads // self._workers))
         self._input = self._session.get_inputs()[0]
 
     def digests(self, source: "ImageSource", indices: Sequence[int]) -> Iterator[tuple[list[Digest | ValueError], int]]:
@@ -198,19 +199,14 @@ def _quantizable(model: ir.Model) -> list[str]:
     return [str(value.name) for value in values if value in placed]
 
 
-def _values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
-    by_name = {str(value.name): value for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]}
-    return [by_name[name] for name in names]
-
-
 def _open(model: ir.Model, names: Sequence[str]) -> None:
     """Make the graph's outputs the tensors of these names."""
     graph = model.graph
     graph.outputs.clear()
-    for value in _values(graph, names):
+    for value in find_values(graph, names):
         # An input cannot be an output in every runtime version, so it leaves by an Identity.
         graph.outputs.append(
-            _append(graph, ir.node("Identity", [value]), f"{value.name}/seen") if value.is_graph_input() else value
+            append_output(graph, ir.node("Identity", [value]), f"{value.name}/seen") if value.is_graph_input() else value
         )
 
 
@@ -223,29 +219,9 @@ def _reduce(model: ir.Model, names: Sequence[str]) -> None:
     axes = ir.Value(name="calibration/axes", const_value=ir.tensor(np.array([1], np.int64), name="calibration/axes"))
     graph.register_initializer(axes)
     graph.outputs.clear()
-    for value in _values(graph, names):
-        flat = _append(graph, ir.node("Flatten", [value]), f"{value.name}/flat")
+    for value in find_values(graph, names):
+        flat = append_output(graph, ir.node("Flatten", [value]), f"{value.name}/flat")
         for operator, since in REDUCTIONS.items():
             attributes: dict[str, Any] = {"keepdims": 0} if opset >= since else {"keepdims": 0, "axes": [1]}
             node = ir.node(operator, [flat, axes] if opset >= since else [flat], attributes)
-            graph.outputs.append(_append(graph, node, f"{value.name}/{operator}"))
-
-
-def _append(graph: ir.Graph, node: ir.Node, name: str) -> ir.Value:
-    result = node.outputs[0]
-    result.name, result.type = name, ir.TensorType(ir.DataType.FLOAT)
-    graph.append(node)
-    return result
-
-
-def _session(model: ir.Model, path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as exc:  # onnxruntime raises a dozen unrelated classes
-        raise ModelError(f"{path}: ONNX Runtime refuses it: {str(exc).splitlines()[0]}", "export it again") from exc
+            graph.outputs.append(append_output(graph, node, f"{value.name}/{operator}"))

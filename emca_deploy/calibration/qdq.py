@@ -1,5 +1,6 @@
 """Graph surgery: put the Q/DQ pairs of a placement into a model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from emca_deploy.calibration.layers import output_axis, weight_of
 from emca_deploy.calibration.observers import TensorRange
-from emca_deploy.calibration.placement import Edge, Placement
+from emca_deploy.calibration.placement import Edge, Placement, Recipe
 from emca_deploy.calibration.quantize import (
+    QuantizedWeight,
     QuantParams,
     activation_params,
     quantize_bias,
@@ -31,13 +34,19 @@ class InsertionCount:
     weighted_float: int
 
 
-def insert_qdq(model: ir.Model, placement: Placement, ranges: dict[str, TensorRange]) -> InsertionCount:
+def insert_qdq(
+    model: ir.Model,
+    placement: Placement,
+    ranges: Mapping[str, TensorRange],
+    weights: Mapping[str, QuantizedWeight] | None = None,
+) -> InsertionCount:
     """Insert a placement's Q/DQ pairs into the float model it was made for, in place.
 
     Args:
         model: float, opset 13 or newer.
         placement: of the same model's graph.
         ranges: by tensor name.
+        weights: integers and scales of layers, by node name; of others the nearest integers.
 
     Raises:
         InputError: a tensor's range is missing: the table is of another model.
@@ -45,13 +54,15 @@ def insert_qdq(model: ir.Model, placement: Placement, ranges: dict[str, TensorRa
     graph = model.graph
     params: dict[ir.Value, QuantParams] = {}
     for value, readers in placement.edges.items():
-        if value.name not in ranges:
-            raise InputError(f"the range table has no tensor '{value.name}'", "delete the table and calibrate again")
-        params[value] = activation_params(ranges[value.name], symmetric=placement.recipe.symmetric)
+        name = str(value.name)
+        if name not in ranges:
+            raise InputError(f"the range table has no tensor '{name}'", "delete the table and calibrate again")
+        symmetric = placement.recipe.symmetric or value in placement.symmetric
+        params[value] = activation_params(ranges[name], symmetric=symmetric)
         _quantize_activation(graph, value, readers, params[value])
     originals = {node: value for value, readers in placement.edges.items() for node, index in readers if index == 0}
     for node in placement.weighted:
-        _quantize_weights(graph, node, params[originals[node]], integer_bias=placement.recipe.integer_bias)
+        _quantize_weights(graph, node, params[originals[node]], placement.recipe, (weights or {}).get(str(node.name)))
     _drop_unused_initializers(graph)
     every = sum(1 for node in graph if node.op_type in {"Conv", "Gemm"})
     return InsertionCount(len(params), len(placement.weighted), every - len(placement.weighted))
@@ -87,27 +98,20 @@ def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], 
         node.replace_input_with(index, result)
 
 
-def _weight_axis(node: ir.Node) -> int:
-    """Return the axis of a weight that runs over output channels."""
-    if node.op_type == "Conv":
-        return 0
-    if node.op_type == "Gemm":
-        return 0 if node.attributes.get_int("transB", 0) else 1
-    return -1
-
-
-def _quantize_weights(graph: ir.Graph, node: ir.Node, reads: QuantParams, *, integer_bias: bool) -> None:
-    value = node.inputs[1]
-    if value is None or value.const_value is None:
-        return
-    weight = np.asarray(value.const_value.numpy(), np.float32)
-    axis = _weight_axis(node) % weight.ndim
-    integers, scales = quantize_weight(weight, axis)
+def _quantize_weights(
+    graph: ir.Graph, node: ir.Node, reads: QuantParams, recipe: Recipe, rounded: QuantizedWeight | None
+) -> None:
+    weight = weight_of(node)
+    axis = output_axis(node) % weight.ndim
+    integers, scales = rounded or quantize_weight(weight, axis)
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
-    if integer_bias and bias_value is not None and bias_value.const_value is not None:
+    if recipe.integer_bias and bias_value is not None and bias_value.const_value is not None:
         bias = np.asarray(bias_value.const_value.numpy(), np.float32).ravel()
-        scales = raise_scales_for_bias(scales, bias, reads.scale)
-        integers = quantize_with(weight, scales, axis)
+        wide = raise_scales_for_bias(scales, bias, reads.scale)
+        if np.any(wide > scales):
+            shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
+            integers = np.where((wide > scales).reshape(shape), quantize_with(weight, wide, axis), integers)
+            scales = wide
         bias_integers, bias_scales = quantize_bias(bias, scales, reads.scale)
         node.replace_input_with(2, _dequantized(graph, node, f"{node.name}.bias", (bias_integers, bias_scales), 0))
     node.replace_input_with(1, _dequantized(graph, node, f"{node.name}.weight", (integers, scales), axis))

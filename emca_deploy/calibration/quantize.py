@@ -7,13 +7,17 @@ import numpy.typing as npt
 
 from emca_deploy.calibration.observers import TensorRange
 
-__all__ = ["QuantParams", "activation_params", "quantize_bias", "quantize_weight", "raise_scales_for_bias"]
+__all__ = ["QuantParams", "QuantizedWeight", "activation_params", "quantize_bias", "quantize_weight", "raise_scales_for_bias"]
 
 SMALLEST_SCALE = 1e-12
 """Below it 1 / scale overflows single precision in some kernels; a tensor that small is zero for any purpose."""
 
 LARGEST_BIAS = 2**30
 """Largest magnitude of an INT32 bias: half the range, so that the accumulator has as much left."""
+
+
+QuantizedWeight = tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]
+"""A layer's integers, laid out as its weights, and one scale for each output channel."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def activation_params(values: TensorRange, *, symmetric: bool) -> QuantParams:
     return QuantParams(scale, int(np.clip(round(-low / scale), 0, 255)), False)
 
 
-def quantize_weight(weight: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+def quantize_weight(weight: npt.NDArray[np.float32], axis: int) -> QuantizedWeight:
     """Quantize weights symmetrically to [-127, 127], one scale for each index of `axis`.
 
     Returns:

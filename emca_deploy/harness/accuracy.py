@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Preprocessing, TensorSpec
 from emca_deploy.errors import DataError, ModelError
 from emca_deploy.harness.clock import Int64Array
@@ -17,8 +18,6 @@ from emca_deploy.harness.spec import Float32Array, RunnerSpec
 from emca_deploy.harness.stats import paired_difference_ci
 
 __all__ = ["LogitsResult", "collect_logits", "compare"]
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

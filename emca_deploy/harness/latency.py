@@ -5,12 +5,13 @@ where the absolute numbers do not. A round is one block of every candidate, in r
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from emca_deploy._progress import Progress
 from emca_deploy.errors import InputError
 from emca_deploy.harness.environment import CpuTimes, collect_environment, read_cpu_times
 from emca_deploy.harness.process import Opened, Worker
@@ -21,7 +22,6 @@ from emca_deploy.harness.stats import Float64Array, median_ci, percentile, ratio
 
 __all__ = ["Protocol", "measure", "summarize"]
 
-Progress = Callable[[int, int], None]
 
 _SETTLED = 0.02
 _WARM_UP_WINDOWS = 20

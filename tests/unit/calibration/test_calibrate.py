@@ -43,7 +43,7 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
 def test_every_family_for_every_backend(exported, images, tmp_path, name, backend):
     model = exported(name)
     output = tmp_path / "int8.onnx"
-    options = CalibrationOptions(backend, table=tmp_path / "ranges.json")
+    options = CalibrationOptions(backend, table=tmp_path / "ranges.json", recover="none")
     result = calibrate_model(model, images, output, options)
     onnx.checker.check_model(str(output), full_check=True)
     graph = ir.load(output).graph
@@ -88,7 +88,7 @@ def test_openvino_computes_srm_right_without_biases(images, tmp_path, name):
     torch.manual_seed(0)
     model, output = tmp_path / "model.onnx", tmp_path / "int8.onnx"
     ir.save(export_onnx(create_model(name, num_classes=10).eval(), ExportRequest(64)), model)
-    calibrate_model(model, images, output, CalibrationOptions("openvino"))
+    calibrate_model(model, images, output, CalibrationOptions("openvino", recover="none"))
     compiled = openvino.Core().compile_model(output, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
     assert sqnr_db(logits(model, images.images[:4]), compiled(images.images[:4])[0]) > 25
 
@@ -96,7 +96,12 @@ def test_openvino_computes_srm_right_without_biases(images, tmp_path, name):
 def test_onnxruntime_keeps_the_trunk_in_int8(exported, images, tmp_path):
     """The runtime's own optimised graph holds only integer convolutions, additions and gate products."""
     output = tmp_path / "int8.onnx"
-    calibrate_model(exported("emca_eca_resnet18"), images, output, CalibrationOptions("onnxruntime", table=tmp_path / "t.json"))
+    calibrate_model(
+        exported("emca_eca_resnet18"),
+        images,
+        output,
+        CalibrationOptions("onnxruntime", table=tmp_path / "t.json", recover="none"),
+    )
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
@@ -111,13 +116,13 @@ def test_onnxruntime_keeps_the_trunk_in_int8(exported, images, tmp_path):
 def test_the_table_is_reused_by_the_next_backend_and_refused_for_another_model(exported, images, tmp_path):
     model = tmp_path / "model.onnx"
     model.write_bytes(exported("resnet18").read_bytes())
-    first = calibrate_model(model, images, tmp_path / "a.onnx", CalibrationOptions("openvino"))
-    second = calibrate_model(model, images, tmp_path / "b.onnx", CalibrationOptions("onnxruntime"))
+    first = calibrate_model(model, images, tmp_path / "a.onnx", CalibrationOptions("openvino", recover="none"))
+    second = calibrate_model(model, images, tmp_path / "b.onnx", CalibrationOptions("onnxruntime", recover="none"))
     assert (first.reused, second.reused) == (False, True)
     assert first.table == table_path(model)
     other = exported("se_resnet18")
     with pytest.raises(InputError, match="another model"):
-        calibrate_model(other, images, tmp_path / "c.onnx", CalibrationOptions("openvino", table=first.table))
+        calibrate_model(other, images, tmp_path / "c.onnx", CalibrationOptions("openvino", table=first.table, recover="none"))
     assert not (tmp_path / "c.onnx").exists()
     manifest = read_manifest(tmp_path / "a.onnx")
     assert manifest.precision == "int8"
@@ -183,13 +188,18 @@ def test_bad_models_and_names(tmp_path, exported, images):
     with pytest.raises(UnknownNameError, match="openvin"):
         find_recipe("openvin")
     quantized = tmp_path / "int8.onnx"
-    calibrate_model(exported("resnet18"), images, quantized, CalibrationOptions("openvino", table=tmp_path / "t.json"))
+    calibrate_model(
+        exported("resnet18"), images, quantized, CalibrationOptions("openvino", table=tmp_path / "t.json", recover="none")
+    )
     with pytest.raises(ModelError, match="quantized already"):
-        calibrate_model(quantized, images, tmp_path / "twice.onnx", CalibrationOptions("openvino"))
+        calibrate_model(quantized, images, tmp_path / "twice.onnx", CalibrationOptions("openvino", recover="none"))
 
 
 def test_fewer_images_than_samples_uses_all(exported, images, tmp_path):
     result = calibrate_model(
-        exported("resnet18"), images, tmp_path / "o.onnx", CalibrationOptions("openvino", samples=500, table=tmp_path / "t")
+        exported("resnet18"),
+        images,
+        tmp_path / "o.onnx",
+        CalibrationOptions("openvino", samples=500, recover="none", table=tmp_path / "t"),
     )
     assert result.samples == 12

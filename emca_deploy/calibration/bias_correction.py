@@ -1,0 +1,153 @@
+"""Bias correction: shift each layer's bias until the means of the fp32 model's channels are there again.
+
+Rounding moves the mean of every channel, and all that follows takes the shift for signal. Source: Nagel et al., "Data-Free
+Quantization Through Weight Equalization and Bias Correction" (2019), section 4.2, with means measured on images as in its
+appendix. Layers are corrected from the input on, each group with what comes before it corrected already. A layer that ends a
+residual branch is corrected where the branch joins the shortcut: the shortcut's own rounding is made good there too, which
+nothing else would do.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy._progress import Progress
+from emca_deploy.calibration.attention_path import find_attention
+from emca_deploy.calibration.layers import add_to_biases, weighted_layers
+from emca_deploy.calibration.placement import identity_operand
+from emca_deploy.calibration.session import Probe
+
+if TYPE_CHECKING:
+    from emca_deploy.data.sources import ImageSource
+
+__all__ = ["Anchor", "bias_shifts", "find_anchors"]
+
+Float32Array = npt.NDArray[np.float32]
+
+GROUPS = 12
+"""Groups of consecutive layers; each costs one pass over the images. One group a layer gained nothing."""
+
+IMAGES = 100
+"""A channel's mean over this many images is known far better than rounding shifts it; 300 gained nothing."""
+
+BATCH = 8
+
+SMALLEST_GATE = 0.05
+"""A gate that lets less through on average makes no use of what is added before it."""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Where a layer's bias is to restore the means.
+
+    Attributes:
+        value: the tensor; the layer's own output, or the sum of its branch and the shortcut.
+        gate: the attention's gate between the two.
+        shortcut: the layer of the shortcut, whose own shift `value` sees too.
+    """
+
+    value: str
+    gate: str | None = None
+    shortcut: str | None = None
+
+
+def find_anchors(graph: ir.Graph) -> dict[str, Anchor]:
+    """Return each weighted layer's anchor in a float graph."""
+    layers = weighted_layers(graph)
+    anchors = {name: Anchor(str(node.outputs[0].name)) for name, node in layers.items()}
+    attention = find_attention(graph)
+    for node in graph:
+        if node.op_type != "Add" or len(node.inputs) != 2:
+            continue
+        identity = identity_operand(node, attention)
+        branch, shortcut = node.inputs[1 - identity], node.inputs[identity]
+        producer = branch.producer() if branch is not None else None
+        gate = None
+        if producer is not None and producer in attention.gates:
+            index = attention.gates[producer]
+            gate, carried = producer.inputs[index], producer.inputs[1 - index]
+            producer = carried.producer() if carried is not None else None
+        if producer is None or layers.get(str(producer.name)) is not producer or shortcut is None:
+            continue
+        before = shortcut.producer()
+        partner = str(before.name) if before is not None and layers.get(str(before.name)) is before else None
+        anchors[str(producer.name)] = Anchor(str(node.outputs[0].name), str(gate.name) if gate is not None else None, partner)
+    return anchors
+
+
+def bias_shifts(
+    model: ir.Model,
+    quantize: Callable[[ir.Model], object],
+    source: "ImageSource",
+    indices: Sequence[int],
+    threads: int,
+    progress: Progress | None = None,
+) -> dict[str, Float32Array]:
+    """Measure what to add to the bias of every quantized layer; (output channels,) float32 by node name.
+
+    Args:
+        model: float; it is left as it is.
+        quantize: inserts a placement's Q/DQ pairs into a clone of it, in place.
+        source: calibration images.
+        indices: those the ranges come from; `IMAGES` of them are used.
+        threads: for the runtime.
+        progress: called with (passes done, passes in all).
+
+    Raises:
+        ModelError: ONNX Runtime refuses the quantized model.
+        DataError: an image cannot be read.
+    """
+    few = list(indices)[:: max(1, len(indices) // IMAGES)][:IMAGES]
+    images = [batch for batch, _ in source.batches(BATCH, few)]
+    anchors = find_anchors(model.graph)
+    names = _quantized(model, quantize)
+    size = max(1, -(-len(names) // GROUPS))
+    groups = [names[start : start + size] for start in range(0, len(names), size)]
+    gates = {anchors[name].gate for name in names} - {None}
+    wanted = _means(model.clone(), [*(anchors[name].value for name in names), *(str(gate) for gate in gates)], images, threads)
+    shifts: dict[str, Float32Array] = {}
+    for done, group in enumerate(groups):
+        corrected = model.clone()
+        add_to_biases(corrected.graph, shifts)
+        quantize(corrected)
+        found = _means(corrected, [anchors[name].value for name in group], images, threads)
+        shifts |= _shifts(group, anchors, wanted, found)
+        if progress:
+            progress(done + 1, len(groups))
+    return shifts
+
+
+def _shifts(
+    group: Sequence[str], anchors: dict[str, Anchor], wanted: dict[str, Float32Array], found: dict[str, Float32Array]
+) -> dict[str, Float32Array]:
+    """Return the shifts of one group; a shortcut's first, because the sum it ends in sees its shift too."""
+    missing = {name: wanted[anchors[name].value] - found[anchors[name].value] for name in group}
+    shifts = {name: missing[name] for name in group if anchors[name].shortcut not in group}
+    for name in group:
+        shortcut = anchors[name].shortcut
+        if shortcut in group:
+            shifts[name] = missing[name] - missing[str(shortcut)]
+    for name, shift in shifts.items():
+        gate = anchors[name].gate
+        if gate is not None:
+            shifts[name] = shift / np.maximum(wanted[gate], SMALLEST_GATE)
+    return {name: shift.astype(np.float32) for name, shift in shifts.items()}
+
+
+def _quantized(model: ir.Model, quantize: Callable[[ir.Model], object]) -> list[str]:
+    """Return the names of the layers whose weights a placement quantizes, in the order they run."""
+    quantized = model.clone()
+    quantize(quantized)
+    left = weighted_layers(quantized.graph)
+    return [name for name in weighted_layers(model.graph) if name not in left]
+
+
+def _means(model: ir.Model, names: Sequence[str], images: Sequence[Float32Array], threads: int) -> dict[str, Float32Array]:
+    """Return the mean of each channel of tensors over images and pixels, (C,)."""
+    probe = Probe(model, sorted(set(names)), threads, means=True)
+    batches = [probe(batch) for batch in images]
+    return {name: np.concatenate([batch[name] for batch in batches]).mean(axis=0, dtype=np.float64) for name in batches[0]}

@@ -1,0 +1,143 @@
+"""Gram matrices of what layers read, from one or more passes of the fp32 model over some images."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy._progress import Progress
+from emca_deploy.calibration.layers import ConvGeometry, conv_geometry, weight_rows, weighted_layers
+from emca_deploy.calibration.session import Probe
+
+if TYPE_CHECKING:
+    from emca_deploy.data.sources import ImageSource
+
+__all__ = ["POSITIONS", "can_be_rounded", "input_rows", "layer_grams"]
+
+Float32Array = npt.NDArray[np.float32]
+
+POSITIONS = 32
+"""Output pixels of each image whose inputs are taken: neighbours see nearly the same."""
+
+MEMORY_BYTES = 192 * 2**20
+"""Of the matrices that are filled in one pass; a network that needs more gets several passes."""
+
+ROWS = 256
+"""Rows gathered before a matrix product adds them up; fewer leave it waiting for memory."""
+
+
+def can_be_rounded(node: ir.Node) -> bool:
+    """Return whether a layer's outputs are plain products of its weights with rows of its input."""
+    return node.op_type == "Gemm" or conv_geometry(node) is not None
+
+
+def input_rows(images: Float32Array, geometry: ConvGeometry, seed: Sequence[int]) -> Float32Array:
+    """Return what some output pixels of a convolution read.
+
+    Args:
+        images: (1, C, H, W), the layer's input for one image.
+        geometry: the convolution's.
+        seed: of the choice of pixels.
+
+    Returns:
+        (pixels, C * kernel height * kernel width).
+    """
+    top, left, bottom, right = geometry.pads
+    padded = np.pad(images[0], ((0, 0), (top, bottom), (left, right)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, geometry.kernel, axis=(1, 2))
+    windows = windows[:, :: geometry.strides[0], :: geometry.strides[1]]  # (C, rows, columns, kernel height, kernel width)
+    height, width = windows.shape[1:3]
+    chosen = np.arange(height * width)
+    if len(chosen) > POSITIONS:
+        chosen = np.random.default_rng(seed).choice(chosen, POSITIONS, replace=False)
+    return windows[:, chosen // width, chosen % width].transpose(1, 0, 2, 3).reshape(len(chosen), -1)
+
+
+def layer_grams(
+    model: ir.Model,
+    names: Sequence[str],
+    source: "ImageSource",
+    indices: Sequence[int],
+    threads: int,
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, Float32Array]]:
+    """Yield the Gram matrix of each layer's input, (inputs, inputs) float32, a few layers at a time.
+
+    Args:
+        model: float; it is left as it is.
+        names: of layers that can be rounded.
+        source: images.
+        indices: which of them.
+        threads: for the runtime.
+        progress: called with (images done, images in all), of all passes together.
+
+    Raises:
+        ModelError: the model cannot be run on these images.
+        DataError: an image cannot be read.
+    """
+    groups = _groups(model, names)
+    for number, group in enumerate(groups):
+        sums = _Sums(model, group, threads)
+        for done, (images, _) in enumerate(source.batches(1, indices)):
+            sums.add(images, indices[done])
+            if progress:
+                progress(number * len(indices) + done + 1, len(groups) * len(indices))
+        yield from sums.finished()
+
+
+def _groups(model: ir.Model, names: Sequence[str]) -> list[list[str]]:
+    """Split layers, in order, into groups whose matrices fit the memory."""
+    layers = weighted_layers(model.graph)
+    groups: list[list[str]] = []
+    used = MEMORY_BYTES
+    for name in names:
+        need = 4 * weight_rows(layers[name]).shape[1] ** 2
+        if used + need > MEMORY_BYTES:
+            groups.append([])
+            used = 0
+        groups[-1].append(name)
+        used += need
+    return groups
+
+
+class _Sums:
+    """The matrices of one group while they are filled."""
+
+    def __init__(self, model: ir.Model, names: Sequence[str], threads: int) -> None:
+        layers = weighted_layers(model.graph)
+        self._geometry = {name: None if layers[name].op_type == "Gemm" else conv_geometry(layers[name]) for name in names}
+        self._reads = {name: _first_input(layers[name]) for name in names}
+        self._probe = Probe(model.clone(), sorted(set(self._reads.values())), threads)
+        self._rows: dict[str, list[Float32Array]] = {name: [] for name in names}
+        self._grams: dict[str, Float32Array] = {}
+
+    def add(self, images: Float32Array, number: int) -> None:
+        """Add one image, (1, 3, H, W); its number seeds the choice of pixels."""
+        tensors = self._probe(images)
+        for name, geometry in self._geometry.items():
+            tensor = tensors[self._reads[name]]
+            self._rows[name].append(tensor if geometry is None else input_rows(tensor, geometry, [number]))
+            if sum(map(len, self._rows[name])) >= ROWS:
+                self._add_up(name)
+
+    def _add_up(self, name: str) -> None:
+        rows = np.concatenate(self._rows[name])
+        self._rows[name] = []
+        if name in self._grams:
+            self._grams[name] += rows.T @ rows
+        else:
+            self._grams[name] = rows.T @ rows
+
+    def finished(self) -> Iterator[tuple[str, Float32Array]]:
+        """Yield each matrix and let go of it."""
+        for name in self._geometry:
+            if self._rows[name]:
+                self._add_up(name)
+            yield name, self._grams.pop(name)
+
+
+def _first_input(node: ir.Node) -> str:
+    value = node.inputs[0]
+    return str(value.name) if value is not None else ""

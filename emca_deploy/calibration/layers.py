@@ -1,0 +1,97 @@
+"""Layers with weights: their matrices, and the two things recovery changes of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy.calibration.graph import has_weights
+
+__all__ = ["ConvGeometry", "add_to_biases", "conv_geometry", "output_axis", "weight_of", "weight_rows", "weighted_layers"]
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """What of its input a convolution's outputs see.
+
+    Attributes:
+        kernel: height, width.
+        strides: vertical, horizontal.
+        pads: top, left, bottom, right.
+    """
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+
+
+def weighted_layers(graph: ir.Graph) -> dict[str, ir.Node]:
+    """Return the convolutions and linear layers of a float graph by node name, in the order they run."""
+    return {str(node.name): node for node in graph if node.op_type in {"Conv", "Gemm"} and has_weights(node)}
+
+
+def weight_of(node: ir.Node) -> Float32Array:
+    """Return a layer's weights as they are stored, float32."""
+    value = node.inputs[1]
+    if value is None or value.const_value is None:
+        raise ValueError(f"{node.name} has no constant weights")
+    return np.asarray(value.const_value.numpy(), np.float32)
+
+
+def output_axis(node: ir.Node) -> int:
+    """Return the axis of a layer's stored weights that runs over output channels."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if node.attributes.get_int("transB", 0) else 1
+    return -1
+
+
+def weight_rows(node: ir.Node) -> Float32Array:
+    """Return a layer's weights as a matrix (output channels, inputs of one output), float32."""
+    weight = weight_of(node)
+    if output_axis(node) != 0:
+        weight = weight.T
+    return weight.reshape(len(weight), -1)
+
+
+def conv_geometry(node: ir.Node) -> ConvGeometry | None:
+    """Return a 2-D convolution's geometry; None where it is grouped, dilated, of another rank or padded automatically."""
+    shape, attributes = weight_of(node).shape, node.attributes
+    plain = (
+        len(shape) == 4
+        and attributes.get_int("group", 1) == 1
+        and set(_ints(node, "dilations", [1, 1])) == {1}
+        and attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+    )
+    if not plain:
+        return None
+    vertical, horizontal = _ints(node, "strides", [1, 1])
+    top, left, bottom, right = _ints(node, "pads", [0, 0, 0, 0])
+    return ConvGeometry((shape[2], shape[3]), (vertical, horizontal), (top, left, bottom, right))
+
+
+def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
+    attribute = node.attributes.get(name)
+    return list(attribute.as_ints()) if attribute is not None else default
+
+
+def add_to_biases(graph: ir.Graph, shifts: Mapping[str, Float32Array]) -> None:
+    """Add (output channels,) float32 to the biases of layers of a float graph, by name; one without a bias gets it."""
+    for name, node in weighted_layers(graph).items():
+        if name not in shifts:
+            continue
+        given = node.inputs[2] if len(node.inputs) > 2 else None
+        old = np.asarray(given.const_value.numpy()).ravel() if given is not None and given.const_value is not None else 0.0
+        bias = (old + shifts[name]).astype(np.float32)
+        label = f"{name}.bias/corrected"
+        value = ir.Value(name=label, const_value=ir.tensor(bias, name=label))
+        value.shape, value.dtype = ir.Shape(bias.shape), ir.DataType.FLOAT
+        graph.register_initializer(value)
+        if len(node.inputs) < 3:
+            node.resize_inputs(3)
+        node.replace_input_with(2, value)

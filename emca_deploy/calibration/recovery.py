@@ -1,0 +1,101 @@
+"""Accuracy recovery after quantization, without training: better rounded weights, then corrected biases."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy._progress import Stage
+from emca_deploy.artifacts import atomic_write
+from emca_deploy.calibration.attention_path import find_attention
+from emca_deploy.calibration.gram import can_be_rounded, layer_grams
+from emca_deploy.calibration.layers import output_axis, weight_of, weight_rows, weighted_layers
+from emca_deploy.calibration.quantize import QuantizedWeight, quantize_weight
+from emca_deploy.calibration.rounding import round_weights
+from emca_deploy.calibration.table import TableKey
+
+if TYPE_CHECKING:
+    from emca_deploy.data.sources import ImageSource
+
+__all__ = ["LEVELS", "ensure_rounded_weights", "rounded_path"]
+
+LEVELS = ("none", "bias", "weights")
+"""How much is recovered; each level does what those before it do."""
+
+FILE_VERSION = 1
+
+
+def rounded_path(table: Path) -> Path:
+    """Return where the rounded weights that go with a range table lie: beside it."""
+    return table.with_name(table.name.removesuffix(".json").removesuffix(".ranges") + ".weights.npz")
+
+
+def ensure_rounded_weights(
+    model: ir.Model, key: TableKey, path: Path, images: "tuple[ImageSource, Sequence[int]]", threads: int, stage: Stage
+) -> dict[str, QuantizedWeight]:
+    """Return the rounded weights of every layer that can be rounded: from the file where that is of the same, computed otherwise.
+
+    They depend on the model and the images only, so one file serves every backend, method and choice of layers.
+
+    Args:
+        model: float; it is left as it is.
+        key: of the range table they go with.
+        path: the file.
+        images: calibration images, and which of them.
+        threads: for the runtime.
+        stage: opens a stage for progress.
+
+    Raises:
+        ModelError: the model cannot be run on these images.
+        DataError: an image cannot be read.
+        OutputError: the file cannot be written.
+    """
+    label = _label(key)
+    found = _read(path, label)
+    attention = find_attention(model.graph).nodes  # no placement quantizes it
+    layers = {n: node for n, node in weighted_layers(model.graph).items() if can_be_rounded(node) and node not in attention}
+    if found is not None and found.keys() == layers.keys():
+        return found
+    rounded: dict[str, QuantizedWeight] = {}
+    source, indices = images
+    with stage("rounding weights") as progress:
+        for name, gram in layer_grams(model, list(layers), source, indices, threads, progress):
+            rounded[name] = _round(layers[name], gram)
+    _write(path, label, rounded)
+    return rounded
+
+
+def _round(node: ir.Node, gram: np.typing.NDArray[np.float32]) -> QuantizedWeight:
+    weight, axis = weight_of(node), output_axis(node)
+    _, scales = quantize_weight(weight, axis)
+    integers = round_weights(weight_rows(node), gram, scales)
+    return (integers.reshape(weight.shape) if axis == 0 else np.ascontiguousarray(integers.T)), scales
+
+
+def _label(key: TableKey) -> str:
+    """Return what the weights depend on, as text; the method that chose the ranges is none of it."""
+    return json.dumps({"version": FILE_VERSION} | asdict(key) | {"method": None}, sort_keys=True)
+
+
+def _write(path: Path, label: str, rounded: dict[str, QuantizedWeight]) -> None:
+    arrays: dict[str, np.typing.NDArray[Any]] = {f"{name}/int8": integers for name, (integers, _) in rounded.items()}
+    arrays |= {f"{name}/scale": scales for name, (_, scales) in rounded.items()}
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **(arrays | {"label": np.array(label)}))  # type: ignore[arg-type]  # numpy's own option has a bool
+
+
+def _read(path: Path, label: str) -> dict[str, QuantizedWeight] | None:
+    """Return a file's weights; None where there is none, or one of other weights, or a damaged one."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if str(archive["label"]) != label:
+                return None
+            names = [name.removesuffix("/int8") for name in archive.files if name.endswith("/int8")]
+            return {name: (archive[f"{name}/int8"], archive[f"{name}/scale"]) for name in names}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None

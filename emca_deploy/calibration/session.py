@@ -1,0 +1,113 @@
+"""Running a graph for its inner tensors, on ONNX Runtime: what calibration and recovery measure with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy.errors import ModelError
+
+__all__ = ["Probe", "append_output", "find_values", "open_session"]
+
+Float32Array = npt.NDArray[np.float32]
+
+
+def open_session(model: ir.Model, label: str, threads: int) -> Any:
+    """Return an ONNX Runtime session of a graph.
+
+    Args:
+        model: any.
+        label: what an error calls it, a path for example.
+        threads: of one run.
+
+    Raises:
+        ModelError: the runtime refuses the graph.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # onnxruntime raises a dozen unrelated classes
+        raise ModelError(f"{label}: ONNX Runtime refuses it: {str(exc).splitlines()[0]}", "export it again") from exc
+
+
+def find_values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
+    """Return a graph's inputs and activations of these names."""
+    by_name = {str(value.name): value for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]}
+    return [by_name[name] for name in names]
+
+
+def append_output(graph: ir.Graph, node: ir.Node, name: str) -> ir.Value:
+    """Append a node to a graph, name its float result and return it."""
+    result = node.outputs[0]
+    result.name, result.type = name, ir.TensorType(ir.DataType.FLOAT)
+    graph.append(node)
+    return result
+
+
+class Probe:
+    """A graph run for some of its tensors, whole or as the mean of each channel.
+
+    A graph of fixed batch is run in pieces, the last one filled by repetition and trimmed again.
+    """
+
+    def __init__(self, model: ir.Model, names: Sequence[str], threads: int, *, means: bool = False) -> None:
+        """Make the tensors of these names the graph's outputs.
+
+        Args:
+            model: it is changed.
+            names: of activations or inputs.
+            threads: of one run.
+            means: give (N, C) means over the pixels of each image instead of the tensors.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the graph.
+        """
+        graph = model.graph
+        graph.outputs.clear()
+        for value in find_values(graph, names):
+            graph.outputs.append(_mean(graph, value) if means else _leave(graph, value))
+        self._names = list(names)
+        self._session = open_session(model, str(graph.name), threads)
+        self._input = self._session.get_inputs()[0]
+        self._fixed = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
+
+    def __call__(self, images: Float32Array) -> dict[str, Float32Array]:
+        """Run (N, 3, H, W) float32 images; returns each tensor, (N, ...) float32, by its name.
+
+        Raises:
+            ModelError: the graph cannot run images of that shape.
+        """
+        size = self._fixed or len(images)
+        pieces = [self._run(images[start : start + size], size) for start in range(0, len(images), size)]
+        return {name: np.concatenate(parts) for name, parts in zip(self._names, zip(*pieces, strict=True), strict=True)}
+
+    def _run(self, images: Float32Array, size: int) -> list[Float32Array]:
+        full = images if len(images) == size else images[[i % len(images) for i in range(size)]]
+        try:
+            return [output[: len(images)] for output in self._session.run(None, {self._input.name: full})]
+        except Exception as exc:
+            reason = str(exc).splitlines()[0]
+            raise ModelError(
+                f"the model cannot run images of shape {tuple(images.shape[1:])}: {reason}", "give data of its input size"
+            ) from exc
+
+
+def _leave(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    # An input cannot be an output in every runtime version, and an output may be read inside: both leave by an Identity.
+    return append_output(graph, ir.node("Identity", [value]), f"{value.name}/seen")
+
+
+def _mean(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """Append the mean over each image's pixels; (N, C) tensors have but one."""
+    rank = len(value.shape) if value.shape is not None else 4
+    if rank == 2:
+        return _leave(graph, value)
+    pooled = append_output(graph, ir.node("GlobalAveragePool", [value]), f"{value.name}/pooled")
+    return append_output(graph, ir.node("Flatten", [pooled]), f"{value.name}/mean")

@@ -1,0 +1,125 @@
+"""Recovery on a trained network: what it is for is nearer logits on images it has not seen."""
+
+import json
+from contextlib import nullcontext
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from emca_deploy.calibration.bias_correction import Anchor, bias_shifts, find_anchors
+from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, ensure_ranges
+from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.layers import add_to_biases
+from emca_deploy.calibration.placement import find_recipe, place
+from emca_deploy.calibration.qdq import insert_qdq
+from emca_deploy.calibration.recovery import rounded_path
+from emca_deploy.calibration.session import Probe
+from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_checkpoint, bundled_test_images
+from emca_deploy.data.sources import open_source
+from emca_deploy.errors import UnknownNameError
+from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "m.onnx"
+    return export_checkpoint(bundled_checkpoint(), path, ExportOptions(preprocessing=BUNDLED_PREPROCESSING)).onnx
+
+
+def logits(path, source, count=200):
+    model = load_graph(path) if "int8" not in path.name else ir.load(path)
+    name = str(model.graph.outputs[0].name)
+    probe = Probe(model, [name], 1)
+    return np.concatenate([probe(batch)[name] for batch, _ in source.batches(50, range(0, len(source), len(source) // count))])
+
+
+def sqnr_db(reference, found):
+    return 10 * np.log10(np.square(reference).sum() / np.square(reference - found).sum())
+
+
+def test_each_level_brings_unseen_images_nearer_to_fp32(trained, tmp_path):
+    images = open_source(bundled_calibration_images(), BUNDLED_PREPROCESSING)
+    unseen = open_source(bundled_test_images(), BUNDLED_PREPROCESSING)
+    reference = logits(trained, unseen)
+    found = {}
+    for level in ("none", "bias", "weights"):
+        output = tmp_path / f"{level}.int8.onnx"
+        options = CalibrationOptions("openvino", samples=100, threads=2, recover=level, table=tmp_path / "m.ranges.json")
+        calibrate_model(trained, images, output, options)
+        found[level] = sqnr_db(reference, logits(output, unseen))
+        details = json.loads((tmp_path / f"{level}.int8.onnx.manifest.json").read_text())["details"]
+        assert details["recover"] == level
+    assert found["bias"] > found["none"] + 0.5
+    assert found["weights"] > found["bias"] + 0.5
+    assert rounded_path(tmp_path / "m.ranges.json").is_file(), "kept for the next backend"
+
+
+def test_rounded_weights_are_reused_for_another_backend_and_not_for_other_images(exported, images, tmp_path):
+    model, table = exported("emca_eca_resnet18"), tmp_path / "t.json"
+    stages = []
+
+    def options(backend, **more):
+        return CalibrationOptions(backend, table=table, samples=4, **more)
+
+    def stage(name):
+        stages.append(name)
+        return nullcontext()
+
+    calibrate_model(model, images, tmp_path / "a.onnx", options("openvino"), stage)
+    assert stages == ["measuring ranges", "rounding weights", "correcting biases"]
+    stages.clear()
+    calibrate_model(model, images, tmp_path / "b.onnx", options("onnxruntime"), stage)
+    assert "rounding weights" not in stages
+    rounded_path(table).write_bytes(b"PK\x03\x04 damaged")
+    stages.clear()
+    calibrate_model(model, images, tmp_path / "c.onnx", options("onnxruntime", keep_float=("stage4.*",)), stage)
+    assert "rounding weights" in stages, "a damaged file is made anew"
+
+
+def test_shifts_restore_the_means_of_the_channels(trained, tmp_path):
+    images = open_source(bundled_calibration_images(), BUNDLED_PREPROCESSING)
+    chosen = range(0, 512, 8)
+    table, _, _ = ensure_ranges(trained, images, CalibrationOptions("openvino", samples=64, table=tmp_path / "t.json"))
+    recipe = find_recipe("openvino")
+
+    def quantize(model):
+        return insert_qdq(model, place(model.graph, recipe), table.ranges)
+
+    model = load_graph(trained)
+    shifts = bias_shifts(model, quantize, images, chosen, 2)
+    watched = ["stage2.block1.conv1", "head"]
+    anchors = [find_anchors(model.graph)[name].value for name in watched]
+
+    def means(graph_model):
+        probe = Probe(graph_model, anchors, 2, means=True)
+        return [
+            np.concatenate(rows).mean(axis=0)
+            for rows in zip(*(probe(b).values() for b, _ in images.batches(8, chosen)), strict=True)
+        ]
+
+    plain, corrected = model.clone(), model.clone()
+    quantize(plain)
+    add_to_biases(corrected.graph, shifts)
+    quantize(corrected)
+    for wanted, before, after in zip(means(model.clone()), means(plain), means(corrected), strict=True):
+        assert np.abs(after - wanted).max() < np.abs(before - wanted).max() / 3
+
+
+def test_anchors_of_a_residual_branch_are_where_it_joins_the_shortcut(exported):
+    graph = load_graph(exported("emca_eca_resnet18")).graph
+    anchors = find_anchors(graph)
+    by_output = {str(value.name): node for node in graph for value in node.outputs}
+    attended, plain = anchors["stage2.block0.conv2"], anchors["stage2.block1.conv2"]
+    assert by_output[attended.value].op_type == by_output[plain.value].op_type == "Add"
+    assert attended.shortcut == "stage2.block0.shortcut.conv"
+    assert attended.gate is not None
+    assert (plain.gate, plain.shortcut) == (None, None)
+    assert anchors["stage2.block0.shortcut.conv"] == Anchor("stage2.block0.shortcut.conv")
+    assert by_output[anchors["stage2.block0.conv1"].value].op_type == "Conv"
+
+
+def test_unknown_level_is_named(exported, images, tmp_path):
+    with pytest.raises(UnknownNameError, match="full"):
+        calibrate_model(exported("resnet18"), images, tmp_path / "o.onnx", CalibrationOptions("openvino", recover="full"))
+    assert list(tmp_path.iterdir()) == []
