@@ -16,7 +16,7 @@ BYTES = {"int8": 1, "uint8": 1, "bool": 1, "float8": 1, "float16": 2, "bfloat16"
 # TensorRT-RTX and TensorRT from 10 list a layer's fields; TensorRT 8 writes `Layer(Kind): name, Tactic: x, in -> out`.
 FIELDS = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w*), Inputs: \[(?P<inputs>.*?)\], (?:Constants: \[.*?\], )?"
-    r"Outputs: \[(?P<outputs>.*?)\](?:, |$)(?P<rest>.*)$"
+    r"Outputs: \[(?P<outputs>.*?\}|)\](?:, |$)(?P<rest>.*)$"
 )
 ARROW = re.compile(r"^Layer\((?P<kind>\w+)\): (?P<name>.*?), Tactic: (?P<rest>-?\w+), (?P<inputs>.*?) -> (?P<outputs>.*)$")
 TENSOR = re.compile(

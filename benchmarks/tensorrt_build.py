@@ -1,0 +1,209 @@
+"""TensorRT-RTX builds of every architecture in fp32 and INT8, and what it makes of other placements. Needs no GPU.
+
+    python benchmarks/tensorrt_build.py                          # 22 architectures at 224x224, about ten minutes on one core
+    python benchmarks/tensorrt_build.py --arch emca_eca_resnet50 --placements --output result.json
+
+The first table says of each architecture whether parser and builder take it, with how many warnings about types and zero
+points, how long it takes in processor time, and how much smaller INT8 is. With --placements a second one says what the
+builder makes of other places for Q/DQ: kernels, INT8 convolutions, convolutions with the residual Add inside, and the bytes of
+activations that all kernels read and write for one image. Both come from the builder's own log: nothing is run.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from rich.console import Console
+from rich.table import Table
+
+from emca_deploy._optional import installed_version
+from emca_deploy.artifacts import Preprocessing
+from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.trt.builder import RtxBuilder, TrtBuild
+from emca_deploy.backends.trt.log import TYPES
+from emca_deploy.backends.trt.settings import TrtSettings
+from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
+from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.observers import TensorRange
+from emca_deploy.calibration.placement import RECIPES, Recipe, place
+from emca_deploy.calibration.qdq import insert_qdq
+from emca_deploy.data.bundled import bundled_calibration_images
+from emca_deploy.data.sources import open_source
+from emca_deploy.errors import EmcaError
+from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+
+BACKEND = "tensorrt-rtx"
+FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")
+ARCHITECTURES = (*(f"{family}{depth}" for depth in (18, 34, 50) for family in FAMILIES), "pkcam_eca_resnet18")
+PLACED = ("resnet18", "resnet50", "emca_eca_resnet18", "emca_eca_resnet50", "emca_srm_resnet18")
+SAMPLES = 2
+"""Calibration images: the builder's choices do not depend on the scales."""
+
+STEM = ("stem.conv",)
+NOT_KERNELS = {"shape_call", "signal", "wait"}
+BASE = replace(RECIPES[BACKEND], readers=frozenset(), residual="none", every_reader=False)
+POOL = frozenset({"AttentionPool"})
+PLACEMENTS: dict[str, tuple[Recipe, tuple[str, ...]]] = {
+    "inputs of convolutions only": (BASE, ()),
+    "+ identity operand of Add": (replace(BASE, residual="identity"), ()),
+    "+ both operands of Add": (replace(BASE, residual="both"), ()),
+    "+ every reader of those": (replace(BASE, every_reader=True), ()),
+    "+ every reader, stem in float": (replace(BASE, every_reader=True), STEM),
+    "+ identity, stem in float": (replace(BASE, residual="identity"), STEM),
+    "+ identity, attention's pools": (replace(BASE, residual="identity", readers=POOL), ()),
+    "+ every reader, attention's pools": (replace(BASE, every_reader=True, readers=POOL), ()),
+}
+
+
+@dataclass(frozen=True)
+class Built:
+    """One build: what it came to, the engine's size, and the processor time of all its threads."""
+
+    build: TrtBuild
+    engine_bytes: int
+    cpu_s: float
+
+    def row(self) -> dict[str, Any]:
+        """Return what is recorded."""
+        layers = [layer for layer in self.build.layers if layer.kind not in NOT_KERNELS]
+        return {
+            "engine_mib": self.engine_bytes / 2**20,
+            "build_cpu_s": self.cpu_s,
+            "kernels": len(layers),
+            "convolutions": self.build.convolutions,
+            "quantized_convolutions": self.build.quantized_convolutions,
+            "int8_convolutions": self.build.int8_convolutions,
+            "int8_results": sum(layer.is_convolution and layer.outputs[0].dtype == "int8" for layer in layers),
+            "convolutions_with_add": sum(layer.is_convolution and len(layer.inputs) > 1 for layer in layers),
+            "activations_mib": sum(layer.moved_bytes for layer in layers) / 2**20,
+            "warnings": list(self.build.warnings),
+            "type_warnings": [text for text in self.build.warnings if TYPES.search(text)],
+        }
+
+
+def build(model: Path, batch: int | None = None, targets: tuple[str, ...] = ()) -> Built:
+    """Build an engine beside a model."""
+    engine = model.with_suffix(".engine")
+    builder = RtxBuilder(TrtSettings(targets=targets))
+    started = time.process_time()
+    builder.build(model, engine, RunOptions(batch=batch))
+    assert builder.last is not None
+    return Built(builder.last, engine.stat().st_size, time.process_time() - started)
+
+
+def quantized(model: Path, ranges: dict[str, TensorRange], recipe: Recipe, keep_float: tuple[str, ...] = ()) -> Path:
+    """Write a model with Q/DQ where a recipe has them."""
+    graph = load_graph(model)
+    insert_qdq(graph, place(graph.graph, recipe, keep_float), ranges)
+    output = model.with_name("int8.onnx")
+    ir.save(graph, output)
+    return output
+
+
+def exported(arch: str, folder: Path, size: int) -> tuple[Path, dict[str, TensorRange]]:
+    """Export an architecture with fresh weights, and measure its ranges."""
+    preprocessing = Preprocessing.for_size(size)
+    model = folder / f"{arch}.onnx"
+    export_checkpoint(None, model, ExportOptions(arch=arch, preprocessing=preprocessing))
+    images = open_source(bundled_calibration_images(), preprocessing)
+    return model, ensure_ranges(model, images, CalibrationOptions(BACKEND, samples=SAMPLES))[0].ranges
+
+
+def both(model: Path, ranges: dict[str, TensorRange]) -> dict[str, Any]:
+    """Build fp32 and INT8 as our recipe places it: a dynamic batch, and every GPU of TensorRT-RTX's portable engines."""
+    try:
+        fp32 = build(model).row()
+        int8 = build(quantized(model, ranges, RECIPES[BACKEND])).row()
+    except EmcaError as error:
+        return {"error": str(error)}
+    return {"fp32": fp32, "int8": int8, "engine_ratio": int8["engine_mib"] / fp32["engine_mib"]}
+
+
+def placements(model: Path, ranges: dict[str, TensorRange]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Build other placements, for one image and one GPU generation."""
+    yield "fp32", build(model, 1, ("8.9",)).row()
+    for name, (recipe, keep_float) in PLACEMENTS.items():
+        yield name, build(quantized(model, ranges, recipe, keep_float), 1, ("8.9",)).row()
+
+
+def builds_table(found: dict[str, dict[str, Any]]) -> Table:
+    """Return the table of all architectures."""
+    table = Table(title="TensorRT-RTX builds, dynamic batch")
+    headings = (
+        "architecture",
+        "int8/fp32 engine",
+        "int8 convolutions",
+        "type warnings",
+        "fp32 MiB",
+        "int8 MiB",
+        "fp32 s",
+        "int8 s",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "architecture" else "right")
+    for arch, row in found.items():
+        if "error" in row:
+            table.add_row(arch, row["error"])
+            continue
+        fp32, int8 = row["fp32"], row["int8"]
+        warnings = len(fp32["type_warnings"]) + len(int8["type_warnings"])
+        table.add_row(
+            arch, f"{row['engine_ratio']:.3f}", f"{int8['int8_convolutions']} of {int8['quantized_convolutions']}",
+            str(warnings), f"{fp32['engine_mib']:.1f}", f"{int8['engine_mib']:.1f}",
+            f"{fp32['build_cpu_s']:.1f}", f"{int8['build_cpu_s']:.1f}",
+        )  # fmt: skip
+    return table
+
+
+def placements_table(arch: str, found: dict[str, dict[str, Any]]) -> Table:
+    """Return the table of an architecture's placements."""
+    table = Table(title=f"{arch}: what TensorRT-RTX makes of Q/DQ placements, batch 1")
+    headings = ("Q/DQ at", "kernels", "int8 convolutions", "returning int8", "with Add inside", "activations MiB")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "Q/DQ at" else "right")
+    for name, row in found.items():
+        counts = (row["kernels"], row["int8_convolutions"], row["int8_results"], row["convolutions_with_add"])
+        table.add_row(name, *map(str, counts), f"{row['activations_mib']:.2f}")
+    return table
+
+
+def main() -> None:
+    """Build, print the tables, and keep the results where --output says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--arch", action="append", help="may be repeated; all of the EMCA paper's and pkcam_eca_resnet18 otherwise"
+    )
+    parser.add_argument("--placements", action="store_true", help="compare placements instead")
+    parser.add_argument("--size", type=int, default=224, help="height and width of the images")
+    parser.add_argument("--output", type=Path, help="write the results as JSON")
+    args = parser.parse_args()
+    console = Console(width=140)
+    found: dict[str, dict[str, Any]] = {}
+    for arch in args.arch or (PLACED if args.placements else ARCHITECTURES):
+        with tempfile.TemporaryDirectory() as folder, console.status(arch):
+            model, ranges = exported(arch, Path(folder), args.size)
+            found[arch] = dict(placements(model, ranges)) if args.placements else both(model, ranges)
+        if args.placements:
+            console.print(placements_table(arch, found[arch]))
+    if not args.placements:
+        console.print(builds_table(found))
+    if args.output:
+        stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        document = {
+            "created": stamp,
+            "tensorrt_rtx": installed_version("tensorrt_rtx"),
+            "size": args.size,
+            "architectures": found,
+        }
+        args.output.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
