@@ -58,9 +58,13 @@ RECIPES: dict[str, Recipe] = {
     "onnxruntime": Recipe(
         "onnxruntime", False, True, frozenset({"AttentionPool", "Gate", "MaxPool", "GlobalAveragePool"}), "both", outputs=True
     ),
-    # TensorRT takes symmetric int8 only, refuses INT32 biases, and fuses Conv+Add only when the convolution's operand is float.
-    "tensorrt": Recipe("tensorrt", True, False, frozenset(), "identity"),
-    "tensorrt-rtx": Recipe("tensorrt-rtx", True, False, frozenset(), "identity"),
+    # TensorRT takes symmetric int8 only, refuses INT32 biases, and fuses Conv+Add+ReLU into one INT8 kernel where the
+    # convolution's operand is float and the other INT8. Whoever reads such a kernel's result in float keeps it from returning
+    # INT8, the last global pooling too: NVIDIA's own inspected engines show that (docs/tensorrt.md).
+    "tensorrt": Recipe("tensorrt", True, False, frozenset({"GlobalAveragePool"}), "identity", every_reader=True),
+    # TensorRT-RTX 1.7 leaves the Add out of INT8 convolutions whatever its operands: identity operands that something reads in
+    # INT8 anyway save memory traffic, a shortcut convolution's result only loses accuracy (docs/tensorrt.md).
+    "tensorrt-rtx": Recipe("tensorrt-rtx", True, False, frozenset(), "none", every_reader=True),
 }
 """One recipe a backend."""
 
