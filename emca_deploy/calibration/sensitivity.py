@@ -1,7 +1,7 @@
 """What each layer and block of a network costs the logits when quantized, alone and among the others, by simulation."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emca_deploy._optional import installed_version
+from emca_deploy._progress import Progress, silent
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import sha256_file
 from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.placement import Placement, find_recipe, place
 from emca_deploy.calibration.qdq import insert_qdq
+from emca_deploy.calibration.quantize import QuantizedWeight
+from emca_deploy.calibration.recovery import ensure_rounded_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
 from emca_deploy.calibration.simulation import Images, Simulation
 from emca_deploy.calibration.table import RangeTable, read_table, table_path
@@ -29,9 +32,7 @@ from emca_deploy.harness.sensitivity_results import Cost, SensitivityReport, Uni
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["SensitivityOptions", "measure_sensitivity", "options_on_file"]
-
-Progress = Callable[[int, int], None]
+__all__ = ["SensitivityOptions", "measure_sensitivity", "options_on_file", "weights_on_file"]
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,30 @@ def options_on_file(model: Path, source: "ImageSource", options: CalibrationOpti
     return replace(options, method=key.method, samples=key.samples, seed=key.seed)
 
 
+def weights_on_file(
+    model: Path, source: "ImageSource", table: RangeTable, table_file: Path, threads: int
+) -> dict[str, QuantizedWeight]:
+    """Return the rounded weights that the last calibration left beside its range table; none where it left none.
+
+    Weights of other ranges' images are rounded anew.
+
+    Raises:
+        EmcaError: as `ensure_rounded_weights`.
+    """
+    path = rounded_path(table_file)
+    if not path.is_file():
+        return {}
+    indices = choose_indices(len(source), table.key.samples, source.labels, table.key.seed)
+    return ensure_rounded_weights(load_graph(model), table.key, path, (source, indices), threads, silent)
+
+
 def measure_sensitivity(
-    model: Path, source: "ImageSource", table: RangeTable, options: SensitivityOptions, progress: Progress | None = None
+    model: Path,
+    source: "ImageSource",
+    table: RangeTable,
+    options: SensitivityOptions,
+    weights: Mapping[str, QuantizedWeight] | None = None,
+    progress: Progress | None = None,
 ) -> SensitivityReport:
     """Quantize every layer and block alone, and leave each alone in float, and compare the logits with fp32's.
 
@@ -80,6 +103,7 @@ def measure_sensitivity(
         source: calibration images.
         table: the model's ranges.
         options: see there.
+        weights: rounded weights by layer, as calibration uses them; the nearest integers of others.
         progress: called with (images run, images to run in all).
 
     Raises:
@@ -98,8 +122,9 @@ def measure_sensitivity(
             "give its nodes names, or keep fewer of them in float",
         )
     indices = choose_indices(len(source), options.samples, source.labels, options.seed)
-    study = _Study(model, table, options, Simulation(model, source, indices, options.threads))
-    costs = study.costs(units, _key(table, placement, options, len(indices)), progress)
+    rounded = weights or {}
+    study = _Study(model, table, options, rounded, Simulation(model, source, indices, options.threads))
+    costs = study.costs(units, _key(table, _fingerprint(placement, table, rounded), options, len(indices)), progress)
     total = sum(unit.macs for unit in units if unit.kind == "layer")
     rows = [_row(unit, costs, total) for unit in units]
     return SensitivityReport(
@@ -120,6 +145,7 @@ class _Study:
     model: Path
     table: RangeTable
     options: SensitivityOptions
+    weights: Mapping[str, QuantizedWeight]
     simulation: Simulation
 
     def costs(self, units: Sequence[Unit], key: dict[str, Any], progress: Progress | None) -> dict[str, Cost]:
@@ -142,7 +168,7 @@ class _Study:
         model = load_graph(self.model)
         placement = place(model.graph, find_recipe(self.options.backend), self.options.keep_float)
         placement.keep_float({node for node in model.graph if stays_float(node.name or "")})
-        insert_qdq(model, placement, self.table.ranges)
+        insert_qdq(model, placement, self.table.ranges, self.weights)
         return self.simulation.logits(model, step)
 
 
@@ -206,22 +232,25 @@ def _cost_on_file(value: Any) -> Cost | None:
         return None
 
 
-def _key(table: RangeTable, placement: Placement, options: SensitivityOptions, samples: int) -> dict[str, Any]:
+def _key(table: RangeTable, fingerprint: str, options: SensitivityOptions, samples: int) -> dict[str, Any]:
     """Return all that the costs depend on."""
     key = asdict(table.key)
     return {
         **{name: key[name] for name in ("model_sha256", "data_sha256", "preprocessing")},
-        "placement_sha256": _fingerprint(placement, table),
+        "placement_sha256": fingerprint,
         "samples": samples,
         "seed": options.seed,
         "versions": {"emca_deploy": __version__, "onnxruntime": installed_version("onnxruntime")},
     }
 
 
-def _fingerprint(placement: Placement, table: RangeTable) -> str:
-    """Return a hash of which tensors are quantized, for which readers, with which ranges."""
+def _fingerprint(placement: Placement, table: RangeTable, weights: Mapping[str, QuantizedWeight]) -> str:
+    """Return a hash of which tensors are quantized, for which readers, with which ranges, and of the rounded weights."""
     lines = [repr(replace(placement.recipe, readers=frozenset())), repr(sorted(placement.recipe.readers))]
     for value, readers in placement.edges.items():
         edges = sorted((node.name or "", index) for node, index in readers)
         lines.append(f"{value.name} {edges} {table.ranges.get(value.name or '')}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    total = hashlib.sha256("\n".join(lines).encode())
+    for name, (integers, scales) in sorted(weights.items()):
+        total.update(name.encode() + integers.tobytes() + scales.tobytes())
+    return total.hexdigest()

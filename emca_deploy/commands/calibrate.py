@@ -1,10 +1,15 @@
 """`emca-deploy calibrate`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.commands._console import json_option, print_json, stages
+
+if TYPE_CHECKING:
+    from emca_deploy.calibration.calibrate import Calibration
+    from emca_deploy.harness.gate_results import GateReport
 
 __all__ = ["command"]
 
@@ -20,9 +25,23 @@ __all__ = ["command"]
     show_default=True,
     help="How ranges come from values: minmax, moving-average[:MOMENTUM], percentile[:P], entropy or mse.",
 )
+@click.option(
+    "--recover",
+    type=click.Choice(("none", "bias", "weights")),
+    default="weights",
+    show_default=True,
+    help="Work spent on accuracy: none, corrected biases, or better rounded weights and then corrected biases.",
+)
 @click.option("--samples", type=click.IntRange(1), default=300, show_default=True, help="Images to use; all if there are fewer.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
 @click.option("--keep-float", multiple=True, metavar="PATTERN", help="Nodes that stay in float, for example 'stage1.*'.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0),
+    metavar="PT",
+    help="Keep the most harmful layers in float until the 95% interval of the top-1 drop ends below PT points; else exit 4.",
+)
+@click.option("--val", type=click.Path(path_type=Path), help="Labelled images to measure the drop on, none used in calibration.")
 @click.option("--table", type=click.Path(path_type=Path), help="Range table to use or write.  [default: beside MODEL]")
 @click.option("--threads", type=click.IntRange(1), help="For the fp32 pass.  [default: all cores]")
 @json_option
@@ -32,9 +51,12 @@ def command(
     output: Path,
     backend: str,
     method: str,
+    recover: str,
     samples: int,
     seed: int,
     keep_float: tuple[str, ...],
+    max_drop: float | None,
+    val: Path | None,
     table: Path | None,
     threads: int | None,
     as_json: bool,
@@ -43,23 +65,49 @@ def command(
 
     Ranges are measured once and kept in a table beside MODEL, so that the next backend needs no second pass.
 
+    With --max-drop the INT8 model is run on the labelled images of --val, on its own backend where that can run here, and the
+    layers and blocks that do most harm stay in float, one after the other, until the drop is inside the gate. An interrupted
+    search goes on where it was. Where the gate cannot be reached the best model found is written all the same.
+
     \b
     emca-deploy calibrate model.onnx --data images/ --backend openvino -o model.openvino.onnx
+    emca-deploy calibrate model.onnx --data images/ --backend openvino -o model.openvino.onnx --max-drop 0.5 --val val/
     """
     from emca_deploy._machine import default_threads
     from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, model_preprocessing
     from emca_deploy.data.sources import open_source
+    from emca_deploy.errors import GateError, InputError
+    from emca_deploy.report.gate import gate_failure
 
-    options = CalibrationOptions(backend, method, samples, seed, threads or default_threads(), keep_float, table)
+    if (max_drop is None) != (val is None):
+        raise InputError("--max-drop and --val go together", "give the gate in points, and labelled images to measure it on")
+    options = CalibrationOptions(backend, method, samples, seed, threads or default_threads(), keep_float, table, recover)
     source = open_source(data, model_preprocessing(model))
-    with progress("measuring ranges") as report:
-        result = calibrate_model(model, source, output, options, report)
+    gated: GateReport | None = None
+    with stages() as stage:
+        if max_drop is None or val is None:
+            result = calibrate_model(model, source, output, options, stage)
+        else:
+            from emca_deploy.pipeline import AccuracyGate, calibrate_within
+
+            result, gated = calibrate_within(model, source, output, options, AccuracyGate(max_drop, val), stage)
     if result.samples < samples:
         click.echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
     if as_json:
-        print_json(result.to_dict())
-        return
+        print_json({**result.to_dict(), "gate": gated.to_dict() if gated else None})
+    else:
+        _print(result, gated)
+    if gated is not None and not gated.reached:
+        raise GateError(*gate_failure(gated, str(output)))
+
+
+def _print(result: "Calibration", gated: "GateReport | None") -> None:
+    from emca_deploy.commands._console import table_console
+    from emca_deploy.report.gate import print_gate
+
+    if gated is not None:
+        print_gate(gated, table_console())
     counts = result.counts
     how = "reused from" if result.reused else "measured on"
-    click.echo(f"{output}: INT8 for {backend}, {counts.weighted} operators in INT8, {counts.weighted_float} in float")
+    click.echo(f"{result.onnx}: INT8 for {result.backend}, {counts.weighted} operators in INT8, {counts.weighted_float} in float")
     click.echo(f"ranges {how} {result.table if result.reused else f'{result.samples} images, kept in {result.table}'}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.commands._console import json_option, print_json, stages
 
 __all__ = ["command"]
 
@@ -31,8 +31,9 @@ def command(
 ) -> None:
     """What INT8 costs each layer and block of MODEL: quantized alone, and left alone in float.
 
-    A simulation: ONNX Runtime computes the backend's placement in float arithmetic, not with that backend's kernels. Ranges are
-    those of the last calibration of MODEL on the same data, or measured. Results so far are kept beside the range table: an
+    A simulation: ONNX Runtime computes the backend's placement in float arithmetic, not with that backend's kernels. Ranges and
+    rounded weights are those of the last calibration of MODEL on the same data; ranges are measured where there was none, biases
+    are not corrected. Results so far are kept beside the range table: an
     interrupted run goes on where it was, and a second one is immediate.
 
     \b
@@ -43,7 +44,7 @@ def command(
     from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges, model_preprocessing
     from emca_deploy.calibration.placement import find_recipe
     from emca_deploy.calibration.resume import side_path
-    from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file
+    from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file, weights_on_file
     from emca_deploy.commands._console import table_console
     from emca_deploy.data.sources import open_source
     from emca_deploy.report.sensitivity import print_sensitivity, render_sensitivity, require_page
@@ -55,13 +56,14 @@ def command(
     if output:
         require_page()
     # The page is opened first: a folder that cannot be written to is better known before the minutes of measuring.
-    with atomic_write(output) if output else nullcontext() as temporary:
-        with progress("measuring ranges") as report:
+    with atomic_write(output) if output else nullcontext() as temporary, stages() as stage:
+        with stage("measuring ranges") as report:
             ranges, path, _ = ensure_ranges(model, source, calibration, report)
         side_file = side_path(path, backend, "sensitivity")
         options = SensitivityOptions(backend, samples, calibration.seed, calibration.threads, side_file=side_file)
-        with progress("quantizing parts") as report:
-            result = measure_sensitivity(model, source, ranges, options, report)
+        weights = weights_on_file(model, source, ranges, path, calibration.threads)
+        with stage("quantizing each part") as report:
+            result = measure_sensitivity(model, source, ranges, options, weights, report)
         if temporary is not None:
             temporary.write_text(render_sensitivity(result), encoding="utf-8")
     if result.samples < samples:

@@ -1,14 +1,15 @@
-"""The whole walk, checkpoint to report. The only place that joins the rooms."""
+"""The whole walk, checkpoint to report."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import import_optional
+from emca_deploy._progress import Stage, silent
 from emca_deploy.artifacts import Precision, Preprocessing, this_command, write_json, write_text
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import get_builder
@@ -21,20 +22,13 @@ from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.results import DeployCandidate, DeployReport, LatencyResult, ProfileReport
 from emca_deploy.harness.spec import RunnerSpec
 
-__all__ = ["CPU_BACKENDS", "DeployOptions", "Stage", "deploy"]
+__all__ = ["CPU_BACKENDS", "DeployOptions", "deploy"]
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
 """The backends that are built and compared on the CPU; the first at fp32 is the baseline."""
 
 ENGINE_SUFFIX = {"onnxruntime": ".ort.onnx", "openvino": ".ov"}
 MIB = 2**20
-
-Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
-"""Opens a stage of the walk by its name; yields a progress callback or None."""
-
-
-def _silent(_: str) -> AbstractContextManager[Callable[[int, int], None] | None]:
-    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ class _Engine:
 
 
 def deploy(
-    checkpoint: Path | None, data: Path, validation: Path, output: Path, options: DeployOptions, stage: Stage = _silent
+    checkpoint: Path | None, data: Path, validation: Path, output: Path, options: DeployOptions, stage: Stage = silent
 ) -> DeployReport:
     """Take a checkpoint to measured, verified INT8 engines; everything lands in the folder `output`.
 
@@ -160,10 +154,9 @@ def _walk(checkpoint: Path | None, images: _Images, output: Path, options: Deplo
 def _calibrate(exported: CheckpointExport, images: ImageSource, options: DeployOptions, stage: Stage) -> list[Calibration]:
     calibrations = []
     for backend in options.backends:
-        with stage(f"calibrating for {backend}") as progress:
-            wanted = CalibrationOptions(backend, samples=options.samples, threads=options.threads)
-            target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
-            calibrations.append(calibrate_model(exported.onnx, images, target, wanted, progress))
+        wanted = CalibrationOptions(backend, samples=options.samples, threads=options.threads)
+        target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
+        calibrations.append(calibrate_model(exported.onnx, images, target, wanted, stage))
     return calibrations
 
 

@@ -1,0 +1,126 @@
+"""What an INT8 model loses against fp32 on labelled images, measured with the backend it is placed for where that runs here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._progress import Stage
+from emca_deploy.artifacts import Precision
+from emca_deploy.backends.registry import open_runner
+from emca_deploy.data.sources import ImageSource
+from emca_deploy.errors import DataError
+from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
+from emca_deploy.harness.gate_results import GateStep
+from emca_deploy.harness.latency import Protocol, measure
+from emca_deploy.harness.spec import RunnerSpec
+
+__all__ = ["RUN_ONNX", "Validation", "step_from_file"]
+
+RUN_ONNX = ("onnxruntime", "openvino")
+"""The backends that run a placed ONNX file as it is; others need an engine, and a device for it."""
+
+REFERENCE = "onnxruntime"
+
+
+@dataclass
+class Validation:
+    """The labelled images, and what fp32 says about them.
+
+    Attributes:
+        model: fp32 ONNX.
+        source: the labelled images.
+        path: where they lie.
+        backend: the placement that is validated.
+        threads: of every runtime.
+    """
+
+    model: Path
+    source: ImageSource
+    path: Path
+    backend: str
+    threads: int
+    _reference: LogitsResult | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later.
+
+        Raises:
+            DataError: the images have no labels.
+            MissingError: the backend's library is not installed.
+        """
+        if self.source.labels is None:
+            raise DataError(f"{self.path}: has no labels to measure a drop on", "give one subfolder per class")
+        open_runner(self.runs_on, str(self.model))
+
+    @property
+    def runs_on(self) -> str:
+        """The backend that runs the INT8 models."""
+        return self.backend if self.backend in RUN_ONNX else REFERENCE
+
+    @property
+    def simulated(self) -> bool:
+        """Whether that is another than the one they are placed for."""
+        return self.runs_on != self.backend
+
+    def measure(self, onnx: Path, kept: tuple[str, ...], macs_percent: float, stage: Stage) -> GateStep:
+        """Measure an INT8 model.
+
+        Args:
+            onnx: the model.
+            kept: patterns of what it has in float.
+            macs_percent: their multiply-adds.
+            stage: opens a stage for progress.
+
+        Raises:
+            DataError: an image cannot be read, or a label is no class of the model.
+            EmcaError: whatever the backend raises.
+        """
+        if self._reference is None:
+            self._reference = self._logits("fp32", REFERENCE, self.model, "fp32", stage)
+        what = f"{kept[-1]} in float too" if kept else "all in INT8"
+        found = self._logits(what, self.runs_on, onnx, "int8", stage)
+        report = compare(what, found.logits, found.labels, "fp32", self._reference.logits)
+        against = report.reference
+        assert against is not None  # a reference was given, and labels are there
+        assert against.top1_drop is not None
+        assert against.top1_drop_ci95 is not None
+        ours, theirs = (logits.argmax(axis=1) == found.labels for logits in (found.logits, self._reference.logits))
+        return GateStep(
+            kept_float=kept,
+            float_macs_percent=macs_percent,
+            top1=report.top1 or 0.0,
+            agreement=against.agreement,
+            top1_drop=against.top1_drop,
+            top1_drop_ci95=against.top1_drop_ci95,
+            only_fp32=int((theirs & ~ours).sum()),
+            only_int8=int((ours & ~theirs).sum()),
+        )
+
+    def slowdown(self, chosen: Path, whole: Path, duration_s: float, stage: Stage) -> tuple[float, tuple[float, float]]:
+        """Return the chosen model's median latency over that of the one wholly in INT8, with its interval."""
+        specs = [self._spec("chosen", self.runs_on, chosen, "int8"), self._spec("all in INT8", self.runs_on, whole, "int8")]
+        with stage("comparing latency") as progress:
+            (comparison,) = measure(specs, Protocol(duration_s=duration_s), progress).comparisons
+        return comparison.ratio_p50, comparison.ratio_ci95
+
+    def _logits(self, name: str, backend: str, onnx: Path, precision: Precision, stage: Stage) -> LogitsResult:
+        with stage(f"validating {name}") as progress:
+            spec = self._spec(name, backend, onnx, precision)
+            return collect_logits(spec, self.path, self.source.preprocessing, progress=progress)
+
+    def _spec(self, name: str, backend: str, onnx: Path, precision: Precision) -> RunnerSpec:
+        arguments = {"backend": backend, "artifact": str(onnx), "threads": self.threads, "spin": False}
+        return RunnerSpec(name, kwargs=arguments, artifact=str(onnx), backend=backend, precision=precision)
+
+
+def step_from_file(value: Any) -> GateStep | None:
+    """Return a step from a side file, or None where there is none that makes sense."""
+    if not isinstance(value, Mapping):
+        return None
+    try:
+        step = GateStep(**value)
+        low, high = (float(end) for end in step.top1_drop_ci95)
+        return replace(step, kept_float=tuple(step.kept_float), top1_drop_ci95=(low, high), reused=True)
+    except (TypeError, ValueError):
+        return None

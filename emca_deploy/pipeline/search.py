@@ -1,0 +1,225 @@
+"""Calibration with a gate: leave the most harmful parts in float, one after the other, until the accuracy is inside."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from emca_deploy._optional import installed_version
+from emca_deploy._progress import Stage, silent
+from emca_deploy._version import __version__
+from emca_deploy.artifacts import atomic_write, read_manifest, sha256_file, write_manifest
+from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model, ensure_ranges
+from emca_deploy.calibration.resume import SideFile, side_path
+from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
+from emca_deploy.calibration.table import table_path
+from emca_deploy.data.sources import ImageSource, open_source
+from emca_deploy.errors import OutputError
+from emca_deploy.harness.gate_results import GateReport, GateStep
+from emca_deploy.harness.sensitivity_results import SensitivityReport
+from emca_deploy.pipeline.gate import Validation, step_from_file
+from emca_deploy.pipeline.ranking import float_macs_percent, images_needed, next_kept, upper_end_without_difference
+
+__all__ = ["AccuracyGate", "calibrate_within"]
+
+
+@dataclass(frozen=True)
+class AccuracyGate:
+    """What INT8 may cost.
+
+    Attributes:
+        max_drop: the upper end of the top-1 drop's 95% interval must not lie above it, points.
+        validation: labelled images, none of them used in calibration.
+        samples: calibration images to rank layers and blocks on.
+        duration_s: measuring time of each model when the latency of the result is compared.
+    """
+
+    max_drop: float
+    validation: Path
+    samples: int = 64
+    duration_s: float = 3.0
+
+
+def calibrate_within(
+    model: Path, source: ImageSource, output: Path, options: CalibrationOptions, gate: AccuracyGate, stage: Stage = silent
+) -> tuple[Calibration, GateReport]:
+    """Quantize a model for one backend, leaving in float what must stay so for its accuracy to be inside the gate.
+
+    What was measured is kept in side files beside the range table, so that an interrupted search goes on where it was.
+
+    Args:
+        model: fp32 ONNX.
+        source: calibration images, preprocessed as the model takes them.
+        output: the INT8 ONNX file: the first inside the gate, or the best found; its manifest goes beside it.
+        options: of every calibration on the way; what `keep_float` names stays in float throughout.
+        gate: see there.
+        stage: opens each stage of the work, for progress.
+
+    Raises:
+        DataError: the validation images have no labels, or cannot be read.
+        EmcaError: as `calibrate_model`, and whatever the backend raises.
+    """
+    if not output.parent.is_dir():
+        raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {output.parent}")
+    labelled = open_source(gate.validation, source.preprocessing)
+    validation = Validation(model, labelled, gate.validation, options.backend, options.threads)
+    with _workplace(output) as folder:
+        models = _Models(model, source, options, folder, stage)
+        calibration, report = _search(models, validation, gate)
+        return _publish(calibration, output, report), report
+
+
+@contextmanager
+def _workplace(output: Path) -> Iterator[Path]:
+    """Make a folder for the models on the way, on the disk where the chosen one will lie; it goes whatever happens."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.stem}.", dir=output.parent))
+    except OSError as exc:
+        raise OutputError(f"{output.parent}: cannot be written: {exc.strerror}", "choose a place you can write to") from exc
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class _Models:
+    """The INT8 models of a search, made when they are needed; the one wholly in INT8 and the latest are held."""
+
+    model: Path
+    source: ImageSource
+    options: CalibrationOptions
+    folder: Path
+    stage: Stage
+    _made: dict[tuple[str, ...], Calibration] = field(default_factory=dict)
+
+    def get(self, kept: tuple[str, ...]) -> Calibration:
+        """Return the model with these patterns in float besides the user's own."""
+        if kept not in self._made:
+            for other in [other for other in self._made if other and kept]:
+                self._made.pop(other).onnx.unlink()
+            options = replace(self.options, keep_float=(*self.options.keep_float, *kept))
+            path = self.folder / f"{len(kept)}-{'float' if kept else 'int8'}.onnx"
+            self._made[kept] = calibrate_model(self.model, self.source, path, options, self.stage)
+        return self._made[kept]
+
+    def rank(self, samples: int) -> SensitivityReport:
+        """Return what each layer and block costs."""
+        table, path, _ = ensure_ranges(self.model, self.source, self.options)
+        options = SensitivityOptions(
+            self.options.backend,
+            samples,
+            self.options.seed,
+            self.options.threads,
+            self.options.keep_float,
+            side_path(path, self.options.backend, "sensitivity"),
+        )
+        weights = (
+            weights_on_file(self.model, self.source, table, path, self.options.threads)
+            if self.options.recover == "weights"
+            else {}
+        )
+        with self.stage("ranking layers and blocks") as progress:
+            return measure_sensitivity(self.model, self.source, table, options, weights, progress)
+
+
+def _search(models: _Models, validation: Validation, gate: AccuracyGate) -> tuple[Calibration, GateReport]:
+    side = _side_file(models, validation)
+    kept: tuple[str, ...] | None = ()
+    steps: list[GateStep] = []
+    ranking: SensitivityReport | None = None
+    reason = ""
+    while kept is not None:
+        step = step_from_file(side.get(json.dumps(kept)))
+        if step is None:
+            share = float_macs_percent(ranking, kept) if ranking else 0.0
+            step = validation.measure(models.get(kept).onnx, kept, share, models.stage)
+            side.put(json.dumps(kept), asdict(step))
+        steps.append(step)
+        reason = _outside(step, gate.max_drop, len(validation.source))
+        if not reason or upper_end_without_difference(len(validation.source)) > gate.max_drop:
+            break
+        ranking = ranking or models.rank(gate.samples)
+        kept = next_kept(ranking, kept)
+    chosen = len(steps) - 1 if not reason else min(range(len(steps)), key=lambda index: steps[index].top1_drop_ci95[1])
+    report = _report(steps, chosen, reason, validation, gate)
+    return _with_latency(models, report, validation, gate)
+
+
+def _outside(step: GateStep, max_drop: float, images: int) -> str:
+    """Return why a step is outside the gate, or nothing where it is inside."""
+    if step.top1_drop_ci95[1] <= max_drop:
+        return ""
+    least = upper_end_without_difference(images)
+    if least > max_drop:
+        return f"the interval on {images:,} images is too wide: it reaches {least:.2f} points even without any difference"
+    part = "the drop itself is inside, but not its interval" if step.top1_drop <= max_drop else "the drop itself is outside"
+    return f"{part}, and nothing else in INT8 is worth leaving in float: it does no harm, or would leave too little in INT8"
+
+
+def _report(steps: list[GateStep], chosen: int, reason: str, validation: Validation, gate: AccuracyGate) -> GateReport:
+    best, images = steps[chosen], len(validation.source)
+    if reason:
+        reason = _outside(best, gate.max_drop, images)
+    return GateReport(
+        max_drop=gate.max_drop,
+        images=images,
+        top1_fp32=best.top1 + best.top1_drop,
+        measured_with=validation.runs_on,
+        simulated=validation.simulated,
+        steps=tuple(steps),
+        chosen=chosen,
+        reached=not reason,
+        reason=reason,
+        images_needed=images_needed(best.only_fp32, best.only_int8, images, gate.max_drop) if reason else None,
+    )
+
+
+def _with_latency(
+    models: _Models, report: GateReport, validation: Validation, gate: AccuracyGate
+) -> tuple[Calibration, GateReport]:
+    """Return the chosen model, and the report with what its float parts cost in time."""
+    calibration = models.get(report.best.kept_float)
+    if not report.best.kept_float or validation.simulated:
+        return calibration, report
+    ratio, interval = validation.slowdown(calibration.onnx, models.get(()).onnx, gate.duration_s, models.stage)
+    return calibration, replace(report, slowdown=ratio, slowdown_ci95=interval)
+
+
+def _side_file(models: _Models, validation: Validation) -> SideFile:
+    options = models.options
+    key = {
+        "model_sha256": sha256_file(models.model),
+        "data_sha256": models.source.identity(),
+        "validation_sha256": validation.source.identity(),
+        "preprocessing": asdict(models.source.preprocessing),
+        "options": [options.backend, options.method, options.samples, options.seed, options.recover, list(options.keep_float)],
+        "versions": {"emca_deploy": __version__, "runtime": installed_version(validation.runs_on)},
+    }
+    return SideFile(side_path(options.table or table_path(models.model), options.backend, "search"), key)
+
+
+def _publish(calibration: Calibration, output: Path, report: GateReport) -> Calibration:
+    """Copy the chosen model to where it was asked for; its manifest tells of the gate."""
+    manifest = read_manifest(calibration.onnx)
+    assert manifest is not None  # calibrate_model has just written it
+    best = report.best
+    gate = {
+        "max_drop": report.max_drop,
+        "reached": report.reached,
+        "top1_drop": best.top1_drop,
+        "top1_drop_ci95": list(best.top1_drop_ci95),
+        "images": report.images,
+        "measured_with": report.measured_with,
+    }
+    with atomic_write(output) as temporary:
+        shutil.copyfile(calibration.onnx, temporary)
+    try:
+        write_manifest(output, replace(manifest, details={**manifest.details, "gate": gate}))
+    except OutputError:
+        output.unlink(missing_ok=True)  # as calibrate_model does
+        raise
+    return replace(calibration, onnx=output)

@@ -1,0 +1,173 @@
+"""Sensitivity of the bundled network, on few images."""
+
+import json
+from dataclasses import replace
+from math import log10
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, ensure_ranges
+from emca_deploy.calibration.resume import SideFile, side_path
+from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file
+from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_checkpoint
+from emca_deploy.data.sources import open_source
+from emca_deploy.data.subset import choose_indices
+from emca_deploy.errors import InputError, ModelError
+from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+
+SAMPLES = 4
+
+
+@pytest.fixture(scope="module")
+def images():
+    return open_source(bundled_calibration_images(), BUNDLED_PREPROCESSING)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sensitivity") / "model.onnx"
+    return export_checkpoint(bundled_checkpoint(), path, ExportOptions(preprocessing=BUNDLED_PREPROCESSING)).onnx
+
+
+@pytest.fixture(scope="module")
+def table(model, images):
+    return ensure_ranges(model, images, CalibrationOptions("openvino", samples=16))[0]
+
+
+@pytest.fixture(scope="module")
+def options(model):
+    return SensitivityOptions("openvino", SAMPLES, side_file=model.with_name("side.json"))
+
+
+@pytest.fixture(scope="module")
+def report(model, images, table, options):
+    return measure_sensitivity(model, images, table, options)
+
+
+def sqnr_db(reference, logits):
+    return 10 * log10((reference.astype(float) ** 2).sum() / ((reference.astype(float) - logits) ** 2).sum())
+
+
+def logits_of(path, images):
+    settings = onnxruntime.SessionOptions()
+    settings.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    chosen = choose_indices(len(images), SAMPLES, images.labels, 0)
+    return session.run(None, {"images": np.stack([images.load(index) for index in chosen])})[0]
+
+
+def test_every_layer_and_block_is_measured_most_harmful_first(report):
+    assert len(report.units) == 21 + 8
+    assert report.samples == SAMPLES
+    removed = [unit.noise_removed_percent for unit in report.units]
+    assert removed == sorted(removed, reverse=True)
+    assert report.units[0].name == "stem.conv"  # three channels of many levels each: known to be the worst
+    assert sum(unit.alone.sqnr_db > report.int8.sqnr_db for unit in report.units) > 25  # errors may cancel on four images
+    layers = [unit for unit in report.units if unit.kind == "layer"]
+    assert sum(unit.macs_percent for unit in layers) == pytest.approx(100)
+
+
+def test_kept_float_is_what_calibrate_makes_of_the_pattern(report, model, images, tmp_path):
+    """The costs are those of the models that `calibrate --keep-float` writes, not of something like them."""
+    reference = logits_of(model, images)
+    for unit in (None, report.units[0], next(unit for unit in report.units if unit.kind == "block")):
+        wanted = CalibrationOptions("openvino", samples=16, keep_float=[unit.pattern] if unit else [], recover="none")
+        made = calibrate_model(model, images, tmp_path / "int8.onnx", wanted)
+        cost = unit.kept_float if unit else report.int8
+        assert cost.sqnr_db == pytest.approx(sqnr_db(reference, logits_of(made.onnx, images)), abs=0.02)
+
+
+def test_alone_is_the_rest_kept_float(report, model, images, tmp_path):
+    others = [node.name for node in ir.load(model).graph if node.name != "stem.conv"]
+    wanted = CalibrationOptions("openvino", samples=16, keep_float=others, recover="none")
+    made = calibrate_model(model, images, tmp_path / "int8.onnx", wanted)
+    assert made.counts.weighted == 1
+    stem = next(unit for unit in report.units if unit.name == "stem.conv")
+    found = sqnr_db(logits_of(model, images), logits_of(made.onnx, images))
+    assert stem.alone.sqnr_db == pytest.approx(found, abs=0.02)
+
+
+def test_a_second_run_reads_what_the_first_kept(report, model, images, table, options):
+    calls = []
+    again = measure_sensitivity(model, images, table, options, None, lambda *done: calls.append(done))
+    assert again == report
+    assert calls == []
+
+
+def test_an_interrupted_run_goes_on_where_it_was(report, model, images, table, options, tmp_path):
+    whole = json.loads(options.side_file.read_text())
+    missing = list(whole["found"])[-3:]
+    for name in missing:
+        del whole["found"][name]
+    side = tmp_path / "side.json"
+    side.write_text(json.dumps(whole))
+
+    def interrupt(done, total):
+        assert total == SAMPLES * (len(missing) + 1)
+        if done > 2 * SAMPLES:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_sensitivity(model, images, table, replace(options, side_file=side), None, interrupt)
+    assert len(json.loads(side.read_text())["found"]) == len(whole["found"]) + 1
+    assert list(tmp_path.iterdir()) == [side]
+    calls = []
+    again = measure_sensitivity(model, images, table, replace(options, side_file=side), None, lambda *done: calls.append(done))
+    assert again == report  # measured twice, the same to the last bit
+    assert calls[-1] == (SAMPLES * 3, SAMPLES * 3)
+
+
+@pytest.mark.parametrize("change", ["samples", "keep_float", "backend", "ranges", "weights"])
+def test_results_of_something_else_are_not_reused(model, images, table, options, change, tmp_path):
+    side = tmp_path / "side.json"
+    side.write_bytes(options.side_file.read_bytes())
+    changed, weights = replace(options, side_file=side), None
+    if change == "ranges":
+        wider = {name: replace(values, maximum=values.maximum * 2 + 1) for name, values in table.ranges.items()}
+        table = replace(table, ranges=wider)
+    elif change == "weights":
+        weights = {"head": (np.zeros((10, 512), np.int8), np.ones(10, np.float32))}
+    else:
+        changed = replace(changed, **{change: {"samples": 3, "keep_float": ["head"], "backend": "tensorrt"}[change]})
+
+    class Enough(Exception):
+        pass
+
+    def stop(done, total):
+        raise Enough  # it measures: that is all that is asked
+
+    with pytest.raises(Enough):
+        measure_sensitivity(model, images, table, changed, weights, stop)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"side_version": 1}', '{"side_version": 1, "key": {}, "found": 3}', "\x00"])
+def test_a_damaged_side_file_counts_as_none(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    side = SideFile(path, {})
+    assert side.get("a") is None
+    side.put("a", [1])
+    assert SideFile(path, {}).get("a") == [1]
+    assert SideFile(path, {"other": 1}).get("a") is None
+
+
+def test_side_files_lie_beside_the_range_table(tmp_path):
+    assert side_path(tmp_path / "m.ranges.json", "openvino", "search") == tmp_path / "m.openvino.search.json"
+    assert side_path(tmp_path / "named.json", "tensorrt", "search") == tmp_path / "named.tensorrt.search.json"
+
+
+def test_the_table_on_file_says_how_to_calibrate(model, images, table, tmp_path):
+    asked = CalibrationOptions("openvino", "mse", samples=300)
+    assert options_on_file(model, images, asked) == replace(asked, method="minmax", samples=16)
+    other = replace(asked, table=tmp_path / "none.json")
+    assert options_on_file(model, images, other) == other
+
+
+def test_what_cannot_be_measured_is_refused(model, images, table, options):
+    with pytest.raises(ModelError, match="no layer with a name"):
+        measure_sensitivity(model, images, table, replace(options, keep_float=["*"]))
+    with pytest.raises(InputError, match="matches no node"):
+        measure_sensitivity(model, images, table, replace(options, keep_float=["nothing"]))

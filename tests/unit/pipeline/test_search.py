@@ -1,0 +1,194 @@
+"""The accuracy-gated search on the bundled network, made worse by ranges that clip, and few images."""
+
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emca_deploy.artifacts import read_manifest
+from emca_deploy.calibration.calibrate import CalibrationOptions
+from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_checkpoint, bundled_test_images
+from emca_deploy.data.sources import open_source
+from emca_deploy.errors import DataError, OutputError, UnknownNameError
+from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+from emca_deploy.harness.accuracy import collect_logits
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.pipeline import AccuracyGate, calibrate_within
+
+IMAGES = 100
+OWN = ("stem.*", "stage1.*", "stage4.*")
+"""What the user leaves in float: fewer parts to rank."""
+HOPELESS = 4.0
+"""Points: wider than the narrowest interval on so few images, and far below what these ranges cost."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    options = ExportOptions(preprocessing=BUNDLED_PREPROCESSING)
+    return export_checkpoint(bundled_checkpoint(), folder / "model.onnx", options).onnx
+
+
+@pytest.fixture(scope="module")
+def images():
+    return open_source(bundled_calibration_images(), BUNDLED_PREPROCESSING)
+
+
+@pytest.fixture(scope="module")
+def validation(folder):
+    source = open_source(bundled_test_images(), BUNDLED_PREPROCESSING)
+    chosen = range(0, len(source), len(source) // IMAGES)[:IMAGES]
+    path = folder / "val.npz"
+    np.savez(path, images=np.stack([source.load(index) for index in chosen]), labels=source.labels[list(chosen)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def options():
+    return CalibrationOptions("onnxruntime", "percentile:80", samples=8, recover="none", keep_float=OWN)
+
+
+@pytest.fixture(scope="module")
+def gate(validation):
+    return AccuracyGate(HOPELESS, validation, samples=2, duration_s=0.1)
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder / "int8.onnx"
+
+
+@pytest.fixture(scope="module")
+def hopeless(model, images, options, gate, folder):
+    """A whole search for a gate that cannot be reached; its side files serve the others."""
+    (folder / "out").mkdir()
+    return calibrate_within(model, images, folder / "out" / "int8.onnx", options, gate)
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_gate_out_of_reach_ends_with_the_best_model_and_says_why(hopeless, model, validation):
+    calibration, report = hopeless
+    assert not report.reached
+    assert report.reason
+    assert report.images == IMAGES
+    assert (report.measured_with, report.simulated) == ("onnxruntime", False)
+    assert report.steps[0].kept_float == ()
+    assert len(report.steps) > 2
+    macs = [step.float_macs_percent for step in report.steps]
+    assert macs == sorted(macs)
+    assert 0 < macs[-1] <= 75
+    uppers = [step.top1_drop_ci95[1] for step in report.steps]
+    assert uppers[report.chosen] == min(uppers) < uppers[0]
+    assert report.slowdown > 0.5
+    assert names(calibration.onnx.parent) == {"int8.onnx", "int8.onnx.manifest.json"}
+    manifest = read_manifest(calibration.onnx)
+    assert manifest.details["keep_float"] == [*OWN, *report.best.kept_float]
+    assert manifest.details["gate"]["reached"] is False
+    again = right(calibration.onnx, validation)
+    reference = right(model, validation)
+    assert (int((reference & ~again).sum()), int((again & ~reference).sum())) == (report.best.only_fp32, report.best.only_int8)
+    assert 100 * again.mean() == pytest.approx(report.best.top1)
+
+
+def right(onnx, validation):
+    spec = RunnerSpec("x", kwargs={"backend": "onnxruntime", "artifact": str(onnx)})
+    result = collect_logits(spec, validation)
+    return result.logits.argmax(axis=1) == result.labels
+
+
+def test_the_first_step_inside_the_gate_is_taken_and_nothing_measured_twice(hopeless, model, images, options, gate, out):
+    steps = hopeless[1].steps
+    limit = steps[hopeless[1].chosen].top1_drop_ci95[1]
+    opened = []
+
+    @contextmanager
+    def stage(name):
+        opened.append(name)
+        yield None
+
+    calibration, report = calibrate_within(model, images, out, options, replace(gate, max_drop=limit), stage)
+    assert report.reached
+    assert (report.reason, report.images_needed) == ("", None)
+    assert report.best.top1_drop_ci95[1] <= limit
+    assert all(step.top1_drop_ci95[1] > limit for step in report.steps[:-1])
+    assert all(step.reused for step in report.steps)
+    assert not [name for name in opened if name.startswith("validating")]
+    assert calibration.onnx == out
+    assert read_manifest(out).details["gate"]["reached"] is True
+
+
+def test_an_interrupted_search_leaves_no_model_and_goes_on(hopeless, model, images, options, gate, out):
+    """What was measured before the interruption is not measured again; nothing half-made lies where the model will."""
+    side = model.with_name("model.onnxruntime.search.json")
+    whole = json.loads(side.read_text())
+    first, second, *others = whole["found"]
+    for name in (second, *others):
+        del whole["found"][name]
+    side.write_text(json.dumps(whole))
+
+    class Watch:
+        def __init__(self, last):
+            self.opened, self.last = [], last
+
+        @contextmanager
+        def __call__(self, name):
+            if name.startswith("validating"):
+                self.opened.append(name)
+                if len(self.opened) > self.last:
+                    raise KeyboardInterrupt
+            yield None
+
+    limit = replace(gate, max_drop=HOPELESS)
+    watch = Watch(2)  # fp32, and the second step
+    with pytest.raises(KeyboardInterrupt):
+        calibrate_within(model, images, out, options, limit, watch)
+    assert names(out.parent) == set()
+    assert list(json.loads(side.read_text())["found"]) == [first, second]
+    _, report = calibrate_within(model, images, out, options, limit)
+    assert [step.reused for step in report.steps[:3]] == [True, True, False]
+    assert [replace(step, reused=False) for step in report.steps] == [replace(step, reused=False) for step in hopeless[1].steps]
+
+
+def test_too_few_images_end_the_search_at_once_and_say_how_many_are_needed(hopeless, model, images, options, gate, out):
+    _, report = calibrate_within(model, images, out, options, replace(gate, max_drop=0.1))
+    assert not report.reached
+    assert len(report.steps) == 1
+    assert "too wide" in report.reason
+    assert report.images_needed is None  # these ranges cost far more than that
+    assert out.is_file()
+    good = replace(options, method="minmax", table=out.with_name("minmax.json"))
+    _, report = calibrate_within(model, images, out, good, replace(gate, max_drop=0.1))
+    assert report.images_needed is None or report.images_needed > 3800
+
+
+def test_a_backend_that_cannot_run_here_is_simulated(model, images, options, gate, out):
+    wanted = replace(options, backend="tensorrt", method="minmax", table=out.with_name("table.json"))
+    calibration, report = calibrate_within(model, images, out, wanted, replace(gate, max_drop=20.0))
+    assert report.reached
+    assert (report.measured_with, report.simulated, report.slowdown) == ("onnxruntime", True, None)
+    assert read_manifest(calibration.onnx).backend == "tensorrt"
+
+
+def test_bad_input_is_refused_before_anything_is_done(model, images, options, gate, out, tmp_path):
+    flat = tmp_path / "flat.npz"
+    np.savez(flat, images=np.zeros((2, 3, 64, 64), np.float32))
+    wanted = replace(options, table=tmp_path / "table.json")
+    with pytest.raises(DataError, match="no labels"):
+        calibrate_within(model, images, out, wanted, replace(gate, validation=flat))
+    with pytest.raises(OutputError, match="no such folder"):
+        calibrate_within(model, images, out / "missing" / "x.onnx", wanted, gate)
+    with pytest.raises(UnknownNameError, match="nothing"):
+        calibrate_within(model, images, out, replace(wanted, backend="nothing"), gate)
+    assert names(tmp_path) == {"out", "flat.npz"}
+    assert names(out.parent) == set()
