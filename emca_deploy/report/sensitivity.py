@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_sensitivity", "render_sensitivity", "require_page"]
 
-HEADINGS = ("layer or block", "alone dB", "flips %", "kept dB", "flips %", "gain dB", "error -%", "MACs %")
+HEADINGS = ("layer or block", "alone dB", "flips %", "kept dB", "flips %", "gain dB", "less error %", "MACs %")
 """Of the table, on the terminal and on the page."""
 
 _LEAST = frozenset({"gain dB"})
@@ -56,8 +56,8 @@ def print_sensitivity(report: SensitivityReport, console: "Console") -> None:
 
 
 _LEGEND = (
-    "alone: only it in INT8; kept: only it in float; gain: over all in INT8; error: by how much keeping it lowers the error's "
-    "power; MACs: multiply-adds, of all that is quantized; flips: images with another class than fp32."
+    "alone: only it in INT8; kept: only it in float; gain: over all in INT8; less error: by how much keeping it "
+    "lowers the error's power; MACs: multiply-adds, of all that is quantized; flips: images with another class than fp32."
 )
 
 
