@@ -11,6 +11,7 @@ activations that all kernels read and write for one image. Both come from the bu
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emca_deploy._optional import installed_version
-from emca_deploy.artifacts import Preprocessing
+from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.trt.builder import RtxBuilder, TrtBuild
 from emca_deploy.backends.trt.log import TYPES
@@ -182,27 +183,36 @@ def main() -> None:
     )
     parser.add_argument("--placements", action="store_true", help="compare placements instead")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
-    parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--output", type=Path, help="keep the results as JSON; what it has already is not built again")
     args = parser.parse_args()
     console = Console(width=140)
-    found: dict[str, dict[str, Any]] = {}
-    for arch in args.arch or (PLACED if args.placements else ARCHITECTURES):
-        with tempfile.TemporaryDirectory() as folder, console.status(arch):
-            model, ranges = exported(arch, Path(folder), args.size)
-            found[arch] = dict(placements(model, ranges)) if args.placements else both(model, ranges)
-        if args.placements:
+    document = read_results(args.output, args.size, placements=args.placements)
+    found = document["architectures"]
+    wanted = args.arch or (PLACED if args.placements else ARCHITECTURES)
+    for index, arch in enumerate(wanted):
+        if arch not in found:
+            print(f"{index + 1} of {len(wanted)}: {arch}", file=sys.stderr)
+            with tempfile.TemporaryDirectory() as folder:
+                model, ranges = exported(arch, Path(folder), args.size)
+                found[arch] = dict(placements(model, ranges)) if args.placements else both(model, ranges)
+            if args.output:
+                write_json(args.output, document)
+    if args.placements:
+        for arch in wanted:
             console.print(placements_table(arch, found[arch]))
-    if not args.placements:
-        console.print(builds_table(found))
-    if args.output:
-        stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        document = {
-            "created": stamp,
-            "tensorrt_rtx": installed_version("tensorrt_rtx"),
-            "size": args.size,
-            "architectures": found,
-        }
-        args.output.write_text(json.dumps(document, indent=1) + "\n")
+    else:
+        console.print(builds_table({arch: found[arch] for arch in wanted}))
+
+
+def read_results(path: Path | None, size: int, *, placements: bool) -> dict[str, Any]:
+    """Return the document of an earlier run of the same kind, or an empty one."""
+    key = {"tensorrt_rtx": installed_version("tensorrt_rtx"), "size": size, "placements": placements}
+    if path is not None and path.is_file():
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if {name: document.get(name) for name in key} == key:
+            return document
+    stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"created": stamp, **key, "architectures": {}}
 
 
 if __name__ == "__main__":

@@ -59,7 +59,9 @@ class TrtBuild:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a manifest records."""
-        values = {name: value for name, value in asdict(self).items() if name != "layers"}
+        values = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items() if name != "layers"
+        }
         kinds: dict[str, int] = {}
         for layer in self.layers:
             kinds[layer.kind] = kinds.get(layer.kind, 0) + 1
