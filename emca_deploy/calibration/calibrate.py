@@ -18,6 +18,7 @@ from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.quantize import QuantizedWeight
 from emca_deploy.calibration.recovery import LEVELS, ensure_rounded_weights, rounded_path
+from emca_deploy.calibration.rewrites import rewrite_for
 from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
@@ -153,6 +154,7 @@ def calibrate_model(
             shifts = bias_shifts(graph_model, quantize, source, indices, options.threads, progress)
         add_to_biases(graph_model.graph, shifts)
     counts = quantize(graph_model)
+    rewrite_for(graph_model.graph, options.backend)
     with atomic_write(output) as temporary:
         ir.save(graph_model, temporary)
     try:

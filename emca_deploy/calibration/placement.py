@@ -4,6 +4,7 @@ What is fast on one runtime is slow on another, so ranges are measured once and 
 path between its poolings and its gate stays in float, through the sigmoid; weights are INT8 per output channel.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ from emca_deploy.calibration.attention_path import AttentionPath, find_attention
 from emca_deploy.calibration.graph import has_weights, only_feeds
 from emca_deploy.errors import InputError, UnknownNameError
 
-__all__ = ["RECIPES", "Edge", "Placement", "Recipe", "find_recipe", "place"]
+__all__ = ["RECIPES", "Edge", "Placement", "Recipe", "find_recipe", "identity_operand", "place"]
 
 Edge = tuple[ir.Node, int]
 """A reader and which of its inputs."""
@@ -37,6 +38,8 @@ class Recipe:
         residual: which operands of a residual Add are quantized.
         every_reader: whatever reads a quantized tensor reads it quantized; nothing reads the float one beside it.
         outputs: also quantize what every quantized operator returns, so that none of it leaves INT8.
+        symmetric_gate: int8 with zero point 0 for what a gate scales and what comes of it, whatever `symmetric` says.
+        fewest_channels: a convolution that reads fewer stays in float.
     """
 
     backend: str
@@ -46,36 +49,47 @@ class Recipe:
     residual: Literal["both", "identity", "none"]
     every_reader: bool = False
     outputs: bool = False
+    symmetric_gate: bool = False
+    fewest_channels: int = 1
 
 
 RECIPES: dict[str, Recipe] = {
     # The oneDNN kernels take u8 input and fuse what follows a convolution in float, so INT8 at the inputs of what moves much
     # memory is enough. Poolings that read INT8 move a quarter of it. A convolution whose output one operator reads in INT8 and
     # another in float (SRM's deviations from the mean) comes out wrong in OpenVINO 2026.4, by 25 dB where its bias is zero.
-    "openvino": Recipe("openvino", False, False, frozenset({"AttentionPool", "Gate", "MaxPool"}), "both", every_reader=True),
+    # Its kernel for the gate multiplies faster without a zero point: of the 8 points that scaling costs an eca_resnet50 over the
+    # plain network, 5 (docs/placement.md).
+    "openvino": Recipe(
+        "openvino", False, False, frozenset({"AttentionPool", "Gate", "MaxPool"}), "both", every_reader=True, symmetric_gate=True
+    ),
     # ONNX Runtime fuses an operator only when everything it reads and returns is quantized; one float tensor between two
     # convolutions costs more than INT8 gains. u8 activations directly: its S8-to-U8 rewrite misses tensors with several readers.
     "onnxruntime": Recipe(
         "onnxruntime", False, True, frozenset({"AttentionPool", "Gate", "MaxPool", "GlobalAveragePool"}), "both", outputs=True
     ),
+    # Both: the first convolution reads three channels, which INT8 kernels pad to many; left in float it costs no kernel more and
+    # saves the image its seven bits (docs/tensorrt.md). Model Optimizer draws the line at 16 channels, too.
     # TensorRT takes symmetric int8 only, refuses INT32 biases, and fuses Conv+Add+ReLU into one INT8 kernel where the
     # convolution's operand is float and the other INT8. Whoever reads such a kernel's result in float keeps it from returning
     # INT8, the last global pooling too: NVIDIA's own inspected engines show that (docs/tensorrt.md).
-    "tensorrt": Recipe("tensorrt", True, False, frozenset({"GlobalAveragePool"}), "identity", every_reader=True),
+    "tensorrt": Recipe(
+        "tensorrt", True, False, frozenset({"GlobalAveragePool"}), "identity", every_reader=True, fewest_channels=16
+    ),
     # TensorRT-RTX 1.7 leaves the Add out of INT8 convolutions whatever its operands: identity operands that something reads in
     # INT8 anyway save memory traffic, a shortcut convolution's result only loses accuracy (docs/tensorrt.md).
-    "tensorrt-rtx": Recipe("tensorrt-rtx", True, False, frozenset(), "none", every_reader=True),
+    "tensorrt-rtx": Recipe("tensorrt-rtx", True, False, frozenset(), "none", every_reader=True, fewest_channels=16),
 }
 """One recipe a backend."""
 
 
 @dataclass
 class Placement:
-    """Which tensors are quantized and which of their readers read the quantized one."""
+    """Which tensors are quantized, which of their readers read the quantized one, and which are symmetric beyond the recipe."""
 
     recipe: Recipe
     edges: dict[ir.Value, list[Edge]] = field(default_factory=dict)
     weighted: list[ir.Node] = field(default_factory=list)
+    symmetric: set[ir.Value] = field(default_factory=set)
 
     def add(self, node: ir.Node, index: int) -> None:
         """Let input `index` of `node` read its tensor quantized."""
@@ -132,6 +146,10 @@ def place(graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str] = ()) -> Pl
                 placement.add(use.node, use.idx)
     if recipe.outputs:
         _quantize_outputs(graph, placement, attention, trunk)
+    if recipe.symmetric_gate:
+        placement.symmetric = {
+            value for gate, index in attention.gates.items() for value in (gate.inputs[1 - index], *gate.outputs) if value
+        }
     placement.keep_float(kept)
     return placement
 
@@ -163,7 +181,7 @@ def _quantized_inputs(node: ir.Node, recipe: Recipe, attention: AttentionPath, t
         return node.inputs[index] in trunk
 
     if has_weights(node):
-        return [0] if carries(0) else []
+        return [0] if carries(0) and _input_channels(node) >= recipe.fewest_channels else []
     if node in attention.gates:
         gate = attention.gates[node]
         if "Gate" not in recipe.readers:
@@ -176,13 +194,21 @@ def _quantized_inputs(node: ir.Node, recipe: Recipe, attention: AttentionPath, t
     return [0] if kind in recipe.readers and carries(0) else []
 
 
+def _input_channels(node: ir.Node) -> int:
+    """Return how many channels one output of a layer reads."""
+    weight = node.inputs[1]
+    if node.op_type != "Conv" or weight is None or weight.const_value is None:
+        return sys.maxsize
+    return int(weight.const_value.shape.numpy()[1])
+
+
 def _residual_inputs(node: ir.Node, recipe: Recipe, attention: AttentionPath) -> list[int]:
     if recipe.residual == "both":
         return [0, 1]
-    return [] if recipe.residual == "none" else [_identity_operand(node, attention)]
+    return [] if recipe.residual == "none" else [identity_operand(node, attention)]
 
 
-def _identity_operand(node: ir.Node, attention: AttentionPath) -> int:
+def identity_operand(node: ir.Node, attention: AttentionPath) -> int:
     """Return which operand of a residual Add is the shortcut's.
 
     The other one ends the residual branch: it comes from a gate, or straight from a convolution while the shortcut does not.

@@ -1,0 +1,114 @@
+"""Rewrites are exact, and happen where they should and nowhere else."""
+
+import re
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+
+from emca_deploy.calibration.collect import collect_ranges
+from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.placement import find_recipe, place
+from emca_deploy.calibration.qdq import insert_qdq
+from emca_deploy.calibration.rewrites import copy_shared_shortcuts, rewrite_for
+from emca_deploy.export.exporter import ExportRequest, export_onnx
+from emca_deploy.models.registry import create_model
+
+SIZE = 32
+
+
+class Images:
+    """Two fixed images, as a data source gives them."""
+
+    def __init__(self) -> None:
+        self.images = np.random.default_rng(0).standard_normal((2, 3, SIZE, SIZE), dtype=np.float32)
+
+    def batches(self, size, indices):
+        yield self.images[list(indices)], None
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory):
+    """Return a function that gives an architecture's INT8 model for OpenVINO, before any rewrite; each is exported once."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def load(arch: str) -> ir.Model:
+        path = folder / f"{arch}.onnx"
+        if not path.exists():
+            torch.manual_seed(0)
+            float_path = folder / f"{arch}.fp32.onnx"
+            ir.save(export_onnx(create_model(arch, num_classes=7), ExportRequest(SIZE)), float_path)
+            model = load_graph(float_path)
+            ranges = collect_ranges(float_path, Images(), [0, 1], 1)
+            insert_qdq(model, place(model.graph, find_recipe("openvino")), ranges)
+            ir.save(model, path)
+        return ir.load(path)
+
+    return load
+
+
+def logits(model: ir.Model, images: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # its INT8 kernels round otherwise
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+# The blocks but the last of a stage whose maps the next stage's attention reads: one in each of stages 1 to 3 at depth 18.
+@pytest.mark.parametrize(
+    ("arch", "copies"),
+    [
+        ("emca_eca_resnet18", 3),
+        ("emca_se_resnet18", 3),
+        ("emca_srm_resnet18", 3),
+        ("emca_eca_resnet50", 10),
+        ("pkcam_eca_resnet18", 0),
+        ("resnet18", 0),
+    ],
+)
+def test_shortcuts_that_a_later_pooling_reads_are_copied(arch, copies, quantized):
+    model = quantized(arch)
+    images = Images().images
+    before = {count: logits(model, images[:count]) for count in (1, 2)}
+    assert copy_shared_shortcuts(model.graph) == copies
+    for count, reference in before.items():
+        np.testing.assert_array_equal(logits(model, images[:count]), reference)
+
+
+def test_a_second_time_changes_nothing(quantized):
+    model = quantized("emca_eca_resnet18")
+    rewrite_for(model.graph, "openvino")
+    names = [node.name for node in model.graph]
+    rewrite_for(model.graph, "openvino")
+    assert [node.name for node in model.graph] == names
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "tensorrt-rtx"])
+def test_other_backends_want_no_copies(backend, quantized):
+    model = quantized("emca_eca_resnet18")
+    nodes = list(model.graph)
+    rewrite_for(model.graph, backend)
+    assert list(model.graph) == nodes
+
+
+def test_openvino_then_adds_identity_shortcuts_inside_convolutions(quantized, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    model = quantized("emca_eca_resnet18")
+
+    def additions_alone() -> list[str]:
+        path = tmp_path / "int8.onnx"
+        ir.save(model, path)
+        compiled = openvino.Core().compile_model(
+            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        )
+        executed = [operation.get_rt_info() for operation in compiled.get_runtime_model().get_ops()]
+        kinds = {info["originalLayersNames"].astype(str): info["layerType"].astype(str) for info in executed}
+        return [kind for names, kind in kinds.items() for name in names.split(",") if re.fullmatch(r"stage\d\.block1\.add", name)]
+
+    assert "Eltwise" in additions_alone()
+    rewrite_for(model.graph, "openvino")
+    assert set(additions_alone()) == {"Convolution"}
