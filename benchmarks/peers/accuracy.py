@@ -38,18 +38,16 @@ def run(run: Run) -> None:
             "test_images": tests.what,
             "limit": run.limit,
         }
-        wanted = []
+        comparison = None
         for candidate in candidates:
             made_from = run.made_from(candidate, **shared)
-            kept = run.store.find(PART, subject.name, candidate.name, made_from)
-            if kept is not None:
-                run.rows.append(kept)
-            elif candidate.missing():
-                run.rows.append(_missing(subject, candidate))
-            else:
-                wanted.append((candidate, made_from))
-        if wanted:
-            _Comparison(run, subject, tests).measure(wanted)
+            row = run.store.find(PART, subject.name, candidate.name, made_from)
+            if row is None and candidate.missing():
+                row = _missing(subject, candidate)
+            elif row is None:
+                comparison = comparison or _Comparison(run, subject, tests)
+                row = comparison.measure(candidate, made_from)
+            run.rows.append(row)
 
 
 def _missing(subject: Subject, candidate: Candidate) -> Row:
@@ -66,14 +64,12 @@ class _Comparison:
         self._model = subject.export(run.folder)
         self._reference = self._logits(fp32(), self._model, precision="fp32")
 
-    def measure(self, wanted: Sequence[tuple[Candidate, dict[str, Any]]]) -> None:
-        """Quantize, run and keep each candidate."""
-        run = self._run
-        for candidate, made_from in wanted:
-            figures = {"where": candidate.where, **self._figures(candidate)}
-            row = run.store.add(Row(PART, self._subject.name, candidate.name, made_from, figures))
-            run.rows.append(row)
-            run.tell(f"  {candidate.name}: {_in_words(figures)}")
+    def measure(self, candidate: Candidate, made_from: dict[str, Any]) -> Row:
+        """Quantize with a candidate, run what it made, and keep the figures."""
+        figures = {"where": candidate.where, **self._figures(candidate)}
+        row = self._run.store.add(Row(PART, self._subject.name, candidate.name, made_from, figures))
+        self._run.tell(f"  {candidate.name}: {_in_words(figures)}")
+        return row
 
     def _figures(self, candidate: Candidate) -> dict[str, Any]:
         run, output = self._run, candidate.output(self._run.folder)
