@@ -49,7 +49,7 @@ SAMPLES = 2
 
 STEM = ("stem.conv",)
 NOT_KERNELS = {"shape_call", "signal", "wait"}
-BASE = replace(RECIPES[BACKEND], readers=frozenset(), residual="none", every_reader=False)
+BASE = Recipe(BACKEND, symmetric=True, integer_bias=False, readers=frozenset(), residual="none")
 POOL = frozenset({"AttentionPool"})
 PLACEMENTS: dict[str, tuple[Recipe, tuple[str, ...]]] = {
     "inputs of convolutions only": (BASE, ()),
