@@ -1,13 +1,16 @@
-"""What attention costs an INT8 ResNet-50 over the plain one, on each CPU runtime: 224x224, batch 1, paired and interleaved.
+"""What attention costs in INT8: each attention over the plain network, on OpenVINO and ONNX Runtime, at 224x224, batch 1.
 
-    python benchmarks/attention_cost.py                      # about four minutes on two cores
-    python benchmarks/attention_cost.py --depth 18 --backend openvino --output result.json
+    python benchmarks/attention_cost.py                  # resnet50 and every attention, about six minutes
+    python benchmarks/attention_cost.py --depth 18 --attention emca_eca --duration 20 --output result.json
 
-Every network runs in its own process; weights are random, as latency does not depend on them.
+Every candidate runs in its own process; blocks of all of one backend are interleaved in random order, and ratios come from paired
+blocks. Weights are random and nothing is recovered: latency depends on neither. Calibration images are the bundled ones.
 """
 
 import argparse
+import sys
 import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -26,73 +29,99 @@ from emca_deploy.harness.results import ProfileReport
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.models.registry import create_model
 
-FAMILIES = ("resnet", "emca_eca_resnet", "emca_se_resnet", "emca_srm_resnet", "eca_resnet", "se_resnet", "srm_resnet")
 BACKENDS = ("openvino", "onnxruntime")
+ATTENTIONS = ("se", "eca", "srm", "emca_se", "emca_eca", "emca_srm", "pkcam_eca")
 CALIBRATION_IMAGES = 16
-"""Ranges do not change how long anything takes."""
+"""Enough for ranges that quantize as real ones would; latency does not depend on them."""
 
 
-def prepare(arch: str, backends: list[str], folder: Path, threads: int) -> dict[str, Path]:
-    """Export a network with random weights and place it in INT8 for each backend; returns the files."""
+def int8_models(arch: str, backends: list[str], folder: Path, args: argparse.Namespace) -> dict[str, Path]:
+    """Export an architecture once and quantize it for each backend; returns the files by backend."""
     torch.manual_seed(0)
     checkpoint = folder / f"{arch}.safetensors"
     save_file(create_model(arch).state_dict(), checkpoint)
-    preprocessing = Preprocessing()
+    preprocessing = Preprocessing.for_size(args.image_size)
     fp32 = export_checkpoint(checkpoint, folder / f"{arch}.onnx", ExportOptions(preprocessing=preprocessing, batch=1)).onnx
     images = open_source(bundled_calibration_images(), preprocessing)
-    files = {}
+    models = {}
     for backend in backends:
-        files[backend] = folder / f"{arch}.{backend}.onnx"
-        wanted = CalibrationOptions(backend, samples=CALIBRATION_IMAGES, threads=threads, recover="none")
-        calibrate_model(fp32, images, files[backend], wanted)
-    return files
+        models[backend] = folder / f"{arch}.{backend}.onnx"
+        options = CalibrationOptions(backend, samples=CALIBRATION_IMAGES, threads=args.threads, recover="none")
+        calibrate_model(fp32, images, models[backend], options)
+    return models
 
 
-def show(backend: str, report: ProfileReport, names: list[str], console: Console) -> None:
-    """Print one runtime's table: the cost first."""
-    table = Table(title=f"INT8 on {backend}, 224x224, batch 1")
-    for heading in ("network", "over the plain one, % (95% CI)", "p50 ms", "samples"):
-        table.add_column(heading, justify="left" if heading == "network" else "right")
-    costs = [""]
-    for comparison in report.comparisons:  # how many times faster than the plain network
-        low, high = comparison.ratio_ci95
-        costs.append(f"{100 / comparison.ratio_p50 - 100:.1f} ({100 / high - 100:.1f} to {100 / low - 100:.1f})")
-    for name, cost, result in zip(names, costs, report.results, strict=True):
-        table.add_row(name, cost, f"{result.latency_ms.p50:.2f}", str(result.samples))
-    console.print(table)
+def compare(archs: list[str], backend: str, models: dict[str, dict[str, Path]], args: argparse.Namespace) -> ProfileReport:
+    """Measure the plain network, the first of `archs`, against the others on one backend."""
+    specs = [
+        RunnerSpec(
+            arch,
+            kwargs={"backend": backend, "artifact": str(models[arch][backend]), "threads": args.threads, "spin": False},
+            artifact=models[arch][backend].name,
+            backend=backend,
+            precision="int8",
+        )
+        for arch in archs
+    ]
+    return measure(specs, Protocol(duration_s=args.duration))
+
+
+def show(archs: list[str], reports: dict[str, ProfileReport], console: Console) -> None:
+    """Print one table a backend: what the attention costs first."""
+    for backend, report in reports.items():
+        table = Table(title=f"INT8 on {backend}, against {archs[0]}")
+        for heading in ("network", "attention costs % (95% CI)", "p50 ms", "p90 ms", "p99 ms", "samples"):
+            table.add_column(heading, justify="left" if heading == "network" else "right")
+        # A comparison is the plain network's latency over the other's, by how much the other is faster.
+        costs = [""]
+        for comparison in report.comparisons:
+            low, high = comparison.ratio_ci95
+            costs.append(f"{percent(comparison.ratio_p50):.1f} ({percent(high):.1f} to {percent(low):.1f})")
+        for arch, cost, result in zip(archs, costs, report.results, strict=True):
+            ms = result.latency_ms
+            table.add_row(arch, cost, f"{ms.p50:.2f}", f"{ms.p90:.2f}", f"{ms.p99:.2f}", str(result.samples))
+        console.print(table)
+        for warning in sorted({w for result in report.results for w in result.warnings}):
+            console.print(f"warning: {warning}", style="yellow")
+
+
+def percent(times_faster: float) -> float:
+    """Return by how much a candidate is slower, in percent, from how many times faster it is."""
+    return 100 / times_faster - 100
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--depth", type=int, default=50, choices=(18, 34, 50, 101, 152))
+    parser.add_argument("--attention", action="append", choices=ATTENTIONS, help="may be repeated; all when not given")
+    parser.add_argument("--backend", action="append", choices=BACKENDS, help="may be repeated; both when not given")
+    parser.add_argument("--duration", type=float, default=10.0, help="seconds of measuring for each candidate")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--output", type=Path, help="write the raw results as JSON")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Measure, print the tables, and keep the raw results where --output says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--depth", type=int, choices=(18, 34, 50, 101, 152), default=50)
-    parser.add_argument("--backend", action="append", choices=BACKENDS, help="may be repeated; both unless given")
-    parser.add_argument("--family", action="append", choices=FAMILIES[1:], help="may be repeated; all unless given")
-    parser.add_argument("--duration", type=float, default=15, help="seconds of measuring for each network")
-    parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--output", type=Path, help="raw results, JSON")
-    args = parser.parse_args()
-    console, backends = Console(), args.backend or list(BACKENDS)
-    names = [f"{family}{args.depth}" for family in (FAMILIES[0], *(args.family or FAMILIES[1:]))]
-    documents = {}
+    args = parse()
+    archs = [f"resnet{args.depth}", *(f"{name}_resnet{args.depth}" for name in args.attention or ATTENTIONS)]
+    backends = args.backend or list(BACKENDS)
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: prepare(name, backends, Path(folder), args.threads) for name in names}
+        models = {}
+        for arch in archs:
+            print(f"quantizing {arch}", file=sys.stderr, flush=True)
+            models[arch] = int8_models(arch, backends, Path(folder), args)
+        reports = {}
         for backend in backends:
-            specs = [
-                RunnerSpec(
-                    name,
-                    kwargs={"backend": backend, "artifact": str(files[name][backend]), "threads": args.threads, "spin": False},
-                    artifact=name,
-                    backend=backend,
-                    precision="int8",
-                )
-                for name in names
-            ]
-            report = measure(specs, Protocol(duration_s=args.duration))
-            show(backend, report, names, console)
-            documents[backend] = report.to_dict()
+            print(f"measuring {len(archs)} networks on {backend}", file=sys.stderr, flush=True)
+            reports[backend] = compare(archs, backend, models, args)
+    show(archs, reports, Console(width=120))
     if args.output:
-        write_json(args.output, {"threads": args.threads, "backends": documents})
+        stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        documents = {backend: report.to_dict() for backend, report in reports.items()}
+        write_json(args.output, {"created": stamp, "threads": args.threads, "backends": documents})
 
 
 if __name__ == "__main__":
