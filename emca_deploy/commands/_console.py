@@ -53,14 +53,15 @@ def table_console() -> "Console":
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str], AbstractContextManager[ProgressCallback]]]:
-    """Show the stages of a long walk on stderr, one line each, with a bar while it runs; yields what opens a stage."""
+def stages(*, tell: bool = True) -> Iterator[Callable[[str], AbstractContextManager[ProgressCallback]]]:
+    """Show the stages of a long walk on stderr, a bar while each runs and then, if `tell`, a line; yields what opens a stage."""
 
     @contextmanager
     def stage(name: str) -> Iterator[ProgressCallback]:
         started = time.monotonic()
         with progress(name) as report:
             yield report
-        click.echo(f"  {name}: {time.monotonic() - started:.1f} s", err=True)
+        if tell:
+            click.echo(f"  {name}: {time.monotonic() - started:.1f} s", err=True)
 
     yield stage

@@ -84,7 +84,7 @@ def command(
     options = CalibrationOptions(backend, method, samples, seed, threads or default_threads(), keep_float, table, recover)
     source = open_source(data, model_preprocessing(model))
     gated: GateReport | None = None
-    with stages() as stage:
+    with stages(tell=False) as stage:
         if max_drop is None or val is None:
             result = calibrate_model(model, source, output, options, stage)
         else:
