@@ -156,8 +156,13 @@ def _calibrate(exported: CheckpointExport, images: ImageSource, options: DeployO
     for backend in options.backends:
         wanted = CalibrationOptions(backend, samples=options.samples, threads=options.threads)
         target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
-        calibrations.append(calibrate_model(exported.onnx, images, target, wanted, stage))
+        calibrations.append(calibrate_model(exported.onnx, images, target, wanted, _within(f"calibrating for {backend}", stage)))
     return calibrations
+
+
+def _within(whole: str, stage: Stage) -> Stage:
+    """Return what opens a part of a stage by the name of both."""
+    return lambda part: stage(f"{whole}, {part}")
 
 
 @contextmanager
