@@ -1,6 +1,7 @@
 """`emca-deploy export`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +9,10 @@ from emca_deploy.artifacts import Preprocessing
 from emca_deploy.commands._console import json_option, print_json
 from emca_deploy.commands._options import preprocessing_options, read_preprocessing
 from emca_deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from emca_deploy.artifacts import Precision
+    from emca_deploy.export.convert import HalfConversion
 
 __all__ = ["command"]
 
@@ -21,7 +26,9 @@ MIN_OPSET = 18
 @click.option("--random-init", is_flag=True, help="Fresh weights instead of a checkpoint (to try latency).")
 @click.option("--num-classes", type=click.IntRange(1), help="Width of the logits; read from the checkpoint when not given.")
 @preprocessing_options
-@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Of weights and activations.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="Of weights and activations."
+)
 @click.option("--batch", default="dynamic", show_default=True, help="'dynamic', or a fixed number of images.")
 @click.option("--opset", type=click.IntRange(MIN_OPSET), default=20, show_default=True, help="Of the ONNX file.")
 @json_option
@@ -31,7 +38,7 @@ def command(
     arch: str | None,
     random_init: bool,
     num_classes: int | None,
-    precision: str,
+    precision: "Precision",
     batch: str,
     opset: int,
     as_json: bool,
@@ -41,20 +48,39 @@ def command(
 
     \b
     emca-deploy export model.pth.tar -o model.onnx
+    emca-deploy export model.pth.tar --precision fp16 -o model.fp16.onnx
     emca-deploy export --random-init --arch emca_eca_resnet50 -o r50.onnx
     """
     if random_init == (checkpoint is not None):
         raise InputError("give either a CHECKPOINT or --random-init", "one of the two, not both and not neither")
     from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
 
-    options = ExportOptions(arch, num_classes, _preprocessing(preprocessing), _batch(batch), opset)
+    options = ExportOptions(arch, num_classes, _preprocessing(preprocessing), _batch(batch), opset, precision)
     result = export_checkpoint(checkpoint, output, options)
     if as_json:
         print_json(result.to_dict())
         return
-    parity = result.parity
+    parity = result.fp32_parity
     click.echo(f"{output}: {result.arch}, {result.num_classes} classes, {result.params:,} parameters, {precision}")
-    click.echo(f"parity with PyTorch on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
+    what = "parity" if result.half is None else "fp32 parity"
+    click.echo(f"{what} with PyTorch on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
+    if result.half is not None:
+        _tell_half(result.half)
+
+
+def _tell_half(half: "HalfConversion") -> None:
+    parity, losses = half.parity, half.graph.losses
+    click.echo(
+        f"fp16 parity with fp32, emulated: {parity.max_rel:.2g} relative, at most {half.tolerance:.2g} "
+        f"from {half.roundings} roundings"
+    )
+    kept = half.graph.to_dict()["float32_nodes"]
+    click.echo(f"{half.graph.half_nodes} nodes in fp16; in float32: {', '.join(f'{n} {why}' for why, n in kept.items())}")
+    if losses.zeroed:
+        click.echo(
+            f"warning: {sum(losses.zeroed.values()):,} of {losses.weights:,} weights are too small for fp16 and became 0",
+            err=True,
+        )
 
 
 def _preprocessing(values: dict[str, object]) -> Preprocessing:

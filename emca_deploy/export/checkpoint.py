@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emca_deploy._optional import import_optional, installed_version
-from emca_deploy.artifacts import Manifest, Preprocessing, atomic_write, sha256_file, this_command, write_manifest
+from emca_deploy.artifacts import Manifest, Precision, Preprocessing, atomic_write, sha256_file, this_command, write_manifest
 from emca_deploy.errors import InputError, OutputError
+from emca_deploy.export.convert import HalfConversion, convert_to_half
 from emca_deploy.export.exporter import OPSET, ExportRequest, export_onnx
 from emca_deploy.export.parity import Parity, check_parity, parity_images
 
@@ -33,6 +34,7 @@ class ExportOptions:
         preprocessing: how images become input; its image size is the model's.
         batch: a fixed batch size, or None for a dynamic one.
         opset: of the ONNX file.
+        precision: "fp32", or "fp16" of weights and activations; input and logits are float32 either way.
     """
 
     arch: str | None = None
@@ -40,17 +42,30 @@ class ExportOptions:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     batch: int | None = None
     opset: int = OPSET
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
 class CheckpointExport:
-    """What was exported, with `params` counted and parity measured."""
+    """What was exported, with `params` counted and parity measured.
+
+    Attributes:
+        onnx: the file.
+        arch: the architecture.
+        num_classes: width of the logits.
+        params: parameters of the network.
+        parity: of the file with PyTorch; of an fp16 file, run emulated, with the fp32 model it was made from.
+        fp32_parity: of the fp32 model with PyTorch.
+        half: what the conversion to fp16 came to, where that was asked for.
+    """
 
     onnx: Path
     arch: str
     num_classes: int
     params: int
     parity: Parity
+    fp32_parity: Parity
+    half: HalfConversion | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `export`."""
@@ -60,7 +75,9 @@ class CheckpointExport:
             "arch": self.arch,
             "num_classes": self.num_classes,
             "params": self.params,
+            "precision": "fp16" if self.half else "fp32",
             "parity": self.parity.to_dict(),
+            **_half_details(self.half, self.fp32_parity),
         }
 
 
@@ -85,32 +102,45 @@ def export_checkpoint(checkpoint: Path | None, output: Path, options: ExportOpti
     with atomic_write(output) as temporary:  # first, so that a place that cannot be written to is said before the work
         module, spec = _module(checkpoint, options)
         images = parity_images(preprocessing.image_size, _real_images(preprocessing))
-        ir.save(export_onnx(module, ExportRequest(preprocessing.image_size, options.batch, options.opset)), temporary)
+        model = export_onnx(module, ExportRequest(preprocessing.image_size, options.batch, options.opset))
+        ir.save(model, temporary)
         parity = check_parity(module, temporary, images)
-    manifest = Manifest(
+        half = convert_to_half(model, images) if options.precision == "fp16" else None
+        if half is not None:
+            ir.save(model, temporary)
+    result = CheckpointExport(output, spec.arch, spec.num_classes, spec.params, half.parity if half else parity, parity, half)
+    try:
+        write_manifest(output, _manifest(checkpoint, spec, options, result))
+    except OutputError:
+        output.unlink(missing_ok=True)  # a model without its manifest would pass for a foreign one
+        raise
+    return result
+
+
+def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions, result: CheckpointExport) -> Manifest:
+    return Manifest(
         kind="onnx",
         sha256="",
-        precision="fp32",
+        precision=options.precision,
         arch=spec.arch,
         num_classes=spec.num_classes,
-        preprocessing=preprocessing,
+        preprocessing=options.preprocessing,
         inputs={"checkpoint": sha256_file(checkpoint)} if checkpoint else {},
         versions={name: version for name in RECORDED_VERSIONS if (version := installed_version(name))},
         command=this_command(),
         details={
-            "parity": parity.to_dict(),
+            "parity": result.parity.to_dict(),
             "opset": options.opset,
             "batch": options.batch or "dynamic",
             "layout": spec.layout,
             "options": spec.options,
+            **_half_details(result.half, result.fp32_parity),
         },
     )
-    try:
-        write_manifest(output, manifest)
-    except OutputError:
-        output.unlink(missing_ok=True)  # a model without its manifest would pass for a foreign one
-        raise
-    return CheckpointExport(output, spec.arch, spec.num_classes, spec.params, parity)
+
+
+def _half_details(half: HalfConversion | None, fp32_parity: Parity) -> dict[str, Any]:
+    return {"fp16": {**half.to_dict(), "fp32_parity": fp32_parity.to_dict()}} if half else {}
 
 
 def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, ModelSpec]":

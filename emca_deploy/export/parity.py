@@ -13,7 +13,7 @@ from emca_deploy.errors import GateError, ModelError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["MAX_RELATIVE_ERROR", "Parity", "check_parity", "measure_parity", "parity_images"]
+__all__ = ["MAX_RELATIVE_ERROR", "Parity", "check_parity", "measure_parity", "parity_images", "run_onnx"]
 
 MAX_RELATIVE_ERROR = 1e-5
 """The fp32 gate: two runtimes sum a few thousand products in different orders, each rounding by 6e-8."""
@@ -74,7 +74,7 @@ def check_parity(module: "nn.Module", path: Path, images: Float32Array, gate: fl
         GateError: the error is larger, or not a number.
         ModelError: ONNX Runtime refuses the file, or memory does not suffice for its batch.
     """
-    parity = measure_parity(_torch_logits(module, images), _onnx_logits(path, images))
+    parity = measure_parity(_torch_logits(module, images), run_onnx(path, images)[0])
     if not parity.max_rel <= gate:  # also true of NaN
         raise GateError(
             f"the exported logits differ from PyTorch's by {parity.max_rel:.2g} relative, more than {gate:.2g}",
@@ -90,24 +90,37 @@ def _torch_logits(module: "nn.Module", images: Float32Array) -> Float32Array:
     return logits
 
 
-def _onnx_logits(path: Path, images: Float32Array) -> Float32Array:
+def run_onnx(model: Path | bytes, images: Float32Array) -> list[Float32Array]:
+    """Run an ONNX model on ONNX Runtime's CPU provider and return its outputs, concatenated over the batches it was run in.
+
+    Args:
+        model: a file, or its bytes.
+        images: (N, 3, S, S) float32; a fixed batch is filled with zeros.
+
+    Returns:
+        The first output as (N, ...), of which the zeros' rows are cut off; of the others what each batch gave.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model, or memory does not suffice for its batch.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        source = model if isinstance(model, bytes) else str(model)
+        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         given = session.get_inputs()[0]
         batch = given.shape[0] if isinstance(given.shape[0], int) else 1
-        chunks = []
+        chunks: list[list[Float32Array]] = []
         for start in range(0, len(images), batch):
             chunk = images[start : start + batch]
             padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *chunk.shape[1:]), np.float32)])
-            chunks.append(session.run(None, {given.name: padded})[0][: len(chunk)])
+            first, *others = session.run(None, {given.name: padded})
+            chunks.append([first[: len(chunk)], *(np.atleast_1d(other) for other in others)])
     except Exception as exc:  # onnxruntime raises a dozen unrelated classes, numpy MemoryError
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise ModelError(
             f"ONNX Runtime cannot run the exported model: {reason}", "try a smaller --batch, or another --opset"
         ) from exc
-    logits: Float32Array = np.concatenate(chunks)
-    return logits
+    return [np.concatenate(outputs) for outputs in zip(*chunks, strict=True)]

@@ -1,0 +1,91 @@
+"""Which parts of a network must not be fp16: channel statistics and gates by structure, others by the range of their tensors."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["LARGEST_HALF", "STATISTICS", "attention_nodes", "beyond_range"]
+
+LARGEST_HALF = 65504.0
+
+HEADROOM = 4.0
+"""Activations are measured on few images; others may reach this many times as far."""
+
+POOLED, VARIANCE, GATES = "pooled means", "variance", "attention between pooling and gate"
+STATISTICS = frozenset({POOLED, VARIANCE, GATES})
+"""Reasons of `attention_nodes`."""
+
+POOLS = frozenset({"GlobalAveragePool", "ReduceMean"})
+ELEMENTWISE = frozenset({"Sub", "Mul", "Pow"})
+FLOAT = ir.DataType.FLOAT
+
+
+def attention_nodes(graph: ir.Graph) -> dict[ir.Node, str]:
+    """Return the nodes that statistics and gates need in float32, each with the reason.
+
+    They are the global poolings, all from there to attention's gates, and what makes a variance of a map. A mean sums a whole map (with
+    fp16 sums of ones, adding one more to 2048 changes nothing); a variance squares, and adds an epsilon that fp16 hardly has; a
+    sigmoid's input decides on a whole channel. All of their results are small, but for the squares.
+    """
+    squeezed: set[ir.Node] = set()  # computed from pooled statistics alone
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None and value.producer() is not None]
+        if _is_pool(node) or (inputs and all(value.producer() in squeezed for value in inputs)):
+            squeezed.add(node)
+    found = {node: POOLED for node in squeezed if _is_pool(node)}
+    gates = [node for node in squeezed if node.op_type in {"Sigmoid", "HardSigmoid"}]
+    path = _reach(gates, squeezed, forward=True) | _reach(gates, squeezed, forward=False)
+    found |= {node: GATES for node in path if node not in found}
+    for node in reversed(list(graph)):
+        readers = _readers(node)
+        if (
+            node.op_type in ELEMENTWISE
+            and node not in found
+            and readers
+            and all(found.get(reader) in {POOLED, VARIANCE} for reader in readers)
+        ):
+            found[node] = VARIANCE
+    return found
+
+
+def _is_pool(node: ir.Node) -> bool:
+    return node.op_type in POOLS
+
+
+def _readers(node: ir.Node) -> list[ir.Node]:
+    return [use.node for value in node.outputs for use in value.uses()]
+
+
+def _reach(starts: Iterable[ir.Node], within: set[ir.Node], *, forward: bool) -> set[ir.Node]:
+    reached: set[ir.Node] = set()
+    waiting = list(starts)
+    while waiting:
+        node = waiting.pop()
+        if node in reached or node not in within:
+            continue
+        reached.add(node)
+        producers = [value.producer() for value in node.inputs if value is not None]
+        waiting += _readers(node) if forward else [producer for producer in producers if producer is not None]
+    return reached
+
+
+def beyond_range(graph: ir.Graph, peaks: Mapping[str, float]) -> dict[ir.Node, str]:
+    """Return the nodes whose weights, inputs or outputs are too large for fp16, each with the tensor that is.
+
+    Args:
+        graph: the fp32 model's.
+        peaks: the largest absolute value of each activation, by name, on some images.
+    """
+    found: dict[ir.Node, str] = {}
+    for node in graph:
+        for value in (*node.inputs, *node.outputs):
+            if value is None:
+                continue
+            if value.const_value is not None and value.dtype == FLOAT:
+                peak, limit = float(np.abs(value.const_value.numpy()).max(initial=0.0)), LARGEST_HALF
+            else:
+                peak, limit = peaks.get(str(value.name), 0.0), LARGEST_HALF / HEADROOM
+            if peak > limit:
+                found[node] = f"'{value.name}' reaches {peak:.3g}"
+    return found
