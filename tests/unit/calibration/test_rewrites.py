@@ -12,7 +12,8 @@ from emca_deploy.calibration.collect import collect_ranges
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import insert_qdq
-from emca_deploy.calibration.rewrites import copy_shared_shortcuts, rewrite_for
+from emca_deploy.calibration.rewrites import rewrite_for, split_poolings
+from emca_deploy.calibration.shortcuts import FreedShortcuts, free_shortcuts
 from emca_deploy.export.exporter import ExportRequest, export_onnx
 from emca_deploy.models.registry import create_model
 
@@ -59,23 +60,34 @@ def logits(model: ir.Model, images: np.ndarray) -> np.ndarray:
 
 # The blocks but the last of a stage whose maps the next stage's attention reads: one in each of stages 1 to 3 at depth 18.
 @pytest.mark.parametrize(
-    ("arch", "copies"),
+    ("arch", "freed"),
     [
-        ("emca_eca_resnet18", 3),
-        ("emca_se_resnet18", 3),
-        ("emca_srm_resnet18", 3),
-        ("emca_eca_resnet50", 10),
-        ("pkcam_eca_resnet18", 0),
-        ("resnet18", 0),
+        ("emca_eca_resnet18", FreedShortcuts(copied=3)),  # a basic block has no narrow tensor
+        ("emca_srm_resnet18", FreedShortcuts(copied=3)),
+        ("emca_eca_resnet50", FreedShortcuts(waiting=10)),
+        ("emca_srm_resnet50", FreedShortcuts(waiting=10)),
+        ("pkcam_eca_resnet18", FreedShortcuts()),
+        ("resnet18", FreedShortcuts()),
     ],
 )
-def test_shortcuts_that_a_later_pooling_reads_are_copied(arch, copies, quantized):
+def test_shortcuts_that_a_later_pooling_reads_are_freed(arch, freed, quantized):
     model = quantized(arch)
     images = Images().images
     before = {count: logits(model, images[:count]) for count in (1, 2)}
-    assert copy_shared_shortcuts(model.graph) == copies
+    assert free_shortcuts(model.graph) == freed
     for count, reference in before.items():
         np.testing.assert_array_equal(logits(model, images[:count]), reference)
+
+
+@pytest.mark.parametrize(
+    ("arch", "poolings"), [("emca_eca_resnet18", 9), ("eca_resnet18", 6), ("srm_resnet18", 6), ("resnet18", 0)]
+)
+def test_poolings_of_quantized_maps_are_split(arch, poolings, quantized):
+    model = quantized(arch)
+    images = Images().images
+    before = logits(model, images)
+    assert split_poolings(model.graph) == poolings
+    np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
 
 
 def test_a_second_time_changes_nothing(quantized):
@@ -88,16 +100,17 @@ def test_a_second_time_changes_nothing(quantized):
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "tensorrt-rtx"])
-def test_other_backends_want_no_copies(backend, quantized):
+def test_other_backends_want_none(backend, quantized):
     model = quantized("emca_eca_resnet18")
     nodes = list(model.graph)
     rewrite_for(model.graph, backend)
     assert list(model.graph) == nodes
 
 
-def test_openvino_then_adds_identity_shortcuts_inside_convolutions(quantized, tmp_path):
+@pytest.mark.parametrize("arch", ["emca_eca_resnet18", "emca_eca_resnet50"])
+def test_openvino_then_adds_identity_shortcuts_inside_convolutions(arch, quantized, tmp_path):
     openvino = pytest.importorskip("openvino")
-    model = quantized("emca_eca_resnet18")
+    model = quantized(arch)
 
     def additions_alone() -> list[str]:
         path = tmp_path / "int8.onnx"
