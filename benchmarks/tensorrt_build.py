@@ -1,12 +1,13 @@
-"""TensorRT-RTX builds of every architecture in fp32 and INT8, and what it makes of other placements. Needs no GPU.
+"""TensorRT-RTX builds of every architecture in fp32, fp16 and INT8, and what it makes of other placements. Needs no GPU.
 
-    python benchmarks/tensorrt_build.py                          # 22 architectures at 224x224, about ten minutes on one core
+    python benchmarks/tensorrt_build.py                          # 22 architectures at 224x224, about fifteen minutes on one core
     python benchmarks/tensorrt_build.py --arch emca_eca_resnet50 --placements --output result.json
 
-The first table says of each architecture whether parser and builder take it, with how many warnings about types and zero
-points, how long it takes in processor time, and how much smaller INT8 is. With --placements a second one says what the
-builder makes of other places for Q/DQ: kernels, INT8 convolutions, convolutions with the residual Add inside, and the bytes of
-activations that all kernels read and write for one image. Both come from the builder's own log: nothing is run.
+The first table says of each architecture whether parser and builder take it, with how many warnings, how long it takes in
+processor time, how much smaller fp16 and INT8 are, and how far fp16 logits are from fp32 ones (emulated on the CPU), next to what
+is tolerated. With --placements a second one says what the builder makes of fp16, with and without attention in float32, and of
+other places for Q/DQ: kernels, INT8 convolutions, convolutions with the residual Add inside, and the bytes of activations that all
+kernels read and write for one image. Both come from the builder's own log: nothing is run.
 """
 
 import argparse
@@ -39,6 +40,9 @@ from emca_deploy.data.bundled import bundled_calibration_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError
 from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+from emca_deploy.export.convert import convert_to_half
+from emca_deploy.export.half import to_half
+from emca_deploy.export.parity import Float32Array, parity_images
 
 BACKEND = "tensorrt-rtx"
 FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")
@@ -79,6 +83,7 @@ class Built:
             "build_cpu_s": self.cpu_s,
             "kernels": len(layers),
             "convolutions": self.build.convolutions,
+            "half_convolutions": sum(layer.is_convolution and layer.inputs[0].dtype == "float16" for layer in layers),
             "quantized_convolutions": self.build.quantized_convolutions,
             "int8_convolutions": self.build.int8_convolutions,
             "int8_results": sum(layer.is_convolution and layer.outputs[0].dtype == "int8" for layer in layers),
@@ -108,6 +113,19 @@ def quantized(model: Path, ranges: dict[str, TensorRange], recipe: Recipe, keep_
     return output
 
 
+def halved(model: Path, images: Float32Array, *, attention: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Write a model in fp16, its attention in float32 or not, and return what the conversion came to."""
+    graph = ir.load(model)
+    output = model.with_name("fp16.onnx")
+    if attention:
+        conversion = convert_to_half(graph, images)
+        found = {**conversion.to_dict(), "parity": conversion.parity.to_dict()}
+    else:
+        found = to_half(graph, {}).to_dict()
+    ir.save(graph, output)
+    return output, found
+
+
 def exported(arch: str, folder: Path, size: int) -> tuple[Path, dict[str, TensorRange]]:
     """Export an architecture with fresh weights, and measure its ranges."""
     preprocessing = Preprocessing.for_size(size)
@@ -117,19 +135,24 @@ def exported(arch: str, folder: Path, size: int) -> tuple[Path, dict[str, Tensor
     return model, ensure_ranges(model, images, CalibrationOptions(BACKEND, samples=SAMPLES))[0].ranges
 
 
-def both(model: Path, ranges: dict[str, TensorRange]) -> dict[str, Any]:
-    """Build fp32 and INT8 as our recipe places it: a dynamic batch, and every GPU of TensorRT-RTX's portable engines."""
+def builds(model: Path, ranges: dict[str, TensorRange], images: Float32Array) -> dict[str, Any]:
+    """Build fp32, fp16 and INT8 as our recipe places it: a dynamic batch, and every GPU of TensorRT-RTX's portable engines."""
     try:
         fp32 = build(model).row()
+        converted = halved(model, images)
+        fp16 = {**build(converted[0]).row(), "conversion": converted[1]}
         int8 = build(quantized(model, ranges, RECIPES[BACKEND])).row()
     except EmcaError as error:
         return {"error": str(error)}
-    return {"fp32": fp32, "int8": int8, "engine_ratio": int8["engine_mib"] / fp32["engine_mib"]}
+    ratios = {f"{name}_ratio": row["engine_mib"] / fp32["engine_mib"] for name, row in (("fp16", fp16), ("int8", int8))}
+    return {"fp32": fp32, "fp16": fp16, "int8": int8, **ratios}
 
 
-def placements(model: Path, ranges: dict[str, TensorRange]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Build other placements, for one image and one GPU generation."""
+def placements(model: Path, ranges: dict[str, TensorRange], images: Float32Array) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Build fp16 and other placements, for one image and one GPU generation."""
     yield "fp32", build(model, 1, ("8.9",)).row()
+    yield "fp16", build(halved(model, images)[0], 1, ("8.9",)).row()
+    yield "fp16, attention too", build(halved(model, images, attention=False)[0], 1, ("8.9",)).row()
     for name, (recipe, keep_float) in PLACEMENTS.items():
         yield name, build(quantized(model, ranges, recipe, keep_float), 1, ("8.9",)).row()
 
@@ -139,13 +162,14 @@ def builds_table(found: dict[str, dict[str, Any]]) -> Table:
     table = Table(title="TensorRT-RTX builds, dynamic batch")
     headings = (
         "architecture",
+        "fp16/fp32 engine",
         "int8/fp32 engine",
+        "fp16 convolutions",
         "int8 convolutions",
-        "type warnings",
-        "fp32 MiB",
-        "int8 MiB",
-        "fp32 s",
-        "int8 s",
+        "warnings",
+        "fp32, fp16, int8 MiB",
+        "fp32, fp16, int8 s",
+        "fp16 error, tolerated",
     )
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "architecture" else "right")
@@ -153,12 +177,17 @@ def builds_table(found: dict[str, dict[str, Any]]) -> Table:
         if "error" in row:
             table.add_row(arch, row["error"])
             continue
-        fp32, int8 = row["fp32"], row["int8"]
-        warnings = len(fp32["type_warnings"]) + len(int8["type_warnings"])
+        three = [row[name] for name in ("fp32", "fp16", "int8")]
+        fp16, int8 = three[1:]
+        conversion = fp16["conversion"]
         table.add_row(
-            arch, f"{row['engine_ratio']:.3f}", f"{int8['int8_convolutions']} of {int8['quantized_convolutions']}",
-            str(warnings), f"{fp32['engine_mib']:.1f}", f"{int8['engine_mib']:.1f}",
-            f"{fp32['build_cpu_s']:.1f}", f"{int8['build_cpu_s']:.1f}",
+            arch, f"{row['fp16_ratio']:.3f}", f"{row['int8_ratio']:.3f}",
+            f"{fp16['half_convolutions']} of {fp16['convolutions']}",
+            f"{int8['int8_convolutions']} of {int8['quantized_convolutions']}",
+            str(sum(len(built["warnings"]) for built in three)),
+            ", ".join(f"{built['engine_mib']:.1f}" for built in three),
+            ", ".join(f"{built['build_cpu_s']:.1f}" for built in three),
+            f"{100 * conversion['parity']['max_rel']:.2f}%, {100 * conversion['tolerance']:.1f}%",
         )  # fmt: skip
     return table
 
@@ -194,7 +223,8 @@ def main() -> None:
             print(f"{index + 1} of {len(wanted)}: {arch}", file=sys.stderr)
             with tempfile.TemporaryDirectory() as folder:
                 model, ranges = exported(arch, Path(folder), args.size)
-                found[arch] = dict(placements(model, ranges)) if args.placements else both(model, ranges)
+                images = parity_images(args.size, None)
+                found[arch] = dict(placements(model, ranges, images)) if args.placements else builds(model, ranges, images)
             if args.output:
                 write_json(args.output, document)
     if args.placements:
@@ -206,7 +236,7 @@ def main() -> None:
 
 def read_results(path: Path | None, size: int, *, placements: bool) -> dict[str, Any]:
     """Return the document of an earlier run of the same kind, or an empty one."""
-    key = {"tensorrt_rtx": installed_version("tensorrt_rtx"), "size": size, "placements": placements}
+    key = {"version": 2, "tensorrt_rtx": installed_version("tensorrt_rtx"), "size": size, "placements": placements}
     if path is not None and path.is_file():
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if {name: document.get(name) for name in key} == key:

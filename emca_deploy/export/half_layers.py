@@ -24,9 +24,9 @@ FLOAT = ir.DataType.FLOAT
 def attention_nodes(graph: ir.Graph) -> dict[ir.Node, str]:
     """Return the nodes that statistics and gates need in float32, each with the reason.
 
-    They are the global poolings, all from there to attention's gates, and what makes a variance of a map. A mean sums a whole map (with
-    fp16 sums of ones, adding one more to 2048 changes nothing); a variance squares, and adds an epsilon that fp16 hardly has; a
-    sigmoid's input decides on a whole channel. All of their results are small, but for the squares.
+    They are the global poolings, all from there to attention's gates, and what makes a variance of a map. A mean sums a whole map
+    (in fp16, 2048 + 1 is 2048); a variance squares, and adds an epsilon that fp16 hardly has; a gate scales a whole channel. But
+    for the squares, all of their results are small.
     """
     squeezed: set[ir.Node] = set()  # computed from pooled statistics alone
     for node in graph:

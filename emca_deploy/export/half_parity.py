@@ -49,8 +49,8 @@ def half_tolerance(count: int, logits: int) -> float:
     approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4. lambda is chosen so that of
     all `logits` one errs more with probability 0.001.
 
-    It is an estimate, no bound: a layer is taken to pass on a relative error without enlarging it. Trained networks stay far below,
-    since errors average over the sums of a layer, and a shortcut carries fewer roundings than its branch.
+    It is an estimate, no bound: a layer is taken to pass on a relative error without enlarging it. Networks stay far below, since
+    errors average over the sums of a layer, and a shortcut carries fewer roundings than its branch.
 
     Args:
         count: of `roundings`.
