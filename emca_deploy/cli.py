@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "export": "Export a checkpoint to ONNX, checked against PyTorch.",
     "calibrate": "Quantize an ONNX model to INT8, placed for one backend.",
     "sensitivity": "What INT8 costs each layer and block, and what leaving it in float gains.",
+    "plan": "How TensorRT must be told to build a model for a board or GPU, or why it cannot.",
     "build": "Build a backend's engine from an ONNX model.",
     "profile": "Measure latency and throughput; several artifacts are interleaved and compared.",
     "validate": "Measure accuracy, and what quantization cost against a reference.",

@@ -1,0 +1,182 @@
+"""What runs TensorRT: Jetson boards, what their JetPacks bring, and GPUs by compute capability."""
+
+import re
+from dataclasses import dataclass
+
+from emca_deploy.errors import InputError, UnknownNameError
+
+__all__ = [
+    "DEVICES",
+    "JETPACKS",
+    "Device",
+    "JetPack",
+    "check_jetpack",
+    "find_device",
+    "find_jetpack",
+    "jetpacks_of",
+    "numbers_of",
+]
+
+CAPABILITY = re.compile(r"(?:sm_?)?(\d{1,2})\.?(\d)", re.IGNORECASE)
+VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,3}")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU to build for.
+
+    Attributes:
+        name: as the command line takes it; a bare compute capability names itself.
+        title: for people.
+        capability: compute capability, "8.7".
+        dla: whether there are DLA cores; None where only the board says.
+        jetpacks: major versions of JetPack that run on it; empty where it is no Jetson.
+    """
+
+    name: str
+    title: str
+    capability: str
+    dla: bool | None = False
+    jetpacks: tuple[int, ...] = ()
+
+    @property
+    def is_jetson(self) -> bool:
+        """Whether it is a Jetson board."""
+        return bool(self.jetpacks)
+
+
+# Compute capability: of the system on chip, tegra210/186/194/234/264, as jetson_stats has it (jtop/core/jetson_variables.py).
+# DLA: NVIDIA's Deep-Learning-Accelerator-SW README: AGX and NX, Xavier and Orin. Not Orin Nano, not Thor.
+# JetPacks: L4T releases by board, jetson_stats, and JetPack's release notes on developer.nvidia.com.
+DEVICES: dict[str, Device] = {
+    device.name: device
+    for device in (
+        Device("nano", "Jetson Nano", "5.3", jetpacks=(4,)),
+        Device("tx2", "Jetson TX2", "6.2", jetpacks=(4,)),
+        Device("xavier-nx", "Jetson Xavier NX", "7.2", dla=True, jetpacks=(4, 5)),
+        Device("agx-xavier", "Jetson AGX Xavier", "7.2", dla=True, jetpacks=(4, 5)),
+        Device("orin-nano", "Jetson Orin Nano", "8.7", jetpacks=(5, 6, 7)),
+        Device("orin-nx", "Jetson Orin NX", "8.7", dla=True, jetpacks=(5, 6, 7)),
+        Device("agx-orin", "Jetson AGX Orin", "8.7", dla=True, jetpacks=(5, 6, 7)),
+        Device("thor", "Jetson AGX Thor", "11.0", jetpacks=(7,)),
+    )
+}
+"""Boards by name."""
+
+TEGRA: dict[str, tuple[int, ...]] = {device.capability: device.jetpacks for device in DEVICES.values()}
+"""JetPacks of the compute capabilities that only Jetsons have."""
+
+
+@dataclass(frozen=True)
+class JetPack:
+    """What a JetPack brings.
+
+    Attributes:
+        version: "6.2.1".
+        tensorrt: the TensorRT in it.
+        python: of its Ubuntu.
+        devices: compute capabilities it is for, where not for all that its major version is.
+        certain: False where NVIDIA's pages and packages were not seen to agree.
+    """
+
+    version: str
+    tensorrt: str
+    python: str
+    devices: tuple[str, ...] = ()
+    certain: bool = True
+
+
+# TensorRT: developer.nvidia.com/embedded/jetpack-sdk-*, DLA-SW operators/README, the JetPack page of pytorch.org/TensorRT;
+# 7.x: TensorRT-Edge-LLM's support matrix. Python: of Ubuntu 18.04, 20.04, 22.04, 24.04.
+JETPACKS: dict[str, JetPack] = {
+    pack.version: pack
+    for pack in (
+        JetPack("4.6", "8.0.1", "3.6"),
+        *(JetPack(f"4.6.{patch}", "8.2.1", "3.6") for patch in range(1, 7)),
+        JetPack("5.0.2", "8.4.1", "3.8"),
+        JetPack("5.1", "8.5.2", "3.8"),
+        *(JetPack(f"5.1.{patch}", "8.5.2", "3.8") for patch in range(1, 7)),
+        JetPack("6.0", "8.6.2", "3.10"),
+        JetPack("6.1", "10.3.0", "3.10"),
+        JetPack("6.2", "10.3.0", "3.10"),
+        JetPack("6.2.1", "10.3.0", "3.10"),
+        JetPack("6.2.2", "10.3.0", "3.10"),
+        JetPack("7.0", "10.13.3", "3.12", devices=("11.0",), certain=False),
+        JetPack("7.1", "10.13.3", "3.12", devices=("11.0",), certain=False),
+        JetPack("7.2", "10.16.2", "3.12"),
+        JetPack("7.2.1", "10.16.2", "3.12"),
+        JetPack("7.2.2", "11.4.1", "3.12", certain=False),
+    )
+}
+"""JetPacks by version."""
+
+
+def find_device(name: str) -> Device:
+    """Return a board by name ("orin-nx"), or a GPU by compute capability ("8.7", "sm_87", "87").
+
+    Raises:
+        UnknownNameError: neither.
+    """
+    key = name.strip().lower().replace("_", "-").removeprefix("jetson-")
+    if key in DEVICES:
+        return DEVICES[key]
+    match = CAPABILITY.fullmatch(name.strip())
+    if match is None:
+        raise UnknownNameError.of(
+            "device", name, DEVICES, f"boards: {', '.join(DEVICES)}; other GPUs by compute capability, such as 8.6 or sm_86"
+        )
+    capability = f"{int(match[1])}.{match[2]}"
+    return Device(
+        capability, f"NVIDIA GPU, compute capability {capability}", capability,
+        dla=None if any(board.dla for board in DEVICES.values() if board.capability == capability) else False,
+        jetpacks=TEGRA.get(capability, ()),
+    )  # fmt: skip
+
+
+def find_jetpack(version: str) -> JetPack:
+    """Return a JetPack by version.
+
+    Raises:
+        UnknownNameError: none of that version is in the table.
+    """
+    if version not in JETPACKS:
+        raise UnknownNameError.of(
+            "JetPack", version, JETPACKS, f"known: {', '.join(JETPACKS)}; or give --tensorrt-version as the board has it"
+        )
+    return JETPACKS[version]
+
+
+def check_jetpack(pack: JetPack, device: Device) -> None:
+    """Refuse a JetPack that does not run on a device.
+
+    Raises:
+        InputError: it does not.
+    """
+    major = int(pack.version.partition(".")[0])
+    if not device.is_jetson:
+        raise InputError(f"--jetpack {pack.version}: {device.title} is no Jetson", "give --tensorrt-version instead")
+    if major not in device.jetpacks or (pack.devices and device.capability not in pack.devices):
+        raise InputError(
+            f"JetPack {pack.version} is not for {device.title}", f"JetPacks for it: {', '.join(jetpacks_of(device))}"
+        )
+
+
+def jetpacks_of(device: Device) -> list[str]:
+    """Return the versions of the JetPacks that run on a device, oldest first."""
+    return [
+        pack.version
+        for pack in JETPACKS.values()
+        if int(pack.version[0]) in device.jetpacks and (not pack.devices or device.capability in pack.devices)
+    ]
+
+
+def numbers_of(version: str) -> tuple[int, int, int]:
+    """Return a version's first three numbers; a missing third is 0.
+
+    Raises:
+        InputError: it is no version.
+    """
+    if VERSION.fullmatch(version) is None:
+        raise InputError(f"version '{version}' is none", "write it as 10.3 or 10.3.0.30")
+    first, second, third = (*(int(part) for part in version.split(".")), 0)[:3]
+    return first, second, third

@@ -1,0 +1,143 @@
+"""What a planner must know of an ONNX file: its types, its Q/DQ nodes and what TensorRT or DLA makes nothing of."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emca_deploy.artifacts import Precision, TensorSpec
+from emca_deploy.backends.onnx_file import check_onnx_file
+from emca_deploy.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["ModelFacts", "read_facts"]
+
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+OFF_DLA = ("GlobalAveragePool", "ReduceMean")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """An ONNX model, as far as a plan depends on it.
+
+    Attributes:
+        path: of the file.
+        precision: "int8" with Q/DQ nodes, else that of most weights.
+        opset: of ONNX's own operators.
+        input: the image batch; a dynamic dimension has a name.
+        uint8: Q/DQ nodes with a uint8 zero point, or the default one, which is uint8.
+        asymmetric: Q/DQ nodes with a zero point that is not 0.
+        int32: DequantizeLinear nodes of INT32 values: biases.
+        off_dla: poolings over whole maps, which no DLA is offered.
+    """
+
+    path: Path
+    precision: Precision
+    opset: int
+    input: TensorSpec
+    uint8: tuple[str, ...] = ()
+    asymmetric: tuple[str, ...] = ()
+    int32: tuple[str, ...] = ()
+    off_dla: int = 0
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the batch is dynamic."""
+        return isinstance(self.input.shape[0], str)
+
+    def shape(self, batch: int) -> str:
+        """Return the input's shape at a batch, as trtexec takes it: "8x3x224x224"."""
+        return "x".join(str(size) for size in (batch, *self.input.shape[1:]))
+
+
+def read_facts(path: Path) -> ModelFacts:
+    """Read an ONNX file.
+
+    Raises:
+        ModelError: it cannot be read, is no ONNX, or has not one image batch as its input.
+    """
+    check_onnx_file(path)
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError as exc:
+        raise ModelError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
+    constants = dict(_constants(model.graph))
+    quantizers = [node for node in model.graph.node if node.op_type in QUANTIZERS]
+    uint8, asymmetric, int32 = _zero_points(quantizers, constants)
+    return ModelFacts(
+        path,
+        "int8" if quantizers else _float_precision(model.graph.initializer),
+        max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
+        _input(path, model.graph),
+        uint8,
+        asymmetric,
+        int32,
+        sum(node.op_type in OFF_DLA for node in model.graph.node),
+    )
+
+
+def _constants(graph: "onnx.GraphProto") -> Iterator[tuple[str, Any]]:
+    for tensor in graph.initializer:
+        yield tensor.name, tensor
+    for node in graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    yield node.output[0], attribute.t
+
+
+def _float_precision(weights: Iterable["onnx.TensorProto"]) -> Precision:
+    import onnx
+
+    counts = {"fp16": 0, "fp32": 0}
+    for tensor in weights:
+        if len(tensor.dims) > 1:
+            counts["fp16" if tensor.data_type == onnx.TensorProto.FLOAT16 else "fp32"] += 1
+    return "fp16" if counts["fp16"] > counts["fp32"] else "fp32"
+
+
+def _zero_points(nodes: Iterable["onnx.NodeProto"], constants: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """Return the names of the nodes with uint8 zero points, with zero points other than 0, and with INT32 values."""
+    import onnx
+
+    uint8, asymmetric, int32 = [], [], []
+    for node in nodes:
+        name = node.name or node.output[0]
+        value = constants.get(node.input[0])
+        if value is not None and value.data_type == onnx.TensorProto.INT32:
+            int32.append(name)
+            continue
+        zero = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        if zero is None:
+            typed = any(attribute.name == "output_dtype" and attribute.i for attribute in node.attribute)
+            if node.op_type == "QuantizeLinear" and len(node.input) < 3 and not typed:
+                uint8.append(name)
+        elif zero.data_type == onnx.TensorProto.UINT8:
+            uint8.append(name)
+        elif zero.data_location != onnx.TensorProto.EXTERNAL and onnx.numpy_helper.to_array(zero).any():
+            asymmetric.append(name)
+    return tuple(uint8), tuple(asymmetric), tuple(int32)
+
+
+def _input(path: Path, graph: "onnx.GraphProto") -> TensorSpec:
+    import onnx
+
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    remedy = "use an image classifier: one input (N, C, H, W)"
+    if len(inputs) != 1:
+        raise ModelError(f"{path}: has {len(inputs)} inputs, not one", remedy)
+    kind = inputs[0].type.tensor_type
+    shape: list[int | str] = [
+        size.dim_value if size.HasField("dim_value") else (size.dim_param or f"dim{index}")
+        for index, size in enumerate(kind.shape.dim)
+    ]
+    if len(shape) != 4 or any(isinstance(size, str) for size in shape[1:]):
+        found = ", ".join(map(str, shape))
+        raise ModelError(f"{path}: its input '{inputs[0].name}' is ({found}), not (N, C, H, W) of a fixed size", remedy)
+    return TensorSpec(inputs[0].name, onnx.TensorProto.DataType.Name(kind.elem_type).lower(), tuple(shape))
