@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._machine import cpu_info
-from emca_deploy.artifacts import Manifest, Precision, atomic_write, read_manifest, sha256_file, this_command, write_manifest
+from emca_deploy.artifacts import (
+    Manifest,
+    Precision,
+    atomic_write,
+    manifest_path,
+    read_manifest,
+    sha256_file,
+    this_command,
+    write_manifest,
+)
 from emca_deploy.backends.base import Builder, RunOptions
 from emca_deploy.backends.onnx_file import check_onnx_file, model_precision
-from emca_deploy.errors import EngineError, InputError, ModelError, OutputError
+from emca_deploy.errors import EngineError, InputError, ModelError
 
 __all__ = ["EngineBuilder", "identify", "machine_facts", "verify_engine"]
 
@@ -111,10 +120,16 @@ class EngineBuilder(Builder):
                 raise ModelError(f"{model}: {name} wrote an empty engine", "report this with the model")
         manifest = replace(_manifest(model, source, options), precision=precision, backend=self.backend, versions={name: version})
         try:
-            return write_manifest(output, manifest)
-        except OutputError:
+            return write_manifest(output, self.describe(manifest))
+        except BaseException:
             output.unlink(missing_ok=True)  # an engine without its manifest is of no use
+            if manifest_path(output).is_file():
+                manifest_path(output).unlink()  # nor is the manifest of an engine that was here before
             raise
+
+    def describe(self, manifest: Manifest) -> Manifest:
+        """Return the manifest with what only this backend knows of the engine it has just compiled."""
+        return manifest
 
 
 def _manifest(model: Path, source: Manifest | None, options: RunOptions) -> Manifest:

@@ -1,44 +1,70 @@
 """`emca-deploy build`: an engine of one backend from an ONNX model."""
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json
+from emca_deploy.commands._console import json_option, print_json, progress
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Manifest
+    from emca_deploy.backends.base import Builder
+    from emca_deploy.commands._console import ProgressCallback
 
 __all__ = ["command"]
 
 SCHEMA_VERSION = 1
+TENSORRT = ("tensorrt", "tensorrt-rtx")
 
 
 @click.command("build")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--backend", required=True, metavar="NAME", help="onnxruntime or openvino.")
+@click.option("--backend", required=True, metavar="NAME", help="onnxruntime, openvino, tensorrt or tensorrt-rtx.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The engine to write; its manifest goes beside it."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads to compile for; one a physical core unless given.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads to compile for (TensorRT: with).  [one a physical core]")
 @click.option("--batch", type=click.IntRange(min=1), help="Specialise a dynamic batch to this size; left dynamic unless given.")
+@click.option("--batches", metavar="MIN,OPT,MAX", help="TensorRT: a dynamic batch's smallest, likeliest, largest.  [1,1,64]")
+@click.option("--workspace-mib", type=click.IntRange(min=1), help="TensorRT: most memory a layer may use besides its tensors.")
+@click.option("--optimization-level", type=click.IntRange(0, 5), help="TensorRT: 0 builds fastest, 5 searches longest.  [3]")
+@click.option("--timing-cache", metavar="FOLDER", type=click.Path(path_type=Path), help="tensorrt: keep and reuse measurements.")
+@click.option(
+    "--target-capability", "targets", multiple=True, metavar="8.6", help="tensorrt-rtx: a GPU to compile for; repeat it."
+)
+@click.option("--version-compatible", is_flag=True, help="tensorrt: an engine that later versions run, too.")
+@click.option("--hardware-compatible", is_flag=True, help="tensorrt: an engine for all GPUs from Ampere on; not for Jetson.")
+@click.option(
+    "--dla-core", type=click.IntRange(min=0), help="tensorrt: run on this DLA core, and on the GPU what that cannot do."
+)
+@click.option(
+    "--calibration-cache", metavar="FILE", type=click.Path(path_type=Path), help="tensorrt up to 10: INT8 of an fp32 model."
+)
 @json_option
-def command(model: Path, backend: str, output: Path, threads: int | None, batch: int | None, as_json: bool) -> None:
+def command(
+    model: Path, backend: str, output: Path, threads: int | None, batch: int | None, as_json: bool, **choices: Any
+) -> None:
     """Build a backend's engine from MODEL.onnx.
 
     An engine loads quicker than the model, and only where it was built: another runtime version or a processor without the
-    instruction sets of this one is refused.
+    instruction sets of this one is refused. TensorRT builds on the GPU that the engine is for, TensorRT-RTX anywhere for the GPUs
+    that are named. `emca-deploy plan` says beforehand what TensorRT on a board wants.
 
     \b
     emca-deploy build model.int8.onnx --backend openvino -o model.int8.ov --batch 1
+    emca-deploy build model.int8.onnx --backend tensorrt-rtx -o model.engine --batches 1,8,32 --target-capability 8.9
+    emca-deploy build model.onnx --backend tensorrt -o model.engine --dla-core 0 --calibration-cache model.cache --batch 1
     """
     from emca_deploy._machine import default_threads
     from emca_deploy.artifacts import read_manifest
     from emca_deploy.backends.base import RunOptions
-    from emca_deploy.backends.registry import get_builder
+    from emca_deploy.errors import InputError
 
-    builder = get_builder(backend)
+    if batch is not None and choices["batches"] is not None:
+        raise InputError("--batch and --batches exclude each other", "give --batch for one size, --batches for a range")
     source = read_manifest(model, verify=False)
     if source is not None and source.kind == "onnx" and source.backend not in (None, backend):
         click.echo(
@@ -46,14 +72,57 @@ def command(model: Path, backend: str, output: Path, threads: int | None, batch:
             f"calibrate with --backend {backend}",
             err=True,
         )
-    manifest = builder.build(model, output, RunOptions(threads or default_threads(), batch=batch))
+    with progress(f"building {output.name}") if backend in TENSORRT else nullcontext(None) as report:
+        builder = _builder(backend, choices, report)
+        manifest = builder.build(model, output, RunOptions(threads or default_threads(), batch=batch))
     document = _document(output, manifest)
     if as_json:
         print_json(document)
     else:
-        machine = manifest.details["machine"]
-        click.echo(f"{output}: {backend} engine, {manifest.precision}, {document['size_mib']:.1f} MiB")
-        click.echo(f"for {machine['model']} ({', '.join(machine['instruction_sets']) or machine['architecture']})", err=True)
+        _print(output, manifest, document["size_mib"])
+
+
+def _builder(backend: str, choices: Mapping[str, Any], report: "ProgressCallback | None") -> "Builder":
+    """Return a backend's builder with the choices that only TensorRT has."""
+    from emca_deploy.backends.registry import get_builder
+    from emca_deploy.errors import InputError
+
+    builder = get_builder(backend)
+    given = {name: value for name, value in choices.items() if value is not None and value is not False and value != ()}
+    if backend not in TENSORRT:
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-').replace('targets', 'target-capability')}" for name in given)
+            raise InputError(f"backend '{backend}' has no {names}", "leave it out, or use --backend tensorrt or tensorrt-rtx")
+        return builder
+    from emca_deploy.backends.trt.builder import TrtBuilder
+    from emca_deploy.backends.trt.settings import TrtSettings
+
+    assert isinstance(builder, TrtBuilder)  # the registry says so
+    if "batches" in given:
+        given["batches"] = _batches(given["batches"])
+    return type(builder)(TrtSettings(**given), report)
+
+
+def _batches(text: str) -> tuple[int, int, int]:
+    from emca_deploy.errors import InputError
+
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(f"--batches {text}: not three sizes", "for example --batches 1,8,64")
+    smallest, likeliest, largest = (int(part) for part in parts)
+    return smallest, likeliest, largest
+
+
+def _print(output: Path, manifest: "Manifest", size_mib: float) -> None:
+    machine, built = manifest.details["machine"], manifest.details.get("tensorrt")
+    click.echo(f"{output}: {manifest.backend} engine, {manifest.precision}, {size_mib:.1f} MiB")
+    if built is not None:
+        click.echo(
+            f"{built['int8_convolutions']} of {built['convolutions']} convolutions in INT8, {built['layers']} layers", err=True
+        )
+        for warning in built["warnings"]:
+            click.echo(f"warning: {' '.join(warning.split())}", err=True)
+    click.echo(f"for {machine['model']} ({', '.join(machine['instruction_sets']) or machine['architecture']})", err=True)
 
 
 def _document(output: Path, manifest: "Manifest") -> dict[str, Any]:
@@ -68,4 +137,5 @@ def _document(output: Path, manifest: "Manifest") -> dict[str, Any]:
         "batch": manifest.details["batch"],
         "versions": manifest.versions,
         "machine": manifest.details["machine"],
+        **({"tensorrt": manifest.details["tensorrt"]} if "tensorrt" in manifest.details else {}),
     }

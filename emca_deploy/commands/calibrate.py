@@ -43,6 +43,10 @@ __all__ = ["command"]
 )
 @click.option("--val", type=click.Path(path_type=Path), help="Labelled images to measure the drop on, none used in calibration.")
 @click.option("--table", type=click.Path(path_type=Path), help="Range table to use or write.  [default: beside MODEL]")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Also write TensorRT's calibration cache here: DLA takes nothing else."
+)
+@click.option("--tensorrt-version", metavar="VERSION", help="Of the TensorRT that will read the cache; it takes no other's.")
 @click.option("--threads", type=click.IntRange(1), help="For the fp32 pass.  [default: all cores]")
 @json_option
 def command(
@@ -58,6 +62,8 @@ def command(
     max_drop: float | None,
     val: Path | None,
     table: Path | None,
+    cache: Path | None,
+    tensorrt_version: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
@@ -72,6 +78,7 @@ def command(
     \b
     emca-deploy calibrate model.onnx --data images/ --backend openvino -o model.openvino.onnx
     emca-deploy calibrate model.onnx --data images/ --backend openvino -o model.openvino.onnx --max-drop 0.5 --val val/
+    emca-deploy calibrate model.onnx --data images/ --backend tensorrt -o m.onnx --cache m.cache --tensorrt-version 10.3.0
     """
     from emca_deploy._machine import default_threads
     from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, model_preprocessing
@@ -81,6 +88,7 @@ def command(
 
     if (max_drop is None) != (val is None):
         raise InputError("--max-drop and --val go together", "give the gate in points, and labelled images to measure it on")
+    _check_cache(cache, tensorrt_version, backend, max_drop is not None or bool(keep_float))
     options = CalibrationOptions(backend, method, samples, seed, threads or default_threads(), keep_float, table, recover)
     source = open_source(data, model_preprocessing(model))
     gated: GateReport | None = None
@@ -91,14 +99,46 @@ def command(
             from emca_deploy.pipeline import AccuracyGate, calibrate_within
 
             result, gated = calibrate_within(model, source, output, options, AccuracyGate(max_drop, val), stage)
+    scales = _write_cache(model, result.table, cache, tensorrt_version)
     if result.samples < samples:
         click.echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
     if as_json:
-        print_json({**result.to_dict(), "gate": gated.to_dict() if gated else None})
+        cached = {"path": str(cache), "scales": scales, "tensorrt_version": tensorrt_version} if cache else None
+        print_json({**result.to_dict(), "gate": gated.to_dict() if gated else None, "cache": cached})
     else:
         _print(result, gated)
+        if cache is not None:
+            click.echo(f"{cache}: calibration cache for TensorRT {tensorrt_version}, {scales} tensors, to go with {model}")
     if gated is not None and not gated.reached:
         raise GateError(*gate_failure(gated, str(output)))
+
+
+def _check_cache(cache: Path | None, version: str | None, backend: str, partly_float: bool) -> None:
+    """Refuse a cache that could not be written, before any work is done."""
+    from emca_deploy.calibration.trt_cache import cache_version
+    from emca_deploy.errors import InputError, OutputError
+
+    if (cache is None) != (version is None):
+        raise InputError("--cache and --tensorrt-version go together", "give the cache's file and the TensorRT that will read it")
+    if cache is None or version is None:
+        return
+    if backend != "tensorrt":
+        raise InputError(f"--cache: backend '{backend}' reads no calibration cache", "use --backend tensorrt")
+    if partly_float:
+        raise InputError(
+            "--cache with --keep-float or --max-drop: a cache has no way to say which nodes stay in float",
+            "leave them out, or build from the Q/DQ model",
+        )
+    cache_version(version)
+    if not cache.parent.is_dir():
+        raise OutputError(f"{cache}: cannot be written: no such folder", f"make the folder first: mkdir -p {cache.parent}")
+
+
+def _write_cache(model: Path, table: Path, cache: Path | None, version: str | None) -> int:
+    """Write the cache, if one is wanted, and return how many tensors it has."""
+    from emca_deploy.calibration.trt_cache import write_model_cache
+
+    return write_model_cache(model, table, cache, version) if cache is not None and version is not None else 0
 
 
 def _print(result: "Calibration", gated: "GateReport | None") -> None:

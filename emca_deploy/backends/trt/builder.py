@@ -7,10 +7,11 @@ from typing import Any
 
 from emca_deploy._machine import find_gpus
 from emca_deploy._optional import import_optional
-from emca_deploy.artifacts import Manifest, manifest_path, write_manifest
+from emca_deploy.artifacts import Manifest, Precision, sha256_file
 from emca_deploy.backends.base import RunOptions, library_reason, refuse_precision
 from emca_deploy.backends.engines import EngineBuilder
 from emca_deploy.backends.onnx_file import model_precision
+from emca_deploy.backends.trt.cache import check_cache, reading_calibrator
 from emca_deploy.backends.trt.inspect import Layer, int8_convolutions, read_layers
 from emca_deploy.backends.trt.log import BuildLog, attach
 from emca_deploy.backends.trt.network import ParsedModel, parse_model
@@ -21,6 +22,7 @@ from emca_deploy.backends.trt.settings import (
     check_settings,
     load_timing_cache,
     make_config,
+    prepare_timing_cache,
     save_timing_cache,
 )
 from emca_deploy.backends.trt.versions import MODULES, Rules, rules_of
@@ -42,6 +44,8 @@ class TrtBuild:
         quantized_convolutions: those with INT8 weights in the model.
         layers: of the engine.
         warnings: of parser and builder.
+        dla_core: it runs on; None for the GPU alone.
+        calibration_cache: whose ranges it has; None for the model's own.
     """
 
     version: str
@@ -51,6 +55,8 @@ class TrtBuild:
     quantized_convolutions: int
     layers: tuple[Layer, ...]
     warnings: tuple[str, ...]
+    dla_core: int | None = None
+    calibration_cache: str | None = None
 
     @property
     def int8_convolutions(self) -> int:
@@ -89,21 +95,23 @@ class TrtBuilder(EngineBuilder):
 
         Raises:
             ModelError: TensorRT does not take the model, would misread it, or compiles none of its INT8 convolutions to INT8.
-            InputError: a setting or the batch makes no sense, `output` is the model itself, or the model is an engine already.
+            InputError: a setting, the batch or the cache makes no sense, `output` is the model itself, or the model is
+                an engine already.
             MissingError: TensorRT is missing or too old, or it needs a GPU to build and there is none.
             OutputError: `output` cannot be written.
             KeyboardInterrupt: Ctrl-C; nothing is left.
         """
-        manifest = super().build(model, output, options)
+        return super().build(model, output, options)
+
+    def describe(self, manifest: Manifest) -> Manifest:
+        """Return the manifest with what the builder's log says of the engine; INT8 is claimed only where that shows it."""
         assert self.last is not None  # `compile` has set it
         details = {**manifest.details, "machine": self._machine(self.last), "tensorrt": self.last.to_dict()}
-        precision = "int8" if self.last.int8_convolutions else manifest.precision
-        try:
-            return write_manifest(output, replace(manifest, precision=precision, details=details))
-        except BaseException:
-            output.unlink(missing_ok=True)
-            manifest_path(output).unlink(missing_ok=True)
-            raise
+        cache = self._settings.calibration_cache
+        inputs = {**manifest.inputs, **({"calibration_cache": sha256_file(cache)} if cache else {})}
+        without = "fp16" if self.last.dla_core is not None else manifest.precision
+        precision: Precision = "int8" if self.last.int8_convolutions else without
+        return replace(manifest, precision=precision, inputs=inputs, details=details)
 
     def compile(self, model: Path, output: Path, options: RunOptions) -> tuple[str, str]:
         """Write the serialized engine and return the library's name and version.
@@ -115,11 +123,20 @@ class TrtBuilder(EngineBuilder):
         trt = import_optional(MODULES[self.backend])
         rules = rules_of(self.backend, trt.__version__)
         check_settings(trt, self.backend, rules, self._settings)
+        if self._settings.calibration_cache is not None:
+            check_cache(self._settings.calibration_cache, str(trt.__version__))
+        if self._settings.timing_cache is not None:
+            prepare_timing_cache(self._settings.timing_cache)
         engine, built = self._attempt(trt, rules, model, options)
         if _lost_int8(built):
             # TensorRT-RTX 1.7 compiles the first model after one it refused without INT8, and the next one with it.
             engine, built = self._attempt(trt, rules, model, options)
         if _lost_int8(built):
+            if self._settings.calibration_cache is not None:
+                raise ModelError(
+                    f"{model}: {self.backend} compiles no convolution to INT8 from {self._settings.calibration_cache}",
+                    "write the cache for this very model, or calibrate to Q/DQ and build that",
+                )
             targets = f" for compute capability {', '.join(built.targets)}" if built.targets else ""
             raise ModelError(
                 f"{model}: {self.backend} compiles none of its {built.quantized_convolutions} INT8 convolutions to INT8{targets}",
@@ -134,15 +151,17 @@ class TrtBuilder(EngineBuilder):
         log = BuildLog()
         logger = attach(trt, log)
         builder = self._create(trt, rules, logger, log)
+        weak = self._settings.weakly_typed(rules)
+        rules = replace(rules, strong_flag=rules.strong_flag and not weak)
         builder.max_threads = options.threads
         parsed = parse_model(trt, builder, logger, log, (model, self.backend, rules))
         batches = batches_of(parsed.input, self._settings, options)
         config = make_config(trt, builder, parsed.input, batches, rules, self._settings)
-        if rules.weak_typing and not rules.strong_flag:
-            _allow_types(trt, config, model, parsed)
+        calibrator = _allow_types(trt, config, model, parsed, self._settings) if weak else None
         cache = self._timing_cache(trt, config)
         tracker = PhaseTracker(self._progress or _unwatched) if rules.progress else None
         engine = run_build(trt, builder, parsed.network, config, tracker)
+        del calibrator  # TensorRT holds no reference to it
         if engine is None:
             raise _failure(model, self.backend, log)
         if cache is not None:
@@ -181,6 +200,8 @@ class TrtBuilder(EngineBuilder):
             parsed.quantized_convolutions,
             tuple(read_layers(log.layer_lines())),
             tuple(log.warnings),
+            self._settings.dla_core,
+            str(self._settings.calibration_cache) if self._settings.calibration_cache else None,
         )
 
     def _machine(self, built: TrtBuild) -> dict[str, Any]:
@@ -196,19 +217,36 @@ class RtxBuilder(TrtBuilder):
 
 
 def _lost_int8(built: TrtBuild) -> bool:
-    return built.quantized_convolutions > 0 and not built.int8_convolutions
+    """Return whether INT8 was to come out and did not; of a DLA's part the log does not say."""
+    wanted = built.quantized_convolutions > 0 or built.calibration_cache is not None
+    return wanted and built.dla_core is None and not built.int8_convolutions
 
 
 def _unwatched(done: int, total: int) -> None:
     """Take progress that nobody watches: the monitor is needed all the same, to stop a build."""
 
 
-def _allow_types(trt: Any, config: Any, model: Path, parsed: ParsedModel) -> None:
-    """Let a weakly typed network use the types its model has."""
-    if parsed.quantized_convolutions:
+def _allow_types(trt: Any, config: Any, model: Path, parsed: ParsedModel, settings: TrtSettings) -> Any:
+    """Let a weakly typed network use the types that its model, its cache and a DLA have.
+
+    Returns:
+        What must live until the engine is built.
+
+    Raises:
+        ModelError: it has Q/DQ where ranges come from a cache, or where a DLA would have to take them.
+        InputError: the cache is none, or one of another version.
+    """
+    implicit = "a calibration cache" if settings.calibration_cache else ("DLA" if settings.dla_core is not None else None)
+    if parsed.quantized_convolutions and implicit:
+        raise ModelError(f"{model}: has Q/DQ, which {implicit} does not go with", "name the fp32 model it was made from")
+    if parsed.quantized_convolutions or settings.calibration_cache:
         config.set_flag(trt.BuilderFlag.INT8)
-    if model_precision(model) == "fp16":
+    if settings.dla_core is not None or model_precision(model) == "fp16":  # a DLA has no fp32
         config.set_flag(trt.BuilderFlag.FP16)
+    if settings.calibration_cache is None:
+        return None
+    config.int8_calibrator = calibrator = reading_calibrator(trt, settings.calibration_cache)
+    return calibrator
 
 
 def _failure(model: Path, backend: str, log: BuildLog) -> ModelError | InputError | MissingError:

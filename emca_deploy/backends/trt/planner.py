@@ -23,6 +23,9 @@ UNFLAGGED_SINCE = (11, 0, 0)
 # onnx-tensorrt, docs/operators.md of each branch: "supports operators up to Opset N"; 11.x: NVIDIA's ONNX opset guide.
 OPSETS: tuple[tuple[tuple[int, int], int], ...] = (((8, 0), 13), ((8, 5), 17), ((10, 0), 20), ((10, 15), 24), ((11, 0), 25))
 
+LOWEST_CONVERTED = 14
+"""onnx 1.23's converter takes our networks down to it, and no further: no adapter for Relu."""
+
 
 @dataclass(frozen=True)
 class PlanRequest:
@@ -244,7 +247,7 @@ def _warnings(model: ModelFacts, request: PlanRequest, version: tuple[int, int, 
         if model.opset > newest:
             warnings.append(
                 f"the model has opset {model.opset}, {request.backend} {version[0]}.{version[1]} knows {newest}: if its parser "
-                f"complains, convert with onnx.version_converter.convert_version(model, {newest})"
+                f"complains, convert with onnx.version_converter.convert_version(model, {max(newest, LOWEST_CONVERTED)})"
             )
     if request.dla and model.off_dla:
         warnings.append(

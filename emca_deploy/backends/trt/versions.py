@@ -1,6 +1,6 @@
 """What differs among the versions of the TensorRT family, in one table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from emca_deploy.errors import MissingError
 
@@ -23,6 +23,8 @@ class Rules:
         progress: calls a progress monitor, which can also stop the build.
         targets: compiles for compute capabilities that are named, not for the GPU it finds.
         gpu_to_build: times kernels on the GPU while building.
+        dla: places layers on a DLA core.
+        compatible: makes engines for later versions, and for all GPUs from Ampere on.
     """
 
     explicit_batch: bool = False
@@ -33,18 +35,21 @@ class Rules:
     progress: bool = True
     targets: bool = False
     gpu_to_build: bool = True
+    dla: bool = False
+    compatible: bool = True
 
+
+TEN = Rules(strong_flag=True, weak_typing=True, calibration_cache=True, timing_cache=True)
 
 TABLE: tuple[tuple[str, tuple[int, int], Rules], ...] = (
-    (
-        "tensorrt",
-        (8, 6),
-        Rules(explicit_batch=True, weak_typing=True, calibration_cache=True, timing_cache=True, progress=False),
-    ),
-    ("tensorrt", (10, 0), Rules(strong_flag=True, weak_typing=True, calibration_cache=True, timing_cache=True)),
+    ("tensorrt", (8, 6), replace(TEN, explicit_batch=True, strong_flag=False, progress=False, dla=True)),
+    ("tensorrt", (10, 0), replace(TEN, dla=True)),
+    ("tensorrt", (10, 8), TEN),  # the last with DLA before 11.4 was 10.7
     ("tensorrt", (11, 0), Rules(timing_cache=True)),
-    # Its timing cache is there but does nothing since 1.2: nothing is timed while building.
-    ("tensorrt-rtx", (1, 4), Rules(strong_flag=True, targets=True, gpu_to_build=False)),
+    ("tensorrt", (11, 4), Rules(timing_cache=True, dla=True)),
+    # Its timing cache is there but does nothing since 1.2: nothing is timed while building. VERSION_COMPATIBLE is there, too, but
+    # needs a lean runtime that no package brings, and for its GPUs it is portable without a flag.
+    ("tensorrt-rtx", (1, 4), Rules(strong_flag=True, targets=True, gpu_to_build=False, compatible=False)),
 )
 """Backend, the first version, and its rules until the next line's version. The memory pool, optimization level and detailed
 profiling verbosity interfaces are the same in all of them."""

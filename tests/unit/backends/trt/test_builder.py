@@ -78,7 +78,11 @@ def test_batches_of_the_profile(make_net: Callable[..., Path]) -> None:
         (TrtSettings(optimization_level=6), "optimization level 6"),
         (TrtSettings(workspace_mib=0), "workspace of 0 MiB"),
         (targets_of("9.9"), "no target '9.9'"),
-        (TrtSettings(timing_cache=Path()), "has no timing cache"),
+        (TrtSettings(timing_cache=Path()), "does not have a timing cache"),
+        (TrtSettings(version_compatible=True), "does not have version-compatible engines"),
+        (TrtSettings(hardware_compatible=True), "does not have the flag for hardware-compatible engines"),
+        (TrtSettings(dla_core=0), "does not have DLA"),
+        (TrtSettings(calibration_cache=Path("x.cache")), "does not have calibration caches"),
     ],
 )
 def test_settings_that_make_no_sense(make_net: Callable[..., Path], settings: TrtSettings, match: str) -> None:
@@ -158,12 +162,12 @@ def test_ctrl_c_stops_the_build_and_leaves_nothing(make_net: Callable[..., Path]
 def test_a_manifest_that_cannot_be_written_takes_the_engine_with_it(
     make_net: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from emca_deploy.backends.trt import builder
+    from emca_deploy.backends import engines
 
     def fail(path: Path, manifest: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(builder, "write_manifest", fail)
+    monkeypatch.setattr(engines, "write_manifest", fail)
     model = make_net()
     engine = model.with_suffix(".engine")
     with pytest.raises(OSError, match="disk full"):
