@@ -100,8 +100,12 @@ def fit(model: nn.Module, images: Images, steps: int, lr: float) -> float:
 
 
 def save(model: nn.Module, path: Path, arch: str, top1: float) -> None:
-    """Save fp16 safetensors, whole or not at all."""
-    weights = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    """Save fp16 safetensors, whole or not at all; what fp16 cannot hold, as a running variance can be, stays fp32."""
+    largest = torch.finfo(torch.float16).max
+    weights = {
+        k: v.half().contiguous() if v.is_floating_point() and v.abs().max() <= largest else v.contiguous()
+        for k, v in model.state_dict().items()
+    }
     with atomic_write(path) as temporary:
         save_file(weights, temporary, metadata={"arch": arch, "top1": f"{top1:.2f}"})
 
