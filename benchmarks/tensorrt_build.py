@@ -6,8 +6,8 @@
 The first table says of each architecture whether parser and builder take it, with how many warnings, how long it takes in
 processor time, how much smaller fp16 and INT8 are, and how far fp16 logits are from fp32 ones (emulated on the CPU), next to what
 is tolerated. With --placements a second one says what the builder makes of fp16, with and without attention in float32, and of
-other places for Q/DQ: kernels, INT8 convolutions, convolutions with the residual Add inside, and the bytes of activations that all
-kernels read and write for one image. Both come from the builder's own log: nothing is run.
+other places for Q/DQ: kernels, INT8 convolutions, convolutions with the residual Add inside, and the bytes of activations that
+all kernels read and write for one image. Both come from the builder's own log: nothing is run.
 """
 
 import argparse

@@ -153,7 +153,7 @@ class _Rewriter:
                 continue
             name, value.name = value.name, f"{value.name}.half"
             cast = _cast(value, FLOAT)
-            cast.name = cast.outputs[0].name = name
+            cast.name, cast.outputs[0].name = f"{name}.float", name
             self._graph.append(cast)
             self._graph.outputs[index] = cast.outputs[0]
             self.casts += 1

@@ -107,6 +107,7 @@ def run_onnx(model: Path | bytes, images: Float32Array) -> list[Float32Array]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a few images, next to whatever else runs
     try:
         source = model if isinstance(model, bytes) else str(model)
         session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

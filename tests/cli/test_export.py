@@ -110,6 +110,56 @@ def test_a_batch_larger_than_any_memory_is_refused(tmp_path, refused, files):
     assert files(tmp_path) == set()
 
 
+def test_fp16_says_what_became_of_it(tmp_path, checkpoint, capsys, files):
+    output = tmp_path / "half.onnx"
+    command = ["export", str(checkpoint), "-o", str(output), "--image-size", "32", "--precision", "fp16"]
+    assert run([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["precision"] == "fp16"
+    details = document["fp16"]
+    assert details["fp32_parity"]["max_rel"] < 1e-5 < document["parity"]["max_rel"] < details["tolerance"]
+    assert details["float32_nodes"]["pooled means"] == 11
+    assert details["float32_layers"] == {}
+    manifest = json.loads(Path(f"{output}.manifest.json").read_text())
+    assert (manifest["precision"], manifest["inputs"]) == ("fp16", {"checkpoint": sha256(checkpoint)})
+    assert manifest["details"]["fp16"] == details
+    assert manifest["details"]["parity"] == document["parity"]
+    onnx.checker.check_model(str(output), full_check=True)
+    assert files(tmp_path) == {"half.onnx", "half.onnx.manifest.json"}
+
+
+def test_fp16_of_weights_it_cannot_hold_is_told_and_of_none_refused(tmp_path, weights, capsys, refused, files):
+    from safetensors.torch import save_file
+
+    given = tmp_path / "given"
+    given.mkdir()
+    name = next(name for name in weights if name.endswith("conv1.weight") or name == "stem.conv.weight")
+    tiny = {**weights, name: weights[name] * 1e-6}
+    save_file(tiny, given / "tiny.safetensors")
+    half = ["--image-size", "32", "--precision", "fp16"]
+    assert run(["export", str(given / "tiny.safetensors"), "-o", str(tmp_path / "a.onnx"), *half]) == 0
+    out, err = capsys.readouterr()
+    assert "fp16 parity with fp32" in out
+    assert "too small for fp16 and became 0" in err
+    huge = {**weights, name: weights[name] * 1e8}
+    save_file(huge, given / "huge.safetensors")
+    said = refused("export", given / "huge.safetensors", "-o", tmp_path / "b.onnx", *half)
+    assert "--precision fp32" in said
+    assert files(tmp_path) == {"a.onnx", "a.onnx.manifest.json", "given/tiny.safetensors", "given/huge.safetensors"}
+
+
+def test_outside_the_fp16_gate_is_exit_4_and_leaves_the_old_file(tmp_path, checkpoint, refused, monkeypatch, files):
+    from emca_deploy.export import convert
+
+    monkeypatch.setattr(convert, "check_half", partial(convert.check_half, gate=1e-9))
+    output = tmp_path / "model.onnx"
+    output.write_bytes(b"old")
+    said = refused("export", checkpoint, "-o", output, "--image-size", 32, "--precision", "fp16", code=4)
+    assert "more than 1e-09" in said
+    assert output.read_bytes() == b"old"
+    assert files(tmp_path) == {"model.onnx"}
+
+
 @pytest.fixture(
     params=["empty", "text", "truncated", "truncated safetensors", "hostile", "hostile legacy", "alien", "no tensors", "folder"]
 )
