@@ -91,7 +91,7 @@ def _builder(backend: str, choices: Mapping[str, Any], report: "ProgressCallback
     given = {name: value for name, value in choices.items() if value is not None and value is not False and value != ()}
     if backend not in TENSORRT:
         if given:
-            names = ", ".join(f"--{name.replace('_', '-').replace('targets', 'target-capability')}" for name in given)
+            names = ", ".join(f"--{name.replace('_', '-').replace('targets', 'target-capability')}" for name in sorted(given))
             raise InputError(f"backend '{backend}' has no {names}", "leave it out, or use --backend tensorrt or tensorrt-rtx")
         return builder
     from emca_deploy.backends.trt.builder import TrtBuilder

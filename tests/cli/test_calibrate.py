@@ -277,3 +277,39 @@ def test_a_table_on_a_full_disk_leaves_nothing(own, data, out, small_disk, refus
     assert str(small_disk / "t.json") in said
     assert files(small_disk) == {"filler"}
     assert files(out) == set()
+
+
+CACHE = ["--backend", "tensorrt", "--tensorrt-version", "10.3.0"]
+
+
+def test_a_calibration_cache_for_tensorrt(own, data, out, files, capsys):
+    from emca_deploy.calibration.trt_cache import read_cache
+
+    cache = out / "model.cache"
+    assert run(arguments(own, data["folder"], out / "a.onnx", *CACHE, "--cache", cache, "--json")) == 0
+    document = json.loads(capsys.readouterr().out)
+    version, scales = read_cache(cache)
+    assert version == "100300"
+    assert document["cache"] == {"path": str(cache), "scales": len(scales), "tensorrt_version": "10.3.0"}
+    names = {output for node in onnx.load(own).graph.node for output in node.output}
+    assert scales.keys() <= names
+    assert files(out) == {"a.onnx", "a.onnx.manifest.json", "model.cache"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--cache", "x.cache", "--backend", "tensorrt"], "go together"),
+        (CACHE, "go together"),
+        (["--cache", "x.cache", "--tensorrt-version", "10.3.0"], "'openvino' reads no calibration cache"),
+        ([*CACHE, "--cache", "x.cache", "--keep-float", "head"], "no way to say"),
+        (["--backend", "tensorrt", "--cache", "x.cache", "--tensorrt-version", "11.0.0"], "takes no calibration cache"),
+        (["--backend", "tensorrt", "--cache", "x.cache", "--tensorrt-version", "8.6"], "third number"),
+        ([*CACHE, "--cache", "none/x.cache"], "mkdir -p"),
+    ],
+)
+def test_caches_that_cannot_be_are_refused_before_any_work(own, data, tmp_path, out, refused, files, options, words):
+    before = files(tmp_path)
+    placed = [str(tmp_path / option) if option.endswith(".cache") else option for option in options]
+    assert words in refused(*arguments(own, data["folder"], out / "a.onnx", *placed))
+    assert files(tmp_path) == before

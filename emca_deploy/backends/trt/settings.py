@@ -8,7 +8,7 @@ from typing import Any
 from emca_deploy.artifacts import TensorSpec, atomic_write
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.trt.versions import Rules
-from emca_deploy.errors import InputError, OutputError
+from emca_deploy.errors import InputError, MissingError, OutputError
 
 __all__ = [
     "PORTABLE_TARGETS", "TrtSettings", "batches_of", "check_settings", "load_timing_cache", "make_config",
@@ -118,7 +118,12 @@ def batches_of(spec: TensorSpec, settings: TrtSettings, options: RunOptions) -> 
 def make_config(
     trt: Any, builder: Any, spec: TensorSpec, batches: tuple[int, int, int] | None, rules: Rules, settings: TrtSettings
 ) -> Any:
-    """Return the builder's configuration for a network with the one input `spec`."""
+    """Return the builder's configuration for a network with the one input `spec`.
+
+    Raises:
+        InputError: there are DLA cores, but not the one asked for.
+        MissingError: there are none.
+    """
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the log then lists the layers with their types
     if batches is not None:
@@ -134,15 +139,24 @@ def make_config(
     if settings.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if settings.dla_core is not None:
-        config.default_device_type = trt.DeviceType.DLA
-        config.DLA_core = settings.dla_core
-        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+        _place_on_dla(trt, builder, config, settings.dla_core)
     if rules.targets:
         known, targets = _targets(trt), settings.targets or PORTABLE_TARGETS
         config.num_compute_capabilities = len(targets)
         for index, target in enumerate(targets):
             config.set_compute_capability(known[target], index)
     return config
+
+
+def _place_on_dla(trt: Any, builder: Any, config: Any, core: int) -> None:
+    cores = int(builder.num_DLA_cores)
+    if not cores:
+        raise MissingError("there is no DLA on this machine", "build on a board with one, or leave the DLA core out")
+    if core >= cores:  # TensorRT would only log it, and go on without
+        raise InputError(f"there is no DLA core {core} on this machine", f"it has {cores}, counted from 0")
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = core
+    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
 def prepare_timing_cache(folder: Path) -> None:

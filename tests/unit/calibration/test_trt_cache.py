@@ -2,12 +2,14 @@
 
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.observers import TensorRange
-from emca_deploy.calibration.trt_cache import read_cache, write_cache
+from emca_deploy.calibration.trt_cache import implicit_ranges, read_cache, write_cache
 from emca_deploy.errors import InputError, OutputError
 
 
@@ -82,3 +84,51 @@ def test_what_is_no_cache_is_refused(tmp_path, text):
         read_cache(tmp_path / "c")
     with pytest.raises(InputError, match="cannot be read"):
         read_cache(tmp_path / "missing")
+
+
+def test_ranges_of_a_network_for_implicit_int8(tmp_path):
+    """What stays in float has no scale; what a ReLU cuts, a pooling passes on or an Add joins has one in common."""
+    import onnx.parser
+
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    net (float[1,3,16,16] images) => (float[1,4] logits)
+    <float[16,3,3,3] w0, float[16,16,3,3] w1, float[16,16,3,3] w2, float[16,4] head> {
+        stem = Conv<pads=[1,1,1,1]>(images, w0)
+        r0 = Relu(stem)
+        pooled = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r0)
+        one = Conv<pads=[1,1,1,1]>(pooled, w1)
+        r1 = Relu(one)
+        two = Conv<pads=[1,1,1,1]>(r1, w2)
+        mean = GlobalAveragePool(two)
+        gate = Sigmoid(mean)
+        gated = Mul(two, gate)
+        sum = Add(gated, pooled)
+        r2 = Relu(sum)
+        last = GlobalAveragePool(r2)
+        flat = Flatten(last)
+        logits = MatMul(flat, head)
+    }"""
+    proto = onnx.parser.parse_model(text)
+    shapes = {"w0": (16, 3, 3, 3), "w1": (16, 16, 3, 3), "w2": (16, 16, 3, 3), "head": (16, 4)}
+    del proto.graph.initializer[:]
+    for name, shape in shapes.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    onnx.save(proto, tmp_path / "net.onnx")
+    amax = {
+        "images": 9,
+        "stem": 8,
+        "r0": 5,
+        "pooled": 5,
+        "r1": 3,
+        "two": 7,
+        "mean": 2,
+        "gate": 1,
+        "gated": 6,
+        "r2": 4,
+        "last": 2.5,
+    }
+    ranges = {name: TensorRange(-float(value), 1.0) for name, value in amax.items()}
+    found = implicit_ranges(load_graph(tmp_path / "net.onnx").graph, ranges)
+    assert {name: values.magnitude for name, values in found.items()} == {
+        "stem": 6, "r0": 6, "pooled": 6, "gated": 6, "one": 3, "r1": 3, "two": 7, "sum": 4, "r2": 4, "last": 2.5, "flat": 2.5,
+    }  # fmt: skip
