@@ -53,6 +53,9 @@ SAMPLES = 2
 
 STEM = ("stem.conv",)
 NOT_KERNELS = {"shape_call", "signal", "wait"}
+PRODUCTS = {"gemm", "runtime_fusion"}
+"""What a 1x1 convolution or the head becomes where TensorRT-RTX makes no convolution of it."""
+
 BASE = Recipe(BACKEND, symmetric=True, integer_bias=False, readers=frozenset(), residual="none")
 POOL = frozenset({"AttentionPool"})
 PLACEMENTS: dict[str, tuple[Recipe, tuple[str, ...]]] = {
@@ -78,12 +81,14 @@ class Built:
     def row(self) -> dict[str, Any]:
         """Return what is recorded."""
         layers = [layer for layer in self.build.layers if layer.kind not in NOT_KERNELS]
+        products = [layer for layer in layers if layer.is_convolution or layer.kind in PRODUCTS]
         return {
             "engine_mib": self.engine_bytes / 2**20,
             "build_cpu_s": self.cpu_s,
             "kernels": len(layers),
             "convolutions": self.build.convolutions,
-            "half_convolutions": sum(layer.is_convolution and layer.inputs[0].dtype == "float16" for layer in layers),
+            "half_products": sum(layer.inputs[0].dtype == "float16" for layer in products),
+            "float_products": sum(layer.inputs[0].dtype == "float32" for layer in products),
             "quantized_convolutions": self.build.quantized_convolutions,
             "int8_convolutions": self.build.int8_convolutions,
             "int8_results": sum(layer.is_convolution and layer.outputs[0].dtype == "int8" for layer in layers),
@@ -164,7 +169,7 @@ def builds_table(found: dict[str, dict[str, Any]]) -> Table:
         "architecture",
         "fp16/fp32 engine",
         "int8/fp32 engine",
-        "fp16 convolutions",
+        "fp16 / float32 products",
         "int8 convolutions",
         "warnings",
         "fp32, fp16, int8 MiB",
@@ -182,7 +187,7 @@ def builds_table(found: dict[str, dict[str, Any]]) -> Table:
         conversion = fp16["conversion"]
         table.add_row(
             arch, f"{row['fp16_ratio']:.3f}", f"{row['int8_ratio']:.3f}",
-            f"{fp16['half_convolutions']} of {fp16['convolutions']}",
+            f"{fp16['half_products']} / {fp16['float_products']}",
             f"{int8['int8_convolutions']} of {int8['quantized_convolutions']}",
             str(sum(len(built["warnings"]) for built in three)),
             ", ".join(f"{built['engine_mib']:.1f}" for built in three),
@@ -236,7 +241,7 @@ def main() -> None:
 
 def read_results(path: Path | None, size: int, *, placements: bool) -> dict[str, Any]:
     """Return the document of an earlier run of the same kind, or an empty one."""
-    key = {"version": 2, "tensorrt_rtx": installed_version("tensorrt_rtx"), "size": size, "placements": placements}
+    key = {"version": 3, "tensorrt_rtx": installed_version("tensorrt_rtx"), "size": size, "placements": placements}
     if path is not None and path.is_file():
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if {name: document.get(name) for name in key} == key:
