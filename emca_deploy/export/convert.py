@@ -47,7 +47,8 @@ def convert_to_half(model: ir.Model, images: Float32Array) -> HalfConversion:
 
     Raises:
         GateError: the fp16 logits differ by more than rounding explains.
-        ModelError: the model is quantized, nothing of it fits fp16, or ONNX Runtime does not run it.
+        ModelError: the model is quantized or does not say its tensors' types, nothing of it fits fp16, or ONNX Runtime does not
+            run it.
     """
     peaks, logits = peaks_and_logits(model, images)
     keep = beyond_range(model.graph, peaks) | attention_nodes(model.graph)

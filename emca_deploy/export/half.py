@@ -83,14 +83,10 @@ def to_half(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph:
         keep: nodes of it that stay in float32, each with the reason.
 
     Raises:
-        ModelError: it is quantized, or nothing with weights is left to be fp16.
+        ModelError: it is quantized, does not say its tensors' types, or nothing with weights is left to be fp16.
     """
     nodes = list(model.graph)
-    if quantized := sorted({node.op_type for node in nodes} & QUANTIZED):
-        raise ModelError(f"the model has {', '.join(quantized)} nodes", "convert the fp32 model it was made from")
-    if not any(node.op_type in {"Conv", "Gemm", "MatMul"} and node not in keep for node in nodes):
-        reason = next((text for text in keep.values() if "reaches" in text), "it has no convolution")
-        raise ModelError(f"nothing of this model fits fp16: {reason}", "use --precision fp32")
+    _check(nodes, keep)
     rewriter = _Rewriter(model.graph)
     halves = 0
     float_nodes: dict[str, list[str]] = {}
@@ -104,6 +100,18 @@ def to_half(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph:
     rewriter.finish()
     reasons = {reason: tuple(names) for reason, names in float_nodes.items()}
     return HalfGraph(halves, reasons, rewriter.casts, rewriter.losses)
+
+
+def _check(nodes: list[ir.Node], keep: Mapping[ir.Node, str]) -> None:
+    if quantized := sorted({node.op_type for node in nodes} & QUANTIZED):
+        raise ModelError(f"the model has {', '.join(quantized)} nodes", "convert the fp32 model it was made from")
+    if untyped := next((value for node in nodes for value in node.outputs if value.dtype is None and value.uses()), None):
+        raise ModelError(
+            f"the model does not say which type '{untyped.name}' has", "run onnx.shape_inference.infer_shapes on it first"
+        )
+    if not any(node.op_type in {"Conv", "Gemm", "MatMul"} and node not in keep for node in nodes):
+        reason = next((text for text in keep.values() if "reaches" in text), "it has no convolution")
+        raise ModelError(f"nothing of this model fits fp16: {reason}", "use --precision fp32")
 
 
 class _Rewriter:

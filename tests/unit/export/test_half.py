@@ -160,6 +160,13 @@ def test_a_quantized_model_is_refused(net):
         to_half(model, {})
 
 
+def test_a_model_without_types_is_refused_rather_than_left_as_it_is(net):
+    proto = ir.to_proto(net(1))
+    del proto.graph.value_info[:]
+    with pytest.raises(ModelError, match="which type 'conv' has"):
+        convert_to_half(ir.from_proto(proto), parity_images(4, None))
+
+
 @pytest.fixture(scope="module")
 def loud_style(tmp_path_factory):
     """An SRM attention over maps whose squares are beyond fp16, exported: what its variance is computed in decides."""
