@@ -1,19 +1,20 @@
 """One stop of the walk: an fp32 ONNX model and images to an INT8 model placed for one backend."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
 from emca_deploy._optional import installed_version
-from emca_deploy._progress import Progress, Stage, silent
+from emca_deploy._progress import Stage, silent
 from emca_deploy.artifacts import Manifest, Preprocessing, atomic_write, read_manifest, sha256_file, this_command, write_manifest
-from emca_deploy.calibration.bias_correction import bias_shifts
+from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choose
 from emca_deploy.calibration.collect import collect_observations
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.layers import add_to_biases
+from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.quantize import QuantizedWeight
@@ -30,6 +31,9 @@ __all__ = ["METHODS", "Calibration", "CalibrationOptions", "calibrate_model", "e
 
 DEFAULT_SAMPLES = 300
 
+WITH_HISTOGRAMS = "mse"
+"""A method whose table has what every candidate of "auto" needs."""
+
 
 @dataclass(frozen=True)
 class CalibrationOptions:
@@ -37,7 +41,8 @@ class CalibrationOptions:
 
     Attributes:
         backend: the placement.
-        method: how ranges come from values: a name of `METHODS`, with a parameter if wanted ("percentile:99.9").
+        method: how ranges come from values: a name of `METHODS`, with a parameter if wanted ("percentile:99.9"), or "auto" for
+            the one of two that suits the network and the placement better.
         samples: images to use; all where the data set has fewer.
         seed: of the choice of images.
         threads: for the fp32 pass.
@@ -47,7 +52,7 @@ class CalibrationOptions:
     """
 
     backend: str
-    method: str = "minmax"
+    method: str = AUTO
     samples: int = DEFAULT_SAMPLES
     seed: int = 0
     threads: int = 1
@@ -67,6 +72,7 @@ class Calibration:
         reused: whether the ranges were on file already.
         samples: images the ranges come from.
         counts: what was quantized.
+        choice: what was tried before, and chosen.
     """
 
     onnx: Path
@@ -76,6 +82,7 @@ class Calibration:
     reused: bool
     samples: int
     counts: InsertionCount
+    choice: Choice
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `calibrate`."""
@@ -87,6 +94,7 @@ class Calibration:
             "table": str(self.table),
             "table_reused": self.reused,
             "samples": self.samples,
+            "sqnr_db": {name: round(value, 2) for name, value in self.choice.sqnr_db.items()},
             "quantized": {
                 "activations": self.counts.activations,
                 "weighted_operators": self.counts.weighted,
@@ -137,32 +145,36 @@ def calibrate_model(
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {output.parent}")
     graph_model = load_graph(model)
     place(graph_model.graph, recipe, options.keep_float)  # a pattern that matches nothing is said before the long pass
-    with stage("measuring ranges") as progress:
-        table, path, reused = ensure_ranges(model, source, options, progress)
-
+    table, path, reused = ensure_ranges(model, source, options, stage)
+    indices = _indices(source, options)
     weights: dict[str, QuantizedWeight] = {}
+    if options.recover == "weights":
+        weights = ensure_rounded_weights(graph_model, table.key, rounded_path(path), (source, indices), options.threads, stage)
 
-    def quantize(floating: ir.Model) -> InsertionCount:
-        return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), table.ranges, weights)
+    def quantize(floating: ir.Model, ranges: Mapping[str, TensorRange]) -> InsertionCount:
+        return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), ranges, weights)
 
-    if options.recover != "none":
-        indices = _indices(source, options)
-        if options.recover == "weights":
-            images = source, indices
-            weights |= ensure_rounded_weights(graph_model, table.key, rounded_path(path), images, options.threads, stage)
-        with stage("correcting biases") as progress:
-            shifts = bias_shifts(graph_model, quantize, source, indices, options.threads, progress)
-        add_to_biases(graph_model.graph, shifts)
-    counts = quantize(graph_model)
+    tables = _candidates(table, options)
+    choice = choose(
+        Trial(model, graph_model, quantize, source, indices, options.threads),
+        {name: candidate.ranges for name, candidate in tables.items()},
+        stage,
+        correct_biases=options.recover != "none",
+    )
+    if tables[choice.method].key != table.key:
+        table = tables[choice.method]
+        write_table(path, table)
+    add_to_biases(graph_model.graph, choice.shifts)
+    counts = quantize(graph_model, table.ranges)
     rewrite_for(graph_model.graph, options.backend)
     with atomic_write(output) as temporary:
         ir.save(graph_model, temporary)
     try:
-        write_manifest(output, _manifest(model, path, table, options, counts))
+        write_manifest(output, _manifest(model, (path, table), options, counts, choice))
     except OutputError:
         output.unlink(missing_ok=True)  # an INT8 model that does not say whose placement it has is a trap
         raise
-    return Calibration(output, options.backend, options.method, path, reused, table.key.samples, counts)
+    return Calibration(output, options.backend, table.key.method, path, reused, table.key.samples, counts, choice)
 
 
 def _indices(source: "ImageSource", options: CalibrationOptions) -> list[int]:
@@ -171,10 +183,25 @@ def _indices(source: "ImageSource", options: CalibrationOptions) -> list[int]:
     return list(choose_indices(len(source), options.samples, source.labels, options.seed))
 
 
+def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, RangeTable]:
+    """Return the tables to choose from, by method; one where the method is given."""
+    if options.method != AUTO:
+        return {table.key.method: table}
+    found = {}
+    for name in CANDIDATES:
+        method = str(Method.parse(name))
+        candidate = by_another_method(table, replace(table.key, method=method))
+        assert candidate is not None  # `ensure_ranges` saw to histograms
+        found[method] = candidate
+    return found
+
+
 def ensure_ranges(
-    model: Path, source: "ImageSource", options: CalibrationOptions, progress: Progress | None = None
+    model: Path, source: "ImageSource", options: CalibrationOptions, stage: Stage = silent
 ) -> tuple[RangeTable, Path, bool]:
     """Return the ranges of a model on a data set, from the table on file where that is of the same, measured otherwise.
+
+    Where the method is left open, they are those of the least squared error, and the table can give any other method's.
 
     Returns:
         The table, its file, and whether it was on file already.
@@ -182,6 +209,15 @@ def ensure_ranges(
     Raises:
         InputError: `options.table` names a table of something else.
     """
+    if options.method == AUTO:
+        return _ensure_table(model, source, replace(options, method=WITH_HISTOGRAMS), stage, any_method=True)
+    return _ensure_table(model, source, options, stage)
+
+
+def _ensure_table(
+    model: Path, source: "ImageSource", options: CalibrationOptions, stage: Stage, *, any_method: bool = False
+) -> tuple[RangeTable, Path, bool]:
+    """Return the ranges by one method; a table by name may be of any other where that is said, if it has what is needed."""
     method = Method.parse(options.method)
     indices = _indices(source, options)
     key = TableKey(sha256_file(model), source.identity(), source.preprocessing, str(method), len(indices), options.seed)
@@ -190,13 +226,14 @@ def ensure_ranges(
         table = read_table(path)
         if table.key == key:
             return table, path, True
-        if options.table is not None:
+        other = by_another_method(table, key)  # a histogram serves every method that reads one
+        if options.table is not None and (other is None or not any_method):
             raise InputError(f"{path}: {_difference(table.key, key)}", "name another table, or leave --table out to measure anew")
-        other = by_another_method(table, key)
-        if other is not None:  # a histogram serves every method that reads one
+        if other is not None:
             write_table(path, other)
             return other, path, True
-    seen = collect_observations(model, source, indices, options.threads, progress, method)
+    with stage("measuring ranges") as progress:
+        seen = collect_observations(model, source, indices, options.threads, progress, method)
     table = RangeTable(key, {name: choose_range(method, values) for name, values in seen.items()}, seen)
     write_table(path, table)
     return table, path, False
@@ -211,8 +248,11 @@ def _difference(found: TableKey, wanted: TableKey) -> str:
     return f"was measured with another {' and '.join(differing)}"
 
 
-def _manifest(model: Path, table_file: Path, table: RangeTable, options: CalibrationOptions, counts: InsertionCount) -> Manifest:
+def _manifest(
+    model: Path, measured: tuple[Path, RangeTable], options: CalibrationOptions, counts: InsertionCount, choice: Choice
+) -> Manifest:
     given = read_manifest(model)
+    table_file, table = measured
     return Manifest(
         kind="onnx",
         sha256="",
@@ -225,9 +265,11 @@ def _manifest(model: Path, table_file: Path, table: RangeTable, options: Calibra
         versions={name: version for name in ("onnx_ir", "onnxruntime", "numpy") if (version := installed_version(name))},
         command=this_command(),
         details={
-            "method": options.method,
+            "method": table.key.method,
             "samples": table.key.samples,
             "recover": options.recover,
+            "biases_corrected": bool(choice.shifts),
+            "sqnr_db": {name: round(value, 2) for name, value in choice.sqnr_db.items()},
             "keep_float": list(options.keep_float),
             "quantized_activations": counts.activations,
             "int8_operators": counts.weighted,

@@ -21,9 +21,10 @@ __all__ = ["command"]
 @click.option("--backend", required=True, help="Whose placement: openvino, onnxruntime, tensorrt or tensorrt-rtx.")
 @click.option(
     "--method",
-    default="minmax",
+    default="auto",
     show_default=True,
-    help="How ranges come from values: minmax, moving-average[:MOMENTUM], percentile[:P], entropy or mse.",
+    help="How ranges come from values: minmax, moving-average[:MOMENTUM], percentile[:P], entropy, mse, "
+    "or auto for the better of minmax and mse, judged by the logits.",
 )
 @click.option(
     "--recover",
@@ -150,4 +151,6 @@ def _print(result: "Calibration", gated: "GateReport | None") -> None:
     counts = result.counts
     how = "reused from" if result.reused else "measured on"
     click.echo(f"{result.onnx}: INT8 for {result.backend}, {counts.weighted} operators in INT8, {counts.weighted_float} in float")
-    click.echo(f"ranges {how} {result.table if result.reused else f'{result.samples} images, kept in {result.table}'}")
+    click.echo(
+        f"ranges ({result.method}) {how} {result.table if result.reused else f'{result.samples} images, kept in {result.table}'}"
+    )

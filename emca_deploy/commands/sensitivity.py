@@ -57,8 +57,7 @@ def command(
         require_page()
     # The page is opened first: a folder that cannot be written to is better known before the minutes of measuring.
     with atomic_write(output) if output else nullcontext() as temporary, stages() as stage:
-        with stage("measuring ranges") as report:
-            ranges, path, _ = ensure_ranges(model, source, calibration, report)
+        ranges, path, _ = ensure_ranges(model, source, calibration, stage)
         side_file = side_path(path, backend, "sensitivity")
         options = SensitivityOptions(backend, samples, calibration.seed, calibration.threads, side_file=side_file)
         weights = weights_on_file(model, source, ranges, path, calibration.threads)

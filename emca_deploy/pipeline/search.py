@@ -104,6 +104,8 @@ class _Models:
             options = replace(self.options, keep_float=(*self.options.keep_float, *kept))
             path = self.folder / f"{len(kept)}-{'float' if kept else 'int8'}.onnx"
             self._made[kept] = calibrate_model(self.model, self.source, path, options, self.stage)
+            # Chosen once, for the model wholly in INT8, and not anew for every one on the way.
+            self.options = replace(self.options, method=self._made[kept].method)
         return self._made[kept]
 
     def rank(self, samples: int) -> SensitivityReport:

@@ -1,0 +1,121 @@
+"""Which ranges suit a network and a placement, and whether corrected biases do: what brings the INT8 logits nearest to fp32's.
+
+No method is best everywhere. Smallest and largest values serve a network whose activations end soon after most of them do;
+where a few lie far out, clipping these gains 10 dB. Corrected biases gain a few dB, and can cost as many where clipping moved
+the means. So each is tried and the logits decide, as a whole: a choice for each tensor by itself learns the calibration images.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy._progress import Stage
+from emca_deploy.calibration.bias_correction import bias_shifts
+from emca_deploy.calibration.layers import add_to_biases
+from emca_deploy.calibration.observers import TensorRange
+from emca_deploy.calibration.simulation import Simulation
+
+if TYPE_CHECKING:
+    from emca_deploy.data.sources import ImageSource
+
+__all__ = ["AUTO", "CANDIDATES", "Choice", "Trial", "choose"]
+
+AUTO = "auto"
+"""The method that is a choice among `CANDIDATES`."""
+
+CANDIDATES = ("minmax", "mse")
+
+IMAGES = 64
+"""Calibration images whose logits decide. What they say of a candidate held within 1.5 dB on unseen images."""
+
+Float32Array = npt.NDArray[np.float32]
+Quantize = Callable[[ir.Model, Mapping[str, TensorRange]], object]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried on.
+
+    Attributes:
+        path: the fp32 ONNX file.
+        model: its graph; it is left as it is.
+        quantize: inserts a placement's Q/DQ pairs with the ranges given into a clone of the graph, in place.
+        source: calibration images.
+        indices: those of them that the ranges come from.
+        threads: of the runtime.
+    """
+
+    path: Path
+    model: ir.Model
+    quantize: Quantize
+    source: "ImageSource"
+    indices: Sequence[int]
+    threads: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        method: whose ranges.
+        shifts: what to add to each layer's bias, by node name; empty where correcting them gained nothing.
+        sqnr_db: of the logits on calibration images, by what was tried; empty where there was nothing to choose.
+    """
+
+    method: str
+    shifts: dict[str, Float32Array] = field(default_factory=dict)
+    sqnr_db: dict[str, float] = field(default_factory=dict)
+
+
+def choose(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], stage: Stage, *, correct_biases: bool) -> Choice:
+    """Choose among methods' ranges, and whether to correct biases.
+
+    Args:
+        trial: see there.
+        ranges: of every tensor, by method; the first of equals is chosen.
+        stage: opens a stage for progress.
+        correct_biases: whether that is tried.
+
+    Raises:
+        ModelError: ONNX Runtime refuses the model.
+        DataError: an image cannot be read.
+    """
+    if len(ranges) == 1 and not correct_biases:
+        return Choice(next(iter(ranges)))
+    few = list(trial.indices)[:: max(1, len(trial.indices) // IMAGES)][:IMAGES]
+    simulation = Simulation(trial.path, trial.source, few, trial.threads)
+    reference = simulation.logits(trial.model)
+    tried: dict[str, float] = {}
+    best, best_db = Choice(next(iter(ranges))), -np.inf
+    for method, own in ranges.items():
+        corrections = [dict[str, Float32Array]()]
+        if correct_biases:
+            with stage(f"correcting biases ({method})") as progress:
+                quantize = _with(trial.quantize, own)
+                corrections.append(bias_shifts(trial.model, quantize, trial.source, trial.indices, trial.threads, progress))
+        for shifts in corrections:
+            label = f"{method}, biases corrected" if shifts else method
+            variant = trial.model.clone()
+            add_to_biases(variant.graph, shifts)
+            trial.quantize(variant, own)
+            tried[label] = _sqnr_db(reference, simulation.logits(variant))
+            if tried[label] > best_db:
+                best, best_db = Choice(method, shifts), tried[label]
+    return Choice(best.method, best.shifts, tried)
+
+
+def _with(quantize: Quantize, ranges: Mapping[str, TensorRange]) -> Callable[[ir.Model], object]:
+    return lambda floating: quantize(floating, ranges)
+
+
+def _sqnr_db(reference: Float32Array, logits: Float32Array) -> float:
+    """Return the signal's power over the error's in dB, at most 999: JSON has no infinity."""
+    noise = float(np.square(np.subtract(reference, logits, dtype=np.float64)).sum())
+    signal = float(np.square(reference, dtype=np.float64).sum())
+    return min(10 * float(np.log10(signal / noise)), 999.0) if noise > 0 < signal else 999.0
