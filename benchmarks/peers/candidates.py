@@ -89,7 +89,7 @@ def fp32(backend: str = "onnxruntime") -> Candidate:
     return Candidate("fp32", "inference", backend)
 
 
-def ours(backend: str, level: str | None, method: str = "minmax") -> Candidate:
+def ours(backend: str, level: str | None, method: str = "auto") -> Candidate:
     """Return our placement for a backend with a level of recovery; None leaves that alone."""
     arguments = {"backend": backend, "method": method} | ({"recover": level} if level else {})
     name = f"ours, {backend} placement" + (f", recover {level}" if level else "")
@@ -146,7 +146,7 @@ def runtime_candidates(backend: str, level: str | None) -> list[Candidate]:
 def cost_candidates(levels: Sequence[str | None]) -> list[Candidate]:
     """Return all whose calibration is timed: ours without recovery with either kind of method, then with it, then the peers."""
     plain = "none" if recovery_default() else None
-    mine = [("minmax", plain), ("entropy", plain), *(("minmax", level) for level in levels if level != plain)]
+    mine = [("minmax", plain), ("entropy", plain), *(("auto", level) for level in levels if level != plain)]
     return [
         *(_timed(method, level) for method, level in mine),
         nncf("MIXED"),
