@@ -55,7 +55,9 @@ def data(shared, flat_images, labelled_images):
 
 def arguments(model: Path, data: object, output: Path, *more: object) -> list[str]:
     backend = [] if "--backend" in more else ["--backend", "openvino"]
-    quick = ["--threads", "1"] if "--recover" in more else ["--threads", "1", "--recover", "none"]
+    quick = ["--threads", "1"]
+    for option, fastest in (("--recover", "none"), ("--method", "minmax")):
+        quick += [] if option in more else [option, fastest]
     return [str(a) for a in ("calibrate", model, "--data", data, "-o", output, *backend, *quick, *more)]
 
 

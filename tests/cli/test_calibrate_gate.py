@@ -19,7 +19,7 @@ def own(model, tmp_path):
 
 @pytest.fixture
 def arguments(own, flat_images, tmp_path):
-    fixed = ["--backend", "onnxruntime", "--threads", 1, "--samples", 4, "--recover", "none"]
+    fixed = ["--backend", "onnxruntime", "--threads", 1, "--samples", 4, "--recover", "none", "--method", "minmax"]
     return ["calibrate", own, "--data", flat_images, "-o", tmp_path / "int8.onnx", *fixed]
 
 

@@ -43,7 +43,7 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
 def test_every_family_for_every_backend(exported, images, tmp_path, name, backend):
     model = exported(name)
     output = tmp_path / "int8.onnx"
-    options = CalibrationOptions(backend, table=tmp_path / "ranges.json", recover="none")
+    options = CalibrationOptions(backend, table=tmp_path / "ranges.json", method="minmax", recover="none")
     result = calibrate_model(model, images, output, options)
     onnx.checker.check_model(str(output), full_check=True)
     graph = ir.load(output).graph
@@ -89,7 +89,7 @@ def test_openvino_computes_srm_right_without_biases(images, tmp_path, name):
     torch.manual_seed(0)
     model, output = tmp_path / "model.onnx", tmp_path / "int8.onnx"
     ir.save(export_onnx(create_model(name, num_classes=10).eval(), ExportRequest(64)), model)
-    calibrate_model(model, images, output, CalibrationOptions("openvino", recover="none"))
+    calibrate_model(model, images, output, CalibrationOptions("openvino", method="minmax", recover="none"))
     compiled = openvino.Core().compile_model(output, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
     assert sqnr_db(logits(model, images.images[:4]), compiled(images.images[:4])[0]) > 25
 
@@ -101,7 +101,7 @@ def test_onnxruntime_keeps_the_trunk_in_int8(exported, images, tmp_path):
         exported("emca_eca_resnet18"),
         images,
         output,
-        CalibrationOptions("onnxruntime", table=tmp_path / "t.json", recover="none"),
+        CalibrationOptions("onnxruntime", table=tmp_path / "t.json", method="minmax", recover="none"),
     )
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -117,13 +117,17 @@ def test_onnxruntime_keeps_the_trunk_in_int8(exported, images, tmp_path):
 def test_the_table_is_reused_by_the_next_backend_and_refused_for_another_model(exported, images, tmp_path):
     model = tmp_path / "model.onnx"
     model.write_bytes(exported("resnet18").read_bytes())
-    first = calibrate_model(model, images, tmp_path / "a.onnx", CalibrationOptions("openvino", recover="none"))
-    second = calibrate_model(model, images, tmp_path / "b.onnx", CalibrationOptions("onnxruntime", recover="none"))
+    first = calibrate_model(model, images, tmp_path / "a.onnx", CalibrationOptions("openvino", method="minmax", recover="none"))
+    second = calibrate_model(
+        model, images, tmp_path / "b.onnx", CalibrationOptions("onnxruntime", method="minmax", recover="none")
+    )
     assert (first.reused, second.reused) == (False, True)
     assert first.table == table_path(model)
     other = exported("se_resnet18")
     with pytest.raises(InputError, match="another model"):
-        calibrate_model(other, images, tmp_path / "c.onnx", CalibrationOptions("openvino", table=first.table, recover="none"))
+        calibrate_model(
+            other, images, tmp_path / "c.onnx", CalibrationOptions("openvino", table=first.table, method="minmax", recover="none")
+        )
     assert not (tmp_path / "c.onnx").exists()
     manifest = read_manifest(tmp_path / "a.onnx")
     assert manifest.precision == "int8"
@@ -190,10 +194,15 @@ def test_bad_models_and_names(tmp_path, exported, images):
         find_recipe("openvin")
     quantized = tmp_path / "int8.onnx"
     calibrate_model(
-        exported("resnet18"), images, quantized, CalibrationOptions("openvino", table=tmp_path / "t.json", recover="none")
+        exported("resnet18"),
+        images,
+        quantized,
+        CalibrationOptions("openvino", table=tmp_path / "t.json", method="minmax", recover="none"),
     )
     with pytest.raises(ModelError, match="quantized already"):
-        calibrate_model(quantized, images, tmp_path / "twice.onnx", CalibrationOptions("openvino", recover="none"))
+        calibrate_model(
+            quantized, images, tmp_path / "twice.onnx", CalibrationOptions("openvino", method="minmax", recover="none")
+        )
 
 
 def test_fewer_images_than_samples_uses_all(exported, images, tmp_path):
@@ -201,6 +210,6 @@ def test_fewer_images_than_samples_uses_all(exported, images, tmp_path):
         exported("resnet18"),
         images,
         tmp_path / "o.onnx",
-        CalibrationOptions("openvino", samples=500, recover="none", table=tmp_path / "t"),
+        CalibrationOptions("openvino", samples=500, method="minmax", recover="none", table=tmp_path / "t"),
     )
     assert result.samples == 12

@@ -45,7 +45,9 @@ def test_each_level_brings_unseen_images_nearer_to_fp32(trained, tmp_path):
     found = {}
     for level in ("none", "bias", "weights"):
         output = tmp_path / f"{level}.int8.onnx"
-        options = CalibrationOptions("openvino", samples=100, threads=2, recover=level, table=tmp_path / "m.ranges.json")
+        options = CalibrationOptions(
+            "openvino", "minmax", samples=100, threads=2, recover=level, table=tmp_path / "m.ranges.json"
+        )
         calibrate_model(trained, images, output, options)
         found[level] = sqnr_db(reference, logits(output, unseen))
         details = json.loads((tmp_path / f"{level}.int8.onnx.manifest.json").read_text())["details"]
@@ -60,14 +62,14 @@ def test_rounded_weights_are_reused_for_another_backend_and_not_for_other_images
     stages = []
 
     def options(backend, **more):
-        return CalibrationOptions(backend, table=table, samples=4, **more)
+        return CalibrationOptions(backend, "minmax", table=table, samples=4, **more)
 
     def stage(name):
         stages.append(name)
         return nullcontext()
 
     calibrate_model(model, images, tmp_path / "a.onnx", options("openvino"), stage)
-    assert stages == ["measuring ranges", "rounding weights", "correcting biases"]
+    assert stages == ["measuring ranges", "rounding weights", "correcting biases (minmax)"]
     stages.clear()
     calibrate_model(model, images, tmp_path / "b.onnx", options("onnxruntime"), stage)
     assert "rounding weights" not in stages
@@ -80,7 +82,7 @@ def test_rounded_weights_are_reused_for_another_backend_and_not_for_other_images
 def test_shifts_restore_the_means_of_the_channels(trained, tmp_path):
     images = open_source(bundled_calibration_images(), BUNDLED_PREPROCESSING)
     chosen = range(0, 512, 8)
-    table, _, _ = ensure_ranges(trained, images, CalibrationOptions("openvino", samples=64, table=tmp_path / "t.json"))
+    table, _, _ = ensure_ranges(trained, images, CalibrationOptions("openvino", "minmax", samples=64, table=tmp_path / "t.json"))
     recipe = find_recipe("openvino")
 
     def quantize(model):

@@ -34,7 +34,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(model, images):
-    return ensure_ranges(model, images, CalibrationOptions("openvino", samples=16))[0]
+    return ensure_ranges(model, images, CalibrationOptions("openvino", "minmax", samples=16))[0]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,9 @@ def test_kept_float_is_what_calibrate_makes_of_the_pattern(report, model, images
     """The costs are those of the models that `calibrate --keep-float` writes, not of something like them."""
     reference = logits_of(model, images)
     for unit in (None, report.units[0], next(unit for unit in report.units if unit.kind == "block")):
-        wanted = CalibrationOptions("openvino", samples=16, keep_float=[unit.pattern] if unit else [], recover="none")
+        wanted = CalibrationOptions(
+            "openvino", samples=16, keep_float=[unit.pattern] if unit else [], method="minmax", recover="none"
+        )
         made = calibrate_model(model, images, tmp_path / "int8.onnx", wanted)
         cost = unit.kept_float if unit else report.int8
         assert cost.sqnr_db == pytest.approx(sqnr_db(reference, logits_of(made.onnx, images)), abs=0.02)
@@ -82,7 +84,7 @@ def test_kept_float_is_what_calibrate_makes_of_the_pattern(report, model, images
 
 def test_alone_is_the_rest_kept_float(report, model, images, tmp_path):
     others = [node.name for node in ir.load(model).graph if node.name != "stem.conv"]
-    wanted = CalibrationOptions("openvino", samples=16, keep_float=others, recover="none")
+    wanted = CalibrationOptions("openvino", samples=16, keep_float=others, method="minmax", recover="none")
     made = calibrate_model(model, images, tmp_path / "int8.onnx", wanted)
     assert made.counts.weighted == 1
     stem = next(unit for unit in report.units if unit.name == "stem.conv")

@@ -27,7 +27,7 @@ def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: 
         None, tmp_path / "fp32.onnx", ExportOptions(arch=arch, num_classes=10, preprocessing=preprocessing)
     ).onnx
     images = open_source(bundled_calibration_images(), preprocessing)
-    options = CalibrationOptions("tensorrt-rtx", samples=4, recover="none")
+    options = CalibrationOptions("tensorrt-rtx", samples=4, method="minmax", recover="none")
     int8 = calibrate_model(fp32, images, tmp_path / "int8.onnx", options).onnx
     found: dict[str, Any] = {}
     for model in (fp32, int8):

@@ -1,0 +1,74 @@
+"""What is chosen is what measures best, and nothing is chosen where nothing is open."""
+
+import json
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.calibration.choice import Trial, choose
+from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.observers import TensorRange
+from emca_deploy.calibration.placement import find_recipe, place
+from emca_deploy.calibration.qdq import insert_qdq
+from emca_deploy.calibration.table import read_table
+
+SAMPLES = 12
+
+
+def calibrate(model, images, folder, **more):
+    options = CalibrationOptions("openvino", samples=SAMPLES, table=folder / "t.json", **more)
+    return calibrate_model(model, images, folder / "int8.onnx", options)
+
+
+def with_an_outlier(images):
+    """One image has a spot a hundred times as bright as anything else: its range leaves the others few of 255 levels."""
+    loud = images.images.copy()
+    loud[3, :, 10:12, 10:12] *= 100
+    return type(images)(loud)
+
+
+def test_the_method_that_brings_the_logits_nearest_is_chosen_and_kept(exported, images, tmp_path):
+    made = calibrate(exported("resnet18"), with_an_outlier(images), tmp_path, recover="none")
+    tried = made.choice.sqnr_db
+    assert set(tried) == {"minmax", "mse"}
+    assert made.method == max(tried, key=tried.__getitem__)
+    assert read_table(tmp_path / "t.json").key.method == made.method
+    details = json.loads((tmp_path / "int8.onnx.manifest.json").read_text())["details"]
+    assert details["method"] == made.method
+    assert details["sqnr_db"] == {name: round(value, 2) for name, value in tried.items()}
+    again = calibrate(exported("resnet18"), with_an_outlier(images), tmp_path, recover="none")
+    assert again.reused
+    assert again.choice.sqnr_db == tried
+
+
+def test_corrected_biases_are_kept_only_where_they_gain(exported, images, tmp_path):
+    made = calibrate(exported("emca_eca_resnet18"), images, tmp_path, method="minmax", recover="bias")
+    tried = made.choice.sqnr_db
+    assert set(tried) == {"minmax", "minmax, biases corrected"}
+    assert bool(made.choice.shifts) == (tried["minmax, biases corrected"] > tried["minmax"])
+
+
+def test_a_given_method_without_recovery_costs_no_trial(exported, images, tmp_path):
+    assert calibrate(exported("resnet18"), images, tmp_path, method="mse", recover="none").choice.sqnr_db == {}
+
+
+@pytest.mark.parametrize("order", [("narrow", "wide"), ("wide", "narrow")])
+def test_ranges_that_clip_everything_lose(exported, images, order):
+    path = exported("resnet18")
+    model, recipe = load_graph(path), find_recipe("openvino")
+    names = {str(value.name) for value in place(model.graph, recipe).edges}
+    ranges = {
+        "narrow": {name: TensorRange(-1e-3, 1e-3) for name in names},
+        "wide": {name: TensorRange(-20.0, 20.0) for name in names},
+    }
+
+    def quantize(floating, own):
+        return insert_qdq(floating, place(floating.graph, recipe), own)
+
+    trial = Trial(path, model, quantize, images, range(4), 1)
+    choice = choose(trial, {name: ranges[name] for name in order}, lambda _: nullcontext(), correct_biases=False)
+    assert choice.method == "wide"
+    assert choice.sqnr_db["wide"] > choice.sqnr_db["narrow"] + 3
+    assert np.isfinite(list(choice.sqnr_db.values())).all()
