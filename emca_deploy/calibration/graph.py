@@ -13,7 +13,7 @@ def load_graph(path: Path) -> ir.Model:
     """Load a float ONNX model for quantization.
 
     Raises:
-        ModelError: not an ONNX file, already quantized, or not an image classifier's graph.
+        ModelError: not an ONNX file, already quantized, in fp16, or not an image classifier's graph.
     """
     try:
         model = ir.load(path)
@@ -25,6 +25,8 @@ def load_graph(path: Path) -> ir.Model:
         raise ModelError(f"{path}: an ONNX model without nodes", "export it again")
     if any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in model.graph):
         raise ModelError(f"{path}: is quantized already", "name the fp32 model it was made from")
+    if any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values()):
+        raise ModelError(f"{path}: has fp16 weights, and INT8 is made from fp32", "name the fp32 model it was made from")
     return model
 
 

@@ -14,6 +14,7 @@ from emca_deploy.artifacts import read_manifest
 from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, model_preprocessing
 from emca_deploy.calibration.collect import collect_ranges
+from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.placement import RECIPES, find_recipe, place
 from emca_deploy.calibration.table import read_table, table_path
 from emca_deploy.errors import DataError, InputError, ModelError, UnknownNameError
@@ -203,6 +204,16 @@ def test_bad_models_and_names(tmp_path, exported, images):
         calibrate_model(
             quantized, images, tmp_path / "twice.onnx", CalibrationOptions("openvino", method="minmax", recover="none")
         )
+
+
+def test_an_fp16_model_is_told_apart(exported, tmp_path):
+    from emca_deploy.export.half import to_half
+
+    half = ir.load(exported("resnet18"))
+    to_half(half, {})
+    ir.save(half, tmp_path / "half.onnx")
+    with pytest.raises(ModelError, match="fp16 weights"):
+        load_graph(tmp_path / "half.onnx")
 
 
 def test_fewer_images_than_samples_uses_all(exported, images, tmp_path):
