@@ -17,6 +17,8 @@ EXTRAS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("onnxruntime", "", "1.18"),
     "tensorrt": ("tensorrt", "tensorrt", "8.6"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx", "1.4"),
+    "cuda": ("cuda-bindings", "gpu", "12.6"),
+    "pynvml": ("nvidia-ml-py", "gpu", "12"),
     "jinja2": ("Jinja2", "report", "3.1"),
 }
 """Module -> (distribution, the extra that brings it, minimum version). ONNX Runtime is in the base install."""

@@ -16,6 +16,7 @@ from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNam
 __all__ = ["BACKENDS", "DEFAULT", "Backend", "BackendStatus", "available", "backend_of", "get_builder", "open_runner"]
 
 DEFAULT = "onnxruntime"
+GPU_EXTRA = "pip install 'emca-deploy[gpu]'"
 CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".safetensors")
 
 
@@ -25,21 +26,23 @@ class Backend:
 
     Attributes:
         module: that must be importable; None where nothing must.
-        runner: "module:Class", or None where this version has none yet.
+        runner: "module:Class".
         builder: likewise; None where there is nothing to build.
+        gpu: whether the runner needs an NVIDIA GPU; the builder says itself what it needs.
     """
 
     module: str | None
-    runner: str | None
+    runner: str
     builder: str | None = None
+    gpu: bool = False
 
 
 BACKENDS: dict[str, Backend] = {
     "onnxruntime": Backend("onnxruntime", "ort:OrtRunner", "ort:OrtBuilder"),
     "openvino": Backend("openvino", "ov:OvRunner", "ov:OvBuilder"),
     "torch": Backend("torch", "torch_:TorchRunner"),
-    "tensorrt": Backend("tensorrt", None, "trt.builder:TrtBuilder"),
-    "tensorrt-rtx": Backend("tensorrt_rtx", None, "trt.builder:RtxBuilder"),
+    "tensorrt": Backend("tensorrt", "trt.runner:TrtRunner", "trt.builder:TrtBuilder", gpu=True),
+    "tensorrt-rtx": Backend("tensorrt_rtx", "trt.runner:RtxRunner", "trt.builder:RtxBuilder", gpu=True),
     "fake": Backend(None, "fake:FakeRunner"),
 }
 
@@ -77,21 +80,21 @@ def _status(name: str) -> BackendStatus:
             None, f"{distribution} is not installed", f"pip install {target} (needs {distribution} {minimum} or newer)"
         )
     version = installed_version(backend.module) or "unknown"
-    if backend.runner is None:
-        reason = "builds engines, but does not run them" + (
-            "" if find_gpus() else ": that needs an NVIDIA GPU, and there is none here"
-        )
-        remedy = f"emca-deploy build MODEL.onnx --backend {name}, and run the engine with TensorRT's own tools on the GPU"
+    if backend.gpu and not find_gpus():
+        reason = "builds engines, but does not run them: that needs an NVIDIA GPU with its driver, and there is none here"
+        remedy = f"emca-deploy build MODEL.onnx --backend {name}, and run the engine on a machine with a GPU"
         return BackendStatus(version, reason, remedy)
+    if backend.gpu and installed_version("cuda") is None:
+        return BackendStatus(version, "running its engines needs cuda-bindings, which is not installed", GPU_EXTRA)
     return BackendStatus(version)
 
 
-def _usable(name: str, *, to_build: bool = False) -> Backend:
+def _installed(name: str) -> Backend:
+    """Return a backend whose library is installed; a missing device is for the runner to say, after a look at the file."""
     if name not in BACKENDS:
         raise UnknownNameError.of("backend", name, _PUBLIC, f"backends: {', '.join(_PUBLIC)}")
     status = _status(name)
-    builds_only = BACKENDS[name].runner is None and status.version is not None
-    if status.reason and not (to_build and builds_only):
+    if status.version is None:
         raise MissingError(f"backend '{name}': {status.reason}", status.remedy or "choose another backend")
     return BACKENDS[name]
 
@@ -112,8 +115,7 @@ def open_runner(
         InputError: threads or batch is not positive.
     """
     options = _options(threads, precision, batch, spin)
-    entry = _usable(backend)
-    assert entry.runner is not None  # _usable has refused the others
+    entry = _installed(backend)
     return cast("Runner", _load(entry.runner)(artifact, options))
 
 
@@ -132,7 +134,7 @@ def get_builder(backend: str) -> Builder:
         MissingError: its library is not installed.
         InputError: it has no engines.
     """
-    entry = _usable(backend, to_build=True)
+    entry = _installed(backend)
     if entry.builder is None:
         able = ", ".join(name for name, other in BACKENDS.items() if other.builder)
         raise InputError(f"backend '{backend}' has no engines to build", f"choose one of: {able}")

@@ -26,7 +26,13 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def time_calls(call: Callable[[], object], seconds: float, min_calls: int = 1, max_calls: int = 1_000_000) -> Int64Array:
+def time_calls(
+    call: Callable[[], object],
+    seconds: float,
+    min_calls: int = 1,
+    max_calls: int = 1_000_000,
+    after: Callable[[], object] | None = None,
+) -> Int64Array:
     """Call again and again until the time is used.
 
     Args:
@@ -34,6 +40,7 @@ def time_calls(call: Callable[[], object], seconds: float, min_calls: int = 1, m
         seconds: no call starts after this long, once `min_calls` are made.
         min_calls: made even if they take longer.
         max_calls: never exceeded.
+        after: called after every call; its own time is not counted.
 
     Returns:
         Nanoseconds of every call, in order, (calls,) int64. The time between two calls is not counted.
@@ -47,6 +54,8 @@ def time_calls(call: Callable[[], object], seconds: float, min_calls: int = 1, m
             call()
             now_ns = perf_counter_ns()
             latencies_ns.append(now_ns - start_ns)
+            if after is not None:
+                after()
     return np.array(latencies_ns, dtype=np.int64)
 
 

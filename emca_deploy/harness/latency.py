@@ -67,6 +67,7 @@ class _Candidate:
     settled: bool = True
     cpu_s_before: float = 0.0
     blocks_ms: list[Float64Array] = field(default_factory=list)
+    device_blocks_ms: list[Float64Array] = field(default_factory=list)
 
 
 def measure(specs: Sequence[RunnerSpec], protocol: Protocol, progress: Progress | None = None) -> ProfileReport:
@@ -154,6 +155,8 @@ def _interleave(candidates: list[_Candidate], protocol: Protocol, report: Progre
             candidate = candidates[index]
             latencies_ns = candidate.worker.block(protocol.block_s, 1, most_calls, lead_calls)
             candidate.blocks_ms.append(latencies_ns / 1e6)
+            if candidate.worker.device_ms is not None:
+                candidate.device_blocks_ms.append(candidate.worker.device_ms)
             report(done * len(candidates) + place + 1, rounds * len(candidates))
 
 
@@ -188,6 +191,7 @@ def _result(candidate: _Candidate, protocol: Protocol, common: list[str]) -> Lat
         warnings=(*doubts, *notes),
         samples_ms=tuple(float(value) for value in samples_ms),
         runtime=candidate.opened.runtime,
+        device_ms=summarize(candidate.device_blocks_ms, protocol.seed) if candidate.device_blocks_ms else None,
     )
 
 

@@ -19,6 +19,7 @@ from emca_deploy.errors import EmcaError, InputError, WorkerError
 from emca_deploy.harness.channel import Channel
 from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.spec import Float32Array, RunnerSpec
+from emca_deploy.harness.stats import Float64Array
 
 __all__ = ["LogitsPart", "Opened", "Worker"]
 
@@ -65,6 +66,7 @@ class Worker:
 
     Attributes:
         cpu_s: processor seconds of the process, as of its last `prepare` or `block`.
+        device_ms: of each call of the last `block` by the accelerator's own clock, (calls,) float64; None where it has none.
         peak_rss_mib: of the process, once finished.
     """
 
@@ -72,6 +74,7 @@ class Worker:
         self.spec = spec
         self.cpu_s = 0.0
         self.peak_rss_mib = 0.0
+        self.device_ms: Float64Array | None = None
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
@@ -147,6 +150,7 @@ class Worker:
         answer, latencies_ns = self._ask("block", extra_s=seconds, **wanted)
         assert latencies_ns is not None
         self.cpu_s = float(answer["cpu_s"])
+        self.device_ms = np.asarray(answer["device_ms"], np.float64) if "device_ms" in answer else None
         return np.asarray(latencies_ns, np.int64)
 
     def logits(self, source: Path, preprocessing: Preprocessing, limit: int | None, batch_size: int) -> Iterator[LogitsPart]:

@@ -49,6 +49,7 @@ class LatencyResult:
     Attributes:
         samples: measured calls, warm-up excluded.
         samples_ms: those calls, in the order they were made.
+        device_ms: of the same calls by the accelerator's own clock, copies excluded; not in the JSON where there is none.
         stable: false where a warning casts doubt on the numbers.
     """
 
@@ -68,6 +69,13 @@ class LatencyResult:
     warnings: tuple[str, ...] = ()
     samples_ms: tuple[float, ...] = ()
     runtime: dict[str, Any] = field(default_factory=dict)
+    device_ms: LatencySummary | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LatencyResult":
+        """Rebuild from JSON."""
+        summaries = {name: LatencySummary(**values[name]) for name in ("latency_ms", "device_ms") if values.get(name)}
+        return cls(**{**values, **summaries})
 
 
 @dataclass(frozen=True)
@@ -91,13 +99,21 @@ class ProfileReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
-        return asdict(self)
+        document = asdict(self)
+        for result in document["results"]:
+            _drop_absent(result)
+        return document
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ProfileReport":
         """Rebuild from JSON."""
-        results = tuple(LatencyResult(**{**r, "latency_ms": LatencySummary(**r["latency_ms"])}) for r in values["results"])
+        results = tuple(LatencyResult.from_dict(result) for result in values["results"])
         return cls(results, tuple(Comparison(**c) for c in values["comparisons"]), dict(values["environment"]))
+
+
+def _drop_absent(latency: dict[str, Any]) -> None:
+    if latency["device_ms"] is None:
+        del latency["device_ms"]
 
 
 @dataclass(frozen=True)
@@ -187,7 +203,10 @@ class DeployReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
-        return asdict(self)
+        document = asdict(self)
+        for candidate in document["candidates"]:
+            _drop_absent(candidate["latency"])
+        return document
 
 
 def _candidate(values: Mapping[str, Any]) -> DeployCandidate:
@@ -195,7 +214,7 @@ def _candidate(values: Mapping[str, Any]) -> DeployCandidate:
     return DeployCandidate(
         **{
             **values,
-            "latency": LatencyResult(**{**latency, "latency_ms": LatencySummary(**latency["latency_ms"])}),
+            "latency": LatencyResult.from_dict(latency),
             "accuracy": AccuracyReport.from_dict(values["accuracy"]),
         }
     )

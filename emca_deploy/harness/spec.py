@@ -17,7 +17,10 @@ Float32Array = npt.NDArray[np.float32]
 
 
 class LoadedModel(Protocol):
-    """The part of a runner the harness needs; every runner of `emca_deploy.backends` has it."""
+    """The part of a runner the harness needs; every runner of `emca_deploy.backends` has it.
+
+    One that can tell also has `device_ms`: how long the last `infer` kept the accelerator, in milliseconds by its own clock.
+    """
 
     input: TensorSpec
     output: TensorSpec

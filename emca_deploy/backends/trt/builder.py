@@ -12,6 +12,7 @@ from emca_deploy.backends.base import RunOptions, library_reason, refuse_precisi
 from emca_deploy.backends.engines import EngineBuilder
 from emca_deploy.backends.onnx_file import model_precision
 from emca_deploy.backends.trt.cache import check_cache, reading_calibrator
+from emca_deploy.backends.trt.cuda import capability_here
 from emca_deploy.backends.trt.inspect import Layer, int8_convolutions, read_layers
 from emca_deploy.backends.trt.log import BuildLog, attach
 from emca_deploy.backends.trt.network import ParsedModel, parse_model
@@ -46,6 +47,8 @@ class TrtBuild:
         warnings: of parser and builder.
         dla_core: it runs on; None for the GPU alone.
         calibration_cache: whose ranges it has; None for the model's own.
+        version_compatible: whether later versions run it, too.
+        hardware_compatible: whether all GPUs from Ampere on run it.
     """
 
     version: str
@@ -57,6 +60,8 @@ class TrtBuild:
     warnings: tuple[str, ...]
     dla_core: int | None = None
     calibration_cache: str | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
 
     @property
     def int8_convolutions(self) -> int:
@@ -202,11 +207,14 @@ class TrtBuilder(EngineBuilder):
             tuple(log.warnings),
             self._settings.dla_core,
             str(self._settings.calibration_cache) if self._settings.calibration_cache else None,
+            self._settings.version_compatible,
+            self._settings.hardware_compatible,
         )
 
     def _machine(self, built: TrtBuild) -> dict[str, Any]:
         gpu = "NVIDIA GPU" if built.targets else (find_gpus() or ("NVIDIA GPU",))[0]
-        names = [f"sm_{target.replace('.', '')}" for target in built.targets]
+        targets = built.targets or tuple(filter(None, [capability_here()]))
+        names = [f"sm_{target.replace('.', '')}" for target in targets]
         return {"model": gpu, "architecture": platform.machine(), "instruction_sets": names}
 
 

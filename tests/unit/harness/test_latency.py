@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,23 @@ def test_report_survives_json(make_spec):
     document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     again = ProfileReport.from_dict(document)
     assert json.loads(json.dumps(again.to_dict())) == document
+
+
+def test_an_accelerators_own_time_is_recorded_where_there_is_one(make_spec):
+    spec = replace(make_spec("gpu", latency_s=0.001), factory="harness_runners:make_device")
+    report = measure([spec, make_spec("cpu", latency_s=0.001)], QUICK)
+    on_device, on_host = report.to_dict()["results"]
+    assert on_device["device_ms"]["min"] > 2  # neither the first call nor the warm-up
+    assert on_device["device_ms"]["max"] - on_device["device_ms"]["min"] >= on_device["samples"] - 1
+    assert "device_ms" not in on_host
+    again = ProfileReport.from_dict(json.loads(json.dumps(report.to_dict())))
+    assert again.results[0].device_ms is not None
+    assert again.to_dict()["results"][0]["device_ms"]["p50"] == on_device["device_ms"]["p50"]
+
+
+def test_a_runner_that_cannot_tell_the_accelerators_time(make_spec):
+    spec = replace(make_spec("gpu", does="forget", latency_s=0.001), factory="harness_runners:make_device")
+    assert measure([spec], QUICK).results[0].device_ms is None
 
 
 def test_samples_are_bounded(make_spec):

@@ -83,6 +83,11 @@ class Net:
         return path
 
 
+@pytest.fixture(scope="session")
+def net_class() -> type[Net]:
+    return Net
+
+
 @pytest.fixture
 def make_net(tmp_path: Path) -> Callable[..., Path]:
     def make(name: str = "net.onnx", batch: str | int = "batch", size: int | str = SIZE, **options: Any) -> Path:

@@ -1,0 +1,242 @@
+"""The little of CUDA that running an engine needs, through cuda-bindings; its status codes become errors of ours."""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from emca_deploy._optional import import_optional
+from emca_deploy.backends.base import Float32Array
+from emca_deploy.errors import EmcaError, EngineError, InputError, MissingError, WorkerError
+
+__all__ = ["Gpu", "GpuFacts", "capability_here", "cuda_error", "list_gpus", "open_gpu"]
+
+MIB = 2**20
+NO_DRIVER = "use a machine with an NVIDIA GPU and its driver (nvidia-smi must list it), or --target cpu"
+
+
+@dataclass(frozen=True)
+class GpuFacts:
+    """A GPU and what drives it.
+
+    Attributes:
+        index: as CUDA counts.
+        name: as the driver has it.
+        capability: compute capability, "8.9".
+        memory_mib: of the GPU; on a Jetson, shared with the processor.
+        driver_cuda: the newest CUDA the driver knows, "12.6".
+    """
+
+    index: int
+    name: str
+    capability: str
+    memory_mib: float
+    driver_cuda: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its JSON."""
+        return asdict(self)
+
+
+def cuda_error(name: str, text: str, driver: int, runtime: int, doing: str) -> EmcaError:
+    """Return the error of ours for one of CUDA's.
+
+    Args:
+        name: of the status, "cudaErrorNoDevice".
+        text: CUDA's own words for it.
+        driver: the newest CUDA that the driver knows, as CUDA numbers it (12060); 0 where there is no driver.
+        runtime: the CUDA of cuda-bindings, likewise.
+        doing: the call it came from, and with what.
+    """
+    if name == "cudaErrorInsufficientDriver" and driver > 0:
+        major = driver // 1000
+        return MissingError(
+            f"the NVIDIA driver knows CUDA {_version(driver)}, the installed cuda-bindings wants {_version(runtime)}",
+            f"update the driver, or pip install 'cuda-bindings<{major + 1}'",
+        )
+    if name == "cudaErrorInsufficientDriver":
+        return MissingError("no NVIDIA driver is installed here", NO_DRIVER)
+    if name == "cudaErrorNoDevice":
+        return MissingError("the NVIDIA driver sees no GPU here", f"{NO_DRIVER}; in a container, start it with --gpus all")
+    known: dict[str, tuple[type[EmcaError], str, str]] = {
+        "cudaErrorMemoryAllocation": (InputError, "the GPU is out of memory", "use a smaller --batch, or free the GPU"),
+        "cudaErrorNoKernelImageForDevice": (EngineError, "nothing in the engine runs on this GPU", "build it again here"),
+        "cudaErrorUnsupportedPtxVersion": (MissingError, "the driver is too old for the engine's code", "update the driver"),
+        "cudaErrorSystemDriverMismatch": (MissingError, "driver and its libraries do not fit", "reboot, or reinstall the driver"),
+        "cudaErrorCompatNotSupportedOnDevice": (MissingError, "the driver is too old for this CUDA", "update the driver"),
+        "cudaErrorDevicesUnavailable": (MissingError, "another process holds the GPU", "end it: nvidia-smi lists it"),
+        "cudaErrorNotPermitted": (MissingError, "the GPU may not be used", "check the permissions of /dev/nvidia*"),
+    }
+    kind, problem, remedy = known.get(name, (WorkerError, "CUDA failed", "check the GPU with nvidia-smi, and run it again"))
+    return kind(f"{problem}: {name} in {doing}: {text}", remedy)
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _load() -> Any:
+    return import_optional("cuda.bindings.runtime")
+
+
+def _check(rt: Any, doing: str, answer: tuple[Any, ...]) -> Any:
+    """Return what a call gave besides its status: nothing, a value, or a tuple.
+
+    Raises:
+        EmcaError: the status is not success.
+    """
+    status, *values = answer
+    if status != rt.cudaError_t.cudaSuccess:
+        _, text = rt.cudaGetErrorString(status)
+        driver, runtime = rt.cudaDriverGetVersion()[1] or 0, rt.cudaRuntimeGetVersion()[1] or 0
+        raise cuda_error(status.name, text.decode(errors="replace"), int(driver), int(runtime), doing)
+    return values[0] if len(values) == 1 else tuple(values) or None
+
+
+def list_gpus() -> tuple[GpuFacts, ...]:
+    """Return every GPU that CUDA sees.
+
+    Raises:
+        MissingError: cuda-bindings, a driver that it can use, or a GPU is missing.
+    """
+    rt = _load()
+    return tuple(_facts(rt, index) for index in range(_check(rt, "cudaGetDeviceCount", rt.cudaGetDeviceCount())))
+
+
+def _facts(rt: Any, index: int) -> GpuFacts:
+    properties = _check(rt, "cudaGetDeviceProperties", rt.cudaGetDeviceProperties(index))
+    driver = _check(rt, "cudaDriverGetVersion", rt.cudaDriverGetVersion())
+    name = properties.name.decode(errors="replace") if isinstance(properties.name, bytes) else str(properties.name)
+    capability = f"{properties.major}.{properties.minor}"
+    return GpuFacts(index, name.strip("\0 "), capability, properties.totalGlobalMem / MIB, _version(int(driver)))
+
+
+def capability_here(index: int = 0) -> str | None:
+    """Return a GPU's compute capability ("8.9"), or None where CUDA cannot be asked."""
+    try:
+        return list_gpus()[index].capability
+    except (MissingError, IndexError):
+        return None
+
+
+def open_gpu(index: int = 0) -> "Gpu":
+    """Return a GPU, made this thread's current one, with a stream of its own.
+
+    Raises:
+        MissingError: cuda-bindings, a driver that it can use, or that GPU is missing.
+    """
+    gpus = list_gpus()
+    if index >= len(gpus):
+        have = "has one, gpu:0" if len(gpus) == 1 else f"has {len(gpus)}, counted from 0"
+        raise MissingError(f"there is no GPU {index} here", f"this machine {have}; CUDA_VISIBLE_DEVICES can hide some")
+    return Gpu(_load(), gpus[index])
+
+
+class Gpu:
+    """One stream of a GPU, and the memory, events and graphs that were made on it; `close` frees them all.
+
+    Args:
+        rt: the module cuda.bindings.runtime.
+        facts: of the GPU.
+
+    Attributes:
+        facts: of the GPU.
+        stream: the stream's handle.
+    """
+
+    def __init__(self, rt: Any, facts: GpuFacts) -> None:
+        self._rt = rt
+        self.facts = facts
+        self._frees: list[Callable[[], object]] = []
+        self._capturing = False
+        self._call("cudaSetDevice", facts.index)
+        self.stream: Any = self._call("cudaStreamCreateWithFlags", rt.cudaStreamNonBlocking)
+        self._frees.append(lambda: rt.cudaStreamDestroy(self.stream))
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        return _check(self._rt, function, getattr(self._rt, function)(*arguments))
+
+    def pinned(self, shape: tuple[int, ...]) -> Float32Array:
+        """Return host memory that the GPU reads and writes by itself, as a float32 array of `shape`; gone after `close`.
+
+        Raises:
+            InputError: there is not so much left.
+        """
+        count = int(np.prod(shape))
+        address = self._call("cudaMallocHost", count * 4)
+        self._frees.append(lambda: self._rt.cudaFreeHost(address))
+        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(int(address))).reshape(shape)
+
+    def memory(self, count_bytes: int) -> int:
+        """Return the address of memory on the GPU.
+
+        Raises:
+            InputError: there is not so much left.
+        """
+        address = self._call("cudaMalloc", count_bytes)
+        self._frees.append(lambda: self._rt.cudaFree(address))
+        return int(address)
+
+    def upload(self, address: int, source: Float32Array) -> None:
+        """Queue a copy of a pinned array to the GPU."""
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._call("cudaMemcpyAsync", address, source.ctypes.data, source.nbytes, kind, self.stream)
+
+    def download(self, target: Float32Array, address: int) -> None:
+        """Queue a copy from the GPU to a pinned array."""
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._call("cudaMemcpyAsync", target.ctypes.data, address, target.nbytes, kind, self.stream)
+
+    def event(self) -> Any:
+        """Return an event that keeps the time."""
+        event = self._call("cudaEventCreateWithFlags", self._rt.cudaEventDefault)
+        self._frees.append(lambda: self._rt.cudaEventDestroy(event))
+        return event
+
+    def record(self, event: Any) -> None:
+        """Queue an event; while a graph is captured it becomes a part of it that keeps the time whenever it is launched."""
+        # Outside of a graph the time between event and launch, which is Python's, would be taken for the GPU's.
+        flag = self._rt.cudaEventRecordExternal if self._capturing else self._rt.cudaEventRecordDefault
+        self._call("cudaEventRecordWithFlags", event, self.stream, flag)
+
+    def elapsed_ms(self, start: Any, end: Any) -> float:
+        """Return the milliseconds between two events that have happened."""
+        return float(self._call("cudaEventElapsedTime", start, end))
+
+    def wait(self) -> None:
+        """Wait until everything queued is done."""
+        self._call("cudaStreamSynchronize", self.stream)
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        """Return a graph of what `work` queues, which is not done now.
+
+        Raises:
+            EmcaError: it cannot be captured; the stream is usable again.
+        """
+        self._call("cudaStreamBeginCapture", self.stream, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        self._capturing = True
+        try:
+            work()
+        except BaseException:
+            self._rt.cudaStreamEndCapture(self.stream)
+            raise
+        finally:
+            self._capturing = False
+        graph = self._call("cudaStreamEndCapture", self.stream)
+        try:
+            executable = self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._rt.cudaGraphDestroy(graph)
+        self._frees.append(lambda: self._rt.cudaGraphExecDestroy(executable))
+        return executable
+
+    def launch(self, graph: Any) -> None:
+        """Queue a captured graph."""
+        self._call("cudaGraphLaunch", graph, self.stream)
+
+    def close(self) -> None:
+        """Free everything that was made here, the last first; calling it twice is fine."""
+        while self._frees:
+            self._frees.pop()()
