@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU, and on an NVIDIA GPU where its CUDA provider is installed."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from emca_deploy.backends.base import (
     refuse_precision,
 )
 from emca_deploy.backends.engines import EngineBuilder, identify, verify_engine
-from emca_deploy.errors import InputError, ModelError
+from emca_deploy.errors import InputError, MissingError, ModelError
 
 __all__ = ["OrtBuilder", "OrtRunner"]
 
 BACKEND = "onnxruntime"
 ERRORS_ONLY = 3
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 BATCH_NAME = "batch"  # what our exporter calls the dynamic dimension
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8"}
 
@@ -57,15 +58,35 @@ def _specs(nodes: Any) -> list[TensorSpec]:
     ]
 
 
-def _open_session(path: Path, options: RunOptions, save_to: Path | None = None) -> tuple[Any, TensorSpec, TensorSpec]:
+def _providers(ort: Any, device: int | None) -> list[Any]:
+    """Return the providers of a session: the processor's, or a GPU's before it.
+
+    Raises:
+        MissingError: this ONNX Runtime has none for GPUs.
+    """
+    if device is None:
+        return [CPU]
+    if CUDA not in ort.get_available_providers():
+        raise MissingError(
+            f"this ONNX Runtime {ort.__version__} has no CUDA provider",
+            "pip uninstall onnxruntime && pip install onnxruntime-gpu, or use --backend tensorrt-rtx",
+        )
+    return [(CUDA, {"device_id": device}), CPU]
+
+
+def _open_session(
+    path: Path, options: RunOptions, save_to: Path | None = None, device: int | None = None
+) -> tuple[Any, TensorSpec, TensorSpec]:
     """Return a session with its input and output; a dynamic batch is fixed where `options` asks for it.
 
     Raises:
+        MissingError: a GPU is asked for, and this ONNX Runtime cannot use it.
         ModelError: ONNX Runtime does not take the model, or it is no classifier.
         InputError: the model's batch is fixed to another one.
     """
     ort = import_optional("onnxruntime")
     refuse_precision(BACKEND, options.precision)
+    providers = _providers(ort, device)
     name = BATCH_NAME
     for _ in range(2):
         settings = _session_options(ort, options)
@@ -74,7 +95,7 @@ def _open_session(path: Path, options: RunOptions, save_to: Path | None = None) 
         if options.batch is not None:
             settings.add_free_dimension_override_by_name(name, options.batch)
         try:
-            session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(path), settings, providers=providers)
         except _library_errors(ort) as exc:
             raise ModelError(
                 f"{path}: ONNX Runtime does not take it: {library_reason(exc)}",
@@ -86,13 +107,24 @@ def _open_session(path: Path, options: RunOptions, save_to: Path | None = None) 
         if isinstance(input_.shape[0], int):
             raise InputError(f"{path}: its batch is fixed to {input_.shape[0]}", f"use --batch {input_.shape[0]}")
         name = input_.shape[0]  # not our exporter's name: open it again with the model's own
+    if device is not None and session.get_providers()[0] != CUDA:  # it only warns, and runs on the processor
+        raise MissingError(
+            f"ONNX Runtime {ort.__version__} cannot use GPU {device}", "install the CUDA and cuDNN that its release notes name"
+        )
     return session, input_, output
 
 
 class OrtRunner(Runner):
-    """Runs an .onnx file or an engine of `OrtBuilder` on the CPU."""
+    """Runs an .onnx file, on the CPU or a GPU, or an engine of `OrtBuilder`, on the CPU.
 
-    def __init__(self, artifact: str, options: RunOptions) -> None:
+    Args:
+        artifact: the file.
+        options: how.
+        device: the GPU's index; None for the CPU.
+    """
+
+    def __init__(self, artifact: str, options: RunOptions, device: int | None = None) -> None:
+        self._device = device
         self._path = Path(artifact)
         self._options = options
         self._session: Any = None
@@ -102,13 +134,15 @@ class OrtRunner(Runner):
 
         Raises:
             ModelError, EngineError, InputError: the file is none that may run here.
-            MissingError: ONNX Runtime is not installed.
+            MissingError: ONNX Runtime is not installed, or cannot use the GPU.
         """
         ort = import_optional("onnxruntime")
         manifest = identify(self._path, BACKEND)
+        if manifest is not None and self._device is not None:
+            raise InputError(f"{self._path}: is an engine for a processor", "name the .onnx file, or an engine of TensorRT")
         if manifest is not None:
             verify_engine(self._path, manifest, (BACKEND, ort.__version__))
-        self._session, self.input, self.output = _open_session(self._path, self._options)
+        self._session, self.input, self.output = _open_session(self._path, self._options, device=self._device)
         self._errors = _library_errors(ort)
         self._outputs = [self.output.name]
         self._name = self.input.name
@@ -142,7 +176,8 @@ class OrtRunner(Runner):
         return {
             "runtime": BACKEND,
             "version": ort.__version__,
-            "provider": "CPUExecutionProvider",
+            "provider": CPU if self._device is None else CUDA,
+            **({} if self._device is None else {"device": f"gpu:{self._device}"}),
             "threads": self._options.threads,
             "spin": self._options.spin,
             "batch": self.input.shape[0] if self._session is not None else self._options.batch,

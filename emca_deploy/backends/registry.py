@@ -6,14 +6,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from emca_deploy._machine import find_gpus
+from emca_deploy._machine import default_threads, find_gpus
 from emca_deploy._optional import EXTRAS, installed_version
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.base import Builder, Runner, RunOptions
 from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
 
-__all__ = ["BACKENDS", "DEFAULT", "Backend", "BackendStatus", "available", "backend_of", "get_builder", "open_runner"]
+__all__ = [
+    "BACKENDS",
+    "DEFAULT",
+    "Backend",
+    "BackendStatus",
+    "available",
+    "backend_of",
+    "get_builder",
+    "open_gpu_runner",
+    "open_runner",
+]
 
 DEFAULT = "onnxruntime"
 GPU_EXTRA = "pip install 'emca-deploy[gpu]'"
@@ -29,20 +39,22 @@ class Backend:
         runner: "module:Class".
         builder: likewise; None where there is nothing to build.
         gpu: whether the runner needs an NVIDIA GPU; the builder says itself what it needs.
+        on_gpu: "module:Class" of what runs it on a GPU, taking the GPU's index besides; None where nothing does.
     """
 
     module: str | None
     runner: str
     builder: str | None = None
     gpu: bool = False
+    on_gpu: str | None = None
 
 
 BACKENDS: dict[str, Backend] = {
-    "onnxruntime": Backend("onnxruntime", "ort:OrtRunner", "ort:OrtBuilder"),
+    "onnxruntime": Backend("onnxruntime", "ort:OrtRunner", "ort:OrtBuilder", on_gpu="ort:OrtRunner"),
     "openvino": Backend("openvino", "ov:OvRunner", "ov:OvBuilder"),
-    "torch": Backend("torch", "torch_:TorchRunner"),
-    "tensorrt": Backend("tensorrt", "trt.runner:TrtRunner", "trt.builder:TrtBuilder", gpu=True),
-    "tensorrt-rtx": Backend("tensorrt_rtx", "trt.runner:RtxRunner", "trt.builder:RtxBuilder", gpu=True),
+    "torch": Backend("torch", "torch_:TorchRunner", on_gpu="torch_gpu:TorchGpuRunner"),
+    "tensorrt": Backend("tensorrt", "trt.runner:TrtRunner", "trt.builder:TrtBuilder", True, "trt.runner:TrtRunner"),
+    "tensorrt-rtx": Backend("tensorrt_rtx", "trt.runner:RtxRunner", "trt.builder:RtxBuilder", True, "trt.runner:RtxRunner"),
     "fake": Backend(None, "fake:FakeRunner"),
 }
 
@@ -119,6 +131,29 @@ def open_runner(
     return cast("Runner", _load(entry.runner)(artifact, options))
 
 
+def open_gpu_runner(backend: str, artifact: str, device: int = 0, batch: int | None = None, variant: str = "") -> Runner:
+    """Return the runner of an artifact on an NVIDIA GPU, not opened yet.
+
+    Args:
+        backend: its name.
+        artifact: the file.
+        device: the GPU's index.
+        batch: to specialise to; None leaves a dynamic one dynamic.
+        variant: of torch: see `torch_gpu.VARIANTS`.
+
+    Raises:
+        UnknownNameError: no backend of that name.
+        MissingError: its library is not installed.
+        InputError: it does not run on GPUs, or the batch is not positive.
+    """
+    entry = _installed(backend)
+    if entry.on_gpu is None:
+        able = ", ".join(name for name, other in BACKENDS.items() if other.on_gpu)
+        raise InputError(f"backend '{backend}' does not run on a GPU", f"choose one of: {able}")
+    arguments = {"device": device, **({"variant": variant} if variant else {})}
+    return cast("Runner", _load(entry.on_gpu)(artifact, _options(default_threads(), "f32", batch, True), **arguments))
+
+
 def _options(threads: int, precision: str, batch: int | None, spin: bool) -> RunOptions:
     for name, value in (("threads", threads), ("batch", batch)):
         if value is not None and value < 1:
@@ -145,7 +180,7 @@ def backend_of(artifact: Path, asked: str | None) -> str:
     """Return the backend that runs an artifact.
 
     An engine's manifest decides; a checkpoint is PyTorch's; an .onnx file runs on the one asked for, else on the one its INT8
-    placement was made for where that can run here, else on ONNX Runtime.
+    placement was made for where that can run on this processor, else on ONNX Runtime.
 
     Raises:
         UnknownNameError: no backend of the name asked for.
@@ -172,7 +207,7 @@ def backend_of(artifact: Path, asked: str | None) -> str:
     if asked is not None:
         return asked
     placed = manifest.backend if manifest else None
-    return placed if placed in BACKENDS and _status(placed).reason is None else DEFAULT
+    return placed if placed in BACKENDS and not BACKENDS[placed].gpu and _status(placed).reason is None else DEFAULT
 
 
 def _agreed(artifact: Path, owner: str, asked: str | None) -> str:

@@ -15,8 +15,9 @@ from emca_deploy.commands._console import json_option, print_json
 if TYPE_CHECKING:
     from emca_deploy._machine import CpuInfo
     from emca_deploy.backends.registry import BackendStatus
+    from emca_deploy.errors import MissingError
 
-__all__ = ["MachineFacts", "Trap", "command", "find_traps", "load_failure"]
+__all__ = ["MachineFacts", "Trap", "command", "find_traps", "gpu_failure", "load_failure"]
 
 SCHEMA_VERSION = 1
 LOAD_TIMEOUT_S = 120
@@ -109,7 +110,7 @@ def _gpu(facts: MachineFacts) -> Trap | None:
     return Trap(
         "gpu-unused",
         f"{facts.gpus[0]} is here, but no backend that runs on it: everything measured is the processor's",
-        "calibrate with --backend tensorrt, and build and time the engine with TensorRT's own trtexec",
+        "pip install 'emca-deploy[gpu,tensorrt-rtx]' for TensorRT-RTX, or TensorRT for this GPU; then --target gpu",
     )
 
 
@@ -142,7 +143,21 @@ def _checked(statuses: "Mapping[str, BackendStatus]") -> "dict[str, BackendStatu
         if failure is not None:
             remedy = f"reinstall it: pip install --force-reinstall {modules[name]}"
             checked[name] = BackendStatus(statuses[name].version, f"is installed but does not load: {failure}", remedy)
+        elif name in GPU_BACKENDS and (missing := gpu_failure()):
+            checked[name] = BackendStatus(statuses[name].version, missing.problem, missing.remedy)
     return checked
+
+
+def gpu_failure() -> "MissingError | None":
+    """Return why CUDA finds no GPU it can use, or None where it does."""
+    from emca_deploy.backends.trt.cuda import list_gpus
+    from emca_deploy.errors import MissingError
+
+    try:
+        list_gpus()
+    except MissingError as exc:
+        return exc
+    return None
 
 
 def _examine() -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """`emca-deploy profile`."""
 
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ OFFLINE_BATCH = 8
 @click.command("profile")
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Run on this one; repeat it to compare several.")
-@click.option("--target", default="cpu", show_default=True, help="Where: cpu.")
+@click.option("--target", default="cpu", show_default=True, help="Where: cpu, gpu, or gpu:1 for the second one.")
 @click.option(
     "--scenario",
     type=click.Choice(["single-stream", "offline"]),
@@ -49,22 +50,32 @@ def command(artifacts: tuple[str, ...], output: Path | None, as_json: bool, **op
     process of its own, and short blocks of all of them alternate in random order, so that heat, clocks and neighbours hit all
     alike. Ratios have bootstrap intervals; more than 1 is faster than the first.
 
+    With --target gpu an engine of TensorRT runs as it is, an .onnx file on TensorRT or TensorRT-RTX, which build it first, and on
+    ONNX Runtime's CUDA provider, and a checkpoint on PyTorch: eager, compiled, fp16, channels last.
+
     \b
     emca-deploy profile model.onnx model.openvino.onnx
     emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1 --json
     """
     from emca_deploy.artifacts import atomic_write
     from emca_deploy.harness.latency import Protocol, measure
+    from emca_deploy.targets.gpu import gpu_candidates, gpu_index
     from emca_deploy.targets.local import LocalOptions, candidates
 
     batch = options["batch"] or (OFFLINE_BATCH if options["scenario"] == "offline" else 1)
     local = LocalOptions(options["threads"], options["precision"], batch, options["target"])
-    specs = candidates(artifacts, options["backends"], local)
+    gpu = gpu_index(options["target"])
+    specs = (
+        candidates(artifacts, options["backends"], local)
+        if gpu is None
+        else gpu_candidates(artifacts, options["backends"], local)
+    )
     chosen = {name: options[name] for name in ("scenario", "warmup_s", "duration_s", "seed")}
     # The file is opened first: a folder that cannot be written to is better known before the minutes of measuring.
     with atomic_write(output) if output else nullcontext() as temporary:
-        with progress("measuring") as report:
+        with progress("measuring") as report, _recorded(gpu) as record:
             result = measure(specs, Protocol(batch=batch, **chosen), report)
+        result = replace(result, environment={**result.environment, **record})
         document = result.to_dict()
         if temporary is not None:
             temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -72,6 +83,13 @@ def command(artifacts: tuple[str, ...], output: Path | None, as_json: bool, **op
         print_json(document)
     else:
         _print(result)
+
+
+def _recorded(gpu: int | None) -> AbstractContextManager[dict[str, Any]]:
+    """Return what yields the record of a GPU, or an empty one."""
+    from emca_deploy.targets.gpu import gpu_record
+
+    return nullcontext({}) if gpu is None else gpu_record(gpu)
 
 
 def _print(report: "ProfileReport") -> None:

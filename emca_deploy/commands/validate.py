@@ -21,6 +21,9 @@ __all__ = ["command"]
 @click.argument("artifact")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Labelled images: folder, zip or npz.")
 @click.option("--backend", metavar="NAME", help="Run ARTIFACT on this one.")
+@click.option(
+    "--target", default="cpu", show_default=True, help="Where to run ARTIFACT: cpu, gpu or gpu:1; MODEL runs on the CPU."
+)
 @click.option("--reference", metavar="MODEL", help="The model to hold it against, for example the fp32 .onnx file.")
 @click.option("--reference-backend", metavar="NAME", help="Run MODEL on this one.  [default: onnxruntime for .onnx]")
 @click.option(
@@ -67,10 +70,13 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
 
 
 def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tuple[RunnerSpec, RunnerSpec | None]":
+    from emca_deploy.targets.gpu import gpu_candidate, gpu_index
     from emca_deploy.targets.local import LocalOptions, candidate, split_artifact
 
     own, path = split_artifact(artifact)
-    spec = candidate(path, own or options["backend"], LocalOptions(options["threads"], options["precision"]))
+    local = LocalOptions(options["threads"], options["precision"], target=options["target"])
+    make = candidate if gpu_index(local.target) is None else gpu_candidate
+    spec = make(path, own or options["backend"], local)
     if reference is None:
         return spec, None
     own, path = split_artifact(reference)

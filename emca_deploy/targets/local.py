@@ -12,7 +12,7 @@ from emca_deploy.harness.spec import RunnerSpec
 __all__ = ["LocalOptions", "candidate", "candidates", "check_target", "precision_of", "split_artifact"]
 
 TARGETS = ("cpu",)
-_PLANNED = ("gpu", "jetson", "ssh")
+_PLANNED = ("jetson", "ssh")
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,11 @@ def check_target(target: str) -> None:
     """
     if target in TARGETS:
         return
+    if target.partition(":")[0] == "gpu":
+        raise InputError(f"target '{target}' is not for this", "profile and validate run on a GPU with --target gpu")
     if target.partition(":")[0] in _PLANNED:
         raise MissingError(f"target '{target}' is not supported by this version", "run on that machine itself, with --target cpu")
-    raise UnknownNameError.of("target", target, TARGETS, "targets: cpu")
+    raise UnknownNameError.of("target", target, (*TARGETS, "gpu"), "targets: cpu, gpu")
 
 
 def split_artifact(text: str) -> tuple[str | None, str]:
@@ -102,6 +104,8 @@ def candidate(artifact: str, backend: str | None, options: LocalOptions) -> Runn
     if is_file and not path.is_file():
         raise InputError(f"{artifact}: no such file", "name an .onnx file, or an engine with its manifest")
     found = backend_of(path, backend)
+    if BACKENDS[found].gpu:
+        raise InputError(f"{artifact}: backend '{found}' runs on a GPU, not on target '{options.target}'", "add --target gpu")
     threads = options.threads if options.threads is not None else default_threads()
     if threads < 1:
         raise InputError(f"--threads {threads}", "give at least 1")

@@ -14,6 +14,7 @@ from emca_deploy.errors import EmcaError, EngineError, InputError, MissingError,
 __all__ = ["Gpu", "GpuFacts", "capability_here", "cuda_error", "list_gpus", "open_gpu"]
 
 MIB = 2**20
+BUS_ID_LENGTH = 32
 NO_DRIVER = "use a machine with an NVIDIA GPU and its driver (nvidia-smi must list it), or --target cpu"
 
 
@@ -27,6 +28,7 @@ class GpuFacts:
         capability: compute capability, "8.9".
         memory_mib: of the GPU; on a Jetson, shared with the processor.
         driver_cuda: the newest CUDA the driver knows, "12.6".
+        bus_id: on PCI, "0000:01:00.0", by which NVML knows it.
     """
 
     index: int
@@ -34,6 +36,7 @@ class GpuFacts:
     capability: str
     memory_mib: float
     driver_cuda: str
+    bus_id: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return its JSON."""
@@ -108,9 +111,15 @@ def list_gpus() -> tuple[GpuFacts, ...]:
 def _facts(rt: Any, index: int) -> GpuFacts:
     properties = _check(rt, "cudaGetDeviceProperties", rt.cudaGetDeviceProperties(index))
     driver = _check(rt, "cudaDriverGetVersion", rt.cudaDriverGetVersion())
-    name = properties.name.decode(errors="replace") if isinstance(properties.name, bytes) else str(properties.name)
+    bus_id = _check(rt, "cudaDeviceGetPCIBusId", rt.cudaDeviceGetPCIBusId(BUS_ID_LENGTH, index))
+    name = _text(properties.name)
     capability = f"{properties.major}.{properties.minor}"
-    return GpuFacts(index, name.strip("\0 "), capability, properties.totalGlobalMem / MIB, _version(int(driver)))
+    return GpuFacts(index, name, capability, properties.totalGlobalMem / MIB, _version(int(driver)), _text(bus_id))
+
+
+def _text(value: bytes | str) -> str:
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return text.partition("\0")[0].strip()
 
 
 def capability_here(index: int = 0) -> str | None:

@@ -1,0 +1,177 @@
+"""An NVIDIA GPU of this machine as a target: who runs what there, and what the GPU says of itself meanwhile."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from emca_deploy.artifacts import read_manifest
+from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, available, backend_of
+from emca_deploy.backends.torch_gpu import VARIANTS
+from emca_deploy.backends.trt.cuda import GpuFacts, list_gpus
+from emca_deploy.errors import InputError, MissingError
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.harness.telemetry.nvml import NvmlSource
+from emca_deploy.targets.local import LocalOptions, precision_of, split_artifact
+
+__all__ = ["check_gpu", "gpu_candidate", "gpu_candidates", "gpu_index", "gpu_record", "ways_to_run"]
+
+FACTORY = "emca_deploy.backends.registry:open_gpu_runner"
+TARGET = re.compile(r"gpu(?::(\d{1,3}))?$")
+ENGINES = ("tensorrt", "tensorrt-rtx")
+
+
+def gpu_index(target: str) -> int | None:
+    """Return the GPU that "gpu" or "gpu:1" names, or None where the target is none.
+
+    Raises:
+        InputError: it begins like one, and is none.
+    """
+    if target.partition(":")[0] != "gpu":
+        return None
+    match = TARGET.match(target)
+    if match is None:
+        raise InputError(f"target '{target}' names no GPU", "use gpu, or gpu:1 for the second one")
+    return int(match[1] or 0)
+
+
+def check_gpu(index: int) -> GpuFacts:
+    """Return a GPU of this machine.
+
+    Raises:
+        MissingError: cuda-bindings, the driver or that GPU is missing.
+    """
+    try:
+        gpus = list_gpus()
+    except MissingError as exc:
+        raise MissingError(f"target 'gpu:{index}': {exc.problem}", exc.remedy) from exc
+    if index >= len(gpus):
+        raise MissingError(
+            f"target 'gpu:{index}': CUDA sees {len(gpus)} here", f"use gpu:0 to gpu:{len(gpus) - 1}, or set CUDA_VISIBLE_DEVICES"
+        )
+    return gpus[index]
+
+
+def gpu_candidates(artifacts: Sequence[str], backends: Sequence[str], options: LocalOptions) -> tuple[RunnerSpec, ...]:
+    """Return every artifact in every way it can run on a GPU, with a name of its own each.
+
+    Args:
+        artifacts: "path" or "backend=path"; the latter runs on that backend only.
+        backends: to run the others on; none means all that can.
+        options: the batch, and which GPU.
+
+    Raises:
+        InputError: there is no such file, or it runs on no GPU.
+        MissingError: the GPU, or whatever would run it there, is missing.
+    """
+    check_gpu(gpu_index(options.target) or 0)
+    found: list[RunnerSpec] = []
+    for text in artifacts:
+        own, path = split_artifact(text)
+        for way in ways_to_run(Path(path), [own] if own else backends):
+            found.append(_spec(path, way, options))
+    seen: dict[str, int] = {}
+    named = []
+    for spec in found:
+        seen[spec.name] = seen.get(spec.name, 0) + 1
+        named.append(spec if seen[spec.name] == 1 else replace(spec, name=f"{spec.name} #{seen[spec.name]}"))
+    return tuple(named)
+
+
+def gpu_candidate(artifact: str, backend: str | None, options: LocalOptions) -> RunnerSpec:
+    """Return one artifact as a candidate, in the first way that it runs on a GPU.
+
+    Raises:
+        InputError, MissingError: as `gpu_candidates`.
+    """
+    check_gpu(gpu_index(options.target) or 0)
+    return _spec(artifact, ways_to_run(Path(artifact), [backend] if backend else [])[0], options)
+
+
+def ways_to_run(artifact: Path, asked: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (backend, variant) of all that runs an artifact on a GPU; the variant is empty but for torch.
+
+    An engine of TensorRT runs as it is. A checkpoint runs on torch in every variant. An .onnx file runs on TensorRT, or
+    TensorRT-RTX where that is not here, which build it first, and on ONNX Runtime's CUDA provider.
+
+    Args:
+        artifact: the file.
+        asked: backends to run it on; empty for all that can.
+
+    Raises:
+        InputError: there is no such file, or it runs on no GPU.
+        MissingError: what would run it is not here.
+    """
+    if not artifact.is_file():
+        raise InputError(f"{artifact}: no such file", "name an .onnx file, an engine with its manifest, or a checkpoint")
+    if artifact.suffix.lower() in CHECKPOINTS:
+        backend_of(artifact, asked[0] if asked else None)
+        return [("torch", variant) for variant in VARIANTS]
+    manifest = read_manifest(artifact, verify=False)
+    if manifest is not None and manifest.kind == "engine":
+        owner = backend_of(artifact, asked[0] if asked else None)
+        if owner not in ENGINES:
+            raise InputError(
+                f"{artifact}: is an engine of backend '{owner}', for a processor", "use --target cpu, or another engine"
+            )
+        return [(owner, "")]
+    for backend in asked:
+        backend_of(artifact, backend)
+        if not BACKENDS[backend].on_gpu:
+            raise InputError(f"backend '{backend}' does not run on a GPU", f"use one of: {', '.join((*ENGINES, 'onnxruntime'))}")
+    return [(backend, "") for backend in (asked or _able())]
+
+
+def _able() -> list[str]:
+    """Return what runs ONNX files on a GPU here."""
+    installed = [name for name in ENGINES if available()[name].version is not None][:1]
+    if _has_cuda_provider():
+        installed.append("onnxruntime")
+    if not installed:
+        raise MissingError(
+            "nothing that runs .onnx files on a GPU is installed", "pip install 'emca-deploy[tensorrt-rtx]', or onnxruntime-gpu"
+        )
+    return installed
+
+
+def _has_cuda_provider() -> bool:
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def _spec(artifact: str, way: tuple[str, str], options: LocalOptions) -> RunnerSpec:
+    backend, variant = way
+    index = gpu_index(options.target) or 0
+    precision: str = (
+        "fp16" if "fp16" in variant.split() else precision_of(Path(artifact), read_manifest(Path(artifact), verify=False))
+    )
+    kwargs = {"backend": backend, "artifact": artifact, "device": index, "batch": options.batch, "variant": variant}
+    name = f"{backend}{f' {variant}' if variant else ''}={artifact}"
+    return RunnerSpec(name, FACTORY, kwargs, artifact, backend, precision, f"gpu:{index}")
+
+
+@contextmanager
+def gpu_record(index: int) -> Iterator[dict[str, Any]]:
+    """Yield {"gpu": ...}: the GPU, its driver, and its telemetry before; at the end also after.
+
+    Telemetry that is not to be had is absent, with the reason.
+
+    Raises:
+        MissingError: there is no such GPU.
+    """
+    facts = check_gpu(index)
+    found: dict[str, Any] = facts.to_dict()
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(NvmlSource(facts.bus_id))
+        except MissingError as exc:
+            found["telemetry_missing"] = exc.problem
+            yield {"gpu": found}
+            return
+        found["driver"] = source.driver
+        found["telemetry"] = {"source": source.name, "before": source.read()}
+        yield {"gpu": found}
+        found["telemetry"]["after"] = source.read()

@@ -1,0 +1,101 @@
+"""Who runs what on a GPU, and what is recorded of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from emca_deploy._machine import find_gpus
+from emca_deploy.artifacts import Manifest, write_manifest
+from emca_deploy.backends.registry import available
+from emca_deploy.backends.torch_gpu import VARIANTS
+from emca_deploy.errors import InputError, MissingError, UnknownNameError
+from emca_deploy.targets.gpu import check_gpu, gpu_candidate, gpu_candidates, gpu_index, gpu_record, ways_to_run
+from emca_deploy.targets.local import LocalOptions
+
+no_gpu = pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Callable[..., Path]:
+    def make(name: str, kind: str = "", backend: str = "") -> Path:
+        path = tmp_path / name
+        path.write_bytes(b"bytes")
+        if kind:
+            write_manifest(path, Manifest(kind, "", "int8", backend))  # type: ignore[arg-type]
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(("target", "index"), [("cpu", None), ("gpu", 0), ("gpu:0", 0), ("gpu:12", 12), ("jetson", None)])
+def test_targets(target: str, index: int | None) -> None:
+    assert gpu_index(target) == index
+
+
+@pytest.mark.parametrize("target", ["gpu:", "gpu:a", "gpu:1:2", "gpu:-1"])
+def test_targets_that_are_none(target: str) -> None:
+    with pytest.raises(InputError, match="names no GPU"):
+        gpu_index(target)
+
+
+@no_gpu
+def test_without_a_gpu(artifact: Callable[..., Path]) -> None:
+    pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+    path, options = str(artifact("model.onnx")), LocalOptions(target="gpu")
+    calls = (
+        lambda: check_gpu(0),
+        lambda: gpu_candidate(path, None, options),
+        lambda: gpu_candidates([path], [], options),
+        lambda: gpu_record(0).__enter__(),
+    )
+    for call in calls:
+        with pytest.raises(MissingError, match="target 'gpu:0': no NVIDIA driver"):
+            call()
+
+
+class TestWays:
+    def test_an_engine_runs_as_it_is(self, artifact: Callable[..., Path]) -> None:
+        assert ways_to_run(artifact("net.engine", "engine", "tensorrt-rtx"), []) == [("tensorrt-rtx", "")]
+
+    def test_an_engine_runs_on_its_own_backend_only(self, artifact: Callable[..., Path]) -> None:
+        with pytest.raises(InputError, match="engine of backend 'tensorrt'"):
+            ways_to_run(artifact("net.engine", "engine", "tensorrt"), ["tensorrt-rtx"])
+
+    def test_an_engine_for_processors(self, artifact: Callable[..., Path]) -> None:
+        with pytest.raises(InputError, match="for a processor"):
+            ways_to_run(artifact("net.ov", "engine", "openvino"), [])
+
+    def test_a_checkpoint_runs_in_every_way_of_torch(self, artifact: Callable[..., Path]) -> None:
+        assert ways_to_run(artifact("net.pth"), []) == [("torch", variant) for variant in VARIANTS]
+        with pytest.raises(InputError, match="'torch'"):
+            ways_to_run(artifact("net.pth"), ["onnxruntime"])
+
+    def test_a_model_runs_where_it_is_asked_for(self, artifact: Callable[..., Path]) -> None:
+        asked = ["onnxruntime", "tensorrt"]
+        assert ways_to_run(artifact("net.onnx"), asked) == [(backend, "") for backend in asked]
+
+    def test_a_model_runs_on_all_that_is_installed(self, artifact: Callable[..., Path]) -> None:
+        model = artifact("net.onnx")
+        engines = [name for name in ("tensorrt", "tensorrt-rtx") if available()[name].version]
+        if not engines:
+            with pytest.raises(MissingError, match="nothing that runs"):
+                ways_to_run(model, [])
+            return
+        assert ways_to_run(model, [])[0] == (engines[0], "")
+
+    @pytest.mark.parametrize(
+        ("backend", "kind", "match"),
+        [
+            ("openvino", InputError, "does not run on a GPU"),
+            ("torch", InputError, "does not run ONNX"),
+            ("tensorflow", UnknownNameError, "no backend"),
+        ],
+    )
+    def test_backends_that_do_not(self, artifact: Callable[..., Path], backend: str, kind: type[Exception], match: str) -> None:
+        with pytest.raises(kind, match=match):
+            ways_to_run(artifact("net.onnx"), [backend])
+
+    def test_no_such_file(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="no such file"):
+            ways_to_run(tmp_path / "net.onnx", [])
