@@ -92,7 +92,14 @@ def _one_line(text: str) -> str:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code; a request to terminate cleans up as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run(args))
+    code = run(args)
+    if code == INTERRUPTED:
+        # Where the interrupt came while C code ran Python (PyTorch's import), the interpreter remembers it and ends itself with a
+        # signal instead of the code; everything of ours is cleaned up by now.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(args: list[str] | None = None) -> int:
