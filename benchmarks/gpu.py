@@ -1,0 +1,386 @@
+"""Engines of every EMCA architecture on an NVIDIA GPU, against PyTorch and ONNX Runtime, and what INT8 and fp16 cost in accuracy.
+
+    python benchmarks/gpu.py --output result.json            # everything, on the first GPU; an hour or two
+    python benchmarks/gpu.py --arch emca_eca_resnet50 --batches 1 --target gpu:1
+    python benchmarks/gpu.py --dry-run --arch resnet18       # needs no GPU: builds all TensorRT-RTX engines, and lists the rest
+
+For every architecture and batch: TensorRT or TensorRT-RTX engines in fp32, fp16 and INT8, ONNX Runtime's CUDA provider where it
+is installed, and PyTorch eager, compiled and in fp16, each in its own process, interleaved block by block. Weights are random:
+latency does not depend on them. Accuracy is that of the bundled trained network on its labelled images, held against fp32 on the
+CPU. What fails is listed with its reason and the rest goes on: a GPU that TensorRT-RTX does not build for still gets the others'
+numbers. With --output, what is there already is not measured again.
+
+Host time is from an array to logits in an array; device time is by CUDA events around the network alone.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from emca_deploy._machine import default_threads
+from emca_deploy._optional import import_optional, installed_version
+from emca_deploy.artifacts import Preprocessing, write_json
+from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.registry import available
+from emca_deploy.backends.trt.builder import RtxBuilder, TrtBuilder
+from emca_deploy.backends.trt.settings import TrtSettings
+from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.data.bundled import (
+    BUNDLED_PREPROCESSING,
+    bundled_calibration_images,
+    bundled_checkpoint,
+    bundled_test_images,
+)
+from emca_deploy.data.sources import open_source
+from emca_deploy.errors import EmcaError, InputError, MissingError
+from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+from emca_deploy.harness.accuracy import collect_logits, compare
+from emca_deploy.harness.latency import Protocol, measure
+from emca_deploy.harness.process import Worker
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.models.registry import create_model, find_architecture
+from emca_deploy.targets.gpu import check_gpu, gpu_candidates, gpu_index, gpu_record, ways_to_run
+from emca_deploy.targets.local import LocalOptions
+
+FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")
+ARCHITECTURES = tuple(f"{family}{depth}" for depth in (18, 34, 50) for family in FAMILIES)
+BASELINE = "torch compiled fp16 channels-last"
+TRAINED = "bundled"
+SAMPLES = 64
+"""Calibration images of the random networks, whose accuracy nobody asks for; the trained one gets as many as are bundled."""
+
+
+@dataclass
+class Bench:
+    """A run.
+
+    Attributes:
+        backend: whose engines.
+        target: "gpu:0".
+        capability: the GPU's, which engines are built for; None builds portable ones.
+        folder: for models and engines.
+        failures: what went wrong, by what was tried.
+    """
+
+    backend: str
+    target: str
+    capability: str | None
+    folder: Path
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def forget(self, what: str) -> None:
+        """Forget the failures of an earlier run at something that is tried again."""
+        for name in [name for name in self.failures if name.startswith(what)]:
+            del self.failures[name]
+
+    def note(self, what: str, error: EmcaError) -> None:
+        """Note a failure."""
+        self.failures[what] = str(error)
+        print(f"failed: {what}: {error}", file=sys.stderr)
+
+
+def make_models(bench: Bench, arch: str, size: int) -> tuple[Path, dict[str, Path]]:
+    """Write an architecture's checkpoint, and its models by precision; those that fail are noted."""
+    folder = bench.folder / arch
+    folder.mkdir(exist_ok=True)
+    if arch == TRAINED:
+        return bundled_checkpoint(), _convert(bench, folder, bundled_checkpoint(), BUNDLED_PREPROCESSING)
+    torch, safetensors = import_optional("torch"), import_optional("safetensors.torch")
+    torch.manual_seed(0)
+    checkpoint = folder / f"{arch}.safetensors"
+    safetensors.save_file(create_model(arch).state_dict(), checkpoint)
+    return checkpoint, _convert(bench, folder, checkpoint, Preprocessing.for_size(size))
+
+
+def _convert(bench: Bench, folder: Path, checkpoint: Path, preprocessing: Preprocessing) -> dict[str, Path]:
+    models = {"fp32": folder / "fp32.onnx"}
+    export_checkpoint(checkpoint, models["fp32"], ExportOptions(preprocessing=preprocessing))
+    try:
+        half = ExportOptions(preprocessing=preprocessing, precision="fp16")
+        models["fp16"] = export_checkpoint(checkpoint, folder / "fp16.onnx", half).onnx
+    except EmcaError as error:
+        bench.note(f"{folder.name} fp16 export", error)
+    images = open_source(bundled_calibration_images(), preprocessing)
+    trained = folder.name == TRAINED
+    options = CalibrationOptions(
+        bench.backend,
+        method="auto" if trained else "minmax",
+        samples=len(images) if trained else SAMPLES,
+        threads=default_threads(),
+        recover="weights" if trained else "none",
+    )
+    try:
+        models["int8"] = calibrate_model(models["fp32"], images, folder / "int8.onnx", options).onnx
+    except EmcaError as error:
+        bench.note(f"{folder.name} int8 calibration", error)
+    return models
+
+
+def build_engines(bench: Bench, models: dict[str, Path], batch: int) -> dict[str, Path]:
+    """Build an engine of every model for one batch size; those that fail are noted."""
+    targets = (bench.capability,) if bench.backend == "tensorrt-rtx" and bench.capability else ()
+    engines = {}
+    for precision, model in models.items():
+        engine = model.with_name(f"{precision}-{batch}.engine")
+        builder = RtxBuilder if bench.backend == "tensorrt-rtx" else TrtBuilder
+        try:
+            builder(TrtSettings(targets=targets)).build(model, engine, RunOptions(default_threads(), batch=batch))
+            engines[precision] = engine
+        except EmcaError as error:
+            bench.note(f"{model.parent.name} {precision} engine, batch {batch}", error)
+    return engines
+
+
+def describe_engine(engine: Path) -> dict[str, Any]:
+    """Return what an engine's manifest says of it."""
+    details = json.loads(engine.with_name(f"{engine.name}.manifest.json").read_text(encoding="utf-8"))["details"]
+    counts = {name: details["tensorrt"][name] for name in ("int8_convolutions", "quantized_convolutions", "layers")}
+    return {"engine_mib": engine.stat().st_size / 2**20, **counts, "for": details["machine"]["instruction_sets"]}
+
+
+def planned(checkpoint: Path, models: dict[str, Path], engines: dict[str, Path]) -> list[tuple[str, str]]:
+    """Return (name, artifact as the target takes it) of everything that would be measured, by the order of the table."""
+    found = [(f"engine {precision}", str(engine)) for precision, engine in engines.items()]
+    if "CUDAExecutionProvider" in import_optional("onnxruntime").get_available_providers():
+        found += [(f"onnxruntime {precision}", f"onnxruntime={models[precision]}") for precision in models if precision != "int8"]
+    return [*found, ("torch", str(checkpoint))]
+
+
+def usable(bench: Bench, what: str, specs: Sequence[RunnerSpec], batch: int) -> Iterator[RunnerSpec]:
+    """Yield the candidates that load and run once; the others are noted."""
+    for spec in specs:
+        try:
+            with Worker(spec, timeout_s=900) as worker:
+                worker.open()
+                worker.prepare(batch, seed=0)
+                worker.finish()
+        except EmcaError as error:
+            bench.note(f"{what}: {spec.name}", error)
+        else:
+            yield spec
+
+
+def named_specs(bench: Bench, plan: Sequence[tuple[str, str]], batch: int | None) -> list[RunnerSpec]:
+    """Return the candidates under their short names, the baseline first."""
+    specs = []
+    for name, artifact in plan:
+        for spec in gpu_candidates([artifact], [], LocalOptions(batch=batch, target=bench.target)):
+            variant = spec.kwargs.get("variant")
+            values = {**spec.__dict__, "name": f"{name} {variant}" if variant else name}
+            specs.append(RunnerSpec(**values))
+    return sorted(specs, key=lambda spec: spec.name != BASELINE)
+
+
+def time_architecture(
+    bench: Bench, arch: str, made: tuple[Path, dict[str, Path]], batch: int, duration_s: float
+) -> dict[str, Any]:
+    """Measure an architecture, whose checkpoint and models are `made`, at one batch size."""
+    checkpoint, models = made
+    engines = build_engines(bench, models, batch)
+    what = f"{arch}, batch {batch}"
+    specs = list(usable(bench, what, named_specs(bench, planned(checkpoint, models, engines), batch), batch))
+    with gpu_record(gpu_index(bench.target) or 0) as record:
+        report = measure(specs, Protocol(batch=batch, duration_s=duration_s, warmup_s=5.0, timeout_s=900)).to_dict()
+    names = [spec.name for spec in specs]
+    built = {precision: describe_engine(engine) for precision, engine in engines.items()}
+    return {"names": names, "engines": built, **report, "gpu": record["gpu"]}
+
+
+def measure_accuracy(bench: Bench, limit: int | None) -> dict[str, Any]:
+    """Run the bundled labelled images through every engine of the trained network, and through fp32 on the CPU."""
+    checkpoint, models = make_models(bench, TRAINED, BUNDLED_PREPROCESSING.image_size)
+    engines = build_engines(bench, models, 64)
+    images = bundled_test_images()
+    kwargs = {"backend": "onnxruntime", "artifact": str(models["fp32"]), "threads": default_threads()}
+    reference = collect_logits(RunnerSpec("fp32 on the CPU", kwargs=kwargs), images, BUNDLED_PREPROCESSING, limit=limit)
+    found = {}
+    for spec in named_specs(bench, planned(checkpoint, models, engines), None):
+        try:
+            ours = collect_logits(spec, images, BUNDLED_PREPROCESSING, limit=limit, batch_size=64)
+        except EmcaError as error:
+            bench.note(f"{TRAINED} accuracy of {spec.name}", error)
+            continue
+        found[spec.name] = compare(spec.name, ours.logits, ours.labels, "fp32 on the CPU", reference.logits).to_dict()
+    return found
+
+
+def latency_table(arch: str, batch: int, row: dict[str, Any]) -> Table:
+    """Return an architecture's table at one batch size, the fastest first."""
+    table = Table(title=f"{arch}, batch {batch}")
+    first = row["names"][0]
+    for heading in ("candidate", f"times faster than {first} (95% CI)", "host p50 ms", "p99 ms", "device p50 ms", "images/s"):
+        table.add_column(heading, justify="left" if heading == "candidate" else "right")
+    ratios = {first: "1"}
+    for comparison in row["comparisons"]:
+        low, high = comparison["ratio_ci95"]
+        ratios[comparison["a"]] = f"{comparison['ratio_p50']:.2f} ({low:.2f} to {high:.2f})"
+    measured = zip(row["names"], row["results"], strict=True)
+    for name, result in sorted(measured, key=lambda pair: pair[1]["latency_ms"]["p50"]):
+        host, device = result["latency_ms"], result.get("device_ms")
+        own = f"{device['p50']:.3f}" if device else "-"
+        images = f"{result['throughput_images_per_s']:.0f}"
+        table.add_row(name, ratios[name], f"{host['p50']:.3f}", f"{host['p99']:.3f}", own, images)
+    return table
+
+
+def accuracy_table(found: dict[str, Any]) -> Table:
+    """Return the table of accuracies."""
+    table = Table(title="bundled network, top-1 against fp32 on the CPU")
+    for heading in ("candidate", "top-1", "drop, points (95% CI)", "same prediction %", "SQNR dB", "images"):
+        table.add_column(heading, justify="left" if heading == "candidate" else "right")
+    for name, report in found.items():
+        against = report["reference"]
+        low, high = against["top1_drop_ci95"]
+        drop = f"{against['top1_drop']:.2f} ({low:.2f} to {high:.2f})"
+        decibels = "exact" if against["sqnr_db"] is None else f"{against['sqnr_db']:.1f}"
+        table.add_row(name, f"{report['top1']:.2f}", drop, f"{against['agreement']:.2f}", decibels, str(report["samples"]))
+    return table
+
+
+def dry_run(bench: Bench, archs: Sequence[str], size: int, batches: Sequence[int]) -> dict[str, Any]:
+    """Build every engine, and list everything that would be measured."""
+    found: dict[str, Any] = {}
+    for arch in archs:
+        checkpoint, models = make_models(bench, arch, size)
+        for batch in batches:
+            engines = build_engines(bench, models, batch)
+            names = [
+                f"{name} {variant}".rstrip()
+                for name, artifact in planned(checkpoint, models, engines)
+                for _, variant in ways_to_run(Path(artifact.partition("=")[2] or artifact), [])
+            ]
+            built = {precision: describe_engine(engine) for precision, engine in engines.items()}
+            found[f"{arch}, batch {batch}"] = {"names": names, "engines": built}
+    return found
+
+
+def print_plan(console: Console, found: dict[str, Any]) -> None:
+    """Print what was built and what would be measured."""
+    table = Table(title="dry run: built, not run")
+    for heading in ("architecture", "engines, MiB", "INT8 convolutions", "for", "would be measured"):
+        table.add_column(heading)
+    for what, row in found.items():
+        engines = row["engines"]
+        sizes = ", ".join(f"{precision} {engine['engine_mib']:.1f}" for precision, engine in engines.items())
+        int8 = engines.get("int8")
+        counts = f"{int8['int8_convolutions']} of {int8['quantized_convolutions']}" if int8 else "-"
+        names = ", ".join(dict.fromkeys(name for engine in engines.values() for name in engine["for"]))
+        table.add_row(what, sizes, counts, names, ", ".join(row["names"]))
+    console.print(table)
+
+
+def read_document(args: argparse.Namespace, key: dict[str, Any]) -> dict[str, Any]:
+    """Return the document of an earlier run of the same kind, or an empty one."""
+    if args.output and args.output.is_file():
+        try:
+            document: dict[str, Any] = json.loads(args.output.read_text(encoding="utf-8"))
+        except ValueError as exc:
+            raise InputError(f"{args.output}: not a result of this benchmark", "name another file with --output") from exc
+        if {name: document.get(name) for name in key} != key:
+            raise InputError(f"{args.output}: is of another machine, version or size", "name another file with --output")
+        return document
+    stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"created": stamp, **key, "architectures": {}, "accuracy": {}, "failures": {}}
+
+
+def run(args: argparse.Namespace, console: Console) -> None:
+    """Do what the arguments say.
+
+    Raises:
+        MissingError: there is no GPU, and it is no dry run.
+        InputError: --output is something else.
+    """
+    index = gpu_index(args.target)
+    if index is None:
+        raise InputError(f"--target {args.target} is no GPU", "use gpu, or gpu:1 for the second one")
+    for arch in args.arch or ():
+        find_architecture(arch)
+    gpu = None if args.dry_run else check_gpu(index)
+    backend = "tensorrt-rtx" if args.dry_run else args.backend or next(
+        (name for name in ("tensorrt", "tensorrt-rtx") if available()[name].version), "tensorrt-rtx"
+    )  # fmt: skip
+    if available()[backend].version is None:
+        raise MissingError(f"{backend} is not installed", f"pip install 'emca-deploy[{backend}]'")
+    module = backend.replace("-", "_")
+    key = {"version": 1, "backend": backend, "backend_version": installed_version(module), "size": args.size}
+    key |= {"dry_run": args.dry_run, "gpu": gpu.to_dict() if gpu else None}
+    document = read_document(args, key)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(backend, args.target, gpu.capability if gpu else None, Path(folder), document["failures"])
+        if args.dry_run:
+            document["architectures"] = dry_run(bench, args.arch or ARCHITECTURES, args.size, args.batches)
+            print_plan(console, document["architectures"])
+            _keep(args.output, document)
+        else:
+            _measure_all(bench, args, document, console)
+    for what, reason in document["failures"].items():
+        console.print(f"failed: {what}: {reason}", style="yellow", markup=False)
+    console.print(f"{len(document['failures'])} failures")
+
+
+def _measure_all(bench: Bench, args: argparse.Namespace, document: dict[str, Any], console: Console) -> None:
+    found = document["architectures"]
+    for arch in args.arch or ARCHITECTURES:
+        left = [batch for batch in args.batches if f"{arch}, batch {batch}" not in found]
+        if not left:
+            continue
+        bench.forget(arch)
+        try:
+            made = make_models(bench, arch, args.size)
+        except EmcaError as error:
+            bench.note(arch, error)
+            continue
+        for batch in left:
+            what = f"{arch}, batch {batch}"
+            print(what, file=sys.stderr)
+            try:
+                found[what] = time_architecture(bench, arch, made, batch, args.duration)
+            except EmcaError as error:
+                bench.note(what, error)
+            _keep(args.output, document)
+    if not document["accuracy"]:
+        bench.forget(TRAINED)
+        document["accuracy"] = measure_accuracy(bench, args.limit)
+        _keep(args.output, document)
+    for what, row in found.items():
+        arch, _, batch = what.partition(", batch ")
+        console.print(latency_table(arch, int(batch), row))
+    console.print(accuracy_table(document["accuracy"]))
+
+
+def _keep(path: Path | None, document: dict[str, Any]) -> None:
+    if path is not None:
+        write_json(path, document)
+
+
+def main() -> int:
+    """Parse the arguments, run, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", action="append", help="may be repeated; all 21 otherwise")
+    parser.add_argument("--target", default="gpu", help="gpu, or gpu:1 for the second one")
+    parser.add_argument("--backend", choices=("tensorrt", "tensorrt-rtx"), help="whose engines; the first installed otherwise")
+    parser.add_argument("--batches", type=lambda text: [int(part) for part in text.split(",")], default=[1, 64], help="1,64")
+    parser.add_argument("--size", type=int, default=224, help="height and width of the images")
+    parser.add_argument("--duration", type=float, default=5.0, help="seconds of measuring for each candidate")
+    parser.add_argument("--limit", type=int, help="labelled images to use; all 2,000 otherwise")
+    parser.add_argument("--output", type=Path, help="keep the raw results as JSON; what it has already is not measured again")
+    parser.add_argument("--dry-run", action="store_true", help="build the engines and list the rest; needs no GPU")
+    try:
+        run(parser.parse_args(), Console(width=160))
+    except EmcaError as error:
+        print(f"error: {error.problem}\n  try: {error.remedy}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

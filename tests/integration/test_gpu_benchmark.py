@@ -1,0 +1,96 @@
+"""The GPU benchmark, as far as it goes without a GPU: refusals, the dry run, and its tables from real measurements."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from emca_deploy._machine import find_gpus
+from emca_deploy.harness.accuracy import compare
+from emca_deploy.harness.latency import Protocol, measure
+from emca_deploy.harness.spec import RunnerSpec
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gpu_benchmark"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
+def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+    done = run("--output", str(tmp_path / "out.json"))
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[0] == "error: target 'gpu:0': no NVIDIA driver is installed here"
+    assert len(done.stderr.splitlines()) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--arch", "resnet19"], "no architecture is called 'resnet19'"),
+        (["--target", "cpu"], "is no GPU"),
+        (["--dry-run", "--output", "OUT"], "is of another machine, version or size"),
+    ],
+)
+def test_bad_arguments(script: ModuleType, tmp_path: Path, capsys, monkeypatch, arguments: list[str], words: str) -> None:
+    output = tmp_path / "out.json"
+    output.write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *(str(output) if word == "OUT" else word for word in arguments)])
+    assert script.main() == 2
+    assert words in capsys.readouterr().err
+    assert output.read_text() == "{}"
+
+
+def test_a_dry_run_builds_every_engine(tmp_path: Path) -> None:
+    output = tmp_path / "out.json"
+    done = run("--dry-run", "--arch", "resnet18", "--size", "32", "--batches", "2", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    assert "dry run: built, not run" in done.stdout
+    assert "0 failures" in done.stdout
+    document = json.loads(output.read_text())
+    row = document["architectures"]["resnet18, batch 2"]
+    assert list(row["engines"]) == ["fp32", "fp16", "int8"]
+    int8 = row["engines"]["int8"]
+    assert int8["int8_convolutions"] == int8["quantized_convolutions"] == 19
+    assert row["engines"]["fp16"]["engine_mib"] < 0.6 * row["engines"]["fp32"]["engine_mib"]
+    assert {"engine int8", "torch eager", "torch compiled fp16 channels-last"} <= set(row["names"])
+
+
+def test_the_tables(script: ModuleType, capsys) -> None:
+    names = ["torch compiled fp16 channels-last", "engine int8"]
+    kwargs = [{"backend": "fake", "artifact": f"fake:latency_ms={latency}"} for latency in (4, 1)]
+    specs = [RunnerSpec(name, kwargs=own) for name, own in zip(names, kwargs, strict=True)]
+    report = measure(specs, Protocol(warmup_s=0.05, block_s=0.02, duration_s=0.1)).to_dict()
+    report["results"][1]["device_ms"] = {"p50": 0.125}
+    logits = np.random.default_rng(0).standard_normal((20, 5)).astype(np.float32)
+    accuracy = compare("engine int8", logits, logits.argmax(axis=1), "fp32 on the CPU", logits + np.float32(0.001)).to_dict()
+    console = Console(width=160)
+    console.print(script.latency_table("resnet18", 1, {"names": names, **report}))
+    console.print(script.accuracy_table({"engine int8": accuracy}))
+    lines = capsys.readouterr().out.splitlines()
+    (first,) = (number for number, line in enumerate(lines) if "engine int8" in line and "0.125" in line)
+    (baseline,) = (number for number, line in enumerate(lines) if names[0] in line and "times" not in line)
+    assert first < baseline  # the fastest first
+    assert any("100.00" in line and "engine int8" in line for line in lines)
