@@ -37,6 +37,9 @@ def test_no_driver(rt: Any) -> None:
         lambda gpu: gpu.download(np.zeros(4, np.float32), 1024),
         lambda gpu: gpu.event(),
         lambda gpu: gpu.capture(lambda: None),
+        lambda gpu: gpu.record(gpu._rt.cudaEvent_t(0)),
+        lambda gpu: gpu.elapsed_ms(gpu._rt.cudaEvent_t(0), gpu._rt.cudaEvent_t(0)),
+        lambda gpu: gpu.launch(gpu._rt.cudaGraphExec_t(0)),
         lambda gpu: gpu.wait(),
     ],
 )

@@ -194,6 +194,26 @@ def test_infer_before_open(engine: Path) -> None:
     assert runner.describe()["runtime"] == "tensorrt-rtx"
 
 
+@pytest.mark.skipif(not find_gpus(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("batch", [None, 2])
+def test_on_a_gpu(make_net: Callable[..., Path], rtx: Any, batch: int | None) -> None:
+    """What no machine of ours has run: logits, the CUDA graph and both clocks."""
+    import onnxruntime
+
+    model = make_net(quantized=False)
+    images = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
+    expected = onnxruntime.InferenceSession(str(model)).run(None, {"images": images})[0]
+    with RtxRunner(str(model), RunOptions(batch=batch)) as runner:
+        for _ in range(3):
+            logits = runner.infer(images)
+            assert np.abs(logits - expected).max() <= 1e-2 * np.abs(expected).max()  # TensorRT's fp32 may be TF32
+            assert runner.device_ms is not None
+            assert runner.device_ms > 0
+        assert runner.describe()["cuda_graph"] == (batch is not None)
+        with pytest.raises(InputError):
+            runner.infer(images[:0])
+
+
 @no_gpu
 def test_the_status_says_what_is_missing() -> None:
     status = available()["tensorrt-rtx"]
