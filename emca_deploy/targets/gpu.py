@@ -144,6 +144,8 @@ def _has_cuda_provider() -> bool:
 
 def _spec(artifact: str, way: tuple[str, str], options: LocalOptions) -> RunnerSpec:
     backend, variant = way
+    if options.precision != "f32":
+        raise InputError(f"--precision {options.precision} is for processors", "on a GPU an engine's model has its precision")
     index = gpu_index(options.target) or 0
     precision: str = (
         "fp16" if "fp16" in variant.split() else precision_of(Path(artifact), read_manifest(Path(artifact), verify=False))

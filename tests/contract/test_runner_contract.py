@@ -18,13 +18,14 @@ CLASSES = 10
 class Case:
     """A runner's maker (takes `open_runner`'s options), the size of its images and the logits it should give.
 
-    OpenVINO's engines are compiled already: a dynamic batch in one stays dynamic.
+    OpenVINO's engines are compiled already: a dynamic batch in one stays dynamic. TensorRT's fp32 may be TF32.
     """
 
     make: Callable[..., Runner]
     size: int
     expected: Callable[[np.ndarray], np.ndarray]
     specialises: bool = True
+    tolerance: float = 1e-4
 
     def images(self, count: int, seed: int = 0) -> np.ndarray:
         return np.random.default_rng(seed).standard_normal((count, 3, self.size, self.size)).astype(np.float32)
@@ -57,7 +58,7 @@ def of_fake(images: np.ndarray) -> np.ndarray:
     return np.concatenate([image.mean(axis=1).reshape(1, -1) @ weights for image in images])
 
 
-KINDS = ["onnxruntime", "openvino", "torch", "fake", "onnxruntime engine", "openvino engine"]
+KINDS = ["onnxruntime", "openvino", "torch", "fake", "tensorrt", "tensorrt-rtx", "onnxruntime engine", "openvino engine"]
 
 
 @pytest.fixture(params=KINDS)
@@ -79,7 +80,11 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
         artifact = tmp_path / "classifier.engine"
         get_builder(backend).build(model, artifact, RunOptions())
     return Case(
-        lambda **options: open_runner(backend, str(artifact), **options), 8, of_onnx(model), request.param != "openvino engine"
+        lambda **options: open_runner(backend, str(artifact), **options),
+        8,
+        of_onnx(model),
+        specialises=request.param != "openvino engine",
+        tolerance=1e-2 if backend.startswith("tensorrt") else 1e-4,
     )
 
 
@@ -106,7 +111,7 @@ class TestRunnerContract:
             logits = runner.infer(images)
             assert logits.shape == (count, CLASSES)
             assert logits.dtype == np.float32
-            np.testing.assert_allclose(logits, case.expected(images), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(logits, case.expected(images), rtol=case.tolerance, atol=case.tolerance)
 
     def test_every_call_sees_its_own_batch(self, case: Case) -> None:
         first, second, many = case.images(1, seed=1), case.images(1, seed=2), case.images(3, seed=3)
@@ -117,7 +122,7 @@ class TestRunnerContract:
             reused[:] = second
             answers.append(runner.infer(reused).copy())
         for images, answer in zip((first, second, many, first, first, second), answers, strict=True):
-            np.testing.assert_allclose(answer, case.expected(images), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(answer, case.expected(images), rtol=case.tolerance, atol=case.tolerance)
 
     def test_memory_of_any_layout_will_do(self, case: Case) -> None:
         images = case.images(2)
@@ -126,7 +131,7 @@ class TestRunnerContract:
         with case.make() as runner:
             for variant in (np.asfortranarray(images), images[:, :, ::-1, ::-1], frozen):
                 expected = case.expected(np.array(variant, order="C"))
-                np.testing.assert_allclose(runner.infer(variant), expected, rtol=1e-4, atol=1e-4)
+                np.testing.assert_allclose(runner.infer(variant), expected, rtol=case.tolerance, atol=case.tolerance)
 
     def test_what_does_not_fit_is_refused_and_does_no_harm(self, case: Case) -> None:
         images = case.images(1)
@@ -143,7 +148,7 @@ class TestRunnerContract:
             for batch in wrong:
                 with pytest.raises(InputError):
                     runner.infer(batch)
-            np.testing.assert_allclose(runner.infer(images), case.expected(images), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(runner.infer(images), case.expected(images), rtol=case.tolerance, atol=case.tolerance)
 
     def test_a_fixed_batch_takes_no_other(self, case: Case) -> None:
         with case.make(batch=2) as runner:
@@ -157,7 +162,7 @@ class TestRunnerContract:
     def test_threads_do_not_change_the_answer(self, case: Case) -> None:
         images = case.images(2)
         with case.make(threads=2, spin=False) as runner:
-            np.testing.assert_allclose(runner.infer(images), case.expected(images), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(runner.infer(images), case.expected(images), rtol=case.tolerance, atol=case.tolerance)
             assert runner.describe()["threads"] == 2
 
     def test_closes_twice_and_opens_again(self, case: Case) -> None:
@@ -165,7 +170,7 @@ class TestRunnerContract:
         runner = case.make()
         for _ in range(2):
             with runner:
-                np.testing.assert_allclose(runner.infer(images), case.expected(images), rtol=1e-4, atol=1e-4)
+                np.testing.assert_allclose(runner.infer(images), case.expected(images), rtol=case.tolerance, atol=case.tolerance)
             runner.close()
             with pytest.raises(RuntimeError):
                 runner.infer(images)
@@ -175,7 +180,7 @@ class TestRunnerContract:
         with case.make() as one, case.make() as two:
             first = one.infer(images)
             two.infer(others)
-            np.testing.assert_allclose(first, case.expected(images), rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(first, case.expected(images), rtol=case.tolerance, atol=case.tolerance)
 
     def test_a_precision_it_does_not_have_is_refused(self, case: Case) -> None:
         with pytest.raises(InputError, match="f128"), case.make(precision="f128"):

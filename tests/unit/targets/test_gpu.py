@@ -10,7 +10,7 @@ from emca_deploy.artifacts import Manifest, write_manifest
 from emca_deploy.backends.registry import available
 from emca_deploy.backends.torch_gpu import VARIANTS
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
-from emca_deploy.targets.gpu import check_gpu, gpu_candidate, gpu_candidates, gpu_index, gpu_record, ways_to_run
+from emca_deploy.targets.gpu import _spec, check_gpu, gpu_candidate, gpu_candidates, gpu_index, gpu_record, ways_to_run
 from emca_deploy.targets.local import LocalOptions
 
 no_gpu = pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
@@ -52,6 +52,29 @@ def test_without_a_gpu(artifact: Callable[..., Path]) -> None:
     for call in calls:
         with pytest.raises(MissingError, match="target 'gpu:0': no NVIDIA driver"):
             call()
+
+
+def test_the_processors_precisions_are_not_a_gpus(artifact: Callable[..., Path]) -> None:
+    path = str(artifact("net.engine", "engine", "tensorrt-rtx"))
+    assert _spec(path, ("tensorrt-rtx", ""), LocalOptions(target="gpu:1")).to_json().count("gpu:1") == 1
+    with pytest.raises(InputError, match="--precision bf16 is for processors"):
+        _spec(path, ("tensorrt-rtx", ""), LocalOptions(target="gpu", precision="bf16"))
+
+
+def test_a_candidate_is_made_of_what_the_worker_needs(artifact: Callable[..., Path]) -> None:
+    engine, checkpoint = str(artifact("net.engine", "engine", "tensorrt-rtx")), str(artifact("net.pth"))
+    options = LocalOptions(target="gpu:1", batch=4)
+    spec = _spec(engine, ("tensorrt-rtx", ""), options)
+    assert (spec.backend, spec.precision, spec.target) == ("tensorrt-rtx", "int8", "gpu:1")
+    assert not hasattr(spec.make(), "input")  # made, not opened
+    half = _spec(checkpoint, ("torch", "compiled fp16"), options)
+    assert (half.precision, half.kwargs["variant"], half.kwargs["device"], half.kwargs["batch"]) == (
+        "fp16",
+        "compiled fp16",
+        1,
+        4,
+    )
+    assert half.name == f"torch compiled fp16={checkpoint}"
 
 
 class TestWays:
