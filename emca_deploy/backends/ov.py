@@ -25,12 +25,13 @@ __all__ = ["OvBuilder", "OvRunner"]
 BACKEND = "openvino"
 DEVICE = "CPU"
 PRECISIONS = ("f32", "bf16", "f16")
+PRECISION = "INFERENCE_PRECISION_HINT"
 
 
 def _config(options: RunOptions, precision: str) -> dict[str, Any]:
     # The precision is never left to OpenVINO: with AVX512_BF16 but no AMX it picks bf16 and is slower by half.
     return {
-        "INFERENCE_PRECISION_HINT": precision,
+        PRECISION: precision,
         "INFERENCE_NUM_THREADS": options.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
@@ -123,6 +124,7 @@ class OvRunner(Runner):
         self.input, self.output = classifier_io(str(self._path), _specs(compiled.inputs), _specs(compiled.outputs))
         if self._options.batch is not None:
             _check_fixed(self._path, self.input, self._options.batch)
+        self._precision = compiled.get_property(PRECISION).to_string()  # asked for f16, many a CPU runs bf16
         self._compiled, self._request = compiled, compiled.create_infer_request()
         self._tensor = ov.Tensor
 

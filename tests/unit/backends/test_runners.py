@@ -228,3 +228,10 @@ with open_runner("fake", "fake:crash_at=1") as runner:
     runner.infer(np.ones((1, 3, 8, 8), np.float32))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == CRASH_CODE
+
+
+def test_openvino_names_the_precision_it_runs_in_not_the_one_asked_for(make_onnx: Callable[..., Path]) -> None:
+    pytest.importorskip("openvino")
+    with open_runner("openvino", str(make_onnx()), precision="f16") as runner:
+        hint = runner._compiled.get_property("INFERENCE_PRECISION_HINT")  # type: ignore[attr-defined]
+        assert runner.describe()["inference_precision"] == hint.to_string()  # bf16 on processors without fp16 arithmetic
