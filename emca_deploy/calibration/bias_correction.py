@@ -19,7 +19,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.calibration.layers import add_to_biases, weighted_layers
 from emca_deploy.calibration.placement import identity_operand
-from emca_deploy.calibration.session import Probe
+from emca_deploy.calibration.session import Probe, few_of
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -101,7 +101,7 @@ def bias_shifts(
         ModelError: ONNX Runtime refuses the quantized model.
         DataError: an image cannot be read.
     """
-    few = list(indices)[:: max(1, len(indices) // IMAGES)][:IMAGES]
+    few = few_of(indices, IMAGES)
     images = [batch for batch, _ in source.batches(BATCH, few)]
     anchors = find_anchors(model.graph)
     names = _quantized(model, quantize)

@@ -18,7 +18,8 @@ from emca_deploy._progress import Stage
 from emca_deploy.calibration.bias_correction import bias_shifts
 from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.observers import TensorRange
-from emca_deploy.calibration.simulation import Simulation
+from emca_deploy.calibration.session import few_of
+from emca_deploy.calibration.simulation import Simulation, signal_to_noise_db
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -32,6 +33,9 @@ CANDIDATES = ("minmax", "mse")
 
 IMAGES = 64
 """Calibration images whose logits decide. What they say of a candidate held within 1.5 dB on unseen images."""
+
+IDENTICAL_DB = 999.0
+"""Stands for logits without any error: JSON has no infinity."""
 
 Float32Array = npt.NDArray[np.float32]
 Quantize = Callable[[ir.Model, Mapping[str, TensorRange]], object]
@@ -88,8 +92,7 @@ def choose(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], stage:
     """
     if len(ranges) == 1 and not correct_biases:
         return Choice(next(iter(ranges)))
-    few = list(trial.indices)[:: max(1, len(trial.indices) // IMAGES)][:IMAGES]
-    simulation = Simulation(trial.path, trial.source, few, trial.threads)
+    simulation = Simulation(trial.path, trial.source, few_of(trial.indices, IMAGES), trial.threads)
     reference = simulation.logits(trial.model)
     tried: dict[str, float] = {}
     best, best_db = Choice(next(iter(ranges))), -np.inf
@@ -104,7 +107,8 @@ def choose(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], stage:
             variant = trial.model.clone()
             add_to_biases(variant.graph, shifts)
             trial.quantize(variant, own)
-            tried[label] = _sqnr_db(reference, simulation.logits(variant))
+            found_db = signal_to_noise_db(reference, simulation.logits(variant))
+            tried[label] = IDENTICAL_DB if found_db is None else max(found_db, -IDENTICAL_DB)
             if tried[label] > best_db:
                 best, best_db = Choice(method, shifts), tried[label]
     return Choice(best.method, best.shifts, tried)
@@ -112,10 +116,3 @@ def choose(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], stage:
 
 def _with(quantize: Quantize, ranges: Mapping[str, TensorRange]) -> Callable[[ir.Model], object]:
     return lambda floating: quantize(floating, ranges)
-
-
-def _sqnr_db(reference: Float32Array, logits: Float32Array) -> float:
-    """Return the signal's power over the error's in dB, at most 999: JSON has no infinity."""
-    noise = float(np.square(np.subtract(reference, logits, dtype=np.float64)).sum())
-    signal = float(np.square(reference, dtype=np.float64).sum())
-    return min(10 * float(np.log10(signal / noise)), 999.0) if noise > 0 < signal else 999.0

@@ -5,11 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from math import log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from emca_deploy._optional import installed_version
 from emca_deploy._progress import Progress, silent
@@ -22,7 +19,7 @@ from emca_deploy.calibration.qdq import insert_qdq
 from emca_deploy.calibration.quantize import QuantizedWeight
 from emca_deploy.calibration.recovery import ensure_rounded_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
-from emca_deploy.calibration.simulation import Images, Simulation
+from emca_deploy.calibration.simulation import Images, Simulation, signal_to_noise_db
 from emca_deploy.calibration.table import RangeTable, read_table, table_path
 from emca_deploy.calibration.units import Unit, find_units
 from emca_deploy.data.subset import choose_indices
@@ -215,12 +212,10 @@ def _row(unit: Unit, costs: dict[str, Cost], total_macs: int) -> UnitSensitivity
 
 
 def _compare(reference: Images, logits: Images, model: Path) -> Cost:
-    wide = reference.astype(np.float64)
-    signal, noise = float((wide**2).sum()), float(((wide - logits) ** 2).sum())
-    if signal == 0:
+    if not reference.any():
         raise ModelError(f"{model}: all its logits are zero", "name a trained model")
     flips = float((reference.argmax(axis=1) != logits.argmax(axis=1)).mean())
-    return Cost(10 * log10(signal / noise) if noise else None, 100 * flips)
+    return Cost(signal_to_noise_db(reference, logits), 100 * flips)
 
 
 def _cost_on_file(value: Any) -> Cost | None:

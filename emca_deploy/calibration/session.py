@@ -9,9 +9,14 @@ import onnx_ir as ir
 
 from emca_deploy.errors import ModelError
 
-__all__ = ["Probe", "append_output", "find_values", "open_session"]
+__all__ = ["Probe", "append_output", "few_of", "find_values", "open_session"]
 
 Float32Array = npt.NDArray[np.float32]
+
+
+def few_of(indices: Sequence[int], count: int) -> list[int]:
+    """Return `count` of some indices, evenly spread over them; all where there are fewer."""
+    return list(indices)[:: max(1, len(indices) // count)][:count]
 
 
 def open_session(model: ir.Model, label: str, threads: int) -> Any:
