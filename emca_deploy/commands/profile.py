@@ -11,7 +11,7 @@ import click
 from emca_deploy.commands._console import json_option, print_json, progress
 
 if TYPE_CHECKING:
-    from emca_deploy.harness.results import ProfileReport
+    from emca_deploy.harness.latency_results import ProfileReport
 
 __all__ = ["command"]
 

@@ -11,7 +11,7 @@ from emca_deploy.commands._options import preprocessing_options, read_preprocess
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Preprocessing
     from emca_deploy.harness.accuracy import LogitsResult
-    from emca_deploy.harness.results import AccuracyReport
+    from emca_deploy.harness.accuracy_results import AccuracyReport
     from emca_deploy.harness.spec import RunnerSpec
 
 __all__ = ["command"]

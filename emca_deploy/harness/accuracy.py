@@ -11,9 +11,9 @@ import numpy.typing as npt
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Preprocessing, TensorSpec
 from emca_deploy.errors import DataError, ModelError
+from emca_deploy.harness.accuracy_results import AccuracyReport, ReferenceComparison
 from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.process import Worker
-from emca_deploy.harness.results import AccuracyReport, ReferenceComparison
 from emca_deploy.harness.spec import Float32Array, RunnerSpec
 from emca_deploy.harness.stats import paired_difference_ci
 

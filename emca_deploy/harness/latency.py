@@ -14,8 +14,8 @@ import numpy as np
 from emca_deploy._progress import Progress
 from emca_deploy.errors import InputError
 from emca_deploy.harness.environment import CpuTimes, collect_environment, read_cpu_times
+from emca_deploy.harness.latency_results import Comparison, LatencyResult, LatencySummary, ProfileReport, Scenario
 from emca_deploy.harness.process import Opened, Worker
-from emca_deploy.harness.results import Comparison, LatencyResult, LatencySummary, ProfileReport, Scenario
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.stability import contention_warnings, drift_warnings
 from emca_deploy.harness.stats import Float64Array, median_ci, percentile, ratio_of_medians

@@ -19,7 +19,8 @@ from emca_deploy.errors import DataError, OutputError
 from emca_deploy.export.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
 from emca_deploy.harness.latency import Protocol, measure
-from emca_deploy.harness.results import DeployCandidate, DeployReport, LatencyResult, ProfileReport
+from emca_deploy.harness.latency_results import LatencyResult, ProfileReport
+from emca_deploy.harness.results import DeployCandidate, DeployReport
 from emca_deploy.harness.spec import RunnerSpec
 
 __all__ = ["CPU_BACKENDS", "DeployOptions", "deploy"]

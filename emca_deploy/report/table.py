@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emca_deploy.harness.results import DeployCandidate, DeployReport, ReferenceComparison
+from emca_deploy.harness.accuracy_results import ReferenceComparison
+from emca_deploy.harness.results import DeployCandidate, DeployReport
 from emca_deploy.report.formats import NONE, fixed, interval, plain, uniform
 
 __all__ = ["Column", "deploy_columns"]

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emca_deploy.harness.results import AccuracyReport, DeployReport, LatencyResult, ProfileReport
+from emca_deploy.harness.accuracy_results import AccuracyReport
+from emca_deploy.harness.latency_results import LatencyResult, ProfileReport
+from emca_deploy.harness.results import DeployReport
 from emca_deploy.report.formats import NONE, fixed, interval, plain, uniform
 from emca_deploy.report.notices import warnings_of
 from emca_deploy.report.table import Column, deploy_columns

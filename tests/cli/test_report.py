@@ -6,14 +6,9 @@ from dataclasses import asdict
 import pytest
 
 from emca_deploy.cli import run
-from emca_deploy.harness.results import (
-    AccuracyReport,
-    DeployCandidate,
-    DeployReport,
-    LatencyResult,
-    LatencySummary,
-    ReferenceComparison,
-)
+from emca_deploy.harness.accuracy_results import AccuracyReport, ReferenceComparison
+from emca_deploy.harness.latency_results import LatencyResult, LatencySummary
+from emca_deploy.harness.results import DeployCandidate, DeployReport
 
 
 def candidate(name, p50_ms, drop):

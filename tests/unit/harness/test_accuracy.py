@@ -7,7 +7,7 @@ import pytest
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError, ModelError
 from emca_deploy.harness.accuracy import collect_logits, compare
-from emca_deploy.harness.results import AccuracyReport
+from emca_deploy.harness.accuracy_results import AccuracyReport
 
 FOUR = Preprocessing(4, 4)
 

@@ -8,7 +8,7 @@ from emca_deploy.errors import InputError, WorkerError
 from emca_deploy.harness.clock import time_calls
 from emca_deploy.harness.environment import CpuTimes, collect_environment, read_cpu_times
 from emca_deploy.harness.latency import Protocol, measure, summarize
-from emca_deploy.harness.results import ProfileReport
+from emca_deploy.harness.latency_results import ProfileReport
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.stability import contention_warnings, drift_warnings
 

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from emca_deploy.harness.results import AccuracyReport, Comparison, ProfileReport
+from emca_deploy.harness.accuracy_results import AccuracyReport
+from emca_deploy.harness.latency_results import Comparison, ProfileReport
 from emca_deploy.report.terminal import print_accuracy, print_deploy, print_profile
 
 
