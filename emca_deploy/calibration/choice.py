@@ -19,7 +19,8 @@ from emca_deploy.calibration.bias_correction import bias_shifts
 from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.session import few_of
-from emca_deploy.calibration.simulation import Simulation, signal_to_noise_db
+from emca_deploy.calibration.simulation import Simulation
+from emca_deploy.harness.noise import signal_to_noise_db
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource

@@ -19,11 +19,12 @@ from emca_deploy.calibration.qdq import insert_qdq
 from emca_deploy.calibration.quantize import QuantizedWeight
 from emca_deploy.calibration.recovery import ensure_rounded_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
-from emca_deploy.calibration.simulation import Images, Simulation, signal_to_noise_db
+from emca_deploy.calibration.simulation import Images, Simulation
 from emca_deploy.calibration.table import RangeTable, read_table, table_path
 from emca_deploy.calibration.units import Unit, find_units
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import ModelError
+from emca_deploy.harness.noise import signal_to_noise_db
 from emca_deploy.harness.sensitivity_results import Cost, SensitivityReport, UnitSensitivity
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ The result depends on the placement alone, and is the same on every processor up
 """
 
 from collections.abc import Callable, Sequence
-from math import inf, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +18,13 @@ from emca_deploy.errors import ModelError
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["Simulation", "signal_to_noise_db"]
+__all__ = ["Simulation"]
 
 BATCH = 8
 """Images a call where the model leaves it open."""
 
 Images = npt.NDArray[np.float32]
 Step = Callable[[int], None]
-
-
-def signal_to_noise_db(reference: Images, logits: Images) -> float | None:
-    """Return 10 log10(sum reference^2 / sum (reference - logits)^2), None where they are identical, -inf of zeros."""
-    wide = reference.astype(np.float64)
-    signal, noise = float((wide**2).sum()), float(((wide - logits) ** 2).sum())
-    if noise == 0:
-        return None
-    return 10 * log10(signal / noise) if signal else -inf
 
 
 class Simulation:

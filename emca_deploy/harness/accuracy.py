@@ -1,90 +1,23 @@
 """Accuracy of a candidate, and what it lost against a reference on the same images."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import log10
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy._progress import Progress
-from emca_deploy.artifacts import Preprocessing, TensorSpec
 from emca_deploy.errors import DataError, ModelError
 from emca_deploy.harness.accuracy_results import AccuracyReport, ReferenceComparison
 from emca_deploy.harness.clock import Int64Array
-from emca_deploy.harness.process import Worker
-from emca_deploy.harness.spec import Float32Array, RunnerSpec
+from emca_deploy.harness.collection import LogitsResult, LogitsRun, collect_logits
+from emca_deploy.harness.confidence import confidence_of
+from emca_deploy.harness.flips import ImageNames, find_flips
+from emca_deploy.harness.noise import ROWS_AT_ONCE, signal_to_noise_db
+from emca_deploy.harness.paired import mcnemar_p
+from emca_deploy.harness.per_class import confused_pairs, confusion_matrix, per_class
+from emca_deploy.harness.spec import Float32Array
 from emca_deploy.harness.stats import paired_difference_ci
 
-__all__ = ["LogitsResult", "collect_logits", "compare"]
-
-
-@dataclass(frozen=True)
-class LogitsResult:
-    """What a model says about a data set.
-
-    Attributes:
-        logits: (N, classes) float32, in the order of the data set.
-        labels: (N,) int64, or None for a data set without.
-        images_per_s: of the whole run, decoding included: not the model's throughput, which `measure` gives.
-        preprocessing: that was used.
-    """
-
-    logits: Float32Array
-    labels: Int64Array | None
-    images_per_s: float
-    preprocessing: Preprocessing
-
-
-def collect_logits(
-    spec: RunnerSpec,
-    source: Path,
-    preprocessing: Preprocessing | Callable[[int], Preprocessing] = Preprocessing.for_size,
-    *,
-    limit: int | None = None,
-    batch_size: int = 16,
-    progress: Progress | None = None,
-) -> LogitsResult:
-    """Run a data set through a candidate in its own process.
-
-    Args:
-        spec: the candidate.
-        source: where the data set lies; see `data.sources.open_source`.
-        preprocessing: how images become its input, or a function that says so given the model's image size in pixels.
-        limit: how many images, the same number of each class; None for all.
-        batch_size: images a call; a model with a fixed batch size keeps its own.
-        progress: called with (images done, images in all).
-
-    Raises:
-        DataError: the data set cannot be read.
-        InputError: its images do not fit the model.
-        WorkerError: the candidate crashed or hung.
-        EmcaError: whatever the candidate's runner raises.
-    """
-    parts: list[Float32Array] = []
-    labels: Int64Array | None = None
-    seconds = 0.0
-    with Worker(spec) as worker:
-        opened = worker.open()
-        used = preprocessing if isinstance(preprocessing, Preprocessing) else preprocessing(_image_size(opened.input, spec.name))
-        for part in worker.logits(source, used, limit, batch_size):
-            if part.logits is not None:
-                parts.append(part.logits)
-            if part.summary:
-                labels, seconds = part.labels, part.summary["seconds"]
-            if progress is not None:
-                progress(part.done, part.total)
-        worker.finish()
-    logits = np.concatenate(parts)
-    return LogitsResult(logits, labels, len(logits) / seconds, used)
-
-
-def _image_size(spec: TensorSpec, name: str) -> int:
-    size = spec.shape[-1]
-    if not isinstance(size, int):
-        raise ModelError(f"{name}: its input's size is dynamic: {spec.shape}", "say which one to use with --image-size")
-    return size
+__all__ = ["LogitsResult", "LogitsRun", "collect_logits", "compare"]
 
 
 def compare(
@@ -93,6 +26,7 @@ def compare(
     labels: npt.NDArray[np.int64] | None,
     reference_name: str | None = None,
     reference_logits: Float32Array | None = None,
+    names: ImageNames | None = None,
 ) -> AccuracyReport:
     """Return a candidate's accuracy, and how it compares to a reference's logits of the same images.
 
@@ -105,48 +39,92 @@ def compare(
         labels: (N,) int64, or None: then a reference is needed.
         reference_name: the reference's.
         reference_logits: (N, classes) float32.
+        names: of images and classes; given, the report goes class by class and lists the images whose class differs.
 
     Raises:
         ModelError: logits that are not finite, or not of the reference's shape.
         DataError: a label is no class of the model, or there are neither labels nor a reference.
     """
-    _check_finite(name, logits)
     if labels is not None:
         _check_labels(name, labels, logits.shape[1])
-    if reference_logits is None:
-        if labels is None:
-            raise DataError("the data set has no labels", "give one subfolder per class, or a --reference to agree with")
-        return AccuracyReport(name, len(logits), _percent(_hits(logits, labels, 1)), _percent(_hits(logits, labels, 5)), None)
-    reference = _against(name, logits, labels, reference_name or "reference", reference_logits)
-    if labels is None:
-        return AccuracyReport(name, len(logits), None, None, reference)
-    return AccuracyReport(name, len(logits), _percent(_hits(logits, labels, 1)), _percent(_hits(logits, labels, 5)), reference)
+    elif reference_logits is None:
+        raise DataError("the data set has no labels", "give one subfolder per class, or a --reference to agree with")
+    own, theirs, reference = _Answers.of(name, logits, labels), None, None
+    if reference_logits is not None:
+        called = reference_name or "reference"
+        theirs = _reference_answers(name, logits, called, reference_logits, labels)
+        sqnr_db = signal_to_noise_db(reference_logits, logits)
+        reference = _comparison(called, own, theirs, sqnr_db, labels, names)
+    report = AccuracyReport(
+        name, len(logits), own.top1, own.top5, reference, mean_confidence=own.mean_confidence, ece=own.ece, nll=own.nll
+    )
+    if names is None or labels is None:
+        return report
+    return replace(
+        report,
+        per_class=per_class(own.predicted, labels, names.classes, None if theirs is None else theirs.predicted),
+        confusion=confusion_matrix(own.predicted, labels, logits.shape[1]),
+        confused=confused_pairs(own.predicted, labels),
+    )
 
 
-def _against(
-    name: str, logits: Float32Array, labels: Int64Array | None, reference_name: str, reference: Float32Array
-) -> ReferenceComparison:
+@dataclass(frozen=True)
+class _Answers:
+    """What one model says, (N,) each; percent."""
+
+    predicted: Int64Array
+    top1: float | None
+    top5: float | None
+    mean_confidence: float
+    ece: float | None
+    nll: float | None
+
+    @classmethod
+    def of(cls, name: str, logits: Float32Array, labels: Int64Array | None) -> "_Answers":
+        _check_finite(name, logits)
+        predicted = logits.argmax(axis=1).astype(np.int64)
+        sure = confidence_of(logits, labels)
+        top1 = None if labels is None else 100 * float((predicted == labels).mean())
+        top5 = None if labels is None else 100 * float(_within(logits, labels, 5).mean())
+        return cls(predicted, top1, top5, sure.mean_percent, sure.ece_percent, sure.nll)
+
+
+def _reference_answers(
+    name: str, logits: Float32Array, called: str, reference: Float32Array, labels: Int64Array | None
+) -> _Answers:  # fmt: skip
     if reference.shape != logits.shape:
         raise ModelError(
-            f"{name}: logits {logits.shape}, but {reference_name} has {reference.shape}",
-            "name a --reference with the same classes",
+            f"{name}: logits {logits.shape}, but {called} has {reference.shape}", "name a --reference with the same classes"
         )
-    _check_finite(reference_name, reference)
-    agreement = _percent(logits.argmax(axis=1) == reference.argmax(axis=1))
-    sqnr_db = _sqnr_db(reference_name, reference, logits)
-    if labels is None:
-        return ReferenceComparison(reference_name, None, None, agreement, sqnr_db, None, None)
-    ours, theirs = _hits(logits, labels, 1), _hits(reference, labels, 1)
-    only_theirs, only_ours = int((theirs & ~ours).sum()), int((ours & ~theirs).sum())
-    low, high = paired_difference_ci(only_theirs, only_ours, len(labels))
+    answers = _Answers.of(called, reference, labels)
+    if not reference.any():
+        raise ModelError(f"{called}: all its logits are zero", "name another --reference")
+    return answers
+
+
+def _comparison(
+    called: str, own: _Answers, theirs: _Answers, sqnr_db: float | None, labels: Int64Array | None, names: ImageNames | None
+) -> ReferenceComparison:
+    flips = find_flips(own.predicted, theirs.predicted, labels, names)
+    agreement = 100 * (1 - flips.total / len(own.predicted))
+    drop = ci95 = p = None
+    if flips.lost is not None and flips.won is not None:
+        low, high = paired_difference_ci(flips.lost, flips.won, len(own.predicted))
+        drop, ci95 = 100 * (flips.lost - flips.won) / len(own.predicted), (100 * low, 100 * high)
+        p = mcnemar_p(flips.lost, flips.won)
     return ReferenceComparison(
-        reference_name,
-        _percent(theirs),
-        _percent(_hits(reference, labels, 5)),
-        agreement,
-        sqnr_db,
-        100 * (only_theirs - only_ours) / len(labels),
-        (100 * low, 100 * high),
+        artifact=called,
+        top1=theirs.top1,
+        top5=theirs.top5,
+        agreement=agreement,
+        sqnr_db=sqnr_db,
+        top1_drop=drop,
+        top1_drop_ci95=ci95,
+        mcnemar_p=p,
+        mean_confidence=theirs.mean_confidence,
+        ece=theirs.ece,
+        nll=theirs.nll,
+        flips=flips,
     )
 
 
@@ -170,24 +148,12 @@ def _check_labels(name: str, labels: Int64Array, classes: int) -> None:
         )
 
 
-def _hits(logits: Float32Array, labels: Int64Array, k: int) -> npt.NDArray[np.bool_]:
+def _within(logits: Float32Array, labels: Int64Array, k: int) -> npt.NDArray[np.bool_]:
     """Return for each image whether its label is among the k highest logits, (N,) bool; the lower class wins a tie."""
-    own = np.take_along_axis(logits, labels[:, None], axis=1)
-    earlier = np.arange(logits.shape[1]) < labels[:, None]
-    rank = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
-    hits: npt.NDArray[np.bool_] = rank < k
-    return hits
-
-
-def _percent(hits: npt.NDArray[np.bool_]) -> float:
-    return 100 * float(hits.mean())
-
-
-def _sqnr_db(reference_name: str, reference: Float32Array, logits: Float32Array) -> float | None:
-    wide = reference.astype(np.float64)
-    signal, noise = float((wide**2).sum()), float(((wide - logits) ** 2).sum())
-    if noise == 0:
-        return None
-    if signal == 0:
-        raise ModelError(f"{reference_name}: all its logits are zero", "name another --reference")
-    return 10 * log10(signal / noise)
+    found = np.empty(len(logits), np.bool_)
+    classes = np.arange(logits.shape[1])
+    for start in range(0, len(logits), ROWS_AT_ONCE):
+        rows, own_labels = logits[start : start + ROWS_AT_ONCE], labels[start : start + ROWS_AT_ONCE, None]
+        own = np.take_along_axis(rows, own_labels, axis=1)
+        found[start : start + ROWS_AT_ONCE] = ((rows > own) | ((rows == own) & (classes < own_labels))).sum(axis=1) < k
+    return found

@@ -153,13 +153,17 @@ class Worker:
         self.device_ms = np.asarray(answer["device_ms"], np.float64) if "device_ms" in answer else None
         return np.asarray(latencies_ns, np.int64)
 
-    def logits(self, source: Path, preprocessing: Preprocessing, limit: int | None, batch_size: int) -> Iterator[LogitsPart]:
+    def logits(
+        self, source: Path, preprocessing: Preprocessing, limit: int | None, batch_size: int, start: int = 0
+    ) -> Iterator[LogitsPart]:
         """Run a data set, which the worker opens itself; yields parts as they come, the last with labels and summary.
+
+        The first `start` images are left out; the labels are those of all.
 
         Raises:
             EmcaError: as `open`; DataError from the data set.
         """
-        wanted = {"preprocessing": asdict(preprocessing), "limit": limit, "batch_size": batch_size}
+        wanted = {"preprocessing": asdict(preprocessing), "limit": limit, "batch_size": batch_size, "start": start}
         self._send("logits", source=str(source.absolute()), **wanted)
         while True:
             message, array = self._receive(self._timeout_s)

@@ -19,9 +19,10 @@ from emca_deploy.calibration.table import table_path
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.errors import OutputError
 from emca_deploy.harness.gate_results import GateReport, GateStep
+from emca_deploy.harness.paired import images_needed, upper_end_without_difference
 from emca_deploy.harness.sensitivity_results import SensitivityReport
 from emca_deploy.pipeline.gate import Validation, step_from_file
-from emca_deploy.pipeline.ranking import float_macs_percent, images_needed, next_kept, upper_end_without_difference
+from emca_deploy.pipeline.ranking import float_macs_percent, next_kept
 
 __all__ = ["AccuracyGate", "calibrate_within"]
 
