@@ -1,0 +1,162 @@
+"""Telemetry of a whole comparison: idle first, then the run, then each candidate's share."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from emca_deploy.harness.telemetry.attribution import Window, attribute
+from emca_deploy.harness.telemetry.nvml import NvmlSource
+from emca_deploy.harness.telemetry.process_memory import (
+    ContextSwitches,
+    ProcessMemorySource,
+    read_context_switches,
+    read_pss_mib,
+)
+from emca_deploy.harness.telemetry.processor import CpuFrequencySource
+from emca_deploy.harness.telemetry.rapl import RaplSource
+from emca_deploy.harness.telemetry.recorder import Recorder, Sample
+from emca_deploy.harness.telemetry.source import TelemetrySource
+from emca_deploy.harness.telemetry.tegrastats_source import TegrastatsSource, TotalPower
+from emca_deploy.harness.telemetry.thermal import ThermalSource
+
+__all__ = ["Telemetry", "available_sources"]
+
+
+def available_sources(
+    root: Path = Path("/"), gpu_bus_id: str | None = None, total_power_mw: TotalPower | None = None
+) -> list[TelemetrySource]:
+    """Return the sources that this machine seems to have; opening one may still fail, which the recorder notes.
+
+    Args:
+        root: of the file system; a test points at a recorded tree.
+        gpu_bus_id: of the NVIDIA GPU that the candidates run on, if on one.
+        total_power_mw: for tegrastats: how this board's rails add up.
+    """
+    sources: list[TelemetrySource] = [CpuFrequencySource(root), ThermalSource(root)]
+    if RaplSource.is_here(root):
+        sources.append(RaplSource(root))
+    if gpu_bus_id is not None:
+        sources.append(NvmlSource(gpu_bus_id))
+    if TegrastatsSource.is_here():
+        sources.append(TegrastatsSource(total_power_mw=total_power_mw))
+    return sources
+
+
+class Telemetry:
+    """What the latency harness calls around a run. Leave it, as a context manager or by `close`, however the run ended.
+
+    The calls come in this order: `begin_idle`, `end_idle`, `watch` (optional), `begin`, `end`. Nothing here fails a run.
+
+    Args:
+        sources: what to sample.
+        interval_s: between two samples of a source.
+        idle_s: how long the machine is watched at rest; `end_idle` waits for it.
+
+    Attributes:
+        notes: what could not be had and what to do, each said once.
+    """
+
+    def __init__(self, sources: Sequence[TelemetrySource], interval_s: float = 0.1, idle_s: float = 1.0) -> None:
+        self._recorder = Recorder(sources, interval_s)
+        self._idle_s = idle_s
+        self._entered = False
+        self._idle: Window | None = None
+        self._began_ns = 0
+        self._pids: dict[str, int] = {}
+        self._switches: dict[str, ContextSwitches] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """See the class."""
+        return self._recorder.notes
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """Everything recorded so far."""
+        return self._recorder.samples
+
+    def __enter__(self) -> "Telemetry":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop sampling and every source's process; harmless when nothing runs."""
+        if self._entered:
+            self._entered = False
+            self._recorder.__exit__(None, None, None)
+
+    def begin_idle(self) -> None:
+        """Open the sources and watch the machine, on which nothing of ours runs yet."""
+        self._open()
+        self._began_ns = time.monotonic_ns()
+
+    def end_idle(self) -> None:
+        """Wait until the idle time is long enough, and end it."""
+        passed_s = (time.monotonic_ns() - self._began_ns) / 1e9
+        time.sleep(max(0.0, self._idle_s - passed_s))
+        self._recorder.sample_now()
+        self._idle = (self._began_ns, time.monotonic_ns())
+
+    def watch(self, name_to_pid: Mapping[str, int]) -> None:
+        """Sample the memory and context switches of the candidates' processes from now on."""
+        self._open()
+        for name, pid in name_to_pid.items():
+            self._pids[name] = pid
+            self._recorder.add(ProcessMemorySource(pid, name))
+
+    def begin(self) -> None:
+        """Begin the run: the first window comes now."""
+        self._open()
+        for name, pid in self._pids.items():
+            switches = read_context_switches(pid)
+            if switches is not None:
+                self._switches[name] = switches
+        self._began_ns = time.monotonic_ns()
+        self._recorder.sample_now()
+
+    def end(
+        self, name_to_windows: Mapping[str, Sequence[Window]], name_to_inferences: Mapping[str, int]
+    ) -> dict[str, dict[str, Any]]:
+        """End the run and return each candidate's telemetry, see `attribution.attribute`; the processes may still live.
+
+        Args:
+            name_to_windows: when each candidate ran, in nanoseconds of time.monotonic_ns.
+            name_to_inferences: how many images (or calls: what energy shall be per) each did in all its windows.
+
+        Returns:
+            For each candidate: "sources" -> what `attribute` found, "interval_ms", "idle_s", and where known "pss_mib" and
+            "context_switches" of its process, and "notes".
+        """
+        self._recorder.sample_now()
+        processes = {name: self._of_process(name) for name in name_to_windows}
+        self.close()
+        idle = [self._idle] if self._idle else []
+        shares = attribute(self.samples, name_to_windows, idle, name_to_inferences)
+        common: dict[str, Any] = {"interval_ms": self._recorder.interval_s * 1000}
+        if self._idle:
+            common["idle_s"] = (self._idle[1] - self._idle[0]) / 1e9
+        if self.notes:
+            common["notes"] = list(self.notes)
+        return {name: {"sources": share, **common, **processes[name]} for name, share in shares.items()}
+
+    def _open(self) -> None:
+        if not self._entered:
+            self._recorder.__enter__()
+            self._entered = True
+
+    def _of_process(self, name: str) -> dict[str, Any]:
+        pid = self._pids.get(name)
+        if pid is None:
+            return {}
+        found: dict[str, Any] = {}
+        if (pss_mib := read_pss_mib(pid)) is not None:
+            found["pss_mib"] = pss_mib
+        now, before = read_context_switches(pid), self._switches.get(name)
+        if now is not None and before is not None:
+            passed = now.since(before)
+            found["context_switches"] = {"voluntary": passed.voluntary, "involuntary": passed.involuntary}
+        return found

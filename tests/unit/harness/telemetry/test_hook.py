@@ -1,0 +1,141 @@
+"""The hook beside a run: real processes, a recorded energy counter that really grows, and real time."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from emca_deploy.harness.telemetry.hook import Telemetry, available_sources
+from emca_deploy.harness.telemetry.rapl import RaplSource
+
+BUSY = "import time; x = bytearray(40 << 20)\nwhile True: time.sleep(0.001)"
+
+
+def package(root, energy_uj):
+    folder = root / "sys/class/powercap/intel-rapl:0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "name").write_text("package-0\n")
+    (folder / "max_energy_range_uj").write_text("262143328850\n")
+    place = folder / "energy_uj"
+    place.write_text(f"{energy_uj}\n")
+    return place
+
+
+@pytest.fixture
+def growing_counter(tmp_path):
+    """A counter whose energy is 2 W times the time, plus 8 W while the returned event is set."""
+    place = package(tmp_path, 0)
+    busy, stop = threading.Event(), threading.Event()
+
+    def grow():
+        energy_uj, last_ns = 0.0, time.monotonic_ns()
+        with place.open("r+b", buffering=0) as stream:
+            while not stop.is_set():
+                now_ns = time.monotonic_ns()
+                energy_uj += (now_ns - last_ns) / 1e3 * (10 if busy.is_set() else 2)
+                last_ns = now_ns
+                stream.seek(0)
+                stream.write(b"%020d\n" % energy_uj)  # in place and of one length: never half written to a reader
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    yield tmp_path, busy
+    stop.set()
+    thread.join()
+
+
+def test_energy_memory_and_switches_of_a_run(growing_counter):
+    root, busy = growing_counter
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as child, Telemetry([RaplSource(root)], 0.02, idle_s=0.3) as telemetry:
+        telemetry.begin_idle()
+        telemetry.end_idle()
+        telemetry.watch({"work": child.pid})
+        telemetry.begin()
+        windows = {"work": [], "rest": []}
+        for _ in range(3):
+            for name, its_windows in windows.items():
+                (busy.set if name == "work" else busy.clear)()
+                begin_ns = time.monotonic_ns()
+                time.sleep(0.15)
+                its_windows.append((begin_ns, time.monotonic_ns()))
+        shares = telemetry.end(windows, {"work": 100, "rest": 100})
+        child.kill()
+    work, rest = (shares[name]["sources"]["rapl"]["power"]["total"] for name in ("work", "rest"))
+    assert work["power_w"] > 2 * rest["power_w"]  # truly 10 W and 2 W; the neighbours of this test are allowed their noise
+    assert work["idle_power_w"] == rest["idle_power_w"]
+    assert work["net_power_w"] == pytest.approx(work["power_w"] - work["idle_power_w"])
+    busy_s = sum(end - begin for begin, end in windows["work"]) / 1e9
+    assert work["energy_per_inference_mj"] == pytest.approx(work["power_w"] * busy_s / 100 * 1000)
+    assert shares["work"]["sources"]["process_memory"]["values"]["rss_mib"]["max"] > 5
+    assert "process_memory" not in shares["rest"]["sources"]
+    assert shares["work"]["context_switches"]["voluntary"] > 10
+    assert "context_switches" not in shares["rest"]
+    assert shares["work"]["idle_s"] >= 0.3
+    assert json.loads(json.dumps(shares, allow_nan=False)) == shares
+    assert not [thread for thread in threading.enumerate() if thread.name == "telemetry"]
+
+
+def test_idle_is_as_long_as_asked():
+    telemetry = Telemetry([], idle_s=0.2)
+    begin = time.monotonic()
+    telemetry.begin_idle()
+    telemetry.end_idle()
+    assert time.monotonic() - begin >= 0.2
+    telemetry.begin()
+    shares = telemetry.end({"a": [(0, 1)]}, {"a": 1})
+    assert shares["a"].pop("idle_s") >= 0.2
+    assert shares == {"a": {"sources": {}, "interval_ms": 100.0}}
+
+
+def test_run_without_idle_has_no_net_power(tmp_path):
+    place = package(tmp_path, 0)
+    with Telemetry([RaplSource(tmp_path)], 0.01) as telemetry:
+        telemetry.begin()
+        begin_ns = time.monotonic_ns()
+        place.write_text("5000000")
+        telemetry._recorder.sample_now()
+        time.sleep(0.05)
+        share = telemetry.end({"a": [(begin_ns, time.monotonic_ns())]}, {})["a"]
+    assert "idle_s" not in share
+    assert set(share["sources"]["rapl"]["power"]["total"]) == {"power_w", "samples", "blurred"}
+
+
+def test_missing_source_is_a_note_and_absent(tmp_path):
+    with Telemetry([RaplSource(tmp_path)], 0.01, idle_s=0) as telemetry:
+        telemetry.begin_idle()
+        telemetry.end_idle()
+        telemetry.begin()
+        shares = telemetry.end({"a": [(0, time.monotonic_ns())], "b": []}, {"a": 3, "b": 0})
+    assert shares["a"]["sources"] == {}
+    (note,) = shares["a"]["notes"]
+    assert "rapl: no energy counters" in note
+    assert telemetry.notes == [note]
+
+
+def test_interrupted_run_leaves_no_thread():
+    telemetry = Telemetry([], 0.01, idle_s=0)
+
+    def run():
+        with telemetry:
+            telemetry.begin_idle()
+            assert [thread for thread in threading.enumerate() if thread.name == "telemetry"]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert not [thread for thread in threading.enumerate() if thread.name == "telemetry"]
+    telemetry.close()
+
+
+def test_sources_are_picked_by_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [source.name for source in available_sources(tmp_path)] == ["cpu_frequency", "temperature"]
+    package(tmp_path, 0)
+    (tmp_path / "tegrastats").write_text("#!/bin/sh\n")
+    (tmp_path / "tegrastats").chmod(0o755)
+    names = [source.name for source in available_sources(tmp_path, gpu_bus_id="0000:01:00.0")]
+    assert names == ["cpu_frequency", "temperature", "rapl", "nvml", "tegrastats"]
