@@ -31,6 +31,7 @@ _RECORD = struct.Struct("<QIII")
 """Of the rows that follow: the number of the first, how many, their width, and the CRC-32 of their bytes."""
 
 _MOST_ROW_BYTES = 1 << 26
+_OTHER = "name another file, or delete this one"
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,7 @@ class LogitsStore:
                 indices = tuple(map(int, arrays["indices"])) if "indices" in arrays else None
                 files, classes = (tuple(map(str, arrays[name])) for name in ("files", "classes"))
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
-            raise InputError(
-                f"{self.path}: not a file of logits of ours: {exc}", "name another file, or delete this one"
-            ) from exc
+            raise InputError(f"{self.path}: not a file of logits of ours: {exc}", _OTHER) from exc
         return Kept(logits, labels, ImageNames(classes, indices, files))
 
     def resume(self) -> list[Float32Array]:
@@ -173,9 +172,9 @@ class LogitsStore:
             document = json.loads(header)
             version, key = document["version"], dict(document["key"])
         except (ValueError, KeyError, TypeError) as exc:
-            raise InputError(f"{self.partial}: not a file of logits of ours", "name another file, or delete this one") from exc
+            raise InputError(f"{self.partial}: not a file of logits of ours", _OTHER) from exc
         if version != STORE_VERSION:
-            raise InputError(f"{self.partial}: is of another version of emca-deploy", "name another file, or delete this one")
+            raise InputError(f"{self.partial}: is of another version of emca-deploy", _OTHER)
         self._check(self.partial, key)
 
     def _check(self, path: Path, key: Mapping[str, Any]) -> None:
@@ -183,7 +182,7 @@ class LogitsStore:
         other = [name for name in names if key.get(name) != self._key.get(name)]
         if other:
             problem = f"{path}: has the logits of another run (differs in: {', '.join(other)})"
-            raise InputError(problem, "name another file, or delete this one")
+            raise InputError(problem, _OTHER)
 
     def _lock(self, stream: IO[bytes]) -> None:
         try:

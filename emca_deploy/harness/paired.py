@@ -25,11 +25,11 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     for rank in range(fewer, 0, -1):  # integers all the way: exact, however many images
         term = term * rank // (total - rank + 1)
         ways += term
-    return min(1.0, 2 * ways / 2**total)
+    return float(min(1.0, 2 * ways / 2**total))
 
 
 def upper_end_without_difference(images: int) -> float:
-    """Return the upper end of the drop's interval, points, of a model that is right on the very images its reference is right on."""
+    """Return the upper end of the drop's interval, points, of a model that is right where its reference is right."""
     return 100 * paired_difference_ci(0, 0, images)[1]
 
 

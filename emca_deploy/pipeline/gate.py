@@ -85,7 +85,7 @@ class Validation:
         assert against is not None  # a reference was given, and labels are there
         assert against.top1_drop is not None
         assert against.top1_drop_ci95 is not None
-        ours, theirs = (logits.argmax(axis=1) == found.labels for logits in (found.logits, self._reference.logits))
+        assert against.flips is not None
         return GateStep(
             kept_float=kept,
             float_macs_percent=macs_percent,
@@ -93,8 +93,8 @@ class Validation:
             agreement=against.agreement,
             top1_drop=against.top1_drop,
             top1_drop_ci95=against.top1_drop_ci95,
-            only_fp32=int((theirs & ~ours).sum()),
-            only_int8=int((ours & ~theirs).sum()),
+            only_fp32=against.flips.lost or 0,
+            only_int8=against.flips.won or 0,
         )
 
     def slowdown(self, chosen: Path, whole: Path, duration_s: float, stage: Stage) -> tuple[float, tuple[float, float]]:
