@@ -1,12 +1,14 @@
 """Reading an ONNX classifier's graph: which tensors are activations, what reads them, what can be quantized."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from emca_deploy.errors import ModelError
 
-__all__ = ["activations", "has_weights", "load_graph", "only_feeds"]
+__all__ = ["activations", "has_weights", "int64_initializer", "load_graph", "only_feeds"]
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -50,3 +52,12 @@ def only_feeds(value: ir.Value, op_type: str) -> bool:
     """Return whether every reader of a tensor is of one operator, and there is one."""
     readers = [use.node for use in value.uses()]
     return bool(readers) and not value.is_graph_output() and all(node.op_type == op_type for node in readers)
+
+
+def int64_initializer(graph: ir.Graph, name: str, numbers: Sequence[int]) -> ir.Value:
+    """Return a new initializer of a graph: int64 (n,), as shapes, axes and bounds are."""
+    array = np.array(numbers, np.int64)
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name), shape=ir.Shape(array.shape))
+    value.dtype = ir.DataType.INT64
+    graph.register_initializer(value)
+    return value

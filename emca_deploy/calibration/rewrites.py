@@ -2,6 +2,7 @@
 
 import onnx_ir as ir
 
+from emca_deploy.calibration.aggregation import add_scales, broadcast_repeats
 from emca_deploy.calibration.attention_path import is_global_pool
 from emca_deploy.calibration.shortcuts import free_shortcuts
 
@@ -13,6 +14,8 @@ def rewrite_for(graph: ir.Graph, backend: str) -> None:
     if backend == "openvino":
         free_shortcuts(graph)
         split_poolings(graph)
+        add_scales(graph)
+        broadcast_repeats(graph)
 
 
 def split_poolings(graph: ir.Graph) -> int:

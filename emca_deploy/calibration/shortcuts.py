@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
 import onnx_ir as ir
 
 from emca_deploy.calibration.attention_path import is_global_pool
+from emca_deploy.calibration.graph import int64_initializer
 
 __all__ = ["FreedShortcuts", "free_shortcuts"]
 
@@ -76,33 +76,25 @@ def _let_branch_wait(graph: ir.Graph, shortcut: ir.Value, strays: list[ir.Node],
     if narrow is None or dequantize is None or quantized is None:
         return False
     name = f"{layer.name}.wait"
-    axes = _axes(graph, f"{name}.axes")
-    # Means of what a ReLU returned are never negative: their smallest, negated and rectified, is an exact zero that no optimizer
-    # can know. One number for all channels makes the cheapest addition.
-    smallest = ir.node("ReduceMin", [pool.outputs[0], axes], {"keepdims": 1}, name=f"{name}.min")
-    negated = ir.node("Neg", smallest.outputs, name=f"{name}.neg")
+    # Means of what a ReLU returned are never negative: one of them, negated and rectified, is an exact zero that no optimizer can
+    # know. One number for all channels makes the cheapest addition.
+    bounds = [int64_initializer(graph, f"{name}.{part}", [number]) for part, number in (("start", 0), ("end", 1), ("axis", 1))]
+    mean = ir.node("Slice", [pool.outputs[0], *bounds], name=f"{name}.mean")
+    negated = ir.node("Neg", mean.outputs, name=f"{name}.neg")
     zero = ir.node("Relu", negated.outputs, name=f"{name}.zero")
     add = ir.node("Add", [narrow, zero.outputs[0]], name=name)
     parameters = dequantize.inputs[1:]
     quantize = ir.node("QuantizeLinear", [add.outputs[0], *parameters], name=f"{name}/quantize")
     again = ir.node("DequantizeLinear", [quantize.outputs[0], *parameters], name=f"{name}/dequantize")
     batch = narrow.shape[0] if narrow.shape is not None else None
-    for node in (smallest, negated, zero):
+    for node in (mean, negated, zero):
         _describe(node, ir.Shape([batch, 1, 1, 1]), narrow.type)
     _describe(add, narrow.shape, narrow.type)
     _describe(quantize, narrow.shape, quantized.type)
     _describe(again, narrow.shape, narrow.type)
-    graph.insert_before(layer, [smallest, negated, zero, add, quantize, again])
+    graph.insert_before(layer, [mean, negated, zero, add, quantize, again])
     layer.replace_input_with(0, again.outputs[0])
     return True
-
-
-def _axes(graph: ir.Graph, name: str) -> ir.Value:
-    axes = np.array([1], np.int64)
-    value = ir.Value(name=name, const_value=ir.tensor(axes, name=name), shape=ir.Shape(axes.shape))
-    value.dtype = ir.DataType.INT64
-    graph.register_initializer(value)
-    return value
 
 
 def _describe(node: ir.Node, shape: ir.Shape | None, kind: ir.TypeProtocol | None) -> None:

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from emca_deploy.calibration.aggregation import add_scales, broadcast_repeats
 from emca_deploy.calibration.collect import collect_ranges
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.placement import find_recipe, place
@@ -87,6 +88,18 @@ def test_poolings_of_quantized_maps_are_split(arch, poolings, quantized):
     images = Images().images
     before = logits(model, images)
     assert split_poolings(model.graph) == poolings
+    np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arch", "sums"), [("emca_eca_resnet18", 3), ("emca_se_resnet18", 3), ("emca_srm_resnet18", 0), ("eca_resnet18", 0)]
+)
+def test_aggregation_becomes_additions(arch, sums, quantized):
+    model = quantized(arch)
+    images = Images().images
+    before = logits(model, images)
+    assert (add_scales(model.graph), broadcast_repeats(model.graph)) == (sums, sums)
+    assert not [node.name for node in model.graph if node.op_type in {"Concat", "ReduceSum"} and sums]
     np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
 
 
