@@ -15,9 +15,13 @@ Int64Array = npt.NDArray[np.int64]
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Collect now and not again until the end: a collection inside a call would be measured as the model's."""
+    """Collect now and not again until the end: a collection inside a call would be measured as the model's.
+
+    Within another one this does nothing.
+    """
     enabled = gc.isenabled()
-    gc.collect()
+    if enabled:
+        gc.collect()
     gc.disable()
     try:
         yield

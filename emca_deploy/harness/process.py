@@ -18,10 +18,12 @@ from emca_deploy.artifacts import Preprocessing, TensorSpec
 from emca_deploy.errors import EmcaError, InputError, WorkerError
 from emca_deploy.harness.channel import Channel
 from emca_deploy.harness.clock import Int64Array
+from emca_deploy.harness.latency_results import Scenario
+from emca_deploy.harness.memory import peak_rss_mib
 from emca_deploy.harness.spec import Float32Array, RunnerSpec
 from emca_deploy.harness.stats import Float64Array
 
-__all__ = ["LogitsPart", "Opened", "Worker"]
+__all__ = ["LogitsPart", "Opened", "Prepared", "Worker"]
 
 # The child's import path is the parent's: `-m` would put the working folder first, where a user's random.py may lie.
 _BOOT = "import sys; sys.path[:] = sys.argv[2:]; from emca_deploy.harness.worker import main; raise SystemExit(main())"
@@ -42,6 +44,19 @@ class Opened:
     output: TensorSpec
     load_ms: float
     runtime: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a worker says once it has made its first call.
+
+    Attributes:
+        first_inference_ms: of that call.
+        in_flight: requests it will keep going at once.
+    """
+
+    first_inference_ms: float
+    in_flight: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,13 +82,15 @@ class Worker:
     Attributes:
         cpu_s: processor seconds of the process, as of its last `prepare` or `block`.
         device_ms: of each call of the last `block` by the accelerator's own clock, (calls,) float64; None where it has none.
-        peak_rss_mib: of the process, once finished.
+        window_ns: when the last `block` ran, (start, end) of `time.monotonic_ns`, which all processes of a machine share.
+        peak_rss_mib: of the process, once finished or abandoned.
     """
 
     def __init__(self, spec: RunnerSpec, timeout_s: float = 300.0) -> None:
         self.spec = spec
         self.cpu_s = 0.0
         self.peak_rss_mib = 0.0
+        self.window_ns = (0, 0)
         self.device_ms: Float64Array | None = None
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,15 +138,15 @@ class Worker:
         answer, _ = self._ask("open", spec=self.spec.to_json())
         return Opened(_tensor(answer["input"]), _tensor(answer["output"]), answer["load_ms"], answer["runtime"])
 
-    def prepare(self, batch: int, seed: int) -> float:
-        """Make a seeded standard normal input of `batch` images, infer once, and return that call's milliseconds.
+    def prepare(self, batch: int, seed: int, scenario: Scenario = "single-stream") -> Prepared:
+        """Make a seeded standard normal input of `batch` images, infer once, and get ready for a scenario.
 
         Raises:
             EmcaError: as `open`.
         """
-        answer, _ = self._ask("prepare", batch=batch, seed=seed)
+        answer, _ = self._ask("prepare", batch=batch, seed=seed, scenario=scenario)
         self.cpu_s = float(answer["cpu_s"])
-        return float(answer["first_inference_ms"])
+        return Prepared(float(answer["first_inference_ms"]), int(answer["in_flight"]))
 
     def block(self, seconds: float, min_calls: int = 1, max_calls: int = 1_000_000, lead_calls: int = 0) -> Int64Array:
         """Infer for some time.
@@ -141,7 +158,7 @@ class Worker:
             lead_calls: unmeasured calls before, to bring the caches back after other candidates ran.
 
         Returns:
-            Nanoseconds of each call, (calls,) int64.
+            Nanoseconds of each call, (calls,) int64; offline, of each request from its start to its completion.
 
         Raises:
             EmcaError: as `open`.
@@ -150,6 +167,7 @@ class Worker:
         answer, latencies_ns = self._ask("block", extra_s=seconds, **wanted)
         assert latencies_ns is not None
         self.cpu_s = float(answer["cpu_s"])
+        self.window_ns = (int(answer["start_ns"]), int(answer["end_ns"]))
         self.device_ms = np.asarray(answer["device_ms"], np.float64) if "device_ms" in answer else None
         return np.asarray(latencies_ns, np.int64)
 
@@ -183,6 +201,12 @@ class Worker:
         answer, _ = self._ask("close")
         self.peak_rss_mib = float(answer["peak_rss_mib"])
         return self.peak_rss_mib
+
+    def abandon(self) -> None:
+        """End the process now, whatever it does; what it used of memory is kept."""
+        if self._process is not None and self._process.poll() is None:
+            self.peak_rss_mib = max(self.peak_rss_mib, peak_rss_mib(self._process.pid) or 0.0)
+            self._kill()
 
     def _kill(self) -> None:
         if self._process is not None:

@@ -12,7 +12,8 @@ from emca_deploy.harness.latency_results import LatencyResult, drop_absent
 
 __all__ = ["SCHEMA_VERSION", "DeployCandidate", "DeployReport", "read_deploy_report"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 has latencies of version 2 (see `latency_results`). 1 is still read."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,14 @@ def read_deploy_report(path: Path) -> DeployReport:
     """Return the report in a result.json.
 
     Raises:
-        InputError: it cannot be read, or is of another schema version.
+        InputError: it cannot be read, or is of a newer schema version.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if values["schema_version"] != SCHEMA_VERSION:
-            raise InputError(f"{path}: schema version {values['schema_version']}", f"this emca-deploy reads {SCHEMA_VERSION}")
-        return DeployReport(**{**values, "candidates": tuple(_candidate(c) for c in values["candidates"])})
+        version = values["schema_version"]
+        if version not in range(1, SCHEMA_VERSION + 1):
+            raise InputError(f"{path}: schema version {version}", f"this emca-deploy reads 1 to {SCHEMA_VERSION}")
+        candidates = tuple(_candidate(c) for c in values["candidates"])
+        return DeployReport(**{**values, "candidates": candidates, "schema_version": SCHEMA_VERSION})
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise InputError(f"{path}: not a result of ours: {exc}", "name a result.json that `deploy` or `demo` wrote") from exc

@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.artifacts import TensorSpec
 
-__all__ = ["Float32Array", "LoadedModel", "RunnerSpec"]
+__all__ = ["Float32Array", "LoadedModel", "RunnerSpec", "Saturable"]
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -38,6 +38,29 @@ class LoadedModel(Protocol):
         """Return what the runtime says of itself."""
 
 
+@runtime_checkable
+class Saturable(Protocol):
+    """What a runner has besides, where its runtime can work on several requests at once; others are called in turn."""
+
+    def start_offline(self, batch: Float32Array, /) -> int:
+        """Get ready for many requests of this batch at once, and return how many will be in flight.
+
+        Only `run_offline` and `close` are called afterwards.
+        """
+
+    def run_offline(self, seconds: float, min_calls: int, max_calls: int, /) -> npt.NDArray[np.int64]:
+        """Keep that many requests in flight for some time, and return when all are done.
+
+        Args:
+            seconds: no request starts after this long, once `min_calls` have.
+            min_calls: started even if they take longer.
+            max_calls: never exceeded.
+
+        Returns:
+            Nanoseconds of each request from its start to its completion, (requests,) int64.
+        """
+
+
 @dataclass(frozen=True)
 class RunnerSpec:
     """One candidate. Turns into JSON and back, and into a runner only inside the candidate's own process.
@@ -50,6 +73,7 @@ class RunnerSpec:
         backend: for the result.
         precision: for the result.
         target: for the result.
+        candidate: specs of the same one are builds of one candidate; empty for a candidate of its own.
     """
 
     name: str
@@ -59,6 +83,7 @@ class RunnerSpec:
     backend: str = ""
     precision: str = "fp32"
     target: str = "cpu"
+    candidate: str = ""
 
     def to_json(self) -> str:
         """Return the candidate as JSON."""

@@ -52,7 +52,7 @@ def student_t_quantile(probability: float, degrees: int) -> float:
     return x + sum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
 
 
-def median_ci(blocks: Sequence[Float64Array], seed: int = 0) -> tuple[float, float]:
+def median_ci(blocks: Sequence[Float64Array], seed: int = 0, builds: Sequence[int] | None = None) -> tuple[float, float]:
     """Return a 95 % interval of the median of all blocks together.
 
     Whole blocks are resampled, because calls next to each other in time are alike. Below 5 blocks the interval is that of the
@@ -61,17 +61,26 @@ def median_ci(blocks: Sequence[Float64Array], seed: int = 0) -> tuple[float, flo
     Args:
         blocks: the measurements of each block, at least one in all.
         seed: of the resampling.
+        builds: the build that each block ran, where a candidate has several: builds are resampled, then blocks.
     """
-    blocks = [block for block in blocks if len(block)]
+    kept = [index for index, block in enumerate(blocks) if len(block)]
+    blocks = [blocks[index] for index in kept]
+    builds = None if builds is None else [builds[index] for index in kept]
     if len(blocks) < _FEWEST_BLOCKS:
         return _order_statistics_ci(np.sort(np.concatenate(blocks)))
     pooled = _Pooled.of(blocks)
-    medians = [pooled.median(counts) for counts in _resampled_counts(len(blocks), seed)]
-    return _expanded_interval(np.sort(np.array(medians)), len(blocks))
+    rng = np.random.default_rng(seed)
+    medians = [pooled.median(counts) for counts in _of_builds(_resampled_counts(len(blocks), rng), builds, rng)]
+    return _expanded_interval(np.sort(np.array(medians)), _clusters(len(blocks), builds))
 
 
 def ratio_of_medians(
-    numerator: Sequence[Float64Array], denominator: Sequence[Float64Array], seed: int = 0
+    numerator: Sequence[Float64Array],
+    denominator: Sequence[Float64Array],
+    seed: int = 0,
+    *,
+    paired: bool = True,
+    builds: tuple[Sequence[int] | None, Sequence[int] | None] = (None, None),
 ) -> tuple[float, tuple[float, float]]:
     """Return the ratio of two medians, and its 95 % interval by resampling rounds, the same for both.
 
@@ -79,16 +88,21 @@ def ratio_of_medians(
         numerator: the measurements of each round; element i was measured next to element i of `denominator`.
         denominator: likewise, as many rounds.
         seed: of the resampling.
+        paired: false where the two are of different runs, so that their rounds are resampled apart and may differ in number.
+        builds: of each, the build that each block ran, as in `median_ci`.
     """
     above, below = _Pooled.of(numerator), _Pooled.of(denominator)
-    rounds = len(numerator)
-    once = np.ones(rounds, dtype=np.int64)
-    ratio = above.median(once) / below.median(once)
-    if rounds < _FEWEST_BLOCKS:
-        (a_low, a_high), (b_low, b_high) = median_ci(numerator, seed), median_ci(denominator, seed)
+    ratio = above.median(_once(len(numerator))) / below.median(_once(len(denominator)))
+    if min(len(numerator), len(denominator)) < _FEWEST_BLOCKS:
+        (a_low, a_high), (b_low, b_high) = median_ci(numerator, seed, builds[0]), median_ci(denominator, seed, builds[1])
         return ratio, (a_low / b_high, a_high / b_low)
-    ratios = [above.median(counts) / below.median(counts) for counts in _resampled_counts(rounds, seed)]
-    return ratio, _expanded_interval(np.sort(np.array(ratios)), rounds)
+    rng = np.random.default_rng(seed)
+    rounds = _resampled_counts(len(numerator), rng)
+    others = rounds if paired else _resampled_counts(len(denominator), rng)
+    pairs = zip(_of_builds(rounds, builds[0], rng), _of_builds(others, builds[1], rng), strict=True)
+    ratios = [above.median(one) / below.median(other) for one, other in pairs]
+    clusters = min(_clusters(len(numerator), builds[0]), _clusters(len(denominator), builds[1]))
+    return ratio, _expanded_interval(np.sort(np.array(ratios)), clusters)
 
 
 def paired_difference_ci(only_first: int, only_second: int, total: int) -> tuple[float, float]:
@@ -156,9 +170,31 @@ class _Pooled:
         return float(self.values[np.searchsorted(cumulative, (cumulative[-1] + 1) // 2)])
 
 
-def _resampled_counts(blocks: int, seed: int) -> npt.NDArray[np.int64]:
+def _once(blocks: int) -> npt.NDArray[np.int64]:
+    return np.ones(blocks, dtype=np.int64)
+
+
+def _resampled_counts(blocks: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Return how often each block is drawn in each resample, (RESAMPLES, blocks)."""
-    return np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES).astype(np.int64)
+    return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES).astype(np.int64)
+
+
+def _clusters(blocks: int, builds: Sequence[int] | None) -> int:
+    """Return how many independent things were drawn: the builds, where there are several."""
+    distinct = len(set(builds)) if builds is not None else 1
+    return min(distinct, blocks) if distinct > 1 else blocks
+
+
+def _of_builds(counts: npt.NDArray[np.int64], builds: Sequence[int] | None, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return the counts of blocks, times how often each block's build is drawn; as they are for one build."""
+    if builds is None or len(set(builds)) < 2:
+        return counts
+    _, of_block = np.unique(np.asarray(builds), return_inverse=True)
+    drawn = _resampled_counts(int(of_block.max()) + 1, rng)[:, of_block]
+    both = counts * drawn
+    empty = both.sum(axis=1) == 0  # only blocks of the builds not drawn: all blocks of those that are
+    both[empty] = drawn[empty]
+    return both
 
 
 def _expanded_interval(ordered: Float64Array, blocks: int) -> tuple[float, float]:

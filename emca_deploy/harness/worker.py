@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
@@ -20,8 +19,9 @@ import numpy as np
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import EmcaError, InputError, ModelError
 from emca_deploy.harness.channel import Channel
-from emca_deploy.harness.clock import elapsed_ms, time_calls
-from emca_deploy.harness.spec import Float32Array, LoadedModel, RunnerSpec
+from emca_deploy.harness.clock import Int64Array, elapsed_ms, no_garbage_collection, time_calls
+from emca_deploy.harness.memory import peak_rss_mib
+from emca_deploy.harness.spec import Float32Array, LoadedModel, RunnerSpec, Saturable
 
 __all__ = ["input_shape", "main"]
 
@@ -53,6 +53,7 @@ class _Session:
         self._channel = channel
         self._runner: LoadedModel | None = None
         self._batch: Float32Array | None = None
+        self._saturated: Saturable | None = None
 
     def open(self, spec: str) -> dict[str, Any]:
         runner = RunnerSpec.from_json(spec).make()
@@ -63,16 +64,35 @@ class _Session:
         answer = {"input": asdict(runner.input), "output": asdict(runner.output)}
         return {**answer, "load_ms": load_ms, "runtime": runner.describe()}
 
-    def prepare(self, batch: int, seed: int) -> dict[str, Any]:
+    def prepare(self, batch: int, seed: int, scenario: str) -> dict[str, Any]:
         runner = self._loaded()
         shape = input_shape(runner.input, batch)
         # Standard normal, as normalised images are: zeros would let sparse and denormal shortcuts flatter a runtime.
         self._batch = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
         start_ns = perf_counter_ns()
         runner.infer(self._batch)
-        return {"first_inference_ms": elapsed_ms(start_ns), "cpu_s": time.process_time()}
+        first_inference_ms = elapsed_ms(start_ns)
+        in_flight = 1
+        if scenario == "offline" and isinstance(runner, Saturable):
+            in_flight = runner.start_offline(self._batch)
+            self._saturated = runner
+        return {"first_inference_ms": first_inference_ms, "cpu_s": time.process_time(), "in_flight": in_flight}
 
     def block(self, seconds: float, min_calls: int, max_calls: int, lead_calls: int) -> None:
+        wanted = (seconds, min_calls, max_calls)
+        with no_garbage_collection():  # before the window opens: its own time is no part of it
+            start_ns = time.monotonic_ns()
+            device: dict[str, Any] = {}
+            if self._saturated is not None:
+                latencies_ns = self._saturated.run_offline(*wanted)
+            else:
+                latencies_ns, device = self._one_after_the_other(lead_calls, *wanted)
+            window = {"start_ns": start_ns, "end_ns": time.monotonic_ns()}
+        self._channel.send({"cpu_s": time.process_time(), **window, **device}, latencies_ns)
+
+    def _one_after_the_other(
+        self, lead_calls: int, seconds: float, min_calls: int, max_calls: int
+    ) -> tuple[Int64Array, dict[str, Any]]:
         runner, batch = self._loaded(), self._batch
         assert batch is not None
         for _ in range(lead_calls):
@@ -81,8 +101,7 @@ class _Session:
         # Only runners of accelerators have a clock there, besides the host's.
         note = (lambda: device_ms.append(runner.device_ms)) if hasattr(runner, "device_ms") else None
         latencies_ns = time_calls(lambda: runner.infer(batch), seconds, min_calls, max_calls, note)
-        device = {"device_ms": device_ms} if note and None not in device_ms else {}
-        self._channel.send({"cpu_s": time.process_time(), **device}, latencies_ns)
+        return latencies_ns, {"device_ms": device_ms} if note and None not in device_ms else {}
 
     def logits(self, **wanted: Any) -> None:
         from emca_deploy.harness.feed import Wanted, feed
@@ -101,12 +120,9 @@ class _Session:
 
 
 def _peak_rss_mib() -> float:
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
+    from_proc = peak_rss_mib()
+    if from_proc is not None:
+        return from_proc
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

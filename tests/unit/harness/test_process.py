@@ -36,7 +36,7 @@ def test_a_life(make_spec):
         assert opened.output.shape == ("batch", 4)
         assert opened.runtime["version"] == "1.0"
         assert opened.load_ms >= 0
-        assert worker.prepare(batch=2, seed=0) >= 1.0
+        assert worker.prepare(batch=2, seed=0).first_inference_ms >= 1.0
         latencies_ns = worker.block(seconds=0.05, lead_calls=1)
         assert latencies_ns.dtype == np.int64
         assert 1 <= len(latencies_ns) <= 50
@@ -107,7 +107,7 @@ def test_fixed_batch_of_another_size_is_refused(make_spec):
         worker.open()
         with pytest.raises(InputError, match="mine: the model's batch size is fixed at 4, not 1"):
             worker.prepare(1, 0)
-        assert worker.prepare(4, 0) > 0
+        assert worker.prepare(4, 0).first_inference_ms > 0
 
 
 def test_error_in_the_block_ends_the_worker_at_once(make_spec):
