@@ -28,14 +28,31 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 @contextmanager
-def progress(description: str) -> Iterator[ProgressCallback]:
-    """Show a progress bar with the time left on stderr, when that is a terminal; yields the callback that moves it."""
+def progress(description: str, unit: str = "") -> Iterator[ProgressCallback]:
+    """Show a progress bar with the time left on stderr, when that is a terminal; yields the callback that moves it.
+
+    With a `unit`, for example "images", also how many of them are done a second.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )  # fmt: skip
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f} {unit}/s" if unit and task.speed else "")
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn(), TimeRemainingColumn()
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None)

@@ -1,5 +1,6 @@
 """`emca-deploy validate`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from emca_deploy.artifacts import Preprocessing
     from emca_deploy.harness.accuracy import LogitsResult
     from emca_deploy.harness.accuracy_results import AccuracyReport
+    from emca_deploy.harness.flips import FlipsFile
     from emca_deploy.harness.spec import RunnerSpec
 
 __all__ = ["command"]
@@ -30,12 +32,22 @@ __all__ = ["command"]
     "--max-drop",
     type=click.FloatRange(0),
     metavar="PT",
-    help="Exit 4 if top-1 is more than PT points below the reference's (the estimate, not the end of its interval).",
+    help="Exit 4 unless the images show that top-1 drops by PT points at most: the end of the drop's interval counts.",
 )
 @click.option("--limit", type=click.IntRange(1), help="Use this many images, the same number of each class.  [default: all]")
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Images a call.")
 @click.option("--threads", type=click.IntRange(1), help="[default: one a physical core]")
 @click.option("--precision", type=click.Choice(["f32", "bf16"]), default="f32", show_default=True, help="Of the float parts.")
+@click.option(
+    "--logits",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Keep ARTIFACT's logits here; interrupted, the same command goes on where it was.",
+)
+@click.option("--reference-logits", type=click.Path(path_type=Path), metavar="FILE.npz", help="Likewise for MODEL's.")
+@click.option(
+    "--flips", type=click.Path(path_type=Path), metavar="FILE.csv|.json", help="Write all images whose class differs here."
+)
 @preprocessing_options
 @json_option
 def command(artifact: str, data: Path, reference: str | None, max_drop: float | None, as_json: bool, **options: Any) -> None:
@@ -49,24 +61,37 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
     """
     from emca_deploy.errors import InputError
     from emca_deploy.harness.accuracy import compare
+    from emca_deploy.harness.flips import find_flips
 
-    if max_drop is not None and reference is None:
-        raise InputError("--max-drop needs something to have dropped from", "name the fp32 model with --reference")
+    flips_file = _check(reference, max_drop, options)
     spec, reference_spec = _specs(artifact, reference, options)
-    ours = _run(spec, data, options)
+    ours = _run(spec, data, options, options["logits"])
     if max_drop is not None and ours.labels is None:
         raise InputError(f"{data}: has no labels, so that --max-drop cannot be checked", "give one subfolder per class")
     if ours.labels is None and reference_spec is None:
         raise InputError(f"{data}: has no labels", "give one subfolder per class, or a --reference to agree with")
     theirs = None
     if reference_spec is not None:
-        theirs = _run(reference_spec, data, options, ours.preprocessing).logits
-    report = compare(artifact, ours.logits, ours.labels, reference, theirs)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        _print(report)
+        theirs = _run(reference_spec, data, options, options["reference_logits"], ours.preprocessing).logits
+    report = compare(artifact, ours.logits, ours.labels, reference, theirs, ours.names)
+    if flips_file is not None and theirs is not None:
+        found = find_flips(ours.logits.argmax(axis=1), theirs.argmax(axis=1), ours.labels, ours.names, most=None)
+        flips_file.write(found, ours.names.classes)
+    _tell(replace(report, images_per_s=ours.images_per_s), as_json)
     _gate(report, max_drop)
+
+
+def _check(reference: str | None, max_drop: float | None, options: dict[str, Any]) -> "FlipsFile | None":
+    """Refuse, before any work is done, what needs a reference where there is none, and files that could not be written."""
+    from emca_deploy.errors import InputError
+    from emca_deploy.harness.flips import FlipsFile
+
+    if reference is None:
+        needs = {"--max-drop": max_drop, "--flips": options["flips"], "--reference-logits": options["reference_logits"]}
+        for option, value in needs.items():
+            if value is not None:
+                raise InputError(f"{option} needs something to compare with", "name the fp32 model with --reference")
+    return None if options["flips"] is None else FlipsFile(options["flips"])
 
 
 def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tuple[RunnerSpec, RunnerSpec | None]":
@@ -84,10 +109,12 @@ def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tu
     return spec, candidate(path, asked, LocalOptions(options["threads"]))  # always f32: it is the reference
 
 
-def _run(spec: "RunnerSpec", data: Path, options: dict[str, Any], fallback: "Preprocessing | None" = None) -> "LogitsResult":
+def _run(
+    spec: "RunnerSpec", data: Path, options: dict[str, Any], keep: Path | None, fallback: "Preprocessing | None" = None
+) -> "LogitsResult":
     """Run the data set; preprocessing is the options' over the manifest's over `fallback` over ImageNet's at the model's size."""
     from emca_deploy.artifacts import Preprocessing, read_manifest
-    from emca_deploy.harness.accuracy import collect_logits
+    from emca_deploy.harness.accuracy import LogitsRun
 
     manifest = read_manifest(Path(spec.artifact), verify=False)
     known = manifest.preprocessing if manifest and manifest.preprocessing else fallback
@@ -98,25 +125,27 @@ def _run(spec: "RunnerSpec", data: Path, options: dict[str, Any], fallback: "Pre
             click.echo(f"note: {spec.name} has no manifest: ImageNet's preprocessing at {image_size} pixels is assumed", err=True)
         return read_preprocessing(base, options)
 
-    with progress(spec.name) as report:
-        return collect_logits(spec, data, choose, limit=options["limit"], batch_size=options["batch"], progress=report)
+    with progress(spec.name, "images") as report:
+        found = LogitsRun(spec, data, choose, options["limit"], options["batch"]).collect(report, keep)
+    if found.reused:
+        click.echo(f"note: {found.reused:,} of {len(found.logits):,} images of {spec.name} were in {keep} already", err=True)
+    return found
 
 
-def _print(report: "AccuracyReport") -> None:
+def _tell(report: "AccuracyReport", as_json: bool) -> None:
     from emca_deploy.commands._console import table_console
-    from emca_deploy.report.terminal import print_accuracy
+    from emca_deploy.report.accuracy import print_accuracy
 
-    print_accuracy(report, table_console())
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_accuracy(report, table_console())
 
 
 def _gate(report: "AccuracyReport", max_drop: float | None) -> None:
     from emca_deploy.errors import GateError
+    from emca_deploy.report.accuracy import closed_gate
 
-    if max_drop is None or report.reference is None or report.reference.top1_drop is None:
-        return
-    drop = report.reference.top1_drop
-    if drop > max_drop:
-        raise GateError(
-            f"{report.artifact}: top-1 is {drop:.2f} points below {report.reference.artifact}, more than --max-drop {max_drop:g}",
-            "calibrate with more images or another --method, or keep sensitive layers in float with --keep-float",
-        )
+    closed = None if max_drop is None else closed_gate(report, max_drop)
+    if closed is not None:
+        raise GateError(*closed)

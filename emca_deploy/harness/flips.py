@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from emca_deploy.artifacts import write_text
-from emca_deploy.errors import InputError
+from emca_deploy.errors import InputError, OutputError
 from emca_deploy.harness.accuracy_results import Flip, Flips
 from emca_deploy.harness.clock import Int64Array
 
@@ -85,12 +85,15 @@ class FlipsFile:
 
     Raises:
         InputError: another suffix.
+        OutputError: no such folder.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         if path.suffix.lower() not in (".csv", ".json"):
             raise InputError(f"{path}: flips are written as .csv or .json", "end the file's name with one of these")
+        if not path.parent.is_dir():  # said now rather than after an hour of measuring
+            raise OutputError(f"{path}: cannot be written: no such folder", f"make the folder first: mkdir -p {path.parent}")
 
     def write(self, flips: Flips, classes: Sequence[str]) -> None:
         """Write the flips, whole or not at all; where the classes have names, these stand beside the numbers.
@@ -98,7 +101,9 @@ class FlipsFile:
         Raises:
             OutputError: the file cannot be written.
         """
-        rows = [{**asdict(flip), **_named(flip, classes)} for flip in flips.images]
+        if all(name == str(label) for label, name in enumerate(classes)):
+            classes = ()  # names that are the numbers again say nothing
+        rows = [{**asdict(flip), "file": _encodable(flip.file), **_named(flip, classes)} for flip in flips.images]
         if self._path.suffix.lower() == ".json":
             write_text(self._path, json.dumps(rows, indent=1) + "\n")
             return
@@ -113,8 +118,13 @@ class FlipsFile:
 _CLASSES = ("label", "reference", "candidate")
 
 
+def _encodable(name: str) -> str:
+    """Return a file name that was no UTF-8 on its disk as one that is."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _named(flip: Flip, classes: Sequence[str]) -> dict[str, str]:
     if not classes:
         return {}
     values = {name: getattr(flip, name) for name in _CLASSES}
-    return {f"{name}_name": classes[v] if v is not None and v < len(classes) else "" for name, v in values.items()}
+    return {f"{name}_name": _encodable(classes[v]) if v is not None and v < len(classes) else "" for name, v in values.items()}

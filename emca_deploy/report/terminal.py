@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emca_deploy.harness.accuracy_results import AccuracyReport
 from emca_deploy.harness.latency_results import LatencyResult, ProfileReport
 from emca_deploy.harness.results import DeployReport
 from emca_deploy.report.formats import NONE, fixed, interval, plain, uniform
@@ -14,7 +13,7 @@ from emca_deploy.report.verdict import Verdict, decide
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_accuracy", "print_deploy", "print_profile"]
+__all__ = ["print_deploy", "print_profile"]
 
 _STYLES = {"recommended": "bold green", "caution": "bold yellow", "keep": "bold", "unknown": "bold yellow"}
 _LONGEST_NAME = 36
@@ -43,28 +42,6 @@ def print_profile(report: ProfileReport, console: "Console") -> None:
     first = report.results[0]
     _text(console, f"{first.scenario}, batch {first.batch}, target {plain(first.target)}", "bold")
     _print_columns(console, _profile_columns(report), (), [i for i, r in enumerate(report.results) if not r.stable])
-
-
-def print_accuracy(report: AccuracyReport, console: "Console") -> None:
-    """Print an artifact's accuracy, and below it the reference's and what lies between them."""
-    _text(console, f"{plain(report.artifact)}: {report.samples:,} images", "bold")
-    if report.top1 is not None:
-        _text(console, f"  top-1 {fixed(report.top1)}%{_top5(report.top5)}")
-    reference = report.reference
-    if reference is None:
-        return
-    _text(console, f"against {plain(reference.artifact)}", "bold")
-    if reference.top1 is not None:
-        _text(console, f"  top-1 {fixed(reference.top1)}%{_top5(reference.top5)}")
-    if reference.top1_drop is not None:
-        limits = reference.top1_drop_ci95
-        _text(console, f"  drop {fixed(reference.top1_drop)} points{f' (95%: {interval(limits)})' if limits else ''}")
-    sqnr = "logits identical" if reference.sqnr_db is None else f"SQNR of the logits {fixed(reference.sqnr_db, 1)} dB"
-    _text(console, f"  same class for {fixed(reference.agreement)}%, {sqnr}")
-
-
-def _top5(value: float | None) -> str:
-    return "" if value is None else f", top-5 {fixed(value)}%"
 
 
 def _profile_columns(report: ProfileReport) -> tuple[Column, ...]:

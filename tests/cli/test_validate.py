@@ -1,4 +1,6 @@
+import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -35,15 +37,30 @@ def validate(*arguments):
     return run(["validate", *map(str, arguments), "--threads", "1"])
 
 
+REPORT_KEYS = {"schema_version", "artifact", "samples", "top1", "top5", "reference", "mean_confidence", "ece", "nll"}
+REPORT_KEYS |= {"images_per_s", "per_class", "confusion", "confused"}
+REFERENCE_KEYS = {"artifact", "top1", "top5", "agreement", "sqnr_db", "top1_drop", "top1_drop_ci95", "mcnemar_p"}
+REFERENCE_KEYS |= {"mean_confidence", "ece", "nll", "flips"}
+
+
 def test_json_is_as_the_design_says_and_alone_on_stdout(labelled, capsys):
     assert validate(FAKE, "--data", labelled, "--reference", f"{FAKE},seed=1", "--json") == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
-    assert set(document) == {"schema_version", "artifact", "samples", "top1", "top5", "reference"}
+    assert set(document) == REPORT_KEYS
     assert (document["artifact"], document["samples"], document["top5"]) == (FAKE, 12, 100.0)
+    assert document["images_per_s"] > 0
+    assert [(entry["name"], entry["samples"]) for entry in document["per_class"]] == [("ant", 4), ("bee", 4), ("cat", 4)]
+    assert [sum(row) for row in document["confusion"]] == [4, 4, 4]
+    assert sum(document["confusion"][k][k] for k in range(3)) == round(document["top1"] * 12 / 100)
+    assert all(entry["recall"] == 25 * document["confusion"][k][k] for k, entry in enumerate(document["per_class"]))
     reference = document["reference"]
-    assert set(reference) == {"artifact", "top1", "top5", "agreement", "sqnr_db", "top1_drop", "top1_drop_ci95"}
+    assert set(reference) == REFERENCE_KEYS
     assert reference["top1_drop"] == pytest.approx(reference["top1"] - document["top1"])
+    flips = reference["flips"]
+    assert flips["total"] == len(flips["images"]) == round((100 - reference["agreement"]) * 12 / 100)
+    assert flips["lost"] - flips["won"] == round(reference["top1_drop"] * 12 / 100)
+    assert all(flip["file"].startswith(("ant", "bee", "cat")[flip["label"]] + "/") for flip in flips["images"])
     assert "ImageNet's preprocessing at 8 pixels" in err
 
 
@@ -53,7 +70,7 @@ def test_without_reference(labelled, capsys):
 
 
 def test_against_itself_nothing_is_lost(labelled, capsys):
-    assert validate(FAKE, "--data", labelled, "--reference", FAKE, "--max-drop", 0) == 0
+    assert validate(FAKE, "--data", labelled, "--reference", FAKE, "--max-drop", 50) == 0
     out = capsys.readouterr().out
     assert "drop 0.00 points" in out
     assert "same class for 100.00%, logits identical" in out
@@ -69,18 +86,98 @@ def seed_with(labelled, capsys, wanted):
     raise AssertionError("no such seed")
 
 
-def test_gate_closes_above_its_limit_only_and_the_result_is_still_printed(labelled, capsys):
-    worse, drop = seed_with(labelled, capsys, +1)
-    assert validate(worse, "--data", labelled, "--reference", FAKE, "--max-drop", drop - 0.01, "--json") == 4
+def interval_of(artifact, labelled, capsys):
+    validate(artifact, "--data", labelled, "--reference", FAKE, "--json")
+    reference = json.loads(capsys.readouterr().out)["reference"]
+    return reference["top1_drop"], reference["top1_drop_ci95"][1]
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_gate_is_on_the_end_of_the_interval_and_the_result_is_still_printed(labelled, capsys, sign):
+    other, _ = seed_with(labelled, capsys, sign)
+    drop, end = interval_of(other, labelled, capsys)
+    assert drop < end
+    assert validate(other, "--data", labelled, "--reference", FAKE, "--max-drop", end - 0.01, "--json") == 4
     out, err = capsys.readouterr()
     assert json.loads(out)["reference"]["top1_drop"] == pytest.approx(drop)
-    assert "more than --max-drop" in err
-    assert validate(worse, "--data", labelled, "--reference", FAKE, "--max-drop", drop + 0.01) == 0
+    assert f"top-1 drop {drop:.2f} points (95%: " in err
+    assert f" to {end:.2f})" in err
+    assert "the drop itself is inside, but not its interval" in err or "12 images are too few" in err
+    assert re.search(r"give about [\d,]+ images to decide", err)
+    assert validate(other, "--data", labelled, "--reference", FAKE, "--max-drop", end + 0.01) == 0
 
 
-def test_gain_passes_the_gate(labelled, capsys):
-    better, _ = seed_with(labelled, capsys, -1)
-    assert validate(better, "--data", labelled, "--reference", FAKE, "--max-drop", 0) == 0
+def test_gate_that_the_drop_itself_is_outside_of_asks_for_no_images(labelled, capsys):
+    worse, drop = seed_with(labelled, capsys, +1)
+    assert validate(worse, "--data", labelled, "--reference", FAKE, "--max-drop", drop - 0.01) == 4
+    err = capsys.readouterr().err
+    assert "the drop itself is outside" in err
+    assert "give about" not in err
+    assert "calibrate --max-drop" in err
+
+
+def test_logits_are_kept_and_used_again(labelled, tmp_path, capsys):
+    ours, theirs = tmp_path / "ours.npz", tmp_path / "theirs.npz"
+    files = ("--logits", ours, "--reference-logits", theirs)
+    arguments = (FAKE, "--data", labelled, "--reference", f"{FAKE},seed=1", *files, "--json")
+    assert validate(*arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    with np.load(ours, allow_pickle=False) as arrays:
+        assert arrays["logits"].shape == (12, 3)
+        assert arrays["labels"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+        assert arrays["files"][5] == "bee/1.png"
+    assert validate(*arguments) == 0
+    out, err = capsys.readouterr()
+    assert "note: 12 of 12 images" in err
+    again = json.loads(out)
+    assert again.pop("images_per_s") is None
+    assert again == {name: value for name, value in first.items() if name != "images_per_s"}
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_logits_of_another_run_are_neither_used_nor_overwritten(labelled, tmp_path, capsys):
+    kept = tmp_path / "kept.npz"
+    assert validate(FAKE, "--data", labelled, "--logits", kept) == 0
+    before = kept.read_bytes()
+    capsys.readouterr()
+    other = ("--logits", kept, "--mean", "0", "--std", "1", "--limit", 6)
+    assert validate(f"{FAKE},seed=1", "--data", labelled, *other) == 2
+    assert "differs in: artifact, limit, preprocessing" in capsys.readouterr().err
+    assert kept.read_bytes() == before
+
+
+def test_crashed_run_goes_on_where_it_was(labelled, tmp_path, capsys):
+    kept, whole, partial = (tmp_path / name for name in ("kept.npz", "whole.npz", "kept.npz.partial"))
+    crashing = f"{FAKE},crash_at=3"
+    key = ("--data", labelled, "--batch", 2, "--logits")
+    assert validate(crashing, *key, kept) == 1
+    assert not kept.exists()
+    # By their names the two fakes are different artifacts, where a real one that crashes once is not.
+    partial.write_bytes(partial.read_bytes().replace(crashing.encode(), FAKE.encode()))
+    capsys.readouterr()
+    assert validate(FAKE, *key, kept, "--json") == 0
+    out, err = capsys.readouterr()
+    assert "note: 4 of 12 images" in err
+    assert validate(FAKE, *key, whole, "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert {**json.loads(out), "images_per_s": 0} == {**again, "images_per_s": 0}
+    with np.load(kept) as one, np.load(whole) as other:
+        np.testing.assert_array_equal(one["logits"], other["logits"])
+    assert not partial.exists()
+
+
+def test_flips_are_written_all(labelled, tmp_path, capsys):
+    csv_file, json_file = tmp_path / "flips.csv", tmp_path / "flips.json"
+    for path in (csv_file, json_file):
+        assert validate(FAKE, "--data", labelled, "--reference", f"{FAKE},seed=1", "--flips", path, "--json") == 0
+        flips = json.loads(capsys.readouterr().out)["reference"]["flips"]
+    assert flips["total"] > 0
+    with csv_file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(json.loads(json_file.read_text())) == flips["total"]
+    first = flips["images"][0]
+    assert (rows[0]["file"], int(rows[0]["candidate"])) == (first["file"], first["candidate"])
+    assert rows[0]["candidate_name"] == ("ant", "bee", "cat")[first["candidate"]]
 
 
 def test_flat_folder_gives_agreement_only(flat, capsys):
@@ -104,6 +201,12 @@ def test_limit_and_preprocessing(labelled, capsys):
         ([FAKE, "--data", "nowhere"], 2, "nowhere"),
         ([FAKE, "--data", "val", "--reference", "missing.onnx"], 2, "missing.onnx: no such file"),
         ([FAKE, "--data", "val", "--max-drop", "1"], 2, "--reference"),
+        ([FAKE, "--data", "val", "--flips", "f.csv"], 2, "--flips needs something"),
+        ([FAKE, "--data", "val", "--reference-logits", "f.npz"], 2, "--reference-logits needs"),
+        ([FAKE, "--data", "val", "--reference", FAKE, "--flips", "f.txt"], 2, "f.txt: flips are written as .csv or .json"),
+        ([FAKE, "--data", "val", "--reference", FAKE, "--flips", "no/f.csv"], 2, "no/f.csv: cannot be written"),
+        ([FAKE, "--data", "val", "--logits", "f.txt"], 2, "f.txt: logits are kept as .npz"),
+        ([FAKE, "--data", "val", "--logits", "no/f.npz"], 2, "no/f.npz.partial: cannot be written"),
         ([FAKE, "--data", "flat"], 2, "has no labels"),
         ([FAKE, "--data", "flat", "--reference", FAKE, "--max-drop", "1"], 2, "has no labels"),
         (["fake:classes=2", "--data", "val"], 2, "label 2, but fake:classes=2 has 2 classes"),
