@@ -2,7 +2,8 @@
 
 import os
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,53 +11,25 @@ from typing import Any
 
 from emca_deploy._machine import cpu_info, read_memory_mib
 from emca_deploy._version import __version__
+from emca_deploy.harness.fingerprint import fingerprint_of, machine_parts
+from emca_deploy.harness.machine_state import CpuTimes, MachineState, read_cpu_times, read_machine_state
 
-__all__ = ["CpuTimes", "collect_environment", "read_cpu_times"]
+__all__ = ["CpuTimes", "MachineState", "collect_environment", "extend_fingerprint", "read_cpu_times", "read_machine_state"]
 
 _DISTRIBUTIONS = ("numpy", "onnx", "onnxruntime", "openvino", "torch")
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
 
-@dataclass(frozen=True)
-class CpuTimes:
-    """Seconds since boot, of all cores together, from /proc/stat.
-
-    Attributes:
-        busy_s: running anything, on this machine's account.
-        steal_s: runnable, but the hypervisor ran another machine.
-        total_s: busy, stolen and idle.
-    """
-
-    busy_s: float
-    steal_s: float
-    total_s: float
-
-    def since(self, before: "CpuTimes") -> "CpuTimes":
-        """Return what went by since `before`."""
-        return CpuTimes(self.busy_s - before.busy_s, self.steal_s - before.steal_s, self.total_s - before.total_s)
-
-
-def read_cpu_times() -> CpuTimes | None:
-    """Return the counters, or None where the system has no /proc/stat."""
-    try:
-        fields = [int(field) for field in _read("/proc/stat").splitlines()[0].split()[1:9]]
-        ticks = os.sysconf("SC_CLK_TCK")
-    except (IndexError, ValueError, OSError):
-        return None
-    if len(fields) < 8:
-        return None
-    user, nice, system, idle, iowait, irq, softirq, steal = (field / ticks for field in fields)
-    return CpuTimes(user + nice + system + irq + softirq, steal, user + nice + system + idle + iowait + irq + softirq + steal)
-
-
 def collect_environment() -> dict[str, Any]:
     """Return what is needed to judge, and to repeat, a measurement made now on this machine. Imports no runtime.
 
-    Unknown values are None; nothing here raises.
+    Unknown values are None; nothing here raises. "fingerprint" is equal for two results that may be compared, and
+    "fingerprint_parts" says what it is made of; see `fingerprint`. "state" is this moment, see `machine_state.MachineState`.
     """
     memory = _memory_mib()
     cpu = asdict(cpu_info())
     times = read_cpu_times()
+    parts = machine_parts()
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "emca_deploy": __version__,
@@ -69,8 +42,25 @@ def collect_environment() -> dict[str, Any]:
         "kernel": platform.release(),
         "container": _container(),
         "python": platform.python_version(),
+        "numa_nodes": parts["numa_nodes"],
+        "smt": parts["smt"],
+        "transparent_hugepages": _chosen(_read("/sys/kernel/mm/transparent_hugepage/enabled")),
+        "state": read_machine_state().to_dict(),
+        "fingerprint": fingerprint_of(parts),
+        "fingerprint_parts": parts,
         "versions": {name: found for name in _DISTRIBUTIONS if (found := _version(name)) is not None},
     }
+
+
+def extend_fingerprint(environment: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the environment with more parts in its fingerprint, such as a board's power mode or the accelerator in use."""
+    parts = {**environment["fingerprint_parts"], **more}
+    return {**environment, "fingerprint": fingerprint_of(parts), "fingerprint_parts": parts}
+
+
+def _chosen(text: str) -> str | None:
+    """Return what stands in brackets: "always [madvise] never"."""
+    return text.partition("[")[2].partition("]")[0] or None
 
 
 def _read(path: str | Path) -> str:
