@@ -1,0 +1,197 @@
+"""Which layers run on a DLA and which fell back to the GPU, from what TensorRT's builder logs.
+
+Three shapes of the same lists are known: `[DlaLayer] {ForeignNode[first...last]}` and `[GpuLayer] KIND: name` since 8.0 (verbose
+only, from 8.6 or so on), the same without a kind, and before that one line of names each.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["DlaPlacement", "GpuLayer", "concerns_dla", "place_nodes", "placement_table", "read_placement"]
+
+Device = Literal["dla", "gpu", "unknown"]
+
+TAGGED = re.compile(r"\[(?P<device>Dla|Gpu)Layer\] (?P<layer>.*?),?\s*$")
+HEADING = re.compile(r"-{5,} ?Layers [Rr]unning on (?P<device>DLA|GPU)")
+PLAIN = re.compile(r"^(?:\[[^\]]*\] ?)*(?:\w+: \[TRT\]: ?)?(?P<layers>.*?)\s*$")
+KIND = re.compile(r"^(?P<kind>[A-Z][A-Z0-9_]*): (?P<name>.*)$")
+FOREIGN = re.compile(r"\{ForeignNode\[(?P<range>.*)\]\}")
+GROUP = re.compile(r"\{([^{}]*)\}")
+SEPARATORS = re.compile(r"PWN\(|\)|, ?| \+ | \|\| |\{|\}")
+UNNAMED = re.compile(r"^\(Unnamed Layer\* \d+\)")
+
+REFUSALS = (
+    re.compile(r"Layer '(?P<name>.*)' \((?P<kind>\w+)\): (?P<reason>Unsupported on DLA)"),
+    re.compile(
+        r"Default DLA is enabled but layer (?P<name>.*) is not (?:supported|running) on DLA, (?P<reason>falling back to GPU)"
+    ),
+    re.compile(r"(?P<reason>DLA supports only \d+ subgraphs per DLA core)\. Switching to GPU for layer (?P<name>.*?)\s*$"),
+    re.compile(r"(?:^|\] )(?P<name>[^\[\]\s][^\[\]]*?): (?P<reason>DLA [^.]*)"),
+)
+
+
+@dataclass(frozen=True)
+class GpuLayer:
+    """A layer on the GPU; `kind` is TensorRT's word for it, empty where the log does not say."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class DlaPlacement:
+    """Where the layers of an engine run.
+
+    Attributes:
+        parts: of the DLA (loadables), as logged: "{ForeignNode[first...last]}".
+        gpu: layers on the GPU, copies between the two among them.
+        refused: why a layer is not on the DLA, by its name, where the builder says.
+    """
+
+    parts: tuple[str, ...] = ()
+    gpu: tuple[GpuLayer, ...] = ()
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self, nodes: Sequence[str] = (), macs: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Return what a manifest records.
+
+        Args:
+            nodes: names of the model's nodes, in topological order.
+            macs: multiply-accumulates for one image, by node.
+        """
+        places = place_nodes(self, nodes)
+        total = sum((macs or {}).values())
+        on_dla = sum(count for node, count in (macs or {}).items() if places.get(node) == "dla")
+        unknown = sum(count for node, count in (macs or {}).items() if places.get(node, "unknown") == "unknown")
+        return {
+            "dla_parts": list(self.parts),
+            "gpu_layers": [{"kind": layer.kind, "name": layer.name} for layer in self.gpu],
+            "gpu_layer_kinds": dict(Counter(layer.kind or "unknown" for layer in self.gpu)),
+            "refused": dict(self.refused),
+            "nodes": dict(Counter(places.values())),
+            "gpu_nodes": [node for node, place in places.items() if place == "gpu"],
+            "macs_on_dla_percent": 100 * on_dla / total if total else None,
+            "macs_of_unknown_place_percent": 100 * unknown / total if total else None,
+        }
+
+
+def concerns_dla(message: str) -> bool:
+    """Return whether a message of the builder is one that `read_placement` reads, for a log that keeps only some."""
+    return any(word in message for word in ("DlaLayer]", "GpuLayer]", "DLA", "unning on GPU"))
+
+
+def read_placement(lines: Iterable[str]) -> DlaPlacement | None:
+    """Return the placement among the lines of a builder's log; the last where it was listed several times.
+
+    Args:
+        lines: of the log, with or without time and severity in front.
+
+    Returns:
+        None where the log lists none: nothing was built, or its severity was too high.
+    """
+    lists: dict[str, list[str]] = {"DLA": [], "GPU": []}
+    refused: dict[str, str] = {}
+    seen, heading = False, ""
+    for line in lines:
+        started = HEADING.search(line)
+        tagged = TAGGED.search(line)
+        if started is not None:
+            seen, heading = True, started["device"]
+            if heading == "DLA":
+                lists = {"DLA": [], "GPU": []}
+        elif tagged is not None:
+            seen = True
+            lists["DLA" if tagged["device"] == "Dla" else "GPU"].append(tagged["layer"])
+            heading = ""
+        elif heading:
+            lists[heading] += _plain(line, heading)
+            heading = ""
+        else:
+            refused.update(_refusal(line))
+    if not seen:
+        return None
+    return DlaPlacement(tuple(lists["DLA"]), tuple(_gpu_layer(text) for text in lists["GPU"]), refused)
+
+
+def _plain(line: str, device: str) -> list[str]:
+    """Return the layers of the one line that the oldest versions list them in."""
+    match = PLAIN.match(line.strip())
+    text = match["layers"] if match else ""
+    if device == "DLA":
+        return [f"{{{group}}}" for group in GROUP.findall(text)]
+    return [name for name in (part.strip() for part in text.split(",")) if name and not name.startswith("No layer")]
+
+
+def _gpu_layer(text: str) -> GpuLayer:
+    match = KIND.match(text)
+    return GpuLayer(match["kind"], match["name"]) if match else GpuLayer("", text)
+
+
+def _refusal(line: str) -> dict[str, str]:
+    for pattern in REFUSALS:
+        match = pattern.search(line)
+        if match is not None:
+            return {match["name"].strip(): match["reason"].strip()}
+    return {}
+
+
+def place_nodes(placement: DlaPlacement, nodes: Sequence[str]) -> dict[str, Device]:
+    """Return where each node of the model runs, as far as the lists tell.
+
+    A GPU layer names the nodes fused into it. A part of the DLA names its first and last node only: what lies between them in
+    topological order, and is on no GPU list, is on the DLA. What is in no list was folded away, or its name was lost.
+
+    Args:
+        placement: read from the log.
+        nodes: names of the model's nodes, in topological order.
+    """
+    position = {name: index for index, name in enumerate(nodes)}
+    named: dict[str, set[Device]] = {}
+    spanned: dict[str, set[Device]] = {}
+    layers: list[tuple[Device, str]] = [
+        *(("dla", part) for part in placement.parts),
+        *(("gpu", one.name) for one in placement.gpu),
+    ]
+    for device, text in layers:
+        foreign = FOREIGN.search(text)
+        if foreign is None:
+            found = (token.strip() for token in SEPARATORS.split(text))
+            for name in (token for token in found if token in position):
+                named.setdefault(name, set()).add(device)
+            continue
+        first, last = _ends(foreign["range"], position)
+        for name in nodes[first : last + 1]:
+            spanned.setdefault(name, set()).add(device)
+    return {name: _one(named.get(name)) or _one(spanned.get(name)) or "unknown" for name in nodes}
+
+
+def _one(devices: set[Device] | None) -> Device | None:
+    return next(iter(devices)) if devices is not None and len(devices) == 1 else None
+
+
+def _ends(text: str, position: Mapping[str, int]) -> tuple[int, int]:
+    """Return the places of a foreign node's first and last node; an empty range where they are not the model's."""
+    if text in position:
+        return position[text], position[text]
+    cuts = [match.start() for match in re.finditer(r"\.\.\.", text)]
+    for cut in cuts:  # a name may hold dots itself
+        first, last = (_node_of(part) for part in (text[:cut], text[cut + 3 :]))
+        if first in position and last in position:
+            ends = sorted((position[first], position[last]))
+            return ends[0], ends[1]
+    return 0, -1
+
+
+def _node_of(text: str) -> str:
+    """Return the node that a name belongs to: layers that the parser adds are named beside it."""
+    parts = [part.strip() for part in text.split(" + ")]
+    return next((part for part in parts if not UNNAMED.match(part)), text)
+
+
+def placement_table(placement: DlaPlacement, nodes: Sequence[str], macs: Mapping[str, int]) -> list[tuple[str, str, int]]:
+    """Return (node, device, multiply-accumulates) of the nodes that have any, in order."""
+    places = place_nodes(placement, nodes)
+    return [(node, places[node], macs[node]) for node in nodes if macs.get(node)]

@@ -1,0 +1,1 @@
+"""TensorRT's own tool, for machines that have TensorRT and no usable Python."""

@@ -1,0 +1,218 @@
+"""The JSON files that trtexec exports: times, profile and layers, of every version from 8.0 on."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emca_deploy.errors import InputError
+
+__all__ = ["EngineLayer", "LayerProfile", "LayerTime", "QueryTimes", "read_layer_info", "read_profile", "read_times"]
+
+REMEDY = "run trtexec again: it writes the file at its end"
+NOT_JSON = re.compile(r"(?<=[:,\[\s])([-+]?)(?:inf|nan)(?:inity)?(?=\s*[,}\]\n])")
+LAYER_LINE = re.compile(
+    r'"name" : "(?P<name>.*)", "timeMs" : (?P<timeMs>[^,]+), "averageMs" : (?P<averageMs>[^,]+)'
+    r'(?:, "medianMs" : (?P<medianMs>[^,]+))?, "percentage" : (?P<percentage>[^,}]+?) ?\}'
+)
+COUNT_LINE = re.compile(r'\{ ?"count" : (?P<count>\d{1,18}) ?\}')
+
+
+@dataclass(frozen=True)
+class QueryTimes:
+    """Milliseconds of every query, in the order they were made; one list each, all as long.
+
+    Attributes:
+        latency_ms: copy to the device + GPU compute + copy back, by the device's clock.
+        compute_ms: GPU compute alone.
+        to_device_ms: the copy of the input.
+        to_host_ms: the copy of the output.
+    """
+
+    latency_ms: tuple[float, ...]
+    compute_ms: tuple[float, ...]
+    to_device_ms: tuple[float, ...]
+    to_host_ms: tuple[float, ...]
+
+    def without_first(self, count: int) -> "QueryTimes":
+        """Return them without the first queries: the warm-up, where the file has it."""
+        lists = (self.latency_ms, self.compute_ms, self.to_device_ms, self.to_host_ms)
+        return QueryTimes(*(values[count:] for values in lists))
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """A layer's time in the profile run.
+
+    Attributes:
+        name: as the engine has it, usually that of the nodes fused into it.
+        average_ms: of one query.
+        median_ms: None before 8.4, which does not tell it.
+        percent: of the time of all layers.
+    """
+
+    name: str
+    average_ms: float
+    median_ms: float | None
+    percent: float
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """An exported profile: how many queries, and the layers in the order of execution."""
+
+    queries: int
+    layers: tuple[LayerTime, ...]
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """A layer of an engine; all but the name is empty unless the engine was built with detailed verbosity.
+
+    Attributes:
+        kind: TensorRT's word for it.
+        inputs: "name: format and type" of each.
+        outputs: likewise.
+        tactic: the kernel's name.
+        nodes: what Metadata says of the ONNX nodes it came from.
+    """
+
+    name: str
+    kind: str = ""
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    tactic: str = ""
+    nodes: str = ""
+
+
+def read_times(text: str, source: str) -> QueryTimes:
+    """Read what --exportTimes wrote.
+
+    Args:
+        text: of the file.
+        source: its name, for errors.
+
+    Raises:
+        InputError: it is cut off, no such file, has no query, or a time that is none.
+    """
+    rows = _load(text, source)
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{source}: not the times of a trtexec run", REMEDY)
+    lists = {name: tuple(_time(row, name, source) for row in rows) for name in ("latencyMs", "computeMs", "h2dMs", "d2hMs")}
+    return QueryTimes(lists["latencyMs"], lists["computeMs"], lists["h2dMs"], lists["d2hMs"])
+
+
+def read_profile(text: str, source: str) -> LayerProfile:
+    """Read what --exportProfile wrote; a layer's name may hold quotes that trtexec does not escape.
+
+    Args:
+        text: of the file.
+        source: its name, for errors.
+
+    Raises:
+        InputError: it is cut off, or no such file.
+    """
+    try:
+        rows = _load(text, source)
+    except InputError:
+        rows = _rows_by_line(text)
+        if rows is None:
+            raise
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows) or "count" not in rows[0]:
+        raise InputError(f"{source}: not the profile of a trtexec run", REMEDY)
+    count = rows[0]["count"]
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise InputError(f"{source}: its count of queries is none", REMEDY)
+    return LayerProfile(count, tuple(_layer_time(row, source) for row in rows[1:]))
+
+
+def read_layer_info(text: str, source: str) -> tuple[EngineLayer, ...]:
+    """Read what --exportLayerInfo wrote: names alone, or objects where the engine was built with detailed verbosity.
+
+    Args:
+        text: of the file.
+        source: its name, for errors.
+
+    Raises:
+        InputError: it is cut off, or no such file.
+    """
+    document = _load(text, source)
+    layers = document.get("Layers") if isinstance(document, dict) else None
+    if not isinstance(layers, list):
+        raise InputError(f"{source}: not the layers of an engine", REMEDY)
+    return tuple(_engine_layer(layer, source) for layer in layers)
+
+
+def _load(text: str, source: str) -> Any:
+    for candidate in (text, NOT_JSON.sub(lambda match: "-Infinity" if match[1] == "-" else "Infinity", text)):
+        try:
+            return json.loads(candidate)
+        except (ValueError, RecursionError) as exc:  # ValueError also of integers with thousands of digits
+            problem = exc
+    what = "empty" if not text.strip() else "cut off, or no JSON"
+    raise InputError(f"{source}: is {what}", REMEDY) from problem
+
+
+def _rows_by_line(text: str) -> list[dict[str, Any]] | None:
+    """Return a profile's rows where quotes in names make it no JSON: each layer has a line; None where it is cut off."""
+    head = COUNT_LINE.search(text)
+    if head is None or not text.rstrip().endswith("]"):
+        return None
+    rows: list[dict[str, Any]] = [{"count": int(head["count"])}]
+    for match in LAYER_LINE.finditer(text):
+        try:
+            rows.append({key: value if key == "name" else float(value) for key, value in match.groupdict().items() if value})
+        except ValueError:
+            return None
+    return rows if len(rows) > 1 else None
+
+
+def _time(row: Mapping[str, Any], name: str, source: str) -> float:
+    value = row.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InputError(f"{source}: a query lacks its {name}", REMEDY)
+    return _finite(value, name, source)
+
+
+def _finite(value: float, name: str, source: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number < 0:
+        raise InputError(f"{source}: a {name} of {number} ms is no time", "run trtexec again; if it stays, update the driver")
+    return number
+
+
+def _layer_time(row: Mapping[str, Any], source: str) -> LayerTime:
+    name = row.get("name")
+    if not isinstance(name, str):
+        raise InputError(f"{source}: a layer has no name", REMEDY)
+    median = _time(row, "medianMs", source) if "medianMs" in row else None
+    percent = row.get("percentage")
+    known = isinstance(percent, int | float) and not isinstance(percent, bool) and abs(percent) < math.inf
+    # Where no layer took any time the percentage is 0 / 0.
+    return LayerTime(name, _time(row, "averageMs", source), median, float(percent) if known and percent is not None else 0.0)
+
+
+def _engine_layer(layer: Any, source: str) -> EngineLayer:
+    if isinstance(layer, str):
+        return EngineLayer(layer)
+    if not isinstance(layer, dict) or not isinstance(layer.get("Name"), str):
+        raise InputError(f"{source}: a layer has no name", REMEDY)
+    return EngineLayer(
+        layer["Name"], _text(layer, "LayerType"), _tensors(layer.get("Inputs")), _tensors(layer.get("Outputs")),
+        _text(layer, "TacticName"), _text(layer, "Metadata"),
+    )  # fmt: skip
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    value = values.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _tensors(listed: Any) -> tuple[str, ...]:
+    entries = listed if isinstance(listed, list) else []
+    return tuple(f"{_text(one, 'Name')}: {_text(one, 'Format/Datatype')}" for one in entries if isinstance(one, dict))
