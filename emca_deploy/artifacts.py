@@ -97,6 +97,8 @@ class Manifest:
         versions: version by package of what made it.
         command: the command line that made it.
         details: what else its maker records (threads, machine, parity, layer counts).
+        settings: what `tune` found to be the fastest runtime settings, one record for each backend, scenario and batch;
+            absent from the JSON where there are none.
     """
 
     kind: Literal["onnx", "engine"]
@@ -112,6 +114,14 @@ class Manifest:
     details: dict[str, Any] = field(default_factory=dict)
     manifest_version: int = MANIFEST_VERSION
     emca_deploy: str = __version__
+    settings: tuple[dict[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        document = asdict(self)
+        if not self.settings:
+            del document["settings"]
+        return document
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Manifest":
@@ -125,6 +135,7 @@ class Manifest:
             raise ValueError(f"version {fields['manifest_version']}, this emca-deploy reads {MANIFEST_VERSION}")
         if fields.get("preprocessing") is not None:
             fields["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
+        fields["settings"] = tuple(dict(record) for record in fields.get("settings", ()))
         return cls(**fields)
 
 
@@ -230,7 +241,7 @@ def write_manifest(path: Path, manifest: Manifest) -> Manifest:
         OutputError: it cannot be written.
     """
     manifest = replace(manifest, sha256=sha256_file(path))
-    write_json(manifest_path(path), asdict(manifest))
+    write_json(manifest_path(path), manifest.to_dict())
     return manifest
 
 

@@ -1,7 +1,8 @@
 """The two protocols a backend fulfils: run a model, and build an engine from one."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,12 +37,14 @@ class RunOptions:
         precision: compute precision of the float parts: "f32", or "bf16"/"f16" where the runtime has it and one asks.
         batch: a batch size to specialise to where the model's is dynamic; None leaves it dynamic.
         spin: whether idle threads of the runtime may spin; off for interleaved measurements.
+        settings: others that this backend has, by their names in `tunables`; what is not named stays as we set it.
     """
 
     threads: int = 1
     precision: str = "f32"
     batch: int | None = None
     spin: bool = True
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Runner(ABC):

@@ -15,6 +15,8 @@ __all__ = ["FakeRunner", "FakeSettings"]
 
 BACKEND = "fake"
 CRASH_CODE = 41
+PACES = {"steady": 1.0, "quick": 0.5, "slow": 2.0}
+"""The setting `pace` to try tuning with: how many times `latency_ms` a call takes."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class FakeRunner(Runner):
         refuse_precision(BACKEND, self._options.precision)
         settings = self._settings = FakeSettings.parse(self._artifact)
         time.sleep(settings.load_ms / 1e3)
+        pace = str(self._options.settings.get("pace", "steady"))
+        if pace == "broken":
+            raise ModelError(f"{self._artifact}: does not take this pace, as asked", "use another pace")
+        self._latency_ms = settings.latency_ms * PACES[pace]
         batch = self._options.batch or "batch"
         self.input = TensorSpec("images", "float32", (batch, 3, settings.size, settings.size))
         self.output = TensorSpec("logits", "float32", (batch, settings.classes))
@@ -96,7 +102,7 @@ class FakeRunner(Runner):
             os._exit(CRASH_CODE)
         if self._calls == self._settings.fail_at:
             raise ModelError(f"{self._artifact}: call {self._calls} fails, as asked", "leave out fail_at")
-        time.sleep(self._settings.latency_ms / 1e3)
+        time.sleep(self._latency_ms / 1e3)
         logits: Float32Array = batch.mean(axis=2).reshape(len(batch), -1) @ self._weights
         return logits
 

@@ -23,6 +23,13 @@ __all__ = ["OrtBuilder", "OrtRunner"]
 BACKEND = "onnxruntime"
 ERRORS_ONLY = 3
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+SESSION_ENTRIES = {
+    "force_spinning_stop": "session.force_spinning_stop",
+    "flush_denormals": "session.set_denormal_as_zero",
+    "fastmath_bf16": "mlas.enable_gemm_fastmath_arm64_bfloat16",
+}
+"""Our name of a setting -> ONNX Runtime's."""
+
 BATCH_NAME = "batch"  # what our exporter calls the dynamic dimension
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8"}
 
@@ -39,8 +46,15 @@ def _session_options(ort: Any, options: RunOptions) -> Any:
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = ERRORS_ONLY
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    level = str(options.settings.get("graph_optimization", "all")).upper()
+    settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+    if options.settings.get("execution_mode") == "parallel":
+        settings.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+        settings.inter_op_num_threads = options.threads
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+    for name, entry in SESSION_ENTRIES.items():
+        if name in options.settings:
+            settings.add_session_config_entry(entry, "1" if options.settings[name] else "0")
     # By default the suffix decides; ours is whatever was typed.
     settings.add_session_config_entry("session.load_model_format", "ONNX")
     settings.add_session_config_entry("session.save_model_format", "ONNX")
@@ -180,6 +194,7 @@ class OrtRunner(Runner):
             **({} if self._device is None else {"device": f"gpu:{self._device}"}),
             "threads": self._options.threads,
             "spin": self._options.spin,
+            **({"settings": dict(self._options.settings)} if self._options.settings else {}),
             "batch": self.input.shape[0] if self._session is not None else self._options.batch,
         }
 

@@ -26,6 +26,15 @@ BACKEND = "openvino"
 DEVICE = "CPU"
 PRECISIONS = ("f32", "bf16", "f16")
 PRECISION = "INFERENCE_PRECISION_HINT"
+PROPERTIES = {
+    "streams": "NUM_STREAMS",
+    "hint": "PERFORMANCE_HINT",
+    "pinning": "ENABLE_CPU_PINNING",
+    "hyper_threading": "ENABLE_HYPER_THREADING",
+    "core_type": "SCHEDULING_CORE_TYPE",
+    "flush_denormals": "CPU_DENORMALS_OPTIMIZATION",
+}
+"""Our name of a setting -> OpenVINO's."""
 
 
 def _config(options: RunOptions, precision: str) -> dict[str, Any]:
@@ -35,6 +44,7 @@ def _config(options: RunOptions, precision: str) -> dict[str, Any]:
         "INFERENCE_NUM_THREADS": options.threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
+        **{PROPERTIES[name]: value for name, value in options.settings.items()},
     }
 
 
@@ -170,6 +180,7 @@ class OvRunner(Runner):
             "device": DEVICE,
             "inference_precision": self._precision,
             "threads": self._options.threads,
+            **({"settings": dict(self._options.settings)} if self._options.settings else {}),
             "batch": self.input.shape[0] if self._compiled is not None else self._options.batch,
         }
 

@@ -1,6 +1,7 @@
 """Every backend, one line each; and which backend an artifact belongs to."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from emca_deploy._optional import EXTRAS, installed_version
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.base import Builder, Runner, RunOptions
+from emca_deploy.backends.tunables import check_settings
 from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
 
 __all__ = [
@@ -117,16 +119,23 @@ def _load(place: str) -> Any:
 
 
 def open_runner(
-    backend: str, artifact: str, threads: int = 1, precision: str = "f32", batch: int | None = None, spin: bool = True
+    backend: str,
+    artifact: str,
+    threads: int = 1,
+    precision: str = "f32",
+    batch: int | None = None,
+    spin: bool = True,
+    settings: Mapping[str, Any] | None = None,
 ) -> Runner:
     """Return the runner of an artifact, not opened yet. The parameters are those of `RunOptions`.
 
     Raises:
-        UnknownNameError: no backend of that name.
+        UnknownNameError: no backend, or no setting of it, of that name.
         MissingError: its library is not installed.
-        InputError: threads or batch is not positive.
+        InputError: threads or batch is not positive, or a setting has a value that it does not take.
     """
-    options = _options(threads, precision, batch, spin)
+    check_settings(backend, settings or {})
+    options = replace(_options(threads, precision, batch, spin), settings=dict(settings or {}))
     entry = _installed(backend)
     return cast("Runner", _load(entry.runner)(artifact, options))
 

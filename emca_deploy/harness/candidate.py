@@ -71,6 +71,10 @@ class Candidate:
         """The first build's."""
         return self.builds[0].worker.spec
 
+    def batch(self, default: int) -> int:
+        """Return the images of a call, which are `default` unless its spec says others."""
+        return self.spec.batch or default
+
     @property
     def in_flight(self) -> int:
         """Requests at once; of several builds, the most."""
@@ -105,7 +109,8 @@ class Candidate:
         """Return what is compared, block by block: calls' latencies, or offline each block's time per image, in milliseconds."""
         if not offline:
             return self.calls_ms
-        return [np.array([block.wall_ms / (batch * len(block.calls_ms))]) for block in self.blocks]
+        images = self.batch(batch)
+        return [np.array([block.wall_ms / (images * len(block.calls_ms))]) for block in self.blocks]
 
     def run_block(self, seconds: float, max_calls: int, lead_calls: int) -> None:
         """Run the next block, on the builds in turn, and keep it.

@@ -133,7 +133,7 @@ def _start(run: _Run, specs: Sequence[RunnerSpec], stack: ExitStack) -> None:
 
 def _open(worker: Worker, protocol: Protocol) -> Build:
     opened = worker.open()
-    return Build(worker, opened, worker.prepare(protocol.batch, protocol.seed, protocol.scenario))
+    return Build(worker, opened, worker.prepare(worker.spec.batch or protocol.batch, protocol.seed, protocol.scenario))
 
 
 def _failing(run: _Run) -> Any:

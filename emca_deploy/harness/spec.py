@@ -74,6 +74,7 @@ class RunnerSpec:
         precision: for the result.
         target: for the result.
         candidate: specs of the same one are builds of one candidate; empty for a candidate of its own.
+        batch: images a call, where it is not the protocol's: offline, batches are compared by their time per image.
     """
 
     name: str
@@ -84,6 +85,7 @@ class RunnerSpec:
     precision: str = "fp32"
     target: str = "cpu"
     candidate: str = ""
+    batch: int | None = None
 
     def to_json(self) -> str:
         """Return the candidate as JSON."""

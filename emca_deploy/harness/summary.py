@@ -59,7 +59,7 @@ def result_of(candidate: Candidate, protocol: Protocol, record: ProtocolRecord, 
         precision=spec.precision,
         target=spec.target,
         scenario=protocol.scenario,
-        batch=protocol.batch,
+        batch=candidate.batch(protocol.batch),
         latency_ms=summarize(candidate.calls_ms, protocol.seed, candidate.block_builds),
         throughput_images_per_s=rate,
         samples=len(samples_ms),
@@ -97,12 +97,13 @@ def compare_candidates(candidates: Sequence[Candidate], protocol: Protocol) -> t
 
 def _throughput(candidate: Candidate, protocol: Protocol) -> tuple[float, tuple[float, float] | None]:
     """Return images per second, offline by the time on the wall and with its interval."""
+    images = candidate.batch(protocol.batch)
     if protocol.scenario != "offline":
         total_ms = sum(float(block.sum()) for block in candidate.calls_ms)
-        return protocol.batch * candidate.calls / total_ms * 1000, None
+        return images * candidate.calls / total_ms * 1000, None
     per_image_ms = candidate.headline_ms(protocol.batch, offline=True)
     low_ms, high_ms = median_ci(per_image_ms, protocol.seed, candidate.block_builds)
-    return protocol.batch * candidate.calls / candidate.wall_s, (1000 / high_ms, 1000 / low_ms)
+    return images * candidate.calls / candidate.wall_s, (1000 / high_ms, 1000 / low_ms)
 
 
 def _doubts(candidate: Candidate, protocol: Protocol) -> list[str]:
