@@ -61,7 +61,7 @@ def command(
     )
     facts = read_facts(model)
     plan = make_plan(facts, wanted)
-    steps, trtexec = list_steps(plan, facts, data), trtexec_command(plan, facts)
+    steps, trtexec = list_steps(plan, facts, data), trtexec_command(plan, facts, _float_layers(plan, model))
     if as_json:
         commands = [step.to_dict() for step in steps]
         print_json(
@@ -69,6 +69,13 @@ def command(
         )
     else:
         _print(plan, steps, trtexec, builds=can_build(plan))
+
+
+def _float_layers(plan: "Plan", model: Path) -> tuple[str, ...]:
+    """Return the layers that trtexec is told to leave in float, where INT8 comes from a cache."""
+    from emca_deploy.calibration.implicit_layers import float_layers
+
+    return float_layers(model) if plan.quantization == "cache" else ()
 
 
 def _print(plan: "Plan", steps: list["Step"], trtexec: str | None, *, builds: bool) -> None:

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from emca_deploy.backends.trt.model_facts import ModelFacts
-from emca_deploy.backends.trt.planner import UNFLAGGED_SINCE, Plan
+from emca_deploy.backends.trt.planner import Plan
+from emca_deploy.backends.trt.trtexec import EngineShapes, TrtexecBuild, boundary_options, build_options
 from emca_deploy.backends.trt.versions import TABLE
 
 __all__ = ["Step", "can_build", "list_steps", "trtexec_command"]
@@ -60,32 +61,34 @@ def can_build(plan: Plan) -> bool:
     return plan.version[:2] >= oldest and python >= OLDEST_PYTHON
 
 
-def trtexec_command(plan: Plan, model: ModelFacts) -> str | None:
+def trtexec_command(plan: Plan, model: ModelFacts, float_layers: tuple[str, ...] = ()) -> str | None:
     """Return the command for a machine that has TensorRT's own tool only, or None where there is no such tool.
 
-    From 11 on CUDA graphs, spinning and inputs left on the device are trtexec's defaults; older ones are told to do the same,
-    so that the times it prints compare. A DLA runs without CUDA graphs.
+    It builds the engine and times it, the same thing in every version: `boundary_options` says what.
+
+    Args:
+        plan: for this model.
+        model: to build.
+        float_layers: layers that stay fp16 where INT8 comes from a calibration cache.
     """
-    if plan.request.backend != "tensorrt":
+    request = plan.request
+    if request.backend != "tensorrt":
         return None
-    model_file = _input_file(plan, model)
-    command = [JETSON_TRTEXEC if plan.request.device.is_jetson else "trtexec", f"--onnx={model_file.name}"]
-    command.append(f"--saveEngine={_engine(model.path).name}")
-    if model.dynamic:
-        shapes = {"shapes": 1} if plan.request.dla else {"minShapes": 1, "optShapes": 1, "maxShapes": LARGEST_BATCH}
-        command += [f"--{option}={model.input.name}:{model.shape(batch)}" for option, batch in shapes.items()]
-    flagless = plan.version >= UNFLAGGED_SINCE
-    if plan.typing == "typed":
-        command += [] if flagless else ["--stronglyTyped"]
-    else:
-        command += [f"--{flag.lower()}" for flag in ("INT8", "FP16") if flag in plan.flags]
-    if plan.quantization == "cache":
-        command.append(f"--calib={_cache(model.path).name}")
-    if plan.request.dla:
-        command += ["--useDLACore=0", "--allowGPUFallback"]
-    if not flagless:
-        command += ["--useSpinWait", "--noDataTransfers", *([] if plan.request.dla else ["--useCudaGraph"])]
-    return shlex.join(command)
+    largest = 1 if request.dla else LARGEST_BATCH
+    build = TrtexecBuild(
+        onnx=_input_file(plan, model).name,
+        engine=_engine(model.path).name,
+        typed=plan.typing == "typed",
+        int8="INT8" in plan.flags,
+        fp16="FP16" in plan.flags,
+        shapes=EngineShapes(model.input.name, tuple(map(int, model.input.shape[1:])), (1, 1, largest)) if model.dynamic else None,
+        cache=_cache(model.path).name if plan.quantization == "cache" else None,
+        float_layers=float_layers,
+        dla_core=0 if request.dla else None,
+    )
+    tool = JETSON_TRTEXEC if request.device.is_jetson else "trtexec"
+    options = [*build_options(plan.version, build), *boundary_options(plan.version, dla=request.dla), "--exposeDMA"]
+    return shlex.join([tool, *options])
 
 
 def _calibrate(plan: Plan, model: ModelFacts, data: str) -> list[str]:

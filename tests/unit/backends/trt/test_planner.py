@@ -201,7 +201,7 @@ def test_steps_lead_from_the_model_to_the_engine() -> None:
 @pytest.mark.parametrize(
     ("where", "options", "has", "lacks"),
     [
-        (("orin-nx", "6.2"), {}, "--stronglyTyped --useSpinWait --noDataTransfers --useCudaGraph", "--int8"),
+        (("orin-nx", "6.2"), {}, "--stronglyTyped --useSpinWait --useCudaGraph --exposeDMA", "--int8"),
         (("orin-nx", "6.2"), {"dla": True}, "--int8 --fp16 --calib=net.cache --useDLACore=0 --allowGPUFallback", "CudaGraph"),
         (("orin-nano", "6.0"), {}, "--int8", "--stronglyTyped"),
         (("nano", "4.6.1"), {"precision": "fp16"}, "--fp16", "--int8"),
