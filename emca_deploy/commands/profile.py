@@ -1,6 +1,7 @@
 """`emca-deploy profile`."""
 
 import json
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from emca_deploy.harness.latency_results import ProfileReport
+    from emca_deploy.harness.raw_samples import RawSamples
 
 __all__ = ["command"]
 
-OFFLINE_BATCH = 8
+INTERRUPTED = 130
 
 
 @click.command("profile")
@@ -27,11 +30,20 @@ OFFLINE_BATCH = 8
     type=click.Choice(["single-stream", "offline"]),
     default="single-stream",
     show_default=True,
-    help="One image at a time, or large batches.",
+    help="One call after the other, or as many at once as the runtime wants.",
 )
 @click.option("--batch", type=click.IntRange(1), help="Images a call.  [default: 1; offline: 8]")
 @click.option("--threads", type=click.IntRange(1), help="Of each candidate.  [default: one a physical core]")
-@click.option("--duration", "duration_s", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds each.")
+@click.option(
+    "--duration", "duration_s", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds each, at least."
+)
+@click.option(
+    "--max-duration",
+    "max_duration_s",
+    type=click.FloatRange(0.1),
+    metavar="S",
+    help="Seconds each, at most; fewer where the intervals are within 1 % sooner.  [default: 6 times --duration]",
+)
 @click.option("--warmup", "warmup_s", type=click.FloatRange(0), default=2.0, show_default=True, help="At most, seconds each.")
 @click.option(
     "--precision",
@@ -42,13 +54,17 @@ OFFLINE_BATCH = 8
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the input and the order of the blocks.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document to this file.")
+@click.option("--raw", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write every sample to this file.")
+@click.option("--no-samples", is_flag=True, help="Leave the samples out of the JSON document; --raw has them.")
 @json_option
-def command(artifacts: tuple[str, ...], output: Path | None, as_json: bool, **options: Any) -> None:
+def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bool, **options: Any) -> int:
     """Measure latency and throughput of each ARTIFACT; several are interleaved and compared to the first.
 
-    An ARTIFACT is an engine with its manifest, or an .onnx file; BACKEND=FILE runs it on that backend. Every candidate has a
-    process of its own, and short blocks of all of them alternate in random order, so that heat, clocks and neighbours hit all
-    alike. Ratios have bootstrap intervals; more than 1 is faster than the first.
+    An ARTIFACT is an engine with its manifest, or an .onnx file; BACKEND=FILE runs it on that backend; FIRST+SECOND are two
+    builds of one candidate. Every candidate has a process of its own, and short blocks of all of them alternate in random order,
+    so that heat, clocks and neighbours hit all alike. Ratios have bootstrap intervals; more than 1 is faster than the first.
+
+    Measuring ends when every median is known within 1 %, or at --max-duration. Ctrl-C keeps what was measured until then.
 
     With --target gpu an engine of TensorRT runs as it is, an .onnx file on TensorRT or TensorRT-RTX, which build it first, and on
     ONNX Runtime's CUDA provider, and a checkpoint on PyTorch: eager, compiled, fp16, channels last.
@@ -56,53 +72,91 @@ def command(artifacts: tuple[str, ...], output: Path | None, as_json: bool, **op
     \b
     emca-deploy profile model.onnx model.openvino.onnx
     emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1 --json
+    emca-deploy profile model.onnx -o result.json --raw samples.npz
     """
-    from emca_deploy.artifacts import atomic_write
-    from emca_deploy.harness.latency import Protocol, measure
-    from emca_deploy.targets.gpu import gpu_candidates, gpu_index
-    from emca_deploy.targets.local import LocalOptions, candidates
+    from emca_deploy.targets.profiling import ProfileRequest, run_profile
 
-    batch = options["batch"] or (OFFLINE_BATCH if options["scenario"] == "offline" else 1)
-    local = LocalOptions(options["threads"], options["precision"], batch, options["target"])
-    gpu = gpu_index(options["target"])
-    specs = (
-        candidates(artifacts, options["backends"], local)
-        if gpu is None
-        else gpu_candidates(artifacts, options["backends"], local)
-    )
-    chosen = {name: options[name] for name in ("scenario", "warmup_s", "duration_s", "seed")}
-    # The file is opened first: a folder that cannot be written to is better known before the minutes of measuring.
-    with atomic_write(output) if output else nullcontext() as temporary:
-        with progress("measuring") as report, _recorded(gpu) as record:
-            result = measure(specs, Protocol(batch=batch, **chosen), report)
-        result = replace(result, environment={**result.environment, **record})
-        document = result.to_dict()
-        if temporary is not None:
-            temporary.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    _check_files(output, raw, no_samples)
+    request = ProfileRequest(**options)
+    report: ProfileReport | None = None
+    unwritten: OutputError | None = None
+    try:
+        # The files are opened first: a folder that cannot be written to is better known before the minutes of measuring.
+        with _opened(output) as to_json:
+            with _opened(raw) as to_raw:
+                with progress("measuring") as told:
+                    report, samples = run_profile(request, told)
+                report = _as_asked(report, output, raw, no_samples=no_samples)
+                _save(to_raw, samples)
+            if to_json is not None:
+                to_json.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OutputError as error:
+        if report is None:
+            raise
+        unwritten = error  # the disk is full, say, but what was measured can still be shown
     if as_json:
-        print_json(document)
+        print_json(report.to_dict())
     else:
-        _print(result)
+        _print(report)
+    _tell(report, warnings=not as_json)
+    if unwritten is not None:
+        raise unwritten
+    return _exit_code(report)
 
 
-def _recorded(gpu: int | None) -> AbstractContextManager[dict[str, Any]]:
-    """Return what yields the record of a GPU, or an empty one."""
-    from emca_deploy.targets.gpu import gpu_record
+def _check_files(output: Path | None, raw: Path | None, no_samples: bool) -> None:
+    if no_samples and raw is None:
+        raise InputError("--no-samples without --raw would lose the samples", "add --raw samples.npz")
+    if raw is not None and output is not None and raw.absolute() == output.absolute():
+        raise InputError(f"{raw}: is named by both -o and --raw", "name two files")
 
-    return nullcontext({}) if gpu is None else gpu_record(gpu)
+
+def _opened(path: Path | None) -> AbstractContextManager[Path | None]:
+    from emca_deploy.artifacts import atomic_write
+
+    return nullcontext() if path is None else atomic_write(path)
+
+
+def _as_asked(report: "ProfileReport", output: Path | None, raw: Path | None, *, no_samples: bool) -> "ProfileReport":
+    """Name the file of raw samples as the JSON document's own folder sees it, and leave the samples out where asked."""
+    if raw is None:
+        return report
+    place = str(raw) if output is None else os.path.relpath(raw, output.parent)
+    results = report.results
+    if no_samples:
+        results = tuple(replace(result, samples_ms=()) for result in results)
+    return replace(report, raw_samples=place, results=results)
+
+
+def _save(place: Path | None, samples: "RawSamples") -> None:
+    from emca_deploy.harness.raw_samples import save_raw
+
+    if place is not None:
+        save_raw(place, samples)
+
+
+def _exit_code(report: "ProfileReport") -> int:
+    if report.failures:
+        return report.failures[0].exit_code
+    return 0 if report.complete else INTERRUPTED
 
 
 def _print(report: "ProfileReport") -> None:
-    """Print the table on stdout and the warnings on stderr."""
+    """Print the table on stdout."""
     from emca_deploy.commands._console import table_console
     from emca_deploy.report.terminal import print_profile
 
     print_profile(report, table_console())
-    _print_warnings(report)
 
 
-def _print_warnings(report: "ProfileReport") -> None:
-    """Say each warning once, with the artifacts it is about."""
+def _tell(report: "ProfileReport", *, warnings: bool) -> None:
+    """Say on stderr what failed and whether it was interrupted, and each warning once, with the artifacts it is about."""
+    for failure in report.failures:
+        click.echo(f"error: {' '.join(failure.error.split())}\n  try: {' '.join(failure.remedy.split())}", err=True)
+    if not report.complete and not report.failures:
+        click.echo("interrupted: what was measured until then is kept, and marked incomplete", err=True)
+    if not warnings:
+        return
     about: dict[str, list[str]] = {}
     for result in report.results:
         for warning in result.warnings:

@@ -23,7 +23,7 @@ from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.protocol import Protocol
 from emca_deploy.harness.stats import Float64Array
 
-__all__ = ["RawCandidate", "RawSamples", "raw_of", "read_raw", "write_raw"]
+__all__ = ["RawCandidate", "RawSamples", "raw_of", "read_raw", "save_raw", "write_raw"]
 
 RAW_VERSION = 1
 
@@ -98,6 +98,16 @@ def write_raw(path: Path, raw: RawSamples) -> None:
     Raises:
         OutputError: it cannot be written.
     """
+    with atomic_write(path) as temporary:
+        save_raw(temporary, raw)
+
+
+def save_raw(path: Path, raw: RawSamples) -> None:
+    """Write all samples into a file that `atomic_write` gave.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     meta = {
         "raw_version": RAW_VERSION,
         "protocol": raw.protocol,
@@ -106,7 +116,7 @@ def write_raw(path: Path, raw: RawSamples) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
     for index, one in enumerate(raw.candidates):
         arrays.update({f"{name}_{index}": array for name, array in _compact(one).items()})
-    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+    with path.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 

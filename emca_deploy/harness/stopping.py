@@ -14,14 +14,15 @@ from emca_deploy.harness.stats import Float64Array, median_ci
 __all__ = ["planned_looks", "precise", "reason_to_stop"]
 
 _FURTHER = 1.5
+_FEWEST_ROUNDS = 10
 _FAST_QUERIES = 100
 """MLPerf's least number of queries, for candidates that make as many in the least duration."""
 
 
 def planned_looks(first: int, last: int) -> tuple[int, ...]:
-    """Return the rounds after which the intervals are looked at: `first`, then 1.5 times as many each, below `last`."""
+    """Return the rounds after which the intervals are looked at: `first`, at least 10, then 1.5 times as many each, below `last`."""
     looks = []
-    look = float(first)
+    look = float(max(first, _FEWEST_ROUNDS))
     while round(look) < last:
         looks.append(round(look))
         look *= _FURTHER

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emca_deploy.harness.latency_results import LatencyResult, ProfileReport
+from emca_deploy.harness.latency_results import ProfileReport
 from emca_deploy.harness.results import DeployReport
-from emca_deploy.report.formats import NONE, fixed, interval, plain, uniform
+from emca_deploy.report.formats import NONE, plain
 from emca_deploy.report.notices import warnings_of
+from emca_deploy.report.profile_columns import profile_columns, profile_heading
 from emca_deploy.report.table import Column, deploy_columns
 from emca_deploy.report.verdict import Verdict, decide
 
@@ -39,31 +40,8 @@ def print_profile(report: ProfileReport, console: "Console") -> None:
     """Print latencies: a row for each artifact, and how many times faster it is than the first. Warnings are the caller's."""
     if not report.results:
         return
-    first = report.results[0]
-    _text(console, f"{first.scenario}, batch {first.batch}, target {plain(first.target)}", "bold")
-    _print_columns(console, _profile_columns(report), (), [i for i, r in enumerate(report.results) if not r.stable])
-
-
-def _profile_columns(report: ProfileReport) -> tuple[Column, ...]:
-    results: Sequence[LatencyResult] = report.results
-    summaries = [result.latency_ms for result in results]
-    milliseconds = uniform([value for s in summaries for value in (s.p50, s.p90, s.p99)])
-    ratios = ["first", *(f"{fixed(c.ratio_p50)}x" for c in report.comparisons)]
-    limits = ["", *(interval(c.ratio_ci95) for c in report.comparisons)]
-    columns = [
-        Column("artifact", tuple(plain(result.artifact) for result in results)),
-        Column("backend", tuple(plain(result.backend) for result in results), rank=1),
-        Column("precision", tuple(plain(result.precision) for result in results), rank=4),
-        Column("p50 ms", tuple(milliseconds[0::3]), tuple(interval(s.p50_ci95) for s in summaries), 0, 8),
-        Column("p90 ms", tuple(milliseconds[1::3]), rank=5),
-        Column("p99 ms", tuple(milliseconds[2::3]), rank=2),
-        Column("images/s", tuple(uniform([result.throughput_images_per_s for result in results])), rank=3),
-        Column("load ms", tuple(uniform([result.load_ms for result in results])), rank=6),
-        Column("RSS MiB", tuple(fixed(result.peak_rss_mib, 0) for result in results), rank=7),
-    ]
-    if len(ratios) == len(results) > 1:
-        columns.append(Column("speed-up", tuple(ratios), tuple(limits), 0, 1))
-    return tuple(columns)
+    _text(console, profile_heading(report), "bold")
+    _print_columns(console, profile_columns(report), (), [i for i, r in enumerate(report.results) if not r.stable])
 
 
 def _print_columns(console: "Console", columns: tuple[Column, ...], chosen: Sequence[int], shaky: Sequence[int]) -> None:

@@ -1,0 +1,93 @@
+"""What `profile` does once its options are read: a request becomes a report, here on this machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from emca_deploy._progress import Progress
+from emca_deploy.harness.latency import Protocol, measure_raw
+from emca_deploy.harness.latency_results import ProfileReport, Scenario
+from emca_deploy.harness.raw_samples import RawSamples
+from emca_deploy.targets.builds import grouped, split_builds
+from emca_deploy.targets.local import LocalOptions, candidates
+
+__all__ = ["ProfileRequest", "run_profile"]
+
+OFFLINE_BATCH = 8
+BLOCK_S = {"single-stream": 0.25, "offline": 0.5}
+FEWEST_BLOCKS = 10
+LONGEST = 6
+"""Times the least duration, where the most is not said."""
+
+
+@dataclass(frozen=True)
+class ProfileRequest:
+    """What a user asks of `profile`.
+
+    Attributes:
+        artifacts: "path", "backend=path", or either with several paths joined by "+", which are builds of one candidate.
+        backends: to run the others on; none means each artifact's own.
+        target: "cpu", or "gpu" with an index.
+        batch: images a call; None is 1, offline 8.
+        threads: of each candidate; None is one a physical core.
+        precision: of the float parts, where the backend has a choice.
+        duration_s: the least that each candidate is measured.
+        max_duration_s: the most; None is 6 times the least.
+    """
+
+    artifacts: tuple[str, ...]
+    backends: tuple[str, ...] = ()
+    target: str = "cpu"
+    scenario: Scenario = "single-stream"
+    batch: int | None = None
+    threads: int | None = None
+    precision: str = "f32"
+    duration_s: float = 5.0
+    max_duration_s: float | None = None
+    warmup_s: float = 2.0
+    seed: int = 0
+
+    def protocol(self) -> Protocol:
+        """Return how it is to be measured."""
+        offline = self.scenario == "offline"
+        return Protocol(
+            scenario=self.scenario,
+            batch=self.batch or (OFFLINE_BATCH if offline else 1),
+            warmup_s=self.warmup_s,
+            block_s=min(BLOCK_S[self.scenario], self.duration_s / FEWEST_BLOCKS),
+            duration_s=self.duration_s,
+            max_duration_s=self.duration_s * LONGEST if self.max_duration_s is None else self.max_duration_s,
+            seed=self.seed,
+        )
+
+
+def run_profile(request: ProfileRequest, progress: Progress | None = None) -> tuple[ProfileReport, RawSamples]:
+    """Measure, and return the report with all raw samples. A candidate that fails is listed in it, unless all do.
+
+    Raises:
+        EmcaError: an artifact or option is wrong, something is missing, or no candidate could be measured.
+        KeyboardInterrupt: interrupted before there was anything to keep.
+    """
+    from emca_deploy.targets.gpu import gpu_candidates, gpu_index
+
+    protocol, builds = request.protocol(), split_builds(request.artifacts)
+    options = LocalOptions(request.threads, request.precision, protocol.batch, request.target)
+    gpu = gpu_index(request.target)
+    find = candidates if gpu is None else gpu_candidates
+    specs = grouped(find(builds.artifacts, request.backends, options), builds)
+    with _recorded(gpu) as record:
+        report, raw = measure_raw(specs, protocol, progress, keep_going=True)
+    return replace(report, environment={**report.environment, **record}), raw
+
+
+@contextmanager
+def _recorded(gpu: int | None) -> Iterator[dict[str, Any]]:
+    """Yield the record of a GPU, or an empty one."""
+    if gpu is None:
+        yield {}
+        return
+    from emca_deploy.targets.gpu import gpu_record
+
+    with gpu_record(gpu) as record:
+        yield record
