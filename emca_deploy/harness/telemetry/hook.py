@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from emca_deploy.harness.stability import clock_warnings
 from emca_deploy.harness.telemetry.attribution import Window, attribute
 from emca_deploy.harness.telemetry.nvml import NvmlSource
 from emca_deploy.harness.telemetry.process_memory import (
@@ -53,13 +54,15 @@ class Telemetry:
         sources: what to sample.
         interval_s: between two samples of a source.
         idle_s: how long the machine is watched at rest; `end_idle` waits for it.
+        batch: images a call: energy is per image.
 
     Attributes:
         notes: what could not be had and what to do, each said once.
     """
 
-    def __init__(self, sources: Sequence[TelemetrySource], interval_s: float = 0.1, idle_s: float = 1.0) -> None:
+    def __init__(self, sources: Sequence[TelemetrySource], interval_s: float = 0.1, idle_s: float = 1.0, batch: int = 1) -> None:
         self._recorder = Recorder(sources, interval_s)
+        self._batch = batch
         self._idle_s = idle_s
         self._entered = False
         self._idle: Window | None = None
@@ -125,23 +128,38 @@ class Telemetry:
 
         Args:
             name_to_windows: when each candidate ran, in nanoseconds of time.monotonic_ns.
-            name_to_inferences: how many images (or calls: what energy shall be per) each did in all its windows.
+            name_to_inferences: calls of each in all its windows; a call is one batch.
 
         Returns:
             For each candidate: "sources" -> what `attribute` found, "interval_ms", "idle_s", and where known "pss_mib" and
-            "context_switches" of its process, and "notes".
+            "context_switches" of its process, "warnings" that cast doubt on its numbers, and "notes".
         """
         self._recorder.sample_now()
         processes = {name: self._of_process(name) for name in name_to_windows}
         self.close()
         idle = [self._idle] if self._idle else []
-        shares = attribute(self.samples, name_to_windows, idle, name_to_inferences)
+        images = {name: calls * self._batch for name, calls in name_to_inferences.items()}
+        shares = attribute(self.samples, name_to_windows, idle, images)
         common: dict[str, Any] = {"interval_ms": self._recorder.interval_s * 1000}
         if self._idle:
             common["idle_s"] = (self._idle[1] - self._idle[0]) / 1e9
         if self.notes:
             common["notes"] = list(self.notes)
-        return {name: {"sources": share, **common, **processes[name]} for name, share in shares.items()}
+        result = {}
+        for name, share in shares.items():
+            warnings = self._clock_warnings(name_to_windows[name])
+            result[name] = {"sources": share, **common, **processes[name], **({"warnings": warnings} if warnings else {})}
+        return result
+
+    def _clock_warnings(self, windows: Sequence[Window]) -> list[str]:
+        """Judge by the fastest core: a mean falls, too, where fewer cores are busy."""
+        times, clocks = [], []
+        for sample in self.samples:
+            cores = [value for name, value in sample.values.items() if name.startswith("core_") and name.endswith("_mhz")]
+            if cores and any(begin <= sample.time_ns <= end for begin, end in windows):
+                times.append(sample.time_ns)
+                clocks.append(max(cores))
+        return clock_warnings(times, clocks)
 
     def _open(self) -> None:
         if not self._entered:

@@ -42,6 +42,7 @@ class ProcessMemorySource:
     def __init__(self, pid: int, owner: str, root: Path = Path("/")) -> None:
         self.owner = owner
         self._statm = root / f"proc/{pid}/statm"
+        self._descriptor = -1
         self._page_bytes = os.sysconf("SC_PAGESIZE") if hasattr(os, "sysconf") else 4096
 
     def __enter__(self) -> "ProcessMemorySource":
@@ -50,17 +51,21 @@ class ProcessMemorySource:
         Raises:
             MissingError: no such process, or a system without /proc.
         """
-        if not self.read():
-            raise MissingError(f"{self._statm} cannot be read", "Linux with /proc mounted is needed")
+        try:
+            self._descriptor = os.open(self._statm, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            problem = f"{self._statm} cannot be read: {exc.strerror}"
+            raise MissingError(problem, "the process has ended, or the system has no /proc") from exc
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Nothing is held open."""
+        os.close(self._descriptor)
+        self._descriptor = -1
 
     def read(self) -> Reading:
         """Return the memory now; nothing once the process has ended."""
         try:
-            return {"rss_mib": int(self._statm.read_text(encoding="ascii").split()[1]) * self._page_bytes / _MIB}
+            return {"rss_mib": int(os.pread(self._descriptor, 128, 0).split()[1]) * self._page_bytes / _MIB}
         except (OSError, IndexError, ValueError):
             return {}
 

@@ -25,7 +25,7 @@ class CpuFrequencySource:
     """
 
     name = "cpu_frequency"
-    interval_s = 0.25
+    interval_s = 0.5
 
     def __init__(self, root: Path = Path("/"), cores: frozenset[int] | None = None) -> None:
         self._root = root

@@ -5,10 +5,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from emca_deploy.harness.latency import Protocol, TelemetryHook, measure
+from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.telemetry.hook import Telemetry, available_sources
+from emca_deploy.harness.telemetry.processor import CpuFrequencySource
 from emca_deploy.harness.telemetry.rapl import RaplSource
 
 BUSY = "import time; x = bytearray(40 << 20)\nwhile True: time.sleep(0.001)"
@@ -22,6 +26,31 @@ def package(root, energy_uj):
     place = folder / "energy_uj"
     place.write_text(f"{energy_uj}\n")
     return place
+
+
+@pytest.fixture
+def make_spec(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    return lambda name, **kwargs: RunnerSpec(name, "harness_runners:make", kwargs)
+
+
+class Steps:
+    """A clock that falls after some readings."""
+
+    name = "cpu_frequency"
+
+    def __init__(self, before_mhz, after_mhz, at):
+        self.before_mhz, self.after_mhz, self.at, self.n = before_mhz, after_mhz, at, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def read(self):
+        self.n += 1
+        return {"core_0_mhz": 100.0, "core_1_mhz": self.before_mhz if self.n <= self.at else self.after_mhz}
 
 
 @pytest.fixture
@@ -139,3 +168,48 @@ def test_sources_are_picked_by_what_is_there(tmp_path, monkeypatch):
     (tmp_path / "tegrastats").chmod(0o755)
     names = [source.name for source in available_sources(tmp_path, gpu_bus_id="0000:01:00.0")]
     assert names == ["cpu_frequency", "temperature", "rapl", "nvml", "tegrastats"]
+
+
+def test_measure_puts_it_into_each_result(growing_counter, make_spec):
+    root, _ = growing_counter
+    protocol = Protocol(warmup_s=0.1, block_s=0.1, duration_s=0.6)
+    with Telemetry([RaplSource(root), CpuFrequencySource()], 0.02, idle_s=0.2) as telemetry:
+        hook: TelemetryHook = telemetry
+        report = measure([make_spec("a", latency_s=0.002), make_spec("b", latency_s=0.004)], protocol, telemetry=hook)
+    for result in report.results:
+        power = result.telemetry["sources"]["rapl"]["power"]["total"]
+        assert power["power_w"] == pytest.approx(2, rel=0.5)
+        assert power["energy_per_inference_mj"] > 0
+        assert result.telemetry["sources"]["process_memory"]["values"]["rss_mib"]["mean"] > 5
+        assert result.telemetry["context_switches"]["voluntary"] > 10
+    quick, slow = (result.telemetry["sources"]["rapl"]["power"]["total"]["energy_per_inference_mj"] for result in report.results)
+    assert slow > quick
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_energy_is_per_image(tmp_path, batch):
+    place = package(tmp_path, 0)
+    with Telemetry([RaplSource(tmp_path)], 0.01, idle_s=0, batch=batch) as telemetry:
+        telemetry.begin()
+        begin_ns = time.monotonic_ns()
+        time.sleep(0.05)
+        place.write_text("8000000")
+        time.sleep(0.05)
+        window = (begin_ns, time.monotonic_ns())
+        share = telemetry.end({"a": [window]}, {"a": 10})["a"]
+    power = share["sources"]["rapl"]["power"]["total"]
+    window_s = (window[1] - window[0]) / 1e9
+    assert power["power_w"] > 1
+    assert power["energy_per_inference_mj"] == pytest.approx(power["power_w"] * window_s * 1000 / (10 * batch))
+
+
+def test_clock_that_falls_during_the_run_is_a_warning():
+    with Telemetry([Steps(3000.0, 2000.0, 6)], 0.01, idle_s=0) as telemetry:
+        telemetry.begin()
+        while len(telemetry.samples) < 14:
+            time.sleep(0.005)
+        begin_ns = telemetry.samples[0].time_ns
+        shares = telemetry.end({"a": [(begin_ns, time.monotonic_ns())], "b": [(0, 1)]}, {"a": 1, "b": 1})
+    assert "fell by 33%" in shares["a"]["warnings"][0]
+    assert "warnings" not in shares["b"]

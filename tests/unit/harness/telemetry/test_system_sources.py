@@ -1,6 +1,8 @@
 """Clocks, temperatures and processes, on recorded trees and on this machine."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -76,14 +78,21 @@ def test_memory_of_a_real_process():
         block = bytearray(64 << 20)
         block[:: 1 << 10] = b"x" * len(block[:: 1 << 10])
         assert source.read()["rss_mib"] > before + 48
-    pss = read_pss_mib(os.getpid())
-    assert pss is None or 1 < pss <= source.read()["rss_mib"] + 64
+        pss = read_pss_mib(os.getpid())
+        assert pss is None or 64 < pss <= source.read()["rss_mib"] + 64
+    assert source.read() == {}
 
 
 def test_process_that_ended():
     with pytest.raises(MissingError), ProcessMemorySource(2**22 + 1, "gone"):
         pass
-    assert ProcessMemorySource(2**22 + 1, "gone").read() == {}
+    with (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child,
+        ProcessMemorySource(child.pid, "x") as source,
+    ):
+        assert source.read()["rss_mib"] > 0
+        child.communicate(b"\n")
+        assert source.read() == {}
     assert read_pss_mib(2**22 + 1) is None
     assert read_context_switches(2**22 + 1) is None
 
