@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emca_deploy._optional import import_optional
 from emca_deploy.artifacts import TensorSpec
@@ -18,6 +19,7 @@ from emca_deploy.backends.base import (
     refuse_precision,
 )
 from emca_deploy.backends.engines import EngineBuilder, identify, verify_engine
+from emca_deploy.backends.ov_offline import OvQueue, offline_options
 from emca_deploy.errors import EngineError, InputError, ModelError
 
 __all__ = ["OvBuilder", "OvRunner"]
@@ -114,6 +116,7 @@ class OvRunner(Runner):
         self._compiled: Any = None
         self._request: Any = None
         self._bound: Float32Array | None = None
+        self._queue: OvQueue | None = None
 
     def open(self) -> None:
         """Load the model. Sets `input` and `output`.
@@ -167,9 +170,33 @@ class OvRunner(Runner):
         self._request.set_input_tensor(self._tensor(shared, shared_memory=True))
         self._bound = shared
 
+    def start_offline(self, batch: Float32Array) -> int:
+        """Compile the model again, for throughput, and return how many requests will be in flight at once.
+
+        Raises:
+            InputError: the batch's shape or dtype does not fit the model.
+            ModelError, EngineError: as `open`.
+        """
+        check_batch(batch, self.input)
+        self.close()
+        self._options = offline_options(self._options)
+        self.open()
+        self._queue = OvQueue(import_optional("openvino"), self._compiled, batch, self._path)
+        return self._queue.in_flight
+
+    def run_offline(self, seconds: float, min_calls: int, max_calls: int) -> npt.NDArray[np.int64]:
+        """Keep them in flight; see `harness.spec.Saturable.run_offline`.
+
+        Raises:
+            ModelError: OpenVINO fails on a request.
+        """
+        if self._queue is None:
+            raise RuntimeError("start_offline comes first")
+        return self._queue.run(seconds, min_calls, max_calls)
+
     def close(self) -> None:
         """Free the compiled model; calling it twice is fine."""
-        self._request = self._compiled = self._bound = None
+        self._queue = self._request = self._compiled = self._bound = None
 
     def describe(self) -> dict[str, Any]:
         """Return version, device, precision, threads and the batch the model runs at."""

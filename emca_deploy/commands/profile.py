@@ -160,7 +160,8 @@ def _tell(report: "ProfileReport", *, warnings: bool) -> None:
     about: dict[str, list[str]] = {}
     for result in report.results:
         for warning in result.warnings:
-            about.setdefault(warning, []).append(result.artifact)
+            shared = sum(other.artifact == result.artifact for other in report.results) > 1
+            about.setdefault(warning, []).append(f"{result.backend}={result.artifact}" if shared else result.artifact)
     for warning, artifacts in about.items():
         names = "" if len(artifacts) == len(report.results) else f"{', '.join(artifacts)}: "
         click.echo(f"warning: {names}{warning}", err=True)

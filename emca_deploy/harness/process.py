@@ -53,10 +53,12 @@ class Prepared:
     Attributes:
         first_inference_ms: of that call.
         in_flight: requests it will keep going at once.
+        runtime: what the runtime says of itself then; offline it may run with other settings.
     """
 
     first_inference_ms: float
     in_flight: int = 1
+    runtime: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Worker:
         """
         answer, _ = self._ask("prepare", batch=batch, seed=seed, scenario=scenario)
         self.cpu_s = float(answer["cpu_s"])
-        return Prepared(float(answer["first_inference_ms"]), int(answer["in_flight"]))
+        return Prepared(float(answer["first_inference_ms"]), int(answer["in_flight"]), answer["runtime"])
 
     def block(self, seconds: float, min_calls: int = 1, max_calls: int = 1_000_000, lead_calls: int = 0) -> Int64Array:
         """Infer for some time.

@@ -76,7 +76,8 @@ class _Session:
         if scenario == "offline" and isinstance(runner, Saturable):
             in_flight = runner.start_offline(self._batch)
             self._saturated = runner
-        return {"first_inference_ms": first_inference_ms, "cpu_s": time.process_time(), "in_flight": in_flight}
+        answer = {"first_inference_ms": first_inference_ms, "in_flight": in_flight, "runtime": runner.describe()}
+        return {**answer, "cpu_s": time.process_time()}
 
     def block(self, seconds: float, min_calls: int, max_calls: int, lead_calls: int) -> None:
         wanted = (seconds, min_calls, max_calls)
