@@ -1,6 +1,7 @@
 """Telemetry of a whole comparison: idle first, then the run, then each candidate's share."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,18 +25,24 @@ from emca_deploy.harness.telemetry.thermal import ThermalSource
 
 __all__ = ["Telemetry", "available_sources"]
 
+_NO_POWER = "energy: no power was measured here (RAPL, NVML, tegrastats, INA3221): energy per inference is absent, not zero"
+
 
 def available_sources(
     root: Path = Path("/"), gpu_bus_id: str | None = None, total_power_mw: TotalPower | None = None
 ) -> list[TelemetrySource]:
-    """Return the sources that this machine seems to have; opening one may still fail, which the recorder notes.
+    """Return the sources that this machine has; opening one may still fail, for want of a right, which the recorder notes.
 
     Args:
         root: of the file system; a test points at a recorded tree.
         gpu_bus_id: of the NVIDIA GPU that the candidates run on, if on one.
         total_power_mw: for tegrastats: how this board's rails add up.
     """
-    sources: list[TelemetrySource] = [CpuFrequencySource(root), ThermalSource(root)]
+    sources: list[TelemetrySource] = []
+    if CpuFrequencySource.is_here(root):
+        sources.append(CpuFrequencySource(root))
+    if ThermalSource.is_here(root):
+        sources.append(ThermalSource(root))
     if RaplSource.is_here(root):
         sources.append(RaplSource(root))
     if gpu_bus_id is not None:
@@ -140,11 +147,13 @@ class Telemetry:
         idle = [self._idle] if self._idle else []
         images = {name: calls * self._batch for name, calls in name_to_inferences.items()}
         shares = attribute(self.samples, name_to_windows, idle, images)
+        if not any("power" in source for share in shares.values() for source in share.values()):
+            self.notes.append(_NO_POWER)
         common: dict[str, Any] = {"interval_ms": self._recorder.interval_s * 1000}
         if self._idle:
             common["idle_s"] = (self._idle[1] - self._idle[0]) / 1e9
         if self.notes:
-            common["notes"] = list(self.notes)
+            common["notes"] = list(dict.fromkeys(self.notes))
         result = {}
         for name, share in shares.items():
             warnings = self._clock_warnings(name_to_windows[name])
@@ -154,9 +163,13 @@ class Telemetry:
     def _clock_warnings(self, windows: Sequence[Window]) -> list[str]:
         """Judge by the fastest core: a mean falls, too, where fewer cores are busy."""
         times, clocks = [], []
+        starts, ends = [begin for begin, _ in windows], [end for _, end in windows]  # in the order of time, not overlapping
         for sample in self.samples:
+            window = bisect_right(starts, sample.time_ns) - 1
+            if window < 0 or sample.time_ns > ends[window]:
+                continue
             cores = [value for name, value in sample.values.items() if name.startswith("core_") and name.endswith("_mhz")]
-            if cores and any(begin <= sample.time_ns <= end for begin, end in windows):
+            if cores:
                 times.append(sample.time_ns)
                 clocks.append(max(cores))
         return clock_warnings(times, clocks)

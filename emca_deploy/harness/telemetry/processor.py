@@ -31,6 +31,11 @@ class CpuFrequencySource:
         self._root = root
         self._cores = cores
 
+    @classmethod
+    def is_here(cls, root: Path = Path("/")) -> bool:
+        """Return whether the system tells any frequency."""
+        return bool(read_frequencies_mhz(root))
+
     def __enter__(self) -> "CpuFrequencySource":
         """Open it.
 

@@ -31,6 +31,11 @@ class ThermalSource:
         self._root = root
         self._places: dict[str, Path] = {}
 
+    @classmethod
+    def is_here(cls, root: Path = Path("/")) -> bool:
+        """Return whether the system tells any temperature."""
+        return bool(read_temperatures_c(root))
+
     def __enter__(self) -> "ThermalSource":
         """Find the sensors.
 

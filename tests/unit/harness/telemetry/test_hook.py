@@ -1,6 +1,7 @@
 """The hook beside a run: real processes, a recorded energy counter that really grows, and real time."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -117,6 +118,8 @@ def test_idle_is_as_long_as_asked():
     telemetry.begin()
     shares = telemetry.end({"a": [(0, 1)]}, {"a": 1})
     assert shares["a"].pop("idle_s") >= 0.2
+    (note,) = shares["a"].pop("notes")
+    assert note.startswith("energy: no power was measured here")
     assert shares == {"a": {"sources": {}, "interval_ms": 100.0}}
 
 
@@ -140,9 +143,10 @@ def test_missing_source_is_a_note_and_absent(tmp_path):
         telemetry.begin()
         shares = telemetry.end({"a": [(0, time.monotonic_ns())], "b": []}, {"a": 3, "b": 0})
     assert shares["a"]["sources"] == {}
-    (note,) = shares["a"]["notes"]
-    assert "rapl: no energy counters" in note
-    assert telemetry.notes == [note]
+    missing, energy = shares["a"]["notes"]
+    assert "rapl: no energy counters" in missing
+    assert "absent, not zero" in energy
+    assert telemetry.notes == [missing, energy] == shares["b"]["notes"]
 
 
 def test_interrupted_run_leaves_no_thread():
@@ -162,7 +166,11 @@ def test_interrupted_run_leaves_no_thread():
 
 def test_sources_are_picked_by_what_is_there(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [source.name for source in available_sources(tmp_path)] == ["cpu_frequency", "temperature"]
+    assert available_sources(tmp_path) == []
+    clocks = "".join(f"processor : {core}\ncpu MHz : 2000\n\n" for core in os.sched_getaffinity(0))
+    for path, text in (("proc/cpuinfo", clocks), ("sys/class/thermal/thermal_zone0/temp", "41000\n")):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
     package(tmp_path, 0)
     (tmp_path / "tegrastats").write_text("#!/bin/sh\n")
     (tmp_path / "tegrastats").chmod(0o755)
