@@ -13,14 +13,14 @@ from typing import Any
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.harness.candidate import Build, Candidate, groups_of
-from emca_deploy.harness.environment import CpuTimes, collect_environment, read_cpu_times
+from emca_deploy.harness.environment import MachineState, collect_environment, read_machine_state
 from emca_deploy.harness.latency_results import Failure, LatencyResult, ProfileReport
 from emca_deploy.harness.process import Worker
 from emca_deploy.harness.protocol import Protocol, TelemetryHook
 from emca_deploy.harness.raw_samples import RawSamples, raw_of
 from emca_deploy.harness.rounds import INTERRUPTED, interleave
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.harness.stability import contention_warnings
+from emca_deploy.harness.stability import changes_between
 from emca_deploy.harness.summary import compare_candidates, result_of, summarize
 from emca_deploy.harness.warmup import warm_up
 
@@ -103,10 +103,12 @@ def measure_raw(
         if telemetry:
             telemetry.watch({candidate.name: candidate.builds[0].worker.pid for candidate in run.candidates})
             telemetry.begin()
-        before, own_before = read_cpu_times(), time.process_time()
+        before, own_before = read_machine_state(), time.process_time()
         stop = interleave(run.candidates, protocol, progress or (lambda done, total: None), _failing(run))
         _demand_one(run)
-        common = _contention(run.candidates, before, time.process_time() - own_before)
+        after = read_machine_state()
+        environment |= {"state": before.to_dict(), "state_after": after.to_dict()}
+        common = _changes(run.candidates, before, after, time.process_time() - own_before)
         sampled = _sampled(telemetry, run.candidates)
         _finish(run.candidates, stop)
     return _report(run, stop, common, sampled, environment), raw_of(run.candidates, protocol)
@@ -148,10 +150,10 @@ def _demand_one(run: _Run) -> None:
         raise run.first_error
 
 
-def _contention(candidates: list[Candidate], before: CpuTimes | None, own_cpu_s: float) -> list[str]:
+def _changes(candidates: list[Candidate], before: MachineState, after: MachineState, own_cpu_s: float) -> list[str]:
     builds = [build for candidate in candidates for build in candidate.builds]
     workers_cpu_s = sum(build.worker.cpu_s - build.cpu_s_before for build in builds)
-    return contention_warnings(before, read_cpu_times(), own_cpu_s + workers_cpu_s)
+    return changes_between(before, after, own_cpu_s + workers_cpu_s)
 
 
 def _sampled(telemetry: TelemetryHook | None, candidates: list[Candidate]) -> dict[str, dict[str, Any]]:
@@ -185,6 +187,7 @@ def _report(
     record = protocol.record(min(len(candidate.blocks) for candidate in candidates), stop)
     results: list[LatencyResult] = []
     for candidate in candidates:
+        candidate.notes.extend(sampled.get(candidate.name, {}).get("warnings", ()))
         result = result_of(candidate, protocol, record, common)
         results.append(replace(result, telemetry=sampled.get(candidate.name, {})))
     return ProfileReport(
