@@ -24,7 +24,10 @@ __all__ = ["Found", "Search", "combined", "is_faster", "search", "starting_setti
 DEFAULT = "default"
 _FINAL_SHARE = 0.35
 _AT_ONCE = 6
-_LEAST_S, _MOST_S = 0.2, 10.0
+_LEAST_S, _MOST_S = 0.3, 10.0
+_WITH_WARM_UP = 1.3
+"""The warm-up is at most so much less one of the measured time."""
+
 _FINAL_LEAST_S = 1.0
 _BLOCKS, _FINAL_BLOCKS = 8, 24
 _LONGEST_BLOCK_S = 0.25
@@ -47,7 +50,7 @@ class Search:
     make: Callable[[str, Mapping[str, Value]], RunnerSpec]
     scenario: Scenario = "single-stream"
     batch: int = 1
-    budget_s: float = 60.0
+    budget_s: float = 120.0
     seed: int = 0
     tell: Callable[[str], None] = lambda line: None
 
@@ -173,22 +176,30 @@ class _Run:
             duration_s = self._duration_s()
             if not first and duration_s is None:
                 break
-            trials, refused = self._round(duration_s or _LEAST_S)
-            self.found.rounds.append(TuneRound(duration_s or _LEAST_S, tuple(trials), tuple(refused)))
-            ranked = trials
+            ranked, refused = self._round(duration_s or _LEAST_S)
+            self.found.rounds.append(TuneRound(duration_s or _LEAST_S, tuple(ranked), tuple(refused)))
+            self.found.best = dict(ranked[0].changed) if ranked and ranked[0].ratio > 1 else {}
             self._tell()
-            kept = [trial.changed for trial in trials[: ceil(len(trials) / 2)]]
-            extra = combined(trials[: len(kept)], [trial.changed for trial in trials]) if first else []
-            self._pool = [*kept, *extra[: max(2, len(kept))]]
+            kept = [trial.changed for trial in ranked[: ceil(len(ranked) / 2)]]
+            extra = combined(ranked[: len(kept)], [trial.changed for trial in ranked]) if first else []
+            self._pool = self._affordable([*kept[:1], *extra[: max(2, len(kept))], *kept[1:]])
             first = False
-        self.found.best = dict(ranked[0].changed) if ranked and ranked[0].ratio > 1 else {}
+
+    def _affordable(self, pool: list[Values]) -> list[Values]:
+        """Return as many of the pool, in order, as another round has time for at twice the shortest duration."""
+        a_candidate_s = self._load_s + 2 * _LEAST_S * _WITH_WARM_UP
+        left_s = self._search_end_s() - time.monotonic()
+        return pool[: max(1, int(left_s / a_candidate_s) - 1)]  # one of them is the default
+
+    def _search_end_s(self) -> float:
+        return self.start_s + self._how.budget_s * (1 - _FINAL_SHARE)
 
     def confirm(self) -> None:
         """Measure the best against the default once more, longer."""
         if not self.found.best:
             return
-        left_s = self._how.budget_s - (time.monotonic() - self.start_s) - 2 * self._load_s
-        duration_s = min(max(left_s / 2.3, _FINAL_LEAST_S), _MOST_S)
+        left_s = self._how.budget_s - (time.monotonic() - self.start_s)
+        duration_s = min(max((left_s / 2 - self._load_s) / _WITH_WARM_UP, _FINAL_LEAST_S), _MOST_S)
         report = self._measure([self.found.best], duration_s, _FINAL_BLOCKS, keep_going=False)
         self.found.rounds.append(TuneRound(duration_s, tuple(_trials(report, [self.found.best]))))
         self.found.last, self.found.confirmed = report, report.comparisons[0]
@@ -197,14 +208,13 @@ class _Run:
 
     def _duration_s(self) -> float | None:
         """Return how long each setting of the next round is measured, or None where only the last round fits in."""
-        spent_s = time.monotonic() - self.start_s
-        left_s = self._how.budget_s * (1 - _FINAL_SHARE) - spent_s
-        rounds_left = max(1, ceil(log2(max(2, len(self._pool)))) + (0 if len(self.found.rounds) else 1))
+        left_s = self._search_end_s() - time.monotonic()
+        rounds_left = ceil(log2(max(2, len(self._pool)))) + (0 if self.found.rounds else 1)
         measured = len(self._pool) + ceil(len(self._pool) / (_AT_ONCE - 1))
-        duration_s = (left_s / rounds_left / measured - self._load_s) / 1.3  # the warm-up is up to 0.3 of it
-        if duration_s < _LEAST_S:
-            return None if left_s < measured * (self._load_s + _LEAST_S) else _LEAST_S
-        return min(duration_s, _MOST_S)
+        least_s = measured * (self._load_s + _LEAST_S * _WITH_WARM_UP)
+        share_s = min(max(left_s / rounds_left, least_s), left_s)
+        duration_s = (share_s / measured - self._load_s) / _WITH_WARM_UP
+        return min(duration_s, _MOST_S) if duration_s >= 0.99 * _LEAST_S else None
 
     def _round(self, duration_s: float) -> tuple[list[Trial], list[tuple[Values, str]]]:
         trials: list[Trial] = []
@@ -242,7 +252,7 @@ class _Run:
         for failure in found.failures:
             if failure.name == DEFAULT:
                 raise EmcaError(failure.error, failure.remedy)
-        self._load_s = max(self._load_s, (time.monotonic() - start_s) / len(specs) - duration_s * 1.3)
+        self._load_s = max(0.0, (time.monotonic() - start_s) / len(specs) - duration_s * (1 + _WITH_WARM_UP) / 2)
         return found
 
     def _protocol(self, duration_s: float, blocks: int) -> Protocol:

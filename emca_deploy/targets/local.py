@@ -8,8 +8,9 @@ from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.registry import BACKENDS, backend_of
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.targets.settings import Tuned, find_tuned, with_values
 
-__all__ = ["LocalOptions", "candidate", "candidates", "check_target", "precision_of", "split_artifact"]
+__all__ = ["LocalOptions", "candidate", "candidates", "check_target", "precision_of", "split_artifact", "tuned_notes"]
 
 TARGETS = ("cpu",)
 _PLANNED = ("jetson", "ssh")
@@ -24,12 +25,16 @@ class LocalOptions:
         precision: "f32" or "bf16": of the float parts, where the backend has a choice.
         batch: batch size to specialise to; None leaves a dynamic one dynamic.
         target: "cpu".
+        scenario: whose tuned settings are used.
+        untuned: whether to run with the default settings although the manifest has tuned ones.
     """
 
     threads: int | None = None
     precision: str = "f32"
     batch: int | None = None
     target: str = "cpu"
+    scenario: str = "single-stream"
+    untuned: bool = False
 
 
 def check_target(target: str) -> None:
@@ -78,7 +83,8 @@ def candidates(artifacts: Sequence[str], backends: Sequence[str], options: Local
     named = [spec if paths.count(spec.artifact) == 1 else replace(spec, name=f"{spec.backend}={spec.artifact}") for spec in found]
     spin = len(named) == 1
     return tuple(
-        replace(spec, name=_numbered(named, index), kwargs={**spec.kwargs, "spin": spin}) for index, spec in enumerate(named)
+        replace(spec, name=_numbered(named, index), kwargs={**spec.kwargs, "spin": spin and spec.kwargs["spin"]})
+        for index, spec in enumerate(named)
     )
 
 
@@ -109,7 +115,8 @@ def candidate(artifact: str, backend: str | None, options: LocalOptions) -> Runn
     threads = options.threads if options.threads is not None else default_threads()
     if threads < 1:
         raise InputError(f"--threads {threads}", "give at least 1")
-    precision = precision_of(path, read_manifest(path)) if is_file else "fp32"
+    manifest = read_manifest(path) if is_file else None
+    precision = precision_of(path, manifest) if is_file else "fp32"
     if precision == "fp32" and options.precision == "bf16":
         precision = "bf16"
     kwargs = {
@@ -120,7 +127,34 @@ def candidate(artifact: str, backend: str | None, options: LocalOptions) -> Runn
         "batch": options.batch,
         "spin": True,
     }
-    return RunnerSpec(artifact, kwargs=kwargs, artifact=artifact, backend=found, precision=precision, target=options.target)
+    spec = RunnerSpec(artifact, kwargs=kwargs, artifact=artifact, backend=found, precision=precision, target=options.target)
+    return with_values(spec, _tuned(path, manifest, found, options).values)
+
+
+def tuned_notes(specs: Sequence[RunnerSpec], options: LocalOptions) -> tuple[str, ...]:
+    """Return a line for every artifact that runs with tuned settings, or whose settings are for another machine.
+
+    Raises:
+        ModelError: a manifest is damaged.
+    """
+    notes = []
+    for spec in specs:
+        path = Path(spec.artifact)
+        note = _tuned(path, read_manifest(path, verify=False), spec.backend, options).note
+        if note is not None and note not in notes:
+            notes.append(note)
+    return tuple(notes)
+
+
+def _tuned(path: Path, manifest: Manifest | None, backend: str, options: LocalOptions) -> Tuned:
+    """Return an artifact's tuned settings, none where the user chose otherwise: part of a set would be nobody's choice."""
+    if manifest is None or not manifest.settings or options.untuned:
+        return Tuned({})
+    tuned = find_tuned(path, manifest, backend, options.scenario)
+    if tuned.values and (options.threads is not None or options.precision != "f32"):
+        chosen = "threads" if options.threads is not None else "precision"
+        return Tuned({}, f"{path}: its tuned settings are not used, because --{chosen} is given")
+    return tuned
 
 
 def precision_of(path: Path, manifest: Manifest | None) -> str:

@@ -1,0 +1,91 @@
+"""`emca-deploy tune`."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from emca_deploy.commands._console import json_option, print_json, progress
+
+if TYPE_CHECKING:
+    from emca_deploy.harness.tuning_results import TuneReport
+
+__all__ = ["command"]
+
+INTERRUPTED = 130
+
+
+@click.command("tune")
+@click.argument("artifact")
+@click.option("--backend", metavar="NAME", help="onnxruntime or openvino.  [default: the artifact's own]")
+@click.option(
+    "--scenario",
+    type=click.Choice(["single-stream", "offline"]),
+    default="single-stream",
+    show_default=True,
+    help="What shall be fast: one call, or many images a second.",
+)
+@click.option("--budget", "budget_s", type=click.FloatRange(1), default=120.0, show_default=True, help="About so many seconds.")
+@click.option("--threads-max", type=click.IntRange(1), help="The most threads to try.  [default: all cores]")
+@click.option(
+    "--allow-precision",
+    "precisions",
+    type=click.Choice(["bf16", "f16"]),
+    multiple=True,
+    help="Also try this one for the float parts, although it changes the answers; may be repeated.",
+)
+@click.option("--no-save", is_flag=True, help="Leave the manifest as it is.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the input and the order of the blocks.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document to this file.")
+@json_option
+def command(output: Path | None, no_save: bool, as_json: bool, **options: Any) -> int:
+    """Find the runtime settings that run ARTIFACT fastest on this machine, and keep them in its manifest.
+
+    ARTIFACT is an .onnx file or an engine. All settings are tried briefly, the better half longer, and so on; each is measured
+    in turn with the default ones. What wins meets the default once more: it is kept only where the interval of that ratio does
+    not hold 1. `profile` and `validate` then use it on this machine, unless they are told --untuned.
+
+    \b
+    emca-deploy tune model.onnx --backend openvino --budget 120
+    emca-deploy tune model.int8.onnx --scenario offline -o tuned.json
+    """
+    from emca_deploy.artifacts import manifest_path, write_json
+    from emca_deploy.report.tuning import print_tuning
+    from emca_deploy.targets.tuning import TuneRequest, keep, run_tune
+
+    request = TuneRequest(**options)
+    with _opened(output) as temporary:
+        with progress("tuning") as told:
+            report = run_tune(request, lambda line: click.echo(f"  {line}", err=True), told)
+        has_manifest = manifest_path(Path(request.artifact)).is_file()
+        if report.complete and has_manifest and not no_save:
+            report = keep(report)
+        if temporary is not None:
+            write_json(temporary, report.to_dict())
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print(report, print_tuning)
+    return _ended(report)
+
+
+def _opened(path: Path | None) -> AbstractContextManager[Path | None]:
+    from emca_deploy.artifacts import atomic_write
+
+    return nullcontext() if path is None else atomic_write(path)
+
+
+def _print(report: "TuneReport", printed: Any) -> None:
+    from emca_deploy.commands._console import table_console
+
+    printed(report, table_console())
+
+
+def _ended(report: "TuneReport") -> int:
+    for note in report.notes:
+        click.echo(f"note: {note}", err=True)
+    if report.complete:
+        return 0
+    click.echo("interrupted: the manifest is as it was; these are the fastest settings so far, not confirmed", err=True)
+    return INTERRUPTED

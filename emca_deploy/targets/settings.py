@@ -1,0 +1,122 @@
+"""Tuned settings: how they get into a manifest, when they are used again, and how they reach a runner."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._optional import installed_version
+from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_json
+from emca_deploy.backends.registry import BACKENDS
+from emca_deploy.backends.tunables import RUN_OPTIONS, check_settings
+from emca_deploy.errors import ModelError, UnknownNameError
+from emca_deploy.harness.fingerprint import differing_parts, machine_parts
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.harness.tuning_results import Value, Values
+
+__all__ = ["Tuned", "find_tuned", "save_tuned", "tuned_here", "with_values"]
+
+_PARTS = (
+    "architecture", "cpu", "instruction_sets", "smt", "numa_nodes",
+    "physical_cores", "online_cores", "usable_cores", "quota_cores",
+)  # fmt: skip
+"""What must be as it was for settings to be worth using; another kernel or clock policy changes times rather than their order."""
+
+_REMEDY = "tune it again here with `emca-deploy tune`, or take no notice of it with --untuned"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a manifest has for a backend and a scenario.
+
+    Attributes:
+        values: to run with; empty where the default is fastest, or nothing fits.
+        note: one line for the user; None where the manifest has nothing.
+        batch: images a call that were found fastest; None where that was not tuned.
+    """
+
+    values: Values
+    note: str | None = None
+    batch: int | None = None
+
+
+def with_values(spec: RunnerSpec, values: Mapping[str, Value]) -> RunnerSpec:
+    """Return a candidate with settings: threads, spin and precision are options of its runner, a batch the harness's, too."""
+    options: dict[str, Any] = {name: value for name, value in values.items() if name in RUN_OPTIONS}
+    own = {name: value for name, value in values.items() if name not in (*RUN_OPTIONS, "batch")}
+    kwargs = {**spec.kwargs, **options}
+    if own:
+        kwargs["settings"] = {**spec.kwargs.get("settings", {}), **own}
+    precision = {"bf16": "bf16", "f16": "fp16"}.get(str(options.get("precision")), spec.precision)
+    if "batch" not in values:
+        return replace(spec, kwargs=kwargs, precision=precision)
+    batch = int(values["batch"])
+    return replace(spec, kwargs={**kwargs, "batch": batch}, precision=precision, batch=batch)
+
+
+def tuned_here(backend: str) -> dict[str, Any]:
+    """Return what settings depend on: this machine and the runtime's version."""
+    module = BACKENDS[backend].module
+    parts = machine_parts()
+    return {"machine": {name: parts[name] for name in _PARTS}, "runtime": installed_version(module) if module else None}
+
+
+def find_tuned(path: Path, manifest: Manifest | None, backend: str, scenario: str) -> Tuned:
+    """Return the settings to run an artifact with.
+
+    Args:
+        path: of the artifact, for the note.
+        manifest: its; None where it has none.
+        backend: that runs it.
+        scenario: "single-stream" or "offline".
+
+    Raises:
+        ModelError: the record in the manifest is none of ours.
+    """
+    for record in manifest.settings if manifest is not None else ():
+        if (record.get("backend"), record.get("scenario")) == (backend, scenario):
+            return _fitting(path, record, backend)
+    return Tuned({})
+
+
+def _fitting(path: Path, record: Mapping[str, Any], backend: str) -> Tuned:
+    try:
+        values, batch = dict(record["values"]), record.get("batch")
+        check_settings(backend, {name: value for name, value in values.items() if name not in (*RUN_OPTIONS, "batch")})
+        here = tuned_here(backend)
+        differences = differing_parts(here["machine"], record["machine"])
+        if here["runtime"] != record["runtime"]:
+            differences.append(f"{backend}: {here['runtime']}, not {record['runtime']}")
+        good = isinstance(values.get("threads", 1), int) and isinstance(batch, int | None)
+    except (KeyError, TypeError, ValueError, UnknownNameError) as exc:
+        raise ModelError(f"{manifest_path(path)}: its tuned settings are none of ours: {exc}", _REMEDY) from exc
+    if not good:
+        raise ModelError(f"{manifest_path(path)}: its tuned settings are none of ours", _REMEDY)
+    if differences:
+        return Tuned({}, f"{path}: tuned elsewhere, its settings are not used ({'; '.join(differences[:2])}); tune it again here")
+    if not values:
+        return Tuned({}, None, batch)
+    shown = ", ".join(f"{name}={value}" for name, value in values.items())
+    return Tuned(values, f"{path}: runs with its tuned settings ({shown}); --untuned takes the default ones", batch)
+
+
+def save_tuned(path: Path, record: Mapping[str, Any]) -> Path:
+    """Write a record into the manifest of an artifact in place of the one for the same backend and scenario; return its path.
+
+    Args:
+        path: of the artifact, whose manifest is read anew and otherwise left as it is.
+        record: "backend", "scenario", "values" (what differs from the default), "machine" and "runtime" as in `tuned_here`,
+            and whatever else is worth knowing.
+
+    Raises:
+        ModelError: it has no manifest, or is not the file that the manifest describes any more.
+        OutputError: the manifest cannot be written.
+    """
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise ModelError(f"{path}: has no manifest to keep settings in", "keep them in a file with -o")
+    key = (record["backend"], record["scenario"])
+    others = [old for old in manifest.settings if (old.get("backend"), old.get("scenario")) != key]
+    written = replace(manifest, settings=(*others, dict(record)))
+    write_json(manifest_path(path), written.to_dict())
+    return manifest_path(path)

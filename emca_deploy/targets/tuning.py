@@ -1,0 +1,231 @@
+"""`tune` on this machine: which settings are tried for an artifact, and what is made of what the search finds."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emca_deploy._machine import cpu_info, default_threads
+from emca_deploy._progress import Progress
+from emca_deploy.artifacts import Manifest, read_manifest
+from emca_deploy.backends.tunables import Situation, tunables
+from emca_deploy.errors import InputError
+from emca_deploy.harness.latency_results import LatencyResult, Scenario
+from emca_deploy.harness.noise import signal_to_noise_db
+from emca_deploy.harness.spec import Float32Array, RunnerSpec
+from emca_deploy.harness.tuning import Found, Search, is_faster, search
+from emca_deploy.harness.tuning_results import Numerics, Tunable, TuneReport, Value, Values
+from emca_deploy.harness.worker import input_shape
+from emca_deploy.targets.local import LocalOptions, candidate
+from emca_deploy.targets.settings import save_tuned, tuned_here, with_values
+
+__all__ = ["TuneRequest", "keep", "run_tune"]
+
+OFFLINE_BATCH = 8
+BATCHES = (1, 2, 4, 8, 16, 32)
+NUMERICS_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """What a user asks of `tune`.
+
+    Attributes:
+        artifact: path of an .onnx file or an engine.
+        backend: to run it on; None is the artifact's own.
+        scenario: what is to be fast: one call, or many images a second.
+        budget_s: about how long it may take.
+        threads_max: the most threads to try; None is all logical cores this process may use.
+        precisions: besides "f32" that may be tried, although they change the answers.
+        seed: of the measurement and of the random images.
+    """
+
+    artifact: str
+    backend: str | None = None
+    scenario: Scenario = "single-stream"
+    budget_s: float = 120.0
+    threads_max: int | None = None
+    precisions: tuple[str, ...] = ()
+    seed: int = 0
+
+
+def run_tune(request: TuneRequest, tell: Callable[[str], None], progress: Progress | None = None) -> TuneReport:
+    """Find the fastest settings of an artifact here.
+
+    Args:
+        request: what and how.
+        tell: called with a line after each round.
+        progress: called with (done, in all).
+
+    Raises:
+        InputError: the artifact or an option is wrong, or the backend has no settings to tune.
+        MissingError: the backend is not installed.
+        EmcaError: the artifact does not run with the default settings.
+        KeyboardInterrupt: before anything was measured.
+    """
+    offline = request.scenario == "offline"
+    batch = OFFLINE_BATCH if offline else 1
+    base = candidate(request.artifact, request.backend, LocalOptions(batch=None, untuned=True))
+    fixed = _fixed_batch(request.artifact)
+    space = _space(request, base, fixed)
+    default: Values = {tunable.name: tunable.default for tunable in space}
+    batch = fixed or batch
+
+    def make(name: str, values: Mapping[str, Value]) -> RunnerSpec:
+        spec = with_values(base, values)
+        # Specialised to its batch, as `profile` does.
+        return replace(spec, name=name, kwargs={**spec.kwargs, "batch": spec.batch or batch})
+
+    found = search(space, Search(make, request.scenario, batch, request.budget_s, request.seed, tell), progress)
+    better = is_faster(found.confirmed)
+    numerics = _numerics(make, default, found.best, (batch, request.seed)) if better else None
+    notes = _notes(found, numerics)
+    return _report(request, base, batch, default, found, numerics, notes)
+
+
+def keep(report: TuneReport) -> TuneReport:
+    """Write the chosen settings into the artifact's manifest, also where they are the default: that was found out, too.
+
+    Returns:
+        The report, saying where.
+
+    Raises:
+        ModelError, OutputError: there is no manifest, or it cannot be written.
+    """
+    changed = {name: value for name, value in report.settings.items() if report.default.get(name) != value}
+    record: dict[str, Any] = {
+        "backend": report.backend,
+        "scenario": report.scenario,
+        "batch": report.settings.get("batch", report.batch) if report.scenario == "offline" else report.batch,
+        # The threads are named even where they are the default, which other machines may have another of.
+        "values": {**changed, "threads": report.settings["threads"]} if changed else {},
+        **tuned_here(report.backend),
+        "ratio": report.ratio,
+        "ratio_ci95": report.ratio_ci95,
+        "verdict": report.verdict,
+        "created": report.environment.get("created"),
+    }
+    return replace(report, saved_to=str(save_tuned(Path(report.artifact), record)))
+
+
+def _space(request: TuneRequest, base: RunnerSpec, fixed: int | None) -> tuple[Tunable, ...]:
+    cpu = cpu_info()
+    most = request.threads_max or cpu.logical_cores
+    offline = request.scenario == "offline"
+    engine = _manifest(request.artifact)
+    situation = Situation(
+        cpu=cpu,
+        offline=offline,
+        threads_default=min(default_threads(), most),
+        threads_max=most,
+        engine=engine is not None and engine.kind == "engine",
+        precisions=request.precisions,
+    )
+    space = tunables(base.backend, situation)
+    if offline and fixed is None:
+        others = tuple(size for size in BATCHES if size != OFFLINE_BATCH)
+        space = (*space, Tunable("batch", OFFLINE_BATCH, others))
+    return space
+
+
+def _manifest(artifact: str) -> Manifest | None:
+    return None if artifact.startswith("fake") else read_manifest(Path(artifact), verify=False)
+
+
+def _fixed_batch(artifact: str) -> int | None:
+    """Return the batch an engine was built for; a model of a fixed batch says so itself when it is opened."""
+    manifest = _manifest(artifact)
+    if manifest is not None and manifest.kind == "engine":
+        batch = manifest.details.get("batch")
+        return batch if isinstance(batch, int) else None
+    path = Path(artifact)
+    if artifact.startswith("fake") or path.suffix.lower() != ".onnx":
+        return None
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        inputs = onnx.load(str(path), load_external_data=False).graph.input
+    except (DecodeError, OSError) as exc:
+        raise InputError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
+    dims = inputs[0].type.tensor_type.shape.dim if inputs else []
+    return int(dims[0].dim_value) or None if dims else None
+
+
+def _numerics(
+    make: Callable[[str, Mapping[str, Value]], RunnerSpec], default: Values, best: Values, of: tuple[int, int]
+) -> Numerics:
+    """Compare the answers of the default and the best settings on random images, batch by batch."""
+    batch, seed = of
+    size = int(best.get("batch", batch))
+    same_batch = {**default, "batch": size} if "batch" in default else default
+    logits = [
+        _logits(make(name, values), size, seed) for name, values in (("default", same_batch), ("best", {**default, **best}))
+    ]
+    agreement = 100 * float((logits[0].argmax(axis=1) == logits[1].argmax(axis=1)).mean())
+    sqnr_db = signal_to_noise_db(logits[0], logits[1])
+    return Numerics(len(logits[0]), agreement, sqnr_db if sqnr_db is None or isfinite(sqnr_db) else 0.0)
+
+
+def _logits(spec: RunnerSpec, batch: int, seed: int) -> Float32Array:
+    runner = spec.make()
+    runner.open()
+    try:
+        random = np.random.default_rng(seed)
+        shape = input_shape(runner.input, batch)
+        batches = -(-NUMERICS_IMAGES // batch)
+        return np.concatenate([runner.infer(random.standard_normal(shape, dtype=np.float32)).copy() for _ in range(batches)])
+    finally:
+        runner.close()
+
+
+def _notes(found: Found, numerics: Numerics | None) -> tuple[str, ...]:
+    notes = []
+    if numerics is not None and numerics.sqnr_db is not None:
+        notes.append(
+            f"the answers change: {numerics.agreement:.1f} % of {numerics.images} random images keep their class, "
+            f"{numerics.sqnr_db:.1f} dB; check with `emca-deploy validate`"
+        )
+    refused = {tuple(changed.items()): why for done in found.rounds for changed, why in done.refused}
+    for changed, why in refused.items():
+        notes.append(f"{', '.join(f'{name}={value}' for name, value in changed)}: not taken by the runtime: {why}")
+    return tuple(notes)
+
+
+def _report(
+    request: TuneRequest,
+    base: RunnerSpec,
+    batch: int,
+    default: Values,
+    found: Found,
+    numerics: Numerics | None,
+    notes: tuple[str, ...],
+) -> TuneReport:
+    results: tuple[LatencyResult | None, ...] = found.last.results if found.last else (None, None)
+    first, last = results[0], results[1]
+    confirmed = found.confirmed
+    return TuneReport(
+        artifact=request.artifact,
+        backend=base.backend,
+        scenario=request.scenario,
+        batch=batch,
+        default=default,
+        best=found.best,
+        settings={**default, **found.best} if is_faster(confirmed) else default,
+        verdict=confirmed.verdict if confirmed else "no difference shown",
+        ratio=confirmed.ratio_p50 if confirmed else None,
+        ratio_ci95=confirmed.ratio_ci95 if confirmed else None,
+        default_p50_ms=first.latency_ms.p50 if first else None,
+        best_p50_ms=last.latency_ms.p50 if last else None,
+        default_images_per_s=first.throughput_images_per_s if first else None,
+        best_images_per_s=last.throughput_images_per_s if last else None,
+        rounds=tuple(found.rounds),
+        seconds=round(found.seconds, 1),
+        complete=found.complete,
+        numerics=numerics,
+        notes=notes,
+        environment=dict(found.environment),
+    )
