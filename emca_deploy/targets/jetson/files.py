@@ -1,0 +1,89 @@
+"""Small files of a board, below a root that a test points at a recorded tree; and the board's own tools there."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from emca_deploy.errors import MissingError
+
+__all__ = ["BOARD_ROOT", "ToolOutput", "board_root", "find_tool", "read_number", "read_text", "run_tool"]
+
+BOARD_ROOT = "EMCA_DEPLOY_BOARD_ROOT"
+"""Environment variable, for tests only: a folder to read instead of /."""
+
+TOOL_FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin")
+TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class ToolOutput:
+    """What a tool of the board printed, both streams together.
+
+    Attributes:
+        code: its exit status; negative for a signal.
+    """
+
+    text: str
+    code: int
+
+
+def board_root() -> Path:
+    """Return the root of the file system that describes the board: /, unless a test says otherwise."""
+    return Path(os.environ.get(BOARD_ROOT) or "/")
+
+
+def read_text(path: Path) -> str | None:
+    """Return a small file's text without NULs and outer blanks, or None where it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8", errors="replace").replace("\0", "").strip()
+    except OSError:  # missing, not permitted, or a sensor that is switched off
+        return None
+
+
+def read_number(path: Path) -> int | None:
+    """Return the integer that a small file begins with, or None: some drivers write a unit behind it."""
+    words = (read_text(path) or "").split()
+    try:
+        return int(words[0]) if words else None
+    except ValueError:
+        return None
+
+
+def find_tool(root: Path, name: str) -> Path | None:
+    """Return where a tool of the board is, or None. /usr/sbin is looked through even where it is not on a user's PATH."""
+    for folder in TOOL_FOLDERS:
+        place = root / folder / name
+        if place.is_file() and os.access(place, os.X_OK):
+            return place
+    found = shutil.which(name) if root == Path("/") else None
+    return Path(found) if found else None
+
+
+def run_tool(root: Path, name: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> ToolOutput:
+    """Run a tool of the board. It gets no input, so that whatever it asks is never answered yes.
+
+    Raises:
+        MissingError: it is not there, does not start, or does not end.
+    """
+    place = find_tool(root, name)
+    if place is None:
+        raise MissingError(f"{name} is not here", "it comes with JetPack; in a container, mount it from the board")
+    try:
+        # A session of its own: a Ctrl-C in the terminal must not stop it half-way.
+        done = subprocess.run(
+            [str(place), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout_s,
+            start_new_session=True,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise MissingError(f"{name} {' '.join(arguments)} did not end within {timeout_s:g} s", f"run it by hand: {name}") from exc
+    except OSError as exc:
+        raise MissingError(f"{name} does not start: {exc.strerror}", f"run it by hand: {place}") from exc
+    return ToolOutput(done.stdout.decode("utf-8", errors="replace"), done.returncode)

@@ -1,0 +1,24 @@
+"""Copies of recorded boards, whose tools keep their state in the copy."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+BOARDS = Path(__file__).parents[3] / "data/boards"
+
+
+@pytest.fixture
+def recorded_board(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that copies a recorded board; its tools become part of the copy."""
+
+    def copy(name: str) -> Path:
+        place = tmp_path / name
+        shutil.copytree(BOARDS / name, place)
+        # An earlier test's device must never be mistaken for this machine's.
+        assert "EMCA_DEPLOY_BOARD_ROOT" not in os.environ
+        return place
+
+    return copy
