@@ -110,8 +110,12 @@ class ReferenceComparison:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ReferenceComparison":
         """Rebuild from JSON; what an older version did not write is None."""
-        flips = values.get("flips")
-        return cls(**{**values, "flips": None if flips is None else Flips.from_dict(flips)})
+        flips, limits = values.get("flips"), values["top1_drop_ci95"]
+        rebuilt = {
+            "flips": None if flips is None else Flips.from_dict(flips),
+            "top1_drop_ci95": None if limits is None else tuple(limits),
+        }
+        return cls(**{**values, **rebuilt})
 
 
 @dataclass(frozen=True)

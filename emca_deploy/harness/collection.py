@@ -130,10 +130,9 @@ class LogitsRun:
 
     def _key(self, runtime: Mapping[str, Any], used: Preprocessing) -> dict[str, Any]:
         """Return what the logits depend on. Threads and batch size change their last bits at most, and are left out."""
-        artifact = Path(self.spec.artifact)
-        files = [artifact, *(artifact.with_name(artifact.name + suffix) for suffix in COMPANIONS)]
+        files = [Path(self.spec.artifact + suffix) for suffix in ("", *COMPANIONS)]
         return {
-            "artifact": [sha256_file(path) for path in files if path.is_file()] or self.spec.artifact,
+            "artifact": [sha256_file(path) for path in files if path.is_file()] or self.spec.artifact or self.spec.name,
             "backend": self.spec.backend,
             "target": self.spec.target,
             "precision": self.spec.kwargs.get("precision"),

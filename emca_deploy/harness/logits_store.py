@@ -4,6 +4,7 @@ While a run is under way its logits lie in `FILE.npz.partial`: a line of JSON th
 batches. When the last image is done, `FILE.npz` takes its place, written whole.
 """
 
+import io
 import json
 import os
 import struct
@@ -66,7 +67,7 @@ class LogitsStore:
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self._key: dict[str, Any] = json.loads(json.dumps(key))
-        self._stream: IO[bytes] | None = None
+        self._stream: io.FileIO | None = None
 
     def __enter__(self) -> "LogitsStore":
         return self
@@ -104,17 +105,23 @@ class LogitsStore:
             OutputError: it cannot be written.
         """
         try:
-            self._stream = stream = self.partial.open("r+b" if self.partial.exists() else "w+b")
-            self._lock(stream)
-            header = stream.readline()
-            if not header:
-                stream.write(json.dumps({"version": STORE_VERSION, "key": self._key}).encode() + b"\n")
-                stream.flush()
-                return []
-            self._check_header(header)
-            return self._read_records(stream)
+            return self._resume()
         except OSError as exc:
             raise self._output_error(exc) from exc
+
+    def _resume(self) -> list[Float32Array]:
+        # Unbuffered: what a full disk refused would be tried again on closing.
+        self._stream = self.partial.open("ab", buffering=0)
+        self._lock(self._stream)
+        with self.partial.open("rb") as stream:
+            header = stream.readline()
+            if header:
+                self._check_header(header)
+            parts, end = _read_records(stream)
+        self._stream.truncate(end)
+        if not header:
+            self._write(json.dumps({"version": STORE_VERSION, "key": self._key}).encode() + b"\n")
+        return parts
 
     def append(self, start: int, logits: Float32Array) -> None:
         """Append a batch.
@@ -126,11 +133,9 @@ class LogitsStore:
         Raises:
             OutputError: the disk is full.
         """
-        assert self._stream is not None, "resume comes first"
         rows = np.ascontiguousarray(logits, "<f4").tobytes()
         try:
-            self._stream.write(_RECORD.pack(start, *logits.shape, zlib.crc32(rows)) + rows)
-            self._stream.flush()
+            self._write(_RECORD.pack(start, *logits.shape, zlib.crc32(rows)) + rows)
         except OSError as exc:
             raise self._output_error(exc) from exc
 
@@ -151,21 +156,11 @@ class LogitsStore:
             np.savez(temporary, **arrays)
         self.partial.unlink(missing_ok=True)
 
-    def _read_records(self, stream: IO[bytes]) -> list[Float32Array]:
-        parts: list[Float32Array] = []
-        done, end = 0, stream.tell()
-        while len(head := stream.read(_RECORD.size)) == _RECORD.size:
-            start, count, width, crc = _RECORD.unpack(head)
-            if start != done or not 0 < count * width * 4 <= _MOST_ROW_BYTES or (parts and width != parts[0].shape[1]):
-                break
-            rows = stream.read(count * width * 4)
-            if len(rows) != count * width * 4 or zlib.crc32(rows) != crc:
-                break
-            parts.append(np.frombuffer(rows, "<f4").reshape(count, width).astype(np.float32, copy=False))
-            done, end = done + count, stream.tell()
-        stream.seek(end)
-        stream.truncate()
-        return parts
+    def _write(self, content: bytes) -> None:
+        assert self._stream is not None, "resume comes first"
+        view = memoryview(content)
+        while view:
+            view = view[self._stream.write(view) :]
 
     def _check_header(self, header: bytes) -> None:
         try:
@@ -198,3 +193,19 @@ class LogitsStore:
         reason = exc.strerror or os.strerror(exc.errno or 0)
         remedy = "free space or write elsewhere; what was written before stays, and the same command goes on from there"
         return OutputError(f"{self.partial}: cannot be written: {reason}", remedy)
+
+
+def _read_records(stream: IO[bytes]) -> tuple[list[Float32Array], int]:
+    """Return the batches of the records up to the first damaged one, and where that begins."""
+    parts: list[Float32Array] = []
+    done, end = 0, stream.tell()
+    while len(head := stream.read(_RECORD.size)) == _RECORD.size:
+        start, count, width, crc = _RECORD.unpack(head)
+        if start != done or not 0 < count * width * 4 <= _MOST_ROW_BYTES or (parts and width != parts[0].shape[1]):
+            break
+        rows = stream.read(count * width * 4)
+        if len(rows) != count * width * 4 or zlib.crc32(rows) != crc:
+            break
+        parts.append(np.frombuffer(rows, "<f4").reshape(count, width).astype(np.float32, copy=False))
+        done, end = done + count, stream.tell()
+    return parts, end

@@ -1,0 +1,266 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emca_deploy.artifacts import Preprocessing
+from emca_deploy.errors import DataError, InputError, OutputError
+from emca_deploy.harness import collection
+from emca_deploy.harness.collection import LogitsRun
+from emca_deploy.harness.flips import ImageNames
+from emca_deploy.harness.logits_store import Kept, LogitsStore
+
+FOUR = Preprocessing(4, 4)
+KEY = {"artifact": ["abc"], "limit": None}
+
+
+@pytest.fixture
+def npz(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"images": rng.standard_normal((11, 3, 4, 4)).astype(np.float32), "labels": rng.integers(0, 4, 11)}
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def batches(*sizes, width=3):
+    rng = np.random.default_rng(1)
+    return [rng.standard_normal((size, width)).astype(np.float32) for size in sizes]
+
+
+def filled(path, parts, key=KEY):
+    """A store interrupted after `parts`."""
+    with LogitsStore(path, key) as store:
+        done = sum(map(len, store.resume()))
+        for part in parts:
+            store.append(done, part)
+            done += len(part)
+    return store.partial
+
+
+def resumed(path, key=KEY):
+    with LogitsStore(path, key) as store:
+        return store.resume()
+
+
+def test_what_was_appended_is_there_again_and_can_be_appended_to(tmp_path):
+    parts = batches(4, 4, 2)
+    filled(tmp_path / "l.npz", parts[:2])
+    filled(tmp_path / "l.npz", parts[2:])
+    for one, other in zip(resumed(tmp_path / "l.npz"), parts, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("lost", [1, 5, 40, 48, 49, 100])
+def test_a_torn_end_costs_its_batch_only(tmp_path, lost):
+    parts = batches(4, 4)
+    partial = filled(tmp_path / "l.npz", parts)
+    partial.write_bytes(partial.read_bytes()[:-lost])
+    whole = 1 if lost <= 20 + 4 * 3 * 4 else 0
+    assert len(resumed(tmp_path / "l.npz")) == whole
+    filled(tmp_path / "l.npz", parts[whole:])
+    np.testing.assert_array_equal(np.concatenate(resumed(tmp_path / "l.npz")), np.concatenate(parts))
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    partial = filled(tmp_path / "l.npz", batches(4, 4, 4))
+    content = bytearray(partial.read_bytes())
+    content[-(20 + 48 + 48)] ^= 1  # the last byte or so of the second batch's head or rows
+    partial.write_bytes(content)
+    assert len(resumed(tmp_path / "l.npz")) in {1, 2}
+    assert len(partial.read_bytes()) < len(content)
+
+
+def test_rows_out_of_order_are_not_taken(tmp_path):
+    parts = batches(4, 4)
+    with LogitsStore(tmp_path / "l.npz", KEY) as store:
+        store.resume()
+        store.append(0, parts[0])
+        store.append(8, parts[1])
+    assert len(resumed(tmp_path / "l.npz")) == 1
+
+
+def test_another_key_is_refused_and_names_what_differs(tmp_path):
+    partial = filled(tmp_path / "l.npz", batches(4))
+    before = partial.read_bytes()
+    with pytest.raises(InputError, match=r"another run \(differs in: limit\)"):
+        resumed(tmp_path / "l.npz", {**KEY, "limit": 3})
+    assert partial.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"hello", b"hello\n", b"[]\n", b'{"version": 1}\n', b"\xff\xfe\n", b"{" * 100000 + b"\n"])
+def test_a_foreign_file_is_neither_read_nor_touched(tmp_path, content):
+    for name in ("l.npz.partial", "k.npz"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"l\.npz\.partial: not a file of logits"):
+        resumed(tmp_path / "l.npz")
+    with LogitsStore(tmp_path / "k.npz", KEY) as store, pytest.raises(InputError, match=r"k\.npz: not a file of logits"):
+        store.kept()
+    assert {(tmp_path / name).read_bytes() for name in ("l.npz.partial", "k.npz")} == {content}
+
+
+def test_an_npz_of_something_else_and_one_with_pickles(tmp_path):
+    np.savez(tmp_path / "other.npz", logits=np.zeros((2, 2)))
+    np.savez(tmp_path / "evil.npz", logits=np.array([{"a": 1}], object), key=np.array(json.dumps(KEY)))
+    for name in ("other.npz", "evil.npz"):
+        with LogitsStore(tmp_path / name, KEY) as store, pytest.raises(InputError, match="not a file of logits of ours"):
+            store.kept()
+
+
+def test_complete_run_is_read_back_whole(tmp_path):
+    (logits,) = batches(5)
+    names = ImageNames(("ant", "bee"), (1, 3, 5, 7, 9), ("a/1.png", "ü.png", "\udcff.png", "x", "y"))
+    kept = Kept(logits, np.arange(5), names)
+    filled(tmp_path / "l.npz", [logits])
+    with LogitsStore(tmp_path / "l.npz", KEY) as store:
+        store.complete(kept)
+        found = store.kept()
+    np.testing.assert_array_equal(found.logits, logits)
+    assert found.labels.tolist() == [0, 1, 2, 3, 4]
+    assert found.names == names
+    assert [path.name for path in tmp_path.iterdir()] == ["l.npz"]
+
+
+def test_two_processes_cannot_write_one_file(tmp_path):
+    with LogitsStore(tmp_path / "l.npz", KEY) as store:
+        store.resume()
+        with pytest.raises(InputError, match="another process is writing it"):
+            resumed(tmp_path / "l.npz")
+
+
+def test_full_disk_is_said_and_what_was_written_stays(tmp_path, small_limit):
+    parts = batches(16, 16, 16)
+    with LogitsStore(tmp_path / "l.npz", KEY) as store:
+        store.resume()
+        store.append(0, parts[0])
+        small_limit(store.partial.stat().st_size + 50)
+        with pytest.raises(OutputError, match=r"partial: cannot be written"):
+            store.append(16, parts[1])
+    small_limit(None)
+    np.testing.assert_array_equal(np.concatenate(resumed(tmp_path / "l.npz")), parts[0])
+
+
+@pytest.fixture
+def small_limit():
+    """Return a function that limits the size of files, as a full disk does."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, previous)
+
+
+def run_of(spec, npz, **changes):
+    return replace(LogitsRun(spec, npz, FOUR, batch_size=2), **changes)
+
+
+def test_run_goes_on_from_every_place_it_may_have_stopped_at(make_spec, npz, tmp_path):
+    keep = tmp_path / "l.npz"
+    whole = run_of(make_spec(), npz).collect(keep=keep)
+    key = LogitsStore(keep, {})
+    with np.load(keep) as arrays:
+        key = json.loads(str(arrays["key"]))
+    for done in (0, 10, 11):
+        keep.unlink()
+        filled(keep, [whole.logits[:done]] if done else [], key)
+        ticks = []
+        found = run_of(make_spec(), npz).collect(lambda *tick, to=ticks: to.append(tick), keep)
+        np.testing.assert_array_equal(found.logits, whole.logits)
+        np.testing.assert_array_equal(found.labels, whole.labels)
+        assert found.names == whole.names
+        assert (found.reused, found.images_per_s is None) == (done, done == 11)
+        assert ticks[0][0] == min(done + 2, 11)
+
+
+def test_what_the_logits_depend_on_is_told_apart(make_spec, npz, tmp_path):
+    keep = tmp_path / "l.npz"
+    run_of(make_spec(), npz).collect(keep=keep)
+    same = run_of(make_spec(), npz, batch_size=5).collect(keep=keep)
+    assert same.reused == 11
+    for changes in ({"limit": 4}, {"preprocessing": Preprocessing(4, 5)}, {"spec": make_spec("other")}):
+        spec = replace(make_spec(), artifact="other") if "spec" in changes else make_spec()
+        with pytest.raises(InputError, match="another run"):
+            run_of(**{"spec": spec, "npz": npz, **{k: v for k, v in changes.items() if k != "spec"}}).collect(keep=keep)
+    os.utime(npz, ns=(1, 1))
+    with pytest.raises(InputError, match="differs in: data set"):
+        run_of(make_spec(), npz).collect(keep=keep)
+
+
+def test_weights_beside_an_onnx_file_count(make_spec, npz, tmp_path):
+    model, weights = tmp_path / "m.onnx", tmp_path / "m.onnx.data"
+    model.write_bytes(b"graph")
+    weights.write_bytes(b"weights")
+    spec = replace(make_spec(), artifact=str(model))
+    keep = tmp_path / "l.npz"
+    run_of(spec, npz).collect(keep=keep)
+    assert run_of(spec, npz).collect(keep=keep).reused == 11
+    weights.write_bytes(b"others")
+    with pytest.raises(InputError, match="differs in: artifact"):
+        run_of(spec, npz).collect(keep=keep)
+
+
+def test_large_logits_lie_in_a_file(make_spec, npz, monkeypatch):
+    small = run_of(make_spec(), npz).collect().logits
+    monkeypatch.setattr(collection, "MOST_IN_MEMORY_BYTES", 0)
+    large = run_of(make_spec(), npz).collect().logits
+    assert isinstance(large, np.memmap) or isinstance(large.base, np.memmap)
+    np.testing.assert_array_equal(small, large)
+
+
+def test_names_of_files_classes_and_numbers_come_back(make_spec, tmp_path):
+    from PIL import Image
+
+    for index in range(6):
+        path = tmp_path / "d" / ("ant", "bee")[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (index, 0, 0)).save(path)
+    every = run_of(make_spec(), tmp_path / "d").collect().names
+    assert every == ImageNames(
+        ("ant", "bee"), None, ("ant/0.png", "ant/2.png", "ant/4.png", "bee/1.png", "bee/3.png", "bee/5.png")
+    )
+    few = run_of(make_spec(), tmp_path / "d", limit=4).collect().names
+    assert few.files == tuple(every.files[index] for index in few.indices)
+    assert few.index(2) == few.indices[2]
+
+
+def test_missing_data_set_is_an_error_of_the_data(make_spec, tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        run_of(make_spec(), tmp_path / "nowhere").collect(keep=tmp_path / "l.npz")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from emca_deploy.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_interrupted_command_goes_on_where_it_was(npz, tmp_path):
+    keep = tmp_path / "l.npz"
+    slow = "fake:classes=4,size=4,latency_ms=100"
+    arguments = ["validate", slow, "--data", str(npz), "--batch", "1", "--threads", "1", "--logits", str(keep), "--json"]
+    command = [sys.executable, "-c", SCRIPT, *arguments]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    partial = tmp_path / "l.npz.partial"
+    deadline = time.monotonic() + 30
+    while not (partial.exists() and partial.stat().st_size > 400) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=30)
+    assert first.returncode == 130, said
+    assert "run the same command again" in said
+    assert partial.exists()
+    assert not keep.exists()
+    second = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "of 11 images" in second.stderr
+    assert json.loads(second.stdout)["samples"] == 11
+    assert not partial.exists()
