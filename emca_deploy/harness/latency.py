@@ -109,7 +109,7 @@ def measure_raw(
         after = read_machine_state()
         environment |= {"state": before.to_dict(), "state_after": after.to_dict()}
         common = _changes(run.candidates, before, after, time.process_time() - own_before)
-        sampled = _sampled(telemetry, run.candidates)
+        sampled = _sampled(telemetry, run.candidates, protocol.batch)
         _finish(run.candidates, stop)
     return _report(run, stop, common, sampled, environment), raw_of(run.candidates, protocol)
 
@@ -156,13 +156,13 @@ def _changes(candidates: list[Candidate], before: MachineState, after: MachineSt
     return changes_between(before, after, own_cpu_s + workers_cpu_s)
 
 
-def _sampled(telemetry: TelemetryHook | None, candidates: list[Candidate]) -> dict[str, dict[str, Any]]:
+def _sampled(telemetry: TelemetryHook | None, candidates: list[Candidate], batch: int) -> dict[str, dict[str, Any]]:
     """Return what telemetry found, while the processes still live."""
     if telemetry is None:
         return {}
     lead_calls = 1 if len(candidates) > 1 else 0
     windows = {candidate.name: [block.window_ns for block in candidate.blocks] for candidate in candidates}
-    inferences = {candidate.name: candidate.calls + lead_calls * len(candidate.blocks) for candidate in candidates}
+    inferences = {c.name: c.batch(batch) * (c.calls + lead_calls * len(c.blocks)) for c in candidates}
     return telemetry.end(windows, inferences)
 
 

@@ -105,6 +105,6 @@ class TelemetryHook(StructuralType):
 
         Args:
             name_to_windows: when each candidate ran: (start, end) of each of its blocks, `time.monotonic_ns`.
-            name_to_inferences: calls within those windows; a call is one batch.
+            name_to_inferences: images within those windows, of the unmeasured calls too.
         """
         ...

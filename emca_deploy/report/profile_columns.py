@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from emca_deploy.harness.latency_results import LatencyResult, ProfileReport
+from emca_deploy.report.energy import energy_columns
 from emca_deploy.report.formats import NONE, fixed, interval, plain, uniform
 from emca_deploy.report.table import Column
 
@@ -34,6 +35,7 @@ def profile_columns(report: ProfileReport) -> tuple[Column, ...]:
         Column("p99 ms", tuple(milliseconds[2::3]), rank=2),
         Column("device ms", _device(results), rank=4),
         Column("images/s", tuple(uniform([result.throughput_images_per_s for result in results])), tuple(rates), 3, 9),
+        *energy_columns(results),
         Column("load ms", tuple(uniform([result.load_ms for result in results])), rank=7),
         Column("RSS MiB", tuple(fixed(result.peak_rss_mib, 0) for result in results), rank=8),
     ]

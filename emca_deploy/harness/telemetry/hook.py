@@ -23,9 +23,9 @@ from emca_deploy.harness.telemetry.source import TelemetrySource
 from emca_deploy.harness.telemetry.tegrastats_source import TegrastatsSource, TotalPower
 from emca_deploy.harness.telemetry.thermal import ThermalSource
 
-__all__ = ["Telemetry", "available_sources"]
+__all__ = ["NO_POWER", "Telemetry", "available_sources"]
 
-_NO_POWER = "energy: no power was measured here (RAPL, NVML, tegrastats, INA3221): energy per inference is absent, not zero"
+NO_POWER = "not measured: no power meter that can be read (RAPL, NVML, tegrastats, INA3221)"
 
 
 def available_sources(
@@ -60,16 +60,14 @@ class Telemetry:
     Args:
         sources: what to sample.
         interval_s: between two samples of a source.
-        idle_s: how long the machine is watched at rest; `end_idle` waits for it.
-        batch: images a call: energy is per image.
+        idle_s: how long the machine is watched at rest; `end_idle` waits for it. 0 is not at all.
 
     Attributes:
         notes: what could not be had and what to do, each said once.
     """
 
-    def __init__(self, sources: Sequence[TelemetrySource], interval_s: float = 0.1, idle_s: float = 1.0, batch: int = 1) -> None:
+    def __init__(self, sources: Sequence[TelemetrySource], interval_s: float = 0.1, idle_s: float = 1.0) -> None:
         self._recorder = Recorder(sources, interval_s)
-        self._batch = batch
         self._idle_s = idle_s
         self._entered = False
         self._idle: Window | None = None
@@ -106,6 +104,8 @@ class Telemetry:
 
     def end_idle(self) -> None:
         """Wait until the idle time is long enough, and end it."""
+        if self._idle_s <= 0:
+            return
         passed_s = (time.monotonic_ns() - self._began_ns) / 1e9
         time.sleep(max(0.0, self._idle_s - passed_s))
         self._recorder.sample_now()
@@ -135,25 +135,25 @@ class Telemetry:
 
         Args:
             name_to_windows: when each candidate ran, in nanoseconds of time.monotonic_ns.
-            name_to_inferences: calls of each in all its windows; a call is one batch.
+            name_to_inferences: images of each in all its windows: energy is per image.
 
         Returns:
             For each candidate: "sources" -> what `attribute` found, "interval_ms", "idle_s", and where known "pss_mib" and
-            "context_switches" of its process, "warnings" that cast doubt on its numbers, and "notes".
+            "context_switches" of its process, "warnings" that cast doubt on its numbers, "notes", and "energy" where it was
+            not measured.
         """
         self._recorder.sample_now()
         processes = {name: self._of_process(name) for name in name_to_windows}
         self.close()
         idle = [self._idle] if self._idle else []
-        images = {name: calls * self._batch for name, calls in name_to_inferences.items()}
-        shares = attribute(self.samples, name_to_windows, idle, images)
-        if not any("power" in source for share in shares.values() for source in share.values()):
-            self.notes.append(_NO_POWER)
+        shares = attribute(self.samples, name_to_windows, idle, name_to_inferences)
         common: dict[str, Any] = {"interval_ms": self._recorder.interval_s * 1000}
         if self._idle:
             common["idle_s"] = (self._idle[1] - self._idle[0]) / 1e9
+        if not any("power" in source for share in shares.values() for source in share.values()):
+            common["energy"] = NO_POWER
         if self.notes:
-            common["notes"] = list(dict.fromkeys(self.notes))
+            common["notes"] = list(self.notes)
         result = {}
         for name, share in shares.items():
             warnings = self._clock_warnings(name_to_windows[name])
