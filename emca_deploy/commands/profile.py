@@ -56,6 +56,7 @@ INTERRUPTED = 130
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document to this file.")
 @click.option("--raw", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write every sample to this file.")
 @click.option("--no-samples", is_flag=True, help="Leave the samples out of the JSON document; --raw has them.")
+@click.option("--telemetry/--no-telemetry", default=True, show_default=True, help="Sample clocks, heat, power and memory.")
 @json_option
 def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bool, **options: Any) -> int:
     """Measure latency and throughput of each ARTIFACT; several are interleaved and compared to the first.
@@ -155,6 +156,8 @@ def _tell(report: "ProfileReport", *, warnings: bool) -> None:
         click.echo(f"error: {' '.join(failure.error.split())}\n  try: {' '.join(failure.remedy.split())}", err=True)
     if not report.complete and not report.failures:
         click.echo("interrupted: what was measured until then is kept, and marked incomplete", err=True)
+    for note in dict.fromkeys(note for result in report.results for note in result.telemetry.get("notes", ())):
+        click.echo(f"note: {note}", err=True)
     if not warnings:
         return
     about: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
 """What `profile` does once its options are read: a request becomes a report, here on this machine."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,9 @@ from emca_deploy._progress import Progress
 from emca_deploy.harness.latency import Protocol, measure_raw
 from emca_deploy.harness.latency_results import ProfileReport, Scenario
 from emca_deploy.harness.raw_samples import RawSamples
+from emca_deploy.harness.telemetry.hook import Telemetry, available_sources
+from emca_deploy.harness.telemetry.processor import CpuFrequencySource
+from emca_deploy.harness.telemetry.thermal import ThermalSource
 from emca_deploy.targets.builds import grouped, split_builds
 from emca_deploy.targets.local import LocalOptions, candidates
 
@@ -17,6 +20,7 @@ __all__ = ["ProfileRequest", "run_profile"]
 OFFLINE_BATCH = 8
 BLOCK_S = {"single-stream": 0.25, "offline": 0.5}
 FEWEST_BLOCKS = 10
+IDLE_S = 1.0
 LONGEST = 6
 """Times the least duration, where the most is not said."""
 
@@ -34,6 +38,7 @@ class ProfileRequest:
         precision: of the float parts, where the backend has a choice.
         duration_s: the least that each candidate is measured.
         max_duration_s: the most; None is 6 times the least.
+        telemetry: whether clocks, temperatures, power and memory are sampled beside the run.
     """
 
     artifacts: tuple[str, ...]
@@ -47,6 +52,7 @@ class ProfileRequest:
     max_duration_s: float | None = None
     warmup_s: float = 2.0
     seed: int = 0
+    telemetry: bool = True
 
     def protocol(self) -> Protocol:
         """Return how it is to be measured."""
@@ -76,9 +82,22 @@ def run_profile(request: ProfileRequest, progress: Progress | None = None) -> tu
     gpu = gpu_index(request.target)
     find = candidates if gpu is None else gpu_candidates
     specs = grouped(find(builds.artifacts, request.backends, options), builds)
-    with _recorded(gpu) as record:
-        report, raw = measure_raw(specs, protocol, progress, keep_going=True)
+    with _recorded(gpu) as record, ExitStack() as stack:
+        telemetry = stack.enter_context(_telemetry(gpu)) if request.telemetry else None
+        report, raw = measure_raw(specs, protocol, progress, telemetry, keep_going=True)
     return replace(report, environment={**report.environment, **record}), raw
+
+
+def _telemetry(gpu: int | None) -> Telemetry:
+    """Return what samples this machine; at rest first where that tells idle power from the run's."""
+    bus_id = None
+    if gpu is not None:
+        from emca_deploy.targets.gpu import check_gpu
+
+        bus_id = check_gpu(gpu).bus_id
+    sources = available_sources(gpu_bus_id=bus_id)
+    has_power = any(not isinstance(source, (CpuFrequencySource, ThermalSource)) for source in sources)
+    return Telemetry(sources, idle_s=IDLE_S if has_power else 0.0)
 
 
 @contextmanager
