@@ -3,6 +3,7 @@
 Everything is read from files of the kernel below a `root` that tests point at a recorded tree; what is not there is None.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -147,7 +148,11 @@ def _number(path: Path) -> int | None:
 def _table(path: Path) -> dict[str, int]:
     """Return the first number of each line that has a word and then a number."""
     rows = (line.split() for line in _read(path).splitlines())
-    return {words[0]: int(words[1]) for words in rows if len(words) > 1 and words[1].isdecimal()}
+    return {words[0]: int(words[1]) for words in rows if len(words) > 1 and _is_count(words[1])}
+
+
+def _is_count(word: str) -> bool:
+    return word.isdecimal() and len(word) <= 20
 
 
 def _thermal_throttles(cpus: Path) -> int | None:
@@ -203,7 +208,7 @@ def _stall_s(root: Path, what: str) -> float | None:
     for line in _read(root / "proc/pressure" / what).splitlines():
         words = line.split()
         total = dict(word.partition("=")[::2] for word in words).get("total", "")
-        if words[:1] == ["some"] and total.isdecimal():
+        if words[:1] == ["some"] and _is_count(total):
             return int(total) / 1e6
     return None
 
@@ -220,4 +225,4 @@ def _load_average(root: Path) -> tuple[float, ...] | None:
         loads = tuple(float(word) for word in _read(root / "proc/loadavg").split()[:3])
     except ValueError:
         return None
-    return loads or None
+    return loads if loads and all(map(math.isfinite, loads)) else None

@@ -138,16 +138,19 @@ class Telemetry:
             name_to_inferences: images of each in all its windows: energy is per image.
 
         Returns:
-            For each candidate: "sources" -> what `attribute` found, "interval_ms", "idle_s", and where known "pss_mib" and
-            "context_switches" of its process, "warnings" that cast doubt on its numbers, "notes", and "energy" where it was
-            not measured.
+            For each candidate: "sources" -> what `attribute` found, "interval_ms", "sampling_core_share" (what the sampling
+            itself took of one core), "idle_s", and where known "pss_mib" and "context_switches" of its process, "warnings"
+            that cast doubt on its numbers, "notes", and "energy" where it was not measured.
         """
         self._recorder.sample_now()
         processes = {name: self._of_process(name) for name in name_to_windows}
         self.close()
         idle = [self._idle] if self._idle else []
         shares = attribute(self.samples, name_to_windows, idle, name_to_inferences)
-        common: dict[str, Any] = {"interval_ms": self._recorder.interval_s * 1000}
+        common: dict[str, Any] = {
+            "interval_ms": self._recorder.interval_s * 1000,
+            "sampling_core_share": self._recorder.core_share,
+        }
         if self._idle:
             common["idle_s"] = (self._idle[1] - self._idle[0]) / 1e9
         if not any("power" in source for share in shares.values() for source in share.values()):

@@ -1,5 +1,6 @@
 """The clock of every core that this process may use."""
 
+import math
 import os
 from pathlib import Path
 from types import TracebackType
@@ -96,7 +97,14 @@ def _from_cpuinfo(root: Path, cores: frozenset[int]) -> dict[int, float]:
             if key.strip() == "processor":
                 core = int(value)
             elif key.strip() == "cpu MHz" and core in cores:
-                found[core] = float(value)
+                found[core] = _finite(value)
         except ValueError:
             continue
     return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value

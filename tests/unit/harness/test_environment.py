@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -76,6 +78,35 @@ def test_garbage_is_unknown(server):
     state = read_machine_state(server)
     assert (state.cpu_times, state.context_switches, state.swapped_mib, state.load_average) == (None,) * 4
     assert state.memory_stall_s is None
+
+
+FILES = ["proc/stat", "proc/meminfo", "proc/vmstat", "proc/loadavg", "proc/pressure/memory", "proc/self/cgroup", "proc/cpuinfo"]
+WORDS = [
+    "some",
+    "total=",
+    "total=12",
+    "ctxt",
+    "pswpin",
+    "cpu",
+    "0::/",
+    "1:cpu:/a",
+    "cpu MHz",
+    "processor",
+    ":",
+    "nan",
+    "7",
+    "9" * 40,
+]
+
+
+@given(st.dictionaries(st.sampled_from(FILES), st.lists(st.sampled_from([*WORDS, "\n"]) | st.text(max_size=5))))
+def test_whatever_the_files_say_the_state_is_json(texts):
+    with tempfile.TemporaryDirectory() as folder:
+        for path, words in texts.items():
+            place = Path(folder, path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(" ".join(words).encode(errors="replace"))
+        json.dumps(read_machine_state(Path(folder)).to_dict(), allow_nan=False)
 
 
 def test_quota_of_a_container_with_cgroup_2(tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from emca_deploy.harness.machine_state import CpuTimes, MachineState, QuotaThrottling, read_machine_state
-from emca_deploy.harness.stability import changes_between, clock_warnings, contention_warnings
+from emca_deploy.harness.stability import FOREIGN_LIMIT, changes_between, clock_warnings, contention_warnings
 
 BEFORE = MachineState(
     time_ns=0,
@@ -110,9 +110,11 @@ def test_this_machine_under_another_load_is_noticed():
     before = read_machine_state()
     if before.cpu_times is None or before.cpu_times.total_s == 0:
         pytest.skip("no processor times in /proc/stat")
-    code = "import time; end = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
+    code = "import time; end = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
     count = len(os.sched_getaffinity(0))
     for child in [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]:
         child.wait()
-    warnings = changes_between(before, read_machine_state(), own_cpu_s=0.0)
-    assert any("other processes used" in warning for warning in warnings)
+    after = read_machine_state()
+    if 0.6 * count <= FOREIGN_LIMIT * after.cpu_times.since(before.cpu_times).total_s:
+        pytest.skip("this process may use too few of the machine's cores to load it")
+    assert any("other processes used" in warning for warning in changes_between(before, after, own_cpu_s=0.0))

@@ -118,6 +118,7 @@ def test_idle_is_as_long_as_asked():
     telemetry.begin()
     shares = telemetry.end({"a": [(0, 1)]}, {"a": 1})
     assert shares["a"].pop("idle_s") >= 0.2
+    assert 0 < shares["a"].pop("sampling_core_share") < 1
     assert shares == {"a": {"sources": {}, "interval_ms": 100.0, "energy": NO_POWER}}
 
 
