@@ -1,5 +1,6 @@
 """Samples sources in a thread, beside a measurement."""
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -76,7 +77,10 @@ class Recorder:
         for source in self._open:
             self._note_all(getattr(source, "notes", ()))
         self._open.clear()
-        self._stack.close()
+        try:
+            self._stack.close()
+        except Exception as exc:  # every source was closed all the same
+            self._note_all([f"a source did not close: {type(exc).__name__}: {exc}: what it said is kept"])
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -96,6 +100,9 @@ class Recorder:
             self._stack.enter_context(source)
         except EmcaError as exc:
             self._note_all([f"{source.name}: {exc.problem}: {exc.remedy}"])
+            return
+        except Exception as exc:  # a defect of a driver's library, say: not worth a run
+            self._note_all([f"{source.name}: does not open: {type(exc).__name__}: {exc}: its values are absent"])
             return
         with self._lock:
             self._open.append(source)
@@ -136,4 +143,7 @@ class Recorder:
             self._note_all([f"{source.name}: stopped during the run: {type(exc).__name__}: {exc}: its values end there"])
             return
         self.reads += 1
-        self._samples.extend(Sample(time_ns, source.name, values, owner) for time_ns, values in stamped if values)
+        for time_ns, values in stamped:
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}  # NaN is no value, nor JSON
+            if finite:
+                self._samples.append(Sample(time_ns, source.name, finite, owner))

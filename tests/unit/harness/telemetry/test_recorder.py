@@ -120,3 +120,29 @@ def test_no_source_at_all():
     with Recorder([], interval_s=0.005) as recorder:
         recorder.sample_now()
     assert recorder.samples == ()
+
+
+def test_source_that_breaks_on_opening_or_closing_fails_no_run():
+    class Rude(Counting):
+        def __exit__(self, *error):
+            super().__exit__()
+            raise OSError("device is gone")
+
+    class Broken(Counting):
+        def __enter__(self):
+            raise AttributeError("nvmlSomething")
+
+    rude, sound = Rude("rude"), Counting("sound")
+    with Recorder([Broken("broken"), sound, rude], interval_s=0.005) as recorder:
+        wait_for(lambda: rude.n > 1)
+    assert not rude.is_open
+    assert not sound.is_open
+    assert [note.partition(":")[0] for note in recorder.notes] == ["broken", "a source did not close"]
+    assert "device is gone" in recorder.notes[1]
+
+
+def test_values_that_are_none_are_left_out():
+    source = Counting(values=lambda n: {"good": 1.0, "bad": float("nan"), "worse": float("inf")})
+    with Recorder([source], interval_s=0.005) as recorder:
+        wait_for(lambda: recorder.samples)
+    assert recorder.samples[0].values == {"good": 1.0}
