@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emca_deploy.commands._board import on_board, power_mode_option
 from emca_deploy.commands._console import json_option, print_json, progress
 
 if TYPE_CHECKING:
@@ -43,9 +44,19 @@ TENSORRT = ("tensorrt", "tensorrt-rtx")
 @click.option(
     "--calibration-cache", metavar="FILE", type=click.Path(path_type=Path), help="tensorrt up to 10: INT8 of an fp32 model."
 )
+@click.option("--target", metavar="NAME", help="jetson: on this board, and refused elsewhere.  [default: this machine]")
+@power_mode_option
 @json_option
 def command(
-    model: Path, backend: str, output: Path, threads: int | None, batch: int | None, as_json: bool, **choices: Any
+    model: Path,
+    backend: str,
+    output: Path,
+    threads: int | None,
+    batch: int | None,
+    target: str | None,
+    power_mode: str | None,
+    as_json: bool,
+    **choices: Any,
 ) -> None:
     """Build a backend's engine from MODEL.onnx.
 
@@ -62,6 +73,7 @@ def command(
     from emca_deploy.artifacts import read_manifest
     from emca_deploy.backends.base import RunOptions
     from emca_deploy.errors import InputError
+    from emca_deploy.targets.local import check_target
 
     if batch is not None and choices["batches"] is not None:
         raise InputError("--batch and --batches exclude each other", "give --batch for one size, --batches for a range")
@@ -72,7 +84,10 @@ def command(
             f"calibrate with --backend {backend}",
             err=True,
         )
-    with progress(f"building {output.name}") if backend in TENSORRT else nullcontext(None) as report:
+    if target not in (None, "jetson"):
+        check_target(target)
+    shown = progress(f"building {output.name}") if backend in TENSORRT else nullcontext(None)
+    with on_board(target, power_mode), shown as report:
         builder = _builder(backend, choices, report)
         manifest = builder.build(model, output, RunOptions(threads or default_threads(), batch=batch))
     document = _document(output, manifest)

@@ -163,12 +163,16 @@ def gpu_failure() -> "MissingError | None":
 def _examine() -> dict[str, Any]:
     from emca_deploy._machine import INSTRUCTION_SETS, cpu_info, default_threads, find_gpus, read_governors, read_memory_mib
     from emca_deploy.backends.registry import available
+    from emca_deploy.targets.jetson.traps import examine_board
 
     cpu = cpu_info()
     backends = _checked({name: status for name, status in available().items() if name != "fake"})
     gpus, governors = find_gpus(), read_governors()
     usable = tuple(name for name, status in backends.items() if status.reason is None)
-    traps = find_traps(MachineFacts(cpu, governors, gpus, usable))
+    examined = examine_board()
+    # On a board the governor is jetson_clocks' business, which is a trap of its own.
+    traps = find_traps(MachineFacts(cpu, () if examined else governors, gpus, usable))
+    board, board_traps = examined or (None, [])
     return {
         "schema_version": SCHEMA_VERSION,
         "backends": {name: {"usable": name in usable, **asdict(status)} for name, status in backends.items()},
@@ -179,7 +183,8 @@ def _examine() -> dict[str, Any]:
         "memory_mib": read_memory_mib(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "traps": [asdict(trap) for trap in traps],
+        **({"board": board} if board else {}),
+        "traps": [*map(asdict, board_traps), *map(asdict, traps)],
     }
 
 
@@ -197,6 +202,8 @@ def command(as_json: bool) -> None:
 def _show(document: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
+
+    from emca_deploy.targets.jetson.traps import board_rows
 
     console = Console(highlight=False)
     for name, status in document["backends"].items():
@@ -217,6 +224,7 @@ def _show(document: dict[str, Any]) -> None:
         *(("GPU", gpu) for gpu in document["gpus"]),
         ("memory", f"{document['memory_mib'] / 1024:.1f} GiB" if document["memory_mib"] else "unknown"),
         ("python", f"{document['python']}, {document['platform']}"),
+        *(board_rows(document["board"]) if "board" in document else ()),
     ]
     console.print()
     for name, value in rows:

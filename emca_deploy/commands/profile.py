@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emca_deploy.commands._board import check_power_mode, power_mode_option
 from emca_deploy.commands._console import json_option, print_json, progress
 from emca_deploy.errors import InputError, OutputError
 
@@ -24,7 +25,7 @@ INTERRUPTED = 130
 @click.command("profile")
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Run on this one; repeat it to compare several.")
-@click.option("--target", default="cpu", show_default=True, help="Where: cpu, gpu, or gpu:1 for the second one.")
+@click.option("--target", default="cpu", show_default=True, help="Where: cpu, gpu, gpu:1 for the second one; on a board jetson.")
 @click.option(
     "--scenario",
     type=click.Choice(["single-stream", "offline"]),
@@ -57,6 +58,7 @@ INTERRUPTED = 130
 @click.option("--raw", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write every sample to this file.")
 @click.option("--no-samples", is_flag=True, help="Leave the samples out of the JSON document; --raw has them.")
 @click.option("--telemetry/--no-telemetry", default=True, show_default=True, help="Sample clocks, heat, power and memory.")
+@power_mode_option
 @json_option
 def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bool, **options: Any) -> int:
     """Measure latency and throughput of each ARTIFACT; several are interleaved and compared to the first.
@@ -70,6 +72,9 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     With --target gpu an engine of TensorRT runs as it is, an .onnx file on TensorRT or TensorRT-RTX, which build it first, and on
     ONNX Runtime's CUDA provider, and a checkpoint on PyTorch: eager, compiled, fp16, channels last.
 
+    With --target jetson, on the board itself, an engine of TensorRT runs on its GPU and an .onnx file on its processor unless
+    --backend tensorrt is given; its power, loads and clocks are in the result.
+
     \b
     emca-deploy profile model.onnx model.openvino.onnx
     emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1 --json
@@ -78,6 +83,7 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     from emca_deploy.targets.profiling import ProfileRequest, run_profile
 
     _check_files(output, raw, no_samples)
+    check_power_mode(options["target"], options["power_mode"])
     request = ProfileRequest(**options)
     report: ProfileReport | None = None
     unwritten: OutputError | None = None

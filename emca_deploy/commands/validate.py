@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emca_deploy.commands._board import on_board, power_mode_option
 from emca_deploy.commands._console import json_option, print_json, progress
 from emca_deploy.commands._options import preprocessing_options, read_preprocessing
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Preprocessing
+    from emca_deploy.backends.base import Float32Array
     from emca_deploy.harness.accuracy import LogitsResult
     from emca_deploy.harness.accuracy_results import AccuracyReport
     from emca_deploy.harness.flips import FlipsFile
@@ -24,7 +26,7 @@ __all__ = ["command"]
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Labelled images: folder, zip or npz.")
 @click.option("--backend", metavar="NAME", help="Run ARTIFACT on this one.")
 @click.option(
-    "--target", default="cpu", show_default=True, help="Where to run ARTIFACT: cpu, gpu or gpu:1; MODEL runs on the CPU."
+    "--target", default="cpu", show_default=True, help="Where to run ARTIFACT: cpu, gpu, gpu:1 or jetson; MODEL runs on the CPU."
 )
 @click.option("--reference", metavar="MODEL", help="The model to hold it against, for example the fp32 .onnx file.")
 @click.option("--reference-backend", metavar="NAME", help="Run MODEL on this one.  [default: onnxruntime for .onnx]")
@@ -48,6 +50,7 @@ __all__ = ["command"]
 @click.option(
     "--flips", type=click.Path(path_type=Path), metavar="FILE.csv|.json", help="Write all images whose class differs here."
 )
+@power_mode_option
 @preprocessing_options
 @json_option
 def command(artifact: str, data: Path, reference: str | None, max_drop: float | None, as_json: bool, **options: Any) -> None:
@@ -59,26 +62,35 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
     \b
     emca-deploy validate model.openvino.onnx --data val/ --reference model.onnx --max-drop 0.5
     """
-    from emca_deploy.errors import InputError
     from emca_deploy.harness.accuracy import compare
     from emca_deploy.harness.flips import find_flips
 
     flips_file = _check(reference, max_drop, options)
-    spec, reference_spec = _specs(artifact, reference, options)
-    ours = _run(spec, data, options, options["logits"])
-    if max_drop is not None and ours.labels is None:
-        raise InputError(f"{data}: has no labels, so that --max-drop cannot be checked", "give one subfolder per class")
-    if ours.labels is None and reference_spec is None:
-        raise InputError(f"{data}: has no labels", "give one subfolder per class, or a --reference to agree with")
-    theirs = None
-    if reference_spec is not None:
-        theirs = _run(reference_spec, data, options, options["reference_logits"], ours.preprocessing).logits
+    with on_board(options["target"], options["power_mode"]):
+        ours, theirs = _run_both(artifact, reference, data, max_drop, options)
     report = compare(artifact, ours.logits, ours.labels, reference, theirs, ours.names)
     if flips_file is not None and theirs is not None:
         found = find_flips(ours.logits.argmax(axis=1), theirs.argmax(axis=1), ours.labels, ours.names, most=None)
         flips_file.write(found, ours.names.classes)
     _tell(replace(report, images_per_s=ours.images_per_s), as_json)
     _gate(report, max_drop)
+
+
+def _run_both(
+    artifact: str, reference: str | None, data: Path, max_drop: float | None, options: dict[str, Any]
+) -> "tuple[LogitsResult, Float32Array | None]":
+    """Return what ARTIFACT gives, and the logits of the reference, if there is one."""
+    from emca_deploy.errors import InputError
+
+    spec, reference_spec = _specs(artifact, reference, options)
+    ours = _run(spec, data, options, options["logits"])
+    if max_drop is not None and ours.labels is None:
+        raise InputError(f"{data}: has no labels, so that --max-drop cannot be checked", "give one subfolder per class")
+    if ours.labels is None and reference_spec is None:
+        raise InputError(f"{data}: has no labels", "give one subfolder per class, or a --reference to agree with")
+    if reference_spec is None:
+        return ours, None
+    return ours, _run(reference_spec, data, options, options["reference_logits"], ours.preprocessing).logits
 
 
 def _check(reference: str | None, max_drop: float | None, options: dict[str, Any]) -> "FlipsFile | None":
@@ -101,6 +113,8 @@ def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tu
     own, path = split_artifact(artifact)
     local = LocalOptions(options["threads"], options["precision"], target=options["target"])
     make = candidate if gpu_index(local.target) is None else gpu_candidate
+    if local.target == "jetson":
+        from emca_deploy.targets.jetson.candidates import jetson_candidate as make
     spec = make(path, own or options["backend"], local)
     if reference is None:
         return spec, None

@@ -13,7 +13,7 @@ from emca_deploy.targets.settings import Tuned, find_tuned, with_values
 __all__ = ["LocalOptions", "candidate", "candidates", "check_target", "precision_of", "split_artifact", "tuned_notes"]
 
 TARGETS = ("cpu",)
-_PLANNED = ("jetson", "ssh")
+_PLANNED = ("ssh",)
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,11 @@ def check_target(target: str) -> None:
         return
     if target.partition(":")[0] == "gpu":
         raise InputError(f"target '{target}' is not for this", "profile and validate run on a GPU with --target gpu")
+    if target == "jetson":
+        raise InputError("target 'jetson' is not for this", "profile, validate and build run on the board with --target jetson")
     if target.partition(":")[0] in _PLANNED:
         raise MissingError(f"target '{target}' is not supported by this version", "run on that machine itself, with --target cpu")
-    raise UnknownNameError.of("target", target, (*TARGETS, "gpu"), "targets: cpu, gpu")
+    raise UnknownNameError.of("target", target, (*TARGETS, "gpu", "jetson"), "targets: cpu, gpu, jetson")
 
 
 def split_artifact(text: str) -> tuple[str | None, str]:

@@ -32,13 +32,14 @@ class ProfileRequest:
     Attributes:
         artifacts: "path", "backend=path", or either with several paths joined by "+", which are builds of one candidate.
         backends: to run the others on; none means each artifact's own.
-        target: "cpu", or "gpu" with an index.
+        target: "cpu", "gpu" with an index, or "jetson": this board.
         batch: images a call; None is 1, offline 8.
         threads: of each candidate; None is one a physical core.
         precision: of the float parts, where the backend has a choice.
         duration_s: the least that each candidate is measured.
         max_duration_s: the most; None is 6 times the least.
         telemetry: whether clocks, temperatures, power and memory are sampled beside the run.
+        power_mode: of a Jetson board, held for as long as the run takes; None leaves it as it is.
     """
 
     artifacts: tuple[str, ...]
@@ -53,6 +54,7 @@ class ProfileRequest:
     warmup_s: float = 2.0
     seed: int = 0
     telemetry: bool = True
+    power_mode: str | None = None
 
     def protocol(self) -> Protocol:
         """Return how it is to be measured."""
@@ -79,6 +81,17 @@ def run_profile(request: ProfileRequest, progress: Progress | None = None) -> tu
 
     protocol, builds = request.protocol(), split_builds(request.artifacts)
     options = LocalOptions(request.threads, request.precision, protocol.batch, request.target)
+    if request.target == "jetson":
+        from emca_deploy.targets.jetson.candidates import jetson_candidates
+        from emca_deploy.targets.jetson.profiling import profile_on_board
+
+        return profile_on_board(
+            lambda: grouped(jetson_candidates(builds.artifacts, request.backends, options), builds),
+            protocol,
+            request.power_mode,
+            progress,
+            telemetry=request.telemetry,
+        )
     gpu = gpu_index(request.target)
     find = candidates if gpu is None else gpu_candidates
     specs = grouped(find(builds.artifacts, request.backends, options), builds)
