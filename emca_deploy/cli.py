@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "plan": "How TensorRT must be told to build a model for a board or GPU, or why it cannot.",
     "build": "Build a backend's engine from an ONNX model.",
     "profile": "Measure latency and throughput; several artifacts are interleaved and compared.",
+    "layers": "Time and precision of every layer, against what this machine can do.",
     "tune": "Find the runtime settings that are fastest here, and keep them in the manifest.",
     "compare": "Compare two runs of `profile` on the same machine.",
     "validate": "Measure accuracy, and what quantization cost against a reference.",

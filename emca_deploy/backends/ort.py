@@ -18,7 +18,7 @@ from emca_deploy.backends.base import (
 from emca_deploy.backends.engines import EngineBuilder, identify, verify_engine
 from emca_deploy.errors import InputError, MissingError, ModelError
 
-__all__ = ["OrtBuilder", "OrtRunner"]
+__all__ = ["OrtBuilder", "OrtRunner", "library_errors", "open_session"]
 
 BACKEND = "onnxruntime"
 ERRORS_ONLY = 3
@@ -34,7 +34,7 @@ BATCH_NAME = "batch"  # what our exporter calls the dynamic dimension
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8"}
 
 
-def _library_errors(ort: Any) -> tuple[type[Exception], ...]:
+def library_errors(ort: Any) -> tuple[type[Exception], ...]:
     """Return ONNX Runtime's exception classes, which have no common ancestor of their own."""
     state = ort.capi.onnxruntime_pybind11_state
     own = (getattr(state, name) for name in dir(state))
@@ -88,10 +88,21 @@ def _providers(ort: Any, device: int | None) -> list[Any]:
     return [(CUDA, {"device_id": device}), CPU]
 
 
-def _open_session(
-    path: Path, options: RunOptions, save_to: Path | None = None, device: int | None = None
+def open_session(
+    path: Path,
+    options: RunOptions,
+    save_to: Path | None = None,
+    device: int | None = None,
+    profile_to: Path | None = None,
 ) -> tuple[Any, TensorSpec, TensorSpec]:
     """Return a session with its input and output; a dynamic batch is fixed where `options` asks for it.
+
+    Args:
+        path: of the model.
+        options: how it shall run.
+        save_to: where the optimised graph goes; None writes none.
+        device: the GPU's index; None for the CPU.
+        profile_to: what the name of the profile shall begin with; None takes no profile.
 
     Raises:
         MissingError: a GPU is asked for, and this ONNX Runtime cannot use it.
@@ -106,11 +117,14 @@ def _open_session(
         settings = _session_options(ort, options)
         if save_to is not None:
             settings.optimized_model_filepath = str(save_to)
+        if profile_to is not None:
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(profile_to)
         if options.batch is not None:
             settings.add_free_dimension_override_by_name(name, options.batch)
         try:
             session = ort.InferenceSession(str(path), settings, providers=providers)
-        except _library_errors(ort) as exc:
+        except library_errors(ort) as exc:
             raise ModelError(
                 f"{path}: ONNX Runtime does not take it: {library_reason(exc)}",
                 "check the model with onnx.checker, or export it again",
@@ -156,8 +170,8 @@ class OrtRunner(Runner):
             raise InputError(f"{self._path}: is an engine for a processor", "name the .onnx file, or an engine of TensorRT")
         if manifest is not None:
             verify_engine(self._path, manifest, (BACKEND, ort.__version__))
-        self._session, self.input, self.output = _open_session(self._path, self._options, device=self._device)
-        self._errors = _library_errors(ort)
+        self._session, self.input, self.output = open_session(self._path, self._options, device=self._device)
+        self._errors = library_errors(ort)
         self._outputs = [self.output.name]
         self._name = self.input.name
 
@@ -210,5 +224,5 @@ class OrtBuilder(EngineBuilder):
         Raises:
             ModelError: ONNX Runtime does not take the model.
         """
-        _open_session(model, options, save_to=output)
+        open_session(model, options, save_to=output)
         return BACKEND, import_optional("onnxruntime").__version__

@@ -1,5 +1,6 @@
 """OpenVINO on the CPU."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from emca_deploy.backends.engines import EngineBuilder, identify, verify_engine
 from emca_deploy.backends.ov_offline import OvQueue, offline_options
 from emca_deploy.errors import EngineError, InputError, ModelError
 
-__all__ = ["OvBuilder", "OvRunner"]
+__all__ = ["OvBuilder", "OvRunner", "compile_onnx", "import_engine"]
 
 BACKEND = "openvino"
 DEVICE = "CPU"
@@ -65,8 +66,14 @@ def _size(index: int, dimension: Any) -> int | str:
     return "batch" if index == 0 else f"dim{index}"
 
 
-def _compile(ov: Any, path: Path, options: RunOptions) -> Any:
+def compile_onnx(ov: Any, path: Path, options: RunOptions, more: Mapping[str, Any] | None = None) -> Any:
     """Return the compiled model of an .onnx file, specialised to `options.batch` where its batch is dynamic.
+
+    Args:
+        ov: the library.
+        path: of the file.
+        options: how it shall run.
+        more: properties besides, by OpenVINO's names.
 
     Raises:
         ModelError: OpenVINO does not take the model, or it is no classifier.
@@ -79,7 +86,7 @@ def _compile(ov: Any, path: Path, options: RunOptions) -> Any:
         if options.batch is not None:
             _check_fixed(path, input_, options.batch)
             model.reshape({model.inputs[0]: _with_batch(ov, model, options.batch)})
-        return core.compile_model(model, DEVICE, _config(options, options.precision))
+        return core.compile_model(model, DEVICE, {**_config(options, options.precision), **(more or {})})
     except RuntimeError as exc:
         raise ModelError(
             f"{path}: OpenVINO does not take it: {library_reason(exc)}", "check the model with onnx.checker, or export it again"
@@ -97,9 +104,14 @@ def _check_fixed(path: Path, spec: TensorSpec, batch: int) -> None:
         raise InputError(f"{path}: its batch is fixed to {spec.shape[0]}", f"use --batch {spec.shape[0]}")
 
 
-def _import_engine(ov: Any, path: Path, options: RunOptions, precision: str) -> Any:
+def import_engine(ov: Any, path: Path, options: RunOptions, precision: str, more: Mapping[str, Any] | None = None) -> Any:
+    """Return the compiled model of an engine; the parameters are those of `compile_onnx`.
+
+    Raises:
+        EngineError: OpenVINO does not load it.
+    """
     try:
-        return ov.Core().import_model(path.read_bytes(), DEVICE, _config(options, precision))
+        return ov.Core().import_model(path.read_bytes(), DEVICE, {**_config(options, precision), **(more or {})})
     except RuntimeError as exc:
         raise EngineError(
             f"{path}: OpenVINO does not load it: {library_reason(exc)}", f"build it again here with --backend {BACKEND}"
@@ -129,11 +141,11 @@ class OvRunner(Runner):
         ov = import_optional("openvino")
         manifest = identify(self._path, BACKEND)
         if manifest is None:
-            compiled = _compile(ov, self._path, self._options)
+            compiled = compile_onnx(ov, self._path, self._options)
         else:
             verify_engine(self._path, manifest, (BACKEND, ov.__version__))
             self._precision = str(manifest.details.get("inference_precision", "f32"))
-            compiled = _import_engine(ov, self._path, self._options, self._precision)
+            compiled = import_engine(ov, self._path, self._options, self._precision)
         self.input, self.output = classifier_io(str(self._path), _specs(compiled.inputs), _specs(compiled.outputs))
         if self._options.batch is not None:
             _check_fixed(self._path, self.input, self._options.batch)
@@ -225,6 +237,6 @@ class OvBuilder(EngineBuilder):
         """
         refuse_precision(BACKEND, options.precision, PRECISIONS)
         ov = import_optional("openvino")
-        compiled = _compile(ov, model, options)
+        compiled = compile_onnx(ov, model, options)
         output.write_bytes(compiled.export_model().getvalue())
         return BACKEND, ov.__version__

@@ -25,6 +25,7 @@ __all__ = [
     "get_builder",
     "open_gpu_runner",
     "open_runner",
+    "read_options",
 ]
 
 DEFAULT = "onnxruntime"
@@ -134,10 +135,26 @@ def open_runner(
         MissingError: its library is not installed.
         InputError: threads or batch is not positive, or a setting has a value that it does not take.
     """
-    check_settings(backend, settings or {})
-    options = replace(_options(threads, precision, batch, spin), settings=dict(settings or {}))
+    options = read_options(backend, threads, precision, batch, spin, settings)
     entry = _installed(backend)
     return cast("Runner", _load(entry.runner)(artifact, options))
+
+
+def read_options(
+    backend: str,
+    threads: int = 1,
+    precision: str = "f32",
+    batch: int | None = None,
+    spin: bool = True,
+    settings: Mapping[str, Any] | None = None,
+) -> RunOptions:
+    """Return the parameters of `open_runner` as options, looked over.
+
+    Raises:
+        UnknownNameError, InputError: as `open_runner`.
+    """
+    check_settings(backend, settings or {})
+    return replace(_options(threads, precision, batch, spin), settings=dict(settings or {}))
 
 
 def open_gpu_runner(backend: str, artifact: str, device: int = 0, batch: int | None = None, variant: str = "") -> Runner:

@@ -20,6 +20,9 @@ HYBRID = Path("/sys/devices/cpu_core")
 
 BOOL = (False, True)
 
+AUTO = "AUTO"
+"""OpenVINO chooses the number of streams."""
+
 _SETTINGS: dict[str, dict[str, tuple[Value, ...] | None]] = {
     "onnxruntime": {
         "graph_optimization": ("all", "layout", "extended", "basic"),
@@ -38,7 +41,7 @@ _SETTINGS: dict[str, dict[str, tuple[Value, ...] | None]] = {
     },
     "fake": {"pace": ("steady", "quick", "slow", "broken")},
 }
-"""Backend -> setting -> the values it takes; None is any positive number."""
+"""Backend -> setting -> the values it takes; None is a positive number, or the runtime's choice."""
 
 TUNABLE_BACKENDS = tuple(name for name in _SETTINGS if name != "fake")
 
@@ -77,9 +80,9 @@ def check_settings(backend: str, settings: Mapping[str, Any]) -> None:
             remedy = f"settings of '{backend}': {', '.join(known) or 'none'}"
             raise UnknownNameError.of(f"setting of backend '{backend}'", name, known, remedy)
         values = known[name]
-        good = value in values if values else isinstance(value, int) and value > 0
+        good = value in values if values else value == AUTO or (isinstance(value, int) and value > 0)
         if not good or isinstance(value, bool) != (values == BOOL):
-            taken = ", ".join(map(str, values)) if values else "a number from 1"
+            taken = ", ".join(map(str, values)) if values else f"a number from 1, or {AUTO}"
             raise InputError(f"setting '{name}' of backend '{backend}' is {value!r}", f"it takes: {taken}")
 
 
@@ -132,11 +135,11 @@ def _openvino(situation: Situation) -> list[Tunable]:
             raise InputError(f"OpenVINO does not offer {precision} on this processor: it offers {offers}", "leave it out")
     properties = {str(name) for name in core.get_property("CPU", "SUPPORTED_PROPERTIES")}
     cpu = situation.cpu
-    streams = tuple(n for n in (2, 4, 8, 16) if n <= situation.threads_max) if situation.offline else ()
+    streams = tuple(n for n in (1, 2, 4, 8, 16) if n <= situation.threads_max) if situation.offline else ()
     hybrid = ("PCORE_ONLY", "ECORE_ONLY") if HYBRID.exists() else ()
     found = [
-        Tunable("streams", 1, streams),
-        Tunable("hint", "LATENCY", ("THROUGHPUT",) if situation.offline else ()),
+        Tunable("streams", AUTO if situation.offline else 1, streams),
+        Tunable("hint", "THROUGHPUT" if situation.offline else "LATENCY", ("LATENCY",) if situation.offline else ()),
         Tunable("precision", "f32", situation.precisions),
         Tunable("pinning", True, (False,)),
         Tunable("hyper_threading", True, (False,) if cpu.online_cores > cpu.physical_cores else ()),

@@ -156,15 +156,16 @@ class _Run:
         self._how = how
         self._report = report
         self._load_s = 0.0  # of one candidate: process, model, first call
-        self._call_s = 0.0
+        self._least_s = _LEAST_S
 
     def measure_default(self) -> None:
         """Measure the default alone: its errors are the user's to know, and its times plan the rounds."""
         start_s = time.monotonic()
         spec = self._how.make(DEFAULT, self._default)
         result = measure([spec], self._protocol(_LEAST_S, _BLOCKS))
-        self._call_s = result.results[0].latency_ms.p50 / 1000
-        self._load_s = max(0.0, time.monotonic() - start_s - _LEAST_S)
+        call_s = result.results[0].latency_ms.p50 / 1000
+        self._least_s = max(_LEAST_S, _BLOCKS * call_s)  # a block is one call at least
+        self._load_s = max(0.0, time.monotonic() - start_s - self._least_s)
         self.found.environment = result.environment
         self._at(start_s)
 
@@ -173,11 +174,11 @@ class _Run:
         ranked: list[Trial] = []
         first = True
         while self._pool and (first or len(self._pool) > 1):
-            duration_s = self._duration_s()
-            if not first and duration_s is None:
+            duration_s = self._duration_s() or (self._least_s if first else None)
+            if duration_s is None:
                 break
-            ranked, refused = self._round(duration_s or _LEAST_S)
-            self.found.rounds.append(TuneRound(duration_s or _LEAST_S, tuple(ranked), tuple(refused)))
+            ranked, refused = self._round(duration_s)
+            self.found.rounds.append(TuneRound(duration_s, tuple(ranked), tuple(refused)))
             self.found.best = dict(ranked[0].changed) if ranked and ranked[0].ratio > 1 else {}
             self._tell()
             kept = [trial.changed for trial in ranked[: ceil(len(ranked) / 2)]]
@@ -187,7 +188,7 @@ class _Run:
 
     def _affordable(self, pool: list[Values]) -> list[Values]:
         """Return as many of the pool, in order, as another round has time for at twice the shortest duration."""
-        a_candidate_s = self._load_s + 2 * _LEAST_S * _WITH_WARM_UP
+        a_candidate_s = self._load_s + 2 * self._least_s * _WITH_WARM_UP
         left_s = self._search_end_s() - time.monotonic()
         return pool[: max(1, int(left_s / a_candidate_s) - 1)]  # one of them is the default
 
@@ -211,10 +212,10 @@ class _Run:
         left_s = self._search_end_s() - time.monotonic()
         rounds_left = ceil(log2(max(2, len(self._pool)))) + (0 if self.found.rounds else 1)
         measured = len(self._pool) + ceil(len(self._pool) / (_AT_ONCE - 1))
-        least_s = measured * (self._load_s + _LEAST_S * _WITH_WARM_UP)
+        least_s = measured * (self._load_s + self._least_s * _WITH_WARM_UP)
         share_s = min(max(left_s / rounds_left, least_s), left_s)
         duration_s = (share_s / measured - self._load_s) / _WITH_WARM_UP
-        return min(duration_s, _MOST_S) if duration_s >= 0.99 * _LEAST_S else None
+        return min(duration_s, max(_MOST_S, self._least_s)) if duration_s >= 0.99 * self._least_s else None
 
     def _round(self, duration_s: float) -> tuple[list[Trial], list[tuple[Values, str]]]:
         trials: list[Trial] = []
@@ -256,7 +257,7 @@ class _Run:
         return found
 
     def _protocol(self, duration_s: float, blocks: int) -> Protocol:
-        block_s = max(min(_LONGEST_BLOCK_S, duration_s / blocks), 2 * self._call_s)
+        block_s = min(_LONGEST_BLOCK_S, duration_s / blocks)
         warmup_s = min(0.3 * duration_s, 1.0)
         how = self._how
         return Protocol(how.scenario, how.batch, warmup_s, block_s, duration_s, seed=how.seed)

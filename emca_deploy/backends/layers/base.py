@@ -1,0 +1,135 @@
+"""What every reader of per-layer times gives, and how it is asked."""
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import Float32Array
+from emca_deploy.errors import InputError, UnknownNameError
+
+__all__ = ["PROFILED_BACKENDS", "LayerProfiler", "RuntimeLayer", "Samples", "open_profiler", "plain_precision"]
+
+PROFILED_BACKENDS = ("onnxruntime", "openvino")
+
+_PRECISIONS = {
+    "f32": "fp32", "float": "fp32", "f16": "fp16", "float16": "fp16", "bf16": "bf16", "bfloat16": "bf16",
+    "i8": "int8", "u8": "int8", "int8": "int8", "uint8": "int8", "i32": "int32", "int32": "int32",
+    "i64": "int64", "int64": "int64",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RuntimeLayer:
+    """One layer, as the runtime runs it.
+
+    Attributes:
+        name: the runtime's.
+        type: the runtime's word for what it does.
+        precision: it computes in: "fp32", "bf16", "fp16", "int8"; "unknown" where the runtime does not say.
+        nodes: names of the ONNX nodes it came from, or of their outputs, as far as the runtime tells, the main one first.
+        samples_ms: of each profiled call, (calls,) in the order they were made.
+    """
+
+    name: str
+    type: str
+    precision: str
+    nodes: tuple[str, ...]
+    samples_ms: tuple[float, ...]
+
+
+@dataclass
+class Samples:
+    """Milliseconds of each layer by its key, filled in call by call."""
+
+    of: defaultdict[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, key: Any, ms: float) -> None:
+        """Keep one call's time of a layer."""
+        self.of[key].append(ms)
+
+
+class LayerProfiler(ABC):
+    """A model that tells its layers' times. A context manager: nothing is loaded before `__enter__`.
+
+    Attributes:
+        input: of the model.
+    """
+
+    input: TensorSpec
+
+    @abstractmethod
+    def open(self) -> None:
+        """Load the model. Sets `input`.
+
+        Raises:
+            InputError, ModelError, EngineError: the file is none that may run here.
+            MissingError: the runtime is not installed.
+        """
+
+    @abstractmethod
+    def infer(self, batch: Float32Array) -> None:
+        """Make one call that is profiled.
+
+        Raises:
+            ModelError: the runtime fails on it.
+        """
+
+    @abstractmethod
+    def layers(self, skip: int) -> list[RuntimeLayer]:
+        """Return the layers that took any time, in the order of execution; call it once, at the end.
+
+        Args:
+            skip: calls at the beginning that are left out.
+
+        Raises:
+            ModelError: what the runtime wrote cannot be read.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free everything; calling it twice is fine."""
+
+    def __enter__(self) -> "LayerProfiler":
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def plain_precision(word: str) -> str:
+    """Return our name of a runtime's precision ("I8", "float16"), or "unknown"."""
+    return _PRECISIONS.get(word.lower(), "unknown")
+
+
+def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
+    """Return what profiles an artifact's layers, not opened yet.
+
+    Args:
+        backend: that runs it.
+        artifact: the file.
+        options: as of `registry.open_runner`.
+
+    Raises:
+        InputError: this backend does not tell its layers' times here.
+    """
+    from emca_deploy.backends.registry import read_options
+
+    if backend == "onnxruntime":
+        from emca_deploy.backends.layers.ort import OrtLayerProfiler
+
+        return OrtLayerProfiler(artifact, read_options(backend, **options))
+    if backend == "openvino":
+        from emca_deploy.backends.layers.ov import OvLayerProfiler
+
+        return OvLayerProfiler(artifact, read_options(backend, **options))
+    if backend.startswith("tensorrt"):
+        raise InputError(
+            f"{artifact}: layers of backend '{backend}' are read from a file",
+            "trtexec --loadEngine=ENGINE --exportProfile=PROFILE.json, and name that file",
+        )
+    remedy = f"use one of: {', '.join(PROFILED_BACKENDS)}"
+    raise UnknownNameError.of("backend with a layer profile", backend, PROFILED_BACKENDS, remedy)

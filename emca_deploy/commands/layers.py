@@ -1,0 +1,58 @@
+"""`emca-deploy layers`."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from emca_deploy.commands._console import json_option, print_json, progress
+
+__all__ = ["command"]
+
+
+@click.command("layers")
+@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
+@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Run on this one; repeat it to compare several.")
+@click.option("--calls", type=click.IntRange(1), default=100, show_default=True, help="To profile, of each.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images a call.")
+@click.option("--threads", type=click.IntRange(1), help="Of each.  [default: one a physical core]")
+@click.option("--model", type=click.Path(path_type=Path), help="The .onnx file that engines were built from.")
+@click.option("--layer-info", type=click.Path(path_type=Path), help="What trtexec's --exportLayerInfo wrote, for its profiles.")
+@click.option("--no-roofline", is_flag=True, help="Do not measure what this machine reaches at best.")
+@click.option("--untuned", is_flag=True, help="Take no notice of tuned settings in a manifest.")
+@click.option("--top", type=click.IntRange(0), default=25, show_default=True, help="Rows of each table.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Also draw the shares and the roofline.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document to this file.")
+@json_option
+def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None, as_json: bool, **options: Any) -> None:
+    """Time and precision of every layer of each ARTIFACT, and the share of attention, conversions and convolutions.
+
+    An ARTIFACT is an .onnx file or an engine, of ONNX Runtime or OpenVINO; BACKEND=FILE runs it on that backend. A .json file is
+    what TensorRT's `trtexec --exportProfile` wrote. Layers with multiply-adds are held against what one large convolution reaches
+    here on the same runtime and threads (the roofline); the sum of all layers against a call without profiling.
+
+    \b
+    emca-deploy layers model.onnx model.openvino.onnx --plot layers.svg
+    emca-deploy layers model.onnx --backend onnxruntime --backend openvino --threads 1
+    emca-deploy layers profile.json --layer-info layers.json --model model.onnx
+    """
+    from emca_deploy.artifacts import atomic_write, write_json, write_text
+    from emca_deploy.commands._console import table_console
+    from emca_deploy.pipeline.layers import LayersRequest, run_layers
+    from emca_deploy.report.layers import layers_plot, print_layers
+
+    request = LayersRequest(roofline=not no_roofline, **options)
+    # The files are opened first: a folder that cannot be written to is better known before the measuring.
+    with ExitStack() as stack:
+        to_plot, to_json = (stack.enter_context(atomic_write(path)) if path else None for path in (plot, output))
+        with progress("profiling layers") as told:
+            report = run_layers(request, told)
+        if to_plot is not None:
+            write_text(to_plot, layers_plot(report) + "\n")
+        if to_json is not None:
+            write_json(to_json, report.to_dict())
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        print_layers(report, table_console(), top)

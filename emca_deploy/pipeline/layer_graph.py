@@ -1,0 +1,183 @@
+"""What an ONNX model says of the layers a runtime makes of it: which are attention's, and what each computes and moves."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emca_deploy.artifacts import Manifest, sha256_file
+from emca_deploy.backends.onnx_file import check_onnx_file
+from emca_deploy.calibration.attention_path import find_attention
+from emca_deploy.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+__all__ = ["LayerGraph", "Node", "graph_of", "source_of"]
+
+_WEIGHTED = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
+_FURTHEST_BACK = 6
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the model.
+
+    Attributes:
+        op_type: ONNX's.
+        attention: whether it is on an attention's path: its pooling, what makes the gate, or the multiplication by it.
+        macs: multiply-adds of one call; 0 where it has none or a shape is not known.
+        input_elements: of its first input.
+        weight_elements: of its weights.
+        output_elements: of its first output.
+        before: the key of the node that makes its first input; empty where none does.
+    """
+
+    op_type: str
+    attention: bool = False
+    macs: int = 0
+    input_elements: int = 0
+    weight_elements: int = 0
+    output_elements: int = 0
+    before: str = ""
+
+
+@dataclass(frozen=True)
+class LayerGraph:
+    """A model's nodes, each by its name and by its outputs' names."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+    def of(self, names: Iterable[str], *, convolution: bool) -> tuple[tuple[str, Node], ...]:
+        """Return the nodes a runtime's layer was made of, as far as the names it gives are the model's.
+
+        Args:
+            names: as the runtime gives them.
+            convolution: whether the layer is one: some runtimes name it by what was fused behind it, from where the way back
+                leads to the convolution.
+        """
+        found = {name: self.nodes[name] for name in names if name in self.nodes}
+        if convolution and found and all(node.op_type not in _WEIGHTED for node in found.values()):
+            name = next(iter(found))
+            for _ in range(_FURTHEST_BACK):
+                name = self.nodes[name].before
+                if name not in self.nodes:
+                    break
+                found[name] = self.nodes[name]
+                if found[name].op_type in _WEIGHTED:
+                    return tuple(reversed(found.items()))
+        return tuple(found.items())
+
+
+def source_of(artifact: Path, manifest: Manifest | None) -> Path | None:
+    """Return the .onnx file an artifact is, or was built from where that still lies there; None where it does not."""
+    if manifest is None or manifest.kind != "engine":
+        return artifact
+    source = Path(str(manifest.details.get("source", "")))
+    if not source.is_file() or sha256_file(source) != manifest.inputs.get("model"):
+        return None
+    return source
+
+
+def graph_of(path: Path, batch: int) -> LayerGraph:
+    """Read a model.
+
+    Args:
+        path: of an .onnx file.
+        batch: what a dynamic batch is taken to be.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    check_onnx_file(path)
+    import onnx
+    import onnx_ir as ir
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        model = onnx.load(str(path))
+        inferred = onnx.shape_inference.infer_shapes(_fixed(model, batch))
+        in_attention = _attention(ir.from_proto(inferred).graph)
+    except (DecodeError, OSError, ValueError, onnx.shape_inference.InferenceError) as exc:
+        raise ModelError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
+    shapes = _shapes(inferred.graph)
+    nodes: dict[str, Node] = {}
+    maker = {name: node.name or name for node in inferred.graph.node for name in node.output}
+    for node in inferred.graph.node:
+        described = _node(node, shapes, maker, attention=any(name in in_attention for name in node.output))
+        for name in (node.name, *node.output):
+            if name:
+                nodes.setdefault(name, described)
+    return LayerGraph(nodes)
+
+
+def _attention(graph: "ir.Graph") -> set[str]:
+    """Return the outputs of every node of an attention.
+
+    A global pooling that a placement has split in two, rows and then columns, is one to this copy of the graph.
+    """
+    split = {}
+    for node in graph:
+        behind = _split_behind(node)
+        if behind is not None:
+            node.op_type = "GlobalAveragePool"
+            split[node] = behind
+    attention = find_attention(graph)
+    members = {*attention.gates, *attention.nodes, *attention.pools}
+    members |= {behind for node, behind in split.items() if node in attention.pools}
+    return {str(value.name) for node in members for value in node.outputs}
+
+
+def _split_behind(node: "ir.Node") -> "ir.Node | None":
+    """Return the AveragePool before an AveragePool that leaves one pixel, or None."""
+    shape = node.outputs[0].shape
+    if node.op_type != "AveragePool" or shape is None or list(shape)[2:] != [1, 1] or node.inputs[0] is None:
+        return None
+    before = node.inputs[0].producer()
+    return before if before is not None and before.op_type == "AveragePool" else None
+
+
+def _fixed(model: "onnx.ModelProto", batch: int) -> "onnx.ModelProto":
+    """Fix the batch of the input, and forget what an exporter wrote of shapes in between, so that they are inferred anew."""
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].dim_value:
+            dims[0].dim_value = batch
+    del model.graph.value_info[:]
+    return model
+
+
+def _shapes(graph: "onnx.GraphProto") -> dict[str, list[int]]:
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        kind = value.type.tensor_type
+        if value.name not in shapes and kind.HasField("shape"):
+            shapes[value.name] = [size.dim_value or 1 for size in kind.shape.dim]
+    return shapes
+
+
+def _node(node: "onnx.NodeProto", shapes: dict[str, list[int]], maker: dict[str, str], *, attention: bool) -> Node:
+    input_, weight = (shapes.get(name) for name in (*node.input[:2], "", "")[:2])
+    output = shapes.get(node.output[0])
+    before = maker.get(node.input[0], "") if node.input else ""
+    weighted = node.op_type in _WEIGHTED and weight is not None and output is not None
+    return Node(
+        op_type=node.op_type,
+        attention=attention,
+        macs=_macs(node, input_, weight or [], output or []) if weighted else 0,
+        input_elements=prod(input_) if input_ else 0,
+        weight_elements=prod(weight) if weighted and weight else 0,
+        output_elements=prod(output) if output else 0,
+        before=before,
+    )
+
+
+def _macs(node: "onnx.NodeProto", input_: list[int] | None, weight: list[int], output: list[int]) -> int:
+    if node.op_type == "Conv":
+        return prod(output) * prod(weight[1:])
+    if node.op_type == "ConvTranspose":
+        return prod(input_ or [0]) * prod(weight[1:])
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return prod(output) * (weight[-1] if transposed else weight[-2] if len(weight) > 1 else weight[0])

@@ -1,0 +1,103 @@
+"""A runtime's layers and the model's nodes, joined: kind, multiply-adds, and how near the roof each layer is."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import median
+
+from emca_deploy.backends.layers.base import RuntimeLayer
+from emca_deploy.harness.layer_results import KINDS, Kind, Layer, Roofline
+from emca_deploy.pipeline.layer_graph import LayerGraph, Node
+
+__all__ = ["SLOW_BELOW_PERCENT", "joined", "kind_of", "shares"]
+
+SLOW_BELOW_PERCENT = 50.0
+"""Of its roof: below it a layer is marked as slow, where it takes a share worth looking at."""
+
+_WORTH_A_LOOK_PERCENT = 1.0
+
+_CONVERSIONS = ("reorder", "quantize", "transpose", "cast", "convert", "reformat", "fakequantize", "permute", "shuffle")
+_POOLINGS = ("pool", "reduce")
+_ELEMENTWISE = (
+    "add", "mul", "sub", "div", "relu", "sigmoid", "eltwise", "elementwise", "subgraph", "power", "clip", "pointwise", "swish",
+    "tanh", "exp", "max", "min", "pow", "sqrt", "hswish", "softmax", "activation", "scale",
+)  # fmt: skip
+_CONVERSION_NODES = frozenset({"QuantizeLinear", "DequantizeLinear", "Cast", "Transpose"})
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+
+
+def kind_of(type_: str, nodes: Sequence[Node]) -> Kind:
+    """Return what a layer is for.
+
+    Conversions are told first, wherever they are. Then attention, by the model's structure: any of its nodes, unless the layer is
+    a convolution outside of it that took the multiplication by the gate along. The rest goes by the runtime's own word.
+
+    Args:
+        type_: the runtime's word for the layer.
+        nodes: of the model, that it was made of; none where that is not known.
+    """
+    word = type_.lower()
+    weighted = [node for node in nodes if node.macs]
+    of_conversion = bool(nodes) and all(node.op_type in _CONVERSION_NODES for node in nodes)
+    if of_conversion or (not weighted and any(part in word for part in _CONVERSIONS)):
+        return "conversion"
+    if any(node.attention for node in weighted or nodes) and all(node.attention for node in weighted):
+        return "attention"
+    if any(node.op_type.startswith("Conv") for node in weighted):
+        return "convolution"
+    return "other" if weighted else _kind_by_word(word)
+
+
+def _kind_by_word(word: str) -> Kind:
+    if "conv" in word or word == "correlation":
+        return "convolution"
+    if any(part in word for part in _POOLINGS):
+        return "pooling"
+    if "matmul" in word or "gemm" in word:
+        return "other"
+    return "elementwise" if any(part in word for part in _ELEMENTWISE) else "other"
+
+
+def joined(found: Iterable[RuntimeLayer], graph: LayerGraph, roofline: Roofline | None) -> tuple[Layer, ...]:
+    """Return the layers with what the model and the roofline say of them, in the order of execution."""
+    rows = []
+    for layer in found:
+        if not layer.samples_ms:
+            continue
+        nodes = graph.of(layer.nodes, convolution="conv" in layer.type.lower())
+        of_nodes = [node for _, node in nodes]
+        kind = kind_of(layer.type, of_nodes)
+        row = Layer(
+            layer.name, layer.type, kind, layer.precision, median(layer.samples_ms), 0.0, tuple(name for name, _ in nodes)
+        )
+        rows.append(_held_against(row, of_nodes, roofline))
+    total_ms = sum(row.median_ms for row in rows) or 1.0
+    with_share = (replace(row, share_percent=100 * row.median_ms / total_ms) for row in rows)
+    return tuple(replace(row, slow=_is_slow(row)) for row in with_share)
+
+
+def _is_slow(layer: Layer) -> bool:
+    near = layer.utilisation_percent
+    return near is not None and near < SLOW_BELOW_PERCENT and layer.share_percent >= _WORTH_A_LOOK_PERCENT
+
+
+def shares(layers: Sequence[Layer]) -> dict[str, float]:
+    """Return the share of each kind, percent."""
+    return {kind: sum(layer.share_percent for layer in layers if layer.kind == kind) for kind in KINDS}
+
+
+def _held_against(layer: Layer, nodes: Sequence[Node], roofline: Roofline | None) -> Layer:
+    weighted = [node for node in nodes if node.macs]
+    macs = sum(node.macs for node in weighted)
+    if not macs or layer.median_ms <= 0 or layer.kind == "conversion":
+        return layer
+    size = _BYTES.get(layer.precision, 4)
+    moved = size * sum(node.input_elements + node.weight_elements + node.output_elements for node in weighted)
+    gops, intensity = 2 * macs / layer.median_ms / 1e6, 2 * macs / moved
+    layer = replace(layer, macs=macs, gops=gops, intensity=intensity)
+    peak = roofline.gops.get(layer.precision) if roofline else None
+    if roofline is None or peak is None:
+        return layer
+    by_memory = roofline.bandwidth_gb_s * intensity if roofline.bandwidth_gb_s else peak
+    roof = min(peak, by_memory)
+    bound = "memory" if by_memory < peak else "compute"
+    return replace(layer, roof_gops=roof, utilisation_percent=100 * gops / roof, bound=bound)  # type: ignore[arg-type]

@@ -1,0 +1,70 @@
+"""Layers' times of TensorRT, from the files that its tool trtexec exports."""
+
+import re
+from pathlib import Path
+
+from emca_deploy.backends.layers.base import RuntimeLayer, plain_precision
+from emca_deploy.errors import InputError
+from emca_deploy.targets.trtexec.exports import EngineLayer, read_layer_info, read_profile
+
+__all__ = ["read_trtexec"]
+
+_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+_WORDS = (("int8", "int8"), ("fp16", "fp16"), ("half", "fp16"), ("bf16", "bf16"), ("fp32", "fp32"), ("float", "fp32"))
+_MOVES = re.compile(r"reformat|copy|shuffle|quantize", re.IGNORECASE)
+
+
+def read_trtexec(profile: Path, layer_info: Path | None = None) -> tuple[list[RuntimeLayer], int]:
+    """Return the layers of an exported profile in the order of execution, and how many queries it is of.
+
+    A layer's one sample is its median, or its average before 8.4, which does not tell the median.
+
+    Args:
+        profile: what --exportProfile wrote.
+        layer_info: what --exportLayerInfo wrote of the same engine, built with --profilingVerbosity=detailed; tells types and
+            precisions. Without it they are guessed from the layers' names.
+
+    Raises:
+        InputError: a file cannot be read, or is no such file.
+    """
+    told = read_profile(_text(profile), str(profile))
+    about: dict[str, EngineLayer] = {}
+    if layer_info is not None:
+        about = {layer.name: layer for layer in read_layer_info(_text(layer_info), str(layer_info))}
+    layers = []
+    for row in told.layers:
+        ms = row.average_ms if row.median_ms is None else row.median_ms
+        known = about.get(row.name, EngineLayer(row.name))
+        nodes = tuple(dict.fromkeys((*_NODE.findall(known.nodes), *_names(row.name))))
+        layers.append(RuntimeLayer(row.name, known.kind or _type(row.name), _precision(known), nodes, (ms,)))
+    return layers, told.queries
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as exc:
+        raise InputError(f"{path}: cannot be read: {exc.strerror}", "name a file that trtexec exported") from exc
+
+
+def _names(name: str) -> list[str]:
+    """Split a fused layer's name: "conv1 + relu1", "PWN(mul, add)", "{ForeignNode[a...b]}"."""
+    inner = re.sub(r"^\w*\(+|\)+$|[{}\[\]]", "", name)
+    return [part.strip() for part in re.split(r" \+ |, |\|\||\.\.\.", inner) if part.strip()]
+
+
+def _type(name: str) -> str:
+    moved = _MOVES.search(name)
+    if moved:
+        return "Reformat"
+    return "PointWise" if name.startswith("PWN(") else ""
+
+
+def _precision(layer: EngineLayer) -> str:
+    """Return the precision of a layer's first input, in TensorRT's words "Row major linear FP32" or "Int8"."""
+    for text in (*layer.inputs[:1], *layer.outputs[:1]):
+        words = text.lower()
+        for word, precision in _WORDS:
+            if word in words:
+                return precision
+    return plain_precision("")

@@ -1,0 +1,218 @@
+"""`layers`: times of a runtime's layers, joined with the model they came from and held against this machine's roofline."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from emca_deploy._progress import Progress
+from emca_deploy.artifacts import read_manifest
+from emca_deploy.backends.base import Float32Array, Runner
+from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, open_profiler
+from emca_deploy.backends.layers.probes import Probe, write_probes
+from emca_deploy.backends.registry import open_runner
+from emca_deploy.harness.environment import collect_environment
+from emca_deploy.harness.layer_results import ArtifactLayers, LayersReport, Roofline
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.harness.worker import input_shape
+from emca_deploy.pipeline.layer_graph import LayerGraph, graph_of, source_of
+from emca_deploy.pipeline.layer_join import joined, shares
+from emca_deploy.pipeline.layer_trtexec import read_trtexec
+from emca_deploy.targets.local import LocalOptions, candidates
+
+__all__ = ["LayersRequest", "run_layers"]
+
+WARM_UP = 10
+PROBE_CALLS = 12
+BLOCK = 5
+"""Calls of one artifact before it is another's turn."""
+
+
+@dataclass(frozen=True)
+class LayersRequest:
+    """What a user asks of `layers`.
+
+    Attributes:
+        artifacts: "path" or "backend=path"; a .json file is what trtexec's --exportProfile wrote.
+        backends: to run the others on; none means each artifact's own.
+        calls: profiled, of each.
+        batch: images a call.
+        threads: of each; None is one a physical core.
+        model: the .onnx file that engines were built from, where their manifests do not lead to it.
+        layer_info: what trtexec's --exportLayerInfo wrote, for profiles of trtexec.
+        roofline: whether to measure the probes.
+        untuned: whether to run with the default settings although a manifest has tuned ones.
+    """
+
+    artifacts: tuple[str, ...]
+    backends: tuple[str, ...] = ()
+    calls: int = 100
+    batch: int = 1
+    threads: int | None = None
+    model: Path | None = None
+    layer_info: Path | None = None
+    roofline: bool = True
+    untuned: bool = False
+
+
+@dataclass
+class _Run:
+    spec: RunnerSpec
+    batch: Float32Array
+    plain: Runner
+    profiled: LayerProfiler
+    plain_ms: list[float]
+    profiled_ms: list[float]
+
+
+def run_layers(request: LayersRequest, progress: Progress | None = None) -> LayersReport:
+    """Profile the layers of every artifact, in turn.
+
+    Args:
+        request: what and how.
+        progress: called with (calls done, calls in all).
+
+    Raises:
+        InputError, ModelError, EngineError: an artifact is none that can be profiled here.
+        MissingError: a backend is not installed.
+    """
+    files = [name for name in request.artifacts if name.lower().endswith(".json")]
+    others = [name for name in request.artifacts if name not in files]
+    options = LocalOptions(request.threads, batch=request.batch, untuned=request.untuned)
+    specs = candidates(others, request.backends, options) if others else ()
+    results = {name: _of_file(name, request) for name in files}
+    environment = collect_environment()
+    report = progress or (lambda done, total: None)
+    rooflines: dict[str, Roofline] = {}
+    for spec in specs if request.roofline else ():
+        key = _roofline_key(spec)
+        if key not in rooflines:
+            rooflines[key] = _measure_roofline(spec)
+    measured = _profile(specs, request, report) if specs else []
+    found = [_result(run, layers, request, rooflines.get(_roofline_key(run.spec))) for run, layers in measured]
+    return LayersReport((*found, *results.values()), environment)
+
+
+def _profile(specs: Sequence[RunnerSpec], request: LayersRequest, report: Progress) -> list[tuple[_Run, list[RuntimeLayer]]]:
+    """Call every artifact with and without profiling, in short turns."""
+    with ExitStack() as stack:
+        runs = [_opened(spec, request.batch, stack) for spec in specs]
+        total = len(runs) * (request.calls + WARM_UP)
+        done = 0
+        for start in range(0, request.calls + WARM_UP, BLOCK):
+            calls = min(BLOCK, request.calls + WARM_UP - start)
+            for run in runs:
+                _timed(lambda: run.plain.infer(run.batch), calls, run.plain_ms)  # noqa: B023 - called before the next
+                _timed(lambda: run.profiled.infer(run.batch), calls, run.profiled_ms)  # noqa: B023
+                done += calls
+                report(done, total)
+        return [(run, run.profiled.layers(WARM_UP)) for run in runs]
+
+
+def _timed(call: Callable[[], Any], calls: int, into: list[float]) -> None:
+    for _ in range(calls):
+        start_ns = perf_counter_ns()
+        call()
+        into.append((perf_counter_ns() - start_ns) / 1e6)
+
+
+def _opened(spec: RunnerSpec, batch: int, stack: ExitStack) -> _Run:
+    plain = open_runner(**spec.kwargs)
+    stack.enter_context(plain)
+    profiled = stack.enter_context(open_profiler(**spec.kwargs))
+    shape = input_shape(plain.input, batch)
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return _Run(spec, images, plain, profiled, [], [])
+
+
+def _roofline_key(spec: RunnerSpec) -> str:
+    return f"{spec.backend} {spec.kwargs['threads']} {spec.kwargs['precision']}"
+
+
+def _measure_roofline(spec: RunnerSpec) -> Roofline:
+    """Measure the probes with an artifact's runtime and threads; the best calls count, for it is a roof."""
+    gops: dict[str, float] = {}
+    bandwidth_gb_s: float | None = None
+    kwargs = {**spec.kwargs, "batch": 1}
+    with tempfile.TemporaryDirectory(prefix="emca-probes-") as folder:
+        for probe in write_probes(Path(folder)):
+            layer = _probe_layer(probe, {**kwargs, "artifact": str(probe.path)})
+            if layer is None:
+                continue
+            ms = float(np.percentile(layer.samples_ms, 20))
+            if probe.macs:
+                gops[layer.precision] = 2 * probe.macs / ms / 1e6
+            else:
+                bandwidth_gb_s = probe.moved_bytes / ms / 1e6
+    return Roofline({name: round(value, 1) for name, value in gops.items()}, bandwidth_gb_s and round(bandwidth_gb_s, 1))
+
+
+def _probe_layer(probe: Probe, kwargs: dict[str, Any]) -> RuntimeLayer | None:
+    """Return the slowest layer of a probe, which is the one that it is about."""
+    images = np.random.default_rng(0).standard_normal(probe.shape, dtype=np.float32)
+    with open_profiler(**kwargs) as profiler:
+        for _ in range(PROBE_CALLS + 2):
+            profiler.infer(images)
+        layers = [layer for layer in profiler.layers(2) if layer.samples_ms]
+    wanted = [layer for layer in layers if "conv" in layer.type.lower()] if probe.macs else layers
+    slowest = max(wanted, key=lambda layer: median(layer.samples_ms), default=None)
+    return slowest if slowest is not None and median(slowest.samples_ms) > 0 else None
+
+
+def _result(run: _Run, found: list[RuntimeLayer], request: LayersRequest, roofline: Roofline | None) -> ArtifactLayers:
+    artifact = Path(run.spec.artifact)
+    source = request.model or source_of(artifact, read_manifest(artifact, verify=False))
+    notes = []
+    graph = LayerGraph()
+    if source is None:
+        notes.append("attention and utilisation are not told: the model it was built from is not there; name it with --model")
+    else:
+        graph = graph_of(source, request.batch)
+    layers = joined(found, graph, roofline)
+    known = sum(layer.median_ms for layer in layers if layer.nodes or layer.kind == "conversion")
+    total = sum(layer.median_ms for layer in layers)
+    if source is not None and total and known < 0.9 * total:
+        notes.append(f"{100 * (1 - known / total):.0f} % of the time is in layers that could not be traced to the model's nodes")
+    return ArtifactLayers(
+        artifact=run.spec.artifact,
+        backend=run.spec.backend,
+        precision=run.spec.precision,
+        batch=request.batch,
+        threads=run.spec.kwargs["threads"],
+        layers=layers,
+        sum_ms=total,
+        end_to_end_ms=median(run.plain_ms[WARM_UP:]),
+        profiled_ms=median(run.profiled_ms[WARM_UP:]),
+        share_percent=shares(layers),
+        calls=request.calls,
+        roofline=roofline,
+        notes=tuple(notes),
+    )
+
+
+def _of_file(name: str, request: LayersRequest) -> ArtifactLayers:
+    graph = graph_of(request.model, request.batch) if request.model else LayerGraph()
+    found, calls = read_trtexec(Path(name), request.layer_info)
+    layers = joined(found, graph, None)
+    notes = () if request.model else ("attention is told by --model MODEL.onnx only",)
+    precisions = [layer.precision for layer in layers if layer.kind == "convolution"]
+    return ArtifactLayers(
+        artifact=name,
+        backend="tensorrt",
+        precision=max(set(precisions), key=precisions.count) if precisions else "unknown",
+        batch=request.batch,
+        threads=None,
+        layers=layers,
+        sum_ms=sum(layer.median_ms for layer in layers),
+        end_to_end_ms=None,
+        profiled_ms=None,
+        share_percent=shares(layers),
+        calls=calls,
+        notes=notes,
+    )
