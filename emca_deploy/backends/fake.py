@@ -31,6 +31,7 @@ class FakeSettings:
         seed: another one gives other logits.
         fail_at: the call, counted from 1 since opening, that raises ModelError; 0 never.
         crash_at: the call on which the process ends at once, as a crash would end it; 0 never.
+        hang_at: the call that never returns; 0 never.
     """
 
     latency_ms: float = 0.0
@@ -40,6 +41,7 @@ class FakeSettings:
     seed: int = 0
     fail_at: int = 0
     crash_at: int = 0
+    hang_at: int = 0
 
     @classmethod
     def parse(cls, artifact: str) -> "FakeSettings":
@@ -98,6 +100,8 @@ class FakeRunner(Runner):
             raise RuntimeError("infer on a runner that is not open")
         check_batch(batch, self.input)
         self._calls += 1
+        while self._calls == self._settings.hang_at:
+            time.sleep(60)
         if self._calls == self._settings.crash_at:
             os._exit(CRASH_CODE)
         if self._calls == self._settings.fail_at:

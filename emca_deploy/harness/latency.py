@@ -105,6 +105,8 @@ def measure_raw(
             telemetry.begin()
         before, own_before = read_machine_state(), time.process_time()
         stop = interleave(run.candidates, protocol, progress or (lambda done, total: None), _failing(run))
+        if stop == INTERRUPTED and not keep_going:
+            raise KeyboardInterrupt
         _demand_one(run)
         after = read_machine_state()
         environment |= {"state": before.to_dict(), "state_after": after.to_dict()}

@@ -70,7 +70,7 @@ def median_ci(blocks: Sequence[Float64Array], seed: int = 0, builds: Sequence[in
         return _order_statistics_ci(np.sort(np.concatenate(blocks)))
     pooled = _Pooled.of(blocks)
     rng = np.random.default_rng(seed)
-    medians = [pooled.median(counts) for counts in _of_builds(_resampled_counts(len(blocks), rng), builds, rng)]
+    medians = [pooled.median(counts) for counts in _of_builds(_resampled_blocks(len(blocks), rng), builds, rng)]
     return _expanded_interval(np.sort(np.array(medians)), _clusters(len(blocks), builds))
 
 
@@ -97,8 +97,8 @@ def ratio_of_medians(
         (a_low, a_high), (b_low, b_high) = median_ci(numerator, seed, builds[0]), median_ci(denominator, seed, builds[1])
         return ratio, (a_low / b_high, a_high / b_low)
     rng = np.random.default_rng(seed)
-    rounds = _resampled_counts(len(numerator), rng)
-    others = rounds if paired else _resampled_counts(len(denominator), rng)
+    rounds = _resampled_blocks(len(numerator), rng)
+    others = rounds if paired else _resampled_blocks(len(denominator), rng)
     pairs = zip(_of_builds(rounds, builds[0], rng), _of_builds(others, builds[1], rng), strict=True)
     ratios = [above.median(one) / below.median(other) for one, other in pairs]
     clusters = min(_clusters(len(numerator), builds[0]), _clusters(len(denominator), builds[1]))
@@ -174,15 +174,31 @@ def _once(blocks: int) -> npt.NDArray[np.int64]:
     return np.ones(blocks, dtype=np.int64)
 
 
-def _resampled_counts(blocks: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return how often each block is drawn in each resample, (RESAMPLES, blocks)."""
-    return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES).astype(np.int64)
+def _resampled_counts(things: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return how often each of independent things is drawn in each resample, (RESAMPLES, things)."""
+    return rng.multinomial(things, np.full(things, 1 / things), size=RESAMPLES).astype(np.int64)
+
+
+def _run_length(blocks: int) -> int:
+    """Return how many neighbouring blocks are drawn together: n^(1/3), for a machine that wanders makes neighbours alike."""
+    return int(round(blocks ** (1 / 3), 9))
+
+
+def _resampled_blocks(blocks: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return how often each block is drawn in each resample, (RESAMPLES, blocks), in runs of neighbours around the circle.
+
+    D. Politis and J. Romano, "A circular block-resampling procedure for stationary data" (1992).
+    """
+    length = _run_length(blocks)
+    starts = rng.multinomial(-(-blocks // length), np.full(blocks, 1 / blocks), size=RESAMPLES)
+    return sum(np.roll(starts, shift, axis=1) for shift in range(length)).astype(np.int64)
 
 
 def _clusters(blocks: int, builds: Sequence[int] | None) -> int:
-    """Return how many independent things were drawn: the builds, where there are several."""
+    """Return how many independent things were drawn: the builds, where there are several, or the runs of blocks."""
     distinct = len(set(builds)) if builds is not None else 1
-    return min(distinct, blocks) if distinct > 1 else blocks
+    runs = round(blocks / _run_length(blocks))
+    return min(distinct, runs) if distinct > 1 else runs
 
 
 def _of_builds(counts: npt.NDArray[np.int64], builds: Sequence[int] | None, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -65,3 +65,38 @@ def make(**kwargs):
 
 def make_device(**kwargs):
     return DeviceRunner(**kwargs)
+
+
+class SaturableRunner(Runner):
+    """Works on four requests at once."""
+
+    def start_offline(self, batch):
+        self.batch = batch
+        return 4
+
+    def run_offline(self, seconds, min_calls, max_calls):
+        from concurrent.futures import ThreadPoolExecutor
+
+        end = time.perf_counter() + seconds
+        with ThreadPoolExecutor(4) as pool:
+            each = pool.map(lambda _: self.stream(end), range(4))
+        return np.concatenate(list(each))[:max_calls]
+
+    def stream(self, end):
+        latencies_ns = []
+        while not latencies_ns or time.perf_counter() < end:
+            start_ns = time.perf_counter_ns()
+            self.infer(self.batch)
+            latencies_ns.append(time.perf_counter_ns() - start_ns)
+        return np.array(latencies_ns, np.int64)
+
+
+def make_saturable(**kwargs):
+    return SaturableRunner(**kwargs)
+
+
+def make_with_clock_going_back(**kwargs):
+    steps = iter(range(1_000_000))
+    time.time = lambda: 1e9 - next(steps) * 3600.0
+    time.time_ns = lambda: int(time.time() * 1e9)
+    return Runner(**kwargs)

@@ -1,0 +1,47 @@
+"""Write the JSON Schemas of what the commands print, from the records they are made of: `python docs/schemas/generate.py`."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from emca_deploy.harness.accuracy_results import AccuracyReport
+from emca_deploy.harness.latency_results import ProfileReport
+from emca_deploy.harness.results import DeployReport
+
+__all__ = ["SCHEMAS", "schema_of"]
+
+SCHEMAS: dict[str, Any] = {"profile": ProfileReport, "validate": AccuracyReport, "deploy": DeployReport}
+"""Name of the command -> the record that it prints."""
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """Return the schema of a command's document."""
+    record = SCHEMAS[name]
+    found = _without_titles(TypeAdapter(record).json_schema(mode="serialization"))
+    (version,) = (field.default for field in fields(record) if field.name == "schema_version")
+    found["properties"]["schema_version"] = {"const": version}
+    required = [*found["required"], "schema_version"]
+    return {"$schema": DIALECT, **found, "required": required, "title": f"emca-deploy {name} --json"}
+
+
+def _without_titles(value: Any) -> Any:
+    """Leave out the titles that only repeat a field's name."""
+    if isinstance(value, dict):
+        return {key: _without_titles(inner) for key, inner in value.items() if key != "title" or not isinstance(inner, str)}
+    return [_without_titles(inner) for inner in value] if isinstance(value, list) else value
+
+
+def main() -> None:
+    """Write every schema beside this file."""
+    for name in SCHEMAS:
+        text = json.dumps(schema_of(name), indent=1, sort_keys=True)
+        Path(__file__).with_name(f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The published JSON Schemas are those of the records, and the documents fit them; old files are still read."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from emca_deploy.cli import run
+from emca_deploy.errors import InputError
+from emca_deploy.harness.comparing import read_profile_report
+from emca_deploy.harness.results import read_deploy_report
+
+SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
+RESULTS = Path(__file__).parent / "results"
+
+
+def generator():
+    pytest.importorskip("pydantic")
+    spec = importlib.util.spec_from_file_location("generate_schemas", SCHEMAS / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def validator(name):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((SCHEMAS / f"{name}.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("name", ["profile", "validate", "deploy"])
+def test_published_schemas_are_up_to_date(name):
+    expected = generator().schema_of(name)
+    assert json.loads((SCHEMAS / f"{name}.json").read_text()) == expected, "run: python docs/schemas/generate.py"
+
+
+def test_a_document_of_profile_fits_and_a_wrong_one_does_not(capsys):
+    arguments = ["fake:latency_ms=1", "fake:latency_ms=2+fake:latency_ms=2,seed=1", "fake:crash_at=1", "--warmup", "0.05"]
+    limits = ["--duration", "0.1", "--max-duration", "0.1", "--threads", "1"]
+    assert run(["profile", *arguments, *limits, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    check = validator("profile")
+    assert list(check.iter_errors(document)) == []
+    for wrong in ({**document, "schema_version": 1}, {**document, "failures": [{"name": 3}]}, {"results": []}):
+        assert list(check.iter_errors(wrong))
+
+
+def test_a_document_of_validate_fits(tmp_path, capsys):
+    import numpy as np
+
+    images = np.random.default_rng(0).random((6, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "val.npz", images=images, labels=np.arange(6))
+    assert run(["validate", "fake:seed=1", "--reference", "fake:seed=2", "--data", str(tmp_path / "val.npz"), "--json"]) in (0, 4)
+    document = json.loads(capsys.readouterr().out)
+    assert list(validator("validate").iter_errors(document)) == []
+
+
+def test_a_document_of_deploy_fits_after_it_was_read_from_version_1():
+    report = read_deploy_report(RESULTS / "deploy-v1.json")
+    document = json.loads(json.dumps(report.to_dict()))
+    assert list(validator("deploy").iter_errors(document)) == []
+
+
+def test_a_profile_of_version_1_is_read():
+    values = json.loads((RESULTS / "profile-v1.json").read_text())
+    assert values["schema_version"] == 1
+    report = read_profile_report(RESULTS / "profile-v1.json")
+    assert (report.schema_version, report.complete, report.protocol, report.failures) == (2, True, None, ())
+    assert [result.latency_ms.p50 for result in report.results] == [result["latency_ms"]["p50"] for result in values["results"]]
+    assert report.comparisons[0].verdict == "slower"
+    document = json.loads(json.dumps(report.to_dict()))
+    again = read_profile_report(RESULTS / "profile-v1.json").to_dict()
+    assert json.loads(json.dumps(again)) == document
+
+
+def test_a_deployment_of_version_1_is_read_and_drawn(tmp_path, capsys):
+    values = json.loads((RESULTS / "deploy-v1.json").read_text())
+    assert values["schema_version"] == 1
+    report = read_deploy_report(RESULTS / "deploy-v1.json")
+    assert report.schema_version == 2
+    assert [candidate.name for candidate in report.candidates] == [one["name"] for one in values["candidates"]]
+    assert report.candidates[0].latency.protocol is None
+    assert run(["report", str(RESULTS / "deploy-v1.json"), "-o", str(tmp_path / "page.html")]) == 0
+    assert report.candidates[1].name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("version", [0, 3, "1", None, 2.5])
+def test_another_version_is_refused(tmp_path, version):
+    for name, read in (("profile", read_profile_report), ("deploy", read_deploy_report)):
+        values = json.loads((RESULTS / f"{name}-v1.json").read_text())
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps({**values, "schema_version": version}))
+        with pytest.raises(InputError, match="schema version"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema_version": 2}', "[" * 100_000, '{"schema_version": 2, "results": [1]}']
+)
+def test_what_is_no_profile_is_refused(tmp_path, text):
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not a profile of ours"):
+        read_profile_report(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_profile_report(tmp_path / "none.json")
