@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["AttentionPath", "find_attention", "is_global_pool"]
+__all__ = ["AttentionPath", "find_attention", "is_global_pool", "pooling_steps"]
 
 SIGMOIDS = frozenset({"Sigmoid", "HardSigmoid"})
 
@@ -34,6 +34,8 @@ def is_global_pool(node: ir.Node) -> bool:
     """Return whether a node squeezes (N, C, H, W) to one number a channel."""
     if node.op_type in {"GlobalAveragePool", "GlobalMaxPool"}:
         return True
+    if node.op_type == "AveragePool":
+        return _covers_its_map(node)
     if node.op_type != "ReduceMean":
         return False
     attribute = node.attributes.get("axes")
@@ -41,6 +43,27 @@ def is_global_pool(node: ir.Node) -> bool:
     if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None and node.inputs[1].const_value is not None:
         axes = [int(axis) for axis in np.asarray(node.inputs[1].const_value.numpy()).ravel()]
     return axes is not None and sorted(axis % 4 for axis in axes) in ([2, 3], [2], [3])
+
+
+def _covers_its_map(node: ir.Node) -> bool:
+    """Return whether a pooling's one window is the whole map: the last of a chain of windows, too."""
+    value, window, pads = node.inputs[0], node.attributes.get("kernel_shape"), node.attributes.get("pads")
+    if value is None or value.shape is None or window is None or (pads is not None and any(pads.as_ints())):
+        return False
+    return len(value.shape) == 4 and list(value.shape)[2:] == list(window.as_ints())
+
+
+def pooling_steps(pool: ir.Node) -> list[ir.Node]:
+    """Return the poolings in front of a global one that only lead to it, nearest first: the same mean, taken in steps."""
+    steps: list[ir.Node] = []
+    node = pool
+    while True:
+        value = node.inputs[0]
+        producer = value.producer() if value is not None and node.op_type == "AveragePool" else None
+        if value is None or producer is None or producer.op_type != "AveragePool" or len(value.uses()) != 1:
+            return steps
+        steps.append(producer)
+        node = producer
 
 
 def find_attention(graph: ir.Graph) -> AttentionPath:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from emca_deploy.artifacts import write_text
-from emca_deploy.calibration.attention_path import find_attention
+from emca_deploy.calibration.attention_path import find_attention, pooling_steps
 from emca_deploy.calibration.graph import has_weights, load_graph, only_feeds
 from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import PASS_THROUGH, find_recipe, place
@@ -60,7 +60,8 @@ def implicit_ranges(graph: ir.Graph, ranges: Mapping[str, TensorRange]) -> dict[
         ranges: measured, by tensor name.
     """
     attention = find_attention(graph)
-    aside = {value for node in attention.nodes | attention.pools for value in node.outputs}
+    steps = {step for pool in attention.pools for step in pooling_steps(pool)}  # a mean in steps is not rounded on the way
+    aside = {value for node in attention.nodes | attention.pools | steps for value in node.outputs}
     edges = place(graph, find_recipe("tensorrt")).edges
     aside |= {node.inputs[0] for node in graph if has_weights(node) and node.inputs[0] and node.inputs[0] not in edges}
     measured = {

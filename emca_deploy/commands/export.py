@@ -12,11 +12,14 @@ from emca_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Precision
+    from emca_deploy.export.checkpoint import ExportOptions
     from emca_deploy.export.convert import HalfConversion
+    from emca_deploy.export.dla_convert import DlaConversion
 
 __all__ = ["command"]
 
 MIN_OPSET = 18
+FORMS = ("poolings", "bands", "products", "sums", "scales", "stacks")
 
 
 @click.command("export")
@@ -29,6 +32,13 @@ MIN_OPSET = 18
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="Of weights and activations."
 )
+@click.option(
+    "--form",
+    type=click.Choice(["plain", "dla"]),
+    default="plain",
+    show_default=True,
+    help="dla: attention and head in forms that a Jetson's DLA runs, the same numbers; CHECKPOINT may then be an .onnx file.",
+)
 @click.option("--batch", default="dynamic", show_default=True, help="'dynamic', or a fixed number of images.")
 @click.option("--opset", type=click.IntRange(MIN_OPSET), default=20, show_default=True, help="Of the ONNX file.")
 @json_option
@@ -39,6 +49,7 @@ def command(
     random_init: bool,
     num_classes: int | None,
     precision: "Precision",
+    form: str,
     batch: str,
     opset: int,
     as_json: bool,
@@ -50,12 +61,16 @@ def command(
     emca-deploy export model.pth.tar -o model.onnx
     emca-deploy export model.pth.tar --precision fp16 -o model.fp16.onnx
     emca-deploy export --random-init --arch emca_eca_resnet50 -o r50.onnx
+    emca-deploy export model.onnx --form dla -o model.dla.onnx
     """
     if random_init == (checkpoint is not None):
         raise InputError("give either a CHECKPOINT or --random-init", "one of the two, not both and not neither")
     from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
 
     options = ExportOptions(arch, num_classes, _preprocessing(preprocessing), _batch(batch), opset, precision)
+    if form == "dla":
+        _for_dla(checkpoint, output, options, as_json=as_json)
+        return
     result = export_checkpoint(checkpoint, output, options)
     if as_json:
         print_json(result.to_dict())
@@ -66,6 +81,39 @@ def command(
     click.echo(f"{what} with PyTorch on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
     if result.half is not None:
         _tell_half(result.half)
+
+
+def _for_dla(checkpoint: Path | None, output: Path, options: "ExportOptions", *, as_json: bool) -> None:
+    """Write the forms for a DLA of an ONNX file, or of what a checkpoint exports to."""
+    from tempfile import TemporaryDirectory
+
+    from emca_deploy.export.checkpoint import export_checkpoint
+    from emca_deploy.export.dla_convert import convert_for_dla
+
+    if options.precision != "fp32":
+        raise InputError("--form dla with --precision fp16", "leave --precision out: TensorRT makes a DLA's fp16 from float32")
+    if checkpoint is not None and checkpoint.suffix.lower() == ".onnx":
+        document = (result := convert_for_dla(checkpoint, output)).to_dict()
+    else:
+        with TemporaryDirectory() as folder:
+            plain = Path(folder) / output.name
+            exported = export_checkpoint(checkpoint, plain, options)
+            result = convert_for_dla(plain, output)
+        document = {**exported.to_dict(), **result.to_dict(), "source": str(checkpoint) if checkpoint else None}
+    if as_json:
+        print_json(document)
+    else:
+        _tell_dla(result)
+
+
+def _tell_dla(result: "DlaConversion") -> None:
+    forms = result.forms.to_dict()
+    made = ", ".join(f"{count} {name}" for name in FORMS if (count := forms[name]))
+    click.echo(f"{result.onnx}: in forms for a DLA: {made or 'nothing to change'}; constants {result.grown_mib:+.1f} MiB")
+    parity = result.parity
+    click.echo(f"parity on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
+    for node in result.forms.remaining:
+        click.echo(f"not on a DLA: {node.node} ({node.operator}): {node.reason}")
 
 
 def _tell_half(half: "HalfConversion") -> None:
