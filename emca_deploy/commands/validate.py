@@ -115,12 +115,17 @@ def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tu
     make = candidate if gpu_index(local.target) is None else gpu_candidate
     if local.target == "jetson":
         from emca_deploy.targets.jetson.candidates import jetson_candidate as make
-    spec = make(path, own or options["backend"], local)
+    spec = _quiet(make(path, own or options["backend"], local))
     if reference is None:
         return spec, None
     own, path = split_artifact(reference)
     asked = own or options["reference_backend"] or ("onnxruntime" if path.lower().endswith(".onnx") else None)
-    return spec, candidate(path, asked, LocalOptions(options["threads"]))  # always f32: it is the reference
+    return spec, _quiet(candidate(path, asked, LocalOptions(options["threads"])))  # always f32: it is the reference
+
+
+def _quiet(spec: "RunnerSpec") -> "RunnerSpec":
+    """Let the runtime's waiting threads sleep: images are decoded meanwhile, on the same cores."""
+    return replace(spec, kwargs={**spec.kwargs, "spin": False}) if "spin" in spec.kwargs else spec
 
 
 def _run(

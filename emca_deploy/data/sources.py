@@ -87,20 +87,35 @@ class ImageSource(ABC):
 
     def _batches(self, batch_size: int, indices: Sequence[int], threads: int) -> Iterator[Batch]:
         pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        pending: deque[Future[Float32Array]] = deque()
+        pending: deque[Future[None]] = deque()
+        filling: deque[Float32Array] = deque()
         submitted = 0
+
+        def submit(end: int) -> None:
+            nonlocal submitted
+            for position in range(submitted, min(end, len(indices))):
+                place = position % batch_size
+                if place == 0:
+                    filling.append(self._room(min(batch_size, len(indices) - position)))
+                pending.append(pool.submit(self._load_into, filling[-1], place, indices[position]))
+            submitted = max(submitted, min(end, len(indices)))
+
         try:
             for start in range(0, len(indices), batch_size):
                 members = indices[start : start + batch_size]
-                images: list[Float32Array] = []
-                while len(images) < len(members):
-                    ahead = indices[submitted : start + len(images) + batch_size + threads]
-                    pending.extend(pool.submit(self.load, index) for index in ahead)
-                    submitted += len(ahead)
-                    images.append(pending.popleft().result())
-                yield np.stack(images), None if self.labels is None else self.labels[list(members)]
+                for taken in range(len(members)):
+                    submit(start + taken + batch_size + threads)
+                    pending.popleft().result()
+                yield filling.popleft(), None if self.labels is None else self.labels[list(members)]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _room(self, count: int) -> Float32Array:
+        size = self.preprocessing.image_size
+        return np.empty((count, 3, size, size), np.float32)
+
+    def _load_into(self, batch: Float32Array, place: int, index: int) -> None:
+        batch[place] = self.load(index)  # here and not when the batch is complete: copying it would keep the runner waiting
 
 
 class _FileSource(ImageSource):

@@ -31,7 +31,7 @@ STORE_VERSION = 1
 _RECORD = struct.Struct("<QIII")
 """Of the rows that follow: the number of the first, how many, their width, and the CRC-32 of their bytes."""
 
-_MOST_ROW_BYTES = 1 << 26
+_MOST_ROW_BYTES = 1 << 30
 _OTHER = "name another file, or delete this one"
 
 
