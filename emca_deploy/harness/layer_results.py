@@ -71,6 +71,8 @@ class ArtifactLayers:
         sum_ms: of the layers' medians.
         end_to_end_ms: median of a call without profiling, made in turn with the profiled ones; None of a file's profile.
         profiled_ms: median of a profiled call, end to end; None likewise.
+        layers_ms: median of all layers' time in a profiled call; more than `sum_ms` where interruptions lengthen some layer of
+            most calls, but each layer in few; None likewise.
         share_percent: of each kind.
         calls: profiled.
         roofline: None where there is none for this runtime.
@@ -86,6 +88,7 @@ class ArtifactLayers:
     sum_ms: float
     end_to_end_ms: float | None
     profiled_ms: float | None
+    layers_ms: float | None
     share_percent: dict[str, float]
     calls: int
     roofline: Roofline | None = None

@@ -3,10 +3,10 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter_ns
+from time import monotonic, perf_counter_ns, process_time
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from emca_deploy.backends.base import Float32Array, Runner
 from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, open_profiler
 from emca_deploy.backends.layers.probes import Probe, write_probes
 from emca_deploy.backends.registry import open_runner
-from emca_deploy.harness.environment import collect_environment
+from emca_deploy.harness.environment import collect_environment, read_cpu_times
 from emca_deploy.harness.layer_results import ArtifactLayers, LayersReport, Roofline
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.harness.stability import contention_warnings
 from emca_deploy.harness.worker import input_shape
 from emca_deploy.pipeline.layer_graph import LayerGraph, graph_of, source_of
 from emca_deploy.pipeline.layer_join import joined, shares
@@ -29,7 +30,8 @@ from emca_deploy.targets.local import LocalOptions, candidates
 __all__ = ["LayersRequest", "run_layers"]
 
 WARM_UP = 10
-PROBE_CALLS = 12
+PROBE_S = 0.3
+PROBE_FEWEST_CALLS = 10
 BLOCK = 5
 """Calls of one artifact before it is another's turn."""
 
@@ -94,8 +96,11 @@ def run_layers(request: LayersRequest, progress: Progress | None = None) -> Laye
         key = _roofline_key(spec)
         if key not in rooflines:
             rooflines[key] = _measure_roofline(spec)
+    before, own_before = read_cpu_times(), process_time()
     measured = _profile(specs, request, report) if specs else []
+    warnings = contention_warnings(before, read_cpu_times(), process_time() - own_before)
     found = [_result(run, layers, request, rooflines.get(_roofline_key(run.spec))) for run, layers in measured]
+    found = [replace(result, notes=(*result.notes, *warnings)) for result in found]
     return LayersReport((*found, *results.values()), environment)
 
 
@@ -145,9 +150,9 @@ def _measure_roofline(spec: RunnerSpec) -> Roofline:
             layer = _probe_layer(probe, {**kwargs, "artifact": str(probe.path)})
             if layer is None:
                 continue
-            ms = float(np.percentile(layer.samples_ms, 20))
+            ms = min(filter(None, layer.samples_ms))
             if probe.macs:
-                gops[layer.precision] = 2 * probe.macs / ms / 1e6
+                gops[layer.precision] = max(gops.get(layer.precision, 0.0), 2 * probe.macs / ms / 1e6)
             else:
                 bandwidth_gb_s = probe.moved_bytes / ms / 1e6
     return Roofline({name: round(value, 1) for name, value in gops.items()}, bandwidth_gb_s and round(bandwidth_gb_s, 1))
@@ -157,8 +162,11 @@ def _probe_layer(probe: Probe, kwargs: dict[str, Any]) -> RuntimeLayer | None:
     """Return the slowest layer of a probe, which is the one that it is about."""
     images = np.random.default_rng(0).standard_normal(probe.shape, dtype=np.float32)
     with open_profiler(**kwargs) as profiler:
-        for _ in range(PROBE_CALLS + 2):
+        end_s = monotonic() + PROBE_S
+        calls = 0
+        while calls < PROBE_FEWEST_CALLS or monotonic() < end_s:
             profiler.infer(images)
+            calls += 1
         layers = [layer for layer in profiler.layers(2) if layer.samples_ms]
     wanted = [layer for layer in layers if "conv" in layer.type.lower()] if probe.macs else layers
     slowest = max(wanted, key=lambda layer: median(layer.samples_ms), default=None)
@@ -189,11 +197,17 @@ def _result(run: _Run, found: list[RuntimeLayer], request: LayersRequest, roofli
         sum_ms=total,
         end_to_end_ms=median(run.plain_ms[WARM_UP:]),
         profiled_ms=median(run.profiled_ms[WARM_UP:]),
+        layers_ms=_layers_ms(found),
         share_percent=shares(layers),
         calls=request.calls,
         roofline=roofline,
         notes=tuple(notes),
     )
+
+
+def _layers_ms(found: Sequence[RuntimeLayer]) -> float:
+    """Return the median over the calls of what all layers of a call took."""
+    return median(map(sum, zip(*(layer.samples_ms for layer in found), strict=True)))
 
 
 def _of_file(name: str, request: LayersRequest) -> ArtifactLayers:
@@ -212,6 +226,7 @@ def _of_file(name: str, request: LayersRequest) -> ArtifactLayers:
         sum_ms=sum(layer.median_ms for layer in layers),
         end_to_end_ms=None,
         profiled_ms=None,
+        layers_ms=None,
         share_percent=shares(layers),
         calls=calls,
         notes=notes,

@@ -89,14 +89,15 @@ def _summary(result: ArtifactLayers) -> list[str]:
 
 
 def _against_the_whole(result: ArtifactLayers) -> str:
-    text = f"sum of layers {significant(result.sum_ms)} ms, medians of {result.calls} calls"
-    if result.end_to_end_ms is None or result.profiled_ms is None:
+    text = f"sum of the layers' medians {significant(result.sum_ms)} ms, {result.calls} calls"
+    if result.end_to_end_ms is None or result.profiled_ms is None or result.layers_ms is None:
         return text
     share = 100 * result.sum_ms / result.end_to_end_ms
+    inside = 100 * result.layers_ms / result.profiled_ms
     overhead = 100 * (result.profiled_ms / result.end_to_end_ms - 1)
     return (
-        f"{text}; a call without profiling {significant(result.end_to_end_ms)} ms (sum: {fixed(share, 0)} % of it), "
-        f"with it {significant(result.profiled_ms)} ms ({overhead:+.0f} %)"
+        f"{text}: {fixed(share, 0)} % of a call without profiling, {significant(result.end_to_end_ms)} ms; "
+        f"a profiled call takes {significant(result.profiled_ms)} ms ({overhead:+.0f} %), {fixed(inside, 0)} % of it in layers"
     )
 
 
@@ -136,8 +137,9 @@ def _legend() -> list[str]:
     shapes, x = [], 0.0
     for kind in KINDS:
         shapes.append(_box(x, x + 12, 6, 11, _COLOUR_OF[kind]))
-        shapes.append(svg.text(x + 17, 16, kind))
-        x += 17 + svg.text_width_px(kind) + 14
+        shapes.append(svg.marker(KINDS.index(kind), x + 22, 11.5, 4))
+        shapes.append(svg.text(x + 31, 16, kind))
+        x += 31 + svg.text_width_px(kind) + 8
     return shapes
 
 
@@ -219,7 +221,8 @@ def _roofs(result: ArtifactLayers, x_axis: Axis, y_axis: Axis) -> list[str]:
         y = y_axis.px(peak)
         shapes.append(svg.line((x_axis.px(bend), y), (x_axis.end_px, y), width=1.5, opacity=0.8))
         shapes.append(svg.text(x_axis.end_px, y - 5, f"{name}: {fixed(peak, 0)}", anchor="end", muted=True))
-    shapes += _slope(max(roofline.gops.values()), roofline.bandwidth_gb_s, x_axis, y_axis)
+    peaks = [peak for name, peak in roofline.gops.items() if name in present]
+    shapes += _slope(max(peaks, default=0.0), roofline.bandwidth_gb_s, x_axis, y_axis)
     return shapes
 
 
@@ -232,5 +235,5 @@ def _slope(peak: float, bandwidth_gb_s: float | None, x_axis: Axis, y_axis: Axis
     if start >= end:
         return []
     ends = [(x_axis.px(value), y_axis.px(value * bandwidth_gb_s)) for value in (start, end)]
-    label = svg.text(ends[0][0] + 4, ends[0][1] - 8, f"memory: {fixed(bandwidth_gb_s, 1)} GB/s", muted=True)
+    label = svg.text(ends[0][0] + 4, ends[0][1] + 16, f"memory: {fixed(bandwidth_gb_s, 1)} GB/s", muted=True)
     return [svg.line(ends[0], ends[1], width=1.5, opacity=0.8), label]

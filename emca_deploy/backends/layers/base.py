@@ -1,8 +1,7 @@
 """What every reader of per-layer times gives, and how it is asked."""
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +9,7 @@ from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import Float32Array
 from emca_deploy.errors import InputError, UnknownNameError
 
-__all__ = ["PROFILED_BACKENDS", "LayerProfiler", "RuntimeLayer", "Samples", "open_profiler", "plain_precision"]
+__all__ = ["PROFILED_BACKENDS", "LayerProfiler", "RuntimeLayer", "open_profiler", "plain_precision"]
 
 PROFILED_BACKENDS = ("onnxruntime", "openvino")
 
@@ -30,7 +29,7 @@ class RuntimeLayer:
         type: the runtime's word for what it does.
         precision: it computes in: "fp32", "bf16", "fp16", "int8"; "unknown" where the runtime does not say.
         nodes: names of the ONNX nodes it came from, or of their outputs, as far as the runtime tells, the main one first.
-        samples_ms: of each profiled call, (calls,) in the order they were made.
+        samples_ms: of each profiled call, (calls,) in the order they were made; 0 of a call that did without the layer.
     """
 
     name: str
@@ -38,17 +37,6 @@ class RuntimeLayer:
     precision: str
     nodes: tuple[str, ...]
     samples_ms: tuple[float, ...]
-
-
-@dataclass
-class Samples:
-    """Milliseconds of each layer by its key, filled in call by call."""
-
-    of: defaultdict[Any, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, key: Any, ms: float) -> None:
-        """Keep one call's time of a layer."""
-        self.of[key].append(ms)
 
 
 class LayerProfiler(ABC):

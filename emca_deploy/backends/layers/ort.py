@@ -10,7 +10,7 @@ from typing import Any
 from emca_deploy._optional import import_optional
 from emca_deploy.backends.base import Float32Array, RunOptions, library_reason
 from emca_deploy.backends.engines import identify, verify_engine
-from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, Samples, plain_precision
+from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, plain_precision
 from emca_deploy.backends.ort import library_errors, open_session
 from emca_deploy.errors import ModelError
 
@@ -89,15 +89,16 @@ def read_ort_profile(text: str, source: str, skip: int = 0) -> list[RuntimeLayer
     try:
         events = json.loads(text)
         kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(SUFFIX)]
-        samples, about = Samples(), dict[tuple[str, str], Mapping[str, Any]]()
+        samples_ms: dict[tuple[str, str], list[float]] = {}
+        about: dict[tuple[str, str], Mapping[str, Any]] = {}
         for event in kernels:
             arguments: Mapping[str, Any] = event.get("args", {})
             key = (event["name"].removesuffix(SUFFIX), str(arguments.get("node_index", "")))
-            samples.add(key, float(event["dur"]) / 1000)  # microseconds
+            samples_ms.setdefault(key, []).append(float(event["dur"]) / 1000)  # microseconds
             about.setdefault(key, arguments)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ModelError(f"{source}: its profile cannot be read: {library_reason(exc)}", "update ONNX Runtime") from exc
-    return [_layer(name, about[name, index], values[skip:]) for (name, index), values in samples.of.items()]
+    return [_layer(name, about[name, index], values[skip:]) for (name, index), values in samples_ms.items()]
 
 
 def _layer(name: str, arguments: Mapping[str, Any], samples_ms: list[float]) -> RuntimeLayer:

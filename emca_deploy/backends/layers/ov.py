@@ -10,7 +10,7 @@ from emca_deploy._optional import import_optional
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import Float32Array, RunOptions, library_reason, refuse_precision
 from emca_deploy.backends.engines import identify, verify_engine
-from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, Samples, plain_precision
+from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, plain_precision
 from emca_deploy.backends.ov import BACKEND, PRECISIONS, compile_onnx, import_engine
 from emca_deploy.errors import ModelError
 
@@ -28,7 +28,8 @@ class OvLayerProfiler(LayerProfiler):
         self._path = Path(artifact)
         self._options = options
         self._request: Any = None
-        self._samples = Samples()
+        self._calls = 0
+        self._samples_ms: dict[tuple[str, int], dict[int, float]] = {}
         self._infos: dict[tuple[str, int], tuple[str, str]] = {}
 
     def open(self) -> None:
@@ -69,7 +70,8 @@ class OvLayerProfiler(LayerProfiler):
                 continue
             key = (info.node_name, place)
             self._infos[key] = (info.node_type, info.exec_type)
-            self._samples.add(key, info.real_time.total_seconds() * 1000)
+            self._samples_ms.setdefault(key, {})[self._calls] = info.real_time.total_seconds() * 1000
+        self._calls += 1
 
     def layers(self, skip: int) -> list[RuntimeLayer]:
         """Return the layers in the order of execution."""
@@ -77,7 +79,9 @@ class OvLayerProfiler(LayerProfiler):
         for key in sorted(self._infos, key=lambda key: key[1]):
             (name, _), (kind, exec_type) = key, self._infos[key]
             nodes = self._nodes.get(name) or _unadded(name)
-            samples_ms = tuple(self._samples.of[key][skip:])
+            samples_ms = tuple(self._samples_ms[key].get(call, 0.0) for call in range(skip, self._calls))
+            if not any(samples_ms):  # weights are put in order in the first calls only
+                continue
             layers.append(RuntimeLayer(name, kind, precision_of_exec_type(exec_type), nodes, samples_ms))
         return layers
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Probe", "write_probes"]
 
-CHANNELS, SIZE, KERNEL = 256, 28, 3
+CHANNELS, SIZES, KERNEL = 256, (28, 14), 3
+"""Two sizes: one that fills any processor, and one that is done before a busy machine takes the processor away."""
+
 COPY_SHAPE = (1, 64, 448, 448)
 """49 MiB of float32 in and as much out: more than most caches hold."""
 
@@ -38,17 +40,17 @@ class Probe:
 
 
 def write_probes(folder: Path) -> tuple[Probe, ...]:
-    """Write the probes' models into a folder: 3x3 convolutions of 256 to 256 channels at 28x28, fp32 and int8, and a copy."""
+    """Write the probes' models into a folder: 3x3 convolutions of 256 to 256 channels, fp32 and int8, and a copy."""
     import onnx
 
-    shape = (1, CHANNELS, SIZE, SIZE)
-    macs = CHANNELS * CHANNELS * KERNEL * KERNEL * SIZE * SIZE
-    moved = 2 * 4 * int(np.prod(shape))
     probes = []
-    for name, make in (("fp32", _float_convolution), ("int8", _int8_convolution)):
-        path = folder / f"{name}.onnx"
-        onnx.save(make(), str(path))
-        probes.append(Probe(name, path, shape, macs, moved))
+    for size in SIZES:
+        shape = (1, CHANNELS, size, size)
+        macs = CHANNELS * CHANNELS * KERNEL * KERNEL * size * size
+        for name, make in (("fp32", _float_convolution), ("int8", _int8_convolution)):
+            path = folder / f"{name}-{size}.onnx"
+            onnx.save(make(shape), str(path))
+            probes.append(Probe(name, path, shape, macs, 2 * 4 * int(np.prod(shape))))
     path = folder / "copy.onnx"
     onnx.save(_copy(), str(path))
     return (*probes, Probe("copy", path, COPY_SHAPE, 0, 2 * 4 * int(np.prod(COPY_SHAPE))))
@@ -73,14 +75,14 @@ def _weights() -> npt.NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, KERNEL, KERNEL)).astype(np.float32) * 0.02
 
 
-def _float_convolution() -> "onnx.ModelProto":
+def _float_convolution(shape: tuple[int, ...]) -> "onnx.ModelProto":
     from onnx import helper
 
     nodes = [helper.make_node("Conv", ["images", "w"], ["y"], pads=[1, 1, 1, 1], name="probe")]
-    return _model(nodes, (1, CHANNELS, SIZE, SIZE), {"w": _weights()})
+    return _model(nodes, shape, {"w": _weights()})
 
 
-def _int8_convolution() -> "onnx.ModelProto":
+def _int8_convolution(shape: tuple[int, ...]) -> "onnx.ModelProto":
     """A convolution between QuantizeLinear and DequantizeLinear: unsigned activations from 0, signed weights, as after a ReLU."""
     from onnx import helper
 
@@ -100,7 +102,7 @@ def _int8_convolution() -> "onnx.ModelProto":
         helper.make_node("QuantizeLinear", ["c", *activation], ["cq"], name="probe/quantize"),
         helper.make_node("DequantizeLinear", ["cq", *activation], ["y"], name="probe/dequantize"),
     ]
-    return _model(nodes, (1, CHANNELS, SIZE, SIZE), arrays)
+    return _model(nodes, shape, arrays)
 
 
 def _copy() -> "onnx.ModelProto":
