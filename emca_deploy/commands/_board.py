@@ -33,19 +33,30 @@ def check_power_mode(target: str | None, power_mode: str | None) -> None:
 
 @contextmanager
 def on_board(target: str | None, power_mode: str | None) -> "Iterator[BoardSession | None]":
-    """Yield the board's session where the target is one, else None; warnings go to stderr first.
+    """Yield the board's session where the target is one, else None; what it warns of goes to stderr after the work.
 
     Raises:
         InputError: the target has no power modes.
-        MissingError: this is no Jetson, or the power mode cannot be set or put back.
+        MissingError: this is no Jetson, or the power mode cannot be set.
     """
     check_power_mode(target, power_mode)
     if target != "jetson":
         yield None
         return
+    from emca_deploy.errors import MissingError
     from emca_deploy.targets.jetson.session import board_session
 
-    with board_session(power_mode) as session:
-        for warning in session.warnings:
-            click.echo(f"warning: {warning}", err=True)
-        yield session
+    warnings: list[str] = []
+    finished = False
+    try:
+        with board_session(power_mode) as session:
+            yield session
+            warnings += session.warnings
+            finished = True
+    except MissingError as exc:
+        if not finished:
+            raise
+        # The power mode could not be put back: to be told, but not at the price of what was done.
+        warnings.append(f"{exc.problem}: {exc.remedy}")
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)

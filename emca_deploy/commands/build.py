@@ -73,6 +73,7 @@ def command(
     from emca_deploy.artifacts import read_manifest
     from emca_deploy.backends.base import RunOptions
     from emca_deploy.errors import InputError
+    from emca_deploy.targets.jetson.facts import check_dla_core
     from emca_deploy.targets.local import check_target
 
     if batch is not None and choices["batches"] is not None:
@@ -87,7 +88,9 @@ def command(
     if target not in (None, "jetson"):
         check_target(target)
     shown = progress(f"building {output.name}") if backend in TENSORRT else nullcontext(None)
-    with on_board(target, power_mode), shown as report:
+    with on_board(target, power_mode) as board, shown as report:
+        if board is not None and choices["dla_core"] is not None:
+            check_dla_core(board.facts, choices["dla_core"])
         builder = _builder(backend, choices, report)
         manifest = builder.build(model, output, RunOptions(threads or default_threads(), batch=batch))
     document = _document(output, manifest)

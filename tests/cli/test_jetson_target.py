@@ -130,6 +130,23 @@ def test_build_on_the_board(board, model, tmp_path, capsys):
     assert "not locked" in capsys.readouterr().err
 
 
+def test_an_engine_is_kept_where_the_mode_cannot_be_put_back(board, model, tmp_path, capsys):
+    tool = board / "usr/sbin/nvpmodel"
+    tool.write_text(tool.read_text().replace("-m)\n", "-m)\n    [ $2 = 0 ] && { echo NVPM ERROR: busy; exit 255; }\n"))
+    engine = tmp_path / "engine.ort.onnx"
+    arguments = ["build", str(model), "--backend", "onnxruntime", "-o", str(engine), "--target", "jetson"]
+    assert run([*arguments, "--power-mode", "25W", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["engine"] == str(engine)
+    assert "15W could not be put back" in captured.err
+
+
+@pytest.mark.usefixtures("board")
+def test_a_dla_that_the_board_does_not_have(refused, model, tmp_path):
+    arguments = ["build", model, "--backend", "tensorrt-rtx", "-o", tmp_path / "x.engine", "--target", "jetson"]
+    assert "has no DLA" in refused(*arguments, "--dla-core", "0")
+
+
 def test_build_elsewhere(refused, model):
     assert "no target is called" in refused("build", model, "--backend", "onnxruntime", "-o", "x", "--target", "moon")
 

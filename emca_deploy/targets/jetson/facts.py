@@ -7,7 +7,7 @@ from typing import Any
 
 from emca_deploy.backends.trt.boards import DEVICES, JETPACKS, numbers_of
 from emca_deploy.backends.trt.dla import check_dla
-from emca_deploy.errors import InputError
+from emca_deploy.errors import InputError, MissingError
 from emca_deploy.targets.jetson.files import board_root, read_text
 from emca_deploy.targets.jetson.releases import (
     cuda_of,
@@ -18,7 +18,7 @@ from emca_deploy.targets.jetson.releases import (
     tensorrt_of,
 )
 
-__all__ = ["BoardFacts", "detect"]
+__all__ = ["BoardFacts", "check_dla_core", "detect"]
 
 SOC_CAPABILITY: dict[str, str] = {
     "tegra210": "5.3", "tegra186": "6.2", "tegra194": "7.2", "tegra234": "8.7", "tegra264": "11.0",
@@ -141,6 +141,20 @@ def detect(root: Path | None = None) -> BoardFacts | None:
         dla_missing=_dla_missing(device, versions.get("tensorrt"), jetpack_of(l4t)) if dla_cores else None,
         memory_mib=_memory_mib(root),
     )
+
+
+def check_dla_core(facts: BoardFacts, core: int) -> None:
+    """Refuse a DLA core that a board does not have, or that its TensorRT cannot use; what is unknown is not refused.
+
+    Raises:
+        InputError: it has no such core.
+        MissingError: its TensorRT does not support it.
+    """
+    if facts.dla_cores is not None and core >= facts.dla_cores:
+        have = f"cores 0 to {facts.dla_cores - 1}" if facts.dla_cores else "no DLA"
+        raise InputError(f"--dla-core {core}: {facts.model} has {have}", "leave it out to build for the GPU")
+    if facts.dla_missing is not None:
+        raise MissingError(f"--dla-core {core}: {facts.dla_missing}", "leave it out to build for the GPU")
 
 
 def _device_tree(root: Path, name: str) -> str:

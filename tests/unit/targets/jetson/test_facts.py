@@ -1,13 +1,15 @@
 """What a board is, from its files."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emca_deploy.targets.jetson.facts import detect
+from emca_deploy.errors import InputError, MissingError
+from emca_deploy.targets.jetson.facts import check_dla_core, detect
 from emca_deploy.targets.jetson.releases import L4T_JETPACKS, RELEASE, cuda_of, jetpack_of, tensorrt_of
 
 BOARDS = {
@@ -133,6 +135,19 @@ def test_whether_the_dla_can_be_used(recorded_board):
     facts = detect(board)
     assert facts.dla_cores == 2
     assert "10.16" in facts.dla_missing
+
+
+def test_a_core_of_the_dla(recorded_board):
+    one, two, none = (detect(recorded_board(name)) for name in ("orin-nx", "agx-orin", "orin-nano-super"))
+    check_dla_core(one, 0)
+    check_dla_core(two, 1)
+    check_dla_core(replace(one, dla_cores=None), 7)  # nobody knows
+    with pytest.raises(InputError, match="cores 0 to 0"):
+        check_dla_core(one, 1)
+    with pytest.raises(InputError, match="no DLA"):
+        check_dla_core(none, 0)
+    with pytest.raises(MissingError, match=r"10\.16"):
+        check_dla_core(replace(two, dla_missing="TensorRT 10.16 has no DLA"), 0)
 
 
 def test_every_release_has_its_versions():
