@@ -39,10 +39,12 @@ def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None,
     """
     from emca_deploy.artifacts import atomic_write, write_json, write_text
     from emca_deploy.commands._console import table_console
-    from emca_deploy.pipeline.layers import LayersRequest, run_layers
+    from emca_deploy.pipeline.layers import LayersRequest, layers_notes, run_layers
     from emca_deploy.report.layers import layers_plot, print_layers
 
     request = LayersRequest(roofline=not no_roofline, **options)
+    for note in layers_notes(request):
+        click.echo(f"note: {note}", err=True)
     # The files are opened first: a folder that cannot be written to is better known before the measuring.
     with ExitStack() as stack:
         to_plot, to_json = (stack.enter_context(atomic_write(path)) if path else None for path in (plot, output))

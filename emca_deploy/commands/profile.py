@@ -59,6 +59,7 @@ INTERRUPTED = 130
 @click.option("--no-samples", is_flag=True, help="Leave the samples out of the JSON document; --raw has them.")
 @click.option("--telemetry/--no-telemetry", default=True, show_default=True, help="Sample clocks, heat, power and memory.")
 @power_mode_option
+@click.option("--untuned", is_flag=True, help="Take no notice of the settings that `tune` kept in a manifest.")
 @json_option
 def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bool, **options: Any) -> int:
     """Measure latency and throughput of each ARTIFACT; several are interleaved and compared to the first.
@@ -80,11 +81,13 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1 --json
     emca-deploy profile model.onnx -o result.json --raw samples.npz
     """
-    from emca_deploy.targets.profiling import ProfileRequest, run_profile
+    from emca_deploy.targets.profiling import ProfileRequest, profile_notes, run_profile
 
     _check_files(output, raw, no_samples)
     check_power_mode(options["target"], options["power_mode"])
     request = ProfileRequest(**options)
+    for note in profile_notes(request):
+        click.echo(f"note: {note}", err=True)
     report: ProfileReport | None = None
     unwritten: OutputError | None = None
     try:

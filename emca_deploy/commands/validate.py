@@ -51,6 +51,7 @@ __all__ = ["command"]
     "--flips", type=click.Path(path_type=Path), metavar="FILE.csv|.json", help="Write all images whose class differs here."
 )
 @power_mode_option
+@click.option("--untuned", is_flag=True, help="Take no notice of the settings that `tune` kept in a manifest.")
 @preprocessing_options
 @json_option
 def command(artifact: str, data: Path, reference: str | None, max_drop: float | None, as_json: bool, **options: Any) -> None:
@@ -108,19 +109,21 @@ def _check(reference: str | None, max_drop: float | None, options: dict[str, Any
 
 def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tuple[RunnerSpec, RunnerSpec | None]":
     from emca_deploy.targets.gpu import gpu_candidate, gpu_index
-    from emca_deploy.targets.local import LocalOptions, candidate, split_artifact
+    from emca_deploy.targets.local import LocalOptions, candidate, split_artifact, tuned_notes
 
     own, path = split_artifact(artifact)
-    local = LocalOptions(options["threads"], options["precision"], target=options["target"])
+    local = LocalOptions(options["threads"], options["precision"], target=options["target"], untuned=options["untuned"])
     make = candidate if gpu_index(local.target) is None else gpu_candidate
     if local.target == "jetson":
         from emca_deploy.targets.jetson.candidates import jetson_candidate as make
     spec = _quiet(make(path, own or options["backend"], local))
+    for note in tuned_notes((spec,), local) if local.target == "cpu" else ():
+        click.echo(f"note: {note}", err=True)
     if reference is None:
         return spec, None
     own, path = split_artifact(reference)
     asked = own or options["reference_backend"] or ("onnxruntime" if path.lower().endswith(".onnx") else None)
-    return spec, _quiet(candidate(path, asked, LocalOptions(options["threads"])))  # always f32: it is the reference
+    return spec, _quiet(candidate(path, asked, LocalOptions(options["threads"], untuned=True)))  # f32: it is the reference
 
 
 def _quiet(spec: "RunnerSpec") -> "RunnerSpec":

@@ -25,9 +25,9 @@ from emca_deploy.harness.worker import input_shape
 from emca_deploy.pipeline.layer_graph import LayerGraph, graph_of, source_of
 from emca_deploy.pipeline.layer_join import joined, shares
 from emca_deploy.pipeline.layer_trtexec import read_trtexec
-from emca_deploy.targets.local import LocalOptions, candidates
+from emca_deploy.targets.local import LocalOptions, candidates, tuned_notes
 
-__all__ = ["LayersRequest", "run_layers"]
+__all__ = ["LayersRequest", "layers_notes", "run_layers"]
 
 WARM_UP = 10
 PROBE_S = 0.3
@@ -71,6 +71,17 @@ class _Run:
     profiled: LayerProfiler
     plain_ms: list[float]
     profiled_ms: list[float]
+
+
+def layers_notes(request: LayersRequest) -> tuple[str, ...]:
+    """Return what a user should know before the run: which artifacts run with tuned settings.
+
+    Raises:
+        EmcaError: an artifact or option is wrong.
+    """
+    others = [name for name in request.artifacts if not name.lower().endswith(".json")]
+    options = LocalOptions(request.threads, batch=request.batch, untuned=request.untuned)
+    return tuned_notes(candidates(others, request.backends, options), options) if others else ()
 
 
 def run_layers(request: LayersRequest, progress: Progress | None = None) -> LayersReport:

@@ -120,7 +120,9 @@ def layers_plot(report: LayersReport) -> str:
             shapes += _roofline(result, top)
             top += _ROOF_HEIGHT
     told = "; ".join(_told(result) for result in report.results)
-    return svg.document("layers", (WIDTH, round(top + 4)), "Time of each kind of layer, and the roofline", told, shapes)
+    drawn = svg.document("layers", (WIDTH, round(top + 4)), "Time of each kind of layer, and the roofline", told, shapes)
+    # A file of its own has no page around it to give it a font and a background.
+    return drawn.replace("<svg ", '<svg font-family="system-ui, sans-serif" style="background:#fff;color:#222" ', 1)
 
 
 def _told(result: ArtifactLayers) -> str:

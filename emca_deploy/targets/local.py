@@ -27,6 +27,7 @@ class LocalOptions:
         target: "cpu".
         scenario: whose tuned settings are used.
         untuned: whether to run with the default settings although the manifest has tuned ones.
+        batch_chosen: whether the batch is the user's choice, so that settings tuned at another one are not used.
     """
 
     threads: int | None = None
@@ -35,6 +36,7 @@ class LocalOptions:
     target: str = "cpu"
     scenario: str = "single-stream"
     untuned: bool = False
+    batch_chosen: bool = False
 
 
 def check_target(target: str) -> None:
@@ -156,6 +158,8 @@ def _tuned(path: Path, manifest: Manifest | None, backend: str, options: LocalOp
     if tuned.values and (options.threads is not None or options.precision != "f32"):
         chosen = "threads" if options.threads is not None else "precision"
         return Tuned({}, f"{path}: its tuned settings are not used, because --{chosen} is given")
+    if tuned.values and options.batch_chosen and options.batch != tuned.batch:
+        return Tuned({}, f"{path}: its tuned settings are not used, because they are for a batch of {tuned.batch}")
     return tuned
 
 

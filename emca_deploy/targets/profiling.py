@@ -13,9 +13,9 @@ from emca_deploy.harness.telemetry.hook import Telemetry, available_sources
 from emca_deploy.harness.telemetry.processor import CpuFrequencySource
 from emca_deploy.harness.telemetry.thermal import ThermalSource
 from emca_deploy.targets.builds import grouped, split_builds
-from emca_deploy.targets.local import LocalOptions, candidates
+from emca_deploy.targets.local import LocalOptions, candidates, tuned_notes
 
-__all__ = ["ProfileRequest", "run_profile"]
+__all__ = ["ProfileRequest", "profile_notes", "run_profile"]
 
 OFFLINE_BATCH = 8
 BLOCK_S = {"single-stream": 0.25, "offline": 0.5}
@@ -39,6 +39,7 @@ class ProfileRequest:
         duration_s: the least that each candidate is measured.
         max_duration_s: the most; None is 6 times the least.
         telemetry: whether clocks, temperatures, power and memory are sampled beside the run.
+        untuned: whether to take no notice of tuned settings in manifests.
         power_mode: of a Jetson board, held for as long as the run takes; None leaves it as it is.
     """
 
@@ -55,6 +56,19 @@ class ProfileRequest:
     seed: int = 0
     telemetry: bool = True
     power_mode: str | None = None
+    untuned: bool = False
+
+    def local(self) -> LocalOptions:
+        """Return how candidates run on this machine."""
+        return LocalOptions(
+            self.threads,
+            self.precision,
+            self.protocol().batch,
+            self.target,
+            scenario=self.scenario,
+            untuned=self.untuned,
+            batch_chosen=self.batch is not None,
+        )
 
     def protocol(self) -> Protocol:
         """Return how it is to be measured."""
@@ -70,6 +84,18 @@ class ProfileRequest:
         )
 
 
+def profile_notes(request: ProfileRequest) -> tuple[str, ...]:
+    """Return what a user should know before the run: which artifacts run with tuned settings.
+
+    Raises:
+        EmcaError: an artifact or option is wrong.
+    """
+    if request.target != "cpu":
+        return ()
+    options = request.local()
+    return tuned_notes(candidates(split_builds(request.artifacts).artifacts, request.backends, options), options)
+
+
 def run_profile(request: ProfileRequest, progress: Progress | None = None) -> tuple[ProfileReport, RawSamples]:
     """Measure, and return the report with all raw samples. A candidate that fails is listed in it, unless all do.
 
@@ -80,7 +106,7 @@ def run_profile(request: ProfileRequest, progress: Progress | None = None) -> tu
     from emca_deploy.targets.gpu import gpu_candidates, gpu_index
 
     protocol, builds = request.protocol(), split_builds(request.artifacts)
-    options = LocalOptions(request.threads, request.precision, protocol.batch, request.target)
+    options = request.local()
     if request.target == "jetson":
         from emca_deploy.targets.jetson.candidates import jetson_candidates
         from emca_deploy.targets.jetson.profiling import profile_on_board
