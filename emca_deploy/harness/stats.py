@@ -191,7 +191,10 @@ def _resampled_blocks(blocks: int, rng: np.random.Generator) -> npt.NDArray[np.i
     """
     length = _run_length(blocks)
     starts = rng.multinomial(-(-blocks // length), np.full(blocks, 1 / blocks), size=RESAMPLES)
-    return sum(np.roll(starts, shift, axis=1) for shift in range(length)).astype(np.int64)
+    counts = np.zeros((RESAMPLES, blocks), np.int64)
+    for shift in range(length):
+        counts += np.roll(starts, shift, axis=1)
+    return counts
 
 
 def _clusters(blocks: int, builds: Sequence[int] | None) -> int:
