@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.errors import EmcaError
-from emca_deploy.targets.jetson.files import board_root, read_number, read_text, run_tool
+from emca_deploy.targets.jetson.files import board_root, core_numbers, read_number, read_text, run_tool
 from emca_deploy.targets.jetson.gpu_clock import find_gpu, read_gpu_clock
 
 __all__ = ["ClockRange", "Clocks", "parse_show", "read_clocks"]
@@ -77,7 +77,7 @@ class Clocks:
 def parse_show(text: str) -> Clocks | None:
     """Return what `jetson_clocks --show` printed, in the form of any release; None where it is no such output."""
     found = ONLINE.search(text)
-    online = _core_numbers(found[1]) if found else None
+    online = core_numbers(found[1]) if found else None
     cores = {
         int(core[1]): _range(core, 3, KHZ)
         for core in CORE.finditer(text)
@@ -100,14 +100,6 @@ def parse_show(text: str) -> Clocks | None:
 def _range(match: re.Match[str], group: int, per_mhz: int) -> ClockRange:
     low, high, current = (int(match[group + index]) / per_mhz for index in range(3))
     return ClockRange(low, high, current)
-
-
-def _core_numbers(text: str) -> set[int]:
-    """Return the numbers of "0-3,5"."""
-    found: set[int] = set()
-    for first, last in re.findall(r"(\d{1,3})(?:-(\d{1,3}))?", text):
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
 
 
 def read_clocks(root: Path | None = None) -> Clocks:

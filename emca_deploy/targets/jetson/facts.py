@@ -18,7 +18,7 @@ from emca_deploy.targets.jetson.releases import (
     tensorrt_of,
 )
 
-__all__ = ["BoardFacts", "check_dla_core", "detect"]
+__all__ = ["BOARD_FILES", "BoardFacts", "check_dla_core", "detect"]
 
 SOC_CAPABILITY: dict[str, str] = {
     "tegra210": "5.3", "tegra186": "6.2", "tegra194": "7.2", "tegra234": "8.7", "tegra264": "11.0",
@@ -62,6 +62,13 @@ MODEL_WORDS: tuple[tuple[str, str], ...] = (
     ("agx xavier", "agx-xavier"), ("jetson-agx", "agx-xavier"), ("thor", "thor"), ("tx2", "tx2"), ("quill", "tx2"),
     ("jetson nano", "nano"), ("jetson-nano", "nano"),
 )  # fmt: skip
+
+BOARD_FILES = (
+    "etc/nv_tegra_release", "etc/nvpmodel.conf", "proc/device-tree/compatible", "proc/device-tree/model", "proc/meminfo",
+    "sys/devices/soc0/machine", "usr/local/cuda/version.json", "usr/local/cuda/version.txt", "var/lib/dpkg/status",
+    "var/lib/nvpmodel/status",
+)  # fmt: skip
+"""What `detect` and the power mode need, below /: brought here from a board without a usable Python, they tell as much."""
 
 PART = re.compile(r"p\d{4}-\d{4}")
 SOC = re.compile(r"\btegra\d{3}\b")

@@ -1,6 +1,7 @@
 """Small files of a board, below a root that a test points at a recorded tree; and the board's own tools there."""
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from emca_deploy.errors import MissingError
 
-__all__ = ["BOARD_ROOT", "ToolOutput", "board_root", "find_tool", "read_number", "read_text", "run_tool"]
+__all__ = ["BOARD_ROOT", "ToolOutput", "board_root", "core_numbers", "find_tool", "read_number", "read_text", "run_tool"]
 
 BOARD_ROOT = "EMCA_DEPLOY_BOARD_ROOT"
 """Environment variable, for tests only: a folder to read instead of /."""
@@ -49,6 +50,14 @@ def read_number(path: Path) -> int | None:
         return int(words[0]) if words else None
     except ValueError:
         return None
+
+
+def core_numbers(text: str) -> set[int]:
+    """Return the numbers of "0-3,5", as the kernel and jetson_clocks list cores."""
+    found: set[int] = set()
+    for first, last in re.findall(r"(\d{1,3})(?:-(\d{1,3}))?", text):
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
 
 
 def find_tool(root: Path, name: str) -> Path | None:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 from emca_deploy.artifacts import write_json
 from emca_deploy.errors import EmcaError, InputError, MissingError, OutputError
-from emca_deploy.targets.jetson.files import board_root, run_tool
+from emca_deploy.targets.jetson.files import board_root, core_numbers, read_text, run_tool
 from emca_deploy.targets.jetson.modes import PowerMode, PowerModes, read_power_modes
 
 __all__ = ["Note", "hold_power_mode", "left_behind", "restore_left_behind"]
@@ -24,6 +25,7 @@ __all__ = ["Note", "hold_power_mode", "left_behind", "restore_left_behind"]
 FOLDER = "var/lib/emca-deploy"
 NOTE = "power-mode.json"
 LOCK = "power-mode.lock"
+CORES_S = 2.0
 NEEDS_ROOT = "run it as root (sudo), or set the mode yourself before: sudo nvpmodel -m NUMBER"
 
 
@@ -136,6 +138,7 @@ def _set(root: Path, mode: PowerMode) -> None:
     answer = run_tool(root, "nvpmodel", "-m", str(mode.id))
     current = read_power_modes(root).current
     if current is not None and current.id == mode.id:
+        _await_cores(root, mode)
         return
     if "reboot" in answer.text.lower():
         raise MissingError(
@@ -144,6 +147,16 @@ def _set(root: Path, mode: PowerMode) -> None:
         )
     said = " ".join(answer.text.split())[-200:]
     raise MissingError(f"nvpmodel does not set power mode {mode.name}" + (f": {said}" if said else ""), NEEDS_ROOT)
+
+
+def _await_cores(root: Path, mode: PowerMode) -> None:
+    """Wait until as many cores are on as the mode says, for a while: what does not come then is not this mode's to bring."""
+    end = time.monotonic() + CORES_S
+    while mode.cores is not None and time.monotonic() < end:
+        online = read_text(root / "sys/devices/system/cpu/online")
+        if online is None or len(core_numbers(online)) == mode.cores:
+            return
+        time.sleep(CORES_S / 50)
 
 
 def _note_place(root: Path) -> Path:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emca_deploy.errors import InputError, MissingError
-from emca_deploy.targets.jetson.facts import check_dla_core, detect
+from emca_deploy.targets.jetson.facts import BOARD_FILES, check_dla_core, detect
+from emca_deploy.targets.jetson.modes import read_power_modes
 from emca_deploy.targets.jetson.releases import L4T_JETPACKS, RELEASE, cuda_of, jetpack_of, tensorrt_of
 
 BOARDS = {
@@ -135,6 +136,19 @@ def test_whether_the_dla_can_be_used(recorded_board):
     facts = detect(board)
     assert facts.dla_cores == 2
     assert "10.16" in facts.dla_missing
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_few_files_tell_as_much(recorded_board, tmp_path, name):
+    """What another machine must bring home of a board to know it."""
+    board, home = recorded_board(name), tmp_path / "home"
+    (board / "proc/device-tree").symlink_to("../sys/firmware/devicetree/base")  # as on a board
+    for path in BOARD_FILES:
+        if (board / path).is_file():
+            (home / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(board / path, home / path)
+    assert detect(home) == detect(board)
+    assert read_power_modes(home).current == read_power_modes(board).current
 
 
 def test_a_core_of_the_dla(recorded_board):

@@ -56,6 +56,19 @@ def test_the_mode_is_held_and_put_back(board):
     assert (board / "var/recorded/asked").read_text().split() == ["2", "0"]
 
 
+def test_the_run_begins_when_the_cores_are_there(board):
+    """On a board the cores come a moment after nvpmodel has said yes."""
+    online = board / "sys/devices/system/cpu/online"
+    online.write_text("0-3\n")
+    tool = board / "usr/sbin/nvpmodel"
+    tool.write_text(
+        tool.read_text().replace("printf 'pmode", f"(sleep 0.4; echo 0-5 >'{online}') >/dev/null 2>&1 &\n    printf 'pmode")
+    )
+    with hold_power_mode("25W", board):
+        assert online.read_text() == "0-5\n"
+    assert mode_of(board) == "pmode:0000"
+
+
 def test_put_back_after_an_error(board):
     with pytest.raises(ZeroDivisionError), hold_power_mode("25W", board):
         raise ZeroDivisionError
