@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -200,7 +201,7 @@ def _runtime(tool: Trtexec, timed: Timed, log: TrtexecLog, times: QueryTimes, pr
         "options": list(timed.options),
         "boundary": BOUNDARY,
         "copies_ms": {"to_device": float(np.median(times.to_device_ms)), "to_host": float(np.median(times.to_host_ms))},
-        "queries_per_s": log.queries_per_s,
+        "queries_per_s": log.queries_per_s if log.queries_per_s is not None and isfinite(log.queries_per_s) else None,
         "warm_up_queries": log.warm_up_queries,
         "cuda_graph": not log.graph_lost and not any(option.startswith("--useDLACore") for option in timed.options),
         "not_told": ["first_inference_ms", *untold],  # 0 in the result
