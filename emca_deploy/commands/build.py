@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,13 @@ TENSORRT = ("tensorrt", "tensorrt-rtx")
 @click.option(
     "--calibration-cache", metavar="FILE", type=click.Path(path_type=Path), help="tensorrt up to 10: INT8 of an fp32 model."
 )
+@click.option(
+    "--trtexec",
+    metavar="[PATH]",
+    is_flag=False,
+    flag_value="",
+    help="tensorrt: build with TensorRT's own tool, where its Python package is missing; looked for unless named: --trtexec=PATH.",
+)
 @click.option("--target", metavar="NAME", help="jetson: on this board, and refused elsewhere.  [default: this machine]")
 @power_mode_option
 @json_option
@@ -53,6 +61,7 @@ def command(
     output: Path,
     threads: int | None,
     batch: int | None,
+    trtexec: str | None,
     target: str | None,
     power_mode: str | None,
     as_json: bool,
@@ -70,7 +79,7 @@ def command(
     emca-deploy build model.onnx --backend tensorrt -o model.engine --dla-core 0 --calibration-cache model.cache --batch 1
     """
     from emca_deploy._machine import default_threads
-    from emca_deploy.artifacts import read_manifest
+    from emca_deploy.artifacts import read_manifest, write_manifest
     from emca_deploy.backends.base import RunOptions
     from emca_deploy.errors import InputError
     from emca_deploy.targets.jetson.facts import check_dla_core
@@ -91,8 +100,11 @@ def command(
     with on_board(target, power_mode) as board, shown as report:
         if board is not None and choices["dla_core"] is not None:
             check_dla_core(board.facts, choices["dla_core"])
-        builder = _builder(backend, choices, report)
+        builder = _builder(backend, choices, report) if trtexec is None else _trtexec_builder(backend, choices, trtexec)
         manifest = builder.build(model, output, RunOptions(threads or default_threads(), batch=batch))
+        if board is not None:
+            # TensorRT chooses by timing, so that an engine is also the child of its board's power mode.
+            manifest = write_manifest(output, replace(manifest, details={**manifest.details, "board": board.record}))
     document = _document(output, manifest)
     if as_json:
         print_json(document)
@@ -121,6 +133,20 @@ def _builder(backend: str, choices: Mapping[str, Any], report: "ProgressCallback
     return type(builder)(TrtSettings(**given), report)
 
 
+def _trtexec_builder(backend: str, choices: Mapping[str, Any], path: str) -> "Builder":
+    """Return the builder that uses TensorRT's own tool."""
+    from emca_deploy.backends.trt.settings import TrtSettings
+    from emca_deploy.errors import InputError
+    from emca_deploy.targets.trtexec.builder import TrtexecBuilder
+
+    if backend != "tensorrt":
+        raise InputError(f"--trtexec: backend '{backend}' is not built with it", "use --backend tensorrt")
+    given = {name: value for name, value in choices.items() if value is not None and value is not False and value != ()}
+    if "batches" in given:
+        given["batches"] = _batches(given["batches"])
+    return TrtexecBuilder(TrtSettings(**given), path or None)
+
+
 def _batches(text: str) -> tuple[int, int, int]:
     from emca_deploy.errors import InputError
 
@@ -140,7 +166,17 @@ def _print(output: Path, manifest: "Manifest", size_mib: float) -> None:
         )
         for warning in built["warnings"]:
             click.echo(f"warning: {' '.join(warning.split())}", err=True)
+    if dla := manifest.details.get("dla"):
+        _print_dla(dla)
     click.echo(f"for {machine['model']} ({', '.join(machine['instruction_sets']) or machine['architecture']})", err=True)
+
+
+def _print_dla(dla: Mapping[str, Any]) -> None:
+    share = dla["macs_on_dla_percent"]
+    work = "" if share is None else f", {share:.1f}% of the multiplications"
+    click.echo(f"DLA: {len(dla['dla_parts'])} parts, {dla['nodes'].get('dla', 0)} nodes{work}", err=True)
+    for node in dla["gpu_nodes"]:
+        click.echo(f"on the GPU: {node}{': ' + reason if (reason := dla['refused'].get(node)) else ''}", err=True)
 
 
 def _document(output: Path, manifest: "Manifest") -> dict[str, Any]:
@@ -155,5 +191,6 @@ def _document(output: Path, manifest: "Manifest") -> dict[str, Any]:
         "batch": manifest.details["batch"],
         "versions": manifest.versions,
         "machine": manifest.details["machine"],
-        **({"tensorrt": manifest.details["tensorrt"]} if "tensorrt" in manifest.details else {}),
+        **({"board": manifest.details["board"]} if "board" in manifest.details else {}),
+        **{name: manifest.details[name] for name in ("tensorrt", "trtexec", "dla") if name in manifest.details},
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from emca_deploy.artifacts import read_manifest
 from emca_deploy.cli import run
 
 BOARDS = Path(__file__).parents[1] / "data/boards"
@@ -125,7 +126,8 @@ def test_build_on_the_board(board, model, tmp_path, capsys):
     engine = tmp_path / "engine.ort.onnx"
     arguments = ["build", str(model), "--backend", "onnxruntime", "-o", str(engine), "--target", "jetson"]
     assert run([*arguments, "--power-mode", "MAXN_SUPER"]) == 0
-    assert engine.is_file()
+    manifest = read_manifest(engine)
+    assert manifest.details["board"]["power_mode"]["name"] == "MAXN_SUPER"
     assert mode_of(board) == "pmode:0000"
     assert "not locked" in capsys.readouterr().err
 

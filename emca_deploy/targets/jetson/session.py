@@ -19,6 +19,7 @@ from emca_deploy.targets.jetson.modes import PowerModes, read_power_modes
 from emca_deploy.targets.jetson.rails import find_rails
 from emca_deploy.targets.jetson.sources import board_sources
 from emca_deploy.targets.jetson.switch import hold_power_mode, left_behind, restore_left_behind
+from emca_deploy.targets.jetson.throttling import describe_throttling, read_throttle_counters, throttled_since
 
 __all__ = ["BoardSession", "BoardState", "board_session", "check_board", "read_board_state"]
 
@@ -114,11 +115,19 @@ class BoardSession:
         return board_sources(self.root)
 
     def annotate(self, report: ProfileReport) -> ProfileReport:
-        """Return a report with the board in its environment and fingerprint, and the warnings with every result."""
+        """Return a report with the board in its environment and fingerprint, and the warnings with every result.
+
+        Results are not stable where the board slowed itself down; call it after the session.
+        """
         mode = self.record["power_mode"]
         parts = {"board": self.facts.model, "l4t": self.facts.l4t, "power_mode": mode["name"], "clocks_locked": self._locked()}
         environment = extend_fingerprint(report.environment, parts)
-        results = (replace(result, warnings=(*result.warnings, *self.warnings)) for result in report.results)
+        events = self.record.get("throttled")
+        doubts = [describe_throttling(events)] if events else []
+        results = (
+            replace(result, warnings=(*result.warnings, *self.warnings, *doubts), stable=result.stable and not doubts)
+            for result in report.results
+        )
         return replace(report, results=tuple(results), environment={**environment, "board": self.record})
 
     def _locked(self) -> bool | None:
@@ -153,8 +162,10 @@ def board_session(power_mode: str | None = None, root: Path | None = None) -> It
             warnings.append("setting the power mode has unlocked the clocks, also for after this run: sudo jetson_clocks")
         warnings += state.warnings
         record["notes"] = notes
+        counters = read_throttle_counters(root)
         yield BoardSession(facts, tuple(warnings), record, root)
         record["after"] = _now(root)
+        record["throttled"] = throttled_since(counters, read_throttle_counters(root))
 
 
 def _now(root: Path) -> dict[str, Any]:

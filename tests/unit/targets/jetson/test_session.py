@@ -4,8 +4,18 @@ import pytest
 
 from emca_deploy.errors import MissingError
 from emca_deploy.harness.environment import collect_environment
-from emca_deploy.harness.latency_results import ProfileReport
+from emca_deploy.harness.latency_results import LatencyResult, LatencySummary, ProfileReport
 from emca_deploy.targets.jetson.session import UNLOCKED, board_session, check_board
+
+
+@pytest.fixture
+def profile_report():
+    """A report of one candidate."""
+    latency = LatencySummary(*[1.0] * 9, p50_ci95=(1.0, 1.0))
+    result = LatencyResult(
+        "m.onnx", "onnxruntime", "fp32", "jetson", "single-stream", 1, latency, 1000.0, 1, 1.0, 1.0, 1.0, stable=True
+    )
+    return ProfileReport((result,), (), collect_environment())
 
 
 def test_refused_elsewhere(tmp_path):
@@ -76,6 +86,24 @@ def test_without_root_the_notes_say_so(recorded_board):
         assert session.record["clocks"]["source"] == "kernel"
         (note,) = session.record["notes"]
     assert "sudo" in note
+
+
+def test_a_run_that_the_board_slowed_down(recorded_board, profile_report):
+    board = recorded_board("orin-nx")
+    counters = board / "sys/class/hwmon/hwmon3"
+    counters.mkdir(parents=True)
+    for name, count in (("oc1", "0"), ("oc2", "7"), ("oc3", "no number")):
+        (counters / f"{name}_event_cnt").write_text(f"{count}\n")
+    with board_session(root=board) as session:
+        pass
+    assert session.record["throttled"] == {}
+    assert session.annotate(profile_report).results[0].stable
+    with board_session(root=board) as session:
+        (counters / "oc2_event_cnt").write_text("9\n")
+    assert session.record["throttled"] == {"oc2": 2}
+    (result,) = session.annotate(profile_report).results
+    assert not result.stable
+    assert "2 times for average over-current" in result.warnings[-1]
 
 
 def test_a_report_with_the_board(recorded_board):
