@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+from emca_deploy._machine import default_threads
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import Float32Array, RunOptions, check_batch, library_reason
 from emca_deploy.backends.torch_ import TorchRunner
 from emca_deploy.errors import InputError, MissingError, ModelError
 
-__all__ = ["VARIANTS", "TorchGpuRunner"]
+__all__ = ["VARIANTS", "TorchGpuRunner", "open_at_size"]
 
 VARIANTS = ("eager", "channels-last", "fp16", "compiled", "compiled fp16", "compiled fp16 channels-last")
 COMPILE_MODE = "reduce-overhead"  # with CUDA graphs, as our engines run; without them batch 1 waits for Python
@@ -22,14 +23,23 @@ class TorchGpuRunner(TorchRunner):
         options: how.
         device: the GPU's index, or a device as PyTorch names it ("cpu").
         variant: words of "compiled", "fp16" and "channels-last"; "eager" for none of them.
+        image_size: that `input` names; None is the manifest's, else ImageNet's. Any is taken.
 
     Attributes:
         device_ms: of the last call, by CUDA events around the network, copies and conversion of the images excluded; None on
             a device without them.
     """
 
-    def __init__(self, artifact: str, options: RunOptions, device: int | str = 0, variant: str = "eager") -> None:
+    def __init__(
+        self,
+        artifact: str,
+        options: RunOptions,
+        device: int | str = 0,
+        variant: str = "eager",
+        image_size: int | None = None,
+    ) -> None:
         super().__init__(artifact, options)
+        self._image_size = image_size
         self._words = set(variant.split()) - {"eager"}
         if unknown := self._words - {"compiled", "fp16", "channels-last"}:
             raise InputError(f"torch has no variant '{sorted(unknown)[0]}'", f"variants: {', '.join(VARIANTS)}")
@@ -67,6 +77,8 @@ class TorchGpuRunner(TorchRunner):
         if self._on_gpu:
             self._events = tuple(torch.cuda.Event(enable_timing=True) for _ in range(2))
         self._module = module
+        if self._image_size is not None:
+            self.input = replace(self.input, shape=(*self.input.shape[:2], self._image_size, self._image_size))
         if self._options.batch is not None:
             self.input = _with_batch(self.input, self._options.batch)
 
@@ -127,3 +139,12 @@ class TorchGpuRunner(TorchRunner):
 
 def _with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
     return replace(spec, shape=(batch, *spec.shape[1:]))
+
+
+def open_at_size(artifact: str, device: int | str, batch: int | None, variant: str, image_size: int) -> TorchGpuRunner:
+    """Return the runner of a checkpoint that is measured at one image size, not opened yet.
+
+    Raises:
+        InputError: there is no such variant.
+    """
+    return TorchGpuRunner(artifact, RunOptions(default_threads(), batch=batch), device, variant, image_size)

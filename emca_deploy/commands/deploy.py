@@ -17,8 +17,14 @@ __all__ = ["command", "run_deployment"]
 @click.option("--val", "validation", required=True, type=click.Path(path_type=Path), help="Labelled images to validate on.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A folder for everything that is made.")
 @click.option("--arch", help="The architecture; inferred from the checkpoint when not given.")
-@click.option("--targets", default="cpu", show_default=True, help="Where to measure: cpu.")
-@click.option("--backend", "backends", multiple=True, help="Build for this backend only; may be repeated.")
+@click.option(
+    "--targets",
+    default="cpu",
+    show_default=True,
+    metavar="TARGET,...",
+    help="Where to measure: cpu, gpu, gpu:1; the first has the baseline.",
+)
+@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Only this one, where it runs; may be repeated.")
 @preprocessing_options
 @click.option("--samples", type=click.IntRange(1), default=300, show_default=True, help="Calibration images.")
 @click.option("--limit", type=click.IntRange(1), help="Validate on this many images only.")
@@ -42,22 +48,26 @@ def command(
 ) -> None:
     """The whole walk in one command: export, calibrate, build, measure, validate, report.
 
+    On the CPU: fp32 and INT8 engines of ONNX Runtime and OpenVINO. On an NVIDIA GPU: PyTorch as it is, engines of TensorRT or
+    TensorRT-RTX in fp32, fp16 and INT8, and ONNX Runtime where it has CUDA. All are compared with the first.
+
     \b
     emca-deploy deploy model.pth.tar --data calibration/ --val val/ -o out
+    emca-deploy deploy model.pth.tar --data calibration/ --val val/ -o out --targets gpu
+    emca-deploy deploy model.pth.tar --data calibration/ --val val/ -o out --targets cpu,gpu
     """
     from emca_deploy._machine import default_threads
     from emca_deploy.artifacts import Preprocessing
-    from emca_deploy.errors import InputError, UnknownNameError
+    from emca_deploy.errors import InputError
     from emca_deploy.export.checkpoint import ExportOptions
-    from emca_deploy.pipeline import CPU_BACKENDS, DeployOptions
+    from emca_deploy.pipeline import DeployOptions
 
     if checkpoint is None:
         raise InputError("no CHECKPOINT was given", "name one, or try `emca-deploy demo`")
-    if targets != "cpu":
-        raise UnknownNameError.of("target", targets, ("cpu",), "`deploy` measures on: cpu")
     options = DeployOptions(
         ExportOptions(arch, preprocessing=read_preprocessing(Preprocessing(), preprocessing)),
-        tuple(dict.fromkeys(backends)) or CPU_BACKENDS,
+        tuple(part.strip() for part in targets.split(",")),
+        tuple(dict.fromkeys(backends)),
         samples,
         threads or default_threads(),
         duration,

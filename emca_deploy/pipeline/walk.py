@@ -2,33 +2,27 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Stage, silent
-from emca_deploy.artifacts import Precision, Preprocessing, this_command, write_json, write_text
-from emca_deploy.backends.base import RunOptions
-from emca_deploy.backends.registry import get_builder
+from emca_deploy.artifacts import Preprocessing, this_command, write_json, write_text
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
 from emca_deploy.data.sources import ImageSource, Labels, open_source
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.export.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
 from emca_deploy.harness.latency import Protocol, measure
-from emca_deploy.harness.latency_results import LatencyResult, ProfileReport
+from emca_deploy.harness.latency_results import ProfileReport
 from emca_deploy.harness.results import DeployCandidate, DeployReport
-from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.pipeline.places import Candidate, Models, Place, distinct, find_places
 
-__all__ = ["CPU_BACKENDS", "DeployOptions", "deploy"]
+__all__ = ["DeployOptions", "deploy"]
 
-CPU_BACKENDS = ("onnxruntime", "openvino")
-"""The backends that are built and compared on the CPU; the first at fp32 is the baseline."""
-
-ENGINE_SUFFIX = {"onnxruntime": ".ort.onnx", "openvino": ".ov"}
 MIB = 2**20
 
 
@@ -38,7 +32,8 @@ class DeployOptions:
 
     Attributes:
         export: architecture, class count, preprocessing, opset.
-        backends: which to build and compare.
+        targets: where to measure: "cpu", "gpu", "gpu:1". The first has the baseline.
+        backends: which to build and compare; none means all that run on a target.
         samples: calibration images.
         threads: for every runtime.
         duration_s: measuring time for each candidate.
@@ -46,24 +41,12 @@ class DeployOptions:
     """
 
     export: ExportOptions = field(default_factory=ExportOptions)
-    backends: Sequence[str] = CPU_BACKENDS
+    targets: Sequence[str] = ("cpu",)
+    backends: Sequence[str] = ()
     samples: int = 300
     threads: int = 1
     duration_s: float = 5.0
     limit: int | None = None
-
-
-@dataclass(frozen=True)
-class _Engine:
-    name: str
-    backend: str
-    precision: Precision
-    path: Path
-
-    def spec(self, threads: int) -> RunnerSpec:
-        """Return the candidate; its idle threads sleep, so that it does not disturb the others."""
-        arguments = {"backend": self.backend, "artifact": str(self.path), "threads": threads, "spin": False}
-        return RunnerSpec(self.name, kwargs=arguments, artifact=str(self.path), backend=self.backend, precision=self.precision)
 
 
 def deploy(
@@ -86,11 +69,10 @@ def deploy(
         EmcaError: whatever stops a stage; files of finished stages stay, none is half-written.
     """
     import_optional("jinja2")  # the report comes last; a missing piece is said first
-    for backend in options.backends:
-        get_builder(backend)
+    places = find_places(options.targets, options.backends)
     images = _open_images(data, validation, options.export.preprocessing)
     with _folder(output):
-        return _walk(checkpoint, images, output, options, stage)
+        return _Walk(places, options, stage).take(checkpoint, images, output)
 
 
 @dataclass(frozen=True)
@@ -113,52 +95,115 @@ def _open_images(data: Path, validation: Path, preprocessing: Preprocessing) -> 
     return _Images(data, calibration, validation, labels)
 
 
-def _walk(checkpoint: Path | None, images: _Images, output: Path, options: DeployOptions, stage: Stage) -> DeployReport:
-    started = time.monotonic()
-    with stage("exporting"):
-        exported = export_checkpoint(checkpoint, output / "model.onnx", options.export)
-    if int(images.labels.max()) >= exported.num_classes:
-        raise DataError(
-            f"{images.validation}: has label {int(images.labels.max())}, but the model has {exported.num_classes} classes",
-            "name a data set of the model's own classes, one subfolder per class",
+@dataclass(frozen=True)
+class _Walk:
+    """A deployment under way."""
+
+    places: tuple[Place, ...]
+    options: DeployOptions
+    stage: Stage
+
+    def take(self, checkpoint: Path | None, images: _Images, output: Path) -> DeployReport:
+        """Export, calibrate, build, measure, validate and report."""
+        started = time.monotonic()
+        exported, half = self._export(checkpoint, output, images)
+        calibration_started = time.monotonic()
+        calibrations = self._calibrate(exported, images.calibration)
+        calibration_seconds = time.monotonic() - calibration_started
+        int8 = {calibration.backend: calibration.onnx for calibration in calibrations}
+        size = self.options.export.preprocessing.image_size
+        candidates = self._build(Models(checkpoint, exported.onnx, half, int8, size))
+        profile = self._measure(candidates)
+        logits = self._validate(candidates, images.validation)
+        report = DeployReport(
+            title=f"{exported.arch}, {exported.num_classes} classes, {size}x{size}",
+            baseline=candidates[0].name,
+            candidates=_candidates(candidates, profile, logits),
+            calibration=_calibration_record(images.data, calibrations, calibration_seconds),
+            parity=exported.parity.to_dict(),
+            environment=profile.environment,
+            command=this_command(),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - started, 1),
         )
-    calibration_started = time.monotonic()
-    calibrations = _calibrate(exported, images.calibration, options, stage)
-    calibration_seconds = time.monotonic() - calibration_started
-    engines = _build(exported, calibrations, options, stage)
-    with stage("measuring latency") as progress:
-        specs = [engine.spec(options.threads) for engine in engines]
-        profile = measure(specs, Protocol(duration_s=options.duration_s), progress)
-    logits = _validate(engines, images.validation, options, stage)
-    size = options.export.preprocessing.image_size
-    report = DeployReport(
-        title=f"{exported.arch}, {exported.num_classes} classes, {size}x{size}",
-        baseline=engines[0].name,
-        candidates=_candidates(engines, profile, logits),
-        calibration={
-            "data": str(images.data),
-            "samples": calibrations[0].samples,
-            "method": calibrations[0].method,
-            "seconds": round(calibration_seconds, 2),
-            "table": str(calibrations[0].table),
-        },
-        parity=exported.parity.to_dict(),
-        environment=profile.environment,
-        command=this_command(),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - started, 1),
-    )
-    _write_report(report, output)
-    return report
+        _write_report(report, output)
+        return report
+
+    def _export(self, checkpoint: Path | None, output: Path, images: _Images) -> tuple[CheckpointExport, Path | None]:
+        """Return the fp32 model, and the fp16 one where a place needs it."""
+        with self.stage("exporting"):
+            exported = export_checkpoint(checkpoint, output / "model.onnx", self.options.export)
+        if int(images.labels.max()) >= exported.num_classes:
+            raise DataError(
+                f"{images.validation}: has label {int(images.labels.max())}, but the model has {exported.num_classes} classes",
+                "name a data set of the model's own classes, one subfolder per class",
+            )
+        if not any(place.needs_half for place in self.places):
+            return exported, None
+        with self.stage("exporting fp16"):
+            half = replace(self.options.export, precision="fp16")
+            return exported, export_checkpoint(checkpoint, output / "model.fp16.onnx", half).onnx
+
+    def _calibrate(self, exported: CheckpointExport, images: ImageSource) -> list[Calibration]:
+        """Return an INT8 model for every placement that a place needs."""
+        calibrations = []
+        for backend in dict.fromkeys(backend for place in self.places for backend in place.placements):
+            wanted = CalibrationOptions(backend, samples=self.options.samples, threads=self.options.threads)
+            target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
+            within = _within(f"calibrating for {backend}", self.stage)
+            calibrations.append(calibrate_model(exported.onnx, images, target, wanted, within))
+        return calibrations
+
+    def _build(self, models: Models) -> tuple[Candidate, ...]:
+        steps = [step for place in self.places for step in place.steps(models, self.options.threads)]
+        found: list[Candidate] = []
+        with self.stage("building engines") as progress:
+            for done, step in enumerate(steps):
+                found += step()
+                if progress:
+                    progress(done + 1, len(steps))
+        return distinct(found)
+
+    def _measure(self, candidates: Sequence[Candidate]) -> ProfileReport:
+        specs = [candidate.spec for candidate in candidates]
+        with self.stage("measuring latency") as progress, ExitStack() as stack:
+            records = [stack.enter_context(place.record()) for place in self.places]
+            profile = measure(specs, Protocol(duration_s=self.options.duration_s), progress)
+        environment = dict(profile.environment)
+        for place, record in zip(self.places, records, strict=True):
+            for name, facts in record.items():  # a second GPU's are found under its target
+                environment[place.target if name in environment else name] = facts
+        return replace(profile, environment=environment)
+
+    def _validate(self, candidates: Sequence[Candidate], validation: Path) -> list[LogitsResult]:
+        results = []
+        for candidate in candidates:
+            with self.stage(f"validating {candidate.name}") as progress:
+                results.append(
+                    collect_logits(
+                        candidate.spec,
+                        validation,
+                        self.options.export.preprocessing,
+                        limit=self.options.limit,
+                        batch_size=1,
+                        progress=progress,
+                    )
+                )
+        return results
 
 
-def _calibrate(exported: CheckpointExport, images: ImageSource, options: DeployOptions, stage: Stage) -> list[Calibration]:
-    calibrations = []
-    for backend in options.backends:
-        wanted = CalibrationOptions(backend, samples=options.samples, threads=options.threads)
-        target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
-        calibrations.append(calibrate_model(exported.onnx, images, target, wanted, _within(f"calibrating for {backend}", stage)))
-    return calibrations
+def _calibration_record(data: Path, calibrations: Sequence[Calibration], seconds: float) -> dict[str, Any]:
+    """Return what the report says of the calibration; without any INT8, that there was none."""
+    if not calibrations:
+        return {"data": str(data), "samples": 0, "method": "none", "seconds": 0.0, "table": ""}
+    first = calibrations[0]
+    return {
+        "data": str(data),
+        "samples": first.samples,
+        "method": first.method,
+        "seconds": round(seconds, 2),
+        "table": str(first.table),
+    }
 
 
 def _within(whole: str, stage: Stage) -> Stage:
@@ -188,59 +233,26 @@ def _make_folder(output: Path) -> None:
         raise OutputError(f"{output}: cannot be made: {exc.strerror}", "choose a folder you can write to") from exc
 
 
-def _build(exported: CheckpointExport, calibrations: list[Calibration], options: DeployOptions, stage: Stage) -> list[_Engine]:
-    """Build an fp32 and an INT8 engine for every backend, fp32 ones first."""
-    sources: list[tuple[str, Precision, Path]] = [(backend, "fp32", exported.onnx) for backend in options.backends]
-    sources += [(calibration.backend, "int8", calibration.onnx) for calibration in calibrations]
-    engines = []
-    with stage("building engines") as progress:
-        for done, (backend, precision, model) in enumerate(sources):
-            path = exported.onnx.parent / f"{backend}-{precision}{ENGINE_SUFFIX.get(backend, '.engine')}"
-            get_builder(backend).build(model, path, RunOptions(threads=options.threads, batch=1))
-            engines.append(_Engine(f"{backend} {precision}", backend, precision, path))
-            if progress:
-                progress(done + 1, len(sources))
-    return engines
-
-
-def _validate(engines: list[_Engine], validation: Path, options: DeployOptions, stage: Stage) -> list[LogitsResult]:
-    results = []
-    for engine in engines:
-        with stage(f"validating {engine.name}") as progress:
-            results.append(
-                collect_logits(
-                    engine.spec(options.threads),
-                    validation,
-                    options.export.preprocessing,
-                    limit=options.limit,
-                    batch_size=1,
-                    progress=progress,
-                )
-            )
-    return results
-
-
-def _candidates(engines: list[_Engine], profile: ProfileReport, logits: list[LogitsResult]) -> tuple[DeployCandidate, ...]:
+def _candidates(
+    candidates: Sequence[Candidate], profile: ProfileReport, logits: list[LogitsResult]
+) -> tuple[DeployCandidate, ...]:
+    """Return what was found of each candidate, held against the first."""
     reference, baseline = logits[0], profile.results[0]
-    candidates = []
-    for engine, latency, result in zip(engines, profile.results, logits, strict=True):
-        accuracy = compare(engine.name, result.logits, result.labels, engines[0].name, reference.logits)
-        candidates.append(
+    intervals = {comparison.a: comparison.ratio_ci95 for comparison in profile.comparisons}
+    found = []
+    for candidate, latency, result in zip(candidates, profile.results, logits, strict=True):
+        accuracy = compare(candidate.name, result.logits, result.labels, candidates[0].name, reference.logits)
+        found.append(
             DeployCandidate(
-                name=engine.name,
-                file_mib=engine.path.stat().st_size / MIB,
+                name=candidate.name,
+                file_mib=candidate.path.stat().st_size / MIB,
                 latency=latency,
                 accuracy=accuracy,
                 speedup=baseline.latency_ms.p50 / latency.latency_ms.p50,
-                speedup_ci95=_interval(profile, latency, engine),
+                speedup_ci95=intervals.get(candidate.name),
             )
         )
-    return tuple(candidates)
-
-
-def _interval(profile: ProfileReport, latency: LatencyResult, engine: _Engine) -> tuple[float, float] | None:
-    found: list[Any] = [c for c in profile.comparisons if c.a in {engine.name, latency.artifact}]
-    return tuple(found[0].ratio_ci95) if found else None
+    return tuple(found)
 
 
 def _write_report(report: DeployReport, output: Path) -> None:

@@ -16,7 +16,16 @@ from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.telemetry.nvml import NvmlSource
 from emca_deploy.targets.local import LocalOptions, precision_of, split_artifact
 
-__all__ = ["check_gpu", "gpu_candidate", "gpu_candidates", "gpu_index", "gpu_record", "ways_to_run"]
+__all__ = [
+    "check_gpu",
+    "gpu_candidate",
+    "gpu_candidates",
+    "gpu_index",
+    "gpu_record",
+    "gpu_specs",
+    "onnx_backends",
+    "ways_to_run",
+]
 
 FACTORY = "emca_deploy.backends.registry:open_gpu_runner"
 TARGET = re.compile(r"gpu(?::(\d{1,3}))?$")
@@ -70,8 +79,7 @@ def gpu_candidates(artifacts: Sequence[str], backends: Sequence[str], options: L
     found: list[RunnerSpec] = []
     for text in artifacts:
         own, path = split_artifact(text)
-        for way in ways_to_run(Path(path), [own] if own else backends):
-            found.append(_spec(path, way, options))
+        found += gpu_specs(path, [own] if own else backends, options)
     seen: dict[str, int] = {}
     named = []
     for spec in found:
@@ -88,6 +96,15 @@ def gpu_candidate(artifact: str, backend: str | None, options: LocalOptions) -> 
     """
     check_gpu(gpu_index(options.target) or 0)
     return _spec(artifact, ways_to_run(Path(artifact), [backend] if backend else [])[0], options)
+
+
+def gpu_specs(artifact: str, backends: Sequence[str], options: LocalOptions) -> list[RunnerSpec]:
+    """Return one artifact in every way it can run on a GPU, whether there is one or not.
+
+    Raises:
+        InputError, MissingError: as `ways_to_run`.
+    """
+    return [_spec(artifact, way, options) for way in ways_to_run(Path(artifact), backends)]
 
 
 def ways_to_run(artifact: Path, asked: Sequence[str]) -> list[tuple[str, str]]:
@@ -121,11 +138,15 @@ def ways_to_run(artifact: Path, asked: Sequence[str]) -> list[tuple[str, str]]:
         backend_of(artifact, backend)
         if not BACKENDS[backend].on_gpu:
             raise InputError(f"backend '{backend}' does not run on a GPU", f"use one of: {', '.join((*ENGINES, 'onnxruntime'))}")
-    return [(backend, "") for backend in (asked or _able())]
+    return [(backend, "") for backend in (asked or onnx_backends())]
 
 
-def _able() -> list[str]:
-    """Return what runs ONNX files on a GPU here."""
+def onnx_backends() -> list[str]:
+    """Return what runs ONNX files on a GPU here: TensorRT, else TensorRT-RTX, and ONNX Runtime where it has CUDA.
+
+    Raises:
+        MissingError: nothing does.
+    """
     installed = [name for name in ENGINES if available()[name].version is not None][:1]
     if _has_cuda_provider():
         installed.append("onnxruntime")

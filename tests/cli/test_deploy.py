@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from emca_deploy._machine import find_gpus
 from emca_deploy.cli import run
 from emca_deploy.harness.results import read_deploy_report
 
@@ -147,7 +148,12 @@ def nothing_is_done(monkeypatch):
         ("flat", "missing", [], 2, "{missing}: cannot be read: No such file"),
         ("flat", "flat", [], 2, "{flat}: has no labels to validate against"),
         ("empty", "labelled", [], 2, "{empty}: has no images"),
-        ("flat", "labelled", ["--targets", "gpu"], 2, "no target is called 'gpu'"),
+        ("flat", "labelled", ["--targets", "gpus"], 2, "nearest: gpu"),
+        ("flat", "labelled", ["--targets", "cpu:1"], 2, "no target is called 'cpu:1'"),
+        ("flat", "labelled", ["--targets", "gpu:x"], 2, "names no GPU"),
+        ("flat", "labelled", ["--targets", "cpu,cpu"], 2, "--targets cpu,cpu: names none, or one twice"),
+        ("flat", "labelled", ["--targets", ""], 2, "no target is called ''"),
+        ("flat", "labelled", ["--targets", "ssh://board"], 3, "target 'ssh://board'"),
         ("flat", "labelled", ["--backend", "openvin"], 2, "nearest: openvino"),
         ("flat", "labelled", ["--backend", "tensorrt"], 3, "backend 'tensorrt'"),
         ("flat", "labelled", ["--std", "0,1,1"], 2, "--std 0,1,1"),
@@ -162,6 +168,28 @@ def test_what_cannot_work_is_refused_before_any_work(
     said = refused(*arguments(checkpoint, paths[data], paths[validation], tmp_path / "out", *more), code=code)
     assert words.format(**paths) in said
     assert {p.name for p in tmp_path.iterdir()} == {"empty"}
+
+
+@pytest.mark.usefixtures("nothing_is_done")
+@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
+@pytest.mark.parametrize(("targets", "index"), [("gpu", 0), ("cpu,gpu", 0), ("gpu:1,cpu", 1)])
+def test_without_a_gpu_the_way_out_is_told_before_any_work(
+    targets, index, checkpoint, flat_images, labelled_images, tmp_path, refused
+):
+    pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+    command = arguments(checkpoint, flat_images, labelled_images, tmp_path / "out", "--targets", targets)
+    said = refused(*command, code=3)
+    assert f"target 'gpu:{index}': no NVIDIA driver is installed here" in said
+    assert "or --targets cpu" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("nothing_is_done")
+def test_without_cuda_bindings_the_extra_is_told(checkpoint, flat_images, labelled_images, tmp_path, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    command = arguments(checkpoint, flat_images, labelled_images, tmp_path / "out", "--targets", "gpu")
+    assert "emca-deploy[gpu]" in refused(*command, code=3)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_backend_or_report_extra_is_said_first(
