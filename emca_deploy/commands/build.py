@@ -46,11 +46,7 @@ TENSORRT = ("tensorrt", "tensorrt-rtx")
     "--calibration-cache", metavar="FILE", type=click.Path(path_type=Path), help="tensorrt up to 10: INT8 of an fp32 model."
 )
 @click.option(
-    "--trtexec",
-    metavar="[PATH]",
-    is_flag=False,
-    flag_value="",
-    help="tensorrt: build with TensorRT's own tool, where its Python package is missing; looked for unless named: --trtexec=PATH.",
+    "--trtexec", metavar="auto|PATH", help="tensorrt: build with TensorRT's own tool, where its Python package is missing."
 )
 @click.option("--target", metavar="NAME", help="jetson: on this board, and refused elsewhere.  [default: this machine]")
 @power_mode_option
@@ -77,6 +73,7 @@ def command(
     emca-deploy build model.int8.onnx --backend openvino -o model.int8.ov --batch 1
     emca-deploy build model.int8.onnx --backend tensorrt-rtx -o model.engine --batches 1,8,32 --target-capability 8.9
     emca-deploy build model.onnx --backend tensorrt -o model.engine --dla-core 0 --calibration-cache model.cache --batch 1
+    emca-deploy build model.int8.onnx --backend tensorrt --trtexec auto -o model.engine
     """
     from emca_deploy._machine import default_threads
     from emca_deploy.artifacts import read_manifest, write_manifest
@@ -144,7 +141,7 @@ def _trtexec_builder(backend: str, choices: Mapping[str, Any], path: str) -> "Bu
     given = {name: value for name, value in choices.items() if value is not None and value is not False and value != ()}
     if "batches" in given:
         given["batches"] = _batches(given["batches"])
-    return TrtexecBuilder(TrtSettings(**given), path or None)
+    return TrtexecBuilder(TrtSettings(**given), None if path == "auto" else path)
 
 
 def _batches(text: str) -> tuple[int, int, int]:

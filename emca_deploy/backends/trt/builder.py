@@ -13,8 +13,10 @@ from emca_deploy.backends.engines import EngineBuilder
 from emca_deploy.backends.onnx_file import model_precision
 from emca_deploy.backends.trt.cache import check_cache, reading_calibrator
 from emca_deploy.backends.trt.cuda import capability_here
+from emca_deploy.backends.trt.dla_log import DlaPlacement, read_placement
 from emca_deploy.backends.trt.inspect import Layer, int8_convolutions, read_layers
 from emca_deploy.backends.trt.log import BuildLog, attach
+from emca_deploy.backends.trt.model_macs import node_macs
 from emca_deploy.backends.trt.network import ParsedModel, parse_model
 from emca_deploy.backends.trt.settings import (
     PORTABLE_TARGETS,
@@ -49,6 +51,7 @@ class TrtBuild:
         calibration_cache: whose ranges it has; None for the model's own.
         version_compatible: whether later versions run it, too.
         hardware_compatible: whether all GPUs from Ampere on run it.
+        placement: of its layers on DLA and GPU; None for the GPU alone.
     """
 
     version: str
@@ -62,6 +65,7 @@ class TrtBuild:
     calibration_cache: str | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
+    placement: DlaPlacement | None = None
 
     @property
     def int8_convolutions(self) -> int:
@@ -71,7 +75,9 @@ class TrtBuild:
     def to_dict(self) -> dict[str, Any]:
         """Return what a manifest records."""
         values = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items() if name != "layers"
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+            if name not in ("layers", "placement")
         }
         kinds: dict[str, int] = {}
         for layer in self.layers:
@@ -112,6 +118,8 @@ class TrtBuilder(EngineBuilder):
         """Return the manifest with what the builder's log says of the engine; INT8 is claimed only where that shows it."""
         assert self.last is not None  # `compile` has set it
         details = {**manifest.details, "machine": self._machine(self.last), "tensorrt": self.last.to_dict()}
+        if self.last.placement is not None:
+            details["dla"] = self.last.placement.to_dict(*node_macs(Path(manifest.details["source"])))
         cache = self._settings.calibration_cache
         inputs = {**manifest.inputs, **({"calibration_cache": sha256_file(cache)} if cache else {})}
         without = "fp16" if self.last.dla_core is not None else manifest.precision
@@ -209,6 +217,7 @@ class TrtBuilder(EngineBuilder):
             str(self._settings.calibration_cache) if self._settings.calibration_cache else None,
             self._settings.version_compatible,
             self._settings.hardware_compatible,
+            read_placement(log.dla_lines()) if self._settings.dla_core is not None else None,
         )
 
     def _machine(self, built: TrtBuild) -> dict[str, Any]:

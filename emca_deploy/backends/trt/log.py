@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from emca_deploy.backends.trt.dla_log import concerns_dla
+
 __all__ = ["BuildLog", "attach"]
 
 NAMES = ("internal error", "error", "warning", "info", "verbose")  # by TensorRT's severities, worst first
@@ -29,11 +31,14 @@ class BuildLog:
     warnings: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     _layer_lists: list[str] = field(default_factory=list)
+    _about_dla: list[str] = field(default_factory=list)
 
     def add(self, severity: int, message: str) -> None:
         """Take one message of a severity in TensorRT's numbers: 0 and 1 errors, 2 a warning, 3 and 4 talk."""
         self.counts[NAMES[severity]] += 1
         text = LOCATION.sub("", message.strip())
+        if concerns_dla(message):
+            self._about_dla.append(text)
         if severity < 2:
             self.errors.append(text)
         elif severity == 2 and text not in self.warnings:
@@ -52,6 +57,11 @@ class BuildLog:
     def layer_lines(self) -> Iterator[str]:
         """Yield the lines that list the finished engine's layers; none before it is finished."""
         for message in self._layer_lists:
+            yield from message.splitlines()
+
+    def dla_lines(self) -> Iterator[str]:
+        """Yield the lines that say what runs on a DLA and what does not."""
+        for message in self._about_dla:
             yield from message.splitlines()
 
     def reason(self) -> str:

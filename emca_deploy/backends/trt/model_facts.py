@@ -12,7 +12,7 @@ from emca_deploy.errors import ModelError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ModelFacts", "read_facts"]
+__all__ = ["ModelFacts", "count_convolutions", "read_facts"]
 
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 OFF_DLA = ("GlobalAveragePool", "ReduceMean")
@@ -79,6 +79,20 @@ def read_facts(path: Path) -> ModelFacts:
         int32,
         sum(node.op_type in OFF_DLA for node in model.graph.node),
     )
+
+
+def count_convolutions(path: Path) -> tuple[int, int]:
+    """Return how many convolutions an ONNX file has, and how many of them have weights behind a DequantizeLinear.
+
+    Args:
+        path: of a file that `read_facts` has read.
+    """
+    import onnx
+
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    return len(convolutions), sum(node.input[1] in dequantized for node in convolutions)
 
 
 def _constants(graph: "onnx.GraphProto") -> Iterator[tuple[str, Any]]:

@@ -54,9 +54,8 @@ def test_a_new_log() -> None:
 
 
 def test_11_prints_its_build_behind_the_version() -> None:
-    log = read_log(
-        "&&&& RUNNING TensorRT.trtexec [TensorRT v110100] [b30] # trtexec\n&&&& FAILED TensorRT.trtexec [TensorRT v110100] [b30] # x"
-    )
+    lines = [f"&&&& {state} TensorRT.trtexec [TensorRT v110100] [b30] # trtexec" for state in ("RUNNING", "FAILED")]
+    log = read_log("\n".join(lines))
     assert (log.version, log.passed) == ((11, 1, 0), False)
 
 
@@ -140,7 +139,7 @@ def test_no_file_crashes_a_reader(text) -> None:
 
 
 FRAGMENTS = st.sampled_from(
-    ["&&&& RUNNING TensorRT.trtexec [TensorRT v", "100300", "] # ", "[I] ", "[W] ", "[E] ", "Latency: min = ", "1.5", 
+    ["&&&& RUNNING TensorRT.trtexec [TensorRT v", "100300", "] # ", "[I] ", "[W] ", "[E] ", "Latency: min = ", "1.5",
      " ms, max = ", "inf", "percentile(", "99%) = ", "Throughput: ", " qps", "\n", "Warmup completed ", "9" * 400, " queries",
      "Unknown option: --x", "nan", "e-", "now: CPU "]
 )  # fmt: skip
