@@ -62,13 +62,39 @@ def command(
     facts = read_facts(model)
     plan = make_plan(facts, wanted)
     steps, trtexec = list_steps(plan, facts, data), trtexec_command(plan, facts, _float_layers(plan, model))
+    off_dla = _off_dla(model) if plan.request.dla and facts.precision == "fp32" else None
     if as_json:
         commands = [step.to_dict() for step in steps]
         print_json(
-            {"schema_version": SCHEMA_VERSION, "model": str(model), **plan.to_dict(), "commands": commands, "trtexec": trtexec}
+            {
+                "schema_version": SCHEMA_VERSION,
+                "model": str(model),
+                **plan.to_dict(),
+                "commands": commands,
+                "trtexec": trtexec,
+                **({"off_dla": off_dla} if off_dla is not None else {}),
+            }
         )
     else:
         _print(plan, steps, trtexec, builds=can_build(plan))
+        _tell_off_dla(model, off_dla or {})
+
+
+def _off_dla(model: Path) -> dict[str, int]:
+    """Return how many nodes of each operator a DLA does not run."""
+    from collections import Counter
+
+    from emca_deploy.export.dla_convert import load_float_model
+    from emca_deploy.export.dla_rules import nodes_off_dla
+
+    return dict(Counter(node.operator for node in nodes_off_dla(load_float_model(model).graph)))
+
+
+def _tell_off_dla(model: Path, off_dla: dict[str, int]) -> None:
+    if sum(off_dla.values()) > 1:  # one is left in the forms for a DLA, too: the result's
+        listed = ", ".join(f"{count} {operator}" for operator, count in off_dla.items())
+        click.echo(f"\nnot for a DLA: {listed}. Most of it has forms that are; plan again with those:")
+        click.echo(f"  emca-deploy export {model} --form dla -o {model.with_suffix('.dla.onnx')}")
 
 
 def _float_layers(plan: "Plan", model: Path) -> tuple[str, ...]:

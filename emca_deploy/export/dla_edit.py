@@ -103,6 +103,14 @@ class Editor:
         if before is not None and after is not None:
             before.name, after.name = f"{before.name}.replaced", before.name
 
+    def rename(self, value: ir.Value, name: str | None) -> None:
+        """Name a value and its node after a node that is gone; a result of the network keeps its name."""
+        node = value.producer()
+        if node is not None and name:
+            node.name = name
+            if not value.is_graph_output():
+                value.name = name
+
     def sweep(self) -> None:
         """Remove nodes and constants that nobody reads any more."""
         waiting = list(reversed(list(self.graph)))

@@ -80,7 +80,7 @@ def _weights(graph: ir.Graph) -> int:
 
 def _band_convolutions(editor: Editor) -> int:
     """Turn every one-channel convolution along the channels of a descriptor into a 1x1 convolution with a banded matrix."""
-    turned = 0
+    bands: list[tuple[ir.Value, str | None]] = []
     for node in list(editor.graph):
         kernel = _channel_kernel(node)
         source = skip_reshaping(node.inputs[0]) if kernel is not None else None
@@ -95,9 +95,11 @@ def _band_convolutions(editor: Editor) -> int:
         offsets = np.full(channels, float(bias.ravel()[0]), np.float32) if bias is not None else None
         band = editor.convolve(node, source, _band(taps, before, channels), offsets, f"{node.name}.band")
         editor.take_over(target, band)
-        turned += 1
+        bands.append((band, node.name))
     editor.sweep()
-    return turned
+    for band, name in bands:
+        editor.rename(band, name)
+    return len(bands)
 
 
 def _channel_kernel(node: ir.Node) -> tuple[npt.NDArray[np.float64], int] | None:

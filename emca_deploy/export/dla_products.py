@@ -21,6 +21,7 @@ def lift_products(editor: Editor) -> int:
         How many products became convolutions.
     """
     lift = _Lift(editor)
+    heads: list[tuple[ir.Value, ir.Value, str | None]] = []
     for node in list(editor.graph):
         result = node.outputs[0]
         if is_descriptor(result) and node.op_type in {"Reshape", "Unsqueeze"} and skip_reshaping(result) is result:
@@ -35,7 +36,11 @@ def lift_products(editor: Editor) -> int:
                 row = editor.insert(node, "Reshape", [lifted, shape], f"{node.name}.row", sides_of(result) or [])
                 row.type = result.type
                 editor.take_over(result, row)
+                heads.append((lifted, row, node.name.removesuffix(".replaced") if node.name else None))
     editor.sweep()
+    for lifted, row, name in heads:
+        editor.rename(row, f"{name}.reshape")
+        editor.rename(lifted, name)
     return sum(node.graph is not None for node in lift.made)
 
 

@@ -27,12 +27,13 @@ def test_every_family_keeps_its_logits_and_leaves_a_dla_nothing_but_its_result(e
     checker.check_model(proto)
     parity = measure_parity(run_onnx(path, images)[0], run_onnx(proto.SerializeToString(), images)[0])
     assert parity.max_rel < ROUNDING
-    remaining = {node.operator for node in forms.remaining if node.node != "head"}
+    remaining = {node.operator for node in forms.remaining if node.node != "head.reshape"}
     assert remaining == ({"Sqrt"} if "srm" in name else set())
     assert [node.operator for node in forms.remaining][-1] == "Reshape"
     assert list(model.graph)[-1].op_type == "Reshape"  # at the very end, it splits nothing
     assert model.graph.outputs[0].name == "logits"
     assert len({node.name for node in model.graph}) == len(list(model.graph))
+    assert {node.name: node.op_type for node in model.graph}["head"] == "Conv"
 
 
 def test_attention_is_known_as_such_afterwards(exported) -> None:
