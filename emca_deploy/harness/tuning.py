@@ -131,18 +131,14 @@ def search(space: Sequence[Tunable], how: Search, progress: Progress | None = No
         KeyboardInterrupt: before the default was measured.
     """
     run = _Run(space, how, progress or (lambda done, total: None))
+    run.measure_default()
     try:
-        run.measure_default()
         run.halve()
         run.confirm()
-    except _Interrupted:
+    except KeyboardInterrupt:
         run.found.complete = False
     run.found.seconds = time.monotonic() - run.start_s
     return run.found
-
-
-class _Interrupted(Exception):  # noqa: N818 - not an error: the search ends with what it has
-    pass
 
 
 class _Run:
@@ -234,7 +230,7 @@ class _Run:
 
         Raises:
             EmcaError: the default fails.
-            _Interrupted: the user wants no more.
+            KeyboardInterrupt: the user wants no more.
         """
         specs = [self._how.make(DEFAULT, self._default)]
         specs += [self._how.make(f"#{index}", {**self._default, **changed}) for index, changed in enumerate(heat)]
@@ -244,12 +240,9 @@ class _Run:
         def report(done: int, total: int) -> None:
             self._at(start_s, planned_s * done / max(total, 1))
 
-        try:
-            found = measure(specs, self._protocol(duration_s, blocks), report, keep_going=keep_going)
-        except KeyboardInterrupt as exc:
-            raise _Interrupted from exc
+        found = measure(specs, self._protocol(duration_s, blocks), report, keep_going=keep_going)
         if found.protocol is not None and found.protocol.stop == INTERRUPTED:
-            raise _Interrupted
+            raise KeyboardInterrupt
         for failure in found.failures:
             if failure.name == DEFAULT:
                 raise EmcaError(failure.error, failure.remedy)

@@ -140,7 +140,9 @@ class TuneReport:
             raise ValueError(f"schema version {values['schema_version']}; this emca-deploy reads {SCHEMA_VERSION}")
         rounds = tuple(_round(one) for one in values["rounds"])
         numerics = None if values["numerics"] is None else Numerics(**values["numerics"])
-        return cls(**{**values, "rounds": rounds, "numerics": numerics})
+        ratio_ci95 = None if values["ratio_ci95"] is None else tuple(values["ratio_ci95"])
+        records = {"rounds": rounds, "numerics": numerics, "ratio_ci95": ratio_ci95, "notes": tuple(values["notes"])}
+        return cls(**{**values, **records})
 
 
 def _round(values: Mapping[str, Any]) -> TuneRound:

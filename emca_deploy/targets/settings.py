@@ -9,7 +9,7 @@ from emca_deploy._optional import installed_version
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_json
 from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.backends.tunables import RUN_OPTIONS, check_settings
-from emca_deploy.errors import ModelError, UnknownNameError
+from emca_deploy.errors import InputError, ModelError
 from emca_deploy.harness.fingerprint import differing_parts, machine_parts
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.tuning_results import Value, Values
@@ -88,7 +88,7 @@ def _fitting(path: Path, record: Mapping[str, Any], backend: str) -> Tuned:
         if here["runtime"] != record["runtime"]:
             differences.append(f"{backend}: {here['runtime']}, not {record['runtime']}")
         good = isinstance(values.get("threads", 1), int) and isinstance(batch, int | None)
-    except (KeyError, TypeError, ValueError, UnknownNameError) as exc:
+    except (KeyError, TypeError, ValueError, AttributeError, InputError) as exc:
         raise ModelError(f"{manifest_path(path)}: its tuned settings are none of ours: {exc}", _REMEDY) from exc
     if not good:
         raise ModelError(f"{manifest_path(path)}: its tuned settings are none of ours", _REMEDY)

@@ -1,0 +1,145 @@
+"""Tuned settings in a manifest: kept, found again here, and not used elsewhere."""
+
+import json
+import os
+
+import pytest
+
+from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_manifest
+from emca_deploy.errors import ModelError
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.targets.local import LocalOptions, candidate, candidates, tuned_notes
+from emca_deploy.targets.settings import find_tuned, save_tuned, tuned_here, with_values
+
+VALUES = {"threads": 2, "spin": False, "flush_denormals": True}
+
+
+def record(**changes):
+    return {
+        "backend": "onnxruntime", "scenario": "single-stream", "batch": 1, "values": VALUES,
+        **tuned_here("onnxruntime"), **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def model(tmp_path):
+    import onnx.parser
+
+    graph = "(float[batch,3,8,8] images) => (float[batch,3] logits) { m = GlobalAveragePool(images) logits = Flatten(m) }"
+    path = tmp_path / "model.onnx"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\nclassifier {graph}')
+    path.write_bytes(model.SerializeToString())
+    write_manifest(path, Manifest("onnx", "", "fp32"))
+    return path
+
+
+def test_a_manifest_without_settings_has_no_word_of_them(model):
+    assert "settings" not in json.loads(manifest_path(model).read_text())
+    assert find_tuned(model, read_manifest(model), "onnxruntime", "single-stream").values == {}
+
+
+def test_kept_settings_are_used_and_said(model):
+    before = json.loads(manifest_path(model).read_text())
+    save_tuned(model, record())
+    after = json.loads(manifest_path(model).read_text())
+    assert {name: value for name, value in after.items() if name != "settings"} == before
+    spec = candidate(str(model), None, LocalOptions())
+    assert spec.kwargs["threads"] == 2
+    assert spec.kwargs["spin"] is False
+    assert spec.kwargs["settings"] == {"flush_denormals": True}
+    (note,) = tuned_notes([spec], LocalOptions())
+    assert "runs with its tuned settings" in note
+    assert "spin=False" in note
+    with spec.make() as runner:
+        assert runner.describe()["settings"] == {"flush_denormals": True}
+    (alone,) = candidates([str(model)], (), LocalOptions())
+    assert alone.kwargs["spin"] is False
+
+
+def test_untuned_and_explicit_choices_win(model):
+    save_tuned(model, record())
+    assert "settings" not in candidate(str(model), None, LocalOptions(untuned=True)).kwargs
+    assert tuned_notes([candidate(str(model), None, LocalOptions())], LocalOptions(untuned=True)) == ()
+    for options, why in (
+        (LocalOptions(threads=1), "--threads"),
+        (LocalOptions(precision="bf16"), "--precision"),
+        (LocalOptions(batch=4, batch_chosen=True), "batch of 1"),
+    ):
+        spec = candidate(str(model), None, options)
+        assert "settings" not in spec.kwargs
+        (note,) = tuned_notes([spec], options)
+        assert "not used" in note
+        assert why in note
+
+
+def test_each_backend_and_scenario_has_its_own_and_the_last_one_counts(model):
+    save_tuned(model, record())
+    save_tuned(model, record(scenario="offline", batch=16, values={"threads": 1, "batch": 16}))
+    save_tuned(model, record(values={}))
+    manifest = read_manifest(model)
+    assert len(manifest.settings) == 2
+    assert find_tuned(model, manifest, "onnxruntime", "single-stream").values == {}
+    offline = candidate(str(model), None, LocalOptions(scenario="offline", batch=8))
+    assert offline.batch == 16
+    assert offline.kwargs["batch"] == 16
+    assert find_tuned(model, manifest, "openvino", "offline").values == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda found: found["machine"].update(usable_cores=64), "usable_cores"),
+        (lambda found: found["machine"].update(cpu="another"), "cpu: "),
+        (lambda found: found.update(runtime="0.1"), "not 0.1"),
+    ],
+)
+def test_another_machine_or_runtime_takes_the_default_and_says_why(model, change, told):
+    kept = record()
+    change(kept)
+    save_tuned(model, kept)
+    spec = candidate(str(model), None, LocalOptions())
+    assert "settings" not in spec.kwargs
+    (note,) = tuned_notes([spec], LocalOptions())
+    assert "tuned elsewhere" in note
+    assert told in note
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"values": {"no such": 1}},
+        {"values": {"flush_denormals": "yes"}},
+        {"values": {"threads": "many"}},
+        {"values": 3},
+        {"machine": None},
+        {"batch": "big"},
+    ],
+)
+def test_a_manifest_that_was_tampered_with_is_refused(model, change):
+    save_tuned(model, record(**change))
+    with pytest.raises(ModelError, match="tuned settings are none of ours") as caught:
+        candidate(str(model), None, LocalOptions())
+    assert "--untuned" in caught.value.remedy
+    candidate(str(model), None, LocalOptions(untuned=True))
+
+
+def test_nothing_is_kept_for_a_file_that_has_changed_or_has_no_manifest(model):
+    model.write_bytes(model.read_bytes() + b"\0")
+    before = manifest_path(model).read_bytes()
+    with pytest.raises(ModelError, match="sha256"):
+        save_tuned(model, record())
+    assert manifest_path(model).read_bytes() == before
+    manifest_path(model).unlink()
+    with pytest.raises(ModelError, match="no manifest"):
+        save_tuned(model, record())
+    assert os.listdir(model.parent) == ["model.onnx"]  # noqa: PTH208
+
+
+def test_values_become_options_of_the_runner_and_of_the_harness():
+    spec = RunnerSpec("a", kwargs={"backend": "openvino", "threads": 4, "settings": {"pinning": True}})
+    got = with_values(spec, {"threads": 1, "precision": "bf16", "streams": 2, "batch": 4})
+    assert got.kwargs == {
+        "backend": "openvino", "threads": 1, "precision": "bf16", "settings": {"pinning": True, "streams": 2}, "batch": 4,
+    }  # fmt: skip
+    assert (got.batch, got.precision) == (4, "bf16")
+    assert with_values(spec, {}) == spec
