@@ -22,7 +22,7 @@ __all__ = ["command", "run_deployment"]
     default="cpu",
     show_default=True,
     metavar="TARGET,...",
-    help="Where to measure: cpu, gpu, gpu:1; the first has the baseline.",
+    help="Where to measure: cpu, gpu, gpu:1, jetson; the first has the baseline.",
 )
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Only this one, where it runs; may be repeated.")
 @preprocessing_options

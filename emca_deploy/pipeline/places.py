@@ -1,6 +1,6 @@
 """Where `deploy` measures: one class a kind of target, which knows what is built for it and what runs it there.
 
-Another kind of target is one more class here, and one more line in `KINDS`.
+Another kind of target is one more class, and one more line in `kinds`.
 """
 
 from abc import ABC, abstractmethod
@@ -14,11 +14,12 @@ from emca_deploy.artifacts import Precision
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import BACKENDS, get_builder
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
+from emca_deploy.harness.latency_results import ProfileReport
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.targets.gpu import check_gpu, gpu_index, gpu_record, gpu_specs, onnx_backends
 from emca_deploy.targets.local import LocalOptions, check_target
 
-__all__ = ["CPU_BACKENDS", "KINDS", "Candidate", "CpuPlace", "GpuPlace", "Models", "Place", "Step", "distinct", "find_places"]
+__all__ = ["CPU_BACKENDS", "Candidate", "CpuPlace", "GpuPlace", "Models", "Place", "Step", "distinct", "find_places", "kinds"]
 
 CPU_BACKENDS = ("onnxruntime", "openvino")
 """The backends that are built and compared on the CPU; the first at fp32 is the baseline there."""
@@ -113,6 +114,10 @@ class Place(ABC):
     def record(self) -> AbstractContextManager[dict[str, Any]]:
         """Yield what to tell of the place beside a measurement; it may grow until the end."""
         return nullcontext({})
+
+    def annotate(self, profile: ProfileReport, record: Mapping[str, Any]) -> ProfileReport:
+        """Return the measurement with what the record makes doubtful."""
+        return profile
 
 
 @dataclass(frozen=True)
@@ -249,15 +254,18 @@ class GpuPlace(Place):
         return gpu_record(self._index)
 
 
-KINDS: dict[str, type[Place]] = {"cpu": CpuPlace, "gpu": GpuPlace}
-"""Kinds of target, by what stands before the colon."""
+def kinds() -> dict[str, type[Place]]:
+    """Return the kinds of target, by what stands before the colon."""
+    from emca_deploy.pipeline.board_place import JetsonPlace  # is made of those above
+
+    return {"cpu": CpuPlace, "gpu": GpuPlace, "jetson": JetsonPlace}
 
 
 def find_places(targets: Sequence[str], backends: Sequence[str] = ()) -> tuple[Place, ...]:
     """Return where to measure; whatever must be there has been looked for.
 
     Args:
-        targets: "cpu", "gpu", "gpu:1"; each once. The first has the baseline.
+        targets: "cpu", "gpu", "gpu:1", "jetson"; each once. The first has the baseline.
         backends: to use; none means all that fit a place.
 
     Raises:
@@ -271,7 +279,7 @@ def find_places(targets: Sequence[str], backends: Sequence[str] = ()) -> tuple[P
     for backend in backends:
         if backend not in BACKENDS:
             get_builder(backend)  # says which names there are
-    places = tuple(KINDS[_kind(name)].find(name, tuple(dict.fromkeys(backends))) for name in names)
+    places = tuple(kinds()[_kind(name)].find(name, tuple(dict.fromkeys(backends))) for name in names)
     for backend in backends:
         if not any(backend in place.backends for place in places):
             get_builder(backend)  # not installed, or builds nothing: that comes first
@@ -296,13 +304,13 @@ def _full_name(target: str) -> str:
     index = gpu_index(target)
     if index is not None:
         return f"gpu:{index}"
-    if target in KINDS:
+    if target in kinds():
         return target
-    known = ", ".join(KINDS)
-    if _kind(target) not in KINDS:
+    known = ", ".join(kinds())
+    if _kind(target) not in kinds():
         check_target(target)  # refuses what there is none of
         raise MissingError(f"`deploy` does not go to target '{target}'", f"run it on that machine itself: --targets {known}")
-    raise UnknownNameError.of("target", target, KINDS, f"`deploy` measures on: {known}")
+    raise UnknownNameError.of("target", target, kinds(), f"`deploy` measures on: {known}")
 
 
 def distinct(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -173,7 +173,10 @@ class _Walk:
         for place, record in zip(self.places, records, strict=True):
             for name, facts in record.items():  # a second GPU's are found under its target
                 environment[place.target if name in environment else name] = facts
-        return replace(profile, environment=environment)
+        profile = replace(profile, environment=environment)
+        for place, record in zip(self.places, records, strict=True):
+            profile = place.annotate(profile, record)
+        return profile
 
     def _validate(self, candidates: Sequence[Candidate], validation: Path) -> list[LogitsResult]:
         results = []

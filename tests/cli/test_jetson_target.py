@@ -180,3 +180,27 @@ def test_doctor_tells_of_the_board(capsys):
     said = capsys.readouterr().out
     for words in ("Orin Nano", "L4T 36.4.7, JetPack 6.2.1, TensorRT 10.3.0.30, CUDA 12.6", "15W (fastest: MAXN_SUPER)"):
         assert words in said
+
+
+def test_deploy_on_the_board(board, checkpoint, flat_images, labelled_images, tmp_path, capsys):
+    arguments = [
+        "deploy",
+        str(checkpoint),
+        "--data",
+        str(flat_images),
+        "--val",
+        str(labelled_images),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    options = ["--targets", "jetson", "--backend", "onnxruntime", "--image-size", "32", "--resize-size", "40"]
+    assert run([*arguments, *options, "--samples", "4", "--threads", "1", "--duration", "0.5", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["environment"]["board"]["device"] == "orin-nano"
+    assert document["environment"]["fingerprint_parts"]["power_mode"] == "15W"
+    names = [candidate["name"] for candidate in document["candidates"]]
+    assert names == ["onnxruntime fp32", "onnxruntime int8"]
+    for candidate in document["candidates"]:
+        assert candidate["latency"]["target"] == "jetson"
+        assert any("15W, not MAXN_SUPER" in warning for warning in candidate["latency"]["warnings"])
+    assert "MAXN_SUPER" in (tmp_path / "out/report.html").read_text()

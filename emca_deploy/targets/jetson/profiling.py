@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
 from emca_deploy._progress import Progress
 from emca_deploy.errors import MissingError
@@ -50,7 +49,7 @@ def profile_on_board(
         if measured is None or board is None:
             raise
         # The power mode could not be put back: to be told, but not at the price of what was measured.
-        board = replace(board, warnings=(*board.warnings, f"{exc.problem}: {exc.remedy}"))
+        board.record["warnings"].append(f"{exc.problem}: {exc.remedy}")
     assert measured is not None  # else an error has been raised
     report, raw = measured
     return board.annotate(report), raw

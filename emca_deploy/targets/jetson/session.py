@@ -21,7 +21,7 @@ from emca_deploy.targets.jetson.sources import board_sources
 from emca_deploy.targets.jetson.switch import hold_power_mode, left_behind, restore_left_behind
 from emca_deploy.targets.jetson.throttling import describe_throttling, read_throttle_counters, throttled_since
 
-__all__ = ["BoardSession", "BoardState", "board_session", "check_board", "read_board_state"]
+__all__ = ["BoardSession", "BoardState", "annotate_report", "board_session", "check_board", "read_board_state"]
 
 UNLOCKED = "the clocks are not locked, so that latencies depend on what ran just before: sudo jetson_clocks"
 
@@ -100,15 +100,18 @@ class BoardSession:
 
     Attributes:
         facts: what board it is.
-        warnings: for the result.
         record: for the result's environment, under "board"; it grows until the session is over.
         root: of the file system.
     """
 
     facts: BoardFacts
-    warnings: tuple[str, ...]
     record: dict[str, Any] = field(default_factory=dict)
     root: Path = Path("/")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes results slower, or less sure, than they need be; each with what to do."""
+        return tuple(self.record["warnings"])
 
     def sources(self) -> list[TelemetrySource]:
         """Return what to sample beside the run: loads, clocks, temperatures, and each rail's power from one place only."""
@@ -119,20 +122,25 @@ class BoardSession:
 
         Results are not stable where the board slowed itself down; call it after the session.
         """
-        mode = self.record["power_mode"]
-        parts = {"board": self.facts.model, "l4t": self.facts.l4t, "power_mode": mode["name"], "clocks_locked": self._locked()}
-        environment = extend_fingerprint(report.environment, parts)
-        events = self.record.get("throttled")
-        doubts = [describe_throttling(events)] if events else []
-        results = (
-            replace(result, warnings=(*result.warnings, *self.warnings, *doubts), stable=result.stable and not doubts)
-            for result in report.results
-        )
-        return replace(report, results=tuple(results), environment={**environment, "board": self.record})
+        return annotate_report(report, self.record)
 
-    def _locked(self) -> bool | None:
-        locked: bool | None = self.record["clocks"]["locked"]
-        return locked
+
+def annotate_report(report: ProfileReport, record: dict[str, Any]) -> ProfileReport:
+    """Return what `BoardSession.annotate` does, of the record of a session that is over."""
+    parts = {
+        "board": record["model"],
+        "l4t": record["l4t"],
+        "power_mode": record["power_mode"]["name"],
+        "clocks_locked": record["clocks"]["locked"],
+    }
+    environment = extend_fingerprint(report.environment, parts)
+    events = record.get("throttled")
+    doubts = [describe_throttling(events)] if events else []
+    results = (
+        replace(result, warnings=(*result.warnings, *record["warnings"], *doubts), stable=result.stable and not doubts)
+        for result in report.results
+    )
+    return replace(report, results=tuple(results), environment={**environment, "board": record})
 
 
 @contextmanager
@@ -161,9 +169,9 @@ def board_session(power_mode: str | None = None, root: Path | None = None) -> It
         if power_mode is not None and before.clocks.locked and not state.clocks.locked:
             warnings.append("setting the power mode has unlocked the clocks, also for after this run: sudo jetson_clocks")
         warnings += state.warnings
-        record["notes"] = notes
+        record |= {"notes": notes, "warnings": warnings}
         counters = read_throttle_counters(root)
-        yield BoardSession(facts, tuple(warnings), record, root)
+        yield BoardSession(facts, record, root)
         record["after"] = _now(root)
         record["throttled"] = throttled_since(counters, read_throttle_counters(root))
 
