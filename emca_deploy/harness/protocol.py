@@ -29,7 +29,8 @@ class Protocol:
         max_samples: calls kept of each candidate; its blocks are cut short to stay below.
         seed: of the input, the order of the blocks and the bootstrap.
         timeout_s: how long any one answer of a candidate may take.
-        max_duration_s: measure on until the headline's interval is narrow, at most this long; None measures `duration_s`.
+        max_duration_s: measure on until the headline's interval is narrow, at most this long; None, or no more than
+            `duration_s`, measures for that.
         interval_goal: narrow: the 95 % interval ends within this share of the headline to both sides.
         min_queries: the fewest calls of each candidate, of which a fast one makes 100 at least.
     """

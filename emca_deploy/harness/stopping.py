@@ -20,7 +20,7 @@ _FAST_QUERIES = 100
 
 
 def planned_looks(first: int, last: int) -> tuple[int, ...]:
-    """Return the rounds after which the intervals are looked at: `first`, at least 10, then 1.5 times as many each, below `last`."""
+    """Return the rounds after which to look at the intervals: `first`, at least 10, then 1.5 times as many each, below `last`."""
     looks = []
     look = float(max(first, _FEWEST_ROUNDS))
     while round(look) < last:
@@ -46,7 +46,7 @@ def precise(blocks: Sequence[Float64Array], goal: float, seed: int, builds: Sequ
 def reason_to_stop(candidates: Sequence[Candidate], protocol: Protocol) -> str | None:
     """Return why the run is over after the rounds done so far, or None where it goes on."""
     rounds = min(len(candidate.blocks) for candidate in candidates)
-    if protocol.max_duration_s is None:
+    if protocol.max_duration_s is None or protocol.max_duration_s <= protocol.duration_s:
         return "fixed duration" if rounds >= protocol.rounds else None
     if rounds >= protocol.max_rounds or _time_is_over(candidates, protocol.max_duration_s):
         return "time limit"
