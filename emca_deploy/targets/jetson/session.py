@@ -18,7 +18,7 @@ from emca_deploy.targets.jetson.gpu_clock import find_gpu, read_gpu_clock
 from emca_deploy.targets.jetson.modes import PowerModes, read_power_modes
 from emca_deploy.targets.jetson.rails import find_rails
 from emca_deploy.targets.jetson.sources import board_sources
-from emca_deploy.targets.jetson.switch import hold_power_mode, left_behind, restore_left_behind
+from emca_deploy.targets.jetson.switch import hold_power_mode, is_held, left_behind, restore_left_behind
 from emca_deploy.targets.jetson.throttling import describe_throttling, read_throttle_counters, throttled_since
 
 __all__ = ["BoardSession", "BoardState", "annotate_report", "board_session", "check_board", "read_board_state"]
@@ -187,6 +187,8 @@ def _now(root: Path) -> dict[str, Any]:
 
 def _put_back_left_behind(root: Path) -> Sequence[str]:
     """Put back the mode that a killed run left; say so, or what to do where that needs root."""
+    if is_held(root):
+        return ["another emca-deploy holds the power mode and will put its own back: wait until it has ended, and measure again"]
     with suppress(EmcaError):
         note = restore_left_behind(root)
         return [f"an earlier run was killed in another power mode; {note.name} was put back before this one"] if note else []

@@ -20,7 +20,7 @@ from emca_deploy.errors import EmcaError, InputError, MissingError, OutputError
 from emca_deploy.targets.jetson.files import board_root, core_numbers, read_text, run_tool
 from emca_deploy.targets.jetson.modes import PowerMode, PowerModes, read_power_modes
 
-__all__ = ["Note", "hold_power_mode", "left_behind", "restore_left_behind"]
+__all__ = ["Note", "hold_power_mode", "is_held", "left_behind", "restore_left_behind"]
 
 FOLDER = "var/lib/emca-deploy"
 NOTE = "power-mode.json"
@@ -52,7 +52,7 @@ def left_behind(root: Path | None = None, modes: PowerModes | None = None) -> No
         modes: of the board, where they are known already.
     """
     root = board_root() if root is None else root
-    if _read_note(root) is None or _is_held(root):
+    if _read_note(root) is None or is_held(root):
         return None
     return _fitting_note(root, modes or read_power_modes(root))
 
@@ -66,7 +66,7 @@ def restore_left_behind(root: Path | None = None) -> Note | None:
         MissingError: root is missing, or the mode cannot be set.
     """
     root = board_root() if root is None else root
-    if _read_note(root) is None or _is_held(root):
+    if _read_note(root) is None or is_held(root):
         return None
     with _locked(root):
         note = _fitting_note(root, read_power_modes(root))
@@ -178,7 +178,7 @@ def _write_note(root: Path, note: Note) -> None:
         raise MissingError(exc.problem, NEEDS_ROOT) from exc
 
 
-def _is_held(root: Path) -> bool:
+def is_held(root: Path) -> bool:
     """Return whether a living run holds the power mode; the kernel takes the lock from one that died."""
     import fcntl
 

@@ -167,6 +167,12 @@ def test_two_runs_do_not_both_set_the_mode(board):
     assert mode_of(board) == "pmode:0000"
 
 
+def test_a_run_beside_one_that_holds_the_mode_is_warned(board):
+    with hold_power_mode("MAXN_SUPER", board), board_session(root=board) as session:
+        assert any("another emca-deploy holds" in warning for warning in session.warnings)
+        assert mode_of(board) == "pmode:0002"
+
+
 def test_a_reboot_is_never_answered_with_yes(board):
     with pytest.raises(MissingError, match="needs a reboot") as caught, hold_power_mode("7W", board):
         pass
