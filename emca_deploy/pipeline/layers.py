@@ -16,7 +16,7 @@ from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.base import Float32Array, Runner
 from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, open_profiler
 from emca_deploy.backends.layers.probes import Probe, write_probes
-from emca_deploy.backends.registry import open_runner
+from emca_deploy.backends.registry import BACKENDS, backend_of, open_runner
 from emca_deploy.harness.environment import collect_environment, read_cpu_times
 from emca_deploy.harness.layer_results import ArtifactLayers, LayersReport, Roofline
 from emca_deploy.harness.spec import RunnerSpec
@@ -25,7 +25,7 @@ from emca_deploy.harness.worker import input_shape
 from emca_deploy.pipeline.layer_graph import LayerGraph, graph_of, source_of
 from emca_deploy.pipeline.layer_join import joined, shares
 from emca_deploy.pipeline.layer_trtexec import read_trtexec
-from emca_deploy.targets.local import LocalOptions, candidates, tuned_notes
+from emca_deploy.targets.local import LocalOptions, candidates, split_artifact, tuned_notes
 
 __all__ = ["LayersRequest", "layers_notes", "run_layers"]
 
@@ -79,9 +79,7 @@ def layers_notes(request: LayersRequest) -> tuple[str, ...]:
     Raises:
         EmcaError: an artifact or option is wrong.
     """
-    others = [name for name in request.artifacts if not name.lower().endswith(".json")]
-    options = LocalOptions(request.threads, batch=request.batch, untuned=request.untuned)
-    return tuned_notes(candidates(others, request.backends, options), options) if others else ()
+    return tuned_notes(_specs(request), _local(request))
 
 
 def run_layers(request: LayersRequest, progress: Progress | None = None) -> LayersReport:
@@ -96,9 +94,7 @@ def run_layers(request: LayersRequest, progress: Progress | None = None) -> Laye
         MissingError: a backend is not installed.
     """
     files = [name for name in request.artifacts if name.lower().endswith(".json")]
-    others = [name for name in request.artifacts if name not in files]
-    options = LocalOptions(request.threads, batch=request.batch, untuned=request.untuned)
-    specs = candidates(others, request.backends, options) if others else ()
+    specs = _specs(request)
     results = {name: _of_file(name, request) for name in files}
     environment = collect_environment()
     report = progress or (lambda done, total: None)
@@ -113,6 +109,21 @@ def run_layers(request: LayersRequest, progress: Progress | None = None) -> Laye
     found = [_result(run, layers, request, rooflines.get(_roofline_key(run.spec))) for run, layers in measured]
     found = [replace(result, notes=(*result.notes, *warnings)) for result in found]
     return LayersReport((*found, *results.values()), environment)
+
+
+def _local(request: LayersRequest) -> LocalOptions:
+    return LocalOptions(request.threads, batch=request.batch, untuned=request.untuned)
+
+
+def _specs(request: LayersRequest) -> tuple[RunnerSpec, ...]:
+    """Return the artifacts that are run here; engines of TensorRT are told how their layers' times are to be had."""
+    others = [name for name in request.artifacts if not name.lower().endswith(".json")]
+    for name in others:
+        own, path = split_artifact(name)
+        for asked in [own] if own else request.backends or [None]:
+            if Path(path).is_file() and BACKENDS[backend_of(Path(path), asked)].gpu:
+                open_profiler("tensorrt", path)  # says how
+    return candidates(others, request.backends, _local(request)) if others else ()
 
 
 def _profile(specs: Sequence[RunnerSpec], request: LayersRequest, report: Progress) -> list[tuple[_Run, list[RuntimeLayer]]]:
@@ -139,9 +150,9 @@ def _timed(call: Callable[[], Any], calls: int, into: list[float]) -> None:
 
 
 def _opened(spec: RunnerSpec, batch: int, stack: ExitStack) -> _Run:
+    profiled = stack.enter_context(open_profiler(**spec.kwargs))
     plain = open_runner(**spec.kwargs)
     stack.enter_context(plain)
-    profiled = stack.enter_context(open_profiler(**spec.kwargs))
     shape = input_shape(plain.input, batch)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return _Run(spec, images, plain, profiled, [], [])
