@@ -3,8 +3,8 @@
     python benchmarks/train_families.py -o benchmarks/families
 
 Each depth starts from one trained trunk and fine-tunes it with each attention: ResNet-18, at 48x48, from the bundled checkpoint,
-ResNet-34, at 48x48, from ResNet-18's blocks (the others begin as identities), ResNet-50, at 32x32, from a network whose blocks all
-begin as identities, trained for three epochs. Files that are there already are kept, so that it goes on where it was stopped.
+ResNet-34, at 48x48, from ResNet-18's blocks (the others begin as identities), ResNet-50, at 32x32, from a network whose blocks
+all begin as identities, trained for three epochs. Files that are there already are kept, so that it goes on where it was stopped.
 """
 
 import argparse
