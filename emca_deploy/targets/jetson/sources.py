@@ -30,12 +30,12 @@ def board_sources(root: Path | None = None) -> list[TelemetrySource]:
     """
     root = board_root() if root is None else root
     rails, tegrastats = find_rails(root), find_tool(root, "tegrastats")
-    sources: list[TelemetrySource] = [CpuFrequencySource(root), ThermalSource(root)]
+    sources: list[TelemetrySource] = [kind(root) for kind in (CpuFrequencySource, ThermalSource) if kind.is_here(root)]
     if find_gpu(root) is not None:
         sources.append(GpuClockSource(root))
     if rails:
         sources.append(Ina3221Source(root))
     if tegrastats is not None:
-        kind = _LoadsOnly if rails else TegrastatsSource
-        sources.append(kind(total_power_mw=total_power_mw, command=[str(tegrastats)]))
+        tool = _LoadsOnly if rails else TegrastatsSource
+        sources.append(tool(total_power_mw=total_power_mw, command=[str(tegrastats)]))
     return sources
