@@ -25,7 +25,12 @@ INTERRUPTED = 130
 @click.command("profile")
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Run on this one; repeat it to compare several.")
-@click.option("--target", default="cpu", show_default=True, help="Where: cpu, gpu, gpu:1 for the second one; on a board jetson.")
+@click.option(
+    "--target",
+    default="cpu",
+    show_default=True,
+    help="Where: cpu, gpu, gpu:1 for the second one; on a board jetson; elsewhere ssh://[user@]host[:port].",
+)
 @click.option(
     "--scenario",
     type=click.Choice(["single-stream", "offline"]),
@@ -165,6 +170,8 @@ def _tell(report: "ProfileReport", *, warnings: bool) -> None:
         click.echo(f"error: {' '.join(failure.error.split())}\n  try: {' '.join(failure.remedy.split())}", err=True)
     if not report.complete and not report.failures:
         click.echo("interrupted: what was measured until then is kept, and marked incomplete", err=True)
+    for note in report.environment.get("ssh", {}).get("notes", ()):
+        click.echo(f"note: {note}", err=True)
     for note in dict.fromkeys(note for result in report.results for note in result.telemetry.get("notes", ())):
         click.echo(f"note: {note}", err=True)
     if not warnings:

@@ -32,7 +32,7 @@ class ProfileRequest:
     Attributes:
         artifacts: "path", "backend=path", or either with several paths joined by "+", which are builds of one candidate.
         backends: to run the others on; none means each artifact's own.
-        target: "cpu", "gpu" with an index, or "jetson": this board.
+        target: "cpu", "gpu" with an index, "jetson" (this board), or another machine: "ssh://host".
         batch: images a call; None is 1, offline 8.
         threads: of each candidate; None is one a physical core.
         precision: of the float parts, where the backend has a choice.
@@ -105,6 +105,10 @@ def run_profile(request: ProfileRequest, progress: Progress | None = None) -> tu
     """
     from emca_deploy.targets.gpu import gpu_candidates, gpu_index
 
+    if request.target.startswith("ssh://"):
+        from emca_deploy.targets.ssh.profiling import profile_there
+
+        return profile_there(request, progress)
     protocol, builds = request.protocol(), split_builds(request.artifacts)
     options = request.local()
     if request.target == "jetson":

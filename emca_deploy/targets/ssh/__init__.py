@@ -1,0 +1,1 @@
+"""Another machine as a target, reached with the system's OpenSSH."""

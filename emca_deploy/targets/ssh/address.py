@@ -1,0 +1,67 @@
+"""What a user writes to name another machine: ssh://[user@]host[:port][/target-there]."""
+
+import re
+from dataclasses import dataclass
+
+from emca_deploy.errors import InputError
+
+__all__ = ["SCHEME", "Destination", "is_ssh", "parse_destination"]
+
+SCHEME = "ssh://"
+# A host or user that begins with a dash would be an option of ssh's, one with a space or a quote a word of some shell's.
+_FORM = re.compile(
+    r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.+-]*)@)?"
+    r"(?P<host>\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+    r"(?:/(?P<there>cpu|gpu(?::[0-9]+)?|jetson)?)?"
+)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A machine.
+
+    Attributes:
+        host: a name, also one of ssh's configuration, or an address.
+        user: None is what ssh's configuration says.
+        port: likewise.
+        there: the target on that machine ("cpu", "gpu:1", "jetson"); None is jetson on a Jetson board and cpu elsewhere.
+    """
+
+    host: str
+    user: str | None = None
+    port: int | None = None
+    there: str | None = None
+
+    def __str__(self) -> str:
+        """Return it as results name it, without the target there."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        user = "" if self.user is None else f"{self.user}@"
+        port = "" if self.port is None else f":{self.port}"
+        return f"{SCHEME}{user}{host}{port}"
+
+    def options(self) -> list[str]:
+        """Return the words by which ssh is told."""
+        user = [] if self.user is None else ["-l", self.user]
+        port = [] if self.port is None else ["-p", str(self.port)]
+        return [*user, *port, "--", self.host]
+
+
+def is_ssh(target: str | None) -> bool:
+    """Return whether a target is on another machine."""
+    return target is not None and target.startswith(SCHEME)
+
+
+def parse_destination(text: str) -> Destination:
+    """Return the machine that a user named.
+
+    Raises:
+        InputError: it is in no form of ours.
+    """
+    found = _FORM.fullmatch(text.removeprefix(SCHEME)) if is_ssh(text) else None
+    port = None if found is None or found["port"] is None else int(found["port"])
+    if found is None or (port is not None and not 1 <= port <= 65535):
+        raise InputError(
+            f"target '{text}' names no machine", "write ssh://[user@]host[:port], with /gpu or /cpu behind to choose there"
+        )
+    return Destination(found["host"].strip("[]"), found["user"], port, found["there"])

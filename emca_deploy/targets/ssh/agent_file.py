@@ -1,0 +1,36 @@
+"""The agent: this package, without what only a desk needs, as one file that Python runs."""
+
+import hashlib
+import io
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+import emca_deploy
+
+__all__ = ["agent_bytes", "agent_digest"]
+
+# Rooms that a board has no use for, and data. Their imports (click, rich, onnx, torch) are not needed there either.
+_LEFT_OUT = ("calibration", "commands", "export", "models", "pipeline", "report", "cli.py", "__main__.py", "data/bundled")
+_DATE = (1980, 1, 1, 0, 0, 0)
+"""Of every entry: the same package gives the same bytes, which are then there already."""
+
+
+@lru_cache
+def agent_bytes() -> bytes:
+    """Return the agent, a zip archive to be put on sys.path."""
+    root = Path(emca_deploy.__file__).parent
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in sorted(root.rglob("*.py")):
+            name = path.relative_to(root).as_posix()
+            if not any(name == part or name.startswith(f"{part}/") for part in _LEFT_OUT):
+                entry = zipfile.ZipInfo(f"emca_deploy/{name}", _DATE)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, path.read_bytes())
+    return out.getvalue()
+
+
+def agent_digest() -> str:
+    """Return the sha256 of the agent."""
+    return hashlib.sha256(agent_bytes()).hexdigest()
