@@ -15,7 +15,7 @@ PORT=${3:-2299}
 ROOT=$FOLDER/root
 RELEASE=bookworm
 MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-WHEELS="numpy onnxruntime Pillow"   # what the far end of a run needs there
+WHEELS="numpy onnxruntime==1.23.2 Pillow"   # what the far end of a run needs; under qemu 7.2 1.32 crashes when imported
 PYTHON=${PYTHON:-python3}           # of this machine, with pip
 
 fail() { echo "error: $1" >&2; echo "  $2" >&2; exit 3; }
