@@ -24,6 +24,8 @@ __all__ = ["PROTOCOL", "main"]
 PROTOCOL = 1
 SILENCE_S = 12.0
 """Without a word from home the line is taken to be down, even where TCP still thinks otherwise."""
+KEPT = ("profile", "collect")
+"""Work whose result waits for home where the line went down; `validate` keeps its logits elsewhere, an engine is built anew."""
 LINGER_S = 20.0
 """After that, what does not end by itself is ended."""
 
@@ -134,7 +136,8 @@ def _serve(line: Line, request: dict[str, Any], run: Run) -> None:
         line.say("failed", error=os.strerror(error.errno or 0), code=error.errno, path=str(error.filename or run.folder))
         return
     files = {name: _described(run.folder / name) for name in run.made}
-    run.keep(document, files)
+    if request["do"] in KEPT:
+        run.keep(document, files)
     line.say("result", document=document, files=files)
     line.released.wait()
     if not line.lost:

@@ -31,11 +31,13 @@ class Run:
     Attributes:
         folder: where it is.
         made: names of files in it that belong to the result.
+        until_home: files elsewhere that are kept for the next attempt until home has the result.
     """
 
     def __init__(self, name: str) -> None:
         self.folder = cache_root() / "runs" / name
         self.made: list[str] = []
+        self.until_home: list[Path] = []
         self._lock: IO[str] | None = None
         self._kept = False
 
@@ -44,6 +46,7 @@ class Run:
         self._lock = (self.folder / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         _sweep(self.folder.parent, self.folder)
+        _sweep_logits(cache_root() / "logits")
         self._kept = (self.folder / LEFT).is_file()
         os.chdir(self.folder)
         return self
@@ -78,6 +81,8 @@ class Run:
     def forget(self) -> None:
         """Home has it."""
         self._kept = False
+        for path in self.until_home:
+            path.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path, own: Path) -> None:
@@ -92,3 +97,10 @@ def _sweep(folder: Path, own: Path) -> None:
                 shutil.rmtree(other, ignore_errors=True)
         except OSError:  # at work, or just being made
             continue
+
+
+def _sweep_logits(folder: Path) -> None:
+    """Remove what nobody has gone on with for a week."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if time.time() - path.stat().st_mtime > KEEP_LEFT_S:
+            path.unlink(missing_ok=True)

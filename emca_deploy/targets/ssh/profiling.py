@@ -3,20 +3,18 @@
 import secrets
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emca_deploy._progress import Progress
-from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.errors import EmcaError
 from emca_deploy.harness.latency_results import ProfileReport
 from emca_deploy.harness.raw_samples import RawSamples, read_raw
 from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
+from emca_deploy.targets.ssh.checks import check_backends
 from emca_deploy.targets.ssh.complaints import LineLostError
-from emca_deploy.targets.ssh.probe import Facts, check_runtime
 from emca_deploy.targets.ssh.session import Session, Working, session
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ def profile_there(request: "ProfileRequest", progress: Progress | None = None) -
     options = {**asdict(request), "artifacts": artifacts}
     run = secrets.token_hex(8)
     try:
-        with session(destination, lambda facts: _check(destination, facts, request.backends, artifacts)) as there:
+        with session(destination, lambda facts: check_backends(destination, facts, request.backends, artifacts)) as there:
             work = {"do": "profile", "run": run, "there": destination.there, "options": options}
             with there.ask({**work, "files": there.give(files.blobs, progress)}, progress) as working:
                 return _home(working, files)
@@ -52,17 +50,6 @@ def profile_there(request: "ProfileRequest", progress: Progress | None = None) -
         return _left(destination, files, run, lost)
     except EmcaError as error:
         raise type(error)(files.ours(error.problem), files.ours(error.remedy)) from error
-
-
-def _check(destination: Destination, facts: Facts, backends: Sequence[str], artifacts: Sequence[str]) -> None:
-    """Refuse a machine without the runtimes that were asked for, before anything is sent."""
-    asked = {*backends, *(text.partition("=")[0] for text in artifacts if "=" in text)}
-    if not asked:
-        asked = {"onnxruntime"} if any(text.endswith(".onnx") for text in artifacts) else set()
-    for name in sorted(asked):
-        module = BACKENDS[name].module if name in BACKENDS else None
-        if module is not None:
-            check_runtime(destination, facts, module, f"backend '{name}'")
 
 
 def _home(working: Working, files: Belongings) -> tuple[ProfileReport, RawSamples]:

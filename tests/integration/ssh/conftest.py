@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +55,10 @@ class Far:
 
     def cut(self) -> None:
         """Cut all connections, as a pulled cable does after its timeout: by ending the processes that serve them."""
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        for pid in listed.stdout.split():
-            children = subprocess.run(["ps", "-o", "pid=", "--ppid", pid], capture_output=True, text=True, check=False)
-            del children
-            os.kill(int(pid), 9)
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                if int(entry.read_text().rpartition(")")[2].split()[1]) == self.process.pid:
+                    os.kill(int(entry.parent.name), signal.SIGKILL)
 
 
 def key(path: Path) -> None:

@@ -1,0 +1,197 @@
+"""`validate` on another machine: models and images go there, logits come home."""
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from emca_deploy._progress import Progress, Stage, silent
+from emca_deploy.artifacts import Preprocessing, read_manifest
+from emca_deploy.data.arrays import read_npz
+from emca_deploy.errors import EmcaError, InputError, ModelError
+from emca_deploy.harness.collection import LogitsResult
+from emca_deploy.harness.logits_store import LogitsStore
+from emca_deploy.targets.local import split_artifact
+from emca_deploy.targets.ssh.address import Destination, parse_destination
+from emca_deploy.targets.ssh.belongings import Belongings
+from emca_deploy.targets.ssh.checks import check_backends
+from emca_deploy.targets.ssh.complaints import LineLostError
+from emca_deploy.targets.ssh.packing import packed
+from emca_deploy.targets.ssh.probe import Facts, check_runtime
+from emca_deploy.targets.ssh.session import session
+from emca_deploy.targets.ssh.transfer import Blob
+
+__all__ = ["DataThere", "RunThere", "image_size_of", "logits_there"]
+
+RECONNECT_AFTER_S = (1.0, 4.0, 10.0)
+LOGITS = "logits.npz"
+
+
+@dataclass(frozen=True)
+class RunThere:
+    """A model to be run over the data set on the far side.
+
+    Attributes:
+        artifact: "path" or "backend=path".
+        backend: to run it on; None means the artifact's own.
+        preprocessing: how images become its input.
+        keep: a file here to keep the logits in; None for none.
+        reference: whether it is what the other one is held against: it runs on the processor, as it is.
+    """
+
+    artifact: str
+    backend: str | None
+    preprocessing: Preprocessing
+    keep: Path | None = None
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class DataThere:
+    """Which images, and how they are run.
+
+    Attributes:
+        source: where the data set lies here.
+        limit: images, the same number of each class; None for all.
+        batch: images a call.
+        options: "threads", "precision", "untuned" and "power_mode", as the command has them.
+    """
+
+    source: Path
+    limit: int | None
+    batch: int
+    options: dict[str, Any]
+
+
+def image_size_of(artifact: str, choose: Callable[[int], Preprocessing], image_size: int | None) -> Preprocessing:
+    """Return the preprocessing for a model that is not here to be asked for its image size.
+
+    Args:
+        artifact: "path" or "backend=path".
+        choose: says it, given the image size in pixels.
+        image_size: that the user named; None for the model's own.
+
+    Raises:
+        ModelError: its size is dynamic, or it is an engine without preprocessing in its manifest.
+    """
+    path = Path(split_artifact(artifact)[1])
+    manifest = read_manifest(path, verify=False)
+    if image_size is None and manifest is not None and manifest.preprocessing is not None:
+        image_size = manifest.preprocessing.image_size
+    if image_size is None and path.suffix.lower() == ".onnx" and path.is_file():
+        image_size = _onnx_size(path)
+    if image_size is None:
+        raise ModelError(f"{path}: it does not say the size of its images", "say which one to use with --image-size")
+    return choose(image_size)
+
+
+def _onnx_size(path: Path) -> int | None:
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except DecodeError as exc:
+        raise ModelError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    dims = inputs[0].type.tensor_type.shape.dim if inputs else []
+    return (dims[-1].dim_value or None) if dims else None
+
+
+def logits_there(target: str, data: DataThere, runs: Sequence[RunThere], stage: Stage = silent) -> list[LogitsResult]:
+    """Run a data set through models on another machine, and return what each says.
+
+    Where the line goes down, what was done is kept there, and goes on as soon as it is up again.
+
+    Args:
+        target: "ssh://...".
+        data: which images, and how.
+        runs: the models.
+        stage: opens a progress bar by its name.
+
+    Raises:
+        EmcaError: a model, the data set or an option is wrong, or the machine cannot be used.
+        LineLostError: the connection was lost, and is still down.
+    """
+    destination = parse_destination(target)
+    for run in runs:
+        if run.keep is not None and run.keep.exists():
+            raise InputError(f"{run.keep}: is there already", "name another file, or delete this one")
+    files = Belongings()
+    with packed(data.source) as source:
+        work = _Work(destination, data, files, source)
+        work.there = [work.request(run) for run in runs]
+        try:
+            return [work.patiently(run, request, stage) for run, request in zip(runs, work.there, strict=True)]
+        except LineLostError:
+            raise
+        except EmcaError as error:
+            raise type(error)(files.ours(error.problem), files.ours(error.remedy)) from error
+
+
+class _Work:
+    """The runs over one data set."""
+
+    def __init__(self, destination: Destination, data: DataThere, files: Belongings, source: Path) -> None:
+        self.there: list[dict[str, Any]] = []
+        self._destination, self._data, self._files = destination, data, files
+        self._name = f"@data/images{source.suffix.lower()}"
+        self._blob = Blob.of_file(source)
+        self._needs_pillow = source.suffix.lower() != ".npz" or str(read_npz(source)[0].dtype) != "float32"
+        files.names[self._name] = str(data.source)
+
+    def request(self, run: RunThere) -> dict[str, Any]:
+        """Return what the agent is asked for a run."""
+        options = {**self._data.options, "limit": self._data.limit, "batch": self._data.batch}
+        backend, path = split_artifact(run.artifact)
+        wanted = {
+            "artifact": self._files.add(path),
+            "backend": backend or run.backend,
+            "preprocessing": asdict(run.preprocessing),
+            "reference": run.reference,
+            "there": self._destination.there,
+            "data": self._name,
+            **options,
+        }
+        blobs = {**self._files.blobs, self._name: self._blob}
+        content = {name: blob.digest for name, blob in blobs.items()}
+        key = hashlib.sha256(json.dumps([wanted, content], sort_keys=True).encode()).hexdigest()
+        return {"do": "validate", "key": key, "options": wanted}
+
+    def patiently(self, run: RunThere, request: dict[str, Any], stage: Stage) -> LogitsResult:
+        """Do one run, again after the line was down: it goes on where it was."""
+        for pause_s in RECONNECT_AFTER_S:
+            try:
+                with stage(run.artifact) as report:
+                    return self._once(run, request, report)
+            except LineLostError:
+                time.sleep(pause_s)
+        with stage(run.artifact) as report:
+            return self._once(run, request, report)
+
+    def _once(self, run: RunThere, request: dict[str, Any], progress: Progress | None) -> LogitsResult:
+        blobs = {**self._files.blobs, self._name: self._blob}
+        with session(self._destination, lambda facts: self._check(facts, request["options"])) as there:
+            sent = there.give(blobs, progress)
+            asked = {**request, "run": secrets.token_hex(8), "files": sent}
+            with there.ask(asked, progress) as working, TemporaryDirectory(prefix="emca-") as folder:
+                if working.answer.stopped:
+                    raise KeyboardInterrupt
+                place = run.keep or Path(folder) / LOGITS
+                working.fetch(LOGITS, place)
+                document = working.answer.document
+                kept = LogitsStore(place, document["key"]).kept()
+        assert kept is not None  # it was fetched
+        rate = document["images_per_s"]
+        return LogitsResult(kept.logits, kept.labels, rate, run.preprocessing, kept.names, document["reused"])
+
+    def _check(self, facts: Facts, options: dict[str, Any]) -> None:
+        check_backends(self._destination, facts, [options["backend"]] if options["backend"] else [], [options["artifact"]])
+        if self._needs_pillow:
+            check_runtime(self._destination, facts, "PIL", "images that are to be preprocessed")

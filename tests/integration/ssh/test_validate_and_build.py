@@ -1,0 +1,60 @@
+"""`validate` and `build` through a real sshd."""
+
+import json
+
+import numpy as np
+import pytest
+
+from emca_deploy.artifacts import read_manifest, sha256_file
+from emca_deploy.cli import run
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Noise in two classes."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("images")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 20, 24, 3), np.uint8)
+    for label in range(2):
+        (folder / str(label)).mkdir()
+        for index in range(6):
+            Image.fromarray(pixels[label, index]).save(folder / str(label) / f"{index}.png")
+    return folder
+
+
+def validate(capfd, *words):
+    code = run(["validate", *map(str, words), "--json"])
+    out, err = capfd.readouterr()
+    return code, json.loads(out) if out else None, err
+
+
+def test_accuracy_over_there_is_that_of_here(far, model, images, capfd, tmp_path):
+    asked = (model, "--data", images, "--reference", model, "--flips")
+    code, there, err = validate(capfd, *asked, tmp_path / "a.json", "--target", far.target, "--logits", tmp_path / "kept.npz")
+    assert code == 0, err
+    _, here, _ = validate(capfd, *asked, tmp_path / "b.json")
+    for document in (there, here):
+        document.pop("images_per_s", None)
+    assert there == here
+    with np.load(tmp_path / "kept.npz", allow_pickle=False) as kept:
+        assert kept["logits"].shape == (12, 10)
+    far.wait_until_nothing_runs()
+    assert not list((far.cache / "logits").iterdir())
+    assert not list((far.cache / "runs").iterdir())
+
+
+def test_an_engine_comes_home_with_its_manifest(far, model, tmp_path, capfd):
+    output = tmp_path / "net.ort"
+    code = run(["build", str(model), "--backend", "onnxruntime", "-o", str(output), "--target", far.target, "--json"])
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    manifest = read_manifest(output)
+    assert manifest.kind == "engine"
+    assert manifest.inputs["model"] == sha256_file(model)
+    assert manifest.details["built_on"] == far.target
+    assert json.loads(out)["sha256"] == sha256_file(output)
+    assert run(["profile", str(output), "--duration", "0.2", "--warmup", "0", "--json"]) == 0
+    assert run(["profile", str(output), "--duration", "0.2", "--warmup", "0", "--json", "--target", far.target]) == 0
+    capfd.readouterr()
+    far.wait_until_nothing_runs()
