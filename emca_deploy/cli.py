@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "deploy": "The whole walk: export, calibrate, build, measure, validate, report.",
     "demo": "`deploy` on the bundled checkpoint and labelled images.",
     "report": "Draw the report of a finished deployment again.",
+    "devices": "Machines with names, and what each of them can do.",
     "doctor": "What this machine can do, and which traps it has.",
 }
 """Every command, with its line in `--help`. Kept here so that listing them loads none of them."""

@@ -79,9 +79,11 @@ def command(
     from emca_deploy.artifacts import read_manifest, write_manifest
     from emca_deploy.backends.base import RunOptions
     from emca_deploy.errors import InputError
+    from emca_deploy.targets.devices import resolve_device
     from emca_deploy.targets.jetson.facts import check_dla_core
     from emca_deploy.targets.local import check_target
 
+    target, power_mode = resolve_device(target, power_mode)
     if batch is not None and choices["batches"] is not None:
         raise InputError("--batch and --batches exclude each other", "give --batch for one size, --batches for a range")
     source = read_manifest(model, verify=False)

@@ -86,9 +86,11 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1 --json
     emca-deploy profile model.onnx -o result.json --raw samples.npz
     """
+    from emca_deploy.targets.devices import resolve_device
     from emca_deploy.targets.profiling import ProfileRequest, profile_notes, run_profile
 
     _check_files(output, raw, no_samples)
+    options["target"], options["power_mode"] = resolve_device(options["target"], options["power_mode"])
     check_power_mode(options["target"], options["power_mode"])
     request = ProfileRequest(**options)
     for note in profile_notes(request):

@@ -65,7 +65,9 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
     """
     from emca_deploy.harness.accuracy import compare
     from emca_deploy.harness.flips import find_flips
+    from emca_deploy.targets.devices import resolve_device
 
+    options["target"], options["power_mode"] = resolve_device(options["target"], options["power_mode"])
     flips_file = _check(reference, max_drop, options)
     with on_board(options["target"], options["power_mode"]):
         ours, theirs = _run_both(artifact, reference, data, max_drop, options)

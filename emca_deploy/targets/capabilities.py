@@ -1,0 +1,281 @@
+"""What a machine can do: Python, runtimes, the board it is, trtexec, disk and clock; of this one, or of one reached by ssh."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from emca_deploy.backends.registry import BACKENDS, available
+from emca_deploy.errors import EmcaError, MissingError, WorkerError
+from emca_deploy.targets.jetson.facts import BOARD_FILES, BoardFacts, detect
+from emca_deploy.targets.jetson.modes import read_power_modes
+from emca_deploy.targets.ssh.address import Destination, is_ssh, parse_destination
+from emca_deploy.targets.ssh.bootstrap import root
+from emca_deploy.targets.ssh.connection import Connection
+from emca_deploy.targets.ssh.far import call, new_mark
+from emca_deploy.targets.ssh.probe import Facts, check_python, look
+from emca_deploy.targets.trtexec.find import Trtexec, find_trtexec
+
+__all__ = ["Board", "Capabilities", "Lack", "examine", "far_board"]
+
+# Files come as hexadecimal digits in messages: nothing a shell prints can be taken for them, and `od` is on every machine.
+# Of dpkg's list, which has megabytes, only the packages that tell a board's releases.
+_BOARD_SCRIPT = """mark=$1 root=$2; shift 2
+for name do
+  [ -f "$root/$name" ] && [ -r "$root/$name" ] || continue
+  printf '\\n%s{"name": "%s", "hex": "' "$mark" "$name"
+  case $name in
+    */dpkg/status) awk 'BEGIN { RS = ""; ORS = "\\n\\n" } /^Package: (libnvinfer|cuda-cudart|nvidia-l4t-core)/' "$root/$name" ;;
+    *) head -c 65536 "$root/$name" ;;
+  esac 2>/dev/null | od -An -v -tx1 | tr -d ' \\n'
+  printf '"}\\n'
+done
+printf '\\n%s{"end": true}\\n' "$mark"
+"""
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What keeps a machine from being used, or makes it doubtful.
+
+    Attributes:
+        problem: what is missing.
+        remedy: what to do.
+        blocks: whether nothing can be run there until that is done.
+    """
+
+    problem: str
+    remedy: str
+    blocks: bool = True
+
+
+@dataclass(frozen=True)
+class Board:
+    """A Jetson board.
+
+    Attributes:
+        facts: what it is.
+        power_mode: the one that is on; None where nothing says.
+        fastest_mode: likewise.
+    """
+
+    facts: BoardFacts
+    power_mode: str | None = None
+    fastest_mode: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its JSON."""
+        return {**self.facts.to_dict(), "power_mode": self.power_mode, "fastest_mode": self.fastest_mode}
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a machine has. What nothing says is None or empty.
+
+    Attributes:
+        python: the interpreter that runs what we send; None where none will do.
+        python_version: its version, or that of the newest one where none will do.
+        versions: version by package, of runtimes and what they need; None where a package does not say.
+        machine: the processor's architecture ("aarch64").
+        system: "Linux".
+        board: the Jetson board it is.
+        trtexec: where it is.
+        trtexec_version: of its TensorRT.
+        free_mib: on the disk that files go to.
+        clock_offset_s: what its clock is ahead of this one's.
+        trip_s: from asking to having been answered, the connection included; 0 for this machine.
+        lacks: what is in the way, worst first.
+    """
+
+    python: str | None = None
+    python_version: str | None = None
+    versions: dict[str, str | None] | None = None
+    machine: str | None = None
+    system: str | None = None
+    board: Board | None = None
+    trtexec: str | None = None
+    trtexec_version: str | None = None
+    free_mib: float | None = None
+    clock_offset_s: float | None = None
+    trip_s: float = 0.0
+    lacks: tuple[Lack, ...] = ()
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The backends whose library is there."""
+        if self.python is None:
+            return ()
+        return tuple(name for name, backend in BACKENDS.items() if backend.module in (self.versions or {}))
+
+    @property
+    def usable(self) -> bool:
+        """Whether something can be run there."""
+        return not any(lack.blocks for lack in self.lacks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its JSON."""
+        board = None if self.board is None else self.board.to_dict()
+        document = {
+            **asdict(self),
+            "versions": self.versions or {},
+            "board": board,
+            "lacks": [asdict(lack) for lack in self.lacks],
+        }
+        return {"usable": self.usable, "backends": list(self.backends), **document}
+
+
+def examine(target: str) -> Capabilities:
+    """Return what a target can do.
+
+    Args:
+        target: "cpu", "gpu:1", "jetson" or "ssh://[user@]host[:port]"; no name of a device.
+
+    Raises:
+        InputError: there is no host of that name, or ssh's configuration is in error.
+        MissingError: it cannot be reached, its key is unknown or another, or it does not let us in.
+    """
+    return _far(parse_destination(target)) if is_ssh(target) else _here(target)
+
+
+def _here(target: str) -> Capabilities:
+    import platform
+
+    from emca_deploy._optional import installed_version
+
+    found = {name: status.version for name, status in available().items() if status.version and BACKENDS[name].module}
+    versions: dict[str, str | None] = {str(BACKENDS[name].module): version for name, version in found.items()}
+    versions |= {module: installed_version(name) for module, name in (("numpy", "numpy"), ("PIL", "Pillow"))}
+    facts = detect()
+    board = None if facts is None else _board(facts, None)
+    trtexec = _trtexec_here()
+    return Capabilities(
+        python=sys.executable,
+        python_version=platform.python_version(),
+        versions=versions,
+        machine=platform.machine(),
+        system=platform.system(),
+        board=board,
+        trtexec=trtexec.path if trtexec else None,
+        trtexec_version=trtexec.version_text if trtexec else None,
+        free_mib=_free_mib(root()),
+        clock_offset_s=0.0,
+        lacks=_lacks_here(target, board),
+    )
+
+
+def _free_mib(folder: Path) -> float | None:
+    place = next((each for each in (folder, *folder.parents) if each.is_dir()), None)
+    return None if place is None else shutil.disk_usage(place).free / 2**20
+
+
+def _lacks_here(target: str, board: Board | None) -> tuple[Lack, ...]:
+    if target == "jetson" and board is None:
+        return (Lack("this machine is no Jetson board", "name the board: ssh://user@board"),)
+    if target.startswith("gpu"):
+        from emca_deploy.backends.trt.cuda import list_gpus
+
+        try:
+            count = len(list_gpus())
+        except MissingError as exc:
+            return (Lack(exc.problem, exc.remedy),)
+        index = int(target.partition(":")[2] or 0)
+        if index >= count:
+            return (Lack(f"there is no GPU {index} here, only {count}", "`emca-deploy doctor` lists them"),)
+    return ()
+
+
+def _trtexec_here() -> Trtexec | None:
+    try:
+        return find_trtexec()
+    except (MissingError, WorkerError):
+        return None
+
+
+def _far(destination: Destination) -> Capabilities:
+    with Connection(destination) as connection:
+        facts = look(connection)
+        board = far_board(connection)
+        trtexec = _far_trtexec(connection, facts.trtexec)
+    found = Capabilities(
+        python=facts.python,
+        python_version=facts.python_version,
+        versions=dict(facts.versions),
+        machine=facts.machine,
+        system=facts.system,
+        board=board,
+        trtexec=facts.trtexec,
+        trtexec_version=trtexec,
+        free_mib=facts.free_mib,
+        # Without any Python nobody has asked.
+        clock_offset_s=facts.clock_offset_s if facts.python_version else None,
+        trip_s=facts.trip_s,
+    )
+    return replace(found, lacks=_far_lacks(destination, facts, found))
+
+
+def _far_lacks(destination: Destination, facts: Facts, found: Capabilities) -> tuple[Lack, ...]:
+    lacks = []
+    try:
+        python = check_python(destination, facts)
+        if not found.backends:
+            lacks.append(Lack(f"{destination}: its Python has no runtime", f"there: {python} -m pip install onnxruntime"))
+        if "PIL" not in facts.versions:
+            remedy = f"there: {python} -m pip install Pillow; arrays (.npz of float32) need none"
+            lacks.append(Lack(f"{destination}: Pillow is not installed there, to validate on images", remedy, blocks=False))
+    except MissingError as exc:
+        lacks.append(Lack(exc.problem, exc.remedy))
+    if facts.clock_is_off:
+        ahead = f"{abs(facts.clock_offset_s):.0f} s {'ahead of' if facts.clock_offset_s > 0 else 'behind'}"
+        remedy = "set it there (timedatectl set-ntp true); results are told how far it is off"
+        lacks.append(Lack(f"{destination}: its clock is {ahead} this one's", remedy, blocks=False))
+    return tuple(lacks)
+
+
+def far_board(connection: Connection, below: str = "") -> Board | None:
+    """Return what Jetson board is at the other end, or None where it is none. Needs no Python there.
+
+    Args:
+        connection: to it.
+        below: the folder there that / is taken to be, without a slash at its end.
+
+    Raises:
+        EmcaError: the connection was lost.
+    """
+    mark = new_mark()
+    with (
+        tempfile.TemporaryDirectory() as made,
+        call(connection, ["sh", "-c", _BOARD_SCRIPT, "sh", mark, below, *BOARD_FILES], mark) as running,
+    ):
+        running.close_input()
+        while (message := running.message()) is not None and not message.get("end"):
+            if message["name"] in BOARD_FILES:
+                place = Path(made) / message["name"]
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(bytes.fromhex(message["hex"]))
+        if message is None:
+            raise running.trouble(running.wait())
+        facts = detect(Path(made))
+        return None if facts is None else _board(facts, Path(made))
+
+
+def _board(facts: BoardFacts, place: Path | None) -> Board:
+    modes = read_power_modes(place)
+    return Board(facts, modes.current.name if modes.current else None, modes.fastest.name if modes.fastest else None)
+
+
+def _far_trtexec(connection: Connection, path: str | None) -> str | None:
+    """Return the version of the trtexec there, None where it does not start or say."""
+    if path is None:
+        return None
+
+    def spawn(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+        return connection.start(["sh", "-c", 'exec "$0" "$@" </dev/null 2>&1', *arguments], subprocess.DEVNULL)
+
+    try:
+        return find_trtexec(spawn, path).version_text
+    except (EmcaError, OSError):
+        return None

@@ -1,0 +1,272 @@
+"""Named devices: a TOML file that a person may edit, and targets that are named after its tables."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emca_deploy.artifacts import write_text
+from emca_deploy.errors import InputError, OutputError, UnknownNameError
+from emca_deploy.targets.ssh.address import is_ssh, parse_destination
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "DEVICES_VARIABLE",
+    "Device",
+    "add_device",
+    "check_device",
+    "devices_file",
+    "find_device",
+    "read_devices",
+    "remove_device",
+    "resolve_device",
+    "resolve_target",
+]
+
+DEVICES_VARIABLE = "EMCA_DEPLOY_DEVICES"
+KINDS = ("cpu", "gpu", "jetson")
+_FORMS = "cpu, gpu, gpu:1, jetson or ssh://[user@]host[:port]"
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # TOML's bare keys: what needs no quotes in the file needs none in a shell, either
+_HERE = re.compile(r"cpu|gpu(:[0-9]+)?|jetson")
+_KEYS = ("target", "power_mode", "notes")
+_HEADER = "# Devices of emca-deploy: `emca-deploy devices add NAME TARGET` writes here, and so may you.\n"
+_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A machine with a name.
+
+    Attributes:
+        name: by which `--target` calls it; a bare key of TOML.
+        target: where it is: "cpu", "gpu", "gpu:1", "jetson" or "ssh://[user@]host[:port]".
+        power_mode: a board's, for every run on it that names no other; None takes it as it is.
+        notes: for people.
+    """
+
+    name: str
+    target: str
+    power_mode: str | None = None
+    notes: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its JSON."""
+        return {"name": self.name, "target": self.target, "power_mode": self.power_mode, "notes": self.notes}
+
+    def to_toml(self) -> str:
+        """Return its table."""
+        values = {"target": self.target, "power_mode": self.power_mode, "notes": self.notes or None}
+        lines = [f"{key} = {_quoted(value)}" for key, value in values.items() if value is not None]
+        return "\n".join([f"[{self.name}]", *lines]) + "\n"
+
+
+def devices_file() -> Path:
+    """Return the file of named devices, which need not exist.
+
+    Raises:
+        InputError: there is no home folder to look for it in.
+    """
+    if named := os.environ.get(DEVICES_VARIABLE):
+        return Path(named)
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or "")
+    try:
+        folder = base if base.is_absolute() else Path.home() / ".config"  # a relative one is to be ignored, says its standard
+    except RuntimeError as exc:
+        raise InputError("there is no home folder, and so no file of devices", f"name one with {DEVICES_VARIABLE}") from exc
+    return folder / "emca-deploy" / "devices.toml"
+
+
+def read_devices() -> dict[str, Device]:
+    """Return all named devices by their names, in the file's order; none where there is no file.
+
+    Raises:
+        InputError: the file cannot be read, is not TOML, or has something in it that is no device.
+    """
+    return _parse(devices_file(), _read(devices_file()))
+
+
+def find_device(name: str) -> Device:
+    """Return the device of a name.
+
+    Raises:
+        InputError: as `read_devices`.
+        UnknownNameError: there is none of that name.
+    """
+    devices = read_devices()
+    if name not in devices:
+        raise UnknownNameError.of("device", name, devices, "`emca-deploy devices` lists them")
+    return devices[name]
+
+
+def add_device(device: Device) -> Path:
+    """Write one more device into the file, whose text stays as it is, and return the file.
+
+    Raises:
+        InputError: the device is in error, there is one of that name, or the file cannot be read.
+        OutputError: it cannot be written.
+    """
+    check_device(device)
+    path = devices_file()
+    before = _read(path)
+    devices = _parse(path, before)
+    if device.name in devices:
+        raise InputError(
+            f"{path}: there is a device '{device.name}' already",
+            f"`emca-deploy devices remove {device.name}` first, or edit the file",
+        )
+    text = before or _HEADER
+    _write(path, f"{text}{'' if text.endswith(chr(10)) else chr(10)}\n{device.to_toml()}", {**devices, device.name: device})
+    return path
+
+
+def remove_device(name: str) -> Path:
+    """Take a device out of the file, and return the file.
+
+    Raises:
+        InputError: the file cannot be read.
+        OutputError: it cannot be written.
+        UnknownNameError: there is none of that name.
+    """
+    device = find_device(name)
+    path = devices_file()
+    before = _read(path)
+    left = {key: value for key, value in _parse(path, before).items() if key != device.name}
+    # The table: its header, and all lines behind it that begin no other table and no comment or blank line before one.
+    table = re.compile(rf"^[ \t]*\[[ \t]*{re.escape(name)}[ \t]*\].*\n(?:(?![ \t]*(?:\[|#|\n)).*\n)*\n?", re.MULTILINE)
+    _write(path, table.sub("", before if before.endswith("\n") else before + "\n", count=1), left)
+    return path
+
+
+def resolve_target(text: str) -> str:
+    """Return the target that a user means: a named device's, or the text itself where it is no name.
+
+    Raises:
+        InputError: the file of devices is in error; it is read only where a name has to be looked up.
+        UnknownNameError: it is no target, and no device either.
+    """
+    device = _named(text)
+    return text if device is None else device.target
+
+
+def resolve_device(target: str | None, power_mode: str | None) -> tuple[str | None, str | None]:
+    """Return (target, power mode) of a run, a named device's where its name is given and the user chose no other mode.
+
+    Raises:
+        EmcaError: as `resolve_target`.
+    """
+    device = None if target is None else _named(target)
+    if device is None:
+        return target, power_mode
+    return device.target, device.power_mode if power_mode is None else power_mode
+
+
+def _named(text: str) -> Device | None:
+    if text in KINDS or not _NAME.fullmatch(text):
+        return None
+    devices = read_devices()
+    if text not in devices:
+        own = "`emca-deploy devices` lists yours" if devices else "`emca-deploy devices add` gives a machine a name"
+        raise UnknownNameError.of("target", text, (*KINDS, *devices), f"targets: cpu, gpu, jetson, ssh://HOST; {own}")
+    return devices[text]
+
+
+def check_device(device: Device) -> None:
+    """Refuse a device that could not be used.
+
+    Raises:
+        InputError: its name is not usable, its target is none, or it has a power mode where there are none.
+    """
+    name, target = device.name, device.target
+    if not _NAME.fullmatch(name):
+        raise InputError(f"device '{name}': not a name", "use letters, digits, - and _ only, for example orin-nano")
+    if name.lower() in KINDS:
+        raise InputError(f"device '{name}': is a target by itself", f"choose another name, for example my-{name.lower()}")
+    if is_ssh(target):
+        parse_destination(target)
+    elif not _HERE.fullmatch(target):
+        raise InputError(f"device '{name}': '{target}' is no target", f"give {_FORMS}")
+    elif device.power_mode is not None and target != "jetson":
+        raise InputError(f"device '{name}': target '{target}' has no power modes", "leave the power mode out")
+    for key, value in (("power mode", device.power_mode), ("notes", device.notes)):
+        if any("\ud800" <= char <= "\udfff" for char in value or ""):
+            raise InputError(f"device '{name}': its {key} is not UTF-8 text", "type it in a terminal that is set to UTF-8")
+    if device.power_mode == "":
+        raise InputError(f"device '{name}': its power mode is empty", "name one, or leave it out")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except UnicodeDecodeError as exc:
+        line = exc.object.count(b"\n", 0, exc.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8 text", "save it as UTF-8") from exc
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise InputError(
+            f"{path}: cannot be read: {reason}", f"check its permissions, or name another with {DEVICES_VARIABLE}"
+        ) from exc
+
+
+def _parse(path: Path, text: str) -> dict[str, Device]:
+    try:
+        tables = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+        raise InputError(
+            f"{path}: not TOML: {exc or 'nested too deep'}", "mend that line, or delete the file and add again"
+        ) from exc
+    return {name: _device(path, name, table) for name, table in tables.items()}
+
+
+def _device(path: Path, name: str, table: Any) -> Device:
+    """Return a table of the file as a device."""
+    remedy = 'a device is [name] with target = "..." and, if you like, power_mode and notes'
+    if not isinstance(table, Mapping):
+        raise InputError(f"{path}: '{name}' is no table", remedy)
+    for key, value in table.items():
+        if key not in _KEYS:
+            raise UnknownNameError.of(f"setting of a device ({path}, [{name}])", key, _KEYS, remedy)
+        if not isinstance(value, str):
+            raise InputError(f"{path}: [{name}]: {key} is not text", f'write {key} = "{value}"')
+    if "target" not in table:
+        raise InputError(f"{path}: [{name}]: has no target", remedy)
+    device = Device(name, table["target"], table.get("power_mode"), table.get("notes", ""))
+    try:
+        check_device(device)
+    except InputError as exc:
+        raise InputError(f"{path}: {exc.problem}", exc.remedy) from exc
+    return device
+
+
+def _write(path: Path, text: str, devices: Mapping[str, Device]) -> None:
+    """Write an edited text where it means these devices, else these devices alone: comments are worth less than they."""
+    try:
+        same = _parse(path, text) == devices
+    except InputError:
+        same = False
+    if not same:
+        text = "\n".join([_HEADER, *(device.to_toml() for device in devices.values())])
+    try:
+        place = path.resolve()  # a link to a file of settings elsewhere stays one
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise OutputError(f"{path}: its folder cannot be made: {reason}", f"name another file with {DEVICES_VARIABLE}") from exc
+    write_text(place, text)
+
+
+def _quoted(text: str) -> str:
+    """Return a basic string of TOML."""
+    return (
+        '"'
+        + "".join(_SHORT.get(char) or (f"\\u{ord(char):04x}" if char < " " or char == "\x7f" else char) for char in text)
+        + '"'
+    )
