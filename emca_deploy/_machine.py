@@ -23,7 +23,7 @@ INSTRUCTION_SETS: dict[str, str] = {
     "avx512f": "512-bit vectors",
     "avx512_vnni": "INT8 dot products into 32 bits: fast and exact",
     "avx_vnni": "INT8 dot products into 32 bits, 256-bit vectors: fast and exact",
-    "avx512_bf16": "bfloat16 dot products; no faster than float32 without AMX",
+    "avx512_bf16": "bfloat16 dot products: faster than float32 on some processors, slower on others",
     "amx_int8": "INT8 matrix tiles: the fastest INT8 on x86",
     "amx_bf16": "bfloat16 matrix tiles",
     "asimddp": "INT8 dot products (SDOT/UDOT): fast INT8 on ARM",

@@ -41,7 +41,7 @@ PROPERTIES = {
 
 
 def _config(options: RunOptions, precision: str) -> dict[str, Any]:
-    # The precision is never left to OpenVINO: with AVX512_BF16 but no AMX it picks bf16 and is slower by half.
+    # The precision is never left to OpenVINO: with AVX512_BF16 it picks bf16, less exact and, without AMX, sometimes slower by half.
     return {
         PRECISION: precision,
         "INFERENCE_NUM_THREADS": options.threads,

@@ -88,8 +88,8 @@ def _bf16(cpu: "CpuInfo") -> Trap | None:
         return None
     return Trap(
         "bf16-default",
-        "AVX512_BF16 without AMX: OpenVINO by itself computes in bfloat16 here, which is slower and less exact than float32",
-        "nothing to do in emca-deploy, which asks for f32; in your own code set INFERENCE_PRECISION_HINT to f32",
+        "AVX512_BF16 without AMX: OpenVINO by itself computes in bfloat16 here, less exact than float32 and not always faster",
+        "emca-deploy asks for f32, and `tune --allow-precision bf16` measures both; in your own code set INFERENCE_PRECISION_HINT",
     )
 
 
