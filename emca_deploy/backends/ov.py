@@ -41,7 +41,7 @@ PROPERTIES = {
 
 
 def _config(options: RunOptions, precision: str) -> dict[str, Any]:
-    # The precision is never left to OpenVINO: with AVX512_BF16 it picks bf16, less exact and, without AMX, sometimes slower by half.
+    # The precision is never left to OpenVINO: with AVX512_BF16 it picks bf16, less exact and on some processors slower by half.
     return {
         PRECISION: precision,
         "INFERENCE_NUM_THREADS": options.threads,

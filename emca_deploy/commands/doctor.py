@@ -89,7 +89,7 @@ def _bf16(cpu: "CpuInfo") -> Trap | None:
     return Trap(
         "bf16-default",
         "AVX512_BF16 without AMX: OpenVINO by itself computes in bfloat16 here, less exact than float32 and not always faster",
-        "emca-deploy asks for f32, and `tune --allow-precision bf16` measures both; in your own code set INFERENCE_PRECISION_HINT",
+        "emca-deploy asks for f32, and `tune --allow-precision bf16` measures both; elsewhere set INFERENCE_PRECISION_HINT",
     )
 
 
