@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from emca_deploy import errors
@@ -93,43 +94,54 @@ class Session:
             teller = _Teller(running)
             teller.tell({"protocol": PROTOCOL, **request})
             with teller:
-                answer = self._listen(running, teller, progress)
+                try:
+                    answer = self._listen(running, teller, progress)
+                except _StoppedError as exc:
+                    raise KeyboardInterrupt from exc
                 yield Working(self, answer)
                 teller.tell({"do": "done"})
                 running.wait()
 
     def _listen(self, running: Call, teller: "_Teller", progress: Progress | None) -> Answer:
+        """Return the agent's answer; Ctrl-C asks it for what it has, a second one does not wait for that."""
+        inbox: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        threading.Thread(target=_read, args=(running, inbox), daemon=True).start()
         notes: list[str] = []
-        stopped = False
+        stopped = waiting = False
+        message: dict[str, Any] | None = None
         while True:
             try:
-                message = running.message()
+                if not waiting:
+                    message = inbox.get()
+                waiting = True  # an interrupt does not lose it
+                if message is None:
+                    raise running.trouble(running.wait())
+                if message.get("is") == "result":
+                    return Answer({**message["document"], "files": message["files"]}, tuple(notes), stopped)
+                self._note(message, notes, progress)
+                waiting = False
             except KeyboardInterrupt:
-                if stopped:  # twice: do not wait
+                if stopped:
                     raise
                 stopped = True
                 teller.stop()
-                continue
-            if message is None:
-                raise running.trouble(running.wait())
-            kind = message.get("is")
-            if kind == "progress" and progress is not None:
-                progress(message["done"], message["total"])
-            elif kind == "note":
-                notes.append(message["text"])
-            elif kind == "result":
-                return Answer({**message["document"], "files": message["files"]}, tuple(notes), stopped)
-            elif kind in ("error", "failed") or "error" in message:
-                raise self._error_of(message)
 
-    def _error_of(self, message: Mapping[str, Any]) -> BaseException:
-        if "code" in message:
-            return disk_error(self.connection, dict(message))
-        if message["kind"] == "KeyboardInterrupt":
-            return KeyboardInterrupt()
-        kind = getattr(errors, message["kind"], WorkerError) if message["kind"] in errors.__all__ else WorkerError
-        error: EmcaError = kind(message["problem"], message["remedy"])
-        return error
+    def _note(self, message: Mapping[str, Any], notes: list[str], progress: Progress | None) -> None:
+        """Take a message that is not the answer.
+
+        Raises:
+            EmcaError: it is an error.
+            _StoppedError: it ended before there was anything to keep.
+        """
+        kind = message.get("is")
+        if kind == "progress" and progress is not None:
+            progress(message["done"], message["total"])
+        elif kind == "note":
+            notes.append(message["text"])
+        elif "code" in message:
+            raise disk_error(self.connection, message)
+        elif kind == "error":
+            raise _error_of(message)
 
     def record(self) -> dict[str, Any]:
         """Return what a result says about the connection."""
@@ -161,6 +173,29 @@ class Working:
         """
         entry = self.answer.document["files"][name]
         fetch(self.session.connection, self.session.python, entry["path"], entry["sha256"], place)
+
+
+class _StoppedError(Exception):
+    """The agent ended, as it was told, before there was anything to keep."""
+
+
+def _error_of(message: Mapping[str, Any]) -> Exception:
+    if message["kind"] == "KeyboardInterrupt":
+        return _StoppedError()
+    kind = getattr(errors, message["kind"], WorkerError) if message["kind"] in errors.__all__ else WorkerError
+    error: EmcaError = kind(message["problem"], message["remedy"])
+    return error
+
+
+def _read(running: Call, inbox: "SimpleQueue[dict[str, Any] | None]") -> None:
+    """Pass on what the agent says, and None at the end."""
+    message: dict[str, Any] | None = {}
+    while message is not None and message.get("is") != "result":
+        try:
+            message = running.message()
+        except (OSError, ValueError):  # the line was closed on this side
+            message = None
+        inbox.put(message)
 
 
 class _Teller:

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from emca_deploy.errors import EmcaError, MissingError, WorkerError
 from emca_deploy.targets.ssh.connection import Connection
 from emca_deploy.targets.ssh.far import Call, call, new_mark, program
 
-__all__ = ["Blob", "fetch", "send"]
+__all__ = ["Blob", "disk_error", "fetch", "send"]
 
 PIECE = 1 << 17
 ATTEMPTS = 2
@@ -101,7 +101,7 @@ def _answer(connection: Connection, running: Call) -> dict[str, Any]:
     return message
 
 
-def disk_error(connection: Connection, message: dict[str, Any]) -> EmcaError:
+def disk_error(connection: Connection, message: Mapping[str, Any]) -> EmcaError:
     """Return the error for a file there that could not be read or written."""
     where, path = connection.destination, message["path"]
     if message["code"] == ENOSPC:

@@ -53,12 +53,20 @@ class Far:
             assert time.monotonic() < end, [Path(f"/proc/{pid}/cmdline").read_bytes()[:300] for pid in self.pids]
             time.sleep(0.1)
 
-    def cut(self) -> None:
-        """Cut all connections, as a pulled cable does after its timeout: by ending the processes that serve them."""
+    def running(self, word: str) -> bool:
+        """Return whether a process with that word in its command line was started through this sshd."""
+        for pid in self.pids:
+            with suppress(OSError):
+                if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return True
+        return False
+
+    def cut(self, number: int = signal.SIGKILL) -> None:
+        """Cut all connections by ending the processes that serve them; with SIGSTOP they fall silent, as with a pulled cable."""
         for entry in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):
                 if int(entry.read_text().rpartition(")")[2].split()[1]) == self.process.pid:
-                    os.kill(int(entry.parent.name), signal.SIGKILL)
+                    os.kill(int(entry.parent.name), number)
 
 
 def key(path: Path) -> None:

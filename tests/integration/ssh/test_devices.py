@@ -1,0 +1,100 @@
+"""`devices check` and named targets through a real sshd."""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from emca_deploy.cli import run
+from emca_deploy.targets.capabilities import far_board
+from emca_deploy.targets.ssh.address import parse_destination
+from emca_deploy.targets.ssh.connection import Connection
+
+BOARDS = Path(__file__).parents[2] / "data/boards"
+TRTEXEC = "#!/bin/sh\necho '&&&& RUNNING TensorRT.trtexec [TensorRT v8502] # trtexec --help'\necho '=== Model Options ==='\n"
+
+
+@pytest.fixture(autouse=True)
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "devices.toml"
+    monkeypatch.setenv("EMCA_DEPLOY_DEVICES", str(path))
+    return path
+
+
+def checked(capfd, *words: str) -> tuple[int, list[dict[str, object]]]:
+    capfd.readouterr()
+    code = run(["devices", "check", *words, "--json"])
+    return code, json.loads(capfd.readouterr().out)["devices"]
+
+
+def test_a_machine_says_what_it_can_do(far, capfd) -> None:
+    assert run(["devices", "add", "shelf", far.target, "--notes", "loopback"]) == 0
+    code, (found,) = checked(capfd, "shelf")
+    assert code == 0
+    assert (found["name"], found["target"], found["notes"]) == ("shelf", far.target, "loopback")
+    assert (found["reached"], found["usable"], found["error"], found["board"]) == (True, True, None, None)
+    assert found["python"] == sys.executable
+    assert found["python_version"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["machine"] == os.uname().machine
+    assert "onnxruntime" in found["backends"]
+    assert found["versions"]["numpy"]
+    assert found["free_mib"] > 0
+    assert abs(found["clock_offset_s"]) < 5
+    assert run(["devices", "check"]) == 0
+    shown = capfd.readouterr().out
+    assert f"shelf ({far.target})" in shown
+    assert "onnxruntime" in shown
+    far.wait_until_nothing_runs()
+
+
+def test_all_are_checked_although_one_is_off(far, capfd) -> None:
+    far.process.terminate()
+    far.process.wait(10)
+    assert run(["devices", "add", "off", far.target]) == 0
+    assert run(["devices", "add", "here", "cpu"]) == 0
+    code, (off, here) = checked(capfd)
+    assert code == 3
+    assert (off["reached"], off["usable"]) == (False, False)
+    assert "nothing answers on that port" in off["error"]["problem"]
+    assert (here["reached"], here["usable"]) == (True, True)
+
+
+def test_only_trtexec_without_a_python(sshds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "trtexec").write_text(TRTEXEC)
+    (tools / "trtexec").chmod(stat.S_IRWXU)
+    for tool in ("sh", "head", "od", "tr", "awk", "cat"):
+        (tools / tool).symlink_to(next(Path(folder, tool) for folder in ("/usr/bin", "/bin") if Path(folder, tool).exists()))
+    far = sshds(environment={"PATH": str(tools)})
+    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(far.folder / "ssh_config"))
+    monkeypatch.delenv("EMCA_DEPLOY_REMOTE_PYTHON", raising=False)
+    assert run(["devices", "add", "old", far.target]) == 0
+    code, (found,) = checked(capfd, "old")
+    assert code == 3
+    assert (found["python"], found["backends"], found["clock_offset_s"]) == (None, [], None)
+    assert found["trtexec"].endswith("trtexec")
+    assert found["trtexec_version"] == "8.5.2"
+    assert "has no Python" in found["lacks"][0]["problem"]
+
+
+def test_what_board_it_is_comes_from_its_files(far) -> None:
+    with Connection(parse_destination(far.target)) as connection:
+        board = far_board(connection, str(BOARDS / "orin-nano-super"))
+        assert far_board(connection, str(far.folder)) is None
+    assert board is not None
+    assert (board.facts.device, board.facts.l4t, board.facts.jetpack) == ("orin-nano", "36.4.7", "6.2.1")
+    assert (board.power_mode, board.fastest_mode) == ("15W", "MAXN_SUPER")
+
+
+def test_a_name_is_a_target(far, model, capfd) -> None:
+    assert run(["devices", "add", "shelf", far.target]) == 0
+    capfd.readouterr()
+    assert run(["profile", str(model), "--target", "shelf", "--duration", "0.2", "--warmup", "0", "--json"]) == 0
+    (result,) = json.loads(capfd.readouterr().out)["results"]
+    assert result["target"] == far.target
+    assert run(["profile", str(model), "--target", "shelve"]) == 2
+    assert "nearest: shelf" in capfd.readouterr().err
