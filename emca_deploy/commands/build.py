@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,6 @@ from emca_deploy.commands._console import json_option, print_json, progress
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Manifest
-    from emca_deploy.backends.base import Builder
-    from emca_deploy.commands._console import ProgressCallback
 
 __all__ = ["command"]
 
@@ -48,7 +45,7 @@ TENSORRT = ("tensorrt", "tensorrt-rtx")
 @click.option(
     "--trtexec", metavar="auto|PATH", help="tensorrt: build with TensorRT's own tool, where its Python package is missing."
 )
-@click.option("--target", metavar="NAME", help="jetson: on this board, and refused elsewhere.  [default: this machine]")
+@click.option("--target", metavar="NAME", help="jetson: on this board; or on another machine: ssh://host.  [default: here]")
 @power_mode_option
 @json_option
 def command(
@@ -75,13 +72,12 @@ def command(
     emca-deploy build model.onnx --backend tensorrt -o model.engine --dla-core 0 --calibration-cache model.cache --batch 1
     emca-deploy build model.int8.onnx --backend tensorrt --trtexec auto -o model.engine
     """
-    from emca_deploy._machine import default_threads
-    from emca_deploy.artifacts import read_manifest, write_manifest
-    from emca_deploy.backends.base import RunOptions
+    from emca_deploy.artifacts import read_manifest
     from emca_deploy.errors import InputError
+    from emca_deploy.targets.building import BuildRequest, build_here
     from emca_deploy.targets.devices import resolve_device
-    from emca_deploy.targets.jetson.facts import check_dla_core
     from emca_deploy.targets.local import check_target
+    from emca_deploy.targets.ssh.address import is_ssh
 
     target, power_mode = resolve_device(target, power_mode)
     if batch is not None and choices["batches"] is not None:
@@ -93,67 +89,25 @@ def command(
             f"calibrate with --backend {backend}",
             err=True,
         )
-    if target not in (None, "jetson"):
+    if target not in (None, "jetson") and not is_ssh(target):
         check_target(target)
-    shown = progress(f"building {output.name}") if backend in TENSORRT else nullcontext(None)
-    with on_board(target, power_mode) as board, shown as report:
-        if board is not None and choices["dla_core"] is not None:
-            check_dla_core(board.facts, choices["dla_core"])
-        builder = _builder(backend, choices, report) if trtexec is None else _trtexec_builder(backend, choices, trtexec)
-        manifest = builder.build(model, output, RunOptions(threads or default_threads(), batch=batch))
-        if board is not None:
-            # TensorRT chooses by timing, so that an engine is also the child of its board's power mode.
-            manifest = write_manifest(output, replace(manifest, details={**manifest.details, "board": board.record}))
+    request = BuildRequest(str(model), backend, threads, batch, choices, trtexec)
+    shown = progress(f"building {output.name}") if backend in TENSORRT or is_ssh(target) else nullcontext(None)
+    if target is not None and is_ssh(target):
+        from emca_deploy.targets.ssh.building import build_there
+
+        with shown as report:
+            manifest, notes = build_there(target, request, power_mode, output, report)
+        for note in notes:
+            click.echo(f"note: {note}", err=True)
+    else:
+        with on_board(target, power_mode) as board, shown as report:
+            manifest = build_here(request, output, report, board)
     document = _document(output, manifest)
     if as_json:
         print_json(document)
     else:
         _print(output, manifest, document["size_mib"])
-
-
-def _builder(backend: str, choices: Mapping[str, Any], report: "ProgressCallback | None") -> "Builder":
-    """Return a backend's builder with the choices that only TensorRT has."""
-    from emca_deploy.backends.registry import get_builder
-    from emca_deploy.errors import InputError
-
-    builder = get_builder(backend)
-    given = {name: value for name, value in choices.items() if value is not None and value is not False and value != ()}
-    if backend not in TENSORRT:
-        if given:
-            names = ", ".join(f"--{name.replace('_', '-').replace('targets', 'target-capability')}" for name in sorted(given))
-            raise InputError(f"backend '{backend}' has no {names}", "leave it out, or use --backend tensorrt or tensorrt-rtx")
-        return builder
-    from emca_deploy.backends.trt.builder import TrtBuilder
-    from emca_deploy.backends.trt.settings import TrtSettings
-
-    assert isinstance(builder, TrtBuilder)  # the registry says so
-    if "batches" in given:
-        given["batches"] = _batches(given["batches"])
-    return type(builder)(TrtSettings(**given), report)
-
-
-def _trtexec_builder(backend: str, choices: Mapping[str, Any], path: str) -> "Builder":
-    """Return the builder that uses TensorRT's own tool."""
-    from emca_deploy.backends.trt.settings import TrtSettings
-    from emca_deploy.errors import InputError
-    from emca_deploy.targets.trtexec.builder import TrtexecBuilder
-
-    if backend != "tensorrt":
-        raise InputError(f"--trtexec: backend '{backend}' is not built with it", "use --backend tensorrt")
-    given = {name: value for name, value in choices.items() if value is not None and value is not False and value != ()}
-    if "batches" in given:
-        given["batches"] = _batches(given["batches"])
-    return TrtexecBuilder(TrtSettings(**given), None if path == "auto" else path)
-
-
-def _batches(text: str) -> tuple[int, int, int]:
-    from emca_deploy.errors import InputError
-
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise InputError(f"--batches {text}: not three sizes", "for example --batches 1,8,64")
-    smallest, likeliest, largest = (int(part) for part in parts)
-    return smallest, likeliest, largest
 
 
 def _print(output: Path, manifest: "Manifest", size_mib: float) -> None:

@@ -26,7 +26,10 @@ __all__ = ["command"]
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Labelled images: folder, zip or npz.")
 @click.option("--backend", metavar="NAME", help="Run ARTIFACT on this one.")
 @click.option(
-    "--target", default="cpu", show_default=True, help="Where to run ARTIFACT: cpu, gpu, gpu:1 or jetson; MODEL runs on the CPU."
+    "--target",
+    default="cpu",
+    show_default=True,
+    help="Where to run ARTIFACT: cpu, gpu, gpu:1, jetson, ssh://host; MODEL runs on the CPU there.",
 )
 @click.option("--reference", metavar="MODEL", help="The model to hold it against, for example the fp32 .onnx file.")
 @click.option("--reference-backend", metavar="NAME", help="Run MODEL on this one.  [default: onnxruntime for .onnx]")
@@ -83,17 +86,51 @@ def _run_both(
     artifact: str, reference: str | None, data: Path, max_drop: float | None, options: dict[str, Any]
 ) -> "tuple[LogitsResult, Float32Array | None]":
     """Return what ARTIFACT gives, and the logits of the reference, if there is one."""
-    from emca_deploy.errors import InputError
+    from emca_deploy.targets.ssh.address import is_ssh
 
+    if is_ssh(options["target"]):
+        return _both_there(artifact, reference, data, max_drop, options)
     spec, reference_spec = _specs(artifact, reference, options)
     ours = _run(spec, data, options, options["logits"])
-    if max_drop is not None and ours.labels is None:
-        raise InputError(f"{data}: has no labels, so that --max-drop cannot be checked", "give one subfolder per class")
-    if ours.labels is None and reference_spec is None:
-        raise InputError(f"{data}: has no labels", "give one subfolder per class, or a --reference to agree with")
+    _check_labels(data, ours.labels is not None, max_drop, reference)
     if reference_spec is None:
         return ours, None
     return ours, _run(reference_spec, data, options, options["reference_logits"], ours.preprocessing).logits
+
+
+def _check_labels(data: Path, labelled: bool | None, max_drop: float | None, reference: str | None) -> None:
+    """Refuse a data set without labels where they are needed; None is not known yet."""
+    from emca_deploy.errors import InputError
+
+    if labelled is not False:
+        return
+    if max_drop is not None:
+        raise InputError(f"{data}: has no labels, so that --max-drop cannot be checked", "give one subfolder per class")
+    if reference is None:
+        raise InputError(f"{data}: has no labels", "give one subfolder per class, or a --reference to agree with")
+
+
+def _both_there(
+    artifact: str, reference: str | None, data: Path, max_drop: float | None, options: dict[str, Any]
+) -> "tuple[LogitsResult, Float32Array | None]":
+    """Run both on another machine, over the same images, which are sent once."""
+    from emca_deploy.artifacts import Preprocessing
+    from emca_deploy.data.sources import open_source
+    from emca_deploy.targets.ssh.validating import DataThere, RunThere, image_size_of, logits_there
+
+    labelled = open_source(data, Preprocessing()).labels is not None if data.suffix.lower() != ".npz" else None
+    _check_labels(data, labelled, max_drop, reference)
+    used = image_size_of(artifact, lambda size: _chosen(artifact, options, size), options["image_size"])
+    runs = [RunThere(artifact, options["backend"], used, options["logits"])]
+    if reference is not None:
+        theirs = image_size_of(reference, lambda size: _chosen(reference, options, size, used), options["image_size"])
+        backend = options["reference_backend"] or ("onnxruntime" if reference.lower().endswith(".onnx") else None)
+        runs.append(RunThere(reference, backend, theirs, options["reference_logits"], reference=True))
+    names = ("threads", "precision", "untuned", "power_mode")
+    there = DataThere(data, options["limit"], options["batch"], {name: options[name] for name in names})
+    found = logits_there(options["target"], there, runs, lambda name: progress(name, "images"))
+    _check_labels(data, found[0].labels is not None, max_drop, reference)
+    return found[0], found[1].logits if reference is not None else None
 
 
 def _check(reference: str | None, max_drop: float | None, options: dict[str, Any]) -> "FlipsFile | None":
@@ -137,23 +174,30 @@ def _run(
     spec: "RunnerSpec", data: Path, options: dict[str, Any], keep: Path | None, fallback: "Preprocessing | None" = None
 ) -> "LogitsResult":
     """Run the data set; preprocessing is the options' over the manifest's over `fallback` over ImageNet's at the model's size."""
-    from emca_deploy.artifacts import Preprocessing, read_manifest
     from emca_deploy.harness.accuracy import LogitsRun
 
-    manifest = read_manifest(Path(spec.artifact), verify=False)
-    known = manifest.preprocessing if manifest and manifest.preprocessing else fallback
-
-    def choose(image_size: int) -> Preprocessing:
-        base = known or Preprocessing.for_size(image_size)
-        if known is None and not any(options[name] for name in ("mean", "std")):
-            click.echo(f"note: {spec.name} has no manifest: ImageNet's preprocessing at {image_size} pixels is assumed", err=True)
-        return read_preprocessing(base, options)
+    def choose(image_size: int) -> "Preprocessing":
+        return _chosen(spec.artifact, options, image_size, fallback)
 
     with progress(spec.name, "images") as report:
         found = LogitsRun(spec, data, choose, options["limit"], options["batch"]).collect(report, keep)
     if found.reused:
         click.echo(f"note: {found.reused:,} of {len(found.logits):,} images of {spec.name} were in {keep} already", err=True)
     return found
+
+
+def _chosen(artifact: str, options: dict[str, Any], image_size: int, fallback: "Preprocessing | None" = None) -> "Preprocessing":
+    """Return the preprocessing for an artifact whose input has that size."""
+    from emca_deploy.artifacts import Preprocessing, read_manifest
+    from emca_deploy.targets.local import split_artifact
+
+    path = split_artifact(artifact)[1]
+    manifest = read_manifest(Path(path), verify=False)
+    known = manifest.preprocessing if manifest and manifest.preprocessing else fallback
+    base = known or Preprocessing.for_size(image_size)
+    if known is None and not any(options[name] for name in ("mean", "std")):
+        click.echo(f"note: {path} has no manifest: ImageNet's preprocessing at {image_size} pixels is assumed", err=True)
+    return read_preprocessing(base, options)
 
 
 def _tell(report: "AccuracyReport", as_json: bool) -> None:

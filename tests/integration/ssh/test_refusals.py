@@ -1,0 +1,255 @@
+"""What can be wrong with a far side: two lines each, the right exit code, and nothing left there."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from emca_deploy.cli import run
+from emca_deploy.targets.profiling import ProfileRequest, run_profile
+
+
+@pytest.fixture
+def refused(capfd, model):
+    """Return a function that profiles on a target, and returns the exit code and the two lines."""
+
+    def ask(target, *more):
+        code = run(["profile", str(model), "--target", target, "--duration", "0.2", "--warmup", "0", "--json", *more])
+        out, err = capfd.readouterr()
+        lines = err.strip().splitlines()
+        assert out == ""
+        assert len(lines) == 2, err
+        assert lines[0].startswith("error: ")
+        assert lines[1].startswith("  try: ")
+        return code, *lines
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "text", ["ssh://", "ssh://-oProxyCommand=x", "ssh://a b", "ssh://h:0", "ssh://h:99999", "ssh://h/$(x)", "ssh://u;v@h"]
+)
+def test_what_names_no_machine(refused, text):
+    code, problem, _ = refused(text)
+    assert code == 2
+    assert "names no machine" in problem
+
+
+def test_nobody_is_there(refused, far):
+    with socket.socket() as held:  # bound, and not listening
+        held.bind(("127.0.0.1", 0))
+        code, problem, _ = refused(f"ssh://127.0.0.1:{held.getsockname()[1]}")
+    assert code == 3
+    assert "nothing answers on that port" in problem
+
+
+def test_no_such_host(refused, far):
+    code, problem, _ = refused("ssh://no-such-host.invalid")
+    assert code in (2, 3)
+    assert "no host of that name" in problem
+
+
+def test_a_service_that_is_no_sshd(refused, far):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        other.settimeout(20)
+
+        def hang_up():
+            peer, _ = other.accept()
+            peer.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        code, problem, _ = refused(f"ssh://127.0.0.1:{other.getsockname()[1]}")
+        thread.join()
+    assert code == 3
+    assert "closes the connection" in problem
+
+
+def test_an_unknown_host_key(refused, far):
+    (far.folder / "known").write_text("")
+    code, problem, remedy = refused(far.target)
+    assert code == 3
+    assert "its host key is unknown" in problem
+    assert "ssh-keyscan" in remedy
+    assert (far.folder / "known").read_text() == ""
+
+
+def test_a_changed_host_key(refused, far):
+    other = (far.folder / "user.pub").read_text().split()[:2]
+    (far.folder / "known").write_text(f"[127.0.0.1]:{far.port} {' '.join(other)}\n")
+    code, problem, remedy = refused(far.target)
+    assert code == 3
+    assert "is not the one you know" in problem
+    assert "ssh-keygen -R" in remedy
+
+
+def test_a_wrong_key(refused, far):
+    (far.folder / "authorized").write_text("")
+    code, problem, _ = refused(far.target)
+    assert code == 3
+    assert "does not let you in" in problem
+
+
+def test_a_configuration_that_is_not_there(refused, far, monkeypatch):
+    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(far.folder / "none"))
+    code, problem, _ = refused(far.target)
+    assert code == 2
+    assert "no such file" in problem
+
+
+@pytest.fixture
+def only(sshds, monkeypatch, tmp_path):
+    """Return a function that starts a machine whose PATH has nothing but these scripts."""
+
+    def make(**scripts: str):
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        for name in ("sh", "cat"):
+            (folder / name).symlink_to(shutil.which(name))
+        for name, text in scripts.items():
+            (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+            (folder / name).chmod(0o755)
+        found = sshds(environment={"PATH": str(folder)})
+        monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
+        monkeypatch.delenv("EMCA_DEPLOY_REMOTE_PYTHON", raising=False)
+        return found
+
+    return make
+
+
+def test_no_python_and_no_trtexec(refused, only):
+    code, problem, remedy = refused(only().target)
+    assert code == 3
+    assert "has no Python and no trtexec" in problem
+    assert "EMCA_DEPLOY_REMOTE_PYTHON" in remedy
+
+
+def test_no_python_but_trtexec(refused, only):
+    code, problem, remedy = refused(only(trtexec="echo").target)
+    assert code == 3
+    assert "only trtexec" in problem
+    assert "/trtexec" in remedy
+
+
+OLD = next((path for path in Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python3")), None)
+
+
+@pytest.mark.skipif(OLD is None, reason="there is no Python before 3.10 here")
+def test_python_too_old(refused, only):
+    code, problem, _ = refused(only(python3=f'exec {OLD} "$@"').target)
+    assert code == 3
+    assert "its Python is 3." in problem
+    assert "3.10 is needed" in problem
+
+
+def without(*modules: str) -> str:
+    """Return a script that runs this Python without some packages."""
+    hidden = ",".join(repr(name) for name in modules)
+    code = (
+        "import sys, runpy, importlib.machinery as m; "
+        f"h = ({hidden},); f = m.PathFinder.find_spec; "
+        "m.PathFinder.find_spec = classmethod(lambda c, n, *a: None if n.split('.')[0] in h else f(n, *a)); "
+        "p = sys.argv[1]; sys.argv[:2] = ['-c']; exec(p)"
+    )
+    return f'shift; exec {sys.executable} -c "{code}" "$@"'
+
+
+def test_no_numpy_there(refused, only):
+    code, problem, remedy = refused(only(python3=without("numpy")).target)
+    assert code == 3
+    assert "has no numpy" in problem
+    assert "pip install numpy" in remedy
+
+
+def test_no_runtime_there(refused, only):
+    found = only(python3=without("openvino"))
+    code, problem, remedy = refused(found.target, "--backend", "openvino")
+    assert code == 3
+    assert "openvino is not installed there" in problem
+    assert "pip install openvino" in remedy
+    assert not found.cache.exists()  # found out before anything was sent
+
+
+def test_a_named_python_that_is_not_there(refused, far, monkeypatch):
+    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", "/nowhere/python3; touch x")
+    code, problem, _ = refused(far.target)
+    assert code == 3
+    assert "EMCA_DEPLOY_REMOTE_PYTHON" in problem
+
+
+def test_an_artifact_that_is_not_here(far, capfd):
+    assert run(["profile", "nowhere.onnx", "--target", far.target]) == 2
+    assert "nowhere.onnx: no such file" in capfd.readouterr().err
+
+
+def test_errors_from_there_name_the_files_of_here(far, tmp_path, capfd):
+    from emca_deploy.artifacts import Manifest, write_manifest
+
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"\x3a\x04abcd")
+    write_manifest(path, Manifest("onnx", "", "fp32"))
+    code = run(["profile", str(path), "--target", far.target, "--duration", "0.2"])
+    err = capfd.readouterr().err
+    assert code == 2, err
+    assert str(path) in err
+    assert "@0" not in err
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 200 kB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mounted = os.geteuid() == 0 and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], check=False, capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("cannot mount a small file system here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_there(refused, sshds, tiny_disk, monkeypatch):
+    found = sshds(environment={"XDG_CACHE_HOME": str(tiny_disk)})
+    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
+    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", sys.executable)
+    code, problem, _ = refused(found.target)
+    assert code == 3
+    assert "the disk there is full" in problem
+    assert not list(tiny_disk.rglob("*.part"))
+
+
+NOISE = """#!/bin/sh
+printf 'Welcome to the board!\\n{"is": "result"}\\nno line break here'
+echo 'a warning of some shell' >&2
+exec sh -c "$SSH_ORIGINAL_COMMAND"
+"""
+
+
+def test_a_shell_that_talks(sshds, model, monkeypatch, tmp_path):
+    script = tmp_path / "noise"
+    script.write_text(NOISE)
+    script.chmod(0o755)
+    found = sshds(f"ForceCommand {script}")
+    (found.folder / "banner").write_text("All your base\n")
+    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
+    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", sys.executable)
+    report, _ = run_profile(ProfileRequest((str(model),), target=found.target, duration_s=0.2, warmup_s=0.1, telemetry=False))
+    assert report.complete
+    found.wait_until_nothing_runs()
+
+
+def test_a_clock_that_is_wrong(only, model):
+    shift = "import sys, time; t = time.time; time.time = lambda: t() + 3600; p = sys.argv[1]; sys.argv[:2] = ['-c']; exec(p)"
+    found = only(python3=f'shift; exec {sys.executable} -c "{shift}" "$@"')
+    report, _ = run_profile(ProfileRequest((str(model),), target=found.target, duration_s=0.2, warmup_s=0.1, telemetry=False))
+    ssh = report.environment["ssh"]
+    assert 3590 < ssh["clock_offset_s"] < 3610
+    assert any("clock is" in note for note in ssh["notes"])
