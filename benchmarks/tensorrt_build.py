@@ -1,13 +1,14 @@
-"""TensorRT-RTX builds of every architecture in fp32, fp16 and INT8, and what it makes of other placements. Needs no GPU.
+"""TensorRT-RTX builds of every architecture in fp32, fp16, INT8 and INT8 with fp16. Needs no GPU.
 
     python benchmarks/tensorrt_build.py                          # 22 architectures at 224x224, about fifteen minutes on one core
     python benchmarks/tensorrt_build.py --arch emca_eca_resnet50 --placements --output result.json
 
 The first table says of each architecture whether parser and builder take it, with how many warnings, how long it takes in
-processor time, how much smaller fp16 and INT8 are, and how far fp16 logits are from fp32 ones (emulated on the CPU), next to what
-is tolerated. With --placements a second one says what the builder makes of fp16, with and without attention in float32, and of
-other places for Q/DQ: kernels, INT8 convolutions, convolutions with the residual Add inside, and the bytes of activations that
-all kernels read and write for one image. Both come from the builder's own log: nothing is run.
+processor time, how much smaller fp16 and INT8 are (INT8 also with its float part in fp16), and how far fp16 logits are from fp32
+ones (emulated on the CPU), next to what is tolerated. With --placements a second one says what the builder makes of fp16, with
+and without attention in float32, and of other places for Q/DQ: kernels, INT8 convolutions, convolutions with the residual Add
+inside, and the bytes of activations that all kernels read and write for one image. Both come from the builder's own log: nothing
+is run.
 """
 
 import argparse
@@ -42,6 +43,8 @@ from emca_deploy.errors import EmcaError
 from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.export.convert import convert_to_half
 from emca_deploy.export.half import to_half
+from emca_deploy.export.half_layers import float_beside_int8
+from emca_deploy.export.half_quantized import to_half_quantized
 from emca_deploy.export.parity import Float32Array, parity_images
 
 BACKEND = "tensorrt-rtx"
@@ -95,6 +98,7 @@ class Built:
             "convolutions_with_add": sum(layer.is_convolution and len(layer.inputs) > 1 for layer in layers),
             "activations_mib": sum(layer.moved_bytes for layer in layers) / 2**20,
             "warnings": list(self.build.warnings),
+            "notes": list(self.build.notes),
             "type_warnings": [text for text in self.build.warnings if TYPES.search(text)],
         }
 
@@ -116,6 +120,17 @@ def quantized(model: Path, ranges: dict[str, TensorRange], recipe: Recipe, keep_
     output = model.with_name("int8.onnx")
     ir.save(graph, output)
     return output
+
+
+def mixed(model: Path, ranges: dict[str, TensorRange]) -> tuple[Path, dict[str, Any]]:
+    """Write a model with Q/DQ where our recipe has them and its float part in fp16, and return what became of that."""
+    graph = load_graph(model)
+    keep = float_beside_int8(graph.graph, {name: found.magnitude for name, found in ranges.items()})
+    insert_qdq(graph, place(graph.graph, RECIPES[BACKEND]), ranges)
+    found = to_half_quantized(graph, keep).to_dict()
+    output = model.with_name("mixed.onnx")
+    ir.save(graph, output)
+    return output, found
 
 
 def halved(model: Path, images: Float32Array, *, attention: bool = True) -> tuple[Path, dict[str, Any]]:
@@ -147,10 +162,12 @@ def builds(model: Path, ranges: dict[str, TensorRange], images: Float32Array) ->
         converted = halved(model, images)
         fp16 = {**build(converted[0]).row(), "conversion": converted[1]}
         int8 = build(quantized(model, ranges, RECIPES[BACKEND])).row()
+        written = mixed(model, ranges)
+        both = {**build(written[0]).row(), "conversion": written[1]}
     except EmcaError as error:
         return {"error": str(error)}
-    ratios = {f"{name}_ratio": row["engine_mib"] / fp32["engine_mib"] for name, row in (("fp16", fp16), ("int8", int8))}
-    return {"fp32": fp32, "fp16": fp16, "int8": int8, **ratios}
+    found = {"fp32": fp32, "fp16": fp16, "int8": int8, "int8_fp16": both}
+    return {**found, **{f"{name}_ratio": row["engine_mib"] / fp32["engine_mib"] for name, row in found.items() if name != "fp32"}}
 
 
 def placements(model: Path, ranges: dict[str, TensorRange], images: Float32Array) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -169,11 +186,13 @@ def builds_table(found: dict[str, dict[str, Any]]) -> Table:
         "architecture",
         "fp16/fp32 engine",
         "int8/fp32 engine",
+        "int8+fp16/fp32 engine",
         "fp16 / float32 products",
         "int8 convolutions",
         "warnings",
-        "fp32, fp16, int8 MiB",
-        "fp32, fp16, int8 s",
+        "MiB moved: fp32, int8, int8+fp16",
+        "fp32, fp16, int8, int8+fp16 MiB",
+        "fp32, fp16, int8, int8+fp16 s",
         "fp16 error, tolerated",
     )
     for heading in headings:
@@ -182,16 +201,17 @@ def builds_table(found: dict[str, dict[str, Any]]) -> Table:
         if "error" in row:
             table.add_row(arch, row["error"])
             continue
-        three = [row[name] for name in ("fp32", "fp16", "int8")]
-        fp16, int8 = three[1:]
+        four = [row[name] for name in ("fp32", "fp16", "int8", "int8_fp16")]
+        fp32, fp16, int8, both = four
         conversion = fp16["conversion"]
         table.add_row(
-            arch, f"{row['fp16_ratio']:.3f}", f"{row['int8_ratio']:.3f}",
+            arch, f"{row['fp16_ratio']:.3f}", f"{row['int8_ratio']:.3f}", f"{row['int8_fp16_ratio']:.3f}",
             f"{fp16['half_products']} / {fp16['float_products']}",
-            f"{int8['int8_convolutions']} of {int8['quantized_convolutions']}",
-            str(sum(len(built["warnings"]) for built in three)),
-            ", ".join(f"{built['engine_mib']:.1f}" for built in three),
-            ", ".join(f"{built['build_cpu_s']:.1f}" for built in three),
+            f"{int8['int8_convolutions']}, {both['int8_convolutions']} of {int8['quantized_convolutions']}",
+            str(sum(len(built["warnings"]) for built in four)),
+            ", ".join(f"{built['activations_mib']:.1f}" for built in (fp32, int8, both)),
+            ", ".join(f"{built['engine_mib']:.1f}" for built in four),
+            ", ".join(f"{built['build_cpu_s']:.1f}" for built in four),
             f"{100 * conversion['parity']['max_rel']:.2f}%, {100 * conversion['tolerance']:.1f}%",
         )  # fmt: skip
     return table
@@ -219,7 +239,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--output", type=Path, help="keep the results as JSON; what it has already is not built again")
     args = parser.parse_args()
-    console = Console(width=140)
+    console = Console(width=200)
     document = read_results(args.output, args.size, placements=args.placements)
     found = document["architectures"]
     wanted = args.arch or (PLACED if args.placements else ARCHITECTURES)
@@ -241,7 +261,7 @@ def main() -> None:
 
 def read_results(path: Path | None, size: int, *, placements: bool) -> dict[str, Any]:
     """Return the document of an earlier run of the same kind, or an empty one."""
-    key = {"version": 3, "tensorrt_rtx": installed_version("tensorrt_rtx"), "size": size, "placements": placements}
+    key = {"version": 4, "tensorrt_rtx": installed_version("tensorrt_rtx"), "size": size, "placements": placements}
     if path is not None and path.is_file():
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if {name: document.get(name) for name in key} == key:

@@ -12,6 +12,7 @@ from emca_deploy._progress import Stage, silent
 from emca_deploy.artifacts import Manifest, Preprocessing, atomic_write, read_manifest, sha256_file, this_command, write_manifest
 from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choose
 from emca_deploy.calibration.collect import collect_observations
+from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.observers import TensorRange
@@ -23,6 +24,7 @@ from emca_deploy.calibration.rewrites import rewrite_for
 from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
+from emca_deploy.export.half_layers import float_beside_int8
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -49,6 +51,7 @@ class CalibrationOptions:
         keep_float: node name patterns (`stage1.*`) that stay in float.
         table: a range table to use or to write; beside the model where None.
         recover: what is done for accuracy besides: a name of `LEVELS`.
+        float_precision: of what is not quantized: "fp32", or "fp16" for TensorRT.
     """
 
     backend: str
@@ -59,6 +62,7 @@ class CalibrationOptions:
     keep_float: Sequence[str] = ()
     table: Path | None = None
     recover: str = "weights"
+    float_precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Calibration:
         samples: images the ranges come from.
         counts: what was quantized.
         choice: what was tried before, and chosen.
+        float_part: what became of the rest where that is fp16.
     """
 
     onnx: Path
@@ -83,6 +88,7 @@ class Calibration:
     samples: int
     counts: InsertionCount
     choice: Choice
+    float_part: FloatPart | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `calibrate`."""
@@ -100,6 +106,8 @@ class Calibration:
                 "weighted_operators": self.counts.weighted,
                 "float_operators": self.counts.weighted_float,
             },
+            "float_precision": "fp16" if self.float_part else "fp32",
+            **({"float_part": self.float_part.to_dict()} if self.float_part else {}),
         }
 
 
@@ -135,12 +143,14 @@ def calibrate_model(
         InputError: a table given by name is of another model or data set; no such backend, method or level; no node matches
             a pattern.
         ModelError: the model cannot be read, run or quantized.
+        GateError: with its float part in fp16 it is worse than rounding explains.
         DataError: an image cannot be read, or drives an activation to infinity.
         OutputError: `output` cannot be written.
     """
     recipe = find_recipe(options.backend)
     if options.recover not in LEVELS:
         raise UnknownNameError.of("level of recovery", options.recover, LEVELS, f"one of: {', '.join(LEVELS)}")
+    check_float_precision(options.float_precision, options.backend)
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {output.parent}")
     graph_model = load_graph(model)
@@ -165,16 +175,24 @@ def calibrate_model(
         table = tables[choice.method]
         write_table(path, table)
     add_to_biases(graph_model.graph, choice.shifts)
+    keep = float_beside_int8(graph_model.graph, peaks_of(table)) if options.float_precision == "fp16" else None
     counts = quantize(graph_model, table.ranges)
     rewrite_for(graph_model.graph, options.backend)
+    float_part = None
+    if keep is not None:
+        float_part = halve_float_part(graph_model, keep, (model, source, indices, options.threads), stage)
     with atomic_write(output) as temporary:
         ir.save(graph_model, temporary)
     try:
-        write_manifest(output, _manifest(model, (path, table), options, counts, choice))
+        manifest = _manifest(model, (path, table), options, counts, choice)
+        half = {"float_part": float_part.to_dict()} if float_part else {}
+        write_manifest(
+            output, replace(manifest, details={**manifest.details, "float_precision": options.float_precision, **half})
+        )
     except OutputError:
         output.unlink(missing_ok=True)  # an INT8 model that does not say whose placement it has is a trap
         raise
-    return Calibration(output, options.backend, table.key.method, path, reused, table.key.samples, counts, choice)
+    return Calibration(output, options.backend, table.key.method, path, reused, table.key.samples, counts, choice, float_part)
 
 
 def _indices(source: "ImageSource", options: CalibrationOptions) -> list[int]:

@@ -112,7 +112,9 @@ def command(
 
 def _print(output: Path, manifest: "Manifest", size_mib: float) -> None:
     machine, built = manifest.details["machine"], manifest.details.get("tensorrt")
-    click.echo(f"{output}: {manifest.backend} engine, {manifest.precision}, {size_mib:.1f} MiB")
+    mixed = built is not None and manifest.precision == "int8" and built["float_precision"] == "fp16"
+    precision = "int8, float part fp16" if mixed else manifest.precision
+    click.echo(f"{output}: {manifest.backend} engine, {precision}, {size_mib:.1f} MiB")
     if built is not None:
         click.echo(
             f"{built['int8_convolutions']} of {built['convolutions']} convolutions in INT8, {built['layers']} layers", err=True

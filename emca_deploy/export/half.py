@@ -15,7 +15,7 @@ import onnx_ir as ir
 from emca_deploy.errors import ModelError
 from emca_deploy.export.half_layers import STATISTICS
 
-__all__ = ["HalfGraph", "WeightLosses", "to_half"]
+__all__ = ["HalfGraph", "Rewriter", "WeightLosses", "check_half_fits", "to_half"]
 
 SMALLEST_NORMAL = 2.0**-14
 """Below it fp16 loses digits; below 2**-25 it is zero. SRM's 1e-5 is one reason why its variance stays float32."""
@@ -87,7 +87,7 @@ def to_half(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph:
     """
     nodes = list(model.graph)
     _check(nodes, keep)
-    rewriter = _Rewriter(model.graph)
+    rewriter = Rewriter(model.graph)
     halves = 0
     float_nodes: dict[str, list[str]] = {}
     for node in nodes:
@@ -105,6 +105,15 @@ def to_half(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph:
 def _check(nodes: list[ir.Node], keep: Mapping[ir.Node, str]) -> None:
     if quantized := sorted({node.op_type for node in nodes} & QUANTIZED):
         raise ModelError(f"the model has {', '.join(quantized)} nodes", "convert the fp32 model it was made from")
+    check_half_fits(nodes, keep)
+
+
+def check_half_fits(nodes: list[ir.Node], keep: Mapping[ir.Node, str]) -> None:
+    """Refuse a model whose types are not known, or of which nothing would be fp16.
+
+    Raises:
+        ModelError: it is one.
+    """
     if untyped := next((value for node in nodes for value in node.outputs if value.dtype is None and value.uses()), None):
         raise ModelError(
             f"the model does not say which type '{untyped.name}' has", "run onnx.shape_inference.infer_shapes on it first"
@@ -114,8 +123,16 @@ def _check(nodes: list[ir.Node], keep: Mapping[ir.Node, str]) -> None:
         raise ModelError(f"nothing of this model fits fp16: {reason}", "use --precision fp32")
 
 
-class _Rewriter:
-    """Walks a graph in its order, so that a tensor's first reader is where its Cast belongs."""
+class Rewriter:
+    """Gives nodes types. Walk the graph in its order, so that a tensor's first reader is where its Cast belongs.
+
+    Args:
+        graph: changed in place.
+
+    Attributes:
+        casts: how many were put in.
+        losses: of the weights.
+    """
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph

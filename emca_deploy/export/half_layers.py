@@ -5,12 +5,16 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["LARGEST_HALF", "STATISTICS", "attention_nodes", "beyond_range"]
+__all__ = ["LARGEST_HALF", "STATISTICS", "attention_nodes", "beyond_range", "float_beside_int8"]
 
 LARGEST_HALF = 65504.0
 
 HEADROOM = 4.0
 """Activations are measured on few images; others may reach this many times as far."""
+
+HEAVY_WEIGHTS = 16384
+"""A layer of the attention with as many weights is worth fp16 in an INT8 engine, of which they would be the largest part: those
+of se_resnet50's last two stages. Lighter ones would gain less than the conversions around them cost."""
 
 POOLED, VARIANCE, GATES = "pooled means", "variance", "attention between pooling and gate"
 STATISTICS = frozenset({POOLED, VARIANCE, GATES})
@@ -89,3 +93,24 @@ def beyond_range(graph: ir.Graph, peaks: Mapping[str, float]) -> dict[ir.Node, s
             if peak > limit:
                 found[node] = f"'{value.name}' reaches {peak:.3g}"
     return found
+
+
+def float_beside_int8(graph: ir.Graph, peaks: Mapping[str, float]) -> dict[ir.Node, str]:
+    """Return the nodes that stay float32 where what INT8 leaves in float becomes fp16, each with the reason.
+
+    They are those of an fp16 model but for the heavy layers of the attention, with the Relu behind them: the pooled means that
+    they read and the sigmoid that reads them stay float32, and their sums are kept in float32 by the kernels.
+
+    Args:
+        graph: the fp32 model's, before it is quantized.
+        peaks: the largest absolute value of each activation, by name.
+    """
+    found = attention_nodes(graph)
+    heavy = {node for node, reason in found.items() if reason == GATES and _weights(node) >= HEAVY_WEIGHTS}
+    heavy |= {reader for node in heavy for reader in _readers(node) if reader.op_type == "Relu"}
+    return beyond_range(graph, peaks) | {node: reason for node, reason in found.items() if node not in heavy}
+
+
+def _weights(node: ir.Node) -> int:
+    value = node.inputs[1] if node.op_type in {"Conv", "Gemm", "MatMul"} else None
+    return 0 if value is None or value.const_value is None else int(value.const_value.size)

@@ -146,6 +146,8 @@ def test_keep_float_leaves_nodes_alone(own, data, out, capsys):
         (["--keep-float", "stage9.*"], "--keep-float stage9.*: matches no node"),
         (["--samples", "0"], "--samples"),
         (["--threads", "0"], "--threads"),
+        (["--float-precision", "fp16"], "computes in float32 between INT8"),
+        (["--float-precision", "bf16"], "--float-precision"),
     ],
 )
 def test_wrong_options_are_refused(own, data, out, tmp_path, refused, files, options, words):

@@ -87,7 +87,9 @@ class JetPack:
 
 
 # TensorRT: developer.nvidia.com/embedded/jetpack-sdk-*, DLA-SW operators/README, the JetPack page of pytorch.org/TensorRT;
-# 7.x: TensorRT-Edge-LLM's support matrix. Python: of Ubuntu 18.04, 20.04, 22.04, 24.04.
+# 7.0: read on a Thor with R38.2.2 (dataplayer12/SAM3-TensorRT pull request 24). 7.1: 10.13 by roboflow/inference pull requests
+# 1935 and 2478, which do not tell the third number. 7.2: read on a Thor with R39.2.0 (the latter). 7.2.2: TensorRT 11.4.1's
+# DLA page says that it is supported there, not that the JetPack brings it. Python: of Ubuntu 18.04, 20.04, 22.04, 24.04.
 JETPACKS: dict[str, JetPack] = {
     pack.version: pack
     for pack in (
@@ -101,7 +103,7 @@ JETPACKS: dict[str, JetPack] = {
         JetPack("6.2", "10.3.0", "3.10"),
         JetPack("6.2.1", "10.3.0", "3.10"),
         JetPack("6.2.2", "10.3.0", "3.10"),
-        JetPack("7.0", "10.13.3", "3.12", devices=("11.0",), certain=False),
+        JetPack("7.0", "10.13.3", "3.12", devices=("11.0",)),
         JetPack("7.1", "10.13.3", "3.12", devices=("11.0",), certain=False),
         JetPack("7.2", "10.16.2", "3.12"),
         JetPack("7.2.1", "10.16.2", "3.12"),

@@ -14,8 +14,9 @@ from emca_deploy.backends.onnx_file import model_precision
 from emca_deploy.backends.trt.cache import check_cache, reading_calibrator
 from emca_deploy.backends.trt.cuda import capability_here
 from emca_deploy.backends.trt.dla_log import DlaPlacement, read_placement
-from emca_deploy.backends.trt.inspect import Layer, int8_convolutions, read_layers
+from emca_deploy.backends.trt.inspect import Layer, int8_convolutions, moved_bytes_by_type, read_layers
 from emca_deploy.backends.trt.log import BuildLog, attach
+from emca_deploy.backends.trt.model_facts import read_facts
 from emca_deploy.backends.trt.model_macs import node_macs
 from emca_deploy.backends.trt.network import ParsedModel, parse_model
 from emca_deploy.backends.trt.settings import (
@@ -47,6 +48,8 @@ class TrtBuild:
         quantized_convolutions: those with INT8 weights in the model.
         layers: of the engine.
         warnings: of parser and builder.
+        notes: warnings of theirs about what changes no number.
+        float_precision: of what an INT8 model leaves in float, as the model has it; None of other models.
         dla_core: it runs on; None for the GPU alone.
         calibration_cache: whose ranges it has; None for the model's own.
         version_compatible: whether later versions run it, too.
@@ -66,6 +69,8 @@ class TrtBuild:
     version_compatible: bool = False
     hardware_compatible: bool = False
     placement: DlaPlacement | None = None
+    notes: tuple[str, ...] = ()
+    float_precision: str | None = None
 
     @property
     def int8_convolutions(self) -> int:
@@ -82,7 +87,13 @@ class TrtBuild:
         kinds: dict[str, int] = {}
         for layer in self.layers:
             kinds[layer.kind] = kinds.get(layer.kind, 0) + 1
-        return {**values, "int8_convolutions": self.int8_convolutions, "layers": len(self.layers), "layer_kinds": kinds}
+        return {
+            **values,
+            "int8_convolutions": self.int8_convolutions,
+            "moved_bytes": moved_bytes_by_type(self.layers),
+            "layers": len(self.layers),
+            "layer_kinds": kinds,
+        }
 
 
 class TrtBuilder(EngineBuilder):
@@ -155,6 +166,8 @@ class TrtBuilder(EngineBuilder):
                 f"{model}: {self.backend} compiles none of its {built.quantized_convolutions} INT8 convolutions to INT8{targets}",
                 f"calibrate the fp32 model with --backend {self.backend}, or build the fp32 model",
             )
+        if built.quantized_convolutions:
+            built = replace(built, float_precision="fp16" if read_facts(model).half_scales else "fp32")
         self.last = built
         output.write_bytes(memoryview(engine))
         return self.backend, built.version
@@ -218,6 +231,7 @@ class TrtBuilder(EngineBuilder):
             self._settings.version_compatible,
             self._settings.hardware_compatible,
             read_placement(log.dla_lines()) if self._settings.dla_core is not None else None,
+            tuple(log.notes),
         )
 
     def _machine(self, built: TrtBuild) -> dict[str, Any]:
@@ -250,12 +264,17 @@ def _allow_types(trt: Any, config: Any, model: Path, parsed: ParsedModel, settin
         What must live until the engine is built.
 
     Raises:
-        ModelError: it has Q/DQ where ranges come from a cache, or where a DLA would have to take them.
+        ModelError: it has Q/DQ where ranges come from a cache, or where a DLA would have to take them, or fp16 Q/DQ.
         InputError: the cache is none, or one of another version.
     """
     implicit = "a calibration cache" if settings.calibration_cache else ("DLA" if settings.dla_core is not None else None)
     if parsed.quantized_convolutions and implicit:
         raise ModelError(f"{model}: has Q/DQ, which {implicit} does not go with", "name the fp32 model it was made from")
+    if parsed.quantized_convolutions and read_facts(model).half_scales:
+        raise ModelError(
+            f"{model}: its Q/DQ is fp16, which wants types of the model's own: TensorRT 10 or newer",
+            "calibrate it with --float-precision fp32",
+        )
     if parsed.quantized_convolutions or settings.calibration_cache:
         config.set_flag(trt.BuilderFlag.INT8)
     if settings.dla_core is not None or model_precision(model) == "fp16":  # a DLA has no fp32

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-__all__ = ["EngineTensor", "Layer", "int8_convolutions", "read_layers"]
+__all__ = ["EngineTensor", "Layer", "int8_convolutions", "moved_bytes_by_type", "read_layers"]
 
 DTYPES = {
     "int8": "int8", "uint8": "uint8", "bool": "bool", "fp8": "float8", "half": "float16", "fp16": "float16", "bf16": "bfloat16",
@@ -102,6 +102,15 @@ def read_layers(lines: Iterable[str]) -> list[Layer]:
 def int8_convolutions(layers: Iterable[Layer]) -> int:
     """Return how many convolutions compute in INT8."""
     return sum(layer.is_convolution and layer.is_int8 for layer in layers)
+
+
+def moved_bytes_by_type(layers: Iterable[Layer]) -> dict[str, int]:
+    """Return how many bytes of activations the layers read and write, by type, for one image where the batch is dynamic."""
+    moved: dict[str, int] = {}
+    for layer in layers:
+        for tensor in (*layer.inputs, *layer.outputs):
+            moved[tensor.dtype] = moved.get(tensor.dtype, 0) + tensor.image_bytes
+    return moved
 
 
 def _listed(text: str) -> tuple[EngineTensor, ...]:

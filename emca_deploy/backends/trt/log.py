@@ -14,6 +14,8 @@ NAMES = ("internal error", "error", "warning", "info", "verbose")  # by TensorRT
 LAYER_LISTS = ("Layers:", "Engine Layer Information:")
 TYPES = re.compile(r"zero.?point|u?int8|int64|int32|half|fp16|datatype|data type|type cast|clamp|quantiz", re.IGNORECASE)
 MISREAD = re.compile(r"Defaulting to INT8")
+# Every fp16 number is a float32 one: nothing is lost when TensorRT-RTX multiplies an INT8 convolution's fp16 scales in float32.
+EXACT = re.compile(r"Converting conv (?:activation|weight) scales to fp32")
 LOCATION = re.compile(r"^\[?[\w/]+\.(?:cpp|h):[:\w]*\]?:? *")
 
 
@@ -24,11 +26,13 @@ class BuildLog:
     Attributes:
         errors: messages of errors, in order, without their place in TensorRT's sources.
         warnings: likewise, each once.
+        notes: warnings about what changes no number, each once.
         counts: messages by severity.
     """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     _layer_lists: list[str] = field(default_factory=list)
     _about_dla: list[str] = field(default_factory=list)
@@ -41,8 +45,10 @@ class BuildLog:
             self._about_dla.append(text)
         if severity < 2:
             self.errors.append(text)
-        elif severity == 2 and text not in self.warnings:
-            self.warnings.append(text)
+        elif severity == 2:
+            kept = self.notes if EXACT.search(text) else self.warnings
+            if text not in kept:
+                kept.append(text)
         elif message.lstrip().startswith(LAYER_LISTS):
             self._layer_lists.append(message)
 

@@ -31,6 +31,7 @@ class ModelFacts:
         asymmetric: Q/DQ nodes with a zero point that is not 0.
         int32: DequantizeLinear nodes of INT32 values: biases.
         off_dla: poolings over whole maps, which no DLA is offered.
+        half_scales: whether Q/DQ nodes have fp16 scales: what INT8 leaves in float is fp16.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class ModelFacts:
     asymmetric: tuple[str, ...] = ()
     int32: tuple[str, ...] = ()
     off_dla: int = 0
+    half_scales: bool = False
 
     @property
     def dynamic(self) -> bool:
@@ -78,7 +80,14 @@ def read_facts(path: Path) -> ModelFacts:
         asymmetric,
         int32,
         sum(node.op_type in OFF_DLA for node in model.graph.node),
+        any(_is_half(constants.get(node.input[1])) for node in quantizers),
     )
+
+
+def _is_half(tensor: Any) -> bool:
+    import onnx
+
+    return tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT16
 
 
 def count_convolutions(path: Path) -> tuple[int, int]:

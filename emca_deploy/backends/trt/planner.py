@@ -20,8 +20,12 @@ OLDEST = (8, 0, 0)  # Q/DQ since 8.0: NVIDIA/TensorRT release notes of 8.0.1
 TYPED_SINCE = (10, 0, 0)
 UNFLAGGED_SINCE = (11, 0, 0)
 
-# onnx-tensorrt, docs/operators.md of each branch: "supports operators up to Opset N"; 11.x: NVIDIA's ONNX opset guide.
-OPSETS: tuple[tuple[tuple[int, int], int], ...] = (((8, 0), 13), ((8, 5), 17), ((10, 0), 20), ((10, 15), 24), ((11, 0), 25))
+# onnx-tensorrt, docs/operators.md of the branches 8.0-GA to 10.0-GA ("supports operators up to Opset N", from 10.0 on "in the
+# inclusive range of opset 9 to opset N") and of 10.15; 11.x: NVIDIA's ONNX opset guide. What came between 10.0 and 10.15 was not
+# found; the branch 10.1-GA still says 20.
+OPSETS: tuple[tuple[tuple[int, int], int], ...] = (
+    ((8, 0), 13), ((8, 4), 17), ((9, 0), 19), ((10, 0), 20), ((10, 15), 24), ((11, 0), 25),
+)  # fmt: skip
 
 LOWEST_CONVERTED = 14
 """onnx 1.23's converter takes our networks down to it, and no further: no adapter for Relu."""
@@ -116,6 +120,11 @@ def make_plan(model: ModelFacts, request: PlanRequest) -> Plan:
         raise InputError("TensorRT-RTX is not for Jetson boards", "use --backend tensorrt")
     _check_model(model, request)
     typing: Typing = "typed" if _is_typed(request, version) else "flagged"
+    if model.half_scales and typing == "flagged":
+        raise ModelError(
+            f"{model.path}: its Q/DQ is fp16, which wants types of the model's own: TensorRT 10 or newer",
+            "calibrate it with --float-precision fp32",
+        )
     quantization: Quantization = "none" if request.precision != "int8" else ("cache" if request.dla else "qdq")
     if quantization == "cache" and request.version is not None and request.version.count(".") < 2 and version[0] < 10:
         raise InputError(

@@ -4,10 +4,12 @@ TensorRT-RTX has the configuration but no calibrator, and TensorRT itself cannot
 the calls can be looked at.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from emca_deploy.artifacts import TensorSpec
@@ -118,6 +120,22 @@ def test_qdq_goes_with_neither_cache_nor_dla(trt: Any, cache: Path, core: int | 
     settings = TrtSettings(dla_core=core, calibration_cache=None if core is not None else cache)
     with pytest.raises(ModelError, match=words):
         _allow_types(trt, Config(), Path("net.onnx"), parsed(3), settings)
+
+
+def test_fp16_pairs_want_a_typed_network(trt: Any, make_net: Callable[..., Path]) -> None:
+    import onnx
+
+    proto = onnx.load(make_net())
+    for tensor in proto.graph.initializer:
+        if tensor.name.endswith("/scale"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    half = make_net("half.onnx")
+    onnx.save(proto, half)
+    config = Config()
+    _allow_types(trt, config, make_net(), parsed(3), TrtSettings())
+    assert config.flags == {"INT8"}
+    with pytest.raises(ModelError, match="its Q/DQ is fp16"):
+        _allow_types(trt, Config(), half, parsed(3), TrtSettings())
 
 
 def test_networks_are_weakly_typed_for_a_cache_or_a_dla_only(cache: Path) -> None:

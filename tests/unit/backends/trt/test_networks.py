@@ -1,5 +1,6 @@
 """Our own networks, exported and placed as users get them, through TensorRT-RTX's parser and builder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,23 @@ def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: 
     images = open_source(bundled_calibration_images(), preprocessing)
     options = CalibrationOptions("tensorrt-rtx", samples=4, method="minmax", recover="none")
     int8 = calibrate_model(fp32, images, tmp_path / "int8.onnx", options).onnx
+    mixed = calibrate_model(fp32, images, tmp_path / "mixed.onnx", replace(options, float_precision="fp16")).onnx
     found: dict[str, Any] = {}
-    for model in (fp32, int8):
+    for model in (fp32, int8, mixed):
         manifest: Manifest = RtxBuilder().build(model, model.with_suffix(".engine"), RunOptions())
-        assert manifest.arch == arch
-        found[manifest.precision] = manifest.details["tensorrt"]
-    assert found.keys() == {"fp32", "int8"}
-    assert found["fp32"]["warnings"] == found["int8"]["warnings"] == []
+        assert (manifest.arch, manifest.precision) == (arch, "fp32" if model is fp32 else "int8")
+        found[model.stem] = manifest.details["tensorrt"]
+    assert all(built["warnings"] == [] for built in found.values())
+    assert [found[name]["float_precision"] for name in ("fp32", "int8", "mixed")] == [None, "fp32", "fp16"]
+    assert found["int8"]["notes"] == []
+    assert all("scales to fp32" in note for note in found["mixed"]["notes"])
+    assert found["mixed"]["int8_convolutions"] == found["int8"]["int8_convolutions"]
+    moved = {name: sum(built["moved_bytes"].values()) for name, built in found.items()}
+    assert moved["mixed"] < moved["int8"]
+    assert "float16" not in found["int8"]["moved_bytes"]
     graph = onnx.load(int8).graph
     dequantized = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
     placed = sum(node.op_type == "Conv" and node.input[1] in dequantized for node in graph.node)
     assert found["int8"]["int8_convolutions"] == found["int8"]["quantized_convolutions"] == placed > 15
-    assert int8.with_suffix(".engine").stat().st_size <= 0.35 * fp32.with_suffix(".engine").stat().st_size
+    for smaller in (int8, mixed):
+        assert smaller.with_suffix(".engine").stat().st_size <= 0.35 * fp32.with_suffix(".engine").stat().st_size

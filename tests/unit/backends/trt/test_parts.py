@@ -77,6 +77,15 @@ def test_warnings_about_types_are_told_apart(text: str) -> None:
     assert log.misreadings() == []
 
 
+def test_what_changes_no_number_is_a_note() -> None:
+    log = BuildLog()
+    for _ in range(2):
+        log.add(2, "(foreignNode) Converting conv activation scales to fp32.")
+        log.add(2, "Converting conv inputs to fp32.")
+    assert log.notes == ["(foreignNode) Converting conv activation scales to fp32."]
+    assert log.warnings == ["Converting conv inputs to fp32."]
+
+
 def test_nested_phases_become_one_growing_number() -> None:
     seen: list[int] = []
     tracker = PhaseTracker(lambda done, total: seen.append(done))

@@ -156,6 +156,18 @@ def test_facts_of_a_model(make_net: Callable[..., Path]) -> None:
     assert facts.shape(8) == "8x3x16x16"
     assert read_facts(make_net(quantized=False)).precision == "fp32"
     assert not read_facts(make_net(batch=4)).dynamic
+    assert not facts.half_scales
+
+
+def test_fp16_scales_are_seen(make_net: Callable[..., Path], tmp_path: Path) -> None:
+    import onnx
+
+    proto = onnx.load(make_net())
+    for tensor in proto.graph.initializer:
+        if tensor.name.endswith("/scale"):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    onnx.save(proto, tmp_path / "half.onnx")
+    assert read_facts(tmp_path / "half.onnx").half_scales
 
 
 def test_files_that_are_no_classifier(make_net: Callable[..., Path], tmp_path: Path) -> None:
@@ -226,6 +238,25 @@ def test_a_dla_gets_one_shape_and_a_gpu_a_range() -> None:
     assert trtexec_command(planned("8.9", None, "1.7", backend="tensorrt-rtx"), FLOAT) is None
 
 
+def test_an_fp16_float_part_wants_the_models_own_types(tmp_path: Path) -> None:
+    mixed = ModelFacts(INT8.path, "int8", 20, FLOAT.input, half_scales=True)
+    assert planned("orin-nx", "6.2", model=mixed).typing == "typed"
+    for jetpack in ("6.0", "5.1.2"):
+        with pytest.raises(ModelError, match="its Q/DQ is fp16"):
+            planned("orin-nx", jetpack, model=mixed)
+
+
+@pytest.mark.parametrize(
+    ("version", "opset"),
+    [("8.2.1", 13), ("8.4.1", 17), ("8.6.2", 17), ("9.3", 19), ("10.0.1", 20), ("10.16.2", 24), ("11.4.1", 25)],
+)
+def test_the_newest_opset_of_every_version(version: str, opset: int) -> None:
+    """As onnx-tensorrt's docs/operators.md has it in the branch of each."""
+    for given, warns in ((opset, False), (opset + 1, True)):
+        model = ModelFacts(FLOAT.path, "fp32", given, FLOAT.input)
+        assert any("opset" in text for text in planned("8.0", None, version, model=model).warnings) is warns
+
+
 def test_old_boards_have_trtexec_only() -> None:
     """Our builder needs TensorRT 8.6 and Python 3.10."""
     assert not can_build(planned("xavier-nx", "5.1.2"))
@@ -241,8 +272,9 @@ def test_what_may_go_wrong_is_said() -> None:
     )
     assert planned("orin-nx", "6.2", model=newer).warnings == ()
     assert any("9 global poolings" in text for text in planned("orin-nx", "6.2", model=newer, dla=True).warnings)
-    assert any("not certain" in text for text in planned("thor", "7.0").warnings)
-    assert planned("thor", "7.0", "10.13.3").warnings == ()
+    assert any("not certain" in text for text in planned("thor", "7.1").warnings)
+    assert planned("thor", "7.1", "10.13.3").warnings == ()
+    assert planned("thor", "7.0").warnings == ()
 
 
 @pytest.mark.parametrize("name", ["8.7", "sm_87", "SM87", "87"])

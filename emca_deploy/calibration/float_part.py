@@ -1,0 +1,118 @@
+"""What an INT8 model leaves in float, in fp16: chosen when it is calibrated, simulated on the CPU before it is written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy._progress import Stage
+from emca_deploy.calibration.session import few_of
+from emca_deploy.calibration.simulation import Simulation
+from emca_deploy.calibration.table import RangeTable
+from emca_deploy.errors import GateError, InputError
+from emca_deploy.export.half import HalfGraph
+from emca_deploy.export.half_parity import emulated
+from emca_deploy.export.half_quantized import to_half_quantized
+from emca_deploy.harness.noise import signal_to_noise_db
+
+if TYPE_CHECKING:
+    from emca_deploy.data.sources import ImageSource
+
+__all__ = ["FLOAT_PRECISIONS", "FloatPart", "FloatPrecision", "check_float_precision", "halve_float_part", "peaks_of"]
+
+FloatPrecision = Literal["fp32", "fp16"]
+FLOAT_PRECISIONS: tuple[FloatPrecision, ...] = ("fp32", "fp16")
+
+BACKENDS = ("tensorrt", "tensorrt-rtx")
+"""Those whose types are the model's. Processors compute fp16 in float32, and would only convert to and fro."""
+
+IMAGES = 64
+"""Calibration images that it is simulated on."""
+
+MOST_LOST_DB = 3.0
+"""Twice INT8's own error. fp16 adds little to it, but values near the middle of two integers go to the other one, and on few
+images that alone is a dB to and fro; a tensor that fp16 does not hold costs far more."""
+
+
+@dataclass(frozen=True)
+class FloatPart:
+    """What became of it, simulated on calibration images.
+
+    Attributes:
+        graph: which nodes are fp16, which are not.
+        sqnr_db: of the logits against fp32, with the float part in fp32 and in fp16; None where there is no error.
+        same_class_percent: of the images, between the two.
+        images: how many.
+    """
+
+    graph: HalfGraph
+    sqnr_db: dict[FloatPrecision, float | None]
+    same_class_percent: float
+    images: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a manifest records."""
+        return {**asdict(self), "graph": self.graph.to_dict()}
+
+
+def check_float_precision(precision: str, backend: str) -> None:
+    """Refuse a precision that a backend's float part does not have.
+
+    Raises:
+        InputError: it does not.
+    """
+    if precision not in FLOAT_PRECISIONS:
+        raise InputError(f"--float-precision {precision}: there is none", f"one of: {', '.join(FLOAT_PRECISIONS)}")
+    if precision == "fp16" and backend not in BACKENDS:
+        raise InputError(
+            f"--float-precision fp16: backend '{backend}' computes in float32 between INT8 all the same",
+            f"leave it out, or use --backend {BACKENDS[0]}",
+        )
+
+
+def peaks_of(table: RangeTable) -> dict[str, float]:
+    """Return the largest absolute value of each tensor over the calibration images; of an old table, what its ranges reach."""
+    seen = {name: max(-found.minimum, found.maximum) for name, found in table.observations.items()}
+    return {name: found.magnitude for name, found in table.ranges.items()} | seen
+
+
+def halve_float_part(
+    model: ir.Model,
+    keep: Mapping[ir.Node, str],
+    images: tuple[Path, "ImageSource", Sequence[int], int],
+    stage: Stage,
+) -> FloatPart:
+    """Rewrite an INT8 model's float part to fp16, in place, and hold its logits against what they were.
+
+    Args:
+        model: with Q/DQ, float32 besides.
+        keep: nodes of it that stay float32, from `float_beside_int8`.
+        images: the fp32 ONNX file, the calibration images, which of them, and threads.
+        stage: opens a stage for progress.
+
+    Raises:
+        GateError: the logits are worse than rounding to fp16 explains.
+        ModelError: it cannot be fp16, or ONNX Runtime does not run it.
+    """
+    path, source, indices, threads = images
+    before = model.clone()
+    graph = to_half_quantized(model, keep)
+    with stage("simulating fp16"):
+        simulation = Simulation(path, source, few_of(indices, IMAGES), threads)
+        reference, int8 = simulation.logits(ir.load(path)), simulation.logits(before)
+        mixed = simulation.logits(emulated(model))
+    found: dict[FloatPrecision, float | None] = {
+        "fp32": signal_to_noise_db(reference, int8),
+        "fp16": signal_to_noise_db(reference, mixed),
+    }
+    same = float(100 * np.mean(int8.argmax(axis=1) == mixed.argmax(axis=1)))
+    lost = (found["fp32"] or np.inf) - (found["fp16"] or np.inf) if found["fp16"] is not None else 0.0
+    if lost > MOST_LOST_DB:
+        raise GateError(
+            f"with its float part in fp16 the INT8 model loses {lost:.1f} dB more, beyond what rounding explains",
+            "use --float-precision fp32; if the weights are a trained network's, report the architecture",
+        )
+    return FloatPart(graph, found, same, simulation.samples)
