@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from emca_deploy.cli import run
 from emca_deploy.targets.capabilities import far_board
+from emca_deploy.targets.jetson.facts import detect
 from emca_deploy.targets.ssh.address import parse_destination
 from emca_deploy.targets.ssh.connection import Connection
 
@@ -81,13 +83,21 @@ def test_only_trtexec_without_a_python(sshds, tmp_path: Path, monkeypatch: pytes
     assert "has no Python" in found["lacks"][0]["problem"]
 
 
-def test_what_board_it_is_comes_from_its_files(far) -> None:
+def test_what_board_it_is_comes_from_its_files(far, tmp_path: Path) -> None:
+    found = {}
     with Connection(parse_destination(far.target)) as connection:
-        board = far_board(connection, str(BOARDS / "orin-nano-super"))
+        for recorded in ("agx-orin", "agx-xavier-jp4", "orin-nano-super", "thor"):
+            root = tmp_path / "its root" / recorded
+            shutil.copytree(BOARDS / recorded, root)
+            (root / "proc/device-tree").unlink(missing_ok=True)
+            (root / "proc/device-tree").symlink_to("../sys/firmware/devicetree/base")  # the kernel's, on every board
+            found[recorded] = far_board(connection, str(root))
+            assert found[recorded].facts == detect(root)
         assert far_board(connection, str(far.folder)) is None
-    assert board is not None
-    assert (board.facts.device, board.facts.l4t, board.facts.jetpack) == ("orin-nano", "36.4.7", "6.2.1")
-    assert (board.power_mode, board.fastest_mode) == ("15W", "MAXN_SUPER")
+    nano = found["orin-nano-super"]
+    assert (nano.facts.device, nano.facts.l4t, nano.facts.jetpack) == ("orin-nano", "36.4.7", "6.2.1")
+    assert (nano.power_mode, nano.fastest_mode) == ("15W", "MAXN_SUPER")
+    assert "installed" in {origin for board in found.values() for origin in board.facts.origins.values()}
 
 
 def test_a_name_is_a_target(far, model, capfd) -> None:

@@ -1,0 +1,238 @@
+"""The file of named devices: what goes in comes out, people's text stays, and bad input is refused with its place."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emca_deploy.errors import InputError, OutputError, UnknownNameError
+from emca_deploy.targets.devices import (
+    Device,
+    add_device,
+    devices_file,
+    read_devices,
+    remove_device,
+    resolve_device,
+    resolve_target,
+)
+
+EDITED = """# my boards
+[orin]  # upstairs
+target = 'ssh://me@orin:2222'
+power_mode = "MAXN"
+
+# do not move
+[nano]
+notes = \"\"\"
+[orin]
+two lines\"\"\"
+target = "ssh://nano"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "own" / "devices.toml"
+    monkeypatch.setenv("EMCA_DEPLOY_DEVICES", str(path))
+    return path
+
+
+@pytest.fixture
+def edited(file: Path) -> Path:
+    file.parent.mkdir()
+    file.write_text(EDITED)
+    return file
+
+
+def test_none_without_a_file(file: Path) -> None:
+    assert devices_file() == file
+    assert read_devices() == {}
+    assert not file.parent.exists()
+
+
+def test_where_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMCA_DEPLOY_DEVICES", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative/is/ignored")
+    assert devices_file() == tmp_path / ".config/emca-deploy/devices.toml"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    assert devices_file() == tmp_path / "xdg/emca-deploy/devices.toml"
+    assert add_device(Device("a", "cpu")) == tmp_path / "xdg/emca-deploy/devices.toml"
+    assert read_devices() == {"a": Device("a", "cpu")}
+
+
+texts = st.text(st.characters(exclude_categories=("Cs",)))
+names = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True).filter(lambda name: name.lower() not in ("cpu", "gpu", "jetson"))
+boards = st.builds(
+    Device, names, st.sampled_from(["jetson", "ssh://h", "ssh://me@[::1]:22/gpu"]), st.none() | texts.filter(bool), texts
+)
+here = st.builds(Device, names, st.sampled_from(["cpu", "gpu", "gpu:1"]), st.none(), texts)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(devices=st.lists(boards | here, unique_by=lambda device: device.name, min_size=1, max_size=4), data=st.data())
+def test_any_text_survives_adding_and_removing(file: Path, devices: list[Device], data: st.DataObject) -> None:
+    file.unlink(missing_ok=True)
+    for device in devices:
+        add_device(device)
+    assert list(read_devices().values()) == devices
+    gone = data.draw(st.sampled_from(devices))
+    remove_device(gone.name)
+    assert list(read_devices().values()) == [device for device in devices if device != gone]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=80) | st.text(alphabet="[]\"'=.#\n\\u0041 atargetnos{}", max_size=60).map(str.encode))
+def test_any_file_is_read_or_refused(file: Path, content: bytes) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
+    with suppress(InputError):
+        assert all(device.name == name for name, device in read_devices().items())
+
+
+def test_comments_of_people_stay(edited: Path) -> None:
+    add_device(Device("third", "gpu:1"))
+    assert edited.read_text() == EDITED + '\n[third]\ntarget = "gpu:1"\n'
+    remove_device("third")
+    remove_device("orin")
+    text = edited.read_text()
+    assert list(read_devices()) == ["nano"]
+    assert "# my boards" in text
+    assert "# do not move" in text
+    assert "upstairs" not in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a = {target = "cpu"}\n[b]\ntarget = "cpu"\n',
+        '["a"]\ntarget = "cpu"\n[b]\ntarget = "cpu"',
+        'a.target = "cpu"\nb.target = "cpu"\n',
+        '[a]\r\ntarget = "cpu"\r\n\r\n[b]\r\ntarget = "cpu"\r\n',
+        '\ufeff[a]\nnotes = """\n[a]\n"""\ntarget = "cpu"\n[b]\ntarget = "cpu"\n',
+        '[b]\nnotes = """\n[a]\nno table\n"""\ntarget = "cpu"\n[a]\ntarget = "cpu"\n',
+    ],
+)
+def test_however_a_table_is_written_it_is_removed_and_nothing_else(file: Path, text: str) -> None:
+    file.parent.mkdir()
+    file.write_bytes(text.encode())
+    before = read_devices()
+    remove_device("a")
+    assert read_devices() == {"b": before["b"]}
+    add_device(Device("c", "cpu"))
+    assert list(read_devices()) == ["b", "c"]
+
+
+def test_a_link_to_settings_elsewhere_stays_one(file: Path, tmp_path: Path) -> None:
+    file.parent.mkdir()
+    (tmp_path / "dotfiles.toml").write_text("")
+    file.symlink_to(tmp_path / "dotfiles.toml")
+    add_device(Device("a", "cpu"))
+    assert file.is_symlink()
+    assert "[a]" in (tmp_path / "dotfiles.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        (Device("", "cpu"), "device '': not a name"),
+        (Device("a b", "cpu"), "device 'a b': not a name"),
+        (Device("ä", "cpu"), "not a name"),
+        (Device("a.b", "cpu"), "not a name"),
+        (Device("a\n", "cpu"), "not a name"),
+        (Device("cpu", "ssh://h"), "device 'cpu': is a target by itself"),
+        (Device("Jetson", "ssh://h"), "is a target by itself"),
+        (Device("a", "orin.local"), "'orin.local' is no target"),
+        (Device("a", "cpu:1"), "'cpu:1' is no target"),
+        (Device("a", "gpu:x"), "'gpu:x' is no target"),
+        (Device("a", "http://h"), "'http://h' is no target"),
+        (Device("a", ""), "'' is no target"),
+        (Device("a", "ssh://"), "names no machine"),
+        (Device("a", "ssh://-oProxyCommand=x"), "names no machine"),
+        (Device("a", "ssh://h:99999"), "names no machine"),
+        (Device("a", "cpu", "MAXN"), "target 'cpu' has no power modes"),
+        (Device("a", "jetson", ""), "power mode is empty"),
+        (Device("a", "cpu", None, "\udcff"), "not UTF-8"),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_not_written(file: Path, device: Device, said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        add_device(device)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[a]\ntarget = cpu\n", "at line 2"),
+        ('[a]\ntarget = "cpu"\n[a]\ntarget = "cpu"\n', "at line 3"),
+        ("\n[a", "not TOML"),
+        ("a = " + "[" * 5000, "not TOML"),
+        ('a = "cpu"\n', "'a' is no table"),
+        ("[a]\ntarget = 3\n", "[a]: target is not text"),
+        ('[a]\nnotes = "x"\n', "[a]: has no target"),
+        ('[a]\ntarget = "moon"\n', "'moon' is no target"),
+        ('[a]\ntarget = "cpu"\npowermode = "15W"\n', "powermode"),
+        ('["a b"]\ntarget = "cpu"\n', "device 'a b': not a name"),
+        ('[gpu]\ntarget = "cpu"\n', "'gpu': is a target by itself"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_place_and_left_alone(file: Path, text: str, said: str) -> None:
+    file.parent.mkdir()
+    file.write_text(text)
+    for use in (read_devices, lambda: add_device(Device("new", "cpu")), lambda: remove_device("a"), lambda: resolve_target("a")):
+        with pytest.raises(InputError) as caught:
+            use()
+        assert str(file) in caught.value.problem
+        assert said in caught.value.problem
+    assert file.read_text() == text
+
+
+def test_bytes_that_are_no_text_have_a_line(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_bytes(b'[a]\ntarget = "\xff"\n')
+    with pytest.raises(InputError, match="line 2: not UTF-8"):
+        read_devices()
+
+
+def test_a_folder_is_no_file_of_devices(file: Path) -> None:
+    file.mkdir(parents=True)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_devices()
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EMCA_DEPLOY_DEVICES", str(tmp_path / "file" / "devices.toml"))
+    with pytest.raises(OutputError, match="folder cannot be made"):
+        add_device(Device("a", "cpu"))
+
+
+def test_a_name_twice_and_a_name_unknown(edited: Path) -> None:
+    with pytest.raises(InputError, match="there is a device 'orin' already"):
+        add_device(Device("orin", "cpu"))
+    with pytest.raises(UnknownNameError) as caught:
+        remove_device("orim")
+    assert "nearest: orin" in caught.value.remedy
+    assert edited.read_text() == EDITED
+
+
+def test_names_are_targets(edited: Path) -> None:
+    assert resolve_target("orin") == "ssh://me@orin:2222"
+    assert resolve_device("orin", None) == ("ssh://me@orin:2222", "MAXN")
+    assert resolve_device("orin", "15W") == ("ssh://me@orin:2222", "15W")
+    assert resolve_device("nano", None) == ("ssh://nano", None)
+    assert resolve_device(None, "15W") == (None, "15W")
+    with pytest.raises(UnknownNameError) as caught:
+        resolve_target("orion")
+    assert caught.value.problem == "no target is called 'orion'"
+    assert "nearest: orin" in caught.value.remedy
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu", "gpu:1", "jetson", "ssh://me@host", "ssh:host", "", "cpu:0"])
+def test_a_target_that_is_no_name_does_not_need_the_file(file: Path, target: str) -> None:
+    file.mkdir(parents=True)  # reading it would fail
+    assert resolve_target(target) == target
