@@ -31,8 +31,8 @@ def root() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "emca-deploy"
 
 
-def probe(mark: str) -> int:
-    """Say what this Python is, and has; return 0 only where it will do."""
+def probe(mark: str, name: str) -> int:
+    """Say what this Python is, found by that name, and has; return 0 only where it will do."""
     from importlib.util import find_spec
 
     have = {name: version(name) for name in PACKAGES if find_spec(name) is not None}
@@ -42,7 +42,7 @@ def probe(mark: str) -> int:
     disk = os.statvfs(str(place))
     say(
         mark,
-        python=sys.executable,
+        python=name if "/" in name else sys.executable,  # a script may set things up for the Python that it starts
         version=".".join(map(str, sys.version_info[:3])),
         have=have,
         root=str(root()),
@@ -156,7 +156,7 @@ def main() -> int:
     what, mark, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
     try:
         if what == "probe":
-            return probe(mark)
+            return probe(mark, rest[0])
         if what == "receive":
             return receive(mark, rest[0], int(rest[1]))
         if what == "send":

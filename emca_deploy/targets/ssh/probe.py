@@ -24,7 +24,7 @@ BOARD_FILE = "/etc/nv_tegra_release"
 _SCRIPT = """mark=$1 program=$2; shift 2
 while [ "$1" != -- ]; do
   if command -v "$1" >/dev/null 2>&1; then
-    "$1" -c "$program" probe "$mark" </dev/null && break
+    "$1" -c "$program" probe "$mark" "$(command -v "$1")" </dev/null && break
   fi
   shift
 done

@@ -1,0 +1,137 @@
+"""Files on their way: once, by their hash, from where they were, and whole."""
+
+import hashlib
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emca_deploy.targets.profiling import ProfileRequest, run_profile
+from emca_deploy.targets.ssh.address import parse_destination
+from emca_deploy.targets.ssh.agent_file import agent_bytes
+from emca_deploy.targets.ssh.connection import Connection
+from emca_deploy.targets.ssh.probe import check_python, look
+from emca_deploy.targets.ssh.transfer import Blob, fetch, send
+
+FIRST_MOST, SECOND_MOST = 1_000_000, 100_000
+
+
+@pytest.fixture
+def line(far):
+    with Connection(parse_destination(far.target)) as connection:
+        yield connection, check_python(connection.destination, look(connection))
+
+
+@pytest.fixture(scope="module")
+def content():
+    return Blob.of_bytes(np.random.default_rng(0).bytes(3_000_000))
+
+
+def test_the_second_time_little_is_sent(far, model):
+    request = ProfileRequest((str(model),), target=far.target, duration_s=0.2, warmup_s=0.1, telemetry=False)
+    first, second = (run_profile(request)[0].environment["ssh"]["sent_bytes"] for _ in range(2))
+    assert len(agent_bytes()) < first < len(agent_bytes()) + model.stat().st_size + SECOND_MOST < FIRST_MOST
+    assert second < SECOND_MOST
+    assert not list((far.cache / "runs").iterdir())
+
+
+def test_what_arrived_before_is_not_sent_again(far, line, content):
+    folder = far.cache / "blobs"
+    folder.mkdir(parents=True)
+    (folder / f"{content.digest}.part").write_bytes(content.content[:2_500_000])
+    connection, python = line
+    before = connection.sent_bytes
+    send(connection, python, content)
+    assert 500_000 <= connection.sent_bytes - before < 550_000
+    assert (folder / content.digest).read_bytes() == content.content
+    assert [path.name for path in folder.iterdir()] == [content.digest]
+
+
+@pytest.mark.parametrize("part", [b"x" * 1000, b"x" * 4_000_000])
+def test_a_part_that_is_another_file_s(far, line, content, part):
+    folder = far.cache / "blobs"
+    folder.mkdir(parents=True)
+    (folder / f"{content.digest}.part").write_bytes(part)
+    send(*line, content)
+    assert (folder / content.digest).read_bytes() == content.content
+
+
+def test_a_damaged_file_in_the_cache_is_sent_again(far, line, content):
+    send(*line, content)
+    place = far.cache / "blobs" / content.digest
+    place.write_bytes(b"?" + content.content[1:])
+    send(*line, content)
+    assert place.read_bytes() == content.content
+
+
+def test_a_connection_cut_while_sending(far, line, content):
+    from emca_deploy.targets.ssh.complaints import LineLostError
+
+    connection, python = line
+    with pytest.raises(LineLostError):
+        send(connection, python, content, lambda done, total: far.cut() if done > 1_000_000 else None)
+    far.wait_until_nothing_runs()
+    part = far.cache / "blobs" / f"{content.digest}.part"
+    arrived = part.stat().st_size
+    assert content.content.startswith(part.read_bytes())
+    with Connection(connection.destination) as again:
+        look(again)
+        before = again.sent_bytes
+        send(again, python, content)
+        assert again.sent_bytes - before < content.size - arrived + 50_000
+    assert hashlib.sha256((far.cache / "blobs" / content.digest).read_bytes()).hexdigest() == content.digest
+
+
+def test_a_file_comes_home_whole_or_not_at_all(far, line, tmp_path):
+    from emca_deploy.errors import MissingError, WorkerError
+
+    connection, python = line
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.write_bytes(b"\0\n\xff" * 100_000)
+    fetch(connection, python, str(there), hashlib.sha256(there.read_bytes()).hexdigest(), here)
+    assert here.read_bytes() == there.read_bytes()
+    with pytest.raises(WorkerError, match="damaged"):
+        fetch(connection, python, str(there), "0" * 64, tmp_path / "other")
+    with pytest.raises(MissingError, match="No such file"):
+        fetch(connection, python, str(tmp_path / "gone"), "0" * 64, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_agent_needs_numpy_and_a_runtime_only(sshds, model, tmp_path, monkeypatch):
+    import numpy
+    import onnxruntime
+
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for module in (numpy, onnxruntime):
+        folder = Path(module.__file__).parent
+        for path in (folder, folder.with_name(folder.name + ".libs"), *folder.parent.glob(f"{folder.name}-*.dist-info")):
+            if path.exists():
+                (packages / path.name).symlink_to(path)
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexport PYTHONPATH={packages}\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    found = sshds()
+    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
+    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", str(bare))
+    with Connection(parse_destination(found.target)) as connection:
+        assert set(look(connection).versions) == {"numpy", "onnxruntime"}
+    # The interpreter names itself by what the script started: that one is taken for all that follows, so it must be the script.
+    report, _ = run_profile(ProfileRequest((str(model),), target=found.target, duration_s=0.2, warmup_s=0.1, telemetry=False))
+    assert report.complete
+    assert report.environment["ssh"]["python"] == str(bare)
+
+
+def test_the_agent_is_the_same_every_time_and_has_no_data():
+    import io
+
+    agent_bytes.cache_clear()
+    first = agent_bytes()
+    agent_bytes.cache_clear()
+    assert agent_bytes() == first
+    names = zipfile.ZipFile(io.BytesIO(first)).namelist()
+    assert "emca_deploy/targets/ssh/agent_main.py" in names
+    assert all(name.endswith(".py") for name in names)
+    assert not any(room in name for name in names for room in ("/models/", "/export/", "/calibration/", "/commands/", "bundled/"))
