@@ -102,7 +102,7 @@ def check(name: str | None, as_json: bool) -> int:
         for done, device in enumerate(devices):
             told(done, len(devices))
             try:
-                found.append((device, examine(device.target)))
+                found.append((device, examine(device.target, device.power_mode)))
             except EmcaError as exc:
                 found.append((device, exc))
     if as_json:
@@ -175,7 +175,7 @@ def _print_check(device: "Device", outcome: "Capabilities | EmcaError") -> None:
 def _runtime(found: "Capabilities", name: str) -> str:
     from emca_deploy.backends.registry import BACKENDS
 
-    return f"{name} {(found.versions or {}).get(str(BACKENDS[name].module)) or '(unknown version)'}"
+    return f"{name} {found.versions.get(str(BACKENDS[name].module)) or '(unknown version)'}"
 
 
 def _print_board(found: "Capabilities") -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,12 @@ class Capabilities:
         free_mib: on the disk that files go to.
         clock_offset_s: what its clock is ahead of this one's.
         trip_s: from asking to having been answered, the connection included; 0 for this machine.
-        lacks: what is in the way, worst first.
+        lacks: what is in the way.
     """
 
     python: str | None = None
     python_version: str | None = None
-    versions: dict[str, str | None] | None = None
+    versions: dict[str, str | None] = field(default_factory=dict)
     machine: str | None = None
     system: str | None = None
     board: Board | None = None
@@ -109,7 +109,7 @@ class Capabilities:
         """The backends whose library is there."""
         if self.python is None:
             return ()
-        return tuple(name for name, backend in BACKENDS.items() if backend.module in (self.versions or {}))
+        return tuple(name for name, backend in BACKENDS.items() if backend.module in self.versions)
 
     @property
     def usable(self) -> bool:
@@ -128,17 +128,26 @@ class Capabilities:
         return {"usable": self.usable, "backends": list(self.backends), **document}
 
 
-def examine(target: str) -> Capabilities:
+def examine(target: str, power_mode: str | None = None) -> Capabilities:
     """Return what a target can do.
 
     Args:
         target: "cpu", "gpu:1", "jetson" or "ssh://[user@]host[:port]"; no name of a device.
+        power_mode: that runs there are to have.
 
     Raises:
         InputError: there is no host of that name, or ssh's configuration is in error.
         MissingError: it cannot be reached, its key is unknown or another, or it does not let us in.
     """
-    return _far(parse_destination(target)) if is_ssh(target) else _here(target)
+    there = parse_destination(target).there if is_ssh(target) else target
+    found = _far(parse_destination(target)) if is_ssh(target) else _here(target)
+    if found.board is None and there == "jetson":
+        lack = Lack("it is no Jetson board", "name the board: ssh://user@board")
+    elif found.board is None and power_mode is not None:
+        lack = Lack(f"power mode '{power_mode}': it is no Jetson board", "leave the device's power mode out", blocks=False)
+    else:
+        return found
+    return replace(found, lacks=(*found.lacks, lack))
 
 
 def _here(target: str) -> Capabilities:
@@ -163,7 +172,7 @@ def _here(target: str) -> Capabilities:
         trtexec_version=trtexec.version_text if trtexec else None,
         free_mib=_free_mib(root()),
         clock_offset_s=0.0,
-        lacks=_lacks_here(target, board),
+        lacks=_lacks_here(target),
     )
 
 
@@ -172,9 +181,7 @@ def _free_mib(folder: Path) -> float | None:
     return None if place is None else shutil.disk_usage(place).free / 2**20
 
 
-def _lacks_here(target: str, board: Board | None) -> tuple[Lack, ...]:
-    if target == "jetson" and board is None:
-        return (Lack("this machine is no Jetson board", "name the board: ssh://user@board"),)
+def _lacks_here(target: str) -> tuple[Lack, ...]:
     if target.startswith("gpu"):
         from emca_deploy.backends.trt.cuda import list_gpus
 

@@ -47,9 +47,9 @@ def test_this_machine_can_be_checked(file: Path, capsys: pytest.CaptureFixture[s
     here, board = json.loads(capsys.readouterr().out)["devices"]
     assert (here["usable"], here["lacks"]) == (True, [])
     assert (board["reached"], board["usable"]) == (True, False)
-    assert board["lacks"][0]["problem"] == "this machine is no Jetson board"
+    assert board["lacks"][0]["problem"] == "it is no Jetson board"
     assert run(["devices", "check", "board"]) == 3
-    assert "this machine is no Jetson board" in capsys.readouterr().out
+    assert "it is no Jetson board" in capsys.readouterr().out
 
 
 def test_a_device_of_a_gpu_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:

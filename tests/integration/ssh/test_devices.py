@@ -52,6 +52,15 @@ def test_a_machine_says_what_it_can_do(far, capfd) -> None:
     far.wait_until_nothing_runs()
 
 
+def test_a_power_mode_or_a_board_where_there_is_none(far, capfd) -> None:
+    assert run(["devices", "add", "mode", far.target, "--power-mode", "15W"]) == 0
+    assert run(["devices", "add", "board", f"{far.target}/jetson"]) == 0
+    code, (mode, board) = checked(capfd)
+    assert code == 3
+    assert (mode["usable"], mode["lacks"][-1]["problem"]) == (True, "power mode '15W': it is no Jetson board")
+    assert (board["usable"], board["lacks"][-1]["problem"]) == (False, "it is no Jetson board")
+
+
 def test_all_are_checked_although_one_is_off(far, capfd) -> None:
     far.process.terminate()
     far.process.wait(10)
