@@ -10,7 +10,8 @@ latency does not depend on them. Accuracy is that of the bundled trained network
 CPU. What fails is listed with its reason and the rest goes on: a GPU that TensorRT-RTX does not build for still gets the others'
 numbers. With --output, what is there already is not measured again.
 
-Host time is from an array to logits in an array; device time is by CUDA events around the network alone.
+Host time is from an array to logits in an array; device time is by CUDA events around the network alone. Where trtexec of the
+engines' version is, it times them, too, and the last table has our device time's median over its.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from vendor_time import compare_with_vendor, find_vendor_tool, vendor_document, vendor_table
 
 from emca_deploy._machine import default_threads
 from emca_deploy._optional import import_optional, installed_version
@@ -183,7 +185,7 @@ def named_specs(bench: Bench, plan: Sequence[tuple[str, str]], batch: int | None
 def time_architecture(
     bench: Bench, arch: str, made: tuple[Path, dict[str, Path]], batch: int, duration_s: float
 ) -> dict[str, Any]:
-    """Measure an architecture, whose checkpoint and models are `made`, at one batch size."""
+    """Measure an architecture, whose checkpoint and models are `made`, at one batch size, with trtexec, too, where that is."""
     checkpoint, models = made
     engines = build_engines(bench, models, batch)
     what = f"{arch}, batch {batch}"
@@ -192,7 +194,14 @@ def time_architecture(
         report = measure(specs, Protocol(batch=batch, duration_s=duration_s, warmup_s=5.0, timeout_s=900)).to_dict()
     names = [spec.name for spec in specs]
     built = {precision: describe_engine(engine) for precision, engine in engines.items()}
-    return {"names": names, "engines": built, **report, "gpu": record["gpu"]}
+    row = {"names": names, "engines": built, **report, "gpu": record["gpu"]}
+    if (tool := find_vendor_tool(bench.backend)[0]) is not None:
+        device = {
+            name.removeprefix("engine "): result.get("device_ms") for name, result in zip(names, row["results"], strict=True)
+        }
+        known = {name: times for name, times in device.items() if times is not None}
+        row["vendor"] = compare_with_vendor(tool, engines, known, batch, duration_s)
+    return row
 
 
 def measure_accuracy(bench: Bench, limit: int | None) -> dict[str, Any]:
@@ -289,7 +298,7 @@ def read_document(args: argparse.Namespace, key: dict[str, Any]) -> dict[str, An
             raise InputError(f"{args.output}: is of another machine, version or size", "name another file with --output")
         return document
     stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"created": stamp, **key, "architectures": {}, "accuracy": {}, "failures": {}}
+    return {"created": stamp, **key, "architectures": {}, "accuracy": {}, "vendor": {}, "failures": {}}
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
@@ -311,14 +320,16 @@ def run(args: argparse.Namespace, console: Console) -> None:
     if available()[backend].version is None:
         raise MissingError(f"{backend} is not installed", f"pip install 'emca-deploy[{backend}]'")
     module = backend.replace("-", "_")
-    key = {"version": 1, "backend": backend, "backend_version": installed_version(module), "size": args.size}
+    key = {"version": 2, "backend": backend, "backend_version": installed_version(module), "size": args.size}
     key |= {"dry_run": args.dry_run, "gpu": gpu.to_dict() if gpu else None}
     document = read_document(args, key)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(backend, args.target, gpu.capability if gpu else None, Path(folder), document["failures"])
         if args.dry_run:
             document["architectures"] = dry_run(bench, args.arch or ARCHITECTURES, args.size, args.batches)
+            document["vendor"] = vendor_document(bench.backend, {})
             print_plan(console, document["architectures"])
+            console.print(vendor_table(document["vendor"]))
             _keep(args.output, document)
         else:
             _measure_all(bench, args, document, console)
@@ -355,6 +366,9 @@ def _measure_all(bench: Bench, args: argparse.Namespace, document: dict[str, Any
         arch, _, batch = what.partition(", batch ")
         console.print(latency_table(arch, int(batch), row))
     console.print(accuracy_table(document["accuracy"]))
+    document["vendor"] = vendor_document(bench.backend, found)
+    console.print(vendor_table(document["vendor"]))
+    _keep(args.output, document)
 
 
 def _keep(path: Path | None, document: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
+    sys.path.insert(0, str(SCRIPT.parent))  # as Python does for a script; it has a helper beside it
     module = importlib.util.module_from_spec(spec)
     sys.modules["gpu_benchmark"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
@@ -69,7 +70,9 @@ def test_a_dry_run_builds_every_engine(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "dry run: built, not run" in done.stdout
     assert "0 failures" in done.stdout
+    assert "skipped: tensorrt-rtx has no timing tool in its wheel" in done.stdout
     document = json.loads(output.read_text())
+    assert "no timing tool" in document["vendor"]["skipped"]
     row = document["architectures"]["resnet18, batch 2"]
     assert list(row["engines"]) == ["fp32", "fp16", "int8"]
     int8 = row["engines"]["int8"]
@@ -94,3 +97,72 @@ def test_the_tables(script: ModuleType, capsys) -> None:
     (baseline,) = (number for number, line in enumerate(lines) if names[0] in line and "times" not in line)
     assert first < baseline  # the fastest first
     assert any("100.00" in line and "engine int8" in line for line in lines)
+
+
+@pytest.fixture
+def vendor(script: ModuleType) -> ModuleType:
+    return sys.modules["vendor_time"]
+
+
+def summary(low: float, middle: float, high: float) -> dict[str, object]:
+    return {"p50": middle, "p50_ci95": [low, high]}
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"),
+    [
+        (summary(0.995, 1.0, 1.005), "within 2%"),
+        (summary(0.97, 1.0, 1.03), "not shown"),
+        (summary(1.04, 1.05, 1.06), "beyond 2%"),
+        (summary(0.94, 0.95, 0.96), "beyond 2%"),
+    ],
+)
+def test_a_vendors_median_is_held_against_both_intervals(vendor: ModuleType, ours: dict[str, object], verdict: str) -> None:
+    theirs = [summary(0.998, 1.0, 1.001), summary(0.997, 0.999, 1.0), summary(0.999, 1.001, 1.002)]
+    row = vendor.vendor_row(ours, theirs)
+    assert row["verdict"] == verdict
+    assert row["trtexec_ms"] == 1.0
+    assert row["ratio"] == ours["p50"]
+    assert row["interval"][0] < row["ratio"] < row["interval"][1]
+
+
+def test_trtexec_of_another_version_is_not_compared(vendor: ModuleType) -> None:
+    from emca_deploy.targets.trtexec.find import Trtexec
+
+    tool = Trtexec("/usr/src/tensorrt/bin/trtexec", (10, 3, 0))
+    assert vendor._same_version(tool, "10.3.0.30") == (tool, "")
+    found, reason = vendor._same_version(tool, "10.13.3.9")
+    assert found is None
+    assert "does not load them" in reason
+
+
+def test_without_trtexec_the_reason_is_kept(vendor: ModuleType, tmp_path: Path) -> None:
+    tool, reason = vendor.find_vendor_tool("tensorrt", str(tmp_path / "trtexec"))
+    assert tool is None
+    assert "there is no trtexec" in reason
+
+
+def test_trtexec_times_the_engines(vendor: ModuleType, tmp_path: Path) -> None:
+    """By the stand-in that speaks as trtexec 10.3 does: three processes, their files read and removed."""
+    from emca_deploy.targets.trtexec.find import find_trtexec
+
+    folder = Path(__file__).parents[1] / "unit" / "targets" / "trtexec"
+    (tmp_path / "options.json").write_bytes((folder / "options.json").read_bytes())
+    (tmp_path / "behaviour.json").write_text(json.dumps({"version": "100300"}))
+    path = tmp_path / "trtexec"
+    path.write_text(f"#!{sys.executable} -SE\n{(folder / 'stand_in.py').read_text()}")
+    path.chmod(0o755)
+    engine = tmp_path / "fp32-1.engine"
+    engine.write_bytes(b"an engine of 100300")
+    tool = find_trtexec(path=str(path))
+    found = vendor.compare_with_vendor(tool, {"fp32": engine, "int8": engine}, {"fp32": summary(0.9, 1.0, 1.1)}, 1, 0.5)
+    assert list(found) == ["fp32"]  # the other failed on our side
+    assert found["fp32"].get("trtexec_version") == "10.3.0", found
+    assert len(found["fp32"]["runs"]) == 3
+    assert found["fp32"]["trtexec_ms"] > 0
+    found["fp16"] = {"error": "it crashed"}
+    console = Console(width=160, record=True)
+    console.print(vendor.vendor_table({"engines": {"resnet18, batch 1": found}}))
+    text = console.export_text()
+    assert "resnet18, batch 1, fp32" in text
+    assert "it crashed" in text
