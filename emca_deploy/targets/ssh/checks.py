@@ -23,6 +23,8 @@ def check_backends(destination: Destination, facts: Facts, backends: Sequence[st
     Raises:
         MissingError: one is not there.
     """
+    if facts.python is None:  # which is what there is to be said then
+        return
     asked = {*backends, *(text.partition("=")[0] for text in artifacts if "=" in text)}
     if not asked and any(text.endswith(".onnx") for text in artifacts):
         asked = {_ONNX}

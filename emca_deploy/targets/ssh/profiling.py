@@ -3,6 +3,7 @@
 import secrets
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
 from emca_deploy.targets.ssh.checks import check_backends
 from emca_deploy.targets.ssh.complaints import LineLostError
+from emca_deploy.targets.ssh.probe import Facts
 from emca_deploy.targets.ssh.session import Session, Working, session
+from emca_deploy.targets.ssh.trtexec_there import profile_by_trtexec
 
 if TYPE_CHECKING:
     from emca_deploy.targets.profiling import ProfileRequest
@@ -27,6 +30,8 @@ RECONNECT_AFTER_S = (1.0, 4.0, 10.0)
 
 def profile_there(request: "ProfileRequest", progress: Progress | None = None) -> tuple[ProfileReport, RawSamples]:
     """Measure on another machine, and return the report with all raw samples; file names are those of this machine.
+
+    A machine without a Python of use measures with its trtexec, if it has one.
 
     Where the line goes down the far side ends its run; what it had measured is fetched once the line is up again, and is marked
     incomplete.
@@ -42,14 +47,31 @@ def profile_there(request: "ProfileRequest", progress: Progress | None = None) -
     options = {**asdict(request), "artifacts": artifacts}
     run = secrets.token_hex(8)
     try:
-        with session(destination, lambda facts: check_backends(destination, facts, request.backends, artifacts)) as there:
+        with session(destination, lambda facts: _check(destination, facts, request, artifacts)) as there:
             work = {"do": "profile", "run": run, "there": destination.there, "options": options}
             with there.ask({**work, "files": there.give(files.blobs, progress)}, progress) as working:
                 return _home(working, files)
+    except _TrtexecOnlyError as found:
+        return profile_by_trtexec(destination, found.facts, request, progress)
     except LineLostError as lost:
         return _left(destination, files, run, lost)
     except EmcaError as error:
         raise type(error)(files.ours(error.problem), files.ours(error.remedy)) from error
+
+
+class _TrtexecOnlyError(Exception):
+    """The machine has a trtexec, and no Python of use."""
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__()
+        self.facts = facts
+
+
+def _check(destination: Destination, facts: Facts, request: "ProfileRequest", artifacts: Sequence[str]) -> None:
+    """Refuse a machine that lacks what is asked for, before anything is sent."""
+    if facts.python is None and facts.trtexec is not None:
+        raise _TrtexecOnlyError(facts)
+    check_backends(destination, facts, request.backends, artifacts)
 
 
 def _home(working: Working, files: Belongings) -> tuple[ProfileReport, RawSamples]:

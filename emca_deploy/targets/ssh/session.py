@@ -250,7 +250,7 @@ def session(destination: Destination, prepare: Callable[[Facts], None] | None = 
     with Connection(destination) as connection:
         started = time.monotonic()
         facts = look(connection)
-        python = check_python(destination, facts)
         if prepare is not None:
             prepare(facts)
+        python = check_python(destination, facts)
         yield Session(connection, facts, python, time.monotonic() - started)

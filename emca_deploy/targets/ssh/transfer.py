@@ -14,7 +14,7 @@ from emca_deploy.errors import EmcaError, MissingError, WorkerError
 from emca_deploy.targets.ssh.connection import Connection
 from emca_deploy.targets.ssh.far import Call, call, new_mark, program
 
-__all__ = ["Blob", "disk_error", "fetch", "send"]
+__all__ = ["Blob", "disk_error", "fetch", "send", "send_once"]
 
 PIECE = 1 << 17
 ATTEMPTS = 2
@@ -72,12 +72,17 @@ def send(connection: Connection, python: str, blob: Blob, progress: Progress | N
     for _ in range(ATTEMPTS):
         mark = new_mark()
         with call(connection, [python, "-c", program(), "receive", mark, blob.digest, str(blob.size)], mark) as running:
-            if _send_once(connection, running, blob, progress):
+            if not send_once(connection, running, blob, progress).get("wrong"):
                 return
     raise WorkerError(f"{connection.destination}: a file arrives damaged there", "look at its disk and memory")
 
 
-def _send_once(connection: Connection, running: Call, blob: Blob, progress: Progress | None) -> bool:
+def send_once(connection: Connection, running: Call, blob: Blob, progress: Progress | None = None) -> dict[str, Any]:
+    """Send content to a command there that takes it, and return its last answer: "wrong" where the hash was.
+
+    Raises:
+        EmcaError: as `send`.
+    """
     answer = _answer(connection, running)
     if not answer["done"]:
         with blob.open() as stream, suppress(BrokenPipeError):
@@ -88,7 +93,7 @@ def _send_once(connection: Connection, running: Call, blob: Blob, progress: Prog
                     progress(stream.tell(), blob.size)
         running.close_input()
         answer = _answer(connection, running)
-    return not answer.get("wrong", False)
+    return answer
 
 
 def _answer(connection: Connection, running: Call) -> dict[str, Any]:

@@ -131,11 +131,12 @@ def test_no_python_and_no_trtexec(refused, only):
     assert "EMCA_DEPLOY_REMOTE_PYTHON" in remedy
 
 
-def test_no_python_but_trtexec(refused, only):
-    code, problem, remedy = refused(only(trtexec="echo").target)
+def test_no_python_but_trtexec_is_not_enough_to_build(only, model, tmp_path, capfd):
+    found = only(trtexec="echo")
+    code = run(["build", str(model), "--backend", "onnxruntime", "-o", str(tmp_path / "x"), "--target", found.target])
+    err = capfd.readouterr().err
     assert code == 3
-    assert "only trtexec" in problem
-    assert "/trtexec" in remedy
+    assert "has no Python and only trtexec" in err
 
 
 OLD = next((path for path in Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python3")), None)
