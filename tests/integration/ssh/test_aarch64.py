@@ -16,19 +16,25 @@ IMAGES = 50
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def board(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The target of the aarch64 machine."""
+@pytest.fixture(scope="module")
+def ssh_config() -> str:
+    """The ssh configuration of the aarch64 machine."""
     config = os.environ.get(VARIABLE)
     if not config:
         pytest.skip(f"no aarch64 machine: scripts/aarch64_board.sh start FOLDER makes one; put its ssh_config into {VARIABLE}")
-    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", config)
+    return config
+
+
+@pytest.fixture
+def board(ssh_config: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The target of the aarch64 machine."""
+    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", ssh_config)
     monkeypatch.delenv("EMCA_DEPLOY_REMOTE_PYTHON", raising=False)
     return TARGET
 
 
 @pytest.fixture(scope="module")
-def int8_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8_model(ssh_config: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled network, calibrated for ONNX Runtime."""
     pytest.importorskip("torch")
     from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_checkpoint
