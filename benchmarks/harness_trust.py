@@ -6,8 +6,8 @@
 - tools: our median against that of OpenVINO's benchmark_app (-hint none -nstreams 1 -api sync) and of ONNX Runtime, in turn.
   onnxruntime_perf_test is not in ONNX Runtime's Python package; where --ort-perf does not name one, a loop of
   `run_with_iobinding` in a fresh process, all that the tool does, stands in for it.
-- itself: one file as two candidates, while a neighbour process takes a core every other moment: how often the ratio is within
-  2 % and its interval holds 1.
+- itself: one file as two candidates, while a neighbour process takes a core (always, or for 150 of every 250 ms): how often the
+  ratio is within 2 % and its interval holds 1.
 - overhead: the time of a call of a runner that does nothing.
 - coverage: how often nominal 95 % intervals hold the truth, for blocks that wander and runs that stop by the interval.
 """
@@ -37,14 +37,17 @@ from emca_deploy.harness.stats import Float64Array, median_ci
 from emca_deploy.harness.stopping import planned_looks, precise
 from emca_deploy.targets.local import LocalOptions, candidate
 
-NEIGHBOUR = """
+NEIGHBOURS = {
+    "steady": "while True: pass",
+    "pulsing": """
 import time
 while True:
     end = time.monotonic() + 0.15
     while time.monotonic() < end:
         pass
     time.sleep(0.1)
-"""
+""",
+}
 
 ORT_LOOP = """
 import json, sys, time
@@ -123,8 +126,8 @@ def against_tools(args: argparse.Namespace) -> dict[str, Any]:
 
 
 @contextmanager
-def neighbour() -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-c", NEIGHBOUR])
+def neighbour(kind: str) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", NEIGHBOURS[kind]])
     try:
         yield
     finally:
@@ -134,7 +137,7 @@ def neighbour() -> Iterator[None]:
 
 def against_itself(args: argparse.Namespace) -> dict[str, Any]:
     ratios, holds = [], []
-    with neighbour():
+    with neighbour(args.neighbour):
         for seed in range(args.tries):
             specs = [spec_of(args.model, args.backend, args.threads, name) for name in ("A", "A again")]
             specs = [replace(spec, kwargs={**spec.kwargs, "spin": False}) for spec in specs]
@@ -231,6 +234,7 @@ def main() -> None:
     parser.add_argument("--block", type=float, default=Protocol.block_s, help="seconds of a block, for A against A")
     parser.add_argument("--turns", type=int, default=5, help="of each tool")
     parser.add_argument("--tries", type=int, default=20, help="of A against A")
+    parser.add_argument("--neighbour", choices=NEIGHBOURS, default="steady")
     parser.add_argument("--simulations", type=int, default=400)
     parser.add_argument("--ort-perf", help="onnxruntime_perf_test, if you have it")
     parser.add_argument("--only", choices=PARTS, nargs="*", default=list(PARTS))
