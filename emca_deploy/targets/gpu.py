@@ -11,6 +11,7 @@ from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, available, backend_of
 from emca_deploy.backends.torch_gpu import VARIANTS
 from emca_deploy.backends.trt.cuda import GpuFacts, list_gpus
+from emca_deploy.backends.trt.runner_checks import check_profile, profile_of, read_engine
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.telemetry.nvml import NvmlSource
@@ -73,13 +74,14 @@ def gpu_candidates(artifacts: Sequence[str], backends: Sequence[str], options: L
 
     Raises:
         InputError: there is no such file, or it runs on no GPU.
-        MissingError: the GPU, or whatever would run it there, is missing.
+        EngineError: an engine is damaged, or has no manifest.
+        MissingError: the GPU, or whatever would run it there, is missing; that is looked at last.
     """
-    check_gpu(gpu_index(options.target) or 0)
     found: list[RunnerSpec] = []
     for text in artifacts:
         own, path = split_artifact(text)
         found += gpu_specs(path, [own] if own else backends, options)
+    check_gpu(gpu_index(options.target) or 0)
     seen: dict[str, int] = {}
     named = []
     for spec in found:
@@ -94,17 +96,25 @@ def gpu_candidate(artifact: str, backend: str | None, options: LocalOptions) -> 
     Raises:
         InputError, MissingError: as `gpu_candidates`.
     """
+    (spec, *_) = gpu_specs(artifact, [backend] if backend else [], options)
     check_gpu(gpu_index(options.target) or 0)
-    return _spec(artifact, ways_to_run(Path(artifact), [backend] if backend else [])[0], options)
+    return spec
 
 
 def gpu_specs(artifact: str, backends: Sequence[str], options: LocalOptions) -> list[RunnerSpec]:
     """Return one artifact in every way it can run on a GPU, whether there is one or not.
 
     Raises:
+        EngineError, InputError: it is an engine that is damaged, or not for that batch.
         InputError, MissingError: as `ways_to_run`.
     """
-    return [_spec(artifact, way, options) for way in ways_to_run(Path(artifact), backends)]
+    ways = ways_to_run(Path(artifact), backends)
+    manifest = read_manifest(Path(artifact), verify=False)
+    if manifest is not None and manifest.kind == "engine":
+        _, found = read_engine(Path(artifact), ways[0][0])
+        if options.batch is not None:
+            check_profile(Path(artifact), profile_of(found), options.batch)
+    return [_spec(artifact, way, options) for way in ways]
 
 
 def ways_to_run(artifact: Path, asked: Sequence[str]) -> list[tuple[str, str]]:
@@ -134,6 +144,8 @@ def ways_to_run(artifact: Path, asked: Sequence[str]) -> list[tuple[str, str]]:
                 f"{artifact}: is an engine of backend '{owner}', for a processor", "use --target cpu, or another engine"
             )
         return [(owner, "")]
+    if not asked:
+        backend_of(artifact, None)  # refuses what is neither
     for backend in asked:
         backend_of(artifact, backend)
         if not BACKENDS[backend].on_gpu:

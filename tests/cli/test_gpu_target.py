@@ -60,3 +60,30 @@ def test_doctor_knows_why_there_is_no_gpu(capsys: pytest.CaptureFixture[str]) ->
     status = json.loads(capsys.readouterr().out)["backends"]["tensorrt-rtx"]
     assert not status["usable"]
     assert status["remedy"]
+
+
+@no_gpu
+@pytest.mark.parametrize(
+    ("damage", "batch", "words"),
+    [
+        ("truncated", 1, "is truncated or changed"),
+        ("no manifest", 1, "is neither an .onnx file nor an engine with its manifest"),
+        ("none", 9, "takes batches of 1 to 8, not 9"),
+        ("gone", 1, "no such file"),
+    ],
+)
+def test_what_is_wrong_with_an_engine_comes_before_what_is_wrong_with_the_machine(
+    refused: Callable[..., str], tmp_path: Path, labelled_images: Path, damage: str, batch: int, words: str
+) -> None:
+    engine = tmp_path / "net.engine"
+    engine.write_bytes(b"an engine" * 1000)
+    write_manifest(engine, Manifest("engine", "", "int8", "tensorrt-rtx", details={"tensorrt": {"batches": [1, 1, 8]}}))
+    if damage == "truncated":
+        engine.write_bytes(b"an engine" * 500)
+    elif damage == "no manifest":
+        (tmp_path / "net.engine.manifest.json").unlink()
+    elif damage == "gone":
+        engine.unlink()
+    assert words in refused("profile", engine, "--target", "gpu", "--batch", batch)
+    if batch == 1:  # validate runs any batch that the engine has
+        assert words in refused("validate", engine, "--data", labelled_images, "--target", "gpu")

@@ -14,6 +14,7 @@ from emca_deploy.errors import ModelError
 
 __all__ = ["ParsedModel", "parse_model"]
 
+NO_PLUGIN = "Plugin not found"
 MISREAD_REMEDY = "calibrate the fp32 model with --backend {backend}: symmetric int8 with zero point 0"
 
 
@@ -84,12 +85,16 @@ def _complaint(parser: Any, log: BuildLog) -> str:
     name = error.node_name() if hasattr(error, "node_name") else ""  # TensorRT 8 knows only the node's number
     kind = error.node_operator() if hasattr(error, "node_operator") else ""
     node = f"node '{name}' ({kind})" if name else f"node number {error.node()} {kind}".rstrip()
+    if NO_PLUGIN in error.desc():
+        return f"{node}: it knows no such operator, and no plugin for it is registered"
     return f"{node}: {' '.join(error.desc().split())[:240]}"
 
 
 def _remedy(log: BuildLog, backend: str) -> str:
     if log.misreadings() or any("zero" in text.lower() or "DequantizeLinear" in text for text in log.errors):
         return MISREAD_REMEDY.format(backend=backend)
+    if any(NO_PLUGIN in text for text in log.errors):
+        return "export it with ONNX's own operators only: plugins are not loaded here"
     return "check it with onnx.checker, or export it again"
 
 

@@ -42,7 +42,7 @@ def test_targets_that_are_none(target: str) -> None:
 @no_gpu
 def test_without_a_gpu(artifact: Callable[..., Path]) -> None:
     pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
-    path, options = str(artifact("model.onnx")), LocalOptions(target="gpu")
+    path, options = str(artifact("net.pth")), LocalOptions(target="gpu")
     calls = (
         lambda: check_gpu(0),
         lambda: gpu_candidate(path, None, options),
