@@ -6,14 +6,13 @@ from pathlib import Path
 
 from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.registry import BACKENDS, backend_of
-from emca_deploy.errors import InputError, MissingError, UnknownNameError
+from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.targets.settings import Tuned, find_tuned, with_values
 
 __all__ = ["LocalOptions", "candidate", "candidates", "check_target", "precision_of", "split_artifact", "tuned_notes"]
 
 TARGETS = ("cpu",)
-_PLANNED = ("ssh",)
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def check_target(target: str) -> None:
     """Refuse a target this version cannot run on.
 
     Raises:
-        MissingError: it is one we know, but not yet there.
+        InputError: it is one of other commands.
         UnknownNameError: there is none of that name.
     """
     if target in TARGETS:
@@ -52,9 +51,9 @@ def check_target(target: str) -> None:
         raise InputError(f"target '{target}' is not for this", "profile and validate run on a GPU with --target gpu")
     if target == "jetson":
         raise InputError("target 'jetson' is not for this", "profile, validate and build run on the board with --target jetson")
-    if target.partition(":")[0] in _PLANNED:
-        raise MissingError(f"target '{target}' is not supported by this version", "run on that machine itself, with --target cpu")
-    raise UnknownNameError.of("target", target, (*TARGETS, "gpu", "jetson"), "targets: cpu, gpu, jetson")
+    if target.startswith("ssh://"):
+        raise InputError(f"target '{target}' is not for this", "profile, validate and build run on another machine")
+    raise UnknownNameError.of("target", target, (*TARGETS, "gpu", "jetson"), "targets: cpu, gpu, jetson, ssh://host")
 
 
 def split_artifact(text: str) -> tuple[str | None, str]:

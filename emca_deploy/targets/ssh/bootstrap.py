@@ -17,6 +17,7 @@ PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tor
 DISTRIBUTIONS = {"PIL": ("pillow",), "onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 KEEP_BYTES = 8 << 30
 CUT_OFF = 4
+DATE = 1000000000
 
 
 def say(mark: str, **message: Any) -> None:
@@ -76,7 +77,7 @@ def receive(mark: str, digest: str, size: int) -> int:
     with part.open("ab+") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # whoever sends the same file at the same time waits here, and finds it below
         if place.is_file() and hash_of(place).hexdigest() == digest:
-            os.utime(str(place), (time.time(), place.stat().st_mtime))
+            touch(place)
             drop(part)
             say(mark, have=size, done=True)
             return 0
@@ -94,11 +95,17 @@ def receive(mark: str, digest: str, size: int) -> int:
             drop(part)  # a full disk is not made fuller
             raise
         if total.hexdigest() == digest:
+            touch(part)
             part.rename(place)
         else:
             drop(part)
         say(mark, done=True, wrong=total.hexdigest() != digest)
     return 0
+
+
+def touch(path: Path) -> None:
+    """Note that a file is in use. Its date is always the same: what `validate` keeps is known by size and date of the images."""
+    os.utime(str(path), (time.time(), DATE))
 
 
 def take(stream: IO[bytes], total: Any, missing: int) -> bool:

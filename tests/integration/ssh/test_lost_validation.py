@@ -1,0 +1,43 @@
+"""A line that goes down while images are run: it goes on where it was."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from emca_deploy.artifacts import Preprocessing
+from emca_deploy.targets.ssh.validating import DataThere, RunThere, logits_there
+
+COUNT = 4000
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Arrays that are used as they are: enough of them to be cut off in between."""
+    path = tmp_path / "images.npz"
+    arrays = np.random.default_rng(0).standard_normal((COUNT, 3, 16, 16)).astype(np.float32)
+    np.savez(path, images=arrays, labels=np.arange(COUNT) % 10)
+    return path
+
+
+def test_validation_goes_on_where_it_was(far, model, images):
+    cuts = []
+
+    def told(done, total):
+        if total == COUNT and 0 < done < COUNT and not cuts:
+            cuts.append(done)
+            far.cut()
+
+    @contextmanager
+    def stage(name):
+        yield told
+
+    options = {"threads": 1, "precision": "f32", "untuned": True, "power_mode": None}
+    data = DataThere(images, None, 1, options)
+    (found,) = logits_there(far.target, data, [RunThere(str(model), None, Preprocessing(16, 18))], stage)
+    assert cuts
+    assert found.logits.shape == (COUNT, 10)
+    assert found.reused >= cuts[0]
+    assert list(found.labels) == [index % 10 for index in range(COUNT)]
+    far.wait_until_nothing_runs()
+    assert not list((far.cache / "logits").iterdir())
