@@ -131,6 +131,8 @@ def ways_to_run(artifact: Path, asked: Sequence[str]) -> list[tuple[str, str]]:
         InputError: there is no such file, or it runs on no GPU.
         MissingError: what would run it is not here.
     """
+    if str(artifact).startswith("fake:"):
+        raise InputError(f"{artifact}: is a fake, which runs on no GPU", "use --target cpu")
     if not artifact.is_file():
         raise InputError(f"{artifact}: no such file", "name an .onnx file, an engine with its manifest, or a checkpoint")
     if artifact.suffix.lower() in CHECKPOINTS:

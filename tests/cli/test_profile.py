@@ -127,7 +127,7 @@ def test_same_artifact_twice_has_two_names(capsys):
     ("arguments", "code", "said"),
     [
         (["missing.onnx"], 2, "missing.onnx: no such file"),
-        ([FAKE, "--target", "gpu:0"], 3, "target 'gpu:0'"),
+        ([FAKE, "--target", "gpu:0"], 2, "is a fake, which runs on no GPU"),
         ([FAKE, "--target", "ssh://me@"], 2, "target 'ssh://me@' names no machine"),
         ([FAKE, "--target", "moon"], 2, "no target is called 'moon'"),
         ([FAKE, "--backend", "onnx"], 2, "nearest: onnxruntime"),
