@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/emca-deploy demo -o demo
 
 test: setup
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -1,19 +1,28 @@
 """What every test needs."""
 
 import ctypes
+import fcntl
+import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite runs on every core already; threads that wait for work only burn
 LIBM = ctypes.CDLL("libm.so.6")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def interruptible():
-    """Let Ctrl-C reach the processes that tests start: a background job inherits it ignored, and passes that on."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+def signals_as_at_a_terminal():
+    """Let Ctrl-C and a hang-up reach the processes that tests start: under nohup, or in the background, they would not."""
+    before = [(number, signal.signal(number, handler)) for number, handler in FOREGROUND]
     yield
-    signal.signal(signal.SIGINT, previous)
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+FOREGROUND = ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL))
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +35,42 @@ def float_environment():
     LIBM.fegetenv(state)
     yield
     LIBM.fesetenv(state)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that has a folder filled once for all processes of a run, and returns it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def get(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = shared / name
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                filling = shared / f"{name}.filling"
+                filling.mkdir(exist_ok=True)
+                fill(filling)
+                filling.rename(folder)
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def bundled_model(once) -> Callable[[Path], Path]:
+    """Return a function that puts the bundled network's ONNX file, with its manifest, into a folder."""
+
+    def export(folder: Path) -> None:
+        from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_checkpoint
+        from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+
+        export_checkpoint(bundled_checkpoint(), folder / "model.onnx", ExportOptions(preprocessing=BUNDLED_PREPROCESSING))
+
+    def put(folder: Path) -> Path:
+        for path in once("bundled", export).iterdir():
+            (folder / path.name).hardlink_to(path)
+        return folder / "model.onnx"
+
+    return put

@@ -144,7 +144,7 @@ def examine(target: str, power_mode: str | None = None) -> Capabilities:
     if found.board is None and there == "jetson":
         lack = Lack("it is no Jetson board", "name the board: ssh://user@board")
     elif found.board is None and power_mode is not None:
-        lack = Lack(f"power mode '{power_mode}': it is no Jetson board", "leave the device's power mode out", blocks=False)
+        lack = Lack(f"power mode '{power_mode}': it is no Jetson board", "leave the device's power mode out")
     else:
         return found
     return replace(found, lacks=(*found.lacks, lack))

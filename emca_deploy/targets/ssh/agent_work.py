@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emca_deploy.errors import InputError
 from emca_deploy.targets.ssh.agent_run import LEFT, Run, cache_root
 
 if TYPE_CHECKING:
@@ -23,11 +24,18 @@ LOGITS = "logits.npz"
 ENGINE = "engine"
 
 
-def _target(asked: str | None) -> str:
-    """Return the target on this machine."""
+def _target(asked: str | None, power_mode: str | None) -> str:
+    """Return the target on this machine.
+
+    Raises:
+        InputError: a power mode is asked for, and this is no Jetson.
+    """
     from emca_deploy.targets.jetson.facts import detect
 
-    return asked or ("jetson" if detect() is not None else "cpu")
+    target = asked or ("jetson" if detect() is not None else "cpu")
+    if power_mode is not None and target != "jetson":
+        raise InputError(f"--power-mode {power_mode}: the far machine is no Jetson board", "leave the option out")
+    return target
 
 
 def profile(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
@@ -38,7 +46,7 @@ def profile(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
     options: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in request["options"].items()
     }
-    asked = ProfileRequest(**{**options, "target": _target(request["there"])})
+    asked = ProfileRequest(**{**options, "target": _target(request["there"], options["power_mode"])})
     for note in profile_notes(asked):
         say("note", text=note)
     report, raw = run_profile(asked, lambda done, total: say("progress", done=done, total=total))
@@ -68,7 +76,7 @@ def validate(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
     from emca_deploy.harness.collection import LogitsRun
 
     given = request["options"]
-    target = "cpu" if given["reference"] else _target(given["there"])
+    target = "cpu" if given["reference"] else _target(given["there"], given["power_mode"])
     kept = cache_root() / "logits" / f"{request['key']}.npz"
     kept.parent.mkdir(mode=0o700, exist_ok=True)
     run.until_home.append(kept)
@@ -126,7 +134,8 @@ def build(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
     given = request["options"]
     choices = {name: _choice(name, value) for name, value in given["choices"].items()}
     asked = BuildRequest(**{**given, "choices": choices})
-    with _board(_target(request["there"]), request["power_mode"], say) as board:
+    power_mode = request["power_mode"]
+    with _board(_target(request["there"], power_mode), power_mode, say) as board:
         manifest = build_here(asked, run.folder / ENGINE, lambda done, total: say("progress", done=done, total=total), board)
     run.made.append(ENGINE)
     return {"manifest": manifest.to_dict()}

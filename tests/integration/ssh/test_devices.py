@@ -57,7 +57,7 @@ def test_a_power_mode_or_a_board_where_there_is_none(far, capfd) -> None:
     assert run(["devices", "add", "board", f"{far.target}/jetson"]) == 0
     code, (mode, board) = checked(capfd)
     assert code == 3
-    assert (mode["usable"], mode["lacks"][-1]["problem"]) == (True, "power mode '15W': it is no Jetson board")
+    assert (mode["usable"], mode["lacks"][-1]["problem"]) == (False, "power mode '15W': it is no Jetson board")
     assert (board["usable"], board["lacks"][-1]["problem"]) == (False, "it is no Jetson board")
 
 

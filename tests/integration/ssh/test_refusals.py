@@ -40,6 +40,14 @@ def test_what_names_no_machine(refused, text):
     assert "names no machine" in problem
 
 
+def test_a_power_mode_of_what_is_no_jetson(refused, far):
+    code, problem, remedy = refused(far.target, "--power-mode", "15W")
+    assert code == 2
+    assert "--power-mode 15W: the far machine is no Jetson board" in problem
+    assert "leave the option out" in remedy
+    far.wait_until_nothing_runs()
+
+
 def test_nobody_is_there(refused, far):
     with socket.socket() as held:  # bound, and not listening
         held.bind(("127.0.0.1", 0))

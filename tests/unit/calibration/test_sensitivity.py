@@ -12,11 +12,10 @@ import pytest
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, ensure_ranges
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file
-from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_checkpoint
+from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import InputError, ModelError
-from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
 
 SAMPLES = 4
 
@@ -27,9 +26,8 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sensitivity") / "model.onnx"
-    return export_checkpoint(bundled_checkpoint(), path, ExportOptions(preprocessing=BUNDLED_PREPROCESSING)).onnx
+def model(tmp_path_factory, bundled_model):
+    return bundled_model(tmp_path_factory.mktemp("sensitivity"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ FAMILIES = [f"{family}resnet18" for family in ("", "se_", "eca_", "srm_", "emca_
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
-def exported(request, tmp_path_factory):
+def exported(request, once):
     """The name, the torch module with batch norms that do something, and the exported file of one family."""
     import onnx_ir as ir
 
@@ -21,6 +21,7 @@ def exported(request, tmp_path_factory):
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.running_mean.normal_(0, 0.1)
             layer.running_var.uniform_(0.5, 1.5)
-    path = tmp_path_factory.mktemp("families") / f"{request.param}.onnx"
-    ir.save(export_onnx(module, ExportRequest(SIZE)), path)
-    return request.param, module, path
+    made = once(
+        f"{request.param}-{SIZE}", lambda folder: ir.save(export_onnx(module, ExportRequest(SIZE)), folder / "model.onnx")
+    )
+    return request.param, module, made / "model.onnx"

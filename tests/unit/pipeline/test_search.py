@@ -9,10 +9,9 @@ import pytest
 
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.calibration.calibrate import CalibrationOptions
-from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_checkpoint, bundled_test_images
+from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_test_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import DataError, OutputError, UnknownNameError
-from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy import collect_logits
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.pipeline import AccuracyGate, calibrate_within
@@ -30,9 +29,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(folder):
-    options = ExportOptions(preprocessing=BUNDLED_PREPROCESSING)
-    return export_checkpoint(bundled_checkpoint(), folder / "model.onnx", options).onnx
+def model(folder, bundled_model):
+    return bundled_model(folder)
 
 
 @pytest.fixture(scope="module")
