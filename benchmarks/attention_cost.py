@@ -63,7 +63,7 @@ def compare(archs: list[str], backend: str, models: dict[str, dict[str, Path]], 
         )
         for arch in archs
     ]
-    return measure(specs, Protocol(duration_s=args.duration))
+    return measure(specs, Protocol(duration_s=args.duration, processes=4))
 
 
 def show(archs: list[str], reports: dict[str, ProfileReport], console: Console) -> None:

@@ -88,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for arch in args.arch or ARCHITECTURES:
             specs = candidates(arch, Path(folder), args.threads)
-            report = measure(specs, Protocol(duration_s=args.duration))
+            report = measure(specs, Protocol(duration_s=args.duration, processes=4))
             show(arch, specs, report, console)
             for warning in sorted({w for result in report.results for w in result.warnings}):
                 console.print(f"warning: {warning}", style="yellow")

@@ -141,7 +141,8 @@ def against_itself(args: argparse.Namespace) -> dict[str, Any]:
         for seed in range(args.tries):
             specs = [spec_of(args.model, args.backend, args.threads, name) for name in ("A", "A again")]
             specs = [replace(spec, kwargs={**spec.kwargs, "spin": False}) for spec in specs]
-            (comparison,) = measure(specs, Protocol(duration_s=args.seconds, block_s=args.block, seed=seed)).comparisons
+            protocol = Protocol(duration_s=args.seconds, block_s=args.block, seed=seed, processes=args.processes)
+            (comparison,) = measure(specs, protocol).comparisons
             low, high = comparison.ratio_ci95
             ratios.append(comparison.ratio_p50)
             holds.append(low <= 1 <= high)
@@ -232,6 +233,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--block", type=float, default=Protocol.block_s, help="seconds of a block, for A against A")
+    parser.add_argument("--processes", type=int, default=4, help="of each candidate, for A against A")
     parser.add_argument("--turns", type=int, default=5, help="of each tool")
     parser.add_argument("--tries", type=int, default=20, help="of A against A")
     parser.add_argument("--neighbour", choices=NEIGHBOURS, default="steady")

@@ -4,7 +4,7 @@
 
 Each depth starts from one trained trunk and fine-tunes it with each attention: ResNet-18, at 48x48, from the bundled checkpoint,
 ResNet-34, at 48x48, from ResNet-18's blocks (the others begin as identities), ResNet-50, at 32x32, from a network whose blocks
-all begin as identities, trained for three epochs. Files that are there already are kept, so that it goes on where it was stopped.
+all begin as identities, trained for two epochs. Files that are there already are kept, so that it goes on where it was stopped.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from emca_deploy.models.registry import create_model
 SIZES = {18: 48, 34: 48, 50: 32}
 BATCH = 128
 FAMILIES = ("emca_eca", "emca_se", "emca_srm", "eca", "se", "srm")
-STEPS = {18: 150, 34: 120, 50: 60}
+STEPS = {18: 150, 34: 120, 50: 40}
 LR = {18: 0.05, 34: 0.05, 50: 0.02}
 
 
@@ -119,7 +119,7 @@ def trunk_of(depth: int, folder: Path, data: Path) -> dict[str, Tensor]:
     if not path.is_file():
         model = create_model("emca_eca_resnet50", num_classes=10)
         take_weights(model, {})
-        top1 = fit(model, Images(data, SIZES[50]), 1400, 0.05)
+        top1 = fit(model, Images(data, SIZES[50]), 1000, 0.05)
         save(model, path, "emca_eca_resnet50", top1)
         print(f"trunk of depth 50: top-1 {top1:.2f}", flush=True)
     return load_file(path)

@@ -60,7 +60,7 @@ def _figures(run: Run, subject: Subject, candidates: Sequence[Candidate]) -> dic
     if candidates[0].name in absent:
         raise WorkerError(f"{candidates[0].name}: {absent[candidates[0].name]}", "there is nothing to hold the others against")
     with progress(f"{subject.name} in {candidates[0].where}") as report:
-        measured = measure(specs, Protocol(duration_s=run.duration_s), report)
+        measured = measure(specs, Protocol(duration_s=run.duration_s, processes=4), report)
     return {"names": [spec.name for spec in specs], "absent": absent, "report": measured.to_dict()}
 
 

@@ -37,7 +37,7 @@ class Block:
 
 @dataclass
 class Build:
-    """One build of a candidate, most often the only one, in its own process.
+    """One process of a candidate, with one of its builds, of which there most often is one only.
 
     Attributes:
         cpu_s_before: processor seconds of its process when the run began.
@@ -56,15 +56,22 @@ class Candidate:
 
     Attributes:
         name: as in comparisons.
-        builds: at least one.
+        builds: at least one; the last `alive` of them are the processes that live now.
+        alive: how many those are.
         blocks: so far, in the order of time.
         notes: what happened to it that is worth a warning.
     """
 
     name: str
     builds: list[Build] = field(default_factory=list)
+    alive: int = 1
     blocks: list[Block] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def living(self) -> list[Build]:
+        """The builds whose processes live now."""
+        return self.builds[-self.alive :]
 
     @property
     def spec(self) -> RunnerSpec:
@@ -92,7 +99,7 @@ class Candidate:
 
     @property
     def block_builds(self) -> list[int] | None:
-        """The build that each block ran; None for a single build."""
+        """The index in `builds` of each block; None where there is but one."""
         return [block.build for block in self.blocks] if len(self.builds) > 1 else None
 
     @property
@@ -118,7 +125,7 @@ class Candidate:
         Raises:
             EmcaError: as `Worker.block`.
         """
-        index = len(self.blocks) % len(self.builds)
+        index = len(self.builds) - self.alive + len(self.blocks) % self.alive
         worker = self.builds[index].worker
         latencies_ns = worker.block(seconds, 1, max_calls, lead_calls)
         self.blocks.append(Block(index, latencies_ns / 1e6, worker.device_ms, worker.window_ns))

@@ -12,7 +12,7 @@ from typing import Any
 
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, InputError
-from emca_deploy.harness.candidate import Build, Candidate, groups_of
+from emca_deploy.harness.candidate import Candidate
 from emca_deploy.harness.environment import MachineState, collect_environment, read_machine_state
 from emca_deploy.harness.latency_results import Failure, LatencyResult, ProfileReport
 from emca_deploy.harness.process import Worker
@@ -21,8 +21,8 @@ from emca_deploy.harness.raw_samples import RawSamples, raw_of
 from emca_deploy.harness.rounds import INTERRUPTED, interleave
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.stability import changes_between
+from emca_deploy.harness.starting import Processes, finish
 from emca_deploy.harness.summary import compare_candidates, result_of, summarize
-from emca_deploy.harness.warmup import warm_up
 
 __all__ = ["Protocol", "TelemetryHook", "measure", "measure_raw", "summarize"]
 
@@ -99,52 +99,43 @@ def measure_raw(
         telemetry.begin_idle()
         telemetry.end_idle()
     with ExitStack() as stack:
-        _start(run, specs, stack)
+        processes = Processes(specs, protocol, stack, run.failed)
+        run.candidates = processes.start()
+        _demand_one(run)
         if telemetry:
-            telemetry.watch({candidate.name: candidate.builds[0].worker.pid for candidate in run.candidates})
+            telemetry.watch(_pids(run.candidates))
             telemetry.begin()
-        before, own_before = read_machine_state(), time.process_time()
-        stop = interleave(run.candidates, protocol, progress or (lambda done, total: None), _failing(run))
+        before, own_before, decoys_before = read_machine_state(), time.process_time(), processes.decoys_cpu_s
+
+        def renew() -> None:
+            if telemetry:
+                telemetry.unwatch()
+            processes.renew(run.candidates)
+            if telemetry:
+                telemetry.watch(_pids(run.candidates))
+
+        stop = interleave(run.candidates, protocol, progress or (lambda done, total: None), _failing(run), renew)
         if stop == INTERRUPTED and not keep_going:
             raise KeyboardInterrupt
         _demand_one(run)
         after = read_machine_state()
         environment |= {"state": before.to_dict(), "state_after": after.to_dict()}
-        common = _changes(run.candidates, before, after, time.process_time() - own_before)
+        others_s = time.process_time() - own_before + processes.decoys_cpu_s - decoys_before
+        common = _changes(run.candidates, before, after, others_s)
         sampled = _sampled(telemetry, run.candidates, protocol.batch)
         _finish(run.candidates, stop)
     return _report(run, stop, common, sampled, environment), raw_of(run.candidates, protocol)
 
 
-def _start(run: _Run, specs: Sequence[RunnerSpec], stack: ExitStack) -> None:
-    """Start, load and warm up every candidate; those that fail are left out."""
-    for name, group in groups_of(specs).items():
-        workers = [stack.enter_context(Worker(spec, run.protocol.timeout_s)) for spec in group]
-        try:
-            run.candidates.append(Candidate(name, [_open(worker, run.protocol) for worker in workers]))
-        except EmcaError as exc:
-            run.failed(name, workers, exc)
-    for candidate in list(run.candidates):
-        try:
-            for build in candidate.builds:
-                build.warm_up = warm_up(build.worker, run.protocol.warmup_s)
-                build.cpu_s_before = build.worker.cpu_s
-        except EmcaError as exc:
-            run.candidates.remove(candidate)
-            run.failed(candidate.name, [build.worker for build in candidate.builds], exc)
-    _demand_one(run)
-
-
-def _open(worker: Worker, protocol: Protocol) -> Build:
-    opened = worker.open()
-    return Build(worker, opened, worker.prepare(worker.spec.batch or protocol.batch, protocol.seed, protocol.scenario))
-
-
 def _failing(run: _Run) -> Any:
     def failed(candidate: Candidate, error: EmcaError) -> None:
-        run.failed(candidate.name, [build.worker for build in candidate.builds], error)
+        run.failed(candidate.name, [build.worker for build in candidate.living], error)
 
     return failed
+
+
+def _pids(candidates: list[Candidate]) -> dict[str, int]:
+    return {candidate.name: candidate.living[0].worker.pid for candidate in candidates}
 
 
 def _demand_one(run: _Run) -> None:
@@ -171,15 +162,11 @@ def _sampled(telemetry: TelemetryHook | None, candidates: list[Candidate], batch
 def _finish(candidates: list[Candidate], stop: str) -> None:
     """Close every model; an interrupted worker is still busy, so it is ended."""
     for candidate in candidates:
-        for build in candidate.builds:
-            if stop == INTERRUPTED:
-                build.worker.abandon()
-                continue
-            try:
-                build.worker.finish()
-            except EmcaError as exc:  # it was measured: that is worth more than a clean end
-                build.worker.abandon()
-                candidate.notes.append(f"failed while closing: {exc.problem}")
+        if stop != INTERRUPTED:
+            finish(candidate)
+            continue
+        for build in candidate.living:
+            build.worker.abandon()
 
 
 def _report(

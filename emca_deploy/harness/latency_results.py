@@ -76,6 +76,7 @@ class ProtocolRecord:
         max_duration_s: the most; None where the duration was fixed.
         interval_goal: half the width of the headline's 95 % interval that ends a run, as a share of it.
         min_queries: the fewest calls of each candidate.
+        processes: of each candidate within `duration_s`, one after the other.
         stop: "interval within 1 %", "time limit", "fixed duration" or "interrupted".
         timing_boundary: what lies between the two readings of the clock.
         warm_up: the candidate's; None in the report's own protocol, which is that of all candidates.
@@ -96,6 +97,7 @@ class ProtocolRecord:
     timing_boundary: str
     warm_up: WarmUp | None = None
     in_flight: int = 1
+    processes: int = 1
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ProtocolRecord":
@@ -116,9 +118,9 @@ class LatencyResult:
         protocol: how it was measured; None in a file of version 1.
         throughput_ci95: 95 % interval of the images per second; only offline.
         telemetry: what was sampled beside the run, by source; empty where nothing was.
-        builds: the artifacts of one candidate that was built several times; empty for a single one.
+        builds: the artifact of each process, of a candidate that was built several times; empty for a single one.
         block_calls: how many of `samples_ms` each block has, in order.
-        block_builds: the index in `builds` that each block ran.
+        block_builds: the process that each block ran in, from 0; empty where all ran in one.
         block_wall_ms: how long each block took; only offline, where calls overlap.
     """
 

@@ -33,6 +33,9 @@ class Protocol:
             `duration_s`, measures for that.
         interval_goal: narrow: the 95 % interval ends within this share of the headline to both sides.
         min_queries: the fewest calls of each candidate, of which a fast one makes 100 at least.
+        processes: of each candidate within `duration_s`, one after the other, and more beyond it. Which pages of memory a process
+            happens to get makes it some percent faster or slower for as long as it lives: two processes of one candidate
+            differ, and one of each says nothing of a difference of that size.
     """
 
     scenario: Scenario = "single-stream"
@@ -46,6 +49,7 @@ class Protocol:
     max_duration_s: float | None = None
     interval_goal: float = 0.01
     min_queries: int = 64
+    processes: int = 1
 
     @property
     def rounds(self) -> int:
@@ -76,6 +80,7 @@ class Protocol:
             max_duration_s=self.max_duration_s,
             interval_goal=self.interval_goal,
             min_queries=self.min_queries,
+            processes=self.processes,
             stop=stop,
             timing_boundary=_BOUNDARIES[self.scenario],
         )
@@ -94,7 +99,13 @@ class TelemetryHook(StructuralType):
         """Wait until the machine was watched for long enough."""
 
     def watch(self, name_to_pid: Mapping[str, int]) -> None:
-        """Watch the candidates' processes too, from now on; of a candidate of several builds, the first one's."""
+        """Watch the candidates' processes too, from now on; of a candidate of several builds, the first one's.
+
+        Called again when other processes have taken their place.
+        """
+
+    def unwatch(self) -> None:
+        """The processes watched are about to end; `watch` tells of those that take their place."""
 
     def begin(self) -> None:
         """The run begins."""

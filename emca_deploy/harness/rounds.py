@@ -8,7 +8,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError
 from emca_deploy.harness.candidate import Candidate
 from emca_deploy.harness.protocol import Protocol
-from emca_deploy.harness.stopping import reason_to_stop
+from emca_deploy.harness.stopping import planned_renewals, reason_to_stop
 
 __all__ = ["INTERRUPTED", "interleave"]
 
@@ -18,7 +18,11 @@ _SHORTEST, _LONGEST = 0.75, 1.25
 
 
 def interleave(
-    candidates: list[Candidate], protocol: Protocol, report: Progress, failed: Callable[[Candidate, EmcaError], None]
+    candidates: list[Candidate],
+    protocol: Protocol,
+    report: Progress,
+    failed: Callable[[Candidate, EmcaError], None],
+    renew: Callable[[], None] = lambda: None,
 ) -> str:
     """Measure all candidates in blocks that alternate, and return why it ended.
 
@@ -29,18 +33,22 @@ def interleave(
         protocol: how.
         report: called with (blocks done, blocks in all).
         failed: called with a candidate that fails and its error; what it raises passes.
+        renew: called when all are to go on in new processes; it takes those that fail out of the list.
 
     Raises:
         KeyboardInterrupt: before every candidate has a block.
         EmcaError: what `failed` raises.
     """
     rng = np.random.default_rng(protocol.seed)
+    renewals = planned_renewals(protocol)
     try:
         while candidates:
             _one_round(candidates, protocol, rng, report, failed)
             reason = reason_to_stop(candidates, protocol) if candidates else None
             if reason is not None:
                 return reason
+            if candidates and min(len(candidate.blocks) for candidate in candidates) in renewals:
+                renew()
     except KeyboardInterrupt:
         if not candidates or not all(candidate.blocks for candidate in candidates):
             raise

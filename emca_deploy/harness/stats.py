@@ -89,7 +89,8 @@ def ratio_of_medians(
         denominator: likewise, as many rounds.
         seed: of the resampling.
         paired: false where the two are of different runs, so that their rounds are resampled apart and may differ in number.
-        builds: of each, the build that each block ran, as in `median_ci`.
+        builds: of each, the build that each block ran, as in `median_ci`. Where both have the same, they lived side by side, and
+            are resampled together.
     """
     above, below = _Pooled.of(numerator), _Pooled.of(denominator)
     ratio = above.median(_once(len(numerator))) / below.median(_once(len(denominator)))
@@ -99,7 +100,10 @@ def ratio_of_medians(
     rng = np.random.default_rng(seed)
     rounds = _resampled_blocks(len(numerator), rng)
     others = rounds if paired else _resampled_blocks(len(denominator), rng)
-    pairs = zip(_of_builds(rounds, builds[0], rng), _of_builds(others, builds[1], rng), strict=True)
+    side_by_side = paired and builds[0] is not None and builds[1] is not None and list(builds[0]) == list(builds[1])
+    first = _of_builds(rounds, builds[0], rng)
+    second = first if side_by_side else _of_builds(others, builds[1], rng)
+    pairs = zip(first, second, strict=True)
     ratios = [above.median(one) / below.median(other) for one, other in pairs]
     clusters = min(_clusters(len(numerator), builds[0]), _clusters(len(denominator), builds[1]))
     return ratio, _expanded_interval(np.sort(np.array(ratios)), clusters)

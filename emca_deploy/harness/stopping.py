@@ -11,7 +11,7 @@ from emca_deploy.harness.candidate import Candidate
 from emca_deploy.harness.protocol import Protocol
 from emca_deploy.harness.stats import Float64Array, median_ci
 
-__all__ = ["planned_looks", "precise", "reason_to_stop"]
+__all__ = ["planned_looks", "planned_renewals", "precise", "reason_to_stop"]
 
 _FURTHER = 1.5
 _FEWEST_ROUNDS = 10
@@ -27,6 +27,18 @@ def planned_looks(first: int, last: int) -> tuple[int, ...]:
         looks.append(round(look))
         look *= _FURTHER
     return tuple(looks)
+
+
+def planned_renewals(protocol: Protocol) -> frozenset[int]:
+    """Return the rounds after which every candidate goes on in a new process: evenly in the least duration, then at every look.
+
+    A look comes before the renewal, and may end the run instead.
+    """
+    if protocol.processes < 2:
+        return frozenset()
+    shares = (round(protocol.rounds * number / protocol.processes) for number in range(1, protocol.processes))
+    looks = planned_looks(protocol.rounds, protocol.max_rounds) if protocol.max_rounds > protocol.rounds else ()
+    return frozenset(share for share in shares if share) | frozenset(looks)
 
 
 def precise(blocks: Sequence[Float64Array], goal: float, seed: int, builds: Sequence[int] | None = None) -> bool:

@@ -48,7 +48,8 @@ def result_of(candidate: Candidate, protocol: Protocol, record: ProtocolRecord, 
         common: warnings about all candidates.
     """
     spec, builds = candidate.spec, candidate.builds
-    several = len(builds) > 1
+    artifacts = [build.worker.spec.artifact or build.worker.spec.name for build in builds]
+    several = len(set(artifacts)) > 1
     doubts = (*common, *_doubts(candidate, protocol), *candidate.notes)
     samples_ms = np.concatenate(candidate.calls_ms)
     rate, rate_ci95 = _throughput(candidate, protocol)
@@ -73,7 +74,7 @@ def result_of(candidate: Candidate, protocol: Protocol, record: ProtocolRecord, 
         device_ms=summarize(device_ms, protocol.seed) if len(device_ms) == len(candidate.blocks) else None,
         protocol=replace(record, warm_up=_slowest_warm_up(candidate), in_flight=candidate.in_flight),
         throughput_ci95=rate_ci95,
-        builds=tuple(build.worker.spec.artifact or build.worker.spec.name for build in builds) if several else (),
+        builds=tuple(artifacts) if several else (),
         block_calls=tuple(len(block.calls_ms) for block in candidate.blocks),
         block_builds=tuple(candidate.block_builds or ()),
         block_wall_ms=tuple(block.wall_ms for block in candidate.blocks) if protocol.scenario == "offline" else (),

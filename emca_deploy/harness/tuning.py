@@ -8,7 +8,7 @@ having been the best of many; where its interval holds 1, the default stays.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, log2
 
 from emca_deploy._progress import Progress
@@ -30,6 +30,10 @@ _WITH_WARM_UP = 1.3
 
 _FINAL_LEAST_S = 1.0
 _BLOCKS, _FINAL_BLOCKS = 8, 24
+_FINAL_PROCESSES = 2
+"""Of each: the default is always loaded first, which alone could make it slower."""
+
+_FINAL_LOADS = _FINAL_PROCESSES + 1
 _LONGEST_BLOCK_S = 0.25
 _LARGE_STEP = 1000
 
@@ -196,8 +200,8 @@ class _Run:
         if not self.found.best:
             return
         left_s = self._how.budget_s - (time.monotonic() - self.start_s)
-        duration_s = min(max((left_s / 2 - self._load_s) / _WITH_WARM_UP, _FINAL_LEAST_S), _MOST_S)
-        report = self._measure([self.found.best], duration_s, _FINAL_BLOCKS, keep_going=False)
+        duration_s = min(max((left_s / 2 - _FINAL_LOADS * self._load_s) / _WITH_WARM_UP, _FINAL_LEAST_S), _MOST_S)
+        report = self._measure([self.found.best], duration_s, _FINAL_BLOCKS, keep_going=False, processes=_FINAL_PROCESSES)
         self.found.rounds.append(TuneRound(duration_s, tuple(_trials(report, [self.found.best]))))
         self.found.last, self.found.confirmed = report, report.comparisons[0]
         self._tell()
@@ -225,7 +229,9 @@ class _Run:
         trials.sort(key=lambda trial: -trial.ratio)
         return trials, refused
 
-    def _measure(self, heat: Sequence[Values], duration_s: float, blocks: int, *, keep_going: bool) -> ProfileReport:
+    def _measure(
+        self, heat: Sequence[Values], duration_s: float, blocks: int, *, keep_going: bool, processes: int = 1
+    ) -> ProfileReport:
         """Measure the default and some others in turn.
 
         Raises:
@@ -240,7 +246,8 @@ class _Run:
         def report(done: int, total: int) -> None:
             self._at(start_s, planned_s * done / max(total, 1))
 
-        found = measure(specs, self._protocol(duration_s, blocks), report, keep_going=keep_going)
+        protocol = replace(self._protocol(duration_s, blocks), processes=processes)
+        found = measure(specs, protocol, report, keep_going=keep_going)
         if found.protocol is not None and found.protocol.stop == INTERRUPTED:
             raise KeyboardInterrupt
         for failure in found.failures:

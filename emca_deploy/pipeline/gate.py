@@ -22,6 +22,9 @@ RUN_ONNX = ("onnxruntime", "openvino")
 
 REFERENCE = "onnxruntime"
 
+PROCESSES = 2
+"""Of each model whose latencies are compared."""
+
 
 @dataclass
 class Validation:
@@ -101,7 +104,7 @@ class Validation:
         """Return the chosen model's median latency over that of the one wholly in INT8, with its interval."""
         specs = [self._spec("chosen", self.runs_on, chosen, "int8"), self._spec("all in INT8", self.runs_on, whole, "int8")]
         with stage("comparing latency") as progress:
-            (comparison,) = measure(specs, Protocol(duration_s=duration_s), progress).comparisons
+            (comparison,) = measure(specs, Protocol(duration_s=duration_s, processes=PROCESSES), progress).comparisons
         return comparison.ratio_p50, comparison.ratio_ci95
 
     def _logits(self, name: str, backend: str, onnx: Path, precision: Precision, stage: Stage) -> LogitsResult:

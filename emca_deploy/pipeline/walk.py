@@ -24,6 +24,8 @@ from emca_deploy.pipeline.places import Candidate, Models, Place, distinct, find
 __all__ = ["DeployOptions", "deploy"]
 
 MIB = 2**20
+PROCESSES = 2
+"""Of each candidate: the baseline is always loaded first, which alone could make it slower."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ class _Walk:
         specs = [candidate.spec for candidate in candidates]
         with self.stage("measuring latency") as progress, ExitStack() as stack:
             records = [stack.enter_context(place.record()) for place in self.places]
-            profile = measure(specs, Protocol(duration_s=self.options.duration_s), progress)
+            processes = PROCESSES if set(self.options.targets) == {"cpu"} else 1  # loading takes too long elsewhere
+            profile = measure(specs, Protocol(duration_s=self.options.duration_s, processes=processes), progress)
         environment = dict(profile.environment)
         for place, record in zip(self.places, records, strict=True):
             for name, facts in record.items():  # a second GPU's are found under its target

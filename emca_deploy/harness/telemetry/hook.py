@@ -74,6 +74,7 @@ class Telemetry:
         self._began_ns = 0
         self._pids: dict[str, int] = {}
         self._switches: dict[str, ContextSwitches] = {}
+        self._ended: dict[str, dict[str, Any]] = {}
 
     @property
     def notes(self) -> list[str]:
@@ -116,7 +117,17 @@ class Telemetry:
         self._open()
         for name, pid in name_to_pid.items():
             self._pids[name] = pid
+            if name in self._ended and (switches := read_context_switches(pid)) is not None:
+                self._switches[name] = switches
             self._recorder.add(ProcessMemorySource(pid, name))
+
+    def unwatch(self) -> None:
+        """Keep what is known of processes that are about to end."""
+        for name in self._pids:
+            found = self._of_process(name)
+            self._ended[name] = _added(self._ended.get(name, {}), found)
+        self._pids.clear()
+        self._switches.clear()
 
     def begin(self) -> None:
         """Begin the run: the first window comes now."""
@@ -143,7 +154,7 @@ class Telemetry:
             that cast doubt on its numbers, "notes", and "energy" where it was not measured.
         """
         self._recorder.sample_now()
-        processes = {name: self._of_process(name) for name in name_to_windows}
+        processes = {name: _added(self._ended.get(name, {}), self._of_process(name)) for name in name_to_windows}
         self.close()
         idle = [self._idle] if self._idle else []
         shares = attribute(self.samples, name_to_windows, idle, name_to_inferences)
@@ -194,3 +205,14 @@ class Telemetry:
             passed = now.since(before)
             found["context_switches"] = {"voluntary": passed.voluntary, "involuntary": passed.involuntary}
         return found
+
+
+def _added(ended: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a candidate's processes, one after the other: the most memory, all context switches."""
+    found = {**ended, **last}
+    if "pss_mib" in ended and "pss_mib" in last:
+        found["pss_mib"] = max(ended["pss_mib"], last["pss_mib"])
+    if "context_switches" in ended and "context_switches" in last:
+        both = (ended["context_switches"], last["context_switches"])
+        found["context_switches"] = {kind: sum(each[kind] for each in both) for kind in both[0]}
+    return found

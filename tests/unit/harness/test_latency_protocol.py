@@ -285,3 +285,64 @@ def test_abandoning_keeps_the_peak_and_ends_the_process(make_spec):
         assert worker.peak_rss_mib > 5
         with pytest.raises(WorkerError, match="killed by SIGKILL"):
             worker.prepare(1, 0)
+
+
+def test_new_processes_take_over_and_their_loading_order_alternates():
+    wanted = replace(QUICK, duration_s=0.4, processes=4)
+    report, raw = measure_raw([fake("a"), fake("b")], wanted)
+    rounds = wanted.rounds
+    for result, samples in zip(report.results, raw.candidates, strict=True):
+        assert result.protocol.processes == 4
+        assert result.builds == ()  # of one artifact all of them
+        assert len(result.block_builds) == rounds
+        assert sorted(result.block_builds) == list(result.block_builds)
+        counts = [result.block_builds.count(process) for process in range(4)]
+        assert max(counts) - min(counts) <= 1
+        assert len(samples.builds) == 4
+
+
+def test_two_processes_at_once_never_more_of_one_candidate(monkeypatch):
+    alive, most, loaded = set(), [], []
+    opened, ended = Worker.open, Worker.finish
+
+    def open_(self):
+        alive.add(self.pid)
+        loaded.append(self.spec.name)
+        most.append(len(alive))
+        return opened(self)
+
+    def finish(self):
+        alive.discard(self.pid)
+        return ended(self)
+
+    abandoned = Worker.abandon
+
+    def abandon(self):
+        alive.discard(self.pid)
+        abandoned(self)
+
+    monkeypatch.setattr(Worker, "open", open_)
+    monkeypatch.setattr(Worker, "finish", finish)
+    monkeypatch.setattr(Worker, "abandon", abandon)
+    measure([fake("a"), fake("b")], replace(QUICK, processes=2))
+    assert loaded == ["a", "a", "b", "a", "b", "a"]  # one that is not measured first, and the second set the other way round
+    assert max(most) == 3
+    assert alive == set()
+
+
+def test_a_process_that_fails_later_takes_its_candidate_out(monkeypatch):
+    """The others go on; what is left of an interrupted or failed set is not running any more."""
+    opened, times = Worker.open, []
+
+    def open_(self):
+        times.append(self.spec.name)
+        if times.count("b") == 2:
+            times.append("b")
+            raise WorkerError("b: no more", "none")
+        return opened(self)
+
+    monkeypatch.setattr(Worker, "open", open_)
+    report = measure([fake("a"), fake("b"), fake("c", latency_ms=2)], replace(QUICK, processes=3), keep_going=True)
+    assert [result.artifact for result in report.results] == ["fake:latency_ms=1", "fake:latency_ms=2"]
+    assert [failure.name for failure in report.failures] == ["b"]
+    assert not report.complete

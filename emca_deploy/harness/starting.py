@@ -1,0 +1,119 @@
+"""The candidates' processes: started, loaded and warmed up, and replaced by new ones in the middle of a run.
+
+The first process to be loaded gets the scattered pages that others left behind, and is up to a tenth slower than the next for as
+long as it lives (docs/measuring.md has the figures). So where a candidate has several processes, one that is never measured is
+loaded before each set of them, and the order in which a set is loaded alternates.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+from emca_deploy.errors import EmcaError
+from emca_deploy.harness.candidate import Build, Candidate, groups_of
+from emca_deploy.harness.process import Worker
+from emca_deploy.harness.protocol import Protocol
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.harness.warmup import warm_up
+
+__all__ = ["Failed", "Processes"]
+
+Failed = Callable[[str, Sequence[Worker], EmcaError], None]
+"""Called with a candidate that fails, its living processes and the error; what it raises passes."""
+
+
+@dataclass
+class Processes:
+    """The processes of a run.
+
+    Attributes:
+        specs: of all candidates.
+        protocol: how they are measured.
+        stack: ends every process with the run.
+        failed: see `Failed`.
+        sets: of processes, started so far.
+        decoys_cpu_s: processor seconds of what was loaded and not measured.
+    """
+
+    specs: Sequence[RunnerSpec]
+    protocol: Protocol
+    stack: ExitStack
+    failed: Failed
+    sets: int = 0
+    decoys_cpu_s: float = 0.0
+    _groups: dict[str, list[RunnerSpec]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Group the builds of each candidate."""
+        self._groups = groups_of(self.specs)
+
+    def start(self) -> list[Candidate]:
+        """Return every candidate, loaded and warm, in the order of the specs; those that fail are left out.
+
+        Raises:
+            EmcaError: what `failed` raises.
+        """
+        candidates = [Candidate(name, alive=len(group)) for name, group in self._groups.items()]
+        self._start_set(candidates)
+        return candidates
+
+    def renew(self, candidates: list[Candidate]) -> None:
+        """End every process and start a new one in its place; candidates that fail are taken out of the list.
+
+        Raises:
+            EmcaError: what `failed` raises.
+        """
+        for candidate in candidates:
+            finish(candidate)
+        self._start_set(candidates)
+
+    def _start_set(self, candidates: list[Candidate]) -> None:
+        with ExitStack() as while_loading:
+            if self.protocol.processes > 1:
+                self._load_decoy(candidates[0].name, while_loading)
+            for candidate in list(candidates if self.sets % 2 == 0 else reversed(candidates)):
+                self._load(candidate, candidates)
+        for candidate in list(candidates):
+            self._warm_up(candidate, candidates)
+        self.sets += 1
+
+    def _load_decoy(self, name: str, while_loading: ExitStack) -> None:
+        """Load what takes the scattered pages; if it fails, so will the candidate itself, which is then told."""
+        worker = while_loading.enter_context(Worker(self._groups[name][0], self.protocol.timeout_s))
+        while_loading.callback(worker.abandon)
+        with suppress(EmcaError):
+            _open(worker, self.protocol)
+            self.decoys_cpu_s += worker.cpu_s
+
+    def _load(self, candidate: Candidate, candidates: list[Candidate]) -> None:
+        workers = [self.stack.enter_context(Worker(spec, self.protocol.timeout_s)) for spec in self._groups[candidate.name]]
+        try:
+            candidate.builds += [_open(worker, self.protocol) for worker in workers]
+        except EmcaError as exc:
+            candidates.remove(candidate)
+            self.failed(candidate.name, workers, exc)
+
+    def _warm_up(self, candidate: Candidate, candidates: list[Candidate]) -> None:
+        try:
+            for build in candidate.living:
+                build.warm_up = warm_up(build.worker, self.protocol.warmup_s)
+                if self.sets == 0:  # later ones are started within the run, and all they do is ours
+                    build.cpu_s_before = build.worker.cpu_s
+        except EmcaError as exc:
+            candidates.remove(candidate)
+            self.failed(candidate.name, [build.worker for build in candidate.living], exc)
+
+
+def finish(candidate: Candidate) -> None:
+    """Close a candidate's models and let its processes end; a model that fails to close was measured all the same."""
+    for build in candidate.living:
+        try:
+            build.worker.finish()
+        except EmcaError as exc:  # it was measured: that is worth more than a clean end
+            build.worker.abandon()
+            candidate.notes.append(f"failed while closing: {exc.problem}")
+
+
+def _open(worker: Worker, protocol: Protocol) -> Build:
+    opened = worker.open()
+    return Build(worker, opened, worker.prepare(worker.spec.batch or protocol.batch, protocol.seed, protocol.scenario))
