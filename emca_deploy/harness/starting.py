@@ -1,7 +1,7 @@
 """The candidates' processes: started, loaded and warmed up, and replaced by new ones in the middle of a run.
 
-The first process to be loaded gets the scattered pages that others left behind, and is up to a tenth slower than the next for as
-long as it lives (docs/measuring.md has the figures). So where a candidate has several processes, one that is never measured is
+The first processes to be loaded get the scattered pages that others left behind, and are some percent slower than the next for as
+long as they live (docs/measuring.md has the figures). So where a candidate has several processes, two that are never measured are
 loaded before each set of them, and the order in which a set is loaded alternates.
 """
 
@@ -17,6 +17,9 @@ from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.warmup import warm_up
 
 __all__ = ["Failed", "Processes"]
+
+DECOYS = 2
+"""From the third process on there was no difference that depends on the order."""
 
 Failed = Callable[[str, Sequence[Worker], EmcaError], None]
 """Called with a candidate that fails, its living processes and the error; what it raises passes."""
@@ -69,7 +72,7 @@ class Processes:
 
     def _start_set(self, candidates: list[Candidate]) -> None:
         with ExitStack() as while_loading:
-            if self.protocol.processes > 1:
+            for _ in range(DECOYS if self.protocol.processes > 1 else 0):
                 self._load_decoy(candidates[0].name, while_loading)
             for candidate in list(candidates if self.sets % 2 == 0 else reversed(candidates)):
                 self._load(candidate, candidates)

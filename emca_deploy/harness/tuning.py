@@ -33,7 +33,7 @@ _BLOCKS, _FINAL_BLOCKS = 8, 24
 _FINAL_PROCESSES = 2
 """Of each: the default is always loaded first, which alone could make it slower."""
 
-_FINAL_LOADS = _FINAL_PROCESSES + 1
+_FINAL_LOADS = 2 * _FINAL_PROCESSES
 _LONGEST_BLOCK_S = 0.25
 _LARGE_STEP = 1000
 
