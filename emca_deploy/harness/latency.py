@@ -114,7 +114,9 @@ def measure_raw(
             if telemetry:
                 telemetry.watch(_pids(run.candidates))
 
-        stop = interleave(run.candidates, protocol, progress or (lambda done, total: None), _failing(run), renew)
+        stop = interleave(
+            run.candidates, protocol, progress or (lambda done, total: None), _failing(run), renew, processes.renewals
+        )
         if stop == INTERRUPTED and not keep_going:
             raise KeyboardInterrupt
         _demand_one(run)

@@ -76,7 +76,7 @@ class ProtocolRecord:
         max_duration_s: the most; None where the duration was fixed.
         interval_goal: half the width of the headline's 95 % interval that ends a run, as a share of it.
         min_queries: the fewest calls of each candidate.
-        processes: of each candidate within `duration_s`, one after the other.
+        processes: of each candidate, as asked; together, or one after the other where they do not fit into memory.
         stop: "interval within 1 %", "time limit", "fixed duration" or "interrupted".
         timing_boundary: what lies between the two readings of the clock.
         warm_up: the candidate's; None in the report's own protocol, which is that of all candidates.

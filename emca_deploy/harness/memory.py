@@ -1,8 +1,8 @@
-"""The memory of a process, as the kernel counts it."""
+"""The memory of a process, and what is free, as the kernel counts it."""
 
 from pathlib import Path
 
-__all__ = ["peak_rss_mib"]
+__all__ = ["available_mib", "peak_rss_mib"]
 
 
 def peak_rss_mib(pid: int | None = None) -> float | None:
@@ -18,3 +18,22 @@ def peak_rss_mib(pid: int | None = None) -> float | None:
     except OSError:
         pass
     return None
+
+
+def available_mib(root: Path = Path("/")) -> float | None:
+    """Return what new processes can take without swapping, within the limit of a container, in MiB, or None where nothing tells.
+
+    Args:
+        root: of the file system; a test points at a recorded tree.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text(encoding="utf-8").splitlines()
+        free_mib = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None
+    group = root / "sys/fs/cgroup"  # a container sees its own here
+    try:
+        limit, used = (int((group / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # none, or "max"
+        return free_mib
+    return min(free_mib, max(0, limit - used) / 2**20)

@@ -33,9 +33,9 @@ class Protocol:
             `duration_s`, measures for that.
         interval_goal: narrow: the 95 % interval ends within this share of the headline to both sides.
         min_queries: the fewest calls of each candidate, of which a fast one makes 100 at least.
-        processes: of each candidate within `duration_s`, one after the other, and more beyond it. Which pages of memory a process
-            happens to get makes it some percent faster or slower for as long as it lives: two processes of one candidate
-            differ, and one of each says nothing of a difference of that size.
+        processes: of each candidate, whose blocks take turns; one after the other where they do not fit into memory together.
+            Which pages of memory a process happens to get makes it some percent faster or slower for as long as it lives: two
+            processes of one candidate differ, and one of each says nothing of a difference of that size.
     """
 
     scenario: Scenario = "single-stream"

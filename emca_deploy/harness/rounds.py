@@ -1,6 +1,6 @@
 """The rounds of a run: one block of every candidate each, in random order, until there is a reason to stop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError
 from emca_deploy.harness.candidate import Candidate
 from emca_deploy.harness.protocol import Protocol
-from emca_deploy.harness.stopping import planned_renewals, reason_to_stop
+from emca_deploy.harness.stopping import reason_to_stop
 
 __all__ = ["INTERRUPTED", "interleave"]
 
@@ -23,6 +23,7 @@ def interleave(
     report: Progress,
     failed: Callable[[Candidate, EmcaError], None],
     renew: Callable[[], None] = lambda: None,
+    renewals: Container[int] = (),
 ) -> str:
     """Measure all candidates in blocks that alternate, and return why it ended.
 
@@ -34,13 +35,13 @@ def interleave(
         report: called with (blocks done, blocks in all).
         failed: called with a candidate that fails and its error; what it raises passes.
         renew: called when all are to go on in new processes; it takes those that fail out of the list.
+        renewals: the rounds after which they are.
 
     Raises:
         KeyboardInterrupt: before every candidate has a block.
         EmcaError: what `failed` raises.
     """
     rng = np.random.default_rng(protocol.seed)
-    renewals = planned_renewals(protocol)
     try:
         while candidates:
             _one_round(candidates, protocol, rng, report, failed)

@@ -1,8 +1,9 @@
-"""The candidates' processes: started, loaded and warmed up, and replaced by new ones in the middle of a run.
+"""The candidates' processes: started, loaded and warmed up, and replaced by new ones where not all fit into memory at once.
 
 The first processes to be loaded get the scattered pages that others left behind, and are some percent slower than the next for as
 long as they live (docs/measuring.md has the figures). So where a candidate has several processes, two that are never measured are
-loaded before each set of them, and the order in which a set is loaded alternates.
+loaded before them, and the candidates take turns in being loaded first. All are loaded together, as far as memory allows: among
+processes of different times, after others have given their pages back, the differences are several times as large.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,15 +12,20 @@ from dataclasses import dataclass, field
 
 from emca_deploy.errors import EmcaError
 from emca_deploy.harness.candidate import Build, Candidate, groups_of
+from emca_deploy.harness.memory import available_mib, peak_rss_mib
 from emca_deploy.harness.process import Worker
 from emca_deploy.harness.protocol import Protocol
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.harness.stopping import planned_renewals
 from emca_deploy.harness.warmup import warm_up
 
 __all__ = ["Failed", "Processes"]
 
 DECOYS = 2
 """From the third process on there was no difference that depends on the order."""
+
+_SHARE = 0.5
+"""Of the free memory: the file cache, which holds the models, is part of that."""
 
 Failed = Callable[[str, Sequence[Worker], EmcaError], None]
 """Called with a candidate that fails, its living processes and the error; what it raises passes."""
@@ -35,6 +41,7 @@ class Processes:
         stack: ends every process with the run.
         failed: see `Failed`.
         sets: of processes, started so far.
+        at_once: processes of each build that live together; as many as fit, once the first is loaded.
         decoys_cpu_s: processor seconds of what was loaded and not measured.
     """
 
@@ -43,6 +50,7 @@ class Processes:
     stack: ExitStack
     failed: Failed
     sets: int = 0
+    at_once: int = 1
     decoys_cpu_s: float = 0.0
     _groups: dict[str, list[RunnerSpec]] = field(init=False)
 
@@ -56,9 +64,14 @@ class Processes:
         Raises:
             EmcaError: what `failed` raises.
         """
-        candidates = [Candidate(name, alive=len(group)) for name, group in self._groups.items()]
+        candidates = [Candidate(name) for name in self._groups]
         self._start_set(candidates)
         return candidates
+
+    @property
+    def renewals(self) -> frozenset[int]:
+        """The rounds after which `renew` is due."""
+        return planned_renewals(self.protocol, self.at_once)
 
     def renew(self, candidates: list[Candidate]) -> None:
         """End every process and start a new one in its place; candidates that fail are taken out of the list.
@@ -74,8 +87,9 @@ class Processes:
         with ExitStack() as while_loading:
             for _ in range(DECOYS if self.protocol.processes > 1 else 0):
                 self._load_decoy(candidates[0].name, while_loading)
-            for candidate in list(candidates if self.sets % 2 == 0 else reversed(candidates)):
-                self._load(candidate, candidates)
+            for turn in range(self.sets, self.sets + self.at_once):
+                for candidate in list(candidates if turn % 2 == 0 else reversed(candidates)):
+                    self._load(candidate, candidates)
         for candidate in list(candidates):
             self._warm_up(candidate, candidates)
         self.sets += 1
@@ -87,6 +101,15 @@ class Processes:
         with suppress(EmcaError):
             _open(worker, self.protocol)
             self.decoys_cpu_s += worker.cpu_s
+            if self.sets == 0:
+                self.at_once = min(self.protocol.processes, self._that_fit(worker))
+
+    def _that_fit(self, loaded: Worker) -> int:
+        """Return how many processes of every build fit into half of the memory that is free, judged by one of them; 1 at least."""
+        each_mib, free_mib = peak_rss_mib(loaded.pid), available_mib()
+        if not each_mib or free_mib is None:
+            return 1
+        return max(1, int(free_mib * _SHARE / (each_mib * len(self.specs))))
 
     def _load(self, candidate: Candidate, candidates: list[Candidate]) -> None:
         workers = [self.stack.enter_context(Worker(spec, self.protocol.timeout_s)) for spec in self._groups[candidate.name]]
@@ -94,9 +117,10 @@ class Processes:
             candidate.builds += [_open(worker, self.protocol) for worker in workers]
         except EmcaError as exc:
             candidates.remove(candidate)
-            self.failed(candidate.name, workers, exc)
+            self.failed(candidate.name, [*workers, *(build.worker for build in candidate.builds)], exc)
 
     def _warm_up(self, candidate: Candidate, candidates: list[Candidate]) -> None:
+        candidate.alive = self.at_once * len(self._groups[candidate.name])
         try:
             for build in candidate.living:
                 build.warm_up = warm_up(build.worker, self.protocol.warmup_s)

@@ -29,14 +29,19 @@ def planned_looks(first: int, last: int) -> tuple[int, ...]:
     return tuple(looks)
 
 
-def planned_renewals(protocol: Protocol) -> frozenset[int]:
-    """Return the rounds after which every candidate goes on in a new process: evenly in the least duration, then at every look.
+def planned_renewals(protocol: Protocol, at_once: int) -> frozenset[int]:
+    """Return the rounds after which every candidate goes on in new processes: evenly in the least duration, then at every look.
 
     A look comes before the renewal, and may end the run instead.
+
+    Args:
+        protocol: how many processes each candidate is to have.
+        at_once: how many of them live together; there are no renewals where those are all.
     """
-    if protocol.processes < 2:
+    sets = -(-protocol.processes // at_once)
+    if sets < 2:
         return frozenset()
-    shares = (round(protocol.rounds * number / protocol.processes) for number in range(1, protocol.processes))
+    shares = (round(protocol.rounds * number / sets) for number in range(1, sets))
     looks = planned_looks(protocol.rounds, protocol.max_rounds) if protocol.max_rounds > protocol.rounds else ()
     return frozenset(share for share in shares if share) | frozenset(looks)
 

@@ -40,7 +40,7 @@ class ProfileRequest:
         precision: of the float parts, where the backend has a choice.
         duration_s: the least that each candidate is measured.
         max_duration_s: the most; None is 6 times the least.
-        processes: of each candidate within `duration_s`; None is 4 where several are compared on a processor, else 1.
+        processes: of each candidate; None is 4 where several are compared on a processor, else 1.
         telemetry: whether clocks, temperatures, power and memory are sampled beside the run.
         untuned: whether to take no notice of tuned settings in manifests.
         power_mode: of a Jetson board, held for as long as the run takes; None leaves it as it is.

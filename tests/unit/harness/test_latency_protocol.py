@@ -14,6 +14,7 @@ import pytest
 
 from emca_deploy import harness
 from emca_deploy.errors import InputError, ModelError, WorkerError
+from emca_deploy.harness import starting
 from emca_deploy.harness.latency import Protocol, measure, measure_raw
 from emca_deploy.harness.latency_results import ProfileReport, verdict_of
 from emca_deploy.harness.process import Worker
@@ -287,23 +288,21 @@ def test_abandoning_keeps_the_peak_and_ends_the_process(make_spec):
             worker.prepare(1, 0)
 
 
-def test_new_processes_take_over_and_their_loading_order_alternates():
+def test_processes_take_turns_and_those_of_one_round_live_side_by_side():
     wanted = replace(QUICK, duration_s=0.4, processes=4)
     report, raw = measure_raw([fake("a"), fake("b")], wanted)
-    rounds = wanted.rounds
     for result, samples in zip(report.results, raw.candidates, strict=True):
         assert result.protocol.processes == 4
         assert result.builds == ()  # of one artifact all of them
-        assert len(result.block_builds) == rounds
-        assert sorted(result.block_builds) == list(result.block_builds)
-        counts = [result.block_builds.count(process) for process in range(4)]
-        assert max(counts) - min(counts) <= 1
+        assert list(result.block_builds) == [round_ % 4 for round_ in range(wanted.rounds)]
         assert len(samples.builds) == 4
 
 
-def test_each_set_of_processes_ends_before_the_next_and_after_two_that_are_not_measured(monkeypatch):
+@pytest.fixture
+def life(monkeypatch):
+    """Return what was loaded, in order, how many processes were alive each time, and which are."""
     alive, most, loaded = set(), [], []
-    opened, ended = Worker.open, Worker.finish
+    opened, finished, abandoned = Worker.open, Worker.finish, Worker.abandon
 
     def open_(self):
         alive.add(self.pid)
@@ -313,26 +312,39 @@ def test_each_set_of_processes_ends_before_the_next_and_after_two_that_are_not_m
 
     def finish(self):
         alive.discard(self.pid)
-        return ended(self)
-
-    abandoned = Worker.abandon
+        return finished(self)
 
     def abandon(self):
         alive.discard(self.pid)
         abandoned(self)
 
-    monkeypatch.setattr(Worker, "open", open_)
-    monkeypatch.setattr(Worker, "finish", finish)
-    monkeypatch.setattr(Worker, "abandon", abandon)
-    measure([fake("a"), fake("b")], replace(QUICK, processes=2))
-    # Two that are not measured first, and the second set the other way round.
-    assert loaded == ["a", "a", "a", "b", "a", "a", "b", "a"]
-    assert max(most) == 4
+    for name, function in (("open", open_), ("finish", finish), ("abandon", abandon)):
+        monkeypatch.setattr(Worker, name, function)
+    return loaded, most, alive
+
+
+def test_two_that_are_not_measured_are_loaded_first_and_the_candidates_take_turns(life):
+    loaded, most, alive = life
+    measure([fake("a"), fake("b")], replace(QUICK, processes=3))
+    assert loaded == ["a", "a", "a", "b", "b", "a", "a", "b"]
+    assert max(most) == 8
     assert alive == set()
 
 
-def test_a_process_that_fails_later_takes_its_candidate_out(monkeypatch):
-    """The others go on; what is left of an interrupted or failed set is not running any more."""
+def test_where_few_fit_into_memory_others_take_their_place_later(life, monkeypatch):
+    loaded, most, alive = life
+    monkeypatch.setattr(starting, "available_mib", lambda: 1.0)
+    report = measure([fake("a"), fake("b")], replace(QUICK, processes=2))
+    assert loaded == ["a", "a", "a", "b", "a", "a", "b", "a"]
+    assert max(most) == 4
+    assert alive == set()
+    for result in report.results:
+        assert result.block_builds == (0,) * 5 + (1,) * 5
+    assert not any("other processes" in warning for result in report.results for warning in result.warnings)
+
+
+@pytest.mark.parametrize("free_mib", [None, 1.0, 1e6])
+def test_a_process_that_fails_later_takes_its_candidate_out(monkeypatch, free_mib):
     opened, times = Worker.open, []
 
     def open_(self):
@@ -343,6 +355,7 @@ def test_a_process_that_fails_later_takes_its_candidate_out(monkeypatch):
         return opened(self)
 
     monkeypatch.setattr(Worker, "open", open_)
+    monkeypatch.setattr(starting, "available_mib", lambda: free_mib)
     report = measure([fake("a"), fake("b"), fake("c", latency_ms=2)], replace(QUICK, processes=3), keep_going=True)
     assert [result.artifact for result in report.results] == ["fake:latency_ms=1", "fake:latency_ms=2"]
     assert [failure.name for failure in report.failures] == ["b"]
