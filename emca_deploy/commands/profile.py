@@ -77,8 +77,8 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
 
     An ARTIFACT is an engine with its manifest, or an .onnx file; BACKEND=FILE runs it on that backend; FIRST+SECOND are two
     builds of one candidate. Every candidate has a process of its own, and short blocks of all of them alternate in random order,
-    so that heat, clocks and neighbours hit all alike; on a processor every candidate has several processes, since one may be faster
-    than the next by the luck of its memory. Ratios have bootstrap intervals; more than 1 is faster than the first.
+    so that heat, clocks and neighbours hit all alike; compared on a processor, each has several, since one may be faster than the
+    next by the luck of its memory. Ratios have bootstrap intervals; more than 1 is faster than the first.
 
     Measuring ends when every median is known within 1 %, or at --max-duration. Ctrl-C keeps what was measured until then.
 

@@ -105,7 +105,7 @@ class Processes:
                 self.at_once = min(self.protocol.processes, self._that_fit(worker))
 
     def _that_fit(self, loaded: Worker) -> int:
-        """Return how many processes of every build fit into half of the memory that is free, judged by one of them; 1 at least."""
+        """Return how many processes of every build fit into memory, judged by one of them; 1 at least."""
         each_mib, free_mib = peak_rss_mib(loaded.pid), available_mib()
         if not each_mib or free_mib is None:
             return 1
