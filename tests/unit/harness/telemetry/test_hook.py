@@ -214,3 +214,38 @@ def test_clock_that_falls_during_the_run_is_a_warning():
         shares = telemetry.end({"a": [(begin_ns, time.monotonic_ns())], "b": [(0, 1)]}, {"a": 1, "b": 1})
     assert "fell by 33%" in shares["a"]["warnings"][0]
     assert "warnings" not in shares["b"]
+
+
+def test_switches_of_processes_one_after_the_other_add_up_and_the_largest_memory_counts():
+    """The first one has ended, and its number may be another's, when the run is over."""
+    found = []
+    with Telemetry([], 0.02, idle_s=0) as telemetry:
+        telemetry.begin()
+        for ballast in (30_000_000, 1):
+            with subprocess.Popen([sys.executable, "-c", f"ballast = b'x' * {ballast}\n{BUSY}"]) as child:
+                telemetry.watch({"work": child.pid})
+                time.sleep(0.5)
+                if ballast > 1:
+                    telemetry.unwatch()
+                    found.append(dict(telemetry._ended["work"]))
+                else:
+                    found.append(telemetry.end({"work": [(0, 1)]}, {"work": 1})["work"])
+                child.kill()
+    first, both = found
+    assert both["pss_mib"] == first["pss_mib"] > 25
+    assert "voluntary" in both["context_switches"]
+    if "context_switches" in first:
+        assert both["context_switches"]["voluntary"] > first["context_switches"]["voluntary"]
+
+
+def test_measure_watches_what_takes_the_place_of_others(make_spec, monkeypatch):
+    from emca_deploy.harness import starting
+
+    monkeypatch.setattr(starting, "available_mib", lambda: 1.0)  # so that only one process of each fits
+    protocol = Protocol(warmup_s=0, block_s=0.1, duration_s=0.6, processes=2)
+    with Telemetry([], 0.02, idle_s=0) as telemetry:
+        report = measure([make_spec("a", latency_s=0.002), make_spec("b", latency_s=0.004)], protocol, telemetry=telemetry)
+    for result in report.results:
+        assert set(result.block_builds) == {0, 1}
+        assert result.telemetry["pss_mib"] > 5
+        assert result.telemetry["context_switches"]["voluntary"] > 0.8 * result.samples  # each call of a fake sleeps
