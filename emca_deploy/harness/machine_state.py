@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._machine import read_governors
+from emca_deploy.harness.memory import unused_mib
 from emca_deploy.harness.telemetry.processor import read_frequencies_mhz
 from emca_deploy.harness.telemetry.thermal import read_temperatures_c
 
@@ -98,7 +99,6 @@ def read_machine_state(root: Path = Path("/")) -> MachineState:
         root: of the file system; a test points at a recorded tree.
     """
     frequencies = read_frequencies_mhz(root)
-    available_kib = _table(root / "proc/meminfo").get("MemAvailable:")
     return MachineState(
         time_ns=time.monotonic_ns(),
         cpu_times=read_cpu_times(root),
@@ -113,7 +113,7 @@ def read_machine_state(root: Path = Path("/")) -> MachineState:
         io_stall_s=_stall_s(root, "io"),
         cpu_stall_s=_stall_s(root, "cpu"),
         swapped_mib=_swapped_mib(root),
-        memory_available_mib=available_kib / 1024 if available_kib is not None else None,
+        memory_available_mib=unused_mib(root),
         load_average=_load_average(root),
     )
 

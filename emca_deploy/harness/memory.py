@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["available_mib", "peak_rss_mib"]
+__all__ = ["available_mib", "peak_rss_mib", "unused_mib"]
 
 
 def peak_rss_mib(pid: int | None = None) -> float | None:
@@ -26,10 +26,8 @@ def available_mib(root: Path = Path("/")) -> float | None:
     Args:
         root: of the file system; a test points at a recorded tree.
     """
-    try:
-        lines = (root / "proc/meminfo").read_text(encoding="utf-8").splitlines()
-        free_mib = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, ValueError, StopIteration):
+    free_mib = unused_mib(root)
+    if free_mib is None:
         return None
     group = root / "sys/fs/cgroup"  # a container sees its own here
     try:
@@ -37,3 +35,12 @@ def available_mib(root: Path = Path("/")) -> float | None:
     except (OSError, ValueError):  # none, or "max"
         return free_mib
     return min(free_mib, max(0, limit - used) / 2**20)
+
+
+def unused_mib(root: Path = Path("/")) -> float | None:
+    """Return what the machine has left for new processes, containers or not, in MiB, or None where it does not say."""
+    try:
+        lines = (root / "proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None

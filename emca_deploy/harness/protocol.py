@@ -7,7 +7,10 @@ from typing import Protocol as StructuralType
 
 from emca_deploy.harness.latency_results import ProtocolRecord, Scenario
 
-__all__ = ["Protocol", "TelemetryHook"]
+__all__ = ["FEWEST_PROCESSES", "Protocol", "TelemetryHook"]
+
+FEWEST_PROCESSES = 2
+"""Of each candidate that is held against another: the first of a run is always loaded first, which alone could make it slower."""
 
 _BOUNDARIES: dict[Scenario, str] = {
     "single-stream": "host call: input copy and output included, preprocessing excluded",

@@ -15,6 +15,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError
 from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.latency_results import Comparison, ProfileReport, Scenario, verdict_of
+from emca_deploy.harness.protocol import FEWEST_PROCESSES
 from emca_deploy.harness.rounds import INTERRUPTED
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.tuning_results import Trial, Tunable, TuneRound, Value, Values
@@ -30,10 +31,7 @@ _WITH_WARM_UP = 1.3
 
 _FINAL_LEAST_S = 1.0
 _BLOCKS, _FINAL_BLOCKS = 8, 24
-_FINAL_PROCESSES = 2
-"""Of each: the default is always loaded first, which alone could make it slower."""
-
-_FINAL_LOADS = 2 * _FINAL_PROCESSES
+_FINAL_LOADS = 2 * FEWEST_PROCESSES
 _LONGEST_BLOCK_S = 0.25
 _LARGE_STEP = 1000
 
@@ -201,7 +199,7 @@ class _Run:
             return
         left_s = self._how.budget_s - (time.monotonic() - self.start_s)
         duration_s = min(max((left_s / 2 - _FINAL_LOADS * self._load_s) / _WITH_WARM_UP, _FINAL_LEAST_S), _MOST_S)
-        report = self._measure([self.found.best], duration_s, _FINAL_BLOCKS, keep_going=False, processes=_FINAL_PROCESSES)
+        report = self._measure([self.found.best], duration_s, _FINAL_BLOCKS, keep_going=False, processes=FEWEST_PROCESSES)
         self.found.rounds.append(TuneRound(duration_s, tuple(_trials(report, [self.found.best]))))
         self.found.last, self.found.confirmed = report, report.comparisons[0]
         self._tell()

@@ -13,6 +13,7 @@ from emca_deploy.errors import DataError
 from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
 from emca_deploy.harness.gate_results import GateStep
 from emca_deploy.harness.latency import Protocol, measure
+from emca_deploy.harness.protocol import FEWEST_PROCESSES
 from emca_deploy.harness.spec import RunnerSpec
 
 __all__ = ["RUN_ONNX", "Validation", "step_from_file"]
@@ -21,9 +22,6 @@ RUN_ONNX = ("onnxruntime", "openvino")
 """The backends that run a placed ONNX file as it is; others need an engine, and a device for it."""
 
 REFERENCE = "onnxruntime"
-
-PROCESSES = 2
-"""Of each model whose latencies are compared."""
 
 
 @dataclass
@@ -104,7 +102,7 @@ class Validation:
         """Return the chosen model's median latency over that of the one wholly in INT8, with its interval."""
         specs = [self._spec("chosen", self.runs_on, chosen, "int8"), self._spec("all in INT8", self.runs_on, whole, "int8")]
         with stage("comparing latency") as progress:
-            (comparison,) = measure(specs, Protocol(duration_s=duration_s, processes=PROCESSES), progress).comparisons
+            (comparison,) = measure(specs, Protocol(duration_s=duration_s, processes=FEWEST_PROCESSES), progress).comparisons
         return comparison.ratio_p50, comparison.ratio_ci95
 
     def _logits(self, name: str, backend: str, onnx: Path, precision: Precision, stage: Stage) -> LogitsResult:

@@ -18,14 +18,13 @@ from emca_deploy.export.checkpoint import CheckpointExport, ExportOptions, expor
 from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
 from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.latency_results import ProfileReport
+from emca_deploy.harness.protocol import FEWEST_PROCESSES
 from emca_deploy.harness.results import DeployCandidate, DeployReport
 from emca_deploy.pipeline.places import Candidate, Models, Place, distinct, find_places
 
 __all__ = ["DeployOptions", "deploy"]
 
 MIB = 2**20
-PROCESSES = 2
-"""Of each candidate: the baseline is always loaded first, which alone could make it slower."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ class _Walk:
         specs = [candidate.spec for candidate in candidates]
         with self.stage("measuring latency") as progress, ExitStack() as stack:
             records = [stack.enter_context(place.record()) for place in self.places]
-            processes = PROCESSES if set(self.options.targets) == {"cpu"} else 1  # loading takes too long elsewhere
+            processes = FEWEST_PROCESSES if set(self.options.targets) == {"cpu"} else 1  # loading takes too long elsewhere
             profile = measure(specs, Protocol(duration_s=self.options.duration_s, processes=processes), progress)
         environment = dict(profile.environment)
         for place, record in zip(self.places, records, strict=True):
