@@ -95,6 +95,7 @@ class Worker:
         self.window_ns = (0, 0)
         self.device_ms: Float64Array | None = None
         self._timeout_s = timeout_s
+        self._ahead: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._stderr: IO[bytes] | None = None
@@ -130,6 +131,16 @@ class Worker:
         finally:
             if self._stderr is not None:
                 self._stderr.close()
+
+    def begin(self, batch: int, seed: int, scenario: Scenario = "single-stream") -> None:
+        """Ask for `open` and `prepare` ahead: they only wait for the answers then, so that several workers load side by side.
+
+        Raises:
+            WorkerError: the process has ended.
+        """
+        self._send("open", spec=self.spec.to_json())
+        self._send("prepare", batch=batch, seed=seed, scenario=scenario)
+        self._ahead = ["open", "prepare"]
 
     def open(self) -> Opened:
         """Load the model.
@@ -215,7 +226,10 @@ class Worker:
             self._process.kill()
 
     def _ask(self, do: str, extra_s: float = 0.0, **arguments: Any) -> tuple[dict[str, Any], Any]:
-        self._send(do, **arguments)
+        if do in self._ahead:
+            self._ahead.remove(do)
+        else:
+            self._send(do, **arguments)
         return self._receive(self._timeout_s + extra_s)
 
     def _send(self, do: str, **arguments: Any) -> None:

@@ -39,6 +39,8 @@ class Protocol:
         processes: of each candidate, whose blocks take turns; one after the other where they do not fit into memory together.
             Which pages of memory a process happens to get makes it some percent faster or slower for as long as it lives: two
             processes of one candidate differ, and one of each says nothing of a difference of that size.
+        load_together: load all candidates side by side: for accelerators, where loading takes longer than measuring and the order
+            in which host memory is given out means little. Load times are then those of a busy machine.
     """
 
     scenario: Scenario = "single-stream"
@@ -53,6 +55,7 @@ class Protocol:
     interval_goal: float = 0.01
     min_queries: int = 64
     processes: int = 1
+    load_together: bool = False
 
     @property
     def rounds(self) -> int:

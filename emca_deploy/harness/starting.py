@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
-from emca_deploy.errors import EmcaError
+from emca_deploy.errors import EmcaError, WorkerError
 from emca_deploy.harness.candidate import Build, Candidate, groups_of
 from emca_deploy.harness.memory import available_mib, peak_rss_mib
 from emca_deploy.harness.process import Worker
@@ -88,8 +88,10 @@ class Processes:
             for _ in range(DECOYS if self.protocol.processes > 1 else 0):
                 self._load_decoy(candidates[0].name, while_loading)
             for turn in range(self.sets, self.sets + self.at_once):
-                for candidate in list(candidates if turn % 2 == 0 else reversed(candidates)):
-                    self._load(candidate, candidates)
+                order = list(candidates if turn % 2 == 0 else reversed(candidates))
+                started = {each.name: self._begin(each.name) for each in order} if self.protocol.load_together else {}
+                for candidate in order:
+                    self._load(candidate, candidates, started.get(candidate.name))
         for candidate in list(candidates):
             self._warm_up(candidate, candidates)
         self.sets += 1
@@ -111,8 +113,19 @@ class Processes:
             return 1
         return max(1, int(free_mib * _SHARE / (each_mib * len(self.specs))))
 
-    def _load(self, candidate: Candidate, candidates: list[Candidate]) -> None:
-        workers = [self.stack.enter_context(Worker(spec, self.protocol.timeout_s)) for spec in self._groups[candidate.name]]
+    def _enter(self, name: str) -> list[Worker]:
+        return [self.stack.enter_context(Worker(spec, self.protocol.timeout_s)) for spec in self._groups[name]]
+
+    def _begin(self, name: str) -> list[Worker]:
+        """Return a candidate's processes, which load from now on; one that has ended says so when its answer is waited for."""
+        workers = self._enter(name)
+        for worker in workers:
+            with suppress(WorkerError):
+                worker.begin(worker.spec.batch or self.protocol.batch, self.protocol.seed, self.protocol.scenario)
+        return workers
+
+    def _load(self, candidate: Candidate, candidates: list[Candidate], started: list[Worker] | None = None) -> None:
+        workers = started or self._enter(candidate.name)
         try:
             candidate.builds += [_open(worker, self.protocol) for worker in workers]
         except EmcaError as exc:

@@ -170,7 +170,8 @@ class _Walk:
         with self.stage("measuring latency") as progress, ExitStack() as stack:
             records = [stack.enter_context(place.record()) for place in self.places]
             processes = FEWEST_PROCESSES if set(self.options.targets) == {"cpu"} else 1  # loading takes too long elsewhere
-            profile = measure(specs, Protocol(duration_s=self.options.duration_s, processes=processes), progress)
+            protocol = Protocol(duration_s=self.options.duration_s, processes=processes, load_together=processes == 1)
+            profile = measure(specs, protocol, progress)
         environment = dict(profile.environment)
         for place, record in zip(self.places, records, strict=True):
             for name, facts in record.items():  # a second GPU's are found under its target

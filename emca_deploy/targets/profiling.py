@@ -86,6 +86,7 @@ class ProfileRequest:
             max_duration_s=self.duration_s * LONGEST if self.max_duration_s is None else self.max_duration_s,
             seed=self.seed,
             processes=self._processes(),
+            load_together=self.target.startswith("gpu"),
         )
 
     def _processes(self) -> int:

@@ -15,12 +15,15 @@ CLASSES = 4
 class Runner:
     """Logits are the sums of the image's columns; what else it does is said by `does`."""
 
-    def __init__(self, does="", batch="batch", latency_s=0.0, size=CLASSES):
-        self.does, self.latency_s = does, latency_s
+    def __init__(self, does="", batch="batch", latency_s=0.0, size=CLASSES, load_s=0.0):
+        self.does, self.latency_s, self.load_s = does, latency_s, load_s
         self.input = TensorSpec("images", "float32", (batch, 3, size, size))
         self.output = TensorSpec("logits", "float32", (batch, size))
 
     def open(self):
+        self.opened_ns = time.monotonic_ns()
+        time.sleep(self.load_s)
+        self.loaded_ns = time.monotonic_ns()
         if self.does == "refuse":
             raise ModelError("model.onnx: is not a model", "export it again")
         if self.does == "print":
@@ -44,7 +47,10 @@ class Runner:
         pass
 
     def describe(self):
-        return {"version": "1.0", "stdout": sys.stdout.fileno(), "odd": {1, 2} and os}
+        return {"version": "1.0", "stdout": sys.stdout.fileno(), "odd": {1, 2} and os, **self._times()}
+
+    def _times(self):
+        return {name: getattr(self, name) for name in ("opened_ns", "loaded_ns") if hasattr(self, name)}
 
 
 class DeviceRunner(Runner):

@@ -146,3 +146,23 @@ def test_environment_is_json_and_loads_no_runtime():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
+
+
+def test_loading_together_takes_one_load_and_keeps_the_order(make_spec):
+    specs = [make_spec(name, load_s=0.4) for name in ("a", "b", "c")]
+    together = replace(QUICK, load_together=True)
+    report = measure(specs, together)
+    assert [result.artifact for result in report.results] == ["a", "b", "c"]
+    assert all(result.load_ms >= 400 for result in report.results)
+    opened = [result.runtime["opened_ns"] for result in report.results]
+    closed = [result.runtime["loaded_ns"] for result in report.results]
+    assert max(opened) < min(closed)  # each had begun before any had ended
+
+
+@pytest.mark.parametrize("does", ["refuse", "abort"])
+def test_loading_together_leaves_out_what_fails(make_spec, does):
+    specs = [make_spec("good"), make_spec("bad", does=does), make_spec("fine")]
+    report = measure(specs, replace(QUICK, load_together=True), keep_going=True)
+    assert [result.artifact for result in report.results] == ["good", "fine"]
+    assert [failure.name for failure in report.failures] == ["bad"]
+    assert not report.complete
