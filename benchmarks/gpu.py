@@ -1,14 +1,15 @@
 """Engines of every EMCA architecture on an NVIDIA GPU, against PyTorch and ONNX Runtime, and what INT8 and fp16 cost in accuracy.
 
-    python benchmarks/gpu.py --output result.json            # everything, on the first GPU; an hour or two
+    python benchmarks/gpu.py --output result.json            # everything, on the first GPU; half an hour to an hour
     python benchmarks/gpu.py --arch emca_eca_resnet50 --batches 1 --target gpu:1
     python benchmarks/gpu.py --dry-run --arch resnet18       # needs no GPU: builds all TensorRT-RTX engines, and lists the rest
 
 For every architecture and batch: TensorRT or TensorRT-RTX engines in fp32, fp16 and INT8, ONNX Runtime's CUDA provider where it
-is installed, and PyTorch eager, compiled and in fp16, each in its own process, interleaved block by block. Weights are random:
-latency does not depend on them. Accuracy is that of the bundled trained network on its labelled images, held against fp32 on the
-CPU. What fails is listed with its reason and the rest goes on: a GPU that TensorRT-RTX does not build for still gets the others'
-numbers. With --output, what is there already is not measured again.
+is installed, in the same three, and PyTorch eager, compiled and in fp16, each in its own process, interleaved block by block.
+Weights are random: latency does not depend on them. Accuracy is that of the bundled trained network on its labelled images, held
+against fp32 on the CPU. What fails is listed with its reason and the rest goes on: a GPU that TensorRT-RTX does not build for
+still gets the others' numbers, and what its builder and its runtime say to that GPU. With --output, what is there already is not
+measured again; with --models, models are not made again either.
 
 Host time is from an array to logits in an array; device time is by CUDA events around the network alone. Where trtexec of the
 engines' version is, it times them, too, and the last table has our device time's median over its.
@@ -18,7 +19,8 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,7 +36,9 @@ from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import available
 from emca_deploy.backends.trt.builder import RtxBuilder, TrtBuilder
-from emca_deploy.backends.trt.settings import TrtSettings
+from emca_deploy.backends.trt.log import BuildLog, attach
+from emca_deploy.backends.trt.settings import TrtSettings, check_settings
+from emca_deploy.backends.trt.versions import rules_of
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.data.bundled import (
     BUNDLED_PREPROCESSING,
@@ -45,9 +49,9 @@ from emca_deploy.data.bundled import (
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
-from emca_deploy.harness.accuracy import collect_logits, compare
-from emca_deploy.harness.latency import Protocol, measure
-from emca_deploy.harness.process import Worker
+from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
+from emca_deploy.harness.latency import Protocol, measure_raw
+from emca_deploy.harness.raw_samples import write_raw
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.models.registry import create_model, find_architecture
 from emca_deploy.targets.gpu import check_gpu, gpu_candidates, gpu_index, gpu_record, ways_to_run
@@ -57,6 +61,7 @@ FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet",
 ARCHITECTURES = tuple(f"{family}{depth}" for depth in (18, 34, 50) for family in FAMILIES)
 BASELINE = "torch compiled fp16 channels-last"
 TRAINED = "bundled"
+ACCURACY_AT_ONCE = 4
 SAMPLES = 64
 """Calibration images of the random networks, whose accuracy nobody asks for; the trained one gets as many as are bundled."""
 
@@ -70,6 +75,8 @@ class Bench:
         target: "gpu:0".
         capability: the GPU's, which engines are built for; None builds portable ones.
         folder: for models and engines.
+        raw: folder for the samples of every call; None keeps none.
+        refusal: why no engines can be had on this GPU; empty where they can.
         failures: what went wrong, by what was tried.
     """
 
@@ -77,6 +84,8 @@ class Bench:
     target: str
     capability: str | None
     folder: Path
+    raw: Path | None = None
+    refusal: str = ""
     failures: dict[str, str] = field(default_factory=dict)
 
     def forget(self, what: str) -> None:
@@ -91,14 +100,17 @@ class Bench:
 
 
 def make_models(bench: Bench, arch: str, size: int) -> tuple[Path, dict[str, Path]]:
-    """Write an architecture's checkpoint, and its models by precision; those that fail are noted."""
-    folder = bench.folder / arch
-    folder.mkdir(exist_ok=True)
+    """Write an architecture's checkpoint, and its models by precision, or find those of an earlier run; what fails is noted."""
+    folder = bench.folder / f"{arch}-{size}-{bench.backend}"
+    checkpoint = bundled_checkpoint() if arch == TRAINED else folder / f"{arch}.safetensors"
+    models = {precision: folder / f"{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
+    if all(path.is_file() for path in (checkpoint, *models.values())):
+        return checkpoint, models
+    folder.mkdir(parents=True, exist_ok=True)
     if arch == TRAINED:
-        return bundled_checkpoint(), _convert(bench, folder, bundled_checkpoint(), BUNDLED_PREPROCESSING)
+        return checkpoint, _convert(bench, folder, checkpoint, BUNDLED_PREPROCESSING)
     torch, safetensors = import_optional("torch"), import_optional("safetensors.torch")
     torch.manual_seed(0)
-    checkpoint = folder / f"{arch}.safetensors"
     safetensors.save_file(create_model(arch).state_dict(), checkpoint)
     return checkpoint, _convert(bench, folder, checkpoint, Preprocessing.for_size(size))
 
@@ -112,7 +124,7 @@ def _convert(bench: Bench, folder: Path, checkpoint: Path, preprocessing: Prepro
     except EmcaError as error:
         bench.note(f"{folder.name} fp16 export", error)
     images = open_source(bundled_calibration_images(), preprocessing)
-    trained = folder.name == TRAINED
+    trained = checkpoint == bundled_checkpoint()
     options = CalibrationOptions(
         bench.backend,
         method="auto" if trained else "minmax",
@@ -129,6 +141,8 @@ def _convert(bench: Bench, folder: Path, checkpoint: Path, preprocessing: Prepro
 
 def build_engines(bench: Bench, models: dict[str, Path], batch: int) -> dict[str, Path]:
     """Build an engine of every model for one batch size; those that fail are noted."""
+    if bench.refusal:
+        return {}
     targets = (bench.capability,) if bench.backend == "tensorrt-rtx" and bench.capability else ()
     engines = {}
     for precision, model in models.items():
@@ -153,22 +167,8 @@ def planned(checkpoint: Path, models: dict[str, Path], engines: dict[str, Path])
     """Return (name, artifact as the target takes it) of everything that would be measured, by the order of the table."""
     found = [(f"engine {precision}", str(engine)) for precision, engine in engines.items()]
     if "CUDAExecutionProvider" in import_optional("onnxruntime").get_available_providers():
-        found += [(f"onnxruntime {precision}", f"onnxruntime={models[precision]}") for precision in models if precision != "int8"]
+        found += [(f"onnxruntime {precision}", f"onnxruntime={models[precision]}") for precision in models]
     return [*found, ("torch", str(checkpoint))]
-
-
-def usable(bench: Bench, what: str, specs: Sequence[RunnerSpec], batch: int) -> Iterator[RunnerSpec]:
-    """Yield the candidates that load and run once; the others are noted."""
-    for spec in specs:
-        try:
-            with Worker(spec, timeout_s=900) as worker:
-                worker.open()
-                worker.prepare(batch, seed=0)
-                worker.finish()
-        except EmcaError as error:
-            bench.note(f"{what}: {spec.name}", error)
-        else:
-            yield spec
 
 
 def named_specs(bench: Bench, plan: Sequence[tuple[str, str]], batch: int | None) -> list[RunnerSpec]:
@@ -189,10 +189,20 @@ def time_architecture(
     checkpoint, models = made
     engines = build_engines(bench, models, batch)
     what = f"{arch}, batch {batch}"
-    specs = list(usable(bench, what, named_specs(bench, planned(checkpoint, models, engines), batch), batch))
+    specs = named_specs(bench, planned(checkpoint, models, engines), batch)
+    protocol = Protocol(batch=batch, duration_s=duration_s, warmup_s=5.0, timeout_s=900, load_together=True)
     with gpu_record(gpu_index(bench.target) or 0) as record:
-        report = measure(specs, Protocol(batch=batch, duration_s=duration_s, warmup_s=5.0, timeout_s=900)).to_dict()
-    names = [spec.name for spec in specs]
+        measured, raw = measure_raw(specs, protocol, keep_going=True)
+    report = measured.to_dict()
+    if bench.raw is not None:
+        write_raw(bench.raw / f"{arch}-batch{batch}.npz", raw)
+        for result in report["results"]:
+            del result["samples_ms"]
+    for failure in report["failures"]:
+        bench.failures[f"{what}: {failure['name']}"] = failure["error"]
+        print(f"failed: {what}: {failure['name']}: {failure['error']}", file=sys.stderr)
+    failed = {failure["name"] for failure in report["failures"]}
+    names = [spec.name for spec in specs if spec.name not in failed]
     built = {precision: describe_engine(engine) for precision, engine in engines.items()}
     row = {"names": names, "engines": built, **report, "gpu": record["gpu"]}
     if (tool := find_vendor_tool(bench.backend)[0]) is not None:
@@ -211,21 +221,52 @@ def measure_accuracy(bench: Bench, limit: int | None) -> dict[str, Any]:
     images = bundled_test_images()
     kwargs = {"backend": "onnxruntime", "artifact": str(models["fp32"]), "threads": default_threads()}
     reference = collect_logits(RunnerSpec("fp32 on the CPU", kwargs=kwargs), images, BUNDLED_PREPROCESSING, limit=limit)
-    found = {}
-    for spec in named_specs(bench, planned(checkpoint, models, engines), None):
+    specs = named_specs(bench, planned(checkpoint, models, engines), None)
+
+    def collect(spec: RunnerSpec) -> LogitsResult | EmcaError:
         try:
-            ours = collect_logits(spec, images, BUNDLED_PREPROCESSING, limit=limit, batch_size=64)
+            return collect_logits(spec, images, BUNDLED_PREPROCESSING, limit=limit, batch_size=64)
         except EmcaError as error:
-            bench.note(f"{TRAINED} accuracy of {spec.name}", error)
-            continue
-        found[spec.name] = compare(spec.name, ours.logits, ours.labels, "fp32 on the CPU", reference.logits).to_dict()
+            return error
+
+    found = {}
+    with ThreadPoolExecutor(ACCURACY_AT_ONCE) as pool:  # nothing is timed here
+        for spec, ours in zip(specs, pool.map(collect, specs), strict=True):
+            if isinstance(ours, EmcaError):
+                bench.note(f"{TRAINED} accuracy of {spec.name}", ours)
+                continue
+            found[spec.name] = compare(spec.name, ours.logits, ours.labels, "fp32 on the CPU", reference.logits).to_dict()
     return found
+
+
+def rtx_refusal(bench: Bench) -> dict[str, str]:
+    """Return what TensorRT-RTX says to a GPU that it does not know: its builder by its list, its runtime to a portable engine.
+
+    Empty where it knows the GPU.
+    """
+    trt = import_optional("tensorrt_rtx")
+    try:
+        check_settings(
+            trt, bench.backend, rules_of(bench.backend, trt.__version__), TrtSettings(targets=(bench.capability or "",))
+        )
+    except InputError as error:
+        builder = str(error)
+    else:
+        return {}
+    folder = bench.folder / "refusal"
+    folder.mkdir(exist_ok=True)
+    preprocessing = Preprocessing.for_size(64)
+    export_checkpoint(bundled_checkpoint(), folder / "fp32.onnx", ExportOptions(preprocessing=preprocessing))
+    RtxBuilder().build(folder / "fp32.onnx", folder / "portable.engine", RunOptions(default_threads(), batch=1))
+    log = BuildLog()
+    engine = trt.Runtime(attach(trt, log)).deserialize_cuda_engine((folder / "portable.engine").read_bytes())
+    return {"builder": builder, "runtime": "it loads a portable engine" if engine is not None else log.reason()}
 
 
 def latency_table(arch: str, batch: int, row: dict[str, Any]) -> Table:
     """Return an architecture's table at one batch size, the fastest first."""
     table = Table(title=f"{arch}, batch {batch}")
-    first = row["names"][0]
+    first = row["comparisons"][0]["b"] if row["comparisons"] else row["names"][0]
     for heading in ("candidate", f"times faster than {first} (95% CI)", "host p50 ms", "p99 ms", "device p50 ms", "images/s"):
         table.add_column(heading, justify="left" if heading == "candidate" else "right")
     ratios = {first: "1"}
@@ -324,7 +365,11 @@ def run(args: argparse.Namespace, console: Console) -> None:
     key |= {"dry_run": args.dry_run, "gpu": gpu.to_dict() if gpu else None}
     document = read_document(args, key)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(backend, args.target, gpu.capability if gpu else None, Path(folder), document["failures"])
+        where = args.models or Path(folder)
+        raw = args.output.with_suffix("") if args.output and not args.dry_run else None
+        if raw is not None:
+            raw.mkdir(parents=True, exist_ok=True)
+        bench = Bench(backend, args.target, gpu.capability if gpu else None, where, raw, failures=document["failures"])
         if args.dry_run:
             document["architectures"] = dry_run(bench, args.arch or ARCHITECTURES, args.size, args.batches)
             document["vendor"] = vendor_document(bench.backend, {})
@@ -340,6 +385,11 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 def _measure_all(bench: Bench, args: argparse.Namespace, document: dict[str, Any], console: Console) -> None:
     found = document["architectures"]
+    if bench.backend == "tensorrt-rtx":
+        document["refusal"] = said = rtx_refusal(bench)
+        bench.refusal = said.get("builder", "")
+        for part, words in said.items():
+            bench.failures[f"every engine: {bench.backend}'s {part}"] = words
     for arch in args.arch or ARCHITECTURES:
         left = [batch for batch in args.batches if f"{arch}, batch {batch}" not in found]
         if not left:
@@ -386,7 +436,12 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--duration", type=float, default=5.0, help="seconds of measuring for each candidate")
     parser.add_argument("--limit", type=int, help="labelled images to use; all 2,000 otherwise")
-    parser.add_argument("--output", type=Path, help="keep the raw results as JSON; what it has already is not measured again")
+    parser.add_argument("--models", type=Path, help="folder to keep models and engines in, and to find those of an earlier run")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="JSON for the results, beside a folder with every call's time",
+    )
     parser.add_argument("--dry-run", action="store_true", help="build the engines and list the rest; needs no GPU")
     try:
         run(parser.parse_args(), Console(width=160))

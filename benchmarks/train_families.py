@@ -1,16 +1,19 @@
 """Train every architecture family briefly on Fashion-MNIST, for the quantization benchmark. About forty minutes on two cores.
 
     python benchmarks/train_families.py -o benchmarks/families
+    python benchmarks/train_families.py -o benchmarks/families --only '*50' --device cuda --epochs 16     # from scratch, at 48x48
 
 Each depth starts from one trained trunk and fine-tunes it with each attention: ResNet-18, at 48x48, from the bundled checkpoint,
 ResNet-34, at 48x48, from ResNet-18's blocks (the others begin as identities), ResNet-50, at 32x32, from a network whose blocks
-all begin as identities, trained for two epochs. Files that are there already are kept, so that it goes on where it was stopped.
+all begin as identities, trained for two epochs. With --epochs each network starts from random weights instead: for a GPU.
+Files that are there already are kept, so that it goes on where it was stopped.
 """
 
 import argparse
 import re
 import sys
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -30,17 +33,18 @@ BATCH = 128
 FAMILIES = ("emca_eca", "emca_se", "emca_srm", "eca", "se", "srm")
 STEPS = {18: 150, 34: 120, 50: 40}
 LR = {18: 0.05, 34: 0.05, 50: 0.02}
+SCRATCH_SIZE, SCRATCH_BATCH, SCRATCH_LR = 48, 256, 0.15
 
 
 class Images:
     """Fashion-MNIST's two splits at one size, as uint8 tensors."""
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, size: int, device: str, tested: int | None = 2000) -> None:
         """Read and resize them."""
         images, labels = read_split(folder, "train", None)
-        test_images, test_labels = read_split(folder, "t10k", 2000)
-        self.train, self.test = resize(images, size), resize(test_images, size)
-        self.labels, self.test_labels = torch.from_numpy(labels), torch.from_numpy(test_labels)
+        test_images, test_labels = read_split(folder, "t10k", tested)
+        self.train, self.test = resize(images, size).to(device), resize(test_images, size).to(device)
+        self.labels, self.test_labels = torch.from_numpy(labels).to(device), torch.from_numpy(test_labels).to(device)
 
 
 PKCAM_NAMES = (
@@ -78,17 +82,20 @@ def take_weights(model: nn.Module, trunk: dict[str, Tensor]) -> None:
             nn.init.zeros_(norms[-1].weight)
 
 
-def fit(model: nn.Module, images: Images, steps: int, lr: float) -> float:
-    """Train for some steps of one cycle and return top-1 on 2,000 test images, in percent."""
+def fit(model: nn.Module, images: Images, steps: int, lr: float, batch: int = BATCH) -> float:
+    """Train for some steps of one cycle and return top-1 on the test images, in percent."""
     generator = torch.Generator().manual_seed(0)
-    model.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    device = images.train.device
+    torch.backends.cudnn.benchmark = True  # one shape throughout
+    model.train().to(device=device, memory_format=torch.channels_last)
+    fused = device.type == "cuda"  # one kernel for all weights
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=fused)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
     done = 0
     while done < steps:
-        for index in batches(len(images.train), BATCH, generator):
+        for index in batches(len(images.train), batch, generator):
             x = normalise(augment(images.train[index], generator)).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16):
                 loss = F.cross_entropy(model(x), images.labels[index])
             optimizer.zero_grad()
             loss.backward()
@@ -105,7 +112,7 @@ def save(model: nn.Module, path: Path, arch: str, top1: float) -> None:
     largest = torch.finfo(torch.float16).max
     weights = {
         k: v.half().contiguous() if v.is_floating_point() and v.abs().max() <= largest else v.contiguous()
-        for k, v in model.state_dict().items()
+        for k, v in model.cpu().state_dict().items()
     }
     with atomic_write(path) as temporary:
         save_file(weights, temporary, metadata={"arch": arch, "top1": f"{top1:.2f}"})
@@ -119,10 +126,24 @@ def trunk_of(depth: int, folder: Path, data: Path) -> dict[str, Tensor]:
     if not path.is_file():
         model = create_model("emca_eca_resnet50", num_classes=10)
         take_weights(model, {})
-        top1 = fit(model, Images(data, SIZES[50]), 1000, 0.05)
+        top1 = fit(model, Images(data, SIZES[50], "cpu"), 1000, 0.05)
         save(model, path, "emca_eca_resnet50", top1)
         print(f"trunk of depth 50: top-1 {top1:.2f}", flush=True)
     return load_file(path)
+
+
+def fine_tuned(arch: str, depth: int, images: Images, args: argparse.Namespace) -> tuple[nn.Module, float]:
+    """Return a network trained on from its depth's trunk, and its top-1."""
+    model = create_model(arch, num_classes=10)
+    trunk = trunk_of(depth, args.output, args.data)
+    take_weights(model, pkcam_names(trunk) if arch.startswith("pkcam") else trunk)
+    return model, fit(model, images, STEPS[depth], LR[depth])
+
+
+def from_scratch(arch: str, images: Images, epochs: int) -> tuple[nn.Module, float]:
+    """Return a network trained from random weights, and its top-1."""
+    model = create_model(arch, num_classes=10)
+    return model, fit(model, images, epochs * (len(images.train) // SCRATCH_BATCH), SCRATCH_LR, SCRATCH_BATCH)
 
 
 def main() -> None:
@@ -130,7 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the checkpoints, one an architecture")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of Fashion-MNIST's four idx files")
+    parser.add_argument("--only", default="*", help="architectures, as a pattern")
+    parser.add_argument("--epochs", type=int, help="train from scratch, for so many epochs; from a trunk and briefly otherwise")
+    parser.add_argument("--device", default="cpu", help="as PyTorch names it: cuda needs --epochs")
     args = parser.parse_args()
+    if args.device != "cpu" and args.epochs is None:
+        parser.error("--device is for training from scratch: give --epochs")
     args.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     wanted = [(f"{family}_resnet{depth}", depth) for depth in (18, 34, 50) for family in FAMILIES]
@@ -138,15 +164,16 @@ def main() -> None:
     images: Images | None = None
     for arch, depth in wanted:
         path = args.output / f"{arch}.safetensors"
-        if path.is_file():
+        if path.is_file() or not fnmatch(arch, args.only):
             continue
         start = time.monotonic()
-        model = create_model(arch, num_classes=10)
-        trunk = trunk_of(depth, args.output, args.data)
-        take_weights(model, pkcam_names(trunk) if arch.startswith("pkcam") else trunk)
-        if images is None or images.test.shape[-1] != SIZES[depth]:
-            images = Images(args.data, SIZES[depth])
-        top1 = fit(model, images, STEPS[depth], LR[depth])
+        size = SIZES[depth] if args.epochs is None else SCRATCH_SIZE
+        if images is None or images.test.shape[-1] != size:
+            images = Images(args.data, size, args.device, 2000 if args.epochs is None else None)
+        if args.epochs is None:
+            model, top1 = fine_tuned(arch, depth, images, args)
+        else:
+            model, top1 = from_scratch(arch, images, args.epochs)
         save(model, path, arch, top1)
         print(f"{arch}: top-1 {top1:.2f}, {time.monotonic() - start:.0f} s", flush=True)
 

@@ -24,13 +24,19 @@ EXTRAS: dict[str, tuple[str, str, str]] = {
 """Module -> (distribution, the extra that brings it, minimum version). ONNX Runtime is in the base install."""
 
 
+OTHERS: dict[str, tuple[str, ...]] = {"onnxruntime": ("onnxruntime-gpu",)}
+"""Module -> distributions that bring it, too."""
+
+
 def installed_version(module: str) -> str | None:
     """Return the installed version of a module's distribution without importing it, or None."""
     distribution = EXTRAS[module][0] if module in EXTRAS else module
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
+    for name in (distribution, *OTHERS.get(module, ())):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def import_optional(module: str) -> ModuleType:

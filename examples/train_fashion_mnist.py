@@ -58,14 +58,14 @@ def normalise(images: Tensor) -> Tensor:
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift each batch by up to a sixteenth of its size and mirror half of the images; (N, 1, H, W) uint8 both ways."""
-    size = images.shape[2]
+    size, place = images.shape[2], images.device
     reach = size // 16
-    padded = F.pad(images, (reach,) * 4)
-    tops, lefts = torch.randint(0, 2 * reach + 1, (2, len(images)), generator=generator).tolist()
-    shifted = torch.stack([image[:, t : t + size, x : x + size] for image, t, x in zip(padded, tops, lefts, strict=True)])
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
-    shifted[mirrored] = shifted[mirrored].flip(3)
-    return shifted
+    tops, lefts = torch.randint(0, 2 * reach + 1, (2, len(images), 1), generator=generator).to(place)
+    mirrored = (torch.rand(len(images), 1, generator=generator) < 0.5).to(place)
+    along = torch.arange(size, device=place)
+    rows, columns = tops + along, lefts + torch.where(mirrored, along.flip(0), along)
+    each = torch.arange(len(images), device=place)[:, None, None]
+    return F.pad(images, (reach,) * 4)[each, 0, rows[:, :, None], columns[:, None, :]].unsqueeze(1)
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -1,5 +1,7 @@
 """ONNX Runtime on the CPU, and on an NVIDIA GPU where its CUDA provider is installed."""
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,9 @@ def _providers(ort: Any, device: int | None) -> list[Any]:
             f"this ONNX Runtime {ort.__version__} has no CUDA provider",
             "pip uninstall onnxruntime && pip install onnxruntime-gpu, or use --backend tensorrt-rtx",
         )
+    if hasattr(ort, "preload_dlls"):  # CUDA's and cuDNN's wheels lie where the system's loader does not look
+        with redirect_stdout(sys.stderr):  # it prints what it does not find
+            ort.preload_dlls()
     return [(CUDA, {"device_id": device}), CPU]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,7 +102,17 @@ def _status(name: str) -> BackendStatus:
         return BackendStatus(version, reason, remedy)
     if backend.gpu and installed_version("cuda") is None:
         return BackendStatus(version, "running its engines needs cuda-bindings, which is not installed", GPU_EXTRA)
+    if name == "tensorrt-rtx" and (refusal := _rtx_refusal()) is not None:
+        return BackendStatus(version, refusal, "use TensorRT there, or onnxruntime-gpu; engines for other GPUs can be built")
     return BackendStatus(version)
+
+
+@cache
+def _rtx_refusal() -> str | None:
+    from emca_deploy.backends.trt.cuda import capability_here
+    from emca_deploy.backends.trt.hardware import rtx_refusal
+
+    return rtx_refusal(capability_here())
 
 
 def _installed(name: str) -> Backend:

@@ -13,6 +13,7 @@ from typing import Any
 from emca_deploy.artifacts import Precision
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import BACKENDS, get_builder
+from emca_deploy.backends.trt.hardware import check_rtx
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
 from emca_deploy.harness.latency_results import ProfileReport
 from emca_deploy.harness.spec import RunnerSpec
@@ -180,7 +181,11 @@ class GpuPlace(Place):
             capability = check_gpu(gpu_index(target) or 0).capability
         except MissingError as exc:  # in words of this command
             raise MissingError(exc.problem, exc.remedy.replace("--target cpu", "--targets cpu")) from exc
-        fitting = [name for name in asked if BACKENDS[name].on_gpu] if asked else ["torch", *onnx_backends()]
+        fitting = (
+            [name for name in asked if BACKENDS[name].on_gpu] if asked else ["torch", *onnx_backends(gpu_index(target) or 0)]
+        )
+        if "tensorrt-rtx" in fitting:
+            check_rtx(capability)
         for backend in fitting:
             if BACKENDS[backend].builder:
                 get_builder(backend)

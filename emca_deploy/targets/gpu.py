@@ -10,7 +10,8 @@ from typing import Any
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, available, backend_of
 from emca_deploy.backends.torch_gpu import VARIANTS
-from emca_deploy.backends.trt.cuda import GpuFacts, list_gpus
+from emca_deploy.backends.trt.cuda import GpuFacts, capability_here, list_gpus
+from emca_deploy.backends.trt.hardware import rtx_refusal
 from emca_deploy.backends.trt.runner_checks import check_profile, profile_of, read_engine
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
@@ -108,7 +109,7 @@ def gpu_specs(artifact: str, backends: Sequence[str], options: LocalOptions) -> 
         EngineError, InputError: it is an engine that is damaged, or not for that batch.
         InputError, MissingError: as `ways_to_run`.
     """
-    ways = ways_to_run(Path(artifact), backends)
+    ways = ways_to_run(Path(artifact), backends, gpu_index(options.target) or 0)
     manifest = read_manifest(Path(artifact), verify=False)
     if manifest is not None and manifest.kind == "engine":
         _, found = read_engine(Path(artifact), ways[0][0])
@@ -117,7 +118,7 @@ def gpu_specs(artifact: str, backends: Sequence[str], options: LocalOptions) -> 
     return [_spec(artifact, way, options) for way in ways]
 
 
-def ways_to_run(artifact: Path, asked: Sequence[str]) -> list[tuple[str, str]]:
+def ways_to_run(artifact: Path, asked: Sequence[str], index: int = 0) -> list[tuple[str, str]]:
     """Return (backend, variant) of all that runs an artifact on a GPU; the variant is empty but for torch.
 
     An engine of TensorRT runs as it is. A checkpoint runs on torch in every variant. An .onnx file runs on TensorRT, or
@@ -126,6 +127,7 @@ def ways_to_run(artifact: Path, asked: Sequence[str]) -> list[tuple[str, str]]:
     Args:
         artifact: the file.
         asked: backends to run it on; empty for all that can.
+        index: the GPU's.
 
     Raises:
         InputError: there is no such file, or it runs on no GPU.
@@ -152,16 +154,23 @@ def ways_to_run(artifact: Path, asked: Sequence[str]) -> list[tuple[str, str]]:
         backend_of(artifact, backend)
         if not BACKENDS[backend].on_gpu:
             raise InputError(f"backend '{backend}' does not run on a GPU", f"use one of: {', '.join((*ENGINES, 'onnxruntime'))}")
-    return [(backend, "") for backend in (asked or onnx_backends())]
+    return [(backend, "") for backend in (asked or onnx_backends(index))]
 
 
-def onnx_backends() -> list[str]:
+def onnx_backends(index: int = 0) -> list[str]:
     """Return what runs ONNX files on a GPU here: TensorRT, else TensorRT-RTX, and ONNX Runtime where it has CUDA.
+
+    Args:
+        index: the GPU's; TensorRT-RTX is left out where it has no kernels for it.
 
     Raises:
         MissingError: nothing does.
     """
     installed = [name for name in ENGINES if available()[name].version is not None][:1]
+    if installed == ["tensorrt-rtx"] and (refusal := rtx_refusal(capability_here(index))) is not None:
+        installed = []
+        if not _has_cuda_provider():
+            raise MissingError(refusal, "install TensorRT for this GPU, or pip install onnxruntime-gpu in place of onnxruntime")
     if _has_cuda_provider():
         installed.append("onnxruntime")
     if not installed:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from emca_deploy.backends.trt.boards import Device
-from emca_deploy.errors import InputError
+from emca_deploy.errors import InputError, MissingError
 
-__all__ = ["RTX_CAPABILITIES", "check_capability", "check_hardware_precision"]
+__all__ = ["RTX_CAPABILITIES", "check_capability", "check_hardware_precision", "check_rtx", "rtx_refusal"]
 
 Version = tuple[int, int, int]
 
@@ -51,6 +51,27 @@ RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 
 # NVIDIA's support matrix of TensorRT 8.5, "Hardware and Precision".
 WITHOUT: dict[str, tuple[str, ...]] = {"fp16": ("6.1",), "int8": ("5.3", "6.0", "6.2")}
+
+
+def rtx_refusal(capability: str | None) -> str | None:
+    """Return why TensorRT-RTX runs nothing on a GPU, or None where it does, or where the GPU is not known.
+
+    An H200 was seen to refuse engines of every kind: "TensorRT-RTX does not support this compute capability".
+    """
+    if capability is None or capability in RTX_CAPABILITIES:
+        return None
+    return f"TensorRT-RTX has no kernels for a GPU of compute capability {capability}, only for {', '.join(RTX_CAPABILITIES)}"
+
+
+def check_rtx(capability: str | None) -> None:
+    """Refuse a GPU that TensorRT-RTX does not know.
+
+    Raises:
+        MissingError: it does not know it.
+    """
+    reason = rtx_refusal(capability)
+    if reason is not None:
+        raise MissingError(reason, "install TensorRT for this GPU, or pip install onnxruntime-gpu in place of onnxruntime")
 
 
 def check_capability(backend: str, version: Version, device: Device) -> None:

@@ -19,6 +19,7 @@ from emca_deploy.backends.base import (
 )
 from emca_deploy.backends.trt.builder import RtxBuilder, TrtBuilder
 from emca_deploy.backends.trt.cuda import Gpu, GpuFacts, open_gpu
+from emca_deploy.backends.trt.hardware import check_rtx
 from emca_deploy.backends.trt.log import BuildLog, attach
 from emca_deploy.backends.trt.runner_checks import check_gpu_fits, check_profile, check_version, profile_of, read_engine
 from emca_deploy.backends.trt.runner_execution import Execution, engine_io, load_failure
@@ -89,7 +90,14 @@ class TrtRunner(Runner):
         return self._path.suffix.lower() == ".onnx" and (manifest is None or manifest.kind != "engine")
 
     def _built(self, gpu: GpuFacts) -> tuple[bytes, Manifest]:
-        """Return an engine of the .onnx file for this GPU."""
+        """Return an engine of the .onnx file for this GPU.
+
+        Raises:
+            MissingError: TensorRT-RTX builds for no such GPU.
+            ModelError, InputError: as `TrtBuilder.build`.
+        """
+        if self.backend == "tensorrt-rtx":
+            check_rtx(gpu.capability)
         targets = (gpu.capability,) if self.backend == "tensorrt-rtx" else ()
         options = replace(self._options, threads=max(1, self._options.threads))
         with tempfile.TemporaryDirectory(prefix="emca-deploy-") as folder:

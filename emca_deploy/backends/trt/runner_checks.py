@@ -5,6 +5,7 @@ from pathlib import Path
 
 from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.trt.cuda import GpuFacts
+from emca_deploy.backends.trt.hardware import check_rtx
 from emca_deploy.errors import EngineError, InputError
 
 __all__ = ["check_gpu_fits", "check_profile", "check_version", "profile_of", "read_engine"]
@@ -70,12 +71,15 @@ def check_gpu_fits(path: Path, manifest: Manifest, gpu: GpuFacts) -> None:
 
     Raises:
         EngineError: it was built for others, or does not say for which.
+        MissingError: TensorRT-RTX builds for no such GPU.
     """
     built = manifest.details.get("tensorrt", {})
     names = manifest.details.get("machine", {}).get("instruction_sets", [])
     here = f"sm_{gpu.capability.replace('.', '')}"
     if here in names or (built.get("hardware_compatible") and float(gpu.capability) >= 8.0):
         return
+    if manifest.backend == "tensorrt-rtx":
+        check_rtx(gpu.capability)  # no build would help
     wanted = f" --target-capability {gpu.capability}" if built.get("targets") else ""
     raise EngineError(
         f"{path}: was built for {', '.join(names) or 'a GPU its manifest does not name'}, GPU {gpu.index} ({gpu.name}) is {here}",

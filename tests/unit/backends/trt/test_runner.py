@@ -15,7 +15,8 @@ from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, sha256
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import available, open_runner
 from emca_deploy.backends.trt.builder import RtxBuilder
-from emca_deploy.backends.trt.cuda import GpuFacts
+from emca_deploy.backends.trt.cuda import GpuFacts, capability_here
+from emca_deploy.backends.trt.hardware import rtx_refusal
 from emca_deploy.backends.trt.log import BuildLog
 from emca_deploy.backends.trt.runner import RtxRunner
 from emca_deploy.backends.trt.runner_checks import check_gpu_fits, check_profile, check_version, profile_of, read_engine
@@ -138,9 +139,9 @@ class TestGpu:
 
     def test_another(self, engine: Path) -> None:
         _, manifest = read_engine(engine, "tensorrt-rtx")
-        with pytest.raises(EngineError, match=r"was built for sm_89, GPU 1 \(NVIDIA H200\) is sm_90") as caught:
-            check_gpu_fits(engine, manifest, replace(ADA, index=1, name="NVIDIA H200", capability="9.0"))
-        assert "--target-capability 9.0" in caught.value.remedy
+        with pytest.raises(EngineError, match=r"was built for sm_89, GPU 1 \(NVIDIA GeForce RTX 5090\) is sm_120") as caught:
+            check_gpu_fits(engine, manifest, replace(ADA, index=1, name="NVIDIA GeForce RTX 5090", capability="12.0"))
+        assert "--target-capability 12.0" in caught.value.remedy
 
     @pytest.mark.parametrize(("capability", "fits"), [("8.0", True), ("12.0", True), ("7.5", False)])
     def test_hardware_compatible_ones_run_from_ampere_on(self, capability: str, fits: bool) -> None:
@@ -194,7 +195,26 @@ def test_infer_before_open(engine: Path) -> None:
     assert runner.describe()["runtime"] == "tensorrt-rtx"
 
 
-@pytest.mark.skipif(not find_gpus(), reason="needs an NVIDIA GPU")
+@pytest.mark.skipif(rtx_refusal(capability_here()) is None, reason="needs a GPU that TensorRT-RTX does not know")
+def test_on_a_gpu_it_does_not_know(engine: Path, make_net: Callable[..., Path]) -> None:
+    for artifact in (engine, make_net(quantized=False)):
+        with (
+            pytest.raises(MissingError, match="no kernels for a GPU of compute capability"),
+            RtxRunner(str(artifact), RunOptions()),
+        ):
+            pass
+
+
+def test_a_gpu_that_tensorrt_rtx_does_not_know_needs_no_other_build() -> None:
+    details = {"tensorrt": {"targets": ["8.9"]}, "machine": {"instruction_sets": ["sm_89"]}}
+    manifest = Manifest("engine", "", "fp32", "tensorrt-rtx", details=details)
+    with pytest.raises(MissingError, match=r"compute capability 9\.0") as caught:
+        check_gpu_fits(Path("e"), manifest, GpuFacts(0, "NVIDIA H200", "9.0", 143000.0, "13.0"))
+    assert "onnxruntime-gpu" in caught.value.remedy
+    assert rtx_refusal("8.9") is rtx_refusal(None) is None
+
+
+@pytest.mark.skipif(capability_here() is None or rtx_refusal(capability_here()) is not None, reason="needs an NVIDIA GPU of RTX")
 @pytest.mark.parametrize("batch", [None, 2])
 def test_on_a_gpu(make_net: Callable[..., Path], rtx: Any, batch: int | None) -> None:
     """What no machine of ours has run: logits, the CUDA graph and both clocks."""
