@@ -26,8 +26,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from gpu_refusal import rtx_refusal
+from gpu_tables import accuracy_table, latency_table, print_plan
 from rich.console import Console
-from rich.table import Table
 from vendor_time import compare_with_vendor, find_vendor_tool, vendor_document, vendor_table
 
 from emca_deploy._machine import default_threads
@@ -36,9 +37,7 @@ from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import available
 from emca_deploy.backends.trt.builder import RtxBuilder, TrtBuilder
-from emca_deploy.backends.trt.log import BuildLog, attach
-from emca_deploy.backends.trt.settings import TrtSettings, check_settings
-from emca_deploy.backends.trt.versions import rules_of
+from emca_deploy.backends.trt.settings import TrtSettings
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.data.bundled import (
     BUNDLED_PREPROCESSING,
@@ -239,63 +238,6 @@ def measure_accuracy(bench: Bench, limit: int | None) -> dict[str, Any]:
     return found
 
 
-def rtx_refusal(bench: Bench) -> dict[str, str]:
-    """Return what TensorRT-RTX says to a GPU that it does not know: its builder by its list, its runtime to a portable engine.
-
-    Empty where it knows the GPU.
-    """
-    trt = import_optional("tensorrt_rtx")
-    try:
-        check_settings(
-            trt, bench.backend, rules_of(bench.backend, trt.__version__), TrtSettings(targets=(bench.capability or "",))
-        )
-    except InputError as error:
-        builder = str(error)
-    else:
-        return {}
-    folder = bench.folder / "refusal"
-    folder.mkdir(exist_ok=True)
-    preprocessing = Preprocessing.for_size(64)
-    export_checkpoint(bundled_checkpoint(), folder / "fp32.onnx", ExportOptions(preprocessing=preprocessing))
-    RtxBuilder().build(folder / "fp32.onnx", folder / "portable.engine", RunOptions(default_threads(), batch=1))
-    log = BuildLog()
-    engine = trt.Runtime(attach(trt, log)).deserialize_cuda_engine((folder / "portable.engine").read_bytes())
-    return {"builder": builder, "runtime": "it loads a portable engine" if engine is not None else log.reason()}
-
-
-def latency_table(arch: str, batch: int, row: dict[str, Any]) -> Table:
-    """Return an architecture's table at one batch size, the fastest first."""
-    table = Table(title=f"{arch}, batch {batch}")
-    first = row["comparisons"][0]["b"] if row["comparisons"] else row["names"][0]
-    for heading in ("candidate", f"times faster than {first} (95% CI)", "host p50 ms", "p99 ms", "device p50 ms", "images/s"):
-        table.add_column(heading, justify="left" if heading == "candidate" else "right")
-    ratios = {first: "1"}
-    for comparison in row["comparisons"]:
-        low, high = comparison["ratio_ci95"]
-        ratios[comparison["a"]] = f"{comparison['ratio_p50']:.2f} ({low:.2f} to {high:.2f})"
-    measured = zip(row["names"], row["results"], strict=True)
-    for name, result in sorted(measured, key=lambda pair: pair[1]["latency_ms"]["p50"]):
-        host, device = result["latency_ms"], result.get("device_ms")
-        own = f"{device['p50']:.3f}" if device else "-"
-        images = f"{result['throughput_images_per_s']:.0f}"
-        table.add_row(name, ratios[name], f"{host['p50']:.3f}", f"{host['p99']:.3f}", own, images)
-    return table
-
-
-def accuracy_table(found: dict[str, Any]) -> Table:
-    """Return the table of accuracies."""
-    table = Table(title="bundled network, top-1 against fp32 on the CPU")
-    for heading in ("candidate", "top-1", "drop, points (95% CI)", "same prediction %", "SQNR dB", "images"):
-        table.add_column(heading, justify="left" if heading == "candidate" else "right")
-    for name, report in found.items():
-        against = report["reference"]
-        low, high = against["top1_drop_ci95"]
-        drop = f"{against['top1_drop']:.2f} ({low:.2f} to {high:.2f})"
-        decibels = "exact" if against["sqnr_db"] is None else f"{against['sqnr_db']:.1f}"
-        table.add_row(name, f"{report['top1']:.2f}", drop, f"{against['agreement']:.2f}", decibels, str(report["samples"]))
-    return table
-
-
 def dry_run(bench: Bench, archs: Sequence[str], size: int, batches: Sequence[int]) -> dict[str, Any]:
     """Build every engine, and list everything that would be measured."""
     found: dict[str, Any] = {}
@@ -311,21 +253,6 @@ def dry_run(bench: Bench, archs: Sequence[str], size: int, batches: Sequence[int
             built = {precision: describe_engine(engine) for precision, engine in engines.items()}
             found[f"{arch}, batch {batch}"] = {"names": names, "engines": built}
     return found
-
-
-def print_plan(console: Console, found: dict[str, Any]) -> None:
-    """Print what was built and what would be measured."""
-    table = Table(title="dry run: built, not run")
-    for heading in ("architecture", "engines, MiB", "INT8 convolutions", "for", "would be measured"):
-        table.add_column(heading)
-    for what, row in found.items():
-        engines = row["engines"]
-        sizes = ", ".join(f"{precision} {engine['engine_mib']:.1f}" for precision, engine in engines.items())
-        int8 = engines.get("int8")
-        counts = f"{int8['int8_convolutions']} of {int8['quantized_convolutions']}" if int8 else "-"
-        names = ", ".join(dict.fromkeys(name for engine in engines.values() for name in engine["for"]))
-        table.add_row(what, sizes, counts, names, ", ".join(row["names"]))
-    console.print(table)
 
 
 def read_document(args: argparse.Namespace, key: dict[str, Any]) -> dict[str, Any]:
@@ -386,7 +313,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 def _measure_all(bench: Bench, args: argparse.Namespace, document: dict[str, Any], console: Console) -> None:
     found = document["architectures"]
     if bench.backend == "tensorrt-rtx":
-        document["refusal"] = said = rtx_refusal(bench)
+        document["refusal"] = said = rtx_refusal(bench.capability or "", bench.folder)
         bench.refusal = said.get("builder", "")
         for part, words in said.items():
             bench.failures[f"every engine: {bench.backend}'s {part}"] = words

@@ -18,6 +18,10 @@ __all__ = [
     "read_memory_mib",
 ]
 
+X86 = frozenset({"x86_64", "amd64"})
+EXACT_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""On x86: without one of them, pairs of u8*s8 products are added in 16 bits (vpmaddubsw) and saturate."""
+
 INSTRUCTION_SETS: dict[str, str] = {
     "avx2": "256-bit vectors; INT8 on these alone sums pairs in 16 bits and saturates",
     "avx512f": "512-bit vectors",
@@ -74,6 +78,12 @@ class CpuInfo:
     instruction_sets: tuple[str, ...]
     online_cores: int = 1
     quota_cores: float | None = None
+
+    @property
+    def saturates_int8(self) -> bool:
+        """Whether it sums pairs of u8*s8 products in 16 bits: x86 without VNNI. Not so where nothing is known of it."""
+        x86 = self.architecture.lower() in X86
+        return x86 and self.model != "unknown" and not EXACT_INT8 & set(self.instruction_sets)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from emca_deploy._machine import cpu_info
 from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.harness.spec import RunnerSpec
 from peers.quantizers import METHODS
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 SIMULATED = "ONNX Runtime, simulated"
-"""TensorRT's arithmetic, symmetric INT8 with what is not INT8 in fp32; not its kernels."""
+"""Q/DQ pairs as ONNX defines them: TensorRT's arithmetic, or that of a processor with VNNI; not their kernels."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Candidate:
             kwargs: dict[str, Any] = {"artifact": str(artifact), "threads": threads}
             return RunnerSpec(self.name, "peers.ir_runner:open_runner", kwargs, **shared)
         kwargs = {"backend": self.backend, "artifact": str(artifact), "threads": threads, "spin": False}
+        if self.runs_in == SIMULATED:  # on a processor without VNNI integer kernels would compute something else
+            kwargs["settings"] = {"exact_qdq": True}
         return RunnerSpec(self.name, kwargs=kwargs, **shared)
 
 
@@ -98,6 +101,17 @@ def ours(backend: str, level: str | None, method: str = "auto") -> Candidate:
     return Candidate(name, "ours", backend, arguments)
 
 
+def ours_on_cpu(backend: str, level: str | None) -> list[Candidate]:
+    """Return our placement for a backend of processors; where this one needs 7 bits also 8, simulated as others compute it."""
+    here = ours(backend, level)
+    if not cpu_info().saturates_int8:
+        return [here]
+    return [
+        here,
+        Candidate(f"{here.name}, 8 bits", "ours", "onnxruntime", here.arguments | {"weight_bits": 8}, SIMULATED),
+    ]
+
+
 def nncf(preset: str) -> Candidate:
     """Return NNCF with a preset."""
     return Candidate(f"NNCF {preset}", "nncf", "openvino", {"preset": preset})
@@ -125,10 +139,10 @@ def model_optimizer(method: str) -> Candidate:
 def accuracy_candidates(levels: Sequence[str | None]) -> list[Candidate]:
     """Return all whose accuracy is compared, ours first for each runtime."""
     return [
-        *(ours("openvino", level) for level in levels),
+        *(candidate for level in levels for candidate in ours_on_cpu("openvino", level)),
         nncf("MIXED"),
         nncf("PERFORMANCE"),
-        *(ours("onnxruntime", level) for level in levels),
+        *(candidate for level in levels for candidate in ours_on_cpu("onnxruntime", level)),
         *(ort(method) for method in ("MinMax", "Entropy", "Percentile")),
         ort_per_channel(),
         *(ours("tensorrt", level) for level in levels),

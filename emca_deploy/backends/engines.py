@@ -149,5 +149,6 @@ def _manifest(model: Path, source: Manifest | None, options: RunOptions) -> Mani
             "batch": options.batch,
             "inference_precision": options.precision,
             "source": str(model),
+            **{name: source.details[name] for name in ("weight_bits",) if source and name in source.details},
         },
     )

@@ -28,6 +28,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 SESSION_ENTRIES = {
     "force_spinning_stop": "session.force_spinning_stop",
     "flush_denormals": "session.set_denormal_as_zero",
+    "exact_qdq": "session.disable_quant_qdq",
     "fastmath_bf16": "mlas.enable_gemm_fastmath_arm64_bfloat16",
 }
 """Our name of a setting -> ONNX Runtime's."""

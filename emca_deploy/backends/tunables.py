@@ -30,6 +30,7 @@ _SETTINGS: dict[str, dict[str, tuple[Value, ...] | None]] = {
         "force_spinning_stop": BOOL,
         "flush_denormals": BOOL,
         "fastmath_bf16": BOOL,
+        "exact_qdq": BOOL,  # Q/DQ pairs in float, as ONNX defines them, instead of integer kernels; slower, never tried
     },
     "openvino": {
         "streams": None,

@@ -19,7 +19,7 @@ from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.quantize import QuantizedWeight
-from emca_deploy.calibration.recovery import LEVELS, ensure_rounded_weights, rounded_path
+from emca_deploy.calibration.recovery import LEVELS, ensure_rounded_weights
 from emca_deploy.calibration.rewrites import rewrite_for
 from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
@@ -52,6 +52,7 @@ class CalibrationOptions:
         table: a range table to use or to write; beside the model where None.
         recover: what is done for accuracy besides: a name of `LEVELS`.
         float_precision: of what is not quantized: "fp32", or "fp16" for TensorRT.
+        weight_bits: 8 or 7; None is what this machine's processor needs, see `find_recipe`.
     """
 
     backend: str
@@ -63,6 +64,7 @@ class CalibrationOptions:
     table: Path | None = None
     recover: str = "weights"
     float_precision: str = "fp32"
+    weight_bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Calibration:
         counts: what was quantized.
         choice: what was tried before, and chosen.
         float_part: what became of the rest where that is fp16.
+        weight_bits: that the weights keep to.
     """
 
     onnx: Path
@@ -89,6 +92,7 @@ class Calibration:
     counts: InsertionCount
     choice: Choice
     float_part: FloatPart | None = None
+    weight_bits: int = 8
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `calibrate`."""
@@ -106,6 +110,7 @@ class Calibration:
                 "weighted_operators": self.counts.weighted,
                 "float_operators": self.counts.weighted_float,
             },
+            "weight_bits": self.weight_bits,
             "float_precision": "fp16" if self.float_part else "fp32",
             **({"float_part": self.float_part.to_dict()} if self.float_part else {}),
         }
@@ -147,7 +152,7 @@ def calibrate_model(
         DataError: an image cannot be read, or drives an activation to infinity.
         OutputError: `output` cannot be written.
     """
-    recipe = find_recipe(options.backend)
+    recipe = find_recipe(options.backend, options.weight_bits)
     if options.recover not in LEVELS:
         raise UnknownNameError.of("level of recovery", options.recover, LEVELS, f"one of: {', '.join(LEVELS)}")
     check_float_precision(options.float_precision, options.backend)
@@ -159,7 +164,8 @@ def calibrate_model(
     indices = _indices(source, options)
     weights: dict[str, QuantizedWeight] = {}
     if options.recover == "weights":
-        weights = ensure_rounded_weights(graph_model, table.key, rounded_path(path), (source, indices), options.threads, stage)
+        file = (path, recipe.largest_weight)
+        weights = ensure_rounded_weights(graph_model, table.key, file, (source, indices), options.threads, stage)
 
     def quantize(floating: ir.Model, ranges: Mapping[str, TensorRange]) -> InsertionCount:
         return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), ranges, weights)
@@ -185,14 +191,25 @@ def calibrate_model(
         ir.save(graph_model, temporary)
     try:
         manifest = _manifest(model, (path, table), options, counts, choice)
-        half = {"float_part": float_part.to_dict()} if float_part else {}
+        half = {"weight_bits": recipe.weight_bits, **({"float_part": float_part.to_dict()} if float_part else {})}
         write_manifest(
             output, replace(manifest, details={**manifest.details, "float_precision": options.float_precision, **half})
         )
     except OutputError:
         output.unlink(missing_ok=True)  # an INT8 model that does not say whose placement it has is a trap
         raise
-    return Calibration(output, options.backend, table.key.method, path, reused, table.key.samples, counts, choice, float_part)
+    return Calibration(
+        output,
+        options.backend,
+        table.key.method,
+        path,
+        reused,
+        table.key.samples,
+        counts,
+        choice,
+        float_part,
+        recipe.weight_bits,
+    )
 
 
 def _indices(source: "ImageSource", options: CalibrationOptions) -> list[int]:

@@ -6,14 +6,16 @@ path between its poolings and its gate stays in float, through the sigmoid; weig
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
 import onnx_ir as ir
 
+from emca_deploy._machine import cpu_info
 from emca_deploy.calibration.attention_path import AttentionPath, find_attention
 from emca_deploy.calibration.graph import has_weights, only_feeds
+from emca_deploy.calibration.quantize import LARGEST_WEIGHT
 from emca_deploy.errors import InputError, UnknownNameError
 
 __all__ = ["RECIPES", "Edge", "Placement", "Recipe", "find_recipe", "identity_operand", "place"]
@@ -40,6 +42,8 @@ class Recipe:
         outputs: also quantize what every quantized operator returns, so that none of it leaves INT8.
         symmetric_gate: int8 with zero point 0 for what a gate scales and what comes of it, whatever `symmetric` says.
         fewest_channels: a convolution that reads fewer stays in float.
+        on_cpu: whether it runs on processors, of which some add INT8 products in 16 bits.
+        largest_weight: magnitude of an INT8 weight.
     """
 
     backend: str
@@ -51,6 +55,13 @@ class Recipe:
     outputs: bool = False
     symmetric_gate: bool = False
     fewest_channels: int = 1
+    on_cpu: bool = False
+    largest_weight: int = LARGEST_WEIGHT[8]
+
+    @property
+    def weight_bits(self) -> int:
+        """How many bits the weights keep to."""
+        return next(bits for bits, largest in LARGEST_WEIGHT.items() if largest == self.largest_weight)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -60,12 +71,25 @@ RECIPES: dict[str, Recipe] = {
     # Its kernel for the gate multiplies faster without a zero point: of the 8 points that scaling costs an eca_resnet50 over the
     # plain network, 5 (docs/placement.md).
     "openvino": Recipe(
-        "openvino", False, False, frozenset({"AttentionPool", "Gate", "MaxPool"}), "both", every_reader=True, symmetric_gate=True
+        "openvino",
+        False,
+        False,
+        frozenset({"AttentionPool", "Gate", "MaxPool"}),
+        "both",
+        every_reader=True,
+        symmetric_gate=True,
+        on_cpu=True,
     ),
     # ONNX Runtime fuses an operator only when everything it reads and returns is quantized; one float tensor between two
     # convolutions costs more than INT8 gains. u8 activations directly: its S8-to-U8 rewrite misses tensors with several readers.
     "onnxruntime": Recipe(
-        "onnxruntime", False, True, frozenset({"AttentionPool", "Gate", "MaxPool", "GlobalAveragePool"}), "both", outputs=True
+        "onnxruntime",
+        False,
+        True,
+        frozenset({"AttentionPool", "Gate", "MaxPool", "GlobalAveragePool"}),
+        "both",
+        outputs=True,
+        on_cpu=True,
     ),
     # Both: the first convolution reads three channels, which INT8 kernels pad to many; left in float it costs no kernel more and
     # saves the image its seven bits (docs/tensorrt.md). Model Optimizer draws the line at 16 channels, too.
@@ -108,15 +132,27 @@ class Placement:
         self.weighted = [node for node in self.weighted if node not in nodes]
 
 
-def find_recipe(backend: str) -> Recipe:
+def find_recipe(backend: str, weight_bits: int | None = None) -> Recipe:
     """Return a backend's recipe.
+
+    Args:
+        backend: its name.
+        weight_bits: 8 or 7; None is 7 for what runs on processors where this one would saturate with 8, else 8.
 
     Raises:
         UnknownNameError: no recipe for that backend.
+        InputError: 7 bits for a backend that needs 8.
     """
     if backend not in RECIPES:
         raise UnknownNameError.of("backend with an INT8 placement", backend, RECIPES, f"one of: {', '.join(RECIPES)}")
-    return RECIPES[backend]
+    recipe = RECIPES[backend]
+    if weight_bits is None:
+        weight_bits = 7 if recipe.on_cpu and cpu_info().saturates_int8 else 8
+    if weight_bits == 7 and not recipe.on_cpu:
+        raise InputError(
+            f"7 bits for weights are for processors without VNNI, where '{backend}' does not run", "leave --weight-bits out"
+        )
+    return replace(recipe, largest_weight=LARGEST_WEIGHT[weight_bits])
 
 
 def place(graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str] = ()) -> Placement:

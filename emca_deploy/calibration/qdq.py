@@ -103,7 +103,7 @@ def _quantize_weights(
 ) -> None:
     weight = weight_of(node)
     axis = output_axis(node) % weight.ndim
-    integers, scales = rounded or quantize_weight(weight, axis)
+    integers, scales = rounded or quantize_weight(weight, axis, recipe.largest_weight)
     bias_value = node.inputs[2] if len(node.inputs) > 2 else None
     if recipe.integer_bias and bias_value is not None and bias_value.const_value is not None:
         bias = np.asarray(bias_value.const_value.numpy(), np.float32).ravel()

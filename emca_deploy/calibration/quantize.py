@@ -7,10 +7,17 @@ import numpy.typing as npt
 
 from emca_deploy.calibration.observers import TensorRange
 
-__all__ = ["QuantParams", "QuantizedWeight", "activation_params", "quantize_bias", "quantize_weight", "raise_scales_for_bias"]
+__all__ = [
+    "LARGEST_WEIGHT", "QuantParams", "QuantizedWeight", "activation_params", "quantize_bias", "quantize_weight",
+    "raise_scales_for_bias",
+]  # fmt: skip
 
 SMALLEST_SCALE = 1e-12
 """Below it 1 / scale overflows single precision in some kernels; a tensor that small is zero for any purpose."""
+
+LARGEST_WEIGHT = {8: 127, 7: 64}
+"""Bits -> largest magnitude of a weight. With 7, two products of uint8 and weight add up to 255 * 64 * 2 = 32,640 at most, which
+16 bits hold: processors without VNNI add such pairs in 16 bits and saturate."""
 
 LARGEST_BIAS = 2**30
 """Largest magnitude of an INT32 bias: half the range, so that the accumulator has as much left."""
@@ -45,23 +52,25 @@ def activation_params(values: TensorRange, *, symmetric: bool) -> QuantParams:
     return QuantParams(scale, int(np.clip(round(-low / scale), 0, 255)), False)
 
 
-def quantize_weight(weight: npt.NDArray[np.float32], axis: int) -> QuantizedWeight:
-    """Quantize weights symmetrically to [-127, 127], one scale for each index of `axis`.
+def quantize_weight(weight: npt.NDArray[np.float32], axis: int, largest: int = 127) -> QuantizedWeight:
+    """Quantize weights symmetrically to [-largest, largest], one scale for each index of `axis`.
 
     Returns:
         The int8 weights, and float32 scales of length weight.shape[axis]; a dead channel (all zero) has scale 1.
     """
     axes = tuple(i for i in range(weight.ndim) if i != axis)
-    scales = (np.abs(weight).max(axis=axes) / 127).astype(np.float32)
+    scales = (np.abs(weight).max(axis=axes) / largest).astype(np.float32)
     scales[scales <= SMALLEST_SCALE] = 1.0
-    return quantize_with(weight, scales, axis), scales
+    return quantize_with(weight, scales, axis, largest), scales
 
 
-def quantize_with(weight: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.int8]:
+def quantize_with(
+    weight: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], axis: int, largest: int = 127
+) -> npt.NDArray[np.int8]:
     """Quantize weights with given scales along `axis`."""
     shape = [1] * weight.ndim
     shape[axis] = -1
-    quantized: npt.NDArray[np.int8] = np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8)
+    quantized: npt.NDArray[np.int8] = np.clip(np.rint(weight / scales.reshape(shape)), -largest, largest).astype(np.int8)
     return quantized
 
 

@@ -15,7 +15,7 @@ from emca_deploy.artifacts import atomic_write
 from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.calibration.gram import can_be_rounded, layer_grams
 from emca_deploy.calibration.layers import output_axis, weight_of, weight_rows, weighted_layers
-from emca_deploy.calibration.quantize import QuantizedWeight, quantize_weight
+from emca_deploy.calibration.quantize import LARGEST_WEIGHT, QuantizedWeight, quantize_weight
 from emca_deploy.calibration.rounding import round_weights
 from emca_deploy.calibration.table import TableKey
 
@@ -30,13 +30,19 @@ LEVELS = ("none", "bias", "weights")
 FILE_VERSION = 1
 
 
-def rounded_path(table: Path) -> Path:
-    """Return where the rounded weights that go with a range table lie: beside it."""
-    return table.with_name(table.name.removesuffix(".json").removesuffix(".ranges") + ".weights.npz")
+def rounded_path(table: Path, largest: int) -> Path:
+    """Return where the rounded weights of magnitudes up to `largest` that go with a range table lie: beside it."""
+    kind = "weights" if largest == LARGEST_WEIGHT[8] else f"weights{largest}"
+    return table.with_name(f"{table.name.removesuffix('.json').removesuffix('.ranges')}.{kind}.npz")
 
 
 def ensure_rounded_weights(
-    model: ir.Model, key: TableKey, path: Path, images: "tuple[ImageSource, Sequence[int]]", threads: int, stage: Stage
+    model: ir.Model,
+    key: TableKey,
+    file: tuple[Path, int],
+    images: "tuple[ImageSource, Sequence[int]]",
+    threads: int,
+    stage: Stage,
 ) -> dict[str, QuantizedWeight]:
     """Return the rounded weights of every layer that can be rounded: from the file where that is of the same, computed otherwise.
 
@@ -45,7 +51,7 @@ def ensure_rounded_weights(
     Args:
         model: float; it is left as it is.
         key: of the range table they go with.
-        path: the file.
+        file: the range table's, beside which they are kept, and the largest magnitude of a weight.
         images: calibration images, and which of them.
         threads: for the runtime.
         stage: opens a stage for progress.
@@ -55,6 +61,8 @@ def ensure_rounded_weights(
         DataError: an image cannot be read.
         OutputError: the file cannot be written.
     """
+    largest = file[1]
+    path = rounded_path(*file)
     label = _label(key)
     found = _read(path, label)
     attention = find_attention(model.graph).nodes  # no placement quantizes it
@@ -65,15 +73,15 @@ def ensure_rounded_weights(
     source, indices = images
     with stage("rounding weights") as progress:
         for name, gram in layer_grams(model, list(layers), source, indices, threads, progress):
-            rounded[name] = _round(layers[name], gram)
+            rounded[name] = _round(layers[name], gram, largest)
     _write(path, label, rounded)
     return rounded
 
 
-def _round(node: ir.Node, gram: np.typing.NDArray[np.float32]) -> QuantizedWeight:
+def _round(node: ir.Node, gram: np.typing.NDArray[np.float32], largest: int) -> QuantizedWeight:
     weight, axis = weight_of(node), output_axis(node)
-    _, scales = quantize_weight(weight, axis)
-    integers = round_weights(weight_rows(node), gram, scales)
+    _, scales = quantize_weight(weight, axis, largest)
+    integers = round_weights(weight_rows(node), gram, scales, largest)
     return (integers.reshape(weight.shape) if axis == 0 else np.ascontiguousarray(integers.T)), scales
 
 

@@ -24,21 +24,22 @@ BLOCK = 128
 """Columns rounded before their errors are carried to the others, by one matrix product."""
 
 
-def round_weights(weights: Float32Array, gram: Float32Array, scales: Float32Array) -> npt.NDArray[np.int8]:
+def round_weights(weights: Float32Array, gram: Float32Array, scales: Float32Array, largest: int = 127) -> npt.NDArray[np.int8]:
     """Round weights to INT8 for the smallest error of the layer's output.
 
     Args:
         weights: (outputs, inputs).
         gram: (inputs, inputs), the inputs' second moments, to any factor; not centred, so that the output's mean is kept too.
         scales: (outputs,).
+        largest: magnitude.
 
     Returns:
-        (outputs, inputs) in [-127, 127].
+        (outputs, inputs) in [-largest, largest].
     """
     energy = np.diag(gram).astype(np.float64)
     damping = DAMPING * float(energy.mean())
     if not damping > 0:  # every input is always zero, so no rounding is better than another
-        return quantize_with(weights, scales, 0)
+        return quantize_with(weights, scales, 0, largest)
     # The column that matters most is rounded first, while all others can still make good its error.
     order = np.argsort(energy, kind="stable")
     damped = gram[np.ix_(order, order)].astype(np.float64)
@@ -53,7 +54,7 @@ def round_weights(weights: Float32Array, gram: Float32Array, scales: Float32Arra
         for column in range(end - 1, start - 1, -1):
             inside = errors[:, column + 1 : end] @ factor[column + 1 : end, column]
             target = scaled[:, column] + (carried[:, column - start] + inside) / factor[column, column]
-            rounded[:, column] = np.clip(np.rint(target), -127, 127)
+            rounded[:, column] = np.clip(np.rint(target), -largest, largest)
             errors[:, column] = scaled[:, column] - rounded[:, column]
     result = np.empty(weights.shape, np.int8)
     result[:, order] = rounded

@@ -44,6 +44,7 @@ class SensitivityOptions:
         threads: of the simulation.
         keep_float: node name patterns that stay in float throughout.
         side_file: where results so far are kept; not kept where None.
+        weight_bits: as `CalibrationOptions` has it.
     """
 
     backend: str
@@ -52,6 +53,7 @@ class SensitivityOptions:
     threads: int = 1
     keep_float: Sequence[str] = ()
     side_file: Path | None = None
+    weight_bits: int | None = None
 
 
 def options_on_file(model: Path, source: "ImageSource", options: CalibrationOptions) -> CalibrationOptions:
@@ -70,7 +72,7 @@ def options_on_file(model: Path, source: "ImageSource", options: CalibrationOpti
 
 
 def weights_on_file(
-    model: Path, source: "ImageSource", table: RangeTable, table_file: Path, threads: int
+    model: Path, source: "ImageSource", table: RangeTable, table_file: Path, options: SensitivityOptions
 ) -> dict[str, QuantizedWeight]:
     """Return the rounded weights that the last calibration left beside its range table; none where it left none.
 
@@ -79,11 +81,11 @@ def weights_on_file(
     Raises:
         EmcaError: as `ensure_rounded_weights`.
     """
-    path = rounded_path(table_file)
-    if not path.is_file():
+    file = (table_file, find_recipe(options.backend, options.weight_bits).largest_weight)
+    if not rounded_path(*file).is_file():
         return {}
     indices = choose_indices(len(source), table.key.samples, source.labels, table.key.seed)
-    return ensure_rounded_weights(load_graph(model), table.key, path, (source, indices), threads, silent)
+    return ensure_rounded_weights(load_graph(model), table.key, file, (source, indices), options.threads, silent)
 
 
 def measure_sensitivity(
@@ -110,7 +112,7 @@ def measure_sensitivity(
         ModelError: the model cannot be run, or has no layer that could be told apart by name.
         OutputError: the side file cannot be written.
     """
-    recipe = find_recipe(options.backend)
+    recipe = find_recipe(options.backend, options.weight_bits)
     graph = load_graph(model).graph
     placement = place(graph, recipe, options.keep_float)
     units = find_units(graph, placement)
@@ -164,7 +166,8 @@ class _Study:
 
     def _quantized(self, stays_float: "_Selector", step: Callable[[int], None]) -> Images:
         model = load_graph(self.model)
-        placement = place(model.graph, find_recipe(self.options.backend), self.options.keep_float)
+        recipe = find_recipe(self.options.backend, self.options.weight_bits)
+        placement = place(model.graph, recipe, self.options.keep_float)
         placement.keep_float({node for node in model.graph if stays_float(node.name or "")})
         insert_qdq(model, placement, self.table.ranges, self.weights)
         return self.simulation.logits(model, step)

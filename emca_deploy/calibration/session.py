@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from emca_deploy._machine import cpu_info
 from emca_deploy.errors import ModelError
 
 __all__ = ["Probe", "append_output", "few_of", "find_values", "open_session"]
@@ -19,13 +20,15 @@ def few_of(indices: Sequence[int], count: int) -> list[int]:
     return list(indices)[:: max(1, len(indices) // count)][:count]
 
 
-def open_session(model: ir.Model, label: str, threads: int) -> Any:
+def open_session(model: ir.Model, label: str, threads: int, *, exact: bool | None = None) -> Any:
     """Return an ONNX Runtime session of a graph.
 
     Args:
         model: any.
         label: what an error calls it, a path for example.
         threads: of one run.
+        exact: compute Q/DQ pairs in float, as ONNX defines them, instead of fusing them into integer kernels; None does so only
+            where the processor's integer kernels saturate.
 
     Raises:
         ModelError: the runtime refuses the graph.
@@ -36,6 +39,8 @@ def open_session(model: ir.Model, label: str, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if exact or (exact is None and cpu_info().saturates_int8):
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime raises a dozen unrelated classes

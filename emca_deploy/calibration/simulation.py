@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.session import open_session
 from emca_deploy.errors import ModelError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Simulation:
         Raises:
             ModelError: ONNX Runtime does not take the model, or not these images, or its logits are not finite.
         """
-        session = _session(model, self._path, self._threads)
+        session = open_session(model, str(self._path), self._threads, exact=True)
         entry = session.get_inputs()[0]
         parts = []
         for images in self._batches:
@@ -86,17 +87,3 @@ def fixed_batch(path: Path) -> int | None:
     """
     shape = load_graph(path).graph.inputs[0].shape
     return shape[0] if shape is not None and len(shape) and isinstance(shape[0], int) else None
-
-
-def _session(model: ir.Model, path: Path, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    try:
-        return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as exc:  # onnxruntime raises a dozen unrelated classes
-        raise ModelError(f"{path}: ONNX Runtime refuses it: {str(exc).splitlines()[0]}", "export it again") from exc

@@ -45,6 +45,13 @@ __all__ = ["command"]
     help="Of what stays in float. fp16 is for tensorrt from 10 on and tensorrt-rtx.",
 )
 @click.option(
+    "--weight-bits",
+    type=click.Choice(("auto", "7", "8")),
+    default="auto",
+    show_default=True,
+    help="7 for processors without VNNI, which saturate with 8; auto looks at this one. For openvino and onnxruntime.",
+)
+@click.option(
     "--max-drop",
     type=click.FloatRange(0),
     metavar="PT",
@@ -69,6 +76,7 @@ def command(
     seed: int,
     keep_float: tuple[str, ...],
     float_precision: str,
+    weight_bits: str,
     max_drop: float | None,
     val: Path | None,
     table: Path | None,
@@ -101,7 +109,16 @@ def command(
         raise InputError("--max-drop and --val go together", "give the gate in points, and labelled images to measure it on")
     _check_cache(cache, tensorrt_version, backend, max_drop is not None or bool(keep_float))
     options = CalibrationOptions(
-        backend, method, samples, seed, threads or default_threads(), keep_float, table, recover, float_precision
+        backend,
+        method,
+        samples,
+        seed,
+        threads or default_threads(),
+        keep_float,
+        table,
+        recover,
+        float_precision,
+        None if weight_bits == "auto" else int(weight_bits),
     )
     source = open_source(data, model_preprocessing(model))
     gated: GateReport | None = None
@@ -115,6 +132,11 @@ def command(
     scales = _write_cache(model, result.table, cache, tensorrt_version)
     if result.samples < samples:
         click.echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
+    if weight_bits == "auto" and result.weight_bits == 7:
+        click.echo(
+            "note: weights keep to 7 bits: this processor has no VNNI and saturates with 8; --weight-bits 8 for one that has it",
+            err=True,
+        )
     if as_json:
         cached = {"path": str(cache), "scales": scales, "tensorrt_version": tensorrt_version} if cache else None
         print_json({**result.to_dict(), "gate": gated.to_dict() if gated else None, "cache": cached})

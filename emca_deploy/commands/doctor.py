@@ -21,7 +21,7 @@ __all__ = ["MachineFacts", "Trap", "command", "find_traps", "gpu_failure", "load
 
 SCHEMA_VERSION = 1
 LOAD_TIMEOUT_S = 120
-EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
+ARM_INT8 = {"asimddp", "i8mm"}
 GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")
 
 
@@ -57,19 +57,19 @@ def find_traps(facts: MachineFacts) -> list[Trap]:
 
 
 def _no_dot_product(cpu: "CpuInfo") -> Trap | None:
-    if EXACT_INT8 & set(cpu.instruction_sets) or cpu.model == "unknown":
-        return None
-    if cpu.architecture in ("aarch64", "arm64"):
+    if cpu.architecture in ("aarch64", "arm64") and cpu.model != "unknown" and not ARM_INT8 & set(cpu.instruction_sets):
         return Trap(
             "no-int8-dot-product",
             "this ARM core has no INT8 dot product (asimddp): INT8 gains little over float32",
             "measure with `emca-deploy profile` before choosing INT8",
         )
+    if not cpu.saturates_int8:
+        return None
     return Trap(
         "no-int8-dot-product",
-        "this processor has no VNNI: pairs of u8*s8 products are summed in 16 bits and saturate, so that an INT8 model may give "
-        "wrong answers (in ONNX Runtime unless its weights keep to 7 bits), and gains less speed",
-        "check accuracy on this machine before you trust it: emca-deploy validate MODEL --reference FLOAT_MODEL --data VAL",
+        "this processor has no VNNI: pairs of u8*s8 products are summed in 16 bits and saturate, so that an INT8 model whose "
+        "weights have 8 bits gives wrong answers, and INT8 gains less speed",
+        "calibrate here, or with --weight-bits 7, and check: emca-deploy validate MODEL --reference FLOAT_MODEL --data VAL",
     )
 
 

@@ -60,7 +60,7 @@ def command(
         ranges, path, _ = ensure_ranges(model, source, calibration, stage)
         side_file = side_path(path, backend, "sensitivity")
         options = SensitivityOptions(backend, samples, calibration.seed, calibration.threads, side_file=side_file)
-        weights = weights_on_file(model, source, ranges, path, calibration.threads)
+        weights = weights_on_file(model, source, ranges, path, options)
         with stage("quantizing each part") as report:
             result = measure_sensitivity(model, source, ranges, options, weights, report)
         if temporary is not None:

@@ -148,7 +148,7 @@ def _check(reference: str | None, max_drop: float | None, options: dict[str, Any
 
 def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tuple[RunnerSpec, RunnerSpec | None]":
     from emca_deploy.targets.gpu import gpu_candidate, gpu_index
-    from emca_deploy.targets.local import LocalOptions, candidate, split_artifact, tuned_notes
+    from emca_deploy.targets.local import LocalOptions, candidate, run_notes, split_artifact
 
     own, path = split_artifact(artifact)
     local = LocalOptions(options["threads"], options["precision"], target=options["target"], untuned=options["untuned"])
@@ -156,7 +156,7 @@ def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tu
     if local.target == "jetson":
         from emca_deploy.targets.jetson.candidates import jetson_candidate as make
     spec = _quiet(make(path, own or options["backend"], local))
-    for note in tuned_notes((spec,), local) if local.target == "cpu" else ():
+    for note in run_notes((spec,), local) if local.target == "cpu" else ():
         click.echo(f"note: {note}", err=True)
     if reference is None:
         return spec, None

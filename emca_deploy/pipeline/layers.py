@@ -25,7 +25,7 @@ from emca_deploy.harness.worker import input_shape
 from emca_deploy.pipeline.layer_graph import LayerGraph, graph_of, source_of
 from emca_deploy.pipeline.layer_join import joined, shares
 from emca_deploy.pipeline.layer_trtexec import read_trtexec
-from emca_deploy.targets.local import LocalOptions, candidates, split_artifact, tuned_notes
+from emca_deploy.targets.local import LocalOptions, candidates, run_notes, split_artifact
 
 __all__ = ["LayersRequest", "layers_notes", "run_layers"]
 
@@ -79,7 +79,7 @@ def layers_notes(request: LayersRequest) -> tuple[str, ...]:
     Raises:
         EmcaError: an artifact or option is wrong.
     """
-    return tuned_notes(_specs(request), _local(request))
+    return run_notes(_specs(request), _local(request))
 
 
 def run_layers(request: LayersRequest, progress: Progress | None = None) -> LayersReport:

@@ -119,12 +119,10 @@ class _Models:
             self.options.threads,
             self.options.keep_float,
             side_path(path, self.options.backend, "sensitivity"),
+            self.options.weight_bits,
         )
-        weights = (
-            weights_on_file(self.model, self.source, table, path, self.options.threads)
-            if self.options.recover == "weights"
-            else {}
-        )
+        recovered = self.options.recover == "weights"
+        weights = weights_on_file(self.model, self.source, table, path, options) if recovered else {}
         with self.stage("ranking layers and blocks") as progress:
             return measure_sensitivity(self.model, self.source, table, options, weights, progress)
 

@@ -10,7 +10,7 @@ from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.targets.settings import Tuned, find_tuned, with_values
 
-__all__ = ["LocalOptions", "candidate", "candidates", "check_target", "precision_of", "split_artifact", "tuned_notes"]
+__all__ = ["LocalOptions", "candidate", "candidates", "check_target", "precision_of", "run_notes", "split_artifact"]
 
 TARGETS = ("cpu",)
 
@@ -134,8 +134,8 @@ def candidate(artifact: str, backend: str | None, options: LocalOptions) -> Runn
     return with_values(spec, _tuned(path, manifest, found, options).values)
 
 
-def tuned_notes(specs: Sequence[RunnerSpec], options: LocalOptions) -> tuple[str, ...]:
-    """Return a line for every artifact that runs with tuned settings, or whose settings are for another machine.
+def run_notes(specs: Sequence[RunnerSpec], options: LocalOptions) -> tuple[str, ...]:
+    """Return a line for every artifact that runs with tuned settings or with another machine's, or saturates on this processor.
 
     Raises:
         ModelError: a manifest is damaged.
@@ -143,10 +143,20 @@ def tuned_notes(specs: Sequence[RunnerSpec], options: LocalOptions) -> tuple[str
     notes = []
     for spec in specs:
         path = Path(spec.artifact)
-        note = _tuned(path, read_manifest(path, verify=False), spec.backend, options).note
-        if note is not None and note not in notes:
-            notes.append(note)
+        manifest = read_manifest(path, verify=False)
+        for note in (_tuned(path, manifest, spec.backend, options).note, _saturates(path, manifest)):
+            if note is not None and note not in notes:
+                notes.append(note)
     return tuple(notes)
+
+
+def _saturates(path: Path, manifest: Manifest | None) -> str | None:
+    """Return a warning where a model of ours has weights of 8 bits, of which this processor adds the products in 16."""
+    from emca_deploy._machine import cpu_info
+
+    if manifest is None or manifest.details.get("weight_bits") != 8 or not cpu_info().saturates_int8:
+        return None
+    return f"{path}: may give wrong answers here: its weights have 8 bits, and without VNNI products saturate; --weight-bits 7"
 
 
 def _tuned(path: Path, manifest: Manifest | None, backend: str, options: LocalOptions) -> Tuned:

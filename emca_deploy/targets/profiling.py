@@ -13,7 +13,7 @@ from emca_deploy.harness.telemetry.hook import Telemetry, available_sources
 from emca_deploy.harness.telemetry.processor import CpuFrequencySource
 from emca_deploy.harness.telemetry.thermal import ThermalSource
 from emca_deploy.targets.builds import grouped, split_builds
-from emca_deploy.targets.local import LocalOptions, candidates, tuned_notes
+from emca_deploy.targets.local import LocalOptions, candidates, run_notes
 
 __all__ = ["ProfileRequest", "profile_notes", "run_profile"]
 
@@ -105,7 +105,7 @@ def profile_notes(request: ProfileRequest) -> tuple[str, ...]:
     if request.target != "cpu":
         return ()
     options = request.local()
-    return tuned_notes(candidates(split_builds(request.artifacts).artifacts, request.backends, options), options)
+    return run_notes(candidates(split_builds(request.artifacts).artifacts, request.backends, options), options)
 
 
 def run_profile(request: ProfileRequest, progress: Progress | None = None) -> tuple[ProfileReport, RawSamples]:

@@ -8,6 +8,7 @@ import pytest
 from emca_deploy import _machine
 from emca_deploy._machine import (
     INSTRUCTION_SETS,
+    CpuInfo,
     cpu_info,
     default_threads,
     find_gpus,
@@ -194,3 +195,19 @@ def test_gpus_of_a_server_and_of_a_jetson(tmp_path: Path) -> None:
     information.parent.mkdir(parents=True)
     information.write_text("Model: \t\t NVIDIA GeForce RTX 4090\nIRQ:   \t\t 77\n")
     assert find_gpus(tmp_path) == ("NVIDIA GeForce RTX 4090",)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sets", "saturates"),
+    [
+        ("x86_64", ("avx2",), True),
+        ("AMD64", (), True),
+        ("x86_64", ("avx2", "avx512f"), True),
+        ("x86_64", ("avx2", "avx_vnni"), False),
+        ("x86_64", ("avx2", "avx512f", "avx512_vnni"), False),
+        ("aarch64", (), False),
+    ],
+)
+def test_who_adds_products_in_sixteen_bits(architecture: str, sets: tuple[str, ...], saturates: bool) -> None:
+    assert CpuInfo("some processor", architecture, 2, 2, sets).saturates_int8 is saturates
+    assert not CpuInfo("unknown", architecture, 2, 2, sets).saturates_int8

@@ -100,14 +100,14 @@ def _spec(given: dict[str, Any], target: str, say: Say) -> "RunnerSpec":
     """Return the candidate."""
     from emca_deploy.targets.gpu import gpu_candidate, gpu_index
     from emca_deploy.targets.jetson.candidates import jetson_candidate
-    from emca_deploy.targets.local import LocalOptions, candidate, tuned_notes
+    from emca_deploy.targets.local import LocalOptions, candidate, run_notes
 
     precision = "f32" if given["reference"] else given["precision"]
     untuned = given["reference"] or given["untuned"]
     options = LocalOptions(given["threads"], precision, target=target, untuned=untuned)
     make = jetson_candidate if target == "jetson" else candidate if gpu_index(target) is None else gpu_candidate
     spec = make(given["artifact"], given["backend"], options)
-    for note in tuned_notes((spec,), options) if target == "cpu" else ():
+    for note in run_notes((spec,), options) if target == "cpu" else ():
         say("note", text=note)
     # Images are decoded on the same cores meanwhile, so that waiting threads had better sleep.
     return replace(spec, kwargs={**spec.kwargs, "spin": False}) if "spin" in spec.kwargs else spec

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from emca_deploy.calibration.observers import MinMaxObserver, TensorRange
 from emca_deploy.calibration.quantize import (
     LARGEST_BIAS,
+    LARGEST_WEIGHT,
     activation_params,
     quantize_bias,
     quantize_weight,
@@ -72,3 +73,13 @@ def test_min_max_refuses_infinities_and_nothing():
         MinMaxObserver().observe(np.array([np.nan], np.float32), np.array([1.0], np.float32))
     with pytest.raises(ValueError, match="nothing"):
         MinMaxObserver().range()
+
+
+@given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-10, 10, width=32)), st.sampled_from([7, 8]))
+def test_weights_of_seven_bits_leave_sixteen_bits_whole(weight, bits):
+    integers, scales = quantize_weight(weight, 0, LARGEST_WEIGHT[bits])
+    largest = int(np.abs(integers.astype(int)).max())
+    assert largest <= LARGEST_WEIGHT[bits]
+    assert np.abs(integers * scales[:, None] - weight).max() <= scales.max() * 0.5001
+    if bits == 7:  # what vpmaddubsw adds: two products of uint8 and int8, in int16
+        assert 2 * 255 * largest <= np.iinfo(np.int16).max

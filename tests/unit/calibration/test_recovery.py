@@ -7,6 +7,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from emca_deploy._machine import CpuInfo
+from emca_deploy.artifacts import manifest_path
 from emca_deploy.calibration.bias_correction import Anchor, bias_shifts, find_anchors
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, ensure_ranges
 from emca_deploy.calibration.graph import load_graph
@@ -17,7 +19,7 @@ from emca_deploy.calibration.recovery import rounded_path
 from emca_deploy.calibration.session import Probe
 from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_test_images
 from emca_deploy.data.sources import open_source
-from emca_deploy.errors import UnknownNameError
+from emca_deploy.errors import InputError, UnknownNameError
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,8 @@ def test_each_level_brings_unseen_images_nearer_to_fp32(trained, tmp_path):
         assert details["recover"] == level
     assert found["bias"] > found["none"] + 0.5
     assert found["weights"] > found["bias"] + 0.5
-    assert rounded_path(tmp_path / "m.ranges.json").is_file(), "kept for the next backend"
+    largest = find_recipe("openvino").largest_weight
+    assert rounded_path(tmp_path / "m.ranges.json", largest).is_file(), "kept for the next backend"
 
 
 class RoundedAnew(Exception):
@@ -79,7 +82,7 @@ def test_rounded_weights_are_reused_for_another_backend_and_not_for_other_images
     stages.clear()
     calibrate_model(model, images, tmp_path / "b.onnx", options("onnxruntime"), stage)
     assert "rounding weights" not in stages
-    rounded_path(table).write_bytes(b"PK\x03\x04 damaged")
+    rounded_path(table, find_recipe("onnxruntime").largest_weight).write_bytes(b"PK\x03\x04 damaged")
     with pytest.raises(RoundedAnew):  # a damaged file is made anew
         calibrate_model(model, images, tmp_path / "c.onnx", options("onnxruntime"), until_rounding)
 
@@ -130,3 +133,24 @@ def test_unknown_level_is_named(exported, images, tmp_path):
     with pytest.raises(UnknownNameError, match="full"):
         calibrate_model(exported("resnet18"), images, tmp_path / "o.onnx", CalibrationOptions("openvino", recover="full"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_weights_keep_to_seven_bits_where_eight_saturate(exported, images, tmp_path, monkeypatch, backend):
+    old = CpuInfo("an older processor", "x86_64", 2, 2, ("avx2",))
+    monkeypatch.setattr("emca_deploy.calibration.placement.cpu_info", lambda: old)
+    model = exported("emca_eca_resnet18")
+    found = {}
+    for bits in (None, 8):
+        output = tmp_path / f"{bits}.int8.onnx"
+        options = CalibrationOptions(backend, "minmax", samples=4, recover="none", table=tmp_path / "t.json", weight_bits=bits)
+        assert calibrate_model(model, images, output, options).weight_bits == (bits or 7)
+        values = ir.load(output).graph.initializers.values()
+        integers = [v.const_value.numpy() for v in values if v.dtype == ir.DataType.INT8 and "weight/int8" in v.name]
+        assert len(integers) > 15
+        found[bits] = max(int(np.abs(each.astype(int)).max()) for each in integers)
+        assert json.loads(manifest_path(output).read_text())["details"]["weight_bits"] == (bits or 7)
+    assert found == {None: 64, 8: 127}
+    assert find_recipe("tensorrt").largest_weight == 127
+    with pytest.raises(InputError, match="processors without VNNI"):
+        find_recipe("tensorrt", 7)

@@ -9,6 +9,8 @@ from emca_deploy._machine import find_gpus
 from emca_deploy.artifacts import Manifest, write_manifest
 from emca_deploy.backends.registry import available
 from emca_deploy.backends.torch_gpu import VARIANTS
+from emca_deploy.backends.trt.cuda import capability_here
+from emca_deploy.backends.trt.hardware import rtx_refusal
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
 from emca_deploy.targets.gpu import _spec, check_gpu, gpu_candidate, gpu_candidates, gpu_index, gpu_record, ways_to_run
 from emca_deploy.targets.local import LocalOptions
@@ -105,7 +107,22 @@ class TestWays:
             with pytest.raises(MissingError, match="nothing that runs"):
                 ways_to_run(model, [])
             return
-        assert ways_to_run(model, [])[0] == (engines[0], "")
+        if "tensorrt" in engines or rtx_refusal(capability_here()) is None:
+            assert ways_to_run(model, [])[0] == (engines[0], "")
+
+    @pytest.mark.parametrize("cuda", [True, False])
+    def test_a_gpu_that_tensorrt_rtx_does_not_know(
+        self, artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, cuda: bool
+    ) -> None:
+        if available()["tensorrt-rtx"].version is None or available()["tensorrt"].version is not None:
+            pytest.skip("TensorRT-RTX is not what runs ONNX files here")
+        monkeypatch.setattr("emca_deploy.targets.gpu.capability_here", lambda index: "9.0")
+        monkeypatch.setattr("emca_deploy.targets.gpu._has_cuda_provider", lambda: cuda)
+        if cuda:
+            assert ways_to_run(artifact("net.onnx"), []) == [("onnxruntime", "")]
+            return
+        with pytest.raises(MissingError, match=r"no kernels for a GPU of compute capability 9\.0"):
+            ways_to_run(artifact("net.onnx"), [])
 
     @pytest.mark.parametrize(
         ("backend", "kind", "match"),

@@ -2,13 +2,15 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
+from emca_deploy._machine import CpuInfo
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_manifest
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.targets.local import LocalOptions, candidate, candidates, tuned_notes
+from emca_deploy.targets.local import LocalOptions, candidate, candidates, run_notes
 from emca_deploy.targets.settings import find_tuned, save_tuned, tuned_here, with_values
 
 VALUES = {"threads": 2, "spin": False, "flush_denormals": True}
@@ -47,7 +49,7 @@ def test_kept_settings_are_used_and_said(model):
     assert spec.kwargs["threads"] == 2
     assert spec.kwargs["spin"] is False
     assert spec.kwargs["settings"] == {"flush_denormals": True}
-    (note,) = tuned_notes([spec], LocalOptions())
+    (note,) = run_notes([spec], LocalOptions())
     assert "runs with its tuned settings" in note
     assert "spin=False" in note
     with spec.make() as runner:
@@ -59,7 +61,7 @@ def test_kept_settings_are_used_and_said(model):
 def test_untuned_and_explicit_choices_win(model):
     save_tuned(model, record())
     assert "settings" not in candidate(str(model), None, LocalOptions(untuned=True)).kwargs
-    assert tuned_notes([candidate(str(model), None, LocalOptions())], LocalOptions(untuned=True)) == ()
+    assert run_notes([candidate(str(model), None, LocalOptions())], LocalOptions(untuned=True)) == ()
     for options, why in (
         (LocalOptions(threads=1), "--threads"),
         (LocalOptions(precision="bf16"), "--precision"),
@@ -67,7 +69,7 @@ def test_untuned_and_explicit_choices_win(model):
     ):
         spec = candidate(str(model), None, options)
         assert "settings" not in spec.kwargs
-        (note,) = tuned_notes([spec], options)
+        (note,) = run_notes([spec], options)
         assert "not used" in note
         assert why in note
 
@@ -99,7 +101,7 @@ def test_another_machine_or_runtime_takes_the_default_and_says_why(model, change
     save_tuned(model, kept)
     spec = candidate(str(model), None, LocalOptions())
     assert "settings" not in spec.kwargs
-    (note,) = tuned_notes([spec], LocalOptions())
+    (note,) = run_notes([spec], LocalOptions())
     assert "tuned elsewhere" in note
     assert told in note
 
@@ -143,3 +145,13 @@ def test_values_become_options_of_the_runner_and_of_the_harness():
     }  # fmt: skip
     assert (got.batch, got.precision) == (4, "bf16")
     assert with_values(spec, {}) == spec
+
+
+@pytest.mark.parametrize(("bits", "vnni", "noted"), [(8, False, True), (7, False, False), (8, True, False)])
+def test_weights_of_eight_bits_are_told_where_they_saturate(model, monkeypatch, bits, vnni, noted):
+    sets = ("avx2", "avx512_vnni") if vnni else ("avx2",)
+    monkeypatch.setattr("emca_deploy._machine.cpu_info", lambda: CpuInfo("a processor", "x86_64", 1, 1, sets))
+    manifest = read_manifest(model)
+    write_manifest(model, replace(manifest, details={**manifest.details, "weight_bits": bits}))
+    notes = run_notes([candidate(str(model), None, LocalOptions(threads=1))], LocalOptions())
+    assert [("--weight-bits 7" in note) for note in notes] == ([True] if noted else [])
