@@ -68,7 +68,7 @@ def _no_dot_product(cpu: "CpuInfo") -> Trap | None:
     return Trap(
         "no-int8-dot-product",
         "this processor has no VNNI: pairs of u8*s8 products are summed in 16 bits and saturate, so that an INT8 model may give "
-        "wrong answers (in ONNX Runtime unless its weights keep to 7 bits), and gains less speed",
+        "wrong answers (in OpenVINO; ONNX Runtime is told to compute exactly, which is slower), and gains less speed",
         "check accuracy on this machine before you trust it: emca-deploy validate MODEL --reference FLOAT_MODEL --data VAL",
     )
 
