@@ -24,8 +24,8 @@ __all__ = ["PROTOCOL", "main"]
 PROTOCOL = 1
 SILENCE_S = 12.0
 """Without a word from home the line is taken to be down, even where TCP still thinks otherwise."""
-KEPT = ("profile", "collect")
-"""Work whose result waits for home where the line went down; `validate` keeps its logits elsewhere, an engine is built anew."""
+KEPT = ("profile", "build", "collect")
+"""Work whose result waits for home where the line went down; `validate` keeps its logits elsewhere."""
 LINGER_S = 20.0
 """After that, what does not end by itself is ended."""
 

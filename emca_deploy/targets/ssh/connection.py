@@ -12,10 +12,10 @@ from types import TracebackType
 
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.targets.ssh.address import Destination
+from emca_deploy.targets.ssh.complaints import CONFIG_VARIABLE
 
 __all__ = ["CONFIG_VARIABLE", "LOST", "Connection"]
 
-CONFIG_VARIABLE = "EMCA_DEPLOY_SSH_CONFIG"
 LOST = 255
 """ssh's own exit status; a command's is anything else."""
 
@@ -93,6 +93,24 @@ class Connection:
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for us: we tell the other end, and then wait for what it has measured
         )
+
+    def is_up(self) -> bool:
+        """Return whether the connection is there."""
+        try:
+            words = [*self._ssh(), "-O", "check", *self.destination.options()]
+            return subprocess.run(words, timeout=_CLOSE_S, capture_output=True, check=False).returncode == 0
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+
+    def resolved(self) -> dict[str, str]:
+        """Return what ssh's configuration makes of the destination, by keyword; empty where it cannot be read."""
+        try:
+            words = [*self._ssh(), "-G", *self.destination.options()]
+            said = subprocess.run(words, timeout=_CLOSE_S, capture_output=True, text=True, errors="replace", check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return {}
+        pairs = (line.partition(" ") for line in said.stdout.splitlines())
+        return {name: value for name, _, value in pairs}
 
     def _ssh(self) -> list[str]:
         assert self._folder is not None, "enter the connection first"

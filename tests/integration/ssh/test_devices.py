@@ -38,6 +38,7 @@ def test_a_machine_says_what_it_can_do(far, capfd) -> None:
     assert code == 0
     assert (found["name"], found["target"], found["notes"]) == ("shelf", far.target, "loopback")
     assert (found["reached"], found["usable"], found["error"], found["board"]) == (True, True, None, None)
+    assert found["can"] == ["profile", "validate", "build"]
     assert found["python"] == sys.executable
     assert found["python_version"] == ".".join(map(str, sys.version_info[:3]))
     assert found["machine"] == os.uname().machine
@@ -85,11 +86,16 @@ def test_only_trtexec_without_a_python(sshds, tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("EMCA_DEPLOY_REMOTE_PYTHON", raising=False)
     assert run(["devices", "add", "old", far.target]) == 0
     code, (found,) = checked(capfd, "old")
-    assert code == 3
+    assert code == 0
+    assert (found["usable"], found["can"]) == (True, ["profile", "build"])
     assert (found["python"], found["backends"], found["clock_offset_s"]) == (None, [], None)
     assert found["trtexec"].endswith("trtexec")
     assert found["trtexec_version"] == "8.5.2"
     assert "has no Python" in found["lacks"][0]["problem"]
+    assert not found["lacks"][0]["blocks"]
+    (tools / "trtexec").write_text("#!/bin/sh\necho no trtexec of TensorRT\n")
+    code, (found,) = checked(capfd, "old")
+    assert (code, found["usable"], found["can"]) == (3, False, [])
 
 
 def test_what_board_it_is_comes_from_its_files(far, tmp_path: Path) -> None:
