@@ -7,15 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from emca_deploy.errors import MissingError
-from emca_deploy.targets.ssh.connection import Connection
+from emca_deploy.targets.ssh.connection import SILENCE_S, Connection
 from emca_deploy.targets.ssh.far import Call, call, new_mark
 from emca_deploy.targets.trtexec.process import Spawn
 
 __all__ = ["Held", "hold", "spawn_on"]
 
 ALIVE_EVERY_S = 3.0
-SILENCE_S = 12.0
-"""Without a word from home the line is taken to be down there, even where TCP still thinks otherwise."""
 _END_S = 60.0
 
 # Without a terminal nothing tells a command that its user has gone. Standard input does, by ending, or by falling silent where a
@@ -30,7 +28,12 @@ _SCRIPT = (
     + _HEARD
     + """"$@" </dev/null 2>&1 3<&- &
 pid=$!
-{ while heard; do :; done; kill "$pid" && sleep 5 && kill -9 "$pid"; } >/dev/null 2>&1 &
+{
+  while heard; do :; done
+  kill "$pid"
+  for second in 1 2 3 4 5; do kill -0 "$pid" || exit; sleep 1; done
+  kill -9 "$pid"
+} >/dev/null 2>&1 &
 watch=$!
 exec 3<&-
 wait "$pid"

@@ -14,16 +14,19 @@ from emca_deploy.errors import InputError, MissingError
 from emca_deploy.targets.ssh.address import Destination
 from emca_deploy.targets.ssh.complaints import CONFIG_VARIABLE
 
-__all__ = ["CONFIG_VARIABLE", "LOST", "Connection"]
+__all__ = ["CONFIG_VARIABLE", "LOST", "SILENCE_S", "Connection"]
 
 LOST = 255
 """ssh's own exit status; a command's is anything else."""
+SILENCE_S = 12.0
+"""Without a word from home the line is taken to be down there, even where TCP still thinks otherwise."""
+ASK_EVERY_S = 3
+"""ssh here takes the line to be down when three such questions in a row stay without an answer."""
 
 _OPTIONS = (
     "BatchMode=yes",  # nobody is asked anything in the middle of a run
     "StrictHostKeyChecking=yes",
     "ConnectTimeout=10",
-    "ServerAliveInterval=3",
     "ServerAliveCountMax=3",
     "ControlMaster=auto",
     "ControlPersist=60",
@@ -116,6 +119,6 @@ class Connection:
         assert self._folder is not None, "enter the connection first"
         config = os.environ.get(CONFIG_VARIABLE)
         words = ["ssh", "-F", config] if config else ["ssh"]
-        for option in (*_OPTIONS, f"ControlPath={self._folder}/s"):
+        for option in (*_OPTIONS, f"ServerAliveInterval={ASK_EVERY_S}", f"ControlPath={self._folder}/s"):
             words += ["-o", option]
         return words

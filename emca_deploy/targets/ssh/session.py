@@ -15,7 +15,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, WorkerError
 from emca_deploy.targets.ssh.address import Destination
 from emca_deploy.targets.ssh.agent_file import agent_bytes
-from emca_deploy.targets.ssh.connection import Connection
+from emca_deploy.targets.ssh.connection import SILENCE_S, Connection
 from emca_deploy.targets.ssh.far import Call, call, new_mark, program
 from emca_deploy.targets.ssh.probe import Facts, check_python, look
 from emca_deploy.targets.ssh.transfer import Arriving, Blob, disk_error, fetch, send
@@ -94,7 +94,7 @@ class Session:
         agent = f"{self.facts.root}/blobs/{self._agent}"
         with call(self.connection, [self.python, "-c", program(), "serve", mark, agent], mark) as running:
             teller = _Teller(running)
-            teller.tell({"protocol": PROTOCOL, **request})
+            teller.tell({"protocol": PROTOCOL, "silence_s": SILENCE_S, **request})
             with teller:
                 try:
                     answer = self._listen(running, teller, progress)

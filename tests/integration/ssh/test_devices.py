@@ -16,6 +16,7 @@ from emca_deploy.targets.ssh.address import parse_destination
 from emca_deploy.targets.ssh.connection import Connection
 
 BOARDS = Path(__file__).parents[2] / "data/boards"
+QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
 TRTEXEC = "#!/bin/sh\necho '&&&& RUNNING TensorRT.trtexec [TensorRT v8502] # trtexec --help'\necho '=== Model Options ==='\n"
 
 
@@ -118,7 +119,7 @@ def test_what_board_it_is_comes_from_its_files(far, tmp_path: Path) -> None:
 def test_a_name_is_a_target(far, model, capfd) -> None:
     assert run(["devices", "add", "shelf", far.target]) == 0
     capfd.readouterr()
-    assert run(["profile", str(model), "--target", "shelf", "--duration", "0.2", "--warmup", "0", "--json"]) == 0
+    assert run(["profile", str(model), "--target", "shelf", *QUICK]) == 0
     (result,) = json.loads(capfd.readouterr().out)["results"]
     assert result["target"] == far.target
     assert run(["profile", str(model), "--target", "shelve"]) == 2

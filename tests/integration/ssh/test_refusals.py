@@ -16,13 +16,15 @@ from emca_deploy.targets.ssh.address import parse_destination
 from emca_deploy.targets.ssh.connection import Connection
 from emca_deploy.targets.ssh.probe import look
 
+QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
+
 
 @pytest.fixture
 def refused(capfd, model):
     """Return a function that profiles on a target, and returns the exit code and the two lines."""
 
     def ask(target, *more):
-        code = run(["profile", str(model), "--target", target, "--duration", "0.2", "--warmup", "0", "--json", *more])
+        code = run(["profile", str(model), "--target", target, *QUICK, *more])
         out, err = capfd.readouterr()
         lines = err.strip().splitlines()
         assert out == ""
@@ -272,7 +274,9 @@ def test_a_shell_that_talks(sshds, model, monkeypatch, tmp_path):
     found = sshds(f"ForceCommand {script}", f"Banner {banner}")
     monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
     monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", sys.executable)
-    report, _ = run_profile(ProfileRequest((str(model),), target=found.target, duration_s=0.2, warmup_s=0.1, telemetry=False))
+    report, _ = run_profile(
+        ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
+    )
     assert report.complete
     found.wait_until_nothing_runs()
 
@@ -280,7 +284,9 @@ def test_a_shell_that_talks(sshds, model, monkeypatch, tmp_path):
 def test_a_clock_that_is_wrong(only, model):
     shift = "import sys, time; t = time.time; time.time = lambda: t() + 3600; p = sys.argv[1]; sys.argv[:2] = ['-c']; exec(p)"
     found = only(python3=f'shift; exec {sys.executable} -c "{shift}" "$@"')
-    report, _ = run_profile(ProfileRequest((str(model),), target=found.target, duration_s=0.2, warmup_s=0.1, telemetry=False))
+    report, _ = run_profile(
+        ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
+    )
     ssh = report.environment["ssh"]
     assert 3590 < ssh["clock_offset_s"] < 3610
     assert any("clock is" in note for note in ssh["notes"])
