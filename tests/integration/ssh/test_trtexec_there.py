@@ -6,11 +6,12 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from emca_deploy.artifacts import read_manifest, sha256_file
+from emca_deploy.artifacts import read_manifest, sha256_file, write_manifest
 from emca_deploy.cli import run
 from emca_deploy.targets.profiling import ProfileRequest, run_profile
 
@@ -104,10 +105,15 @@ def test_an_engine_is_built_in_a_power_mode_and_comes_home(board, model, tmp_pat
     assert manifest.details["board"]["power_mode"]["name"] == "MAXN_SUPER"
     assert mode_of(tmp_path) == "pmode:0000"
     assert (tmp_path / "board/var/recorded/asked").read_text().split() == ["2", "0"]
+    # As of a DLA, which has no CUDA graphs.
+    tensorrt = {**manifest.details["tensorrt"], "dla_core": 1}
+    write_manifest(engine, replace(manifest, details={**manifest.details, "tensorrt": tensorrt}))
     profile = ["profile", str(engine), "--target", board.target, "--duration", "1", "--no-telemetry", "--json"]
     assert run([*profile, "--batch", "4"]) == 0
     assert json.loads(capfd.readouterr().out)["results"][0]["batch"] == 4
-    assert "--shapes=input:4x3x16x16" in json.loads((tmp_path / "bin/calls.txt").read_text().splitlines()[-1])
+    given = json.loads((tmp_path / "bin/calls.txt").read_text().splitlines()[-1])
+    assert {"--shapes=input:4x3x16x16", "--useDLACore=1"} <= set(given)
+    assert "--useCudaGraph" not in given
     assert run([*profile, "--batch", "9"]) == 2
     assert "takes batches of 1 to 8, not 9" in capfd.readouterr().err
     for choice, words_ in (("7W", "needs a reboot"), ("FAST", "no power mode is called 'FAST'")):
