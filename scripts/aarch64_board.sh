@@ -45,8 +45,13 @@ mount_all() {
 
 unmount_all() {
     for place in dev/pts dev sys proc; do
-        if mounted "$ROOT/$place"; then umount "$ROOT/$place"; fi
+        for _ in $(seq 20); do # what sshd served is still ending
+            mounted "$ROOT/$place" || continue 2
+            umount "$ROOT/$place" 2> /dev/null || sleep 0.5
+        done
+        mounted "$ROOT/$place" && fail "$ROOT/$place is in use" "end what runs below $ROOT, and run this again"
     done
+    return 0
 }
 
 # The last step writes the stamp: a folder without one is begun again.

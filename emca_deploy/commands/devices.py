@@ -154,6 +154,8 @@ def _print_check(device: "Device", outcome: "Capabilities | EmcaError") -> None:
         _row("not reached", outcome.problem)
         _row("  try", outcome.remedy)
         return
+    by = "" if outcome.backends or not outcome.can else ", with trtexec"
+    _row("can", f"{', '.join(outcome.can)}{by}" if outcome.can else "nothing yet")
     _row("Python", f"{outcome.python_version or 'none'}{f', {outcome.python}' if outcome.python else ' (not usable)'}")
     _row("runtimes", ", ".join(_runtime(outcome, name) for name in outcome.backends) or "none")
     if outcome.board is not None:

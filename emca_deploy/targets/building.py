@@ -12,9 +12,10 @@ from emca_deploy.backends.base import Builder, RunOptions
 from emca_deploy.errors import InputError
 
 if TYPE_CHECKING:
+    from emca_deploy.backends.trt.settings import TrtSettings
     from emca_deploy.targets.jetson.session import BoardSession
 
-__all__ = ["BuildRequest", "build_here"]
+__all__ = ["BuildRequest", "build_here", "run_options"]
 
 TENSORRT = ("tensorrt", "tensorrt-rtx")
 
@@ -52,6 +53,24 @@ class BuildRequest:
         """
         return _builder(self, progress) if self.trtexec is None else _trtexec_builder(self)
 
+    def trt_settings(self) -> "TrtSettings":
+        """Return TensorRT's settings.
+
+        Raises:
+            InputError: a choice of a wrong form.
+        """
+        from emca_deploy.backends.trt.settings import TrtSettings
+
+        given = self.given()
+        if "batches" in given:
+            given["batches"] = _batches(given["batches"])
+        return TrtSettings(**given)
+
+
+def run_options(request: BuildRequest) -> RunOptions:
+    """Return what the engine is compiled for."""
+    return RunOptions(request.threads or default_threads(), batch=request.batch)
+
 
 def build_here(
     request: BuildRequest, output: Path, progress: Progress | None = None, board: "BoardSession | None" = None
@@ -71,8 +90,7 @@ def build_here(
 
     if board is not None and request.choices.get("dla_core") is not None:
         check_dla_core(board.facts, request.choices["dla_core"])
-    options = RunOptions(request.threads or default_threads(), batch=request.batch)
-    manifest = request.builder(progress).build(Path(request.model), output, options)
+    manifest = request.builder(progress).build(Path(request.model), output, run_options(request))
     if board is None:
         return manifest
     # TensorRT chooses by timing, so that an engine is also the child of its board's power mode.
@@ -92,25 +110,18 @@ def _builder(request: BuildRequest, progress: Progress | None) -> Builder:
             )
         return builder
     from emca_deploy.backends.trt.builder import TrtBuilder
-    from emca_deploy.backends.trt.settings import TrtSettings
 
     assert isinstance(builder, TrtBuilder)  # the registry says so
-    if "batches" in given:
-        given["batches"] = _batches(given["batches"])
-    return type(builder)(TrtSettings(**given), progress)
+    return type(builder)(request.trt_settings(), progress)
 
 
 def _trtexec_builder(request: BuildRequest) -> Builder:
     """Return the builder that uses TensorRT's own tool."""
-    from emca_deploy.backends.trt.settings import TrtSettings
     from emca_deploy.targets.trtexec.builder import TrtexecBuilder
 
     if request.backend != "tensorrt":
         raise InputError(f"--trtexec: backend '{request.backend}' is not built with it", "use --backend tensorrt")
-    given = request.given()
-    if "batches" in given:
-        given["batches"] = _batches(given["batches"])
-    return TrtexecBuilder(TrtSettings(**given), None if request.trtexec == "auto" else request.trtexec)
+    return TrtexecBuilder(request.trt_settings(), None if request.trtexec == "auto" else request.trtexec)
 
 
 def _batches(text: str) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 from emca_deploy.backends.registry import BACKENDS, available
 from emca_deploy.errors import EmcaError, MissingError, WorkerError
 from emca_deploy.targets.jetson.facts import BOARD_FILES, BoardFacts, detect
-from emca_deploy.targets.jetson.modes import read_power_modes
+from emca_deploy.targets.jetson.modes import PowerModes, read_power_modes
 from emca_deploy.targets.ssh.address import Destination, is_ssh, parse_destination
 from emca_deploy.targets.ssh.bootstrap import root
 from emca_deploy.targets.ssh.connection import Connection
@@ -24,7 +24,7 @@ __all__ = ["Board", "Capabilities", "Lack", "examine", "far_board"]
 
 # Files come as hexadecimal digits in messages: nothing a shell prints can be taken for them, and `od` is on every machine.
 # Of dpkg's list, which has megabytes, only the packages that tell a board's releases.
-_BOARD_SCRIPT = """mark=$1 root=$2; shift 2
+_BOARD_SCRIPT = """mark=$1 root=${2:-${EMCA_DEPLOY_BOARD_ROOT:-}}; shift 2
 for name do
   [ -f "$root/$name" ] && [ -r "$root/$name" ] || continue
   printf '\\n%s{"name": "%s", "hex": "' "$mark" "$name"
@@ -59,13 +59,21 @@ class Board:
 
     Attributes:
         facts: what it is.
-        power_mode: the one that is on; None where nothing says.
-        fastest_mode: likewise.
+        modes: its power modes, and which is on, as far as its files tell.
     """
 
     facts: BoardFacts
-    power_mode: str | None = None
-    fastest_mode: str | None = None
+    modes: PowerModes
+
+    @property
+    def power_mode(self) -> str | None:
+        """The one that is on; None where nothing says."""
+        return self.modes.current.name if self.modes.current else None
+
+    @property
+    def fastest_mode(self) -> str | None:
+        """The fastest; None where nothing says."""
+        return self.modes.fastest.name if self.modes.fastest else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return its JSON."""
@@ -116,6 +124,13 @@ class Capabilities:
         """Whether something can be run there."""
         return not any(lack.blocks for lack in self.lacks)
 
+    @property
+    def can(self) -> tuple[str, ...]:
+        """The commands that `--target` can have run there."""
+        if not self.usable:
+            return ()
+        return ("profile", "validate", "build") if self.backends else ("profile", "build")
+
     def to_dict(self) -> dict[str, Any]:
         """Return its JSON."""
         board = None if self.board is None else self.board.to_dict()
@@ -125,7 +140,7 @@ class Capabilities:
             "board": board,
             "lacks": [asdict(lack) for lack in self.lacks],
         }
-        return {"usable": self.usable, "backends": list(self.backends), **document}
+        return {"usable": self.usable, "can": list(self.can), "backends": list(self.backends), **document}
 
 
 def examine(target: str, power_mode: str | None = None) -> Capabilities:
@@ -226,15 +241,18 @@ def _far(destination: Destination) -> Capabilities:
 
 def _far_lacks(destination: Destination, facts: Facts, found: Capabilities) -> tuple[Lack, ...]:
     lacks = []
+    # trtexec builds and times by itself, so that a Python is wanted for the rest only.
+    blocks = found.trtexec_version is None
     try:
         python = check_python(destination, facts)
         if not found.backends:
-            lacks.append(Lack(f"{destination}: its Python has no runtime", f"there: {python} -m pip install onnxruntime"))
+            remedy = f"there: {python} -m pip install onnxruntime"
+            lacks.append(Lack(f"{destination}: its Python has no runtime", remedy, blocks=blocks))
         if "PIL" not in facts.versions:
             remedy = f"there: {python} -m pip install Pillow; arrays (.npz of float32) need none"
             lacks.append(Lack(f"{destination}: Pillow is not installed there, to validate on images", remedy, blocks=False))
     except MissingError as exc:
-        lacks.append(Lack(exc.problem, exc.remedy))
+        lacks.append(Lack(exc.problem, exc.remedy, blocks=blocks))
     if facts.clock_is_off:
         ahead = f"{abs(facts.clock_offset_s):.0f} s {'ahead of' if facts.clock_offset_s > 0 else 'behind'}"
         remedy = "set it there (timedatectl set-ntp true); results are told how far it is off"
@@ -270,8 +288,7 @@ def far_board(connection: Connection, below: str = "") -> Board | None:
 
 
 def _board(facts: BoardFacts, place: Path | None) -> Board:
-    modes = read_power_modes(place)
-    return Board(facts, modes.current.name if modes.current else None, modes.fastest.name if modes.fastest else None)
+    return Board(facts, read_power_modes(place))
 
 
 def _far_trtexec(connection: Connection, path: str | None) -> str | None:

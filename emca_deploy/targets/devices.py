@@ -10,7 +10,7 @@ from typing import Any
 
 from emca_deploy.artifacts import write_text
 from emca_deploy.errors import InputError, OutputError, UnknownNameError
-from emca_deploy.targets.ssh.address import is_ssh, parse_destination
+from emca_deploy.targets.ssh.address import SCHEME, is_ssh, parse_destination
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,7 +35,7 @@ KINDS = ("cpu", "gpu", "jetson")
 _FORMS = "cpu, gpu, gpu:1, jetson or ssh://[user@]host[:port]"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # TOML's bare keys: what needs no quotes in the file needs none in a shell, either
 _HERE = re.compile(r"cpu|gpu(:[0-9]+)?|jetson")
-_KEYS = ("target", "power_mode", "notes")
+_KEYS = ("target", "host", "kind", "power_mode", "notes")
 _HEADER = "# Devices of emca-deploy: `emca-deploy devices add NAME TARGET` writes here, and so may you.\n"
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
 
@@ -56,9 +56,20 @@ class Device:
     power_mode: str | None = None
     notes: str = ""
 
+    @property
+    def host(self) -> str | None:
+        """Where it is, "[user@]host[:port]"; None is this machine."""
+        return str(parse_destination(self.target)).removeprefix(SCHEME) if is_ssh(self.target) else None
+
+    @property
+    def kind(self) -> str | None:
+        """What runs there: "cpu", "gpu", "gpu:1" or "jetson"; None is jetson on a board, and cpu elsewhere."""
+        return parse_destination(self.target).there if is_ssh(self.target) else self.target
+
     def to_dict(self) -> dict[str, Any]:
         """Return its JSON."""
-        return {"name": self.name, "target": self.target, "power_mode": self.power_mode, "notes": self.notes}
+        where = {"target": self.target, "host": self.host, "kind": self.kind}
+        return {"name": self.name, **where, "power_mode": self.power_mode, "notes": self.notes}
 
     def to_toml(self) -> str:
         """Return its table."""
@@ -228,7 +239,7 @@ def _parse(path: Path, text: str) -> dict[str, Device]:
 
 def _device(path: Path, name: str, table: Any) -> Device:
     """Return a table of the file as a device."""
-    remedy = 'a device is [name] with target = "..." and, if you like, power_mode and notes'
+    remedy = 'a device is [name] with target = "...", or host = "..." and kind = "...", and, if you like, power_mode and notes'
     if not isinstance(table, Mapping):
         raise InputError(f"{path}: '{name}' is no table", remedy)
     for key, value in table.items():
@@ -236,14 +247,25 @@ def _device(path: Path, name: str, table: Any) -> Device:
             raise UnknownNameError.of(f"setting of a device ({path}, [{name}])", key, _KEYS, remedy)
         if not isinstance(value, str):
             raise InputError(f"{path}: [{name}]: {key} is not text", f'write {key} = "{value}"')
-    if "target" not in table:
+    own = [key for key in ("host", "kind") if key in table]
+    if "target" in table and own:
+        raise InputError(f"{path}: [{name}]: has a target, and {' and '.join(own)} beside it", "leave one of them out")
+    if "target" not in table and not own:
         raise InputError(f"{path}: [{name}]: has no target", remedy)
-    device = Device(name, table["target"], table.get("power_mode"), table.get("notes", ""))
+    device = Device(name, table.get("target") or _target(table), table.get("power_mode"), table.get("notes", ""))
     try:
         check_device(device)
     except InputError as exc:
         raise InputError(f"{path}: {exc.problem}", exc.remedy) from exc
     return device
+
+
+def _target(table: Mapping[str, str]) -> str:
+    """Return the target that a host and a kind are."""
+    host, kind = table.get("host"), table.get("kind")
+    if host is None:
+        return kind or ""
+    return f"{SCHEME}{host}" + (f"/{kind}" if kind is not None else "")
 
 
 def _write(path: Path, text: str, devices: Mapping[str, Device]) -> None:

@@ -144,17 +144,20 @@ def run_notes(specs: Sequence[RunnerSpec], options: LocalOptions) -> tuple[str, 
     for spec in specs:
         path = Path(spec.artifact)
         manifest = read_manifest(path, verify=False)
-        for note in (_tuned(path, manifest, spec.backend, options).note, _saturates(path, manifest)):
+        for note in (_tuned(path, manifest, spec.backend, options).note, _saturates(path, manifest, spec.backend)):
             if note is not None and note not in notes:
                 notes.append(note)
     return tuple(notes)
 
 
-def _saturates(path: Path, manifest: Manifest | None) -> str | None:
-    """Return a warning where a model of ours has weights of 8 bits, of which this processor adds the products in 16."""
+def _saturates(path: Path, manifest: Manifest | None, backend: str) -> str | None:
+    """Return a warning where a model of ours has weights of 8 bits, of which this processor adds the products in 16.
+
+    ONNX Runtime is told to compute exactly there.
+    """
     from emca_deploy._machine import cpu_info
 
-    if manifest is None or manifest.details.get("weight_bits") != 8 or not cpu_info().saturates_int8:
+    if manifest is None or backend != "openvino" or manifest.details.get("weight_bits") != 8 or not cpu_info().saturates_int8:
         return None
     return f"{path}: may give wrong answers here: its weights have 8 bits, and without VNNI products saturate; --weight-bits 7"
 

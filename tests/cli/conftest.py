@@ -78,11 +78,16 @@ def training_checkpoint(shared, weights):
 
 
 @pytest.fixture(scope="session")
-def model(shared, training_checkpoint):
-    """That checkpoint exported, with a dynamic batch."""
-    path = shared / "model.onnx"
-    assert run(["export", str(training_checkpoint), "-o", str(path), "--image-size", str(SIZE), "--resize-size", "40"]) == 0
-    return path
+def model(shared, request, once):
+    """That checkpoint exported, with a dynamic batch; once for all processes of a run."""
+
+    def export(folder):
+        words = ["-o", str(folder / "model.onnx"), "--image-size", str(SIZE), "--resize-size", "40"]
+        assert run(["export", str(request.getfixturevalue("training_checkpoint")), *words]) == 0
+
+    for path in once("cli-model", export).iterdir():
+        (shared / path.name).hardlink_to(path)
+    return shared / "model.onnx"
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,8 @@ def test_the_walk(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["devices", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     notes = "[bold]on\x1b[31m the\nshelf"
-    device = {"name": "orin", "target": "ssh://me@orin.local", "power_mode": "15W", "notes": notes}
+    where = {"target": "ssh://me@orin.local", "host": "me@orin.local", "kind": None}
+    device = {"name": "orin", **where, "power_mode": "15W", "notes": notes}
     assert document == {"schema_version": 1, "file": str(file), "devices": [device]}
     assert run(["devices", "remove", "orin"]) == 0
     assert run(["devices", "check"]) == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from emca_deploy._machine import find_gpus
 from emca_deploy._optional import import_optional
-from emca_deploy.artifacts import Manifest, Precision, sha256_file
+from emca_deploy.artifacts import Manifest, Precision, TensorSpec, sha256_file
 from emca_deploy.backends.base import RunOptions, library_reason, refuse_precision
 from emca_deploy.backends.engines import EngineBuilder
 from emca_deploy.backends.onnx_file import model_precision
@@ -55,6 +55,7 @@ class TrtBuild:
         version_compatible: whether later versions run it, too.
         hardware_compatible: whether all GPUs from Ampere on run it.
         placement: of its layers on DLA and GPU; None for the GPU alone.
+        input: of the model; a batch that is a string is dynamic.
     """
 
     version: str
@@ -71,6 +72,7 @@ class TrtBuild:
     placement: DlaPlacement | None = None
     notes: tuple[str, ...] = ()
     float_precision: str | None = None
+    input: TensorSpec | None = None
 
     @property
     def int8_convolutions(self) -> int:
@@ -82,8 +84,10 @@ class TrtBuild:
         values = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
-            if name not in ("layers", "placement")
+            if name not in ("layers", "placement", "input")
         }
+        if self.input is not None:
+            values["input"] = {**asdict(self.input), "shape": list(self.input.shape)}
         kinds: dict[str, int] = {}
         for layer in self.layers:
             kinds[layer.kind] = kinds.get(layer.kind, 0) + 1
@@ -232,6 +236,7 @@ class TrtBuilder(EngineBuilder):
             self._settings.hardware_compatible,
             read_placement(log.dla_lines()) if self._settings.dla_core is not None else None,
             tuple(log.notes),
+            input=parsed.input,
         )
 
     def _machine(self, built: TrtBuild) -> dict[str, Any]:

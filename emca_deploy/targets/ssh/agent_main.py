@@ -23,9 +23,9 @@ __all__ = ["PROTOCOL", "main"]
 
 PROTOCOL = 1
 SILENCE_S = 12.0
-"""Without a word from home the line is taken to be down, even where TCP still thinks otherwise."""
-KEPT = ("profile", "collect")
-"""Work whose result waits for home where the line went down; `validate` keeps its logits elsewhere, an engine is built anew."""
+"""Without a word from home the line is taken to be down, even where TCP still thinks otherwise; home says how long that is."""
+KEPT = ("profile", "build", "collect")
+"""Work whose result waits for home where the line went down; `validate` keeps its logits elsewhere."""
 LINGER_S = 20.0
 """After that, what does not end by itself is ended."""
 
@@ -34,6 +34,7 @@ class Line:
     """The agent's end of the line.
 
     Attributes:
+        silence_s: without a word from home, after which it is taken to be gone.
         lost: whether home is gone.
         released: set once home has everything, or is gone.
     """
@@ -45,6 +46,7 @@ class Line:
         self._lock = threading.Lock()
         self._rest = b""
         self._busy = False
+        self.silence_s = SILENCE_S
         self.lost = False
         self.released = threading.Event()
 
@@ -89,7 +91,7 @@ class Line:
 
     def _next(self) -> dict[str, Any] | None:
         while b"\n" not in self._rest:
-            ready, _, _ = select.select([0], [], [], SILENCE_S)
+            ready, _, _ = select.select([0], [], [], self.silence_s)
             piece = os.read(0, 1 << 16) if ready else b""
             if not piece:
                 return None
@@ -110,6 +112,7 @@ def main(mark: str) -> int:
     if request.get("protocol") != PROTOCOL:
         line.say("error", kind="WorkerError", problem="another version of the protocol", remedy="use one version on both sides")
         return 1
+    line.silence_s = request.get("silence_s", SILENCE_S)
     try:
         with Run(request["run"]) as run:
             line.watch()

@@ -13,7 +13,7 @@ __all__ = ["main", "root"]
 
 PIECE = 1 << 20
 OLDEST = (3, 10)
-PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch", "PIL")
+PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch", "PIL")
 DISTRIBUTIONS = {"PIL": ("pillow",), "onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 KEEP_BYTES = 8 << 30
 CUT_OFF = 4

@@ -1,24 +1,31 @@
 """`build` on another machine: the model goes there, the engine comes home."""
 
 import secrets
-from dataclasses import asdict, replace
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from emca_deploy._progress import Progress
-from emca_deploy.artifacts import Manifest, this_command, write_manifest
-from emca_deploy.errors import EmcaError
+from emca_deploy.artifacts import Manifest, atomic_write, this_command, write_manifest
+from emca_deploy.errors import EmcaError, MissingError
 from emca_deploy.targets.building import BuildRequest
-from emca_deploy.targets.ssh.address import parse_destination
+from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
-from emca_deploy.targets.ssh.checks import check_backends
+from emca_deploy.targets.ssh.checks import check_backends, trtexec_will_do
 from emca_deploy.targets.ssh.complaints import LineLostError
-from emca_deploy.targets.ssh.session import session
-from emca_deploy.targets.ssh.transfer import Blob
+from emca_deploy.targets.ssh.probe import Facts
+from emca_deploy.targets.ssh.session import Working, session
+from emca_deploy.targets.ssh.transfer import Arriving, Blob
+from emca_deploy.targets.ssh.trtexec_building import build_by_trtexec
 
 __all__ = ["build_there"]
 
 CACHE = "@cache/calibration.cache"
+ENGINE = "engine"
+RECONNECT_AFTER_S = (1.0, 4.0, 10.0)
 
 
 def build_there(
@@ -38,7 +45,10 @@ def build_there(
         LineLostError: the connection was lost.
     """
     destination = parse_destination(target)
-    request.builder()  # its choices are refused before anything is sent
+    with suppress(
+        MissingError
+    ):  # its choices are refused before anything is sent; what is missing here need not be missing there
+        request.builder()
     files = Belongings()
     choices: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in request.choices.items()}
     if choices.get("calibration_cache"):
@@ -46,20 +56,82 @@ def build_there(
         files.names[CACHE] = choices["calibration_cache"]
         choices["calibration_cache"] = CACHE
     asked = replace(request, model=files.add(request.model), choices=choices)
-    backends = [] if request.trtexec else [request.backend]
+    if request.trtexec:  # which needs no Python there
+        path = None if request.trtexec == "auto" else request.trtexec
+        return build_by_trtexec(destination, path, request, power_mode, output, progress)
     work = {"do": "build", "run": secrets.token_hex(8), "there": destination.there, "power_mode": power_mode}
     try:
-        with session(destination, lambda facts: check_backends(destination, facts, backends, [])) as there:
-            sent = there.give(files.blobs, progress)
-            with there.ask({**work, "options": asdict(asked), "files": sent}, progress) as working:
-                if working.answer.stopped:
-                    raise KeyboardInterrupt
-                manifest = Manifest.from_dict(files.ours(working.answer.document["manifest"]))
-                working.fetch("engine", output)
-                details = {**manifest.details, "built_on": str(destination)}
-                written = write_manifest(output, replace(manifest, command=this_command(), details=details))
-                return written, tuple(files.ours(list(working.answer.notes)))
+        with atomic_write(output) as temporary, temporary.open("wb") as stream:
+            once = _Once(destination, request, files, {**work, "options": asdict(asked)}, Arriving(stream.write))
+            working = once.patiently(progress)
+        manifest = Manifest.from_dict(files.ours(working.answer.document["manifest"]))
+        details = {**manifest.details, "built_on": str(destination), "log": files.ours(list(working.answer.log))}
+        written = write_manifest(output, replace(manifest, command=this_command(), details=details))
+        return written, tuple(files.ours(list(working.answer.notes)))
+    except _TrtexecOnlyError as found:
+        return build_by_trtexec(destination, found.path, request, power_mode, output, progress)
     except LineLostError:
         raise
     except EmcaError as error:
         raise type(error)(files.ours(error.problem), files.ours(error.remedy)) from error
+
+
+@dataclass(frozen=True)
+class _Once:
+    """A build there, which is done once: where the line goes down behind it, the engine waits."""
+
+    destination: Destination
+    request: BuildRequest
+    files: Belongings
+    work: Mapping[str, Any]
+    arriving: Arriving
+
+    def patiently(self, progress: Progress | None) -> Working:
+        """Build, and bring the engine home; go on where it was once the line is up again.
+
+        Raises:
+            LineLostError: it is still down, or went down before the engine was built.
+        """
+        try:
+            return self._ask(self.work, self.files.blobs, progress)
+        except LineLostError as exc:
+            lost = exc
+        for pause_s in RECONNECT_AFTER_S:
+            time.sleep(pause_s)
+            try:
+                return self._ask({"do": "collect", "run": self.work["run"]}, {}, progress)
+            except EmcaError:
+                continue
+            except _NothingLeftError:
+                break
+        raise lost
+
+    def _ask(self, work: Mapping[str, Any], blobs: Mapping[str, Blob], progress: Progress | None) -> Working:
+        with session(self.destination, lambda facts: _check(self.destination, facts, self.request)) as there:
+            sent = there.give(blobs, progress)
+            with there.ask({**work, "files": sent}, progress) as working:
+                if working.answer.stopped:
+                    raise KeyboardInterrupt
+                if "manifest" not in working.answer.document:
+                    raise _NothingLeftError
+                working.go_on(ENGINE, self.arriving)
+            return working
+
+
+class _NothingLeftError(Exception):
+    """The far side had not built it when the line went down."""
+
+
+class _TrtexecOnlyError(Exception):
+    """The machine has a trtexec, and no Python that builds with TensorRT."""
+
+    def __init__(self, path: str | None) -> None:
+        super().__init__()
+        self.path = path
+
+
+def _check(destination: Destination, facts: Facts, request: BuildRequest) -> None:
+    """Refuse a machine that lacks what is asked for, before anything is sent."""
+    if request.backend == "tensorrt" and trtexec_will_do(facts, {request.backend}, builds=True):
+        raise _TrtexecOnlyError(facts.trtexec)
+    check_backends(destination, facts, [request.backend], builds=True)

@@ -1,34 +1,67 @@
 """What a machine must have for the work at hand, found out before anything is sent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from pathlib import Path
 
+from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.targets.ssh.address import Destination
 from emca_deploy.targets.ssh.probe import Facts, check_runtime
 
-__all__ = ["check_backends"]
+__all__ = ["check_backends", "needed_backend", "trtexec_will_do"]
 
 _ONNX = "onnxruntime"
+_TENSORRT = ("tensorrt", "tensorrt-rtx")
 
 
-def check_backends(destination: Destination, facts: Facts, backends: Sequence[str], artifacts: Sequence[str]) -> None:
+def needed_backend(path: Path, asked: str | None) -> str | None:
+    """Return the backend that an artifact runs on there: the one asked for, else its own; None where the far side decides.
+
+    Args:
+        path: of the artifact, here.
+        asked: by the user, for it.
+    """
+    if asked is not None:
+        return asked
+    manifest = read_manifest(path, verify=False)
+    own = manifest.backend if manifest is not None else None
+    if (manifest is not None and manifest.kind == "engine") or path.suffix.lower() != ".onnx":
+        return own
+    # INT8 that was placed for another one runs there only where the processor fits.
+    return _ONNX if own in (None, _ONNX) else None
+
+
+def check_backends(destination: Destination, facts: Facts, backends: Iterable[str | None], *, builds: bool = False) -> None:
     """Refuse a machine without the runtimes that are asked for.
 
     Args:
         destination: the machine.
         facts: of it.
-        backends: to run on; none means the artifacts' own.
-        artifacts: "path" or "backend=path", as the far side calls them.
+        backends: to run on; None is one that nothing tells.
+        builds: whether an engine is built there first, for which TensorRT's options are read from the model.
 
     Raises:
         MissingError: one is not there.
     """
     if facts.python is None:  # which is what there is to be said then
         return
-    asked = {*backends, *(text.partition("=")[0] for text in artifacts if "=" in text)}
-    if not asked and any(text.endswith(".onnx") for text in artifacts):
-        asked = {_ONNX}
-    for name in sorted(asked):
+    for name in sorted({backend for backend in backends if backend}):
         module = BACKENDS[name].module if name in BACKENDS else None
         if module is not None:
             check_runtime(destination, facts, module, f"backend '{name}'")
+        if builds and name in _TENSORRT:
+            check_runtime(destination, facts, "onnx", f"backend '{name}' to build an engine")
+
+
+def trtexec_will_do(facts: Facts, backends: set[str | None], *, builds: bool) -> bool:
+    """Return whether a machine's trtexec does the work: without a Python of use, or one that lacks what TensorRT needs.
+
+    Args:
+        facts: of the machine.
+        backends: to run on.
+        builds: as for `check_backends`.
+    """
+    if facts.trtexec is None:
+        return False
+    needed = {"tensorrt", *(["onnx"] if builds else [])}
+    return facts.python is None or (backends == {"tensorrt"} and not needed <= set(facts.versions))

@@ -1,13 +1,17 @@
 """What ssh says on standard error when it does not get through, as errors of ours."""
 
+import os
 import re
+import shlex
+from collections.abc import Mapping
 
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.targets.ssh.address import Destination
 
-__all__ = ["LineLostError", "failure"]
+__all__ = ["CONFIG_VARIABLE", "LineLostError", "failure"]
 
-_TOUCH = "connect once by hand and compare the key: {ssh}; or add it with ssh-keyscan {scan} >> ~/.ssh/known_hosts"
+CONFIG_VARIABLE = "EMCA_DEPLOY_SSH_CONFIG"
+_TOUCH = "connect once by hand and compare the key: {ssh}; or add it with ssh-keyscan {scan} >> {file}"
 
 
 class LineLostError(MissingError):
@@ -19,7 +23,7 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Offending .* key",
         "its host key is not the one you know: another machine, or somebody in between",
-        "find out why; if it was set up anew: ssh-keygen -R {known}, then " + _TOUCH,
+        "find out why; if it was set up anew: ssh-keygen -R {known} -f {file}, then " + _TOUCH,
     ),
     (r"Host key verification failed|No .* host key is known", "its host key is unknown", _TOUCH),
     (
@@ -36,30 +40,44 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
         "it closes the connection at once",
         "see whether another service has that port, and what sshd's log says there",
     ),
-    (r"Bad configuration option|Can't open user config file", "ssh's configuration is in error", "see `ssh -G {host}`"),
+    (
+        r"Bad configuration option|Can't open user config file",
+        "ssh's configuration is in error: {line}",
+        "mend it; `{ssh} true` must work",
+    ),
     (r"Bad owner or permissions", "ssh does not trust its configuration file's permissions", "chmod 600 that file"),
 )
 
 
-def failure(destination: Destination, said: str) -> EmcaError:
+def failure(destination: Destination, said: str, resolved: Mapping[str, str] | None = None) -> EmcaError:
     """Return the error for a connection that was not made.
 
     Args:
         destination: where to.
         said: what ssh printed.
+        resolved: what `ssh -G` makes of the destination: an alias of the configuration is no name for ssh-keyscan.
     """
-    port = "" if destination.port is None else f" -p {destination.port}"
-    user = "" if destination.user is None else f"{destination.user}@"
-    names = {
-        "ssh": f"ssh{port} {user}{destination.host}",
-        "scan": f"{port.strip()} {destination.host}".strip(),
-        "known": destination.host if destination.port in (None, 22) else f"'[{destination.host}]:{destination.port}'",
-        "host": destination.host,
-    }
+    names = _names(destination, resolved or {})
     for pattern, problem, remedy in _COMPLAINTS:
-        if re.search(pattern, said, re.IGNORECASE):
+        if found := re.search(pattern, said, re.IGNORECASE):
             kind = InputError if "no host of that name" in problem or "configuration" in problem else MissingError
-            return kind(f"{destination}: {problem}", remedy.format(**names))
+            line = said[said.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
+            return kind(f"{destination}: {problem.format(line=line)}", remedy.format(**names))
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     reason = lines[-1] if lines else "ssh does not say why"
     return MissingError(f"{destination}: cannot be reached: {reason}", f"see that this works: {names['ssh']}")
+
+
+def _names(destination: Destination, resolved: Mapping[str, str]) -> dict[str, str]:
+    """Return the words that a person types: all of them for this machine, this configuration and this port."""
+    config = os.environ.get(CONFIG_VARIABLE)
+    words = ["ssh", *(["-F", config] if config else []), *([] if destination.port is None else ["-p", str(destination.port)])]
+    user = "" if destination.user is None else f"{destination.user}@"
+    host, port = resolved.get("hostname", destination.host), resolved.get("port", str(destination.port or 22))
+    files = shlex.split(resolved.get("userknownhostsfile", ""))
+    return {
+        "ssh": shlex.join([*words, user + destination.host]),
+        "scan": shlex.join([*([] if port == "22" else ["-p", port]), host]),
+        "known": shlex.quote(host if port == "22" else f"[{host}]:{port}"),
+        "file": shlex.quote(files[0]) if files else "~/.ssh/known_hosts",
+    }

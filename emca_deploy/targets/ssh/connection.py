@@ -12,18 +12,21 @@ from types import TracebackType
 
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.targets.ssh.address import Destination
+from emca_deploy.targets.ssh.complaints import CONFIG_VARIABLE
 
-__all__ = ["CONFIG_VARIABLE", "LOST", "Connection"]
+__all__ = ["CONFIG_VARIABLE", "LOST", "SILENCE_S", "Connection"]
 
-CONFIG_VARIABLE = "EMCA_DEPLOY_SSH_CONFIG"
 LOST = 255
 """ssh's own exit status; a command's is anything else."""
+SILENCE_S = 12.0
+"""Without a word from home the line is taken to be down there, even where TCP still thinks otherwise."""
+ASK_EVERY_S = 3
+"""ssh here takes the line to be down when three such questions in a row stay without an answer."""
 
 _OPTIONS = (
     "BatchMode=yes",  # nobody is asked anything in the middle of a run
     "StrictHostKeyChecking=yes",
     "ConnectTimeout=10",
-    "ServerAliveInterval=3",
     "ServerAliveCountMax=3",
     "ControlMaster=auto",
     "ControlPersist=60",
@@ -94,10 +97,28 @@ class Connection:
             start_new_session=True,  # Ctrl-C is for us: we tell the other end, and then wait for what it has measured
         )
 
+    def is_up(self) -> bool:
+        """Return whether the connection is there."""
+        try:
+            words = [*self._ssh(), "-O", "check", *self.destination.options()]
+            return subprocess.run(words, timeout=_CLOSE_S, capture_output=True, check=False).returncode == 0
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+
+    def resolved(self) -> dict[str, str]:
+        """Return what ssh's configuration makes of the destination, by keyword; empty where it cannot be read."""
+        try:
+            words = [*self._ssh(), "-G", *self.destination.options()]
+            said = subprocess.run(words, timeout=_CLOSE_S, capture_output=True, text=True, errors="replace", check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return {}
+        pairs = (line.partition(" ") for line in said.stdout.splitlines())
+        return {name: value for name, _, value in pairs}
+
     def _ssh(self) -> list[str]:
         assert self._folder is not None, "enter the connection first"
         config = os.environ.get(CONFIG_VARIABLE)
         words = ["ssh", "-F", config] if config else ["ssh"]
-        for option in (*_OPTIONS, f"ControlPath={self._folder}/s"):
+        for option in (*_OPTIONS, f"ServerAliveInterval={ASK_EVERY_S}", f"ControlPath={self._folder}/s"):
             words += ["-o", option]
         return words

@@ -82,6 +82,11 @@ class Call:
         with suppress(BrokenPipeError):
             self._process.stdin.close()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended, or the line is down."""
+        return self._process.poll() is not None
+
     def wait(self, timeout_s: float = _END_S) -> int:
         """Return its exit status, ssh's own 255 where the line is down."""
         try:
@@ -110,7 +115,7 @@ class Call:
         """Return the error for a command that ended too soon."""
         said, where = self.said(), self._connection.destination
         if code == LOST and not self._connection.reached:
-            return failure(where, said)
+            return failure(where, said, self._connection.resolved())
         if code == LOST:
             return LineLostError(f"{where}: the connection was lost", "when it is back, run the same command again")
         lines = [line.strip() for line in said.splitlines() if line.strip()]

@@ -10,6 +10,7 @@ from emca_deploy.errors import MissingError
 from emca_deploy.targets.ssh.address import Destination
 from emca_deploy.targets.ssh.connection import Connection
 from emca_deploy.targets.ssh.far import call, new_mark, program
+from emca_deploy.targets.trtexec.find import PLACES
 
 __all__ = ["PYTHON_VARIABLE", "Facts", "check_python", "check_runtime", "look", "probe"]
 
@@ -17,14 +18,13 @@ PYTHON_VARIABLE = "EMCA_DEPLOY_REMOTE_PYTHON"
 CLOCK_LIMIT_S = 5.0
 OLDEST = (3, 10)
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python")
-TRTEXEC = ("/usr/src/tensorrt/bin/trtexec", "/usr/local/tensorrt/bin/trtexec", "trtexec", "/opt/tensorrt/bin/trtexec")
-BOARD_FILE = "/etc/nv_tegra_release"
 
 # The first Python that will do ends the search; each says what it is, so that the reason is known where none will.
 _SCRIPT = """mark=$1 program=$2; shift 2
 while [ "$1" != -- ]; do
-  if command -v "$1" >/dev/null 2>&1; then
-    "$1" -c "$program" probe "$mark" "$(command -v "$1")" </dev/null && break
+  if found=$(command -v "$1" 2>/dev/null); then
+    printf '\\n%s{"tried": "%s"}\\n' "$mark" "$found"
+    "$1" -c "$program" probe "$mark" "$found" </dev/null && break
   fi
   shift
 done
@@ -44,6 +44,7 @@ class Facts:
     Attributes:
         python: the interpreter that will do; None where there is none.
         python_version: its version, or that of the newest one found where none will do.
+        broken: why the first Python there does not run what it is given; None where one does, or there is none.
         versions: version by package, of those that matter: numpy, runtimes, PIL; None where one does not say.
         root: the folder there that holds all of ours.
         clock_offset_s: what its clock is ahead of this one's.
@@ -54,6 +55,7 @@ class Facts:
 
     python: str | None = None
     python_version: str | None = None
+    broken: str | None = None
     versions: dict[str, str | None] = field(default_factory=dict)
     root: str = ""
     machine: str | None = None
@@ -91,7 +93,7 @@ def look(connection: Connection) -> Facts:
         EmcaError: as `probe`.
     """
     mark, named = new_mark(), os.environ.get(PYTHON_VARIABLE)
-    words = [mark, program(), *((named,) if named else PYTHONS), "--", *TRTEXEC]
+    words = [mark, program(), *((named,) if named else PYTHONS), "--", *PLACES]
     started = time.time()
     answers: list[dict[str, Any]] = []
     with call(connection, ["sh", "-c", _SCRIPT, "emca-deploy", *words], mark) as running:
@@ -104,15 +106,17 @@ def look(connection: Connection) -> Facts:
                 break
         if not answers or not answers[-1].get("end"):
             raise running.trouble(running.wait())
-    return _facts(answers, started)
+        return _facts(answers, started, running.said())
 
 
-def _facts(answers: list[dict[str, Any]], started: float) -> Facts:
+def _facts(answers: list[dict[str, Any]], started: float, said: str) -> Facts:
     pythons = [answer for answer in answers if "python" in answer]
     trtexec = next((str(answer["trtexec"]) for answer in answers if "trtexec" in answer), None)
     trip_s = answers[-1]["seen"] - started
     if not pythons:
-        return Facts(trtexec=trtexec, trip_s=trip_s)
+        tried = next((str(answer["tried"]) for answer in answers if "tried" in answer), None)
+        reason = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it does not say why")
+        return Facts(broken=f"{tried} does not run: {reason}" if tried else None, trtexec=trtexec, trip_s=trip_s)
     last = max(pythons, key=lambda answer: (_fits(answer), _numbers(answer["version"])))
     free = last["free_bytes"]
     return Facts(
@@ -148,9 +152,10 @@ def check_python(destination: Destination, facts: Facts) -> str:
     by_trtexec = f"; or build and time there with {facts.trtexec}" if facts.trtexec else ""
     named = os.environ.get(PYTHON_VARIABLE)
     if facts.python_version is None:
-        what = f"has no '{named}' ({PYTHON_VARIABLE})" if named else "has no Python"
+        none = f"has no '{named}' ({PYTHON_VARIABLE}) and" if named else "has no Python and"
+        what = f"{facts.broken}; it has" if facts.broken else none
         raise MissingError(
-            f"{destination}: {what} and {'only trtexec' if facts.trtexec else 'no trtexec'}",
+            f"{destination}: {what} {'only trtexec' if facts.trtexec else 'no trtexec'}",
             f"install Python 3.10 or newer with numpy and a runtime there, or name it with {PYTHON_VARIABLE}{by_trtexec}",
         )
     if _numbers(facts.python_version)[:2] < OLDEST:

@@ -12,9 +12,11 @@ from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError
 from emca_deploy.harness.latency_results import ProfileReport
 from emca_deploy.harness.raw_samples import RawSamples, read_raw
+from emca_deploy.targets.builds import split_builds
+from emca_deploy.targets.local import split_artifact
 from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
-from emca_deploy.targets.ssh.checks import check_backends
+from emca_deploy.targets.ssh.checks import check_backends, needed_backend, trtexec_will_do
 from emca_deploy.targets.ssh.complaints import LineLostError
 from emca_deploy.targets.ssh.probe import Facts
 from emca_deploy.targets.ssh.session import Session, Working, session
@@ -47,7 +49,7 @@ def profile_there(request: "ProfileRequest", progress: Progress | None = None) -
     options = {**asdict(request), "artifacts": artifacts}
     run = secrets.token_hex(8)
     try:
-        with session(destination, lambda facts: _check(destination, facts, request, artifacts)) as there:
+        with session(destination, lambda facts: _check(destination, facts, request, files)) as there:
             work = {"do": "profile", "run": run, "there": destination.there, "options": options}
             with there.ask({**work, "files": there.give(files.blobs, progress)}, progress) as working:
                 return _home(working, files)
@@ -67,11 +69,17 @@ class _TrtexecOnlyError(Exception):
         self.facts = facts
 
 
-def _check(destination: Destination, facts: Facts, request: "ProfileRequest", artifacts: Sequence[str]) -> None:
+def _check(destination: Destination, facts: Facts, request: "ProfileRequest", files: Belongings) -> None:
     """Refuse a machine that lacks what is asked for, before anything is sent."""
-    if facts.python is None and facts.trtexec is not None:
+    backends: set[str | None] = set()
+    for text in split_builds(request.artifacts).artifacts:
+        own, path = split_artifact(text)
+        choices: Sequence[str | None] = [own] if own else request.backends or [None]
+        backends |= {needed_backend(Path(path), asked) for asked in choices}
+    builds = any(name.lower().endswith(".onnx") for name in files.names)
+    if trtexec_will_do(facts, backends, builds=builds):
         raise _TrtexecOnlyError(facts)
-    check_backends(destination, facts, request.backends, artifacts)
+    check_backends(destination, facts, backends, builds=builds)
 
 
 def _home(working: Working, files: Belongings) -> tuple[ProfileReport, RawSamples]:
@@ -85,6 +93,7 @@ def _home(working: Working, files: Belongings) -> tuple[ProfileReport, RawSample
     del document["files"]
     report = ProfileReport.from_dict(files.ours(document))
     record = {**working.session.record(), "target_there": there, "notes": _notes(working, files)}
+    record["log"] = files.ours(list(working.answer.log))
     target = str(working.session.connection.destination)
     return (
         replace(

@@ -15,10 +15,10 @@ from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, WorkerError
 from emca_deploy.targets.ssh.address import Destination
 from emca_deploy.targets.ssh.agent_file import agent_bytes
-from emca_deploy.targets.ssh.connection import Connection
+from emca_deploy.targets.ssh.connection import SILENCE_S, Connection
 from emca_deploy.targets.ssh.far import Call, call, new_mark, program
 from emca_deploy.targets.ssh.probe import Facts, check_python, look
-from emca_deploy.targets.ssh.transfer import Blob, disk_error, fetch, send
+from emca_deploy.targets.ssh.transfer import Arriving, Blob, disk_error, fetch, send
 
 __all__ = ["PROTOCOL", "Answer", "Session", "session"]
 
@@ -36,11 +36,13 @@ class Answer:
         document: the result.
         notes: lines for the user.
         stopped: whether the user interrupted it.
+        log: the last lines that runtimes printed there.
     """
 
     document: dict[str, Any]
     notes: tuple[str, ...] = ()
     stopped: bool = False
+    log: tuple[str, ...] = ()
 
 
 @dataclass
@@ -92,7 +94,7 @@ class Session:
         agent = f"{self.facts.root}/blobs/{self._agent}"
         with call(self.connection, [self.python, "-c", program(), "serve", mark, agent], mark) as running:
             teller = _Teller(running)
-            teller.tell({"protocol": PROTOCOL, **request})
+            teller.tell({"protocol": PROTOCOL, "silence_s": SILENCE_S, **request})
             with teller:
                 try:
                     answer = self._listen(running, teller, progress)
@@ -117,7 +119,8 @@ class Session:
                 if message is None:
                     raise running.trouble(running.wait())
                 if message.get("is") == "result":
-                    return Answer({**message["document"], "files": message["files"]}, tuple(notes), stopped)
+                    log = tuple(line for line in running.said().splitlines() if line.strip())
+                    return Answer({**message["document"], "files": message["files"]}, tuple(notes), stopped, log)
                 self._note(message, notes, progress)
                 waiting = False
             except KeyboardInterrupt:
@@ -173,6 +176,15 @@ class Working:
         """
         entry = self.answer.document["files"][name]
         fetch(self.session.connection, self.session.python, entry["path"], entry["sha256"], place)
+
+    def go_on(self, name: str, arriving: Arriving) -> None:
+        """Bring home what is missing of a file of the result.
+
+        Raises:
+            EmcaError: as `Arriving.take`.
+        """
+        entry = self.answer.document["files"][name]
+        arriving.take(self.session.connection, self.session.python, entry["path"], entry["sha256"])
 
 
 class _StoppedError(Exception):

@@ -14,7 +14,7 @@ from emca_deploy.errors import EmcaError, MissingError, WorkerError
 from emca_deploy.targets.ssh.connection import Connection
 from emca_deploy.targets.ssh.far import Call, call, new_mark, program
 
-__all__ = ["Blob", "disk_error", "fetch", "send", "send_once"]
+__all__ = ["Arriving", "Blob", "answer_of", "disk_error", "fetch", "send", "send_once"]
 
 PIECE = 1 << 17
 ATTEMPTS = 2
@@ -83,7 +83,7 @@ def send_once(connection: Connection, running: Call, blob: Blob, progress: Progr
     Raises:
         EmcaError: as `send`.
     """
-    answer = _answer(connection, running)
+    answer = answer_of(connection, running)
     if not answer["done"]:
         with blob.open() as stream, suppress(BrokenPipeError):
             stream.seek(answer["have"])
@@ -92,12 +92,16 @@ def send_once(connection: Connection, running: Call, blob: Blob, progress: Progr
                 if progress is not None:
                     progress(stream.tell(), blob.size)
         running.close_input()
-        answer = _answer(connection, running)
+        answer = answer_of(connection, running)
     return answer
 
 
-def _answer(connection: Connection, running: Call) -> dict[str, Any]:
-    """Return the far side's next message, its errors raised."""
+def answer_of(connection: Connection, running: Call) -> dict[str, Any]:
+    """Return the far side's next message.
+
+    Raises:
+        EmcaError: it is an error, or there is none.
+    """
     message = running.message()
     if message is None:
         raise running.trouble(running.wait())
@@ -132,25 +136,45 @@ def fetch(connection: Connection, python: str, path: str, digest: str, place: Pa
         WorkerError: what arrives is not what was sent.
     """
     with atomic_write(place) as temporary, temporary.open("wb") as stream:
-        fetch_into(connection, python, path, digest, stream.write)
+        Arriving(stream.write).take(connection, python, path, digest)
 
 
-def fetch_into(connection: Connection, python: str, path: str, digest: str, write: Callable[[bytes], Any]) -> None:
-    """Bring a file home piece by piece.
+class Arriving:
+    """A file on its way home, over as many connections as it takes.
 
-    Raises:
-        LineLostError: the connection was lost.
-        WorkerError: what arrives is not what was sent.
+    Args:
+        write: takes the pieces, in order.
+
+    Attributes:
+        have: bytes that have arrived.
     """
-    total, mark = hashlib.sha256(), new_mark()
-    with call(connection, [python, "-c", program(), "send", mark, path, "0"], mark) as running:
-        running.close_input()
-        missing = int(_answer(connection, running)["size"])
-        while missing and (piece := running.read(min(PIECE, missing))):
-            write(piece)
-            total.update(piece)
-            missing -= len(piece)
-        if missing:
-            raise running.trouble(running.wait())
-    if total.hexdigest() != digest:
-        raise WorkerError(f"{connection.destination}: {Path(path).name} arrives damaged", "run the same command again")
+
+    def __init__(self, write: Callable[[bytes], Any]) -> None:
+        self.have = 0
+        self._write, self._total = write, hashlib.sha256()
+
+    def take(self, connection: Connection, python: str, path: str, digest: str) -> None:
+        """Bring what is missing.
+
+        Args:
+            connection: to the machine.
+            python: the interpreter there.
+            path: of the file there.
+            digest: its sha256.
+
+        Raises:
+            LineLostError: the connection was lost; call it again on another one.
+            WorkerError: what arrives is not what was sent.
+        """
+        mark = new_mark()
+        with call(connection, [python, "-c", program(), "send", mark, path, str(self.have)], mark) as running:
+            running.close_input()
+            size = int(answer_of(connection, running)["size"])
+            while self.have < size and (piece := running.read(min(PIECE, size - self.have))):
+                self._write(piece)
+                self._total.update(piece)
+                self.have += len(piece)
+            if self.have < size:
+                raise running.trouble(running.wait())
+        if self._total.hexdigest() != digest:
+            raise WorkerError(f"{connection.destination}: {Path(path).name} arrives damaged", "run the same command again")

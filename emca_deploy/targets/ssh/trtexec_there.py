@@ -1,6 +1,7 @@
 """`profile` on a machine without a Python of use: its own trtexec builds and times, one artifact after the other."""
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,9 +13,10 @@ import numpy as np
 
 from emca_deploy._progress import Progress
 from emca_deploy._version import __version__
-from emca_deploy.artifacts import read_manifest
+from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.trt.model_facts import read_facts
+from emca_deploy.backends.trt.runner_checks import check_profile, profile_of
 from emca_deploy.backends.trt.settings import TrtSettings, batches_of
 from emca_deploy.backends.trt.trtexec import EngineShapes, TrtexecTiming
 from emca_deploy.errors import EmcaError, InputError, MissingError
@@ -23,16 +25,14 @@ from emca_deploy.harness.raw_samples import RawCandidate, RawSamples
 from emca_deploy.targets.local import split_artifact
 from emca_deploy.targets.ssh.address import Destination
 from emca_deploy.targets.ssh.by_shell import put
-from emca_deploy.targets.ssh.commands import spawn_on
-from emca_deploy.targets.ssh.connection import Connection
+from emca_deploy.targets.ssh.complaints import LineLostError
 from emca_deploy.targets.ssh.probe import Facts
 from emca_deploy.targets.ssh.transfer import Blob
+from emca_deploy.targets.ssh.trtexec_far import FarTrtexec, far_trtexec
 from emca_deploy.targets.trtexec.beside import Beside
 from emca_deploy.targets.trtexec.builder import trtexec_build
-from emca_deploy.targets.trtexec.find import Trtexec, find_trtexec
-from emca_deploy.targets.trtexec.process import run_to_end
 from emca_deploy.targets.trtexec.results import Timed
-from emca_deploy.targets.trtexec.run import Machine, build_engine, time_engine
+from emca_deploy.targets.trtexec.run import build_engine, time_engine
 
 if TYPE_CHECKING:
     from emca_deploy.targets.profiling import ProfileRequest
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
 __all__ = ["profile_by_trtexec"]
 
 BACKEND = "tensorrt"
-_FOLDER = """folder=${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy/runs/$1
-umask 077
-mkdir -p "$folder" && printf '\\n%s%s\\n' "$1" "$folder"
-"""
+RECONNECT_AFTER_S = (1.0, 4.0, 10.0)
 
 
 def profile_by_trtexec(
     destination: Destination, facts: Facts, request: "ProfileRequest", progress: Progress | None = None
 ) -> tuple[ProfileReport, RawSamples]:
     """Build and time with the far side's trtexec; nothing else runs there, so that there are no comparisons.
+
+    Where the line goes down, trtexec is ended there, and the artifact that it was at is measured again once the line is up. What
+    was measured before is kept in any case, also after Ctrl-C.
 
     Args:
         destination: the machine.
@@ -59,43 +59,83 @@ def profile_by_trtexec(
 
     Raises:
         EmcaError: an artifact is not for TensorRT, or whatever trtexec says.
+        LineLostError: the connection was lost before anything was measured, and is still down.
+        KeyboardInterrupt: interrupted before anything was measured.
     """
-    results: list[LatencyResult] = []
-    with Connection(destination) as connection:
-        tool = find_trtexec(spawn_on(connection), facts.trtexec)
-        with _folder(connection) as folder:
-            there = _There(connection, tool, Machine(spawn_on(connection), folder, str(destination)), request)
-            for index, artifact in enumerate(request.artifacts):
-                results.append(there.measure(artifact))
-                if progress is not None:
-                    progress(index + 1, len(request.artifacts))
-        record = {
-            "destination": str(destination),
-            "sent_bytes": connection.sent_bytes,
-            "received_bytes": connection.received_bytes,
+    run = _Run(destination, facts, request, progress)
+    lost: LineLostError | None = None
+    for pause_s in (0.0, *RECONNECT_AFTER_S):
+        try:
+            time.sleep(pause_s)
+            run.go_on()
+            lost = None
+            break
+        except LineLostError as exc:
+            lost = exc
+        except KeyboardInterrupt:
+            if not run.results:
+                raise
+            break
+    if lost is not None and not run.results:
+        raise lost
+    return run.report(lost)
+
+
+class _Run:
+    """Artifacts that are measured one after the other, over as many connections as it takes."""
+
+    def __init__(self, destination: Destination, facts: Facts, request: "ProfileRequest", progress: Progress | None) -> None:
+        self.results: list[LatencyResult] = []
+        self._destination, self._facts, self._request, self._progress = destination, facts, request, progress
+        self._far: FarTrtexec | None = None
+        self._bytes = [0, 0]
+
+    def go_on(self) -> None:
+        """Measure what is not measured yet."""
+        artifacts = self._request.artifacts
+        with far_trtexec(self._destination, self._facts.trtexec, self._request.power_mode) as far:
+            self._far = far
+            try:
+                for artifact in artifacts[len(self.results) :]:
+                    result = _There(far, self._request).measure(artifact)
+                    far.check()
+                    self.results.append(result)
+                    if self._progress is not None:
+                        self._progress(len(self.results), len(artifacts))
+            finally:
+                self._bytes[0] += far.connection.sent_bytes
+                self._bytes[1] += far.connection.received_bytes
+
+    def report(self, lost: LineLostError | None) -> tuple[ProfileReport, RawSamples]:
+        """Return what was measured."""
+        assert self._far is not None  # there is a result
+        complete = len(self.results) == len(self._request.artifacts)
+        tool, board = self._far.tool, self._far.record()
+        notes = [f"measured with {tool.path} {tool.version_text}: there is no Python of use there, so that nothing is compared"]
+        if lost is not None:
+            notes.append("the connection was lost: this is what was measured until then")
+        results = [replace(result, warnings=(*result.warnings, *self._far.warnings)) for result in self.results]
+        environment = {
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "emca_deploy": __version__,
+            "ssh": {
+                "destination": str(self._destination),
+                "sent_bytes": self._bytes[0],
+                "received_bytes": self._bytes[1],
+                "python": None,
+                "notes": notes,
+            },
+            **({"board": board} if board else {}),
         }
-    environment = {
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "emca_deploy": __version__,
-        "ssh": {
-            **record,
-            "python": None,
-            "notes": [
-                f"measured with {tool.path} {tool.version_text}: there is no Python of use there, so that nothing is compared"
-            ],
-        },
-    }
-    report = ProfileReport(tuple(results), (), environment, protocol=results[0].protocol)
-    return report, RawSamples(tuple(_raw(result) for result in results), {"tool": "trtexec"})
+        report = ProfileReport(tuple(results), (), environment, protocol=results[0].protocol, complete=complete)
+        return report, RawSamples(tuple(_raw(result) for result in results), {"tool": "trtexec"})
 
 
 @dataclass(frozen=True)
 class _There:
     """trtexec on the far side, and what it is asked for."""
 
-    connection: Connection
-    tool: Trtexec
-    machine: Machine
+    far: FarTrtexec
     request: "ProfileRequest"
 
     def measure(self, artifact: str) -> LatencyResult:
@@ -104,22 +144,42 @@ class _There:
         path = Path(text)
         if backend not in (None, BACKEND) or any(name != BACKEND for name in self.request.backends):
             raise MissingError(
-                f"{self.connection.destination}: without a Python there, only backend '{BACKEND}' runs, by trtexec",
+                f"{self.far.connection.destination}: without a Python there, only backend '{BACKEND}' runs, by trtexec",
                 "install Python 3.10 or newer with numpy and the runtime there, or leave --backend out",
             )
         if not path.is_file():
             raise InputError(f"{text}: no such file", "name an .onnx file, or an engine of TensorRT")
         if path.suffix.lower() == ".onnx":
-            with _named(text, place := put(self.connection, Blob.of_file(path))):
+            with _named(text, place := put(self.far.connection, Blob.of_file(path))):
                 return self._time(artifact, *self._built(path, place))
         manifest = read_manifest(path)
         if manifest is None or manifest.backend != BACKEND:
             raise InputError(
                 f"{text}: is no engine of TensorRT", "name an .onnx file, or an engine of TensorRT with its manifest"
             )
-        batch = int(manifest.details.get("batch") or self.request.batch or 1)
-        with _named(text, place := put(self.connection, Blob.of_file(path))):
-            return self._time(artifact, place, manifest.precision, None, batch)
+        batch, shapes = self._shapes(path, manifest)
+        dla_core = manifest.details.get("tensorrt", {}).get("dla_core")
+        with _named(text, place := put(self.far.connection, Blob.of_file(path))):
+            return self._time(artifact, place, manifest.precision, shapes, batch, dla_core)
+
+    def _shapes(self, path: Path, manifest: Manifest) -> tuple[int, EngineShapes | None]:
+        """Return the batch to time an engine with, and how trtexec is told; None where the engine has it.
+
+        Raises:
+            InputError: it was not built for that batch, or does not say its input's name.
+        """
+        profile, spec = profile_of(manifest), manifest.details.get("tensorrt", {}).get("input")
+        own = manifest.details.get("batch") or (1 if profile else int(spec["shape"][0]) if spec else self.request.batch or 1)
+        batch = self.request.batch or (profile[1] if profile and self.request.scenario == "offline" else own)
+        if profile is None:
+            check_profile(path, (own, own, own), batch)
+            return batch, None
+        check_profile(path, profile, batch)
+        if spec is not None:
+            return batch, EngineShapes(spec["name"], tuple(spec["shape"][1:]), (batch, batch, batch))
+        if batch > 1:  # without shapes trtexec takes 1
+            raise InputError(f"{path}: its manifest does not say its input's name", "build it again, or leave --batch out")
+        return batch, None
 
     def _built(self, path: Path, place: str) -> tuple[str, str, EngineShapes | None, int]:
         """Build there; return the engine's path there, its precision, shapes and batch."""
@@ -130,13 +190,15 @@ class _There:
         fixed = facts.input.shape[0]
         options = RunOptions(1, batch=batch if batch is not None or isinstance(fixed, int) else 1)
         settings = TrtSettings()
-        engine = f"{self.machine.folder}/{secrets.token_hex(4)}.engine"
-        wanted = trtexec_build(self.tool.version, facts, settings, batches_of(facts.input, settings, options), engine)
+        engine = f"{self.far.machine.folder}/{secrets.token_hex(4)}.engine"
+        wanted = trtexec_build(self.far.tool.version, facts, settings, batches_of(facts.input, settings, options), engine)
         wanted = replace(wanted, onnx=place)
-        build_engine(self.tool, wanted, self.machine)
+        build_engine(self.far.tool, wanted, self.far.machine)
         return engine, facts.precision, wanted.shapes, fixed if isinstance(fixed, int) else wanted.shapes.batches[1]  # type: ignore[union-attr]
 
-    def _time(self, name: str, engine: str, precision: str, shapes: EngineShapes | None, batch: int) -> LatencyResult:
+    def _time(
+        self, name: str, engine: str, precision: str, shapes: EngineShapes | None, batch: int, dla_core: int | None = None
+    ) -> LatencyResult:
         request = self.request
         timing = TrtexecTiming(
             engine,
@@ -145,10 +207,13 @@ class _There:
             duration_s=request.duration_s,
             warm_up_ms=request.warmup_s * 1000,
             one_at_a_time=request.scenario == "single-stream",
+            profile="profile.json",
+            layer_info="layers.json",
+            dla_core=dla_core,
         )
-        timed = Timed(name, precision, self.machine.target, batch, request.scenario, request.duration_s)
-        beside = Beside(self.machine.spawn) if request.telemetry else None
-        return time_engine(self.tool, timing, timed, self.machine, beside=beside)
+        timed = Timed(name, precision, self.far.machine.target, batch, request.scenario, request.duration_s)
+        beside = Beside(self.far.machine.spawn) if request.telemetry else None
+        return time_engine(self.far.tool, timing, timed, self.far.machine, beside=beside)
 
 
 @contextmanager
@@ -158,23 +223,6 @@ def _named(here: str, there: str) -> Iterator[None]:
         yield
     except EmcaError as error:
         raise type(error)(error.problem.replace(there, here), error.remedy.replace(there, here)) from error
-
-
-@contextmanager
-def _folder(connection: Connection) -> Iterator[str]:
-    """Make a folder there, and remove it at the end."""
-    spawn, name = spawn_on(connection), secrets.token_hex(8)
-    finished = run_to_end(spawn, ["sh", "-c", _FOLDER, "sh", name], 60.0)
-    folder = finished.output.rpartition(f"\n{name}")[2].strip()
-    if finished.code or not folder.startswith("/"):
-        raise MissingError(
-            f"{connection.destination}: no folder can be made there: {finished.output.strip()[-200:]}",
-            "free space there, or set XDG_CACHE_HOME to another disk",
-        )
-    try:
-        yield folder
-    finally:
-        run_to_end(spawn, ["rm", "-rf", folder], 60.0)
 
 
 def _raw(result: LatencyResult) -> RawCandidate:

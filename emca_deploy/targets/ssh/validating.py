@@ -19,7 +19,7 @@ from emca_deploy.harness.logits_store import LogitsStore
 from emca_deploy.targets.local import split_artifact
 from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
-from emca_deploy.targets.ssh.checks import check_backends
+from emca_deploy.targets.ssh.checks import check_backends, needed_backend
 from emca_deploy.targets.ssh.complaints import LineLostError
 from emca_deploy.targets.ssh.packing import packed
 from emca_deploy.targets.ssh.probe import Facts, check_runtime
@@ -192,6 +192,7 @@ class _Work:
         return LogitsResult(kept.logits, kept.labels, rate, run.preprocessing, kept.names, document["reused"])
 
     def _check(self, facts: Facts, options: dict[str, Any]) -> None:
-        check_backends(self._destination, facts, [options["backend"]] if options["backend"] else [], [options["artifact"]])
-        if self._needs_pillow:
+        backend = needed_backend(Path(self._files.names[options["artifact"]]), options["backend"])
+        check_backends(self._destination, facts, [backend], builds=options["artifact"].endswith(".onnx"))
+        if self._needs_pillow and facts.python is not None:
             check_runtime(self._destination, facts, "PIL", "images that are to be preprocessed")

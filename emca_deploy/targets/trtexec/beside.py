@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from emca_deploy.harness.telemetry.tegrastats import TegrastatsSample, parse_line
+from emca_deploy.targets.jetson.rails import total_power_mw
 from emca_deploy.targets.trtexec.process import Spawn, spawn_here, stop
 
 __all__ = ["Beside", "Watch", "watching"]
@@ -60,10 +61,13 @@ class Watch:
         rails = _by_name([sample.power_mw for sample in self._samples])
         heat = _by_name([sample.temperature_c for sample in self._samples])
         load = [sample.gpu_load_percent for sample in self._samples if sample.gpu_load_percent is not None]
+        totals = [total for sample in self._samples if (total := total_power_mw(sample.power_mw)) is not None]
         memory = [sample.ram_used_mib for sample in self._samples if sample.ram_used_mib is not None]
         found = {
             "samples": len(self._samples),
             "power_mw": {name: {"mean": fmean(values), "max": max(values)} for name, values in rails.items()},
+            # The whole board's, no rail counted twice; absent where the rails do not say.
+            **({"total_power_mw": {"mean": fmean(totals), "max": max(totals)}} if totals else {}),
             "temperature_c": {name: max(values) for name, values in heat.items()},
             **({"gpu_load_percent": fmean(load)} if load else {}),
             **({"ram_used_mib": max(memory)} if memory else {}),

@@ -89,13 +89,13 @@ class TrtexecBuilder(EngineBuilder):
         refuse_precision(self.backend, options.precision)
         self._check_settings()
         facts = read_facts(model)
-        tool = find_trtexec(path=self._path)
+        tool = self._find()
         if self._settings.calibration_cache is not None:
             check_cache(self._settings.calibration_cache, tool.version_text)
         batches = batches_of(facts.input, self._settings, options)
         wanted = trtexec_build(tool.version, facts, self._settings, batches, str(output))
-        built = build_engine(tool, wanted, timeout_s=self._timeout_s)
-        self.last = self._outcome(tool, model, batches, built), built
+        built = self._build(tool, wanted)
+        self.last = replace(self._outcome(tool, model, batches, built), input=facts.input), built
         if facts.precision == "int8" and built.layers and not built.int8_convolutions:
             raise ModelError(
                 f"{model}: tensorrt compiles none of its INT8 convolutions to INT8",
@@ -109,7 +109,7 @@ class TrtexecBuilder(EngineBuilder):
         outcome, built = self.last
         details: dict[str, Any] = {
             **manifest.details,
-            "machine": _machine(),
+            "machine": self._machine(),
             "tensorrt": outcome.to_dict(),
             "trtexec": built.to_dict(),
         }
@@ -120,6 +120,19 @@ class TrtexecBuilder(EngineBuilder):
         without: Precision = "fp16" if self._settings.dla_core is not None else manifest.precision
         precision: Precision = "int8" if built.int8_convolutions else without
         return replace(manifest, precision=precision, inputs=inputs, details=details)
+
+    def _find(self) -> Trtexec:
+        """Return the tool, wherever it runs."""
+        return find_trtexec(path=self._path)
+
+    def _build(self, tool: Trtexec, wanted: TrtexecBuild) -> EngineBuild:
+        """Build an engine; it and the model are files of this machine."""
+        return build_engine(tool, wanted, timeout_s=self._timeout_s)
+
+    def _machine(self) -> dict[str, Any]:
+        """Return what machine the engine is for."""
+        names = [f"sm_{capability.replace('.', '')}" for capability in filter(None, [capability_here()])]
+        return {"model": (find_gpus() or ("NVIDIA GPU",))[0], "architecture": platform.machine(), "instruction_sets": names}
 
     def _check_settings(self) -> None:
         lacking = (
@@ -157,8 +170,3 @@ class TrtexecBuilder(EngineBuilder):
 def placed(placement: DlaPlacement, model: Path) -> dict[str, Any]:
     """Return what a manifest records of a placement: its lists, and the share of the model's work on the DLA."""
     return placement.to_dict(*node_macs(model))
-
-
-def _machine() -> dict[str, Any]:
-    names = [f"sm_{capability.replace('.', '')}" for capability in filter(None, [capability_here()])]
-    return {"model": (find_gpus() or ("NVIDIA GPU",))[0], "architecture": platform.machine(), "instruction_sets": names}

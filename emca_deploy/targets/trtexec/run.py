@@ -31,6 +31,7 @@ NO_GPU = re.compile(
     r"CUDA initialization failure|no CUDA-capable device|cudaError|Cuda failure|CUDA driver version", re.IGNORECASE
 )
 NO_MEMORY = re.compile(r"out of memory|OutOfMemory", re.IGNORECASE)
+LOG_LINES = 80
 BEYOND_MEASURING_S = 300.0
 """To load the engine, warm up, and profile as long again."""
 
@@ -61,6 +62,7 @@ class EngineBuild:
         layers: of the engine.
         dla: which of them run on the DLA; None for an engine of the GPU alone, or where the log does not say.
         warnings: of parser and builder.
+        log: the last lines that trtexec printed, the verbose ones left out.
     """
 
     version: str
@@ -69,6 +71,7 @@ class EngineBuild:
     layers: tuple[Layer, ...]
     dla: DlaPlacement | None
     warnings: tuple[str, ...]
+    log: tuple[str, ...] = ()
 
     @property
     def int8_convolutions(self) -> int:
@@ -85,6 +88,7 @@ class EngineBuild:
             "layers": len(self.layers),
             "int8_convolutions": self.int8_convolutions,
             "warnings": list(self.warnings),
+            "log": list(self.log),
         }
 
 
@@ -125,6 +129,7 @@ def build_engine(tool: Trtexec, build: TrtexecBuild, machine: Machine | None = N
         tuple(read_layers(lines)),
         read_placement(lines) if build.dla_core is not None else None,
         tuple(text for text in log.warnings if "Profiling verbosity" not in text),
+        _last(lines),
     )
 
 
@@ -173,10 +178,15 @@ def time_engine(
         timed,
         target=machine.target,
         options=tuple(timing_options(tool.version, timing)),
-        details={**timed.details, **layers},
+        details={**timed.details, **layers, "log": list(_last(finished.output.splitlines()))},
         telemetry={**timed.telemetry, **watch.summary()},
     )
     return latency_result(tool, known, log, times, profile)
+
+
+def _last(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return what of a log is worth keeping."""
+    return tuple([line for line in lines if line.strip() and "[V]" not in line][-LOG_LINES:])
 
 
 def _layers(machine: Machine, path: str | None, options: Sequence[str]) -> dict[str, Any]:

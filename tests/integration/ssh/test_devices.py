@@ -16,6 +16,7 @@ from emca_deploy.targets.ssh.address import parse_destination
 from emca_deploy.targets.ssh.connection import Connection
 
 BOARDS = Path(__file__).parents[2] / "data/boards"
+QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
 TRTEXEC = "#!/bin/sh\necho '&&&& RUNNING TensorRT.trtexec [TensorRT v8502] # trtexec --help'\necho '=== Model Options ==='\n"
 
 
@@ -38,6 +39,7 @@ def test_a_machine_says_what_it_can_do(far, capfd) -> None:
     assert code == 0
     assert (found["name"], found["target"], found["notes"]) == ("shelf", far.target, "loopback")
     assert (found["reached"], found["usable"], found["error"], found["board"]) == (True, True, None, None)
+    assert found["can"] == ["profile", "validate", "build"]
     assert found["python"] == sys.executable
     assert found["python_version"] == ".".join(map(str, sys.version_info[:3]))
     assert found["machine"] == os.uname().machine
@@ -85,11 +87,16 @@ def test_only_trtexec_without_a_python(sshds, tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("EMCA_DEPLOY_REMOTE_PYTHON", raising=False)
     assert run(["devices", "add", "old", far.target]) == 0
     code, (found,) = checked(capfd, "old")
-    assert code == 3
+    assert code == 0
+    assert (found["usable"], found["can"]) == (True, ["profile", "build"])
     assert (found["python"], found["backends"], found["clock_offset_s"]) == (None, [], None)
     assert found["trtexec"].endswith("trtexec")
     assert found["trtexec_version"] == "8.5.2"
     assert "has no Python" in found["lacks"][0]["problem"]
+    assert not found["lacks"][0]["blocks"]
+    (tools / "trtexec").write_text("#!/bin/sh\necho no trtexec of TensorRT\n")
+    code, (found,) = checked(capfd, "old")
+    assert (code, found["usable"], found["can"]) == (3, False, [])
 
 
 def test_what_board_it_is_comes_from_its_files(far, tmp_path: Path) -> None:
@@ -112,7 +119,7 @@ def test_what_board_it_is_comes_from_its_files(far, tmp_path: Path) -> None:
 def test_a_name_is_a_target(far, model, capfd) -> None:
     assert run(["devices", "add", "shelf", far.target]) == 0
     capfd.readouterr()
-    assert run(["profile", str(model), "--target", "shelf", "--duration", "0.2", "--warmup", "0", "--json"]) == 0
+    assert run(["profile", str(model), "--target", "shelf", *QUICK]) == 0
     (result,) = json.loads(capfd.readouterr().out)["results"]
     assert result["target"] == far.target
     assert run(["profile", str(model), "--target", "shelve"]) == 2

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from emca_deploy.targets.profiling import ProfileRequest, run_profile
+from emca_deploy.targets.ssh import connection, session
 
 BLOCKS = 4
 
@@ -46,7 +47,10 @@ def test_a_cut_connection_loses_nothing_measured(far, model):
     assert not list((far.cache / "runs").iterdir())
 
 
-def test_a_line_that_falls_silent_ends_the_run_there(far, model):
+def test_a_line_that_falls_silent_ends_the_run_there(far, model, monkeypatch):
+    monkeypatch.setattr(session, "SILENCE_S", 3.0)
+    monkeypatch.setattr(session, "ALIVE_EVERY_S", 0.5)
+    monkeypatch.setattr(connection, "ASK_EVERY_S", 1)
     report, raw = run_profile(ask(model, far.target), After(far, lambda: far.cut(signal.SIGSTOP)))
     check(report, raw, model)
     far.cut(signal.SIGKILL)

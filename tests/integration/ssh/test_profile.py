@@ -6,7 +6,22 @@ from emca_deploy.cli import run
 
 
 def profile(capfd, model, target, *more):
-    code = run(["profile", str(model), "--target", target, "--duration", "0.3", "--warmup", "0.1", "--json", *more])
+    code = run(
+        [
+            "profile",
+            str(model),
+            "--target",
+            target,
+            "--duration",
+            "0.3",
+            "--max-duration",
+            "0.3",
+            "--warmup",
+            "0.1",
+            "--json",
+            *more,
+        ]
+    )
     out, err = capfd.readouterr()
     return code, json.loads(out) if out else None, err
 

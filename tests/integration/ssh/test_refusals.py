@@ -12,6 +12,11 @@ import pytest
 
 from emca_deploy.cli import run
 from emca_deploy.targets.profiling import ProfileRequest, run_profile
+from emca_deploy.targets.ssh.address import parse_destination
+from emca_deploy.targets.ssh.connection import Connection
+from emca_deploy.targets.ssh.probe import look
+
+QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
 
 
 @pytest.fixture
@@ -19,7 +24,7 @@ def refused(capfd, model):
     """Return a function that profiles on a target, and returns the exit code and the two lines."""
 
     def ask(target, *more):
-        code = run(["profile", str(model), "--target", target, "--duration", "0.2", "--warmup", "0", "--json", *more])
+        code = run(["profile", str(model), "--target", target, *QUICK, *more])
         out, err = capfd.readouterr()
         lines = err.strip().splitlines()
         assert out == ""
@@ -85,8 +90,11 @@ def test_an_unknown_host_key(refused, far):
     code, problem, remedy = refused(far.target)
     assert code == 3
     assert "its host key is unknown" in problem
-    assert "ssh-keyscan" in remedy
     assert (far.folder / "known").read_text() == ""
+    # What the remedy says can be pasted: the host's real name and port, and the file that this configuration names.
+    subprocess.run(remedy[remedy.index("ssh-keyscan") :], shell=True, check=True, capture_output=True)
+    with Connection(parse_destination(far.target)) as connection:
+        assert look(connection).python == sys.executable
 
 
 def test_a_changed_host_key(refused, far):
@@ -100,9 +108,10 @@ def test_a_changed_host_key(refused, far):
 
 def test_a_wrong_key(refused, far):
     (far.folder / "authorized").write_text("")
-    code, problem, _ = refused(far.target)
+    code, problem, remedy = refused(far.target)
     assert code == 3
     assert "does not let you in" in problem
+    assert f"ssh -F {far.folder}/ssh_config -p {far.port} " in remedy
 
 
 def test_a_configuration_that_is_not_there(refused, far, monkeypatch):
@@ -145,6 +154,20 @@ def test_no_python_but_trtexec_is_not_enough_to_build(only, model, tmp_path, cap
     err = capfd.readouterr().err
     assert code == 3
     assert "has no Python and only trtexec" in err
+
+
+def test_no_python_to_validate_with(only, model, tmp_path, capfd):
+    import numpy as np
+
+    np.savez(tmp_path / "images.npz", images=np.zeros((2, 20, 20, 3), np.uint8), labels=np.zeros(2, np.int64))
+    assert run(["validate", str(model), "--data", str(tmp_path / "images.npz"), "--target", only().target]) == 3
+    assert "has no Python" in capfd.readouterr().err
+
+
+def test_a_python_that_does_not_run(refused, only):
+    code, problem, _ = refused(only(python3="echo 'libz.so.1: cannot open shared object file' >&2; exit 127").target)
+    assert code == 3
+    assert "python3 does not run: libz.so.1: cannot open shared object file" in problem
 
 
 OLD = next((path for path in Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python3")), None)
@@ -246,11 +269,14 @@ def test_a_shell_that_talks(sshds, model, monkeypatch, tmp_path):
     script = tmp_path / "noise"
     script.write_text(NOISE)
     script.chmod(0o755)
-    found = sshds(f"ForceCommand {script}")
-    (found.folder / "banner").write_text("All your base\n")
+    banner = tmp_path / "banner"
+    banner.write_text("All your base\n")
+    found = sshds(f"ForceCommand {script}", f"Banner {banner}")
     monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
     monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", sys.executable)
-    report, _ = run_profile(ProfileRequest((str(model),), target=found.target, duration_s=0.2, warmup_s=0.1, telemetry=False))
+    report, _ = run_profile(
+        ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
+    )
     assert report.complete
     found.wait_until_nothing_runs()
 
@@ -258,7 +284,9 @@ def test_a_shell_that_talks(sshds, model, monkeypatch, tmp_path):
 def test_a_clock_that_is_wrong(only, model):
     shift = "import sys, time; t = time.time; time.time = lambda: t() + 3600; p = sys.argv[1]; sys.argv[:2] = ['-c']; exec(p)"
     found = only(python3=f'shift; exec {sys.executable} -c "{shift}" "$@"')
-    report, _ = run_profile(ProfileRequest((str(model),), target=found.target, duration_s=0.2, warmup_s=0.1, telemetry=False))
+    report, _ = run_profile(
+        ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
+    )
     ssh = report.environment["ssh"]
     assert 3590 < ssh["clock_offset_s"] < 3610
     assert any("clock is" in note for note in ssh["notes"])

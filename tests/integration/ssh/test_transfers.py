@@ -30,7 +30,7 @@ def content():
 
 
 def test_the_second_time_little_is_sent(far, model):
-    request = ProfileRequest((str(model),), target=far.target, duration_s=0.2, warmup_s=0.1, telemetry=False)
+    request = ProfileRequest((str(model),), target=far.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
     first, second = (run_profile(request)[0].environment["ssh"]["sent_bytes"] for _ in range(2))
     assert len(agent_bytes()) < first < len(agent_bytes()) + model.stat().st_size + SECOND_MOST < FIRST_MOST
     assert second < SECOND_MOST
@@ -119,7 +119,9 @@ def test_the_agent_needs_numpy_and_a_runtime_only(sshds, model, tmp_path, monkey
     with Connection(parse_destination(found.target)) as connection:
         assert set(look(connection).versions) == {"numpy", "onnxruntime"}
     # The interpreter names itself by what the script started: that one is taken for all that follows, so it must be the script.
-    report, _ = run_profile(ProfileRequest((str(model),), target=found.target, duration_s=0.2, warmup_s=0.1, telemetry=False))
+    report, _ = run_profile(
+        ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
+    )
     assert report.complete
     assert report.environment["ssh"]["python"] == str(bare)
 

@@ -8,6 +8,8 @@ import pytest
 from emca_deploy.artifacts import read_manifest, sha256_file
 from emca_deploy.cli import run
 
+QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
@@ -54,7 +56,7 @@ def test_an_engine_comes_home_with_its_manifest(far, model, tmp_path, capfd):
     assert manifest.inputs["model"] == sha256_file(model)
     assert manifest.details["built_on"] == far.target
     assert json.loads(out)["sha256"] == sha256_file(output)
-    assert run(["profile", str(output), "--duration", "0.2", "--warmup", "0", "--json"]) == 0
-    assert run(["profile", str(output), "--duration", "0.2", "--warmup", "0", "--json", "--target", far.target]) == 0
+    assert run(["profile", str(output), *QUICK]) == 0
+    assert run(["profile", str(output), *QUICK, "--target", far.target]) == 0
     capfd.readouterr()
     far.wait_until_nothing_runs()

@@ -235,3 +235,29 @@ def test_openvino_names_the_precision_it_runs_in_not_the_one_asked_for(make_onnx
     with open_runner("openvino", str(make_onnx()), precision="f16") as runner:
         hint = runner._compiled.get_property("INFERENCE_PRECISION_HINT")  # type: ignore[attr-defined]
         assert runner.describe()["inference_precision"] == hint.to_string()  # bf16 on processors without fp16 arithmetic
+
+
+def test_int8_sums_do_not_overflow_on_any_processor(tmp_path: Path) -> None:
+    """Without VNNI, pairs of uint8 times int8 are summed in 16 bits unless ONNX Runtime is told otherwise."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    make = helper.make_node
+    one, zero = numpy_helper.from_array(np.float32(1), "one"), numpy_helper.from_array(np.uint8(0), "zero")
+    kernel = numpy_helper.from_array(np.full((2, 8, 4, 4), 127, np.int8), "kernel")
+    nodes = [
+        make("QuantizeLinear", ["images", "one", "zero"], ["q"]),
+        make("DequantizeLinear", ["q", "one", "zero"], ["x"]),
+        make("DequantizeLinear", ["kernel", "one"], ["w"]),
+        make("Conv", ["x", "w"], ["y"]),
+        make("QuantizeLinear", ["y", "step", "zero"], ["yq"]),
+        make("DequantizeLinear", ["yq", "step", "zero"], ["back"]),
+        make("Flatten", ["back"], ["logits"]),
+    ]
+    total = 255 * 127 * 8 * 16
+    step = numpy_helper.from_array(np.float32(total / 200), "step")
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 8, 4, 4])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph(nodes, "g", [images], [logits], [one, zero, kernel, step])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(tmp_path / "m.onnx"))
+    with open_runner("onnxruntime", str(tmp_path / "m.onnx")) as runner:
+        assert runner.infer(np.full((1, 8, 4, 4), 255, np.float32)) == pytest.approx(total, rel=1e-3)

@@ -174,6 +174,11 @@ def test_a_device_that_cannot_be_used_is_not_written(file: Path, device: Device,
         ('a = "cpu"\n', "'a' is no table"),
         ("[a]\ntarget = 3\n", "[a]: target is not text"),
         ('[a]\nnotes = "x"\n', "[a]: has no target"),
+        ('[a]\ntarget = "cpu"\nhost = "h"\n', "[a]: has a target, and host beside it"),
+        ('[a]\nhost = "a b"\n', "names no machine"),
+        ('[a]\nhost = "h"\nkind = "moon"\n', "names no machine"),
+        ('[a]\nkind = "moon"\n', "'moon' is no target"),
+        ("[a]\nhost = 3\n", "[a]: host is not text"),
         ('[a]\ntarget = "moon"\n', "'moon' is no target"),
         ('[a]\ntarget = "cpu"\npowermode = "15W"\n', "powermode"),
         ('["a b"]\ntarget = "cpu"\n', "device 'a b': not a name"),
@@ -189,6 +194,27 @@ def test_a_broken_file_is_refused_with_its_place_and_left_alone(file: Path, text
         assert str(file) in caught.value.problem
         assert said in caught.value.problem
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ('host = "me@orin:2222"\nkind = "jetson"', "ssh://me@orin:2222/jetson"),
+        ('host = "orin"', "ssh://orin"),
+        ('host = "[::1]"\nkind = "gpu:1"', "ssh://[::1]/gpu:1"),
+        ('kind = "gpu"', "gpu"),
+    ],
+)
+def test_a_host_and_a_kind_are_a_target(file: Path, text: str, target: str) -> None:
+    file.parent.mkdir()
+    file.write_text(f'[a]\n{text}\nnotes = "n"\n')
+    device = read_devices()["a"]
+    assert device == Device("a", target, None, "n")
+    for key in ("host", "kind"):
+        written = re.search(f'^{key} = "(.*)"', text, re.MULTILINE)
+        assert device.to_dict()[key] == (written[1] if written else None)
+    add_device(Device("b", "cpu"))
+    assert text in file.read_text()
 
 
 def test_bytes_that_are_no_text_have_a_line(file: Path) -> None:

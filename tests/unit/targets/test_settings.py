@@ -153,5 +153,6 @@ def test_weights_of_eight_bits_are_told_where_they_saturate(model, monkeypatch, 
     monkeypatch.setattr("emca_deploy._machine.cpu_info", lambda: CpuInfo("a processor", "x86_64", 1, 1, sets))
     manifest = read_manifest(model)
     write_manifest(model, replace(manifest, details={**manifest.details, "weight_bits": bits}))
-    notes = run_notes([candidate(str(model), None, LocalOptions(threads=1))], LocalOptions())
-    assert [("--weight-bits 7" in note) for note in notes] == ([True] if noted else [])
+    for backend, told in (("openvino", noted), ("onnxruntime", False)):  # the latter is told to compute exactly
+        notes = run_notes([candidate(str(model), backend, LocalOptions(threads=1))], LocalOptions())
+        assert [("--weight-bits 7" in note) for note in notes] == ([True] if told else [])

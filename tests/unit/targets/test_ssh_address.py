@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
+from emca_deploy.targets.ssh.checks import check_backends, trtexec_will_do
 from emca_deploy.targets.ssh.complaints import failure
+from emca_deploy.targets.ssh.probe import Facts
 
 BOARD = Destination("board", "pi", 2222)
 
@@ -64,6 +66,44 @@ def test_what_ssh_says(said, words):
     assert isinstance(error, MissingError | InputError)
     assert words in error.problem
     assert "{" not in error.remedy
+
+
+def test_what_is_to_be_typed_is_for_this_configuration_and_the_real_host(monkeypatch):
+    resolved = {"hostname": "192.168.0.7", "port": "2200", "userknownhostsfile": "/k/one /k/two"}
+    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", "/my configs/ssh")
+    said = "No ED25519 host key is known for [192.168.0.7]:2200 and you have requested strict checking."
+    remedy = failure(Destination("board"), said, resolved).remedy
+    assert "ssh -F '/my configs/ssh' board;" in remedy
+    assert remedy.endswith("ssh-keyscan -p 2200 192.168.0.7 >> /k/one")
+    changed = failure(Destination("board"), "REMOTE HOST IDENTIFICATION HAS CHANGED", resolved).remedy
+    assert "ssh-keygen -R '[192.168.0.7]:2200' -f /k/one" in changed
+    monkeypatch.delenv("EMCA_DEPLOY_SSH_CONFIG")
+    assert failure(Destination("board"), said).remedy.endswith("ssh-keyscan board >> ~/.ssh/known_hosts")
+    wrong = failure(BOARD, "a first line\n/x/config: line 3: Bad configuration option: foo\nterminating")
+    assert wrong.problem.endswith("is in error: /x/config: line 3: Bad configuration option: foo")
+
+
+@pytest.mark.parametrize(
+    ("facts", "backends", "builds", "expected"),
+    [
+        (Facts(trtexec="/t"), {"onnxruntime"}, True, True),
+        (Facts(), {"tensorrt"}, True, False),
+        (Facts(python="p", trtexec="/t", versions={"numpy": "2"}), {"tensorrt"}, False, True),
+        (Facts(python="p", trtexec="/t", versions={"numpy": "2"}), {"tensorrt", "openvino"}, False, False),
+        (Facts(python="p", trtexec="/t", versions={"tensorrt": "10"}), {"tensorrt"}, False, False),
+        (Facts(python="p", trtexec="/t", versions={"tensorrt": "10"}), {"tensorrt"}, True, True),
+        (Facts(python="p", trtexec="/t", versions={"tensorrt": "10", "onnx": "1"}), {"tensorrt"}, True, False),
+    ],
+)
+def test_when_trtexec_does_the_work(facts, backends, builds, expected):
+    assert trtexec_will_do(facts, backends, builds=builds) == expected
+
+
+def test_tensorrt_without_onnx_builds_nothing():
+    facts = Facts(python="/p", versions={"tensorrt": "10.3.0"})
+    check_backends(BOARD, facts, ["tensorrt"])
+    with pytest.raises(MissingError, match="onnx is not installed there, for backend 'tensorrt' to build an engine"):
+        check_backends(BOARD, facts, ["tensorrt", None], builds=True)
 
 
 @given(st.text())

@@ -231,7 +231,8 @@ def test_tegrastats_is_read_beside_the_run_and_ended_with_it(stand_in, tmp_path)
     one = stand_in()
     one.wish(run_s=1.0)
     tegrastats = tmp_path / "tegrastats"
-    line = "RAM 2448/7620MB (lfb 2x4MB) CPU [1%@729] GR3D_FREQ 40% cpu@47.9C tj@49C VDD_IN 4970mW/4952mW"
+    rails = "VDD_IN 4970mW/4952mW VDD_CPU_GPU_CV 551mW/562mW VDD_SOC 1498mW/1490mW"
+    line = f"RAM 2448/7620MB (lfb 2x4MB) CPU [1%@729] GR3D_FREQ 40% cpu@47.9C tj@49C {rails}"
     tegrastats.write_text(f"#!/bin/sh\nwhile true; do echo '{line}'; sleep 0.05; done\n")
     tegrastats.chmod(0o755)
     engine = tmp_path / "model.engine"
@@ -241,6 +242,7 @@ def test_tegrastats_is_read_beside_the_run_and_ended_with_it(stand_in, tmp_path)
     result = time_engine(one.find(), timing, TIMED, Machine(folder=str(tmp_path)), beside=beside)
     found = result.telemetry["tegrastats"]
     assert found["power_mw"]["VDD_IN"] == {"mean": 4970, "max": 4970}
+    assert found["total_power_mw"] == {"mean": 4970, "max": 4970}
     assert found["gpu_load_percent"] == 40
     assert not _running(tegrastats)
     absent = time_engine(one.find(), timing, TIMED, Machine(folder=str(tmp_path)), beside=Beside(command=("no-tegrastats-here",)))

@@ -1,0 +1,92 @@
+"""`build` on a machine by its own trtexec: the model goes there, the engine comes home."""
+
+import secrets
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._progress import Progress
+from emca_deploy.artifacts import Manifest, this_command, write_manifest
+from emca_deploy.backends.trt.trtexec import TrtexecBuild
+from emca_deploy.errors import EmcaError, InputError, WorkerError
+from emca_deploy.targets.building import BuildRequest, run_options
+from emca_deploy.targets.jetson.facts import check_dla_core
+from emca_deploy.targets.ssh.address import Destination
+from emca_deploy.targets.ssh.by_shell import fetch_by_shell, put
+from emca_deploy.targets.ssh.transfer import Blob
+from emca_deploy.targets.ssh.trtexec_far import FarTrtexec, far_trtexec
+from emca_deploy.targets.trtexec.builder import TrtexecBuilder
+from emca_deploy.targets.trtexec.find import Trtexec
+from emca_deploy.targets.trtexec.run import EngineBuild, build_engine
+
+__all__ = ["build_by_trtexec"]
+
+
+def build_by_trtexec(
+    destination: Destination,
+    trtexec: str | None,
+    request: BuildRequest,
+    power_mode: str | None,
+    output: Path,
+    progress: Progress | None = None,
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Build an engine of TensorRT with a far machine's trtexec, and return its manifest with notes for the user.
+
+    Args:
+        destination: the machine.
+        trtexec: where it is there; None looks in the usual places.
+        request: what to build; its files are this machine's.
+        power_mode: of a Jetson board.
+        output: the engine's file here.
+        progress: called with (bytes there, bytes in all) while the model is sent.
+
+    Raises:
+        EmcaError: whatever trtexec says, or the machine cannot be used.
+        LineLostError: the connection was lost.
+    """
+    if request.backend != "tensorrt":
+        raise InputError(f"backend '{request.backend}' is not built with trtexec", "use --backend tensorrt")
+    core = request.choices.get("dla_core")
+    with far_trtexec(destination, trtexec, power_mode) as far:
+        if core is not None and far.board is not None:
+            check_dla_core(far.board.facts, core)
+        builder = _FarBuilder(request, far, progress)
+        manifest = builder.build(Path(request.model), output, run_options(request))
+    board = far.record()
+    details = {**manifest.details, "built_on": str(destination), **({"board": board} if board else {})}
+    written = write_manifest(output, replace(manifest, command=this_command(), details=details))
+    return written, (f"built there with {far.tool.path} {far.tool.version_text}", *far.warnings)
+
+
+class _FarBuilder(TrtexecBuilder):
+    """The builder whose tool and files are a far machine's."""
+
+    def __init__(self, request: BuildRequest, far: FarTrtexec, progress: Progress | None) -> None:
+        super().__init__(request.trt_settings())
+        self._far, self._progress = far, progress
+
+    def _find(self) -> Trtexec:
+        return self._far.tool
+
+    def _build(self, tool: Trtexec, wanted: TrtexecBuild) -> EngineBuild:
+        connection, machine = self._far.connection, self._far.machine
+        engine = f"{machine.folder}/{secrets.token_hex(4)}.engine"
+        there = put(connection, Blob.of_file(Path(wanted.onnx)), self._progress)
+        cache = put(connection, Blob.of_file(Path(wanted.cache))) if wanted.cache is not None else None
+        try:
+            built = build_engine(tool, replace(wanted, onnx=there, engine=engine, cache=cache), machine, self._timeout_s)
+        except EmcaError as error:
+            raise type(error)(error.problem.replace(there, wanted.onnx), error.remedy.replace(there, wanted.onnx)) from error
+        fetch_by_shell(connection, engine, Path(wanted.engine))
+        return replace(built, options=tuple(option.replace(there, wanted.onnx) for option in built.options))
+
+    def _machine(self) -> dict[str, Any]:
+        board = self._far.board
+        capability = board.facts.capability if board else None
+        if board is None and self._far.architecture is None:
+            raise WorkerError(f"{self._far.connection.destination}: does not say what it is", "see what `uname -m` says there")
+        return {
+            "model": board.facts.model if board else f"a GPU of {self._far.connection.destination}",
+            "architecture": self._far.architecture,
+            "instruction_sets": [f"sm_{capability.replace('.', '')}"] if capability else [],
+        }

@@ -1,0 +1,192 @@
+"""A far machine's trtexec with all it needs there: a folder that is gone afterwards, the board's facts, and its power mode."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from emca_deploy.errors import EmcaError, InputError, MissingError
+from emca_deploy.targets.capabilities import Board, far_board
+from emca_deploy.targets.jetson.clocks import Clocks
+from emca_deploy.targets.jetson.modes import PowerMode, parse_query
+from emca_deploy.targets.jetson.session import BoardState
+from emca_deploy.targets.ssh.address import Destination
+from emca_deploy.targets.ssh.commands import Held, hold, spawn_on
+from emca_deploy.targets.ssh.complaints import LineLostError
+from emca_deploy.targets.ssh.connection import Connection
+from emca_deploy.targets.trtexec.find import Trtexec, find_trtexec
+from emca_deploy.targets.trtexec.process import run_to_end
+from emca_deploy.targets.trtexec.run import Machine
+
+__all__ = ["FarTrtexec", "far_trtexec"]
+
+# What nobody has used for a week was left by a machine that lost its power.
+_MAKE = """folder=${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy/by-shell
+umask 077
+mkdir -p "$folder/$1" || exit 1
+find "$folder" -mindepth 1 -maxdepth 1 -mtime +7 -exec rm -rf {} + >/dev/null 2>&1
+printf %s "$folder/$1"
+"""
+_REMOVE = 'rm -rf "${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy/by-shell/$1"'
+# nvpmodel gets no input, so that a reboot is never answered with yes; its own yes is not believed: -q is asked afterwards.
+# One run at a time: one whose line fell silent a moment ago is still to put its mode back.
+_TOOLS = "PATH=$PATH:/usr/sbin:/sbin; "
+_LOCK = _TOOLS + 'lock="${TMPDIR:-/tmp}/emca-deploy-power-mode"; '
+_SET = (
+    _LOCK
+    + """tries=0
+until mkdir "$lock" 2>/dev/null; do
+  if [ -f "$lock/pid" ] && ! kill -0 "$(cat "$lock/pid")" 2>/dev/null; then rm -rf "$lock"; continue; fi
+  tries=$((tries + 1))
+  [ "$tries" -le 20 ] || { echo "another emca-deploy holds the power mode"; exit 1; }
+  sleep 1
+done
+echo $$ >"$lock/pid"
+nvpmodel -q | tee "$lock/query"
+sed -n '/^NV Power Mode/{n;p;}' "$lock/query" >"$lock/before"
+[ -s "$lock/before" ] || { echo "the power mode that is on now cannot be read"; exit 1; }
+nvpmodel -m "$1" || true
+"""
+)
+_PUT_BACK = (
+    _LOCK
+    + """[ "$(cat "$lock/pid")" = $$ ] || exit 0
+[ ! -s "$lock/before" ] || nvpmodel -m "$(cat "$lock/before")"
+rm -rf "$lock"
+"""
+)
+_QUERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class FarTrtexec:
+    """What is there.
+
+    Attributes:
+        connection: to the machine.
+        tool: its trtexec.
+        machine: where that runs, with a folder of this run's.
+        architecture: of its processor ("aarch64").
+        board: the Jetson board it is.
+        power_mode: that is on; None where nothing tells.
+        warnings: what makes results slower than they need be; each with what to do.
+        held: its folder, and its power mode.
+    """
+
+    connection: Connection
+    tool: Trtexec
+    machine: Machine
+    architecture: str | None = None
+    board: Board | None = None
+    power_mode: PowerMode | None = None
+    warnings: list[str] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+
+    def check(self) -> None:
+        """See that all is as it was.
+
+        Raises:
+            LineLostError: the line was down in between: ssh connects anew by itself, and the power mode is not held any more.
+        """
+        for held in self.held:
+            held.check()
+        if any(held.lost for held in self.held):
+            raise _lost(self.connection)
+
+    def record(self) -> dict[str, Any]:
+        """Return what a result or manifest says of the board; empty where it is none."""
+        if self.board is None:
+            return {}
+        modes, mode = self.board.modes, self.power_mode
+        known = mode is not None and modes.fastest is not None
+        power = {
+            "name": mode.name if mode else None,
+            "id": mode.id if mode else None,
+            "fastest": modes.fastest.name if modes.fastest else None,
+            "is_fastest": mode.id == modes.fastest.id if known and mode and modes.fastest else None,
+            "before": modes.current.name if modes.current else None,
+        }
+        return {**self.board.facts.to_dict(), "power_mode": power, "warnings": list(self.warnings)}
+
+
+@contextmanager
+def far_trtexec(destination: Destination, path: str | None, power_mode: str | None = None) -> Iterator[FarTrtexec]:
+    """Connect, and yield a machine's trtexec; its folder is gone afterwards and its power mode as before, whatever happens.
+
+    Args:
+        destination: the machine.
+        path: of trtexec there; None looks in the usual places.
+        power_mode: name or number of the mode to hold meanwhile; None leaves it as it is.
+
+    Raises:
+        InputError: a power mode is asked for, and it is no Jetson board.
+        UnknownNameError: the board has no such power mode.
+        MissingError: there is no trtexec, no folder can be made, or the power mode cannot be set.
+        LineLostError: the connection was lost.
+    """
+    held: list[Held] = []
+    with Connection(destination) as connection, _lost_is_lost(connection, held), ExitStack() as stack:
+        spawn, warnings = spawn_on(connection), list[str]()
+        tool = find_trtexec(spawn, path)
+        board = far_board(connection)
+        architecture = run_to_end(spawn, ["uname", "-m"], _QUERY_S).output.split()
+        mode = (_power_mode(connection) or board.modes.current) if board else None
+        if power_mode is not None:
+            mode = stack.enter_context(_held(connection, board, power_mode, warnings, held))
+        if board is not None:
+            warnings += BoardState(replace(board.modes, current=mode), Clocks()).warnings
+        held.append(stack.enter_context(hold(connection, _MAKE, _REMOVE, secrets.token_hex(8))))
+        machine = Machine(spawn, held[-1].said.splitlines()[-1], str(destination))
+        far = FarTrtexec(connection, tool, machine, architecture[-1] if architecture else None, board, mode, warnings, held)
+        yield far
+        far.check()
+
+
+def _lost(connection: Connection) -> LineLostError:
+    return LineLostError(f"{connection.destination}: the connection was lost", "when it is back, run the same command again")
+
+
+@contextmanager
+def _lost_is_lost(connection: Connection, held: list[Held]) -> Iterator[None]:
+    """Have every error be that of a lost connection where that is what it comes from: trtexec's output just ends then."""
+    try:
+        yield
+    except LineLostError:
+        raise
+    except EmcaError as exc:
+        if connection.is_up() and not any(one.lost for one in held):
+            raise
+        raise _lost(connection) from exc
+
+
+def _power_mode(connection: Connection) -> PowerMode | None:
+    """Return the power mode that is on there; None where nothing tells."""
+    return _mode_of(run_to_end(spawn_on(connection), ["sh", "-c", _TOOLS + "nvpmodel -q"], _QUERY_S).output)
+
+
+def _mode_of(said: str) -> PowerMode | None:
+    asked = parse_query(said)
+    return None if asked is None else PowerMode(asked[1], asked[0])
+
+
+@contextmanager
+def _held(
+    connection: Connection, board: Board | None, wanted: str, warnings: list[str], all_held: list[Held]
+) -> Iterator[PowerMode]:
+    """Hold a power mode there; the far side puts the old one back by itself, also where the line goes down."""
+    where = connection.destination
+    if board is None:
+        raise InputError(f"--power-mode {wanted}: the far machine is no Jetson board", "leave the option out")
+    mode = board.modes.find(wanted)
+    by_hand = f"set it there yourself before, and leave --power-mode out: sudo nvpmodel -m {mode.id}"
+    with hold(connection, _SET, _PUT_BACK, str(mode.id)) as held:
+        all_held.append(held)
+        before, now = _mode_of(held.said), _power_mode(connection)
+        if now is None or now.id != mode.id:
+            reason = "it needs a reboot" if "reboot" in held.said.lower() else " ".join(held.said.split())[-200:]
+            raise MissingError(f"{where}: power mode {mode.name} cannot be set: {reason or 'no reason is given'}", by_hand)
+        yield mode
+    after = _power_mode(connection)
+    if before is not None and (after is None or after.id != before.id):
+        warnings.append(f"the power mode {before.name} could not be put back: sudo nvpmodel -m {before.id}")
