@@ -97,10 +97,23 @@ def benchmark_app_ms(model: Path, args: argparse.Namespace) -> float:
 def ort_tool_ms(model: Path, args: argparse.Namespace) -> float:
     if args.ort_perf:
         with tempfile.NamedTemporaryFile() as result:
-            options = ["-I", "-m", "times", "-r", str(max(10, round(args.seconds * 100))), "-x", str(args.threads), "-e", "cpu"]
+            # -I makes the input, -S 0 of random numbers instead of zeros. A line is: model, seconds, memory, load, number.
+            options = [
+                "-I",
+                "-S",
+                "0",
+                "-m",
+                "duration",
+                "-t",
+                str(max(1, round(args.seconds))),
+                "-x",
+                str(args.threads),
+                "-e",
+                "cpu",
+            ]
             subprocess.run([args.ort_perf, *options, str(model), result.name], capture_output=True, check=True)
-            times = [float(line.split(",")[-1]) for line in Path(result.name).read_text(encoding="utf-8").splitlines() if line]
-            return statistics.median(times) * 1000
+            lines = Path(result.name).read_text(encoding="utf-8").splitlines()
+            return statistics.median(float(line.split(",")[1]) for line in lines if line) * 1000
     command = [sys.executable, "-c", ORT_LOOP, str(model), str(args.threads), str(args.seconds)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return statistics.median(json.loads(said)) / 1e6
@@ -138,7 +151,7 @@ def neighbour(kind: str) -> Iterator[None]:
 def against_itself(args: argparse.Namespace) -> dict[str, Any]:
     ratios, holds = [], []
     with neighbour(args.neighbour):
-        for seed in range(args.tries):
+        for seed in range(args.seed, args.seed + args.tries):
             specs = [spec_of(args.model, args.backend, args.threads, name) for name in ("A", "A again")]
             specs = [replace(spec, kwargs={**spec.kwargs, "spin": False}) for spec in specs]
             protocol = Protocol(duration_s=args.seconds, block_s=args.block, seed=seed, processes=args.processes)
@@ -236,6 +249,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=4, help="of each candidate, for A against A")
     parser.add_argument("--turns", type=int, default=5, help="of each tool")
     parser.add_argument("--tries", type=int, default=20, help="of A against A")
+    parser.add_argument("--seed", type=int, default=0, help="of the first try")
     parser.add_argument("--neighbour", choices=NEIGHBOURS, default="steady")
     parser.add_argument("--simulations", type=int, default=400)
     parser.add_argument("--ort-perf", help="onnxruntime_perf_test, if you have it")
