@@ -38,7 +38,7 @@ def test_published_schemas_are_up_to_date(name):
 
 def test_a_document_of_profile_fits_and_a_wrong_one_does_not(capsys):
     arguments = ["fake:latency_ms=1", "fake:latency_ms=2+fake:latency_ms=2,seed=1", "fake:crash_at=1", "--warmup", "0.05"]
-    limits = ["--duration", "0.1", "--max-duration", "0.1", "--threads", "1"]
+    limits = ["--duration", "0.1", "--max-duration", "0.1", "--threads", "1", "--processes", "1"]
     assert run(["profile", *arguments, *limits, "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     check = validator("profile")
