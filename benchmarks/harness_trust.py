@@ -87,7 +87,7 @@ def our_median_ms(model: Path, backend: str, args: argparse.Namespace) -> float:
 def benchmark_app_ms(model: Path, args: argparse.Namespace) -> float:
     command = [str(Path(sys.executable).with_name("benchmark_app")), "-m", str(model), "-d", "CPU", "-api", "sync"]
     command += ["-hint", "none", "-nstreams", "1", "-nthreads", str(args.threads), "-infer_precision", "f32"]
-    command += ["-t", str(max(1, round(args.seconds))), "-data_shape", args.shape]
+    command += ["-t", str(max(1, round(args.seconds))), "-shape", args.shape]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.search(r"Median:\s*([0-9.]+) ms", said)
     assert found is not None, said[-2000:]

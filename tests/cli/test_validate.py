@@ -76,12 +76,17 @@ def test_against_itself_nothing_is_lost(labelled, capsys):
     assert "same class for 100.00%, logits identical" in out
 
 
+SEEDS: dict[int, int] = {}
+"""By the sign that was wanted: the images are the same in every test, and so is what is found."""
+
+
 def seed_with(labelled, capsys, wanted):
     """A fake whose drop against the reference is of the wanted sign."""
-    for seed in range(1, 30):
+    for seed in [SEEDS[wanted]] if wanted in SEEDS else range(1, 30):
         validate(f"{FAKE},seed={seed}", "--data", labelled, "--reference", FAKE, "--json")
         drop = json.loads(capsys.readouterr().out)["reference"]["top1_drop"]
         if drop * wanted > 0:
+            SEEDS[wanted] = seed
             return f"{FAKE},seed={seed}", abs(drop)
     raise AssertionError("no such seed")
 
