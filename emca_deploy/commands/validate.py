@@ -82,10 +82,10 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
             raise
         return INTERRUPTED
     report = compare(artifact, ours.logits, ours.labels, reference, theirs, ours.names)
-    if flips_file is not None and theirs is not None:
+    _tell(replace(report, images_per_s=ours.images_per_s), as_json)
+    if flips_file is not None and theirs is not None:  # last: a full disk takes nothing else away
         found = find_flips(ours.logits.argmax(axis=1), theirs.argmax(axis=1), ours.labels, ours.names, most=None)
         flips_file.write(found, ours.names.classes)
-    _tell(replace(report, images_per_s=ours.images_per_s), as_json)
     _gate(report, max_drop)
     return 0
 

@@ -254,7 +254,7 @@ def test_what_is_compared_runs_in_several_processes_unless_told_otherwise(capsys
         return document["protocol"]["processes"], len(set(document["results"][0].get("block_builds", [0])))
 
     asked, ran = processes(FAKE, "fake:latency_ms=3")
-    assert asked == 4
-    assert ran >= 4
+    assert asked == 8
+    assert ran >= 8
     assert processes(FAKE) == (1, 1)
     assert processes(FAKE, "fake:latency_ms=3", "--processes", "1") == (1, 1)

@@ -99,6 +99,14 @@ def test_interrupted_the_manifest_stays_and_the_best_so_far_is_printed(own_model
     assert set(os.listdir(own_model.parent)) == {own_model.name, manifest_path(own_model).name}  # noqa: PTH208
 
 
+def test_on_a_full_disk_what_was_found_is_still_told(full_disk, capsys):
+    assert run(["tune", FAKE, "--budget", "1", "--threads-max", "1", "-o", str(full_disk / "t.json")]) == 2
+    out, err = capsys.readouterr()
+    assert "pace=quick" in out
+    assert f"error: {full_disk / 't.json'}: cannot be written: No space left on device" in err
+    assert os.listdir(full_disk) == ["filling"]  # noqa: PTH208
+
+
 def test_bad_input_is_refused_in_two_lines(own_model, tmp_path, refused):
     assert "no such file" in refused("tune", tmp_path / "absent.onnx")
     assert "no settings to tune" in refused("tune", _checkpoint(tmp_path))

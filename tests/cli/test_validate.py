@@ -185,6 +185,15 @@ def test_flips_are_written_all(labelled, tmp_path, capsys):
     assert rows[0]["candidate_name"] == ("ant", "bee", "cat")[first["candidate"]]
 
 
+def test_on_a_full_disk_the_result_is_told_before_the_flips_fail(labelled, full_disk, capsys):
+    flips = full_disk / "flips.csv"
+    assert validate(FAKE, "--data", labelled, "--reference", f"{FAKE},seed=1", "--flips", flips, "--json") == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["reference"]["flips"]["total"] > 0
+    assert f"error: {flips}: cannot be written: No space left on device" in err
+    assert [path.name for path in full_disk.iterdir()] == ["filling"]
+
+
 def test_flat_folder_gives_agreement_only(flat, capsys):
     assert validate(FAKE, "--data", flat, "--reference", f"{FAKE},seed=1", "--json") == 0
     document = json.loads(capsys.readouterr().out)
