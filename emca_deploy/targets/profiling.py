@@ -24,8 +24,8 @@ IDLE_S = 1.0
 LONGEST = 6
 """Times the least duration, where the most is not said."""
 PROCESSES = 8
-"""Of each candidate: processes that live side by side differ by some percent, and with four the ratio of one file to itself did by 2 %
-in 2 tries of 7 (docs/benchmarks.md)."""
+"""Of each candidate: such as live side by side differ by some percent, and with four the ratio of one file to itself was off by
+2 % in 2 tries of 7 (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True)
