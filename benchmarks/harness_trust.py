@@ -153,6 +153,7 @@ def against_itself(args: argparse.Namespace) -> dict[str, Any]:
             low, high = comparison.ratio_ci95
             ratios.append(comparison.ratio_p50)
             holds.append(low <= 1 <= high)
+            print(f"seed {seed}: {ratios[-1]:.4f} ({low:.4f} to {high:.4f})", file=sys.stderr, flush=True)
     good = sum(held and abs(ratio - 1) <= 0.02 for ratio, held in zip(ratios, holds, strict=True))
     return {"tries": args.tries, "within_2_percent_and_holding_1": good, "ratios": ratios, "holds": holds}
 
