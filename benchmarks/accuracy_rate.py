@@ -12,6 +12,7 @@ loses can be told from what decoding costs.
 """
 
 import argparse
+import io
 import json
 import random
 import tempfile
@@ -81,8 +82,11 @@ def folder_of(images: list[Image.Image], suffix: str, place: Path, count: int) -
     """Write `count` files, the images over and over, in two classes."""
     for name in ("0", "1"):
         (place / name).mkdir(parents=True)
+    encoded = [io.BytesIO() for _ in images]
+    for image, content in zip(images, encoded, strict=True):
+        image.save(content, Image.registered_extensions()[suffix], quality=90)
     for index in range(count):
-        images[index % len(images)].save(place / str(index % 2) / f"{index:06d}{suffix}", quality=90)
+        (place / str(index % 2) / f"{index:06d}{suffix}").write_bytes(encoded[index % len(images)].getvalue())
     return place
 
 

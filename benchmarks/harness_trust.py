@@ -4,8 +4,8 @@
     python benchmarks/harness_trust.py --model model.onnx --quick         the same, too short to mean much
 
 - tools: our median against that of OpenVINO's benchmark_app (-hint none -nstreams 1 -api sync) and of ONNX Runtime, in turn.
-  onnxruntime_perf_test is not in ONNX Runtime's Python package; where --ort-perf does not name one, a loop of
-  `run_with_iobinding` in a fresh process, all that the tool does, stands in for it.
+  onnxruntime_perf_test is in no package; where --ort-perf does not name one, a loop of `run_with_iobinding` in a fresh process,
+  all that the tool does, stands in for it. Its sources link against the libonnxruntime of the Python package.
 - itself: one file as two candidates, while a neighbour process takes a core (always, or for 150 of every 250 ms): how often the
   ratio is within 2 % and its interval holds 1.
 - overhead: the time of a call of a runner that does nothing.
@@ -33,9 +33,10 @@ from rich.table import Table
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.spec import Float32Array, RunnerSpec
-from emca_deploy.harness.stats import Float64Array, median_ci
+from emca_deploy.harness.stats import Float64Array, median_ci, ratio_of_medians
 from emca_deploy.harness.stopping import planned_looks, precise
 from emca_deploy.targets.local import LocalOptions, candidate
+from emca_deploy.targets.profiling import PROCESSES
 
 NEIGHBOURS = {
     "steady": "while True: pass",
@@ -87,7 +88,7 @@ def our_median_ms(model: Path, backend: str, args: argparse.Namespace) -> float:
 def benchmark_app_ms(model: Path, args: argparse.Namespace) -> float:
     command = [str(Path(sys.executable).with_name("benchmark_app")), "-m", str(model), "-d", "CPU", "-api", "sync"]
     command += ["-hint", "none", "-nstreams", "1", "-nthreads", str(args.threads), "-infer_precision", "f32"]
-    command += ["-t", str(max(1, round(args.seconds))), "-data_shape", args.shape]
+    command += ["-t", str(max(1, round(args.seconds))), "-shape", args.shape]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.search(r"Median:\s*([0-9.]+) ms", said)
     assert found is not None, said[-2000:]
@@ -97,32 +98,38 @@ def benchmark_app_ms(model: Path, args: argparse.Namespace) -> float:
 def ort_tool_ms(model: Path, args: argparse.Namespace) -> float:
     if args.ort_perf:
         with tempfile.NamedTemporaryFile() as result:
-            options = ["-I", "-m", "times", "-r", str(max(10, round(args.seconds * 100))), "-x", str(args.threads), "-e", "cpu"]
+            # -I makes the input, -S 0 of random numbers instead of zeros. A line is: model, seconds, memory, load, number.
+            options = f"-I -S 0 -e cpu -x {args.threads} -m duration -t {max(1, round(args.seconds))}".split()
             subprocess.run([args.ort_perf, *options, str(model), result.name], capture_output=True, check=True)
-            times = [float(line.split(",")[-1]) for line in Path(result.name).read_text(encoding="utf-8").splitlines() if line]
-            return statistics.median(times) * 1000
+            lines = Path(result.name).read_text(encoding="utf-8").splitlines()
+            return statistics.median(float(line.split(",")[1]) for line in lines if line) * 1000
     command = [sys.executable, "-c", ORT_LOOP, str(model), str(args.threads), str(args.seconds)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return statistics.median(json.loads(said)) / 1e6
 
 
 def against_tools(args: argparse.Namespace) -> dict[str, Any]:
-    """Each tool and the harness take turns; the ratio is that of the medians over all turns."""
-    tools = {"openvino": ("benchmark_app", benchmark_app_ms), "onnxruntime": ("onnxruntime_perf_test", ort_tool_ms)}
+    """Each tool and the harness take turns; the ratio is that of the medians over all turns, with its interval by turns."""
     found = {}
-    for backend, (name, tool) in tools.items():
+    for backend in args.tools:
+        name, tool = TOOLS[backend]
         ours, theirs = [], []
         for turn in range(args.turns):
             for mine in (turn % 2 == 0, turn % 2 == 1):
                 (ours if mine else theirs).append(our_median_ms(args.model, backend, args) if mine else tool(args.model, args))
         shown = name if backend == "openvino" or args.ort_perf else f"{name} (stand-in: run_with_iobinding)"
+        ratio, ratio_ci95 = ratio_of_medians([np.array([ms]) for ms in ours], [np.array([ms]) for ms in theirs])
         found[shown] = {
             "ours_ms": statistics.median(ours),
             "theirs_ms": statistics.median(theirs),
-            "ratio": statistics.median(ours) / statistics.median(theirs),
+            "ratio": ratio,
+            "ratio_ci95": ratio_ci95,
             "turns": [ours, theirs],
         }
     return found
+
+
+TOOLS = {"openvino": ("benchmark_app", benchmark_app_ms), "onnxruntime": ("onnxruntime_perf_test", ort_tool_ms)}
 
 
 @contextmanager
@@ -138,7 +145,7 @@ def neighbour(kind: str) -> Iterator[None]:
 def against_itself(args: argparse.Namespace) -> dict[str, Any]:
     ratios, holds = [], []
     with neighbour(args.neighbour):
-        for seed in range(args.tries):
+        for seed in range(args.seed, args.seed + args.tries):
             specs = [spec_of(args.model, args.backend, args.threads, name) for name in ("A", "A again")]
             specs = [replace(spec, kwargs={**spec.kwargs, "spin": False}) for spec in specs]
             protocol = Protocol(duration_s=args.seconds, block_s=args.block, seed=seed, processes=args.processes)
@@ -146,6 +153,7 @@ def against_itself(args: argparse.Namespace) -> dict[str, Any]:
             low, high = comparison.ratio_ci95
             ratios.append(comparison.ratio_p50)
             holds.append(low <= 1 <= high)
+            print(f"seed {seed}: {ratios[-1]:.4f} ({low:.4f} to {high:.4f})", file=sys.stderr, flush=True)
     good = sum(held and abs(ratio - 1) <= 0.02 for ratio, held in zip(ratios, holds, strict=True))
     return {"tries": args.tries, "within_2_percent_and_holding_1": good, "ratios": ratios, "holds": holds}
 
@@ -208,7 +216,9 @@ def coverage(args: argparse.Namespace) -> dict[str, Any]:
 def show(found: dict[str, Any], console: Console) -> None:
     table = Table("question", "answer", "wanted")
     for tool, values in found.get("tools", {}).items():
-        answer = f"{values['ours_ms']:.3f} / {values['theirs_ms']:.3f} ms = {values['ratio']:.4f}"
+        low, high = values["ratio_ci95"]
+        times = f"{values['ours_ms']:.3f} / {values['theirs_ms']:.3f} ms"
+        answer = f"{times} = {values['ratio']:.4f} ({low:.4f} to {high:.4f})"
         table.add_row(f"median, ours / {tool}", answer, "0.98 to 1.02")
     if "itself" in found:
         values = found["itself"]
@@ -233,9 +243,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--block", type=float, default=Protocol.block_s, help="seconds of a block, for A against A")
-    parser.add_argument("--processes", type=int, default=4, help="of each candidate, for A against A")
-    parser.add_argument("--turns", type=int, default=5, help="of each tool")
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="of each candidate, for A against A")
+    parser.add_argument("--turns", type=int, default=20, help="of each tool, a process each: processes differ by some percent")
+    parser.add_argument("--tools", choices=TOOLS, nargs="*", default=list(TOOLS), help="by their runtime")
     parser.add_argument("--tries", type=int, default=20, help="of A against A")
+    parser.add_argument("--seed", type=int, default=0, help="of the first try")
     parser.add_argument("--neighbour", choices=NEIGHBOURS, default="steady")
     parser.add_argument("--simulations", type=int, default=400)
     parser.add_argument("--ort-perf", help="onnxruntime_perf_test, if you have it")

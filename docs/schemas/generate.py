@@ -8,12 +8,24 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from emca_deploy.harness.accuracy_results import AccuracyReport
+from emca_deploy.harness.comparing import CompareReport
 from emca_deploy.harness.latency_results import ProfileReport
+from emca_deploy.harness.layer_results import LayersReport
 from emca_deploy.harness.results import DeployReport
+from emca_deploy.harness.sensitivity_results import SensitivityReport
+from emca_deploy.harness.tuning_results import TuneReport
 
 __all__ = ["SCHEMAS", "schema_of"]
 
-SCHEMAS: dict[str, Any] = {"profile": ProfileReport, "validate": AccuracyReport, "deploy": DeployReport}
+SCHEMAS: dict[str, Any] = {
+    "profile": ProfileReport,
+    "compare": CompareReport,
+    "validate": AccuracyReport,
+    "tune": TuneReport,
+    "layers": LayersReport,
+    "sensitivity": SensitivityReport,
+    "deploy": DeployReport,
+}
 """Name of the command -> the record that it prints."""
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

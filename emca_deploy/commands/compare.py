@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-SCHEMA_VERSION = 1
-
 
 @click.command("compare")
 @click.argument("a", metavar="A.json", type=click.Path(path_type=Path))
@@ -31,9 +29,7 @@ def command(a: Path, b: Path, force: bool, seed: int, as_json: bool) -> None:
     emca-deploy profile model.onnx -o before.json
     emca-deploy compare after.json before.json
     """
-    from dataclasses import asdict
-
-    from emca_deploy.harness.comparing import Measured, check_comparable, compare_runs, differences
+    from emca_deploy.harness.comparing import CompareReport, Measured, check_comparable, compare_runs, differences
 
     ours, theirs = Measured.read(a), Measured.read(b)
     if not force:
@@ -43,8 +39,7 @@ def command(a: Path, b: Path, force: bool, seed: int, as_json: bool) -> None:
     for difference in found:
         click.echo(f"warning: {difference}", err=True)
     if as_json:
-        documents = [asdict(comparison) for comparison in comparisons]
-        print_json({"schema_version": SCHEMA_VERSION, "differences": found, "comparisons": documents})
+        print_json(CompareReport(tuple(found), comparisons).to_dict())
     else:
         for comparison in comparisons:
             click.echo(_sentence(comparison))

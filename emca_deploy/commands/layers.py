@@ -1,12 +1,17 @@
 """`emca-deploy layers`."""
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.errors import OutputError
+
+if TYPE_CHECKING:
+    from emca_deploy.harness.layer_results import LayersReport
 
 __all__ = ["command"]
 
@@ -37,7 +42,7 @@ def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None,
     emca-deploy layers model.onnx --backend onnxruntime --backend openvino --threads 1
     emca-deploy layers profile.json --layer-info layers.json --model model.onnx
     """
-    from emca_deploy.artifacts import atomic_write, write_json, write_text
+    from emca_deploy.artifacts import atomic_write
     from emca_deploy.commands._console import table_console
     from emca_deploy.pipeline.layers import LayersRequest, layers_notes, run_layers
     from emca_deploy.report.layers import layers_plot, print_layers
@@ -45,16 +50,25 @@ def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None,
     request = LayersRequest(roofline=not no_roofline, **options)
     for note in layers_notes(request):
         click.echo(f"note: {note}", err=True)
-    # The files are opened first: a folder that cannot be written to is better known before the measuring.
-    with ExitStack() as stack:
-        to_plot, to_json = (stack.enter_context(atomic_write(path)) if path else None for path in (plot, output))
-        with progress("profiling layers") as told:
-            report = run_layers(request, told)
-        if to_plot is not None:
-            write_text(to_plot, layers_plot(report) + "\n")
-        if to_json is not None:
-            write_json(to_json, report.to_dict())
+    report: LayersReport | None = None
+    unwritten: OutputError | None = None
+    try:
+        # The files are opened first: a folder that cannot be written to is better known before the measuring.
+        with ExitStack() as stack:
+            to_plot, to_json = (stack.enter_context(atomic_write(path)) if path else None for path in (plot, output))
+            with progress("profiling layers") as told:
+                report = run_layers(request, told)
+            if to_plot is not None:
+                to_plot.write_text(layers_plot(report) + "\n", encoding="utf-8")
+            if to_json is not None:
+                to_json.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OutputError as error:
+        if report is None:
+            raise
+        unwritten = error  # the disk is full, say, but what was measured can still be shown
     if as_json:
         print_json(report.to_dict())
     else:
         print_layers(report, table_console(), top)
+    if unwritten is not None:
+        raise unwritten

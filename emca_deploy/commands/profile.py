@@ -54,7 +54,7 @@ INTERRUPTED = 130
     "--processes",
     type=click.IntRange(1),
     metavar="N",
-    help="Of each candidate, whose blocks take turns.  [default: 4 to compare on a processor, else 1]",
+    help="Of each candidate, whose blocks take turns.  [default: 8 to compare on a processor, else 1]",
 )
 @click.option("--warmup", "warmup_s", type=click.FloatRange(0), default=2.0, show_default=True, help="At most, seconds each.")
 @click.option(

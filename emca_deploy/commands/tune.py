@@ -1,5 +1,6 @@
 """`emca-deploy tune`."""
 
+import json
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.errors import OutputError
 
 if TYPE_CHECKING:
     from emca_deploy.harness.tuning_results import TuneReport
@@ -50,24 +52,38 @@ def command(output: Path | None, no_save: bool, as_json: bool, **options: Any) -
     emca-deploy tune model.onnx --backend openvino --budget 120
     emca-deploy tune model.int8.onnx --scenario offline -o tuned.json
     """
-    from emca_deploy.artifacts import manifest_path, write_json
     from emca_deploy.report.tuning import print_tuning
-    from emca_deploy.targets.tuning import TuneRequest, keep, run_tune
+    from emca_deploy.targets.tuning import TuneRequest, run_tune
 
     request = TuneRequest(**options)
-    with _opened(output) as temporary:
-        with progress("tuning") as told:
-            report = run_tune(request, lambda line: click.echo(f"  {line}", err=True), told)
-        has_manifest = manifest_path(Path(request.artifact)).is_file()
-        if report.complete and has_manifest and not no_save:
-            report = keep(report)
-        if temporary is not None:
-            write_json(temporary, report.to_dict())
+    report: TuneReport | None = None
+    unwritten: OutputError | None = None
+    try:
+        with _opened(output) as temporary:
+            with progress("tuning") as told:
+                report = run_tune(request, lambda line: click.echo(f"  {line}", err=True), told)
+            report = report if no_save else _kept(report)
+            if temporary is not None:
+                temporary.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OutputError as error:
+        if report is None:
+            raise
+        unwritten = error  # the disk is full, say, but what was found can still be shown
     if as_json:
         print_json(report.to_dict())
     else:
         _print(report, print_tuning)
+    if unwritten is not None:
+        raise unwritten
     return _ended(report)
+
+
+def _kept(report: "TuneReport") -> "TuneReport":
+    """Write what was found into the artifact's manifest, where it has one; not what an interrupt left unconfirmed."""
+    from emca_deploy.artifacts import manifest_path
+    from emca_deploy.targets.tuning import keep
+
+    return keep(report) if report.complete and manifest_path(Path(report.artifact)).is_file() else report
 
 
 def _opened(path: Path | None) -> AbstractContextManager[Path | None]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+INTERRUPTED = 130
+
 
 @click.command("validate")
 @click.argument("artifact")
@@ -57,7 +59,7 @@ __all__ = ["command"]
 @click.option("--untuned", is_flag=True, help="Take no notice of the settings that `tune` kept in a manifest.")
 @preprocessing_options
 @json_option
-def command(artifact: str, data: Path, reference: str | None, max_drop: float | None, as_json: bool, **options: Any) -> None:
+def command(artifact: str, data: Path, reference: str | None, max_drop: float | None, as_json: bool, **options: Any) -> int:
     """Measure the accuracy of ARTIFACT, and what it lost against a reference on the same images.
 
     The interval of the drop is that of paired proportions (Tango's score interval, 95 %). Without labels only the agreement with
@@ -72,14 +74,33 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
 
     options["target"], options["power_mode"] = resolve_device(options["target"], options["power_mode"])
     flips_file = _check(reference, max_drop, options)
-    with on_board(options["target"], options["power_mode"]):
-        ours, theirs = _run_both(artifact, reference, data, max_drop, options)
+    try:
+        with on_board(options["target"], options["power_mode"]):
+            ours, theirs = _run_both(artifact, reference, data, max_drop, options)
+    except KeyboardInterrupt:
+        if not _tell_what_is_kept(options):
+            raise
+        return INTERRUPTED
     report = compare(artifact, ours.logits, ours.labels, reference, theirs, ours.names)
-    if flips_file is not None and theirs is not None:
+    _tell(replace(report, images_per_s=ours.images_per_s), as_json)
+    if flips_file is not None and theirs is not None:  # last: a full disk takes nothing else away
         found = find_flips(ours.logits.argmax(axis=1), theirs.argmax(axis=1), ours.labels, ours.names, most=None)
         flips_file.write(found, ours.names.classes)
-    _tell(replace(report, images_per_s=ours.images_per_s), as_json)
     _gate(report, max_drop)
+    return 0
+
+
+def _tell_what_is_kept(options: dict[str, Any]) -> bool:
+    """Say which logits an interrupted run leaves; return whether there are any."""
+    from emca_deploy.harness.logits_store import partial_path
+
+    asked = [options[name] for name in ("logits", "reference_logits") if options[name] is not None]
+    kept = [str(place) for path in asked for place in (path, partial_path(path)) if place.exists()]
+    if kept:
+        click.echo(
+            f"interrupted: the logits until then are in {' and '.join(kept)}; the same command goes on from there", err=True
+        )
+    return bool(kept)
 
 
 def _run_both(

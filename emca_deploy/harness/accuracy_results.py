@@ -153,7 +153,14 @@ class AccuracyReport:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AccuracyReport":
-        """Rebuild from JSON."""
+        """Rebuild from JSON.
+
+        Raises:
+            ValueError: it is of another version.
+            KeyError, TypeError: it is no such document.
+        """
+        if values["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {values['schema_version']}; this emca-deploy reads {SCHEMA_VERSION}")
         fields = dict(values)
         if fields["reference"] is not None:
             fields["reference"] = ReferenceComparison.from_dict(fields["reference"])

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,30 @@ from emca_deploy.harness.latency_results import Comparison, LatencyResult, Profi
 from emca_deploy.harness.raw_samples import RawCandidate, read_raw
 from emca_deploy.harness.stats import Float64Array, ratio_of_medians
 
-__all__ = ["Measured", "check_comparable", "compare_runs", "differences", "read_profile_report"]
+__all__ = ["CompareReport", "Measured", "check_comparable", "compare_runs", "differences", "read_profile_report"]
+
+SCHEMA_VERSION = 1
 
 _SAME_PROTOCOL = ("scenario", "batch", "block_s", "timing_boundary")
 """What must agree. Durations may differ: the intervals tell."""
+
+
+@dataclass(frozen=True)
+class CompareReport:
+    """What `compare --json` prints.
+
+    Attributes:
+        differences: what ought to keep the two runs from being compared; empty unless --force was given.
+        comparisons: of the candidates that both have.
+    """
+
+    differences: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

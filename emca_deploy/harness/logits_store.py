@@ -24,7 +24,7 @@ from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.flips import ImageNames
 from emca_deploy.harness.spec import Float32Array
 
-__all__ = ["Kept", "LogitsStore"]
+__all__ = ["Kept", "LogitsStore", "partial_path"]
 
 STORE_VERSION = 1
 
@@ -50,6 +50,11 @@ class Kept:
     names: ImageNames
 
 
+def partial_path(path: Path) -> Path:
+    """Return where the logits lie until the last one is there."""
+    return path.with_name(path.name + ".partial")
+
+
 class LogitsStore:
     """A run's logits in a file. A context manager: no other process can write it meanwhile.
 
@@ -65,7 +70,7 @@ class LogitsStore:
         if path.suffix.lower() != ".npz":
             raise InputError(f"{path}: logits are kept as .npz", "end the file's name with .npz")
         self.path = path
-        self.partial = path.with_name(path.name + ".partial")
+        self.partial = partial_path(path)
         self._key: dict[str, Any] = json.loads(json.dumps(key))
         self._stream: io.FileIO | None = None
 

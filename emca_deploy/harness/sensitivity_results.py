@@ -89,7 +89,14 @@ class SensitivityReport:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SensitivityReport":
-        """Rebuild from JSON."""
+        """Rebuild from JSON.
+
+        Raises:
+            ValueError: it is of another version.
+            KeyError, TypeError: it is no such document.
+        """
+        if values["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {values['schema_version']}; this emca-deploy reads {SCHEMA_VERSION}")
         units = tuple(
             UnitSensitivity(**{**unit, "alone": Cost(**unit["alone"]), "kept_float": Cost(**unit["kept_float"])})
             for unit in values["units"]

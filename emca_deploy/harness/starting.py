@@ -1,9 +1,9 @@
 """The candidates' processes: started, loaded and warmed up, and replaced by new ones where not all fit into memory at once.
 
 The first processes to be loaded get the scattered pages that others left behind, and are some percent slower than the next for as
-long as they live (docs/measuring.md has the figures). So where a candidate has several processes, two that are never measured are
-loaded before them, and the candidates take turns in being loaded first. All are loaded together, as far as memory allows: among
-processes of different times, after others have given their pages back, the differences are several times as large.
+long as they live (docs/measuring.md has the figures). So where a candidate has several processes, four that are never measured
+are loaded before them, and the candidates take turns in being loaded first. All are loaded together, as far as memory allows:
+among processes of different times, after others have given their pages back, the differences are several times as large.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ from emca_deploy.harness.warmup import warm_up
 
 __all__ = ["Failed", "Processes"]
 
-DECOYS = 2
-"""From the third process on there was no difference that depends on the order."""
+DECOYS = 4
+"""On some machines no difference depends on the order from the third process on, on others from the fifth."""
 
 _SHARE = 0.5
 """Of the free memory: the file cache, which holds the models, is part of that."""

@@ -70,8 +70,8 @@ def median_ci(blocks: Sequence[Float64Array], seed: int = 0, builds: Sequence[in
         return _order_statistics_ci(np.sort(np.concatenate(blocks)))
     pooled = _Pooled.of(blocks)
     rng = np.random.default_rng(seed)
-    medians = [pooled.median(counts) for counts in _of_builds(_resampled_blocks(len(blocks), rng), builds, rng)]
-    return _expanded_interval(np.sort(np.array(medians)), _clusters(len(blocks), builds))
+    medians = pooled.medians(_of_builds(_resampled_blocks(len(blocks), rng), builds, rng))
+    return _expanded_interval(np.sort(medians), _clusters(len(blocks), builds))
 
 
 def ratio_of_medians(
@@ -93,7 +93,7 @@ def ratio_of_medians(
             are resampled together.
     """
     above, below = _Pooled.of(numerator), _Pooled.of(denominator)
-    ratio = above.median(_once(len(numerator))) / below.median(_once(len(denominator)))
+    ratio = float(above.medians(_once(len(numerator)))[0] / below.medians(_once(len(denominator)))[0])
     if min(len(numerator), len(denominator)) < _FEWEST_BLOCKS:
         (a_low, a_high), (b_low, b_high) = median_ci(numerator, seed, builds[0]), median_ci(denominator, seed, builds[1])
         return ratio, (a_low / b_high, a_high / b_low)
@@ -103,10 +103,9 @@ def ratio_of_medians(
     side_by_side = paired and builds[0] is not None and builds[1] is not None and list(builds[0]) == list(builds[1])
     first = _of_builds(rounds, builds[0], rng)
     second = first if side_by_side else _of_builds(others, builds[1], rng)
-    pairs = zip(first, second, strict=True)
-    ratios = [above.median(one) / below.median(other) for one, other in pairs]
+    ratios = above.medians(first) / below.medians(second)
     clusters = min(_clusters(len(numerator), builds[0]), _clusters(len(denominator), builds[1]))
-    return ratio, _expanded_interval(np.sort(np.array(ratios)), clusters)
+    return ratio, _expanded_interval(np.sort(ratios), clusters)
 
 
 def paired_difference_ci(only_first: int, only_second: int, total: int) -> tuple[float, float]:
@@ -154,28 +153,54 @@ def _crossing(score: Callable[[float], float], level: float, low: float, high: f
     return (low + high) / 2
 
 
+_STRIDE = 32
+
+
 @dataclass(frozen=True)
 class _Pooled:
-    """All measurements in order, each with its block's number: a resample's median is then one cumulative sum."""
+    """All measurements in order, each with its block's number.
+
+    Attributes:
+        values: ascending, (n,).
+        block: of each value, (n,), then the last one's again up to a multiple of the stride.
+        before: how many of the first 0, 32, 64, ... values are each block's, (rows, blocks) float64: whole numbers, for BLAS.
+    """
 
     values: Float64Array
     block: npt.NDArray[np.int64]
+    before: Float64Array
 
     @classmethod
     def of(cls, blocks: Sequence[Float64Array]) -> "_Pooled":
         values = np.concatenate(blocks)
         block = np.repeat(np.arange(len(blocks)), [len(one) for one in blocks])
         order = np.argsort(values, kind="stable")
-        return cls(values[order], block[order])
+        block = block[order]
+        rows = -(-len(values) // _STRIDE)
+        cells = np.arange(len(values)) // _STRIDE * len(blocks) + block
+        within = np.bincount(cells, minlength=rows * len(blocks)).reshape(rows, len(blocks))
+        before = np.zeros((rows, len(blocks)))
+        before[1:] = np.cumsum(within[:-1], axis=0)
+        return cls(values[order], np.pad(block, (0, rows * _STRIDE - len(block)), mode="edge"), before)
 
-    def median(self, counts: npt.NDArray[np.int64]) -> float:
-        """Return the nearest-rank median where block i occurs counts[i] times."""
-        cumulative = np.cumsum(counts[self.block])
-        return float(self.values[np.searchsorted(cumulative, (cumulative[-1] + 1) // 2)])
+    def medians(self, counts: npt.NDArray[np.int64]) -> Float64Array:
+        """Return the nearest-rank median of each resample, (resamples,): of r, block i occurs counts[r, i] times.
+
+        First the stride that holds it is found for all resamples at once, then the value within.
+        """
+        weight = counts @ self.before.T
+        sizes = np.bincount(self.block[: len(self.values)], minlength=counts.shape[1])
+        rank = (counts @ sizes + 1) // 2
+        row = (weight < rank[:, None]).sum(axis=1) - 1
+        each = np.arange(len(counts))
+        places = row[:, None] * _STRIDE + np.arange(_STRIDE)
+        reached = weight[each, row][:, None] + np.cumsum(counts[each[:, None], self.block[places]], axis=1)
+        found: Float64Array = self.values[row * _STRIDE + (reached < rank[:, None]).sum(axis=1)]
+        return found
 
 
 def _once(blocks: int) -> npt.NDArray[np.int64]:
-    return np.ones(blocks, dtype=np.int64)
+    return np.ones((1, blocks), dtype=np.int64)
 
 
 def _resampled_counts(things: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ _LONGEST_NAME = 60
 WIDTH = 720
 _TOP, _BAR, _ROW, _FOOT = 34, 22, 58, 46
 _ROOF_HEIGHT = 250
-_LEFT, _RIGHT = 62, 16
+_LEFT, _RIGHT, _MARGIN = 62, 16, 12
 _COLOUR_OF = dict(zip(KINDS, svg.COLOURS, strict=True))
 
 
@@ -120,8 +120,10 @@ def layers_plot(report: LayersReport) -> str:
             shapes += _roofline(result, top)
             top += _ROOF_HEIGHT
     told = "; ".join(_told(result) for result in report.results)
-    drawn = svg.document("layers", (WIDTH, round(top + 4)), "Time of each kind of layer, and the roofline", told, shapes)
-    # A file of its own has no page around it to give it a font and a background.
+    drawn = svg.document(
+        "layers", (WIDTH, round(top + 4)), "Time of each kind of layer, and the roofline", told, shapes, margin=_MARGIN
+    )
+    # A file of its own has no page around it to give it a font, a background and a margin.
     return drawn.replace("<svg ", '<svg font-family="system-ui, sans-serif" style="background:#fff;color:#222" ', 1)
 
 

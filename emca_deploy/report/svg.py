@@ -15,7 +15,7 @@ Point = tuple[float, float]
 """(x, y) in pixels; y grows downwards."""
 
 
-def document(name: str, size: tuple[int, int], title: str, description: str, shapes: list[str]) -> str:
+def document(name: str, size: tuple[int, int], title: str, description: str, shapes: list[str], margin: int = 0) -> str:
     """Return an accessible SVG element.
 
     Args:
@@ -24,12 +24,13 @@ def document(name: str, size: tuple[int, int], title: str, description: str, sha
         title: what it is.
         description: what it shows, in words.
         shapes: SVG elements.
+        margin: around them, pixels; what stands in a page has that of the page.
     """
-    width, height = size
+    width, height = (length + 2 * margin for length in size)
     body = "\n".join(shapes)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-labelledby="{name}-title {name}-desc" font-size="{FONT_PX}" fill="currentColor">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-margin} {-margin} {width} {height}" width="{width}" '
+        f'height="{height}" role="img" aria-labelledby="{name}-title {name}-desc" font-size="{FONT_PX}" fill="currentColor">\n'
         f'<title id="{name}-title">{_safe(title)}</title>\n<desc id="{name}-desc">{_safe(description)}</desc>\n{body}\n</svg>'
     )
 

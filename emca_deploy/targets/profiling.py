@@ -15,7 +15,7 @@ from emca_deploy.harness.telemetry.thermal import ThermalSource
 from emca_deploy.targets.builds import grouped, split_builds
 from emca_deploy.targets.local import LocalOptions, candidates, run_notes
 
-__all__ = ["ProfileRequest", "profile_notes", "run_profile"]
+__all__ = ["PROCESSES", "ProfileRequest", "profile_notes", "run_profile"]
 
 OFFLINE_BATCH = 8
 BLOCK_S = {"single-stream": 0.25, "offline": 0.5}
@@ -23,8 +23,9 @@ FEWEST_BLOCKS = 10
 IDLE_S = 1.0
 LONGEST = 6
 """Times the least duration, where the most is not said."""
-PROCESSES = 4
-"""With two, all of one candidate's are faster than all of the other's in 1 of 3 runs by chance alone; with four, in 1 of 35."""
+PROCESSES = 8
+"""Of each candidate: such as live side by side differ by some percent, and with four the ratio of one file to itself was off by
+2 % in 2 tries of 7 (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ProfileRequest:
         precision: of the float parts, where the backend has a choice.
         duration_s: the least that each candidate is measured.
         max_duration_s: the most; None is 6 times the least.
-        processes: of each candidate; None is 4 where several are compared on a processor, else 1.
+        processes: of each candidate; None is 8 where several are compared on a processor, else 1.
         telemetry: whether clocks, temperatures, power and memory are sampled beside the run.
         untuned: whether to take no notice of tuned settings in manifests.
         power_mode: of a Jetson board, held for as long as the run takes; None leaves it as it is.

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,12 @@ def small_disk(tmp_path):
         pytest.skip(f"cannot mount a small file system here: {getattr(exc, 'stderr', None) or exc}".strip())
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def full_disk(small_disk):
+    """A file system on which there is no byte left."""
+    with suppress(OSError), (small_disk / "filling").open("wb", buffering=0) as stream:
+        while stream.write(bytes(4096)):
+            pass
+    return small_disk

@@ -1,6 +1,7 @@
 """`layers`: both runtimes in one table, a plot, and profiles of trtexec."""
 
 import json
+import os
 from xml.etree import ElementTree
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from emca_deploy.artifacts import manifest_path
 from emca_deploy.cli import run
 from emca_deploy.harness.layer_results import LayersReport
+from emca_deploy.pipeline import layers
 
 QUICK = ["--calls", "5", "--threads", "1"]
 
@@ -19,7 +21,8 @@ def engine(model, tmp_path_factory):
     return path
 
 
-def test_both_runtimes_tell_attention_and_add_up(model, tmp_path, capsys):
+def test_both_runtimes_tell_attention_and_add_up(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(layers, "PROBE_S", 0.0)  # the fewest calls will do: how high the roof is, is not asked here
     plot, output = tmp_path / "layers.svg", tmp_path / "layers.json"
     names = [f"{backend}={model}" for backend in ("onnxruntime", "openvino")]
     assert run(["layers", *names, *QUICK, "--json", "--plot", str(plot), "-o", str(output)]) == 0
@@ -59,10 +62,25 @@ def test_an_engine_finds_its_model_and_says_when_it_does_not(engine, model, caps
     assert "name it with --model" not in capsys.readouterr().out
 
 
-def test_a_profile_of_trtexec(tmp_path, model, capsys):
+@pytest.fixture
+def of_trtexec(tmp_path):
     path = tmp_path / "profile.json"
     row = {"name": "stem.conv + stem.relu", "timeMs": 10.0, "averageMs": 0.1, "medianMs": 0.1, "percentage": 100.0}
     path.write_text(json.dumps([{"count": 50}, row]))
+    return path
+
+
+@pytest.mark.parametrize("option", ["-o", "--plot"])
+def test_on_a_full_disk_what_was_measured_is_still_told(of_trtexec, full_disk, option, capsys):
+    assert run(["layers", str(of_trtexec), option, str(full_disk / "out.svg")]) == 2
+    out, err = capsys.readouterr()
+    assert "stem.conv + stem.relu" in out
+    assert f"error: {full_disk / 'out.svg'}: cannot be written: No space left on device" in err
+    assert os.listdir(full_disk) == ["filling"]  # noqa: PTH208
+
+
+def test_a_profile_of_trtexec(of_trtexec, model, capsys):
+    path = of_trtexec
     assert run(["layers", str(path), "--model", str(model), "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
     assert (result["backend"], result["calls"], result["end_to_end_ms"]) == ("tensorrt", 50, None)

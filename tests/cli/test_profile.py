@@ -13,7 +13,8 @@ from emca_deploy.cli import run
 from emca_deploy.harness.latency_results import verdict_of
 from emca_deploy.harness.raw_samples import read_raw
 
-QUICK = ["--duration", "0.2", "--max-duration", "0.4", "--warmup", "0.05", "--threads", "1"]
+QUICK_IN_SEVERAL = ["--duration", "0.2", "--max-duration", "0.4", "--warmup", "0.05", "--threads", "1"]
+QUICK = [*QUICK_IN_SEVERAL, "--processes", "1"]
 FAKE = "fake:latency_ms=1"
 
 
@@ -108,7 +109,7 @@ def test_raw_samples_lie_beside_the_document_and_may_replace_its_own(tmp_path, c
 
 def test_several_builds_are_one_candidate(capsys):
     builds = "fake:latency_ms=2+fake:latency_ms=2,seed=3"
-    assert run(["profile", FAKE, builds, "--json", "--processes", "1", *QUICK]) == 0
+    assert run(["profile", FAKE, builds, "--json", *QUICK]) == 0
     first, second = json.loads(capsys.readouterr().out)["results"]
     assert "builds" not in first
     assert (second["artifact"], second["builds"]) == (builds, builds.split("+"))
@@ -248,12 +249,12 @@ def test_help_has_an_example_and_loads_no_runtime(command):
 
 def test_what_is_compared_runs_in_several_processes_unless_told_otherwise(capsys):
     def processes(*arguments):
-        assert run(["profile", *arguments, "--json", *QUICK]) == 0
+        assert run(["profile", *arguments, "--json", *QUICK_IN_SEVERAL]) == 0
         document = json.loads(capsys.readouterr().out)
         return document["protocol"]["processes"], len(set(document["results"][0].get("block_builds", [0])))
 
     asked, ran = processes(FAKE, "fake:latency_ms=3")
-    assert asked == 4
-    assert ran >= 4
+    assert asked == 8
+    assert ran >= 8
     assert processes(FAKE) == (1, 1)
     assert processes(FAKE, "fake:latency_ms=3", "--processes", "1") == (1, 1)

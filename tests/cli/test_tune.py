@@ -10,8 +10,10 @@ import time
 import pytest
 
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_manifest
+from emca_deploy.backends.tunables import tunables
 from emca_deploy.cli import run
 from emca_deploy.harness.tuning_results import TuneReport
+from emca_deploy.targets import tuning
 
 FAKE = "fake:latency_ms=4"
 
@@ -65,7 +67,11 @@ def test_kept_in_the_manifest_used_by_profile_and_left_out_when_told(own_model, 
     assert "tuned" not in capsys.readouterr().err
 
 
-def test_no_save_and_a_model_without_manifest_write_nothing(own_model, capsys, files):
+def test_no_save_and_a_model_without_manifest_write_nothing(own_model, capsys, files, monkeypatch):
+    # One setting besides the default is enough: this is about files.
+    monkeypatch.setattr(
+        tuning, "tunables", lambda *of: [one for one in tunables(*of) if one.name in ("threads", "flush_denormals")]
+    )
     before = manifest_path(own_model).read_bytes()
     assert run(["tune", str(own_model), "--backend", "onnxruntime", "--budget", "1", "--threads-max", "1", "--no-save"]) == 0
     assert manifest_path(own_model).read_bytes() == before
@@ -77,8 +83,8 @@ def test_no_save_and_a_model_without_manifest_write_nothing(own_model, capsys, f
 
 def test_interrupted_the_manifest_stays_and_the_best_so_far_is_printed(own_model):
     before = manifest_path(own_model).read_bytes()
-    command = [sys.executable, "-m", "emca_deploy", "tune", str(own_model), "--backend", "onnxruntime", "--budget", "100"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "emca_deploy", "tune", str(own_model), "--backend", "onnxruntime", "--budget", "60"]
+    process = subprocess.Popen([*command, "--threads-max", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:  # rounds are told as they end
         if "round 1" in line:
             break
@@ -91,6 +97,14 @@ def test_interrupted_the_manifest_stays_and_the_best_so_far_is_printed(own_model
     assert "Traceback" not in err
     assert manifest_path(own_model).read_bytes() == before
     assert set(os.listdir(own_model.parent)) == {own_model.name, manifest_path(own_model).name}  # noqa: PTH208
+
+
+def test_on_a_full_disk_what_was_found_is_still_told(full_disk, capsys):
+    assert run(["tune", FAKE, "--budget", "1", "--threads-max", "1", "-o", str(full_disk / "t.json")]) == 2
+    out, err = capsys.readouterr()
+    assert "pace=quick" in out
+    assert f"error: {full_disk / 't.json'}: cannot be written: No space left on device" in err
+    assert os.listdir(full_disk) == ["filling"]  # noqa: PTH208
 
 
 def test_bad_input_is_refused_in_two_lines(own_model, tmp_path, refused):

@@ -76,12 +76,17 @@ def test_against_itself_nothing_is_lost(labelled, capsys):
     assert "same class for 100.00%, logits identical" in out
 
 
+SEEDS: dict[int, int] = {}
+"""By the sign that was wanted: the images are the same in every test, and so is what is found."""
+
+
 def seed_with(labelled, capsys, wanted):
     """A fake whose drop against the reference is of the wanted sign."""
-    for seed in range(1, 30):
+    for seed in [SEEDS[wanted]] if wanted in SEEDS else range(1, 30):
         validate(f"{FAKE},seed={seed}", "--data", labelled, "--reference", FAKE, "--json")
         drop = json.loads(capsys.readouterr().out)["reference"]["top1_drop"]
         if drop * wanted > 0:
+            SEEDS[wanted] = seed
             return f"{FAKE},seed={seed}", abs(drop)
     raise AssertionError("no such seed")
 
@@ -178,6 +183,15 @@ def test_flips_are_written_all(labelled, tmp_path, capsys):
     first = flips["images"][0]
     assert (rows[0]["file"], int(rows[0]["candidate"])) == (first["file"], first["candidate"])
     assert rows[0]["candidate_name"] == ("ant", "bee", "cat")[first["candidate"]]
+
+
+def test_on_a_full_disk_the_result_is_told_before_the_flips_fail(labelled, full_disk, capsys):
+    flips = full_disk / "flips.csv"
+    assert validate(FAKE, "--data", labelled, "--reference", f"{FAKE},seed=1", "--flips", flips, "--json") == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["reference"]["flips"]["total"] > 0
+    assert f"error: {flips}: cannot be written: No space left on device" in err
+    assert [path.name for path in full_disk.iterdir()] == ["filling"]
 
 
 def test_flat_folder_gives_agreement_only(flat, capsys):

@@ -12,7 +12,7 @@ from emca_deploy.harness.accuracy import collect_logits
 from emca_deploy.targets.local import LocalOptions, candidate, candidates, split_artifact
 
 CLASSES, SIZE = 5, 8
-QUICK = ["--duration", "0.3", "--warmup", "0.1", "--threads", "1"]
+QUICK = ["--duration", "0.3", "--max-duration", "0.3", "--warmup", "0.1", "--threads", "1", "--processes", "1"]
 PLAIN = Preprocessing(SIZE, SIZE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 

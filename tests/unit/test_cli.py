@@ -80,6 +80,14 @@ def test_a_defect_of_ours_keeps_its_traceback_and_exits_1():
     assert "ZeroDivisionError" in done.stderr
 
 
+def test_ctrl_c_while_our_own_modules_are_imported_is_one_line(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")  # what Ctrl-C does there
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "emca_deploy", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted: nothing was begun\n")
+
+
 def test_a_closed_pipe_is_not_an_error():
     read, write = os.pipe()
     os.close(read)

@@ -10,7 +10,7 @@ from emca_deploy.errors import InputError
 from emca_deploy.harness.comparing import Measured, check_comparable, compare_runs, differences
 from emca_deploy.harness.latency_results import verdict_of
 
-QUICK = ["--duration", "0.3", "--max-duration", "0.3", "--warmup", "0.05", "--threads", "1", "--no-telemetry"]
+QUICK = ["--duration", "0.3", "--max-duration", "0.3", "--warmup", "0.05", "--threads", "1", "--processes", "2", "--no-telemetry"]
 
 
 @pytest.fixture(scope="module")

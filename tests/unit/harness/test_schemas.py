@@ -8,8 +8,12 @@ import pytest
 
 from emca_deploy.cli import run
 from emca_deploy.errors import InputError
+from emca_deploy.harness.accuracy_results import AccuracyReport
 from emca_deploy.harness.comparing import read_profile_report
+from emca_deploy.harness.layer_results import LayersReport
 from emca_deploy.harness.results import read_deploy_report
+from emca_deploy.harness.sensitivity_results import SensitivityReport
+from emca_deploy.harness.tuning_results import TuneReport
 
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
 RESULTS = Path(__file__).parent / "results"
@@ -30,21 +34,71 @@ def validator(name):
     return jsonschema.Draft202012Validator(schema)
 
 
-@pytest.mark.parametrize("name", ["profile", "validate", "deploy"])
+def read_as(record):
+    return lambda path: record.from_dict(json.loads(path.read_text()))
+
+
+READERS = {
+    "profile": read_profile_report,
+    "deploy": read_deploy_report,
+    "validate": read_as(AccuracyReport),
+    "tune": read_as(TuneReport),
+    "layers": read_as(LayersReport),
+    "sensitivity": read_as(SensitivityReport),
+}
+"""What reads a document of each command; `compare`'s nothing reads."""
+
+NOW = {"profile": 2, "deploy": 2, "validate": 1, "tune": 1, "layers": 1, "sensitivity": 1}
+"""The version that each writes. There is a file of every version so far, and it stays as it was written."""
+
+
+@pytest.mark.parametrize("name", [*READERS, "compare"])
 def test_published_schemas_are_up_to_date(name):
-    expected = generator().schema_of(name)
+    published = generator()
+    assert set(published.SCHEMAS) == {path.stem for path in SCHEMAS.glob("*.json")} == {*READERS, "compare"}
+    expected = published.schema_of(name)
     assert json.loads((SCHEMAS / f"{name}.json").read_text()) == expected, "run: python docs/schemas/generate.py"
+
+
+@pytest.mark.parametrize(("name", "version"), [(name, one + 1) for name, now in NOW.items() for one in range(now)])
+def test_a_file_of_every_version_is_read_and_written_as_one_of_now(name, version):
+    path = RESULTS / f"{name}-v{version}.json"
+    values = json.loads(path.read_text())
+    assert values["schema_version"] == version
+    document = json.loads(json.dumps(READERS[name](path).to_dict()))
+    assert document["schema_version"] == NOW[name]
+    assert list(validator(name).iter_errors(document)) == []
+    if version == NOW[name]:
+        assert document == values
+        assert list(validator(name).iter_errors(values)) == []
+        assert list(validator(name).iter_errors({**values, "schema_version": version + 1}))
+
+
+@pytest.mark.parametrize("name", ["validate", "tune", "layers", "sensitivity"])
+def test_a_version_to_come_is_refused(name):
+    record = {"validate": AccuracyReport, "tune": TuneReport, "layers": LayersReport, "sensitivity": SensitivityReport}[name]
+    values = json.loads((RESULTS / f"{name}-v1.json").read_text())
+    with pytest.raises(ValueError, match="schema version 2; this emca-deploy reads 1"):
+        record.from_dict({**values, "schema_version": 2})
 
 
 def test_a_document_of_profile_fits_and_a_wrong_one_does_not(capsys):
     arguments = ["fake:latency_ms=1", "fake:latency_ms=2+fake:latency_ms=2,seed=1", "fake:crash_at=1", "--warmup", "0.05"]
-    limits = ["--duration", "0.1", "--max-duration", "0.1", "--threads", "1"]
+    limits = ["--duration", "0.1", "--max-duration", "0.1", "--threads", "1", "--processes", "1"]
     assert run(["profile", *arguments, *limits, "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     check = validator("profile")
     assert list(check.iter_errors(document)) == []
     for wrong in ({**document, "schema_version": 1}, {**document, "failures": [{"name": 3}]}, {"results": []}):
         assert list(check.iter_errors(wrong))
+
+
+def test_a_document_of_compare_fits(capsys):
+    same = str(RESULTS / "profile-v2.json")
+    assert run(["compare", same, same, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert list(validator("compare").iter_errors(document)) == []
+    assert {comparison["verdict"] for comparison in document["comparisons"]} == {"no difference shown"}
 
 
 def test_a_document_of_validate_fits(tmp_path, capsys):
@@ -55,12 +109,6 @@ def test_a_document_of_validate_fits(tmp_path, capsys):
     assert run(["validate", "fake:seed=1", "--reference", "fake:seed=2", "--data", str(tmp_path / "val.npz"), "--json"]) in (0, 4)
     document = json.loads(capsys.readouterr().out)
     assert list(validator("validate").iter_errors(document)) == []
-
-
-def test_a_document_of_deploy_fits_after_it_was_read_from_version_1():
-    report = read_deploy_report(RESULTS / "deploy-v1.json")
-    document = json.loads(json.dumps(report.to_dict()))
-    assert list(validator("deploy").iter_errors(document)) == []
 
 
 def test_a_profile_of_version_1_is_read():

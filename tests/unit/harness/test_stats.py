@@ -20,16 +20,17 @@ def test_student_t_agrees_with_tables():
         assert student_t_quantile(0.975, degrees) == pytest.approx(table, rel=0.005)
 
 
-def test_resampled_median_equals_that_of_the_blocks_written_out():
+@pytest.mark.parametrize("sizes", [(3, 1, 8, 4), (1,), (32,), (33, 31), (40, 1, 90, 200)])
+def test_resampled_medians_equal_those_of_the_blocks_written_out(sizes):
     from emca_deploy.harness.stats import _Pooled
 
     rng = np.random.default_rng(0)
-    blocks = [rng.random(size) for size in (3, 1, 8, 4)]
-    pooled = _Pooled.of(blocks)
-    for counts in itertools.product(range(3), repeat=4):
-        if sum(counts):
-            written_out = np.sort(np.concatenate([b for b, n in zip(blocks, counts, strict=True) for _ in range(n)]))
-            assert pooled.median(np.array(counts)) == percentile(written_out, 50)
+    blocks = [rng.random(size).round(1 + index) for index, size in enumerate(sizes)]  # ties too
+    draws = [counts for counts in itertools.product(range(3), repeat=len(sizes)) if sum(counts)]
+    medians = _Pooled.of(blocks).medians(np.array(draws))
+    for counts, median in zip(draws, medians, strict=True):
+        written_out = np.sort(np.concatenate([b for b, n in zip(blocks, counts, strict=True) for _ in range(n)]))
+        assert median == percentile(written_out, 50)
 
 
 def autocorrelated_blocks(rng, rounds=20, calls=40):

@@ -72,15 +72,33 @@ def test_no_temperature_at_all(tmp_path):
         pass
 
 
+# Mapped anew, and in a process that does nothing else: memory that was freed before would be used again, and not grow.
+MAPS_64_MIB = """
+import mmap
+input()
+block = mmap.mmap(-1, 64 << 20)
+block[:: 1 << 10] = b"x" * (64 << 10)
+print("mapped", flush=True)
+input()
+"""
+
+
 def test_memory_of_a_real_process():
-    with ProcessMemorySource(os.getpid(), "me") as source:
+    command = [sys.executable, "-I", "-S", "-c", MAPS_64_MIB]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child,
+        ProcessMemorySource(child.pid, "it") as source,
+    ):
         before = source.read()["rss_mib"]
-        block = bytearray(64 << 20)
-        block[:: 1 << 10] = b"x" * len(block[:: 1 << 10])
-        assert source.read()["rss_mib"] > before + 48
-        pss = read_pss_mib(os.getpid())
-        assert pss is None or 64 < pss <= source.read()["rss_mib"] + 64
-    assert source.read() == {}
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == b"mapped\n"
+        grown = source.read()["rss_mib"]
+        assert grown > before + 56  # the kernel counts a little late on machines of many cores
+        pss = read_pss_mib(child.pid)
+        assert pss is None or 56 < pss < grown + 8
+        child.communicate(b"\n")
+        assert source.read() == {}
 
 
 def test_process_that_ended():
