@@ -32,7 +32,7 @@ FILE_VERSION = 1
 
 def rounded_path(table: Path, largest: int) -> Path:
     """Return where the rounded weights of magnitudes up to `largest` that go with a range table lie: beside it."""
-    kind = "weights" if largest == LARGEST_WEIGHT[8] else f"weights{largest}"
+    kind = "weights" if largest == LARGEST_WEIGHT[8] else "weights-7bit"
     return table.with_name(f"{table.name.removesuffix('.json').removesuffix('.ranges')}.{kind}.npz")
 
 

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from emca_deploy._machine import CpuInfo
 from emca_deploy.cli import run
 
 
@@ -124,8 +125,18 @@ def test_fewer_images_than_asked_for_are_said_on_stderr(own, data, out, capsys):
     assert run(arguments(own, data["folder"], out / "a.onnx", "--samples", 11, "--json")) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["samples"] == 10
-    (note,) = [line for line in shown.err.splitlines() if line.startswith("note")]
+    (note,) = [line for line in shown.err.splitlines() if line.startswith("note") and "--weight-bits" not in line]
     assert f"{data['folder']} has 10 images, fewer than --samples 11" in note
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, True), ("7", False), ("8", False)])
+def test_weights_of_seven_bits_are_told_where_nobody_asked_for_them(own, data, out, capsys, monkeypatch, asked, told):
+    monkeypatch.setattr("emca_deploy.calibration.placement.cpu_info", lambda: CpuInfo("old", "x86_64", 1, 1, ("avx2",)))
+    more = ["--weight-bits", asked] if asked else []
+    assert run(arguments(own, data["folder"], out / "a.onnx", "--samples", 4, *more, "--json")) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["weight_bits"] == int(asked or 7)
+    assert ("weights keep to 7 bits" in shown.err) is told
 
 
 def test_keep_float_leaves_nodes_alone(own, data, out, capsys):
