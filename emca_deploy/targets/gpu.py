@@ -11,7 +11,7 @@ from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, available, backend_of
 from emca_deploy.backends.torch_gpu import VARIANTS
 from emca_deploy.backends.trt.cuda import GpuFacts, capability_here, list_gpus
-from emca_deploy.backends.trt.hardware import rtx_refusal
+from emca_deploy.backends.trt.hardware import check_rtx, rtx_refusal
 from emca_deploy.backends.trt.runner_checks import check_profile, profile_of, read_engine
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
@@ -167,10 +167,10 @@ def onnx_backends(index: int = 0) -> list[str]:
         MissingError: nothing does.
     """
     installed = [name for name in ENGINES if available()[name].version is not None][:1]
-    if installed == ["tensorrt-rtx"] and (refusal := rtx_refusal(capability_here(index))) is not None:
-        installed = []
+    if installed == ["tensorrt-rtx"] and rtx_refusal(capability := capability_here(index)) is not None:
         if not _has_cuda_provider():
-            raise MissingError(refusal, "install TensorRT for this GPU, or pip install onnxruntime-gpu in place of onnxruntime")
+            check_rtx(capability)
+        installed = []
     if _has_cuda_provider():
         installed.append("onnxruntime")
     if not installed:
