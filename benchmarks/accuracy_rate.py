@@ -18,7 +18,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -121,8 +121,8 @@ def model_of(case: str, place: Path) -> tuple[Path, Preprocessing]:
 
 
 def validate_rate(spec: RunnerSpec, data: Path, preprocessing: Preprocessing) -> float:
-    """Return images/s of a run as `validate` makes it."""
-    with Worker(spec) as worker:
+    """Return images/s of a run as `validate` makes it: the runtime's waiting threads sleep, as images are decoded meanwhile."""
+    with Worker(replace(spec, kwargs={**spec.kwargs, "spin": False})) as worker:
         worker.open()
         *_, last = worker.logits(data, preprocessing, None, BATCH)
         worker.finish()

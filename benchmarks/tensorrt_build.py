@@ -37,6 +37,7 @@ from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import RECIPES, Recipe, place
 from emca_deploy.calibration.qdq import insert_qdq
+from emca_deploy.calibration.weight_only import in_place_of
 from emca_deploy.data.bundled import bundled_calibration_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError
@@ -126,8 +127,8 @@ def mixed(model: Path, ranges: dict[str, TensorRange]) -> tuple[Path, dict[str, 
     """Write a model with Q/DQ where our recipe has them and its float part in fp16, and return what became of that."""
     graph = load_graph(model)
     keep = float_beside_int8(graph.graph, {name: found.magnitude for name, found in ranges.items()})
-    insert_qdq(graph, place(graph.graph, RECIPES[BACKEND]), ranges)
-    found = to_half_quantized(graph, keep).to_dict()
+    counts = insert_qdq(graph, place(graph.graph, RECIPES[BACKEND]), ranges)
+    found = to_half_quantized(graph, in_place_of(keep, counts.replaced)).to_dict()
     output = model.with_name("mixed.onnx")
     ir.save(graph, output)
     return output, found

@@ -2,11 +2,13 @@
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 from emca_deploy.errors import MissingError
 
-__all__ = ["EXTRAS", "import_optional", "installed_version", "require"]
+__all__ = ["CUDA_PARTS", "EXTRAS", "has_cuda", "import_optional", "installed_version", "require"]
 
 EXTRAS: dict[str, tuple[str, str, str]] = {
     "torch": ("torch", "export", "2.9"),
@@ -37,6 +39,16 @@ def installed_version(module: str) -> str | None:
         except PackageNotFoundError:
             continue
     return None
+
+
+CUDA_PARTS = {"onnxruntime": "capi/*onnxruntime_providers_cuda.*", "torch": "lib/*torch_cuda.*"}
+"""Module -> what it has of CUDA, by the names of its files on Linux and Windows."""
+
+
+def has_cuda(module: str) -> bool:
+    """Return whether a module of `CUDA_PARTS` is installed in a build for CUDA, without importing it."""
+    found = find_spec(module)
+    return found is not None and found.origin is not None and any(Path(found.origin).parent.glob(CUDA_PARTS[module]))
 
 
 def import_optional(module: str) -> ModuleType:

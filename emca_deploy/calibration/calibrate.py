@@ -23,6 +23,7 @@ from emca_deploy.calibration.recovery import LEVELS, ensure_rounded_weights
 from emca_deploy.calibration.rewrites import rewrite_for
 from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
+from emca_deploy.calibration.weight_only import in_place_of
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
 from emca_deploy.export.half_layers import float_beside_int8
 
@@ -109,6 +110,7 @@ class Calibration:
                 "activations": self.counts.activations,
                 "weighted_operators": self.counts.weighted,
                 "float_operators": self.counts.weighted_float,
+                "weight_only_operators": self.counts.weight_only,
             },
             "weight_bits": self.weight_bits,
             "float_precision": "fp16" if self.float_part else "fp32",
@@ -186,6 +188,7 @@ def calibrate_model(
     rewrite_for(graph_model.graph, options.backend)
     float_part = None
     if keep is not None:
+        keep = in_place_of(keep, counts.replaced)
         float_part = halve_float_part(graph_model, keep, (model, source, indices, options.threads), stage)
     with atomic_write(output) as temporary:
         ir.save(graph_model, temporary)
@@ -309,5 +312,6 @@ def _manifest(
             "quantized_activations": counts.activations,
             "int8_operators": counts.weighted,
             "float_operators": counts.weighted_float,
+            "weight_only_operators": counts.weight_only,
         },
     )

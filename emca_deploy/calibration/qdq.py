@@ -1,13 +1,12 @@
 """Graph surgery: put the Q/DQ pairs of a placement into a model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from emca_deploy.calibration.dequantized import constant, dequantized
 from emca_deploy.calibration.layers import output_axis, weight_of
 from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import Edge, Placement, Recipe
@@ -20,6 +19,7 @@ from emca_deploy.calibration.quantize import (
     quantize_with,
     raise_scales_for_bias,
 )
+from emca_deploy.calibration.weight_only import store_as_int8
 from emca_deploy.errors import InputError
 
 __all__ = ["InsertionCount", "insert_qdq"]
@@ -27,11 +27,21 @@ __all__ = ["InsertionCount", "insert_qdq"]
 
 @dataclass(frozen=True)
 class InsertionCount:
-    """What was quantized: activations (Q/DQ pairs), operators with INT8 weights, and those left in float."""
+    """What was quantized.
+
+    Attributes:
+        activations: Q/DQ pairs.
+        weighted: operators that read INT8 and have INT8 weights.
+        weighted_float: the others with weights.
+        weight_only: those of them whose weights are stored as INT8.
+        replaced: nodes that took the place of others, and of which.
+    """
 
     activations: int
     weighted: int
     weighted_float: int
+    weight_only: int = 0
+    replaced: Mapping[ir.Node, ir.Node] = field(default_factory=dict)
 
 
 def insert_qdq(
@@ -63,22 +73,17 @@ def insert_qdq(
     originals = {node: value for value, readers in placement.edges.items() for node, index in readers if index == 0}
     for node in placement.weighted:
         _quantize_weights(graph, node, params[originals[node]], placement.recipe, (weights or {}).get(str(node.name)))
+    replaced = {new: node for node in placement.weight_only for new in store_as_int8(graph, node)}
     _drop_unused_initializers(graph)
     every = sum(1 for node in graph if node.op_type in {"Conv", "Gemm"})
-    return InsertionCount(len(params), len(placement.weighted), every - len(placement.weighted))
-
-
-def _constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
-    graph.register_initializer(value)
-    return value
+    weighted = len(placement.weighted)
+    return InsertionCount(len(params), weighted, every - weighted, len(placement.weight_only), replaced)
 
 
 def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], params: QuantParams) -> None:
     integer = np.int8 if params.signed else np.uint8
-    scale = _constant(graph, f"{value.name}/scale", np.array(params.scale, np.float32))
-    zero = _constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, integer))
+    scale = constant(graph, f"{value.name}/scale", np.array(params.scale, np.float32))
+    zero = constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, integer))
     quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}/quantize")
     quantized = quantize.outputs[0]
     quantized.name, quantized.shape, quantized.dtype = (
@@ -113,22 +118,8 @@ def _quantize_weights(
             integers = np.where((wide > scales).reshape(shape), quantize_with(weight, wide, axis), integers)
             scales = wide
         bias_integers, bias_scales = quantize_bias(bias, scales, reads.scale)
-        node.replace_input_with(2, _dequantized(graph, node, f"{node.name}.bias", (bias_integers, bias_scales), 0))
-    node.replace_input_with(1, _dequantized(graph, node, f"{node.name}.weight", (integers, scales), axis))
-
-
-def _dequantized(
-    graph: ir.Graph, node: ir.Node, name: str, tensor: tuple[npt.NDArray[Any], npt.NDArray[Any]], axis: int
-) -> ir.Value:
-    integers, scales = tensor
-    stored = _constant(graph, f"{name}/int{8 * integers.dtype.itemsize}", integers)
-    scale = _constant(graph, f"{name}/scale", scales)
-    zero = _constant(graph, f"{name}/zero_point", np.zeros(scales.shape, integers.dtype))
-    dequantize = ir.node("DequantizeLinear", [stored, scale, zero], {"axis": axis}, name=f"{name}/dequantize")
-    result = dequantize.outputs[0]
-    result.name, result.shape, result.dtype = f"{name}/dequantized", ir.Shape(integers.shape), ir.DataType.FLOAT
-    graph.insert_before(node, dequantize)
-    return result
+        node.replace_input_with(2, dequantized(graph, node, f"{node.name}.bias", (bias_integers, bias_scales), 0))
+    node.replace_input_with(1, dequantized(graph, node, f"{node.name}.weight", (integers, scales), axis))
 
 
 def _drop_unused_initializers(graph: ir.Graph) -> None:

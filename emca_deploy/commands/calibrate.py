@@ -184,7 +184,9 @@ def _print(result: "Calibration", gated: "GateReport | None") -> None:
         print_gate(gated, table_console())
     counts = result.counts
     how = "reused from" if result.reused else "measured on"
-    click.echo(f"{result.onnx}: INT8 for {result.backend}, {counts.weighted} operators in INT8, {counts.weighted_float} in float")
+    stored = f", {counts.weight_only} of these with INT8 weights" if counts.weight_only else ""
+    in_float = f"{counts.weighted_float} in float{stored}"
+    click.echo(f"{result.onnx}: INT8 for {result.backend}, {counts.weighted} operators in INT8, {in_float}")
     if result.float_part is not None:
         click.echo(_float_part(result.float_part))
     click.echo(

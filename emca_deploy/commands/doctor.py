@@ -42,12 +42,14 @@ class MachineFacts:
         governors: distinct frequency governors; empty where unknown.
         gpus: names; empty where there are none.
         usable: backends that can be used here.
+        with_cuda: of "onnxruntime" and "torch", those that can use the GPU.
     """
 
     cpu: "CpuInfo"
     governors: tuple[str, ...]
     gpus: tuple[str, ...]
     usable: tuple[str, ...]
+    with_cuda: tuple[str, ...] = ()
 
 
 def find_traps(facts: MachineFacts) -> list[Trap]:
@@ -105,7 +107,7 @@ def _governor(governors: tuple[str, ...]) -> Trap | None:
 
 
 def _gpu(facts: MachineFacts) -> Trap | None:
-    if not facts.gpus or any(name in facts.usable for name in GPU_BACKENDS):
+    if not facts.gpus or facts.with_cuda or any(name in facts.usable for name in GPU_BACKENDS):
         return None
     return Trap(
         "gpu-unused",
@@ -162,6 +164,7 @@ def gpu_failure() -> "MissingError | None":
 
 def _examine() -> dict[str, Any]:
     from emca_deploy._machine import INSTRUCTION_SETS, cpu_info, default_threads, find_gpus, read_governors, read_memory_mib
+    from emca_deploy._optional import CUDA_PARTS, has_cuda
     from emca_deploy.backends.registry import available
     from emca_deploy.targets.jetson.traps import examine_board
 
@@ -169,9 +172,10 @@ def _examine() -> dict[str, Any]:
     backends = _checked({name: status for name, status in available().items() if name != "fake"})
     gpus, governors = find_gpus(), read_governors()
     usable = tuple(name for name, status in backends.items() if status.reason is None)
+    with_cuda = tuple(filter(has_cuda, CUDA_PARTS)) if gpus and gpu_failure() is None else ()
     examined = examine_board()
     # On a board the governor is jetson_clocks' business, which is a trap of its own.
-    traps = find_traps(MachineFacts(cpu, () if examined else governors, gpus, usable))
+    traps = find_traps(MachineFacts(cpu, () if examined else governors, gpus, usable, with_cuda))
     board, board_traps = examined or (None, [])
     return {
         "schema_version": SCHEMA_VERSION,

@@ -63,6 +63,7 @@ def test_a_gpu_without_a_backend() -> None:
     facts = replace(HEALTHY, gpus=("NVIDIA H100",))
     assert traps_of(facts) == ["gpu-unused"]
     assert traps_of(replace(facts, usable=(*facts.usable, "tensorrt"))) == []
+    assert traps_of(replace(facts, with_cuda=("torch",))) == []
 
 
 def test_why_a_library_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

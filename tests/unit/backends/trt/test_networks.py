@@ -12,7 +12,7 @@ from emca_deploy.backends.trt.builder import RtxBuilder
 
 
 @pytest.mark.usefixtures("rtx")
-@pytest.mark.parametrize("arch", ["emca_srm_resnet18"])
+@pytest.mark.parametrize("arch", ["emca_srm_resnet18", "se_resnet18"])
 def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: Path) -> None:
     for module in ("torch", "onnxscript"):
         pytest.importorskip(module)
@@ -33,9 +33,15 @@ def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: 
     mixed = calibrate_model(fp32, images, tmp_path / "mixed.onnx", replace(options, float_precision="fp16")).onnx
     found: dict[str, Any] = {}
     for model in (fp32, int8, mixed):
-        manifest: Manifest = RtxBuilder().build(model, model.with_suffix(".engine"), RunOptions())
+        builder = RtxBuilder()
+        manifest: Manifest = builder.build(model, model.with_suffix(".engine"), RunOptions())
         assert (manifest.arch, manifest.precision) == (arch, "fp32" if model is fp32 else "int8")
         found[model.stem] = manifest.details["tensorrt"]
+        assert builder.last is not None
+        writing_out = [
+            layer.nodes for layer in builder.last.layers if layer.nodes and all("weight" in node for node in layer.nodes)
+        ]
+        assert writing_out == []  # no kernel that only makes floats of INT8 weights
     assert all(built["warnings"] == [] for built in found.values())
     assert [found[name]["float_precision"] for name in ("fp32", "int8", "mixed")] == [None, "fp32", "fp16"]
     assert found["int8"]["notes"] == []
