@@ -39,10 +39,18 @@ from emca_deploy.targets.local import LocalOptions, candidate
 from emca_deploy.targets.profiling import PROCESSES
 
 NEIGHBOURS = {
-    "steady": "while True: pass",
+    "steady": """
+import os
+parent = os.getppid()
+while os.getppid() == parent:  # a benchmark that is killed must not leave it behind
+    for _ in range(1_000_000):
+        pass
+""",
     "pulsing": """
+import os
 import time
-while True:
+parent = os.getppid()
+while os.getppid() == parent:
     end = time.monotonic() + 0.15
     while time.monotonic() < end:
         pass
