@@ -7,7 +7,7 @@ scales, and a Concat that repeats the channels, each a node of its own that wake
 import numpy as np
 import onnx_ir as ir
 
-from emca_deploy.calibration.graph import int64_initializer
+from emca_deploy.calibration.graph import constant, int64_initializer
 
 __all__ = ["add_scales", "broadcast_repeats"]
 
@@ -132,10 +132,7 @@ def _constant(node: ir.Node, index: int) -> list[int] | None:
 
 
 def _scalar(graph: ir.Graph, name: str, number: float) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(np.array([[[[number]]]], np.float32), name=name), shape=ir.Shape([1] * 4))
-    value.dtype = ir.DataType.FLOAT
-    graph.register_initializer(value)
-    return value
+    return constant(graph, name, np.array([[[[number]]]], np.float32))
 
 
 def _reshape(graph: ir.Graph, before: ir.Node, value: ir.Value, sides: list[int], name: str) -> ir.Value:

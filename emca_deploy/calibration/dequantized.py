@@ -1,4 +1,4 @@
-"""Constants of a quantized graph: stored integers, and what a DequantizeLinear makes of them."""
+"""Stored integers of a quantized graph, and what a DequantizeLinear makes of them."""
 
 from typing import Any
 
@@ -6,15 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-__all__ = ["constant", "dequantized"]
+from emca_deploy.calibration.graph import constant
 
-
-def constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    """Return a new initializer of a graph with an array's shape and dtype."""
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
-    graph.register_initializer(value)
-    return value
+__all__ = ["dequantized"]
 
 
 def dequantized(

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.errors import ModelError
 
-__all__ = ["activations", "has_weights", "int64_initializer", "load_graph", "only_feeds"]
+__all__ = ["activations", "constant", "has_weights", "int64_initializer", "load_graph", "only_feeds"]
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -54,10 +56,14 @@ def only_feeds(value: ir.Value, op_type: str) -> bool:
     return bool(readers) and not value.is_graph_output() and all(node.op_type == op_type for node in readers)
 
 
-def int64_initializer(graph: ir.Graph, name: str, numbers: Sequence[int]) -> ir.Value:
-    """Return a new initializer of a graph: int64 (n,), as shapes, axes and bounds are."""
-    array = np.array(numbers, np.int64)
+def constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
+    """Return a new initializer of a graph with an array's shape and dtype."""
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name), shape=ir.Shape(array.shape))
-    value.dtype = ir.DataType.INT64
+    value.dtype = ir.DataType.from_numpy(array.dtype)
     graph.register_initializer(value)
     return value
+
+
+def int64_initializer(graph: ir.Graph, name: str, numbers: Sequence[int]) -> ir.Value:
+    """Return a new initializer of a graph: int64 (n,), as shapes, axes and bounds are."""
+    return constant(graph, name, np.array(numbers, np.int64))

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.calibration.graph import has_weights
+from emca_deploy.calibration.graph import constant, has_weights
 
 __all__ = ["ConvGeometry", "add_to_biases", "conv_geometry", "output_axis", "weight_of", "weight_rows", "weighted_layers"]
 
@@ -88,10 +88,7 @@ def add_to_biases(graph: ir.Graph, shifts: Mapping[str, Float32Array]) -> None:
         given = node.inputs[2] if len(node.inputs) > 2 else None
         old = np.asarray(given.const_value.numpy()).ravel() if given is not None and given.const_value is not None else 0.0
         bias = (old + shifts[name]).astype(np.float32)
-        label = f"{name}.bias/corrected"
-        value = ir.Value(name=label, const_value=ir.tensor(bias, name=label))
-        value.shape, value.dtype = ir.Shape(bias.shape), ir.DataType.FLOAT
-        graph.register_initializer(value)
+        value = constant(graph, f"{name}.bias/corrected", bias)
         if len(node.inputs) < 3:
             node.resize_inputs(3)
         node.replace_input_with(2, value)

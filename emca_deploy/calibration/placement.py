@@ -18,6 +18,7 @@ from emca_deploy.calibration.graph import has_weights, only_feeds
 from emca_deploy.calibration.quantize import LARGEST_WEIGHT
 from emca_deploy.calibration.weight_only import heavy_pixel_layers
 from emca_deploy.errors import InputError, UnknownNameError
+from emca_deploy.export.half_layers import HEAVY_WEIGHTS
 
 __all__ = ["RECIPES", "Edge", "Placement", "Recipe", "find_recipe", "identity_operand", "place"]
 
@@ -106,7 +107,7 @@ RECIPES: dict[str, Recipe] = {
     # INT8 anyway save memory traffic, a shortcut convolution's result only loses accuracy (docs/tensorrt.md).
     # It reads INT8 weights within a float product: se_resnet50's engine gets 15% smaller, for no kernel more.
     "tensorrt-rtx": Recipe(
-        "tensorrt-rtx", True, False, frozenset(), "none", every_reader=True, fewest_channels=16, fewest_stored=16384
+        "tensorrt-rtx", True, False, frozenset(), "none", every_reader=True, fewest_channels=16, fewest_stored=HEAVY_WEIGHTS
     ),
 }
 """One recipe a backend."""

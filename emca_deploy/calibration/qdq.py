@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from emca_deploy.calibration.dequantized import constant, dequantized
+from emca_deploy.calibration.dequantized import dequantized
+from emca_deploy.calibration.graph import constant
 from emca_deploy.calibration.layers import output_axis, weight_of
 from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import Edge, Placement, Recipe
@@ -33,15 +34,18 @@ class InsertionCount:
         activations: Q/DQ pairs.
         weighted: operators that read INT8 and have INT8 weights.
         weighted_float: the others with weights.
-        weight_only: those of them whose weights are stored as INT8.
         replaced: nodes that took the place of others, and of which.
     """
 
     activations: int
     weighted: int
     weighted_float: int
-    weight_only: int = 0
     replaced: Mapping[ir.Node, ir.Node] = field(default_factory=dict)
+
+    @property
+    def weight_only(self) -> int:
+        """How many of the operators in float have weights that are stored as INT8: those that were replaced."""
+        return len(set(self.replaced.values()))
 
 
 def insert_qdq(
@@ -77,7 +81,7 @@ def insert_qdq(
     _drop_unused_initializers(graph)
     every = sum(1 for node in graph if node.op_type in {"Conv", "Gemm"})
     weighted = len(placement.weighted)
-    return InsertionCount(len(params), weighted, every - weighted, len(placement.weight_only), replaced)
+    return InsertionCount(len(params), weighted, every - weighted, replaced)
 
 
 def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], params: QuantParams) -> None:

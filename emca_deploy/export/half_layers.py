@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["LARGEST_HALF", "STATISTICS", "attention_nodes", "beyond_range", "float_beside_int8"]
+__all__ = ["HEAVY_WEIGHTS", "LARGEST_HALF", "STATISTICS", "attention_nodes", "beyond_range", "float_beside_int8"]
 
 LARGEST_HALF = 65504.0
 
