@@ -2,7 +2,8 @@
 
 Smallest and largest values are taken inside the graph, by ReduceMin and ReduceMax nodes, so that only a few numbers per
 tensor and image leave the runtime. Histograms need the tensors themselves: each worker runs a few images and counts their values
-before it takes the next, so memory depends on neither the number of images nor the method.
+before it takes the next, so memory depends on neither the number of images nor the method. Of the operands of a residual Add
+what is looked at is what of them survives the ReLU that follows (`relu_bounds`).
 """
 
 from collections import deque
@@ -20,6 +21,7 @@ from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.histogram import Histogram
 from emca_deploy.calibration.observers import HistogramObserver, MinMaxObserver, MovingAverageObserver, Observation, TensorRange
 from emca_deploy.calibration.placement import RECIPES, place
+from emca_deploy.calibration.relu_bounds import as_relu_sees, relu_partners
 from emca_deploy.calibration.session import append_output, find_values, open_session
 from emca_deploy.calibration.thresholds import Method, choose_range
 from emca_deploy.errors import DataError, ModelError
@@ -68,6 +70,8 @@ def collect_observations(
     method: Method,
 ) -> dict[str, Observation]:
     """Return what a method needs to know of every tensor that some backend's placement may quantize.
+
+    Of a residual Add's operands it is what the ReLU after the Add sees of them.
 
     Args:
         model_path: the fp32 ONNX model.
@@ -199,11 +203,17 @@ def _quantizable(model: ir.Model) -> list[str]:
     return [str(value.name) for value in values if value in placed]
 
 
+def _observed(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
+    """Return what is looked at of the tensors of these names, in a graph that has no outputs any more."""
+    partners = relu_partners(graph)
+    graph.outputs.clear()
+    return [as_relu_sees(graph, value, partners[value]) if value in partners else value for value in find_values(graph, names)]
+
+
 def _open(model: ir.Model, names: Sequence[str]) -> None:
     """Make the graph's outputs the tensors of these names."""
     graph = model.graph
-    graph.outputs.clear()
-    for value in find_values(graph, names):
+    for value in _observed(graph, names):
         # An input cannot be an output in every runtime version, so it leaves by an Identity.
         graph.outputs.append(
             append_output(graph, ir.node("Identity", [value]), f"{value.name}/seen") if value.is_graph_input() else value
@@ -218,8 +228,7 @@ def _reduce(model: ir.Model, names: Sequence[str]) -> None:
     graph, opset = model.graph, model.opset_imports.get("", 0)
     axes = ir.Value(name="calibration/axes", const_value=ir.tensor(np.array([1], np.int64), name="calibration/axes"))
     graph.register_initializer(axes)
-    graph.outputs.clear()
-    for value in find_values(graph, names):
+    for value in _observed(graph, names):
         flat = append_output(graph, ir.node("Flatten", [value]), f"{value.name}/flat")
         for operator, since in REDUCTIONS.items():
             attributes: dict[str, Any] = {"keepdims": 0} if opset >= since else {"keepdims": 0, "axes": [1]}

@@ -121,12 +121,14 @@ def test_anchors_of_a_residual_branch_are_where_it_joins_the_shortcut(exported):
     anchors = find_anchors(graph)
     by_output = {str(value.name): node for node in graph for value in node.outputs}
     attended, plain = anchors["stage2.block0.conv2"], anchors["stage2.block1.conv2"]
-    assert by_output[attended.value].op_type == by_output[plain.value].op_type == "Add"
+    for anchor in (attended, plain):
+        after = by_output[anchor.value]
+        assert (anchor.cut, after.op_type, after.inputs[0].producer().op_type) == (True, "Relu", "Add")
     assert attended.shortcut == "stage2.block0.shortcut.conv"
     assert attended.gate is not None
     assert (plain.gate, plain.shortcut) == (None, None)
     assert anchors["stage2.block0.shortcut.conv"] == Anchor("stage2.block0.shortcut.conv")
-    assert by_output[anchors["stage2.block0.conv1"].value].op_type == "Conv"
+    assert anchors["stage2.block0.conv1"] == Anchor("stage2.block0.relu", cut=True)
 
 
 def test_unknown_level_is_named(exported, images, tmp_path):
