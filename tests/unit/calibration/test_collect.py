@@ -46,9 +46,7 @@ def test_every_tensor_that_a_placement_quantizes_gets_a_range(exported, images, 
 
 def test_histograms_are_those_of_the_tensors(exported, images, tmp_path):
     seen = collect_observations(exported(MODEL), images, range(12), 1, None, Method.parse("mse"))
-    expected = tensors(
-        exported(MODEL), {"stage2.block0.relu_1", "stage1.block0.conv2"} & seen.keys(), images.images, tmp_path
-    )
+    expected = tensors(exported(MODEL), {"stage2.block0.relu_1", "stage1.block0.conv2"} & seen.keys(), images.images, tmp_path)
     assert expected
     for name, tensor in expected.items():
         histogram, exact = seen[name].histogram, Histogram.of(tensor)
