@@ -29,12 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["Anchor", "bias_shifts", "find_anchors"]
 
 Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 
 GROUPS = 12
 """Groups of consecutive layers; each costs one pass over the images. One group a layer gained nothing."""
 
 IMAGES = 100
 """A channel's mean over this many images is known far better than rounding shifts it; 300 gained nothing."""
+
+TRIMMED = 0.1
+"""Share of the images, at each end, whose differences a channel's shift leaves out. Where a few images have activations beyond
+the ranges, clipping moves their means by more than rounding moves all others': with plain means, correcting cost
+emca_srm_resnet50 15 dB on a typical image, with these it gains; the bundled network does as well with either."""
 
 BATCH = 8
 
@@ -151,14 +157,20 @@ def _active(value: str) -> str:
     return f"{value}/active"
 
 
+def _typical(differences: Float64Array) -> Float64Array:
+    """Return the mean over images of (N, C) differences, without the share at each end that `TRIMMED` says, (C,)."""
+    cut = int(len(differences) * TRIMMED)
+    return np.asarray(np.sort(differences, axis=0)[cut : len(differences) - cut].mean(axis=0))
+
+
 def _shifts(
-    group: Sequence[str], anchors: dict[str, Anchor], wanted: dict[str, Float32Array], found: dict[str, Float32Array]
+    group: Sequence[str], anchors: dict[str, Anchor], wanted: dict[str, Float64Array], found: dict[str, Float64Array]
 ) -> dict[str, Float32Array]:
     """Return the shifts of one group; a shortcut's first, because the sum it ends in sees its shift too."""
-    missing = {name: wanted[anchors[name].value] - found[anchors[name].value] for name in group}
+    missing = {name: _typical(wanted[anchors[name].value] - found[anchors[name].value]) for name in group}
     for name in group:
         if anchors[name].cut:
-            missing[name] = missing[name] / np.maximum(wanted[_active(anchors[name].value)], SMALLEST_ACTIVE)
+            missing[name] = missing[name] / np.maximum(wanted[_active(anchors[name].value)].mean(axis=0), SMALLEST_ACTIVE)
     shifts = {name: missing[name] for name in group if anchors[name].shortcut not in group}
     for name in group:
         shortcut = anchors[name].shortcut
@@ -167,7 +179,7 @@ def _shifts(
     for name, shift in shifts.items():
         gate = anchors[name].gate
         if gate is not None:
-            shifts[name] = shift / np.maximum(wanted[gate], SMALLEST_GATE)
+            shifts[name] = shift / np.maximum(wanted[gate].mean(axis=0), SMALLEST_GATE)
     return {name: shift.astype(np.float32) for name, shift in shifts.items()}
 
 
@@ -179,8 +191,8 @@ def _quantized(model: ir.Model, quantize: Callable[[ir.Model], object]) -> list[
     return [name for name in weighted_layers(model.graph) if name not in left]
 
 
-def _means(model: ir.Model, names: Sequence[str], images: Sequence[Float32Array], threads: int) -> dict[str, Float32Array]:
-    """Return the mean of each channel of tensors over images and pixels, (C,)."""
+def _means(model: ir.Model, names: Sequence[str], images: Sequence[Float32Array], threads: int) -> dict[str, Float64Array]:
+    """Return the mean of each channel of tensors over the pixels of each image, (N, C)."""
     probe = Probe(model, sorted(set(names)), threads, means=True)
     batches = [probe(batch) for batch in images]
-    return {name: np.concatenate([batch[name] for batch in batches]).mean(axis=0, dtype=np.float64) for name in batches[0]}
+    return {name: np.concatenate([batch[name] for batch in batches]).astype(np.float64) for name in batches[0]}
