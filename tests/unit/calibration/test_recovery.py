@@ -4,6 +4,8 @@ import json
 from contextlib import nullcontext
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
 
@@ -13,6 +15,7 @@ from emca_deploy.calibration.bias_correction import Anchor, bias_shifts, find_an
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, ensure_ranges
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.layers import add_to_biases
+from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import insert_qdq
 from emca_deploy.calibration.recovery import rounded_path
@@ -156,3 +159,58 @@ def test_weights_keep_to_seven_bits_where_eight_saturate(exported, images, tmp_p
     assert find_recipe("tensorrt").largest_weight == 127
     with pytest.raises(InputError, match="processors without VNNI"):
         find_recipe("tensorrt", 7)
+
+
+def test_a_few_images_beyond_the_ranges_do_not_move_the_biases(tmp_path):
+    """Three of a hundred are clipped, and their means with them; the shifts stay those of the others."""
+    rng = np.random.default_rng(0)
+    quiet = rng.uniform(0, 1, (100, 3, 8, 8)).astype(np.float32)
+    loud = quiet.copy()
+    loud[[10, 50, 90]] *= 50
+    path = tmp_path / "small.onnx"
+    onnx.save(small_classifier(rng), path)
+    model = load_graph(path)
+    recipe = find_recipe("onnxruntime")
+    placed = [str(value.name) for value in place(model.graph, recipe).edges]
+    ranges = {name: TensorRange(0.0, 4.0) for name in placed}
+
+    def quantize(floating):
+        return insert_qdq(floating, place(floating.graph, recipe), ranges)
+
+    without, with_them = (bias_shifts(model, quantize, ArrayImages(images), range(100), 1) for images in (quiet, loud))
+    assert without.keys() == with_them.keys() == {"conv", "head"}
+    for name, shifts in without.items():
+        assert np.abs(with_them[name] - shifts).max() < 0.01
+
+
+def small_classifier(rng):
+    """Convolution, ReLU, pooling, linear layer."""
+    weights = {
+        "w": rng.uniform(0, 0.1, (4, 3, 3, 3)), "b": rng.uniform(0, 0.1, 4),
+        "h": rng.standard_normal((5, 4)), "c": rng.standard_normal(5),
+    }  # fmt: skip
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        small (float[n,3,8,8] images) => (float[n,5] logits) {
+            convolved = Conv <pads = [1,1,1,1]> (images, w, b)
+            passed = Relu (convolved)
+            pooled = GlobalAveragePool (passed)
+            flat = Flatten (pooled)
+            logits = Gemm <transB = 1> (flat, h, c)
+        }"""
+    made = onnx.parser.parse_model(text)
+    made.graph.initializer.extend(onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items())
+    made.graph.node[0].name, made.graph.node[4].name = "conv", "head"
+    return onnx.shape_inference.infer_shapes(made)
+
+
+class ArrayImages:
+    """Images in memory, as `ImageSource` serves them to a pass."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def batches(self, batch_size, indices):
+        order = list(indices)
+        for start in range(0, len(order), batch_size):
+            yield self.images[order[start : start + batch_size]], None
