@@ -150,7 +150,7 @@ def _to_restore(model: ir.Model, anchors: Sequence[Anchor]) -> tuple[ir.Model, l
         active = append_output(measured.graph, ir.node("Sign", [value]), _active(str(value.name)))
         active.shape = value.shape
         names.add(str(active.name))
-    return measured, sorted(names)
+    return measured, list(names)
 
 
 def _active(value: str) -> str:

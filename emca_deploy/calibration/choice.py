@@ -37,9 +37,6 @@ CANDIDATES = ("minmax", "mse")
 IMAGES = 64
 """Calibration images whose logits decide. What they say of a candidate held within 1.5 dB on unseen images."""
 
-IDENTICAL_DB = 999.0
-"""Stands for logits without any error: JSON has no infinity."""
-
 Float32Array = npt.NDArray[np.float32]
 Quantize = Callable[[ir.Model, Mapping[str, TensorRange]], object]
 
@@ -111,8 +108,7 @@ def choose(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], stage:
             variant = trial.model.clone()
             add_to_biases(variant.graph, shifts)
             trial.quantize(variant, own)
-            found_db = typical_signal_to_noise_db(reference, simulation.logits(variant))
-            tried[label] = IDENTICAL_DB if found_db is None else max(found_db, -IDENTICAL_DB)
+            tried[label] = typical_signal_to_noise_db(reference, simulation.logits(variant))
             if tried[label] > best_db:
                 best, best_db = Choice(method, shifts), tried[label]
     return Choice(best.method, best.shifts, tried)

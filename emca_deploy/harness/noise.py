@@ -12,7 +12,7 @@ ROWS_AT_ONCE = 4096
 """Images whose logits are widened to float64 at a time: 32 MiB for a thousand classes, however many images there are."""
 
 LARGEST_DB = 150.0
-"""What an image counts whose logits are the same: float32 itself ends there, at 2^-25 of the logits."""
+"""What an image counts whose logits are the same: float32 itself ends there, at 2^-25 of the logits. JSON has no infinity."""
 
 
 def signal_to_noise_db(reference: Float32Array, logits: Float32Array) -> float | None:
@@ -32,8 +32,8 @@ def signal_to_noise_db(reference: Float32Array, logits: Float32Array) -> float |
     return 10 * log10(signal / noise) if signal else -inf
 
 
-def typical_signal_to_noise_db(reference: Float32Array, logits: Float32Array) -> float | None:
-    """Return the mean over images of each one's signal-to-noise ratio in dB, None where all are identical, -inf of zeros.
+def typical_signal_to_noise_db(reference: Float32Array, logits: Float32Array) -> float:
+    """Return the mean over images of each one's signal-to-noise ratio in dB, each within `LARGEST_DB` of 0.
 
     A few images whose logits are far off, and far from any other class, make up nearly all the noise of some networks: this ratio
     counts every image alike.
@@ -42,8 +42,5 @@ def typical_signal_to_noise_db(reference: Float32Array, logits: Float32Array) ->
         reference: (N, classes) float32.
         logits: likewise.
     """
-    ratios = [
-        LARGEST_DB if ratio is None else min(ratio, LARGEST_DB)
-        for ratio in (signal_to_noise_db(reference[i : i + 1], logits[i : i + 1]) for i in range(len(reference)))
-    ]
-    return None if all(ratio == LARGEST_DB for ratio in ratios) else sum(ratios) / len(ratios)
+    found = (signal_to_noise_db(reference[i : i + 1], logits[i : i + 1]) for i in range(len(reference)))
+    return float(np.mean([LARGEST_DB if db is None else np.clip(db, -LARGEST_DB, LARGEST_DB) for db in found]))

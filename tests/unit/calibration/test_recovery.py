@@ -161,7 +161,7 @@ def test_weights_keep_to_seven_bits_where_eight_saturate(exported, images, tmp_p
         find_recipe("tensorrt", 7)
 
 
-def test_a_few_images_beyond_the_ranges_do_not_move_the_biases(tmp_path):
+def test_a_few_images_beyond_the_ranges_do_not_move_the_biases(images, tmp_path):
     """Three of a hundred are clipped, and their means with them; the shifts stay those of the others."""
     rng = np.random.default_rng(0)
     quiet = rng.uniform(0, 1, (100, 3, 8, 8)).astype(np.float32)
@@ -177,7 +177,7 @@ def test_a_few_images_beyond_the_ranges_do_not_move_the_biases(tmp_path):
     def quantize(floating):
         return insert_qdq(floating, place(floating.graph, recipe), ranges)
 
-    without, with_them = (bias_shifts(model, quantize, ArrayImages(images), range(100), 1) for images in (quiet, loud))
+    without, with_them = (bias_shifts(model, quantize, type(images)(array), range(100), 1) for array in (quiet, loud))
     assert without.keys() == with_them.keys() == {"conv", "head"}
     for name, shifts in without.items():
         assert np.abs(with_them[name] - shifts).max() < 0.01
@@ -202,15 +202,3 @@ def small_classifier(rng):
     made.graph.initializer.extend(onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items())
     made.graph.node[0].name, made.graph.node[4].name = "conv", "head"
     return onnx.shape_inference.infer_shapes(made)
-
-
-class ArrayImages:
-    """Images in memory, as `ImageSource` serves them to a pass."""
-
-    def __init__(self, images):
-        self.images = images
-
-    def batches(self, batch_size, indices):
-        order = list(indices)
-        for start in range(0, len(order), batch_size):
-            yield self.images[order[start : start + batch_size]], None
