@@ -280,7 +280,7 @@ def _ensure_table(
 def _difference(found: TableKey, wanted: TableKey) -> str:
     names = {
         "model_sha256": "model", "data_sha256": "data set", "preprocessing": "preprocessing",
-        "method": "method", "samples": "number of images", "seed": "seed",
+        "method": "method", "samples": "number of images", "seed": "seed", "measured": "revision of emca-deploy's measuring",
     }  # fmt: skip
     differing = [words for name, words in names.items() if getattr(found, name) != getattr(wanted, name)]
     return f"was measured with another {' and '.join(differing)}"

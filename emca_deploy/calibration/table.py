@@ -18,6 +18,10 @@ __all__ = ["RangeTable", "TableKey", "by_another_method", "read_table", "table_p
 TABLE_VERSION = 2
 """Version 1 had minima and maxima only; it is still read."""
 
+MEASURED = 2
+"""Raised where the same images give other ranges than before. Revision 1 looked at residual Adds' operands whole; 2 at what of them
+the ReLU after the Add lets through (`relu_bounds`)."""
+
 SUMMARY_QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999, 0.9999)
 
 
@@ -32,6 +36,7 @@ class TableKey:
         method: how ranges come from values, with its parameter ("minmax", "percentile:99.99").
         samples: images used.
         seed: of the choice of images.
+        measured: the revision of measuring; a table without one is of the first.
     """
 
     model_sha256: str
@@ -40,6 +45,7 @@ class TableKey:
     method: str
     samples: int
     seed: int
+    measured: int = MEASURED
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def read_table(path: Path) -> RangeTable:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        key = dict(document["key"])
+        key = {"measured": 1, **document["key"]}
         key["preprocessing"] = Preprocessing.from_dict(key["preprocessing"])
         if document["table_version"] == 1:
             ranges = {str(name): _range(ends, None) for name, ends in document["ranges"].items()}

@@ -53,8 +53,11 @@ def compare(
     if reference_logits is not None:
         called = reference_name or "reference"
         theirs = _reference_answers(name, logits, called, reference_logits, labels)
-        sqnr_db = signal_to_noise_db(reference_logits, logits)
-        reference = _comparison(called, own, theirs, sqnr_db, labels, names)
+        reference = replace(
+            _comparison(called, own, theirs, labels, names),
+            sqnr_db=signal_to_noise_db(reference_logits, logits),
+            typical_sqnr_db=typical_signal_to_noise_db(reference_logits, logits),
+        )
     report = AccuracyReport(
         name, len(logits), own.top1, own.top5, reference, mean_confidence=own.mean_confidence, ece=own.ece, nll=own.nll
     )
@@ -103,7 +106,7 @@ def _reference_answers(
 
 
 def _comparison(
-    called: str, own: _Answers, theirs: _Answers, sqnr_db: float | None, labels: Int64Array | None, names: ImageNames | None
+    called: str, own: _Answers, theirs: _Answers, labels: Int64Array | None, names: ImageNames | None
 ) -> ReferenceComparison:
     flips = find_flips(own.predicted, theirs.predicted, labels, names)
     agreement = 100 * (1 - flips.total / len(own.predicted))
@@ -117,7 +120,7 @@ def _comparison(
         top1=theirs.top1,
         top5=theirs.top5,
         agreement=agreement,
-        sqnr_db=sqnr_db,
+        sqnr_db=None,
         top1_drop=drop,
         top1_drop_ci95=ci95,
         mcnemar_p=p,

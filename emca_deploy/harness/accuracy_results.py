@@ -92,6 +92,7 @@ class ReferenceComparison:
         mcnemar_p: two-sided p-value of McNemar's exact test; None without labels.
         mean_confidence, ece, nll: the reference's, as in `AccuracyReport`.
         flips: images whose class differs.
+        typical_sqnr_db: mean over images of each one's SQNR, so that no few images decide it; identical ones count 150.
     """
 
     artifact: str
@@ -106,6 +107,7 @@ class ReferenceComparison:
     ece: float | None = None
     nll: float | None = None
     flips: Flips | None = None
+    typical_sqnr_db: float | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ReferenceComparison":

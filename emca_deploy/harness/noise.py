@@ -5,6 +5,7 @@ from math import inf, log10
 import numpy as np
 
 from emca_deploy.harness.spec import Float32Array
+from emca_deploy.harness.stats import Float64Array
 
 __all__ = ["ROWS_AT_ONCE", "signal_to_noise_db", "typical_signal_to_noise_db"]
 
@@ -22,11 +23,7 @@ def signal_to_noise_db(reference: Float32Array, logits: Float32Array) -> float |
         reference: (N, classes) float32.
         logits: likewise.
     """
-    signal = noise = 0.0
-    for start in range(0, len(reference), ROWS_AT_ONCE):
-        wide = reference[start : start + ROWS_AT_ONCE].astype(np.float64)
-        signal += float((wide**2).sum())
-        noise += float(((wide - logits[start : start + ROWS_AT_ONCE]) ** 2).sum())
+    signal, noise = (float(energies.sum()) for energies in _energies(reference, logits))
     if noise == 0:
         return None
     return 10 * log10(signal / noise) if signal else -inf
@@ -42,5 +39,18 @@ def typical_signal_to_noise_db(reference: Float32Array, logits: Float32Array) ->
         reference: (N, classes) float32.
         logits: likewise.
     """
-    found = (signal_to_noise_db(reference[i : i + 1], logits[i : i + 1]) for i in range(len(reference)))
-    return float(np.mean([LARGEST_DB if db is None else np.clip(db, -LARGEST_DB, LARGEST_DB) for db in found]))
+    signal, noise = _energies(reference, logits)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        decibels = 10 * np.log10(signal / noise)
+    return float(np.clip(np.where(noise == 0, LARGEST_DB, decibels), -LARGEST_DB, LARGEST_DB).mean())
+
+
+def _energies(reference: Float32Array, logits: Float32Array) -> tuple[Float64Array, Float64Array]:
+    """Return each image's sum of reference^2 and of (reference - logits)^2, (N,) each."""
+    signal, noise = np.empty(len(reference)), np.empty(len(reference))
+    for start in range(0, len(reference), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        wide = reference[rows].astype(np.float64)
+        signal[rows] = (wide**2).sum(axis=1)
+        noise[rows] = ((wide - logits[rows]) ** 2).sum(axis=1)
+    return signal, noise

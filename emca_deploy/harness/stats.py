@@ -11,6 +11,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.harness.run_length import Float64Array, block_levels, run_length
+
 __all__ = [
     "Float64Array",
     "median_ci",
@@ -19,8 +21,6 @@ __all__ = [
     "ratio_of_medians",
     "student_t_quantile",
 ]
-
-Float64Array = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
 _FEWEST_BLOCKS = 5
@@ -70,8 +70,9 @@ def median_ci(blocks: Sequence[Float64Array], seed: int = 0, builds: Sequence[in
         return _order_statistics_ci(np.sort(np.concatenate(blocks)))
     pooled = _Pooled.of(blocks)
     rng = np.random.default_rng(seed)
-    medians = pooled.medians(_of_builds(_resampled_blocks(len(blocks), rng), builds, rng))
-    return _expanded_interval(np.sort(medians), _clusters(len(blocks), builds))
+    length = run_length(block_levels(blocks, builds))
+    medians = pooled.medians(_of_builds(_resampled_blocks(len(blocks), length, rng), builds, rng))
+    return _expanded_interval(np.sort(medians), _clusters(len(blocks), length, builds))
 
 
 def ratio_of_medians(
@@ -98,13 +99,17 @@ def ratio_of_medians(
         (a_low, a_high), (b_low, b_high) = median_ci(numerator, seed, builds[0]), median_ci(denominator, seed, builds[1])
         return ratio, (a_low / b_high, a_high / b_low)
     rng = np.random.default_rng(seed)
-    rounds = _resampled_blocks(len(numerator), rng)
-    others = rounds if paired else _resampled_blocks(len(denominator), rng)
+    levels = [block_levels(blocks, of) for blocks, of in zip((numerator, denominator), builds, strict=True)]
+    if paired:  # what both have in common is in neither's favour
+        levels = [levels[0] - levels[1]] * 2
+    lengths = [run_length(level) for level in levels]
+    rounds = _resampled_blocks(len(numerator), lengths[0], rng)
+    others = rounds if paired else _resampled_blocks(len(denominator), lengths[1], rng)
     side_by_side = paired and builds[0] is not None and builds[1] is not None and list(builds[0]) == list(builds[1])
     first = _of_builds(rounds, builds[0], rng)
     second = first if side_by_side else _of_builds(others, builds[1], rng)
     ratios = above.medians(first) / below.medians(second)
-    clusters = min(_clusters(len(numerator), builds[0]), _clusters(len(denominator), builds[1]))
+    clusters = min(_clusters(len(numerator), lengths[0], builds[0]), _clusters(len(denominator), lengths[1], builds[1]))
     return ratio, _expanded_interval(np.sort(ratios), clusters)
 
 
@@ -208,17 +213,11 @@ def _resampled_counts(things: int, rng: np.random.Generator) -> npt.NDArray[np.i
     return rng.multinomial(things, np.full(things, 1 / things), size=RESAMPLES).astype(np.int64)
 
 
-def _run_length(blocks: int) -> int:
-    """Return how many neighbouring blocks are drawn together: n^(1/3), for a machine that wanders makes neighbours alike."""
-    return int(round(blocks ** (1 / 3), 9))
-
-
-def _resampled_blocks(blocks: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return how often each block is drawn in each resample, (RESAMPLES, blocks), in runs of neighbours around the circle.
+def _resampled_blocks(blocks: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return how often each block is drawn in each resample, (RESAMPLES, blocks), in runs of `length` around the circle.
 
     D. Politis and J. Romano, "A circular block-resampling procedure for stationary data" (1992).
     """
-    length = _run_length(blocks)
     starts = rng.multinomial(-(-blocks // length), np.full(blocks, 1 / blocks), size=RESAMPLES)
     counts = np.zeros((RESAMPLES, blocks), np.int64)
     for shift in range(length):
@@ -226,10 +225,10 @@ def _resampled_blocks(blocks: int, rng: np.random.Generator) -> npt.NDArray[np.i
     return counts
 
 
-def _clusters(blocks: int, builds: Sequence[int] | None) -> int:
+def _clusters(blocks: int, length: int, builds: Sequence[int] | None) -> int:
     """Return how many independent things were drawn: the builds, where there are several, or the runs of blocks."""
     distinct = len(set(builds)) if builds is not None else 1
-    runs = round(blocks / _run_length(blocks))
+    runs = round(blocks / length)
     return min(distinct, runs) if distinct > 1 else runs
 
 

@@ -50,8 +50,7 @@ def _print_reference(reference: ReferenceComparison, console: "Console") -> None
         limits = "" if reference.top1_drop_ci95 is None else f" (95%: {interval(reference.top1_drop_ci95)})"
         chance = "" if reference.mcnemar_p is None else f", McNemar p {significant(reference.mcnemar_p)}"
         _text(console, f"  drop {fixed(reference.top1_drop)} points{limits}{chance}")
-    sqnr = "logits identical" if reference.sqnr_db is None else f"SQNR of the logits {fixed(reference.sqnr_db, 1)} dB"
-    _text(console, f"  same class for {fixed(reference.agreement)}%, {sqnr}")
+    _text(console, f"  same class for {fixed(reference.agreement)}%, {_sqnr(reference)}")
     flips = reference.flips
     if flips is not None and flips.total and flips.lost is not None and flips.won is not None:
         both = flips.total - flips.lost - flips.won
@@ -59,6 +58,13 @@ def _print_reference(reference: ReferenceComparison, console: "Console") -> None
             console,
             f"  flips {flips.total:,}: right to wrong {flips.lost:,}, wrong to right {flips.won:,}, wrong to wrong {both:,}",
         )
+
+
+def _sqnr(reference: ReferenceComparison) -> str:
+    if reference.sqnr_db is None:
+        return "logits identical"
+    typical = "" if reference.typical_sqnr_db is None else f", of a typical image {fixed(reference.typical_sqnr_db, 1)} dB"
+    return f"SQNR of the logits {fixed(reference.sqnr_db, 1)} dB{typical}"
 
 
 def _print_classes(classes: tuple[ClassAccuracy, ...], console: "Console") -> None:

@@ -3,13 +3,13 @@
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from emca_deploy.errors import MissingError
 from emca_deploy.targets.ssh.address import Destination
 from emca_deploy.targets.ssh.connection import Connection
-from emca_deploy.targets.ssh.far import call, new_mark, program
+from emca_deploy.targets.ssh.far import Call, call, new_mark, program
 from emca_deploy.targets.trtexec.find import PLACES
 
 __all__ = ["PYTHON_VARIABLE", "Facts", "check_python", "check_runtime", "look", "probe"]
@@ -106,17 +106,25 @@ def look(connection: Connection) -> Facts:
                 break
         if not answers or not answers[-1].get("end"):
             raise running.trouble(running.wait())
-        return _facts(answers, started, running.said())
+        facts = _facts(answers, started)
+        return facts if facts.python_version else replace(facts, broken=_broken(answers, running))
 
 
-def _facts(answers: list[dict[str, Any]], started: float, said: str) -> Facts:
+def _broken(answers: list[dict[str, Any]], running: Call) -> str | None:
+    tried = next((str(answer["tried"]) for answer in answers if "tried" in answer), None)
+    if tried is None:
+        return None
+    running.wait()  # standard error travels beside the messages, and may come after the last of them
+    lines = [line.strip() for line in running.said().splitlines() if line.strip()]
+    return f"{tried} does not run: {lines[-1] if lines else 'it does not say why'}"
+
+
+def _facts(answers: list[dict[str, Any]], started: float) -> Facts:
     pythons = [answer for answer in answers if "python" in answer]
     trtexec = next((str(answer["trtexec"]) for answer in answers if "trtexec" in answer), None)
     trip_s = answers[-1]["seen"] - started
     if not pythons:
-        tried = next((str(answer["tried"]) for answer in answers if "tried" in answer), None)
-        reason = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it does not say why")
-        return Facts(broken=f"{tried} does not run: {reason}" if tried else None, trtexec=trtexec, trip_s=trip_s)
+        return Facts(trtexec=trtexec, trip_s=trip_s)
     last = max(pythons, key=lambda answer: (_fits(answer), _numbers(answer["version"])))
     free = last["free_bytes"]
     return Facts(

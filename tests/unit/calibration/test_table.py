@@ -59,11 +59,12 @@ def test_a_person_can_read_it(table, tmp_path):
 
 
 def test_tables_of_version_1_are_read(tmp_path):
-    document = {"table_version": 1, "key": asdict(replace(KEY, method="minmax")), "ranges": {"x": [-1, 2]}}
-    (tmp_path / "t.json").write_text(json.dumps(document))
+    key = asdict(replace(KEY, method="minmax"))
+    del key["measured"]
+    (tmp_path / "t.json").write_text(json.dumps({"table_version": 1, "key": key, "ranges": {"x": [-1, 2]}}))
     table = read_table(tmp_path / "t.json")
     assert table.ranges == {"x": TensorRange(-1.0, 2.0)}
-    assert table.key.method == "minmax"
+    assert (table.key.method, table.key.measured) == ("minmax", 1)
     assert by_another_method(table, KEY) is None
 
 
@@ -93,8 +94,9 @@ def test_a_histogram_serves_every_method_that_reads_one(table, method):
 
 
 @pytest.mark.parametrize(
-    "change", [{"model_sha256": "c"}, {"data_sha256": "c"}, {"preprocessing": Preprocessing()}, {"samples": 11}, {"seed": 1}]
-)
+    "change",
+    [{"model_sha256": "c"}, {"data_sha256": "c"}, {"preprocessing": Preprocessing()}, {"samples": 11}, {"seed": 1}, {"measured": 1}],
+)  # fmt: skip
 def test_nothing_else_may_differ(table, change):
     assert by_another_method(table, replace(KEY, method="entropy", **change)) is None
 
@@ -137,3 +139,17 @@ def test_a_named_table_of_another_method_is_refused(exported, images, tmp_path):
         with pytest.raises(InputError, match=words):
             ensure_ranges(exported("resnet18"), images, options)
     assert path.read_bytes() == before
+
+
+def test_a_table_of_an_older_revision_is_measured_anew_and_by_name_refused(exported, images, tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(exported("resnet18").read_bytes())
+    _, path, _ = ensure_ranges(model, images, CalibrationOptions("openvino", "minmax"))
+    document = json.loads(path.read_text())
+    del document["key"]["measured"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="another revision of emca-deploy's measuring"):
+        ensure_ranges(model, images, CalibrationOptions("openvino", "minmax", table=path))
+    table, _, reused = ensure_ranges(model, images, CalibrationOptions("openvino", "minmax"))
+    assert not reused
+    assert read_table(path) == table
