@@ -46,7 +46,7 @@ class Protocol:
     scenario: Scenario = "single-stream"
     batch: int = 1
     warmup_s: float = 2.0
-    block_s: float = 0.25
+    block_s: float = 0.05
     duration_s: float = 5.0
     max_samples: int = 20_000
     seed: int = 0

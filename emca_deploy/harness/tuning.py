@@ -32,7 +32,7 @@ _WITH_WARM_UP = 1.3
 _FINAL_LEAST_S = 1.0
 _BLOCKS, _FINAL_BLOCKS = 8, 24
 _FINAL_LOADS = 2 * FEWEST_PROCESSES
-_LONGEST_BLOCK_S = 0.25
+_LONGEST_BLOCK_S = {"single-stream": 0.05, "offline": 0.25}
 _LARGE_STEP = 1000
 
 
@@ -255,7 +255,7 @@ class _Run:
         return found
 
     def _protocol(self, duration_s: float, blocks: int) -> Protocol:
-        block_s = min(_LONGEST_BLOCK_S, duration_s / blocks)
+        block_s = min(_LONGEST_BLOCK_S[self._how.scenario], duration_s / blocks)
         warmup_s = min(0.3 * duration_s, 1.0)
         how = self._how
         return Protocol(how.scenario, how.batch, warmup_s, block_s, duration_s, seed=how.seed)

@@ -18,7 +18,10 @@ from emca_deploy.targets.local import LocalOptions, candidates, run_notes
 __all__ = ["PROCESSES", "ProfileRequest", "profile_notes", "run_profile"]
 
 OFFLINE_BATCH = 8
-BLOCK_S = {"single-stream": 0.25, "offline": 0.5}
+BLOCK_S = {"single-stream": 0.05, "offline": 0.5}
+"""Short where calls are: a shared machine is slow for some tenths of a second at a time, which is to hit every candidate alike.
+With blocks of 0.25 s the ratio of one file to itself was twice as uncertain (docs/benchmarks.md). Offline, filling and draining
+would count for too much."""
 FEWEST_BLOCKS = 10
 IDLE_S = 1.0
 LONGEST = 6

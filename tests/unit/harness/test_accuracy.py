@@ -8,6 +8,7 @@ from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError, ModelError
 from emca_deploy.harness.accuracy import collect_logits, compare
 from emca_deploy.harness.accuracy_results import AccuracyReport
+from emca_deploy.harness.noise import typical_signal_to_noise_db
 
 FOUR = Preprocessing(4, 4)
 
@@ -96,6 +97,7 @@ def test_report_agrees_with_brute_force():
     noise = sum(float(r - x) ** 2 for r, x in zip(reference.ravel(), logits.ravel(), strict=True))
     signal = sum(float(r) ** 2 for r in reference.ravel())
     assert against.sqnr_db == pytest.approx(10 * math.log10(signal / noise), rel=1e-5)
+    assert against.typical_sqnr_db == pytest.approx(typical_signal_to_noise_db(reference, logits))
 
 
 def test_report_survives_json():
@@ -109,6 +111,7 @@ def test_identical_logits():
     logits, labels, _ = random_case()
     against = compare("a", logits, labels, "b", logits.copy()).reference
     assert (against.sqnr_db, against.agreement, against.top1_drop) == (None, 100.0, 0.0)
+    assert against.typical_sqnr_db == 150
     assert against.top1_drop_ci95[0] < 0 < against.top1_drop_ci95[1]
 
 
