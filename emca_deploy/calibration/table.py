@@ -19,8 +19,8 @@ TABLE_VERSION = 2
 """Version 1 had minima and maxima only; it is still read."""
 
 MEASURED = 2
-"""Raised where the same images give other ranges than before. Revision 1 looked at residual Adds' operands whole; 2 at what of them
-the ReLU after the Add lets through (`relu_bounds`)."""
+"""Raised where the same images give other ranges than before. Revision 1 looked at residual Adds' operands whole; 2 at what of
+them the ReLU after the Add lets through (`relu_bounds`)."""
 
 SUMMARY_QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999, 0.9999)
 

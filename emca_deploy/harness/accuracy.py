@@ -11,7 +11,7 @@ from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.collection import LogitsResult, LogitsRun, collect_logits
 from emca_deploy.harness.confidence import confidence_of
 from emca_deploy.harness.flips import ImageNames, find_flips
-from emca_deploy.harness.noise import ROWS_AT_ONCE, signal_to_noise_db
+from emca_deploy.harness.noise import ROWS_AT_ONCE, signal_to_noise_db, typical_signal_to_noise_db
 from emca_deploy.harness.paired import mcnemar_p
 from emca_deploy.harness.per_class import confused_pairs, confusion_matrix, per_class
 from emca_deploy.harness.spec import Float32Array

@@ -38,7 +38,7 @@ def block_levels(blocks: Sequence[Float64Array], builds: Sequence[int] | None) -
         own = of_block == build
         known = levels[own & ~np.isnan(levels)]
         levels[own] -= known.mean() if len(known) else 0.0
-    return np.nan_to_num(levels)
+    return np.asarray(np.nan_to_num(levels))
 
 
 def run_length(levels: Float64Array) -> int:

@@ -95,7 +95,10 @@ def test_a_histogram_serves_every_method_that_reads_one(table, method):
 
 @pytest.mark.parametrize(
     "change",
-    [{"model_sha256": "c"}, {"data_sha256": "c"}, {"preprocessing": Preprocessing()}, {"samples": 11}, {"seed": 1}, {"measured": 1}],
+    [
+        {"model_sha256": "c"}, {"data_sha256": "c"}, {"preprocessing": Preprocessing()}, {"samples": 11}, {"seed": 1},
+        {"measured": 1},
+    ],
 )  # fmt: skip
 def test_nothing_else_may_differ(table, change):
     assert by_another_method(table, replace(KEY, method="entropy", **change)) is None
