@@ -18,9 +18,9 @@ Float64Array = npt.NDArray[np.float64]
 _SIGNIFICANT = 2.0
 """Standard errors, about, that a correlation must reach to count; Politis and White's c."""
 
-_MARGIN = 2.0
+_MARGIN = 3.0
 """Times the length that is best for estimating a variance: correlations found in few blocks come out too small. 100 blocks whose
-neighbours correlate by 0.79 had the truth in 87 % of their intervals without it, 91 % with it (nominal 95 %, 300 runs)."""
+neighbours correlate by 0.79 had the truth in 87 % of their intervals without it, 92 % with it (nominal 95 %)."""
 
 _FEWEST_RUNS = 4
 """Fewer than these in all would tell nothing of how runs differ."""

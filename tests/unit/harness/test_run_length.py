@@ -27,8 +27,8 @@ def test_the_more_alike_the_longer_the_runs():
     rng = np.random.default_rng(1)
     medians = [np.median([run_length(wandering(rng, 300, alike)) for _ in range(50)]) for alike in (0.3, 0.6, 0.9)]
     assert medians[0] < medians[1] < medians[2]
-    # What is best for a first-order autoregression, n^(1/3) (6 a^2 / (1 - a^2)^2)^(1/3), doubled as in `_MARGIN`, within a half.
-    best = [2 * (300 * 6 * alike**2 / (1 - alike**2) ** 2) ** (1 / 3) for alike in (0.6, 0.9)]
+    # What is best for a first-order autoregression, n^(1/3) (6 a^2 / (1 - a^2)^2)^(1/3), times `_MARGIN`, within a half.
+    best = [3 * (300 * 6 * alike**2 / (1 - alike**2) ** 2) ** (1 / 3) for alike in (0.6, 0.9)]
     assert medians[1:] == pytest.approx(best, rel=0.5)
 
 

@@ -60,6 +60,16 @@ def test_published_schemas_are_up_to_date(name):
     assert json.loads((SCHEMAS / f"{name}.json").read_text()) == expected, "run: python docs/schemas/generate.py"
 
 
+def without_later_fields(document, values):
+    """Leave out what was added since within the same version, which must be null in what is read from an older file."""
+    if isinstance(document, list) and isinstance(values, list) and len(document) == len(values):
+        return [without_later_fields(*both) for both in zip(document, values, strict=True)]
+    if isinstance(document, dict) and isinstance(values, dict):
+        kept = {key: value for key, value in document.items() if key in values or value is not None}
+        return {key: without_later_fields(value, values.get(key)) for key, value in kept.items()}
+    return document
+
+
 @pytest.mark.parametrize(("name", "version"), [(name, one + 1) for name, now in NOW.items() for one in range(now)])
 def test_a_file_of_every_version_is_read_and_written_as_one_of_now(name, version):
     path = RESULTS / f"{name}-v{version}.json"
@@ -69,7 +79,7 @@ def test_a_file_of_every_version_is_read_and_written_as_one_of_now(name, version
     assert document["schema_version"] == NOW[name]
     assert list(validator(name).iter_errors(document)) == []
     if version == NOW[name]:
-        assert document == values
+        assert without_later_fields(document, values) == values
         assert list(validator(name).iter_errors(values)) == []
         assert list(validator(name).iter_errors({**values, "schema_version": version + 1}))
 

@@ -36,4 +36,4 @@ def test_heading_says_how_it_was_measured_where_that_is_known(candidate):
     assert profile_heading(ProfileReport(results, (), {})) == "single-stream, batch 1, target cpu"
     protocol = Protocol().record(45, "interval within 1 %")
     heading = profile_heading(ProfileReport(results, (), {}, protocol=protocol))
-    assert heading == "single-stream, batch 1, target cpu; 45 rounds of 0.25 s, stopped by: interval within 1 %"
+    assert heading == "single-stream, batch 1, target cpu; 45 rounds of 0.05 s, stopped by: interval within 1 %"
