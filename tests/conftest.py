@@ -8,8 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite runs on every core already; threads that wait for work only burn
+# How fast an example runs is no property of what is tested: other tests run beside it.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 LIBM = ctypes.CDLL("libm.so.6")
 
 

@@ -44,7 +44,6 @@ def test_the_width_is_the_smallest_that_holds_the_data(data):
 
 
 @given(st.one_of(values, scaled), st.lists(st.integers(0, 3000), max_size=6), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_any_cut_in_any_order_gives_the_same_histogram(data, cuts, random):
     pieces = [piece for piece in np.split(data, sorted(cut for cut in cuts if cut < data.size)) if piece.size]
     random.shuffle(pieces)

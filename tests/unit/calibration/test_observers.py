@@ -117,7 +117,7 @@ def slow_divergences(counts):
 
 
 @given(st.integers(0, 999), st.integers(LEVELS + 1, 260), st.floats(0.1, 50))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_divergences_are_those_of_the_literal_algorithm(seed, bins, rate):
     generator = np.random.default_rng(seed)
     counts = generator.poisson(rate * np.exp(-np.arange(bins) / bins * 4)).astype(np.float64)
@@ -142,7 +142,7 @@ def test_entropy_takes_the_clipping_point_of_least_divergence():
 
 
 @given(st.sampled_from(KINDS), st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_squared_error_is_never_above_minmax(kind, seed):
     data = draw(kind, seed)
     histogram = Histogram.of(data)

@@ -116,7 +116,7 @@ WORDS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(WORDS | st.text(max_size=3), max_size=25).map("".join))
 def test_no_log_crashes_it(text) -> None:
     placement = read_placement(text.splitlines())

@@ -27,7 +27,7 @@ def timeline(rounds=12, block_ms=250, idle_ms=1000):
     return segments, windows, now
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(phase=st.integers(0, 99), jitter=st.lists(st.integers(0, 15), min_size=10, max_size=10), offset=st.integers(0, 10**9))
 def test_counter_gives_each_candidate_its_own_power(phase, jitter, offset):
     segments, windows, end = timeline()
