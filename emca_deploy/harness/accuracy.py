@@ -11,7 +11,7 @@ from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.collection import LogitsResult, LogitsRun, collect_logits
 from emca_deploy.harness.confidence import confidence_of
 from emca_deploy.harness.flips import ImageNames, find_flips
-from emca_deploy.harness.noise import ROWS_AT_ONCE, signal_to_noise_db, typical_signal_to_noise_db
+from emca_deploy.harness.noise import ROWS_AT_ONCE, LogitsNoise
 from emca_deploy.harness.paired import mcnemar_p
 from emca_deploy.harness.per_class import confused_pairs, confusion_matrix, per_class
 from emca_deploy.harness.spec import Float32Array
@@ -53,11 +53,7 @@ def compare(
     if reference_logits is not None:
         called = reference_name or "reference"
         theirs = _reference_answers(name, logits, called, reference_logits, labels)
-        reference = replace(
-            _comparison(called, own, theirs, labels, names),
-            sqnr_db=signal_to_noise_db(reference_logits, logits),
-            typical_sqnr_db=typical_signal_to_noise_db(reference_logits, logits),
-        )
+        reference = _comparison(called, own, theirs, LogitsNoise.of(reference_logits, logits), labels, names)
     report = AccuracyReport(
         name, len(logits), own.top1, own.top5, reference, mean_confidence=own.mean_confidence, ece=own.ece, nll=own.nll
     )
@@ -106,7 +102,7 @@ def _reference_answers(
 
 
 def _comparison(
-    called: str, own: _Answers, theirs: _Answers, labels: Int64Array | None, names: ImageNames | None
+    called: str, own: _Answers, theirs: _Answers, noise: LogitsNoise, labels: Int64Array | None, names: ImageNames | None
 ) -> ReferenceComparison:
     flips = find_flips(own.predicted, theirs.predicted, labels, names)
     agreement = 100 * (1 - flips.total / len(own.predicted))
@@ -120,7 +116,8 @@ def _comparison(
         top1=theirs.top1,
         top5=theirs.top5,
         agreement=agreement,
-        sqnr_db=None,
+        sqnr_db=noise.all_db,
+        typical_sqnr_db=noise.typical_db,
         top1_drop=drop,
         top1_drop_ci95=ci95,
         mcnemar_p=p,

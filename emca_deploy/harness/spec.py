@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from emca_deploy.artifacts import TensorSpec
 
-__all__ = ["Float32Array", "LoadedModel", "RunnerSpec", "Saturable"]
+__all__ = ["Float32Array", "Float64Array", "LoadedModel", "RunnerSpec", "Saturable"]
 
 Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 
 
 class LoadedModel(Protocol):

@@ -11,7 +11,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.harness.run_length import Float64Array, block_levels, run_length
+from emca_deploy.harness.run_length import block_levels, run_length
+from emca_deploy.harness.spec import Float64Array
 
 __all__ = [
     "Float64Array",
@@ -100,9 +101,8 @@ def ratio_of_medians(
         return ratio, (a_low / b_high, a_high / b_low)
     rng = np.random.default_rng(seed)
     levels = [block_levels(blocks, of) for blocks, of in zip((numerator, denominator), builds, strict=True)]
-    if paired:  # what both have in common is in neither's favour
-        levels = [levels[0] - levels[1]] * 2
-    lengths = [run_length(level) for level in levels]
+    # What both of a pair have in common is in neither's favour.
+    lengths = [run_length(levels[0] - levels[1])] * 2 if paired else [run_length(level) for level in levels]
     rounds = _resampled_blocks(len(numerator), lengths[0], rng)
     others = rounds if paired else _resampled_blocks(len(denominator), lengths[1], rng)
     side_by_side = paired and builds[0] is not None and builds[1] is not None and list(builds[0]) == list(builds[1])

@@ -15,7 +15,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError
 from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.latency_results import Comparison, ProfileReport, Scenario, verdict_of
-from emca_deploy.harness.protocol import FEWEST_PROCESSES
+from emca_deploy.harness.protocol import BLOCK_S, FEWEST_PROCESSES
 from emca_deploy.harness.rounds import INTERRUPTED
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.tuning_results import Trial, Tunable, TuneRound, Value, Values
@@ -32,7 +32,6 @@ _WITH_WARM_UP = 1.3
 _FINAL_LEAST_S = 1.0
 _BLOCKS, _FINAL_BLOCKS = 8, 24
 _FINAL_LOADS = 2 * FEWEST_PROCESSES
-_LONGEST_BLOCK_S = {"single-stream": 0.05, "offline": 0.25}
 _LARGE_STEP = 1000
 
 
@@ -255,7 +254,7 @@ class _Run:
         return found
 
     def _protocol(self, duration_s: float, blocks: int) -> Protocol:
-        block_s = min(_LONGEST_BLOCK_S[self._how.scenario], duration_s / blocks)
+        block_s = min(BLOCK_S[self._how.scenario], duration_s / blocks)
         warmup_s = min(0.3 * duration_s, 1.0)
         how = self._how
         return Protocol(how.scenario, how.batch, warmup_s, block_s, duration_s, seed=how.seed)

@@ -8,6 +8,7 @@ from typing import Any
 from emca_deploy._progress import Progress
 from emca_deploy.harness.latency import Protocol, measure_raw
 from emca_deploy.harness.latency_results import ProfileReport, Scenario
+from emca_deploy.harness.protocol import BLOCK_S
 from emca_deploy.harness.raw_samples import RawSamples
 from emca_deploy.harness.telemetry.hook import Telemetry, available_sources
 from emca_deploy.harness.telemetry.processor import CpuFrequencySource
@@ -18,10 +19,6 @@ from emca_deploy.targets.local import LocalOptions, candidates, run_notes
 __all__ = ["PROCESSES", "ProfileRequest", "profile_notes", "run_profile"]
 
 OFFLINE_BATCH = 8
-BLOCK_S = {"single-stream": 0.05, "offline": 0.5}
-"""Short where calls are: a shared machine is slow for some tenths of a second at a time, which is to hit every candidate alike.
-With blocks of 0.25 s the ratio of one file to itself was twice as uncertain (docs/benchmarks.md). Offline, filling and draining
-would count for too much."""
 FEWEST_BLOCKS = 10
 IDLE_S = 1.0
 LONGEST = 6

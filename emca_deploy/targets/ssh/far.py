@@ -111,6 +111,12 @@ class Call:
         self._stderr.seek(max(0, size - _TAIL_BYTES))
         return self._stderr.read().decode(errors="replace")
 
+    def last_lines(self, most: int) -> list[str]:
+        """Wait for its end, and return the last lines of standard error, which travels beside the messages and may come later."""
+        self.wait()
+        lines = [line.strip() for line in self.said().splitlines() if line.strip()]
+        return lines[-most:] or ["it does not say why"]
+
     def trouble(self, code: int) -> Exception:
         """Return the error for a command that ended too soon."""
         said, where = self.said(), self._connection.destination
@@ -118,8 +124,7 @@ class Call:
             return failure(where, said, self._connection.resolved())
         if code == LOST:
             return LineLostError(f"{where}: the connection was lost", "when it is back, run the same command again")
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        reason = " | ".join(lines[-_TAIL_LINES:]) or "it does not say why"
+        reason = " | ".join(self.last_lines(_TAIL_LINES))
         return WorkerError(
             f"{where}: what ran there ended with exit code {code}: {reason}", "look at that machine: memory, or its Python"
         )

@@ -112,11 +112,7 @@ def look(connection: Connection) -> Facts:
 
 def _broken(answers: list[dict[str, Any]], running: Call) -> str | None:
     tried = next((str(answer["tried"]) for answer in answers if "tried" in answer), None)
-    if tried is None:
-        return None
-    running.wait()  # standard error travels beside the messages, and may come after the last of them
-    lines = [line.strip() for line in running.said().splitlines() if line.strip()]
-    return f"{tried} does not run: {lines[-1] if lines else 'it does not say why'}"
+    return f"{tried} does not run: {running.last_lines(1)[0]}" if tried else None
 
 
 def _facts(answers: list[dict[str, Any]], started: float) -> Facts:

@@ -9,21 +9,13 @@ from emca_deploy.harness.run_length import block_levels, run_length
 from emca_deploy.harness.stats import median_ci
 
 
-def wandering(rng, count, alike):
-    levels, level = np.empty(count), rng.standard_normal()
-    for index in range(count):
-        level = alike * level + math.sqrt(1 - alike**2) * rng.standard_normal()
-        levels[index] = level
-    return levels
-
-
 def test_independent_blocks_keep_the_least():
     rng = np.random.default_rng(0)
     lengths = [run_length(rng.standard_normal(216)) for _ in range(50)]
     assert np.median(lengths) == 6
 
 
-def test_the_more_alike_the_longer_the_runs():
+def test_the_more_alike_the_longer_the_runs(wandering):
     rng = np.random.default_rng(1)
     medians = [np.median([run_length(wandering(rng, 300, alike)) for _ in range(50)]) for alike in (0.3, 0.6, 0.9)]
     assert medians[0] < medians[1] < medians[2]
@@ -56,7 +48,7 @@ def test_a_median_of_zero_is_at_the_mean_too():
     assert block_levels([np.array([0.0]), np.array([2.0])], None) == pytest.approx([0, 0])
 
 
-def test_intervals_hold_the_truth_although_short_blocks_are_much_alike():
+def test_intervals_hold_the_truth_although_short_blocks_are_much_alike(wandering):
     rng = np.random.default_rng(3)
     covered = 0
     for run in range(100):

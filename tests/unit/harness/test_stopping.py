@@ -1,7 +1,5 @@
 """When to stop, and what stopping by the interval does to the interval, on simulated runs."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -23,17 +21,17 @@ def test_precise_is_about_both_sides_of_the_median():
     assert not precise([2 + rng.standard_normal(10) for _ in range(20)], 0.001, 0)
 
 
-def drifting_run(rng, rounds, calls=20):
-    """Blocks whose level wanders, as a first-order autoregression, with long-tailed calls around it; the true median is 1."""
-    levels = np.empty(rounds)
-    level = 0.02 * rng.standard_normal()
-    for index in range(rounds):
-        level = 0.3 * level + 0.02 * math.sqrt(1 - 0.3**2) * rng.standard_normal()
-        levels[index] = level
-    return [1 + level + 0.02 * rng.laplace(size=calls) for level in levels]
+@pytest.fixture
+def drifting_run(wandering):
+    """Return a function that makes blocks whose level wanders, with long-tailed calls around it; the true median is 1."""
+
+    def make(rng, rounds, calls=20):
+        return [1 + 0.02 * level + 0.02 * rng.laplace(size=calls) for level in wandering(rng, rounds, 0.3)]
+
+    return make
 
 
-def test_stopping_by_the_interval_leaves_it_its_coverage():
+def test_stopping_by_the_interval_leaves_it_its_coverage(drifting_run):
     """Runs that stop as `reason_to_stop` does, at the first planned look whose interval is within 1 %."""
     rng = np.random.default_rng(1)
     looks = (*planned_looks(20, 120), 120)
@@ -48,7 +46,7 @@ def test_stopping_by_the_interval_leaves_it_its_coverage():
     assert 0.87 <= covered / runs <= 0.99
 
 
-def test_interval_of_the_ratio_of_runs_measured_apart_covers_the_truth():
+def test_interval_of_the_ratio_of_runs_measured_apart_covers_the_truth(drifting_run):
     rng = np.random.default_rng(2)
     covered, runs = 0, 120
     for run in range(runs):
