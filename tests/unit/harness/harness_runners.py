@@ -1,5 +1,6 @@
 """Runners for the harness's tests, made by a worker through their factory."""
 
+import gc
 import os
 import sys
 import time
@@ -10,10 +11,13 @@ from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import ModelError
 
 CLASSES = 4
+MOST_WALKED = 1000  # numpy alone brings some tens of thousands
 
 
 class Runner:
     """Logits are the sums of the image's columns; what else it does is said by `does`."""
+
+    calls = 0
 
     def __init__(self, does="", batch="batch", latency_s=0.0, size=CLASSES, load_s=0.0):
         self.does, self.latency_s, self.load_s = does, latency_s, load_s
@@ -36,6 +40,10 @@ class Runner:
         if self.does == "abort":
             os.write(2, b"free(): invalid pointer\n")
             os.abort()
+        if self.does == "dislike garbage":
+            self.calls += 1
+            walked = len(gc.get_objects())
+            assert self.calls == 1 or walked < MOST_WALKED, f"{walked:,} objects would be walked before a block"
         if self.does == "hang":
             time.sleep(600)
         time.sleep(self.latency_s)
@@ -56,7 +64,6 @@ class Runner:
 class DeviceRunner(Runner):
     """Says of its n-th call that the accelerator took n milliseconds."""
 
-    calls = 0
     device_ms = None
 
     def infer(self, batch):

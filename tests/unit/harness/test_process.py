@@ -56,6 +56,13 @@ def test_prints_of_a_library_do_not_break_the_channel(make_spec):
         assert len(worker.block(0, min_calls=2)) == 2
 
 
+def test_what_is_loaded_is_not_searched_for_garbage_before_every_block(make_spec):
+    with Worker(make_spec(does="dislike garbage")) as worker:
+        worker.open()
+        worker.prepare(1, 0)
+        assert len(worker.block(0, min_calls=2)) == 2
+
+
 def test_our_errors_come_back_as_their_class(make_spec):
     with Worker(make_spec(does="refuse")) as worker:
         with pytest.raises(ModelError) as caught:
