@@ -10,10 +10,18 @@ import click
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import InputError
 
-__all__ = ["preprocessing_options", "read_preprocessing"]
+__all__ = ["preprocessing_options", "read_preprocessing", "recover_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 CHANNELS = 3
+
+recover_option = click.option(
+    "--recover",
+    type=click.Choice(("none", "bias", "weights")),  # calibration.recovery.LEVELS, which is slow to import
+    default="weights",
+    show_default=True,
+    help="Work spent on accuracy: none, corrected biases, or better rounded weights and then corrected biases.",
+)
 
 
 def preprocessing_options(function: F) -> F:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emca_deploy.commands._console import json_option, print_json, stages
+from emca_deploy.commands._options import recover_option
 
 if TYPE_CHECKING:
     from emca_deploy.calibration.calibrate import Calibration
@@ -27,13 +28,7 @@ __all__ = ["command"]
     help="How ranges come from values: minmax, moving-average[:MOMENTUM], percentile[:P], entropy, mse, "
     "or auto for the better of minmax and mse, judged by the logits.",
 )
-@click.option(
-    "--recover",
-    type=click.Choice(("none", "bias", "weights")),
-    default="weights",
-    show_default=True,
-    help="Work spent on accuracy: none, corrected biases, or better rounded weights and then corrected biases.",
-)
+@recover_option
 @click.option("--samples", type=click.IntRange(1), default=300, show_default=True, help="Images to use; all if there are fewer.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
 @click.option("--keep-float", multiple=True, metavar="PATTERN", help="Nodes that stay in float, for example 'stage1.*'.")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from emca_deploy.commands._console import json_option, print_json, stages, table_console
-from emca_deploy.commands._options import preprocessing_options, read_preprocessing
+from emca_deploy.commands._options import preprocessing_options, read_preprocessing, recover_option
 
 __all__ = ["command", "run_deployment"]
 
@@ -27,6 +27,7 @@ __all__ = ["command", "run_deployment"]
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Only this one, where it runs; may be repeated.")
 @preprocessing_options
 @click.option("--samples", type=click.IntRange(1), default=300, show_default=True, help="Calibration images.")
+@recover_option
 @click.option("--limit", type=click.IntRange(1), help="Validate on this many images only.")
 @click.option("--threads", type=click.IntRange(1), help="For every runtime.  [default: all cores]")
 @click.option("--duration", type=click.FloatRange(0.5), default=5.0, show_default=True, help="Seconds to measure each candidate.")
@@ -40,6 +41,7 @@ def command(
     targets: str,
     backends: tuple[str, ...],
     samples: int,
+    recover: str,
     limit: int | None,
     threads: int | None,
     duration: float,
@@ -72,6 +74,7 @@ def command(
         threads or default_threads(),
         duration,
         limit,
+        recover,
     )
     run_deployment(checkpoint, data, validation, output, options, as_json)
 

@@ -39,6 +39,7 @@ class DeployOptions:
         threads: for every runtime.
         duration_s: measuring time for each candidate.
         limit: validation images; all where None.
+        recover: what calibration does for accuracy besides: a name of `calibration.recovery.LEVELS`.
     """
 
     export: ExportOptions = field(default_factory=ExportOptions)
@@ -48,6 +49,7 @@ class DeployOptions:
     threads: int = 1
     duration_s: float = 5.0
     limit: int | None = None
+    recover: str = "weights"
 
 
 def deploy(
@@ -149,7 +151,9 @@ class _Walk:
         """Return an INT8 model for every placement that a place needs."""
         calibrations = []
         for backend in dict.fromkeys(backend for place in self.places for backend in place.placements):
-            wanted = CalibrationOptions(backend, samples=self.options.samples, threads=self.options.threads)
+            wanted = CalibrationOptions(
+                backend, samples=self.options.samples, threads=self.options.threads, recover=self.options.recover
+            )
             target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
             within = _within(f"calibrating for {backend}", self.stage)
             calibrations.append(calibrate_model(exported.onnx, images, target, wanted, within))

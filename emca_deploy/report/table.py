@@ -40,6 +40,7 @@ def deploy_columns(report: DeployReport) -> tuple[Column, ...]:
         Column("drop, points", _each(report, _drop), _each(report, _drop_interval, "")),
         Column("agree %", _each(report, lambda r: fixed(r.agreement)), rank=4),
         Column("SQNR dB", _each(report, lambda r: "exact" if r.sqnr_db is None else fixed(r.sqnr_db, 1)), rank=6),
+        Column("typical dB", _each(report, _typical), rank=8),
         Column("p50 ms", tuple(milliseconds[0::2])),
         Column("p99 ms", tuple(milliseconds[1::2]), rank=2),
         Column("images/s", tuple(uniform([c.latency.throughput_images_per_s for c in rows])), rank=7),
@@ -56,6 +57,12 @@ def _each(report: DeployReport, cell: Callable[[ReferenceComparison], str], miss
     """Return a cell about the comparison with the baseline for each candidate; the baseline itself has none."""
     references = (None if c.name == report.baseline else c.accuracy.reference for c in report.candidates)
     return tuple(missing if reference is None else cell(reference) for reference in references)
+
+
+def _typical(reference: ReferenceComparison) -> str:
+    if reference.typical_sqnr_db is None:
+        return "exact" if reference.sqnr_db is None else NONE  # a result of before the field has none
+    return fixed(reference.typical_sqnr_db, 1)
 
 
 def _drop(reference: ReferenceComparison) -> str:

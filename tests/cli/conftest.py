@@ -68,6 +68,27 @@ def checkpoint(shared, weights):
 
 
 @pytest.fixture(scope="session")
+def plain_weights():
+    """A random network's without attention: a third of the nodes, for what has nothing to do with attention."""
+    import torch
+
+    from emca_deploy.models.registry import create_model
+
+    torch.manual_seed(1)
+    return create_model("resnet18", CLASSES).state_dict()
+
+
+@pytest.fixture(scope="session")
+def plain_checkpoint(shared, plain_weights):
+    """A .safetensors file of it."""
+    from safetensors.torch import save_file
+
+    path = shared / "plain.safetensors"
+    save_file(plain_weights, path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def training_checkpoint(shared, weights):
     """What a training script saves of a DataParallel network."""
     import torch

@@ -93,13 +93,13 @@ def _umask() -> int:
     return umask
 
 
-def test_outside_the_parity_gate_is_exit_4_and_leaves_the_old_file(tmp_path, checkpoint, refused, monkeypatch, files):
+def test_outside_the_parity_gate_is_exit_4_and_leaves_the_old_file(tmp_path, plain_checkpoint, refused, monkeypatch, files):
     from emca_deploy.export import checkpoint as room
 
     monkeypatch.setattr(room, "check_parity", partial(room.check_parity, gate=1e-12))
     output = tmp_path / "model.onnx"
     output.write_bytes(b"old")
-    assert "more than 1e-12" in refused("export", checkpoint, "-o", output, "--image-size", 32, code=4)
+    assert "more than 1e-12" in refused("export", plain_checkpoint, "-o", output, "--image-size", 32, code=4)
     assert output.read_bytes() == b"old"
     assert files(tmp_path) == {"model.onnx"}
 
@@ -128,33 +128,33 @@ def test_fp16_says_what_became_of_it(tmp_path, checkpoint, capsys, files):
     assert files(tmp_path) == {"half.onnx", "half.onnx.manifest.json"}
 
 
-def test_fp16_of_weights_it_cannot_hold_is_told_and_of_none_refused(tmp_path, weights, capsys, refused, files):
+def test_fp16_of_weights_it_cannot_hold_is_told_and_of_none_refused(tmp_path, plain_weights, capsys, refused, files):
     from safetensors.torch import save_file
 
     given = tmp_path / "given"
     given.mkdir()
-    name = next(name for name in weights if name.endswith("conv1.weight") or name == "stem.conv.weight")
-    tiny = {**weights, name: weights[name] * 1e-6}
+    name = next(name for name in plain_weights if name.endswith("conv1.weight") or name == "stem.conv.weight")
+    tiny = {**plain_weights, name: plain_weights[name] * 1e-6}
     save_file(tiny, given / "tiny.safetensors")
     half = ["--image-size", "32", "--precision", "fp16"]
     assert run(["export", str(given / "tiny.safetensors"), "-o", str(tmp_path / "a.onnx"), *half]) == 0
     out, err = capsys.readouterr()
     assert "fp16 parity with fp32" in out
     assert "too small for fp16 and became 0" in err
-    huge = {**weights, name: weights[name] * 1e8}
+    huge = {**plain_weights, name: plain_weights[name] * 1e8}
     save_file(huge, given / "huge.safetensors")
     said = refused("export", given / "huge.safetensors", "-o", tmp_path / "b.onnx", *half)
     assert "--precision fp32" in said
     assert files(tmp_path) == {"a.onnx", "a.onnx.manifest.json", "given/tiny.safetensors", "given/huge.safetensors"}
 
 
-def test_outside_the_fp16_gate_is_exit_4_and_leaves_the_old_file(tmp_path, checkpoint, refused, monkeypatch, files):
+def test_outside_the_fp16_gate_is_exit_4_and_leaves_the_old_file(tmp_path, plain_checkpoint, refused, monkeypatch, files):
     from emca_deploy.export import convert
 
     monkeypatch.setattr(convert, "check_half", partial(convert.check_half, gate=1e-9))
     output = tmp_path / "model.onnx"
     output.write_bytes(b"old")
-    said = refused("export", checkpoint, "-o", output, "--image-size", 32, "--precision", "fp16", code=4)
+    said = refused("export", plain_checkpoint, "-o", output, "--image-size", 32, "--precision", "fp16", code=4)
     assert "more than 1e-09" in said
     assert output.read_bytes() == b"old"
     assert files(tmp_path) == {"model.onnx"}
@@ -256,8 +256,8 @@ def test_a_read_only_place_is_refused(small_disk, refused, monkeypatch):
     assert "Read-only" in refused(*FRESH, "-o", small_disk / "x.onnx")
 
 
-def test_a_full_disk_leaves_nothing(small_disk, checkpoint, refused, files):
-    said = refused("export", checkpoint, "-o", small_disk / "model.onnx", "--image-size", 32)
+def test_a_full_disk_leaves_nothing(small_disk, plain_checkpoint, refused, files):
+    said = refused("export", plain_checkpoint, "-o", small_disk / "model.onnx", "--image-size", 32)
     assert str(small_disk / "model.onnx") in said
     assert "free space" in said
     assert files(small_disk) == set()

@@ -62,6 +62,7 @@ def test_the_demo_shows_int8_close_to_fp32_on_real_images(tmp_path, capsys):
     output = tmp_path / "demo"
     assert run(["demo", "-o", str(output), "--duration", "0.5", "--limit", "200", *THREADS]) == 0
     assert str(output / "report.html") in capsys.readouterr().out
+    assert list(output.glob("model.weights*.npz"))  # as recovery is on unless told otherwise
     report = read_deploy_report(output / "result.json")
     assert report.title == "emca_eca_resnet18, 10 classes, 64x64"
     baseline = report.candidates[0].accuracy

@@ -6,7 +6,6 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
-import torch
 
 from emca_deploy.calibration.aggregation import add_scales, broadcast_repeats
 from emca_deploy.calibration.collect import collect_ranges
@@ -15,10 +14,8 @@ from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import insert_qdq
 from emca_deploy.calibration.rewrites import rewrite_for, split_poolings
 from emca_deploy.calibration.shortcuts import FreedShortcuts, free_shortcuts
-from emca_deploy.export.exporter import ExportRequest, export_onnx
-from emca_deploy.models.registry import create_model
 
-SIZE = 32
+SIZE = 64
 
 
 class Images:
@@ -32,18 +29,15 @@ class Images:
 
 
 @pytest.fixture(scope="module")
-def quantized(tmp_path_factory):
-    """Return a function that gives an architecture's INT8 model for OpenVINO, before any rewrite; each is exported once."""
+def quantized(tmp_path_factory, exported):
+    """Return a function that gives an architecture's INT8 model for OpenVINO, before any rewrite."""
     folder = tmp_path_factory.mktemp("models")
 
     def load(arch: str) -> ir.Model:
         path = folder / f"{arch}.onnx"
         if not path.exists():
-            torch.manual_seed(0)
-            float_path = folder / f"{arch}.fp32.onnx"
-            ir.save(export_onnx(create_model(arch, num_classes=7), ExportRequest(SIZE)), float_path)
-            model = load_graph(float_path)
-            ranges = collect_ranges(float_path, Images(), [0, 1], 1)
+            model = load_graph(exported(arch))
+            ranges = collect_ranges(exported(arch), Images(), [0, 1], 1)
             insert_qdq(model, place(model.graph, find_recipe("openvino")), ranges)
             ir.save(model, path)
         return ir.load(path)
