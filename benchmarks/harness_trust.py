@@ -1,9 +1,10 @@
 """Whether the harness can be trusted: against the runtimes' own tools, against itself beside a busy neighbour, and in simulation.
 
-    python benchmarks/harness_trust.py --model model.onnx                 everything, about half an hour
+    python benchmarks/harness_trust.py --model model.onnx                 everything, about three quarters of an hour
     python benchmarks/harness_trust.py --model model.onnx --quick         the same, too short to mean much
 
-- tools: our median against that of OpenVINO's benchmark_app (-hint none -nstreams 1 -api sync) and of ONNX Runtime, in turn.
+- tools: our median against that of OpenVINO's benchmark_app (-hint none -nstreams 1 -api sync) and of ONNX Runtime, side by side
+  in slices: one is stopped while the other goes on.
   onnxruntime_perf_test is in no package; where --ort-perf does not name one, a loop of `run_with_iobinding` in a fresh process,
   all that the tool does, stands in for it. Its sources link against the libonnxruntime of the Python package.
 - itself: one file as two candidates, while a neighbour process takes a core (always, or for 150 of every 250 ms): how often the
@@ -15,16 +16,19 @@
 import argparse
 import json
 import math
+import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from rich.console import Console
@@ -33,7 +37,7 @@ from rich.table import Table
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.spec import Float32Array, RunnerSpec
-from emca_deploy.harness.stats import Float64Array, median_ci, ratio_of_medians
+from emca_deploy.harness.stats import Float64Array, median_ci
 from emca_deploy.harness.stopping import planned_looks, precise
 from emca_deploy.targets.local import LocalOptions, candidate
 from emca_deploy.targets.profiling import PROCESSES
@@ -88,56 +92,148 @@ def spec_of(model: Path, backend: str, threads: int, name: str) -> RunnerSpec:
     return replace(found, name=name)
 
 
-def our_median_ms(model: Path, backend: str, args: argparse.Namespace) -> float:
-    report = measure([spec_of(model, backend, args.threads, backend)], Protocol(duration_s=args.seconds))
-    return report.results[0].latency_ms.p50
+def our_command(model: Path, backend: str, args: argparse.Namespace) -> list[str]:
+    command = [sys.executable, "-m", "emca_deploy", "profile", f"{backend}={model}", "--threads", str(args.threads), "--untuned"]
+    length = ["--duration", str(args.seconds), "--max-duration", str(args.seconds), "--processes", "1"]
+    return [*command, *length, "--no-telemetry", "--json"]
 
 
-def benchmark_app_ms(model: Path, args: argparse.Namespace) -> float:
+def our_median_ms(said: str) -> float:
+    return float(json.loads(said)["results"][0]["latency_ms"]["p50"])
+
+
+def tool_s(args: argparse.Namespace) -> int:
+    """Return how long a tool is to run, stopped or not: `profile` takes some seconds to load and to warm up, and goes first."""
+    return math.ceil(args.seconds + args.head_start)
+
+
+def benchmark_app(model: Path, args: argparse.Namespace) -> list[str]:
     command = [str(Path(sys.executable).with_name("benchmark_app")), "-m", str(model), "-d", "CPU", "-api", "sync"]
     command += ["-hint", "none", "-nstreams", "1", "-nthreads", str(args.threads), "-infer_precision", "f32"]
-    command += ["-t", str(max(1, round(args.seconds))), "-shape", args.shape]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [*command, "-t", str(tool_s(args)), "-shape", args.shape]
+
+
+def benchmark_app_ms(said: str) -> float:
     found = re.search(r"Median:\s*([0-9.]+) ms", said)
     assert found is not None, said[-2000:]
     return float(found[1])
 
 
-def ort_tool_ms(model: Path, args: argparse.Namespace) -> float:
-    if args.ort_perf:
-        with tempfile.NamedTemporaryFile() as result:
-            # -I makes the input, -S 0 of random numbers instead of zeros. A line is: model, seconds, memory, load, number.
-            options = f"-I -S 0 -e cpu -x {args.threads} -m duration -t {max(1, round(args.seconds))}".split()
-            subprocess.run([args.ort_perf, *options, str(model), result.name], capture_output=True, check=True)
-            lines = Path(result.name).read_text(encoding="utf-8").splitlines()
-            return statistics.median(float(line.split(",")[1]) for line in lines if line) * 1000
-    command = [sys.executable, "-c", ORT_LOOP, str(model), str(args.threads), str(args.seconds)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return statistics.median(json.loads(said)) / 1e6
+def ort_tool(model: Path, args: argparse.Namespace) -> list[str]:
+    if not args.ort_perf:
+        return [sys.executable, "-c", ORT_LOOP, str(model), str(args.threads), str(tool_s(args))]
+    # -I makes the input, -S 0 of random numbers instead of zeros.
+    options = f"-I -S 0 -e cpu -x {args.threads} -m duration -t {tool_s(args)}".split()
+    return ["sh", "-c", '"$@" /dev/fd/3 3>&1 >/dev/null', "sh", args.ort_perf, *options, str(model)]
+
+
+def ort_tool_ms(said: str) -> float:
+    if said.startswith("["):
+        return statistics.median(json.loads(said)) / 1e6
+    # A line is: model, seconds, memory, load, number.
+    return statistics.median(float(line.split(",")[1]) for line in said.splitlines() if line) * 1000
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended: what it wrote on standard output, and when, by the monotonic clock."""
+
+    said: str
+    at_s: float
+
+
+def in_turn(commands: Sequence[Sequence[str]], slice_s: float) -> list[Ended]:
+    """Run commands in turn, `slice_s` seconds each before the next goes on; all but one are stopped at any moment.
+
+    A call that is cut by a stop is among a command's slowest; its median hardly moves.
+    """
+    with ExitStack() as closing:
+        files = [closing.enter_context(tempfile.TemporaryFile("w+")) for _ in commands]
+        started = [closing.enter_context(stopped_process(*pair)) for pair in zip(commands, files, strict=True)]
+        ends_s: dict[int, float] = {}
+        while running := [process for process in started if process.pid not in ends_s]:
+            for process in running:
+                os.killpg(process.pid, signal.SIGCONT)
+                try:
+                    code = process.wait(slice_s)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGSTOP)
+                    continue
+                assert code == 0, (process.args, code)
+                ends_s[process.pid] = time.monotonic()
+        for file in files:
+            file.seek(0)
+        return [Ended(file.read(), ends_s[process.pid]) for file, process in zip(files, started, strict=True)]
+
+
+@contextmanager
+def stopped_process(command: Sequence[str], said: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command with its own process group, stopped; kill what is left of the group at the end."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        os.killpg(process.pid, signal.SIGSTOP)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A runtime's own tool: its name, the command that runs it, and the median in ms out of what it says."""
+
+    name: str
+    command: Callable[[Path, argparse.Namespace], list[str]]
+    median_ms: Callable[[str], float]
+
+
+TOOLS = {
+    "openvino": Tool("benchmark_app", benchmark_app, benchmark_app_ms),
+    "onnxruntime": Tool("onnxruntime_perf_test", ort_tool, ort_tool_ms),
+}
 
 
 def against_tools(args: argparse.Namespace) -> dict[str, Any]:
-    """Each tool and the harness take turns; the ratio is that of the medians over all turns, with its interval by turns."""
-    found = {}
-    for backend in args.tools:
-        name, tool = TOOLS[backend]
-        ours, theirs = [], []
-        for turn in range(args.turns):
-            for mine in (turn % 2 == 0, turn % 2 == 1):
-                (ours if mine else theirs).append(our_median_ms(args.model, backend, args) if mine else tool(args.model, args))
-        shown = name if backend == "openvino" or args.ort_perf else f"{name} (stand-in: run_with_iobinding)"
-        ratio, ratio_ci95 = ratio_of_medians([np.array([ms]) for ms in ours], [np.array([ms]) for ms in theirs])
-        found[shown] = {
-            "ours_ms": statistics.median(ours),
-            "theirs_ms": statistics.median(theirs),
-            "ratio": ratio,
-            "ratio_ci95": ratio_ci95,
-            "turns": [ours, theirs],
-        }
-    return found
+    """Each tool and `profile` take turns; the ratio is the mean of those of the medians of runs side by side."""
+    return {shown_name(tool, args): against_tool(backend, tool, args) for backend, tool in TOOLS.items() if backend in args.tools}
 
 
-TOOLS = {"openvino": ("benchmark_app", benchmark_app_ms), "onnxruntime": ("onnxruntime_perf_test", ort_tool_ms)}
+def shown_name(tool: Tool, args: argparse.Namespace) -> str:
+    stands_in = tool.command is ort_tool and not args.ort_perf
+    return f"{tool.name} (stand-in: run_with_iobinding)" if stands_in else tool.name
+
+
+def mean_ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Return the geometric mean of the ratios of pairs, and its 95 % interval by Student's t: what both had in common is gone."""
+    logs = [math.log(mine / other) for mine, other in zip(ours, theirs, strict=True)]
+    mean = statistics.fmean(logs)
+    # Cornish and Fisher's first terms of Student's quantile, exact to 0.2 % from ten pairs on.
+    normal, freedom = statistics.NormalDist().inv_cdf(0.975), max(1, len(logs) - 1)
+    quantile = normal + (normal**3 + normal) / (4 * freedom) + (5 * normal**5 + 16 * normal**3 + 3 * normal) / (96 * freedom**2)
+    half = quantile * statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(mean), (math.exp(mean - half), math.exp(mean + half))
+
+
+def against_tool(backend: str, tool: Tool, args: argparse.Namespace) -> dict[str, Any]:
+    ours, theirs = [], []
+    commands = [our_command(args.model, backend, args), tool.command(args.model, args)]
+    for run in range(args.runs):
+        first = run % 2  # neither is always the first to go on
+        both = in_turn(commands[first:] + commands[:first], args.slice)
+        mine, other = both[first], both[1 - first]
+        assert mine.at_s < other.at_s, f"{tool.name} was through before `profile`, which then had the machine to itself"
+        ours.append(our_median_ms(mine.said))
+        theirs.append(tool.median_ms(other.said))
+        print(f"{tool.name}: {ours[-1]:.3f} / {theirs[-1]:.3f} = {ours[-1] / theirs[-1]:.4f}", file=sys.stderr, flush=True)
+    ratio, ratio_ci95 = mean_ratio(ours, theirs)
+    return {
+        "ours_ms": statistics.median(ours),
+        "theirs_ms": statistics.median(theirs),
+        "ratio": ratio,
+        "ratio_ci95": ratio_ci95,
+        "runs": [ours, theirs],
+    }
 
 
 @contextmanager
@@ -257,7 +353,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--block", type=float, default=Protocol.block_s, help="seconds of a block, for A against A")
     parser.add_argument("--processes", type=int, default=PROCESSES, help="of each candidate, for A against A")
-    parser.add_argument("--turns", type=int, default=20, help="of each tool, a process each: processes differ by some percent")
+    parser.add_argument("--runs", type=int, default=20, help="of each tool, a process each: processes differ by some percent")
+    parser.add_argument("--head-start", type=float, default=9.0, help="seconds that a tool runs longer than `profile` measures")
+    parser.add_argument("--slice", type=float, default=0.25, help="seconds before the other of a tool and `profile` goes on")
     parser.add_argument("--tools", choices=TOOLS, nargs="*", default=list(TOOLS), help="by their runtime")
     parser.add_argument("--tries", type=int, default=20, help="of A against A")
     parser.add_argument("--seed", type=int, default=0, help="of the first try")
@@ -269,7 +367,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="write the JSON document here")
     args = parser.parse_args()
     if args.quick:
-        args.seconds, args.turns, args.tries, args.simulations = 1.0, 1, 2, 20
+        args.seconds, args.runs, args.tries, args.simulations = 1.0, 2, 2, 20
     found = {name: PARTS[name](args) for name in args.only}
     show(found, Console())
     if args.output:
