@@ -17,6 +17,8 @@ BACKEND = "fake"
 CRASH_CODE = 41
 PACES = {"steady": 1.0, "quick": 0.5, "slow": 2.0}
 """The setting `pace` to try tuning with: how many times `latency_ms` a call takes."""
+PRECISIONS = {"f32": 1.0, "bf16": 1.5}
+"""Likewise the precision: it is a processor that computes in bf16, and slower."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +77,19 @@ class FakeRunner(Runner):
         Raises:
             InputError: the artifact's name cannot be read.
         """
-        refuse_precision(BACKEND, self._options.precision)
+        refuse_precision(BACKEND, self._options.precision, tuple(PRECISIONS))
         settings = self._settings = FakeSettings.parse(self._artifact)
         time.sleep(settings.load_ms / 1e3)
         pace = str(self._options.settings.get("pace", "steady"))
         if pace == "broken":
             raise ModelError(f"{self._artifact}: does not take this pace, as asked", "use another pace")
-        self._latency_ms = settings.latency_ms * PACES[pace]
+        self._latency_ms = settings.latency_ms * PACES[pace] * PRECISIONS[self._options.precision]
         batch = self._options.batch or "batch"
         self.input = TensorSpec("images", "float32", (batch, 3, settings.size, settings.size))
         self.output = TensorSpec("logits", "float32", (batch, settings.classes))
         random = np.random.default_rng(settings.seed)
-        self._weights = random.standard_normal((3 * settings.size, settings.classes)).astype(np.float32)
+        weights = random.standard_normal((3 * settings.size, settings.classes)).astype(np.float32)
+        self._weights = weights if self._options.precision == "f32" else _as_bf16(weights)
         self._calls = 0
 
     def infer(self, batch: Float32Array) -> Float32Array:
@@ -118,3 +121,8 @@ class FakeRunner(Runner):
     def describe(self) -> dict[str, Any]:
         """Return that it is a fake."""
         return {"runtime": BACKEND, "threads": self._options.threads}
+
+
+def _as_bf16(values: Float32Array) -> Float32Array:
+    """Return what bfloat16 holds of values: the upper half of a float32."""
+    return (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)

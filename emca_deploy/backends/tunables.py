@@ -152,4 +152,4 @@ def _openvino(situation: Situation) -> list[Tunable]:
 
 
 def _fake(situation: Situation) -> list[Tunable]:
-    return [Tunable("pace", "steady", ("quick", "slow", "broken"))]
+    return [Tunable("pace", "steady", ("quick", "slow", "broken")), Tunable("precision", "f32", situation.precisions)]

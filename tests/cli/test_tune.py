@@ -32,14 +32,17 @@ def own_model(tmp_path):
 
 def test_json_says_what_was_tried_and_found(tmp_path, capsys):
     path = tmp_path / "tuned.json"
-    assert run(["tune", FAKE, "--budget", "3", "--threads-max", "1", "--json", "-o", str(path)]) == 0
+    command = ["tune", FAKE, "--allow-precision", "bf16", "--budget", "3", "--threads-max", "1"]
+    assert run([*command, "--json", "-o", str(path)]) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert json.loads(path.read_text()) == document
     report = TuneReport.from_dict(document)
     assert (report.backend, report.scenario, report.batch, report.complete) == ("fake", "single-stream", 1, True)
-    assert report.settings == {"threads": 1, "pace": "quick"}
-    assert report.default == {"threads": 1, "pace": "steady"}
+    assert report.settings == {"threads": 1, "pace": "quick", "precision": "f32"}
+    assert report.default == {"threads": 1, "pace": "steady", "precision": "f32"}
+    (bf16,) = [trial for trial in report.rounds[0].trials if trial.changed == {"precision": "bf16"}]
+    assert bf16.ratio_ci95[1] < 1  # this processor has it, and is slower with it: found out, and left alone
     assert report.verdict == "faster"
     assert report.ratio_ci95[0] > 1
     assert report.saved_to is None

@@ -9,6 +9,7 @@ from emca_deploy.errors import EmcaError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.tuning import Search, combined, is_faster, search, starting_settings
 from emca_deploy.harness.tuning_results import Trial, Tunable, TuneReport, TuneRound
+from emca_deploy.targets.settings import with_values
 
 THREADS = Tunable("threads", 2, (1,))
 PACE = Tunable("pace", "steady", ("slow", "quick", "broken"))
@@ -16,9 +17,7 @@ PACE = Tunable("pace", "steady", ("slow", "quick", "broken"))
 
 def fake(artifact: str = "fake:latency_ms=4"):
     def make(name: str, values: Mapping[str, object]) -> RunnerSpec:
-        settings = {"pace": values["pace"]} if "pace" in values else {}
-        kwargs = {"backend": "fake", "artifact": artifact, "threads": values["threads"], "settings": settings}
-        return RunnerSpec(name, kwargs=kwargs, artifact=artifact, backend="fake")
+        return with_values(RunnerSpec(name, kwargs={"backend": "fake", "artifact": artifact}, backend="fake"), values)
 
     return make
 
@@ -66,8 +65,9 @@ def test_the_fastest_is_found_and_confirmed_and_what_is_refused_is_told():
     assert told[-1] == (1000, 1000)
 
 
-def test_slower_settings_leave_the_default():
-    found = search((Tunable("threads", 1, ()), Tunable("pace", "steady", ("slow",))), Search(fake(), budget_s=2))
+@pytest.mark.parametrize("slower", [Tunable("pace", "steady", ("slow",)), Tunable("precision", "f32", ("bf16",))])
+def test_slower_settings_leave_the_default(slower):
+    found = search((Tunable("threads", 1, ()), slower), Search(fake(), budget_s=2))
     assert found.best == {}
     assert found.confirmed is None
     assert len(found.rounds) == 1
