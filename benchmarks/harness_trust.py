@@ -103,7 +103,7 @@ def our_median_ms(said: str) -> float:
 
 
 def tool_s(args: argparse.Namespace) -> int:
-    """Return how long a tool is to run, stopped or not: `profile` takes some seconds to load and to warm up, and goes first."""
+    """Return how long a tool is to run, stopped or not: until `profile`, which has to load and to warm up, is through."""
     return math.ceil(args.seconds + args.head_start)
 
 
