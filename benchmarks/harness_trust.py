@@ -37,7 +37,7 @@ from rich.table import Table
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.spec import Float32Array, RunnerSpec
-from emca_deploy.harness.stats import Float64Array, median_ci
+from emca_deploy.harness.stats import Float64Array, median_ci, student_t_quantile
 from emca_deploy.harness.stopping import planned_looks, precise
 from emca_deploy.targets.local import LocalOptions, candidate
 from emca_deploy.targets.profiling import PROCESSES
@@ -119,17 +119,21 @@ def benchmark_app_ms(said: str) -> float:
     return float(found[1])
 
 
+def ort_loop(model: Path, args: argparse.Namespace) -> list[str]:
+    return [sys.executable, "-c", ORT_LOOP, str(model), str(args.threads), str(tool_s(args))]
+
+
+def ort_loop_ms(said: str) -> float:
+    return statistics.median(json.loads(said)) / 1e6
+
+
 def ort_tool(model: Path, args: argparse.Namespace) -> list[str]:
-    if not args.ort_perf:
-        return [sys.executable, "-c", ORT_LOOP, str(model), str(args.threads), str(tool_s(args))]
     # -I makes the input, -S 0 of random numbers instead of zeros.
     options = f"-I -S 0 -e cpu -x {args.threads} -m duration -t {tool_s(args)}".split()
     return ["sh", "-c", '"$@" /dev/fd/3 3>&1 >/dev/null', "sh", args.ort_perf, *options, str(model)]
 
 
 def ort_tool_ms(said: str) -> float:
-    if said.startswith("["):
-        return statistics.median(json.loads(said)) / 1e6
     # A line is: model, seconds, memory, load, number.
     return statistics.median(float(line.split(",")[1]) for line in said.splitlines() if line) * 1000
 
@@ -192,26 +196,20 @@ TOOLS = {
     "openvino": Tool("benchmark_app", benchmark_app, benchmark_app_ms),
     "onnxruntime": Tool("onnxruntime_perf_test", ort_tool, ort_tool_ms),
 }
+STAND_IN = Tool("onnxruntime_perf_test (stand-in: run_with_iobinding)", ort_loop, ort_loop_ms)
 
 
 def against_tools(args: argparse.Namespace) -> dict[str, Any]:
     """Each tool and `profile` take turns; the ratio is the mean of those of the medians of runs side by side."""
-    return {shown_name(tool, args): against_tool(backend, tool, args) for backend, tool in TOOLS.items() if backend in args.tools}
-
-
-def shown_name(tool: Tool, args: argparse.Namespace) -> str:
-    stands_in = tool.command is ort_tool and not args.ort_perf
-    return f"{tool.name} (stand-in: run_with_iobinding)" if stands_in else tool.name
+    tools = TOOLS if args.ort_perf else {**TOOLS, "onnxruntime": STAND_IN}
+    return {tools[backend].name: against_tool(backend, tools[backend], args) for backend in args.tools}
 
 
 def mean_ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:
     """Return the geometric mean of the ratios of pairs, and its 95 % interval by Student's t: what both had in common is gone."""
     logs = [math.log(mine / other) for mine, other in zip(ours, theirs, strict=True)]
     mean = statistics.fmean(logs)
-    # Cornish and Fisher's first terms of Student's quantile, exact to 0.2 % from ten pairs on.
-    normal, freedom = statistics.NormalDist().inv_cdf(0.975), max(1, len(logs) - 1)
-    quantile = normal + (normal**3 + normal) / (4 * freedom) + (5 * normal**5 + 16 * normal**3 + 3 * normal) / (96 * freedom**2)
-    half = quantile * statistics.stdev(logs) / math.sqrt(len(logs))
+    half = student_t_quantile(0.975, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
     return math.exp(mean), (math.exp(mean - half), math.exp(mean + half))
 
 
