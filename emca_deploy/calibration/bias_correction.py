@@ -10,6 +10,7 @@ there.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,17 +23,19 @@ from emca_deploy.calibration.graph import only_feeds
 from emca_deploy.calibration.layers import add_to_biases, weighted_layers
 from emca_deploy.calibration.placement import identity_operand
 from emca_deploy.calibration.session import Probe, append_output, few_of, find_values
+from emca_deploy.calibration.settled import SettlingMeans
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["Anchor", "bias_shifts", "find_anchors"]
+__all__ = ["Anchor", "BiasCorrection", "find_anchors"]
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
+Quantize = Callable[[ir.Model], object]
 
 GROUPS = 12
-"""Groups of consecutive layers; each costs one pass over the images. One group a layer gained nothing."""
+"""Groups of consecutive layers, each corrected at once. One group a layer gained nothing."""
 
 IMAGES = 100
 """A channel's mean over this many images is known far better than rounding shifts it; 300 gained nothing."""
@@ -100,45 +103,67 @@ def _anchor(value: ir.Value, gate: str | None = None, shortcut: str | None = Non
     return Anchor(str(value.name), gate, shortcut)
 
 
-def bias_shifts(
-    model: ir.Model,
-    quantize: Callable[[ir.Model], object],
-    source: "ImageSource",
-    indices: Sequence[int],
-    threads: int,
-    progress: Progress | None = None,
-) -> dict[str, Float32Array]:
-    """Measure what to add to the bias of every quantized layer; (output channels,) float32 by node name.
+class BiasCorrection:
+    """What to add to the biases of a placement's layers, for any ranges of its tensors."""
 
-    Args:
-        model: float; it is left as it is.
-        quantize: inserts a placement's Q/DQ pairs into a clone of it, in place.
-        source: calibration images.
-        indices: those the ranges come from; `IMAGES` of them are used.
-        threads: for the runtime.
-        progress: called with (passes done, passes in all).
+    def __init__(
+        self,
+        model: ir.Model,
+        quantize: Quantize,
+        source: "ImageSource",
+        indices: Sequence[int],
+        threads: int,
+    ) -> None:
+        """Take in the images.
 
-    Raises:
-        ModelError: ONNX Runtime refuses the quantized model.
-        DataError: an image cannot be read.
-    """
-    few = few_of(indices, IMAGES)
-    images = [batch for batch, _ in source.batches(BATCH, few)]
-    anchors = find_anchors(model.graph)
-    names = _quantized(model, quantize)
-    size = max(1, -(-len(names) // GROUPS))
-    groups = [names[start : start + size] for start in range(0, len(names), size)]
-    wanted = _means(*_to_restore(model, [anchors[name] for name in names]), images, threads)
-    shifts: dict[str, Float32Array] = {}
-    for done, group in enumerate(groups):
-        corrected = model.clone()
-        add_to_biases(corrected.graph, shifts)
-        quantize(corrected)
-        found = _means(corrected, [anchors[name].value for name in group], images, threads)
-        shifts |= _shifts(group, anchors, wanted, found)
-        if progress:
-            progress(done + 1, len(groups))
-    return shifts
+        Args:
+            model: float; it is left as it is.
+            quantize: inserts the placement's Q/DQ pairs into a clone of it, in place; with whatever ranges.
+            source: calibration images.
+            indices: those the ranges come from; `IMAGES` of them are used.
+            threads: for the runtime.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        self._model, self._threads = model, threads
+        self._images = [batch for batch, _ in source.batches(BATCH, few_of(indices, IMAGES))]
+        self._anchors = find_anchors(model.graph)
+        self._layers = _quantized(model, quantize)
+
+    @cached_property
+    def _wanted(self) -> dict[str, Float64Array]:
+        """The float model's means, and the shares that pass its ReLUs."""
+        measured, names = _to_restore(self._model, [self._anchors[layer] for layer in self._layers])
+        probe = Probe(measured, names, self._threads, means=True)
+        batches = [probe(batch) for batch in self._images]
+        return {name: np.concatenate([batch[name] for batch in batches]).astype(np.float64) for name in names}
+
+    def shifts(self, quantize: Quantize, progress: Progress | None = None) -> dict[str, Float32Array]:
+        """Measure what to add to the bias of every quantized layer; (output channels,) float32 by node name.
+
+        Args:
+            quantize: as above, with the ranges that matter.
+            progress: called with (groups done, groups in all).
+
+        Raises:
+            ModelError: ONNX Runtime refuses the model, or the images.
+        """
+        size = max(1, -(-len(self._layers) // GROUPS))
+        starts = range(0, len(self._layers), size)
+        settling = SettlingMeans(self._images, self._threads)
+        shifts: dict[str, Float32Array] = {}
+        for done, start in enumerate(starts):
+            group = self._layers[start : start + size]
+            corrected = self._model.clone()
+            add_to_biases(corrected.graph, shifts)
+            quantize(corrected)
+            wanted_here = sorted({self._anchors[layer].value for layer in group})
+            found = settling.measure(corrected, wanted_here, set(self._layers[start:]))
+            shifts |= _shifts(group, self._anchors, self._wanted, found)
+            if progress:
+                progress(done + 1, len(starts))
+        return shifts
 
 
 def _to_restore(model: ir.Model, anchors: Sequence[Anchor]) -> tuple[ir.Model, list[str]]:
@@ -150,7 +175,7 @@ def _to_restore(model: ir.Model, anchors: Sequence[Anchor]) -> tuple[ir.Model, l
         active = append_output(measured.graph, ir.node("Sign", [value]), _active(str(value.name)))
         active.shape = value.shape
         names.add(str(active.name))
-    return measured, list(names)
+    return measured, sorted(names)
 
 
 def _active(value: str) -> str:
@@ -183,16 +208,9 @@ def _shifts(
     return {name: shift.astype(np.float32) for name, shift in shifts.items()}
 
 
-def _quantized(model: ir.Model, quantize: Callable[[ir.Model], object]) -> list[str]:
+def _quantized(model: ir.Model, quantize: Quantize) -> list[str]:
     """Return the names of the layers whose weights a placement quantizes, in the order they run."""
     quantized = model.clone()
     quantize(quantized)
     left = weighted_layers(quantized.graph)
     return [name for name in weighted_layers(model.graph) if name not in left]
-
-
-def _means(model: ir.Model, names: Sequence[str], images: Sequence[Float32Array], threads: int) -> dict[str, Float64Array]:
-    """Return the mean of each channel of tensors over the pixels of each image, (N, C)."""
-    probe = Probe(model, sorted(set(names)), threads, means=True)
-    batches = [probe(batch) for batch in images]
-    return {name: np.concatenate([batch[name] for batch in batches]).astype(np.float64) for name in batches[0]}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy._progress import Stage
-from emca_deploy.calibration.bias_correction import bias_shifts
+from emca_deploy.calibration.bias_correction import BiasCorrection
 from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.session import few_of
@@ -97,12 +97,14 @@ def choose(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], stage:
     reference = simulation.logits(trial.model)
     tried: dict[str, float] = {}
     best, best_db = Choice(next(iter(ranges))), -np.inf
+    correction: BiasCorrection | None = None
     for method, own in ranges.items():
         corrections = [dict[str, Float32Array]()]
         if correct_biases:
             with stage(f"correcting biases ({method})") as progress:
                 quantize = _with(trial.quantize, own)
-                corrections.append(bias_shifts(trial.model, quantize, trial.source, trial.indices, trial.threads, progress))
+                correction = correction or BiasCorrection(trial.model, quantize, trial.source, trial.indices, trial.threads)
+                corrections.append(correction.shifts(quantize, progress))
         for shifts in corrections:
             label = f"{method}, biases corrected" if shifts else method
             variant = trial.model.clone()

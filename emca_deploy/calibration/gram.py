@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from emca_deploy._machine import read_memory_mib
 from emca_deploy._progress import Progress
 from emca_deploy.calibration.layers import ConvGeometry, conv_geometry, weight_rows, weighted_layers
 from emca_deploy.calibration.session import Probe
@@ -21,8 +22,9 @@ Float32Array = npt.NDArray[np.float32]
 POSITIONS = 32
 """Output pixels of each image whose inputs are taken: neighbours see nearly the same."""
 
-MEMORY_BYTES = 192 * 2**20
-"""Of the matrices that are filled in one pass; a network that needs more gets several passes."""
+MEMORY_BYTES = 512 * 2**20
+"""Of the matrices that are filled in one pass, and an eighth of the machine's memory at most; a network that needs more gets
+several passes. A ResNet-50's take 475 MiB in all."""
 
 ROWS = 256
 """Rows gathered before a matrix product adds them up; fewer leave it waiting for memory."""
@@ -91,10 +93,12 @@ def _groups(model: ir.Model, names: Sequence[str]) -> list[list[str]]:
     """Split layers, in order, into groups whose matrices fit the memory."""
     layers = weighted_layers(model.graph)
     groups: list[list[str]] = []
-    used = MEMORY_BYTES
+    machine_mib = read_memory_mib()
+    room = MEMORY_BYTES if machine_mib is None else min(MEMORY_BYTES, int(machine_mib * 2**20) // 8)
+    used = room
     for name in names:
         need = 4 * weight_rows(layers[name]).shape[1] ** 2
-        if used + need > MEMORY_BYTES:
+        if used + need > room:
             groups.append([])
             used = 0
         groups[-1].append(name)

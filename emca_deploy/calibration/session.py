@@ -1,16 +1,27 @@
 """Running a graph for its inner tensors, on ONNX Runtime: what calibration and recovery measure with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from emca_deploy._machine import cpu_info
 from emca_deploy.errors import ModelError
 
-__all__ = ["Probe", "append_output", "few_of", "find_values", "open_session"]
+__all__ = [
+    "Probe",
+    "append_output",
+    "few_of",
+    "find_values",
+    "leave",
+    "leave_mean",
+    "open_session",
+    "prune",
+    "run_session",
+]
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -61,6 +72,45 @@ def append_output(graph: ir.Graph, node: ir.Node, name: str) -> ir.Value:
     return result
 
 
+def leave(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """Append what makes a tensor an output, and return that: an input cannot be one everywhere, others may be read inside."""
+    copy = append_output(graph, ir.node("Identity", [value]), f"{value.name}/seen")
+    copy.dtype = value.dtype or ir.DataType.FLOAT
+    return copy
+
+
+def leave_mean(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """Append the mean over each image's pixels, (N, C); (N, C) tensors have but one."""
+    rank = len(value.shape) if value.shape is not None else 4
+    if rank == 2:
+        return leave(graph, value)
+    pooled = append_output(graph, ir.node("GlobalAveragePool", [value]), f"{value.name}/pooled")
+    return append_output(graph, ir.node("Flatten", [pooled]), f"{value.name}/mean")
+
+
+def prune(model: ir.Model) -> None:
+    """Remove the nodes and inputs that a graph's outputs do not need: ONNX Runtime would run them all the same."""
+    common.RemoveUnusedNodesPass()(model)
+    unused = [value for value in model.graph.inputs if not value.uses()]
+    for value in unused:
+        model.graph.inputs.remove(value)
+
+
+def run_session(session: Any, feed: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
+    """Run a session and return its outputs.
+
+    Raises:
+        ModelError: the graph cannot run what it is fed.
+    """
+    try:
+        outputs: list[Any] = session.run(None, dict(feed))
+    except Exception as exc:
+        shape = tuple(next(iter(feed.values())).shape[1:])
+        reason = str(exc).splitlines()[0]
+        raise ModelError(f"the model cannot run images of shape {shape}: {reason}", "give data of its input size") from exc
+    return outputs
+
+
 class Probe:
     """A graph run for some of its tensors, whole or as the mean of each channel.
 
@@ -82,7 +132,8 @@ class Probe:
         graph = model.graph
         graph.outputs.clear()
         for value in find_values(graph, names):
-            graph.outputs.append(_mean(graph, value) if means else _leave(graph, value))
+            graph.outputs.append(leave_mean(graph, value) if means else leave(graph, value))
+        prune(model)
         self._names = list(names)
         self._session = open_session(model, str(graph.name), threads)
         self._input = self._session.get_inputs()[0]
@@ -100,24 +151,4 @@ class Probe:
 
     def _run(self, images: Float32Array, size: int) -> list[Float32Array]:
         full = images if len(images) == size else images[[i % len(images) for i in range(size)]]
-        try:
-            return [output[: len(images)] for output in self._session.run(None, {self._input.name: full})]
-        except Exception as exc:
-            reason = str(exc).splitlines()[0]
-            raise ModelError(
-                f"the model cannot run images of shape {tuple(images.shape[1:])}: {reason}", "give data of its input size"
-            ) from exc
-
-
-def _leave(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    # An input cannot be an output in every runtime version, and an output may be read inside: both leave by an Identity.
-    return append_output(graph, ir.node("Identity", [value]), f"{value.name}/seen")
-
-
-def _mean(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    """Append the mean over each image's pixels; (N, C) tensors have but one."""
-    rank = len(value.shape) if value.shape is not None else 4
-    if rank == 2:
-        return _leave(graph, value)
-    pooled = append_output(graph, ir.node("GlobalAveragePool", [value]), f"{value.name}/pooled")
-    return append_output(graph, ir.node("Flatten", [pooled]), f"{value.name}/mean")
+        return [output[: len(images)] for output in run_session(self._session, {self._input.name: full})]

@@ -52,6 +52,17 @@ def test_every_layer_gets_its_own_matrix_whatever_the_passes(exported, images, m
     assert MEMORY_BYTES > 4 * 4608**2, "the largest layer of these networks fits"
 
 
+def test_a_small_machine_gets_more_passes(exported, images, monkeypatch):
+    model = load_graph(exported("emca_se_resnet18"))
+    names = ["stem.conv", "stage1.block0.conv1", "head"]
+    monkeypatch.setattr(
+        "emca_deploy.calibration.gram.read_memory_mib", lambda: 16.0
+    )  # 2 for the matrices: one of 576 inputs' or both others
+    calls = []
+    assert list(dict(layer_grams(model, names, images, range(2), 1, lambda *done: calls.append(done)))) == names
+    assert calls[-1] == (4, 4)
+
+
 def test_linear_layers_rows_are_their_inputs(exported, images):
     model = load_graph(exported("emca_eca_resnet18"))
     head = weighted_layers(model.graph)["head"]

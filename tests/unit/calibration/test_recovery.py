@@ -11,7 +11,7 @@ import pytest
 
 from emca_deploy._machine import CpuInfo
 from emca_deploy.artifacts import manifest_path
-from emca_deploy.calibration.bias_correction import Anchor, bias_shifts, find_anchors
+from emca_deploy.calibration.bias_correction import Anchor, BiasCorrection, find_anchors
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, ensure_ranges
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.layers import add_to_biases
@@ -100,7 +100,7 @@ def test_shifts_restore_the_means_of_the_channels(trained, tmp_path):
         return insert_qdq(model, place(model.graph, recipe), table.ranges)
 
     model = load_graph(trained)
-    shifts = bias_shifts(model, quantize, images, chosen, 2)
+    shifts = BiasCorrection(model, quantize, images, chosen, 2).shifts(quantize)
     watched = ["stage2.block1.conv1", "head"]
     anchors = [find_anchors(model.graph)[name].value for name in watched]
 
@@ -177,7 +177,9 @@ def test_a_few_images_beyond_the_ranges_do_not_move_the_biases(images, tmp_path)
     def quantize(floating):
         return insert_qdq(floating, place(floating.graph, recipe), ranges)
 
-    without, with_them = (bias_shifts(model, quantize, type(images)(array), range(100), 1) for array in (quiet, loud))
+    without, with_them = (
+        BiasCorrection(model, quantize, type(images)(array), range(100), 1).shifts(quantize) for array in (quiet, loud)
+    )
     assert without.keys() == with_them.keys() == {"conv", "head"}
     for name, shifts in without.items():
         assert np.abs(with_them[name] - shifts).max() < 0.01
