@@ -6,9 +6,7 @@ before it takes the next, so memory depends on neither the number of images nor 
 what is looked at is what of them survives the ReLU that follows (`relu_bounds`).
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +20,9 @@ from emca_deploy.calibration.histogram import Histogram
 from emca_deploy.calibration.observers import HistogramObserver, MinMaxObserver, MovingAverageObserver, Observation, TensorRange
 from emca_deploy.calibration.placement import RECIPES, place
 from emca_deploy.calibration.relu_bounds import as_relu_sees, relu_partners
-from emca_deploy.calibration.session import append_output, find_values, open_session
+from emca_deploy.calibration.session import append_output, find_values, leave, open_session
 from emca_deploy.calibration.thresholds import Method, choose_range
+from emca_deploy.calibration.workers import in_order, pool_size
 from emca_deploy.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -36,9 +35,6 @@ REDUCED_BATCH = 8
 
 COUNTED_BATCH = 1
 """Images a call where tensors leave the runtime: what one image makes is still in the cache when it is counted."""
-
-LARGEST_POOL = 4
-"""Workers that run images side by side; each holds the tensors of its images."""
 
 REDUCTIONS = {"ReduceMin": 18, "ReduceMax": 18, "ReduceSum": 13}
 """Each with the opset since which its axes are an input, no attribute."""
@@ -136,27 +132,19 @@ class _Pass:
         self.names = _quantizable(model)
         self._path, self._counts = path, counts
         _open(model, self.names) if counts else _reduce(model, self.names)
-        self._workers = min(threads, LARGEST_POOL) if counts else 1
-        self._session = open_session(model, str(path), max(1, threads // self._workers))
+        self._workers, threads_each = pool_size(threads) if counts else (1, threads)
+        self._session = open_session(model, str(path), threads_each)
         self._input = self._session.get_inputs()[0]
 
     def digests(self, source: "ImageSource", indices: Sequence[int]) -> Iterator[tuple[list[Digest | ValueError], int]]:
         """Yield each batch's digest of every tensor and its number of images, in the images' order."""
         fixed = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
         batches = source.batches(fixed or (COUNTED_BATCH if self._counts else REDUCED_BATCH), indices)
-        pending: deque[tuple[Future[list[Digest | ValueError]], int]] = deque()
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="calibrate")
-        try:
-            for images, _ in batches:
-                if len(pending) > self._workers:
-                    future, count = pending.popleft()
-                    yield future.result(), count
-                pending.append((pool.submit(self._digest, images, fixed), len(images)))
-            while pending:
-                future, count = pending.popleft()
-                yield future.result(), count
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+        def digest(images: Images) -> tuple[list[Digest | ValueError], int]:
+            return self._digest(images, fixed), len(images)
+
+        yield from in_order(digest, (images for images, _ in batches), self._workers)
 
     def _digest(self, images: Images, fixed: int | None) -> list[Digest | ValueError]:
         count = len(images)
@@ -213,11 +201,7 @@ def _observed(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
 def _open(model: ir.Model, names: Sequence[str]) -> None:
     """Make the graph's outputs the tensors of these names."""
     graph = model.graph
-    for value in _observed(graph, names):
-        # An input cannot be an output in every runtime version, so it leaves by an Identity.
-        graph.outputs.append(
-            append_output(graph, ir.node("Identity", [value]), f"{value.name}/seen") if value.is_graph_input() else value
-        )
+    graph.outputs.extend([leave(graph, value) for value in _observed(graph, names)])
 
 
 def _reduce(model: ir.Model, names: Sequence[str]) -> None:

@@ -73,7 +73,9 @@ def append_output(graph: ir.Graph, node: ir.Node, name: str) -> ir.Value:
 
 
 def leave(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    """Append what makes a tensor an output, and return that: an input cannot be one everywhere, others may be read inside."""
+    """Return what can be an output in place of a tensor: itself, or a copy of an input, which cannot be one everywhere."""
+    if not value.is_graph_input():
+        return value
     copy = append_output(graph, ir.node("Identity", [value]), f"{value.name}/seen")
     copy.dtype = value.dtype or ir.DataType.FLOAT
     return copy

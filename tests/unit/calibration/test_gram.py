@@ -7,7 +7,7 @@ import torch
 
 from emca_deploy.calibration.gram import MEMORY_BYTES, POSITIONS, can_be_rounded, input_rows, layer_grams
 from emca_deploy.calibration.graph import load_graph
-from emca_deploy.calibration.layers import ConvGeometry, weight_rows, weighted_layers
+from emca_deploy.calibration.layers import ConvGeometry, conv_geometry, weight_rows, weighted_layers
 from emca_deploy.calibration.session import Probe
 
 
@@ -81,3 +81,16 @@ def test_grouped_and_dilated_convolutions_are_left_alone(exported):
         changed = weighted_layers(other.graph)["stage1.block0.conv1"]
         changed.attributes[name] = value
         assert not can_be_rounded(changed)
+
+
+def test_a_matrix_is_all_products_whatever_the_blocks(exported, images, monkeypatch):
+    model = load_graph(exported("emca_eca_resnet18"))
+    layer = weighted_layers(model.graph)["stage2.block0.conv1"]
+    reads, geometry = str(layer.inputs[0].name), conv_geometry(layer)
+    probe = Probe(model.clone(), [reads], 1)
+    batches = list(images.batches(1, range(3)))
+    rows = np.concatenate([input_rows(probe(image)[reads], geometry, [number]) for number, (image, _) in enumerate(batches)])
+    monkeypatch.setattr("emca_deploy.calibration.gram.BLOCK", 100)  # 576 inputs: the last block is a smaller one
+    monkeypatch.setattr("emca_deploy.calibration.gram.ROWS", 40)
+    gram = dict(layer_grams(model, ["stage2.block0.conv1"], images, range(3), 1))["stage2.block0.conv1"]
+    np.testing.assert_allclose(gram, rows.T @ rows, rtol=1e-4, atol=1e-3)
