@@ -29,13 +29,14 @@ class SettlingMeans:
     """Channel means of successive states of one network, in each of which more of it is settled.
 
     Args:
-        images: batches of (N, 3, H, W) float32.
+        images: batches of (N, 3, H, W) float32; a network of fixed batch gets them in batches of its own.
         threads: of one run.
     """
 
     def __init__(self, images: Sequence[Float32Array], threads: int) -> None:
         self._images, self._threads = images, threads
         self._held: list[dict[str, npt.NDArray[Any]]] = []
+        self._counts: list[int] = []
 
     def measure(self, model: ir.Model, names: Sequence[str], to_change: Set[str]) -> dict[str, Float64Array]:
         """Return the mean of each channel of tensors over the pixels of each image, (N, C), by tensor.
@@ -50,8 +51,9 @@ class SettlingMeans:
             ModelError: ONNX Runtime refuses the graph, or these images.
         """
         graph = model.graph
-        batches = self._held or self._whole(graph)
-        _enter(graph, batches[0])
+        if not self._held:
+            self._begin(graph.inputs[0])
+        _enter(graph, self._held[0])
         crossing = crossing_values(graph, to_change)
         found = find_values(graph, names)
         graph.outputs.clear()
@@ -60,24 +62,26 @@ class SettlingMeans:
         session = open_session(model, str(graph.name), self._threads)
         entries = [entry.name for entry in session.get_inputs()]
         means: list[list[Float32Array]] = []
-        for number, held in enumerate(batches):
-            count = len(self._images[number])
+        hold = True
+        for number, (held, count) in enumerate(zip(self._held, self._counts, strict=True)):
             outputs = run_session(session, {name: held[name] for name in entries})
             means.append([output[:count] for output in outputs[: len(names)]])
-            batches[number] = self._kept(held, dict(zip(map(_name, crossing), outputs[len(names) :], strict=True)))
-        self._held = batches
+            crossed = dict(zip(map(_name, crossing), outputs[len(names) :], strict=True))
+            if number == 0:
+                hold = bool(crossed) and sum(array.nbytes for array in crossed.values()) <= HELD_BYTES * count
+            if hold:
+                self._held[number] = crossed
         return {name: np.concatenate(rows).astype(np.float64) for name, rows in zip(names, zip(*means, strict=True), strict=True)}
 
-    def _whole(self, graph: ir.Graph) -> list[dict[str, npt.NDArray[Any]]]:
-        """Return the images as what is held before anything is settled; one of a fixed batch is filled by repetition."""
-        entry = graph.inputs[0]
-        fixed = entry.shape[0] if entry.shape is not None and isinstance(entry.shape[0], int) else None
-        return [{_name(entry): _filled(batch, fixed or len(batch))} for batch in self._images]
-
-    @staticmethod
-    def _kept(before: dict[str, npt.NDArray[Any]], after: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        images = max((len(array) for array in after.values()), default=1)
-        return after if after and sum(array.nbytes for array in after.values()) <= HELD_BYTES * images else before
+    def _begin(self, entry: ir.Value) -> None:
+        """Hold the images; the last of a fixed batch is filled by repetition."""
+        fixed = entry.shape[0] if entry.shape is not None else None
+        batches = self._images
+        if isinstance(fixed, int):
+            images = np.concatenate(batches)
+            batches = [images[start : start + fixed] for start in range(0, len(images), fixed)]
+        self._counts = [len(batch) for batch in batches]
+        self._held = [{_name(entry): _filled(batch, fixed if isinstance(fixed, int) else len(batch))} for batch in batches]
 
 
 def _name(value: ir.Value) -> str:

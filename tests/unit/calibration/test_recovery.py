@@ -185,7 +185,26 @@ def test_a_few_images_beyond_the_ranges_do_not_move_the_biases(images, tmp_path)
         assert np.abs(with_them[name] - shifts).max() < 0.01
 
 
-def small_classifier(rng):
+def test_shifts_are_the_same_for_a_network_of_fixed_batch(images, tmp_path):
+    shown = np.random.default_rng(1).uniform(0, 1, (10, 3, 8, 8)).astype(np.float32)
+    recipe = find_recipe("onnxruntime")
+    found = []
+    for batch in ("n", "1", "4"):  # 4 leaves two images for the last
+        path = tmp_path / f"{batch}.onnx"
+        onnx.save(small_classifier(np.random.default_rng(0), batch), path)
+        model = load_graph(path)
+        ranges = {str(value.name): TensorRange(0.0, 2.0) for value in place(model.graph, recipe).edges}
+
+        def quantize(floating, ranges=ranges):
+            return insert_qdq(floating, place(floating.graph, recipe), ranges)
+
+        found.append(BiasCorrection(model, quantize, type(images)(shown), range(10), 1).shifts(quantize))
+    for other in found[1:]:
+        for name, shift in found[0].items():
+            np.testing.assert_allclose(other[name], shift, rtol=1e-5, atol=1e-7)
+
+
+def small_classifier(rng, batch="n"):
     """Convolution, ReLU, pooling, linear layer."""
     weights = {
         "w": rng.uniform(0, 0.1, (4, 3, 3, 3)), "b": rng.uniform(0, 0.1, 4),
@@ -200,7 +219,7 @@ def small_classifier(rng):
             flat = Flatten (pooled)
             logits = Gemm <transB = 1> (flat, h, c)
         }"""
-    made = onnx.parser.parse_model(text)
+    made = onnx.parser.parse_model(text.replace("float[n,", f"float[{batch},"))
     made.graph.initializer.extend(onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items())
     made.graph.node[0].name, made.graph.node[4].name = "conv", "head"
     return onnx.shape_inference.infer_shapes(made)

@@ -85,6 +85,18 @@ def test_a_measurement_begins_where_the_last_one_left(branched, monkeypatch):
     assert ran[1].count("Mul") == 2
 
 
+@pytest.mark.parametrize("fixed", [1, 3])
+def test_a_network_of_fixed_batch_measures_every_image_once(branched, fixed):
+    model = named(branched)
+    model.graph.inputs[0].shape = ir.Shape([fixed, 2, 4, 4])
+    images = np.random.default_rng(1).standard_normal((8, 2, 4, 4)).astype(np.float32)
+    settling = SettlingMeans([images[:5], images[5:]], 1)
+    for to_change in ({"second", "result"}, {"result"}):
+        first = settling.measure(model.clone(), ["first"] if "second" in to_change else ["second"], to_change)
+    integers = np.clip(np.rint(images / 2 / 0.25), 0, 255)
+    np.testing.assert_allclose(first["second"], integers.mean(axis=(2, 3)) / 8, rtol=1e-5)
+
+
 def test_nothing_is_held_that_is_too_much(branched, monkeypatch):
     monkeypatch.setattr(settled, "HELD_BYTES", 2 * 4 * 4 + 2 * 4 - 1)  # an image's integers and its two means, less one byte
     images = np.ones((2, 2, 4, 4), np.float32)
