@@ -93,6 +93,7 @@ def layer_grams(
             sums.add(rows)
             if progress:
                 progress(number * len(indices) + done + 1, len(groups) * len(indices))
+        del reader  # its runtime's memory, while matrices are worked on
         yield from sums.finished()
 
 
