@@ -45,28 +45,30 @@ class Store:
 
     Args:
         path: read where it is there, and written after every row.
-        again: measure everything anew.
+        again: find nothing of what is in it; a row stays until another of its name takes its place.
 
     Raises:
-        InputError: the file is none of this benchmark's.
+        InputError: the file is none of this benchmark's, and is not to be measured again.
     """
 
     def __init__(self, path: Path, *, again: bool = False) -> None:
         self.path = path
-        self._rows = [] if again or not path.is_file() else _read(path)
+        self._rows = _read(path, again=again) if path.is_file() else []
+        self._outdated = {_name(row) for row in self._rows} if again else set()
 
     def find(self, part: str, subject: str, candidate: str, made_from: dict[str, Any]) -> Row | None:
         """Return the row that was made from just this, or None."""
         plain = json.loads(json.dumps(made_from))
-        mine = (row for row in self._rows if (row.part, row.subject, row.candidate) == (part, subject, candidate))
+        name = (part, subject, candidate)
+        mine = (row for row in self._rows if _name(row) == name and name not in self._outdated)
         return next((row for row in mine if row.made_from == plain), None)
 
     def add(self, row: Row) -> Row:
         """Keep a row in place of one of the same name, and write the file."""
         row = Row(**{**asdict(row), "environment": _environment()})
-        name = (row.part, row.subject, row.candidate)
-        self._rows = [old for old in self._rows if (old.part, old.subject, old.candidate) != name]
+        self._rows = [old for old in self._rows if _name(old) != _name(row)]
         self._rows.append(row)
+        self._outdated.discard(_name(row))
         document = {"schema_version": SCHEMA_VERSION, "command": sys.argv, "rows": [asdict(kept) for kept in self._rows]}
         write_json(self.path, document)
         return row
@@ -87,7 +89,21 @@ def _environment() -> dict[str, Any]:
     return {**found, "versions": {**found["versions"], **{name: v for name in DISTRIBUTIONS if (v := installed(name))}}}
 
 
-def _read(path: Path) -> list[Row]:
+def _name(row: Row) -> tuple[str, str, str]:
+    return row.part, row.subject, row.candidate
+
+
+def _read(path: Path, *, again: bool) -> list[Row]:
+    """Return a file's rows; none of a file of something else where all is measured again anyway."""
+    try:
+        return _rows_of(path)
+    except InputError:
+        if again:
+            return []
+        raise
+
+
+def _rows_of(path: Path) -> list[Row]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         rows = [Row(**row) for row in document["rows"]]

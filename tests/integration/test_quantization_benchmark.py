@@ -50,6 +50,24 @@ def test_accuracy_is_compared_and_kept_and_a_missing_peer_named(tmp_path):
     assert {"cpu", "versions", "created"} <= more["quantize_static MinMax"]["environment"].keys()
 
 
+def test_measuring_again_leaves_the_figures_of_others(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from peers.store import Row, Store
+
+    path = tmp_path / "out.json"
+    old = [Row("cost", "resnet18", name, {"threads": 1}, {"seconds": 1}) for name in ("mine", "another's")]
+    for row in old:
+        Store(path).add(row)
+    again = Store(path, again=True)
+    assert again.find("cost", "resnet18", "mine", {"threads": 1}) is None
+    new = again.add(Row("cost", "resnet18", "mine", {"threads": 1}, {"seconds": 2}))
+    assert again.find("cost", "resnet18", "mine", {"threads": 1}) == new  # measured in this run
+    seconds = {row["candidate"]: row["figures"]["seconds"] for row in json.loads(path.read_text())["rows"]}
+    assert seconds == {"mine": 2, "another's": 1}
+    path.write_text("{}")
+    assert Store(path, again=True).find("cost", "resnet18", "mine", {"threads": 1}) is None
+
+
 def test_bad_arguments_are_said_in_two_lines_and_change_nothing(tmp_path):
     (tmp_path / "out.json").write_text("{}")
     for arguments, words in (
