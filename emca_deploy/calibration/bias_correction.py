@@ -22,7 +22,7 @@ from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.calibration.graph import only_feeds
 from emca_deploy.calibration.layers import add_to_biases, weighted_layers
 from emca_deploy.calibration.placement import identity_operand
-from emca_deploy.calibration.session import Probe, append_output, few_of, find_values
+from emca_deploy.calibration.session import Probe, append_output, few_of, find_values, fixed_batch
 from emca_deploy.calibration.settled import SettlingMeans
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class BiasCorrection:
             DataError: an image cannot be read.
         """
         self._model, self._threads = model, threads
-        self._images = [batch for batch, _ in source.batches(BATCH, few_of(indices, IMAGES))]
+        self._images = [batch for batch, _ in source.batches(fixed_batch(model.graph) or BATCH, few_of(indices, IMAGES))]
         self._anchors = find_anchors(model.graph)
         self._layers = _quantized(model, quantize)
 

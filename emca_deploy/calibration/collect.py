@@ -20,7 +20,16 @@ from emca_deploy.calibration.histogram import Histogram
 from emca_deploy.calibration.observers import HistogramObserver, MinMaxObserver, MovingAverageObserver, Observation, TensorRange
 from emca_deploy.calibration.placement import RECIPES, place
 from emca_deploy.calibration.relu_bounds import as_relu_sees, relu_partners
-from emca_deploy.calibration.session import append_output, find_values, leave, open_session
+from emca_deploy.calibration.session import (
+    append_output,
+    filled,
+    find_values,
+    fixed_batch,
+    image_input,
+    leave,
+    open_session,
+    run_session,
+)
 from emca_deploy.calibration.thresholds import Method, choose_range
 from emca_deploy.calibration.workers import in_order, pool_size
 from emca_deploy.errors import DataError, ModelError
@@ -134,37 +143,25 @@ class _Pass:
         _open(model, self.names) if counts else _reduce(model, self.names)
         self._workers, threads_each = pool_size(threads) if counts else (1, threads)
         self._session = open_session(model, str(path), threads_each)
-        self._input = self._session.get_inputs()[0]
+        self._input, self._fixed = str(image_input(model.graph).name), fixed_batch(model.graph)
 
     def digests(self, source: "ImageSource", indices: Sequence[int]) -> Iterator[tuple[list[Digest | ValueError], int]]:
         """Yield each batch's digest of every tensor and its number of images, in the images' order."""
-        fixed = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
-        batches = source.batches(fixed or (COUNTED_BATCH if self._counts else REDUCED_BATCH), indices)
+        batches = source.batches(self._fixed or (COUNTED_BATCH if self._counts else REDUCED_BATCH), indices)
 
         def digest(images: Images) -> tuple[list[Digest | ValueError], int]:
-            return self._digest(images, fixed), len(images)
+            return self._digest(images), len(images)
 
         yield from in_order(digest, (images for images, _ in batches), self._workers)
 
-    def _digest(self, images: Images, fixed: int | None) -> list[Digest | ValueError]:
+    def _digest(self, images: Images) -> list[Digest | ValueError]:
         count = len(images)
-        # A model of fixed batch gets its last one filled by repetition.
-        full = images if fixed in {None, count} else images[[i % count for i in range(fixed or 0)]]
-        outputs = self._run(full)
+        full = filled(images, self._fixed)
+        outputs: list[Images] = run_session(self._session, {self._input: full}, str(self._path))
         if not self._counts:
             rows = [_rows(output, len(full), count) for output in outputs]
             return [_extremes(*rows[i : i + len(REDUCTIONS)]) for i in range(0, len(rows), len(REDUCTIONS))]
         return [_histogram(_rows(output, len(full), count)) for output in outputs]
-
-    def _run(self, images: Images) -> list[Images]:
-        try:
-            outputs: list[Images] = self._session.run(None, {self._input.name: images})
-        except Exception as exc:
-            raise ModelError(
-                f"{self._path}: cannot run images of shape {tuple(images.shape[1:])}: {str(exc).splitlines()[0]}",
-                "give data of the model's input size",
-            ) from exc
-        return outputs
 
 
 def _rows(output: Images, size: int, count: int) -> Images:

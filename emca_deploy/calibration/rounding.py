@@ -42,7 +42,7 @@ def round_weights(weights: Float32Array, gram: Float32Array, scales: Float32Arra
     # The column that matters most is rounded first, while all others can still make good its error.
     order = np.argsort(energy, kind="stable")
     # float32: with this damping the factor in float64 gives the same integers, but for one in 10,000, and takes twice the memory.
-    damped = gram[np.ix_(order, order)].astype(np.float32, copy=False)
+    damped = gram[np.ix_(order, order)]
     damped[np.diag_indices_from(damped)] += np.float32(damping)
     factor = np.linalg.cholesky(damped)
     del damped

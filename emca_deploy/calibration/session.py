@@ -15,7 +15,10 @@ __all__ = [
     "Probe",
     "append_output",
     "few_of",
+    "filled",
     "find_values",
+    "fixed_batch",
+    "image_input",
     "leave",
     "leave_mean",
     "open_session",
@@ -98,8 +101,33 @@ def prune(model: ir.Model) -> None:
         model.graph.inputs.remove(value)
 
 
-def run_session(session: Any, feed: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
-    """Run a session and return its outputs.
+def image_input(graph: ir.Graph) -> ir.Value:
+    """Return a graph's first input that is no initializer, as old files list them, too."""
+    return next(value for value in graph.inputs if str(value.name) not in graph.initializers)
+
+
+def fixed_batch(graph: ir.Graph) -> int | None:
+    """Return a graph's fixed batch size, or None."""
+    shape = image_input(graph).shape
+    return shape[0] if shape is not None and len(shape) and isinstance(shape[0], int) else None
+
+
+def filled(images: Float32Array, size: int | None) -> Float32Array:
+    """Return a batch of a fixed size, filled by repetition; as it is where no size is fixed.
+
+    Raises:
+        ValueError: there are more images than that.
+    """
+    count = len(images)
+    if size is None or count == size:
+        return images
+    if count > size:
+        raise ValueError(f"{count} images for a batch of {size}")
+    return images[[i % count for i in range(size)]]
+
+
+def run_session(session: Any, feed: Mapping[str, npt.NDArray[Any]], label: str) -> list[Any]:
+    """Run a session and return its outputs; an error calls it by its label.
 
     Raises:
         ModelError: the graph cannot run what it is fed.
@@ -109,7 +137,7 @@ def run_session(session: Any, feed: Mapping[str, npt.NDArray[Any]]) -> list[Any]
     except Exception as exc:
         shape = tuple(next(iter(feed.values())).shape[1:])
         reason = str(exc).splitlines()[0]
-        raise ModelError(f"the model cannot run images of shape {shape}: {reason}", "give data of its input size") from exc
+        raise ModelError(f"{label}: cannot run images of shape {shape}: {reason}", "give data of the model's input size") from exc
     return outputs
 
 
@@ -136,10 +164,9 @@ class Probe:
         for value in find_values(graph, names):
             graph.outputs.append(leave_mean(graph, value) if means else leave(graph, value))
         prune(model)
-        self._names = list(names)
-        self._session = open_session(model, str(graph.name), threads)
-        self._input = self._session.get_inputs()[0]
-        self._fixed = self._input.shape[0] if isinstance(self._input.shape[0], int) else None
+        self._names, self._label = list(names), str(graph.name)
+        self._input, self._fixed = str(image_input(graph).name), fixed_batch(graph)
+        self._session = open_session(model, self._label, threads)
 
     def __call__(self, images: Float32Array) -> dict[str, Float32Array]:
         """Run (N, 3, H, W) float32 images; returns each tensor, (N, ...) float32, by its name.
@@ -148,9 +175,9 @@ class Probe:
             ModelError: the graph cannot run images of that shape.
         """
         size = self._fixed or len(images)
-        pieces = [self._run(images[start : start + size], size) for start in range(0, len(images), size)]
+        pieces = [self._run(images[start : start + size]) for start in range(0, len(images), size)]
         return {name: np.concatenate(parts) for name, parts in zip(self._names, zip(*pieces, strict=True), strict=True)}
 
-    def _run(self, images: Float32Array, size: int) -> list[Float32Array]:
-        full = images if len(images) == size else images[[i % len(images) for i in range(size)]]
-        return [output[: len(images)] for output in run_session(self._session, {self._input.name: full})]
+    def _run(self, images: Float32Array) -> list[Float32Array]:
+        outputs = run_session(self._session, {self._input: filled(images, self._fixed)}, self._label)
+        return [output[: len(images)] for output in outputs]

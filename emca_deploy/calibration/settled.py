@@ -13,7 +13,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.calibration.session import find_values, leave, leave_mean, open_session, prune, run_session
+from emca_deploy.calibration.session import (
+    filled,
+    find_values,
+    fixed_batch,
+    image_input,
+    leave,
+    leave_mean,
+    open_session,
+    prune,
+    run_session,
+)
 
 __all__ = ["HELD_BYTES", "SettlingMeans", "crossing_values"]
 
@@ -29,14 +39,13 @@ class SettlingMeans:
     """Channel means of successive states of one network, in each of which more of it is settled.
 
     Args:
-        images: batches of (N, 3, H, W) float32; a network of fixed batch gets them in batches of its own.
+        images: batches of (N, 3, H, W) float32, of the network's own size where it has one; the last may be smaller.
         threads: of one run.
     """
 
     def __init__(self, images: Sequence[Float32Array], threads: int) -> None:
         self._images, self._threads = images, threads
         self._held: list[dict[str, npt.NDArray[Any]]] = []
-        self._counts: list[int] = []
 
     def measure(self, model: ir.Model, names: Sequence[str], to_change: Set[str]) -> dict[str, Float64Array]:
         """Return the mean of each channel of tensors over the pixels of each image, (N, C), by tensor.
@@ -52,19 +61,21 @@ class SettlingMeans:
         """
         graph = model.graph
         if not self._held:
-            self._begin(graph.inputs[0])
+            self._held = [{_name(image_input(graph)): filled(batch, fixed_batch(graph))} for batch in self._images]
         _enter(graph, self._held[0])
         crossing = crossing_values(graph, to_change)
         found = find_values(graph, names)
         graph.outputs.clear()
         graph.outputs.extend(chain((leave_mean(graph, value) for value in found), (leave(graph, value) for value in crossing)))
         prune(model)
-        session = open_session(model, str(graph.name), self._threads)
+        label = str(graph.name)
+        session = open_session(model, label, self._threads)
         entries = [entry.name for entry in session.get_inputs()]
         means: list[list[Float32Array]] = []
         hold = True
-        for number, (held, count) in enumerate(zip(self._held, self._counts, strict=True)):
-            outputs = run_session(session, {name: held[name] for name in entries})
+        for number, held in enumerate(self._held):
+            count = len(self._images[number])
+            outputs = run_session(session, {name: held[name] for name in entries}, label)
             means.append([output[:count] for output in outputs[: len(names)]])
             crossed = dict(zip(map(_name, crossing), outputs[len(names) :], strict=True))
             if number == 0:
@@ -73,23 +84,9 @@ class SettlingMeans:
                 self._held[number] = crossed
         return {name: np.concatenate(rows).astype(np.float64) for name, rows in zip(names, zip(*means, strict=True), strict=True)}
 
-    def _begin(self, entry: ir.Value) -> None:
-        """Hold the images; the last of a fixed batch is filled by repetition."""
-        fixed = entry.shape[0] if entry.shape is not None else None
-        batches = self._images
-        if isinstance(fixed, int):
-            images = np.concatenate(batches)
-            batches = [images[start : start + fixed] for start in range(0, len(images), fixed)]
-        self._counts = [len(batch) for batch in batches]
-        self._held = [{_name(entry): _filled(batch, fixed if isinstance(fixed, int) else len(batch))} for batch in batches]
-
 
 def _name(value: ir.Value) -> str:
     return str(value.name)
-
-
-def _filled(images: Float32Array, size: int) -> Float32Array:
-    return images if len(images) == size else images[[i % len(images) for i in range(size)]]
 
 
 def _enter(graph: ir.Graph, held: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -6,14 +6,14 @@ The result depends on the placement alone, and is the same on every processor up
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.calibration.graph import load_graph
-from emca_deploy.calibration.session import open_session
+from emca_deploy.calibration.session import filled, fixed_batch, image_input, open_session, run_session
 from emca_deploy.errors import ModelError
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class Simulation:
 
     def __init__(self, path: Path, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
         self._path, self._threads = path, threads
-        self._batches = [images for images, _ in source.batches(fixed_batch(path) or BATCH, indices)]
+        self._fixed = fixed_batch(load_graph(path).graph)
+        self._batches = [images for images, _ in source.batches(self._fixed or BATCH, indices)]
         self.samples = len(indices)
 
     def logits(self, model: ir.Model, step: Step | None = None) -> Images:
@@ -54,36 +55,14 @@ class Simulation:
             ModelError: ONNX Runtime does not take the model, or not these images, or its logits are not finite.
         """
         session = open_session(model, str(self._path), self._threads, exact=True)
-        entry = session.get_inputs()[0]
+        entry = str(image_input(model.graph).name)
         parts = []
         for images in self._batches:
-            parts.append(self._run(session, entry, images))
+            outputs = run_session(session, {entry: filled(images, self._fixed)}, str(self._path))
+            parts.append(outputs[0][: len(images)])
             if step is not None:
                 step(len(images))
         logits = np.concatenate(parts)
         if logits.ndim != 2 or not np.isfinite(logits).all():
             raise ModelError(f"{self._path}: its output is no finite logits (N, classes)", "name an image classifier")
         return logits
-
-    def _run(self, session: Any, entry: Any, images: Images) -> Images:
-        count, fixed = len(images), entry.shape[0]
-        if isinstance(fixed, int) and fixed != count:  # the last of a fixed batch is filled by repetition
-            images = images[[i % count for i in range(fixed)]]
-        try:
-            output: Images = session.run(None, {entry.name: images})[0]
-        except Exception as exc:
-            raise ModelError(
-                f"{self._path}: cannot run images of shape {tuple(images.shape[1:])}: {str(exc).splitlines()[0]}",
-                "give data of the model's input size",
-            ) from exc
-        return output[:count]
-
-
-def fixed_batch(path: Path) -> int | None:
-    """Return a model's fixed batch size, or None.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    shape = load_graph(path).graph.inputs[0].shape
-    return shape[0] if shape is not None and len(shape) and isinstance(shape[0], int) else None

@@ -90,7 +90,9 @@ def test_a_network_of_fixed_batch_measures_every_image_once(branched, fixed):
     model = named(branched)
     model.graph.inputs[0].shape = ir.Shape([fixed, 2, 4, 4])
     images = np.random.default_rng(1).standard_normal((8, 2, 4, 4)).astype(np.float32)
-    settling = SettlingMeans([images[:5], images[5:]], 1)
+    settling = SettlingMeans([images[start : start + fixed] for start in range(0, 8, fixed)], 1)
+    with pytest.raises(ValueError, match=f"8 images for a batch of {fixed}"):
+        SettlingMeans([images], 1).measure(model.clone(), ["first"], {"second"})
     for to_change in ({"second", "result"}, {"result"}):
         first = settling.measure(model.clone(), ["first"] if "second" in to_change else ["second"], to_change)
     integers = np.clip(np.rint(images / 2 / 0.25), 0, 255)
