@@ -2,13 +2,14 @@
 
 Rounding moves the mean of every channel, and all that follows takes the shift for signal. Source: Nagel et al., "Data-Free
 Quantization Through Weight Equalization and Bias Correction" (2019), section 4.2, with means measured on images as in its
-appendix. Layers are corrected from the input on, each group with what comes before it corrected already. A layer that ends a
-residual branch is corrected where the branch joins the shortcut: the shortcut's own rounding is made good there too, which
-nothing else would do. Means are taken after a ReLU where there is one: what it cuts away is nobody's signal, and ranges end
-there.
+appendix. Layers are corrected from the input on, one at a time, each with what comes before it corrected already: several at once
+make good the same shift several times, and in a network of 50 layers the excess grows from each group to the next. A layer that
+ends a residual branch is corrected where the branch joins the shortcut: the shortcut's own rounding is made good there too,
+which nothing else would do. Means are taken after a ReLU where there is one: what it cuts away is nobody's signal, and ranges
+end there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -34,9 +35,6 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 Quantize = Callable[[ir.Model], object]
 
-GROUPS = 12
-"""Groups of consecutive layers, each corrected at once. One group a layer gained nothing."""
-
 IMAGES = 100
 """A channel's mean over this many images is known far better than rounding shifts it; 300 gained nothing."""
 
@@ -52,7 +50,8 @@ SMALLEST_GATE = 0.05
 
 SMALLEST_ACTIVE = 0.3
 """Share of a channel's values that pass its ReLU, at least, when a shift of the mean after it is turned into one before it: a
-channel that is seldom active would be moved far by a few pixels. 0.1 did as well or 0.1 dB worse."""
+channel that is seldom active would be moved far by a few pixels. On three ResNet-50s and an 18, two methods' ranges each, 0.1 to 1
+did 0.5 dB better to 1 dB worse, on images not used here."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class BiasCorrection:
         self._model, self._threads = model, threads
         self._images = [batch for batch, _ in source.batches(fixed_batch(model.graph) or BATCH, few_of(indices, IMAGES))]
         self._anchors = find_anchors(model.graph)
-        self._layers = _quantized(model, quantize)
+        self._layers = _in_order(_quantized(model, quantize), self._anchors)
 
     @cached_property
     def _wanted(self) -> dict[str, Float64Array]:
@@ -144,25 +143,22 @@ class BiasCorrection:
 
         Args:
             quantize: as above, with the ranges that matter.
-            progress: called with (groups done, groups in all).
+            progress: called with (layers done, layers in all).
 
         Raises:
             ModelError: ONNX Runtime refuses the model, or the images.
         """
-        size = max(1, -(-len(self._layers) // GROUPS))
-        starts = range(0, len(self._layers), size)
         settling = SettlingMeans(self._images, self._threads)
         shifts: dict[str, Float32Array] = {}
-        for done, start in enumerate(starts):
-            group = self._layers[start : start + size]
+        for done, layer in enumerate(self._layers):
             corrected = self._model.clone()
             add_to_biases(corrected.graph, shifts)
             quantize(corrected)
-            wanted_here = sorted({self._anchors[layer].value for layer in group})
-            found = settling.measure(corrected, wanted_here, set(self._layers[start:]))
-            shifts |= _shifts(group, self._anchors, self._wanted, found)
+            anchor = self._anchors[layer]
+            found = settling.measure(corrected, [anchor.value], set(self._layers[done:]))
+            shifts[layer] = _shift(anchor, self._wanted, found[anchor.value])
             if progress:
-                progress(done + 1, len(starts))
+                progress(done + 1, len(self._layers))
         return shifts
 
 
@@ -188,24 +184,25 @@ def _typical(differences: Float64Array) -> Float64Array:
     return np.asarray(np.sort(differences, axis=0)[cut : len(differences) - cut].mean(axis=0))
 
 
-def _shifts(
-    group: Sequence[str], anchors: dict[str, Anchor], wanted: dict[str, Float64Array], found: dict[str, Float64Array]
-) -> dict[str, Float32Array]:
-    """Return the shifts of one group; a shortcut's first, because the sum it ends in sees its shift too."""
-    missing = {name: _typical(wanted[anchors[name].value] - found[anchors[name].value]) for name in group}
-    for name in group:
-        if anchors[name].cut:
-            missing[name] = missing[name] / np.maximum(wanted[_active(anchors[name].value)].mean(axis=0), SMALLEST_ACTIVE)
-    shifts = {name: missing[name] for name in group if anchors[name].shortcut not in group}
-    for name in group:
+def _shift(anchor: Anchor, wanted: Mapping[str, Float64Array], found: Float64Array) -> Float32Array:
+    """Return what to add to the bias of the layer that an anchor belongs to, from the means found there; (output channels,)."""
+    shift = _typical(wanted[anchor.value] - found)
+    if anchor.cut:
+        shift = shift / np.maximum(wanted[_active(anchor.value)].mean(axis=0), SMALLEST_ACTIVE)
+    if anchor.gate is not None:
+        shift = shift / np.maximum(wanted[anchor.gate].mean(axis=0), SMALLEST_GATE)
+    return shift.astype(np.float32)
+
+
+def _in_order(layers: Sequence[str], anchors: Mapping[str, Anchor]) -> list[str]:
+    """Return layers, given as they run, with each shortcut's before the one that ends in the sum, which sees its shift too."""
+    ordered: dict[str, None] = {}
+    for name in layers:
         shortcut = anchors[name].shortcut
-        if shortcut in group:
-            shifts[name] = missing[name] - missing[str(shortcut)]
-    for name, shift in shifts.items():
-        gate = anchors[name].gate
-        if gate is not None:
-            shifts[name] = shift / np.maximum(wanted[gate].mean(axis=0), SMALLEST_GATE)
-    return {name: shift.astype(np.float32) for name, shift in shifts.items()}
+        if shortcut is not None and shortcut in layers:
+            ordered[shortcut] = None
+        ordered[name] = None
+    return list(ordered)
 
 
 def _quantized(model: ir.Model, quantize: Quantize) -> list[str]:

@@ -18,8 +18,7 @@ from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import InsertionCount, insert_qdq
-from emca_deploy.calibration.quantize import QuantizedWeight
-from emca_deploy.calibration.recovery import LEVELS, ensure_rounded_weights
+from emca_deploy.calibration.recovery import LEVELS, ensure_rounded_weights, nearest_weights
 from emca_deploy.calibration.rewrites import rewrite_for
 from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
@@ -164,10 +163,10 @@ def calibrate_model(
     place(graph_model.graph, recipe, options.keep_float)  # a pattern that matches nothing is said before the long pass
     table, path, reused = ensure_ranges(model, source, options, stage)
     indices = _indices(source, options)
-    weights: dict[str, QuantizedWeight] = {}
+    weights = nearest_weights(graph_model.graph, recipe.largest_weight)
     if options.recover == "weights":
         file = (path, recipe.largest_weight)
-        weights = ensure_rounded_weights(graph_model, table.key, file, (source, indices), options.threads, stage)
+        weights |= ensure_rounded_weights(graph_model, table.key, file, (source, indices), options.threads, stage)
 
     def quantize(floating: ir.Model, ranges: Mapping[str, TensorRange]) -> InsertionCount:
         return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), ranges, weights)

@@ -22,7 +22,7 @@ from emca_deploy.calibration.table import TableKey
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["LEVELS", "ensure_rounded_weights", "rounded_path"]
+__all__ = ["LEVELS", "ensure_rounded_weights", "nearest_weights", "rounded_path"]
 
 LEVELS = ("none", "bias", "weights")
 """How much is recovered; each level does what those before it do."""
@@ -34,6 +34,11 @@ def rounded_path(table: Path, largest: int) -> Path:
     """Return where the rounded weights of magnitudes up to `largest` that go with a range table lie: beside it."""
     kind = "weights" if largest == LARGEST_WEIGHT[8] else "weights-7bit"
     return table.with_name(f"{table.name.removesuffix('.json').removesuffix('.ranges')}.{kind}.npz")
+
+
+def nearest_weights(graph: ir.Graph, largest: int) -> dict[str, QuantizedWeight]:
+    """Return the nearest integers of every layer's weights: what is quantized time and again is rounded once."""
+    return {name: quantize_weight(weight_of(node), output_axis(node), largest) for name, node in weighted_layers(graph).items()}
 
 
 def ensure_rounded_weights(
