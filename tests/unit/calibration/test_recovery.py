@@ -13,6 +13,7 @@ from emca_deploy._machine import CpuInfo
 from emca_deploy.artifacts import manifest_path
 from emca_deploy.calibration.bias_correction import Anchor, BiasCorrection, find_anchors
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, ensure_ranges
+from emca_deploy.calibration.collect import collect_ranges
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.observers import TensorRange
@@ -183,6 +184,53 @@ def test_a_few_images_beyond_the_ranges_do_not_move_the_biases(images, tmp_path)
     assert without.keys() == with_them.keys() == {"conv", "head"}
     for name, shifts in without.items():
         assert np.abs(with_them[name] - shifts).max() < 0.01
+
+
+def test_a_shift_is_made_good_once_not_by_every_layer_it_passes(images, tmp_path):
+    """Clipped at the input, the mean is low in all layers; the first brings it back, and the others find it there."""
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        chain (float[n,3,8,8] images) => (float[n,3] logits) {
+            first = Conv (images, w)
+            second = Conv (first, w)
+            third = Conv (second, w)
+            fourth = Conv (third, w)
+            pooled = GlobalAveragePool (fourth)
+            logits = Flatten (pooled)
+        }"""
+    made = onnx.parser.parse_model(text)
+    made.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), "w"))
+    for node, name in zip(made.graph.node, ("first", "second", "third", "fourth"), strict=False):
+        node.name = name
+    path = tmp_path / "chain.onnx"
+    onnx.save(onnx.shape_inference.infer_shapes(made), path)
+    model, recipe = load_graph(path), find_recipe("onnxruntime")
+    ranges = {str(value.name): TensorRange(0.0, 2.0) for value in place(model.graph, recipe).edges}
+    ranges["images"] = TensorRange(0.0, 0.5)
+    shown = np.random.default_rng(0).uniform(0, 1, (20, 3, 8, 8)).astype(np.float32)
+
+    def quantize(floating):
+        return insert_qdq(floating, place(floating.graph, recipe), ranges)
+
+    shifts = BiasCorrection(model, quantize, type(images)(shown), range(20), 1).shifts(quantize)
+    lost = float((shown - shown.clip(0, 0.5)).mean())
+    assert shifts["first"].mean() == pytest.approx(lost, rel=0.05)
+    for later in ("second", "third", "fourth"):
+        assert np.abs(shifts[later]).max() < lost / 30
+
+
+def test_a_shortcut_is_corrected_before_the_sum_that_it_ends_in(exported, images):
+    model, recipe = load_graph(exported("emca_eca_resnet18")), find_recipe("openvino")
+    ranges = collect_ranges(exported("emca_eca_resnet18"), images, range(4), 1)
+
+    def quantize(floating):
+        return insert_qdq(floating, place(floating.graph, recipe), ranges)
+
+    order = list(BiasCorrection(model, quantize, images, range(4), 1).shifts(quantize))
+    assert len(order) == 21
+    for stage in (2, 3, 4):
+        block = [name for name in order if name.startswith(f"stage{stage}.block0.")]
+        assert [name.split("block0.")[1] for name in block] == ["conv1", "shortcut.conv", "conv2"]
 
 
 def test_shifts_are_the_same_for_a_network_of_fixed_batch(images, tmp_path):
