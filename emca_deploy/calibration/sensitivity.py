@@ -17,7 +17,7 @@ from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.placement import Placement, find_recipe, place
 from emca_deploy.calibration.qdq import insert_qdq
 from emca_deploy.calibration.quantize import QuantizedWeight
-from emca_deploy.calibration.recovery import ensure_rounded_weights, rounded_path
+from emca_deploy.calibration.recovery import ensure_rounded_weights, nearest_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
 from emca_deploy.calibration.simulation import Images, Simulation
 from emca_deploy.calibration.table import RangeTable, read_table, table_path
@@ -123,7 +123,8 @@ def measure_sensitivity(
         )
     indices = choose_indices(len(source), options.samples, source.labels, options.seed)
     rounded = weights or {}
-    study = _Study(model, table, options, rounded, Simulation(model, source, indices, options.threads))
+    integers = nearest_weights(graph, recipe.largest_weight) | dict(rounded)  # once, not for every variant
+    study = _Study(model, table, options, integers, Simulation(model, source, indices, options.threads))
     costs = study.costs(units, _key(table, _fingerprint(placement, table, rounded), options, len(indices)), progress)
     total = sum(unit.macs for unit in units if unit.kind == "layer")
     rows = [_row(unit, costs, total) for unit in units]

@@ -2,7 +2,7 @@
 
 Before the first layer that is still to change all is settled: the few tensors that cross from there into the rest are held for
 each batch of images, and the next measurement begins with them. Each layer is run about twice so, instead of once for every
-group of layers after it. What is held lies between QuantizeLinear and DequantizeLinear where it can, a byte a value.
+layer after it. What is held lies between QuantizeLinear and DequantizeLinear where it can, a byte a value.
 """
 
 from collections.abc import Mapping, Sequence, Set

@@ -96,10 +96,7 @@ def test_shifts_restore_the_means_of_the_channels(trained, tmp_path):
     chosen = range(0, 512, 8)
     table, _, _ = ensure_ranges(trained, images, CalibrationOptions("openvino", "minmax", samples=64, table=tmp_path / "t.json"))
     recipe = find_recipe("openvino")
-
-    def quantize(model):
-        return insert_qdq(model, place(model.graph, recipe), table.ranges)
-
+    quantize = placing(recipe, table.ranges)
     model = load_graph(trained)
     shifts = BiasCorrection(model, quantize, images, chosen, 2).shifts(quantize)
     watched = ["stage2.block1.conv1", "head"]
@@ -174,10 +171,7 @@ def test_a_few_images_beyond_the_ranges_do_not_move_the_biases(images, tmp_path)
     recipe = find_recipe("onnxruntime")
     placed = [str(value.name) for value in place(model.graph, recipe).edges]
     ranges = {name: TensorRange(0.0, 4.0) for name in placed}
-
-    def quantize(floating):
-        return insert_qdq(floating, place(floating.graph, recipe), ranges)
-
+    quantize = placing(recipe, ranges)
     without, with_them = (
         BiasCorrection(model, quantize, type(images)(array), range(100), 1).shifts(quantize) for array in (quiet, loud)
     )
@@ -208,10 +202,7 @@ def test_a_shift_is_made_good_once_not_by_every_layer_it_passes(images, tmp_path
     ranges = {str(value.name): TensorRange(0.0, 2.0) for value in place(model.graph, recipe).edges}
     ranges["images"] = TensorRange(0.0, 0.5)
     shown = np.random.default_rng(0).uniform(0, 1, (20, 3, 8, 8)).astype(np.float32)
-
-    def quantize(floating):
-        return insert_qdq(floating, place(floating.graph, recipe), ranges)
-
+    quantize = placing(recipe, ranges)
     shifts = BiasCorrection(model, quantize, type(images)(shown), range(20), 1).shifts(quantize)
     lost = float((shown - shown.clip(0, 0.5)).mean())
     assert shifts["first"].mean() == pytest.approx(lost, rel=0.05)
@@ -222,10 +213,7 @@ def test_a_shift_is_made_good_once_not_by_every_layer_it_passes(images, tmp_path
 def test_a_shortcut_is_corrected_before_the_sum_that_it_ends_in(exported, images):
     model, recipe = load_graph(exported("emca_eca_resnet18")), find_recipe("openvino")
     ranges = collect_ranges(exported("emca_eca_resnet18"), images, range(4), 1)
-
-    def quantize(floating):
-        return insert_qdq(floating, place(floating.graph, recipe), ranges)
-
+    quantize = placing(recipe, ranges)
     order = list(BiasCorrection(model, quantize, images, range(4), 1).shifts(quantize))
     assert len(order) == 21
     for stage in (2, 3, 4):
@@ -242,14 +230,16 @@ def test_shifts_are_the_same_for_a_network_of_fixed_batch(images, tmp_path):
         onnx.save(small_classifier(np.random.default_rng(0), batch), path)
         model = load_graph(path)
         ranges = {str(value.name): TensorRange(0.0, 2.0) for value in place(model.graph, recipe).edges}
-
-        def quantize(floating, ranges=ranges):
-            return insert_qdq(floating, place(floating.graph, recipe), ranges)
-
+        quantize = placing(recipe, ranges)
         found.append(BiasCorrection(model, quantize, type(images)(shown), range(10), 1).shifts(quantize))
     for other in found[1:]:
         for name, shift in found[0].items():
             np.testing.assert_allclose(other[name], shift, rtol=1e-5, atol=1e-7)
+
+
+def placing(recipe, ranges):
+    """Return what inserts a recipe's Q/DQ pairs into a float model."""
+    return lambda floating: insert_qdq(floating, place(floating.graph, recipe), ranges)
 
 
 def small_classifier(rng, batch="n"):
