@@ -78,3 +78,44 @@ def bundled_model(once) -> Callable[[Path], Path]:
         return folder / "model.onnx"
 
     return put
+
+
+@pytest.fixture(scope="session")
+def lively_network():
+    """Return a function that makes a network of 10 classes with batch norms that do something; the same every time."""
+
+    def make(name: str, **options):
+        import torch
+
+        from emca_deploy.models.registry import create_model
+
+        torch.manual_seed(0)
+        module = create_model(name, num_classes=10, **options).eval()
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 1.5)
+        return module
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def exported(once, tmp_path_factory, lively_network):
+    """Return a function that exports such a network, once for all processes of a run, and returns the file."""
+    folder = tmp_path_factory.mktemp("onnx")
+
+    def write(path: Path, name: str, **options) -> None:
+        import onnx_ir as ir
+
+        from emca_deploy.export.exporter import ExportRequest, export_onnx
+
+        ir.save(export_onnx(lively_network(name, **options), ExportRequest(64)), path)
+
+    def export(name: str, **options) -> Path:
+        path = folder / f"{name}-{'-'.join(map(str, options.values()))}.onnx"
+        if not path.exists():  # a link in a folder of this process's own, since tables come to lie beside it
+            path.hardlink_to(once(path.stem, lambda made: write(made / "model.onnx", name, **options)) / "model.onnx")
+        return path
+
+    return export

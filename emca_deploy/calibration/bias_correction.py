@@ -21,7 +21,7 @@ import onnx_ir as ir
 from emca_deploy._progress import Progress
 from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.calibration.graph import only_feeds
-from emca_deploy.calibration.layers import add_to_biases, weighted_layers
+from emca_deploy.calibration.layers import bias_of, set_bias, weighted_layers
 from emca_deploy.calibration.placement import identity_operand
 from emca_deploy.calibration.session import Probe, append_output, few_of, find_values, fixed_batch
 from emca_deploy.calibration.settled import SettlingMeans
@@ -128,12 +128,13 @@ class BiasCorrection:
         self._model, self._threads = model, threads
         self._images = [batch for batch, _ in source.batches(fixed_batch(model.graph) or BATCH, few_of(indices, IMAGES))]
         self._anchors = find_anchors(model.graph)
-        self._layers = _in_order(_quantized(model, quantize), self._anchors)
+        layers = weighted_layers(model.graph)
+        self._biases = {name: bias_of(layers[name]) for name in _in_order(_quantized(model, quantize), self._anchors)}
 
     @cached_property
     def _wanted(self) -> dict[str, Float64Array]:
         """The float model's means, and the shares that pass its ReLUs."""
-        measured, names = _to_restore(self._model, [self._anchors[layer] for layer in self._layers])
+        measured, names = _to_restore(self._model, [self._anchors[layer] for layer in self._biases])
         probe = Probe(measured, names, self._threads, means=True)
         batches = [probe(batch) for batch in self._images]
         return {name: np.concatenate([batch[name] for batch in batches]).astype(np.float64) for name in names}
@@ -149,16 +150,16 @@ class BiasCorrection:
             ModelError: ONNX Runtime refuses the model, or the images.
         """
         settling = SettlingMeans(self._images, self._threads)
+        quantized = self._model.clone()
+        quantize(quantized)  # once: but for the biases, which stay float here, nothing changes from layer to layer
         shifts: dict[str, Float32Array] = {}
-        for done, layer in enumerate(self._layers):
-            corrected = self._model.clone()
-            add_to_biases(corrected.graph, shifts)
-            quantize(corrected)
+        for done, (layer, bias) in enumerate(self._biases.items()):
             anchor = self._anchors[layer]
-            found = settling.measure(corrected, [anchor.value], set(self._layers[done:]))
+            found = settling.measure(quantized.clone(), [anchor.value], set(list(self._biases)[done:]))
             shifts[layer] = _shift(anchor, self._wanted, found[anchor.value])
+            set_bias(quantized.graph, quantized.graph.node(layer), bias + shifts[layer])
             if progress:
-                progress(done + 1, len(self._layers))
+                progress(done + 1, len(self._biases))
         return shifts
 
 

@@ -1,4 +1,4 @@
-"""Layers with weights: their matrices, and the two things recovery changes of them."""
+"""Layers with weights: their matrices, and the biases that recovery changes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ import onnx_ir as ir
 
 from emca_deploy.calibration.graph import constant, has_weights
 
-__all__ = ["ConvGeometry", "add_to_biases", "conv_geometry", "output_axis", "weight_of", "weight_rows", "weighted_layers"]
+__all__ = [
+    "ConvGeometry", "add_to_biases", "bias_of", "conv_geometry", "output_axis", "set_bias", "weight_of", "weight_rows",
+    "weighted_layers",
+]  # fmt: skip
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -80,15 +83,24 @@ def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
     return list(attribute.as_ints()) if attribute is not None else default
 
 
+def bias_of(node: ir.Node) -> Float32Array:
+    """Return a layer's bias, (output channels,) float32; zeros where it has none."""
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    if given is None or given.const_value is None:
+        return np.zeros(weight_of(node).shape[output_axis(node)], np.float32)
+    return np.asarray(given.const_value.numpy(), np.float32).ravel()
+
+
+def set_bias(graph: ir.Graph, node: ir.Node, bias: Float32Array) -> None:
+    """Give a layer, of a float or a quantized graph, another bias, (output channels,) float32."""
+    value = constant(graph, f"{node.name}.bias/corrected", bias)
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    node.replace_input_with(2, value)
+
+
 def add_to_biases(graph: ir.Graph, shifts: Mapping[str, Float32Array]) -> None:
     """Add (output channels,) float32 to the biases of layers of a float graph, by name; one without a bias gets it."""
     for name, node in weighted_layers(graph).items():
-        if name not in shifts:
-            continue
-        given = node.inputs[2] if len(node.inputs) > 2 else None
-        old = np.asarray(given.const_value.numpy()).ravel() if given is not None and given.const_value is not None else 0.0
-        bias = (old + shifts[name]).astype(np.float32)
-        value = constant(graph, f"{name}.bias/corrected", bias)
-        if len(node.inputs) < 3:
-            node.resize_inputs(3)
-        node.replace_input_with(2, value)
+        if name in shifts:
+            set_bias(graph, node, bias_of(node) + shifts[name])

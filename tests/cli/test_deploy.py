@@ -17,7 +17,7 @@ from emca_deploy.cli import run
 from emca_deploy.harness.results import read_deploy_report
 
 QUICK = ["--image-size", "32", "--resize-size", "40", "--duration", "0.5", "--threads", "1", "--samples", "6"]
-QUICK += ["--recover", "bias"]  # what weights take: the demo's test
+QUICK += ["--recover", "none"]  # recovery takes longer: the demo's test
 PATIENCE_S = 300
 MADE = {
     "model.onnx", "model.onnx.manifest.json", "model.ranges.json", "result.json", "report.html",
@@ -223,12 +223,12 @@ def test_no_checkpoint_names_the_demo(flat_images, labelled_images, tmp_path, re
     assert "emca-deploy demo" in refused(*command)
 
 
-def test_labels_beyond_the_classes_are_refused_before_measuring(checkpoint, flat_images, tmp_path, capsys):
+def test_labels_beyond_the_classes_are_refused_before_measuring(plain_checkpoint, flat_images, tmp_path, capsys):
     import numpy as np
 
     images = np.zeros((4, 3, 32, 32), np.float32)
     np.savez(tmp_path / "val.npz", images=images, labels=np.array([0, 1, 2, 3]))
-    assert run(arguments(checkpoint, flat_images, tmp_path / "val.npz", tmp_path / "out", "--backend", "onnxruntime")) == 2
+    assert run(arguments(plain_checkpoint, flat_images, tmp_path / "val.npz", tmp_path / "out", "--backend", "onnxruntime")) == 2
     err = capsys.readouterr().err
     assert f"error: {tmp_path / 'val.npz'}: has label 3, but the model has 3 classes" in err
     assert "measuring" not in err
@@ -290,18 +290,18 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="te
 
 
 @needs_proc
-def test_ctrl_c_while_exporting_leaves_nothing(checkpoint, flat_images, labelled_images, tmp_path):
+def test_ctrl_c_while_exporting_leaves_nothing(plain_checkpoint, flat_images, labelled_images, tmp_path):
     output = tmp_path / "out"
-    with start(arguments(checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
+    with start(arguments(plain_checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
         wait_until(lambda: output.exists() and any(output.iterdir()), process, "temporary file")
         interrupt(process)
     assert list(tmp_path.iterdir()) == []
 
 
 @needs_proc
-def test_termination_cleans_up_too(checkpoint, flat_images, labelled_images, tmp_path):
+def test_termination_cleans_up_too(plain_checkpoint, flat_images, labelled_images, tmp_path):
     output = tmp_path / "out"
-    with start(arguments(checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
+    with start(arguments(plain_checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
         wait_until(lambda: output.exists() and any(output.iterdir()), process, "temporary file")
         process.terminate()  # as `timeout` or the end of a container does: this process only
         ended(process)
@@ -310,10 +310,10 @@ def test_termination_cleans_up_too(checkpoint, flat_images, labelled_images, tmp
 
 @needs_proc
 def test_ctrl_c_while_measuring_leaves_whole_files_and_the_next_run_succeeds(
-    checkpoint, flat_images, labelled_images, tmp_path, files, capsys
+    plain_checkpoint, flat_images, labelled_images, tmp_path, files, capsys
 ):
     output = tmp_path / "out"
-    command = arguments(checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")
+    command = arguments(plain_checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")
     with start([*command, "--duration", "60"]) as process:
         wait_until(lambda: any(map(is_worker, session_members(process.pid))), process, "worker")
         said = interrupt(process)

@@ -1,15 +1,9 @@
-"""Graphs of every family, exported once a session at a small size, and images without files."""
-
-from pathlib import Path
+"""Images without files, of the size of the networks that `exported` makes."""
 
 import numpy as np
-import onnx_ir as ir
 import pytest
-import torch
 
 from emca_deploy.artifacts import Preprocessing
-from emca_deploy.export.exporter import ExportRequest, export_onnx
-from emca_deploy.models.registry import create_model
 
 SIZE = 64
 
@@ -41,27 +35,3 @@ class ArraySource:
 @pytest.fixture
 def images():
     return ArraySource(np.random.default_rng(0).standard_normal((12, 3, SIZE, SIZE)).astype(np.float32))
-
-
-@pytest.fixture(scope="session")
-def exported(once, tmp_path_factory):
-    """Return a function that exports an architecture with lively batch norm statistics and returns the file."""
-    folder = tmp_path_factory.mktemp("onnx")
-
-    def export(name: str, **options) -> Path:
-        path = folder / f"{name}-{'-'.join(map(str, options.values()))}.onnx"
-        if not path.exists():  # a link in a folder of this process's own, since tables come to lie beside it
-            path.hardlink_to(once(path.stem, lambda made: write_model(made / "model.onnx", name, **options)) / "model.onnx")
-        return path
-
-    return export
-
-
-def write_model(path: Path, name: str, **options) -> None:
-    torch.manual_seed(0)
-    module = create_model(name, num_classes=10, **options).eval()
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.1)
-            layer.running_var.uniform_(0.5, 1.5)
-    ir.save(export_onnx(module, ExportRequest(SIZE)), path)

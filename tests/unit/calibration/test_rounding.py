@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emca_deploy.calibration.quantize import quantize_weight
-from emca_deploy.calibration.rounding import BLOCK, output_error, round_weights
+from emca_deploy.calibration.rounding import BLOCK, FACTOR_BLOCK, cholesky_in_place, output_error, round_weights
 
 
 def correlated(inputs, samples=500, seed=0):
@@ -70,3 +70,16 @@ def test_dead_outputs_and_dead_inputs_stay_finite():
     _, scales = quantize_weight(weights, 0)
     rounded = round_weights(weights, x.T @ x, scales)
     assert not rounded[1].any()
+
+
+@pytest.mark.parametrize("size", [3, FACTOR_BLOCK, 2 * FACTOR_BLOCK + 5])
+def test_the_factor_is_the_lower_triangle_whose_square_is_the_matrix(size):
+    x = np.random.default_rng(0).standard_normal((size + 50, size)).astype(np.float32)
+    matrix = x.T @ x
+    worked_on = matrix.copy()
+    factor = cholesky_in_place(worked_on)
+    assert factor is worked_on
+    assert not np.triu(factor, 1).any()
+    np.testing.assert_allclose(factor @ factor.T, matrix, atol=1e-5 * np.abs(matrix).max())
+    with pytest.raises(np.linalg.LinAlgError):
+        cholesky_in_place(-matrix)

@@ -21,7 +21,7 @@ ROUNDING = 3e-6
 def test_every_family_keeps_its_logits_and_leaves_a_dla_nothing_but_its_result(exported) -> None:
     name, _, path = exported
     model = ir.load(path)
-    images = np.random.default_rng(0).standard_normal((3, 3, 40, 40)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((3, 3, 64, 64)).astype(np.float32)
     forms = to_dla(model)
     proto = ir.to_proto(model)
     checker.check_model(proto)

@@ -59,7 +59,7 @@ def test_every_batch_size_computes_what_pytorch_does(exported, batch):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    images = np.random.default_rng(batch).standard_normal((batch, 3, 40, 40)).astype(np.float32)
+    images = np.random.default_rng(batch).standard_normal((batch, 3, 64, 64)).astype(np.float32)
     logits = session.run(None, {"images": images})[0]
     with torch.inference_mode():
         expected = module(torch.from_numpy(images)).numpy()

@@ -14,7 +14,7 @@ from emca_deploy.export.half_parity import check_half, peaks_and_logits
 from emca_deploy.export.parity import parity_images
 
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
-IMAGES = parity_images(40, None)
+IMAGES = parity_images(64, None)
 
 
 @pytest.fixture(scope="module")
