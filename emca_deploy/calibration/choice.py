@@ -37,7 +37,7 @@ CANDIDATES = ("minmax", "mse")
 IMAGES = 64
 """Calibration images whose logits decide. What they say of a candidate held within 1.5 dB on unseen images."""
 
-Float32Array = npt.NDArray[np.float32]
+Shifts = dict[str, npt.NDArray[np.float32]]
 Quantize = Callable[[ir.Model, Mapping[str, TensorRange]], object]
 
 
@@ -74,7 +74,7 @@ class Choice:
     """
 
     method: str
-    shifts: dict[str, Float32Array] = field(default_factory=dict)
+    shifts: Shifts = field(default_factory=dict)
     sqnr_db: dict[str, float] = field(default_factory=dict)
 
 
@@ -93,27 +93,49 @@ def choose(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], stage:
     """
     if len(ranges) == 1 and not correct_biases:
         return Choice(next(iter(ranges)))
-    simulation = Simulation(trial.path, trial.source, few_of(trial.indices, IMAGES), trial.threads)
-    reference = simulation.logits(trial.model)
-    tried: dict[str, float] = {}
-    best, best_db = Choice(next(iter(ranges))), -np.inf
+    variants = {method: Choice(method) for method in ranges}
+    if correct_biases:
+        shifts = _corrections(trial, ranges, stage)
+        variants |= {f"{method}, biases corrected": Choice(method, own) for method, own in shifts.items() if own}
+    tried = _compared(trial, ranges, variants, stage)
+    best = variants[max(tried, key=tried.__getitem__)]
+    return Choice(best.method, best.shifts, tried)
+
+
+def _corrections(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], stage: Stage) -> dict[str, Shifts]:
+    """Return what corrects the biases, by method."""
+    found: dict[str, Shifts] = {}
     correction: BiasCorrection | None = None
     for method, own in ranges.items():
-        corrections = [dict[str, Float32Array]()]
-        if correct_biases:
-            with stage(f"correcting biases ({method})") as progress:
-                quantize = _with(trial.quantize, own)
-                correction = correction or BiasCorrection(trial.model, quantize, trial.source, trial.indices, trial.threads)
-                corrections.append(correction.shifts(quantize, progress))
-        for shifts in corrections:
-            label = f"{method}, biases corrected" if shifts else method
+        with stage(f"correcting biases ({method})") as progress:
+            quantize = _with(trial.quantize, own)
+            correction = correction or BiasCorrection(trial.model, quantize, trial.source, trial.indices, trial.threads)
+            found[method] = correction.shifts(quantize, progress)
+    return found
+
+
+def _compared(
+    trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], variants: Mapping[str, Choice], stage: Stage
+) -> dict[str, float]:
+    """Return the SQNR in dB of each variant's logits, the mean over calibration images."""
+    tried: dict[str, float] = {}
+    with stage("comparing with fp32") as progress:
+        simulation = Simulation(trial.path, trial.source, few_of(trial.indices, IMAGES), trial.threads)
+        done, whole = 0, simulation.samples * (1 + len(variants))
+
+        def step(images: int) -> None:
+            nonlocal done
+            done += images
+            if progress:
+                progress(done, whole)
+
+        reference = simulation.logits(trial.model, step)
+        for label, choice in variants.items():
             variant = trial.model.clone()
-            add_to_biases(variant.graph, shifts)
-            trial.quantize(variant, own)
-            tried[label] = typical_signal_to_noise_db(reference, simulation.logits(variant))
-            if tried[label] > best_db:
-                best, best_db = Choice(method, shifts), tried[label]
-    return Choice(best.method, best.shifts, tried)
+            add_to_biases(variant.graph, choice.shifts)
+            trial.quantize(variant, ranges[choice.method])
+            tried[label] = typical_signal_to_noise_db(reference, simulation.logits(variant, step))
+    return tried
 
 
 def _with(quantize: Quantize, ranges: Mapping[str, TensorRange]) -> Callable[[ir.Model], object]:

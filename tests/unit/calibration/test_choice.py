@@ -1,7 +1,7 @@
 """What is chosen is what measures best, and nothing is chosen where nothing is open."""
 
 import json
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -48,6 +48,20 @@ def test_corrected_biases_are_kept_only_where_they_gain(exported, images, tmp_pa
     tried = made.choice.sqnr_db
     assert set(tried) == {"minmax", "minmax, biases corrected"}
     assert bool(made.choice.shifts) == (tried["minmax, biases corrected"] > tried["minmax"])
+
+
+def test_comparing_says_how_far_it_is(exported, images, tmp_path):
+    told = {}
+
+    @contextmanager
+    def stage(name):
+        yield lambda done, whole: told.setdefault(name, []).append((done, whole))
+
+    options = CalibrationOptions("openvino", samples=SAMPLES, table=tmp_path / "t.json", recover="none")
+    calibrate_model(exported("resnet18"), images, tmp_path / "int8.onnx", options, stage)
+    whole = 3 * SAMPLES  # fp32 and two methods' ranges
+    assert told["comparing with fp32"][-1] == (whole, whole)
+    assert len(told["comparing with fp32"]) >= 3
 
 
 def test_a_given_method_without_recovery_costs_no_trial(exported, images, tmp_path):
