@@ -23,7 +23,7 @@ from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.calibration.graph import only_feeds
 from emca_deploy.calibration.layers import bias_of, set_bias, weighted_layers
 from emca_deploy.calibration.placement import identity_operand
-from emca_deploy.calibration.session import Probe, append_output, few_of, find_values, fixed_batch
+from emca_deploy.calibration.session import Probe, append_output, batch_size, few_of, find_values
 from emca_deploy.calibration.settled import SettlingMeans
 
 if TYPE_CHECKING:
@@ -42,8 +42,6 @@ TRIMMED = 0.1
 """Share of the images, at each end, whose differences a channel's shift leaves out. Where a few images have activations beyond
 the ranges, clipping moves their means by more than rounding moves all others': with plain means, correcting cost
 emca_srm_resnet50 15 dB on a typical image, with these it gains; the bundled network does as well with either."""
-
-BATCH = 8
 
 SMALLEST_GATE = 0.05
 """A gate that lets less through on average makes no use of what is added before it."""
@@ -126,7 +124,7 @@ class BiasCorrection:
             DataError: an image cannot be read.
         """
         self._model, self._threads = model, threads
-        self._images = [batch for batch, _ in source.batches(fixed_batch(model.graph) or BATCH, few_of(indices, IMAGES))]
+        self._images = [batch for batch, _ in source.batches(batch_size(model.graph, threads), few_of(indices, IMAGES))]
         self._anchors = find_anchors(model.graph)
         layers = weighted_layers(model.graph)
         self._biases = {name: bias_of(layers[name]) for name in _in_order(_quantized(model, quantize), self._anchors)}

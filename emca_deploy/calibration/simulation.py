@@ -13,16 +13,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.calibration.graph import load_graph
-from emca_deploy.calibration.session import filled, fixed_batch, image_input, open_session, run_session
+from emca_deploy.calibration.session import batch_size, filled, fixed_batch, image_input, open_session, run_session
 from emca_deploy.errors import ModelError
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
 __all__ = ["Simulation"]
-
-BATCH = 8
-"""Images a call where the model leaves it open."""
 
 Images = npt.NDArray[np.float32]
 Step = Callable[[int], None]
@@ -40,8 +37,9 @@ class Simulation:
 
     def __init__(self, path: Path, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
         self._path, self._threads = path, threads
-        self._fixed = fixed_batch(load_graph(path).graph)
-        self._batches = [images for images, _ in source.batches(self._fixed or BATCH, indices)]
+        graph = load_graph(path).graph
+        self._fixed = fixed_batch(graph)
+        self._batches = [images for images, _ in source.batches(batch_size(graph, threads), indices)]
         self.samples = len(indices)
 
     def logits(self, model: ir.Model, step: Step | None = None) -> Images:
