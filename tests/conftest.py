@@ -82,15 +82,15 @@ def bundled_model(once) -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def lively_network():
-    """Return a function that makes a network of 10 classes with batch norms that do something; the same every time."""
+    """Return a function that makes a network with batch norms that do something; the same every time."""
 
-    def make(name: str, **options):
+    def make(name: str, num_classes: int = 10, seed: int = 0, **options):
         import torch
 
         from emca_deploy.models.registry import create_model
 
-        torch.manual_seed(0)
-        module = create_model(name, num_classes=10, **options).eval()
+        torch.manual_seed(seed)
+        module = create_model(name, num_classes, **options).eval()
         for layer in module.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.running_mean.normal_(0, 0.1)

@@ -151,13 +151,15 @@ class BiasCorrection:
         quantized = self._model.clone()
         quantize(quantized)  # once: but for the biases, which stay float here, nothing changes from layer to layer
         shifts: dict[str, Float32Array] = {}
-        for done, (layer, bias) in enumerate(self._biases.items()):
+        to_change = set(self._biases)
+        for done, (layer, bias) in enumerate(self._biases.items(), 1):
             anchor = self._anchors[layer]
-            found = settling.measure(quantized.clone(), [anchor.value], set(list(self._biases)[done:]))
+            found = settling.measure(quantized.clone(), [anchor.value], to_change)
             shifts[layer] = _shift(anchor, self._wanted, found[anchor.value])
             set_bias(quantized.graph, quantized.graph.node(layer), bias + shifts[layer])
+            to_change.remove(layer)
             if progress:
-                progress(done + 1, len(self._biases))
+                progress(done, len(self._biases))
         return shifts
 
 

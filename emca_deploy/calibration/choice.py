@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy._progress import Stage
+from emca_deploy._progress import Counter, Stage
 from emca_deploy.calibration.bias_correction import BiasCorrection
 from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.observers import TensorRange
@@ -120,21 +120,14 @@ def _compared(
     """Return the SQNR in dB of each variant's logits, the mean over calibration images."""
     tried: dict[str, float] = {}
     with stage("comparing with fp32") as progress:
-        simulation = Simulation(trial.path, trial.source, few_of(trial.indices, IMAGES), trial.threads)
-        done, whole = 0, simulation.samples * (1 + len(variants))
-
-        def step(images: int) -> None:
-            nonlocal done
-            done += images
-            if progress:
-                progress(done, whole)
-
-        reference = simulation.logits(trial.model, step)
+        simulation = Simulation(trial.path, trial.model.graph, trial.source, few_of(trial.indices, IMAGES), trial.threads)
+        count = Counter(progress, simulation.samples * (1 + len(variants)))
+        reference = simulation.logits(trial.model, count)
         for label, choice in variants.items():
             variant = trial.model.clone()
             add_to_biases(variant.graph, choice.shifts)
             trial.quantize(variant, ranges[choice.method])
-            tried[label] = typical_signal_to_noise_db(reference, simulation.logits(variant, step))
+            tried[label] = typical_signal_to_noise_db(reference, simulation.logits(variant, count))
     return tried
 
 

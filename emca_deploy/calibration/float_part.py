@@ -101,8 +101,9 @@ def halve_float_part(
     before = model.clone()
     graph = to_half_quantized(model, keep)
     with stage("simulating fp16"):
-        simulation = Simulation(path, source, few_of(indices, IMAGES), threads)
-        reference, int8 = simulation.logits(ir.load(path)), simulation.logits(before)
+        floating = ir.load(path)
+        simulation = Simulation(path, floating.graph, source, few_of(indices, IMAGES), threads)
+        reference, int8 = simulation.logits(floating), simulation.logits(before)
         mixed = simulation.logits(emulated(model))
     found: dict[FloatPrecision, float | None] = {
         "fp32": signal_to_noise_db(reference, int8),

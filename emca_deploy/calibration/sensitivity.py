@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
+
 from emca_deploy._optional import installed_version
-from emca_deploy._progress import Progress, silent
+from emca_deploy._progress import Counter, Progress, silent
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import sha256_file
 from emca_deploy.calibration.calibrate import CalibrationOptions
@@ -113,7 +115,8 @@ def measure_sensitivity(
         OutputError: the side file cannot be written.
     """
     recipe = find_recipe(options.backend, options.weight_bits)
-    graph = load_graph(model).graph
+    floating = load_graph(model)
+    graph = floating.graph
     placement = place(graph, recipe, options.keep_float)
     units = find_units(graph, placement)
     if not units:
@@ -124,7 +127,8 @@ def measure_sensitivity(
     indices = choose_indices(len(source), options.samples, source.labels, options.seed)
     rounded = weights or {}
     integers = nearest_weights(graph, recipe.largest_weight) | dict(rounded)  # once, not for every variant
-    study = _Study(model, table, options, integers, Simulation(model, source, indices, options.threads))
+    simulation = Simulation(model, graph, source, indices, options.threads)
+    study = _Study(model, floating, table, options, integers, simulation)
     costs = study.costs(units, _key(table, _fingerprint(placement, table, rounded), options, len(indices)), progress)
     total = sum(unit.macs for unit in units if unit.kind == "layer")
     rows = [_row(unit, costs, total) for unit in units]
@@ -143,7 +147,8 @@ def measure_sensitivity(
 
 @dataclass(frozen=True)
 class _Study:
-    model: Path
+    path: Path
+    floating: ir.Model
     table: RangeTable
     options: SensitivityOptions
     weights: Mapping[str, QuantizedWeight]
@@ -157,16 +162,16 @@ class _Study:
         missing = [name for name in variants if name not in costs]
         if not missing:
             return costs
-        count = _Counter(progress, self.simulation.samples * (len(missing) + 1))
-        reference = self.simulation.logits(load_graph(self.model), count)
+        count = Counter(progress, self.simulation.samples * (len(missing) + 1))
+        reference = self.simulation.logits(self.floating, count)
         for name in missing:
-            costs[name] = _compare(reference, self._quantized(variants[name], count), self.model)
+            costs[name] = _compare(reference, self._quantized(variants[name], count), self.path)
             if side:
                 side.put(name, asdict(costs[name]))
         return costs
 
     def _quantized(self, stays_float: "_Selector", step: Callable[[int], None]) -> Images:
-        model = load_graph(self.model)
+        model = self.floating.clone()
         recipe = find_recipe(self.options.backend, self.options.weight_bits)
         placement = place(model.graph, recipe, self.options.keep_float)
         placement.keep_float({node for node in model.graph if stays_float(node.name or "")})
@@ -187,18 +192,6 @@ def _variants(units: Sequence[Unit]) -> Iterator[tuple[str, _Selector]]:
 
 def _matches(pattern: str, wanted: bool, name: str) -> bool:
     return fnmatchcase(name, pattern) is wanted
-
-
-class _Counter:
-    """Counts images for a progress callback."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._done, self._total = progress, 0, total
-
-    def __call__(self, images: int) -> None:
-        self._done += images
-        if self._progress is not None:
-            self._progress(self._done, self._total)
 
 
 def _row(unit: Unit, costs: dict[str, Cost], total_macs: int) -> UnitSensitivity:

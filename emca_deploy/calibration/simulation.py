@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.session import batch_size, filled, fixed_batch, image_input, open_session, run_session
 from emca_deploy.errors import ModelError
 
@@ -29,15 +28,15 @@ class Simulation:
     """Images in memory, and the logits that variants of one model give for them.
 
     Args:
-        path: the fp32 ONNX model.
+        path: the fp32 ONNX model, as errors name it.
+        graph: its own.
         source: images.
         indices: which of them; they are decoded once and held, 4 bytes a value.
         threads: of the runtime.
     """
 
-    def __init__(self, path: Path, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
+    def __init__(self, path: Path, graph: ir.Graph, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
         self._path, self._threads = path, threads
-        graph = load_graph(path).graph
         self._fixed = fixed_batch(graph)
         self._batches = [images for images, _ in source.batches(batch_size(graph, threads), indices)]
         self.samples = len(indices)

@@ -39,21 +39,13 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def weights():
+def weights(lively_network):
     """A random network's state dict, with batch norms that do something."""
     import torch
 
-    from emca_deploy.models.registry import create_model
-
-    torch.manual_seed(1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    module = create_model(ARCH, CLASSES).eval()
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.1)
-            layer.running_var.uniform_(0.5, 1.5)
-    yield module.state_dict()
+    yield lively_network(ARCH, CLASSES, seed=1).state_dict()
     torch.set_num_threads(threads)
 
 

@@ -62,11 +62,7 @@ def logits(model: ir.Model, images: np.ndarray) -> np.ndarray:
         ("emca_eca_resnet18", FreedShortcuts(copied=3)),  # a basic block has no narrow tensor
         ("emca_srm_resnet18", FreedShortcuts(copied=3)),
         ("emca_eca_resnet50", FreedShortcuts(waiting=10)),
-        pytest.param(
-            "emca_srm_resnet50",
-            FreedShortcuts(waiting=10),
-            marks=pytest.mark.slow,  # what it takes to export one, for what emca_eca_resnet50 shows
-        ),
+        ("emca_srm_resnet50", FreedShortcuts(waiting=10)),
         ("pkcam_eca_resnet18", FreedShortcuts()),
         ("resnet18", FreedShortcuts()),
     ],
