@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from emca_deploy._version import __version__
+from emca_deploy.commands._roles import with_roles
 from emca_deploy.errors import EmcaError, InputError, UnknownNameError
 
 __all__ = ["COMMANDS", "main", "run"]
@@ -44,11 +45,11 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
+        """Import a command; it refuses files in two roles."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"emca_deploy.commands.{cmd_name}").command
-        return command
+        return with_roles(cmd_name, command)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that a command line begins with, or name the nearest.

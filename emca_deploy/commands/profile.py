@@ -96,7 +96,7 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     from emca_deploy.targets.devices import resolve_device
     from emca_deploy.targets.profiling import ProfileRequest, profile_notes, run_profile
 
-    _check_files(output, raw, no_samples)
+    _check_samples(raw, no_samples)
     options["target"], options["power_mode"] = resolve_device(options["target"], options["power_mode"])
     check_power_mode(options["target"], options["power_mode"])
     request = ProfileRequest(**options)
@@ -128,11 +128,9 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     return _exit_code(report)
 
 
-def _check_files(output: Path | None, raw: Path | None, no_samples: bool) -> None:
+def _check_samples(raw: Path | None, no_samples: bool) -> None:
     if no_samples and raw is None:
         raise InputError("--no-samples without --raw would lose the samples", "add --raw samples.npz")
-    if raw is not None and output is not None and raw.absolute() == output.absolute():
-        raise InputError(f"{raw}: is named by both -o and --raw", "name two files")
 
 
 def _opened(path: Path | None) -> AbstractContextManager[Path | None]:

@@ -18,15 +18,12 @@ def command(folder: Path, output: Path | None) -> None:
     """
     from emca_deploy.artifacts import write_text
     from emca_deploy.commands._console import table_console
-    from emca_deploy.errors import InputError
     from emca_deploy.report.html import render_html
-    from emca_deploy.report.reading import RESULT_NAME, read_result
+    from emca_deploy.report.reading import read_result
     from emca_deploy.report.terminal import print_deploy
 
     report = read_result(folder)
     page = output or (folder if folder.is_dir() else folder.parent) / "report.html"
-    if page.name == RESULT_NAME:
-        raise InputError(f"{page}: would replace a result by its report", "name a page, for example -o report.html")
     write_text(page, render_html(report))
     print_deploy(report, table_console())
     click.echo(f"\nreport: {page}")
