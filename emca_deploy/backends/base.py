@@ -16,6 +16,7 @@ from emca_deploy.errors import InputError, ModelError
 __all__ = [
     "Builder",
     "Float32Array",
+    "ModelIo",
     "RunOptions",
     "Runner",
     "check_batch",
@@ -23,9 +24,35 @@ __all__ = [
     "classifier_io",
     "library_reason",
     "refuse_precision",
+    "shape_text",
 ]
 
 Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ModelIo:
+    """What is known of a model's input and output beyond what its runtime lists.
+
+    Attributes:
+        image_size: (height, width) in pixels that a dynamic input is fixed to; None leaves it dynamic.
+        output_name: the output with the logits, where the user names one.
+        layout: "NCHW" or "NHWC"; None where the shape decides.
+        logits: the output to take where several fit.
+        softmax: whether that output holds probabilities.
+    """
+
+    image_size: tuple[int, int] | None = None
+    output_name: str | None = None
+    layout: str | None = None
+    logits: str | None = None
+    softmax: bool = False
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelIo":
+        """Rebuild from JSON."""
+        size = values.get("image_size")
+        return cls(**{**values, "image_size": (int(size[0]), int(size[1])) if size else None})
 
 
 @dataclass(frozen=True)
@@ -38,6 +65,7 @@ class RunOptions:
         batch: a batch size to specialise to where the model's is dynamic; None leaves it dynamic.
         spin: whether idle threads of the runtime may spin; off for interleaved measurements.
         settings: others that this backend has, by their names in `tunables`; what is not named stays as we set it.
+        io: what is known of the model's input and output.
     """
 
     threads: int = 1
@@ -45,28 +73,39 @@ class RunOptions:
     batch: int | None = None
     spin: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
+    io: ModelIo = field(default_factory=ModelIo)
 
 
 class Runner(ABC):
     """A loaded model. A context manager: nothing is loaded and no device touched before `__enter__`.
 
     `infer` may reuse its output buffer: copy the result if it must outlive the next call.
+
+    Attributes:
+        input: the image batch as (N, C, H, W) float32, whatever the model's own layout and type are.
+        output: the logits as (N, classes) float32.
+        softmax: whether `infer` returns probabilities instead of logits.
     """
 
     input: TensorSpec
     output: TensorSpec
+    softmax: bool = False
 
     @abstractmethod
     def open(self) -> None:
         """Load the model. Sets `input` and `output`."""
 
     @abstractmethod
-    def infer(self, batch: Float32Array) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, 3, H, W) float32.
+    def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns.
 
         Raises:
             InputError: the batch's shape or dtype does not fit the model.
         """
+
+    def to_native(self, batch: Float32Array) -> npt.NDArray[Any]:
+        """Return a batch (N, C, H, W) float32 in the model's own layout and type, so that `infer` need not convert it."""
+        return batch
 
     @abstractmethod
     def close(self) -> None:
@@ -110,11 +149,11 @@ def classifier_io(path: str, inputs: list[TensorSpec], outputs: list[TensorSpec]
             raise ModelError(f"{path}: has {len(specs)} {role}s ({names}), not one", remedy)
         spec = specs[0]
         if spec.dtype != "float32" or len(spec.shape) != rank:
-            raise ModelError(f"{path}: {role} '{spec.name}' is {spec.dtype} {_shape(spec.shape)}", remedy)
+            raise ModelError(f"{path}: {role} '{spec.name}' is {spec.dtype} {shape_text(spec.shape)}", remedy)
     return inputs[0], outputs[0]
 
 
-def check_batch(batch: Float32Array, spec: TensorSpec) -> None:
+def check_batch(batch: npt.NDArray[Any], spec: TensorSpec) -> None:
     """Refuse a batch that does not fit the input `spec`, before a runtime sees it.
 
     Raises:
@@ -130,7 +169,7 @@ def check_batch(batch: Float32Array, spec: TensorSpec) -> None:
     )
     if not fits or batch.size == 0:
         raise InputError(
-            f"the batch is {_shape(batch.shape)}, the model's input '{spec.name}' {_shape(spec.shape)}",
+            f"the batch is {shape_text(batch.shape)}, the model's input '{spec.name}' {shape_text(spec.shape)}",
             "give images of the model's size, as many as its batch (dynamic ones take any)",
         )
 
@@ -148,7 +187,8 @@ def check_logits(path: str, logits: Float32Array, batch: Float32Array) -> None:
         )
 
 
-def _shape(shape: tuple[int | str, ...]) -> str:
+def shape_text(shape: tuple[int | str, ...]) -> str:
+    """Return a shape as text: "(N, 3, 224, 224)"."""
     return "(" + ", ".join(str(size) for size in shape) + ")"
 
 
@@ -163,7 +203,12 @@ def refuse_precision(backend: str, precision: str, known: tuple[str, ...] = ("f3
 
 
 def library_reason(exc: BaseException) -> str:
-    """Return what a library's exception says, in one line without its source locations, at most 240 characters."""
+    """Return what a library's exception says, in one line without its source locations; a long one keeps both ends."""
     lines = [line.strip() for line in str(exc).splitlines()]
     told = " ".join(line for line in lines if line and not line.startswith(("Exception from ", "Check '")))
-    return (told or type(exc).__name__)[:240]
+    return _shortened(told or type(exc).__name__)
+
+
+def _shortened(text: str) -> str:
+    """Return a text of at most 480 characters: runtimes put the node first and the cause last."""
+    return text if len(text) <= 480 else f"{text[:200]} ... {text[-275:]}"

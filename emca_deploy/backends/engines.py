@@ -1,7 +1,7 @@
 """Engines: how one is told from a plain model, what its manifest records, and when it is refused."""
 
 from abc import abstractmethod
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from emca_deploy.artifacts import (
     this_command,
     write_manifest,
 )
-from emca_deploy.backends.base import Builder, RunOptions
-from emca_deploy.backends.onnx_file import check_onnx_file, model_precision
+from emca_deploy.backends.base import Builder, ModelIo, RunOptions
+from emca_deploy.backends.boundary import graph_facts
 from emca_deploy.errors import EngineError, InputError, ModelError
+from emca_deploy.onnx_file import OnnxFile, check_onnx_file
 
-__all__ = ["EngineBuilder", "identify", "machine_facts", "verify_engine"]
+__all__ = ["EngineBuilder", "engine_io", "identify", "machine_facts", "verify_engine"]
 
 PRECISION_OF_HINT: dict[str, Precision] = {"bf16": "bf16", "f16": "fp16"}
 
@@ -47,6 +48,15 @@ def identify(path: Path, backend: str) -> Manifest | None:
         )
     check_onnx_file(path)
     return None
+
+
+def engine_io(manifest: Manifest, asked: ModelIo) -> ModelIo:
+    """Return what an engine's manifest says of its input and output; a field that is asked for overrides it."""
+    try:
+        known = ModelIo.from_dict(manifest.details.get("io", {}))
+    except (TypeError, ValueError, KeyError, IndexError):
+        return asked
+    return replace(known, output_name=asked.output_name or known.output_name, image_size=asked.image_size)
 
 
 def machine_facts() -> dict[str, Any]:
@@ -112,8 +122,8 @@ class EngineBuilder(Builder):
         source = read_manifest(model)
         if source is not None and source.kind == "engine":
             raise InputError(f"{model}: is an engine already", "name the .onnx file it was built from")
-        check_onnx_file(model)
-        precision = PRECISION_OF_HINT.get(options.precision) or (source.precision if source else model_precision(model))
+        file = OnnxFile.open(model)
+        precision = PRECISION_OF_HINT.get(options.precision) or (source.precision if source else file.precision)
         with atomic_write(output) as temporary:
             name, version = self.compile(model, temporary, options)
             if not temporary.stat().st_size:
@@ -141,7 +151,7 @@ def _manifest(model: Path, source: Manifest | None, options: RunOptions) -> Mani
         arch=source.arch if source else None,
         num_classes=source.num_classes if source else None,
         preprocessing=source.preprocessing if source else None,
-        inputs={"model": sha256_file(model)},
+        inputs={"model": OnnxFile.open(model).sha256},
         command=this_command(),
         details={
             "machine": machine_facts(),
@@ -149,6 +159,7 @@ def _manifest(model: Path, source: Manifest | None, options: RunOptions) -> Mani
             "batch": options.batch,
             "inference_precision": options.precision,
             "source": str(model),
+            "io": asdict(graph_facts(model, options.io)),
             **{name: source.details[name] for name in ("weight_bits",) if source and name in source.details},
         },
     )

@@ -2,8 +2,11 @@
 
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy.typing as npt
 
 from emca_deploy._optional import import_optional
 from emca_deploy.artifacts import TensorSpec, read_manifest
@@ -11,13 +14,12 @@ from emca_deploy.backends.base import (
     Float32Array,
     Runner,
     RunOptions,
-    check_batch,
     check_logits,
-    classifier_io,
     library_reason,
     refuse_precision,
 )
-from emca_deploy.backends.engines import EngineBuilder, identify, verify_engine
+from emca_deploy.backends.boundary import Boundary, graph_facts, refusal
+from emca_deploy.backends.engines import EngineBuilder, engine_io, identify, verify_engine
 from emca_deploy.errors import InputError, MissingError, ModelError
 
 __all__ = ["OrtBuilder", "OrtRunner", "library_errors", "open_session"]
@@ -109,25 +111,26 @@ def open_session(
     save_to: Path | None = None,
     device: int | None = None,
     profile_to: Path | None = None,
-) -> tuple[Any, TensorSpec, TensorSpec]:
-    """Return a session with its input and output; a dynamic batch is fixed where `options` asks for it.
+) -> tuple[Any, Boundary]:
+    """Return a session and the boundary to its input and output; dynamic sizes are fixed where `options` asks for it.
 
     Args:
-        path: of the model.
+        path: the model's file.
         options: how it shall run.
         save_to: where the optimised graph goes; None writes none.
         device: the GPU's index; None for the CPU.
-        profile_to: what the name of the profile shall begin with; None takes no profile.
+        profile_to: how the name of the profile shall begin; None takes no profile.
 
     Raises:
         MissingError: a GPU is asked for, and this ONNX Runtime cannot use it.
         ModelError: ONNX Runtime does not take the model, or it is no classifier.
-        InputError: the model's batch is fixed to another one.
+        InputError: the model's batch or image size is fixed to another one.
     """
     ort = import_optional("onnxruntime")
     refuse_precision(BACKEND, options.precision)
     providers = _providers(ort, device)
-    name = BATCH_NAME
+    io = graph_facts(path, options.io)
+    sizes = {} if options.batch is None else {BATCH_NAME: options.batch}
     for _ in range(2):
         settings = _session_options(ort, options, seven_bits=_weight_bits(path) == 7)
         if save_to is not None:
@@ -135,26 +138,22 @@ def open_session(
         if profile_to is not None:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(profile_to)
-        if options.batch is not None:
-            settings.add_free_dimension_override_by_name(name, options.batch)
+        for name, size in sizes.items():
+            settings.add_free_dimension_override_by_name(name, size)
         try:
             session = ort.InferenceSession(str(path), settings, providers=providers)
         except library_errors(ort) as exc:
-            raise ModelError(
-                f"{path}: ONNX Runtime does not take it: {library_reason(exc)}",
-                "check the model with onnx.checker, or export it again",
-            ) from exc
-        input_, output = classifier_io(str(path), _specs(session.get_inputs()), _specs(session.get_outputs()))
-        if options.batch is None or input_.shape[0] in (options.batch, "?"):
+            raise refusal(path, "ONNX Runtime", library_reason(exc)) from exc
+        boundary = Boundary.of(path, _specs(session.get_inputs()), _specs(session.get_outputs()), io)
+        wanted = boundary.overrides(path, options.batch, io.image_size)
+        if all(sizes.get(name) == size for name, size in wanted.items()):
             break
-        if isinstance(input_.shape[0], int):
-            raise InputError(f"{path}: its batch is fixed to {input_.shape[0]}", f"use --batch {input_.shape[0]}")
-        name = input_.shape[0]  # not our exporter's name: open it again with the model's own
+        sizes |= wanted  # the dimensions have other names than our exporter's: open it again with the model's own
     if device is not None and session.get_providers()[0] != CUDA:  # it only warns, and runs on the processor
         raise MissingError(
             f"ONNX Runtime {ort.__version__} cannot use GPU {device}", "install the CUDA and cuDNN that its release notes name"
         )
-    return session, input_, output
+    return session, boundary if io.image_size is None else boundary.at(*io.image_size)
 
 
 class OrtRunner(Runner):
@@ -185,13 +184,15 @@ class OrtRunner(Runner):
             raise InputError(f"{self._path}: is an engine for a processor", "name the .onnx file, or an engine of TensorRT")
         if manifest is not None:
             verify_engine(self._path, manifest, (BACKEND, ort.__version__))
-        self._session, self.input, self.output = open_session(self._path, self._options, device=self._device)
+            self._options = replace(self._options, io=engine_io(manifest, self._options.io))
+        self._session, self._boundary = open_session(self._path, self._options, device=self._device)
+        self.input, self.output, self.softmax = self._boundary.input, self._boundary.output, self._boundary.softmax
         self._errors = library_errors(ort)
         self._outputs = [self.output.name]
         self._name = self.input.name
 
-    def infer(self, batch: Float32Array) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32.
+    def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns.
 
         Raises:
             InputError: the batch's shape or dtype does not fit the model.
@@ -199,15 +200,19 @@ class OrtRunner(Runner):
         """
         if self._session is None:
             raise RuntimeError("infer on a runner that is not open")
-        check_batch(batch, self.input)
+        native = self._boundary.to_native(batch)
         try:
-            logits: Float32Array = self._session.run(self._outputs, {self._name: batch})[0]
+            logits = self._boundary.to_logits(self._session.run(self._outputs, {self._name: native})[0])
         except self._errors as exc:
             raise ModelError(
                 f"{self._path}: fails while running: {library_reason(exc)}", "try another batch, or another backend"
             ) from exc
         check_logits(str(self._path), logits, batch)
         return logits
+
+    def to_native(self, batch: Float32Array) -> npt.NDArray[Any]:
+        """Return a batch (N, C, H, W) float32 in the model's own layout and type."""
+        return self._boundary.to_native(batch)
 
     def close(self) -> None:
         """Free the session; calling it twice is fine."""

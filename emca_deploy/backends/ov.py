@@ -1,6 +1,8 @@
 """OpenVINO on the CPU."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,16 @@ from emca_deploy.backends.base import (
     Float32Array,
     Runner,
     RunOptions,
-    check_batch,
     check_logits,
-    classifier_io,
     library_reason,
     refuse_precision,
 )
-from emca_deploy.backends.engines import EngineBuilder, identify, verify_engine
+from emca_deploy.backends.boundary import Boundary, graph_facts, refusal
+from emca_deploy.backends.engines import EngineBuilder, engine_io, identify, verify_engine
 from emca_deploy.backends.ov_offline import OvQueue, offline_options
-from emca_deploy.errors import EngineError, InputError, ModelError
+from emca_deploy.errors import EngineError, ModelError
 
-__all__ = ["OvBuilder", "OvRunner", "compile_onnx", "import_engine"]
+__all__ = ["OvBuilder", "OvRunner", "compile_onnx", "import_engine", "port_specs"]
 
 BACKEND = "openvino"
 DEVICE = "CPU"
@@ -51,7 +52,8 @@ def _config(options: RunOptions, precision: str) -> dict[str, Any]:
     }
 
 
-def _specs(ports: Any) -> list[TensorSpec]:
+def port_specs(ports: Any) -> list[TensorSpec]:
+    """Return OpenVINO's inputs or outputs as specs; a dynamic size has a name."""
     specs = []
     for port in ports:
         shape = port.partial_shape
@@ -66,42 +68,56 @@ def _size(index: int, dimension: Any) -> int | str:
     return "batch" if index == 0 else f"dim{index}"
 
 
-def compile_onnx(ov: Any, path: Path, options: RunOptions, more: Mapping[str, Any] | None = None) -> Any:
-    """Return the compiled model of an .onnx file, specialised to `options.batch` where its batch is dynamic.
+def compile_onnx(
+    ov: Any, path: Path, options: RunOptions, more: Mapping[str, Any] | None = None
+) -> tuple[Any, Boundary]:  # fmt: skip
+    """Return the compiled model of an .onnx file and the boundary to its input and output; asked sizes are fixed.
 
     Args:
         ov: the library.
-        path: of the file.
+        path: the model's file.
         options: how it shall run.
-        more: properties besides, by OpenVINO's names.
+        more: further properties, by OpenVINO's names.
 
     Raises:
         ModelError: OpenVINO does not take the model, or it is no classifier.
-        InputError: the model's batch is fixed to another one.
+        InputError: the model's batch or image size is fixed to another one.
     """
+    io = graph_facts(path, options.io)
     try:
         core = ov.Core()
-        model = core.read_model(str(path))
-        input_, _ = classifier_io(str(path), _specs(model.inputs), _specs(model.outputs))
-        if options.batch is not None:
-            _check_fixed(path, input_, options.batch)
-            model.reshape({model.inputs[0]: _with_batch(ov, model, options.batch)})
-        return core.compile_model(model, DEVICE, {**_config(options, options.precision), **(more or {})})
+        model = core.read_model(_readable(path))
+        boundary = Boundary.of(path, port_specs(model.inputs), port_specs(model.outputs), io)
+        boundary.overrides(path, options.batch, io.image_size)
+        if options.batch is not None or io.image_size is not None:
+            model.reshape({model.inputs[0]: _fixed(ov, model.inputs[0].partial_shape, boundary, options.batch, io.image_size)})
+        compiled = core.compile_model(model, DEVICE, {**_config(options, options.precision), **(more or {})})
     except RuntimeError as exc:
-        raise ModelError(
-            f"{path}: OpenVINO does not take it: {library_reason(exc)}", "check the model with onnx.checker, or export it again"
-        ) from exc
+        raise refusal(path, "OpenVINO", library_reason(exc)) from exc
+    return compiled, Boundary.of(path, port_specs(compiled.inputs), port_specs(compiled.outputs), io)
 
 
-def _with_batch(ov: Any, model: Any, batch: int) -> Any:
-    shape = model.inputs[0].partial_shape
-    shape[0] = ov.Dimension(batch)
+def _readable(path: Path) -> str | BytesIO:
+    """Return what OpenVINO reads: the file, or its bytes where a link leads to it and its weights lie in another file.
+
+    OpenVINO follows the link of a model and looks for the weights beside its target, where Hugging Face's cache has none.
+    """
+    if not path.is_symlink() or find_spec("onnx") is None:
+        return str(path)
+    from emca_deploy.onnx_file import OnnxFile
+
+    file = OnnxFile.open(path)
+    return BytesIO(file.load_proto().SerializeToString()) if file.linked else str(path)
+
+
+def _fixed(ov: Any, shape: Any, boundary: Boundary, batch: int | None, image_size: tuple[int, int] | None) -> Any:
+    """Return a partial shape with the batch and the image size that are asked for."""
+    if batch is not None:
+        shape[0] = ov.Dimension(batch)
+    if image_size is not None:
+        first = 1 if boundary.channels_last else 2
+        shape[first], shape[first + 1] = (ov.Dimension(size) for size in image_size)
     return shape
-
-
-def _check_fixed(path: Path, spec: TensorSpec, batch: int) -> None:
-    if isinstance(spec.shape[0], int) and spec.shape[0] != batch:
-        raise InputError(f"{path}: its batch is fixed to {spec.shape[0]}", f"use --batch {spec.shape[0]}")
 
 
 def import_engine(ov: Any, path: Path, options: RunOptions, precision: str, more: Mapping[str, Any] | None = None) -> Any:
@@ -127,7 +143,7 @@ class OvRunner(Runner):
         self._precision = options.precision
         self._compiled: Any = None
         self._request: Any = None
-        self._bound: Float32Array | None = None
+        self._bound: npt.NDArray[Any] | None = None
         self._queue: OvQueue | None = None
 
     def open(self) -> None:
@@ -141,27 +157,31 @@ class OvRunner(Runner):
         ov = import_optional("openvino")
         manifest = identify(self._path, BACKEND)
         if manifest is None:
-            compiled = compile_onnx(ov, self._path, self._options)
+            compiled, boundary = compile_onnx(ov, self._path, self._options)
         else:
             verify_engine(self._path, manifest, (BACKEND, ov.__version__))
             self._precision = str(manifest.details.get("inference_precision", "f32"))
             compiled = import_engine(ov, self._path, self._options, self._precision)
-        self.input, self.output = classifier_io(str(self._path), _specs(compiled.inputs), _specs(compiled.outputs))
-        if self._options.batch is not None:
-            _check_fixed(self._path, self.input, self._options.batch)
+            io = engine_io(manifest, self._options.io)
+            boundary = Boundary.of(self._path, port_specs(compiled.inputs), port_specs(compiled.outputs), io)
+            boundary.overrides(self._path, self._options.batch, io.image_size)
+        self._boundary = boundary
+        self.input, self.output, self.softmax = boundary.input, boundary.output, boundary.softmax
         self._precision = compiled.get_property(PRECISION).to_string()  # asked for f16, many a CPU runs bf16
         self._compiled, self._request = compiled, compiled.create_infer_request()
         self._tensor = ov.Tensor
 
-    def infer(self, batch: Float32Array) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32; the result is a view into the runtime.
+    def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns.
+
+        The result is a view into the runtime.
 
         Raises:
             InputError: the batch's shape or dtype does not fit the model.
             ModelError: OpenVINO fails on it, or the answer is not one row an image.
         """
         # The array of the last call is still bound as shared memory: whatever was written into it since is seen.
-        if batch is not self._bound:
+        if batch is not self._bound or not self._boundary.is_plain:
             self._bind(batch)
         try:
             self._request.infer(share_outputs=True)
@@ -169,31 +189,30 @@ class OvRunner(Runner):
             raise ModelError(
                 f"{self._path}: fails while running: {library_reason(exc)}", "try another batch, or another backend"
             ) from exc
-        logits: Float32Array = self._request.get_output_tensor().data
+        logits = self._boundary.to_logits(self._request.get_output_tensor(self._boundary.index).data)
         check_logits(str(self._path), logits, batch)
         return logits
 
-    def _bind(self, batch: Float32Array) -> None:
+    def _bind(self, batch: npt.NDArray[Any]) -> None:
         if self._request is None:
             raise RuntimeError("infer on a runner that is not open")
-        check_batch(batch, self.input)
         # Shared memory must be contiguous and writable; a copy made here is not the caller's array, so never taken for bound.
-        shared = np.require(batch, np.float32, ["C", "A", "W"])
+        shared = np.require(self._boundary.to_native(batch), requirements=["C", "A", "W"])
         self._request.set_input_tensor(self._tensor(shared, shared_memory=True))
         self._bound = shared
 
-    def start_offline(self, batch: Float32Array) -> int:
+    def start_offline(self, batch: npt.NDArray[Any]) -> int:
         """Compile the model again, for throughput, and return how many requests will be in flight at once.
 
         Raises:
             InputError: the batch's shape or dtype does not fit the model.
             ModelError, EngineError: as `open`.
         """
-        check_batch(batch, self.input)
+        native = self._boundary.to_native(batch)
         self.close()
         self._options = offline_options(self._options)
         self.open()
-        self._queue = OvQueue(import_optional("openvino"), self._compiled, batch, self._path)
+        self._queue = OvQueue(import_optional("openvino"), self._compiled, native, self._path)
         return self._queue.in_flight
 
     def run_offline(self, seconds: float, min_calls: int, max_calls: int) -> npt.NDArray[np.int64]:
@@ -205,6 +224,10 @@ class OvRunner(Runner):
         if self._queue is None:
             raise RuntimeError("start_offline comes first")
         return self._queue.run(seconds, min_calls, max_calls)
+
+    def to_native(self, batch: Float32Array) -> npt.NDArray[Any]:
+        """Return a batch (N, C, H, W) float32 in the model's own layout and type."""
+        return self._boundary.to_native(batch)
 
     def close(self) -> None:
         """Free the compiled model; calling it twice is fine."""
@@ -237,6 +260,6 @@ class OvBuilder(EngineBuilder):
         """
         refuse_precision(BACKEND, options.precision, PRECISIONS)
         ov = import_optional("openvino")
-        compiled = compile_onnx(ov, model, options)
+        compiled, _ = compile_onnx(ov, model, options)
         output.write_bytes(compiled.export_model().getvalue())
         return BACKEND, ov.__version__

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.backends.base import Float32Array, RunOptions, library_reason
+from emca_deploy.backends.base import RunOptions, library_reason
 from emca_deploy.errors import ModelError
 
 __all__ = ["OvQueue", "offline_options"]
@@ -25,17 +25,17 @@ class OvQueue:
     Args:
         ov: the library.
         compiled: the model, compiled for throughput.
-        batch: (N, C, H, W) float32, given to every request.
+        batch: images in the model's own layout and type, given to every request.
         path: of the model, for errors.
 
     Attributes:
         in_flight: requests at once: OpenVINO's OPTIMAL_NUMBER_OF_INFER_REQUESTS.
     """
 
-    def __init__(self, ov: Any, compiled: Any, batch: Float32Array, path: Path) -> None:
+    def __init__(self, ov: Any, compiled: Any, batch: npt.NDArray[Any], path: Path) -> None:
         self._path = path
         self._queue = ov.AsyncInferQueue(compiled)  # without a number it asks the model for the optimal one
-        self._input = np.require(batch, np.float32, ["C", "A", "W"])
+        self._input = np.require(batch, requirements=["C", "A", "W"])
         for request in self._queue:
             request.set_input_tensor(ov.Tensor(self._input, shared_memory=True))
         self._latencies_ns: list[int] = []

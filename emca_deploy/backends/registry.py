@@ -12,7 +12,7 @@ from emca_deploy._machine import default_threads, find_gpus
 from emca_deploy._optional import EXTRAS, installed_version
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import read_manifest
-from emca_deploy.backends.base import Builder, Runner, RunOptions
+from emca_deploy.backends.base import Builder, ModelIo, Runner, RunOptions
 from emca_deploy.backends.tunables import check_settings
 from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
 
@@ -138,15 +138,16 @@ def open_runner(
     batch: int | None = None,
     spin: bool = True,
     settings: Mapping[str, Any] | None = None,
+    io: Mapping[str, Any] | None = None,
 ) -> Runner:
-    """Return the runner of an artifact, not opened yet. The parameters are those of `RunOptions`.
+    """Return the runner of an artifact, not opened yet. The parameters are those of `RunOptions`, `io` as JSON.
 
     Raises:
         UnknownNameError: no backend, or no setting of it, of that name.
         MissingError: its library is not installed.
         InputError: threads or batch is not positive, or a setting has a value that it does not take.
     """
-    options = read_options(backend, threads, precision, batch, spin, settings)
+    options = replace(read_options(backend, threads, precision, batch, spin, settings), io=ModelIo.from_dict(io or {}))
     entry = _installed(backend)
     return cast("Runner", _load(entry.runner)(artifact, options))
 

@@ -21,6 +21,7 @@ from emca_deploy.errors import GateError, InputError, ModelError, OutputError
 from emca_deploy.export.dla_forms import DlaForms, to_dla
 from emca_deploy.export.dla_rules import LARGEST_BATCH
 from emca_deploy.export.parity import MAX_RELATIVE_ERROR, Float32Array, Parity, measure_parity, run_onnx
+from emca_deploy.onnx_file import OnnxFile
 
 __all__ = ["DlaConversion", "convert_for_dla", "load_float_model"]
 
@@ -108,15 +109,12 @@ def load_float_model(path: Path) -> ir.Model:
         ModelError: it cannot be read, is no ONNX, or is quantized or fp16.
     """
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     again = "export or copy the model again"
+    proto = OnnxFile.open(path).load_proto()
     try:
-        proto = onnx.load(str(path))
         model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
-    except OSError as exc:
-        raise ModelError(f"{path}: cannot be read: {exc.strerror}", "check the path and its permissions") from exc
-    except (DecodeError, onnx.shape_inference.InferenceError, ValueError, TypeError, AttributeError) as exc:
+    except (onnx.shape_inference.InferenceError, ValueError, TypeError, AttributeError) as exc:
         raise ModelError(f"{path}: is not an ONNX file, or is damaged", again) from exc
     if not len(model.graph):
         raise ModelError(f"{path}: is not an ONNX file, or holds no graph", again)

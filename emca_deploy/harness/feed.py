@@ -13,6 +13,7 @@ from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.harness.clock import elapsed_ms
+from emca_deploy.harness.probabilities import logits_of
 from emca_deploy.harness.spec import Float32Array, LoadedModel
 
 __all__ = ["Wanted", "feed"]
@@ -61,6 +62,8 @@ def feed(runner: LoadedModel, wanted: Wanted, send: Send) -> None:
     for images, _ in source.batches(batch_size, indices[done:], threads=_decoding_threads()):
         infer_start_ns = perf_counter_ns()
         logits = runner.infer(_padded(images, fixed))[: len(images)]
+        if runner.softmax:
+            logits = logits_of(logits)
         infer_ms += elapsed_ms(infer_start_ns)
         done += len(images)
         send({"done": done, "total": len(indices)}, np.asarray(logits, np.float32))

@@ -25,12 +25,16 @@ class LoadedModel(Protocol):
 
     input: TensorSpec
     output: TensorSpec
+    softmax: bool
 
     def open(self) -> None:
         """Load the model."""
 
-    def infer(self, batch: Float32Array, /) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, 3, H, W) float32."""
+    def infer(self, batch: npt.NDArray[Any], /) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns."""
+
+    def to_native(self, batch: Float32Array, /) -> npt.NDArray[Any]:
+        """Return a batch (N, C, H, W) float32 in the model's own layout and type."""
 
     def close(self) -> None:
         """Free everything."""
@@ -43,7 +47,7 @@ class LoadedModel(Protocol):
 class Saturable(Protocol):
     """What a runner has besides, where its runtime can work on several requests at once; others are called in turn."""
 
-    def start_offline(self, batch: Float32Array, /) -> int:
+    def start_offline(self, batch: npt.NDArray[Any], /) -> int:
         """Get ready for many requests of this batch at once, and return how many will be in flight.
 
         Only `run_offline` and `close` are called afterwards.

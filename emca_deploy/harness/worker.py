@@ -15,13 +15,14 @@ from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import EmcaError, InputError, ModelError
 from emca_deploy.harness.channel import Channel
 from emca_deploy.harness.clock import Int64Array, elapsed_ms, keep_from_collection, no_garbage_collection, time_calls
 from emca_deploy.harness.memory import peak_rss_mib
-from emca_deploy.harness.spec import Float32Array, LoadedModel, RunnerSpec, Saturable
+from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
 
 __all__ = ["input_shape", "main"]
 
@@ -52,7 +53,7 @@ class _Session:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._runner: LoadedModel | None = None
-        self._batch: Float32Array | None = None
+        self._batch: npt.NDArray[Any] | None = None
         self._saturated: Saturable | None = None
 
     def open(self, spec: str) -> dict[str, Any]:
@@ -68,7 +69,8 @@ class _Session:
         runner = self._loaded()
         shape = input_shape(runner.input, batch)
         # Standard normal, as normalised images are: zeros would let sparse and denormal shortcuts flatter a runtime.
-        self._batch = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+        # A model of another layout or type gets its own: converting is not what is measured.
+        self._batch = runner.to_native(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
         start_ns = perf_counter_ns()
         runner.infer(self._batch)
         first_inference_ms = elapsed_ms(start_ns)

@@ -6,10 +6,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emca_deploy.artifacts import Manifest, sha256_file
-from emca_deploy.backends.onnx_file import check_onnx_file
+from emca_deploy.artifacts import Manifest
 from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file import OnnxFile
 
 if TYPE_CHECKING:
     import onnx
@@ -76,7 +76,7 @@ def source_of(artifact: Path, manifest: Manifest | None) -> Path | None:
     if manifest is None or manifest.kind != "engine":
         return artifact
     source = Path(str(manifest.details.get("source", "")))
-    if not source.is_file() or sha256_file(source) != manifest.inputs.get("model"):
+    if not source.is_file() or OnnxFile.open(source).sha256 != manifest.inputs.get("model"):
         return None
     return source
 
@@ -91,16 +91,14 @@ def graph_of(path: Path, batch: int) -> LayerGraph:
     Raises:
         ModelError: it cannot be read.
     """
-    check_onnx_file(path)
     import onnx
     import onnx_ir as ir
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+    model = OnnxFile.open(path).load_proto()
     try:
-        model = onnx.load(str(path))
         inferred = onnx.shape_inference.infer_shapes(_fixed(model, batch))
         in_attention = _attention(ir.from_proto(inferred).graph)
-    except (DecodeError, OSError, ValueError, onnx.shape_inference.InferenceError) as exc:
+    except (ValueError, onnx.shape_inference.InferenceError) as exc:
         raise ModelError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
     shapes = _shapes(inferred.graph)
     nodes: dict[str, Node] = {}

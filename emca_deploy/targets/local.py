@@ -1,8 +1,9 @@
 """This machine as a target: artifacts, as a user names them, become candidates of the harness."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.registry import BACKENDS, backend_of
@@ -26,6 +27,7 @@ class LocalOptions:
         target: "cpu".
         scenario: whose tuned settings are used.
         untuned: whether to run with the default settings although the manifest has tuned ones.
+        io: what the user says of the model's input and output, as `ModelIo` has it: "image_size", "output_name".
         batch_chosen: whether the batch is the user's choice, so that settings tuned at another one are not used.
     """
 
@@ -36,6 +38,7 @@ class LocalOptions:
     scenario: str = "single-stream"
     untuned: bool = False
     batch_chosen: bool = False
+    io: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_target(target: str) -> None:
@@ -129,6 +132,7 @@ def candidate(artifact: str, backend: str | None, options: LocalOptions) -> Runn
         "precision": options.precision,
         "batch": options.batch,
         "spin": True,
+        **({"io": dict(options.io)} if options.io else {}),
     }
     spec = RunnerSpec(artifact, kwargs=kwargs, artifact=artifact, backend=found, precision=precision, target=options.target)
     return with_values(spec, _tuned(path, manifest, found, options).values)
@@ -185,7 +189,6 @@ def precision_of(path: Path, manifest: Manifest | None) -> str:
         return manifest.precision
     if path.suffix.lower() != ".onnx":
         return "fp32"
-    from emca_deploy.backends.onnx_file import check_onnx_file, model_precision
+    from emca_deploy.onnx_file import OnnxFile
 
-    check_onnx_file(path)
-    return model_precision(path)
+    return OnnxFile.open(path).precision

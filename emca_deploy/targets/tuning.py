@@ -12,13 +12,13 @@ from emca_deploy._machine import cpu_info, default_threads
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.tunables import Situation, tunables
-from emca_deploy.errors import InputError
 from emca_deploy.harness.latency_results import LatencyResult, Scenario
 from emca_deploy.harness.noise import signal_to_noise_db
 from emca_deploy.harness.spec import Float32Array, RunnerSpec
 from emca_deploy.harness.tuning import Found, Search, is_faster, search
 from emca_deploy.harness.tuning_results import Numerics, Tunable, TuneReport, Value, Values
 from emca_deploy.harness.worker import input_shape
+from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.targets.local import LocalOptions, candidate
 from emca_deploy.targets.settings import save_tuned, tuned_here, with_values
 
@@ -144,15 +144,7 @@ def _fixed_batch(artifact: str) -> int | None:
     path = Path(artifact)
     if artifact.startswith("fake") or path.suffix.lower() != ".onnx":
         return None
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        inputs = onnx.load(str(path), load_external_data=False).graph.input
-    except (DecodeError, OSError) as exc:
-        raise InputError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
-    dims = inputs[0].type.tensor_type.shape.dim if inputs else []
-    return int(dims[0].dim_value) or None if dims else None
+    return OnnxFile.open(path).image.batch
 
 
 def _numerics(

@@ -45,7 +45,8 @@ class OrtLayerProfiler(LayerProfiler):
         self._folder = tempfile.TemporaryDirectory(prefix="emca-layers-")
         self._errors = library_errors(ort)
         profile_to = Path(self._folder.name) / "profile"
-        self._session, self.input, _ = open_session(self._path, self._options, profile_to=profile_to)
+        self._session, self._boundary = open_session(self._path, self._options, profile_to=profile_to)
+        self.input = self._boundary.input
 
     def infer(self, batch: Float32Array) -> None:
         """Make one call that is profiled.
@@ -54,7 +55,7 @@ class OrtLayerProfiler(LayerProfiler):
             ModelError: ONNX Runtime fails on it.
         """
         try:
-            self._session.run(None, {self.input.name: batch})
+            self._session.run(None, {self.input.name: self._boundary.to_native(batch)})
         except self._errors as exc:
             raise ModelError(f"{self._path}: fails while running: {library_reason(exc)}", "try another batch") from exc
 

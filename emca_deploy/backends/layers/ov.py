@@ -4,14 +4,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from emca_deploy._optional import import_optional
-from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import Float32Array, RunOptions, library_reason, refuse_precision
-from emca_deploy.backends.engines import identify, verify_engine
+from emca_deploy.backends.boundary import Boundary
+from emca_deploy.backends.engines import engine_io, identify, verify_engine
 from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, plain_precision
-from emca_deploy.backends.ov import BACKEND, PRECISIONS, compile_onnx, import_engine
+from emca_deploy.backends.ov import BACKEND, PRECISIONS, compile_onnx, import_engine, port_specs
 from emca_deploy.errors import ModelError
 
 __all__ = ["OvLayerProfiler", "precision_of_exec_type"]
@@ -43,14 +41,14 @@ class OvLayerProfiler(LayerProfiler):
         ov = import_optional("openvino")
         manifest = identify(self._path, BACKEND)
         if manifest is None:
-            compiled = compile_onnx(ov, self._path, self._options, COUNTERS)
+            compiled, self._boundary = compile_onnx(ov, self._path, self._options, COUNTERS)
         else:
             verify_engine(self._path, manifest, (BACKEND, ov.__version__))
             precision = str(manifest.details.get("inference_precision", "f32"))
             compiled = import_engine(ov, self._path, self._options, precision, COUNTERS)
-        port = compiled.inputs[0]
-        sizes = tuple(int(size.get_length()) if size.is_static else "batch" for size in port.partial_shape)
-        self.input = TensorSpec(port.any_name, np.dtype(port.element_type.to_dtype()).name, sizes)
+            io = engine_io(manifest, self._options.io)
+            self._boundary = Boundary.of(self._path, port_specs(compiled.inputs), port_specs(compiled.outputs), io)
+        self.input = self._boundary.input
         self._nodes = _original_nodes(compiled)
         self._request = compiled.create_infer_request()
 
@@ -61,7 +59,7 @@ class OvLayerProfiler(LayerProfiler):
             ModelError: OpenVINO fails on it.
         """
         try:
-            self._request.infer([batch])
+            self._request.infer([self._boundary.to_native(batch)])
             infos = self._request.profiling_info
         except RuntimeError as exc:
             raise ModelError(f"{self._path}: fails while running: {library_reason(exc)}", "try another batch") from exc

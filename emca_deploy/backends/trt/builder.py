@@ -10,7 +10,6 @@ from emca_deploy._optional import import_optional
 from emca_deploy.artifacts import Manifest, Precision, TensorSpec, sha256_file
 from emca_deploy.backends.base import RunOptions, library_reason, refuse_precision
 from emca_deploy.backends.engines import EngineBuilder
-from emca_deploy.backends.onnx_file import model_precision
 from emca_deploy.backends.trt.cache import check_cache, reading_calibrator
 from emca_deploy.backends.trt.cuda import capability_here
 from emca_deploy.backends.trt.dla_log import DlaPlacement, read_placement
@@ -32,6 +31,7 @@ from emca_deploy.backends.trt.settings import (
 from emca_deploy.backends.trt.versions import MODULES, Rules, rules_of
 from emca_deploy.backends.trt.watch import PhaseTracker, Progress, run_build
 from emca_deploy.errors import InputError, MissingError, ModelError
+from emca_deploy.onnx_file import OnnxFile
 
 __all__ = ["RtxBuilder", "TrtBuild", "TrtBuilder"]
 
@@ -282,7 +282,7 @@ def _allow_types(trt: Any, config: Any, model: Path, parsed: ParsedModel, settin
         )
     if parsed.quantized_convolutions or settings.calibration_cache:
         config.set_flag(trt.BuilderFlag.INT8)
-    if settings.dla_core is not None or model_precision(model) == "fp16":  # a DLA has no fp32
+    if settings.dla_core is not None or OnnxFile.open(model).precision == "fp16":  # a DLA has no fp32
         config.set_flag(trt.BuilderFlag.FP16)
     if settings.calibration_cache is None:
         return None

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emca_deploy.artifacts import Precision, TensorSpec
-from emca_deploy.backends.onnx_file import check_onnx_file
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file import OnnxFile
 
 if TYPE_CHECKING:
     import onnx
@@ -60,21 +60,15 @@ def read_facts(path: Path) -> ModelFacts:
     Raises:
         ModelError: it cannot be read, is no ONNX, or has not one image batch as its input.
     """
-    check_onnx_file(path)
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except DecodeError as exc:
-        raise ModelError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
+    file = OnnxFile.open(path)
+    model = file.proto
     constants = dict(_constants(model.graph))
     quantizers = [node for node in model.graph.node if node.op_type in QUANTIZERS]
     uint8, asymmetric, int32 = _zero_points(quantizers, constants)
     return ModelFacts(
         path,
         "int8" if quantizers else _float_precision(model.graph.initializer),
-        max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
+        file.opset,
         _input(path, model.graph),
         uint8,
         asymmetric,
@@ -96,9 +90,7 @@ def count_convolutions(path: Path) -> tuple[int, int]:
     Args:
         path: of a file that `read_facts` has read.
     """
-    import onnx
-
-    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    nodes = OnnxFile.open(path).graph.node
     dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
     convolutions = [node for node in nodes if node.op_type == "Conv"]
     return len(convolutions), sum(node.input[1] in dequantized for node in convolutions)

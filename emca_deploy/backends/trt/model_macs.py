@@ -4,8 +4,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emca_deploy.backends.onnx_file import check_onnx_file
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file import OnnxFile
 
 if TYPE_CHECKING:
     import onnx
@@ -21,14 +21,12 @@ def node_macs(path: Path) -> tuple[tuple[str, ...], dict[str, int]]:
     Raises:
         ModelError: it cannot be read.
     """
-    check_onnx_file(path)
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+    model = OnnxFile.open(path).proto
     try:
-        model = onnx.load(str(path), load_external_data=False)
         inferred = onnx.shape_inference.infer_shapes(model)
-    except (DecodeError, onnx.shape_inference.InferenceError) as exc:
+    except onnx.shape_inference.InferenceError as exc:
         raise ModelError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
     shapes = _shapes(inferred.graph)
     names = tuple(node.name or node.output[0] for node in model.graph.node)

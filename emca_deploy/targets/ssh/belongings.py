@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
-from emca_deploy.errors import InputError, ModelError
+from emca_deploy.errors import InputError
+from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.targets.builds import split_builds
 from emca_deploy.targets.local import precision_of, split_artifact
 from emca_deploy.targets.ssh.transfer import Blob
@@ -89,18 +90,4 @@ def _weights(model: Path) -> list[str]:
     """Return the files with a model's weights, beside it."""
     if model.suffix.lower() != ".onnx":
         return []
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        proto = onnx.load(str(model), load_external_data=False)
-    except DecodeError as exc:
-        raise ModelError(f"{model}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
-    entries = [entry for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"]
-    names = sorted({entry.value for entry in entries})
-    for name in names:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ModelError(f"{model}: its weights lie in {name}, outside its folder", "save them beside the model")
-        if not (model.parent / name).is_file():
-            raise ModelError(f"{model}: its weights are missing: {name}", "copy that file beside the model")
-    return names
+    return [sidecar.location for sidecar in OnnxFile.open(model).sidecars]

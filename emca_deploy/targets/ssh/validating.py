@@ -16,6 +16,7 @@ from emca_deploy.data.arrays import read_npz
 from emca_deploy.errors import EmcaError, InputError, ModelError
 from emca_deploy.harness.collection import LogitsResult
 from emca_deploy.harness.logits_store import LogitsStore
+from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.targets.local import split_artifact
 from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
@@ -91,17 +92,7 @@ def image_size_of(artifact: str, choose: Callable[[int], Preprocessing], image_s
 
 
 def _onnx_size(path: Path) -> int | None:
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except DecodeError as exc:
-        raise ModelError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
-    dims = inputs[0].type.tensor_type.shape.dim if inputs else []
-    return (dims[-1].dim_value or None) if dims else None
+    return OnnxFile.open(path).image.width
 
 
 def logits_there(target: str, data: DataThere, runs: Sequence[RunThere], stage: Stage = silent) -> list[LogitsResult]:

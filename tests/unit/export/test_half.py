@@ -5,13 +5,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from emca_deploy.backends.onnx_file import model_precision
 from emca_deploy.errors import GateError, ModelError
 from emca_deploy.export.convert import convert_to_half
 from emca_deploy.export.half import to_half
 from emca_deploy.export.half_layers import attention_nodes
 from emca_deploy.export.half_parity import check_half, peaks_and_logits
 from emca_deploy.export.parity import parity_images
+from emca_deploy.onnx_file import OnnxFile
 
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
 IMAGES = parity_images(64, None)
@@ -56,7 +56,7 @@ def test_every_family_is_strongly_typed(exported, halves, tmp_path):
         onnx.TensorProto.FLOAT
     ] * 2
     assert (model.graph.input[0].name, model.graph.output[0].name) == ("images", "logits")
-    assert model_precision(path) == "fp16"
+    assert OnnxFile.open(path).precision == "fp16"
 
 
 def test_every_family_keeps_statistics_and_gates_in_float32_and_nothing_else(exported, halves, tmp_path):

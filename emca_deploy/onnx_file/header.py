@@ -1,12 +1,11 @@
-"""A look at an ONNX file without any library: is it whole, is it ONNX at all; and with one: what precision is it."""
+"""Check the outermost fields of an ONNX file without any library: is it whole, and is it ONNX at all?"""
 
 from pathlib import Path
 from typing import BinaryIO
 
-from emca_deploy.artifacts import Precision
 from emca_deploy.errors import ModelError
 
-__all__ = ["check_onnx_file", "model_precision"]
+__all__ = ["check_onnx_file"]
 
 GRAPH_FIELD = 7
 LAST_MODEL_FIELD = 26  # ModelProto's highest field number is 26 (configuration)
@@ -67,27 +66,3 @@ def _varint(stream: BinaryIO) -> int | None:
         if byte[0] < 0x80:
             return value
     return None
-
-
-def model_precision(path: Path) -> Precision:
-    """Return the precision of a model that has no manifest: int8 with Q/DQ nodes, else that of most of its weights.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except (DecodeError, OSError) as exc:
-        raise ModelError(f"{path}: is not an ONNX file, or is damaged", REMEDY) from exc
-    if any(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in graph.node):
-        return "int8"
-    names: dict[int, Precision] = {onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.BFLOAT16: "bf16"}
-    weights: dict[Precision, int] = {}
-    for tensor in graph.initializer:
-        if len(tensor.dims) > 1:
-            precision = names.get(tensor.data_type, "fp32")
-            weights[precision] = weights.get(precision, 0) + 1
-    return max(weights, key=lambda name: weights[name], default="fp32")

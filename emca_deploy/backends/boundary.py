@@ -1,0 +1,175 @@
+"""Between images and logits as this package has them and a model's own input and output.
+
+Everywhere else images are (N, C, H, W) float32 and logits (N, classes) float32. A model may take uint8 or float16, channels last,
+any height and width, and give (N, classes, 1, 1), float16 or several outputs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import Float32Array, ModelIo, check_batch, shape_text
+from emca_deploy.errors import InputError, ModelError
+from emca_deploy.onnx_file.image import input_layout
+from emca_deploy.onnx_file.logits import OutputSpec, choose_output
+
+__all__ = ["Boundary", "graph_facts", "refusal"]
+
+INPUTS = ("float32", "float16", "uint8")
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """How to convert a batch and its answer.
+
+    Attributes:
+        native: the model's own input.
+        input: the same as (N, C, H, W) float32.
+        output: the model's output that has the logits, as (N, classes) float32.
+        index: its position among the model's outputs.
+        channels_last: whether the model takes (N, H, W, C).
+        softmax: whether the output holds probabilities.
+    """
+
+    native: TensorSpec
+    input: TensorSpec
+    output: TensorSpec
+    index: int
+    channels_last: bool
+    softmax: bool = False
+
+    @classmethod
+    def of(cls, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], io: ModelIo) -> "Boundary":
+        """Find the image input and the logits among what a runtime lists.
+
+        Args:
+            path: the model, for errors.
+            inputs: all inputs, as the runtime describes them.
+            outputs: all outputs, as the runtime describes them.
+            io: what is known of them besides.
+
+        Raises:
+            ModelError: there is not one image input, or no output or several outputs with logits.
+            UnknownNameError: there is no output of the name asked for.
+        """
+        remedy = "use an image classifier: one input (N, C, H, W) or (N, H, W, C)"
+        if len(inputs) != 1:
+            names = ", ".join(spec.name for spec in inputs[:5])
+            raise ModelError(f"{path}: has {len(inputs)} inputs ({names}), not one", remedy)
+        native = inputs[0]
+        if native.dtype not in INPUTS or len(native.shape) != 4:
+            raise ModelError(f"{path}: input '{native.name}' is {native.dtype} {shape_text(native.shape)}", remedy)
+        dims = [size if isinstance(size, int) else None for size in native.shape]
+        channels_last = input_layout(dims, io.layout == "NHWC") == "NHWC" and io.layout != "NCHW"
+        specs = [_output_spec(spec) for spec in outputs]
+        chosen = choose_output(path, specs, io.output_name, io.logits)
+        index = specs.index(chosen)
+        output = TensorSpec(chosen.name, "float32", (outputs[index].shape + ("classes",) * 2)[:2])
+        return cls(native, _logical(native, channels_last), output, index, channels_last, io.softmax)
+
+    def at(self, height: int, width: int) -> "Boundary":
+        """Return the boundary of the model with a dynamic height and width fixed."""
+        sizes = (*self.input.shape[:2], height, width)
+        logical = replace(
+            self.input, shape=tuple(b if isinstance(a, str) else a for a, b in zip(self.input.shape, sizes, strict=True))
+        )
+        shape = logical.shape
+        native = (shape[0], *shape[2:], shape[1]) if self.channels_last else shape
+        return replace(self, input=logical, native=replace(self.native, shape=native))
+
+    def overrides(self, path: Path, batch: int | None, image_size: tuple[int, int] | None) -> dict[str, int]:
+        """Return which named dimensions of the model are to be fixed to which size.
+
+        Raises:
+            InputError: the model's batch or image size is fixed to another one.
+        """
+        wanted = (batch, None, *(image_size or (None, None)))
+        found: dict[str, int] = {}
+        for index, (have, want) in enumerate(zip(self.input.shape, wanted, strict=True)):
+            if want is None or have == want:
+                continue
+            if isinstance(have, str):
+                if have != "?":
+                    found[have] = want
+            elif index == 0:
+                raise InputError(f"{path}: its batch is fixed to {have}", f"use --batch {have}")
+            else:
+                sides = "x".join(str(size) for size in self.input.shape[2:])
+                raise InputError(f"{path}: its image size is fixed to {sides}", f"use --image-size {sides}")
+        return found
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model's own input is (N, C, H, W) float32."""
+        return self.native.dtype == "float32" and not self.channels_last
+
+    def to_native(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a batch as the model takes it; one that has the model's own type and shape is returned as it is.
+
+        Values for uint8 are rounded and clipped to 0..255.
+
+        Raises:
+            InputError: the batch's shape or dtype does not fit.
+        """
+        if self.is_plain:
+            check_batch(batch, self.input)
+            return batch
+        if batch.dtype == self.native.dtype and _fits(batch.shape, self.native.shape):
+            return batch
+        check_batch(batch, self.input)
+        values = batch.transpose(0, 2, 3, 1) if self.channels_last else batch
+        if self.native.dtype == "uint8":
+            values = np.clip(np.rint(values), 0, 255)
+        return np.ascontiguousarray(values, dtype=self.native.dtype)
+
+    def to_logits(self, answer: npt.NDArray[Any]) -> Float32Array:
+        """Return what the model answers as (N, classes) float32; probabilities stay probabilities."""
+        flat = answer.reshape(len(answer), -1) if answer.ndim != 2 else answer
+        return flat if flat.dtype == np.float32 else flat.astype(np.float32)
+
+
+def _logical(native: TensorSpec, channels_last: bool) -> TensorSpec:
+    shape = native.shape
+    return TensorSpec(native.name, "float32", (shape[0], shape[3], *shape[1:3]) if channels_last else shape)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    return len(shape) == len(wanted) and all(isinstance(b, str) or a == b for a, b in zip(shape, wanted, strict=True))
+
+
+def _output_spec(spec: TensorSpec) -> OutputSpec:
+    classes = spec.shape[1] if len(spec.shape) > 1 else None
+    return OutputSpec(spec.name, spec.dtype, len(spec.shape) or None, classes if isinstance(classes, int) else None)
+
+
+def graph_facts(path: Path, io: ModelIo) -> ModelIo:
+    """Return `io` with what only the ONNX graph shows: the layout, the raw one of several outputs, a Softmax at the end.
+
+    Facts that are known already, from an engine's manifest, are kept. On a machine without the onnx package the graph is not
+    read, and the shapes decide alone.
+
+    Raises:
+        ModelError: the file cannot be read.
+        UnknownNameError: there is no output of the name asked for.
+    """
+    if io.layout is not None or find_spec("onnx") is None:
+        return io
+    from emca_deploy.onnx_file import OnnxFile
+
+    file = OnnxFile.open(path)
+    logits = file.find_logits(io.output_name)
+    return replace(io, layout=file.image.layout, logits=logits.name, softmax=logits.softmax)
+
+
+def refusal(path: Path, runtime: str, reason: str) -> ModelError:
+    """Return the error for a model that a runtime refuses, with a remedy that fits the reason."""
+    remedy = "check the model with onnx.checker, or export it again"
+    if "IR version" in reason or "opset" in reason.lower():
+        remedy = f"update {runtime}, or convert the model to an older version with onnx.version_converter"
+    return ModelError(f"{path}: {runtime} does not take it: {reason}", remedy)

@@ -1,0 +1,221 @@
+"""An ONNX file as a value: opened once, asked many times."""
+
+import hashlib
+from collections import OrderedDict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from emca_deploy.artifacts import Precision, sha256_file
+from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.header import REMEDY, check_onnx_file
+from emca_deploy.onnx_file.image import ImageInput, find_image, pixel_range
+from emca_deploy.onnx_file.logits import LogitsOutput, find_logits
+from emca_deploy.onnx_file.sidecars import Sidecar, all_tensors, external_tensors, find_sidecars, load_tensor
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+__all__ = ["OnnxFile"]
+
+SMALL_ELEMENTS = 16
+"""A constant of a normalisation has one value, or one a channel."""
+
+OPENED_FILES = 4
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+
+Stamp = tuple[int, int, int]
+_opened: "OrderedDict[Path, OnnxFile]" = OrderedDict()
+
+
+class OnnxFile:
+    """One ONNX file.
+
+    Attributes:
+        path: as the user named it.
+        proto: the model; external data is not loaded.
+        sidecars: the files with its external data.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the model and find its external data; `open` does so once for each file.
+
+        Raises:
+            ModelError: it is not a readable ONNX file, or its external data is missing or cut short.
+        """
+        check_onnx_file(path)
+        self.path = path
+        self._stamps: dict[Path, Stamp] = {path: _stamp(path)}
+        self.proto = _parse(path)
+        self.sidecars: tuple[Sidecar, ...] = find_sidecars(path, self.proto)
+        self._stamps |= {sidecar.path: _stamp(sidecar.path) for sidecar in self.sidecars}
+
+    @classmethod
+    def open(cls, path: Path) -> "OnnxFile":
+        """Return the file, read again only where it or its external data has changed.
+
+        Raises:
+            ModelError: it is not a readable ONNX file, or its external data is missing or cut short.
+        """
+        known = _opened.pop(path.absolute(), None)
+        if known is None or known.path != path or not known.is_current():
+            known = cls(path)
+        _opened[path.absolute()] = known
+        while len(_opened) > OPENED_FILES:
+            _opened.popitem(last=False)
+        return known
+
+    def is_current(self) -> bool:
+        """Return whether the file and its external data are still those that were read."""
+        try:
+            return all(_stamp(path) == stamp for path, stamp in self._stamps.items())
+        except OSError:
+            return False
+
+    @cached_property
+    def sha256(self) -> str:
+        """The sha256 in hex of the file; where it has external data, of its bytes and of those of every sidecar."""
+        own = sha256_file(self.path)
+        if not self.sidecars:
+            return own
+        total = hashlib.sha256(own.encode())
+        for sidecar in self.sidecars:
+            total.update(f"\n{sidecar.location}\0{sha256_file(sidecar.path)}".encode())
+        return total.hexdigest()
+
+    @property
+    def graph(self) -> "onnx.GraphProto":
+        """The graph; external data is not loaded."""
+        return self.proto.graph
+
+    @property
+    def opset(self) -> int:
+        """The version of ONNX's own operators that the model uses; 0 where it names none."""
+        return max((entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+
+    def load_proto(self) -> "onnx.ModelProto":
+        """Return a copy of the model with its external data in memory.
+
+        Raises:
+            ModelError: the external data cannot be read.
+        """
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.proto)
+        for tensor in external_tensors(model):
+            load_tensor(self.path, tensor)
+        return model
+
+    def load(self) -> "ir.Model":
+        """Return a fresh graph with its external data in memory.
+
+        Raises:
+            ModelError: the graph is damaged, or its external data cannot be read.
+        """
+        import onnx_ir as ir
+
+        try:
+            return ir.from_proto(self.load_proto() if self.sidecars else self.proto)
+        except ModelError:
+            raise
+        except Exception as exc:  # onnx-ir raises a dozen classes on graphs that are not well formed
+            cause = str(exc.__cause__ or exc).strip().splitlines() or [type(exc).__name__]
+            raise ModelError(f"{self.path}: its graph is damaged: {cause[0][:200]}", REMEDY) from exc
+
+    @property
+    def linked(self) -> bool:
+        """Whether the model or a sidecar is reached by a symbolic link, or a sidecar lies beside the link's target."""
+        files = [self.path, *(sidecar.path for sidecar in self.sidecars)]
+        return bool(self.sidecars) and any(path.is_symlink() for path in files)
+
+    @cached_property
+    def image(self) -> ImageInput:
+        """The input that takes images.
+
+        Raises:
+            ModelError: there is not one input, or it is not a batch of images.
+        """
+        return find_image(self.path, self.graph)
+
+    @cached_property
+    def pixel_range(self) -> float | None:
+        """The largest pixel value that a graph which normalises its own input expects, 1.0 or 255.0; None where it does not."""
+        return pixel_range(self.graph, self.image, self._small_constant)
+
+    @cached_property
+    def logits(self) -> LogitsOutput:
+        """Where the graph gives its logits.
+
+        Raises:
+            ModelError: no output can hold them, or several can.
+        """
+        return self.find_logits()
+
+    def find_logits(self, name: str | None = None) -> LogitsOutput:
+        """Return where the graph gives its logits; `name` chooses among several outputs.
+
+        Raises:
+            ModelError: no output can hold them, or several can and none is named.
+            UnknownNameError: there is no output of that name.
+        """
+        return find_logits(self.path, self.graph, name)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether any node quantizes, dequantizes or computes in integers."""
+        return any(node.op_type in QUANTIZED for node in self.graph.node)
+
+    @cached_property
+    def precision(self) -> Precision:
+        """The precision of a model without a manifest: int8 with quantized nodes, else that of most of its weights."""
+        import onnx
+
+        if self.is_quantized:
+            return "int8"
+        names: dict[int, Precision] = {onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.BFLOAT16: "bf16"}
+        weights: dict[Precision, int] = {}
+        for tensor in all_tensors(self.graph):
+            if len(tensor.dims) > 1:
+                precision = names.get(tensor.data_type, "fp32")
+                weights[precision] = weights.get(precision, 0) + 1
+        return max(weights, key=lambda name: weights[name], default="fp32")
+
+    def _small_constant(self, name: str) -> "npt.NDArray[Any] | None":
+        from math import prod
+
+        import onnx
+
+        tensors = {tensor.name: tensor for tensor in self.graph.initializer}
+        for node in self.graph.node:
+            if node.op_type == "Constant" and name in node.output:
+                tensors[name] = next((a.t for a in node.attribute if a.name == "value"), onnx.TensorProto())
+        tensor = tensors.get(name)
+        if tensor is None or prod(tensor.dims) > SMALL_ELEMENTS:
+            return None
+        copy = onnx.TensorProto()
+        copy.CopyFrom(tensor)
+        try:
+            if copy.data_location == copy.EXTERNAL:
+                load_tensor(self.path, copy)
+            return onnx.numpy_helper.to_array(copy)
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _parse(path: Path) -> "onnx.ModelProto":
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    try:
+        return onnx.load(str(path), load_external_data=False, format="protobuf")
+    except (DecodeError, OSError) as exc:
+        raise ModelError(f"{path}: is not an ONNX file, or is damaged", REMEDY) from exc

@@ -1,0 +1,175 @@
+"""The image input of a classifier's graph, and what the graph itself does to pixels first."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from emca_deploy.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["ImageInput", "find_image", "input_layout", "pixel_range"]
+
+CHANNELS = (1, 3)
+NHWC_TO_NCHW = [0, 3, 1, 2]
+PREAMBLE = frozenset({"Cast", "Transpose", "Identity", "Dropout"})
+"""Operators at the input that leave the values of pixels as they are."""
+
+ARITHMETIC = frozenset({"Sub", "Add", "Mul", "Div"})
+LARGEST_MEAN_OF_UNIT_PIXELS = 1.5
+"""A mean above this cannot be one of values in [0, 1]."""
+LEAST_SLOPE_OF_UNIT_PIXELS = 0.1
+"""A network wants inputs of a few units. A factor below this makes them from 0..255, one above from 0..1."""
+
+Constant = Callable[[str], "npt.NDArray[Any] | None"]
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The input that takes images.
+
+    Attributes:
+        name: as the model has it.
+        dtype: "float32", "float16" or "uint8".
+        layout: "NCHW" or "NHWC".
+        batch: images a call; None where it is dynamic.
+        channels: 1 or 3; None where it is dynamic.
+        height: in pixels; None where it is dynamic.
+        width: in pixels; None where it is dynamic.
+    """
+
+    name: str
+    dtype: str
+    layout: Literal["NCHW", "NHWC"]
+    batch: int | None
+    channels: int | None
+    height: int | None
+    width: int | None
+
+
+def find_image(path: Path, graph: "onnx.GraphProto") -> ImageInput:
+    """Return the one input of a graph that is no weight.
+
+    Raises:
+        ModelError: there is not one input, or it is not a batch of images.
+    """
+    import onnx
+
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    remedy = "use an image classifier: one input (N, C, H, W) or (N, H, W, C)"
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs[:5])
+        raise ModelError(f"{path}: has {len(inputs)} inputs ({names}), not one", remedy)
+    kind = inputs[0].type.tensor_type
+    dims = [int(size.dim_value) if size.dim_value > 0 else None for size in kind.shape.dim]
+    dtype = _dtype_name(kind.elem_type)
+    if len(dims) != 4 or dtype not in ("float32", "float16", "uint8"):
+        shape = ", ".join("?" if size is None else str(size) for size in dims)
+        kind_name = dtype or onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+        raise ModelError(f"{path}: input '{inputs[0].name}' is {kind_name} ({shape}), not a batch of images", remedy)
+    layout = input_layout(dims, _transposed_at_once(graph, inputs[0].name))
+    batch, channels, height, width = dims if layout == "NCHW" else (dims[0], dims[3], dims[1], dims[2])
+    return ImageInput(inputs[0].name, dtype, layout, batch, channels, height, width)
+
+
+def _dtype_name(elem_type: int) -> str:
+    import onnx
+
+    names: dict[int, str] = {
+        onnx.TensorProto.FLOAT: "float32",
+        onnx.TensorProto.FLOAT16: "float16",
+        onnx.TensorProto.UINT8: "uint8",
+    }
+    return names.get(elem_type, "")
+
+
+def input_layout(dims: "list[int | None]", transposed: bool) -> Literal["NCHW", "NHWC"]:
+    """Return the layout of a 4-D input: a Transpose at once settles it, then which axis can be the channels."""
+    if transposed:
+        return "NHWC"
+    return "NHWC" if dims[3] in CHANNELS and dims[1] not in CHANNELS and dims[1] is not None else "NCHW"
+
+
+def _transposed_at_once(graph: "onnx.GraphProto", name: str) -> bool:
+    """Return whether every path from an input reaches a Transpose from NHWC before anything but arithmetic."""
+    readers = {name: [node for node in graph.node if name in node.input]}
+    waiting, seen = [name], {name}
+    while waiting:
+        nodes = readers[waiting.pop()]
+        for node in nodes:
+            if node.op_type == "Transpose":
+                perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+                if perm == NHWC_TO_NCHW:
+                    return True
+            if node.op_type in (PREAMBLE | ARITHMETIC) - {"Transpose"} and node.output[0] not in seen:
+                seen.add(node.output[0])
+                readers[node.output[0]] = [other for other in graph.node if node.output[0] in other.input]
+                waiting.append(node.output[0])
+    return False
+
+
+def pixel_range(graph: "onnx.GraphProto", image: ImageInput, constant: Constant) -> float | None:
+    """Return the largest pixel value, 1.0 or 255.0, that a graph which normalises its own input expects, else None.
+
+    Args:
+        graph: the classifier's.
+        image: its input.
+        constant: returns the value of a small constant by its name, None for what is not constant.
+    """
+    affine = _input_affine(graph, image.name, constant)
+    if image.dtype == "uint8":
+        return 255.0
+    if affine is None:
+        return None
+    slope, offset = affine
+    mean = np.max(-offset / slope)
+    if mean > LARGEST_MEAN_OF_UNIT_PIXELS:
+        return 255.0
+    return 255.0 if np.max(np.abs(slope)) < LEAST_SLOPE_OF_UNIT_PIXELS else 1.0
+
+
+def _input_affine(graph: "onnx.GraphProto", name: str, constant: Constant) -> "tuple[npt.NDArray[Any], npt.NDArray[Any]] | None":
+    """Return slope and offset of the arithmetic at the input, each (1,) or (C,) float64; None where there is none."""
+    slope, offset, found = np.ones(1), np.zeros(1), False
+    while True:
+        readers = [node for node in graph.node if name in node.input]
+        if len(readers) != 1 or not readers[0].output:
+            break
+        node = readers[0]
+        if node.op_type in ARITHMETIC and len(node.input) == 2:
+            step = _step(node, name, constant)
+            if step is None:
+                break
+            try:
+                slope, offset, found = slope * step[0], offset * step[0] + step[1], True
+            except ValueError:  # constants of different lengths
+                break
+        elif node.op_type not in PREAMBLE:
+            break
+        name = node.output[0]
+    if not found or not np.all(np.isfinite(slope)) or not np.all(slope) or not np.all(np.isfinite(offset)):
+        return None
+    return slope, offset
+
+
+def _step(node: "onnx.NodeProto", name: str, constant: Constant) -> "tuple[npt.NDArray[Any], npt.NDArray[Any]] | None":
+    """Return slope and offset of one node with a constant of one value, or one a channel."""
+    first = node.input[0] == name
+    value = constant(node.input[1] if first else node.input[0])
+    if value is None or value.size > max(CHANNELS) or value.dtype.kind != "f":
+        return None
+    values, one, none = value.astype(np.float64).ravel(), np.ones(1), np.zeros(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = {
+            "Add": (one, values),
+            "Mul": (values, none),
+            "Sub": (one, -values) if first else (-one, values),
+            "Div": (1 / values, none) if first else None,
+        }
+    return steps[node.op_type]

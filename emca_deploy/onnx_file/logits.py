@@ -1,0 +1,140 @@
+"""The output of a classifier's graph that has the logits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emca_deploy.errors import ModelError, UnknownNameError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["LogitsOutput", "OutputSpec", "choose_output", "find_logits"]
+
+SHAPING = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropout"})
+"""Operators that move or convert logits and leave their order as it is."""
+
+FLOATS = ("float32", "float16", "float64")
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One output as a runtime or a graph describes it.
+
+    Attributes:
+        name: as the model has it.
+        dtype: numpy's name.
+        rank: number of dimensions; None where it is unknown.
+        classes: size of the class axis; None where it is dynamic or unknown.
+    """
+
+    name: str
+    dtype: str
+    rank: int | None
+    classes: int | None
+
+
+@dataclass(frozen=True)
+class LogitsOutput:
+    """Where a graph gives its logits.
+
+    Attributes:
+        name: the output that is read.
+        classes: number of classes; None where it is unknown.
+        softmax: whether a Softmax ends the graph, so that the output holds probabilities.
+        tensor: the tensor with the logits, in front of a Softmax; `name` where there is none.
+    """
+
+    name: str
+    classes: int | None
+    softmax: bool
+    tensor: str
+
+
+def choose_output(path: Path, outputs: Sequence[OutputSpec], wanted: str | None, preferred: str | None = None) -> OutputSpec:
+    """Return the output with the logits: the one named, or the one float (N, classes) or (N, classes, 1, 1).
+
+    Args:
+        path: the model, for errors.
+        outputs: all of them.
+        wanted: the name the user gave, or None.
+        preferred: which of several to take; None refuses several.
+
+    Raises:
+        ModelError: none fits, or several do.
+        UnknownNameError: there is no output of the name wanted.
+    """
+    names = ", ".join(output.name for output in outputs)
+    if wanted is not None:
+        for output in outputs:
+            if output.name == wanted:
+                return output
+        raise UnknownNameError.of("output", wanted, [output.name for output in outputs], f"outputs of {path}: {names}")
+    fitting = [output for output in outputs if output.dtype in FLOATS and output.rank in (None, 2, 4)]
+    fitting = [output for output in fitting if output.rank == 2] or fitting
+    if len(fitting) > 1 and preferred is not None:
+        fitting = [output for output in fitting if output.name == preferred] or fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise ModelError(
+            f"{path}: none of its outputs ({names}) is float (N, classes)",
+            "use an image classifier: one output (N, classes) or (N, classes, 1, 1)",
+        )
+    several = ", ".join(output.name for output in fitting)
+    raise ModelError(f"{path}: several outputs may hold the logits: {several}", "name one with --output-name")
+
+
+def find_logits(path: Path, graph: "onnx.GraphProto", wanted: str | None = None) -> LogitsOutput:
+    """Return where a graph gives its logits.
+
+    Raises:
+        ModelError: no output is (N, classes) or (N, classes, 1, 1), or several are.
+        UnknownNameError: there is no output of the name wanted.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    outputs = [_spec(value) for value in graph.output]
+    chosen = choose_output(path, outputs, wanted, _most_raw(graph, makers))
+    tensor, softmax = _before_softmax(chosen.name, makers)
+    return LogitsOutput(chosen.name, chosen.classes, softmax, tensor if softmax else chosen.name)
+
+
+def _spec(value: "onnx.ValueInfoProto") -> OutputSpec:
+    import onnx
+
+    kind = value.type.tensor_type
+    names: dict[int, str] = {
+        onnx.TensorProto.FLOAT: "float32",
+        onnx.TensorProto.FLOAT16: "float16",
+        onnx.TensorProto.DOUBLE: "float64",
+    }
+    dims = list(kind.shape.dim) if kind.HasField("shape") else None
+    rank = None if dims is None else len(dims)
+    classes = int(dims[1].dim_value) or None if dims is not None and len(dims) > 1 else None
+    return OutputSpec(value.name, names.get(kind.elem_type, "other"), rank, classes)
+
+
+def _before_softmax(name: str, makers: "dict[str, onnx.NodeProto]") -> tuple[str, bool]:
+    """Return the tensor in front of the Softmax that ends in `name`, and whether there is one."""
+    tensor = name
+    while (node := makers.get(tensor)) is not None and node.input:
+        if node.op_type == "Softmax":
+            return node.input[0], True
+        if node.op_type not in SHAPING:
+            break
+        tensor = node.input[0]
+    return name, False
+
+
+def _most_raw(graph: "onnx.GraphProto", makers: "dict[str, onnx.NodeProto]") -> str | None:
+    """Return the output that the others are a Softmax or a copy of, or None."""
+    roots: dict[str, list[tuple[bool, str]]] = {}
+    for value in graph.output:
+        tensor, softmax = _before_softmax(value.name, makers)
+        while (node := makers.get(tensor)) is not None and node.op_type in SHAPING and node.input:
+            tensor = node.input[0]
+        roots.setdefault(tensor, []).append((softmax, value.name))
+    if len(roots) != 1:
+        return None
+    return min(next(iter(roots.values())))[1]
