@@ -266,9 +266,14 @@ class NullRunner:
     input = TensorSpec("images", "float32", (1, 3, 1, 1))
     output = TensorSpec("logits", "float32", (1, 1))
     logits = np.zeros((1, 1), np.float32)
+    softmax = False
 
     def open(self) -> None:
         """Load nothing."""
+
+    def to_native(self, batch: Float32Array) -> Float32Array:
+        """Return the batch as it is."""
+        return batch
 
     def infer(self, batch: Float32Array) -> Float32Array:
         """Return always the same."""

@@ -1,12 +1,11 @@
 """A runner for OpenVINO's own file format, which is what NNCF leaves; it compiles and runs exactly as ours does."""
 
 from pathlib import Path
-from typing import Any
 
 import openvino
 
 from emca_deploy.backends import ov
-from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.base import ModelIo, RunOptions
 
 __all__ = ["IrRunner", "open_runner"]
 
@@ -16,12 +15,12 @@ class IrRunner(ov.OvRunner):
 
     def open(self) -> None:
         """Load the model. Sets `input` and `output`."""
-        compiled: Any = ov._compile(openvino, self._path, self._options)
-        self.input, self.output = ov.classifier_io(str(self._path), ov._specs(compiled.inputs), ov._specs(compiled.outputs))
+        compiled, self._boundary = ov.compile_onnx(openvino, self._path, self._options)
+        self.input, self.output = self._boundary.input, self._boundary.output
         self._compiled, self._request = compiled, compiled.create_infer_request()
         self._tensor = openvino.Tensor
 
 
 def open_runner(artifact: str, threads: int) -> IrRunner:
     """Return the runner, not yet open."""
-    return IrRunner(str(Path(artifact)), RunOptions(threads=threads))
+    return IrRunner(str(Path(artifact)), RunOptions(threads=threads, io=ModelIo(layout="NCHW")))

@@ -18,6 +18,7 @@ class Runner:
     """Logits are the sums of the image's columns; what else it does is said by `does`."""
 
     calls = 0
+    softmax = False
 
     def __init__(self, does="", batch="batch", latency_s=0.0, size=CLASSES, load_s=0.0):
         self.does, self.latency_s, self.load_s = does, latency_s, load_s
@@ -33,6 +34,9 @@ class Runner:
         if self.does == "print":
             sys.stdout.write("a library says hello on stdout\n")
             os.write(1, b"\x00\x01 raw bytes on stdout\n")
+
+    def to_native(self, batch):
+        return batch
 
     def infer(self, batch):
         if self.does == "raise":
