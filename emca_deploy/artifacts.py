@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from emca_deploy._text import shell_line, shell_word
 from emca_deploy._version import __version__
 from emca_deploy.errors import InputError, ModelError, OutputError
 
@@ -141,7 +141,7 @@ class Manifest:
 
 def this_command() -> str:
     """Return the command line of this process, as a person would type it."""
-    return shlex.join(["emca-deploy", *sys.argv[1:]])
+    return shell_line(["emca-deploy", *sys.argv[1:]])
 
 
 def sha256_file(path: Path) -> str:
@@ -203,7 +203,7 @@ def _publish(temporary: Path, path: Path) -> None:
 
 def _output_error(path: Path, exc: OSError) -> OutputError:
     remedies = {
-        "ENOENT": f"make the folder first: mkdir -p {path.parent}",
+        "ENOENT": f"make the folder first: mkdir -p {shell_word(str(path.parent))}",
         "ENOSPC": "free space there, or write elsewhere",
     }
     code = errno.errorcode.get(exc.errno or 0, "")

@@ -1,5 +1,6 @@
 """The entry point: finds the command, loads only it, and turns our errors into two lines and an exit code."""
 
+import errno
 import os
 import signal
 import sys
@@ -9,8 +10,9 @@ from typing import Any
 import click
 
 from emca_deploy._version import __version__
+from emca_deploy.commands._console import echo
 from emca_deploy.commands._roles import with_roles
-from emca_deploy.errors import EmcaError, InputError, UnknownNameError
+from emca_deploy.errors import EmcaError, InputError, MissingError, UnknownNameError
 
 __all__ = ["COMMANDS", "main", "run"]
 
@@ -79,8 +81,8 @@ def cli() -> None:
 
 
 def _say(error: EmcaError) -> None:
-    click.echo(f"error: {_one_line(error.problem)}", err=True)
-    click.echo(f"  try: {_one_line(error.remedy)}", err=True)
+    echo(f"error: {_one_line(error.problem)}", err=True)
+    echo(f"  try: {_one_line(error.remedy)}", err=True)
 
 
 def _usage_error(error: click.ClickException) -> EmcaError:
@@ -88,6 +90,22 @@ def _usage_error(error: click.ClickException) -> EmcaError:
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context is not None else "emca-deploy"
     return InputError(error.format_message(), f"{path} --help")
+
+
+def _system_error(error: OSError | MemoryError) -> EmcaError:
+    """Return what the system refused where nobody foresaw it as an error of ours."""
+    if isinstance(error, MemoryError):
+        return MissingError("not enough memory", "free some, or use a machine with more")
+    where = f"{error.filename}: " if error.filename is not None else ""
+    remedies = {
+        errno.EMFILE: "allow this process more open files: ulimit -n 1024",
+        errno.ENFILE: "close other programs, or allow this system more open files",
+        errno.ENOSPC: "free space there",
+        errno.ENOMEM: "free memory, or use a machine with more",
+    }
+    return MissingError(
+        f"{where}{error.strerror or error}", remedies.get(error.errno or 0, "check that place and its permissions")
+    )
 
 
 def _one_line(text: str) -> str:
@@ -98,22 +116,27 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code; a request to terminate cleans up as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = run(args)
+    _close_output()
     if code == INTERRUPTED:
         # Where the interrupt came while C code ran Python (PyTorch's import), the interpreter remembers it and ends itself with a
         # signal instead of the code; everything of ours is cleaned up by now.
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _close_output() -> None:
+    """Let the interpreter flush nothing at its end that cannot be written: an error of ours has been told by then."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def run(args: list[str] | None = None) -> int:
     """Run the command line and return its exit code; errors of ours are printed as two lines."""
     try:
         outcome: Any = cli.main(args, prog_name="emca-deploy", standalone_mode=False)
-    except EmcaError as error:
-        _say(error)
-        return error.exit_code
     except click.ClickException as error:
         if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.1 prints the help by itself
             error.show()
@@ -121,11 +144,15 @@ def run(args: list[str] | None = None) -> int:
             _say(_usage_error(error))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted: nothing half-written is left; run the same command again", err=True)
+        echo("interrupted: nothing half-written is left; run the same command again", err=True)
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # click exits by itself when the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (EmcaError, OSError, MemoryError) as error:
+        told = error if isinstance(error, EmcaError) else _system_error(error)
+        _say(told)
+        return told.exit_code
     return outcome if isinstance(outcome, int) else 0
 
 

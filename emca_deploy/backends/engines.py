@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._machine import cpu_info
+from emca_deploy._text import shell_line
 from emca_deploy.artifacts import (
     Manifest,
     Precision,
@@ -92,8 +93,9 @@ def verify_engine(path: Path, manifest: Manifest, runtime: tuple[str, str]) -> N
 
 def _command(path: Path, backend: str, manifest: Manifest | None) -> str:
     details = manifest.details if manifest else {}
-    batch = f" --batch {details['batch']}" if details.get("batch") else ""
-    return f"emca-deploy build {details.get('source', 'MODEL.onnx')} --backend {backend} -o {path}{batch}"
+    batch = ["--batch", str(details["batch"])] if details.get("batch") else []
+    source = str(details.get("source", "MODEL.onnx"))
+    return shell_line(["emca-deploy", "build", source, "--backend", backend, "-o", str(path), *batch])
 
 
 class EngineBuilder(Builder):

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
+from emca_deploy._text import shell_word
 from emca_deploy.artifacts import Manifest, Preprocessing, atomic_write, read_manifest, sha256_file, this_command, write_manifest
 from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choose
 from emca_deploy.calibration.collect import collect_observations
@@ -158,7 +159,7 @@ def calibrate_model(
         raise UnknownNameError.of("level of recovery", options.recover, LEVELS, f"one of: {', '.join(LEVELS)}")
     check_float_precision(options.float_precision, options.backend)
     if not output.parent.is_dir():
-        raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {output.parent}")
+        raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
     graph_model = load_graph(model)
     place(graph_model.graph, recipe, options.keep_float)  # a pattern that matches nothing is said before the long pass
     table, path, reused = ensure_ranges(model, source, options, stage)

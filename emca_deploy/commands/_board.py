@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from emca_deploy.commands._console import echo
+
 if TYPE_CHECKING:
     from emca_deploy.targets.jetson.session import BoardSession
 
@@ -59,4 +61,4 @@ def on_board(target: str | None, power_mode: str | None) -> "Iterator[BoardSessi
         # The power mode could not be put back: to be told, but not at the price of what was done.
         warnings.append(f"{exc.problem}: {exc.remedy}")
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)

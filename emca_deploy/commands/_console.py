@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emca_deploy._text import printable_lines
+from emca_deploy.errors import OutputError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["ProgressCallback", "json_option", "print_json", "progress", "stages", "table_console"]
+__all__ = ["ProgressCallback", "console_for", "echo", "json_option", "print_json", "progress", "stages", "table_console"]
 
 PIPE_WIDTH = 200
 """Columns of a table in a file or a pipe, which has no edge to wrap at."""
@@ -22,9 +25,29 @@ ProgressCallback = Callable[[int, int], None]
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else there.")
 
 
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print text of ours on stdout or stderr; foreign names in it come without what a terminal would obey.
+
+    Raises:
+        OutputError: stdout cannot be written, for example because a disk is full.
+    """
+    try:
+        click.echo(printable_lines(text), err=err)
+    except BrokenPipeError:  # the reader, such as `head`, has gone: no error
+        raise
+    except OSError as exc:
+        if not err:  # a stderr that takes nothing cannot be told of either
+            raise _unwritable(exc) from exc
+
+
+def _unwritable(exc: OSError) -> OutputError:
+    problem = f"standard output: cannot be written: {exc.strerror or exc}"
+    return OutputError(problem, "send it elsewhere; what -o names, where a command has it, is written all the same")
+
+
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout."""
-    click.echo(json.dumps(document, indent=1, allow_nan=False))
+    echo(json.dumps(document, indent=1, allow_nan=False))
 
 
 @contextmanager
@@ -33,7 +56,6 @@ def progress(description: str, unit: str = "") -> Iterator[ProgressCallback]:
 
     With a `unit`, for example "images", also how many of them are done a second.
     """
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -50,10 +72,9 @@ def progress(description: str, unit: str = "") -> Iterator[ProgressCallback]:
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:,.0f} {unit}/s" if unit and task.speed else "")
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn(), TimeRemainingColumn()
-    )  # fmt: skip
+    console = console_for(err=True)
+    described = TextColumn("{task.description}", markup=False)
+    columns = (described, BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -61,12 +82,33 @@ def progress(description: str, unit: str = "") -> Iterator[ProgressCallback]:
 
 def table_console() -> "Console":
     """Return the console for tables on stdout: as wide as the terminal, or wide enough for everything in a file or a pipe."""
-    from rich.console import Console
-
-    console = Console()
+    console = console_for()
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console
+
+
+def console_for(*, err: bool = False, highlight: bool = True) -> "Console":
+    """Return a console on stdout or stderr that prints foreign text without what a terminal would obey."""
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class Printable(Console):
+        """Every text passes `render` as a segment, with its style apart from it."""
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else printable_lines(text), style, control)
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            try:
+                super().print(*objects, **options)
+            except BrokenPipeError:
+                raise
+            except OSError as exc:
+                raise _unwritable(exc) from exc
+
+    return Printable(stderr=err, highlight=highlight)
 
 
 @contextmanager
@@ -79,6 +121,6 @@ def stages(*, tell: bool = True) -> Iterator[Callable[[str], AbstractContextMana
         with progress(name) as report:
             yield report
         if tell:
-            click.echo(f"  {name}: {time.monotonic() - started:.1f} s", err=True)
+            echo(f"  {name}: {time.monotonic() - started:.1f} s", err=True)
 
     yield stage

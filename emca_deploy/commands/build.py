@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands._board import on_board, power_mode_option
-from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.commands._console import echo, json_option, print_json, progress
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Manifest
@@ -84,7 +84,7 @@ def command(
         raise InputError("--batch and --batches exclude each other", "give --batch for one size, --batches for a range")
     source = read_manifest(model, verify=False)
     if source is not None and source.kind == "onnx" and source.backend not in (None, backend):
-        click.echo(
+        echo(
             f"warning: {model} is quantized for backend '{source.backend}'; on '{backend}' it may be slow: "
             f"calibrate with --backend {backend}",
             err=True,
@@ -99,7 +99,7 @@ def command(
         with shown as report:
             manifest, notes = build_there(target, request, power_mode, output, report)
         for note in notes:
-            click.echo(f"note: {note}", err=True)
+            echo(f"note: {note}", err=True)
     else:
         with on_board(target, power_mode) as board, shown as report:
             manifest = build_here(request, output, report, board)
@@ -114,24 +114,22 @@ def _print(output: Path, manifest: "Manifest", size_mib: float) -> None:
     machine, built = manifest.details["machine"], manifest.details.get("tensorrt")
     mixed = built is not None and manifest.precision == "int8" and built["float_precision"] == "fp16"
     precision = "int8, float part fp16" if mixed else manifest.precision
-    click.echo(f"{output}: {manifest.backend} engine, {precision}, {size_mib:.1f} MiB")
+    echo(f"{output}: {manifest.backend} engine, {precision}, {size_mib:.1f} MiB")
     if built is not None:
-        click.echo(
-            f"{built['int8_convolutions']} of {built['convolutions']} convolutions in INT8, {built['layers']} layers", err=True
-        )
+        echo(f"{built['int8_convolutions']} of {built['convolutions']} convolutions in INT8, {built['layers']} layers", err=True)
         for warning in built["warnings"]:
-            click.echo(f"warning: {' '.join(warning.split())}", err=True)
+            echo(f"warning: {' '.join(warning.split())}", err=True)
     if dla := manifest.details.get("dla"):
         _print_dla(dla)
-    click.echo(f"for {machine['model']} ({', '.join(machine['instruction_sets']) or machine['architecture']})", err=True)
+    echo(f"for {machine['model']} ({', '.join(machine['instruction_sets']) or machine['architecture']})", err=True)
 
 
 def _print_dla(dla: Mapping[str, Any]) -> None:
     share = dla["macs_on_dla_percent"]
     work = "" if share is None else f", {share:.1f}% of the multiplications"
-    click.echo(f"DLA: {len(dla['dla_parts'])} parts, {dla['nodes'].get('dla', 0)} nodes{work}", err=True)
+    echo(f"DLA: {len(dla['dla_parts'])} parts, {dla['nodes'].get('dla', 0)} nodes{work}", err=True)
     for node in dla["gpu_nodes"]:
-        click.echo(f"on the GPU: {node}{': ' + reason if (reason := dla['refused'].get(node)) else ''}", err=True)
+        echo(f"on the GPU: {node}{': ' + reason if (reason := dla['refused'].get(node)) else ''}", err=True)
 
 
 def _document(output: Path, manifest: "Manifest") -> dict[str, Any]:

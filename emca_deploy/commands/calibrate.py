@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json, stages
+from emca_deploy._text import shell_word
+from emca_deploy.commands._console import echo, json_option, print_json, stages
 from emca_deploy.commands._options import recover_option
 
 if TYPE_CHECKING:
@@ -126,9 +127,9 @@ def command(
             result, gated = calibrate_within(model, source, output, options, AccuracyGate(max_drop, val), stage)
     scales = _write_cache(model, result.table, cache, tensorrt_version)
     if result.samples < samples:
-        click.echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
+        echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
     if weight_bits == "auto" and result.weight_bits == 7:
-        click.echo(
+        echo(
             "note: weights keep to 7 bits: this processor has no VNNI and saturates with 8; --weight-bits 8 for one that has it",
             err=True,
         )
@@ -138,7 +139,7 @@ def command(
     else:
         _print(result, gated)
         if cache is not None:
-            click.echo(f"{cache}: calibration cache for TensorRT {tensorrt_version}, {scales} tensors, to go with {model}")
+            echo(f"{cache}: calibration cache for TensorRT {tensorrt_version}, {scales} tensors, to go with {model}")
     if gated is not None and not gated.reached:
         raise GateError(*gate_failure(gated, str(output)))
 
@@ -161,7 +162,8 @@ def _check_cache(cache: Path | None, version: str | None, backend: str, partly_f
         )
     cache_version(version)
     if not cache.parent.is_dir():
-        raise OutputError(f"{cache}: cannot be written: no such folder", f"make the folder first: mkdir -p {cache.parent}")
+        remedy = f"make the folder first: mkdir -p {shell_word(str(cache.parent))}"
+        raise OutputError(f"{cache}: cannot be written: no such folder", remedy)
 
 
 def _write_cache(model: Path, table: Path, cache: Path | None, version: str | None) -> int:
@@ -181,10 +183,10 @@ def _print(result: "Calibration", gated: "GateReport | None") -> None:
     how = "reused from" if result.reused else "measured on"
     stored = f", {counts.weight_only} of these with INT8 weights" if counts.weight_only else ""
     in_float = f"{counts.weighted_float} in float{stored}"
-    click.echo(f"{result.onnx}: INT8 for {result.backend}, {counts.weighted} operators in INT8, {in_float}")
+    echo(f"{result.onnx}: INT8 for {result.backend}, {counts.weighted} operators in INT8, {in_float}")
     if result.float_part is not None:
-        click.echo(_float_part(result.float_part))
-    click.echo(
+        echo(_float_part(result.float_part))
+    echo(
         f"ranges ({result.method}) {how} {result.table if result.reused else f'{result.samples} images, kept in {result.table}'}"
     )
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json
+from emca_deploy.commands._console import echo, json_option, print_json
 
 if TYPE_CHECKING:
     from emca_deploy.harness.latency_results import Comparison
@@ -37,12 +37,12 @@ def command(a: Path, b: Path, force: bool, seed: int, as_json: bool) -> None:
     found = differences(ours.report, theirs.report)
     comparisons = compare_runs(ours, theirs, seed)
     for difference in found:
-        click.echo(f"warning: {difference}", err=True)
+        echo(f"warning: {difference}", err=True)
     if as_json:
         print_json(CompareReport(tuple(found), comparisons).to_dict())
     else:
         for comparison in comparisons:
-            click.echo(_sentence(comparison))
+            echo(_sentence(comparison))
 
 
 def _sentence(comparison: "Comparison") -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json, stages, table_console
+from emca_deploy.commands._console import echo, json_option, print_json, stages, table_console
 from emca_deploy.commands._options import preprocessing_options, read_preprocessing, recover_option
 
 __all__ = ["command", "run_deployment"]
@@ -90,4 +90,4 @@ def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path,
         print_json(report.to_dict())
         return
     print_deploy(report, table_console())
-    click.echo(f"\neverything is in {output}: open {output / 'report.html'}")
+    echo(f"\neverything is in {output}: open {output / 'report.html'}")

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json, progress, table_console
+from emca_deploy._text import printable
+from emca_deploy.commands._console import echo, json_option, print_json, progress, table_console
 from emca_deploy.errors import EmcaError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     elif devices:
         _print_devices(devices)
     else:
-        click.echo(f"no devices in {devices_file()}; add one: emca-deploy devices add NAME ssh://user@host")
+        echo(f"no devices in {devices_file()}; add one: emca-deploy devices add NAME ssh://user@host")
 
 
 @command.command("add")
@@ -72,7 +73,7 @@ def add(name: str, target: str, power_mode: str | None, notes: str) -> None:
     from emca_deploy.targets.devices import Device, add_device
 
     path = add_device(Device(name, target, power_mode, notes))
-    click.echo(f"{name} is {target} ({path}); what it can do: emca-deploy devices check {name}", err=True)
+    echo(f"{name} is {target} ({path}); what it can do: emca-deploy devices check {name}", err=True)
 
 
 @command.command("remove")
@@ -81,7 +82,7 @@ def remove(name: str) -> None:
     """Forget NAME. The machine itself is not touched."""
     from emca_deploy.targets.devices import remove_device
 
-    click.echo(f"{name} is no more in {remove_device(name)}", err=True)
+    echo(f"{name} is no more in {remove_device(name)}", err=True)
 
 
 @command.command("check")
@@ -111,7 +112,7 @@ def check(name: str | None, as_json: bool) -> int:
         for each in found:
             _print_check(*each)
         if not found:
-            click.echo("there are no devices; add one: emca-deploy devices add NAME ssh://user@host")
+            echo("there are no devices; add one: emca-deploy devices add NAME ssh://user@host")
     codes = [_code(outcome) for _, outcome in found]
     return next((code for code in codes if code), 0)
 
@@ -145,11 +146,11 @@ def _plain(text: str) -> "Text":
     """Return a text that does nothing to a terminal."""
     from rich.text import Text
 
-    return Text("".join(char if char.isprintable() else " " for char in text))
+    return Text(printable(text))
 
 
 def _print_check(device: "Device", outcome: "Capabilities | EmcaError") -> None:
-    click.echo(f"{device.name} ({device.target})")
+    echo(f"{device.name} ({device.target})")
     if isinstance(outcome, EmcaError):
         _row("not reached", outcome.problem)
         _row("  try", outcome.remedy)
@@ -192,4 +193,4 @@ def _print_board(found: "Capabilities") -> None:
 
 
 def _row(name: str, text: str) -> None:
-    click.echo(f"  {name:13}{' '.join(text.split())}")
+    echo(f"  {name:13}{' '.join(text.split())}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json
+from emca_deploy.commands._console import console_for, json_option, print_json
 
 if TYPE_CHECKING:
     from emca_deploy._machine import CpuInfo
@@ -204,12 +204,11 @@ def command(as_json: bool) -> None:
 
 
 def _show(document: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
     from emca_deploy.targets.jetson.traps import board_rows
 
-    console = Console(highlight=False)
+    console = console_for(highlight=False)
     for name, status in document["backends"].items():
         state = "[green]ready[/]" if status["usable"] else f"[yellow]{escape(status['reason'])}[/]"
         console.print(f"{name:14}{status['version'] or '-':14}{state}", soft_wrap=True)

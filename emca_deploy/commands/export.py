@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emca_deploy.artifacts import Preprocessing
-from emca_deploy.commands._console import json_option, print_json
+from emca_deploy.commands._console import echo, json_option, print_json
 from emca_deploy.commands._options import preprocessing_options, read_preprocessing
 from emca_deploy.errors import InputError
 
@@ -76,9 +76,9 @@ def command(
         print_json(result.to_dict())
         return
     parity = result.fp32_parity
-    click.echo(f"{output}: {result.arch}, {result.num_classes} classes, {result.params:,} parameters, {precision}")
+    echo(f"{output}: {result.arch}, {result.num_classes} classes, {result.params:,} parameters, {precision}")
     what = "parity" if result.half is None else "fp32 parity"
-    click.echo(f"{what} with PyTorch on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
+    echo(f"{what} with PyTorch on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
     if result.half is not None:
         _tell_half(result.half)
 
@@ -109,23 +109,23 @@ def _for_dla(checkpoint: Path | None, output: Path, options: "ExportOptions", *,
 def _tell_dla(result: "DlaConversion") -> None:
     forms = result.forms.to_dict()
     made = ", ".join(f"{count} {name}" for name in FORMS if (count := forms[name]))
-    click.echo(f"{result.onnx}: in forms for a DLA: {made or 'nothing to change'}; constants {result.grown_mib:+.1f} MiB")
+    echo(f"{result.onnx}: in forms for a DLA: {made or 'nothing to change'}; constants {result.grown_mib:+.1f} MiB")
     parity = result.parity
-    click.echo(f"parity on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
+    echo(f"parity on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
     for node in result.forms.remaining:
-        click.echo(f"not on a DLA: {node.node} ({node.operator}): {node.reason}")
+        echo(f"not on a DLA: {node.node} ({node.operator}): {node.reason}")
 
 
 def _tell_half(half: "HalfConversion") -> None:
     parity, losses = half.parity, half.graph.losses
-    click.echo(
+    echo(
         f"fp16 parity with fp32, emulated: {parity.max_rel:.2g} relative, at most {half.tolerance:.2g} "
         f"from {half.roundings} roundings"
     )
     kept = half.graph.to_dict()["float32_nodes"]
-    click.echo(f"{half.graph.half_nodes} nodes in fp16; in float32: {', '.join(f'{n} {why}' for why, n in kept.items())}")
+    echo(f"{half.graph.half_nodes} nodes in fp16; in float32: {', '.join(f'{n} {why}' for why, n in kept.items())}")
     if losses.zeroed:
-        click.echo(
+        echo(
             f"warning: {sum(losses.zeroed.values()):,} of {losses.weights:,} weights are too small for fp16 and became 0",
             err=True,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.commands._console import echo, json_option, print_json, progress
 from emca_deploy.errors import OutputError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None,
 
     request = LayersRequest(roofline=not no_roofline, **options)
     for note in layers_notes(request):
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     report: LayersReport | None = None
     unwritten: OutputError | None = None
     try:

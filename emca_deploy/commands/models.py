@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.commands._console import console_for, json_option, print_json, progress
 
 if TYPE_CHECKING:
     from emca_deploy.models.registry import Architecture
@@ -86,7 +86,6 @@ def _count(architecture: "Architecture", image_size: int) -> _Row:
 
 def _print_table(rows: list[_Row], image_size: int) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     title = f"Architectures, {image_size}x{image_size}, 1000 classes"
@@ -100,7 +99,7 @@ def _print_table(rows: list[_Row], image_size: int) -> None:
             table.add_section()
             family = row.architecture.family
         table.add_row(*_cells(row))
-    console = Console()
+    console = console_for()
     console.print(table)
     console.print("top-1, top-5, paper's params (2**20): published, ImageNet at 224x224", highlight=False)
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json
+from emca_deploy._text import shell_line
+from emca_deploy.commands._console import echo, json_option, print_json
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Precision
@@ -93,8 +94,9 @@ def _off_dla(model: Path) -> dict[str, int]:
 def _tell_off_dla(model: Path, off_dla: dict[str, int]) -> None:
     if sum(off_dla.values()) > 1:  # one is left in the forms for a DLA, too: the result's
         listed = ", ".join(f"{count} {operator}" for operator, count in off_dla.items())
-        click.echo(f"\nnot for a DLA: {listed}. Most of it has forms that are; plan again with those:")
-        click.echo(f"  emca-deploy export {model} --form dla -o {model.with_suffix('.dla.onnx')}")
+        echo(f"\nnot for a DLA: {listed}. Most of it has forms that are; plan again with those:")
+        words = ["emca-deploy", "export", str(model), "--form", "dla", "-o", str(model.with_suffix(".dla.onnx"))]
+        echo(f"  {shell_line(words)}")
 
 
 def _float_layers(plan: "Plan", model: Path) -> tuple[str, ...]:
@@ -108,17 +110,17 @@ def _print(plan: "Plan", steps: list["Step"], trtexec: str | None, *, builds: bo
     request = plan.request
     source = {"qdq": "Q/DQ", "cache": "a calibration cache", "none": "no calibration"}[plan.quantization]
     where = f"{request.device.title} (sm_{request.device.capability.replace('.', '')}{', DLA' if request.dla else ''})"
-    click.echo(f"{request.precision} on {where} with {request.backend} {plan.version_text}: {source}, {plan.typing}")
-    click.echo(f"builder flags: {', '.join(plan.flags) or 'none'}")
+    echo(f"{request.precision} on {where} with {request.backend} {plan.version_text}: {source}, {plan.typing}")
+    echo(f"builder flags: {', '.join(plan.flags) or 'none'}")
     for reason in plan.reasons:
-        click.echo(f"- {reason}")
+        echo(f"- {reason}")
     for warning in plan.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     place = ""
     for step in steps:
         if step.where != place:
             place = step.where
-            click.echo(f"\n{place}{', with the files copied there' if place == 'on the device' else ''}:")
-        click.echo(f"  {step.command}")
+            echo(f"\n{place}{', with the files copied there' if place == 'on the device' else ''}:")
+        echo(f"  {step.command}")
     if trtexec is not None:
-        click.echo(f"\n{'or with' if builds else 'with'} TensorRT's own tool, on the device:\n  {trtexec}")
+        echo(f"\n{'or with' if builds else 'with'} TensorRT's own tool, on the device:\n  {trtexec}")

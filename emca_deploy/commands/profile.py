@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands._board import check_power_mode, power_mode_option
-from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.commands._console import echo, json_option, print_json, progress
 from emca_deploy.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     check_power_mode(options["target"], options["power_mode"])
     request = ProfileRequest(**options)
     for note in profile_notes(request):
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     report: ProfileReport | None = None
     unwritten: OutputError | None = None
     try:
@@ -174,13 +174,13 @@ def _print(report: "ProfileReport") -> None:
 def _tell(report: "ProfileReport", *, warnings: bool) -> None:
     """Say on stderr what failed and whether it was interrupted, and each warning once, with the artifacts it is about."""
     for failure in report.failures:
-        click.echo(f"error: {' '.join(failure.error.split())}\n  try: {' '.join(failure.remedy.split())}", err=True)
+        echo(f"error: {' '.join(failure.error.split())}\n  try: {' '.join(failure.remedy.split())}", err=True)
     if not report.complete and not report.failures:
-        click.echo("interrupted: what was measured until then is kept, and marked incomplete", err=True)
+        echo("interrupted: what was measured until then is kept, and marked incomplete", err=True)
     for note in report.environment.get("ssh", {}).get("notes", ()):
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     for note in dict.fromkeys(note for result in report.results for note in result.telemetry.get("notes", ())):
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if not warnings:
         return
     about: dict[str, list[str]] = {}
@@ -190,4 +190,4 @@ def _tell(report: "ProfileReport", *, warnings: bool) -> None:
             about.setdefault(warning, []).append(f"{result.backend}={result.artifact}" if shared else result.artifact)
     for warning, artifacts in about.items():
         names = "" if len(artifacts) == len(report.results) else f"{', '.join(artifacts)}: "
-        click.echo(f"warning: {names}{warning}", err=True)
+        echo(f"warning: {names}{warning}", err=True)

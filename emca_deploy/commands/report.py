@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from emca_deploy.commands._console import echo
+
 __all__ = ["command"]
 
 
@@ -26,4 +28,4 @@ def command(folder: Path, output: Path | None) -> None:
     page = output or (folder if folder.is_dir() else folder.parent) / "report.html"
     write_text(page, render_html(report))
     print_deploy(report, table_console())
-    click.echo(f"\nreport: {page}")
+    echo(f"\nreport: {page}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json, stages
+from emca_deploy.commands._console import echo, json_option, print_json, stages
 
 __all__ = ["command"]
 
@@ -66,9 +66,9 @@ def command(
         if temporary is not None:
             temporary.write_text(render_sensitivity(result), encoding="utf-8")
     if result.samples < samples:
-        click.echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
+        echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
     if as_json:
         print_json(result.to_dict())
     else:
         print_sensitivity(result, table_console())
-        click.echo(f"\nkept in {side_file}{f'; page: {output}' if output else ''}")
+        echo(f"\nkept in {side_file}{f'; page: {output}' if output else ''}")

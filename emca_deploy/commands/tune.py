@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.commands._console import echo, json_option, print_json, progress
 from emca_deploy.errors import OutputError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def command(output: Path | None, no_save: bool, as_json: bool, **options: Any) -
     try:
         with _opened(output) as temporary:
             with progress("tuning") as told:
-                report = run_tune(request, lambda line: click.echo(f"  {line}", err=True), told)
+                report = run_tune(request, lambda line: echo(f"  {line}", err=True), told)
             report = report if no_save else _kept(report)
             if temporary is not None:
                 temporary.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -100,8 +100,8 @@ def _print(report: "TuneReport", printed: Any) -> None:
 
 def _ended(report: "TuneReport") -> int:
     for note in report.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if report.complete:
         return 0
-    click.echo("interrupted: the manifest is as it was; these are the fastest settings so far, not confirmed", err=True)
+    echo("interrupted: the manifest is as it was; these are the fastest settings so far, not confirmed", err=True)
     return INTERRUPTED

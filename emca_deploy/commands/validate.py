@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands._board import on_board, power_mode_option
-from emca_deploy.commands._console import json_option, print_json, progress
+from emca_deploy.commands._console import echo, json_option, print_json, progress
 from emca_deploy.commands._options import preprocessing_options, read_preprocessing
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ def _tell_what_is_kept(options: dict[str, Any]) -> bool:
     asked = [options[name] for name in ("logits", "reference_logits") if options[name] is not None]
     kept = [str(place) for path in asked for place in (path, partial_path(path)) if place.exists()]
     if kept:
-        click.echo(
-            f"interrupted: the logits until then are in {' and '.join(kept)}; the same command goes on from there", err=True
-        )
+        echo(f"interrupted: the logits until then are in {' and '.join(kept)}; the same command goes on from there", err=True)
     return bool(kept)
 
 
@@ -178,7 +176,7 @@ def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tu
         from emca_deploy.targets.jetson.candidates import jetson_candidate as make
     spec = _quiet(make(path, own or options["backend"], local))
     for note in run_notes((spec,), local) if local.target == "cpu" else ():
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if reference is None:
         return spec, None
     own, path = split_artifact(reference)
@@ -203,7 +201,7 @@ def _run(
     with progress(spec.name, "images") as report:
         found = LogitsRun(spec, data, choose, options["limit"], options["batch"]).collect(report, keep)
     if found.reused:
-        click.echo(f"note: {found.reused:,} of {len(found.logits):,} images of {spec.name} were in {keep} already", err=True)
+        echo(f"note: {found.reused:,} of {len(found.logits):,} images of {spec.name} were in {keep} already", err=True)
     return found
 
 
@@ -217,7 +215,7 @@ def _chosen(artifact: str, options: dict[str, Any], image_size: int, fallback: "
     known = manifest.preprocessing if manifest and manifest.preprocessing else fallback
     base = known or Preprocessing.for_size(image_size)
     if known is None and not any(options[name] for name in ("mean", "std")):
-        click.echo(f"note: {path} has no manifest: ImageNet's preprocessing at {image_size} pixels is assumed", err=True)
+        echo(f"note: {path} has no manifest: ImageNet's preprocessing at {image_size} pixels is assumed", err=True)
     return read_preprocessing(base, options)
 
 

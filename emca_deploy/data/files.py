@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from emca_deploy._text import printable
 from emca_deploy.errors import DataError
 
 __all__ = ["FileStore", "FolderStore", "printable"]
-
-
-def printable(name: str) -> str:
-    """Return a file name fit for one line of a terminal; a hostile one may hold line feeds or escape codes."""
-    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 class FileStore(ABC):

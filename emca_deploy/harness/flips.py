@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from emca_deploy._text import shell_word
 from emca_deploy.artifacts import write_text
 from emca_deploy.errors import InputError, OutputError
 from emca_deploy.harness.accuracy_results import Flip, Flips
@@ -93,7 +94,9 @@ class FlipsFile:
         if path.suffix.lower() not in (".csv", ".json"):
             raise InputError(f"{path}: flips are written as .csv or .json", "end the file's name with one of these")
         if not path.parent.is_dir():  # said now rather than after an hour of measuring
-            raise OutputError(f"{path}: cannot be written: no such folder", f"make the folder first: mkdir -p {path.parent}")
+            raise OutputError(
+                f"{path}: cannot be written: no such folder", f"make the folder first: mkdir -p {shell_word(str(path.parent))}"
+            )
 
     def write(self, flips: Flips, classes: Sequence[str]) -> None:
         """Write the flips, whole or not at all; where the classes have names, these stand beside the numbers.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
+from emca_deploy._text import shell_word
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import atomic_write, read_manifest, sha256_file, write_manifest
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model, ensure_ranges
@@ -64,7 +65,7 @@ def calibrate_within(
         EmcaError: as `calibrate_model`, and whatever the backend raises.
     """
     if not output.parent.is_dir():
-        raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {output.parent}")
+        raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
     labelled = open_source(gate.validation, source.preprocessing)
     validation = Validation(model, labelled, gate.validation, options.backend, options.threads)
     with _workplace(output) as folder:

@@ -10,6 +10,7 @@ from typing import Any
 
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Stage, silent
+from emca_deploy._text import shell_word
 from emca_deploy.artifacts import Preprocessing, this_command, write_json, write_text
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
 from emca_deploy.data.sources import ImageSource, Labels, open_source
@@ -238,7 +239,9 @@ def _make_folder(output: Path) -> None:
     try:
         output.mkdir(exist_ok=True)
     except FileNotFoundError as exc:
-        raise OutputError(f"{output}: its parent folder does not exist", f"make it first: mkdir -p {output.parent}") from exc
+        raise OutputError(
+            f"{output}: its parent folder does not exist", f"make it first: mkdir -p {shell_word(str(output.parent))}"
+        ) from exc
     except OSError as exc:
         raise OutputError(f"{output}: cannot be made: {exc.strerror}", "choose a folder you can write to") from exc
 

@@ -5,17 +5,14 @@ from datetime import datetime, timezone
 from math import floor, isfinite, log10
 from typing import Any
 
+from emca_deploy._text import printable as plain
+
 __all__ = ["NONE", "facts", "fixed", "interval", "moment", "plain", "signed", "significant", "uniform"]
 
 NONE = "-"
 """What stands for a value there is none of."""
 
 _UNITS = {"mib": "MiB", "mhz": "MHz", "ms": "ms", "s": "s"}
-
-
-def plain(text: str) -> str:
-    """Return foreign text on one line and without control characters, which a terminal would obey."""
-    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
 
 
 def fixed(value: float, decimals: int = 2) -> str:

@@ -25,7 +25,7 @@ def test_the_walk(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "emca-deploy devices check orin" in err
     assert run(["devices"]) == 0
     shown = capsys.readouterr().out
-    assert all(text in shown for text in ("orin", "ssh://me@orin.local", "15W", "[bold]on [31m the shelf"))
+    assert all(text in shown for text in ("orin", "ssh://me@orin.local", "15W", "[bold]on?[31m the shelf"))
     assert "\x1b" not in shown
     assert run(["devices", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

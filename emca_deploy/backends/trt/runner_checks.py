@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from emca_deploy._text import shell_line
 from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.trt.cuda import GpuFacts
 from emca_deploy.backends.trt.hardware import check_rtx
@@ -111,4 +112,4 @@ def check_profile(path: Path, profile: Profile | None, batch: int) -> None:
 
 def _build(path: Path, backend: str, manifest: Manifest | None) -> str:
     source = manifest.details.get("source", "MODEL.onnx") if manifest else "MODEL.onnx"
-    return f"emca-deploy build {source} --backend {backend} -o {path}"
+    return shell_line(["emca-deploy", "build", str(source), "--backend", backend, "-o", str(path)])

@@ -1,9 +1,9 @@
 """The commands that follow from a plan, as they are to be typed."""
 
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from emca_deploy._text import shell_line
 from emca_deploy.backends.trt.model_facts import ModelFacts
 from emca_deploy.backends.trt.planner import Plan
 from emca_deploy.backends.trt.trtexec import EngineShapes, TrtexecBuild, boundary_options, build_options
@@ -46,10 +46,10 @@ def list_steps(plan: Plan, model: ModelFacts, data: Path | None = None) -> list[
         steps.append(["emca-deploy", "export", "CHECKPOINT", "--precision", "fp16", "-o", str(_half(model.path))])
     if plan.calibrate_for is not None:
         steps.append(_calibrate(plan, model, str(data) if data else "CALIBRATION_IMAGES"))
-    listed = [Step("here", shlex.join(step)) for step in steps]
+    listed = [Step("here", shell_line(step)) for step in steps]
     if can_build(plan):
         place = "here" if plan.request.backend == "tensorrt-rtx" else "on the device"
-        listed.append(Step(place, shlex.join(_build(plan, model))))
+        listed.append(Step(place, shell_line(_build(plan, model))))
     return listed
 
 
@@ -88,7 +88,7 @@ def trtexec_command(plan: Plan, model: ModelFacts, float_layers: tuple[str, ...]
     )
     tool = JETSON_TRTEXEC if request.device.is_jetson else "trtexec"
     options = [*build_options(plan.version, build), *boundary_options(plan.version, dla=request.dla), "--exposeDMA"]
-    return shlex.join([tool, *options])
+    return shell_line([tool, *options])
 
 
 def _calibrate(plan: Plan, model: ModelFacts, data: str) -> list[str]:

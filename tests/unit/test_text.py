@@ -1,0 +1,43 @@
+"""Foreign text on its way out."""
+
+import subprocess
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emca_deploy._text import printable, printable_lines, shell_line, shell_word
+
+CONTROL = st.sampled_from("\x00\x07\x08\x0b\x1b\x7f\x85\x9b\xa0\u200b\u202e\u2028\udc80")
+HOSTILE = st.text(st.one_of(st.characters(codec=None), CONTROL), max_size=40)
+
+
+@given(HOSTILE)
+def test_printable_text_has_nothing_that_a_terminal_obeys(text):
+    assert printable(text).isprintable()
+    assert len(printable(text)) == len(text)
+
+
+@given(HOSTILE)
+def test_lines_keep_their_line_feeds_only(text):
+    assert printable_lines(text).count("\n") == text.count("\n")
+    assert printable_lines(text).replace("\n", "").isprintable()
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
+def test_plain_text_stays_as_it_is(text):
+    assert printable(text) == text
+
+
+@given(st.lists(HOSTILE.filter(lambda text: "\x00" not in text), max_size=4))
+@settings(max_examples=40)
+def test_a_pasted_command_line_is_printable_and_gives_the_words_back(words):
+    line = shell_line(["printf", "%s\\0", *words])
+    assert line.isprintable()
+    out = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
+    expected = words or [""]  # printf prints its format once where it has no arguments
+    assert out == b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in expected)
+
+
+def test_harmless_words_are_quoted_as_ever():
+    assert shell_word("model.onnx") == "model.onnx"
+    assert shell_word("my model.onnx") == "'my model.onnx'"
