@@ -15,6 +15,7 @@ from typing import Any, Literal
 from emca_deploy._text import shell_line, shell_word
 from emca_deploy._version import __version__
 from emca_deploy.errors import InputError, ModelError, OutputError
+from emca_deploy.preprocessing import Preprocessing
 
 __all__ = [
     "Manifest",
@@ -34,8 +35,6 @@ __all__ = [
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 MANIFEST_VERSION = 1
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -51,34 +50,6 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image becomes the network's input, (3, image_size, image_size) float32.
-
-    Attributes:
-        image_size: pixels of the square centre crop.
-        resize_size: pixels of the short side before the crop; bilinear with antialiasing (Pillow).
-        mean: per channel (red, green, blue), of values in [0, 1].
-        std: likewise.
-    """
-
-    image_size: int = 224
-    resize_size: int = 256
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-    @classmethod
-    def for_size(cls, image_size: int) -> "Preprocessing":
-        """Return ImageNet's preprocessing at another image size, the resize in the usual proportion of 256 to 224."""
-        return cls(image_size, round(image_size * 256 / 224))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Rebuild from `asdict` output; lists become tuples."""
-        mean, std = tuple(values["mean"]), tuple(values["std"])
-        return cls(int(values["image_size"]), int(values["resize_size"]), mean, std)
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class TorchRunner(Runner):
         batch = self._options.batch or "batch"
         self._any_size = TensorSpec("images", "float32", (batch, 3, "height", "width"))
         manifest = read_manifest(self._path, verify=False)
-        size = ((manifest and manifest.preprocessing) or Preprocessing()).image_size
-        self.input = TensorSpec("images", "float32", (batch, 3, size, size))
+        used = (manifest and manifest.preprocessing) or Preprocessing()
+        self.input = TensorSpec("images", "float32", (batch, 3, used.height, used.width))
         self.output = TensorSpec("logits", "float32", (batch, spec.num_classes))
         self._module = module.eval()
 

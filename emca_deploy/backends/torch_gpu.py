@@ -8,6 +8,7 @@ from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import Float32Array, RunOptions, check_batch, library_reason
 from emca_deploy.backends.torch_ import TorchRunner
 from emca_deploy.errors import InputError, MissingError, ModelError
+from emca_deploy.preprocessing import Size, sides
 
 __all__ = ["VARIANTS", "TorchGpuRunner", "open_at_size"]
 
@@ -36,7 +37,7 @@ class TorchGpuRunner(TorchRunner):
         options: RunOptions,
         device: int | str = 0,
         variant: str = "eager",
-        image_size: int | None = None,
+        image_size: Size | None = None,
     ) -> None:
         super().__init__(artifact, options)
         self._image_size = image_size
@@ -78,7 +79,7 @@ class TorchGpuRunner(TorchRunner):
             self._events = tuple(torch.cuda.Event(enable_timing=True) for _ in range(2))
         self._module = module
         if self._image_size is not None:
-            self.input = replace(self.input, shape=(*self.input.shape[:2], self._image_size, self._image_size))
+            self.input = replace(self.input, shape=(*self.input.shape[:2], *sides(self._image_size)))
         if self._options.batch is not None:
             self.input = _with_batch(self.input, self._options.batch)
 
@@ -141,7 +142,7 @@ def _with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
     return replace(spec, shape=(batch, *spec.shape[1:]))
 
 
-def open_at_size(artifact: str, device: int | str, batch: int | None, variant: str, image_size: int) -> TorchGpuRunner:
+def open_at_size(artifact: str, device: int | str, batch: int | None, variant: str, image_size: Size) -> TorchGpuRunner:
     """Return the runner of a checkpoint that is measured at one image size, not opened yet.
 
     Raises:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
-from emca_deploy.artifacts import Manifest, Preprocessing, atomic_write, read_manifest, sha256_file, this_command, write_manifest
+from emca_deploy.artifacts import Manifest, atomic_write, read_manifest, sha256_file, this_command, write_manifest
 from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choose
 from emca_deploy.calibration.collect import collect_observations
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
@@ -24,13 +24,13 @@ from emca_deploy.calibration.rewrites import rewrite_for
 from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
 from emca_deploy.calibration.weight_only import in_place_of
-from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
+from emca_deploy.errors import InputError, OutputError, UnknownNameError
 from emca_deploy.export.half_layers import float_beside_int8
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["METHODS", "Calibration", "CalibrationOptions", "calibrate_model", "ensure_ranges", "model_preprocessing"]
+__all__ = ["METHODS", "Calibration", "CalibrationOptions", "calibrate_model", "ensure_ranges"]
 
 DEFAULT_SAMPLES = 300
 
@@ -116,22 +116,6 @@ class Calibration:
             "float_precision": "fp16" if self.float_part else "fp32",
             **({"float_part": self.float_part.to_dict()} if self.float_part else {}),
         }
-
-
-def model_preprocessing(model: Path) -> Preprocessing:
-    """Return how images become a model's input: its manifest's word, or ImageNet's at the model's input size.
-
-    Raises:
-        ModelError: the model or its manifest cannot be read, or its input is not (N, 3, S, S).
-    """
-    manifest = read_manifest(model) if model.is_file() else None
-    if manifest is not None and manifest.preprocessing is not None:
-        return manifest.preprocessing
-    shape = load_graph(model).graph.inputs[0].shape
-    sides = list(shape[2:]) if shape is not None and len(shape) == 4 else []
-    if not sides or not isinstance(sides[0], int) or sides[0] != sides[1]:
-        raise ModelError(f"{model}: its input is not (N, 3, S, S) with a fixed S", "export it with a fixed image size")
-    return Preprocessing.for_size(sides[0])
 
 
 def calibrate_model(

@@ -229,7 +229,8 @@ def _key(table: RangeTable, fingerprint: str, options: SensitivityOptions, sampl
     """Return all that the costs depend on."""
     key = asdict(table.key)
     return {
-        **{name: key[name] for name in ("model_sha256", "data_sha256", "preprocessing")},
+        **{name: key[name] for name in ("model_sha256", "data_sha256")},
+        "preprocessing": table.key.preprocessing.identity(),
         "placement_sha256": fingerprint,
         "samples": samples,
         "seed": options.seed,

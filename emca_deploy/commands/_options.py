@@ -1,19 +1,25 @@
 """Options that several commands share."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from functools import wraps
 from math import isfinite
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from emca_deploy.artifacts import Preprocessing
+from emca_deploy.commands._console import echo
 from emca_deploy.errors import InputError
+from emca_deploy.preprocessing import CHANNEL_ORDERS, EXIF_MODES, INTERPOLATIONS, PADS, RESIZES, SCALES, Size
 
-__all__ = ["preprocessing_options", "read_preprocessing", "recover_option"]
+if TYPE_CHECKING:
+    from emca_deploy.data.choosing import PreprocessingOptions
+    from emca_deploy.preprocessing import Preprocessing
+
+__all__ = ["image_size_option", "preprocessing_options", "recover_option", "tell_assumed"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-CHANNELS = 3
+LARGEST_SIDE = 4096
 
 recover_option = click.option(
     "--recover",
@@ -24,46 +30,111 @@ recover_option = click.option(
 )
 
 
+def _option(param: click.Parameter | None) -> str:
+    return param.opts[0] if param is not None else "value"
+
+
+class _SizeType(click.ParamType[Size]):
+    """Pixels: "224", or "256x128" for height and width."""
+
+    name = "S|HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
+        """Return the size."""
+        parts = str(value).lower().split("x")
+        numbers = [int(part) if part.isascii() and part.isdigit() and len(part) < 6 else 0 for part in parts]
+        if len(numbers) > 2 or not all(1 <= number <= LARGEST_SIDE for number in numbers):
+            problem = f"{_option(param)} {value}: neither a number of pixels nor HEIGHTxWIDTH, each 1 to {LARGEST_SIDE}"
+            raise InputError(problem, f"for example {_option(param)} 224, or {_option(param)} 256x128")
+        return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+class _NumbersType(click.ParamType[tuple[float, ...]]):
+    """One finite number for each channel, or one for all."""
+
+    name = "A[,B,C]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Return the numbers."""
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3) or not all(map(isfinite, numbers)):
+            problem = f"{_option(param)} {value}: neither one finite number nor three"
+            raise InputError(problem, f"for example {_option(param)} 0.485,0.456,0.406")
+        return numbers
+
+
+image_size_option = click.option("--image-size", type=_SizeType(), help="Height and width of the input.  [default: the model's]")
+
+_PREPROCESSING = (
+    image_size_option,
+    click.option("--resize", type=click.Choice(RESIZES), help="How images come to that size.  [default: shortest, then a crop]"),
+    click.option("--resize-size", type=_SizeType(), help="Size before the centre crop.  [default: 256 / 224 of --image-size]"),
+    click.option("--crop-pct", type=click.FloatRange(0, 1, min_open=True), help="Part that the crop keeps, in its place."),
+    click.option("--interpolation", type=click.Choice(INTERPOLATIONS), help="[default: bilinear]"),
+    click.option("--pad", type=click.Choice(PADS), help="Where a letterbox has its image.  [default: center]"),
+    click.option("--pad-value", type=click.FloatRange(0, 255), help="Pixel value of its rim.  [default: 114]"),
+    click.option("--channels", type=click.Choice(CHANNEL_ORDERS), help="[default: rgb, or gray for one channel]"),
+    click.option("--mean", type=_NumbersType(), help="Channel means of scaled values, in the order of --channels.  [ImageNet's]"),
+    click.option("--std", type=_NumbersType(), help="Channel standard deviations, likewise.  [ImageNet's]"),
+    click.option("--scale", type=click.Choice([str(scale) for scale in SCALES]), help="Divisor of pixel values.  [default: 255]"),
+    click.option("--exif", type=click.Choice(EXIF_MODES), help="Turn images as their EXIF tag says?  [default: ignore]"),
+    click.option(
+        "--preprocessing",
+        "preprocessing_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="timm's config.json, Hugging Face's preprocessor_config.json, or a manifest of ours; options go first.",
+    ),
+)
+
+
 def preprocessing_options(function: F) -> F:
-    """Add --image-size, --resize-size, --mean and --std."""
-    options = (
-        click.option("--image-size", type=click.IntRange(1, 4096), help="Height and width of the input.  [default: 224]"),
-        click.option("--resize-size", type=click.IntRange(1, 4096), help="Short side before the centre crop.  [256 / 224 of it]"),
-        click.option("--mean", help="Channel means of values in [0, 1], R,G,B.  [ImageNet's]"),
-        click.option("--std", help="Channel standard deviations, R,G,B.  [ImageNet's]"),
+    """Add all options that say how images become the input; the command gets `preprocessing`, a `PreprocessingOptions`."""
+
+    @wraps(function)
+    def collected(**values: Any) -> Any:
+        said = _said(values)
+        return function(**values, preprocessing=said)
+
+    result: Any = collected
+    for option in reversed(_PREPROCESSING):
+        result = option(result)
+    wrapped: F = result
+    return wrapped
+
+
+def _said(values: dict[str, Any]) -> "PreprocessingOptions":
+    """Take these options out of a command's values and return what they and the file say."""
+    from emca_deploy.data.choosing import PreprocessingOptions
+    from emca_deploy.data.preprocessing_files import read_preprocessing_file
+
+    names = (
+        "image_size",
+        "resize_size",
+        "crop_pct",
+        "mean",
+        "std",
+        "resize",
+        "interpolation",
+        "pad",
+        "pad_value",
+        "channels",
+        "exif",
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    scale, file = values.pop("scale"), values.pop("preprocessing_file")
+    said = PreprocessingOptions(**{name: values.pop(name) for name in names}, scale=None if scale is None else int(scale))
+    if said.resize_size is not None and said.crop_pct is not None:
+        raise InputError("--resize-size and --crop-pct say the same", "give one of the two")
+    return said if file is None else said.over(read_preprocessing_file(file))
 
 
-def read_preprocessing(base: Preprocessing, values: Mapping[str, Any]) -> Preprocessing:
-    """Return `base` with what the options say.
+def tell_assumed(name: str, used: "Preprocessing") -> None:
+    """Say on stderr what nobody said about a model's images."""
+    from emca_deploy.data.choosing import assumed_note
 
-    Raises:
-        InputError: a mean or std that is not three finite numbers, or a std that is not positive.
-    """
-    result = base
-    if values.get("image_size"):
-        result = replace(Preprocessing.for_size(values["image_size"]), mean=base.mean, std=base.std)
-    if values.get("resize_size"):
-        result = replace(result, resize_size=values["resize_size"])
-    if values.get("mean"):
-        result = replace(result, mean=_triple("mean", values["mean"]))
-    if values.get("std"):
-        result = replace(result, std=_triple("std", values["std"]))
-    if min(result.std) <= 0:
-        raise InputError(f"--std {values.get('std')}: must be positive", "for example --std 0.229,0.224,0.225")
-    return result
-
-
-def _triple(name: str, text: str) -> tuple[float, float, float]:
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) == 1:
-        numbers *= CHANNELS
-    if len(numbers) != CHANNELS or not all(map(isfinite, numbers)):
-        raise InputError(f"--{name} {text}: not three numbers", f"for example --{name} 0.485,0.456,0.406")
-    return (numbers[0], numbers[1], numbers[2])
+    note = assumed_note(name, used)
+    if note is not None:
+        echo(f"note: {note}", err=True)

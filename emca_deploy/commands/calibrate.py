@@ -7,11 +7,12 @@ import click
 
 from emca_deploy._text import shell_word
 from emca_deploy.commands._console import echo, json_option, print_json, stages
-from emca_deploy.commands._options import recover_option
+from emca_deploy.commands._options import preprocessing_options, recover_option, tell_assumed
 
 if TYPE_CHECKING:
     from emca_deploy.calibration.calibrate import Calibration
     from emca_deploy.calibration.float_part import FloatPart
+    from emca_deploy.data.choosing import PreprocessingOptions
     from emca_deploy.harness.gate_results import GateReport
 
 __all__ = ["command"]
@@ -60,6 +61,7 @@ __all__ = ["command"]
 )
 @click.option("--tensorrt-version", metavar="VERSION", help="Of the TensorRT that will read the cache; it takes no other's.")
 @click.option("--threads", type=click.IntRange(1), help="For the fp32 pass.  [default: all cores]")
+@preprocessing_options
 @json_option
 def command(
     model: Path,
@@ -80,6 +82,7 @@ def command(
     tensorrt_version: str | None,
     threads: int | None,
     as_json: bool,
+    preprocessing: "PreprocessingOptions",
 ) -> None:
     """Quantize MODEL to INT8 with Q/DQ placed for one backend.
 
@@ -96,7 +99,8 @@ def command(
     emca-deploy calibrate model.onnx --data images/ --backend tensorrt -o m.onnx --cache m.cache --tensorrt-version 10.3.0
     """
     from emca_deploy._machine import default_threads
-    from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, model_preprocessing
+    from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+    from emca_deploy.data.choosing import preprocessing_of_file
     from emca_deploy.data.sources import open_source
     from emca_deploy.errors import GateError, InputError
     from emca_deploy.report.gate import gate_failure
@@ -116,7 +120,7 @@ def command(
         float_precision,
         None if weight_bits == "auto" else int(weight_bits),
     )
-    source = open_source(data, model_preprocessing(model))
+    source = open_source(data, preprocessing_of_file(model, preprocessing))
     gated: GateReport | None = None
     with stages(tell=False) as stage:
         if max_drop is None or val is None:
@@ -128,6 +132,8 @@ def command(
     scales = _write_cache(model, result.table, cache, tensorrt_version)
     if result.samples < samples:
         echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
+    if not source.finished:
+        tell_assumed(str(model), source.preprocessing)
     if weight_bits == "auto" and result.weight_bits == 7:
         echo(
             "note: weights keep to 7 bits: this processor has no VNNI and saturates with 8; --weight-bits 8 for one that has it",

@@ -1,12 +1,15 @@
 """`emca-deploy deploy`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emca_deploy.commands._console import echo, json_option, print_json, stages, table_console
-from emca_deploy.commands._options import preprocessing_options, read_preprocessing, recover_option
+from emca_deploy.commands._options import preprocessing_options, recover_option, tell_assumed
+
+if TYPE_CHECKING:
+    from emca_deploy.data.choosing import PreprocessingOptions
 
 __all__ = ["command", "run_deployment"]
 
@@ -46,7 +49,7 @@ def command(
     threads: int | None,
     duration: float,
     as_json: bool,
-    **preprocessing: Any,
+    preprocessing: "PreprocessingOptions",
 ) -> None:
     """The whole walk in one command: export, calibrate, build, measure, validate, report.
 
@@ -59,15 +62,16 @@ def command(
     emca-deploy deploy model.pth.tar --data calibration/ --val val/ -o out --targets cpu,gpu
     """
     from emca_deploy._machine import default_threads
-    from emca_deploy.artifacts import Preprocessing
+    from emca_deploy.data.choosing import choose_preprocessing, network_facts
     from emca_deploy.errors import InputError
     from emca_deploy.export.checkpoint import ExportOptions
     from emca_deploy.pipeline import DeployOptions
 
     if checkpoint is None:
         raise InputError("no CHECKPOINT was given", "name one, or try `emca-deploy demo`")
+    used = choose_preprocessing("the network", preprocessing, None, network_facts(preprocessing))
     options = DeployOptions(
-        ExportOptions(arch, preprocessing=read_preprocessing(Preprocessing(), preprocessing)),
+        ExportOptions(arch, preprocessing=used),
         tuple(part.strip() for part in targets.split(",")),
         tuple(dict.fromkeys(backends)),
         samples,
@@ -77,6 +81,7 @@ def command(
         recover,
     )
     run_deployment(checkpoint, data, validation, output, options, as_json)
+    tell_assumed(str(checkpoint), used)
 
 
 def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path, options: Any, as_json: bool) -> None:

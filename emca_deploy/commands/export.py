@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emca_deploy.artifacts import Preprocessing
 from emca_deploy.commands._console import echo, json_option, print_json
-from emca_deploy.commands._options import preprocessing_options, read_preprocessing
+from emca_deploy.commands._options import preprocessing_options, tell_assumed
 from emca_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Precision
+    from emca_deploy.data.choosing import PreprocessingOptions
     from emca_deploy.export.checkpoint import ExportOptions
     from emca_deploy.export.convert import HalfConversion
     from emca_deploy.export.dla_convert import DlaConversion
@@ -53,7 +53,7 @@ def command(
     batch: str,
     opset: int,
     as_json: bool,
-    **preprocessing: object,
+    preprocessing: "PreprocessingOptions",
 ) -> None:
     """Export a checkpoint to ONNX, checked against PyTorch on random and real images.
 
@@ -65,13 +65,16 @@ def command(
     """
     if random_init == (checkpoint is not None):
         raise InputError("give either a CHECKPOINT or --random-init", "one of the two, not both and not neither")
+    from emca_deploy.data.choosing import choose_preprocessing, network_facts
     from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
 
-    options = ExportOptions(arch, num_classes, _preprocessing(preprocessing), _batch(batch), opset, precision)
+    used = choose_preprocessing("the network", preprocessing, None, network_facts(preprocessing))
+    options = ExportOptions(arch, num_classes, used, _batch(batch), opset, precision)
     if form == "dla":
         _for_dla(checkpoint, output, options, as_json=as_json)
         return
     result = export_checkpoint(checkpoint, output, options)
+    tell_assumed(str(output), used)
     if as_json:
         print_json(result.to_dict())
         return
@@ -129,10 +132,6 @@ def _tell_half(half: "HalfConversion") -> None:
             f"warning: {sum(losses.zeroed.values()):,} of {losses.weights:,} weights are too small for fp16 and became 0",
             err=True,
         )
-
-
-def _preprocessing(values: dict[str, object]) -> Preprocessing:
-    return read_preprocessing(Preprocessing(), values)
 
 
 def _batch(text: str) -> int | None:

@@ -2,10 +2,15 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from emca_deploy.commands._console import echo, json_option, print_json, stages
+from emca_deploy.commands._options import preprocessing_options, tell_assumed
+
+if TYPE_CHECKING:
+    from emca_deploy.data.choosing import PreprocessingOptions
 
 __all__ = ["command"]
 
@@ -18,6 +23,7 @@ __all__ = ["command"]
 @click.option("--table", type=click.Path(path_type=Path), help="Range table to use or write.  [default: beside MODEL]")
 @click.option("--threads", type=click.IntRange(1), help="[default: all cores]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also draw a page (HTML) with a bar chart to this file.")
+@preprocessing_options
 @json_option
 def command(
     model: Path,
@@ -28,6 +34,7 @@ def command(
     threads: int | None,
     output: Path | None,
     as_json: bool,
+    preprocessing: "PreprocessingOptions",
 ) -> None:
     """What INT8 costs each layer and block of MODEL: quantized alone, and left alone in float.
 
@@ -41,16 +48,17 @@ def command(
     """
     from emca_deploy._machine import default_threads
     from emca_deploy.artifacts import atomic_write
-    from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges, model_preprocessing
+    from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
     from emca_deploy.calibration.placement import find_recipe
     from emca_deploy.calibration.resume import side_path
     from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file, weights_on_file
     from emca_deploy.commands._console import table_console
+    from emca_deploy.data.choosing import preprocessing_of_file
     from emca_deploy.data.sources import open_source
     from emca_deploy.report.sensitivity import print_sensitivity, render_sensitivity, require_page
 
     find_recipe(backend)
-    source = open_source(data, model_preprocessing(model))
+    source = open_source(data, preprocessing_of_file(model, preprocessing))
     calibration = CalibrationOptions(backend, threads=threads or default_threads(), table=table)
     calibration = options_on_file(model, source, calibration)
     if output:
@@ -67,6 +75,8 @@ def command(
             temporary.write_text(render_sensitivity(result), encoding="utf-8")
     if result.samples < samples:
         echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
+    if not source.finished:
+        tell_assumed(str(model), source.preprocessing)
     if as_json:
         print_json(result.to_dict())
     else:

@@ -8,11 +8,12 @@ import click
 
 from emca_deploy.commands._board import on_board, power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, progress
-from emca_deploy.commands._options import preprocessing_options, read_preprocessing
+from emca_deploy.commands._options import preprocessing_options, tell_assumed
 
 if TYPE_CHECKING:
-    from emca_deploy.artifacts import Preprocessing
+    from emca_deploy.artifacts import Preprocessing, TensorSpec
     from emca_deploy.backends.base import Float32Array
+    from emca_deploy.data.choosing import InputFacts
     from emca_deploy.harness.accuracy import LogitsResult
     from emca_deploy.harness.accuracy_results import AccuracyReport
     from emca_deploy.harness.flips import FlipsFile
@@ -133,16 +134,15 @@ def _both_there(
     artifact: str, reference: str | None, data: Path, max_drop: float | None, options: dict[str, Any]
 ) -> "tuple[LogitsResult, Float32Array | None]":
     """Run both on another machine, over the same images, which are sent once."""
-    from emca_deploy.artifacts import Preprocessing
     from emca_deploy.data.sources import open_source
-    from emca_deploy.targets.ssh.validating import DataThere, RunThere, image_size_of, logits_there
+    from emca_deploy.targets.ssh.validating import DataThere, RunThere, logits_there
 
-    labelled = open_source(data, Preprocessing()).labels is not None if data.suffix.lower() != ".npz" else None
+    used = _chosen(artifact, options)
+    labelled = open_source(data, used).labels is not None
     _check_labels(data, labelled, max_drop, reference)
-    used = image_size_of(artifact, lambda size: _chosen(artifact, options, size), options["image_size"])
     runs = [RunThere(artifact, options["backend"], used, options["logits"])]
     if reference is not None:
-        theirs = image_size_of(reference, lambda size: _chosen(reference, options, size, used), options["image_size"])
+        theirs = _chosen(reference, options, used)
         backend = options["reference_backend"] or ("onnxruntime" if reference.lower().endswith(".onnx") else None)
         runs.append(RunThere(reference, backend, theirs, options["reference_logits"], reference=True))
     names = ("threads", "precision", "untuned", "power_mode")
@@ -193,10 +193,18 @@ def _run(
     spec: "RunnerSpec", data: Path, options: dict[str, Any], keep: Path | None, fallback: "Preprocessing | None" = None
 ) -> "LogitsResult":
     """Run the data set; preprocessing is the options' over the manifest's over `fallback` over ImageNet's at the model's size."""
+    from emca_deploy.data.choosing import InputFacts, file_facts
     from emca_deploy.harness.accuracy import LogitsRun
+    from emca_deploy.targets.local import split_artifact
 
-    def choose(image_size: int) -> "Preprocessing":
-        return _chosen(spec.artifact, options, image_size, fallback)
+    def choose(spec_of_input: "TensorSpec") -> "Preprocessing":
+        path = Path(split_artifact(spec.artifact)[1])
+        own = file_facts(path).pixel_range if path.is_file() else None
+        facts = InputFacts.of(spec_of_input, own)
+        asked = options["preprocessing"].image_size
+        if spec.backend == "torch" and asked is not None:  # a checkpoint's network takes any size
+            facts = replace(facts, height=None, width=None)
+        return _chosen(spec.artifact, options, fallback, facts)
 
     with progress(spec.name, "images") as report:
         found = LogitsRun(spec, data, choose, options["limit"], options["batch"]).collect(report, keep)
@@ -205,18 +213,18 @@ def _run(
     return found
 
 
-def _chosen(artifact: str, options: dict[str, Any], image_size: int, fallback: "Preprocessing | None" = None) -> "Preprocessing":
-    """Return the preprocessing for an artifact whose input has that size."""
-    from emca_deploy.artifacts import Preprocessing, read_manifest
+def _chosen(
+    artifact: str, options: dict[str, Any], fallback: "Preprocessing | None" = None, facts: "InputFacts | None" = None
+) -> "Preprocessing":  # fmt: skip
+    """Return the preprocessing for an artifact; of the first one, which has no fallback, also say what is assumed."""
+    from emca_deploy.data.choosing import preprocessing_of_file
     from emca_deploy.targets.local import split_artifact
 
-    path = split_artifact(artifact)[1]
-    manifest = read_manifest(Path(path), verify=False)
-    known = manifest.preprocessing if manifest and manifest.preprocessing else fallback
-    base = known or Preprocessing.for_size(image_size)
-    if known is None and not any(options[name] for name in ("mean", "std")):
-        echo(f"note: {path} has no manifest: ImageNet's preprocessing at {image_size} pixels is assumed", err=True)
-    return read_preprocessing(base, options)
+    path = Path(split_artifact(artifact)[1])
+    used = preprocessing_of_file(path, options["preprocessing"], fallback, facts)
+    if fallback is None:
+        tell_assumed(str(path), used)
+    return used
 
 
 def _tell(report: "AccuracyReport", as_json: bool) -> None:

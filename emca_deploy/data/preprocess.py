@@ -1,4 +1,4 @@
-"""From an encoded image to the network's input, exactly as torchvision's evaluation transforms do it."""
+"""From an encoded image to the network's input; by default exactly as torchvision's evaluation transforms do it."""
 
 import threading
 import warnings
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError
+from emca_deploy.preprocessing import MAX_PIXELS, Preprocessing, sides
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Float32Array", "decode", "preprocess", "to_rgb"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Float32Array", "decode", "preprocess", "resized_size", "to_rgb"]
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -25,20 +25,18 @@ IMAGE_SUFFIXES = frozenset(
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """What a file may be, whatever its suffix says: Pillow reads others too, some of them through outside programs."""
 
-MAX_PIXELS = 89_478_485
-"""Pillow's own limit; a quarter of a GiB as RGB."""
-
 SIXTEEN_BIT_MODES = frozenset(("I", "I;16", "I;16B", "I;16L", "I;16N"))
 
 _opening = threading.Lock()
 
 
-def decode(stream: BinaryIO, name: str) -> "Image":
-    """Read one image, upright and in RGB.
+def decode(stream: BinaryIO, name: str, exif: str = "ignore") -> "Image":
+    """Read one image, in RGB.
 
     Args:
         stream: the encoded file.
         name: how to call it in an error.
+        exif: "apply" turns it upright as its EXIF orientation says; "ignore" takes the pixels as they are stored.
 
     Raises:
         DataError: it is not an image, is damaged or truncated, or has more than `MAX_PIXELS` pixels.
@@ -46,7 +44,7 @@ def decode(stream: BinaryIO, name: str) -> "Image":
     try:
         image = _open(stream, name)
         image.load()
-        return to_rgb(_upright(image))
+        return to_rgb(_upright(image) if exif == "apply" else image)
     except DataError:
         raise
     except Exception as exc:  # Pillow's decoders raise nearly anything on damaged input, struct.error and IndexError too
@@ -116,47 +114,76 @@ def _from_sixteen_bit(image: "Image") -> "Image":
 
 
 def preprocess(image: "Image", preprocessing: Preprocessing, name: str = "image") -> Float32Array:
-    """Return the network's input of one image: (3, S, S) float32, S being `preprocessing.image_size`.
-
-    The short side is resized to `resize_size` (bilinear, antialiased), the centre cropped to `image_size` (padded with black
-    where the image is smaller), divided by 255 and normalised.
+    """Return the network's input of one image: (channels, height, width) float32; see `Preprocessing`.
 
     Args:
         image: a Pillow image of any mode that `to_rgb` takes.
-        preprocessing: the sizes and the normalisation.
+        preprocessing: what is done.
         name: how to call the image in an error.
 
     Raises:
-        DataError: the image is so narrow that resizing its short side would make more than `MAX_PIXELS` pixels.
+        DataError: the image is so narrow that resizing it would make more than `MAX_PIXELS` pixels.
     """
-    cropped = _centre_crop(_resize_short_side(to_rgb(image), preprocessing.resize_size, name), preprocessing.image_size)
-    pixels = np.asarray(cropped).transpose(2, 0, 1).astype(np.float32, order="C")
-    pixels /= np.float32(255)
+    image = to_rgb(image)
+    if preprocessing.channels == "gray":
+        image = image.convert("L")
+    values = np.atleast_3d(np.asarray(_resized(image, preprocessing, name)))
+    pixels = _fitted(values[:, :, ::-1] if preprocessing.channels == "bgr" else values, preprocessing)
+    pixels /= np.float32(preprocessing.scale)
     pixels -= np.array(preprocessing.mean, np.float32)[:, None, None]
     pixels /= np.array(preprocessing.std, np.float32)[:, None, None]
     return pixels
 
 
-def _resize_short_side(image: "Image", size: int, name: str) -> "Image":
+def _resized(image: "Image", preprocessing: Preprocessing, name: str) -> "Image":
     from PIL import Image
 
-    width, height = image.size
-    long = int(size * max(width, height) / min(width, height))  # torchvision truncates too
-    if long * size > MAX_PIXELS:
-        raise DataError(
-            f"{name}: {width}x{height} is too narrow: resized to {size} it has over {MAX_PIXELS} pixels", "crop or remove it"
-        )
-    return image.resize((size, long) if width <= height else (long, size), Image.Resampling.BILINEAR)
+    if preprocessing.resize == "none":
+        return image
+    width, height = resized_size(image.size, preprocessing)
+    if width * height > MAX_PIXELS:
+        problem = f"{name}: {image.width}x{image.height} is too narrow: resized it has over {MAX_PIXELS} pixels"
+        raise DataError(problem, "crop or remove it")
+    return image.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
 
 
-def _centre_crop(image: "Image", size: int) -> "Image":
-    from PIL import ImageOps
+def resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the (width, height) in pixels that an image of `size` (width, height) is resized to, before crop and filling."""
+    width, height = size
+    if preprocessing.resize == "squash":
+        tall, wide = sides(preprocessing.resize_size)
+        return wide, tall
+    if preprocessing.resize == "letterbox":
+        ratio = min(preprocessing.height / height, preprocessing.width / width)
+        return max(1, round(width * ratio)), max(1, round(height * ratio))
+    if isinstance(preprocessing.resize_size, int):
+        short = preprocessing.resize_size
+        long = int(short * max(width, height) / min(width, height))  # torchvision truncates too
+        return (short, long) if width <= height else (long, short)
+    tall, wide = preprocessing.resize_size
+    ratio = min(height / tall, width / wide)  # timm's way of covering a size that is not square
+    return round(width / ratio), round(height / ratio)
 
-    width, height = image.size
-    missing_x, missing_y = max(size - width, 0), max(size - height, 0)
-    if missing_x or missing_y:
-        border = (missing_x // 2, missing_y // 2, (missing_x + 1) // 2, (missing_y + 1) // 2)
-        image = ImageOps.expand(image, border)
-        width, height = image.size
-    left, top = round((width - size) / 2), round((height - size) / 2)  # half to even, as torchvision
-    return image.crop((left, top, left + size, top + size))
+
+def _fitted(values: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Float32Array:
+    """Cut an image (h, w, channels) to the input's size, and fill what is missing: (channels, height, width) float32."""
+    at_end = preprocessing.resize == "letterbox" and preprocessing.pad == "end"
+    spans = [
+        _span(have, want, at_end) for have, want in zip(values.shape, (preprocessing.height, preprocessing.width), strict=False)
+    ]
+    (rows, tall), (columns, wide) = spans
+    cut = values[rows, columns].transpose(2, 0, 1)
+    if cut.shape == preprocessing.shape:
+        return cut.astype(np.float32, order="C")
+    pixels = np.full(preprocessing.shape, preprocessing.pad_value, np.float32)
+    pixels[:, tall, wide] = cut
+    return pixels
+
+
+def _span(have: int, want: int, at_end: bool) -> tuple[slice, slice]:
+    """Return which of `have` pixels are taken, and which of `want` pixels they become."""
+    if have > want:
+        start = round((have - want) / 2)  # half to even, as torchvision
+        return slice(start, start + want), slice(0, want)
+    start = 0 if at_end else (want - have) // 2
+    return slice(0, have), slice(start, start + have)

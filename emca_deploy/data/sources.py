@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.archives import ZipStore
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.files import FileStore, FolderStore, printable
 from emca_deploy.data.layout import find_images
 from emca_deploy.data.preprocess import Float32Array, decode, preprocess
 from emca_deploy.errors import DataError, InputError
+from emca_deploy.preprocessing import Preprocessing
 
 __all__ = ["Batch", "ImageSource", "Labels", "open_source"]
 
@@ -40,19 +40,21 @@ class ImageSource(ABC):
         classes: class names in the order of the labels; empty if unlabelled. An .npz has no names: they are "0", "1", ...
             up to the highest label in it.
         labels: (len,) int64, or None if unlabelled.
+        finished: whether the images are the network's input already, so that no preprocessing is done.
     """
 
     name: str
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     labels: Labels | None
+    finished: bool = False
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def load(self, index: int) -> Float32Array:
-        """Return one image as the network takes it: (3, S, S) float32, S being the preprocessing's image size.
+        """Return one image as the network takes it: (channels, height, width) float32, as the preprocessing has them.
 
         Raises:
             DataError: the image cannot be read; the error names it.
@@ -67,9 +69,9 @@ class ImageSource(ABC):
         """Return the sha256 in hex of all names, labels and bytes. A folder and a zip of it have the same."""
 
     def batches(self, batch_size: int, indices: Sequence[int] | None = None, threads: int = 2) -> Iterator[Batch]:
-        """Yield batches in order: images (n, 3, S, S) float32 and labels (n,) int64 or None; the last may be smaller.
+        """Yield batches in order: images (n, channels, height, width) float32 and labels (n,) int64 or None.
 
-        Threads decode ahead by one batch at most. Closing the generator stops them.
+        The last may be smaller. Threads decode ahead by one batch at most. Closing the generator stops them.
 
         Args:
             batch_size: images a batch.
@@ -111,8 +113,7 @@ class ImageSource(ABC):
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _room(self, count: int) -> Float32Array:
-        size = self.preprocessing.image_size
-        return np.empty((count, 3, size, size), np.float32)
+        return np.empty((count, *self.preprocessing.shape), np.float32)
 
     def _load_into(self, batch: Float32Array, place: int, index: int) -> None:
         batch[place] = self.load(index)  # here and not when the batch is complete: copying it would keep the runner waiting
@@ -137,7 +138,7 @@ class _FileSource(ImageSource):
         name = self._layout.root + self._layout.names[index]
         shown = self._store.describe(name)
         with self._store.open(name) as stream:
-            image = decode(stream, shown)
+            image = decode(stream, shown, self.preprocessing.exif)
         return preprocess(image, self.preprocessing, shown)
 
     def item_name(self, index: int) -> str:
@@ -164,7 +165,8 @@ class _ArraySource(ImageSource):
         self._path = path
         self.name = path.name
         self.preprocessing = preprocessing
-        _check_images(path, self._images, preprocessing.image_size)
+        _check_images(path, self._images, preprocessing)
+        self.finished = self._images.dtype == np.float32
         self.labels = None if labels is None else _checked_labels(path, labels, len(self._images))
         self.classes = () if self.labels is None else tuple(str(label) for label in range(int(self.labels.max()) + 1))
 
@@ -178,7 +180,8 @@ class _ArraySource(ImageSource):
         values = self._images[index]
         if values.dtype == np.float32:
             return np.array(values, np.float32, order="C")
-        return preprocess(Image.fromarray(np.array(values, order="C")), self.preprocessing, f"{self._path}: image {index}")
+        image = Image.fromarray(np.array(values if values.shape[-1] == 3 else values[..., 0], order="C"))
+        return preprocess(image, self.preprocessing, f"{self._path}: image {index}")
 
     def item_name(self, index: int) -> str:
         """Return the image's position as text."""
@@ -194,21 +197,22 @@ class _ArraySource(ImageSource):
         return total.hexdigest()
 
 
-def _check_images(path: Path, images: npt.NDArray[Any], image_size: int) -> None:
+def _check_images(path: Path, images: npt.NDArray[Any], preprocessing: Preprocessing) -> None:
     shape = tuple(images.shape)
-    wanted = "save float32 (N, 3, H, W), used as it is, or uint8 (N, H, W, 3), to be preprocessed"
+    channels, height, width = preprocessing.shape
+    wanted = f"save float32 (N, {channels}, {height}, {width}), used as it is, or uint8 (N, H, W, 3 or 1), to be preprocessed"
     if images.dtype not in (np.float32, np.uint8):
         raise DataError(f"{path}: 'images' are {images.dtype}", wanted)
-    channels_axis = 1 if images.dtype == np.float32 else 3
-    if len(shape) != 4 or shape[channels_axis] != 3:
+    fits = len(shape) == 4 and (shape[1] == channels if images.dtype == np.float32 else shape[3] in (1, 3))
+    if not fits:
         raise DataError(f"{path}: 'images' are {images.dtype} of shape {shape}", wanted)
     if 0 in shape:
         raise DataError(f"{path}: has no images (shape {shape})", wanted)
     if images.dtype == np.uint8:
         return
-    if shape[2:] != (image_size, image_size):
+    if shape[2:] != (height, width):
         raise DataError(
-            f"{path}: images are {shape[2]}x{shape[3]}, the model takes {image_size}x{image_size}",
+            f"{path}: images are {shape[2]}x{shape[3]}, the model takes {height}x{width}",
             "save them at the model's size, or as uint8 to have them resized",
         )
     for index, image in enumerate(images):
@@ -233,7 +237,7 @@ def open_source(path: Path, preprocessing: Preprocessing) -> ImageSource:
 
     Args:
         path: a folder with one subfolder per class, a flat folder of images (no labels), a .zip of either, or an .npz with
-            `images` (float32 NCHW used as it is, or uint8 NHWC to be preprocessed) and optional integer `labels`.
+            `images` (float32 NCHW used as it is, or uint8 NHWC in RGB or gray to be preprocessed) and optional integer `labels`.
         preprocessing: how images become the network's input.
 
     Raises:

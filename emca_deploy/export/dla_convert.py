@@ -148,13 +148,13 @@ def _input_shape(path: Path, graph: ir.Graph) -> list[int]:
 def _images(shape: list[int], preprocessing: Preprocessing | None) -> Float32Array:
     """Return standard normal images and, where the model's input is such, real ones: (N, C, H, W) float32."""
     noise = np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *shape[1:])).astype(np.float32)
-    if shape[1] != 3 or shape[2] != shape[3]:
+    if shape[1] != 3:
         return noise
     from emca_deploy.data.bundled import bundled_test_images
     from emca_deploy.data.sources import open_source
 
-    fitting = preprocessing if preprocessing is not None and preprocessing.image_size == shape[2] else None
-    source = open_source(bundled_test_images(), fitting or Preprocessing.for_size(shape[2]))
+    fitting = preprocessing if preprocessing is not None and list(preprocessing.shape) == shape[1:] else None
+    source = open_source(bundled_test_images(), fitting or Preprocessing.for_size((shape[2], shape[3])))
     real, _ = next(iter(source.batches(REAL_IMAGES)))
     return np.concatenate([noise, real])
 

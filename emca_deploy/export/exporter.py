@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from emca_deploy._optional import import_optional
 from emca_deploy._version import __version__
 from emca_deploy.errors import ModelError
+from emca_deploy.preprocessing import Size, sides
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,12 +30,12 @@ class ExportRequest:
     """What to export.
 
     Attributes:
-        image_size: height and width of the input.
+        image_size: pixels of the input: the side of a square, or (height, width).
         batch: a fixed batch size, or None for a dynamic one.
         opset: of the ONNX file.
     """
 
-    image_size: int
+    image_size: Size
     batch: int | None = None
     opset: int = OPSET
 
@@ -43,7 +44,7 @@ def export_onnx(module: "nn.Module", request: ExportRequest) -> "ir.Model":
     """Return a module as an ONNX model: batch norm and constants folded, nodes named after modules, no shape computations.
 
     Args:
-        module: maps (N, 3, S, S) float32 to logits (N, classes).
+        module: maps (N, 3, H, W) float32 to logits (N, classes).
         request: image size, batch, opset.
 
     Raises:
@@ -71,7 +72,7 @@ def _traced(module: "nn.Module", request: ExportRequest) -> "ir.Model":
     dynamic = None if request.batch else ({0: torch.export.Dim("batch")},)
     try:
         # Two images: torch.export would specialise a batch of one to the constant 1.
-        example = torch.zeros(request.batch or 2, 3, request.image_size, request.image_size)
+        example = torch.zeros(request.batch or 2, 3, *sides(request.image_size))
         with _quiet(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from emca_deploy._optional import import_optional
 from emca_deploy.errors import GateError, ModelError
+from emca_deploy.preprocessing import Size, sides
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,9 +56,9 @@ def measure_parity(reference: Float32Array, candidate: Float32Array) -> Parity:
     return Parity(max_abs, max_abs / max(float(np.abs(wide).max()), float(np.finfo(np.float32).tiny)), cosine, len(wide))
 
 
-def parity_images(image_size: int, real: Float32Array | None, random: int = 4, seed: int = 0) -> Float32Array:
-    """Return the images parity is measured on: standard normal ones, then the `real` ones; (N, 3, S, S) float32."""
-    noise = np.random.default_rng(seed).standard_normal((random, 3, image_size, image_size)).astype(np.float32)
+def parity_images(image_size: Size, real: Float32Array | None, random: int = 4, seed: int = 0) -> Float32Array:
+    """Return the images parity is measured on: standard normal ones, then the `real` ones; (N, 3, H, W) float32."""
+    noise = np.random.default_rng(seed).standard_normal((random, 3, *sides(image_size))).astype(np.float32)
     return noise if real is None else np.concatenate([noise, real])
 
 
@@ -67,7 +68,7 @@ def check_parity(module: "nn.Module", path: Path, images: Float32Array, gate: fl
     Args:
         module: in eval mode.
         path: the ONNX file, run by ONNX Runtime on the CPU.
-        images: (N, 3, S, S) float32.
+        images: (N, 3, H, W) float32.
         gate: largest relative error allowed.
 
     Raises:
@@ -95,7 +96,7 @@ def run_onnx(model: Path | bytes, images: Float32Array) -> list[Float32Array]:
 
     Args:
         model: a file, or its bytes.
-        images: (N, 3, S, S) float32; a fixed batch is filled with zeros.
+        images: (N, 3, H, W) float32; a fixed batch is filled with zeros.
 
     Returns:
         The first output as (N, ...), of which the zeros' rows are cut off; of the others what each batch gave.

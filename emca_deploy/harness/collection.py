@@ -3,21 +3,22 @@
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emca_deploy._progress import Progress
-from emca_deploy.artifacts import Preprocessing, TensorSpec, sha256_file
+from emca_deploy.artifacts import TensorSpec, sha256_file
+from emca_deploy.data.choosing import assumed_for
 from emca_deploy.data.listing import listing_sha256
-from emca_deploy.errors import ModelError
 from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.flips import ImageNames
 from emca_deploy.harness.logits_store import Kept, LogitsStore
 from emca_deploy.harness.process import LogitsPart, Worker
 from emca_deploy.harness.spec import Float32Array, RunnerSpec
+from emca_deploy.preprocessing import Preprocessing
 
 __all__ = ["LogitsResult", "LogitsRun", "collect_logits"]
 
@@ -26,6 +27,10 @@ MOST_IN_MEMORY_BYTES = 256 << 20
 
 COMPANIONS = (".data", "_data")
 """What is behind the name of an .onnx file in that of the file with its weights."""
+
+
+ChoosePreprocessing = Callable[[TensorSpec], Preprocessing]
+"""Says how images become the input of a model that is open."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,14 @@ class LogitsRun:
     Attributes:
         spec: the candidate.
         source: where the data set lies; see `data.sources.open_source`.
-        preprocessing: how images become its input, or a function that says so given the model's image size in pixels.
+        preprocessing: how images become its input, or a function that says so given the model's input.
         limit: how many images, the same number of each class; None for all.
         batch_size: images a call; a model with a fixed batch size keeps its own.
     """
 
     spec: RunnerSpec
     source: Path
-    preprocessing: Preprocessing | Callable[[int], Preprocessing] = Preprocessing.for_size
+    preprocessing: Preprocessing | ChoosePreprocessing = assumed_for
     limit: int | None = None
     batch_size: int = 16
 
@@ -97,11 +102,7 @@ class LogitsRun:
     def _preprocessing(self, spec: TensorSpec) -> Preprocessing:
         if isinstance(self.preprocessing, Preprocessing):
             return self.preprocessing
-        size = spec.shape[-1]
-        if not isinstance(size, int):
-            problem = f"{self.spec.name}: its input's size is dynamic: {spec.shape}"
-            raise ModelError(problem, "say which one to use with --image-size")
-        return self.preprocessing(size)
+        return self.preprocessing(spec)
 
     def _run(
         self, worker: Worker, used: Preprocessing, store: LogitsStore | None, progress: Progress | None
@@ -138,7 +139,7 @@ class LogitsRun:
             "precision": self.spec.kwargs.get("precision"),
             "runtime version": runtime.get("version"),
             "data set": listing_sha256(self.source),
-            "preprocessing": asdict(used),
+            "preprocessing": used.identity(),
             "limit": self.limit,
         }
 
@@ -187,7 +188,7 @@ def _allocate(count: int, width: int) -> Float32Array:
 def collect_logits(
     spec: RunnerSpec,
     source: Path,
-    preprocessing: Preprocessing | Callable[[int], Preprocessing] = Preprocessing.for_size,
+    preprocessing: Preprocessing | ChoosePreprocessing = assumed_for,
     *,
     limit: int | None = None,
     batch_size: int = 16,

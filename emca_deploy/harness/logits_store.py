@@ -23,6 +23,7 @@ from emca_deploy.errors import InputError, OutputError
 from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.flips import ImageNames
 from emca_deploy.harness.spec import Float32Array
+from emca_deploy.preprocessing import Preprocessing
 
 __all__ = ["Kept", "LogitsStore", "partial_path"]
 
@@ -179,7 +180,7 @@ class LogitsStore:
 
     def _check(self, path: Path, key: Mapping[str, Any]) -> None:
         names = sorted({*key, *self._key})
-        other = [name for name in names if key.get(name) != self._key.get(name)]
+        other = [name for name in names if _comparable(name, key.get(name)) != _comparable(name, self._key.get(name))]
         if other:
             problem = f"{path}: has the logits of another run (differs in: {', '.join(other)})"
             raise InputError(problem, _OTHER)
@@ -198,6 +199,16 @@ class LogitsStore:
         reason = exc.strerror or os.strerror(exc.errno or 0)
         remedy = "free space or write elsewhere; what was written before stays, and the same command goes on from there"
         return OutputError(f"{self.partial}: cannot be written: {reason}", remedy)
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """Return a part of a key such that an older version's record of preprocessing compares with today's."""
+    if name != "preprocessing" or not isinstance(value, dict):
+        return value
+    try:
+        return Preprocessing.from_dict(value)
+    except (KeyError, TypeError, ValueError):
+        return value
 
 
 def _read_records(stream: IO[bytes]) -> tuple[list[Float32Array], int]:

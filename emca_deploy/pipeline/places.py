@@ -17,6 +17,7 @@ from emca_deploy.backends.trt.hardware import check_rtx
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
 from emca_deploy.harness.latency_results import ProfileReport
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.preprocessing import Size
 from emca_deploy.targets.gpu import check_gpu, gpu_index, gpu_record, gpu_specs, onnx_backends
 from emca_deploy.targets.local import LocalOptions, check_target
 
@@ -38,14 +39,14 @@ class Models:
         fp32: ONNX.
         half: typed fp16 ONNX; None where no place needs it.
         int8: INT8 ONNX by the backend it is placed for.
-        image_size: of their input, pixels; a checkpoint does not tell it.
+        image_size: of their input, pixels of a side or (height, width); a checkpoint does not tell it.
     """
 
     checkpoint: Path | None
     fp32: Path
     half: Path | None = None
     int8: Mapping[str, Path] = field(default_factory=dict)
-    image_size: int = 224
+    image_size: Size = 224
 
     def of(self, backend: str, precision: Precision) -> Path:
         """Return the model that an engine of a backend at a precision is made from."""
@@ -221,7 +222,7 @@ class GpuPlace(Place):
     def _as_it_is(self, backend: str, path: Path, name: str) -> Step:
         return lambda: self.candidates(backend, path, name)
 
-    def _torch(self, checkpoint: Path, image_size: int) -> Step:
+    def _torch(self, checkpoint: Path, image_size: Size) -> Step:
         def sized(candidate: Candidate) -> Candidate:
             kwargs = {name: candidate.spec.kwargs[name] for name in ("artifact", "device", "batch", "variant")}
             spec = replace(candidate.spec, factory=TORCH_FACTORY, kwargs={**kwargs, "image_size": image_size})

@@ -197,7 +197,7 @@ def _side_file(models: _Models, validation: Validation) -> SideFile:
         "model_sha256": sha256_file(models.model),
         "data_sha256": models.source.identity(),
         "validation_sha256": validation.source.identity(),
-        "preprocessing": asdict(models.source.preprocessing),
+        "preprocessing": models.source.preprocessing.identity(),
         "options": [options.backend, options.method, options.samples, options.seed, options.recover, list(options.keep_float)],
         "versions": {"emca_deploy": __version__, "runtime": installed_version(validation.runs_on)},
     }

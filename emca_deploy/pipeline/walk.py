@@ -115,12 +115,12 @@ class _Walk:
         calibrations = self._calibrate(exported, images.calibration)
         calibration_seconds = time.monotonic() - calibration_started
         int8 = {calibration.backend: calibration.onnx for calibration in calibrations}
-        size = self.options.export.preprocessing.image_size
-        candidates = self._build(Models(checkpoint, exported.onnx, half, int8, size))
+        used = self.options.export.preprocessing
+        candidates = self._build(Models(checkpoint, exported.onnx, half, int8, used.image_size))
         profile = self._measure(candidates)
         logits = self._validate(candidates, images.validation)
         report = DeployReport(
-            title=f"{exported.arch}, {exported.num_classes} classes, {size}x{size}",
+            title=f"{exported.arch}, {exported.num_classes} classes, {used.height}x{used.width}",
             baseline=candidates[0].name,
             candidates=_candidates(candidates, profile, logits),
             calibration=_calibration_record(images.data, calibrations, calibration_seconds),

@@ -41,7 +41,9 @@ def test_a_training_checkpoint_becomes_a_checked_model_and_its_manifest(model, t
     assert (manifest["kind"], manifest["precision"], manifest["backend"]) == ("onnx", "fp32", None)
     assert (manifest["arch"], manifest["num_classes"]) == ("emca_eca_resnet18", 3)
     assert manifest["preprocessing"] == {
-        "image_size": 32, "resize_size": 40, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]
+        "image_size": 32, "resize_size": 40, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+        "resize": "shortest", "interpolation": "bilinear", "pad": "center", "pad_value": 0.0, "channels": "rgb", "scale": 255,
+        "exif": "ignore", "assumed": ["mean", "std", "resize", "interpolation", "channels", "scale", "exif"],
     }  # fmt: skip
     assert {"torch", "onnx", "onnxruntime"} <= set(manifest["versions"])
     assert manifest["command"].split()[0] == "emca-deploy"
@@ -71,7 +73,8 @@ def test_fresh_weights_with_a_fixed_batch_as_json(tmp_path, capsys, files):
     assert run([*FRESH, "--batch", "2", "--opset", "18", "--json", "-o", str(output)]) == 0
     out, err = capsys.readouterr()
     document = json.loads(out)
-    assert err == ""
+    assert len(err.splitlines()) == 1
+    assert "nobody said how its images are preprocessed" in err
     assert set(document) == {"schema_version", "onnx", "arch", "num_classes", "params", "precision", "parity"}
     assert set(document["parity"]) == {"max_abs", "max_rel", "cosine", "samples"}
     assert (document["onnx"], document["arch"], document["num_classes"]) == (str(output), "emca_eca_resnet18", 3)

@@ -61,7 +61,8 @@ def test_json_is_as_the_design_says_and_alone_on_stdout(labelled, capsys):
     assert flips["total"] == len(flips["images"]) == round((100 - reference["agreement"]) * 12 / 100)
     assert flips["lost"] - flips["won"] == round(reference["top1_drop"] * 12 / 100)
     assert all(flip["file"].startswith(("ant", "bee", "cat")[flip["label"]] + "/") for flip in flips["images"])
-    assert "ImageNet's preprocessing at 8 pixels" in err
+    assert err.count("note: ") == 1
+    assert "assumed: short side to 9 and centre crop of 8x8, bilinear, rgb, mean 0.485,0.456,0.406" in err
 
 
 def test_without_reference(labelled, capsys):
@@ -205,7 +206,11 @@ def test_limit_and_preprocessing(labelled, capsys):
     assert validate(FAKE, "--data", labelled, "--limit", 6, "--mean", "0,0,0", "--std", "1,1,1", "--json") == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["samples"] == 6
-    assert err == ""
+    assert "assumed: short side" in err
+    assert "mean 0," not in err
+    said = ("--resize", "squash", "--interpolation", "nearest", "--channels", "bgr", "--mean", "0", "--std", "1")
+    assert validate(FAKE, "--data", labelled, *said, "--json") == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

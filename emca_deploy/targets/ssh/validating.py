@@ -4,19 +4,18 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from emca_deploy._progress import Progress, Stage, silent
-from emca_deploy.artifacts import Preprocessing, read_manifest
+from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.arrays import read_npz
-from emca_deploy.errors import EmcaError, InputError, ModelError
+from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.harness.collection import LogitsResult
 from emca_deploy.harness.logits_store import LogitsStore
-from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.targets.local import split_artifact
 from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
@@ -27,7 +26,7 @@ from emca_deploy.targets.ssh.probe import Facts, check_runtime
 from emca_deploy.targets.ssh.session import session
 from emca_deploy.targets.ssh.transfer import Blob
 
-__all__ = ["DataThere", "RunThere", "image_size_of", "logits_there"]
+__all__ = ["DataThere", "RunThere", "logits_there"]
 
 RECONNECT_AFTER_S = (1.0, 4.0, 10.0)
 LOGITS = "logits.npz"
@@ -67,32 +66,6 @@ class DataThere:
     limit: int | None
     batch: int
     options: dict[str, Any]
-
-
-def image_size_of(artifact: str, choose: Callable[[int], Preprocessing], image_size: int | None) -> Preprocessing:
-    """Return the preprocessing for a model that is not here to be asked for its image size.
-
-    Args:
-        artifact: "path" or "backend=path".
-        choose: says it, given the image size in pixels.
-        image_size: that the user named; None for the model's own.
-
-    Raises:
-        ModelError: its size is dynamic, or it is an engine without preprocessing in its manifest.
-    """
-    path = Path(split_artifact(artifact)[1])
-    manifest = read_manifest(path, verify=False)
-    if image_size is None and manifest is not None and manifest.preprocessing is not None:
-        image_size = manifest.preprocessing.image_size
-    if image_size is None and path.suffix.lower() == ".onnx" and path.is_file():
-        image_size = _onnx_size(path)
-    if image_size is None:
-        raise ModelError(f"{path}: it does not say the size of its images", "say which one to use with --image-size")
-    return choose(image_size)
-
-
-def _onnx_size(path: Path) -> int | None:
-    return OnnxFile.open(path).image.width
 
 
 def logits_there(target: str, data: DataThere, runs: Sequence[RunThere], stage: Stage = silent) -> list[LogitsResult]:

@@ -83,7 +83,7 @@ ORIENTATION_TAG = 0x0112
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_is_set_upright(orientation):
+def test_every_exif_orientation_is_set_upright_where_asked_and_else_left_alone(orientation):
     upright = np.zeros((6, 4, 3), np.uint8)
     upright[0, 0], upright[0, 3] = (255, 0, 0), (0, 255, 0)
     stored = {
@@ -92,12 +92,14 @@ def test_every_exif_orientation_is_set_upright(orientation):
     }[orientation]  # fmt: skip
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
-    got = decoded(encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif))
-    np.testing.assert_array_equal(np.asarray(got), upright)
+    content = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    np.testing.assert_array_equal(np.asarray(decode(io.BytesIO(content), "photo.png", "apply")), upright)
+    np.testing.assert_array_equal(np.asarray(decode(io.BytesIO(content), "photo.png")), stored)  # as torchvision's ImageFolder
 
 
 def test_damaged_exif_does_not_cost_the_image():
-    got = decoded(encoded(Image.new("RGB", (4, 4), "red"), "JPEG", quality=100, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"))
+    content = encoded(Image.new("RGB", (4, 4), "red"), "JPEG", quality=100, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    got = decode(io.BytesIO(content), "photo.jpg", "apply")
     assert got.getpixel((0, 0))[0] > 250
 
 

@@ -1,0 +1,351 @@
+"""Which preprocessing a model gets: what the user says, over its manifest, over what its graph shows, over ImageNet's."""
+
+from dataclasses import dataclass, fields, replace
+from math import floor
+from pathlib import Path
+from typing import Any
+
+from emca_deploy.artifacts import TensorSpec, read_manifest
+from emca_deploy.errors import InputError, ModelError
+from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Size, sides
+
+__all__ = [
+    "InputFacts",
+    "PreprocessingOptions",
+    "assumed_for",
+    "assumed_note",
+    "choose_preprocessing",
+    "file_facts",
+    "network_facts",
+    "preprocessing_of_file",
+]
+
+LETTERBOX_PAD_VALUE = 114.0
+"""The gray that YOLO's letterbox is filled with."""
+
+SIZE_REMEDY = "say which one to use with --image-size"
+NOTED = ("resize", "interpolation", "channels", "mean", "std")
+"""Fields that change the accuracy of nearly every network where they are wrong; the others alone are worth no note."""
+
+
+@dataclass(frozen=True)
+class PreprocessingOptions:
+    """What a user or a file says about preprocessing; None where it says nothing. See `Preprocessing` for the fields.
+
+    Attributes:
+        crop_pct: the part of the resized image that the crop keeps, instead of `resize_size`.
+        mean: of one channel, for all of them, or of each.
+        std: of one channel, for all of them, or of each.
+        source: the file that said something, for errors; "" for none.
+        from_source: names of the fields that this file said.
+    """
+
+    image_size: Size | None = None
+    resize_size: Size | None = None
+    crop_pct: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: str | None = None
+    interpolation: str | None = None
+    pad: str | None = None
+    pad_value: float | None = None
+    channels: str | None = None
+    scale: int | None = None
+    exif: str | None = None
+    source: str = ""
+    from_source: tuple[str, ...] = ()
+
+    def over(self, file: "PreprocessingOptions") -> "PreprocessingOptions":
+        """Return what a file says with all that this one says in its place."""
+        said = self._said()
+        if "resize_size" in said or "crop_pct" in said:  # the two are one choice
+            said = {"resize_size": None, "crop_pct": None, **said}
+        return replace(file, **said, from_source=tuple(name for name in file._said() if name not in said))
+
+    def _said(self) -> dict[str, Any]:
+        names = [field.name for field in fields(self) if field.name not in ("source", "from_source")]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def words(self, name: str) -> str:
+        """Return what to call a field in an error."""
+        return f"{self.source}: {name}" if name in self.from_source else f"--{name.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """What a model itself says about its input; None where it does not.
+
+    Attributes:
+        channels: 1 or 3.
+        height: pixels.
+        width: pixels.
+        pixel_range: 1.0 or 255.0 where the graph normalises its input itself: the largest pixel value that it expects.
+    """
+
+    channels: int | None = None
+    height: int | None = None
+    width: int | None = None
+    pixel_range: float | None = None
+
+    @classmethod
+    def of(cls, spec: TensorSpec, pixel_range: float | None = None) -> "InputFacts":
+        """Return what an input (N, C, H, W) says."""
+        known = [size if isinstance(size, int) else None for size in spec.shape[1:]]
+        channels, height, width = known if len(known) == 3 else (None, None, None)
+        return cls(channels, height, width, pixel_range)
+
+
+def file_facts(path: Path) -> InputFacts:
+    """Return what a model's file says about its input; nothing where it is no ONNX file.
+
+    Raises:
+        ModelError: an .onnx file that is missing, cannot be read or takes no images.
+    """
+    if path.suffix.lower() != ".onnx":
+        return InputFacts()
+    model = OnnxFile.open(path)
+    image = model.image
+    own = 255.0 if image.dtype == "uint8" else model.pixel_range  # a uint8 input can only take pixels as they are
+    return InputFacts(image.channels, image.height, image.width, own)
+
+
+def network_facts(asked: PreprocessingOptions) -> InputFacts:
+    """Return what a checkpoint's network says: three channels, and ImageNet's size where the user names none."""
+    return InputFacts(3, *sides(asked.image_size or Preprocessing().image_size))
+
+
+def assumed_for(spec: TensorSpec) -> Preprocessing:
+    """Return ImageNet's preprocessing for an input (N, C, H, W).
+
+    Raises:
+        ModelError: its height or width is dynamic.
+    """
+    return choose_preprocessing(spec.name, PreprocessingOptions(), None, InputFacts.of(spec))
+
+
+def preprocessing_of_file(
+    path: Path, asked: PreprocessingOptions, fallback: Preprocessing | None = None, facts: InputFacts | None = None
+) -> Preprocessing:
+    """Return how images become the input of a model's file.
+
+    Args:
+        path: an ONNX file, an engine or a checkpoint.
+        asked: what the user says.
+        fallback: taken where it has no manifest that says so.
+        facts: about its input, where it is known already; read from the file where None.
+
+    Raises:
+        InputError: what the user says is wrong, or does not fit the model.
+        ModelError: the model or its manifest cannot be read, or the model does not say the size of its images.
+    """
+    manifest = read_manifest(path, verify=False)
+    known = manifest.preprocessing if manifest is not None and manifest.preprocessing is not None else fallback
+    return choose_preprocessing(str(path), asked, known, facts or file_facts(path))
+
+
+def choose_preprocessing(
+    name: str, asked: PreprocessingOptions, known: Preprocessing | None, facts: InputFacts
+) -> Preprocessing:  # fmt: skip
+    """Return what the user says, over what is known, over what the model shows, over ImageNet's; what is left is `assumed`.
+
+    Args:
+        name: the model's, for errors.
+        asked: what the user says.
+        known: what a manifest says.
+        facts: what the model says about its input.
+
+    Raises:
+        InputError: a value is out of range, does not fit the model or another value.
+        ModelError: nothing says the height and width, or the model takes neither 1 nor 3 channels.
+    """
+    choice = _Choice(name, asked, known, facts)
+    image_size = choice.image_size()
+    channels = choice.channels()
+    plain = {
+        "resize": choice.pick("resize", "shortest"),
+        "interpolation": choice.pick("interpolation", "bilinear"),
+        "exif": choice.pick("exif", "ignore"),
+    }
+    letterbox = plain["resize"] == "letterbox"
+    same_kind = known is not None and known.resize == plain["resize"]
+    padding = {
+        "pad": choice.pick("pad", "center", matters=letterbox),
+        "pad_value": choice.pick("pad_value", LETTERBOX_PAD_VALUE if letterbox else 0.0, matters=letterbox, inherit=same_kind),
+    }
+    resize_size = choice.resize_size(image_size, plain["resize"], same_kind)
+    scale = choice.scale()
+    mean, std = choice.statistics("mean", channels, scale), choice.statistics("std", channels, scale)
+    choice.check_range(mean, std, scale)
+    order = [field.name for field in fields(Preprocessing)]
+    assumed = tuple(sorted(choice.assumed, key=order.index))
+    try:
+        return Preprocessing(
+            image_size, resize_size, mean, std, **plain, **padding, channels=channels, scale=scale, assumed=assumed
+        )  # fmt: skip
+    except ValueError as exc:
+        raise InputError(f"{name}: preprocessing: {exc}", "give values in the ranges that --help names") from exc
+
+
+class _Choice:
+    """A choice under way: where each value comes from, and what nobody said."""
+
+    def __init__(self, name: str, asked: PreprocessingOptions, known: Preprocessing | None, facts: InputFacts) -> None:
+        self.assumed: set[str] = set()
+        self._name, self._asked, self._known, self._facts = name, asked, known, facts
+
+    def pick(self, field: str, default: Any, *, matters: bool = True, inherit: bool = True) -> Any:
+        """Return the user's value, or the known one, or the default; a default that matters is an assumption."""
+        said = getattr(self._asked, field)
+        if said is not None:
+            return said
+        if self._known is not None and inherit:
+            if matters and field in self._known.assumed:
+                self.assumed.add(field)
+            return getattr(self._known, field)
+        if matters:
+            self.assumed.add(field)
+        return default
+
+    def image_size(self) -> tuple[int, int]:
+        fixed = (self._facts.height, self._facts.width)
+        asked = None if self._asked.image_size is None else sides(self._asked.image_size)
+        usual = None if self._known is None else sides(self._known.image_size)
+        found = []
+        for index in range(2):
+            if asked is not None and fixed[index] is not None and asked[index] != fixed[index]:
+                takes = "x".join("any" if size is None else str(size) for size in fixed)
+                problem = f"{self._asked.words('image_size')} {asked[0]}x{asked[1]}: {self._name} takes {takes}"
+                wanted = [size or side for size, side in zip(fixed, asked, strict=True)]
+                raise InputError(problem, f"--image-size {wanted[0]}x{wanted[1]}")
+            size = fixed[index] or (asked and asked[index]) or (usual and usual[index])
+            if not size:
+                raise ModelError(f"{self._name}: does not say the height and width of its images", SIZE_REMEDY)
+            found.append(size)
+        return found[0], found[1]
+
+    def channels(self) -> str:
+        count = self._facts.channels
+        if count not in (None, 1, 3):
+            raise ModelError(f"{self._name}: takes {count} channels", "use a classifier of images with 1 or 3 channels")
+        known = self._known is not None and (count is None or self._known.channel_count == count)
+        if self._asked.channels is None and not known and count == 1:
+            return "gray"
+        channels = str(self.pick("channels", "rgb", inherit=known))
+        if count is not None and (channels == "gray") != (count == 1):
+            remedy = "--channels gray" if count == 1 else "--channels rgb or bgr"
+            raise InputError(f"{self._asked.words('channels')} {channels}: {self._name} takes {count} channels", remedy)
+        return channels
+
+    def resize_size(self, image_size: tuple[int, int], resize: str, same_kind: bool) -> Size:
+        asked, known = self._asked, self._known
+        if resize not in ("shortest", "squash"):
+            if asked.resize_size is not None or asked.crop_pct is not None:
+                which = "resize_size" if asked.resize_size is not None else "crop_pct"
+                raise InputError(f"{asked.words(which)} has no meaning with --resize {resize}", "leave one of the two out")
+            return image_size
+        if asked.resize_size is not None and asked.crop_pct is not None:
+            raise InputError("--resize-size and --crop-pct say the same", "give one of the two")
+        if asked.resize_size is not None:
+            return asked.resize_size
+        if asked.crop_pct is not None:
+            return floor(image_size[0] / asked.crop_pct), floor(image_size[1] / asked.crop_pct)
+        if known is not None and same_kind:
+            if "resize_size" in known.assumed:
+                self.assumed.add("resize_size")
+            return _in_proportion(known, image_size)
+        self.assumed.add("resize_size")
+        return _in_proportion(Preprocessing(), image_size) if resize == "shortest" else image_size
+
+    def scale(self) -> int:
+        own = self._facts.pixel_range
+        default = 255 if own is None else round(255 / own)
+        asked, before = self._asked, default if self._known is None else self._known.scale
+        complete = asked.mean is not None and asked.std is not None
+        if asked.scale is not None and asked.scale != before and not complete and (self._known or own is None):
+            factor = 255 // asked.scale
+            mean, std = ([factor * number for number in numbers] for numbers in (IMAGENET_MEAN, IMAGENET_STD))
+            remedy = f"for plain pixels --mean 0 --std 1, for ImageNet's --mean {_text(mean)} --std {_text(std)}"
+            raise InputError(f"{asked.words('scale')} {asked.scale} without --mean and --std", remedy)
+        return int(self.pick("scale", default, matters=own is None))
+
+    def statistics(self, field: str, channels: str, scale: int) -> tuple[float, ...]:
+        count = 1 if channels == "gray" else 3
+        said: tuple[float, ...] | None = getattr(self._asked, field)
+        if said is not None:
+            if len(said) not in (1, count):
+                raise InputError(
+                    f"{self._asked.words(field)} {_text(said)}: {len(said)} numbers for {count} channels", f"give 1 or {count}"
+                )
+            if field == "std" and min(said) <= 0:
+                problem = f"{self._asked.words(field)} {_text(said)}: must be positive"
+                raise InputError(problem, "for example --std 0.229,0.224,0.225")
+            return said * count if len(said) == 1 else said
+        if self._known is not None:
+            if field in self._known.assumed:
+                self.assumed.add(field)
+            return _reordered(getattr(self._known, field), self._known.channels, channels)
+        if self._facts.pixel_range is not None:
+            return (0.0 if field == "mean" else 1.0,) * count
+        self.assumed.add(field)
+        return _reordered(IMAGENET_MEAN if field == "mean" else IMAGENET_STD, "rgb", channels)
+
+    def check_range(self, mean: tuple[float, ...], std: tuple[float, ...], scale: int) -> None:
+        """Refuse statistics of values in [0, 255] for values in [0, 1]."""
+        asked = self._asked
+        said = [(name, values) for name, values in (("mean", asked.mean), ("std", asked.std)) if values is not None]
+        if scale != 255 or not said or max(*map(abs, mean), *std) <= 1:
+            return
+        given = " ".join(f"{asked.words(name)} {_text(values)}" for name, values in said)
+        divided = " ".join(f"--{name} {_text([number / 255 for number in values])}" for name, values in said)
+        whole = "" if len(said) == 2 else f" and --{'std' if said[0][0] == 'mean' else 'mean'} of the same unit"
+        raise InputError(
+            f"{given}: above 1, but pixels are divided by 255 first and lie in [0, 1]",
+            f"divide by 255: {divided}; or keep the numbers and add --scale 1{whole}",
+        )
+
+
+def _in_proportion(known: Preprocessing, image_size: tuple[int, int]) -> Size:
+    """Return the resize size that has the same proportion to another image size."""
+    if sides(known.image_size) == image_size:
+        return known.resize_size
+    pairs = zip(image_size, sides(known.image_size), sides(known.resize_size), strict=True)
+    height, width = (round(new * resized / old) for new, old, resized in pairs)
+    return max(height, 1), max(width, 1)
+
+
+def _reordered(numbers: tuple[float, ...], have: str, want: str) -> tuple[float, ...]:
+    """Return a statistic of channels in another order; of gray it is the mean of the three."""
+    if have == want:
+        return numbers
+    if want == "gray":
+        return (round(sum(numbers) / len(numbers), 6),)
+    return numbers * 3 if have == "gray" else numbers[::-1]
+
+
+def _text(numbers: Any) -> str:
+    return ",".join(f"{number:.6g}" for number in numbers)
+
+
+def assumed_note(name: str, used: Preprocessing) -> str | None:
+    """Return one line on what nobody said about a model's images; None where that is nothing of weight."""
+    if not set(used.assumed) & set(NOTED):
+        return None
+    parts = {
+        "resize": _resize_words(used),
+        "interpolation": used.interpolation,
+        "channels": used.channels,
+        "mean": f"mean {_text(used.mean)}",
+        "std": f"std {_text(used.std)}",
+        "exif": f"EXIF orientation {'applied' if used.exif == 'apply' else 'ignored'}",
+    }
+    guessed = ", ".join(words for field, words in parts.items() if field in used.assumed)
+    remedy = "say it with --mean, --std, ... or --preprocessing FILE"
+    return f"{name}: nobody said how its images are preprocessed; assumed: {guessed}; {remedy}"
+
+
+def _resize_words(used: Preprocessing) -> str:
+    if used.resize == "shortest":
+        size = used.resize_size if isinstance(used.resize_size, int) else "x".join(map(str, used.resize_size))
+        return f"short side to {size} and centre crop of {used.height}x{used.width}"
+    return f"{used.resize} to {used.height}x{used.width}"

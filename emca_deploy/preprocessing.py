@@ -1,0 +1,171 @@
+"""How an image becomes the network's input: one record, kept in manifests and range tables."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from typing import Any
+
+__all__ = [
+    "CHANNEL_ORDERS",
+    "EXIF_MODES",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "INTERPOLATIONS",
+    "MAX_PIXELS",
+    "PADS",
+    "RESIZES",
+    "SCALES",
+    "Preprocessing",
+    "Size",
+    "sides",
+]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+RESIZES = ("shortest", "squash", "letterbox", "none")
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
+CHANNEL_ORDERS = ("rgb", "bgr", "gray")
+PADS = ("center", "end")
+EXIF_MODES = ("apply", "ignore")
+SCALES = (255, 1)
+
+MAX_PIXELS = 89_478_485
+"""Of one image: Pillow's own limit; a quarter of a GiB as RGB."""
+
+Size = int | tuple[int, int]
+"""Pixels: of a square's side, or (height, width)."""
+
+_EARLIER = {"exif": "apply"}
+"""What was done when records did not have the field yet, where that is not the default of today."""
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Return (height, width) in pixels."""
+    return (size, size) if isinstance(size, int) else size
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input, (channels, height, width) float32.
+
+    The image is resized, its centre cut out or its rim filled, its channels put in order, and then each value becomes
+    (value / scale - mean) / std.
+
+    Attributes:
+        image_size: pixels of the input: the side of a square, or (height, width).
+        resize_size: pixels before the centre crop. With "shortest" a number is the short side and (height, width) is what the
+            image has to cover; with "squash" it is the size that the image is stretched to. Not read by "letterbox" and "none".
+        mean: one per channel, in the order of `channels`, of values divided by `scale`.
+        std: one per channel, in the same order and unit.
+        resize: "shortest" (keeps the aspect ratio, then crops), "squash" (does not keep it), "letterbox" (keeps it, and fills
+            the rim), or "none" (crops or fills only).
+        interpolation: "bilinear", "bicubic", "nearest" or "lanczos", as Pillow computes them: all but nearest are antialiased.
+        pad: where the image lies in a letterbox: "center", or at the top left with the filling at the "end".
+        pad_value: of filled pixels, 0 to 255, before `scale`, `mean` and `std`.
+        channels: "rgb", "bgr", or "gray" for one channel.
+        scale: divisor of pixel values: 255 gives values in [0, 1], 1 leaves them in [0, 255].
+        exif: "apply" turns an image as its EXIF orientation says; "ignore" takes the pixels as they are stored.
+        assumed: names of the fields that neither a user nor a file said.
+
+    Raises:
+        ValueError: a value is out of range, or there are more or fewer means than channels.
+    """
+
+    image_size: Size = 224
+    resize_size: Size = 256
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    resize: str = "shortest"
+    interpolation: str = "bilinear"
+    pad: str = "center"
+    pad_value: float = 0.0
+    channels: str = "rgb"
+    scale: int = 255
+    exif: str = "ignore"
+    assumed: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "resize_size"):
+            object.__setattr__(self, name, _checked_size(name, getattr(self, name)))
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(map(str, known))}")
+        for name in ("mean", "std"):
+            numbers = tuple(float(number) for number in getattr(self, name))
+            if len(numbers) != self.channel_count or not all(map(isfinite, numbers)):
+                raise ValueError(f"{name} {numbers} for {self.channel_count} channels")
+            object.__setattr__(self, name, numbers)
+        if min(self.std) <= 0:
+            raise ValueError(f"std {self.std} is not positive")
+        if not 0 <= self.pad_value <= 255:
+            raise ValueError(f"pad_value {self.pad_value} is not a pixel's value")
+
+    @property
+    def height(self) -> int:
+        """Pixels of the input's height."""
+        return sides(self.image_size)[0]
+
+    @property
+    def width(self) -> int:
+        """Pixels of the input's width."""
+        return sides(self.image_size)[1]
+
+    @property
+    def channel_count(self) -> int:
+        """Channels of the input: 1 or 3."""
+        return 1 if self.channels == "gray" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the input."""
+        return (self.channel_count, self.height, self.width)
+
+    @classmethod
+    def for_size(cls, image_size: Size) -> "Preprocessing":
+        """Return ImageNet's preprocessing at another image size, the resize in the usual proportion of 256 to 224."""
+        height, width = sides(image_size)
+        return cls(image_size, (round(height * 256 / 224), round(width * 256 / 224)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """Rebuild from `asdict` output; a field that an older version did not write has the value in force then.
+
+        Raises:
+            KeyError: the image size, the resize size, the mean or the std is missing.
+            TypeError, ValueError: a field is unknown, or its value is out of range.
+        """
+        known = {name: values[name] for name in ("image_size", "resize_size", "mean", "std")}
+        fields = {**_EARLIER, **values, **known}
+        fields["assumed"] = tuple(str(name) for name in fields.get("assumed", ()))
+        try:
+            fields["pad_value"] = float(fields.get("pad_value", 0.0))
+            tidy: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+            return cls(**tidy)
+        except OverflowError as exc:  # an integer too large for a float
+            raise ValueError(str(exc)) from exc
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that the pixels depend on, as JSON values: everything but what was assumed."""
+        values = asdict(self)
+        del values["assumed"]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "resize": RESIZES,
+    "interpolation": INTERPOLATIONS,
+    "pad": PADS,
+    "channels": CHANNEL_ORDERS,
+    "scale": SCALES,
+    "exif": EXIF_MODES,
+}
+
+
+def _checked_size(name: str, size: Any) -> Size:
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in pair):
+        raise ValueError(f"{name} {size!r} is neither a number of pixels nor (height, width)")
+    if pair[0] * pair[1] > MAX_PIXELS:
+        raise ValueError(f"{name} {size!r} has more than {MAX_PIXELS} pixels")
+    return int(pair[0]) if pair[0] == pair[1] else (int(pair[0]), int(pair[1]))
