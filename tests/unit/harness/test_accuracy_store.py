@@ -252,7 +252,7 @@ def test_interrupted_command_goes_on_where_it_was(npz, tmp_path):
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     partial = tmp_path / "l.npz.partial"
     deadline = time.monotonic() + 30
-    while not (partial.exists() and partial.stat().st_size > 400) and time.monotonic() < deadline:
+    while not (partial.exists() and partial.stat().st_size > 800) and time.monotonic() < deadline:
         time.sleep(0.02)
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=30)
