@@ -13,18 +13,19 @@ from emca_deploy._text import shell_word
 from emca_deploy.artifacts import Manifest, atomic_write, read_manifest, sha256_file, this_command, write_manifest
 from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choose
 from emca_deploy.calibration.collect import collect_observations
+from emca_deploy.calibration.coverage import Coverage, measure_coverage
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.observers import TensorRange
-from emca_deploy.calibration.placement import find_recipe, place
+from emca_deploy.calibration.placement import Recipe, find_recipe, matching_nodes, place
 from emca_deploy.calibration.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.recovery import LEVELS, ensure_rounded_weights, nearest_weights
 from emca_deploy.calibration.rewrites import rewrite_for
 from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
 from emca_deploy.calibration.weight_only import in_place_of
-from emca_deploy.errors import InputError, OutputError, UnknownNameError
+from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
 from emca_deploy.export.half_layers import float_beside_int8
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Calibration:
         choice: what was tried before, and chosen.
         float_part: what became of the rest where that is fp16.
         weight_bits: that the weights keep to.
+        coverage: how much of the network is in INT8.
     """
 
     onnx: Path
@@ -92,8 +94,14 @@ class Calibration:
     samples: int
     counts: InsertionCount
     choice: Choice
+    coverage: Coverage
     float_part: FloatPart | None = None
     weight_bits: int = 8
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the result, one line each."""
+        return self.coverage.warnings
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `calibrate`."""
@@ -113,6 +121,8 @@ class Calibration:
                 "weight_only_operators": self.counts.weight_only,
             },
             "weight_bits": self.weight_bits,
+            "coverage": self.coverage.to_dict(),
+            "warnings": list(self.warnings),
             "float_precision": "fp16" if self.float_part else "fp32",
             **({"float_part": self.float_part.to_dict()} if self.float_part else {}),
         }
@@ -145,7 +155,7 @@ def calibrate_model(
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
     graph_model = load_graph(model)
-    place(graph_model.graph, recipe, options.keep_float)  # a pattern that matches nothing is said before the long pass
+    coverage = _covered(model, graph_model.graph, recipe, options.keep_float)  # what is wrong is said before the long pass
     table, path, reused = ensure_ranges(model, source, options, stage)
     indices = _indices(source, options)
     weights = nearest_weights(graph_model.graph, recipe.largest_weight)
@@ -178,7 +188,11 @@ def calibrate_model(
         ir.save(graph_model, temporary)
     try:
         manifest = _manifest(model, (path, table), options, counts, choice)
-        half = {"weight_bits": recipe.weight_bits, **({"float_part": float_part.to_dict()} if float_part else {})}
+        half = {
+            "coverage": coverage.to_dict(),
+            "weight_bits": recipe.weight_bits,
+            **({"float_part": float_part.to_dict()} if float_part else {}),
+        }
         write_manifest(
             output, replace(manifest, details={**manifest.details, "float_precision": options.float_precision, **half})
         )
@@ -194,9 +208,25 @@ def calibrate_model(
         table.key.samples,
         counts,
         choice,
+        coverage,
         float_part,
         recipe.weight_bits,
     )
+
+
+def _covered(model: Path, graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str]) -> Coverage:
+    """Return what a placement covers.
+
+    Raises:
+        InputError: a pattern matches no node.
+        ModelError: nothing is left to run in INT8, whatever the patterns keep.
+    """
+    coverage = measure_coverage(graph, place(graph, recipe, keep_float), matching_nodes(graph, keep_float))
+    if not coverage.int8_layers and not keep_float:
+        listed = "; ".join(f"{layer.op} '{layer.name}' {layer.reason}" for layer in coverage.float_layers[:3])
+        found = listed or "it has no convolution and no matrix product"
+        raise ModelError(f"{model}: nothing in it can run in INT8 on {recipe.backend}: {found}", "run the float model as it is")
+    return coverage
 
 
 def _indices(source: "ImageSource", options: CalibrationOptions) -> list[int]:

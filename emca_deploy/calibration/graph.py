@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from emca_deploy.errors import ModelError
 
-__all__ = ["activations", "constant", "has_weights", "int64_initializer", "load_graph", "only_feeds"]
+__all__ = [
+    "WEIGHTED", "activations", "constant", "has_weights", "image_value", "int64_initializer", "load_graph", "only_feeds",
+]  # fmt: skip
+
+WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+"""Operators that have integer kernels for constant weights."""
+
+PREAMBLE = frozenset({"Cast", "Transpose", "Identity", "Sub", "Div", "Mul", "Add", "BatchNormalization"})
+"""What a graph may do to its input before the network begins: another type or layout, and its own normalisation."""
 
 
 def load_graph(path: Path) -> ir.Model:
@@ -31,15 +40,28 @@ def load_graph(path: Path) -> ir.Model:
         raise ModelError(f"{path}: is quantized already", "name the fp32 model it was made from")
     if any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values()):
         raise ModelError(f"{path}: has fp16 weights, and INT8 is made from fp32", "name the fp32 model it was made from")
+    common.ShapeInferencePass()(model)
     return model
 
 
 def has_weights(node: ir.Node) -> bool:
     """Return whether a node is a convolution or matrix product with constant weights."""
-    if node.op_type not in {"Conv", "Gemm", "MatMul"} or len(node.inputs) < 2:
+    if node.op_type not in WEIGHTED or len(node.inputs) < 2:
         return False
     weight = node.inputs[1]
     return weight is not None and weight.const_value is not None
+
+
+def image_value(graph: ir.Graph) -> ir.Value:
+    """Return the tensor that a network's first layer reads: the input, or what the graph's own normalisation makes of it."""
+    value = next(value for value in graph.inputs if value.name not in graph.initializers)
+    while len(uses := list(value.uses())) == 1 and not value.is_graph_output():
+        node = uses[0].node
+        others = [other for other in node.inputs if other is not value and other is not None]
+        if node.op_type not in PREAMBLE or not all(other.is_initializer() or other.const_value is not None for other in others):
+            break
+        value = node.outputs[0]
+    return value
 
 
 def activations(graph: ir.Graph) -> list[ir.Value]:

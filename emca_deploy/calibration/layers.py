@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.calibration.graph import constant, has_weights
+from emca_deploy.multiply_adds import WEIGHT_INPUT, multiply_adds
 
 __all__ = [
-    "ConvGeometry", "add_to_biases", "bias_of", "conv_geometry", "output_axis", "set_bias", "weight_of", "weight_rows",
-    "weighted_layers",
+    "ConvGeometry", "add_to_biases", "bias_of", "conv_geometry", "image_multiply_adds", "output_axis", "set_bias", "weight_of",
+    "weight_rows", "weighted_layers",
 ]  # fmt: skip
 
 Float32Array = npt.NDArray[np.float32]
@@ -52,6 +54,28 @@ def output_axis(node: ir.Node) -> int:
     if node.op_type == "Gemm":
         return 0 if node.attributes.get_int("transB", 0) else 1
     return -1
+
+
+def image_multiply_adds(node: ir.Node) -> int:
+    """Return a layer's multiply-adds for one image; its weights once where the shape of its output is not known."""
+    index = WEIGHT_INPUT.get(node.op_type, len(node.inputs))
+    weight = node.inputs[index] if index < len(node.inputs) else None
+    if weight is None or weight.shape is None:
+        return 0
+    transposed = bool(node.attributes.get_int("transB", 0))
+    shapes = [_sides_of_one(value) for value in (node.inputs[0], node.outputs[0])]
+    found = multiply_adds(node.op_type, shapes[0], _sizes(weight), shapes[1], transposed=transposed)
+    return found or (prod(_sizes(weight)) if weight.const_value is not None else 0)
+
+
+def _sizes(value: ir.Value) -> list[int]:
+    return [size if isinstance(size, int) else 1 for size in value.shape or ()]
+
+
+def _sides_of_one(value: ir.Value | None) -> list[int] | None:
+    """Return the shape of one image's share of an activation; None where a size besides the batch is not known."""
+    sides = list(value.shape)[1:] if value is not None and value.shape is not None else [None]
+    return [1, *(side for side in sides if isinstance(side, int))] if all(isinstance(side, int) for side in sides) else None
 
 
 def weight_rows(node: ir.Node) -> Float32Array:

@@ -16,17 +16,29 @@ from emca_deploy._machine import cpu_info
 from emca_deploy.calibration.attention_path import AttentionPath, find_attention
 from emca_deploy.calibration.graph import has_weights, only_feeds
 from emca_deploy.calibration.quantize import LARGEST_WEIGHT
+from emca_deploy.calibration.trunk import PASS_THROUGH, PICKING, Trunk, find_trunk
 from emca_deploy.calibration.weight_only import heavy_pixel_layers
 from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.export.half_layers import HEAVY_WEIGHTS
 
-__all__ = ["RECIPES", "Edge", "Placement", "Recipe", "find_recipe", "identity_operand", "place"]
+__all__ = [
+    "RECIPES",
+    "Edge",
+    "Placement",
+    "Recipe",
+    "find_recipe",
+    "identity_operand",
+    "matching_nodes",
+    "place",
+    "rounds_logits",
+]
 
 Edge = tuple[ir.Node, int]
 """A reader and which of its inputs."""
 
-PASS_THROUGH = frozenset({"Reshape", "Flatten", "Squeeze", "Transpose", "Identity"})
-TRUNK = frozenset({"Conv", "Gemm", "MatMul", "Relu", "Clip", "Add", "MaxPool", "AveragePool", "Concat"}) | PASS_THROUGH
+
+LOOKED_UP = frozenset({"Sigmoid", "HardSigmoid", "LeakyRelu"})
+"""Functions that ONNX Runtime takes from a table of 256 numbers, or by one INT8 addition, in a fraction of the time of float."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,7 @@ class Placement:
         weighted: operators that get INT8 weights and read INT8.
         symmetric: tensors that are symmetric beyond the recipe.
         weight_only: operators that get INT8 weights and read float.
+        same: tensors that are quantized as another one is, of whose numbers they are some.
     """
 
     recipe: Recipe
@@ -130,6 +143,7 @@ class Placement:
     weighted: list[ir.Node] = field(default_factory=list)
     symmetric: set[ir.Value] = field(default_factory=set)
     weight_only: list[ir.Node] = field(default_factory=list)
+    same: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def add(self, node: ir.Node, index: int) -> None:
         """Let input `index` of `node` read its tensor quantized."""
@@ -183,9 +197,9 @@ def place(graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str] = ()) -> Pl
     Raises:
         InputError: a pattern matches no node.
     """
-    kept = _matching(graph, keep_float)
+    kept = matching_nodes(graph, keep_float)
     attention = find_attention(graph)
-    trunk = _trunk(graph, attention)
+    trunk = find_trunk(graph, attention)
     placement = Placement(recipe)
     for node in graph:
         if node not in attention.nodes:
@@ -215,7 +229,12 @@ def _place_at_attention(graph: ir.Graph, placement: Placement, attention: Attent
         placement.weight_only = heavy_pixel_layers([node for node in graph if node in attention.nodes], recipe.fewest_stored)
 
 
-def _matching(graph: ir.Graph, patterns: Sequence[str]) -> set[ir.Node]:
+def matching_nodes(graph: ir.Graph, patterns: Sequence[str]) -> set[ir.Node]:
+    """Return the nodes whose names match a pattern, as a shell matches.
+
+    Raises:
+        InputError: a pattern matches none.
+    """
     matched: set[ir.Node] = set()
     for pattern in patterns:
         found = {node for node in graph if fnmatchcase(node.name or "", pattern)}
@@ -225,24 +244,14 @@ def _matching(graph: ir.Graph, patterns: Sequence[str]) -> set[ir.Node]:
     return matched
 
 
-def _trunk(graph: ir.Graph, attention: AttentionPath) -> set[ir.Value]:
-    """Return the tensors that carry images through the network; not descriptors, nor SRM's squared deviations."""
-    trunk: set[ir.Value] = set(graph.inputs)
-    for node in graph:
-        if node in attention.nodes or node in attention.pools:
-            continue
-        carries = node in attention.gates or node.op_type in TRUNK or node.op_type == "GlobalAveragePool"
-        if carries and any(value in trunk for value in node.inputs):
-            trunk.update(node.outputs)
-    return trunk
-
-
-def _quantized_inputs(node: ir.Node, recipe: Recipe, attention: AttentionPath, trunk: set[ir.Value]) -> list[int]:
+def _quantized_inputs(node: ir.Node, recipe: Recipe, attention: AttentionPath, trunk: Trunk) -> list[int]:
     def carries(index: int) -> bool:
-        return node.inputs[index] in trunk
+        return node.inputs[index] in trunk.values
 
     if has_weights(node):
-        return [0] if carries(0) and _input_channels(node) >= recipe.fewest_channels else []
+        if node.inputs[0] not in trunk.maps or _input_channels(node) < recipe.fewest_channels:
+            return []
+        return [] if rounds_logits(node, recipe, trunk) else [0]
     if node in attention.gates:
         gate = attention.gates[node]
         if "Gate" not in recipe.readers:
@@ -253,6 +262,11 @@ def _quantized_inputs(node: ir.Node, recipe: Recipe, attention: AttentionPath, t
         return _residual_inputs(node, recipe, attention)
     kind = "AttentionPool" if node in attention.pools else node.op_type
     return [0] if kind in recipe.readers and carries(0) else []
+
+
+def rounds_logits(node: ir.Node, recipe: Recipe, trunk: Trunk) -> bool:
+    """Return whether a layer makes the logits and a backend's INT8 kernel for it could return them rounded only."""
+    return recipe.outputs and node.op_type == "Conv" and node.outputs[0] in trunk.head
 
 
 def _input_channels(node: ir.Node) -> int:
@@ -283,7 +297,7 @@ def identity_operand(node: ir.Node, attention: AttentionPath) -> int:
     return 0 if ends_branch == [False, True] else 1
 
 
-def _quantize_outputs(graph: ir.Graph, placement: Placement, attention: AttentionPath, trunk: set[ir.Value]) -> None:
+def _quantize_outputs(graph: ir.Graph, placement: Placement, attention: AttentionPath, trunk: Trunk) -> None:
     """Quantize what quantized operators return, for every reader, and pass INT8 through reshapes.
 
     It stops where the attention path begins: the poolings return INT8, what reads them returns float.
@@ -293,20 +307,50 @@ def _quantize_outputs(graph: ir.Graph, placement: Placement, attention: Attentio
             continue
         for value in node.outputs:
             # Logits stay float: rounding them is the one error nothing after can average out.
-            if value.is_graph_output() or only_feeds(value, "Relu") or only_feeds(value, "Clip"):
+            if value in trunk.head or only_feeds(value, "Relu") or only_feeds(value, "Clip"):
+                continue
+            # A product can return the float it adds up; a convolution cannot.
+            if node.op_type in {"Gemm", "MatMul"} and all(trunk.is_pointwise(use.node) for use in value.uses()):
                 continue
             for use in value.uses():
                 placement.add(use.node, use.idx)
+            if node.op_type in PICKING:
+                source = node.inputs[0]
+                assert source is not None  # it is quantized
+                placement.same[value] = source
 
 
-def _is_quantized(node: ir.Node, placement: Placement, attention: AttentionPath, trunk: set[ir.Value]) -> bool:
+def _is_quantized(node: ir.Node, placement: Placement, attention: AttentionPath, trunk: Trunk) -> bool:
     """Return whether the backend will run a node in INT8, given what its inputs are by now."""
     first = node.inputs[0] if node.inputs else None
-    if first is None or (node.outputs[0] not in trunk and node not in attention.pools):
+    if first is None or (node.outputs[0] not in trunk.values and node not in attention.pools and node not in placement.weighted):
         return False
-    if node.op_type in {"Relu", "Clip"}:
-        return True  # fused into the operator before it
-    if node.op_type in PASS_THROUGH and first in placement.edges:
+    if _is_fused(node, trunk):
+        return True  # into the operator before it
+    if trunk.is_pointwise(node) and node.op_type != "Mul":
+        return node.op_type in LOOKED_UP and (node, 0) in placement.edges.get(first, ())
+    if trunk.is_pointwise(node):  # SiLU's product, where both factors are INT8
+        return all((node, index) in placement.edges.get(value, ()) for index, value in enumerate(node.inputs) if value)
+    if node.op_type in PASS_THROUGH | PICKING and first in placement.edges and node.outputs[0] not in trunk.head:
         placement.add(node, 0)
         return True
     return any((node, index) in placement.edges.get(value, ()) for index, value in enumerate(node.inputs) if value)
+
+
+def _is_fused(node: ir.Node, trunk: Trunk) -> bool:
+    """Return whether a node only cuts off what the Q behind it cuts off, too, and stands right behind a layer or sum."""
+    current: ir.Node | None = node
+    while current is not None and _only_cuts(current):
+        first = current.inputs[0]
+        current = first.producer() if first is not None else None
+        if current is None or not trunk.is_pointwise(current):
+            return True
+    return False
+
+
+def _only_cuts(node: ir.Node) -> bool:
+    """Return whether a node is a Relu, or a Clip of constant bounds around 0: integers end where it ends."""
+    if node.op_type != "Clip":
+        return node.op_type == "Relu"
+    low, high = (value.const_value if value is not None else None for value in (*node.inputs, None, None)[1:3])
+    return low is not None and high is not None and float(low.numpy()) <= 0 <= float(high.numpy())

@@ -22,6 +22,7 @@ from emca_deploy.calibration.quantize import (
 )
 from emca_deploy.calibration.weight_only import store_as_int8
 from emca_deploy.errors import InputError
+from emca_deploy.multiply_adds import WEIGHT_INPUT
 
 __all__ = ["InsertionCount", "insert_qdq"]
 
@@ -33,7 +34,7 @@ class InsertionCount:
     Attributes:
         activations: Q/DQ pairs.
         weighted: operators that read INT8 and have INT8 weights.
-        weighted_float: the others with weights.
+        weighted_float: the others that multiply and add.
         replaced: nodes that took the place of others, and of which.
     """
 
@@ -66,9 +67,10 @@ def insert_qdq(
         InputError: a tensor's range is missing: the table is of another model.
     """
     graph = model.graph
+    every = sum(node.op_type in WEIGHT_INPUT for node in graph)
     params: dict[ir.Value, QuantParams] = {}
     for value, readers in placement.edges.items():
-        name = str(value.name)
+        name = str(_source(value, placement).name)
         if name not in ranges:
             raise InputError(f"the range table has no tensor '{name}'", "delete the table and calibrate again")
         symmetric = placement.recipe.symmetric or value in placement.symmetric
@@ -79,9 +81,15 @@ def insert_qdq(
         _quantize_weights(graph, node, params[originals[node]], placement.recipe, (weights or {}).get(str(node.name)))
     replaced = {new: node for node in placement.weight_only for new in store_as_int8(graph, node)}
     _drop_unused_initializers(graph)
-    every = sum(1 for node in graph if node.op_type in {"Conv", "Gemm"})
     weighted = len(placement.weighted)
     return InsertionCount(len(params), weighted, every - weighted, replaced)
+
+
+def _source(value: ir.Value, placement: Placement) -> ir.Value:
+    """Return the tensor whose range another one takes; most take their own."""
+    while value in placement.same:
+        value = placement.same[value]
+    return value
 
 
 def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], params: QuantParams) -> None:

@@ -15,9 +15,10 @@ from emca_deploy.artifacts import write_text
 from emca_deploy.calibration.attention_path import find_attention, pooling_steps
 from emca_deploy.calibration.graph import has_weights, load_graph, only_feeds
 from emca_deploy.calibration.observers import TensorRange
-from emca_deploy.calibration.placement import PASS_THROUGH, find_recipe, place
+from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.quantize import activation_params
 from emca_deploy.calibration.table import read_table
+from emca_deploy.calibration.trunk import PASS_THROUGH
 from emca_deploy.errors import InputError
 
 __all__ = ["cache_version", "implicit_ranges", "read_cache", "write_cache", "write_model_cache"]

@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from glob import escape
-from math import prod
 
 import onnx_ir as ir
 
 from emca_deploy.calibration.attention_path import find_attention
+from emca_deploy.calibration.layers import image_multiply_adds
 from emca_deploy.calibration.placement import Placement
 from emca_deploy.harness.sensitivity_results import UnitKind
 
-__all__ = ["Unit", "find_units", "multiply_adds"]
+__all__ = ["Unit", "find_units"]
 
 SEPARATORS = "./"
 """Between the parts of a node's name: ours and TorchScript's exporter's."""
@@ -46,7 +46,7 @@ def find_units(graph: ir.Graph, placement: Placement) -> list[Unit]:
         graph: float.
         placement: of that graph.
     """
-    macs = {node.name: multiply_adds(node) for node in placement.weighted if node.name}
+    macs = {node.name: image_multiply_adds(node) for node in placement.weighted if node.name}
     layers = [Unit(name, "layer", escape(name), (name,), count) for name, count in macs.items()]
     blocks = []
     for prefix in _block_prefixes(graph):
@@ -54,14 +54,6 @@ def find_units(graph: ir.Graph, placement: Placement) -> list[Unit]:
         if len(members) > 1:
             blocks.append(Unit(prefix[:-1], "block", escape(prefix) + "*", members, sum(macs[name] for name in members)))
     return layers + blocks
-
-
-def multiply_adds(node: ir.Node) -> int:
-    """Return a weighted node's multiply-adds for one image; its weights once where its output's shape is not known."""
-    weight, shape = node.inputs[1], node.outputs[0].shape
-    elements = 0 if weight is None or weight.const_value is None else weight.const_value.size
-    places = [] if shape is None or node.op_type != "Conv" else [size for size in shape if isinstance(size, int)][-2:]
-    return elements * prod(places)
 
 
 def _block_prefixes(graph: ir.Graph) -> Iterable[str]:

@@ -134,6 +134,8 @@ def command(
         echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
     if not source.finished:
         tell_assumed(str(model), source.preprocessing)
+    for warning in result.warnings:
+        echo(f"warning: {warning}", err=True)
     if weight_bits == "auto" and result.weight_bits == 7:
         echo(
             "note: weights keep to 7 bits: this processor has no VNNI and saturates with 8; --weight-bits 8 for one that has it",
@@ -188,7 +190,8 @@ def _print(result: "Calibration", gated: "GateReport | None") -> None:
     counts = result.counts
     how = "reused from" if result.reused else "measured on"
     stored = f", {counts.weight_only} of these with INT8 weights" if counts.weight_only else ""
-    in_float = f"{counts.weighted_float} in float{stored}"
+    covered = result.coverage
+    in_float = f"{counts.weighted_float} in float{stored}, {covered.int8_macs_percent:.1f}% of the multiply-adds in INT8"
     echo(f"{result.onnx}: INT8 for {result.backend}, {counts.weighted} operators in INT8, {in_float}")
     if result.float_part is not None:
         echo(_float_part(result.float_part))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from emca_deploy.artifacts import Manifest
 from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.errors import ModelError
+from emca_deploy.multiply_adds import WEIGHT_INPUT, known_shapes, proto_multiply_adds
 from emca_deploy.onnx_file import OnnxFile
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerGraph", "Node", "graph_of", "source_of"]
 
-_WEIGHTED = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
 _FURTHEST_BACK = 6
 
 
@@ -59,14 +59,14 @@ class LayerGraph:
                 leads to the convolution.
         """
         found = {name: self.nodes[name] for name in names if name in self.nodes}
-        if convolution and found and all(node.op_type not in _WEIGHTED for node in found.values()):
+        if convolution and found and all(node.op_type not in WEIGHT_INPUT for node in found.values()):
             name = next(iter(found))
             for _ in range(_FURTHEST_BACK):
                 name = self.nodes[name].before
                 if name not in self.nodes:
                     break
                 found[name] = self.nodes[name]
-                if found[name].op_type in _WEIGHTED:
+                if found[name].op_type in WEIGHT_INPUT:
                     return tuple(reversed(found.items()))
         return tuple(found.items())
 
@@ -100,7 +100,7 @@ def graph_of(path: Path, batch: int) -> LayerGraph:
         in_attention = _attention(ir.from_proto(inferred).graph)
     except (ValueError, onnx.shape_inference.InferenceError) as exc:
         raise ModelError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
-    shapes = _shapes(inferred.graph)
+    shapes = known_shapes(inferred.graph)
     nodes: dict[str, Node] = {}
     maker = {name: node.name or name for node in inferred.graph.node for name in node.output}
     for node in inferred.graph.node:
@@ -147,35 +147,17 @@ def _fixed(model: "onnx.ModelProto", batch: int) -> "onnx.ModelProto":
     return model
 
 
-def _shapes(graph: "onnx.GraphProto") -> dict[str, list[int]]:
-    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        kind = value.type.tensor_type
-        if value.name not in shapes and kind.HasField("shape"):
-            shapes[value.name] = [size.dim_value or 1 for size in kind.shape.dim]
-    return shapes
-
-
 def _node(node: "onnx.NodeProto", shapes: dict[str, list[int]], maker: dict[str, str], *, attention: bool) -> Node:
-    input_, weight = (shapes.get(name) for name in (*node.input[:2], "", "")[:2])
+    index = WEIGHT_INPUT.get(node.op_type, len(node.input))
+    input_, weight = (shapes.get(name) for name in (*node.input[:1], *node.input[index : index + 1], "", "")[:2])
     output = shapes.get(node.output[0])
     before = maker.get(node.input[0], "") if node.input else ""
-    weighted = node.op_type in _WEIGHTED and weight is not None and output is not None
     return Node(
         op_type=node.op_type,
         attention=attention,
-        macs=_macs(node, input_, weight or [], output or []) if weighted else 0,
+        macs=proto_multiply_adds(node, shapes),
         input_elements=prod(input_) if input_ else 0,
-        weight_elements=prod(weight) if weighted and weight else 0,
+        weight_elements=prod(weight) if weight and output else 0,
         output_elements=prod(output) if output else 0,
         before=before,
     )
-
-
-def _macs(node: "onnx.NodeProto", input_: list[int] | None, weight: list[int], output: list[int]) -> int:
-    if node.op_type == "Conv":
-        return prod(output) * prod(weight[1:])
-    if node.op_type == "ConvTranspose":
-        return prod(input_ or [0]) * prod(weight[1:])
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    return prod(output) * (weight[-1] if transposed else weight[-2] if len(weight) > 1 else weight[0])

@@ -1,14 +1,10 @@
 """Multiply-accumulates of an ONNX model's nodes, so that a placement can be weighed rather than counted."""
 
-from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from emca_deploy.errors import ModelError
+from emca_deploy.multiply_adds import known_shapes, proto_multiply_adds
 from emca_deploy.onnx_file import OnnxFile
-
-if TYPE_CHECKING:
-    import onnx
 
 __all__ = ["node_macs"]
 
@@ -28,33 +24,9 @@ def node_macs(path: Path) -> tuple[tuple[str, ...], dict[str, int]]:
         inferred = onnx.shape_inference.infer_shapes(model)
     except onnx.shape_inference.InferenceError as exc:
         raise ModelError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
-    shapes = _shapes(inferred.graph)
+    shapes = known_shapes(inferred.graph)
+    stored = {tensor.name for tensor in inferred.graph.initializer}
+    batch = next((shapes[value.name][0] for value in inferred.graph.input if value.name not in stored), 1)
     names = tuple(node.name or node.output[0] for node in model.graph.node)
-    counts = {name: _macs(node, shapes) for name, node in zip(names, model.graph.node, strict=True)}
-    return names, {name: count for name, count in counts.items() if count}
-
-
-def _shapes(graph: "onnx.GraphProto") -> dict[str, list[int]]:
-    """Return every known shape; a dynamic size, which is the batch, counts as 1."""
-    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        kind = value.type.tensor_type
-        if value.name not in shapes and kind.HasField("shape"):
-            shapes[value.name] = [size.dim_value or 1 for size in kind.shape.dim]
-    for node in graph.node:  # quantized weights lie behind a DequantizeLinear
-        if node.op_type == "DequantizeLinear" and node.input[0] in shapes:
-            shapes.setdefault(node.output[0], shapes[node.input[0]])
-    return shapes
-
-
-def _macs(node: "onnx.NodeProto", shapes: dict[str, list[int]]) -> int:
-    if node.op_type not in {"Conv", "Gemm", "MatMul"} or len(node.input) < 2:
-        return 0
-    weight, output = shapes.get(node.input[1]), shapes.get(node.output[0])
-    if not weight or not output:
-        return 0
-    per_image = prod(output[1:])
-    if node.op_type == "Conv":
-        return per_image * prod(weight[1:])
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    return per_image * weight[-1 if transposed else 0]
+    counts = {name: proto_multiply_adds(node, shapes) for name, node in zip(names, model.graph.node, strict=True)}
+    return names, {name: count // batch for name, count in counts.items() if count}

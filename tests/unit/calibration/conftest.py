@@ -1,10 +1,14 @@
 """Images without files, of the size of the networks that `exported` makes."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from emca_deploy.artifacts import Preprocessing
 
+sys.path.append(str(Path(__file__).parent))  # for random_networks
 SIZE = 64
 
 
