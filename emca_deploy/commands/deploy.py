@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emca_deploy.commands._checkpoint_options import checkpoint_options
 from emca_deploy.commands._console import echo, json_option, print_json, stages, table_console
 from emca_deploy.commands._options import preprocessing_options, recover_option, tell_assumed
 
@@ -20,6 +21,7 @@ __all__ = ["command", "run_deployment"]
 @click.option("--val", "validation", required=True, type=click.Path(path_type=Path), help="Labelled images to validate on.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A folder for everything that is made.")
 @click.option("--arch", help="The architecture; inferred from the checkpoint when not given.")
+@checkpoint_options
 @click.option(
     "--targets",
     default="cpu",
@@ -41,6 +43,8 @@ def command(
     validation: Path,
     output: Path,
     arch: str | None,
+    weights: Any,
+    prefix: str | None,
     targets: str,
     backends: tuple[str, ...],
     samples: int,
@@ -71,7 +75,7 @@ def command(
         raise InputError("no CHECKPOINT was given", "name one, or try `emca-deploy demo`")
     used = choose_preprocessing("the network", preprocessing, None, network_facts(preprocessing))
     options = DeployOptions(
-        ExportOptions(arch, preprocessing=used),
+        ExportOptions(arch, preprocessing=used, weights=weights, prefix=prefix),
         tuple(part.strip() for part in targets.split(",")),
         tuple(dict.fromkeys(backends)),
         samples,

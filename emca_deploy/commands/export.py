@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from emca_deploy.commands._checkpoint_options import checkpoint_options, tell_source
 from emca_deploy.commands._console import echo, json_option, print_json
 from emca_deploy.commands._options import preprocessing_options, tell_assumed
 from emca_deploy.errors import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from emca_deploy.export.checkpoint import ExportOptions
     from emca_deploy.export.convert import HalfConversion
     from emca_deploy.export.dla_convert import DlaConversion
+    from emca_deploy.models.checkpoints import Weights
 
 __all__ = ["command"]
 
@@ -28,6 +30,7 @@ FORMS = ("poolings", "bands", "products", "sums", "scales", "stacks")
 @click.option("--arch", help="The architecture; inferred from the checkpoint when not given.")
 @click.option("--random-init", is_flag=True, help="Fresh weights instead of a checkpoint (to try latency).")
 @click.option("--num-classes", type=click.IntRange(1), help="Width of the logits; read from the checkpoint when not given.")
+@checkpoint_options
 @preprocessing_options
 @click.option(
     "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="Of weights and activations."
@@ -48,6 +51,8 @@ def command(
     arch: str | None,
     random_init: bool,
     num_classes: int | None,
+    weights: "Weights | None",
+    prefix: str | None,
     precision: "Precision",
     form: str,
     batch: str,
@@ -60,6 +65,8 @@ def command(
     \b
     emca-deploy export model.pth.tar -o model.onnx
     emca-deploy export model.pth.tar --precision fp16 -o model.fp16.onnx
+    emca-deploy export model.safetensors.index.json -o model.onnx
+    emca-deploy export last.ckpt --weights plain -o model.onnx
     emca-deploy export --random-init --arch emca_eca_resnet50 -o r50.onnx
     emca-deploy export model.onnx --form dla -o model.dla.onnx
     """
@@ -69,11 +76,11 @@ def command(
     from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
 
     used = choose_preprocessing("the network", preprocessing, None, network_facts(preprocessing))
-    options = ExportOptions(arch, num_classes, used, _batch(batch), opset, precision)
+    options = ExportOptions(arch, num_classes, used, _batch(batch), opset, precision, weights=weights, prefix=prefix)
     if form == "dla":
         _for_dla(checkpoint, output, options, as_json=as_json)
         return
-    result = export_checkpoint(checkpoint, output, options)
+    result = export_checkpoint(checkpoint, output, options, found=None if as_json else tell_source)
     tell_assumed(str(output), used)
     if as_json:
         print_json(result.to_dict())
@@ -100,7 +107,7 @@ def _for_dla(checkpoint: Path | None, output: Path, options: "ExportOptions", *,
     else:
         with TemporaryDirectory() as folder:
             plain = Path(folder) / output.name
-            exported = export_checkpoint(checkpoint, plain, options)
+            exported = export_checkpoint(checkpoint, plain, options, found=None if as_json else tell_source)
             result = convert_for_dla(plain, output)
         document = {**exported.to_dict(), **result.to_dict(), "source": str(checkpoint) if checkpoint else None}
     if as_json:

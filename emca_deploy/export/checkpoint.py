@@ -12,10 +12,12 @@ from emca_deploy.export.exporter import OPSET, ExportRequest, export_onnx
 from emca_deploy.export.parity import Parity, check_parity, parity_images
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
     from torch import nn
 
-    from emca_deploy.models.checkpoints import ModelSpec
+    from emca_deploy.models.checkpoints import CheckpointSource, ModelSpec, Weights
 
 __all__ = ["CheckpointExport", "ExportOptions", "export_checkpoint"]
 
@@ -35,6 +37,8 @@ class ExportOptions:
         batch: a fixed batch size, or None for a dynamic one.
         opset: of the ONNX file.
         precision: "fp32", or "fp16" of weights and activations; input and logits are float32 either way.
+        weights: which weights of the checkpoint, "ema" or "plain"; the moving average where there is one, if None.
+        prefix: what the network's names begin with, where the checkpoint holds several.
     """
 
     arch: str | None = None
@@ -43,6 +47,8 @@ class ExportOptions:
     batch: int | None = None
     opset: int = OPSET
     precision: Precision = "fp32"
+    weights: "Weights | None" = None
+    prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class CheckpointExport:
         parity: of the file with PyTorch; of an fp16 file, run emulated, with the fp32 model it was made from.
         fp32_parity: of the fp32 model with PyTorch.
         half: what the conversion to fp16 came to, where that was asked for.
+        source: where in the checkpoint the network lay; None for fresh weights.
     """
 
     onnx: Path
@@ -66,6 +73,7 @@ class CheckpointExport:
     parity: Parity
     fp32_parity: Parity
     half: HalfConversion | None = None
+    source: "CheckpointSource | None" = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `export`."""
@@ -78,16 +86,23 @@ class CheckpointExport:
             "precision": "fp16" if self.half else "fp32",
             "parity": self.parity.to_dict(),
             **_half_details(self.half, self.fp32_parity),
+            **_source_details(self.source),
         }
 
 
-def export_checkpoint(checkpoint: Path | None, output: Path, options: ExportOptions) -> CheckpointExport:
+def export_checkpoint(
+    checkpoint: Path | None,
+    output: Path,
+    options: ExportOptions,
+    found: "Callable[[CheckpointSource], None] | None" = None,
+) -> CheckpointExport:
     """Export a checkpoint, or fresh weights where it is None, and check the file against PyTorch before it appears.
 
     Args:
-        checkpoint: .pth, .pt, .pth.tar or .safetensors.
+        checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors, or the .index.json of shards.
         output: the ONNX file; its manifest goes beside it.
         options: see there.
+        found: called with the network's place in the checkpoint as soon as it is known, before the work.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or fits no architecture.
@@ -101,6 +116,8 @@ def export_checkpoint(checkpoint: Path | None, output: Path, options: ExportOpti
     preprocessing = options.preprocessing
     with atomic_write(output) as temporary:  # first, so that a place that cannot be written to is said before the work
         module, spec = _module(checkpoint, options)
+        if found is not None and spec.source is not None:
+            found(spec.source)
         images = parity_images(preprocessing.image_size, _real_images(preprocessing))
         model = export_onnx(module, ExportRequest(preprocessing.image_size, options.batch, options.opset))
         ir.save(model, temporary)
@@ -108,7 +125,9 @@ def export_checkpoint(checkpoint: Path | None, output: Path, options: ExportOpti
         half = convert_to_half(model, images) if options.precision == "fp16" else None
         if half is not None:
             ir.save(model, temporary)
-    result = CheckpointExport(output, spec.arch, spec.num_classes, spec.params, half.parity if half else parity, parity, half)
+    result = CheckpointExport(
+        output, spec.arch, spec.num_classes, spec.params, half.parity if half else parity, parity, half, spec.source
+    )
     try:
         write_manifest(output, _manifest(checkpoint, spec, options, result))
     except OutputError:
@@ -135,12 +154,17 @@ def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions
             "layout": spec.layout,
             "options": spec.options,
             **_half_details(result.half, result.fp32_parity),
+            **_source_details(result.source),
         },
     )
 
 
 def _half_details(half: HalfConversion | None, fp32_parity: Parity) -> dict[str, Any]:
     return {"fp16": {**half.to_dict(), "fp32_parity": fp32_parity.to_dict()}} if half else {}
+
+
+def _source_details(source: "CheckpointSource | None") -> dict[str, Any]:
+    return {"checkpoint": source.to_dict()} if source else {}
 
 
 def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, ModelSpec]":
@@ -156,7 +180,7 @@ def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module
         num_classes = options.num_classes or 1000
         module = create_model(options.arch, num_classes).eval()
         return module, ModelSpec(options.arch, num_classes, {}, "random", count_parameters(module))
-    module, spec = load_checkpoint(checkpoint, options.arch)
+    module, spec = load_checkpoint(checkpoint, options.arch, weights=options.weights, prefix=options.prefix)
     if options.num_classes not in {None, spec.num_classes}:
         raise InputError(
             f"{checkpoint}: has {spec.num_classes} classes, --num-classes says {options.num_classes}",

@@ -72,10 +72,16 @@ def check_parity(module: "nn.Module", path: Path, images: Float32Array, gate: fl
         gate: largest relative error allowed.
 
     Raises:
-        GateError: the error is larger, or not a number.
+        GateError: the error is larger, or PyTorch's own logits are not finite.
         ModelError: ONNX Runtime refuses the file, or memory does not suffice for its batch.
     """
-    parity = measure_parity(_torch_logits(module, images), run_onnx(path, images)[0])
+    reference = _torch_logits(module, images)
+    if not np.isfinite(reference).all():
+        raise GateError(
+            "the network's own logits in PyTorch are infinite or NaN, so there is nothing to hold the export against",
+            "use weights that give finite logits: an earlier checkpoint, or the other of --weights ema and --weights plain",
+        )
+    parity = measure_parity(reference, run_onnx(path, images)[0])
     if not parity.max_rel <= gate:  # also true of NaN
         raise GateError(
             f"the exported logits differ from PyTorch's by {parity.max_rel:.2g} relative, more than {gate:.2g}",

@@ -1,183 +1,201 @@
-"""Reads the tensors of a checkpoint file without running anything that the file holds."""
+"""Opens a checkpoint file of any kind and lists its tensors by name, without running anything that it holds."""
 
-import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO
 
-from emca_deploy._optional import import_optional
 from emca_deploy.errors import CheckpointError
+from emca_deploy.models.pickle_values import Stub
+from emca_deploy.models.safetensors_file import read_index, read_safetensors
+from emca_deploy.models.stored import COPY_AGAIN, StoredTensor
+from emca_deploy.models.torch_file import SAVE_AGAIN, read_torch_legacy, read_torch_zip
 
-if TYPE_CHECKING:
-    from torch import Tensor
+__all__ = ["CheckpointFile", "open_checkpoint"]
 
-__all__ = ["read_arch_hint", "read_state_dict"]
+MAX_DEPTH = 40
+MAX_NAME = 300
+MAX_TENSORS = 200_000
 
-CONTAINERS = ("state_dict", "model", "model_state_dict", "ema", "state_dict_ema", "module")
-"""Where training scripts put the weights, the plain ones before their moving averages."""
-
-PREFIXES = ("module.", "model.", "_orig_mod.")
-"""What DataParallel, wrappers and torch.compile put in front of every key."""
-
-MAX_NESTING = 8
-SAVE_AGAIN = "where it was trained, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
-COPY_AGAIN = "copy or download it again, and compare sizes or checksums"
+_TRANSPARENT = ("_modules", "_parameters", "_buffers")
+"""Attributes of a pickled torch module that do not occur in the names of its state dict."""
 
 
-def read_state_dict(path: Path) -> dict[str, "Tensor"]:
-    """Return a checkpoint's tensors by key, on the CPU; floating ones as float32.
+@dataclass
+class CheckpointFile:
+    """What a checkpoint file holds.
 
-    Containers such as {"state_dict": ...} are opened and prefixes such as "module." removed. The file's kind is told from its
-    content: what torch.save writes (zip or legacy), or safetensors.
+    Attributes:
+        path: the file.
+        tensors: by full name: the keys of the dictionaries around it and its own, joined by dots ("state_dict.fc.weight").
+        containers: how many characters of a full name belong to the dictionaries around the state dict ("state_dict.").
+        keys: the keys at the file's top.
+        inert: classes of objects beside the tensors; they were not loaded.
+        arch: what the file says its architecture is, or None; a hint only.
+    """
+
+    path: Path
+    tensors: dict[str, StoredTensor] = field(default_factory=dict)
+    containers: dict[str, int] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    inert: set[str] = field(default_factory=set)
+    arch: str | None = None
+
+
+@contextmanager
+def open_checkpoint(path: Path) -> Iterator[CheckpointFile]:
+    """List a checkpoint's tensors; their values can be read until the context ends.
+
+    The file's kind is found from its content: what torch.save writes (zip or legacy), safetensors, or the index of several
+    files of these kinds.
 
     Raises:
-        CheckpointError: the file cannot be read, is damaged, holds pickled objects besides tensors (they are not run), holds no
-            tensors, or holds NaN or infinity.
-        MissingError: torch or safetensors is not installed.
+        CheckpointError: the file cannot be read, is damaged or hostile, or holds no tensors.
     """
-    kind = _sniff(path)
-    loaded = _read_safetensors(path) if kind == "safetensors" else _read_torch(path, kind)
-    tensors = _tensors(_unwrap(loaded), path)
-    stripped: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        name = _strip(key)
-        if name in stripped:
-            raise CheckpointError(f"{path}: holds '{name}' twice, once behind a prefix", SAVE_AGAIN)
-        stripped[name] = _as_float32(name, tensor, path)
-    stripped.pop("n_averaged", None)  # the step count of torch.optim.swa_utils.AveragedModel
-    return stripped
+    found = CheckpointFile(path)
+    with ExitStack() as open_files:
+        _read(path, found, open_files)
+        if not found.tensors:
+            names = ", ".join(ascii(key)[1:-1][:40] for key in found.keys[:5]) or "nothing at all"
+            raise CheckpointError(f"{path}: holds no tensors, only: {names}", SAVE_AGAIN)
+        yield found
 
 
-def read_arch_hint(path: Path) -> str | None:
-    """Return what a safetensors file's metadata calls its architecture, or None."""
+def _read(path: Path, found: CheckpointFile, open_files: ExitStack) -> None:
+    stream, size = _open(path, open_files)
+    kind = _kind(path, stream)
+    if kind == "index":
+        _read_shards(path, stream, found, open_files)
+    elif kind == "safetensors":
+        tensors, metadata = read_safetensors(path, stream, size)
+        found.arch = metadata.get("arch") or found.arch
+        found.keys += tuple(tensors)
+        for name, tensor in tensors.items():
+            _add(found, name, 0, tensor)
+    else:
+        if kind == "zip":
+            tree = read_torch_zip(path, stream, open_files, found.inert)
+        else:
+            tree = read_torch_legacy(path, stream, size, found.inert)
+        _flatten(path, tree, found)
+
+
+def _open(path: Path, open_files: ExitStack) -> tuple[BinaryIO, int]:
     try:
-        with import_optional("safetensors").safe_open(str(path), framework="numpy") as file:
-            arch: str | None = (file.metadata() or {}).get("arch")
-    except Exception:  # a hint only: whatever is wrong with the file has been said, or will be, by reading it
-        return None
-    return arch
-
-
-def _sniff(path: Path) -> str:
-    if path.is_dir():
-        raise CheckpointError(f"{path}: is a folder", "name the checkpoint file inside it")
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(16)
+        if path.is_dir():
+            raise CheckpointError(f"{path}: is a folder", _inside(path))
+        stream = open_files.enter_context(path.open("rb"))
+        return stream, stream.seek(0, 2)
     except FileNotFoundError as exc:
         raise CheckpointError(f"{path}: no such file", "check the path") from exc
     except OSError as exc:
         raise CheckpointError(f"{path}: cannot be read: {exc.strerror}", "check the path and its permissions") from exc
+    except ValueError as exc:  # a NUL in the path
+        raise CheckpointError(f"{str(path)!a}: is not a path", "check the path") from exc
+
+
+def _inside(folder: Path) -> str:
+    """Return what to do about a folder: name the checkpoint in it, where there is one."""
+    endings = (".index.json", ".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
+    names = sorted(name.name for name in folder.iterdir() if name.name.endswith(endings))
+    best = min(names, key=lambda name: next(rank for rank, end in enumerate(endings) if name.endswith(end)), default=None)
+    return f"name the checkpoint file inside it, such as {folder / best}" if best else "name a checkpoint file"
+
+
+def _kind(path: Path, stream: BinaryIO) -> str:
+    stream.seek(0)
+    head = stream.read(512)
+    stream.seek(0)
     if not head:
         raise CheckpointError(f"{path}: is empty", COPY_AGAIN)
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
-        return "safetensors"
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: is a Git LFS pointer, not the checkpoint itself", "fetch it with `git lfs pull`")
     if head.startswith(b"PK\x03\x04"):
         return "zip"
-    if head.startswith(b"\x80"):  # the opcode every pickle since protocol 2 starts with
+    if head.startswith(b"\x80"):  # the instruction that every pickle since protocol 2 starts with
         return "legacy"
+    if head.lstrip().startswith(b"{"):
+        return "index"
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return "safetensors"
+    if head[257:262] == b"ustar":
+        raise CheckpointError(
+            f"{path}: is a tar archive; PyTorch's own tar format, of before 2017, is not supported",
+            "unpack it and name the checkpoint in it, or save it again with a newer PyTorch",
+        )
     raise CheckpointError(f"{path}: is neither a PyTorch nor a safetensors checkpoint", "give a .pth, .pt or .safetensors file")
 
 
-def _read_safetensors(path: Path) -> Any:
-    load_file = import_optional("safetensors.torch").load_file
-    try:
-        return load_file(str(path))
-    except Exception as exc:
-        raise CheckpointError(f"{path}: is damaged or no safetensors file: {exc}", COPY_AGAIN) from exc
+def _read_shards(path: Path, stream: BinaryIO, found: CheckpointFile, open_files: ExitStack) -> None:
+    for shard, names in read_index(path, stream).items():
+        place = path.parent / shard  # beside the index as it was named: the cache of Hugging Face is full of links
+        part = CheckpointFile(place)
+        if not place.exists():
+            raise CheckpointError(
+                f"{path}: its shard {shard} is not there", f"put {shard} beside it, or download the whole checkpoint again"
+            )
+        if place.suffix == ".json":
+            raise CheckpointError(f"{path}: its shard {shard} is another index", COPY_AGAIN)
+        _read(place, part, open_files)
+        missing = [name for name in names if name not in part.tensors]
+        if missing:
+            raise CheckpointError(
+                f"{place}: lacks the tensor '{ascii(missing[0])[1:-1][:80]}' that {path.name} says it holds", COPY_AGAIN
+            )
+        found.inert |= part.inert
+        found.arch = found.arch or part.arch
+        for name in names:
+            _add(found, name, 0, part.tensors[name])
 
 
-def _read_torch(path: Path, kind: str) -> Any:
-    torch = import_optional("torch")
-    if kind == "zip":
-        _check_archive(path)
-    # Training scripts often save their options too; a Namespace is only a bag of plain values.
-    from argparse import Namespace
-
-    try:
-        with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as exc:  # a damaged pickle can raise anything
-        raise _load_error(path, exc) from exc
+def _add(found: CheckpointFile, name: str, container: int, tensor: StoredTensor) -> None:
+    if len(found.tensors) >= MAX_TENSORS:
+        raise CheckpointError(f"{found.path}: holds more than {MAX_TENSORS:,} tensors", SAVE_AGAIN)
+    if name not in found.tensors and len(name) <= MAX_NAME:
+        found.tensors[name] = tensor
+        found.containers[name] = container
 
 
-def _check_archive(path: Path) -> None:
-    try:
-        whole = zipfile.is_zipfile(path)  # the directory is at the end of the file
-        if whole:
-            with zipfile.ZipFile(path) as archive:
-                files = {name.rpartition("/")[2] for name in archive.namelist()}
-    except Exception as exc:  # zipfile raises half a dozen kinds for damaged archives
-        raise CheckpointError(f"{path}: is damaged: {exc}", COPY_AGAIN) from exc
-    if not whole:
-        raise CheckpointError(f"{path}: is truncated", COPY_AGAIN)
-    if "constants.pkl" in files:
-        raise CheckpointError(f"{path}: is a TorchScript archive, not a checkpoint", SAVE_AGAIN)
-    if "data.pkl" not in files:
-        raise CheckpointError(f"{path}: is a zip archive but no checkpoint", "give a .pth, .pt or .safetensors file")
+def _flatten(path: Path, tree: Any, found: CheckpointFile) -> None:
+    """List the tensors of a tree of dictionaries, lists and stubs, which may contain itself."""
+    if isinstance(tree, dict):
+        found.keys = tuple(tree)
+        arch = tree.get("arch")
+        found.arch = arch if isinstance(arch, str) else None
+    elif not isinstance(tree, Stub):
+        raise CheckpointError(f"{path}: holds a {_named(tree)}, not a dictionary of tensors", SAVE_AGAIN)
+    seen: set[int] = set()
+    # (value, its full name, how much of the name is the containers' where that is settled, depth)
+    waiting: list[tuple[Any, str, int | None, int]] = [(tree, "", None, 0)]
+    while waiting:
+        value, name, container, depth = waiting.pop()
+        if isinstance(value, StoredTensor):
+            _add(found, name, container or 0, value)
+        elif id(value) not in seen and depth <= MAX_DEPTH and len(name) <= MAX_NAME:
+            seen.add(id(value))
+            waiting += reversed([(*child, depth + 1) for child in _children(value, name, container)])
 
 
-def _load_error(path: Path, exc: Exception) -> CheckpointError:
-    foreign = re.search(r"GLOBAL ([\w.]+)", str(exc))
-    if foreign:
-        what = f"holds a pickled {foreign[1]} and not only tensors; it was not loaded, as that can run code"
-        return CheckpointError(f"{path}: {what}", SAVE_AGAIN)
-    if isinstance(exc, EOFError) or "EOF" in str(exc):
-        return CheckpointError(f"{path}: is truncated", COPY_AGAIN)
-    reason = str(exc).strip().splitlines()
-    detail = reason[0][:120] if reason and "Weights only load failed" not in reason[0] else "its pickle cannot be read"
-    return CheckpointError(f"{path}: is damaged or no checkpoint: {detail}", COPY_AGAIN)
+def _named(value: Any) -> str:
+    return "tensor" if isinstance(value, StoredTensor) else type(value).__name__
 
 
-def _has_tensors(value: Any) -> bool:
-    from torch import Tensor
-
-    return isinstance(value, Mapping) and any(isinstance(v, Tensor) for v in value.values())
-
-
-def _unwrap(loaded: Any) -> Any:
-    for _ in range(MAX_NESTING):  # a crafted file can hold a dictionary that contains itself
-        if not isinstance(loaded, Mapping):
-            break
-        inner = next((loaded[key] for key in CONTAINERS if isinstance(loaded.get(key), Mapping)), None)
-        if inner is None and not _has_tensors(loaded):
-            candidates = [value for value in loaded.values() if _has_tensors(value)]
-            inner = candidates[0] if len(candidates) == 1 else None
-        if inner is None:
-            break
-        loaded = inner
-    return loaded
-
-
-def _tensors(loaded: Any, path: Path) -> dict[str, "Tensor"]:
-    from torch import Tensor
-
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a dictionary of tensors", SAVE_AGAIN)
-    tensors = {str(key): value.detach() for key, value in loaded.items() if isinstance(value, Tensor)}
-    if not tensors:
-        names = ", ".join(str(key) for key in list(loaded)[:5]) or "nothing at all"
-        raise CheckpointError(f"{path}: holds no tensors, only: {names}", SAVE_AGAIN)
-    return tensors
-
-
-def _strip(key: str) -> str:
-    while key.startswith(PREFIXES):
-        key = key.partition(".")[2]
-    return key
-
-
-def _as_float32(name: str, tensor: "Tensor", path: Path) -> "Tensor":
-    if tensor.is_quantized or tensor.is_complex() or tensor.is_sparse:
-        raise CheckpointError(f"{path}: '{name}' is not an ordinary tensor ({tensor.dtype}, {tensor.layout})", SAVE_AGAIN)
-    if tensor.is_meta or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise CheckpointError(f"{path}: '{name}' has a shape but not its values", SAVE_AGAIN)
-    if not tensor.is_floating_point():
-        return tensor
-    tensor = tensor.float().contiguous()
-    if not bool(tensor.isfinite().all()):
-        raise CheckpointError(f"{path}: '{name}' holds NaN or infinity", "use a checkpoint from before the training diverged")
-    return tensor
+def _children(value: Any, name: str, container: int | None) -> Iterator[tuple[Any, str, int | None]]:
+    """Yield what may hold tensors inside `value`, its full name and the length of its containers' part."""
+    front = f"{name}." if name else ""
+    settled = container
+    if isinstance(value, Stub):
+        # A stub may be a whole module: a state dict whose names begin here.
+        settled = len(front) if container is None else container
+        parts: list[Any] = [value.items, *value.state, value.values]
+    else:
+        parts = [value]
+    for part in parts:
+        pairs = part.items() if isinstance(part, dict) else enumerate(part)
+        for key, child in pairs:
+            if isinstance(child, StoredTensor):  # its own key may contain dots; what lies above is container
+                yield child, f"{front}{key}", len(front) if settled is None else settled
+            elif isinstance(child, dict | list | tuple | Stub):
+                inside = isinstance(value, Stub) and key in _TRANSPARENT
+                yield child, name if inside else f"{front}{key}", settled

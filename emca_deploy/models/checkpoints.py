@@ -1,24 +1,65 @@
-"""Loads a checkpoint into the network it was trained as, which is told from its tensors."""
+"""Loads a checkpoint into the network it was trained as, which is found from its tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from emca_deploy._optional import require
 from emca_deploy.errors import CheckpointError
-from emca_deploy.models.checkpoint_files import read_arch_hint, read_state_dict
+from emca_deploy.models.checkpoint_files import CheckpointFile, open_checkpoint
 from emca_deploy.models.counting import count_parameters
-from emca_deploy.models.inference import Inferred, count_classes, infer, nearest_depth
-from emca_deploy.models.layouts import Translated, foreign_name, translate
-from emca_deploy.models.registry import ARCHITECTURES, create_model, find_architecture
+from emca_deploy.models.fitting import Fit, empty_network, fit_network, is_counter
+from emca_deploy.models.layouts import translate
+from emca_deploy.models.networks import Network, find_networks
+from emca_deploy.models.registry import find_architecture
+from emca_deploy.models.stored import TensorProblem
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["ModelSpec", "load_checkpoint"]
+__all__ = ["CheckpointSource", "ModelSpec", "Weights", "load_checkpoint"]
 
-SHOWN = 3
+Weights = Literal["ema", "plain"]
+"""A moving average of the weights, or the weights themselves."""
+
+GROUPED = 2
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Where in a checkpoint the network lay.
+
+    Attributes:
+        container: keys of the dictionaries around the state dict, joined by dots; "" where there are none.
+        prefix: what stands in front of the network's names in it ("module.").
+        head: the name of the layer that makes the logits, as the file has it.
+        weights: whether these are the moving average or the plain weights.
+        both: whether the file holds both, and so `weights` was a choice.
+        left_out: how many tensors beside the network were left out, by name, or by group ("optimizer.*").
+        inert: classes of objects beside the tensors; they were neither loaded nor run.
+    """
+
+    container: str
+    prefix: str
+    head: str
+    weights: Weights
+    both: bool
+    left_out: dict[str, int]
+    inert: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return {
+            "container": self.container,
+            "prefix": self.prefix,
+            "head": self.head,
+            "weights": self.weights,
+            "both_weights": self.both,
+            "left_out": self.left_out,
+            "not_loaded": list(self.inert),
+        }
 
 
 @dataclass(frozen=True)
@@ -29,8 +70,9 @@ class ModelSpec:
         arch: the architecture's name.
         num_classes: the width of the logits.
         options: for `create_model(arch, num_classes, **options)`; empty for the family's own configuration.
-        layout: whose key names it had: "native", "pkcam", "torchvision", "timm", "pretrained-models" or "srm".
+        layout: whose key names it had (see `layouts.Layout`).
         params: how many parameters the network has.
+        source: where in the file it lay; None for fresh weights.
     """
 
     arch: str
@@ -38,152 +80,172 @@ class ModelSpec:
     options: dict[str, Any]
     layout: str
     params: int
+    source: CheckpointSource | None = None
 
 
-def load_checkpoint(path: str | Path, arch: str | None = None, *, position: str = "residual") -> tuple["nn.Module", ModelSpec]:
+def load_checkpoint(
+    path: str | Path,
+    arch: str | None = None,
+    *,
+    position: str = "residual",
+    weights: Weights | None = None,
+    prefix: str | None = None,
+) -> tuple["nn.Module", ModelSpec]:
     """Load a checkpoint; nothing in it is run.
 
     Args:
-        path: what torch.save wrote of a state dict (alone or in a training script's dictionary), or a safetensors file.
+        path: what torch.save wrote (a state dict, alone or among other things, or a whole module), a safetensors file, or the
+            index of a sharded checkpoint.
         arch: the architecture it must be; inferred where None.
         position: where attention sits in a block, "residual" or "output". The tensors do not tell.
+        weights: "ema" for the moving average of the weights, "plain" for the weights; the average where there is one, if None.
+        prefix: under which names the network lies, where the file holds more than one.
 
     Returns:
         The network in eval mode, (N, 3, H, W) float32 to logits (N, num_classes), and what it is.
 
     Raises:
-        CheckpointError: the file cannot be read safely, fits no architecture, or is not `arch`.
+        CheckpointError: the file cannot be read safely, fits no architecture, is not `arch`, or holds several networks.
         UnknownNameError: no architecture is called `arch`.
-        MissingError: torch or safetensors is not installed.
+        MissingError: torch is not installed.
     """
     path = Path(path)
     require("torch")
     if arch is not None:
         find_architecture(arch)
-    found = translate(read_state_dict(path), path)
-    inferred, classes = infer(found.tensors), count_classes(found.tensors)
-    if inferred is None or classes is None:
-        raise _no_fit(path, found, _nearest(path, found, inferred, arch), arch)
-    if arch is not None and arch != inferred.arch:
-        raise _another(path, inferred, arch)
-    options = dict(inferred.options)
-    if found.caffe:
-        options["caffe"] = True
-    if position != "residual" and not inferred.arch.startswith("pkcam"):
-        options["position"] = position
-    inferred = Inferred(inferred.arch, options)
-    module = _empty(inferred, classes)
-    if not _compare(module.state_dict(), found.tensors).fits:
-        raise _no_fit(path, found, inferred, arch)
-    _fill(module, found.tensors)
-    return module, ModelSpec(inferred.arch, classes, options, found.layout, count_parameters(module))
+    with open_checkpoint(path) as file:
+        networks = _under(file, find_networks(file), prefix)
+        fits = [fit_network(file, each, arch=arch, position=position, trusted=prefix is not None) for each in networks]
+        chosen, both = _choose(file, fits, weights)
+        tensors = _values(file, chosen.network)
+    module = empty_network(chosen.inferred, chosen.classes)
+    _fill(module, translate(tensors, path).tensors)
+    spec = ModelSpec(
+        chosen.inferred.arch,
+        chosen.classes,
+        chosen.inferred.options,
+        chosen.layout,
+        count_parameters(module),
+        _source(file, chosen.network, both),
+    )
+    return module, spec
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """A checkpoint's tensors held against a network's; names are ours."""
-
-    matching: int
-    missing: list[str]
-    unexpected: list[str]
-    misshapen: list[str]
-
-    @property
-    def fits(self) -> bool:
-        return not (self.missing or self.unexpected or self.misshapen)
-
-
-def _is_counter(name: str) -> bool:
-    return name.endswith("num_batches_tracked")  # old checkpoints lack them, and inference does not read them
-
-
-def _compare(expected: Mapping[str, "Tensor"], given: Mapping[str, "Tensor"]) -> _Comparison:
-    wanted = {name: tensor for name, tensor in expected.items() if not _is_counter(name)}
-    present = {name: tensor for name, tensor in given.items() if not _is_counter(name)}
-    common = [name for name in wanted if name in present]
-    misshapen = [name for name in common if not _alike(wanted[name], present[name])]
-    missing = [name for name in wanted if name not in present]
-    unexpected = [name for name in present if name not in wanted]
-    return _Comparison(len(common) - len(misshapen), missing, unexpected, misshapen)
+def _under(file: CheckpointFile, networks: list[Network], prefix: str | None) -> list[Network]:
+    """Return the networks under `prefix`, all where it is None; never none."""
+    if not networks:
+        names = ", ".join(_printable(name[file.containers[name] :]) for name in list(file.tensors)[:3])
+        raise CheckpointError(
+            f"{file.path}: holds no ResNet; its keys are like {names}",
+            "give a ResNet's checkpoint (`emca-deploy models` lists them); another network can be exported to ONNX where it was "
+            "trained, and its .onnx file calibrated",
+        )
+    if prefix is None:
+        return networks
+    wanted = f"{prefix.rstrip('.')}." if prefix.rstrip(".") else ""
+    matches = [network for network in networks if wanted in (network.where, network.prefix)]
+    if not matches:
+        raise CheckpointError(
+            f"{file.path}: no network lies under --prefix {prefix!r}", f"one of: {_prefixes(networks)}; or leave --prefix out"
+        )
+    return matches
 
 
-def _alike(a: "Tensor", b: "Tensor") -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype
+def _choose(file: CheckpointFile, fits: Sequence[Fit], weights: Weights | None) -> tuple[Fit, bool]:
+    """Return the one network to load, and whether the file holds both plain weights and an average."""
+    whole = [fit for fit in fits if fit.error is None]
+    if not whole:
+        raise fits[0].error or CheckpointError(f"{file.path}: holds no network", "give a ResNet's checkpoint")
+    averages = [fit for fit in whole if fit.network.average]
+    plain = [fit for fit in whole if not fit.network.average]
+    wanted = averages if weights == "ema" or (weights is None and averages) else plain
+    if not wanted:
+        kind, other = ("a moving average", "plain") if weights == "ema" else ("plain weights", "ema")
+        raise CheckpointError(
+            f"{file.path}: holds no {kind.removeprefix('a ')}", f"leave --weights out, or say --weights {other}"
+        )
+    different = [fit for number, fit in enumerate(wanted) if not any(_same(file, fit, other) for other in wanted[:number])]
+    if len(different) > 1:
+        found = ", ".join(
+            f"'{_printable(fit.network.where)}' ({fit.inferred.arch}, {fit.classes} classes)" for fit in different[:SHOWN]
+        )
+        raise CheckpointError(
+            f"{file.path}: holds {len(different)} different networks: under {found}",
+            f"choose one, in export or deploy: {_prefixes([fit.network for fit in different])}",
+        )
+    return wanted[0], bool(averages and plain)
 
 
-def _empty(inferred: Inferred, classes: int) -> "nn.Module":
-    """Return the network on the meta device, which costs neither memory nor initialisation."""
+def _prefixes(networks: Sequence[Network]) -> str:
+    """Return the option that chooses each network, by the shortest name that only one has."""
+    prefixes = [network.prefix for network in networks]
+    names = [network.prefix if prefixes.count(network.prefix) == 1 else network.where for network in networks[:SHOWN]]
+    return ", ".join(f"--prefix {_printable(name.rstrip('.')) or repr('')}" for name in names)
+
+
+def _same(file: CheckpointFile, a: Fit, b: Fit) -> bool:
+    """Return whether two networks have equal weights: one module saved under two names."""
     import torch
 
-    with torch.device("meta"):
-        return create_model(inferred.arch, classes, **inferred.options)
+    if (a.inferred, a.classes, a.network.names.keys()) != (b.inferred, b.classes, b.network.names.keys()):
+        return False
+    for name, full in a.network.names.items():
+        one, two = file.tensors[full], file.tensors[b.network.names[name]]
+        if one.storage is two.storage and one.offset == two.offset:
+            continue
+        try:
+            if not torch.equal(one.load(), two.load()):
+                return False
+        except TensorProblem:
+            return False
+    return True
+
+
+def _values(file: CheckpointFile, network: Network) -> dict[str, "Tensor"]:
+    tensors = {}
+    for name, full in network.names.items():
+        if is_counter(name):
+            continue
+        try:
+            tensors[name] = file.tensors[full].load()
+        except TensorProblem as exc:
+            remedy = "use a checkpoint from before the training diverged"
+            if "NaN" not in str(exc):
+                remedy = "save it again as ordinary tensors: torch.save(model.state_dict(), 'weights.pth')"
+            raise CheckpointError(f"{file.path}: '{_printable(full[file.containers[full] :])}' {exc}", remedy) from exc
+    return tensors
 
 
 def _fill(module: "nn.Module", tensors: Mapping[str, "Tensor"]) -> None:
     import torch
 
     module.to_empty(device="cpu").eval()
-    counters = {name: torch.zeros((), dtype=torch.int64) for name in module.state_dict() if _is_counter(name)}
-    module.load_state_dict({**counters, **{n: t for n, t in tensors.items() if not _is_counter(n)}})
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in module.state_dict() if is_counter(name)}
+    module.load_state_dict({**counters, **tensors})
 
 
-def _nearest(path: Path, found: Translated, inferred: Inferred | None, arch: str | None) -> Inferred:
-    """Return the architecture that most of the tensors fit; the one asked for, or the one the file names, where there is one."""
-    if inferred is not None:
-        return inferred
-    named = arch or read_arch_hint(path)
-    if named in ARCHITECTURES:
-        return Inferred(str(named))
-    depth = nearest_depth(found.tensors) or 18
-    names = [name for name, architecture in ARCHITECTURES.items() if architecture.depth == depth]
-    classes = count_classes(found.tensors) or 1000
-
-    def score(name: str) -> int:
-        comparison = _compare(_empty(Inferred(name), classes).state_dict(), found.tensors)
-        return comparison.matching - len(comparison.missing) - len(comparison.unexpected)
-
-    return Inferred(max(names, key=score))
-
-
-def _no_fit(path: Path, found: Translated, nearest: Inferred, arch: str | None) -> CheckpointError:
-    classes = count_classes(found.tensors) or 1000
-    expected = _empty(nearest, classes).state_dict()
-    comparison = _compare(expected, found.tensors)
-
-    def theirs(name: str) -> str:
-        return found.originals.get(name) or foreign_name(name, found.layout, found.caffe)
-
-    def shapes(name: str) -> str:
-        given = found.tensors[name]
-        want = "x".join(map(str, expected[name].shape))
-        have = "x".join(map(str, given.shape)) if given.is_floating_point() else str(given.dtype)
-        return f"{theirs(name)} ({have}, not {want})"
-
-    parts = [
-        f"{what} {len(names)}: {_first(describe, names)}"
-        for what, names, describe in (
-            ("missing", comparison.missing, theirs),
-            ("unexpected", comparison.unexpected, theirs),
-            ("misshapen", comparison.misshapen, shapes),
-        )
-        if names
-    ]
-    total = sum(not _is_counter(name) for name in expected)
-    verdict = f"is not {arch}" if arch else f"fits no architecture; the nearest is {nearest.arch}"
-    return CheckpointError(
-        f"{path}: {verdict}: {comparison.matching} of its {total} tensors match; {'; '.join(parts) or 'attention in odd places'}",
-        "`emca-deploy models` lists what can be loaded; save such a network's whole state dict",
+def _source(file: CheckpointFile, network: Network, both: bool) -> CheckpointSource:
+    groups: dict[str, list[str]] = {}
+    for name in network.beside:
+        rest = name.removeprefix(network.container)
+        groups.setdefault(rest.partition(".")[0], []).append(rest)
+    left_out: dict[str, int] = {}
+    for top, names in groups.items():
+        if len(names) <= GROUPED:
+            left_out |= {_printable(name): 1 for name in names}
+        else:
+            left_out[f"{_printable(top)}.*"] = len(names)
+    return CheckpointSource(
+        container=_printable(network.container.rstrip(".")),
+        prefix=_printable(network.prefix),
+        head=_printable(network.head.removeprefix(network.container)),
+        weights="ema" if network.average else "plain",
+        both=both,
+        left_out=left_out,
+        inert=tuple(sorted(file.inert)),
     )
 
 
-def _first(describe: Any, names: Sequence[str]) -> str:
-    shown = ", ".join(describe(name) for name in names[:SHOWN])
-    return shown + (", ..." if len(names) > SHOWN else "")
-
-
-def _another(path: Path, inferred: Inferred, arch: str) -> CheckpointError:
-    options = ", ".join(f"{name}={value}" for name, value in inferred.options.items())
-    holds = inferred.arch + (f" ({options})" if options else "")
-    return CheckpointError(
-        f"{path}: is not {arch}: its tensors are those of {holds}", f"say --arch {inferred.arch}, or leave --arch out"
-    )
+def _printable(name: str) -> str:
+    """Return a name from the file fit for one line of a terminal."""
+    return ascii(name)[1:-1]

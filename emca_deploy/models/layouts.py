@@ -11,10 +11,16 @@ from emca_deploy.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Layout", "Translated", "foreign_name", "translate"]
+__all__ = ["HEAD_OF_LAYOUT", "Layout", "Translated", "foreign_name", "to_torchvision", "translate"]
 
 Layout = str
-"""Whose key names a checkpoint has: "native", "pkcam", "torchvision", "timm", "pretrained-models" or "srm"."""
+"""Whose key names a checkpoint has: "native", "pkcam", "torchvision", "timm", "pretrained-models", "srm", "mmpretrain",
+"huggingface", or "sequential" (torchvision's children in a torch.nn.Sequential)."""
+
+HEAD_OF_LAYOUT: dict[Layout, str] = {
+    "native": "head.", "pkcam": "linear.", "torchvision": "fc.", "huggingface": "fc.", "sequential": "fc.",
+}  # fmt: skip
+"""What each layout calls the layer that makes the logits, once `to_torchvision` is done."""
 
 # (ours, theirs): the same in torchvision, SENet, ECANet, timm and SRM; pretrained-models wraps the stem and renames the head.
 _TRUNK = (("stem.conv.", "conv1."), ("stem.bn.", "bn1."), ("head.", "fc."))
@@ -31,6 +37,8 @@ _ATTENTION: tuple[tuple[Layout, str, str], ...] = (
     ("timm", r"se\.conv\.weight", "conv.weight"),
     ("pretrained-models", r"se_module\.fc1\.(weight|bias)", r"reduce.\1"),
     ("pretrained-models", r"se_module\.fc2\.(weight|bias)", r"expand.\1"),
+    ("mmpretrain", r"se_layer\.conv1\.conv\.(weight|bias)", r"reduce.\1"),
+    ("mmpretrain", r"se_layer\.conv2\.conv\.(weight|bias)", r"expand.\1"),
     ("srm", r"(?:rclb|srm)\.cfc(?:\.weight)?", "cfc"),
     ("srm", r"(?:rclb|srm)\.bn\.(\w+)", r"bn.\1"),
     ("srm", r"rclb\.fc\.0\.(weight|bias)", r"reduce.\1"),
@@ -38,6 +46,18 @@ _ATTENTION: tuple[tuple[Layout, str, str], ...] = (
 )
 _THEIR_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(.+)")
 _OUR_BLOCK = re.compile(r"stage([1-4])\.block(\d+)\.(.+)")
+
+
+# (theirs, torchvision's): names of a network without prefix. A Sequential numbers the children: 2 and 3 are ReLU and pooling.
+_HUGGING_FACE = (
+    (r"embedder\.embedder\.convolution\.", r"conv1."),
+    (r"embedder\.embedder\.normalization\.", r"bn1."),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.convolution\.", r"layer{0}.\2.conv{1}."),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.normalization\.", r"layer{0}.\2.bn{1}."),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.shortcut\.convolution\.", r"layer{0}.\2.downsample.0."),
+    (r"encoder\.stages\.(\d)\.layers\.(\d+)\.shortcut\.normalization\.", r"layer{0}.\2.downsample.1."),
+)
+_SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
 
 @dataclass(frozen=True)
@@ -61,17 +81,12 @@ def translate(state: Mapping[str, "Tensor"], path: Path) -> Translated:
     """Rename the keys of `state` to ours; `path` is for errors.
 
     Raises:
-        CheckpointError: it holds no ResNet, or a variant of ResNet that is none of ours.
+        CheckpointError: it is a variant of ResNet that is not supported.
     """
     if "stem.conv.weight" in state or any(_OUR_BLOCK.match(key) for key in state):
         return Translated("native", dict(state), {key: key for key in state})
     if "pre.0.weight" in state or any(".ECA_excitation_local." in key for key in state):
         return Translated("pkcam", dict(state), {key: key for key in state})
-    if not any(_THEIR_BLOCK.match(key) for key in state):
-        raise CheckpointError(
-            f"{path}: holds no ResNet; its keys are like {', '.join(list(state)[:3])}",
-            "give a ResNet's checkpoint; `emca-deploy models` lists what can be loaded",
-        )
     _refuse_variants(state, path)
     caffe = any(key.startswith("layer0.") for key in state)
     layout, tensors, originals = "pretrained-models" if caffe else "torchvision", {}, {}
@@ -83,16 +98,50 @@ def translate(state: Mapping[str, "Tensor"], path: Path) -> Translated:
     return Translated(layout, tensors, originals, caffe)
 
 
+def to_torchvision(name: str, layout: Layout) -> str:
+    """Return torchvision's name of a tensor of Hugging Face's ResNet or of a Sequential of torchvision's children."""
+    if layout == "sequential":
+        first, dot, rest = name.partition(".")
+        return _SEQUENTIAL.get(first, first) + dot + rest
+    if layout == "huggingface":
+        for pattern, replacement in _HUGGING_FACE:
+            match = re.match(pattern, name)
+            if match:
+                groups = match.groups()
+                counted = replacement.format(*(int(group) + 1 for group in (groups[:1] + groups[2:])))
+                return match.expand(counted) + name[match.end() :]
+    return name
+
+
 def foreign_name(name: str, layout: Layout, caffe: bool = False) -> str:
     """Return what `layout` calls our trunk key `name`; an attention key keeps our name."""
     if layout in ("native", "pkcam"):
         return name
     for ours, theirs in _CAFFE_TRUNK if caffe else _TRUNK:
         if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
+            return _from_torchvision(theirs + name.removeprefix(ours), layout)
     for ours, theirs in _SHORTCUT:
         name = name.replace(ours, theirs)
-    return _OUR_BLOCK.sub(r"layer\1.\2.\3", name)
+    return _from_torchvision(_OUR_BLOCK.sub(r"layer\1.\2.\3", name), layout)
+
+
+def _from_torchvision(name: str, layout: Layout) -> str:
+    if layout == "sequential":
+        first, dot, rest = name.partition(".")
+        return {theirs: number for number, theirs in _SEQUENTIAL.items()}.get(first, first) + dot + rest
+    if layout != "huggingface":
+        return name
+    stem = {"conv1.": "embedder.embedder.convolution.", "bn1.": "embedder.embedder.normalization."}
+    for ours, theirs in stem.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    match = re.fullmatch(r"layer(\d)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.([01]))\.(.+)", name)
+    if match is None:
+        return name
+    stage, block, kind, number, place, rest = match.groups()
+    module = "convolution" if kind == "conv" or place == "0" else "normalization"
+    part = f"layer.{int(number) - 1}" if number else "shortcut"
+    return f"encoder.stages.{int(stage) - 1}.layers.{block}.{part}.{module}.{rest}"
 
 
 def _our_name(key: str, trunk: tuple[tuple[str, str], ...]) -> tuple[Layout | None, str]:

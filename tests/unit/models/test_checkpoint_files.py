@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from emca_deploy.errors import CheckpointError
-from emca_deploy.models.checkpoint_files import read_arch_hint, read_state_dict
+from emca_deploy.models.checkpoint_files import open_checkpoint
+from emca_deploy.models.stored import TensorProblem
 
 STATE = {"conv.weight": torch.arange(12.0).reshape(3, 4), "bn.num_batches_tracked": torch.tensor(7)}
 
@@ -24,68 +25,52 @@ def write(tmp_path, value, name="a.pth", **options):
     return path
 
 
-def assert_state(read):
-    assert read.keys() == STATE.keys()
-    assert all(torch.equal(read[key], STATE[key]) for key in STATE)
+def read_tensors(path):
+    """Every tensor of the file by its full name; a dictionary around them is part of the name."""
+    with open_checkpoint(path) as file:
+        return {name: tensor.load() for name, tensor in file.tensors.items()}
+
+
+def assert_state(read, prefix=""):
+    assert read.keys() == {prefix + key for key in STATE}
+    assert all(torch.equal(read[prefix + key], STATE[key]) for key in STATE)
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.pt", "a.pth.tar", "a.bin", "a"])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_what_torch_saves(tmp_path, name, zipped):
-    assert_state(read_state_dict(write(tmp_path, STATE, name, _use_new_zipfile_serialization=zipped)))
+    assert_state(read_tensors(write(tmp_path, STATE, name, _use_new_zipfile_serialization=zipped)))
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "misnamed.pth"])
 def test_safetensors(tmp_path, name):
     save_file(STATE, tmp_path / name, metadata={"arch": "resnet18"})
-    assert_state(read_state_dict(tmp_path / name))
-    assert read_arch_hint(tmp_path / name) == "resnet18"
+    assert_state(read_tensors(tmp_path / name))
+    with open_checkpoint(tmp_path / name) as file:
+        assert file.arch == "resnet18"
 
 
-def test_no_hint_in_other_files(tmp_path):
-    assert read_arch_hint(write(tmp_path, STATE)) is None
-    assert read_arch_hint(tmp_path / "missing") is None
-    save_file(STATE, tmp_path / "plain.safetensors")
-    assert read_arch_hint(tmp_path / "plain.safetensors") is None
-
-
-@pytest.mark.parametrize("container", ["state_dict", "model", "model_state_dict", "ema", "state_dict_ema", "module", "net"])
-def test_containers(tmp_path, container):
+@pytest.mark.parametrize("container", ["state_dict", "model", "ema", "net"])
+def test_names_say_the_containers_and_everything_beside_is_found(tmp_path, container):
     optimizer = {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
     checkpoint = {"epoch": 3, "optimizer": optimizer, container: STATE, "args": argparse.Namespace(lr=0.1), "note": "x"}
-    assert_state(read_state_dict(write(tmp_path, checkpoint)))
-
-
-def test_nested_containers_and_the_plain_weights_before_their_average(tmp_path):
-    averaged = {key: torch.zeros_like(value) for key, value in STATE.items()}
-    assert_state(read_state_dict(write(tmp_path, {"state_dict_ema": averaged, "model": {"state_dict": STATE}})))
+    with open_checkpoint(write(tmp_path, checkpoint)) as file:
+        own = {name: file.containers[name] for name in file.tensors if name.startswith(container)}
+        assert own == {f"{container}.{key}": len(container) + 1 for key in STATE}
+        assert set(file.tensors) - set(own) == {"optimizer.state.0.momentum_buffer"}
+        assert file.inert == {"argparse.Namespace"}
 
 
 def test_containers_that_contain_themselves_end(tmp_path):
     loop = {"epoch": 1}
     loop["model"] = loop
     with pytest.raises(CheckpointError, match="holds no tensors"):
-        read_state_dict(write(tmp_path, loop))
-
-
-@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.model."])
-def test_prefixes(tmp_path, prefix):
-    assert_state(read_state_dict(write(tmp_path, {prefix + key: value for key, value in STATE.items()})))
-
-
-def test_averaged_models_step_count_is_dropped(tmp_path):
-    averaged = torch.optim.swa_utils.AveragedModel(nn.Linear(2, 3))
-    assert read_state_dict(write(tmp_path, averaged.state_dict())).keys() == {"weight", "bias"}
-
-
-def test_names_that_collide_without_prefix(tmp_path):
-    with pytest.raises(CheckpointError, match="holds 'a' twice"):
-        read_state_dict(write(tmp_path, {"a": torch.ones(1), "module.a": torch.zeros(1)}))
+        read_tensors(write(tmp_path, loop))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(tmp_path, dtype):
-    read = read_state_dict(write(tmp_path, {"a": torch.tensor([1.5, -2.0], dtype=dtype), "n": torch.tensor([3])}))
+    read = read_tensors(write(tmp_path, {"a": torch.tensor([1.5, -2.0], dtype=dtype), "n": torch.tensor([3])}))
     assert read["a"].dtype == torch.float32
     assert read["a"].tolist() == [1.5, -2.0]
     assert read["n"].dtype == torch.int64
@@ -93,7 +78,7 @@ def test_other_precisions_become_float32(tmp_path, dtype):
 
 def test_parameters_and_strided_tensors(tmp_path):
     parameter = nn.Parameter(torch.arange(6.0).reshape(2, 3))
-    read = read_state_dict(write(tmp_path, {"a": parameter, "b": parameter.detach().t()}))
+    read = read_tensors(write(tmp_path, {"a": parameter, "b": parameter.detach().t()}))
     assert not read["a"].requires_grad
     assert read["b"].is_contiguous()
     assert read["b"].tolist() == [[0, 3], [1, 4], [2, 5]]
@@ -101,7 +86,7 @@ def test_parameters_and_strided_tensors(tmp_path):
 
 def refusal(path):
     with pytest.raises(CheckpointError) as caught:
-        read_state_dict(path)
+        read_tensors(path)
     assert str(path) in caught.value.problem
     assert caught.value.remedy
     assert len(caught.value.problem) < len(str(path)) + 250
@@ -137,16 +122,17 @@ def test_a_hostile_plain_pickle_does_not_run(tmp_path, protocol):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_whole_module_is_refused_with_what_to_save(tmp_path, zipped):
-    said = refusal(write(tmp_path, nn.Sequential(nn.Linear(2, 2)), _use_new_zipfile_serialization=zipped))
-    assert "torch.nn.modules.container.Sequential" in said
-    assert "torch.save(model.state_dict()" in said
+def test_a_whole_module_is_read_like_its_state_dict(tmp_path, zipped):
+    module = nn.Sequential(nn.Conv2d(2, 3, 1), nn.Sequential(nn.BatchNorm2d(3)))
+    read = read_tensors(write(tmp_path, {"model": module}, _use_new_zipfile_serialization=zipped))
+    assert read.keys() == {f"model.{key}" for key in module.state_dict()}
+    assert all(torch.equal(read[f"model.{key}"], value) for key, value in module.state_dict().items())
 
 
-def test_numpy_arrays_are_refused(tmp_path):
+def test_a_plain_pickle_is_refused(tmp_path):
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps({"a": np.zeros(3)}))
-    refusal(path)
+    assert "plain pickle" in refusal(path)
 
 
 def test_missing_folder_empty_and_unreadable(tmp_path):
@@ -171,7 +157,7 @@ def test_truncated_safetensors(tmp_path, share):
     path = tmp_path / "a.safetensors"
     save_file({"a": torch.randn(4000)}, path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    assert "is damaged" in refusal(path)
+    assert "truncated" in refusal(path) or share < 0.01
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -184,7 +170,7 @@ def test_flipped_bytes_never_escape_as_another_error(tmp_path, seed, zipped):
     content[places] = generator.integers(0, 256, 12)
     path.write_bytes(content.tobytes())
     with contextlib.suppress(CheckpointError):  # or nothing: a flip in padding or in a value can go unseen
-        read_state_dict(path)
+        read_tensors(path)
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n" + bytes(99), b"hello world " * 9, b"\x08\x07\x12\x07pytorch" * 9])
@@ -192,6 +178,12 @@ def test_alien_bytes(tmp_path, content):
     path = tmp_path / "a.pth"
     path.write_bytes(content)
     assert "neither a PyTorch nor a safetensors checkpoint" in refusal(path)
+
+
+def test_files_that_only_point_at_a_checkpoint(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 46\n")
+    assert "git lfs pull" in refusal(path)
 
 
 def test_other_archives(tmp_path):
@@ -212,20 +204,30 @@ def test_no_dictionary(tmp_path, value):
     assert "not a dictionary of tensors" in refusal(write(tmp_path, value))
 
 
+def problem(tmp_path, tensor):
+    with open_checkpoint(write(tmp_path, {"a": tensor})) as file, pytest.raises(TensorProblem) as caught:
+        file.tensors["a"].load()
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_numbers_that_are_none_name_the_tensor(tmp_path, bad, dtype):
-    state = {"fine.weight": torch.zeros(3, dtype=dtype), "module.layer1.bn.bias": torch.tensor([1.0, bad], dtype=dtype)}
-    assert "'layer1.bn.bias' holds NaN or infinity" in refusal(write(tmp_path, state))
+def test_numbers_that_are_none(tmp_path, bad, dtype):
+    assert "NaN or infinity" in problem(tmp_path, torch.tensor([1.0, bad], dtype=dtype))
 
 
 def test_double_precision_that_float32_cannot_hold(tmp_path):
-    assert "'a' holds NaN or infinity" in refusal(write(tmp_path, {"a": torch.tensor([1e300], dtype=torch.float64)}))
+    assert "NaN or infinity" in problem(tmp_path, torch.tensor([1e300], dtype=torch.float64))
 
 
 def test_extraordinary_tensors(tmp_path):
-    assert "'a' is not an ordinary tensor" in refusal(write(tmp_path, {"a": torch.zeros(2, dtype=torch.complex64)}))
-    assert "'a' is not an ordinary tensor" in refusal(write(tmp_path, {"a": torch.eye(3).to_sparse()}))
-    assert "a shape but not its values" in refusal(write(tmp_path, {"a": torch.zeros(3, device="meta")}))
-    # A few bytes that claim to be a terabyte must not be made one.
-    assert "a shape but not its values" in refusal(write(tmp_path, {"a": torch.zeros(1).expand(1 << 38)}))
+    assert "not an ordinary tensor" in problem(tmp_path, torch.zeros(2, dtype=torch.complex64))
+    assert "not an ordinary tensor" in problem(tmp_path, torch.eye(3).to_sparse())
+    assert "not an ordinary tensor" in problem(tmp_path, torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
+    assert "a shape but not its values" in problem(tmp_path, torch.zeros(3, device="meta"))
+
+
+def test_a_few_bytes_that_claim_to_be_a_terabyte_cost_nothing_until_they_are_loaded(tmp_path):
+    with open_checkpoint(write(tmp_path, {"a": torch.zeros(1).expand(1 << 38)})) as file:
+        assert file.tensors["a"].shape == (1 << 38,)
+        assert file.tensors["a"].span == 1

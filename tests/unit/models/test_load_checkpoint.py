@@ -252,12 +252,12 @@ def problem_of(tmp_path, state, arch=None):
 def test_what_fits_nothing_names_the_nearest_and_the_keys(tmp_path):
     state = create_model("emca_eca_resnet18", 10).state_dict()
     del state["stage4.block1.conv2.weight"], state["stage4.block1.bn2.weight"]
-    state["teacher.weight"] = torch.zeros(3)
+    state["stage1.block0.gate.weight"] = torch.zeros(3)
     state["stage1.block0.conv1.weight"] = torch.zeros(64, 32, 3, 3)
     problem = problem_of(tmp_path, state)
     assert "the nearest is emca_eca_resnet18" in problem
     assert "missing 2: stage4.block1.conv2.weight, stage4.block1.bn2.weight" in problem
-    assert "unexpected 1: teacher.weight" in problem
+    assert "unexpected 1: stage1.block0.gate.weight" in problem
     assert "misshapen 1: stage1.block0.conv1.weight (64x32x3x3, not 64x64x3x3)" in problem
 
 
