@@ -15,7 +15,7 @@ from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choo
 from emca_deploy.calibration.collect import collect_observations
 from emca_deploy.calibration.coverage import Coverage, measure_coverage
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
-from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.graph import canonical_graph, load_graph
 from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import Recipe, find_recipe, matching_nodes, place
@@ -25,8 +25,10 @@ from emca_deploy.calibration.rewrites import rewrite_for
 from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
 from emca_deploy.calibration.weight_only import in_place_of
+from emca_deploy.canonical import CanonicalModel
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
 from emca_deploy.export.half_layers import float_beside_int8
+from emca_deploy.onnx_file import OnnxFile
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -54,6 +56,7 @@ class CalibrationOptions:
         table: a range table to use or to write; beside the model where None.
         recover: what is done for accuracy besides: a name of `LEVELS`.
         float_precision: of what is not quantized: "fp32", or "fp16" for TensorRT.
+        output_name: the output with the logits, where the model has several.
         weight_bits: 8 or 7; None is what this machine's processor needs, see `find_recipe`.
     """
 
@@ -67,6 +70,7 @@ class CalibrationOptions:
     recover: str = "weights"
     float_precision: str = "fp32"
     weight_bits: int | None = None
+    output_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Calibration:
         float_part: what became of the rest where that is fp16.
         weight_bits: that the weights keep to.
         coverage: how much of the network is in INT8.
+        canonical: the graph that was quantized and how it came about.
     """
 
     onnx: Path
@@ -97,11 +102,12 @@ class Calibration:
     coverage: Coverage
     float_part: FloatPart | None = None
     weight_bits: int = 8
+    canonical: CanonicalModel | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the result, one line each."""
-        return self.coverage.warnings
+        return (*(self.canonical.warnings if self.canonical else ()), *self.coverage.warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `calibrate`."""
@@ -123,6 +129,7 @@ class Calibration:
             "weight_bits": self.weight_bits,
             "coverage": self.coverage.to_dict(),
             "warnings": list(self.warnings),
+            **({"canonical": self.canonical.to_dict()} if self.canonical else {}),
             "float_precision": "fp16" if self.float_part else "fp32",
             **({"float_part": self.float_part.to_dict()} if self.float_part else {}),
         }
@@ -154,7 +161,8 @@ def calibrate_model(
     check_float_precision(options.float_precision, options.backend)
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
-    graph_model = load_graph(model)
+    canonical = canonical_graph(model, source.preprocessing, options.output_name)
+    graph_model = canonical.model
     coverage = _covered(model, graph_model.graph, recipe, options.keep_float)  # what is wrong is said before the long pass
     table, path, reused = ensure_ranges(model, source, options, stage)
     indices = _indices(source, options)
@@ -211,6 +219,7 @@ def calibrate_model(
         coverage,
         float_part,
         recipe.weight_bits,
+        canonical,
     )
 
 
@@ -272,7 +281,7 @@ def _ensure_table(
     """Return the ranges by one method; a table by name may be of any other where that is said, if it has what is needed."""
     method = Method.parse(options.method)
     indices = _indices(source, options)
-    key = TableKey(sha256_file(model), source.identity(), source.preprocessing, str(method), len(indices), options.seed)
+    key = TableKey(OnnxFile.open(model).sha256, source.identity(), source.preprocessing, str(method), len(indices), options.seed)
     path = options.table or table_path(model)
     if path.is_file():
         table = read_table(path)
@@ -285,7 +294,9 @@ def _ensure_table(
             write_table(path, other)
             return other, path, True
     with stage("measuring ranges") as progress:
-        seen = collect_observations(model, source, indices, options.threads, progress, method)
+        seen = collect_observations(
+            load_graph(model, source.preprocessing, options.output_name), source, indices, options.threads, progress, method
+        )
     table = RangeTable(key, {name: choose_range(method, values) for name, values in seen.items()}, seen)
     write_table(path, table)
     return table, path, False
@@ -295,6 +306,7 @@ def _difference(found: TableKey, wanted: TableKey) -> str:
     names = {
         "model_sha256": "model", "data_sha256": "data set", "preprocessing": "preprocessing",
         "method": "method", "samples": "number of images", "seed": "seed", "measured": "revision of emca-deploy's measuring",
+        "canonical": "revision of emca-deploy's rewriting of graphs",
     }  # fmt: skip
     differing = [words for name, words in names.items() if getattr(found, name) != getattr(wanted, name)]
     return f"was measured with another {' and '.join(differing)}"

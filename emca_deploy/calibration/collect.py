@@ -22,17 +22,17 @@ from emca_deploy.calibration.placement import RECIPES, place
 from emca_deploy.calibration.relu_bounds import as_relu_sees, relu_partners
 from emca_deploy.calibration.session import (
     append_output,
-    filled,
     find_values,
     fixed_batch,
-    image_input,
     leave,
+    native_images,
     open_session,
     run_session,
 )
 from emca_deploy.calibration.thresholds import Method, choose_range
 from emca_deploy.calibration.workers import in_order, pool_size
-from emca_deploy.errors import DataError, ModelError
+from emca_deploy.canonical import label_of
+from emca_deploy.errors import DataError
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -62,12 +62,12 @@ def collect_ranges(
 ) -> dict[str, TensorRange]:
     """Return the range of every tensor that a placement may quantize; arguments and errors as `collect_observations`."""
     chosen = Method.parse(method)
-    seen = collect_observations(model_path, source, indices, threads, progress, chosen)
+    seen = collect_observations(load_graph(model_path, source.preprocessing), source, indices, threads, progress, chosen)
     return {name: choose_range(chosen, observation) for name, observation in seen.items()}
 
 
 def collect_observations(
-    model_path: Path,
+    model: ir.Model,
     source: "ImageSource",
     indices: Sequence[int],
     threads: int,
@@ -79,7 +79,7 @@ def collect_observations(
     Of a residual Add's operands it is what the ReLU after the Add sees of them.
 
     Args:
-        model_path: the fp32 ONNX model.
+        model: the canonical graph; it is left as it is.
         source: the calibration images.
         indices: which of them.
         threads: for the runtime and the counting together.
@@ -91,7 +91,7 @@ def collect_observations(
         ModelError: the model cannot be run on these images.
         DataError: an activation is infinite or not a number; the tensor and the image are named.
     """
-    work = _Pass(model_path, threads, counts=method.needs_histogram)
+    work = _Pass(model.clone(), threads, counts=method.needs_histogram)
     observers = {name: _observer(method) for name in work.names}
     done = 0
     for digests, count in work.digests(source, indices):
@@ -133,17 +133,13 @@ def _culprits(digest: Digest | ValueError, members: Sequence[int]) -> Sequence[i
 class _Pass:
     """A session that gives, of images, what there is to know of each tensor."""
 
-    def __init__(self, path: Path, threads: int, *, counts: bool) -> None:
-        model = load_graph(path)
-        opset = model.opset_imports.get("", 0)
-        if opset < 13:
-            raise ModelError(f"the model's opset is {opset}", "export it with opset 13 or newer")
+    def __init__(self, model: ir.Model, threads: int, *, counts: bool) -> None:
         self.names = _quantizable(model)
-        self._path, self._counts = path, counts
+        self._graph, self._counts = model.graph, counts
         _open(model, self.names) if counts else _reduce(model, self.names)
         self._workers, threads_each = pool_size(threads) if counts else (1, threads)
-        self._session = open_session(model, str(path), threads_each)
-        self._input, self._fixed = str(image_input(model.graph).name), fixed_batch(model.graph)
+        self._session = open_session(model, label_of(model.graph), threads_each)
+        self._fixed = fixed_batch(model.graph)
 
     def digests(self, source: "ImageSource", indices: Sequence[int]) -> Iterator[tuple[list[Digest | ValueError], int]]:
         """Yield each batch's digest of every tensor and its number of images, in the images' order."""
@@ -156,12 +152,13 @@ class _Pass:
 
     def _digest(self, images: Images) -> list[Digest | ValueError]:
         count = len(images)
-        full = filled(images, self._fixed)
-        outputs: list[Images] = run_session(self._session, {self._input: full}, str(self._path))
+        feed = native_images(self._graph, images)
+        size = len(next(iter(feed.values())))
+        outputs: list[Images] = run_session(self._session, feed, label_of(self._graph))
         if not self._counts:
-            rows = [_rows(output, len(full), count) for output in outputs]
+            rows = [_rows(output, size, count) for output in outputs]
             return [_extremes(*rows[i : i + len(REDUCTIONS)]) for i in range(0, len(rows), len(REDUCTIONS))]
-        return [_histogram(_rows(output, len(full), count)) for output in outputs]
+        return [_histogram(_rows(output, size, count)) for output in outputs]
 
 
 def _rows(output: Images, size: int, count: int) -> Images:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from emca_deploy._progress import Stage
+from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.session import few_of
 from emca_deploy.calibration.simulation import Simulation
 from emca_deploy.calibration.table import RangeTable
@@ -101,7 +102,7 @@ def halve_float_part(
     before = model.clone()
     graph = to_half_quantized(model, keep)
     with stage("simulating fp16"):
-        floating = ir.load(path)
+        floating = load_graph(path, source.preprocessing)
         simulation = Simulation(path, floating.graph, source, few_of(indices, IMAGES), threads)
         reference, int8 = simulation.logits(floating), simulation.logits(before)
         mixed = simulation.logits(emulated(model))

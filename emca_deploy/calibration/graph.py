@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes import common
 
-from emca_deploy.errors import ModelError
+from emca_deploy.canonical import CanonicalModel, canonical_model
+from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.preprocessing import Preprocessing
 
 __all__ = [
-    "WEIGHTED", "activations", "constant", "has_weights", "image_value", "int64_initializer", "load_graph", "only_feeds",
+    "WEIGHTED", "activations", "canonical_graph", "constant", "has_weights", "image_value", "int64_initializer", "load_graph", "only_feeds",
 ]  # fmt: skip
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
@@ -22,26 +23,27 @@ PREAMBLE = frozenset({"Cast", "Transpose", "Identity", "Sub", "Div", "Mul", "Add
 """What a graph may do to its input before the network begins: another type or layout, and its own normalisation."""
 
 
-def load_graph(path: Path) -> ir.Model:
-    """Load a float ONNX model for quantization.
+def load_graph(path: Path, preprocessing: Preprocessing | None = None, output_name: str | None = None) -> ir.Model:
+    """Return the canonical graph of a float ONNX file, for quantization.
+
+    Args:
+        path: the file.
+        preprocessing: a dynamic height and width are fixed to its image size.
+        output_name: the output with the logits, where the file has several.
 
     Raises:
-        ModelError: not an ONNX file, already quantized, in fp16, or not an image classifier's graph.
+        ModelError: not an ONNX file, already quantized, or not an image classifier's graph.
+        UnknownNameError: there is no output of that name.
     """
-    try:
-        model = ir.load(path)
-    except FileNotFoundError as exc:
-        raise ModelError(f"{path}: no such file", "check the path") from exc
-    except Exception as exc:  # protobuf raises its own DecodeError, onnx-ir several others
-        raise ModelError(f"{path}: not an ONNX model, or a damaged one", "export it again") from exc
-    if not list(model.graph) or not model.graph.inputs:
-        raise ModelError(f"{path}: an ONNX model without nodes", "export it again")
-    if any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in model.graph):
-        raise ModelError(f"{path}: is quantized already", "name the fp32 model it was made from")
-    if any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values()):
-        raise ModelError(f"{path}: has fp16 weights, and INT8 is made from fp32", "name the fp32 model it was made from")
-    common.ShapeInferencePass()(model)
-    return model
+    return canonical_graph(path, preprocessing, output_name).model
+
+
+def canonical_graph(path: Path, preprocessing: Preprocessing | None = None, output_name: str | None = None) -> CanonicalModel:
+    """Return the same with how it came about; the parameters and errors are those of `load_graph`."""
+    file = OnnxFile.open(path)
+    fixed = file.image.height is not None and file.image.width is not None
+    size = None if fixed or preprocessing is None else (preprocessing.height, preprocessing.width)
+    return canonical_model(file, size, output_name)
 
 
 def has_weights(node: ir.Node) -> bool:

@@ -13,7 +13,6 @@ import onnx_ir as ir
 from emca_deploy._optional import installed_version
 from emca_deploy._progress import Counter, Progress, silent
 from emca_deploy._version import __version__
-from emca_deploy.artifacts import sha256_file
 from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.placement import Placement, find_recipe, place
@@ -28,6 +27,7 @@ from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.noise import signal_to_noise_db
 from emca_deploy.harness.sensitivity_results import Cost, SensitivityReport, UnitSensitivity
+from emca_deploy.onnx_file import OnnxFile
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -68,7 +68,11 @@ def options_on_file(model: Path, source: "ImageSource", options: CalibrationOpti
     if not path.is_file():
         return options
     key = read_table(path).key
-    if (key.model_sha256, key.data_sha256, key.preprocessing) != (sha256_file(model), source.identity(), source.preprocessing):
+    if (key.model_sha256, key.data_sha256, key.preprocessing) != (
+        OnnxFile.open(model).sha256,
+        source.identity(),
+        source.preprocessing,
+    ):
         return options
     return replace(options, method=key.method, samples=key.samples, seed=key.seed)
 
@@ -87,7 +91,9 @@ def weights_on_file(
     if not rounded_path(*file).is_file():
         return {}
     indices = choose_indices(len(source), table.key.samples, source.labels, table.key.seed)
-    return ensure_rounded_weights(load_graph(model), table.key, file, (source, indices), options.threads, silent)
+    return ensure_rounded_weights(
+        load_graph(model, source.preprocessing), table.key, file, (source, indices), options.threads, silent
+    )
 
 
 def measure_sensitivity(
@@ -115,7 +121,7 @@ def measure_sensitivity(
         OutputError: the side file cannot be written.
     """
     recipe = find_recipe(options.backend, options.weight_bits)
-    floating = load_graph(model)
+    floating = load_graph(model, source.preprocessing)
     graph = floating.graph
     placement = place(graph, recipe, options.keep_float)
     units = find_units(graph, placement)

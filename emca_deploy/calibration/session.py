@@ -9,6 +9,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from emca_deploy._machine import cpu_info
+from emca_deploy.canonical import channels_last, label_of
+from emca_deploy.canonical.batch import image_value_of
 from emca_deploy.errors import ModelError
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "image_input",
     "leave",
     "leave_mean",
+    "native_images",
     "open_session",
     "prune",
     "run_session",
@@ -59,7 +62,9 @@ def open_session(model: ir.Model, label: str, threads: int, *, exact: bool | Non
     try:
         return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime raises a dozen unrelated classes
-        raise ModelError(f"{label}: ONNX Runtime refuses it: {str(exc).splitlines()[0]}", "export it again") from exc
+        reason = " ".join(str(exc).split())
+        cause = reason if len(reason) <= 400 else f"{reason[:120]} ... {reason[-270:]}"
+        raise ModelError(f"{label}: ONNX Runtime refuses it: {cause}", "check the model with onnx.checker") from exc
 
 
 def find_values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
@@ -103,8 +108,24 @@ def prune(model: ir.Model) -> None:
 
 
 def image_input(graph: ir.Graph) -> ir.Value:
-    """Return a graph's first input that is no initializer, as old files list them, too."""
-    return next(value for value in graph.inputs if str(value.name) not in graph.initializers)
+    """Return a graph's image input: the first that is no initializer."""
+    return image_value_of(graph)
+
+
+def native_images(graph: ir.Graph, images: Float32Array) -> dict[str, npt.NDArray[Any]]:
+    """Return what a session of a graph is fed: images (N, C, H, W) float32 in the graph's own layout, type and batch size.
+
+    Values for uint8 are rounded and clipped to 0..255. A fixed batch is filled by repetition.
+    """
+    entry = image_input(graph)
+    values: npt.NDArray[Any] = filled(images, fixed_batch(graph))
+    if channels_last(graph):
+        values = values.transpose(0, 2, 3, 1)
+    if entry.dtype == ir.DataType.UINT8:
+        values = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    elif entry.dtype == ir.DataType.FLOAT16:
+        values = values.astype(np.float16)
+    return {str(entry.name): np.ascontiguousarray(values)}
 
 
 def fixed_batch(graph: ir.Graph) -> int | None:
@@ -145,10 +166,18 @@ def run_session(session: Any, feed: Mapping[str, npt.NDArray[Any]], label: str) 
     try:
         outputs: list[Any] = session.run(None, dict(feed))
     except Exception as exc:
-        shape = tuple(next(iter(feed.values())).shape[1:])
-        reason = str(exc).splitlines()[0]
-        raise ModelError(f"{label}: cannot run images of shape {shape}: {reason}", "give data of the model's input size") from exc
+        shape = tuple(next(iter(feed.values())).shape)
+        reason = " ".join(str(exc).split())
+        cause = reason if len(reason) <= 400 else f"{reason[:120]} ... {reason[-270:]}"
+        raise ModelError(f"{label}: ONNX Runtime cannot run it on a batch {shape}: {cause}", _remedy(session, shape)) from exc
     return outputs
+
+
+def _remedy(session: Any, shape: tuple[int, ...]) -> str:
+    """Return what to do: other images where their size is wrong, else it is the graph that does not run."""
+    wanted = session.get_inputs()[0].shape
+    fits = len(wanted) == len(shape) and all(not isinstance(a, int) or a == b for a, b in zip(wanted, shape, strict=True))
+    return "check the model with onnx.checker and `emca-deploy profile`" if fits else "give data of the model's input size"
 
 
 class Probe:
@@ -174,8 +203,8 @@ class Probe:
         for value in find_values(graph, names):
             graph.outputs.append(leave_mean(graph, value) if means else leave(graph, value))
         prune(model)
-        self._names, self._label = list(names), str(graph.name)
-        self._input, self._fixed = str(image_input(graph).name), fixed_batch(graph)
+        self._names, self._label = list(names), label_of(graph)
+        self._graph, self._fixed = graph, fixed_batch(graph)
         self._session = open_session(model, self._label, threads)
 
     def __call__(self, images: Float32Array) -> dict[str, Float32Array]:
@@ -189,5 +218,5 @@ class Probe:
         return {name: np.concatenate(parts) for name, parts in zip(self._names, zip(*pieces, strict=True), strict=True)}
 
     def _run(self, images: Float32Array) -> list[Float32Array]:
-        outputs = run_session(self._session, {self._input: filled(images, self._fixed)}, self._label)
+        outputs = run_session(self._session, native_images(self._graph, images), self._label)
         return [output[: len(images)] for output in outputs]

@@ -14,16 +14,15 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.calibration.session import (
-    filled,
     find_values,
-    fixed_batch,
-    image_input,
     leave,
     leave_mean,
+    native_images,
     open_session,
     prune,
     run_session,
 )
+from emca_deploy.canonical import label_of
 
 __all__ = ["HELD_BYTES", "SettlingMeans", "crossing_values"]
 
@@ -61,14 +60,14 @@ class SettlingMeans:
         """
         graph = model.graph
         if not self._held:
-            self._held = [{_name(image_input(graph)): filled(batch, fixed_batch(graph))} for batch in self._images]
+            self._held = [native_images(graph, batch) for batch in self._images]
         _enter(graph, self._held[0])
         crossing = crossing_values(graph, to_change)
         found = find_values(graph, names)
         graph.outputs.clear()
         graph.outputs.extend(chain((leave_mean(graph, value) for value in found), (leave(graph, value) for value in crossing)))
         prune(model)
-        label = str(graph.name)
+        label = label_of(graph)
         session = open_session(model, label, self._threads)
         entries = [entry.name for entry in session.get_inputs()]
         means: list[list[Float32Array]] = []

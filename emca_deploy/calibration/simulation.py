@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.calibration.session import batch_size, filled, fixed_batch, image_input, open_session, run_session
+from emca_deploy.calibration.session import batch_size, native_images, open_session, prune, run_session
+from emca_deploy.canonical import logits_value
 from emca_deploy.errors import ModelError
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ class Simulation:
 
     def __init__(self, path: Path, graph: ir.Graph, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
         self._path, self._threads = path, threads
-        self._fixed = fixed_batch(graph)
         self._batches = [images for images, _ in source.batches(batch_size(graph, threads), indices)]
         self.samples = len(indices)
 
@@ -51,15 +51,21 @@ class Simulation:
         Raises:
             ModelError: ONNX Runtime does not take the model, or not these images, or its logits are not finite.
         """
-        session = open_session(model, str(self._path), self._threads, exact=True)
-        entry = str(image_input(model.graph).name)
+        variant = model.clone()
+        value = logits_value(variant.graph)
+        variant.graph.outputs.clear()
+        variant.graph.outputs.append(value)
+        prune(variant)
+        session = open_session(variant, str(self._path), self._threads, exact=True)
         parts = []
         for images in self._batches:
-            outputs = run_session(session, {entry: filled(images, self._fixed)}, str(self._path))
-            parts.append(outputs[0][: len(images)])
+            outputs = run_session(session, native_images(variant.graph, images), str(self._path))
+            parts.append(np.asarray(outputs[0], np.float32)[: len(images)])
             if step is not None:
                 step(len(images))
         logits = np.concatenate(parts)
+        if logits.ndim == 4:  # (N, classes, 1, 1)
+            logits = logits.reshape(len(logits), -1)
         if logits.ndim != 2 or not np.isfinite(logits).all():
             raise ModelError(f"{self._path}: its output is no finite logits (N, classes)", "name an image classifier")
         return logits

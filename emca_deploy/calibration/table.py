@@ -11,6 +11,7 @@ from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.calibration.histogram import Histogram
 from emca_deploy.calibration.observers import Observation, TensorRange
 from emca_deploy.calibration.thresholds import Method, choose_range
+from emca_deploy.canonical import CANONICAL_VERSION
 from emca_deploy.errors import InputError
 
 __all__ = ["RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]
@@ -30,13 +31,14 @@ class TableKey:
     """What a table's ranges depend on; a table is reused only where all of it is equal.
 
     Attributes:
-        model_sha256: of the fp32 ONNX file.
+        model_sha256: digest of the fp32 ONNX file, its external data included.
         data_sha256: of the calibration data set's content.
         preprocessing: how its images became input; None where the data set holds finished input.
         method: how ranges come from values, with its parameter ("minmax", "percentile:99.99").
         samples: images used.
         seed: of the choice of images.
         measured: the revision of measuring; a table without one is of the first.
+        canonical: the version of the rules that rewrite a graph before it is measured; a table without one is of none.
     """
 
     model_sha256: str
@@ -46,6 +48,7 @@ class TableKey:
     samples: int
     seed: int
     measured: int = MEASURED
+    canonical: int = CANONICAL_VERSION
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def read_table(path: Path) -> RangeTable:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        key = {"measured": 1, **document["key"]}
+        key = {"measured": 1, "canonical": 0, **document["key"]}
         key["preprocessing"] = Preprocessing.from_dict(key["preprocessing"])
         if document["table_version"] == 1:
             ranges = {str(name): _range(ends, None) for name, ends in document["ranges"].items()}

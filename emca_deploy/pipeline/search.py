@@ -12,7 +12,7 @@ from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy._version import __version__
-from emca_deploy.artifacts import atomic_write, read_manifest, sha256_file, write_manifest
+from emca_deploy.artifacts import atomic_write, read_manifest, write_manifest
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model, ensure_ranges
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
@@ -22,6 +22,7 @@ from emca_deploy.errors import OutputError
 from emca_deploy.harness.gate_results import GateReport, GateStep
 from emca_deploy.harness.paired import images_needed, upper_end_without_difference
 from emca_deploy.harness.sensitivity_results import SensitivityReport
+from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.pipeline.gate import Validation, step_from_file
 from emca_deploy.pipeline.ranking import float_macs_percent, next_kept
 
@@ -194,7 +195,7 @@ def _with_latency(
 def _side_file(models: _Models, validation: Validation) -> SideFile:
     options = models.options
     key = {
-        "model_sha256": sha256_file(models.model),
+        "model_sha256": OnnxFile.open(models.model).sha256,
         "data_sha256": models.source.identity(),
         "validation_sha256": validation.source.identity(),
         "preprocessing": models.source.preprocessing.identity(),

@@ -11,7 +11,18 @@ import emca_deploy
 __all__ = ["agent_bytes", "agent_digest"]
 
 # Rooms that a board has no use for, and data. Their imports (click, rich, onnx, torch) are not needed there either.
-_LEFT_OUT = ("calibration", "commands", "export", "models", "pipeline", "report", "cli.py", "__main__.py", "data/bundled")
+_LEFT_OUT = (
+    "calibration",
+    "canonical",
+    "commands",
+    "export",
+    "models",
+    "pipeline",
+    "report",
+    "cli.py",
+    "__main__.py",
+    "data/bundled",
+)
 _DATE = (1980, 1, 1, 0, 0, 0)
 """Of every entry: the same package gives the same bytes, which are then there already."""
 

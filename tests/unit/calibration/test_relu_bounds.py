@@ -46,7 +46,7 @@ def test_nothing_is_cut_where_something_else_reads_the_sum(exported):
 @pytest.mark.parametrize("method", ["minmax", "mse"])
 def test_what_is_collected_ends_where_the_relu_cuts(exported, images, method):
     path = exported("emca_eca_resnet18")
-    seen = collect_observations(path, images, range(12), 1, None, Method.parse(method))
+    seen = collect_observations(load_graph(path), images, range(12), 1, None, Method.parse(method))
     probe = Probe(load_graph(path), ["stage2.block1.conv2", "stage2.block0.relu_1"], 1)
     branch, shortcut = probe(images.images).values()
     assert branch.min() < np.maximum(branch, -shortcut).min()

@@ -1,0 +1,49 @@
+"""Batch and image sizes: a batch of 1 that an exporter wrote into a Reshape, and dynamic sides that are fixed."""
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy.canonical.edit import constant_of, set_constant
+
+__all__ = ["fix_image_size", "free_batch", "image_value_of"]
+
+
+def image_value_of(graph: ir.Graph) -> ir.Value:
+    """Return the graph's image input: the first that is no initializer."""
+    return next(value for value in graph.inputs if str(value.name) not in graph.initializers)
+
+
+def free_batch(model: ir.Model) -> bool:
+    """Let each Reshape of a dynamic batch to a batch of 1 keep the batch instead; return whether there was one."""
+    graph = model.graph
+    batch = image_value_of(graph).shape
+    if batch is None or isinstance(batch[0], int):
+        return False
+    changed = False
+    for node in graph:
+        shape = constant_of(node.inputs[1]) if node.op_type == "Reshape" and len(node.inputs) > 1 else None
+        if shape is None or shape.size < 2 or int(shape[0]) != 1 or node.attributes.get_int("allowzero", 0) != 0:
+            continue
+        source = node.inputs[0]
+        if source is None or source.shape is None or len(source.shape) < 2 or isinstance(source.shape[0], int):
+            continue
+        set_constant(graph, node, 1, f"{node.name}.shape", np.array([0, *shape[1:]], np.int64))
+        changed = True
+    if changed:
+        for value in graph.outputs:
+            if value.shape is not None and len(value.shape) and value.shape[0] == 1:
+                value.shape = ir.Shape([batch[0], *list(value.shape)[1:]])
+    return changed
+
+
+def fix_image_size(graph: ir.Graph, size: tuple[int, int], *, channels_last: bool) -> None:
+    """Fix a dynamic height and width of the image input."""
+    value = image_value_of(graph)
+    if value.shape is None:
+        return
+    first = 1 if channels_last else 2
+    sides = list(value.shape)
+    for index, side in zip((first, first + 1), size, strict=True):
+        if not isinstance(sides[index], int):
+            sides[index] = side
+    value.shape = ir.Shape(sides)

@@ -1,0 +1,105 @@
+"""Holding the canonical graph against the file it was made from, on ONNX Runtime, once for each file."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy.artifacts import write_json
+from emca_deploy.canonical.marks import logits_value
+from emca_deploy.errors import EmcaError
+from emca_deploy.onnx_file import OnnxFile
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["TOLERANCE", "TOLERANCE_OF_HALF", "known_error", "largest_error", "remember_error"]
+
+TOLERANCE = 1e-5
+"""Largest difference over largest logit. Folded weights are rounded once more than unfolded ones."""
+
+TOLERANCE_OF_HALF = 2e-3
+"""The same for a float16 file, which rounds every tensor to 11 bits."""
+
+IMAGES = 8
+
+
+def _cache_file(key: str) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "emca-deploy" / "canonical" / f"{key}.json"
+
+
+def known_error(key: str) -> float | None:
+    """Return the error that an earlier check of the same file found, or None."""
+    try:
+        value = json.loads(_cache_file(key).read_text(encoding="utf-8"))["error"]
+        return float(value) if value is not None else float("inf")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def remember_error(key: str, error: float) -> None:
+    """Keep the error for the next run; a folder that cannot be written costs the next run its check, and nothing else."""
+    path = _cache_file(key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"error": error if np.isfinite(error) else None})
+    except (OSError, EmcaError):
+        pass
+
+
+def largest_error(file: OnnxFile, logits: str, model: ir.Model, image_size: tuple[int, int] | None) -> float:
+    """Return the largest difference of logits over the largest logit, of seeded inputs; infinity where one does not run.
+
+    Args:
+        file: the original.
+        logits: its tensor with the logits.
+        model: the canonical graph; it is left as it is.
+        image_size: height and width in pixels of a dynamic input.
+    """
+    canonical = ir.to_proto(model)
+    images = _images(file, image_size)
+    batch = file.image.batch
+    try:
+        wanted = _run(file.load_proto(), logits, file.image.name, images, batch or 1)
+        found = _run(canonical, str(logits_value(model.graph).name), file.image.name, images, batch or IMAGES)
+    except Exception:  # onnxruntime raises a dozen unrelated classes; whichever it is, the canonical graph is not used
+        return float("inf")
+    if wanted.size != found.size or not np.isfinite(wanted).all():
+        return float("inf")
+    scale = float(np.abs(wanted).max()) or 1.0
+    return float(np.abs(wanted - found.reshape(wanted.shape)).max()) / scale
+
+
+def _images(file: OnnxFile, image_size: tuple[int, int] | None) -> npt.NDArray[Any]:
+    """Return seeded inputs in the model's own layout and type: noise, or pixels where the graph normalises them."""
+    image = file.image
+    height, width = (image.height or (image_size or (224, 224))[0]), (image.width or (image_size or (224, 224))[1])
+    shape = (height, width, image.channels or 3) if image.layout == "NHWC" else (image.channels or 3, height, width)
+    random = np.random.default_rng(0)
+    if file.pixel_range is not None:
+        values = random.integers(0, 256, (IMAGES, *shape)) * (file.pixel_range / 255)
+    else:
+        values = random.standard_normal((IMAGES, *shape))
+    return values.astype(image.dtype)
+
+
+def _run(proto: "onnx.ModelProto", logits: str, name: str, images: npt.NDArray[Any], batch: int) -> npt.NDArray[np.float64]:
+    """Return the logits of all images, run `batch` at a time; the last batch is filled by repetition."""
+    import onnx
+    import onnxruntime
+
+    if all(value.name != logits for value in proto.graph.output):
+        proto.graph.output.append(onnx.ValueInfoProto(name=logits))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    rows = []
+    for start in range(0, len(images), batch):
+        part = images[[(start + i) % len(images) for i in range(batch)]]
+        rows.append(np.asarray(session.run([logits], {name: part})[0], np.float64)[: len(images) - start])
+    return np.concatenate(rows)

@@ -1,0 +1,61 @@
+"""What every graph gets: no functions, no Constant nodes, no stray inputs, no Identity or Dropout, and a name for each node."""
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from emca_deploy.canonical.edit import take_over
+
+__all__ = ["clean", "name_nodes", "remove_no_ops"]
+
+
+def clean(model: ir.Model) -> None:
+    """Inline functions, turn Constant nodes into initializers and take initializers out of the inputs."""
+    if model.functions:
+        common.InlinePass()(model)
+    common.RemoveInitializersFromInputsPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.TopologicalSortPass()(model)
+
+
+def remove_no_ops(model: ir.Model) -> None:
+    """Remove Identity, Dropout and what nothing reads."""
+    graph = model.graph
+    for node in list(graph):
+        if node.op_type == "Dropout" and node.domain == "" and not any(value.uses() for value in node.outputs[1:]):
+            if any(value.is_graph_output() for value in node.outputs[1:]):
+                continue
+            _bypass(graph, node)
+    common.IdentityEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def _bypass(graph: ir.Graph, node: ir.Node) -> None:
+    """Let readers of a node's first output read its first input."""
+    source, result = node.inputs[0], node.outputs[0]
+    if source is None or (result.is_graph_output() and (source.is_graph_input() or source.is_graph_output())):
+        return
+    take_over(graph, result, source)
+    graph.remove(node, safe=True)
+
+
+def name_nodes(model: ir.Model) -> bool:
+    """Give each node and tensor a name of its own; return whether any lacked one."""
+    graph = model.graph
+    taken = {node.name for node in graph if node.name}
+    doubled: set[str] = set()
+    changed = False
+    for index, node in enumerate(graph):
+        if node.name and node.name not in doubled:
+            doubled.add(node.name)
+            continue
+        changed = True
+        base = node.name or f"{node.op_type}_{index}"
+        name, number = base, 0
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        node.name = name
+        taken.add(name)
+        doubled.add(name)
+    common.NameFixPass()(model)
+    return changed
