@@ -13,7 +13,8 @@ from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.preprocessing import Preprocessing
 
 __all__ = [
-    "WEIGHTED", "activations", "canonical_graph", "constant", "has_weights", "image_value", "int64_initializer", "load_graph", "only_feeds",
+    "WEIGHTED", "activations", "canonical_graph", "constant", "has_weights", "image_value", "int64_initializer", "load_graph",
+    "only_feeds",
 ]  # fmt: skip
 
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
