@@ -26,6 +26,7 @@ from emca_deploy.calibration.table import RangeTable, TableKey, by_another_metho
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
 from emca_deploy.calibration.weight_only import in_place_of
 from emca_deploy.canonical import CanonicalModel
+from emca_deploy.data.image_checks import calibration_warnings, image_digests
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
 from emca_deploy.export.half_layers import float_beside_int8
 from emca_deploy.onnx_file import OnnxFile
@@ -89,6 +90,7 @@ class Calibration:
         weight_bits: that the weights keep to.
         coverage: how much of the network is in INT8.
         canonical: the graph that was quantized and how it came about.
+        image_warnings: what may be wrong with the calibration images, a line each.
     """
 
     onnx: Path
@@ -103,11 +105,12 @@ class Calibration:
     float_part: FloatPart | None = None
     weight_bits: int = 8
     canonical: CanonicalModel | None = None
+    image_warnings: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the result, one line each."""
-        return (*(self.canonical.warnings if self.canonical else ()), *self.coverage.warnings)
+        return (*(self.canonical.warnings if self.canonical else ()), *self.coverage.warnings, *self.image_warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `calibrate`."""
@@ -201,9 +204,8 @@ def calibrate_model(
             "weight_bits": recipe.weight_bits,
             **({"float_part": float_part.to_dict()} if float_part else {}),
         }
-        write_manifest(
-            output, replace(manifest, details={**manifest.details, "float_precision": options.float_precision, **half})
-        )
+        known = {"float_precision": options.float_precision, "calibration_images": image_digests(source, indices)}
+        write_manifest(output, replace(manifest, details={**manifest.details, **known, **half}))
     except OutputError:
         output.unlink(missing_ok=True)  # an INT8 model that does not say whose placement it has is a trap
         raise
@@ -220,6 +222,7 @@ def calibrate_model(
         float_part,
         recipe.weight_bits,
         canonical,
+        calibration_warnings(source, indices),
     )
 
 

@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from math import isfinite
 from pathlib import Path
@@ -14,9 +14,10 @@ from emca_deploy.preprocessing import CHANNEL_ORDERS, EXIF_MODES, INTERPOLATIONS
 
 if TYPE_CHECKING:
     from emca_deploy.data.choosing import PreprocessingOptions
+    from emca_deploy.data.labels import Labelling
     from emca_deploy.preprocessing import Preprocessing
 
-__all__ = ["image_size_option", "preprocessing_options", "recover_option", "tell_assumed"]
+__all__ = ["image_size_option", "label_options", "preprocessing_options", "recover_option", "tell_assumed", "tell_warnings"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 LARGEST_SIDE = 4096
@@ -91,19 +92,55 @@ _PREPROCESSING = (
 )
 
 
+_LABELS = (
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Labels by image name: lines of 'name label', or a CSV.",
+    ),
+    click.option(
+        "--class-map", type=click.Path(path_type=Path), metavar="FILE", help="The network's output of each class: lines or JSON."
+    ),
+    click.option("--label-offset", type=click.IntRange(-(2**20), 2**20), default=0, help="Added to every label."),
+    click.option(
+        "--class-order",
+        type=click.Choice(("number", "string", "index")),
+        help="Of number-named folders; index: the number is the output.  [default: the more accurate of number and string]",
+    ),
+)
+
+
 def preprocessing_options(function: F) -> F:
     """Add all options that say how images become the input; the command gets `preprocessing`, a `PreprocessingOptions`."""
+    return _as_one(function, _PREPROCESSING, "preprocessing", _said)
+
+
+def label_options(function: F) -> F:
+    """Add all options that say which labels validation images have; the command gets `labelling`, a `Labelling`."""
+    return _as_one(function, _LABELS, "labelling", _labelling)
+
+
+def _as_one(function: F, options: Sequence[Callable[[Any], Any]], name: str, collect: Callable[[dict[str, Any]], Any]) -> F:
+    """Add options to a command, which gets them as one argument; `collect` takes them out of all values."""
 
     @wraps(function)
     def collected(**values: Any) -> Any:
-        said = _said(values)
-        return function(**values, preprocessing=said)
+        value = collect(values)
+        return function(**values, **{name: value})
 
     result: Any = collected
-    for option in reversed(_PREPROCESSING):
+    for option in reversed(options):
         result = option(result)
     wrapped: F = result
     return wrapped
+
+
+def _labelling(values: dict[str, Any]) -> "Labelling":
+    from emca_deploy.data.labels import Labelling
+
+    offset, order = values.pop("label_offset"), values.pop("class_order")
+    return Labelling(values.pop("labels"), values.pop("class_map"), offset, order)
 
 
 def _said(values: dict[str, Any]) -> "PreprocessingOptions":
@@ -138,3 +175,9 @@ def tell_assumed(name: str, used: "Preprocessing") -> None:
     note = assumed_note(name, used)
     if note is not None:
         echo(f"note: {note}", err=True)
+
+
+def tell_warnings(warnings: Iterable[str]) -> None:
+    """Say each warning once on stderr."""
+    for warning in dict.fromkeys(warnings):
+        echo(f"warning: {warning}", err=True)

@@ -7,12 +7,13 @@ import click
 
 from emca_deploy._text import shell_word
 from emca_deploy.commands._console import echo, json_option, print_json, stages
-from emca_deploy.commands._options import preprocessing_options, recover_option, tell_assumed
+from emca_deploy.commands._options import label_options, preprocessing_options, recover_option, tell_assumed, tell_warnings
 
 if TYPE_CHECKING:
     from emca_deploy.calibration.calibrate import Calibration
     from emca_deploy.calibration.float_part import FloatPart
     from emca_deploy.data.choosing import PreprocessingOptions
+    from emca_deploy.data.labels import Labelling
     from emca_deploy.harness.gate_results import GateReport
 
 __all__ = ["command"]
@@ -62,6 +63,7 @@ __all__ = ["command"]
 @click.option("--tensorrt-version", metavar="VERSION", help="Of the TensorRT that will read the cache; it takes no other's.")
 @click.option("--threads", type=click.IntRange(1), help="For the fp32 pass.  [default: all cores]")
 @preprocessing_options
+@label_options
 @json_option
 def command(
     model: Path,
@@ -83,6 +85,7 @@ def command(
     threads: int | None,
     as_json: bool,
     preprocessing: "PreprocessingOptions",
+    labelling: "Labelling",
 ) -> None:
     """Quantize MODEL to INT8 with Q/DQ placed for one backend.
 
@@ -128,14 +131,15 @@ def command(
         else:
             from emca_deploy.pipeline import AccuracyGate, calibrate_within
 
-            result, gated = calibrate_within(model, source, output, options, AccuracyGate(max_drop, val), stage)
+            gate = AccuracyGate(max_drop, val, labelling=labelling)
+            result, gated = calibrate_within(model, source, output, options, gate, stage)
     scales = _write_cache(model, result.table, cache, tensorrt_version)
     if result.samples < samples:
         echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
     if not source.finished:
         tell_assumed(str(model), source.preprocessing)
-    for warning in result.warnings:
-        echo(f"warning: {warning}", err=True)
+    warnings = (*result.warnings, *(gated.warnings if gated is not None else ()))
+    tell_warnings(warnings)
     if weight_bits == "auto" and result.weight_bits == 7:
         echo(
             "note: weights keep to 7 bits: this processor has no VNNI and saturates with 8; --weight-bits 8 for one that has it",
@@ -143,7 +147,7 @@ def command(
         )
     if as_json:
         cached = {"path": str(cache), "scales": scales, "tensorrt_version": tensorrt_version} if cache else None
-        print_json({**result.to_dict(), "gate": gated.to_dict() if gated else None, "cache": cached})
+        print_json({**result.to_dict(), "warnings": list(warnings), "gate": gated.to_dict() if gated else None, "cache": cached})
     else:
         _print(result, gated)
         if cache is not None:

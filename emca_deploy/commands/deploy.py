@@ -7,10 +7,11 @@ import click
 
 from emca_deploy.commands._checkpoint_options import checkpoint_options
 from emca_deploy.commands._console import echo, json_option, print_json, stages, table_console
-from emca_deploy.commands._options import preprocessing_options, recover_option, tell_assumed
+from emca_deploy.commands._options import label_options, preprocessing_options, recover_option, tell_assumed, tell_warnings
 
 if TYPE_CHECKING:
     from emca_deploy.data.choosing import PreprocessingOptions
+    from emca_deploy.data.labels import Labelling
 
 __all__ = ["command", "run_deployment"]
 
@@ -31,6 +32,7 @@ __all__ = ["command", "run_deployment"]
 )
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Only this one, where it runs; may be repeated.")
 @preprocessing_options
+@label_options
 @click.option("--samples", type=click.IntRange(1), default=300, show_default=True, help="Calibration images.")
 @recover_option
 @click.option("--limit", type=click.IntRange(1), help="Validate on this many images only.")
@@ -54,6 +56,7 @@ def command(
     duration: float,
     as_json: bool,
     preprocessing: "PreprocessingOptions",
+    labelling: "Labelling",
 ) -> None:
     """The whole walk in one command: export, calibrate, build, measure, validate, report.
 
@@ -83,6 +86,7 @@ def command(
         duration,
         limit,
         recover,
+        labelling,
     )
     run_deployment(checkpoint, data, validation, output, options, as_json)
     tell_assumed(str(checkpoint), used)
@@ -95,6 +99,7 @@ def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path,
 
     with stages() as stage:
         report = deploy(checkpoint, data, validation, output, options, stage)
+    tell_warnings(report.warnings)
     if as_json:
         print_json(report.to_dict())
         return

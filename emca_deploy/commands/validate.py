@@ -1,5 +1,6 @@
 """`emca-deploy validate`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ import click
 
 from emca_deploy.commands._board import on_board, power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, progress
-from emca_deploy.commands._options import preprocessing_options, tell_assumed
+from emca_deploy.commands._options import label_options, preprocessing_options, tell_assumed, tell_warnings
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Preprocessing, TensorSpec
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from emca_deploy.harness.accuracy import LogitsResult
     from emca_deploy.harness.accuracy_results import AccuracyReport
     from emca_deploy.harness.flips import FlipsFile
+    from emca_deploy.harness.labelled import LabelledImages
     from emca_deploy.harness.spec import RunnerSpec
 
 __all__ = ["command"]
@@ -59,6 +61,7 @@ INTERRUPTED = 130
 @power_mode_option
 @click.option("--untuned", is_flag=True, help="Take no notice of the settings that `tune` kept in a manifest.")
 @preprocessing_options
+@label_options
 @json_option
 def command(artifact: str, data: Path, reference: str | None, max_drop: float | None, as_json: bool, **options: Any) -> int:
     """Measure the accuracy of ARTIFACT, and what it lost against a reference on the same images.
@@ -77,13 +80,17 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
     flips_file = _check(reference, max_drop, options)
     try:
         with on_board(options["target"], options["power_mode"]):
-            ours, theirs = _run_both(artifact, reference, data, max_drop, options)
+            ours, theirs, images = _run_both(artifact, reference, data, max_drop, options)
     except KeyboardInterrupt:
         if not _tell_what_is_kept(options):
             raise
         return INTERRUPTED
+    ours = images.settle(ours, theirs)
     report = compare(artifact, ours.logits, ours.labels, reference, theirs, ours.names)
-    _tell(replace(report, images_per_s=ours.images_per_s), as_json)
+    images.check_overlap(_calibrated(artifact), ours)
+    tell_warnings(images.warnings)
+    rate, warnings = ours.images_per_s, tuple(images.warnings)
+    _tell(replace(report, images_per_s=rate, warnings=warnings, class_order=images.class_order), as_json)
     if flips_file is not None and theirs is not None:  # last: a full disk takes nothing else away
         found = find_flips(ours.logits.argmax(axis=1), theirs.argmax(axis=1), ours.labels, ours.names, most=None)
         flips_file.write(found, ours.names.classes)
@@ -104,42 +111,69 @@ def _tell_what_is_kept(options: dict[str, Any]) -> bool:
 
 def _run_both(
     artifact: str, reference: str | None, data: Path, max_drop: float | None, options: dict[str, Any]
-) -> "tuple[LogitsResult, Float32Array | None]":
-    """Return what ARTIFACT gives, and the logits of the reference, if there is one."""
+) -> "tuple[LogitsResult, Float32Array | None, LabelledImages]":
+    """Return what ARTIFACT gives, the logits of the reference, if there is one, and the images."""
     from emca_deploy.targets.ssh.address import is_ssh
 
     if is_ssh(options["target"]):
         return _both_there(artifact, reference, data, max_drop, options)
     spec, reference_spec = _specs(artifact, reference, options)
-    ours = _run(spec, data, options, options["logits"])
-    _check_labels(data, ours.labels is not None, max_drop, reference)
+    images: list[LabelledImages] = []
+
+    def check(used: "Preprocessing", outputs: int | None) -> None:
+        images.append(_opened(artifact, data, used, outputs, (max_drop, reference), options))
+
+    ours = _run(spec, data, options, options["logits"], check)
     if reference_spec is None:
-        return ours, None
-    return ours, _run(reference_spec, data, options, options["reference_logits"], ours.preprocessing).logits
+        return ours, None, images[0]
+    return ours, _run(reference_spec, data, options, options["reference_logits"], None, ours.preprocessing).logits, images[0]
 
 
-def _check_labels(data: Path, labelled: bool | None, max_drop: float | None, reference: str | None) -> None:
-    """Refuse a data set without labels where they are needed; None is not known yet."""
+def _opened(
+    artifact: str,
+    data: Path,
+    used: "Preprocessing",
+    outputs: int | None,
+    asked: tuple[float | None, str | None],
+    options: dict[str, Any],
+) -> "LabelledImages":
+    """Return the data set, refused where its labels are missing or cannot be ARTIFACT's; say what is assumed of it."""
+    from emca_deploy.data.sources import open_source
     from emca_deploy.errors import InputError
+    from emca_deploy.harness.labelled import LabelledImages
 
-    if labelled is not False:
-        return
-    if max_drop is not None:
-        raise InputError(f"{data}: has no labels, so that --max-drop cannot be checked", "give one subfolder per class")
-    if reference is None:
-        raise InputError(f"{data}: has no labels", "give one subfolder per class, or a --reference to agree with")
+    max_drop, reference = asked
+    images = LabelledImages(open_source(data, used, options["labelling"]))
+    if images.found is None:
+        remedy = "give one subfolder per class, or --labels FILE"
+        if max_drop is not None:
+            raise InputError(f"{data}: has no labels, so that --max-drop cannot be checked", remedy)
+        if reference is None:
+            raise InputError(f"{data}: has no labels", f"{remedy}, or a --reference to agree with")
+    images.check(artifact, outputs)
+    if not images.source.finished:
+        tell_assumed(artifact, used)
+    return images
+
+
+def _calibrated(artifact: str) -> tuple[str, ...]:
+    """Return the digests of the images that ARTIFACT was calibrated with, where its manifest has them."""
+    from emca_deploy.artifacts import read_manifest
+    from emca_deploy.targets.local import split_artifact
+
+    manifest = read_manifest(Path(split_artifact(artifact)[1]), verify=False)
+    known = None if manifest is None else manifest.details.get("calibration_images")
+    return tuple(str(digest) for digest in known) if isinstance(known, list) else ()
 
 
 def _both_there(
     artifact: str, reference: str | None, data: Path, max_drop: float | None, options: dict[str, Any]
-) -> "tuple[LogitsResult, Float32Array | None]":
-    """Run both on another machine, over the same images, which are sent once."""
-    from emca_deploy.data.sources import open_source
+) -> "tuple[LogitsResult, Float32Array | None, LabelledImages]":
+    """Run both on another machine, over the same images, which are sent once; labels stay here."""
     from emca_deploy.targets.ssh.validating import DataThere, RunThere, logits_there
 
     used = _chosen(artifact, options)
-    labelled = open_source(data, used).labels is not None
-    _check_labels(data, labelled, max_drop, reference)
+    images = _opened(artifact, data, used, _outputs(artifact), (max_drop, reference), options)
     runs = [RunThere(artifact, options["backend"], used, options["logits"])]
     if reference is not None:
         theirs = _chosen(reference, options, used)
@@ -148,8 +182,16 @@ def _both_there(
     names = ("threads", "precision", "untuned", "power_mode")
     there = DataThere(data, options["limit"], options["batch"], {name: options[name] for name in names})
     found = logits_there(options["target"], there, runs, lambda name: progress(name, "images"))
-    _check_labels(data, found[0].labels is not None, max_drop, reference)
-    return found[0], found[1].logits if reference is not None else None
+    return found[0], found[1].logits if reference is not None else None, images
+
+
+def _outputs(artifact: str) -> int | None:
+    """Return the width of an ONNX file's logits, None where nothing here says it."""
+    from emca_deploy.onnx_file import OnnxFile
+    from emca_deploy.targets.local import split_artifact
+
+    path = Path(split_artifact(artifact)[1])
+    return OnnxFile.open(path).logits.classes if path.suffix.lower() == ".onnx" else None
 
 
 def _check(reference: str | None, max_drop: float | None, options: dict[str, Any]) -> "FlipsFile | None":
@@ -190,21 +232,27 @@ def _quiet(spec: "RunnerSpec") -> "RunnerSpec":
 
 
 def _run(
-    spec: "RunnerSpec", data: Path, options: dict[str, Any], keep: Path | None, fallback: "Preprocessing | None" = None
+    spec: "RunnerSpec",
+    data: Path,
+    options: dict[str, Any],
+    keep: Path | None,
+    check: "Callable[[Preprocessing, int | None], None] | None" = None,
+    fallback: "Preprocessing | None" = None,
 ) -> "LogitsResult":
-    """Run the data set; preprocessing is the options' over the manifest's over `fallback` over ImageNet's at the model's size."""
+    """Run the data set, once `check` has been given the preprocessing and the width of the logits."""
     from emca_deploy.data.choosing import InputFacts, file_facts
     from emca_deploy.harness.accuracy import LogitsRun
     from emca_deploy.targets.local import split_artifact
 
-    def choose(spec_of_input: "TensorSpec") -> "Preprocessing":
+    def choose(given: "TensorSpec", gives: "TensorSpec") -> "Preprocessing":
         path = Path(split_artifact(spec.artifact)[1])
-        own = file_facts(path).pixel_range if path.is_file() else None
-        facts = InputFacts.of(spec_of_input, own)
-        asked = options["preprocessing"].image_size
-        if spec.backend == "torch" and asked is not None:  # a checkpoint's network takes any size
+        facts = InputFacts.of(given, file_facts(path).pixel_range if path.is_file() else None)
+        if spec.backend == "torch" and options["preprocessing"].image_size is not None:  # a checkpoint takes any size
             facts = replace(facts, height=None, width=None)
-        return _chosen(spec.artifact, options, fallback, facts)
+        used = _chosen(spec.artifact, options, fallback, facts)
+        if check is not None:
+            check(used, gives.shape[-1] if isinstance(gives.shape[-1], int) else None)
+        return used
 
     with progress(spec.name, "images") as report:
         found = LogitsRun(spec, data, choose, options["limit"], options["batch"]).collect(report, keep)
@@ -216,15 +264,11 @@ def _run(
 def _chosen(
     artifact: str, options: dict[str, Any], fallback: "Preprocessing | None" = None, facts: "InputFacts | None" = None
 ) -> "Preprocessing":  # fmt: skip
-    """Return the preprocessing for an artifact; of the first one, which has no fallback, also say what is assumed."""
+    """Return the preprocessing: the options' over the manifest's over `fallback` over what the graph shows over ImageNet's."""
     from emca_deploy.data.choosing import preprocessing_of_file
     from emca_deploy.targets.local import split_artifact
 
-    path = Path(split_artifact(artifact)[1])
-    used = preprocessing_of_file(path, options["preprocessing"], fallback, facts)
-    if fallback is None:
-        tell_assumed(str(path), used)
-    return used
+    return preprocessing_of_file(Path(split_artifact(artifact)[1]), options["preprocessing"], fallback, facts)
 
 
 def _tell(report: "AccuracyReport", as_json: bool) -> None:

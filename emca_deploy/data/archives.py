@@ -129,6 +129,10 @@ class ZipStore(FileStore):
             reason = printable(str(exc)) or type(exc).__name__
             raise DataError(f"{self.describe(name)} cannot be unpacked: {reason}", "copy or download the zip again") from exc
 
+    def size(self, name: str) -> int:
+        """Return the member's size in bytes, unpacked."""
+        return self._members[name].file_size
+
     def describe(self, name: str) -> str:
         """Return the zip's path and the member's name."""
         return f"{self.path}: member '{printable(name)}'"

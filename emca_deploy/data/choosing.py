@@ -104,6 +104,8 @@ def file_facts(path: Path) -> InputFacts:
     """
     if path.suffix.lower() != ".onnx":
         return InputFacts()
+    if not path.exists():
+        raise ModelError(f"{path}: no such file", "check the path")
     model = OnnxFile.open(path)
     image = model.image
     own = 255.0 if image.dtype == "uint8" else model.pixel_range  # a uint8 input can only take pixels as they are
@@ -115,8 +117,8 @@ def network_facts(asked: PreprocessingOptions) -> InputFacts:
     return InputFacts(3, *sides(asked.image_size or Preprocessing().image_size))
 
 
-def assumed_for(spec: TensorSpec) -> Preprocessing:
-    """Return ImageNet's preprocessing for an input (N, C, H, W).
+def assumed_for(spec: TensorSpec, _logits: TensorSpec) -> Preprocessing:
+    """Return ImageNet's preprocessing for a model with an input (N, C, H, W).
 
     Raises:
         ModelError: its height or width is dynamic.
@@ -254,8 +256,10 @@ class _Choice:
             if "resize_size" in known.assumed:
                 self.assumed.add("resize_size")
             return _in_proportion(known, image_size)
+        if resize == "squash":
+            return image_size
         self.assumed.add("resize_size")
-        return _in_proportion(Preprocessing(), image_size) if resize == "shortest" else image_size
+        return _in_proportion(Preprocessing(), image_size)
 
     def scale(self) -> int:
         own = self._facts.pixel_range
@@ -340,7 +344,8 @@ def assumed_note(name: str, used: Preprocessing) -> str | None:
         "exif": f"EXIF orientation {'applied' if used.exif == 'apply' else 'ignored'}",
     }
     guessed = ", ".join(words for field, words in parts.items() if field in used.assumed)
-    remedy = "say it with --mean, --std, ... or --preprocessing FILE"
+    options = ", ".join(f"--{field}" for field in parts if field in used.assumed)
+    remedy = f"say it with {options}, or --preprocessing FILE"
     return f"{name}: nobody said how its images are preprocessed; assumed: {guessed}; {remedy}"
 
 

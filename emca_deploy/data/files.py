@@ -32,6 +32,10 @@ class FileStore(ABC):
         """
 
     @abstractmethod
+    def size(self, name: str) -> int:
+        """Return one file's size in bytes; 0 where it cannot be told."""
+
+    @abstractmethod
     def describe(self, name: str) -> str:
         """Return how to call one file in an error."""
 
@@ -56,6 +60,13 @@ class FolderStore(FileStore):
             return (self.path / name).open("rb")
         except OSError as exc:
             raise DataError(f"{self.describe(name)}: cannot be read: {exc.strerror}", "check its permissions") from exc
+
+    def size(self, name: str) -> int:
+        """Return the file's size in bytes."""
+        try:
+            return (self.path / name).stat().st_size
+        except OSError:  # gone since it was listed: opening it says so
+            return 0
 
     def describe(self, name: str) -> str:
         """Return the file's path."""

@@ -1,6 +1,6 @@
 """Which of a data set's files are images, and of which class."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -8,7 +8,11 @@ from emca_deploy.data.files import FileStore, printable
 from emca_deploy.data.preprocess import IMAGE_SUFFIXES
 from emca_deploy.errors import DataError
 
-__all__ = ["Layout", "find_images"]
+__all__ = ["Layout", "are_numbers", "find_images"]
+
+MOST_DIGITS = 20
+PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"))
+"""What the folders of a data set's parts are called: no network has classes of these names only."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ def find_images(store: FileStore, *, may_be_wrapped: bool) -> Layout:
             rather than the only class. One with nothing but folders in it is a wrapping in any case.
 
     Raises:
-        DataError: no images, images beside class folders, or a class folder without images.
+        DataError: no images, images beside class folders, a class folder without images, or parts of a data set
+            (train/, val/) in place of classes.
     """
     seen = [name for name in store.names if not _hidden(name)]
     images = [name for name in seen if _is_image(name)]
@@ -81,6 +86,14 @@ def _classes(store: FileStore, seen: Sequence[str], images: Sequence[str]) -> tu
     empty = folders - {name.split("/", 1)[0] for name in images}
     if empty:  # leaving it out would shift the labels of all classes after it
         raise DataError(f"{store.path}: class folder '{printable(min(empty))}' has no images", "remove the folder or fill it")
-    if all(name.isascii() and name.isdigit() for name in folders):
-        return tuple(sorted(folders, key=lambda name: (int(name), name)))
-    return tuple(sorted(folders))
+    if len(folders) > 1 and all(name.lower() in PARTS for name in folders):
+        named = " and ".join(f"{name}/" for name in sorted(folders))
+        part = next((name for name in sorted(folders) if name.lower().startswith(("val", "test"))), min(folders))
+        remedy = f"name one of them: {store.path / part}" if store.path.is_dir() else "make a zip of one of them"
+        raise DataError(f"{store.path}: {named} are parts of a data set, not classes", remedy)
+    return tuple(sorted(folders, key=lambda name: (int(name), name)) if are_numbers(folders) else sorted(folders))
+
+
+def are_numbers(names: Collection[str]) -> bool:
+    """Return whether all names are numbers, so that they have an order as such."""
+    return all(name.isascii() and name.isdigit() and len(name) < MOST_DIGITS for name in names)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from emca_deploy.data.archives import ZipStore
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.files import FileStore, FolderStore, printable
+from emca_deploy.data.labels import MAX_CLASSES, Labelling, Labels, LabelsFound, label_array, label_images
 from emca_deploy.data.layout import find_images
 from emca_deploy.data.preprocess import Float32Array, decode, preprocess
 from emca_deploy.errors import DataError, InputError
@@ -22,11 +23,7 @@ from emca_deploy.preprocessing import Preprocessing
 
 __all__ = ["Batch", "ImageSource", "Labels", "open_source"]
 
-Labels = npt.NDArray[np.int64]
 Batch = tuple[Float32Array, Labels | None]
-
-MAX_CLASSES = 1 << 20
-"""A label above this is no class index."""
 
 IDENTITY_PIECE_BYTES = 1 << 20
 
@@ -37,17 +34,25 @@ class ImageSource(ABC):
     Attributes:
         name: of the folder or file.
         preprocessing: how images become the network's input.
-        classes: class names in the order of the labels; empty if unlabelled. An .npz has no names: they are "0", "1", ...
-            up to the highest label in it.
-        labels: (len,) int64, or None if unlabelled.
+        labelled: the labels with what is known of them; None if unlabelled. An .npz has no names of classes: they are "0",
+            "1", ... up to the highest label in it.
         finished: whether the images are the network's input already, so that no preprocessing is done.
     """
 
     name: str
     preprocessing: Preprocessing
-    classes: tuple[str, ...]
-    labels: Labels | None
+    labelled: LabelsFound | None
     finished: bool = False
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label; empty if unlabelled."""
+        return () if self.labelled is None else self.labelled.classes
+
+    @property
+    def labels(self) -> Labels | None:
+        """(len,) int64, or None if unlabelled."""
+        return None if self.labelled is None else self.labelled.labels
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -67,6 +72,18 @@ class ImageSource(ABC):
     @abstractmethod
     def identity(self) -> str:
         """Return the sha256 in hex of all names, labels and bytes. A folder and a zip of it have the same."""
+
+    @abstractmethod
+    def size(self, index: int) -> int:
+        """Return the bytes of one image as it is stored."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """Return one image as it is stored.
+
+        Raises:
+            DataError: it cannot be read.
+        """
 
     def batches(self, batch_size: int, indices: Sequence[int] | None = None, threads: int = 2) -> Iterator[Batch]:
         """Yield batches in order: images (n, channels, height, width) float32 and labels (n,) int64 or None.
@@ -122,12 +139,11 @@ class ImageSource(ABC):
 class _FileSource(ImageSource):
     """Image files of a folder or zip."""
 
-    def __init__(self, store: FileStore, preprocessing: Preprocessing, *, may_be_wrapped: bool) -> None:
+    def __init__(self, store: FileStore, preprocessing: Preprocessing, labelling: Labelling, *, may_be_wrapped: bool) -> None:
         layout = find_images(store, may_be_wrapped=may_be_wrapped)
         self.name = store.path.resolve().name
         self.preprocessing = preprocessing
-        self.classes = layout.classes
-        self.labels = np.array(layout.labels, np.int64) if layout.classes else None
+        self.labelled = label_images(layout.names, layout.classes, layout.labels, labelling)
         self._store, self._layout = store, layout
 
     def __len__(self) -> int:
@@ -156,19 +172,29 @@ class _FileSource(ImageSource):
             total.update(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() + content.digest())
         return total.hexdigest()
 
+    def size(self, index: int) -> int:
+        """Return the file's size."""
+        return self._store.size(self._layout.root + self._layout.names[index])
+
+    def content(self, index: int) -> bytes:
+        """Read the file."""
+        with self._store.open(self._layout.root + self._layout.names[index]) as stream:
+            return stream.read()
+
 
 class _ArraySource(ImageSource):
     """Images of an .npz."""
 
-    def __init__(self, path: Path, preprocessing: Preprocessing) -> None:
+    def __init__(self, path: Path, preprocessing: Preprocessing, labelling: Labelling) -> None:
         self._images, labels = read_npz(path)
         self._path = path
         self.name = path.name
         self.preprocessing = preprocessing
         _check_images(path, self._images, preprocessing)
         self.finished = self._images.dtype == np.float32
-        self.labels = None if labels is None else _checked_labels(path, labels, len(self._images))
-        self.classes = () if self.labels is None else tuple(str(label) for label in range(int(self.labels.max()) + 1))
+        self._own_labels = None if labels is None else _checked_labels(path, labels, len(self._images))
+        names = [self.item_name(index) for index in range(len(self))] if labelling.labels is not None else []
+        self.labelled = label_array(names, self._own_labels, labelling)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -192,9 +218,18 @@ class _ArraySource(ImageSource):
         total = hashlib.sha256(f"{self._images.dtype} {self._images.shape}".encode())
         for image in self._images:
             total.update(image.tobytes())
-        if self.labels is not None:
-            total.update(self.labels.tobytes())
+        if self._own_labels is not None:
+            total.update(self._own_labels.tobytes())
         return total.hexdigest()
+
+    def size(self, index: int) -> int:
+        """Return the image's bytes."""
+        return int(self._images[index].nbytes)
+
+    def content(self, index: int) -> bytes:
+        """Return the image's bytes."""
+        content: bytes = self._images[index].tobytes()
+        return content
 
 
 def _check_images(path: Path, images: npt.NDArray[Any], preprocessing: Preprocessing) -> None:
@@ -232,23 +267,25 @@ def _checked_labels(path: Path, labels: npt.NDArray[Any], count: int) -> Labels:
     return np.array(labels, np.int64)
 
 
-def open_source(path: Path, preprocessing: Preprocessing) -> ImageSource:
+def open_source(path: Path, preprocessing: Preprocessing, labelling: Labelling | None = None) -> ImageSource:
     """Open a data set.
 
     Args:
         path: a folder with one subfolder per class, a flat folder of images (no labels), a .zip of either, or an .npz with
             `images` (float32 NCHW used as it is, or uint8 NHWC in RGB or gray to be preprocessed) and optional integer `labels`.
         preprocessing: how images become the network's input.
+        labelling: what the user says about labels; nothing where None.
 
     Raises:
-        DataError: there is no data set there, or it is damaged, unsafe or in no known layout.
+        DataError: there is no data set there, or it is damaged, unsafe or in no known layout, or its labels are.
     """
+    labelling = labelling or Labelling()
     kind = _kind(path)
     if kind == "folder":
-        return _FileSource(FolderStore(path), preprocessing, may_be_wrapped=False)
+        return _FileSource(FolderStore(path), preprocessing, labelling, may_be_wrapped=False)
     if kind == ".zip":
-        return _FileSource(ZipStore(path), preprocessing, may_be_wrapped=True)
-    return _ArraySource(path, preprocessing)
+        return _FileSource(ZipStore(path), preprocessing, labelling, may_be_wrapped=True)
+    return _ArraySource(path, preprocessing, labelling)
 
 
 def _kind(path: Path) -> str:

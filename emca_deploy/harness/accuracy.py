@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.data.label_checks import check_classes
 from emca_deploy.errors import DataError, ModelError
 from emca_deploy.harness.accuracy_results import AccuracyReport, ReferenceComparison
 from emca_deploy.harness.clock import Int64Array
@@ -46,7 +47,7 @@ def compare(
         DataError: a label is no class of the model, or there are neither labels nor a reference.
     """
     if labels is not None:
-        _check_labels(name, labels, logits.shape[1])
+        check_classes(name, labels, logits.shape[1])
     elif reference_logits is None:
         raise DataError("the data set has no labels", "give one subfolder per class, or a --reference to agree with")
     own, theirs, reference = _Answers.of(name, logits, labels), None, None
@@ -135,16 +136,6 @@ def _check_finite(name: str, logits: Float32Array) -> None:
         raise ModelError(
             f"{name}: its logits are NaN or infinite for {which}",
             "calibrate or export it again; in fp16 or bf16 an overflow is likely: use fp32 for those layers",
-        )
-
-
-def _check_labels(name: str, labels: Int64Array, classes: int) -> None:
-    highest = int(labels.max())
-    if highest >= classes or int(labels.min()) < 0:
-        wrong = highest if highest >= classes else int(labels.min())
-        raise DataError(
-            f"the data set has label {wrong}, but {name} has {classes} classes",
-            "name a data set of the model's own classes, one subfolder per class",
         )
 
 

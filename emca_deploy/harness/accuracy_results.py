@@ -133,6 +133,8 @@ class AccuracyReport:
         per_class: every class that occurs, in order; None where it was not asked for (`deploy` does not).
         confusion: images by label (row) and predicted class (column); None for more classes than fit a page.
         confused: the classes most often taken for another, the worst first.
+        warnings: what may be wrong with the labels or the images, a line each.
+        class_order: how class folders whose names are numbers were sorted where nobody said it: "number" or "string".
     """
 
     artifact: str
@@ -148,6 +150,8 @@ class AccuracyReport:
     per_class: tuple[ClassAccuracy, ...] | None = None
     confusion: tuple[tuple[int, ...], ...] | None = None
     confused: tuple[Confusion, ...] | None = None
+    warnings: tuple[str, ...] = ()
+    class_order: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -171,4 +175,5 @@ class AccuracyReport:
                 fields[name] = tuple(kind(**item) for item in fields[name])
         if fields.get("confusion") is not None:
             fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
+        fields["warnings"] = tuple(fields.get("warnings", ()))
         return cls(**fields)

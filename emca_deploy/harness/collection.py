@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import TensorSpec, sha256_file
 from emca_deploy.data.choosing import assumed_for
+from emca_deploy.data.labels import LabelsFound
 from emca_deploy.data.listing import listing_sha256
 from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.flips import ImageNames
@@ -29,8 +30,8 @@ COMPANIONS = (".data", "_data")
 """What is behind the name of an .onnx file in that of the file with its weights."""
 
 
-ChoosePreprocessing = Callable[[TensorSpec], Preprocessing]
-"""Says how images become the input of a model that is open."""
+ChoosePreprocessing = Callable[[TensorSpec, TensorSpec], Preprocessing]
+"""Says how images become the input of a model that is open, given its input and its output."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,17 @@ class LogitsResult:
     names: ImageNames = field(default_factory=ImageNames)
     reused: int = 0
 
+    def indices(self, count: int) -> list[int]:
+        """Return which images of a data set of `count` these logits are of, in their order."""
+        return list(range(count)) if self.names.indices is None else list(self.names.indices)
+
+    def labelled_by(self, found: LabelsFound | None) -> "LogitsResult":
+        """Return the same logits with other labels of the data set, and their names."""
+        if found is None:
+            return replace(self, labels=None, names=replace(self.names, classes=()))
+        labels = found.labels[self.indices(len(found.labels))]
+        return replace(self, labels=labels, names=replace(self.names, classes=found.classes))
+
 
 @dataclass(frozen=True)
 class LogitsRun:
@@ -62,7 +74,7 @@ class LogitsRun:
     Attributes:
         spec: the candidate.
         source: where the data set lies; see `data.sources.open_source`.
-        preprocessing: how images become its input, or a function that says so given the model's input.
+        preprocessing: how images become its input, or a function that says so given the model's input and output.
         limit: how many images, the same number of each class; None for all.
         batch_size: images a call; a model with a fixed batch size keeps its own.
     """
@@ -90,7 +102,7 @@ class LogitsRun:
         """
         with Worker(self.spec) as worker:
             opened = worker.open()
-            used = self._preprocessing(opened.input)
+            used = self._preprocessing(opened.input, opened.output)
             if keep is None:
                 return self._run(worker, used, None, progress)
             with LogitsStore(keep, self._key(opened.runtime, used)) as store:
@@ -99,10 +111,8 @@ class LogitsRun:
                     return LogitsResult(kept.logits, kept.labels, None, used, kept.names, len(kept.logits))
                 return self._run(worker, used, store, progress)
 
-    def _preprocessing(self, spec: TensorSpec) -> Preprocessing:
-        if isinstance(self.preprocessing, Preprocessing):
-            return self.preprocessing
-        return self.preprocessing(spec)
+    def _preprocessing(self, given: TensorSpec, gives: TensorSpec) -> Preprocessing:
+        return self.preprocessing if isinstance(self.preprocessing, Preprocessing) else self.preprocessing(given, gives)
 
     def _run(
         self, worker: Worker, used: Preprocessing, store: LogitsStore | None, progress: Progress | None

@@ -54,6 +54,7 @@ class GateReport:
         slowdown: the chosen model's median latency over that of the one with nothing left in float; None where they are the
             same or cannot run here.
         slowdown_ci95: its bootstrap interval.
+        warnings: what may be wrong with the labels of the validation images, a line each.
     """
 
     max_drop: float
@@ -69,6 +70,7 @@ class GateReport:
     slowdown: float | None = None
     slowdown_ci95: tuple[float, float] | None = None
     schema_version: int = SCHEMA_VERSION
+    warnings: tuple[str, ...] = ()
 
     @property
     def best(self) -> GateStep:

@@ -44,6 +44,7 @@ class DeployReport:
         baseline: the candidate that speed-ups and accuracy are held against.
         calibration: data set, images, method, seconds.
         parity: of the export against PyTorch.
+        warnings: what may be wrong with the images or their labels, a line each.
     """
 
     title: str
@@ -56,6 +57,7 @@ class DeployReport:
     created: str
     seconds: float
     schema_version: int = SCHEMA_VERSION
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -88,6 +90,7 @@ def read_deploy_report(path: Path) -> DeployReport:
         if version not in range(1, SCHEMA_VERSION + 1):
             raise InputError(f"{path}: schema version {version}", f"this emca-deploy reads 1 to {SCHEMA_VERSION}")
         candidates = tuple(_candidate(c) for c in values["candidates"])
-        return DeployReport(**{**values, "candidates": candidates, "schema_version": SCHEMA_VERSION})
+        warnings = tuple(values.get("warnings", ()))
+        return DeployReport(**{**values, "candidates": candidates, "warnings": warnings, "schema_version": SCHEMA_VERSION})
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise InputError(f"{path}: not a result of ours: {exc}", "name a result.json that `deploy` or `demo` wrote") from exc

@@ -8,13 +8,14 @@ from typing import Any
 from emca_deploy._progress import Stage
 from emca_deploy.artifacts import Precision
 from emca_deploy.backends.registry import open_runner
-from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import DataError
 from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
 from emca_deploy.harness.gate_results import GateStep
+from emca_deploy.harness.labelled import LabelledImages
 from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.protocol import FEWEST_PROCESSES
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.onnx_file import OnnxFile
 
 __all__ = ["RUN_ONNX", "Validation", "step_from_file"]
 
@@ -30,14 +31,14 @@ class Validation:
 
     Attributes:
         model: fp32 ONNX.
-        source: the labelled images.
+        images: the labelled images.
         path: where they lie.
         backend: the placement that is validated.
         threads: of every runtime.
     """
 
     model: Path
-    source: ImageSource
+    images: LabelledImages
     path: Path
     backend: str
     threads: int
@@ -47,11 +48,12 @@ class Validation:
         """Refuse what could only fail later.
 
         Raises:
-            DataError: the images have no labels.
+            DataError: the images have no labels, or labels that are no outputs of the model.
             MissingError: the backend's library is not installed.
         """
-        if self.source.labels is None:
-            raise DataError(f"{self.path}: has no labels to measure a drop on", "give one subfolder per class")
+        if self.images.found is None:
+            raise DataError(f"{self.path}: has no labels to measure a drop on", "give one subfolder per class, or --labels FILE")
+        self.images.check(str(self.model), OnnxFile.open(self.model).logits.classes)
         open_runner(self.runs_on, str(self.model))
 
     @property
@@ -81,6 +83,7 @@ class Validation:
             self._reference = self._logits("fp32", REFERENCE, self.model, "fp32", stage)
         what = f"{kept[-1]} in float too" if kept else "all in INT8"
         found = self._logits(what, self.runs_on, onnx, "int8", stage)
+        found = self.images.settle(found, self._reference.logits)
         report = compare(what, found.logits, found.labels, "fp32", self._reference.logits)
         against = report.reference
         assert against is not None  # a reference was given, and labels are there
@@ -108,7 +111,7 @@ class Validation:
     def _logits(self, name: str, backend: str, onnx: Path, precision: Precision, stage: Stage) -> LogitsResult:
         with stage(f"validating {name}") as progress:
             spec = self._spec(name, backend, onnx, precision)
-            return collect_logits(spec, self.path, self.source.preprocessing, progress=progress)
+            return collect_logits(spec, self.path, self.images.source.preprocessing, progress=progress)
 
     def _spec(self, name: str, backend: str, onnx: Path, precision: Precision) -> RunnerSpec:
         arguments = {"backend": backend, "artifact": str(onnx), "threads": self.threads, "spin": False}

@@ -1,5 +1,6 @@
 """Calibration with a gate: leave the most harmful parts in float, one after the other, until the accuracy is inside."""
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -17,9 +18,13 @@ from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, c
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
 from emca_deploy.calibration.table import table_path
+from emca_deploy.data.image_checks import image_digests, shared_images
+from emca_deploy.data.labels import Labelling
 from emca_deploy.data.sources import ImageSource, open_source
-from emca_deploy.errors import OutputError
+from emca_deploy.data.subset import choose_indices
+from emca_deploy.errors import DataError, OutputError
 from emca_deploy.harness.gate_results import GateReport, GateStep
+from emca_deploy.harness.labelled import LabelledImages
 from emca_deploy.harness.paired import images_needed, upper_end_without_difference
 from emca_deploy.harness.sensitivity_results import SensitivityReport
 from emca_deploy.onnx_file import OnnxFile
@@ -27,6 +32,9 @@ from emca_deploy.pipeline.gate import Validation, step_from_file
 from emca_deploy.pipeline.ranking import float_macs_percent, next_kept
 
 __all__ = ["AccuracyGate", "calibrate_within"]
+
+MOST_SHARED = 0.01
+"""Part of the validation images that may be among the calibration images: data sets have a few pictures twice."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class AccuracyGate:
     Attributes:
         max_drop: the upper end of the top-1 drop's 95% interval must not lie above it, points.
         validation: labelled images, none of them used in calibration.
+        labelling: what the user says about their labels.
         samples: calibration images to rank layers and blocks on.
         duration_s: measuring time of each model when the latency of the result is compared.
     """
@@ -44,6 +53,7 @@ class AccuracyGate:
     validation: Path
     samples: int = 64
     duration_s: float = 3.0
+    labelling: Labelling = field(default_factory=Labelling)
 
 
 def calibrate_within(
@@ -62,17 +72,30 @@ def calibrate_within(
         stage: opens each stage of the work, for progress.
 
     Raises:
-        DataError: the validation images have no labels, or cannot be read.
+        DataError: the validation images have no labels, are those of calibration, or cannot be read.
         EmcaError: as `calibrate_model`, and whatever the backend raises.
     """
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
-    labelled = open_source(gate.validation, source.preprocessing)
+    labelled = LabelledImages(open_source(gate.validation, source.preprocessing, gate.labelling))
+    _refuse_overlap(source, labelled, gate.validation, options)
     validation = Validation(model, labelled, gate.validation, options.backend, options.threads)
     with _workplace(output) as folder:
         models = _Models(model, source, options, folder, stage)
         calibration, report = _search(models, validation, gate)
-        return _publish(calibration, output, report), report
+        return _publish(calibration, output, report), replace(report, warnings=tuple(labelled.warnings))
+
+
+def _refuse_overlap(source: ImageSource, labelled: LabelledImages, path: Path, options: CalibrationOptions) -> None:
+    """Refuse validation images that are calibrated with: a gate on them says nothing about new ones."""
+    chosen = choose_indices(len(source), options.samples, source.labels, options.seed)
+    images = labelled.source
+    shared = shared_images(images, range(len(images)), image_digests(source, chosen))
+    if shared > MOST_SHARED * len(images):
+        problem = f"{path}: {shared:,} of its {len(images):,} images are among the {len(chosen):,} that are calibrated with"
+        raise DataError(problem, "give --val images that calibration does not see, or leave --max-drop and --val out")
+    if shared:
+        labelled.warnings.append(f"{shared:,} of {len(images):,} validation images are calibrated with")
 
 
 @contextmanager
@@ -142,8 +165,8 @@ def _search(models: _Models, validation: Validation, gate: AccuracyGate) -> tupl
             step = validation.measure(models.get(kept).onnx, kept, share, models.stage)
             side.put(json.dumps(kept), asdict(step))
         steps.append(step)
-        reason = _outside(step, gate.max_drop, len(validation.source))
-        if not reason or upper_end_without_difference(len(validation.source)) > gate.max_drop:
+        reason = _outside(step, gate.max_drop, len(validation.images.source))
+        if not reason or upper_end_without_difference(len(validation.images.source)) > gate.max_drop:
             break
         ranking = ranking or models.rank(gate.samples)
         kept = next_kept(ranking, kept)
@@ -164,7 +187,7 @@ def _outside(step: GateStep, max_drop: float, images: int) -> str:
 
 
 def _report(steps: list[GateStep], chosen: int, reason: str, validation: Validation, gate: AccuracyGate) -> GateReport:
-    best, images = steps[chosen], len(validation.source)
+    best, images = steps[chosen], len(validation.images.source)
     if reason:
         reason = _outside(best, gate.max_drop, images)
     return GateReport(
@@ -197,12 +220,18 @@ def _side_file(models: _Models, validation: Validation) -> SideFile:
     key = {
         "model_sha256": OnnxFile.open(models.model).sha256,
         "data_sha256": models.source.identity(),
-        "validation_sha256": validation.source.identity(),
+        "validation_sha256": validation.images.source.identity(),
+        "labels_sha256": _labels_sha256(validation.images),
         "preprocessing": models.source.preprocessing.identity(),
         "options": [options.backend, options.method, options.samples, options.seed, options.recover, list(options.keep_float)],
         "versions": {"emca_deploy": __version__, "runtime": installed_version(validation.runs_on)},
     }
     return SideFile(side_path(options.table or table_path(models.model), options.backend, "search"), key)
+
+
+def _labels_sha256(images: LabelledImages) -> str:
+    assert images.found is not None  # `Validation` refuses it
+    return hashlib.sha256(images.found.labels.tobytes()).hexdigest()
 
 
 def _publish(calibration: Calibration, output: Path, report: GateReport) -> Calibration:

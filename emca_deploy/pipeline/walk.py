@@ -11,12 +11,16 @@ from typing import Any
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
-from emca_deploy.artifacts import Preprocessing, this_command, write_json, write_text
+from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
-from emca_deploy.data.sources import ImageSource, Labels, open_source
+from emca_deploy.data.image_checks import image_digests
+from emca_deploy.data.labels import Labelling
+from emca_deploy.data.sources import ImageSource, open_source
+from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.export.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
+from emca_deploy.harness.labelled import LabelledImages
 from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.latency_results import ProfileReport
 from emca_deploy.harness.protocol import FEWEST_PROCESSES
@@ -41,6 +45,7 @@ class DeployOptions:
         duration_s: measuring time for each candidate.
         limit: validation images; all where None.
         recover: what calibration does for accuracy besides: a name of `calibration.recovery.LEVELS`.
+        labelling: what the user says about the labels of the validation images.
     """
 
     export: ExportOptions = field(default_factory=ExportOptions)
@@ -51,6 +56,7 @@ class DeployOptions:
     duration_s: float = 5.0
     limit: int | None = None
     recover: str = "weights"
+    labelling: Labelling = field(default_factory=Labelling)
 
 
 def deploy(
@@ -74,7 +80,7 @@ def deploy(
     """
     import_optional("jinja2")  # the report comes last; a missing piece is said first
     places = find_places(options.targets, options.backends)
-    images = _open_images(data, validation, options.export.preprocessing)
+    images = _open_images(data, validation, options)
     with _folder(output):
         return _Walk(places, options, stage).take(checkpoint, images, output)
 
@@ -86,17 +92,18 @@ class _Images:
     data: Path
     calibration: ImageSource
     validation: Path
-    labels: Labels
+    labelled: LabelledImages
 
 
-def _open_images(data: Path, validation: Path, preprocessing: Preprocessing) -> _Images:
-    calibration, labels = open_source(data, preprocessing), open_source(validation, preprocessing).labels
-    if labels is None:
+def _open_images(data: Path, validation: Path, options: DeployOptions) -> _Images:
+    preprocessing = options.export.preprocessing
+    labelled = LabelledImages(open_source(validation, preprocessing, options.labelling))
+    if labelled.found is None:
         raise DataError(
             f"{validation}: has no labels to validate against",
-            "put its images into one subfolder per class, named as in training",
+            "put its images into one subfolder per class, named as in training, or give --labels FILE",
         )
-    return _Images(data, calibration, validation, labels)
+    return _Images(data, open_source(data, preprocessing), validation, labelled)
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class _Walk:
         used = self.options.export.preprocessing
         candidates = self._build(Models(checkpoint, exported.onnx, half, int8, used.image_size))
         profile = self._measure(candidates)
-        logits = self._validate(candidates, images.validation)
+        logits = self._validate(candidates, images)
         report = DeployReport(
             title=f"{exported.arch}, {exported.num_classes} classes, {used.height}x{used.width}",
             baseline=candidates[0].name,
@@ -129,6 +136,7 @@ class _Walk:
             command=this_command(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - started, 1),
+            warnings=tuple(dict.fromkeys((*(w for made in calibrations for w in made.warnings), *images.labelled.warnings))),
         )
         _write_report(report, output)
         return report
@@ -137,11 +145,7 @@ class _Walk:
         """Return the fp32 model, and the fp16 one where a place needs it."""
         with self.stage("exporting"):
             exported = export_checkpoint(checkpoint, output / "model.onnx", self.options.export)
-        if int(images.labels.max()) >= exported.num_classes:
-            raise DataError(
-                f"{images.validation}: has label {int(images.labels.max())}, but the model has {exported.num_classes} classes",
-                "name a data set of the model's own classes, one subfolder per class",
-            )
+        images.labelled.check(str(exported.onnx), exported.num_classes)
         if not any(place.needs_half for place in self.places):
             return exported, None
         with self.stage("exporting fp16"):
@@ -186,21 +190,23 @@ class _Walk:
             profile = place.annotate(profile, record)
         return profile
 
-    def _validate(self, candidates: Sequence[Candidate], validation: Path) -> list[LogitsResult]:
+    def _validate(self, candidates: Sequence[Candidate], images: _Images) -> list[LogitsResult]:
         results = []
         for candidate in candidates:
             with self.stage(f"validating {candidate.name}") as progress:
                 results.append(
                     collect_logits(
                         candidate.spec,
-                        validation,
+                        images.validation,
                         self.options.export.preprocessing,
                         limit=self.options.limit,
                         batch_size=1,
                         progress=progress,
                     )
                 )
-        return results
+        chosen = choose_indices(len(images.calibration), self.options.samples, images.calibration.labels)
+        images.labelled.check_overlap(image_digests(images.calibration, chosen), results[0])
+        return [images.labelled.settle(result, results[0].logits) for result in results]
 
 
 def _calibration_record(data: Path, calibrations: Sequence[Calibration], seconds: float) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import torch
 
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.calibration.attention_path import find_attention
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, model_preprocessing
+from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.calibration.collect import collect_ranges
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.placement import RECIPES, find_recipe, place
 from emca_deploy.calibration.table import read_table, table_path
+from emca_deploy.data.choosing import PreprocessingOptions, preprocessing_of_file
 from emca_deploy.errors import DataError, InputError, ModelError, UnknownNameError
 from emca_deploy.export.exporter import ExportRequest, export_onnx
 from emca_deploy.models.registry import create_model
@@ -186,11 +187,11 @@ def test_bad_models_and_names(tmp_path, exported, images):
     empty = tmp_path / "empty.onnx"
     empty.write_bytes(b"")
     with pytest.raises(ModelError):
-        model_preprocessing(empty)
+        preprocessing_of_file(empty, PreprocessingOptions())
     truncated = tmp_path / "truncated.onnx"
     truncated.write_bytes(exported("resnet18").read_bytes()[:5000])
-    with pytest.raises(ModelError, match="not an ONNX model"):
-        model_preprocessing(truncated)
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        preprocessing_of_file(truncated, PreprocessingOptions())
     with pytest.raises(UnknownNameError, match="openvin"):
         find_recipe("openvin")
     quantized = tmp_path / "int8.onnx"

@@ -251,7 +251,7 @@ def decoding_threads():
 class Counting(ImageSource):
     """Counts what is loaded; image 13 is broken if told so."""
 
-    name, preprocessing, classes, labels = "counting", PLAIN, (), None
+    name, preprocessing, labelled = "counting", PLAIN, None
 
     def __init__(self, broken=None):
         self.loaded = []
@@ -271,6 +271,12 @@ class Counting(ImageSource):
 
     def identity(self):
         return ""
+
+    def size(self, index):
+        return 0
+
+    def content(self, index):
+        return b""
 
 
 def test_no_more_than_a_batch_is_decoded_ahead():

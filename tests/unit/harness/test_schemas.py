@@ -61,11 +61,11 @@ def test_published_schemas_are_up_to_date(name):
 
 
 def without_later_fields(document, values):
-    """Leave out what was added since within the same version, which must be null in what is read from an older file."""
+    """Leave out what was added since within the same version, which must be null or empty in what is read from an older file."""
     if isinstance(document, list) and isinstance(values, list) and len(document) == len(values):
         return [without_later_fields(*both) for both in zip(document, values, strict=True)]
     if isinstance(document, dict) and isinstance(values, dict):
-        kept = {key: value for key, value in document.items() if key in values or value is not None}
+        kept = {key: value for key, value in document.items() if key in values or value not in (None, [])}
         return {key: without_later_fields(value, values.get(key)) for key, value in kept.items()}
     return document
 

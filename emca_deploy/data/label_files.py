@@ -1,0 +1,222 @@
+"""Files that say which class an image is of, and which output of the network a class is."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from emca_deploy._text import printable
+from emca_deploy.data.preprocess import IMAGE_SUFFIXES
+from emca_deploy.errors import DataError
+
+__all__ = ["LabelFile", "read_class_map"]
+
+LARGEST_BYTES = 256 << 20
+NAME_HEADINGS = (
+    "filename", "file_name", "file", "image", "image_id", "imageid", "image_name", "image_path", "filepath", "path", "name", "id",
+)  # fmt: skip
+LABEL_HEADINGS = (
+    "label", "labels", "class", "class_id", "classid", "target", "category", "category_id", "synset", "wnid", "label_id",
+    "predictionstring",
+)  # fmt: skip
+FORMS = "lines of 'name label', a CSV of both, or ILSVRC's val.txt"
+
+
+class LabelFile:
+    """Labels by image name, as a file has them.
+
+    Names match by the whole name in the data set, by the file's name alone, or by either without its suffix.
+
+    Args:
+        path: lines "name label", a CSV with or without a heading, ILSVRC's val.txt or LOC_val_solution.csv.
+
+    Raises:
+        DataError: it cannot be read, has a line without a label, or two labels for one name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._labels: dict[str, str | None] = {}
+        for number, name, label in _pairs(path):
+            tidy = name.replace("\\", "/").removeprefix("./")
+            if self._labels.get(tidy, label) not in (label, None):
+                problem = f"{printable(str(path))}: line {number} gives '{printable(tidy)}' another label than a line before"
+                raise DataError(problem, "leave one of the two lines out")
+            self._labels[tidy] = label
+        for name, known in list(self._labels.items()):
+            short = PurePosixPath(name).name
+            if short != name:
+                self._labels[short] = known if self._labels.get(short, known) == known else None
+        if not self._labels:
+            raise DataError(f"{printable(str(path))}: has no labels", f"known forms are {FORMS}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All different labels, as they are written, sorted by name."""
+        return tuple(sorted({label for label in self._labels.values() if label is not None}))
+
+    def of(self, names: Sequence[str]) -> list[str]:
+        """Return the label of every image.
+
+        Raises:
+            DataError: some image has none.
+        """
+        found = [self._find(name) for name in names]
+        missing = [name for name, label in zip(names, found, strict=True) if label is None]
+        if missing:
+            problem = f"{printable(str(self.path))}: has no label for {len(missing):,} of {len(names):,} images"
+            raise DataError(f"{problem}, the first is '{printable(missing[0])}'", f"add them, or name another file; {FORMS}")
+        return [label for label in found if label is not None]
+
+    def _find(self, name: str) -> str | None:
+        path = PurePosixPath(name)
+        for key in (name, path.name, str(path.with_suffix("")), path.stem):
+            label = self._labels.get(key)
+            if label is not None:
+                return label
+        return None
+
+
+def _text(path: Path, what: str) -> str:
+    shown = printable(str(path))
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise DataError(f"{shown}: is larger than {LARGEST_BYTES >> 20} MiB", f"name {what}")
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as exc:
+        raise DataError(f"{shown}: cannot be read: {exc.strerror or exc}", "check the path and its permissions") from exc
+    except UnicodeDecodeError as exc:
+        raise DataError(f"{shown}: is not text in UTF-8", f"name {what}") from exc
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield line numbers with their fields: two for "name label", any number for a CSV."""
+    lines = text.splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    separator = "\t" if "\t" in first else "," if _is_csv(path, first) else None
+    if separator is None:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, line.rsplit(None, 1)
+        return
+    reader = csv.reader(lines, delimiter=separator)
+    try:
+        for row in reader:
+            if any(field.strip() for field in row):
+                yield reader.line_num, [field.strip() for field in row]
+    except csv.Error as exc:
+        problem = f"{printable(str(path))}: line {reader.line_num} cannot be read: {printable(str(exc))}"
+        raise DataError(problem, "correct it") from exc
+
+
+def _is_csv(path: Path, first: str) -> bool:
+    return "," in first and (path.suffix.lower() == ".csv" or not any(c.isspace() for c in first.split(",", 1)[0]))
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where a row has its name and its label.
+
+    Attributes:
+        name: of the column.
+        label: of the column.
+        heading: whether the first row is one.
+        first_word: whether the label ends at the first blank: in ImageNet's LOC_val_solution.csv boxes follow the synset.
+    """
+
+    name: int = 0
+    label: int = 1
+    heading: bool = False
+    first_word: bool = False
+
+
+def _pairs(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield line number, image name and label."""
+    rows = list(_rows(path, _text(path, f"a file of {FORMS}")))
+    columns = _columns(rows[:2])
+    for number, row in rows[columns.heading :]:
+        wide = len(row) > max(columns.name, columns.label)
+        if not wide or not row[columns.name] or not row[columns.label]:
+            problem = f"{printable(str(path))}: line {number} has no name with a label"
+            raise DataError(problem, f"known forms are {FORMS}")
+        label = row[columns.label]
+        yield number, row[columns.name], label.split()[0] if columns.first_word else label
+
+
+def _columns(rows: list[tuple[int, list[str]]]) -> _Columns:
+    if not rows:
+        return _Columns()
+    heading = [field.lower() for field in rows[0][1]]
+    name = next((heading.index(word) for word in NAME_HEADINGS if word in heading), None)
+    label = next((heading.index(word) for word in LABEL_HEADINGS if word in heading), None)
+    if name is not None and label is not None:
+        return _Columns(name, label, heading=True, first_word=heading[label] == "predictionstring")
+    images = [bool(row) and PurePosixPath(row[0]).suffix.lower() in IMAGE_SUFFIXES for _, row in rows]
+    return _Columns(heading=images == [False, True])
+
+
+def read_class_map(path: Path) -> dict[str, int]:
+    """Return the network's output by class name.
+
+    Args:
+        path: lines "name output" or "output name", lines of names in the order of the outputs, a CSV of both, or JSON:
+            {"0": "name"}, {"0": ["synset", "name"]}, {"name": 0}, a list of names, or a config.json with id2label.
+
+    Raises:
+        DataError: it cannot be read, is in none of these forms, or gives one name two outputs.
+    """
+    shown, what = printable(str(path)), "a class map: lines of 'name output', or JSON"
+    text = _text(path, what)
+    try:
+        pairs = _json_pairs(json.loads(text)) if text.lstrip()[:1] in ("{", "[") else _text_pairs(path, text)
+        return _without_contradiction(pairs)
+    except (ValueError, TypeError, AttributeError, RecursionError) as exc:
+        raise DataError(f"{shown}: is no class map: {printable(str(exc))[:200]}", f"name {what}") from exc
+
+
+def _without_contradiction(pairs: list[tuple[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, output in pairs:
+        if output < 0 or found.get(name, output) != output:
+            raise ValueError(f"'{name}' is output {output}" + (f" and {found[name]}" if name in found else ""))
+        found[name] = output
+    if not found:
+        raise ValueError("it is empty")
+    return found
+
+
+def _json_pairs(document: Any) -> list[tuple[str, int]]:
+    if isinstance(document, Mapping):
+        document = document.get("id2label") or document.get("label2id") or document
+    if isinstance(document, list):
+        if not all(isinstance(names, (str, list)) for names in document):
+            raise ValueError("a list of something else than names")
+        document = {str(index): names for index, names in enumerate(document)}
+    by_output = all(str(key).isascii() and str(key).isdigit() and len(str(key)) < 10 for key in document)
+    if by_output and not all(isinstance(value, int) for value in document.values()):
+        several = {int(key): names if isinstance(names, list) else [names] for key, names in document.items()}
+        if not all(isinstance(name, str) for names in several.values() for name in names):
+            raise ValueError("something else than names")
+        return [(str(name), output) for output, names in several.items() for name in names]
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in document.values()):
+        raise ValueError("neither names by output nor outputs by name")
+    return [(str(name), int(output)) for name, output in document.items()]
+
+
+def _text_pairs(path: Path, text: str) -> list[tuple[str, int]]:
+    rows = [row for _, row in _rows(path, text)]
+    if all(len(row) >= 2 and _is_output(row[1]) for row in rows):
+        return [(row[0].strip(), int(row[1])) for row in rows]
+    if rows and all(len(row) >= 2 and _is_output(row[1]) for row in rows[1:]) and len(rows) > 1 and "," in text:
+        return [(row[0], int(row[1])) for row in rows[1:]]  # a CSV with a heading
+    lines = [line.split(None, 1) for line in text.splitlines() if line.strip()]
+    if all(len(line) == 2 and _is_output(line[0]) for line in lines):
+        return [(line[1].strip(), int(line[0])) for line in lines]
+    named = [(line[0], index) for index, line in enumerate(lines)]  # a line an output: the name, or the synset and its words
+    return named + [(" ".join(line), index) for index, line in enumerate(lines) if len(line) > 1]
+
+
+def _is_output(field: str) -> bool:
+    return field.isascii() and field.isdigit() and len(field) < 10

@@ -1,0 +1,178 @@
+"""Which output of the network an image belongs to: by its folder, or by a file, as the user says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from emca_deploy.data.label_files import LabelFile, read_class_map
+from emca_deploy.data.layout import are_numbers
+from emca_deploy.errors import DataError
+
+__all__ = ["MAX_CLASSES", "ClassOrder", "Labelling", "Labels", "LabelsFound", "label_array", "label_images"]
+
+Labels = npt.NDArray[np.int64]
+ClassOrder = Literal["number", "string", "index"]
+
+MAX_CLASSES = 1 << 20
+"""A label above this is no class index."""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What the user says about labels.
+
+    Attributes:
+        labels: a file with the label of each image, instead of folders.
+        class_map: a file with the network's output of each class.
+        offset: added to every label; 1 skips a background class.
+        order: of class folders whose names are numbers: by "number" or as a "string", or "index": the number is the output.
+    """
+
+    labels: Path | None = None
+    class_map: Path | None = None
+    offset: int = 0
+    order: ClassOrder | None = None
+
+    @property
+    def says_outputs(self) -> bool:
+        """Whether the user has said which output a class is."""
+        return self.class_map is not None or self.offset != 0 or self.order == "index"
+
+
+@dataclass(frozen=True)
+class LabelsFound:
+    """The labels of a data set.
+
+    Attributes:
+        labels: (N,) int64, each the index of one of the network's outputs.
+        classes: names by label; a label that has none is called by its number.
+        count: classes there are: folders, or different labels in a file.
+        source: where they come from.
+        said: whether the user or the data set itself says which output each class is, so that fewer classes than outputs
+            are no surprise.
+        as_strings: the same if number-named folders are sorted as strings, where that is not the same and nobody said it.
+    """
+
+    labels: Labels
+    classes: tuple[str, ...]
+    count: int
+    source: Literal["folders", "file", "array"]
+    said: bool
+    as_strings: "LabelsFound | None" = None
+
+
+def label_images(
+    names: Sequence[str], folders: Sequence[str], by_folder: Sequence[int], labelling: Labelling
+) -> LabelsFound | None:  # fmt: skip
+    """Return the labels of a data set's images; None where there are neither class folders nor a file of labels.
+
+    Args:
+        names: of the images.
+        folders: the class folders, in the order of their labels; empty for a flat folder.
+        by_folder: an index into `folders` for each image.
+        labelling: what the user says.
+
+    Raises:
+        DataError: a file cannot be read, lacks an image or a class, or a label is no index.
+    """
+    if labelling.labels is not None:
+        return _offset(_from_file(names, labelling), labelling)
+    if not folders:
+        return None
+    return _offset(_from_folders(folders, np.array(by_folder, np.int64), labelling), labelling)
+
+
+def label_array(names: Sequence[str], own: Labels | None, labelling: Labelling) -> LabelsFound | None:
+    """Return the labels of an array of images.
+
+    Args:
+        names: of the images; read with a file of labels only.
+        own: (N,) int64 that came with the array; None for none.
+        labelling: what the user says; a class map does not change numbers.
+
+    Raises:
+        DataError: as `label_images`.
+    """
+    if labelling.labels is not None:
+        return label_images(names, (), (), labelling)
+    if own is None:
+        return None
+    classes = tuple(str(label) for label in range(int(own.max()) + 1))
+    return _offset(LabelsFound(own, classes, len(set(own.tolist())), "array", said=True), labelling)
+
+
+def _from_folders(folders: Sequence[str], by_folder: Labels, labelling: Labelling) -> LabelsFound:
+    numbered = are_numbers(folders)
+    in_string_order = sorted(folders)
+    by_string = [in_string_order.index(name) for name in folders]
+    if labelling.class_map is not None:
+        outputs = _mapped(folders, labelling.class_map)
+    elif labelling.order is not None and labelling.order != "string" and not numbered:
+        word = next(name for name in folders if not are_numbers([name]))
+        raise DataError(f"--class-order {labelling.order}: class folder '{word}' is no number", "leave the option out")
+    elif labelling.order == "index":
+        outputs = [int(name) for name in folders]
+    elif labelling.order == "string":
+        outputs = by_string
+    else:
+        outputs = list(range(len(folders)))
+    found = _found(outputs, folders, by_folder, "folders", said=labelling.says_outputs)
+    if numbered and labelling.order is None and labelling.class_map is None and list(folders) != in_string_order:
+        return replace(found, as_strings=_found(by_string, folders, by_folder, "folders", said=labelling.says_outputs))
+    return found
+
+
+def _from_file(names: Sequence[str], labelling: Labelling) -> LabelsFound:
+    assert labelling.labels is not None
+    file = LabelFile(labelling.labels)
+    words, known = file.of(names), file.names
+    position = {word: index for index, word in enumerate(known)}
+    by_name = np.array([position[word] for word in words], np.int64)
+    numbers = all(word.removeprefix("-").isascii() and word.removeprefix("-").isdigit() and len(word) < 10 for word in known)
+    if labelling.class_map is not None:
+        outputs = _mapped(known, labelling.class_map)
+    elif numbers:
+        outputs = [int(word) for word in known]
+    else:
+        outputs = list(range(len(known)))
+    return _found(outputs, known, by_name, "file", said=numbers or labelling.says_outputs)
+
+
+def _mapped(classes: Sequence[str], class_map: Path) -> list[int]:
+    outputs = read_class_map(class_map)
+    missing = [name for name in classes if name not in outputs]
+    if missing:
+        problem = f"{class_map}: has no output for {len(missing)} of {len(classes)} classes, the first is '{missing[0]}'"
+        raise DataError(problem, "add them: lines of 'name output'")
+    return [outputs[name] for name in classes]
+
+
+def _found(
+    outputs: Sequence[int], classes: Sequence[str], by_class: Labels, source: Literal["folders", "file"], *, said: bool
+) -> LabelsFound:
+    found = LabelsFound(np.array(outputs, np.int64)[by_class], (), len(classes), source, said)
+    return replace(found, classes=_names(dict(zip(outputs, classes, strict=True))))
+
+
+def _names(by_output: dict[int, str]) -> tuple[str, ...]:
+    highest = max(by_output, default=-1)
+    if not 0 <= highest < MAX_CLASSES:
+        return ()  # refused where the offset is known
+    return tuple(by_output.get(label, str(label)) for label in range(highest + 1))
+
+
+def _offset(found: LabelsFound, labelling: Labelling) -> LabelsFound:
+    """Add the offset, and refuse what is no index then."""
+    offset = labelling.offset
+    labels = found.labels + offset
+    for label in (int(labels.min()), int(labels.max())):
+        if not 0 <= label < MAX_CLASSES:
+            remedy = "another --label-offset" if offset else f"labels are 0 to {MAX_CLASSES - 1}; --label-offset N shifts them"
+            raise DataError(f"label {label} is no class index", remedy)
+    classes = found.classes[-offset:] if offset < 0 else tuple(str(label) for label in range(offset)) + found.classes
+    other = None if found.as_strings is None else _offset(found.as_strings, labelling)
+    return replace(found, labels=labels, classes=classes, as_strings=other)
