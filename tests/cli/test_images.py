@@ -1,4 +1,4 @@
-"""Images and labels as people have them, through the command line, on tiny networks that are right exactly if all is done right."""
+"""Images and labels as people have them, on tiny networks that are right exactly if everything is done right."""
 
 import csv
 import json
