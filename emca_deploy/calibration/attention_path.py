@@ -73,7 +73,8 @@ def find_attention(graph: ir.Graph) -> AttentionPath:
     pools: set[ir.Node] = set()
     rooted: dict[ir.Node, bool] = {}
     for node in graph:
-        rooted[node] = not is_global_pool(node) and any(_is_rooted(value, rooted) for value in node.inputs)
+        cut = is_global_pool(node) or node.op_type == "Shape"  # a size carries no picture
+        rooted[node] = not cut and any(_is_rooted(value, rooted) for value in node.inputs)
     for node in graph:
         if node.op_type != "Mul" or not rooted[node]:
             continue
@@ -103,7 +104,7 @@ def _walk_back(value: ir.Value) -> tuple[set[ir.Node], set[ir.Node]]:
     while waiting:
         current = waiting.pop()
         producer = current.producer() if current is not None else None
-        if producer is None or producer in path or producer in ends:
+        if producer is None or producer in path or producer in ends or producer.op_type == "Shape":
             continue
         if is_global_pool(producer):
             ends.add(producer)

@@ -287,14 +287,36 @@ def identity_operand(node: ir.Node, attention: AttentionPath) -> int:
     """Return which operand of a residual Add is the shortcut's.
 
     The other one ends the residual branch: it comes from a gate, or straight from a convolution while the shortcut does not.
-    Where both come from convolutions the shortcut is the second, as `out += identity` exports.
+    Where both come from convolutions the shortcut is the one with fewer layers behind it; the second where these are as many.
     """
     producers = [value.producer() if value is not None else None for value in node.inputs]
     for index, producer in enumerate(producers):
         if producer is not None and producer in attention.gates:
             return 1 - index
     ends_branch = [producer is not None and producer.op_type == "Conv" for producer in producers]
-    return 0 if ends_branch == [False, True] else 1
+    if ends_branch[0] != ends_branch[1]:
+        return 0 if ends_branch[1] else 1
+    depths = [_layers_before(value, {}) for value in node.inputs]
+    return 0 if depths[0] < depths[1] else 1
+
+
+def _layers_before(value: ir.Value | None, known: dict[ir.Node, int]) -> int:
+    """Return the number of layers with weights on the longest way from the network's input to a tensor."""
+    waiting = [value.producer()] if value is not None else []
+    while waiting:
+        node = waiting[-1]
+        if node is None or node in known:
+            waiting.pop()
+            continue
+        before = [producer for operand in node.inputs if operand is not None and (producer := operand.producer()) is not None]
+        unknown = [producer for producer in before if producer not in known]
+        if unknown:
+            waiting += unknown
+            continue
+        known[node] = max((known[producer] for producer in before), default=0) + has_weights(node)
+        waiting.pop()
+    producer = value.producer() if value is not None else None
+    return 0 if producer is None else known[producer]
 
 
 def _quantize_outputs(graph: ir.Graph, placement: Placement, attention: AttentionPath, trunk: Trunk) -> None:

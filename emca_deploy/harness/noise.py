@@ -7,7 +7,7 @@ import numpy as np
 
 from emca_deploy.harness.spec import Float32Array, Float64Array
 
-__all__ = ["ROWS_AT_ONCE", "LogitsNoise", "signal_to_noise_db", "typical_signal_to_noise_db"]
+__all__ = ["ROWS_AT_ONCE", "LogitsNoise", "signal_to_noise_db"]
 
 ROWS_AT_ONCE = 4096
 """Images whose logits are widened to float64 at a time: 32 MiB for a thousand classes, however many images there are."""
@@ -62,8 +62,3 @@ class LogitsNoise:
 def signal_to_noise_db(reference: Float32Array, logits: Float32Array) -> float | None:
     """Return `LogitsNoise.all_db` of (N, classes) float32 each."""
     return LogitsNoise.of(reference, logits).all_db
-
-
-def typical_signal_to_noise_db(reference: Float32Array, logits: Float32Array) -> float:
-    """Return `LogitsNoise.typical_db` of (N, classes) float32 each."""
-    return LogitsNoise.of(reference, logits).typical_db

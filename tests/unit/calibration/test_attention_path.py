@@ -1,11 +1,14 @@
 """The attention of every family is found by structure, in our exports and in plain ones of the same modules."""
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
 
 from emca_deploy.calibration.attention_path import find_attention
+from zoo.networks import NETWORKS, to_onnx
+from zoo.rewrites import REWRITES
 
 BLOCKS = 8  # of an 18-layer network
 FAMILIES = {
@@ -88,3 +91,15 @@ def test_swish_is_not_attention():
     gate = ir.node("Mul", [x, sigmoid.outputs[0]])
     graph = ir.Graph([x], gate.outputs, nodes=[sigmoid, gate], opset_imports={"": 20})
     assert not find_attention(graph).gates
+
+
+@pytest.mark.parametrize("network", ["multiscale", "squeeze_excitation", "style_recalibration"])
+def test_a_gate_expanded_to_a_computed_size_is_a_gate(network):
+    """The size comes from the map that is scaled, but nothing of its picture does: the gate is computed from means alone."""
+    plain = to_onnx(NETWORKS[network])
+    expanded = REWRITES["gates_expanded"].apply(plain, np.random.default_rng(0))
+    found = [find_attention(ir.from_proto(model).graph) for model in (plain, expanded)]
+    assert len(found[0].gates) == len(found[1].gates) == 2
+    assert {node.name for node in found[0].pools} == {node.name for node in found[1].pools}
+    more = {node.op_type for node in found[1].nodes if node.name not in {other.name for other in found[0].nodes}}
+    assert more == {"Expand"}

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
-from emca_deploy.calibration.choice import Trial, choose
+from emca_deploy.calibration.choice import CLOSE_DB, Trial, choose, nearest
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import insert_qdq
 from emca_deploy.calibration.table import read_table
+from emca_deploy.harness.noise import LogitsNoise
 
 SAMPLES = 12
 
@@ -33,7 +34,7 @@ def test_the_method_that_brings_the_logits_nearest_is_chosen_and_kept(exported, 
     made = calibrate(exported("resnet18"), with_an_outlier(images), tmp_path, recover="none")
     tried = made.choice.sqnr_db
     assert set(tried) == {"minmax", "mse"}
-    assert made.method == max(tried, key=tried.__getitem__)
+    assert tried[made.method] >= max(tried.values()) - CLOSE_DB
     assert read_table(tmp_path / "t.json").key.method == made.method
     details = json.loads((tmp_path / "int8.onnx.manifest.json").read_text())["details"]
     assert details["method"] == made.method
@@ -47,7 +48,8 @@ def test_corrected_biases_are_kept_only_where_they_gain(exported, images, tmp_pa
     made = calibrate(exported("emca_eca_resnet18"), images, tmp_path, method="minmax", recover="bias")
     tried = made.choice.sqnr_db
     assert set(tried) == {"minmax", "minmax, biases corrected"}
-    assert bool(made.choice.shifts) == (tried["minmax, biases corrected"] > tried["minmax"])
+    gained = tried["minmax, biases corrected"] - tried["minmax"]
+    assert abs(gained) <= CLOSE_DB or bool(made.choice.shifts) == (gained > 0)
 
 
 def test_comparing_says_how_far_it_is(exported, images, tmp_path):
@@ -86,3 +88,24 @@ def test_ranges_that_clip_everything_lose(exported, images, order):
     assert choice.method == "wide"
     assert choice.sqnr_db["wide"] > choice.sqnr_db["narrow"] + 3
     assert np.isfinite(list(choice.sqnr_db.values())).all()
+
+
+def noise(*decibels):
+    """One image at each SQNR; the logits of all have the same power."""
+    return LogitsNoise(np.ones(len(decibels)), 10 ** (-np.array(decibels, float) / 10))
+
+
+def test_a_better_typical_image_wins_over_a_few_that_are_clipped():
+    assert nearest({"minmax": noise(*[40] * 20), "mse": noise(*[43] * 19, 10)}) == "mse"
+
+
+def test_all_images_together_decide_between_variants_that_are_alike_on_a_typical_one():
+    alike = {"mse": noise(*[42] * 19, 10), "minmax": noise(*[40] * 20)}
+    assert alike["mse"].typical_db - alike["minmax"].typical_db < CLOSE_DB
+    assert nearest(alike) == "minmax"
+    assert nearest({"exact": noise(*[150] * 3), "other": noise(*[150] * 3)}) == "exact"
+
+
+def test_identical_logits_are_nearest():
+    same = LogitsNoise(np.ones(3), np.zeros(3))
+    assert nearest({"other": noise(149.9, 150, 150), "same": same}) == "same"

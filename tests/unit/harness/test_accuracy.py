@@ -8,7 +8,7 @@ from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError, ModelError
 from emca_deploy.harness.accuracy import collect_logits, compare
 from emca_deploy.harness.accuracy_results import AccuracyReport
-from emca_deploy.harness.noise import typical_signal_to_noise_db
+from emca_deploy.harness.noise import LogitsNoise
 
 FOUR = Preprocessing(4, 4)
 
@@ -97,7 +97,7 @@ def test_report_agrees_with_brute_force():
     noise = sum(float(r - x) ** 2 for r, x in zip(reference.ravel(), logits.ravel(), strict=True))
     signal = sum(float(r) ** 2 for r in reference.ravel())
     assert against.sqnr_db == pytest.approx(10 * math.log10(signal / noise), rel=1e-5)
-    assert against.typical_sqnr_db == pytest.approx(typical_signal_to_noise_db(reference, logits))
+    assert against.typical_sqnr_db == pytest.approx(LogitsNoise.of(reference, logits).typical_db)
 
 
 def test_report_survives_json():
