@@ -47,6 +47,15 @@ class Images:
     def item_name(self, index: int) -> str:
         return f"image {index}"
 
+    def load(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+    def size(self, index: int) -> int:
+        return int(self.images[index].nbytes)
+
+    def content(self, index: int) -> bytes:
+        return self.images[index].tobytes()
+
     def identity(self) -> str:
         return "0" * 64
 

@@ -27,6 +27,15 @@ class ArraySource:
     def item_name(self, index):
         return f"image {index}"
 
+    def load(self, index):
+        return self.images[index]
+
+    def size(self, index):
+        return self.images[index].nbytes
+
+    def content(self, index):
+        return self.images[index].tobytes()
+
     def identity(self):
         return "0" * 64
 
