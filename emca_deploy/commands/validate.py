@@ -10,6 +10,7 @@ import click
 from emca_deploy.commands._board import on_board, power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, progress
 from emca_deploy.commands._options import label_options, preprocessing_options, tell_assumed, tell_warnings
+from emca_deploy.preprocessing import sides
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Preprocessing, TensorSpec
@@ -180,7 +181,9 @@ def _both_there(
         backend = options["reference_backend"] or ("onnxruntime" if reference.lower().endswith(".onnx") else None)
         runs.append(RunThere(reference, backend, theirs, options["reference_logits"], reference=True))
     names = ("threads", "precision", "untuned", "power_mode")
-    there = DataThere(data, options["limit"], options["batch"], {name: options[name] for name in names})
+    size = options["preprocessing"].image_size
+    asked = {**{name: options[name] for name in names}, "image_size": None if size is None else sides(size)}
+    there = DataThere(data, options["limit"], options["batch"], asked)
     found = logits_there(options["target"], there, runs, lambda name: progress(name, "images"))
     return found[0], found[1].logits if reference is not None else None, images
 
@@ -212,7 +215,9 @@ def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tu
     from emca_deploy.targets.local import LocalOptions, candidate, run_notes, split_artifact
 
     own, path = split_artifact(artifact)
-    local = LocalOptions(options["threads"], options["precision"], target=options["target"], untuned=options["untuned"])
+    size = options["preprocessing"].image_size
+    io = {} if size is None else {"image_size": sides(size)}
+    local = LocalOptions(options["threads"], options["precision"], target=options["target"], untuned=options["untuned"], io=io)
     make = candidate if gpu_index(local.target) is None else gpu_candidate
     if local.target == "jetson":
         from emca_deploy.targets.jetson.candidates import jetson_candidate as make
@@ -223,7 +228,7 @@ def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tu
         return spec, None
     own, path = split_artifact(reference)
     asked = own or options["reference_backend"] or ("onnxruntime" if path.lower().endswith(".onnx") else None)
-    return spec, _quiet(candidate(path, asked, LocalOptions(options["threads"], untuned=True)))  # f32: it is the reference
+    return spec, _quiet(candidate(path, asked, LocalOptions(options["threads"], untuned=True, io=io)))  # f32: it is the reference
 
 
 def _quiet(spec: "RunnerSpec") -> "RunnerSpec":

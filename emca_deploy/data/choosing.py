@@ -351,6 +351,7 @@ def assumed_note(name: str, used: Preprocessing) -> str | None:
 
 def _resize_words(used: Preprocessing) -> str:
     if used.resize == "shortest":
-        size = used.resize_size if isinstance(used.resize_size, int) else "x".join(map(str, used.resize_size))
-        return f"short side to {size} and centre crop of {used.height}x{used.width}"
+        pair = used.resize_size
+        resized = f"short side to {pair}" if isinstance(pair, int) else f"resized to cover {pair[0]}x{pair[1]}"
+        return f"{resized} and centre crop of {used.height}x{used.width}"
     return f"{used.resize} to {used.height}x{used.width}"

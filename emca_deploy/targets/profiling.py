@@ -44,6 +44,7 @@ class ProfileRequest:
         processes: of each candidate; None is 8 where several are compared on a processor, else 1.
         telemetry: whether clocks, temperatures, power and memory are sampled beside the run.
         untuned: whether to take no notice of tuned settings in manifests.
+        image_size: (height, width) in pixels that a dynamic input is fixed to; None for the model's own.
         power_mode: of a Jetson board, held for as long as the run takes; None leaves it as it is.
     """
 
@@ -62,6 +63,7 @@ class ProfileRequest:
     telemetry: bool = True
     power_mode: str | None = None
     untuned: bool = False
+    image_size: tuple[int, int] | None = None
 
     def local(self) -> LocalOptions:
         """Return how candidates run on this machine."""
@@ -73,6 +75,7 @@ class ProfileRequest:
             scenario=self.scenario,
             untuned=self.untuned,
             batch_chosen=self.batch is not None,
+            io={"image_size": self.image_size} if self.image_size is not None else {},
         )
 
     def protocol(self) -> Protocol:

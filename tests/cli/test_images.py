@@ -210,3 +210,20 @@ def test_images_that_say_nothing_are_said_in_the_document(tmp_path, capsys):
     shown = capsys.readouterr()
     (warning,) = json.loads(shown.out)["warnings"]
     assert f"warning: {warning}" in shown.err
+
+
+def test_a_network_of_any_size_is_measured_calibrated_and_validated_at_the_size_that_is_said(
+    tmp_path, val, validate, refused, capsys
+):
+    model = save_net(tmp_path / "m.onnx", list(LEVELS.values()), shape=(3, "H", "W"))
+    quick = ("--duration", 0.1, "--max-duration", 0.1, "--warmup", 0, "--no-telemetry", "--threads", 1, "--json")
+    words = ("--backend", "onnxruntime", "--recover", "none", "--method", "minmax", "-o", tmp_path / "q.onnx")
+    other = save_shades(tmp_path / "other", LEVELS, seed=5)
+    assert "--image-size" in refused("validate", model, "--data", val).splitlines()[1]
+    assert "--image-size" in refused("calibrate", model, "--data", other, *words).splitlines()[1]
+    assert call("profile", model, *quick, "--image-size", "12x20") == 0
+    assert call("calibrate", model, "--data", other, *words, "--image-size", "12x20") == 0
+    assert validate(model, "--data", val, "--image-size", "12x20")["top1"] == 100
+    found = validate(tmp_path / "q.onnx", "--data", val, "--reference", model)
+    assert (found["top1"], found["reference"]["top1"]) == (100, 100)
+    assert json.loads(Path(tmp_path / "q.onnx.manifest.json").read_text())["preprocessing"]["image_size"] == [12, 20]
