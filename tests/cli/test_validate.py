@@ -37,7 +37,19 @@ def validate(*arguments):
     return run(["validate", *map(str, arguments), "--threads", "1"])
 
 
-REPORT_KEYS = {"schema_version", "artifact", "samples", "top1", "top5", "reference", "mean_confidence", "ece", "nll"}
+REPORT_KEYS = {
+    "schema_version",
+    "artifact",
+    "samples",
+    "top1",
+    "top5",
+    "reference",
+    "mean_confidence",
+    "ece",
+    "nll",
+    "warnings",
+    "class_order",
+}
 REPORT_KEYS |= {"images_per_s", "per_class", "confusion", "confused"}
 REFERENCE_KEYS = {"artifact", "top1", "top5", "agreement", "sqnr_db", "top1_drop", "top1_drop_ci95", "mcnemar_p"}
 REFERENCE_KEYS |= {"mean_confidence", "ece", "nll", "flips", "typical_sqnr_db"}
