@@ -1,23 +1,23 @@
 """What the stops of the walk hand to each other: files with manifests that say what they are and where they came from."""
 
-import errno
 import hashlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from emca_deploy._text import shell_line, shell_word
+from emca_deploy._text import shell_line
 from emca_deploy._version import __version__
-from emca_deploy.errors import InputError, ModelError, OutputError
+from emca_deploy.atomic import atomic_write
+from emca_deploy.errors import InputError, ModelError
 from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.records import misfit
 
 __all__ = [
+    "Draft",
     "Manifest",
     "Precision",
     "Preprocessing",
@@ -27,6 +27,7 @@ __all__ = [
     "read_manifest",
     "sha256_file",
     "this_command",
+    "write_artifact",
     "write_json",
     "write_manifest",
     "write_text",
@@ -107,7 +108,44 @@ class Manifest:
         if fields.get("preprocessing") is not None:
             fields["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
         fields["settings"] = tuple(dict(record) for record in fields.get("settings", ()))
-        return cls(**fields)
+        manifest = cls(**fields)
+        wrong = misfit(manifest, cls) or _misfit_details(manifest.details)
+        if wrong:
+            raise ValueError(wrong)
+        return manifest
+
+
+_DETAILS: dict[tuple[str, ...], Any] = {
+    ("source",): str,
+    ("batch",): int | Literal["dynamic"] | None,
+    ("threads",): int | None,
+    ("weight_bits",): int | None,
+    ("inference_precision",): str,
+    ("io",): dict[str, Any],
+    ("machine",): dict[str, Any],
+    ("machine", "architecture"): str | None,
+    ("machine", "instruction_sets"): tuple[str, ...],
+    ("tensorrt",): dict[str, Any],
+    ("tensorrt", "batches"): tuple[int, int, int] | None,
+    ("tensorrt", "dla_core"): int | None,
+    ("tensorrt", "input"): dict[str, Any],
+    ("tensorrt", "input", "name"): str,
+    ("tensorrt", "input", "shape"): tuple[int | str, ...],
+}
+"""Those of a manifest's details that are read again, with what they must be where they are there."""
+
+
+def _misfit_details(details: Mapping[str, Any]) -> str:
+    for place, wanted in _DETAILS.items():
+        value: Any = details
+        for name in place:
+            if name not in value:
+                break
+            value = value[name]
+        else:
+            if wrong := misfit(value, wanted, ".".join(("details", *place))):
+                return wrong
+    return ""
 
 
 def this_command() -> str:
@@ -131,54 +169,59 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+@dataclass
+class Draft:
+    """An artifact that is being made.
+
+    Attributes:
+        path: a temporary file to write it to.
+        manifest: to be set before the draft is left; its sha256 is filled in then.
+    """
+
+    path: Path
+    manifest: "Manifest | None" = None
+
+    @property
+    def written(self) -> "Manifest":
+        """The manifest as it was written."""
+        assert self.manifest is not None
+        return self.manifest
+
+
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on any failure removed.
+def write_artifact(path: Path) -> Iterator[Draft]:
+    """Yield a draft of an artifact; on success it and its manifest take their places, on any failure everything stays as it was.
 
-    The temporary name keeps the suffix, for libraries that choose a format by it.
-
-    An OSError about another file, raised by the caller's own code, passes unchanged.
+    The manifest goes first. A process that is killed in between leaves a manifest that names another file's sha256 than the one
+    that is there, which `read_manifest` tells; never an artifact that does not say what it is.
 
     Raises:
-        OutputError: the folder is missing or not writable, the disk is full, or `path` is a folder or a device.
+        OutputError: one of the two cannot be written.
     """
+    place = manifest_path(path)
+    before: bytes | None = None
+    replaced = False
     try:
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder", "name a file")
-        if path.exists() and not path.is_file():  # renaming over /dev/null would replace the device
-            raise OutputError(f"{path}: is not a regular file", "name a file")
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    except OSError as exc:
-        raise _output_error(path, exc) from exc
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _publish(temporary, path)
-    except OSError as exc:
-        if exc.filename is not None and not str(exc.filename).startswith((name, str(path))):
-            raise
-        raise _output_error(path, exc) from exc
-    finally:
-        temporary.unlink(missing_ok=True)
+        with atomic_write(path) as temporary:
+            draft = Draft(temporary)
+            yield draft
+            assert draft.manifest is not None, "an artifact has a manifest"
+            before = place.read_bytes() if place.is_file() else None
+            draft.manifest = replace(draft.manifest, sha256=sha256_file(temporary))
+            write_json(place, draft.manifest.to_dict())
+            replaced = True
+    except BaseException:
+        if replaced:
+            _restore(place, before)
+        raise
 
 
-def _publish(temporary: Path, path: Path) -> None:
-    with temporary.open("rb+") as stream:
-        os.fsync(stream.fileno())
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600
-    temporary.replace(path)
-
-
-def _output_error(path: Path, exc: OSError) -> OutputError:
-    remedies = {
-        "ENOENT": f"make the folder first: mkdir -p {shell_word(str(path.parent))}",
-        "ENOSPC": "free space there, or write elsewhere",
-    }
-    code = errno.errorcode.get(exc.errno or 0, "")
-    return OutputError(f"{path}: cannot be written: {exc.strerror or exc}", remedies.get(code, "choose a place you can write to"))
+def _restore(place: Path, before: bytes | None) -> None:
+    if before is None:
+        place.unlink(missing_ok=True)
+    else:
+        with atomic_write(place) as temporary:
+            temporary.write_bytes(before)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -231,8 +274,9 @@ def read_manifest(path: Path, *, verify: bool = True) -> Manifest | None:
         manifest = Manifest.from_dict(json.loads(place.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise ModelError(f"{place}: not a manifest of ours: {exc}", "make the file again, or delete the manifest") from exc
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+        remedy = f"make {path.name} again, or move that manifest away"
+        raise ModelError(f"{place}: not a manifest of ours: {exc}", remedy) from exc
     if verify and sha256_file(path) != manifest.sha256:
         raise ModelError(f"{path}: is not the file its manifest describes (sha256 differs)", "make the file again")
     return manifest

@@ -10,12 +10,10 @@ from emca_deploy._text import shell_line
 from emca_deploy.artifacts import (
     Manifest,
     Precision,
-    atomic_write,
-    manifest_path,
     read_manifest,
     sha256_file,
     this_command,
-    write_manifest,
+    write_artifact,
 )
 from emca_deploy.backends.base import Builder, ModelIo, RunOptions
 from emca_deploy.backends.boundary import graph_facts
@@ -126,18 +124,14 @@ class EngineBuilder(Builder):
             raise InputError(f"{model}: is an engine already", "name the .onnx file it was built from")
         file = OnnxFile.open(model)
         precision = PRECISION_OF_HINT.get(options.precision) or (source.precision if source else file.precision)
-        with atomic_write(output) as temporary:
-            name, version = self.compile(model, temporary, options)
-            if not temporary.stat().st_size:
+        with write_artifact(output) as draft:
+            name, version = self.compile(model, draft.path, options)
+            if not draft.path.stat().st_size:
                 raise ModelError(f"{model}: {name} wrote an empty engine", "report this with the model")
-        manifest = replace(_manifest(model, source, options), precision=precision, backend=self.backend, versions={name: version})
-        try:
-            return write_manifest(output, self.describe(manifest))
-        except BaseException:
-            output.unlink(missing_ok=True)  # an engine without its manifest is of no use
-            if manifest_path(output).is_file():
-                manifest_path(output).unlink()  # nor is the manifest of an engine that was here before
-            raise
+            manifest = _manifest(model, source, options)
+            manifest = replace(manifest, precision=precision, backend=self.backend, versions={name: version})
+            draft.manifest = self.describe(manifest)
+        return draft.written
 
     def describe(self, manifest: Manifest) -> Manifest:
         """Return the manifest with what only this backend knows of the engine it has just compiled."""

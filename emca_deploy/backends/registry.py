@@ -11,10 +11,10 @@ from typing import Any, cast
 from emca_deploy._machine import default_threads, find_gpus
 from emca_deploy._optional import EXTRAS, installed_version
 from emca_deploy._version import __version__
-from emca_deploy.artifacts import read_manifest
+from emca_deploy.artifacts import manifest_path, read_manifest
 from emca_deploy.backends.base import Builder, ModelIo, Runner, RunOptions
 from emca_deploy.backends.tunables import check_settings
-from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
+from emca_deploy.errors import EngineError, InputError, MissingError, ModelError, UnknownNameError
 
 __all__ = [
     "BACKENDS",
@@ -234,7 +234,11 @@ def backend_of(artifact: Path, asked: str | None) -> str:
         return _agreed(artifact, "torch", asked)
     manifest = read_manifest(artifact, verify=False)
     if manifest is not None and manifest.kind == "engine":
-        return _agreed(artifact, manifest.backend or DEFAULT, asked)
+        if manifest.backend not in BACKENDS:
+            raise ModelError(
+                f"{manifest_path(artifact)}: names a backend that there is not: '{manifest.backend}'", "build the engine again"
+            )
+        return _agreed(artifact, manifest.backend, asked)
     if manifest is None and artifact.suffix.lower() != ".onnx" and artifact.exists():
         raise EngineError(
             f"{artifact}: is neither an .onnx file nor an engine with its manifest",

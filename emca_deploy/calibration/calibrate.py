@@ -10,7 +10,7 @@ import onnx_ir as ir
 from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
-from emca_deploy.artifacts import Manifest, atomic_write, read_manifest, sha256_file, this_command, write_manifest
+from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, this_command, write_artifact
 from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choose
 from emca_deploy.calibration.collect import collect_observations
 from emca_deploy.calibration.coverage import Coverage, measure_coverage
@@ -195,9 +195,8 @@ def calibrate_model(
     if keep is not None:
         keep = in_place_of(keep, counts.replaced)
         float_part = halve_float_part(graph_model, keep, (model, source, indices, options.threads), stage)
-    with atomic_write(output) as temporary:
-        ir.save(graph_model, temporary)
-    try:
+    with write_artifact(output) as draft:
+        ir.save(graph_model, draft.path)
         manifest = _manifest(model, (path, table), options, counts, choice)
         half = {
             "coverage": coverage.to_dict(),
@@ -205,10 +204,7 @@ def calibrate_model(
             **({"float_part": float_part.to_dict()} if float_part else {}),
         }
         known = {"float_precision": options.float_precision, "calibration_images": image_digests(source, indices)}
-        write_manifest(output, replace(manifest, details={**manifest.details, **known, **half}))
-    except OutputError:
-        output.unlink(missing_ok=True)  # an INT8 model that does not say whose placement it has is a trap
-        raise
+        draft.manifest = replace(manifest, details={**manifest.details, **known, **half})
     return Calibration(
         output,
         options.backend,

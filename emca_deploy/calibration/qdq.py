@@ -72,7 +72,10 @@ def insert_qdq(
     for value, readers in placement.edges.items():
         name = str(_source(value, placement).name)
         if name not in ranges:
-            raise InputError(f"the range table has no tensor '{name}'", "delete the table and calibrate again")
+            raise InputError(
+                f"the range table has no tensor '{name}'",
+                "name another table with --table",
+            )
         symmetric = placement.recipe.symmetric or value in placement.symmetric
         params[value] = activation_params(ranges[name], symmetric=symmetric)
         _quantize_activation(graph, value, readers, params[value])

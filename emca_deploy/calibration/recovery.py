@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +17,7 @@ from emca_deploy.calibration.layers import output_axis, weight_of, weight_rows, 
 from emca_deploy.calibration.quantize import LARGEST_WEIGHT, QuantizedWeight, quantize_weight
 from emca_deploy.calibration.rounding import round_weights
 from emca_deploy.calibration.table import TableKey
+from emca_deploy.npz import read_arrays
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -105,10 +105,10 @@ def _write(path: Path, label: str, rounded: dict[str, QuantizedWeight]) -> None:
 def _read(path: Path, label: str) -> dict[str, QuantizedWeight] | None:
     """Return a file's weights; None where there is none, or one of other weights, or a damaged one."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if str(archive["label"]) != label:
-                return None
-            names = [name.removesuffix("/int8") for name in archive.files if name.endswith("/int8")]
-            return {name: (archive[f"{name}/int8"], archive[f"{name}/scale"]) for name in names}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        arrays = read_arrays(path)
+        if str(arrays["label"]) != label:
+            return None
+        names = [name.removesuffix("/int8") for name in arrays if name.endswith("/int8")]
+        return {name: (arrays[f"{name}/int8"], arrays[f"{name}/scale"]) for name in names}
+    except (OSError, ValueError, KeyError):
         return None

@@ -129,7 +129,10 @@ def read_table(path: Path) -> RangeTable:
         seen = {name: _observation(values) for name, values in tensors.items() if "minimum" in values}
         return RangeTable(TableKey(**key), ranges, seen)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
-        raise InputError(f"{path}: not a range table of ours: {exc}", "delete it and calibrate again") from exc
+        raise InputError(
+            f"{path}: not a range table of ours: {exc}",
+            "name another file with --table, or move this one away and calibrate again",
+        ) from exc
 
 
 def _check_version(version: object) -> None:

@@ -1,30 +1,23 @@
 """Zip files from strangers: checked whole before anything is read, members read one at a time and never unpacked to disk."""
 
 import io
-import lzma
 import re
 import stat
-import struct
 import threading
 import zipfile
-import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 from emca_deploy.data.files import FileStore, printable
 from emca_deploy.errors import DataError
+from emca_deploy.npz import READ_ERRORS
 
-__all__ = ["READ_ERRORS", "ZipStore", "check_members", "check_ratio", "open_zip"]
+__all__ = ["ZipStore", "check_members", "check_ratio", "open_zip"]
 
 MAX_MEMBER_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 64 << 30
 MAX_RATIO = 1000
 ENCRYPTED = 0x1
-
-READ_ERRORS = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError, ValueError
-)  # fmt: skip
-"""What reading a damaged zip raises; RuntimeError includes NotImplementedError, for an unknown compression."""
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:

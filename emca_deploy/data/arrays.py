@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from tokenize import TokenError
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.data.archives import READ_ERRORS, check_ratio, open_zip
+from emca_deploy.data.archives import check_ratio, open_zip
 from emca_deploy.data.files import printable
 from emca_deploy.errors import DataError
+from emca_deploy.npz import READ_ERRORS, npy_header
 
 __all__ = ["read_npz"]
 
@@ -57,7 +57,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
     check_ratio(path, member)
     with _errors_of(path, name):
         with archive.open(member) as stream:
-            shape, fortran_order, dtype = _header(stream)
+            shape, fortran_order, dtype = npy_header(stream)
             header_bytes = stream.tell()
         if dtype.hasobject:
             raise DataError(f"{path}: array '{name}' holds Python objects", "save numbers: images.astype(np.float32)")
@@ -76,18 +76,6 @@ def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
         with archive.open(member) as stream:
             array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
             return array
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise ValueError(f"npy format {version}, which only arrays of records need")
-    try:
-        shape, fortran_order, dtype = readers[version](stream)
-    except (SyntaxError, TokenError, TypeError, KeyError) as exc:  # the header is a Python literal, and this one is none
-        raise ValueError("its header is damaged") from exc
-    return tuple(shape), bool(fortran_order), dtype
 
 
 def _check_crc(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:

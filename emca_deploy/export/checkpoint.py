@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emca_deploy._optional import import_optional, installed_version
-from emca_deploy.artifacts import Manifest, Precision, Preprocessing, atomic_write, sha256_file, this_command, write_manifest
-from emca_deploy.errors import InputError, OutputError
+from emca_deploy.artifacts import Manifest, Precision, Preprocessing, sha256_file, this_command, write_artifact
+from emca_deploy.errors import InputError
 from emca_deploy.export.convert import HalfConversion, convert_to_half
 from emca_deploy.export.exporter import OPSET, ExportRequest, export_onnx
 from emca_deploy.export.parity import Parity, check_parity, parity_images
@@ -114,25 +114,20 @@ def export_checkpoint(
     """
     ir = import_optional("onnx_ir")
     preprocessing = options.preprocessing
-    with atomic_write(output) as temporary:  # first, so that a place that cannot be written to is said before the work
+    with write_artifact(output) as draft:  # first, so that a place that cannot be written to is said before the work
         module, spec = _module(checkpoint, options)
         if found is not None and spec.source is not None:
             found(spec.source)
         images = parity_images(preprocessing.image_size, _real_images(preprocessing))
         model = export_onnx(module, ExportRequest(preprocessing.image_size, options.batch, options.opset))
-        ir.save(model, temporary)
-        parity = check_parity(module, temporary, images)
+        ir.save(model, draft.path)
+        parity = check_parity(module, draft.path, images)
         half = convert_to_half(model, images) if options.precision == "fp16" else None
         if half is not None:
-            ir.save(model, temporary)
-    result = CheckpointExport(
-        output, spec.arch, spec.num_classes, spec.params, half.parity if half else parity, parity, half, spec.source
-    )
-    try:
-        write_manifest(output, _manifest(checkpoint, spec, options, result))
-    except OutputError:
-        output.unlink(missing_ok=True)  # a model without its manifest would pass for a foreign one
-        raise
+            ir.save(model, draft.path)
+        told = half.parity if half else parity
+        result = CheckpointExport(output, spec.arch, spec.num_classes, spec.params, told, parity, half, spec.source)
+        draft.manifest = _manifest(checkpoint, spec, options, result)
     return result
 
 

@@ -11,13 +11,12 @@ from emca_deploy._optional import installed_version
 from emca_deploy.artifacts import (
     Manifest,
     Preprocessing,
-    atomic_write,
     read_manifest,
     sha256_file,
     this_command,
-    write_manifest,
+    write_artifact,
 )
-from emca_deploy.errors import GateError, InputError, ModelError, OutputError
+from emca_deploy.errors import GateError, InputError, ModelError
 from emca_deploy.export.dla_forms import DlaForms, to_dla
 from emca_deploy.export.dla_rules import LARGEST_BATCH
 from emca_deploy.export.parity import MAX_RELATIVE_ERROR, Float32Array, Parity, measure_parity, run_onnx
@@ -83,22 +82,18 @@ def convert_for_dla(model: Path, output: Path) -> DlaConversion:
     loaded = load_float_model(model)
     shape = _input_shape(model, loaded.graph)
     images = _images(shape, source.preprocessing if source else None)
-    with atomic_write(output) as temporary:
+    with write_artifact(output) as draft:
         expected = run_onnx(model, images)[0]
         forms = to_dla(loaded)
-        ir.save(loaded, temporary)
-        parity = measure_parity(expected, run_onnx(temporary, images)[0])
+        ir.save(loaded, draft.path)
+        parity = measure_parity(expected, run_onnx(draft.path, images)[0])
         if not parity.max_rel <= MAX_RELATIVE_ERROR:  # also true of NaN
             raise GateError(
                 f"the forms for a DLA change the logits by {parity.max_rel:.2g} relative, more than {MAX_RELATIVE_ERROR:.2g}",
                 "use the model as it is; if its weights are sound, report where it came from",
             )
-    result = DlaConversion(output, model, forms, parity)
-    try:
-        write_manifest(output, _manifest(source, result))
-    except OutputError:
-        output.unlink(missing_ok=True)  # a model without its manifest would pass for a foreign one
-        raise
+        result = DlaConversion(output, model, forms, parity)
+        draft.manifest = _manifest(source, result)
     return result
 
 

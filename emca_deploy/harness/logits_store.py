@@ -8,7 +8,6 @@ import io
 import json
 import os
 import struct
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from emca_deploy.errors import InputError, OutputError
 from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.flips import ImageNames
 from emca_deploy.harness.spec import Float32Array
+from emca_deploy.npz import read_arrays
 from emca_deploy.preprocessing import Preprocessing
 
 __all__ = ["Kept", "LogitsStore", "partial_path"]
@@ -33,7 +33,7 @@ _RECORD = struct.Struct("<QIII")
 """Of the rows that follow: the number of the first, how many, their width, and the CRC-32 of their bytes."""
 
 _MOST_ROW_BYTES = 1 << 30
-_OTHER = "name another file, or delete this one"
+_OTHER = "name another file"
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,16 @@ class LogitsStore:
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                self._check(self.path, json.loads(str(arrays["key"])))
-                logits = np.asarray(arrays["logits"], np.float32)
-                labels = np.asarray(arrays["labels"], np.int64) if "labels" in arrays else None
-                indices = tuple(map(int, arrays["indices"])) if "indices" in arrays else None
-                files, classes = (tuple(map(str, arrays[name])) for name in ("files", "classes"))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
+            arrays = read_arrays(self.path)
+            self._check(self.path, dict(json.loads(str(arrays["key"]))))
+            logits = np.asarray(arrays["logits"], np.float32)
+            labels = np.asarray(arrays["labels"], np.int64) if "labels" in arrays else None
+            indices = tuple(map(int, arrays["indices"])) if "indices" in arrays else None
+            files, classes = (tuple(map(str, arrays[name])) for name in ("files", "classes"))
+            _check_shapes(logits, labels, indices, files)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
             raise InputError(f"{self.path}: not a file of logits of ours: {exc}", _OTHER) from exc
+        self.partial.unlink(missing_ok=True)  # of a run that was killed when it was done
         return Kept(logits, labels, ImageNames(classes, indices, files))
 
     def resume(self) -> list[Float32Array]:
@@ -209,6 +211,15 @@ def _comparable(name: str, value: Any) -> Any:
         return Preprocessing.from_dict(value)
     except (KeyError, TypeError, ValueError):
         return value
+
+
+def _check_shapes(
+    logits: Float32Array, labels: Int64Array | None, indices: tuple[int, ...] | None, files: tuple[str, ...]
+) -> None:
+    if logits.ndim != 2 or (labels is not None and labels.shape != logits.shape[:1]):
+        raise ValueError("its arrays do not fit together")
+    if any(len(each) != len(logits) for each in (indices, files) if each):
+        raise ValueError("its names do not fit its logits")
 
 
 def _read_records(stream: IO[bytes]) -> tuple[list[Float32Array], int]:

@@ -7,11 +7,10 @@ of them each block has; `block_build_i` (blocks,) int16; `windows_ns_i` (blocks,
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from emca_deploy.harness.candidate import Candidate
 from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.protocol import Protocol
 from emca_deploy.harness.stats import Float64Array
+from emca_deploy.npz import read_arrays
 
 __all__ = ["RawCandidate", "RawSamples", "raw_of", "read_raw", "save_raw", "write_raw"]
 
@@ -141,12 +141,12 @@ def read_raw(path: Path) -> RawSamples:
         InputError: it cannot be read, or is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            meta = json.loads(archive["meta"].tobytes())
-            _check_version(meta["raw_version"])
-            candidates = tuple(_read_candidate(archive, index, entry) for index, entry in enumerate(meta["candidates"]))
+        arrays = read_arrays(path)
+        meta = json.loads(arrays["meta"].tobytes())
+        _check_version(meta["raw_version"])
+        candidates = tuple(_read_candidate(arrays, index, entry) for index, entry in enumerate(meta["candidates"]))
         return RawSamples(candidates, dict(meta["protocol"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise InputError(f"{path}: not raw samples of ours: {exc}", "name a file that `profile --raw` wrote") from exc
 
 
@@ -155,7 +155,7 @@ def _check_version(version: Any) -> None:
         raise ValueError(f"raw version {version}; this emca-deploy reads {RAW_VERSION}")
 
 
-def _read_candidate(archive: Any, index: int, entry: dict[str, Any]) -> RawCandidate:
+def _read_candidate(archive: Mapping[str, npt.NDArray[Any]], index: int, entry: dict[str, Any]) -> RawCandidate:
     def whole(name: str) -> Int64Array:
         return np.asarray(archive[f"{name}_{index}"]).astype(np.int64)
 
@@ -172,5 +172,5 @@ def _read_candidate(archive: Any, index: int, entry: dict[str, Any]) -> RawCandi
         windows_ns=whole("windows_ns"),
         warmup_ms=np.asarray(archive[f"warmup_ms_{index}"], np.float64),
         warmup_build=whole("warmup_build"),
-        device_ms=np.asarray(archive[device], np.float64) if device in archive.files else None,
+        device_ms=np.asarray(archive[device], np.float64) if device in archive else None,
     )

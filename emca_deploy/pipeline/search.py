@@ -3,9 +3,6 @@
 import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +10,8 @@ from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy._version import __version__
-from emca_deploy.artifacts import atomic_write, read_manifest, write_manifest
+from emca_deploy.artifacts import read_manifest, write_artifact
+from emca_deploy.atomic import hidden_folder
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model, ensure_ranges
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
@@ -80,7 +78,7 @@ def calibrate_within(
     labelled = LabelledImages(open_source(gate.validation, source.preprocessing, gate.labelling))
     _refuse_overlap(source, labelled, gate.validation, options)
     validation = Validation(model, labelled, gate.validation, options.backend, options.threads)
-    with _workplace(output) as folder:
+    with hidden_folder(output.parent) as folder:  # on the disk where the chosen model will lie
         models = _Models(model, source, options, folder, stage)
         calibration, report = _search(models, validation, gate)
         return _publish(calibration, output, report), replace(report, warnings=tuple(labelled.warnings))
@@ -96,19 +94,6 @@ def _refuse_overlap(source: ImageSource, labelled: LabelledImages, path: Path, o
         raise DataError(problem, "give --val images that calibration does not see, or leave --max-drop and --val out")
     if shared:
         labelled.warnings.append(f"{shared:,} of {len(images):,} validation images are calibrated with")
-
-
-@contextmanager
-def _workplace(output: Path) -> Iterator[Path]:
-    """Make a folder for the models on the way, on the disk where the chosen one will lie; it goes whatever happens."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.stem}.", dir=output.parent))
-    except OSError as exc:
-        raise OutputError(f"{output.parent}: cannot be written: {exc.strerror}", "choose a place you can write to") from exc
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
@@ -247,11 +232,7 @@ def _publish(calibration: Calibration, output: Path, report: GateReport) -> Cali
         "images": report.images,
         "measured_with": report.measured_with,
     }
-    with atomic_write(output) as temporary:
-        shutil.copyfile(calibration.onnx, temporary)
-    try:
-        write_manifest(output, replace(manifest, details={**manifest.details, "gate": gate}))
-    except OutputError:
-        output.unlink(missing_ok=True)  # as calibrate_model does
-        raise
+    with write_artifact(output) as draft:
+        shutil.copyfile(calibration.onnx, draft.path)
+        draft.manifest = replace(manifest, details={**manifest.details, "gate": gate})
     return replace(calibration, onnx=output)

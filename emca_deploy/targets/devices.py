@@ -232,7 +232,7 @@ def _parse(path: Path, text: str) -> dict[str, Device]:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise InputError(
-            f"{path}: not TOML: {exc or 'nested too deep'}", "mend that line, or delete the file and add again"
+            f"{path}: not TOML: {exc or 'nested too deep'}", "mend that line, or move the file away and add again"
         ) from exc
     return {name: _device(path, name, table) for name, table in tables.items()}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._progress import Progress
-from emca_deploy.artifacts import Manifest, atomic_write, this_command, write_manifest
+from emca_deploy.artifacts import Manifest, this_command, write_artifact
 from emca_deploy.errors import EmcaError, MissingError
 from emca_deploy.targets.building import BuildRequest
 from emca_deploy.targets.ssh.address import Destination, parse_destination
@@ -61,13 +61,14 @@ def build_there(
         return build_by_trtexec(destination, path, request, power_mode, output, progress)
     work = {"do": "build", "run": secrets.token_hex(8), "there": destination.there, "power_mode": power_mode}
     try:
-        with atomic_write(output) as temporary, temporary.open("wb") as stream:
-            once = _Once(destination, request, files, {**work, "options": asdict(asked)}, Arriving(stream.write))
-            working = once.patiently(progress)
-        manifest = Manifest.from_dict(files.ours(working.answer.document["manifest"]))
-        details = {**manifest.details, "built_on": str(destination), "log": files.ours(list(working.answer.log))}
-        written = write_manifest(output, replace(manifest, command=this_command(), details=details))
-        return written, tuple(files.ours(list(working.answer.notes)))
+        with write_artifact(output) as draft:
+            with draft.path.open("wb") as stream:
+                once = _Once(destination, request, files, {**work, "options": asdict(asked)}, Arriving(stream.write))
+                working = once.patiently(progress)
+            manifest = Manifest.from_dict(files.ours(working.answer.document["manifest"]))
+            details = {**manifest.details, "built_on": str(destination), "log": files.ours(list(working.answer.log))}
+            draft.manifest = replace(manifest, command=this_command(), details=details)
+        return draft.written, tuple(files.ours(list(working.answer.notes)))
     except _TrtexecOnlyError as found:
         return build_by_trtexec(destination, found.path, request, power_mode, output, progress)
     except LineLostError:

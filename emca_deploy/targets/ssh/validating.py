@@ -86,7 +86,7 @@ def logits_there(target: str, data: DataThere, runs: Sequence[RunThere], stage: 
     destination = parse_destination(target)
     for run in runs:
         if run.keep is not None and run.keep.exists():
-            raise InputError(f"{run.keep}: is there already", "name another file, or delete this one")
+            raise InputError(f"{run.keep}: is there already", "name another file")
     files = Belongings()
     with packed(data.source) as source:
         work = _Work(destination, data, files, source)

@@ -1,0 +1,158 @@
+"""Files and folders that appear whole or not at all; what a killed run left of them is swept by the next one in that folder."""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+
+from emca_deploy._text import shell_word
+from emca_deploy.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["atomic_write", "hidden_folder"]
+
+_PREFIX = ".emca-deploy-"
+_OURS = re.compile(r"\.emca-deploy-[a-z0-9_]{8}(?:\..{0,64})?")
+_LONGEST_SUFFIX = 64
+_ATTEMPTS = 100
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on any failure removed.
+
+    The temporary name keeps the suffix, for libraries that choose a format by it.
+
+    An OSError about another file, raised by the caller's own code, passes unchanged.
+
+    Raises:
+        OutputError: the folder is missing or not writable, the disk is full, or `path` is a folder or a device.
+    """
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder", "name a file")
+        if path.exists() and not path.is_file():  # renaming over /dev/null would replace the device
+            raise OutputError(f"{path}: is not a regular file", "name a file")
+        _check_name(path)
+        _sweep(path.parent.absolute())
+        descriptor, temporary = _locked_file(path)
+    except OSError as exc:
+        raise _output_error(path, exc) from exc
+    try:
+        yield temporary
+        _publish(temporary, path)
+    except OSError as exc:
+        if exc.filename is not None and not str(exc.filename).startswith((str(temporary), str(path))):
+            raise
+        raise _output_error(path, exc) from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def hidden_folder(place: Path) -> Iterator[Path]:
+    """Yield a hidden folder in `place` for what is made on the way; it goes whatever happens.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    descriptor = None
+    try:
+        _sweep(place.absolute())
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+        if fcntl is not None:
+            descriptor = os.open(folder, os.O_RDONLY)
+            _try_lock(descriptor)
+    except OSError as exc:
+        raise OutputError(f"{place}: cannot be written: {exc.strerror}", "choose a place you can write to") from exc
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that the file system cannot hold now, rather than when the finished file gets it."""
+    with suppress(FileNotFoundError):
+        os.lstat(path)
+
+
+def _locked_file(path: Path) -> tuple[int | None, Path]:
+    """Return a new hidden file beside `path` and a descriptor that holds its lock for as long as this process lives."""
+    suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
+    for _ in range(_ATTEMPTS):
+        descriptor, name = tempfile.mkstemp(prefix=_PREFIX, suffix=suffix, dir=path.parent)
+        if fcntl is None:
+            os.close(descriptor)
+            return None, Path(name)
+        _try_lock(descriptor)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(Path(name).stat(), os.fstat(descriptor)):
+                return descriptor, Path(name)
+        os.close(descriptor)  # another run swept it in the moment before it was locked
+    raise FileExistsError(errno.EEXIST, "no temporary name is free", str(path))
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Return whether this process has the lock of an open file now; false also where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs left in a folder, once for each process: what has our hidden name and nobody has locked."""
+    if fcntl is None:
+        return
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _OURS.fullmatch(entry.name) and not entry.is_symlink():
+                with suppress(OSError):
+                    _remove_unless_locked(Path(entry.path))
+
+
+def _remove_unless_locked(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not _try_lock(descriptor):
+            return
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    with temporary.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600
+    temporary.replace(path)
+
+
+def _output_error(path: Path, exc: OSError) -> OutputError:
+    remedies = {
+        "ENOENT": f"make the folder first: mkdir -p {shell_word(str(path.parent))}",
+        "ENOSPC": "free space there, or write elsewhere",
+    }
+    code = errno.errorcode.get(exc.errno or 0, "")
+    return OutputError(f"{path}: cannot be written: {exc.strerror or exc}", remedies.get(code, "choose a place you can write to"))
