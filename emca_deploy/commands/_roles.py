@@ -20,7 +20,7 @@ OUTPUTS = frozenset({"output", "raw", "plot", "table", "cache", "logits", "refer
 INPUTS = frozenset(
     {
         "model", "checkpoint", "artifact", "artifacts", "reference", "a", "b", "folder", "data", "val", "validation",
-        "calibration_cache", "layer_info", "labels", "class_map", "preprocessing",
+        "calibration_cache", "layer_info", "labels", "class_map", "preprocessing_file",
     }
 )  # fmt: skip
 """Parameters that name a file or folder which is only read."""

@@ -49,7 +49,7 @@ def _text(path: Path) -> str:
 
 def _names(name: str) -> list[str]:
     """Split a fused layer's name: "conv1 + relu1", "PWN(mul, add)", "{ForeignNode[a...b]}"."""
-    inner = re.sub(r"^\w*\(+|\)+$|[{}\[\]]", "", name)
+    inner = re.sub(r"^\w*\(+|[{}\[\]]", "", name.rstrip(")"))
     return [part.strip() for part in re.split(r" \+ |, |\|\||\.\.\.", inner) if part.strip()]
 
 

@@ -8,29 +8,32 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 __all__ = ["DlaPlacement", "GpuLayer", "concerns_dla", "place_nodes", "placement_table", "read_placement"]
 
 Device = Literal["dla", "gpu", "unknown"]
 
-TAGGED = re.compile(r"\[(?P<device>Dla|Gpu)Layer\] (?P<layer>.*?),?\s*$")
+TAGGED = re.compile(r"\[(?P<device>Dla|Gpu)Layer\] ")
 HEADING = re.compile(r"-{5,} ?Layers [Rr]unning on (?P<device>DLA|GPU)")
-PLAIN = re.compile(r"^(?:\[[^\]]*\] ?)*(?:\w+: \[TRT\]: ?)?(?P<layers>.*?)\s*$")
+PREFIX = re.compile(r"(?:\[[^\]]*\] ?)*(?:\w+: \[TRT\]: ?)?")
 KIND = re.compile(r"^(?P<kind>[A-Z][A-Z0-9_]*): (?P<name>.*)$")
-FOREIGN = re.compile(r"\{ForeignNode\[(?P<range>.*)\]\}")
+FOREIGN = ("{ForeignNode[", "]}")
 GROUP = re.compile(r"\{([^{}]*)\}")
 SEPARATORS = re.compile(r"PWN\(|\)|, ?| \+ | \|\| |\{|\}")
 UNNAMED = re.compile(r"^\(Unnamed Layer\* \d+\)")
 
 REFUSALS = (
-    re.compile(r"Layer '(?P<name>.*)' \((?P<kind>\w+)\): (?P<reason>Unsupported on DLA)"),
-    re.compile(
-        r"Default DLA is enabled but layer (?P<name>.*) is not (?:supported|running) on DLA, (?P<reason>falling back to GPU)"
-    ),
-    re.compile(r"(?P<reason>DLA supports only \d+ subgraphs per DLA core)\. Switching to GPU for layer (?P<name>.*?)\s*$"),
-    re.compile(r"(?:^|\] )(?P<name>[^\[\]\s][^\[\]]*?): (?P<reason>DLA [^.]*)"),
+    ("Layer '", re.compile(r"' \(\w+\): (Unsupported on DLA)")),
+    ("Default DLA is enabled but layer ", re.compile(r" is not (?:supported|running) on DLA, (falling back to GPU)")),
 )
+"""What stands before a layer's name, and what behind it, with the reason."""
+
+TOO_MANY = re.compile(r"(?P<reason>DLA supports only \d{1,9} subgraphs per DLA core)\. Switching to GPU for layer ")
+OTHER_REFUSAL = re.compile(r"(?:^|\] )(?P<name>[^\[\]\s][^\[\]]*?): (?P<reason>DLA [^.]*)")
+MOST_DOTS = 64
+"""Cuts between the ends of a foreign node that are tried; a name with so many dots of its own is none of a model's."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def read_placement(lines: Iterable[str]) -> DlaPlacement | None:
                 lists = {"DLA": [], "GPU": []}
         elif tagged is not None:
             seen = True
-            lists["DLA" if tagged["device"] == "Dla" else "GPU"].append(tagged["layer"])
+            lists["DLA" if tagged["device"] == "Dla" else "GPU"].append(line[tagged.end() :].rstrip().removesuffix(","))
             heading = ""
         elif heading:
             lists[heading] += _plain(line, heading)
@@ -118,8 +121,9 @@ def read_placement(lines: Iterable[str]) -> DlaPlacement | None:
 
 def _plain(line: str, device: str) -> list[str]:
     """Return the layers of the one line that the oldest versions list them in."""
-    match = PLAIN.match(line.strip())
-    text = match["layers"] if match else ""
+    text = line.strip()
+    if prefix := PREFIX.match(text):
+        text = text[prefix.end() :]
     if device == "DLA":
         return [f"{{{group}}}" for group in GROUP.findall(text)]
     return [name for name in (part.strip() for part in text.split(",")) if name and not name.startswith("No layer")]
@@ -131,10 +135,14 @@ def _gpu_layer(text: str) -> GpuLayer:
 
 
 def _refusal(line: str) -> dict[str, str]:
-    for pattern in REFUSALS:
-        match = pattern.search(line)
-        if match is not None:
-            return {match["name"].strip(): match["reason"].strip()}
+    for before, behind in REFUSALS:
+        _, found, rest = line.partition(before)
+        if found and (match := behind.search(rest)):
+            return {rest[: match.start()].strip(): match[1]}
+    if match := TOO_MANY.search(line):
+        return {line[match.end() :].strip(): match["reason"]}
+    if match := OTHER_REFUSAL.search(line):
+        return {match["name"].strip(): match["reason"].strip()}
     return {}
 
 
@@ -156,13 +164,13 @@ def place_nodes(placement: DlaPlacement, nodes: Sequence[str]) -> dict[str, Devi
         *(("gpu", one.name) for one in placement.gpu),
     ]
     for device, text in layers:
-        foreign = FOREIGN.search(text)
-        if foreign is None:
+        start, end = text.find(FOREIGN[0]), text.rfind(FOREIGN[1])
+        if start < 0 or end < start + len(FOREIGN[0]):
             found = (token.strip() for token in SEPARATORS.split(text))
             for name in (token for token in found if token in position):
                 named.setdefault(name, set()).add(device)
             continue
-        first, last = _ends(foreign["range"], position)
+        first, last = _ends(text[start + len(FOREIGN[0]) : end], position)
         for name in nodes[first : last + 1]:
             spanned.setdefault(name, set()).add(device)
     return {name: _one(named.get(name)) or _one(spanned.get(name)) or "unknown" for name in nodes}
@@ -176,8 +184,8 @@ def _ends(text: str, position: Mapping[str, int]) -> tuple[int, int]:
     """Return the places of a foreign node's first and last node; an empty range where they are not the model's."""
     if text in position:
         return position[text], position[text]
-    cuts = [match.start() for match in re.finditer(r"\.\.\.", text)]
-    for cut in cuts:  # a name may hold dots itself
+    cuts = (match.start() for match in re.finditer(r"\.\.\.", text))
+    for cut in islice(cuts, MOST_DOTS):  # a name may hold dots itself
         first, last = (_node_of(part) for part in (text[:cut], text[cut + 3 :]))
         if first in position and last in position:
             ends = sorted((position[first], position[last]))

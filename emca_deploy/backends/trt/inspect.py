@@ -14,16 +14,15 @@ DTYPES = {
 BYTES = {"int8": 1, "uint8": 1, "bool": 1, "float8": 1, "float16": 2, "bfloat16": 2, "int64": 8}
 
 # TensorRT-RTX and TensorRT from 10 list a layer's fields; TensorRT 8 writes `Layer(Kind): name, Tactic: x, in -> out`.
-FIELDS = re.compile(
-    r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w*), Inputs: \[(?P<inputs>.*?)\], (?:Constants: \[.*?\], )?"
-    r"Outputs: \[(?P<outputs>.*?\}|)\](?:, |$)(?P<rest>.*)$"
-)
-ARROW = re.compile(r"^Layer\((?P<kind>\w+)\): (?P<name>.*?), Tactic: (?P<rest>-?\w+), (?P<inputs>.*?) -> (?P<outputs>.*)$")
-TENSOR = re.compile(
-    r"\{ Name: (?P<name>.*?),(?: Location: \w+,)? Dimensions: \[(?P<shape>[-\d,]*)\]"
-    r".*?(?:Datatype|Format/Datatype): (?P<type>[^,}]*)"
-)
-BRACKETED = re.compile(r"(?P<name>\S+?) ?[\[(](?P<type>[A-Z]\w*)[\[(](?P<shape>[-\d,]*)[\])][\])]")
+# No pattern holds two runs of anything: a line of a stranger's log is read in time linear in its length.
+FIELDS = re.compile(r", LayerType: (?P<kind>\w*), Inputs: \[")
+OUTPUTS_END = re.compile(r"\}\](?:, |$)")
+ARROW = re.compile(r"Layer\((?P<kind>\w+)\): ")
+TACTIC = re.compile(r", Tactic: (?P<rest>-?\w+), ")
+DIMENSIONS = re.compile(r",(?: Location: \w+,)? Dimensions: \[(?P<shape>[-\d,]*)\]")
+DATATYPE = re.compile(r"Datatype: (?P<type>[^,}]*)")
+BRACKETED = re.compile(r"[\[(](?P<type>[A-Z]\w*)[\[(](?P<shape>[-\d,]*)[\])][\])]")
+SIZE = re.compile(r"-?\d{1,9}", re.ASCII)
 TYPE = re.compile(rf"\b({'|'.join(DTYPES)})\b", re.IGNORECASE)
 NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
@@ -88,15 +87,45 @@ def read_layers(lines: Iterable[str]) -> list[Layer]:
     layers = []
     for line in lines:
         text = line.strip()
-        fields = FIELDS.match(text)
-        match = fields or ARROW.match(text)
-        if match is None:
-            continue
-        read = _listed if fields else _bracketed
-        layers.append(
-            Layer(match["name"], match["kind"], read(match["inputs"]), read(match["outputs"]), tuple(NODE.findall(match["rest"])))
-        )
+        layer = _by_fields(text) if text.startswith("Name: ") else _by_arrow(text)
+        if layer is not None:
+            layers.append(layer)
     return layers
+
+
+def _by_fields(text: str) -> Layer | None:
+    """Read `Name: N, LayerType: K, Inputs: [...], Constants: [...], Outputs: [...], ...`; constants may be missing."""
+    match = FIELDS.search(text)
+    if match is None:
+        return None
+    first = "], Constants: ["
+    end, outputs = text.find("], Outputs: [", match.end()), "], Outputs: ["
+    constants = text.find(first, match.end(), max(end, 0))
+    if end < 0:
+        return None
+    begin = end + len(outputs)
+    if text.startswith("]", begin):
+        stop, rest = begin, begin + 1
+    else:
+        found = OUTPUTS_END.search(text, begin)
+        if found is None:
+            return None
+        stop, rest = found.start() + 1, found.end()
+    inputs = text[match.end() : end if constants < 0 else constants]
+    nodes = tuple(NODE.findall(text, rest))
+    return Layer(text[len("Name: ") : match.start()], match["kind"], _listed(inputs), _listed(text[begin:stop]), nodes)
+
+
+def _by_arrow(text: str) -> Layer | None:
+    """Read `Layer(K): N, Tactic: T, inputs -> outputs`."""
+    match = ARROW.match(text)
+    tactic = TACTIC.search(text, match.end()) if match else None
+    if match is None or tactic is None:
+        return None
+    inputs, arrow, outputs = text[tactic.end() :].partition(" -> ")
+    if not arrow:
+        return None
+    return Layer(text[match.end() : tactic.start()], match["kind"], _bracketed(inputs), _bracketed(outputs))
 
 
 def int8_convolutions(layers: Iterable[Layer]) -> int:
@@ -114,14 +143,27 @@ def moved_bytes_by_type(layers: Iterable[Layer]) -> dict[str, int]:
 
 
 def _listed(text: str) -> tuple[EngineTensor, ...]:
-    return tuple(_tensor(match) for match in TENSOR.finditer(text))
+    found = []
+    for piece in text.split("{ Name: ")[1:]:
+        dimensions = DIMENSIONS.search(piece)
+        kind = DATATYPE.search(piece, dimensions.end()) if dimensions else None
+        if dimensions is not None and kind is not None:
+            found.append(_tensor(piece[: dimensions.start()], kind["type"], dimensions["shape"]))
+    return tuple(found)
 
 
 def _bracketed(text: str) -> tuple[EngineTensor, ...]:
-    return tuple(_tensor(match) for match in BRACKETED.finditer(text))
+    found, end = [], 0
+    for match in BRACKETED.finditer(text):
+        words = text[end : match.start()].split()
+        end = match.end()
+        if words:
+            found.append(_tensor(words[-1], match["type"], match["shape"]))
+    return tuple(found)
 
 
-def _tensor(match: "re.Match[str]") -> EngineTensor:
-    kind = TYPE.search(match["type"])
-    shape = tuple(int(size) for size in match["shape"].split(",") if size)
-    return EngineTensor(match["name"], DTYPES[kind[1].lower()] if kind else "unknown", shape)
+def _tensor(name: str, described: str, shape: str) -> EngineTensor:
+    kind = TYPE.search(described)
+    sizes = [size for size in shape.split(",") if size]
+    known = all(SIZE.fullmatch(size) for size in sizes)
+    return EngineTensor(name, DTYPES[kind[1].lower()] if kind else "unknown", tuple(map(int, sizes)) if known else ())

@@ -88,18 +88,18 @@ def parse_line(line: str) -> TegrastatsSample:
     """
     line = " ".join(line.split())
     values: dict[str, Any] = {}
-    unknown: list[str] = []
+    unknown: list[list[str]] = []
     position, in_run = 0, False
     while word := _WORD.search(line, position):
         found, kept = _take_field(line, word.start(), values)
         text = word[0] if found is None else found[0]
         if found is None and in_run:
-            unknown[-1] += f" {text}"
+            unknown[-1].append(text)
         elif not kept:
-            unknown.append(text)
+            unknown.append([text])
         in_run = found is None
         position = word.end() if found is None else found.end()
-    return TegrastatsSample(**values, unknown=tuple(unknown))
+    return TegrastatsSample(**values, unknown=tuple(map(" ".join, unknown)))
 
 
 _Match = re.Match[str]
@@ -111,8 +111,8 @@ _END = r"(?= |$)"
 _UNIT = r"([kMG])B"
 _CORE = rf"(?:off|(?:{_N}%)?@{_N}|{_N}%)"
 _CLOCK = rf"@(?:{_N}|\[{_N}(?:, ?{_N})*\])"
-_LOAD = rf"(?:{_N}%|\[{_N}%(?:, ?{_N}%)*\])"
-_STATE = rf"(off|{_N}|{_LOAD}(?:{_CLOCK})?|{_CLOCK})"
+_LOAD = rf"(?:{_N} ?%|\[{_N}%(?:, ?{_N}%)*\])"  # one form is documented with a blank
+_STATE = rf"(off|{_LOAD}(?:{_CLOCK})?|{_CLOCK}|{_N})"
 _ENGINE = r"(?:NV(?:ENC|DEC|JPG|DLA)|VIC|OFA|PVA|APE|AVP|MSENC|GR3D|EMC)\d*|\w{1,40}(?=_FREQ )"
 
 
@@ -122,7 +122,7 @@ def _field(pattern: str) -> re.Pattern[str]:
 
 _WORD = re.compile(r"[^ ]+")
 _NUMBER = re.compile(_N, re.ASCII)
-_LOADS = re.compile(rf"({_N})%", re.ASCII)
+_LOADS = re.compile(rf"({_N}) ?%", re.ASCII)
 _KIB = {"k": 1.0, "M": 1024.0, "G": 1024.0**2}
 
 

@@ -11,10 +11,12 @@ from emca_deploy.targets.jetson.gpu_clock import find_gpu, read_gpu_clock
 
 __all__ = ["ClockRange", "Clocks", "parse_show", "read_clocks"]
 
-NUMBERS = r"MinFreq=(\d{1,12})\s+MaxFreq=(\d{1,12})\s+CurrentFreq=(\d{1,12})"
-CORE = re.compile(rf"^\s*cpu(\d{{1,3}}):\s+(?:Online=([01])\s+)?.*?{NUMBERS}", re.MULTILINE)
-OTHER = re.compile(rf"^\s*((?:GPU|EMC)\S*)\s+{NUMBERS}(?:\s+FreqOverride=([01]))?", re.MULTILINE)
-ONLINE = re.compile(r"^\s*Online CPUs:[ \t]*([\d,\- ]+)", re.MULTILINE)
+NUMBERS = re.compile(r"MinFreq=(\d{1,12})[ \t]+MaxFreq=(\d{1,12})[ \t]+CurrentFreq=(\d{1,12})")
+CORE = re.compile(r"[ \t]*cpu(\d{1,3}):")
+CORE_ONLINE = re.compile(r"Online=([01])[ \t]")
+OTHER = re.compile(r"[ \t]*((?:GPU|EMC)\S*)[ \t]+(?=MinFreq=)")
+OVERRIDE = re.compile(r"[ \t]+FreqOverride=([01])")
+ONLINE = re.compile(r"[ \t]*Online CPUs:[ \t]*([\d,\- ]+)")
 KHZ, HZ = 1000, 1_000_000
 
 
@@ -76,29 +78,33 @@ class Clocks:
 
 def parse_show(text: str) -> Clocks | None:
     """Return what `jetson_clocks --show` printed, in the form of any release; None where it is no such output."""
-    found = ONLINE.search(text)
-    online = core_numbers(found[1]) if found else None
-    cores = {
-        int(core[1]): _range(core, 3, KHZ)
-        for core in CORE.finditer(text)
-        if core[2] != "0" and (core[2] is not None or online is None or int(core[1]) in online)
-    }
-    others = {match[1]: match for match in OTHER.finditer(text)}
-    gpu = next((match for name, match in others.items() if name.startswith("GPU")), None)
-    emc = others.get("EMC")
+    cores: dict[int, ClockRange] = {}
+    others: dict[str, ClockRange] = {}
+    listed: set[int] | None = None
+    told: set[int] = set()
+    override = None
+    for line in text.splitlines():
+        if listed is None and (online := ONLINE.match(line)):
+            listed = set(core_numbers(online[1]))
+        elif (core := CORE.match(line)) and (numbers := NUMBERS.search(line, core.end())):
+            state = CORE_ONLINE.search(line, core.end())
+            if state is not None:
+                told.add(int(core[1]))
+            if state is None or state[1] == "1":
+                cores[int(core[1])] = _range(numbers, KHZ)
+        elif (other := OTHER.match(line)) and (numbers := NUMBERS.match(line, other.end())):
+            others[other[1]] = _range(numbers, HZ)
+            if other[1] == "EMC":
+                override = OVERRIDE.match(line, numbers.end())
+    cores = {core: clock for core, clock in cores.items() if listed is None or core in listed or core in told}
+    gpu = next((clock for name, clock in others.items() if name.startswith("GPU")), None)
     if not cores and gpu is None:
         return None
-    return Clocks(
-        cores,
-        _range(gpu, 2, HZ) if gpu else None,
-        _range(emc, 2, HZ) if emc else None,
-        emc[5] == "1" if emc and emc[5] else None,
-        "jetson_clocks",
-    )
+    return Clocks(cores, gpu, others.get("EMC"), override[1] == "1" if override else None, "jetson_clocks")
 
 
-def _range(match: re.Match[str], group: int, per_mhz: int) -> ClockRange:
-    low, high, current = (int(match[group + index]) / per_mhz for index in range(3))
+def _range(match: re.Match[str], per_mhz: int) -> ClockRange:
+    low, high, current = (int(number) / per_mhz for number in match.groups())
     return ClockRange(low, high, current)
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from emca_deploy.errors import EmcaError, UnknownNameError
@@ -14,7 +15,8 @@ CONF = "etc/nvpmodel.conf"
 STATUS = "var/lib/nvpmodel/status"
 
 MODE = re.compile(r"<\s*POWER_MODEL\s+ID\s*=\s*(\d{1,3})\s+NAME\s*=\s*([^\s>]+)\s*>")
-QUERY = re.compile(r"^NV Power Mode:[ \t]*(\S+)[^\n]*\n\s*(\d{1,3})\s*$", re.MULTILINE)
+QUERY = re.compile(r"NV Power Mode:[ \t]*(\S+)")
+NUMBER = re.compile(r"\d{1,3}", re.ASCII)
 SAVED = re.compile(r"pmode:\s*(\d{1,4})")
 WATTS = re.compile(r"(?<![0-9])(\d{1,3})W")
 
@@ -74,10 +76,11 @@ def parse_modes(conf: str) -> tuple[PowerMode, ...]:
     heads = list(MODE.finditer(text))
     modes = []
     for head in heads:
-        body = text[head.end() :].split("<", maxsplit=1)[0]
-        cores = re.findall(r"^\s*CPU_ONLINE\s+CORE_\d+\s+([01])\b", body, re.MULTILINE)
-        gpu = _limits(re.findall(r"^\s*GPU\S*\s+MAX_FREQ\s+(-?\d{1,12})", body, re.MULTILINE))
-        cpu = _limits(re.findall(r"^\s*CPU_\S+\s+MAX_FREQ\s+(-?\d{1,12})", body, re.MULTILINE))
+        end = text.find("<", head.end())
+        body = text[head.end() : end if end >= 0 else len(text)]
+        cores = re.findall(r"^[ \t]*CPU_ONLINE[ \t]+CORE_\d{1,3}[ \t]+([01])\b", body, re.MULTILINE)
+        gpu = _limits(re.findall(r"^[ \t]*GPU\S*[ \t]+MAX_FREQ[ \t]+(-?\d{1,12})", body, re.MULTILINE))
+        cpu = _limits(re.findall(r"^[ \t]*CPU_\S+[ \t]+MAX_FREQ[ \t]+(-?\d{1,12})", body, re.MULTILINE))
         modes.append(PowerMode(int(head[1]), head[2], cores.count("1") if cores else None, gpu, cpu))
     return tuple(modes)
 
@@ -108,8 +111,12 @@ def _rank(mode: PowerMode) -> tuple[int, float, int, int, float]:
 
 def parse_query(text: str) -> tuple[str, int] | None:
     """Return name and number of what `nvpmodel -q` printed, warnings before it or not; None where it is no such output."""
-    found = QUERY.search(text)
-    return (found[1], int(found[2])) if found else None
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line, following in pairwise(lines):
+        found = QUERY.match(line)
+        if found and NUMBER.fullmatch(following.strip()):
+            return found[1], int(following)
+    return None
 
 
 def read_power_modes(root: Path | None = None) -> PowerModes:

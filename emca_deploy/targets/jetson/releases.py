@@ -40,18 +40,21 @@ JETPACK_CUDA: dict[str, str] = {
     "4.6": "10.2", "5.": "11.4", "6.0": "12.2", "6.1": "12.6", "6.2": "12.6", "7.0": "13.0", "7.1": "13.0", "7.2": "13.2",
 }  # fmt: skip
 
-RELEASE = re.compile(r"R(\d{1,3})\b.*?REVISION:\s*(\d{1,3}(?:\.\d{1,3})?)")
-DEBIAN_VERSION = re.compile(r"(?:\d+:)?(\d+(?:\.\d+)+)")
+RELEASE = re.compile(r"R(\d{1,3})\b")
+REVISION = re.compile(r"REVISION:\s*(\d{1,3}(?:\.\d{1,3})?)")
+DEBIAN_VERSION = re.compile(r"(?:\d{1,9}:)?(\d{1,9}(?:\.\d{1,9})+)", re.ASCII)
 NVINFER = re.compile(r"libnvinfer\d{0,2}")
 CUDART = re.compile(r"cuda-cudart-\d+-\d+")
-SO_VERSION = re.compile(r"libnvinfer\.so\.(\d+\.\d+\.\d+)$")
+SO_VERSION = re.compile(r"libnvinfer\.so\.(\d{1,9}\.\d{1,9}\.\d{1,9})$", re.ASCII)
 
 
 def read_l4t(root: Path) -> str | None:
     """Return the L4T release, "36.4.4", or None where nothing says so."""
-    found = RELEASE.search(read_text(root / "etc/nv_tegra_release") or "")
-    if found:
-        return f"{found[1]}.{found[2]}"
+    for line in (read_text(root / "etc/nv_tegra_release") or "").splitlines():
+        release = RELEASE.search(line)
+        revision = REVISION.search(line, release.end()) if release else None
+        if release and revision:
+            return f"{release[1]}.{revision[1]}"
     return _newest(root, re.compile("nvidia-l4t-core"))
 
 

@@ -13,9 +13,10 @@ __all__ = ["EngineLayer", "LayerProfile", "LayerTime", "QueryTimes", "read_layer
 
 REMEDY = "run trtexec again: it writes the file at its end"
 NOT_JSON = re.compile(r"(?<=[:,\[\s])([-+]?)(?:inf|nan)(?:inity)?(?=\s*[,}\]\n])")
-LAYER_LINE = re.compile(
-    r'"name" : "(?P<name>.*)", "timeMs" : (?P<timeMs>[^,]+), "averageMs" : (?P<averageMs>[^,]+)'
-    r'(?:, "medianMs" : (?P<medianMs>[^,]+))?, "percentage" : (?P<percentage>[^,}]+?) ?\}'
+NAME_START, NAME_END = '"name" : "', '", "timeMs" : '
+FIGURES = re.compile(
+    r'", "timeMs" : (?P<timeMs>[^,]+), "averageMs" : (?P<averageMs>[^,]+)'
+    r'(?:, "medianMs" : (?P<medianMs>[^,]+))?, "percentage" : (?P<percentage>[^,}]+)\}'
 )
 COUNT_LINE = re.compile(r'\{ ?"count" : (?P<count>\d{1,18}) ?\}')
 
@@ -161,11 +162,16 @@ def _rows_by_line(text: str) -> list[dict[str, Any]] | None:
     if head is None or not text.rstrip().endswith("]"):
         return None
     rows: list[dict[str, Any]] = [{"count": int(head["count"])}]
-    for match in LAYER_LINE.finditer(text):
+    for line in text.splitlines():
+        start, end = line.find(NAME_START), line.rfind(NAME_END)
+        figures = FIGURES.match(line, end) if 0 <= start < end else None
+        if figures is None:
+            continue
         try:
-            rows.append({key: value if key == "name" else float(value) for key, value in match.groupdict().items() if value})
+            numbers = {key: float(value) for key, value in figures.groupdict().items() if value}
         except ValueError:
             return None
+        rows.append({"name": line[start + len(NAME_START) : end], **numbers})
     return rows if len(rows) > 1 else None
 
 

@@ -7,7 +7,8 @@ __all__ = ["Summary", "TrtexecLog", "read_log", "version_of"]
 
 BANNER = re.compile(r"&&&& (?P<state>RUNNING|PASSED|FAILED|WAIVED) TensorRT\.trtexec(?: \[TensorRT v(?P<version>\d{4,7})\])?")
 PREFIX = re.compile(r"^(?:\[[\d/]+-[\d:]+\] )?\[(?P<severity>[VIWEF])\] ?(?:\[TRT\] ?)?(?P<text>.*)$")
-NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|inf|nan)"
+# Digits are bounded: a long run of them is no number, and is not to be tried from each of them on.
+NUMBER = r"[-+]?(?:\d{1,18}(?:\.\d{0,18})?(?:[eE][-+]?\d{1,3})?|\.\d{1,18}(?:[eE][-+]?\d{1,3})?|inf|nan)"
 SUMMARY = re.compile(
     rf"^(?P<name>[A-Z][\w\- ]*?): min = (?P<min>{NUMBER}) ms, max = (?P<max>{NUMBER}) ms, mean = (?P<mean>{NUMBER}) ms, "
     rf"median = (?P<median>{NUMBER}) ms(?P<rest>.*)$"
@@ -18,7 +19,7 @@ WARM_UP = re.compile(r"^Warmup completed (?P<value>\d+) queries")
 TRACE = re.compile(r"^Timing trace has (?P<value>\d+) queries")
 LOADED = re.compile(rf"Engine (?:loaded|deserialized) in (?P<value>{NUMBER}) sec")
 BUILT = re.compile(rf"Engine built in (?P<value>{NUMBER}) sec")
-MEMORY = re.compile(r"\bnow: CPU (?P<value>\d+)\b.*\(MiB\)")
+MEMORY = re.compile(r"\bnow: CPU (?P<value>\d{1,18})\b")
 UNKNOWN = re.compile(r"Unknown option: (?P<option>-\S*)")
 GRAPH_LOST = re.compile(r"CUDA graph capture failed|not permitted under CUDA graph capture|--useCudaGraph flag has been ignored")
 UNSTABLE = re.compile(rf"coefficient of variance = (?P<value>{NUMBER})%")
@@ -88,7 +89,7 @@ def read_log(text: str) -> TrtexecLog:
         found = [float(match["value"]) for line in lines if (match := pattern.search(line.text))]
         if found:
             values[name] = found[-1]
-    memory = [float(match["value"]) for line in lines if (match := MEMORY.search(line.text))]
+    memory = [float(match["value"]) for line in lines if "(MiB)" in line.text and (match := MEMORY.search(line.text))]
     states = [match for line in text.splitlines() if (match := BANNER.search(line))]
     ended = [match["state"] for match in states if match["state"] != "RUNNING"]
     versions = [match["version"] for match in states if match["version"]]

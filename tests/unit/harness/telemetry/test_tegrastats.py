@@ -261,3 +261,15 @@ def test_what_is_written_is_read(cores, rails, zones, fields, unit, order):
         power_peak_mw={name: values[2] for name, values in rails.items()} if fields == 3 else {},
         temperature_c={name: value / 1000 for name, value in zones.items()},
     )
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize("name", ["GR3D_FREQ", "EMC_FREQ", "VIC_FREQ"])
+@pytest.mark.parametrize("load", [0, 5, 100])
+def test_a_load_may_have_a_blank_before_its_percent_sign(name, load, blank):
+    sample = parse_line(f"RAM 1/2MB CPU [1%@2] {name} {load}{blank}%@[100,200] VDD_IN 5mW/6mW")
+    found = {"GR3D_FREQ": sample.gpu_load_percent, "EMC_FREQ": sample.emc_load_percent}
+    engine = sample.engines.get("VIC")
+    assert found.get(name, engine and engine.load_percent) == load
+    assert not sample.unknown
+    assert sample.power_mw == {"VDD_IN": 5}
