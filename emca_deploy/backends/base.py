@@ -22,7 +22,6 @@ __all__ = [
     "check_batch",
     "check_logits",
     "classifier_io",
-    "library_reason",
     "refuse_precision",
     "shape_text",
 ]
@@ -200,15 +199,3 @@ def refuse_precision(backend: str, precision: str, known: tuple[str, ...] = ("f3
     """
     if precision not in known:
         raise InputError(f"backend '{backend}' does not compute in '{precision}'", f"use one of: {', '.join(known)}")
-
-
-def library_reason(exc: BaseException) -> str:
-    """Return what a library's exception says, in one line without its source locations; a long one keeps both ends."""
-    lines = [line.strip() for line in str(exc).splitlines()]
-    told = " ".join(line for line in lines if line and not line.startswith(("Exception from ", "Check '")))
-    return _shortened(told or type(exc).__name__)
-
-
-def _shortened(text: str) -> str:
-    """Return a text of at most 480 characters: runtimes put the node first and the cause last."""
-    return text if len(text) <= 480 else f"{text[:200]} ... {text[-275:]}"

@@ -19,7 +19,7 @@ from emca_deploy.errors import InputError, ModelError
 from emca_deploy.onnx_file.image import input_layout
 from emca_deploy.onnx_file.logits import OutputSpec, choose_output
 
-__all__ = ["Boundary", "graph_facts", "refusal"]
+__all__ = ["Boundary", "graph_facts"]
 
 INPUTS = ("float32", "float16", "uint8")
 
@@ -165,11 +165,3 @@ def graph_facts(path: Path, io: ModelIo) -> ModelIo:
     file = OnnxFile.open(path)
     logits = file.find_logits(io.output_name)
     return replace(io, layout=file.image.layout, logits=logits.name, softmax=logits.softmax)
-
-
-def refusal(path: Path, runtime: str, reason: str) -> ModelError:
-    """Return the error for a model that a runtime refuses, with a remedy that fits the reason."""
-    remedy = "check the model with onnx.checker, or export it again"
-    if "IR version" in reason or "opset" in reason.lower():
-        remedy = f"update {runtime}, or convert the model to an older version with onnx.version_converter"
-    return ModelError(f"{path}: {runtime} does not take it: {reason}", remedy)

@@ -15,12 +15,12 @@ from emca_deploy.backends.base import (
     Runner,
     RunOptions,
     check_logits,
-    library_reason,
     refuse_precision,
 )
-from emca_deploy.backends.boundary import Boundary, graph_facts, refusal
+from emca_deploy.backends.boundary import Boundary, graph_facts
 from emca_deploy.backends.engines import EngineBuilder, engine_io, identify, verify_engine
 from emca_deploy.errors import InputError, MissingError, ModelError
+from emca_deploy.onnx_file.refusal import library_reason, refusal
 
 __all__ = ["OrtBuilder", "OrtRunner", "library_errors", "open_session"]
 
@@ -143,7 +143,7 @@ def open_session(
         try:
             session = ort.InferenceSession(str(path), settings, providers=providers)
         except library_errors(ort) as exc:
-            raise refusal(path, "ONNX Runtime", library_reason(exc)) from exc
+            raise refusal(str(path), "ONNX Runtime", exc) from exc
         boundary = Boundary.of(path, _specs(session.get_inputs()), _specs(session.get_outputs()), io)
         wanted = boundary.overrides(path, options.batch, io.image_size)
         if all(sizes.get(name) == size for name, size in wanted.items()):
@@ -205,7 +205,7 @@ class OrtRunner(Runner):
             logits = self._boundary.to_logits(self._session.run(self._outputs, {self._name: native})[0])
         except self._errors as exc:
             raise ModelError(
-                f"{self._path}: fails while running: {library_reason(exc)}", "try another batch, or another backend"
+                f"{self._path}: fails while running: {library_reason(exc)}", "try --batch 1, or another backend"
             ) from exc
         check_logits(str(self._path), logits, batch)
         return logits

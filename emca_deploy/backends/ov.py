@@ -16,13 +16,13 @@ from emca_deploy.backends.base import (
     Runner,
     RunOptions,
     check_logits,
-    library_reason,
     refuse_precision,
 )
-from emca_deploy.backends.boundary import Boundary, graph_facts, refusal
+from emca_deploy.backends.boundary import Boundary, graph_facts
 from emca_deploy.backends.engines import EngineBuilder, engine_io, identify, verify_engine
 from emca_deploy.backends.ov_offline import OvQueue, offline_options
 from emca_deploy.errors import EngineError, ModelError
+from emca_deploy.onnx_file.refusal import library_reason, refusal
 
 __all__ = ["OvBuilder", "OvRunner", "compile_onnx", "import_engine", "port_specs"]
 
@@ -93,7 +93,7 @@ def compile_onnx(
             model.reshape({model.inputs[0]: _fixed(ov, model.inputs[0].partial_shape, boundary, options.batch, io.image_size)})
         compiled = core.compile_model(model, DEVICE, {**_config(options, options.precision), **(more or {})})
     except RuntimeError as exc:
-        raise refusal(path, "OpenVINO", library_reason(exc)) from exc
+        raise refusal(str(path), "OpenVINO", exc) from exc
     return compiled, Boundary.of(path, port_specs(compiled.inputs), port_specs(compiled.outputs), io)
 
 
@@ -187,7 +187,7 @@ class OvRunner(Runner):
             self._request.infer(share_outputs=True)
         except RuntimeError as exc:
             raise ModelError(
-                f"{self._path}: fails while running: {library_reason(exc)}", "try another batch, or another backend"
+                f"{self._path}: fails while running: {library_reason(exc)}", "try --batch 1, or another backend"
             ) from exc
         logits = self._boundary.to_logits(self._request.get_output_tensor(self._boundary.index).data)
         check_logits(str(self._path), logits, batch)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.backends.base import RunOptions, library_reason
+from emca_deploy.backends.base import RunOptions
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.refusal import library_reason
 
 __all__ = ["OvQueue", "offline_options"]
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from emca_deploy._optional import import_optional
 from emca_deploy.artifacts import Preprocessing, TensorSpec, read_manifest
-from emca_deploy.backends.base import Float32Array, Runner, RunOptions, check_batch, library_reason, refuse_precision
+from emca_deploy.backends.base import Float32Array, Runner, RunOptions, check_batch, refuse_precision
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.refusal import library_reason
 
 if TYPE_CHECKING:
     from torch import nn

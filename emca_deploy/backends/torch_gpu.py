@@ -5,9 +5,10 @@ from typing import Any
 
 from emca_deploy._machine import default_threads
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import Float32Array, RunOptions, check_batch, library_reason
+from emca_deploy.backends.base import Float32Array, RunOptions, check_batch
 from emca_deploy.backends.torch_ import TorchRunner
 from emca_deploy.errors import InputError, MissingError, ModelError
+from emca_deploy.onnx_file.refusal import library_reason
 from emca_deploy.preprocessing import Size, sides
 
 __all__ = ["VARIANTS", "TorchGpuRunner", "open_at_size"]

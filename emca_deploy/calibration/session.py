@@ -12,6 +12,7 @@ from emca_deploy._machine import cpu_info
 from emca_deploy.canonical import channels_last, label_of
 from emca_deploy.canonical.batch import image_value_of
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.refusal import library_reason, refusal
 
 __all__ = [
     "Probe",
@@ -62,9 +63,7 @@ def open_session(model: ir.Model, label: str, threads: int, *, exact: bool | Non
     try:
         return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime raises a dozen unrelated classes
-        reason = " ".join(str(exc).split())
-        cause = reason if len(reason) <= 400 else f"{reason[:120]} ... {reason[-270:]}"
-        raise ModelError(f"{label}: ONNX Runtime refuses it: {cause}", "check the model with onnx.checker") from exc
+        raise refusal(label, "ONNX Runtime", exc) from exc
 
 
 def find_values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
@@ -167,8 +166,7 @@ def run_session(session: Any, feed: Mapping[str, npt.NDArray[Any]], label: str) 
         outputs: list[Any] = session.run(None, dict(feed))
     except Exception as exc:
         shape = tuple(next(iter(feed.values())).shape)
-        reason = " ".join(str(exc).split())
-        cause = reason if len(reason) <= 400 else f"{reason[:120]} ... {reason[-270:]}"
+        cause = library_reason(exc)
         raise ModelError(f"{label}: ONNX Runtime cannot run it on a batch {shape}: {cause}", _remedy(session, shape)) from exc
     return outputs
 

@@ -10,14 +10,16 @@ import click
 
 from emca_deploy.commands._console import echo
 from emca_deploy.errors import InputError
-from emca_deploy.preprocessing import CHANNEL_ORDERS, EXIF_MODES, INTERPOLATIONS, PADS, RESIZES, SCALES, Size
+from emca_deploy.preprocessing import CHANNEL_ORDERS, EXIF_MODES, INTERPOLATIONS, PADS, RESIZES, SCALES, Size, sides
 
 if TYPE_CHECKING:
     from emca_deploy.data.choosing import PreprocessingOptions
     from emca_deploy.data.labels import Labelling
     from emca_deploy.preprocessing import Preprocessing
 
-__all__ = ["image_size_option", "label_options", "preprocessing_options", "recover_option", "tell_assumed", "tell_warnings"]
+__all__ = [
+    "image_size_option", "io_of", "io_options", "label_options", "output_name_option", "preprocessing_options", "recover_option", "tell_assumed", "tell_warnings",
+]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
 LARGEST_SIDE = 4096
@@ -68,6 +70,26 @@ class _NumbersType(click.ParamType[tuple[float, ...]]):
 
 
 image_size_option = click.option("--image-size", type=_SizeType(), help="Height and width of the input.  [default: the model's]")
+output_name_option = click.option(
+    "--output-name", metavar="NAME", help="The output with the logits, where a model has several."
+)  # fmt: skip
+
+
+def io_options(function: F) -> F:
+    """Add --image-size and --output-name; the command gets `io`, what `ModelIo` is made of."""
+    return _as_one(
+        function,
+        (image_size_option, output_name_option),
+        "io",
+        lambda values: io_of(values.pop("image_size"), values.pop("output_name")),
+    )
+
+
+def io_of(image_size: Size | None, output_name: str | None) -> dict[str, Any]:
+    """Return what the options say of a model's input and output as JSON values; empty where they say nothing."""
+    size = {} if image_size is None else {"image_size": list(sides(image_size))}
+    return {**size, **({} if output_name is None else {"output_name": output_name})}
+
 
 _PREPROCESSING = (
     image_size_option,

@@ -125,6 +125,8 @@ def _resolved(path: Path) -> str:
 
 
 def _ignores_case(folder: Path) -> bool:
+    if not folder.name:  # the root of the file system
+        return False
     swapped = folder.with_name(folder.name.swapcase())
     try:
         return swapped.name != folder.name and swapped.samefile(folder)

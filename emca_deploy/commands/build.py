@@ -9,6 +9,7 @@ import click
 
 from emca_deploy.commands._board import on_board, power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, progress
+from emca_deploy.commands._options import io_options
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Manifest
@@ -47,6 +48,7 @@ TENSORRT = ("tensorrt", "tensorrt-rtx")
 )
 @click.option("--target", metavar="NAME", help="jetson: on this board; or on another machine: ssh://host.  [default: here]")
 @power_mode_option
+@io_options
 @json_option
 def command(
     model: Path,
@@ -58,6 +60,7 @@ def command(
     target: str | None,
     power_mode: str | None,
     as_json: bool,
+    io: dict[str, Any],
     **choices: Any,
 ) -> None:
     """Build a backend's engine from MODEL.onnx.
@@ -91,7 +94,7 @@ def command(
         )
     if target not in (None, "jetson") and not is_ssh(target):
         check_target(target)
-    request = BuildRequest(str(model), backend, threads, batch, choices, trtexec)
+    request = BuildRequest(str(model), backend, threads, batch, choices, trtexec, io)
     shown = progress(f"building {output.name}") if backend in TENSORRT or is_ssh(target) else nullcontext(None)
     if target is not None and is_ssh(target):
         from emca_deploy.targets.ssh.building import build_there

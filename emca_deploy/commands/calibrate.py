@@ -7,7 +7,14 @@ import click
 
 from emca_deploy._text import shell_word
 from emca_deploy.commands._console import echo, json_option, print_json, stages
-from emca_deploy.commands._options import label_options, preprocessing_options, recover_option, tell_assumed, tell_warnings
+from emca_deploy.commands._options import (
+    label_options,
+    output_name_option,
+    preprocessing_options,
+    recover_option,
+    tell_assumed,
+    tell_warnings,
+)
 
 if TYPE_CHECKING:
     from emca_deploy.calibration.calibrate import Calibration
@@ -64,6 +71,7 @@ __all__ = ["command"]
 @click.option("--threads", type=click.IntRange(1), help="For the fp32 pass.  [default: all cores]")
 @preprocessing_options
 @label_options
+@output_name_option
 @json_option
 def command(
     model: Path,
@@ -84,6 +92,7 @@ def command(
     tensorrt_version: str | None,
     threads: int | None,
     as_json: bool,
+    output_name: str | None,
     preprocessing: "PreprocessingOptions",
     labelling: "Labelling",
 ) -> None:
@@ -122,6 +131,7 @@ def command(
         recover,
         float_precision,
         None if weight_bits == "auto" else int(weight_bits),
+        output_name,
     )
     source = open_source(data, preprocessing_of_file(model, preprocessing))
     gated: GateReport | None = None

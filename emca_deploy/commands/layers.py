@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands._console import echo, json_option, print_json, progress
+from emca_deploy.commands._options import io_options
 from emca_deploy.errors import OutputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = ["command"]
 @click.option("--top", type=click.IntRange(0), default=25, show_default=True, help="Rows of each table.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Also draw the shares and the roofline.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document to this file.")
+@io_options
 @json_option
 def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None, as_json: bool, **options: Any) -> None:
     """Time and precision of every layer of each ARTIFACT, and the share of attention, conversions and convolutions.

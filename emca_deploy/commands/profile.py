@@ -11,9 +11,8 @@ import click
 
 from emca_deploy.commands._board import check_power_mode, power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, progress
-from emca_deploy.commands._options import image_size_option
+from emca_deploy.commands._options import io_options
 from emca_deploy.errors import InputError, OutputError
-from emca_deploy.preprocessing import sides
 
 if TYPE_CHECKING:
     from emca_deploy.harness.latency_results import ProfileReport
@@ -41,7 +40,6 @@ INTERRUPTED = 130
     help="One call after the other, or as many at once as the runtime wants.",
 )
 @click.option("--batch", type=click.IntRange(1), help="Images a call.  [default: 1; offline: 8]")
-@image_size_option
 @click.option("--threads", type=click.IntRange(1), help="Of each candidate.  [default: one a physical core]")
 @click.option(
     "--duration", "duration_s", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds each, at least."
@@ -74,6 +72,7 @@ INTERRUPTED = 130
 @click.option("--telemetry/--no-telemetry", default=True, show_default=True, help="Sample clocks, heat, power and memory.")
 @power_mode_option
 @click.option("--untuned", is_flag=True, help="Take no notice of the settings that `tune` kept in a manifest.")
+@io_options
 @json_option
 def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bool, **options: Any) -> int:
     """Measure latency and throughput of each ARTIFACT; several are interleaved and compared to the first.
@@ -102,8 +101,7 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     _check_samples(raw, no_samples)
     options["target"], options["power_mode"] = resolve_device(options["target"], options["power_mode"])
     check_power_mode(options["target"], options["power_mode"])
-    size = options.pop("image_size")
-    request = ProfileRequest(**options, image_size=None if size is None else sides(size))
+    request = ProfileRequest(**options)
     for note in profile_notes(request):
         echo(f"note: {note}", err=True)
     report: ProfileReport | None = None

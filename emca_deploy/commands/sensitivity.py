@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emca_deploy.commands._console import echo, json_option, print_json, stages
-from emca_deploy.commands._options import preprocessing_options, tell_assumed
+from emca_deploy.commands._options import output_name_option, preprocessing_options, tell_assumed
 
 if TYPE_CHECKING:
     from emca_deploy.data.choosing import PreprocessingOptions
@@ -24,6 +24,7 @@ __all__ = ["command"]
 @click.option("--threads", type=click.IntRange(1), help="[default: all cores]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also draw a page (HTML) with a bar chart to this file.")
 @preprocessing_options
+@output_name_option
 @json_option
 def command(
     model: Path,
@@ -34,6 +35,7 @@ def command(
     threads: int | None,
     output: Path | None,
     as_json: bool,
+    output_name: str | None,
     preprocessing: "PreprocessingOptions",
 ) -> None:
     """What INT8 costs each layer and block of MODEL: quantized alone, and left alone in float.
@@ -59,7 +61,7 @@ def command(
 
     find_recipe(backend)
     source = open_source(data, preprocessing_of_file(model, preprocessing))
-    calibration = CalibrationOptions(backend, threads=threads or default_threads(), table=table)
+    calibration = CalibrationOptions(backend, threads=threads or default_threads(), table=table, output_name=output_name)
     calibration = options_on_file(model, source, calibration)
     if output:
         require_page()

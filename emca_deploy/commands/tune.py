@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands._console import echo, json_option, print_json, progress
+from emca_deploy.commands._options import io_options
 from emca_deploy.errors import OutputError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ INTERRUPTED = 130
 @click.option("--no-save", is_flag=True, help="Leave the manifest as it is.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the input and the order of the blocks.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document to this file.")
+@io_options
 @json_option
 def command(output: Path | None, no_save: bool, as_json: bool, **options: Any) -> int:
     """Find the runtime settings that run ARTIFACT fastest on this machine, and keep them in its manifest.

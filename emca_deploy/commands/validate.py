@@ -9,8 +9,15 @@ import click
 
 from emca_deploy.commands._board import on_board, power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, progress
-from emca_deploy.commands._options import label_options, preprocessing_options, tell_assumed, tell_warnings
 from emca_deploy.preprocessing import sides
+from emca_deploy.commands._options import (
+    io_of,
+    label_options,
+    output_name_option,
+    preprocessing_options,
+    tell_assumed,
+    tell_warnings,
+)
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Preprocessing, TensorSpec
@@ -61,6 +68,7 @@ INTERRUPTED = 130
 )
 @power_mode_option
 @click.option("--untuned", is_flag=True, help="Take no notice of the settings that `tune` kept in a manifest.")
+@output_name_option
 @preprocessing_options
 @label_options
 @json_option
@@ -215,8 +223,7 @@ def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tu
     from emca_deploy.targets.local import LocalOptions, candidate, run_notes, split_artifact
 
     own, path = split_artifact(artifact)
-    size = options["preprocessing"].image_size
-    io = {} if size is None else {"image_size": sides(size)}
+    io = io_of(options["preprocessing"].image_size, options["output_name"])
     local = LocalOptions(options["threads"], options["precision"], target=options["target"], untuned=options["untuned"], io=io)
     make = candidate if gpu_index(local.target) is None else gpu_candidate
     if local.target == "jetson":

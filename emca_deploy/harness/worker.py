@@ -43,7 +43,7 @@ def input_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
         )
     sizes = [size for size in rest if isinstance(size, int)]
     if len(sizes) != len(rest):
-        raise ModelError(f"input '{spec.name}' has a dynamic size: {spec.shape}", "say which one to use with --image-size")
+        raise ModelError(f"input '{spec.name}' has a dynamic size: {spec.shape}", "say which one with --image-size")
     return (batch, *sizes)
 
 

@@ -1,9 +1,9 @@
 """`layers`: times of a runtime's layers, joined with the model they came from and held against this machine's roofline."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from time import monotonic, perf_counter_ns, process_time
@@ -61,6 +61,7 @@ class LayersRequest:
     layer_info: Path | None = None
     roofline: bool = True
     untuned: bool = False
+    io: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -112,7 +113,7 @@ def run_layers(request: LayersRequest, progress: Progress | None = None) -> Laye
 
 
 def _local(request: LayersRequest) -> LocalOptions:
-    return LocalOptions(request.threads, batch=request.batch, untuned=request.untuned)
+    return LocalOptions(request.threads, batch=request.batch, untuned=request.untuned, io=request.io)
 
 
 def _specs(request: LayersRequest) -> tuple[RunnerSpec, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from emca_deploy._machine import default_threads
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Manifest, write_manifest
-from emca_deploy.backends.base import Builder, RunOptions
+from emca_deploy.backends.base import Builder, ModelIo, RunOptions
 from emca_deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class BuildRequest:
         threads: to compile for; None is one a physical core.
         batch: to specialise a dynamic batch to; None leaves it dynamic.
         choices: TensorRT's options by their names; None, False and () are not given.
+        io: what is said of the model's input and output: "image_size", "output_name".
         trtexec: "auto" or where it is, to build with it; None for TensorRT's Python package.
     """
 
@@ -39,6 +40,7 @@ class BuildRequest:
     batch: int | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
     trtexec: str | None = None
+    io: Mapping[str, Any] = field(default_factory=dict)
 
     def given(self) -> dict[str, Any]:
         """Return the choices that the user made."""
@@ -69,7 +71,7 @@ class BuildRequest:
 
 def run_options(request: BuildRequest) -> RunOptions:
     """Return what the engine is compiled for."""
-    return RunOptions(request.threads or default_threads(), batch=request.batch)
+    return RunOptions(request.threads or default_threads(), batch=request.batch, io=ModelIo.from_dict(request.io))
 
 
 def build_here(

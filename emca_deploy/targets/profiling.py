@@ -1,8 +1,8 @@
 """What `profile` does once its options are read: a request becomes a report, here on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from emca_deploy._progress import Progress
@@ -44,7 +44,7 @@ class ProfileRequest:
         processes: of each candidate; None is 8 where several are compared on a processor, else 1.
         telemetry: whether clocks, temperatures, power and memory are sampled beside the run.
         untuned: whether to take no notice of tuned settings in manifests.
-        image_size: (height, width) in pixels that a dynamic input is fixed to; None for the model's own.
+        io: what is said of the models' input and output: "image_size", "output_name".
         power_mode: of a Jetson board, held for as long as the run takes; None leaves it as it is.
     """
 
@@ -63,7 +63,7 @@ class ProfileRequest:
     telemetry: bool = True
     power_mode: str | None = None
     untuned: bool = False
-    image_size: tuple[int, int] | None = None
+    io: Mapping[str, Any] = field(default_factory=dict)
 
     def local(self) -> LocalOptions:
         """Return how candidates run on this machine."""
@@ -75,7 +75,7 @@ class ProfileRequest:
             scenario=self.scenario,
             untuned=self.untuned,
             batch_chosen=self.batch is not None,
-            io={"image_size": self.image_size} if self.image_size is not None else {},
+            io=self.io,
         )
 
     def protocol(self) -> Protocol:

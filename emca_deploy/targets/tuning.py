@@ -1,7 +1,7 @@
 """`tune` on this machine: which settings are tried for an artifact, and what is made of what the search finds."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class TuneRequest:
         budget_s: about how long it may take.
         threads_max: the most threads to try; None is all logical cores this process may use.
         precisions: besides "f32" that may be tried, although they change the answers.
+        io: what is said of the model's input and output: "image_size", "output_name".
         seed: of the measurement and of the random images.
     """
 
@@ -50,6 +51,7 @@ class TuneRequest:
     threads_max: int | None = None
     precisions: tuple[str, ...] = ()
     seed: int = 0
+    io: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_tune(request: TuneRequest, tell: Callable[[str], None], progress: Progress | None = None) -> TuneReport:
@@ -68,7 +70,7 @@ def run_tune(request: TuneRequest, tell: Callable[[str], None], progress: Progre
     """
     offline = request.scenario == "offline"
     batch = OFFLINE_BATCH if offline else 1
-    base = candidate(request.artifact, request.backend, LocalOptions(batch=None, untuned=True))
+    base = candidate(request.artifact, request.backend, LocalOptions(batch=None, untuned=True, io=request.io))
     fixed = _fixed_batch(request.artifact)
     space = _space(request, base, fixed)
     default: Values = {tunable.name: tunable.default for tunable in space}

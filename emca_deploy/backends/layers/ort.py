@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import import_optional
-from emca_deploy.backends.base import Float32Array, RunOptions, library_reason
+from emca_deploy.backends.base import Float32Array, RunOptions
 from emca_deploy.backends.engines import identify, verify_engine
 from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, plain_precision
 from emca_deploy.backends.ort import library_errors, open_session
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.refusal import library_reason
 
 __all__ = ["OrtLayerProfiler", "read_ort_profile"]
 

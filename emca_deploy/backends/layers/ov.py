@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import import_optional
-from emca_deploy.backends.base import Float32Array, RunOptions, library_reason, refuse_precision
+from emca_deploy.backends.base import Float32Array, RunOptions, refuse_precision
 from emca_deploy.backends.boundary import Boundary
 from emca_deploy.backends.engines import engine_io, identify, verify_engine
 from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, plain_precision
 from emca_deploy.backends.ov import BACKEND, PRECISIONS, compile_onnx, import_engine, port_specs
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.refusal import library_reason
 
 __all__ = ["OvLayerProfiler", "precision_of_exec_type"]
 

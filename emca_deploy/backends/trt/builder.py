@@ -8,7 +8,7 @@ from typing import Any
 from emca_deploy._machine import find_gpus
 from emca_deploy._optional import import_optional
 from emca_deploy.artifacts import Manifest, Precision, TensorSpec, sha256_file
-from emca_deploy.backends.base import RunOptions, library_reason, refuse_precision
+from emca_deploy.backends.base import RunOptions, refuse_precision
 from emca_deploy.backends.engines import EngineBuilder
 from emca_deploy.backends.trt.cache import check_cache, reading_calibrator
 from emca_deploy.backends.trt.cuda import capability_here
@@ -32,6 +32,7 @@ from emca_deploy.backends.trt.versions import MODULES, Rules, rules_of
 from emca_deploy.backends.trt.watch import PhaseTracker, Progress, run_build
 from emca_deploy.errors import InputError, MissingError, ModelError
 from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.refusal import library_reason
 
 __all__ = ["RtxBuilder", "TrtBuild", "TrtBuilder"]
 

@@ -14,7 +14,6 @@ from emca_deploy.backends.base import (
     check_batch,
     check_logits,
     classifier_io,
-    library_reason,
     refuse_precision,
 )
 from emca_deploy.backends.trt.builder import RtxBuilder, TrtBuilder
@@ -26,6 +25,7 @@ from emca_deploy.backends.trt.runner_execution import Execution, engine_io, load
 from emca_deploy.backends.trt.settings import TrtSettings
 from emca_deploy.backends.trt.versions import MODULES, rules_of
 from emca_deploy.errors import InputError, MissingError
+from emca_deploy.onnx_file.refusal import library_reason
 
 __all__ = ["RtxRunner", "TrtRunner"]
 

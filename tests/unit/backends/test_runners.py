@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emca_deploy.backends.base import library_reason
 from emca_deploy.backends.fake import CRASH_CODE, FakeSettings
 from emca_deploy.backends.registry import available, open_runner
 from emca_deploy.errors import CheckpointError, InputError, ModelError
@@ -224,6 +223,7 @@ def test_fake_crashes_the_process() -> None:
     code = """
 import numpy as np
 from emca_deploy.backends.registry import open_runner
+from emca_deploy.onnx_file.refusal import library_reason
 with open_runner("fake", "fake:crash_at=1") as runner:
     runner.infer(np.ones((1, 3, 8, 8), np.float32))
 """

@@ -1,0 +1,48 @@
+"""What a runtime says of a model that it refuses, as one line with the cause, and a remedy that fits it."""
+
+from emca_deploy.errors import ModelError
+
+__all__ = ["library_reason", "refusal"]
+
+MOST_CHARACTERS = 480
+SOURCE = "/onnxruntime_src/"
+
+
+def library_reason(exc: BaseException) -> str:
+    """Return what a library's exception says, in one line without its source locations.
+
+    Of a long one both ends are kept: runtimes put the node first and the cause last.
+    """
+    lines = [line.strip() for line in str(exc).splitlines()]
+    text = " ".join(line for line in lines if line and not line.startswith(("Exception from ", "Check '")))
+    text = _without_source(text) or type(exc).__name__
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:200]} ... {text[-275:]}"
+
+
+def _without_source(text: str) -> str:
+    """Return a text without ONNX Runtime's source file and the C++ signature that follows it."""
+    start = text.find(SOURCE)
+    opened = text.find("(", start) if start >= 0 else -1
+    if opened < 0:
+        return text
+    depth = 0
+    for index in range(opened, len(text)):
+        depth += (text[index] == "(") - (text[index] == ")")
+        if depth == 0:
+            return f"{text[:start]} {text[index + 1 :].strip()}".strip()
+    return text
+
+
+def refusal(label: str, runtime: str, exc: BaseException) -> ModelError:
+    """Return the error for a model that a runtime refuses.
+
+    Args:
+        label: the model's path.
+        runtime: the runtime's name.
+        exc: what it raised.
+    """
+    reason = library_reason(exc)
+    remedy = "check the model with onnx.checker, or export it again"
+    if "IR version" in reason or "opset" in reason.lower() or "under development" in reason:
+        remedy = f"update {runtime}, or convert the model to an older version with onnx.version_converter"
+    return ModelError(f"{label}: {runtime} does not take it: {reason}", remedy)
