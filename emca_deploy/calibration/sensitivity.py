@@ -47,6 +47,7 @@ class SensitivityOptions:
         keep_float: node name patterns that stay in float throughout.
         side_file: where results so far are kept; not kept where None.
         weight_bits: as `CalibrationOptions` has it.
+        output_name: the output with the logits, where the model has several.
     """
 
     backend: str
@@ -56,6 +57,7 @@ class SensitivityOptions:
     keep_float: Sequence[str] = ()
     side_file: Path | None = None
     weight_bits: int | None = None
+    output_name: str | None = None
 
 
 def options_on_file(model: Path, source: "ImageSource", options: CalibrationOptions) -> CalibrationOptions:
@@ -92,7 +94,7 @@ def weights_on_file(
         return {}
     indices = choose_indices(len(source), table.key.samples, source.labels, table.key.seed)
     return ensure_rounded_weights(
-        load_graph(model, source.preprocessing), table.key, file, (source, indices), options.threads, silent
+        load_graph(model, source.preprocessing, options.output_name), table.key, file, (source, indices), options.threads, silent
     )
 
 
@@ -121,7 +123,7 @@ def measure_sensitivity(
         OutputError: the side file cannot be written.
     """
     recipe = find_recipe(options.backend, options.weight_bits)
-    floating = load_graph(model, source.preprocessing)
+    floating = load_graph(model, source.preprocessing, options.output_name)
     graph = floating.graph
     placement = place(graph, recipe, options.keep_float)
     units = find_units(graph, placement)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from emca_deploy.preprocessing import Preprocessing
 
 __all__ = [
-    "image_size_option", "io_of", "io_options", "label_options", "output_name_option", "preprocessing_options", "recover_option", "tell_assumed", "tell_warnings",
+    "image_size_option", "io_of", "io_options", "label_options", "output_name_option", "preprocessing_options", "recover_option",
+    "tell_assumed", "tell_warnings",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -69,7 +69,9 @@ def command(
     with atomic_write(output) if output else nullcontext() as temporary, stages() as stage:
         ranges, path, _ = ensure_ranges(model, source, calibration, stage)
         side_file = side_path(path, backend, "sensitivity")
-        options = SensitivityOptions(backend, samples, calibration.seed, calibration.threads, side_file=side_file)
+        options = SensitivityOptions(
+            backend, samples, calibration.seed, calibration.threads, side_file=side_file, output_name=output_name
+        )
         weights = weights_on_file(model, source, ranges, path, options)
         with stage("quantizing each part") as report:
             result = measure_sensitivity(model, source, ranges, options, weights, report)
