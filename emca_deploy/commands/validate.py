@@ -9,7 +9,6 @@ import click
 
 from emca_deploy.commands._board import on_board, power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, progress
-from emca_deploy.preprocessing import sides
 from emca_deploy.commands._options import (
     io_of,
     label_options,
@@ -189,8 +188,8 @@ def _both_there(
         backend = options["reference_backend"] or ("onnxruntime" if reference.lower().endswith(".onnx") else None)
         runs.append(RunThere(reference, backend, theirs, options["reference_logits"], reference=True))
     names = ("threads", "precision", "untuned", "power_mode")
-    size = options["preprocessing"].image_size
-    asked = {**{name: options[name] for name in names}, "image_size": None if size is None else sides(size)}
+    io = io_of(options["preprocessing"].image_size, options["output_name"])
+    asked = {**{name: options[name] for name in names}, "io": io}
     there = DataThere(data, options["limit"], options["batch"], asked)
     found = logits_there(options["target"], there, runs, lambda name: progress(name, "images"))
     return found[0], found[1].logits if reference is not None else None, images

@@ -104,8 +104,7 @@ def _spec(given: dict[str, Any], target: str, say: Say) -> "RunnerSpec":
 
     precision = "f32" if given["reference"] else given["precision"]
     untuned = given["reference"] or given["untuned"]
-    io = {"image_size": given["image_size"]} if given["image_size"] else {}
-    options = LocalOptions(given["threads"], precision, target=target, untuned=untuned, io=io)
+    options = LocalOptions(given["threads"], precision, target=target, untuned=untuned, io=given["io"])
     make = jetson_candidate if target == "jetson" else candidate if gpu_index(target) is None else gpu_candidate
     spec = make(given["artifact"], given["backend"], options)
     for note in run_notes((spec,), options) if target == "cpu" else ():

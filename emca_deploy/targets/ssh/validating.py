@@ -59,7 +59,7 @@ class DataThere:
         source: where the data set lies here.
         limit: images, the same number of each class; None for all.
         batch: images a call.
-        options: "threads", "precision", "untuned", "power_mode" and "image_size", as the command has them.
+        options: "threads", "precision", "untuned", "power_mode" as the command has them, and "io" as `ModelIo` takes it.
     """
 
     source: Path
