@@ -285,7 +285,7 @@ def _ensure_table(
     if path.is_file():
         table = read_table(path)
         if table.key == key:
-            return table, path, True
+            return replace(table, key=key), path, True  # equal keys may differ in what was assumed
         other = by_another_method(table, key)  # a histogram serves every method that reads one
         if options.table is not None and (other is None or not any_method):
             raise InputError(f"{path}: {_difference(table.key, key)}", "name another table, or leave --table out to measure anew")

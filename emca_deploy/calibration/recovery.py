@@ -92,7 +92,9 @@ def _round(node: ir.Node, gram: np.typing.NDArray[np.float32], largest: int) -> 
 
 def _label(key: TableKey) -> str:
     """Return what the weights depend on, as text; the method that chose the ranges is none of it."""
-    return json.dumps({"version": FILE_VERSION} | asdict(key) | {"method": None}, sort_keys=True)
+    return json.dumps(
+        {"version": FILE_VERSION} | asdict(key) | {"method": None, "preprocessing": key.preprocessing.identity()}, sort_keys=True
+    )
 
 
 def _write(path: Path, label: str, rounded: dict[str, QuantizedWeight]) -> None:

@@ -15,11 +15,12 @@ from emca_deploy.preprocessing import CHANNEL_ORDERS, EXIF_MODES, INTERPOLATIONS
 if TYPE_CHECKING:
     from emca_deploy.data.choosing import PreprocessingOptions
     from emca_deploy.data.labels import Labelling
+    from emca_deploy.data.sources import ImageSource
     from emca_deploy.preprocessing import Preprocessing
 
 __all__ = [
     "image_size_option", "io_of", "io_options", "label_options", "output_name_option", "preprocessing_options", "recover_option",
-    "tell_assumed", "tell_warnings",
+    "tell_assumed", "tell_images", "tell_warnings",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -198,6 +199,16 @@ def tell_assumed(name: str, used: "Preprocessing") -> None:
     note = assumed_note(name, used)
     if note is not None:
         echo(f"note: {note}", err=True)
+
+
+def tell_images(name: str, data: Path, source: "ImageSource", said: "PreprocessingOptions") -> tuple[str, ...]:
+    """Say on stderr what is assumed of a data set's images; return a warning where options have no effect on them."""
+    if not source.finished:
+        tell_assumed(name, source.preprocessing)
+        return ()
+    if not said.says_something:
+        return ()
+    return (f"{data}: its float32 images are the input as they are; the options of preprocessing change nothing",)
 
 
 def tell_warnings(warnings: Iterable[str]) -> None:

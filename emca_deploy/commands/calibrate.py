@@ -12,7 +12,7 @@ from emca_deploy.commands._options import (
     output_name_option,
     preprocessing_options,
     recover_option,
-    tell_assumed,
+    tell_images,
     tell_warnings,
 )
 
@@ -114,11 +114,10 @@ def command(
     from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
     from emca_deploy.data.choosing import preprocessing_of_file
     from emca_deploy.data.sources import open_source
-    from emca_deploy.errors import GateError, InputError
+    from emca_deploy.errors import GateError
     from emca_deploy.report.gate import gate_failure
 
-    if (max_drop is None) != (val is None):
-        raise InputError("--max-drop and --val go together", "give the gate in points, and labelled images to measure it on")
+    _check_gate(max_drop, val, labelling)
     _check_cache(cache, tensorrt_version, backend, max_drop is not None or bool(keep_float))
     options = CalibrationOptions(
         backend,
@@ -146,9 +145,8 @@ def command(
     scales = _write_cache(model, result.table, cache, tensorrt_version)
     if result.samples < samples:
         echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
-    if not source.finished:
-        tell_assumed(str(model), source.preprocessing)
-    warnings = (*result.warnings, *(gated.warnings if gated is not None else ()))
+    finished = tell_images(str(model), data, source, preprocessing)
+    warnings = (*result.warnings, *(gated.warnings if gated is not None else ()), *finished)
     tell_warnings(warnings)
     if weight_bits == "auto" and result.weight_bits == 7:
         echo(
@@ -164,6 +162,16 @@ def command(
             echo(f"{cache}: calibration cache for TensorRT {tensorrt_version}, {scales} tensors, to go with {model}")
     if gated is not None and not gated.reached:
         raise GateError(*gate_failure(gated, str(output)))
+
+
+def _check_gate(max_drop: float | None, val: Path | None, labelling: "Labelling") -> None:
+    """Refuse half of what a gate needs."""
+    from emca_deploy.errors import InputError
+
+    if (max_drop is None) != (val is None):
+        raise InputError("--max-drop and --val go together", "give the gate in points, and labelled images to measure it on")
+    if val is None and labelling.says_something:
+        raise InputError("--labels, --class-map, --label-offset and --class-order are for --val", "leave them out, or add --val")
 
 
 def _check_cache(cache: Path | None, version: str | None, backend: str, partly_float: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emca_deploy.commands._console import echo, json_option, print_json, stages
-from emca_deploy.commands._options import output_name_option, preprocessing_options, tell_assumed
+from emca_deploy.commands._options import output_name_option, preprocessing_options, tell_images, tell_warnings
 
 if TYPE_CHECKING:
     from emca_deploy.data.choosing import PreprocessingOptions
@@ -79,8 +79,7 @@ def command(
             temporary.write_text(render_sensitivity(result), encoding="utf-8")
     if result.samples < samples:
         echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
-    if not source.finished:
-        tell_assumed(str(model), source.preprocessing)
+    tell_warnings(tell_images(str(model), data, source, preprocessing))
     if as_json:
         print_json(result.to_dict())
     else:

@@ -14,7 +14,7 @@ from emca_deploy.commands._options import (
     label_options,
     output_name_option,
     preprocessing_options,
-    tell_assumed,
+    tell_images,
     tell_warnings,
 )
 
@@ -159,8 +159,7 @@ def _opened(
         if reference is None:
             raise InputError(f"{data}: has no labels", f"{remedy}, or a --reference to agree with")
     images.check(artifact, outputs)
-    if not images.source.finished:
-        tell_assumed(artifact, used)
+    images.warnings += tell_images(artifact, data, images.source, options["preprocessing"])
     return images
 
 

@@ -67,6 +67,11 @@ class PreprocessingOptions:
         names = [field.name for field in fields(self) if field.name not in ("source", "from_source")]
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    @property
+    def says_something(self) -> bool:
+        """Whether anything is said of how images are made into the input; a size alone is not."""
+        return bool(set(self._said()) - {"image_size"})
+
     def words(self, name: str) -> str:
         """Return what to call a field in an error."""
         return f"{self.source}: {name}" if name in self.from_source else f"--{name.replace('_', '-')}"

@@ -38,6 +38,11 @@ class Labelling:
     order: ClassOrder | None = None
 
     @property
+    def says_something(self) -> bool:
+        """Whether the user has said anything."""
+        return self != Labelling()
+
+    @property
     def says_outputs(self) -> bool:
         """Whether the user has said which output a class is."""
         return self.class_map is not None or self.offset != 0 or self.order == "index"

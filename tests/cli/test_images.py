@@ -114,7 +114,7 @@ def test_what_calibrate_was_told_is_in_the_manifest_and_validate_takes_it_from_t
     other = save_shades(tmp_path / "calibration", LEVELS, seed=9)
     assert call("calibrate", model, "--data", other, *words, *said) == 0
     shown = capsys.readouterr()
-    assert "assumed" not in shown.err
+    assert "assumed: " not in shown.err
     assert json.loads(shown.out)["warnings"] == []
     kept = json.loads(Path(tmp_path / "q.onnx.manifest.json").read_text())["preprocessing"]
     assert (kept["mean"], kept["resize"], kept["interpolation"], kept["exif"]) == ([0.5] * 3, "squash", "bicubic", "ignore")
@@ -227,3 +227,26 @@ def test_a_network_of_any_size_is_measured_calibrated_and_validated_at_the_size_
     found = validate(tmp_path / "q.onnx", "--data", val, "--reference", model)
     assert (found["top1"], found["reference"]["top1"]) == (100, 100)
     assert json.loads(Path(tmp_path / "q.onnx.manifest.json").read_text())["preprocessing"]["image_size"] == [12, 20]
+
+
+def test_a_first_guess_that_is_confirmed_later_is_no_guess_any_more(tmp_path, val, refused, capsys):
+    model = save_net(tmp_path / "m.onnx", list(LEVELS.values()))
+    words = ("calibrate", model, "--data", val, "--backend", "onnxruntime", "--method", "minmax", "-o", tmp_path / "q.onnx")
+    assert call(*words) == 0
+    capsys.readouterr()
+    said = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--channels", "rgb", "--resize", "shortest")
+    assert call(*words, *said, "--interpolation", "bilinear", "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["table_reused"]
+    assert "assumed: " not in shown.err
+    kept = json.loads(Path(tmp_path / "q.onnx.manifest.json").read_text())["preprocessing"]
+    assert kept["assumed"] == ["resize_size", "scale", "exif"]
+    assert "--val" in refused(*words, "--label-offset", 1)
+
+
+def test_options_that_do_nothing_to_finished_images_are_said(tmp_path, validate):
+    model = save_net(tmp_path / "m.onnx", [30, 90, 150, 210])
+    images = np.random.default_rng(0).standard_normal((8, 3, SIZE, SIZE)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(8) % 4)
+    assert validate(model, "--data", tmp_path / "a.npz")["warnings"] == []
+    assert len(validate(model, "--data", tmp_path / "a.npz", "--mean", 0.5)["warnings"]) == 1

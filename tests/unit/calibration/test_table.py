@@ -27,6 +27,15 @@ def table():
     return RangeTable(KEY, ranges, observations)
 
 
+def test_a_table_of_before_there_was_a_choice_of_preprocessing_is_read_as_what_was_done_then(table, tmp_path):
+    write_table(tmp_path / "t.json", table)
+    document = json.loads((tmp_path / "t.json").read_text())
+    old = ("image_size", "resize_size", "mean", "std")
+    document["key"]["preprocessing"] = {name: document["key"]["preprocessing"][name] for name in old}
+    (tmp_path / "t.json").write_text(json.dumps(document))
+    assert read_table(tmp_path / "t.json").key == replace(KEY, preprocessing=replace(KEY.preprocessing, exif="apply"))
+
+
 def test_what_is_written_is_read(table, tmp_path):
     write_table(tmp_path / "t.json", table)
     found = read_table(tmp_path / "t.json")

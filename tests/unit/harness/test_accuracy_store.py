@@ -194,6 +194,20 @@ def test_what_the_logits_depend_on_is_told_apart(make_spec, npz, tmp_path):
         run_of(make_spec(), npz).collect(keep=keep)
 
 
+def test_logits_kept_before_there_was_a_choice_of_preprocessing_are_used_where_it_was_the_same(make_spec, npz, tmp_path):
+    keep = tmp_path / "l.npz"
+    then = replace(FOUR, exif="apply")
+    run_of(make_spec(), npz, preprocessing=then).collect(keep=keep)
+    with np.load(keep) as arrays:
+        kept = dict(arrays)
+    key = json.loads(str(kept["key"]))
+    key["preprocessing"] = {name: key["preprocessing"][name] for name in ("image_size", "resize_size", "mean", "std")}
+    np.savez(keep, **{**kept, "key": np.array(json.dumps(key))})
+    assert run_of(make_spec(), npz, preprocessing=then).collect(keep=keep).reused == 11
+    with pytest.raises(InputError, match="differs in: preprocessing"):
+        run_of(make_spec(), npz).collect(keep=keep)
+
+
 def test_weights_beside_an_onnx_file_count(make_spec, npz, tmp_path):
     model, weights = tmp_path / "m.onnx", tmp_path / "m.onnx.data"
     model.write_bytes(b"graph")
