@@ -18,7 +18,7 @@ from emca_deploy.canonical.half import widen
 from emca_deploy.canonical.marks import mark
 from emca_deploy.canonical.opset import raise_opset
 from emca_deploy.errors import ModelError
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file import OnnxFile, graph_errors
 
 __all__ = ["CANONICAL_VERSION", "CanonicalModel", "canonical_model"]
 
@@ -81,16 +81,17 @@ def canonical_model(
     _check_float(file)
     logits = file.find_logits(output_name)
     rules: list[str] = []
-    model = _prepared(file, rules)
-    _mark(model, file, logits.tensor)
-    if image_size is not None:
-        fix_image_size(model.graph, image_size, channels_last=file.image.layout == "NHWC")
-    _infer(model)
-    for name, rule in RULES.items():
-        if rule(model):
-            rules.append(name)
-            _infer(model)
-    remove_no_ops(model)
+    with graph_errors(file.path):
+        model = _prepared(file, rules)
+        _mark(model, file, logits.tensor)
+        if image_size is not None:
+            fix_image_size(model.graph, image_size, channels_last=file.image.layout == "NHWC")
+        _infer(model)
+        for name, rule in RULES.items():
+            if rule(model):
+                rules.append(name)
+                _infer(model)
+        remove_no_ops(model)
     if not rules:
         return CanonicalModel(model)
     error = _checked(file, logits.tensor, model, image_size)

@@ -217,13 +217,12 @@ def _sidecars(use: _Use) -> Iterator[_Use]:
     """Yield the files with external data of an ONNX model that is read."""
     if use.path.suffix.lower() != ".onnx" or not use.path.is_file():
         return
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from emca_deploy.errors import ModelError
+    from emca_deploy.onnx_file import OnnxFile
 
     try:
-        model = onnx.load(os.fspath(use.path), load_external_data=False)
-    except (DecodeError, OSError, ValueError):
+        sidecars = OnnxFile.open(use.path).sidecars
+    except ModelError:
         return  # the command says so in a moment
-    named = {entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"}
-    for place in sorted(named):
-        yield _Use(use.path.parent / place, f"the weights of {use.name}", use.option, written=False)
+    for sidecar in sidecars:
+        yield _Use(sidecar.path, f"the weights of {use.name}", use.option, written=False)

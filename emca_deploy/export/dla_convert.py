@@ -20,7 +20,7 @@ from emca_deploy.errors import GateError, InputError, ModelError
 from emca_deploy.export.dla_forms import DlaForms, to_dla
 from emca_deploy.export.dla_rules import LARGEST_BATCH
 from emca_deploy.export.parity import MAX_RELATIVE_ERROR, Float32Array, Parity, measure_parity, run_onnx
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file import OnnxFile, graph_errors
 
 __all__ = ["DlaConversion", "convert_for_dla", "load_float_model"]
 
@@ -107,10 +107,8 @@ def load_float_model(path: Path) -> ir.Model:
 
     again = "export or copy the model again"
     proto = OnnxFile.open(path).load_proto()
-    try:
+    with graph_errors(path):
         model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
-    except (onnx.shape_inference.InferenceError, ValueError, TypeError, AttributeError) as exc:
-        raise ModelError(f"{path}: is not an ONNX file, or is damaged", again) from exc
     if not len(model.graph):
         raise ModelError(f"{path}: is not an ONNX file, or holds no graph", again)
     _constants_as_initializers(model)

@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from emca_deploy.artifacts import Precision, sha256_file
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.boundary import graph_errors
 from emca_deploy.onnx_file.header import REMEDY, check_onnx_file
 from emca_deploy.onnx_file.image import ImageInput, find_image, pixel_range
 from emca_deploy.onnx_file.logits import LogitsOutput, find_logits
 from emca_deploy.onnx_file.sidecars import Sidecar, all_tensors, external_tensors, find_sidecars, load_tensor
+from emca_deploy.onnx_file.structure import check_structure
 
 if TYPE_CHECKING:
     import onnx
@@ -50,6 +52,7 @@ class OnnxFile:
         self.path = path
         self._stamps: dict[Path, Stamp] = {path: _stamp(path)}
         self.proto = _parse(path)
+        check_structure(path, self.proto)
         self.sidecars: tuple[Sidecar, ...] = find_sidecars(path, self.proto)
         self._stamps |= {sidecar.path: _stamp(sidecar.path) for sidecar in self.sidecars}
 
@@ -118,13 +121,8 @@ class OnnxFile:
         """
         import onnx_ir as ir
 
-        try:
+        with graph_errors(self.path):
             return ir.from_proto(self.load_proto() if self.sidecars else self.proto)
-        except ModelError:
-            raise
-        except Exception as exc:  # onnx-ir raises a dozen classes on graphs that are not well formed
-            cause = str(exc.__cause__ or exc).strip().splitlines() or [type(exc).__name__]
-            raise ModelError(f"{self.path}: its graph is damaged: {cause[0][:200]}", REMEDY) from exc
 
     @property
     def linked(self) -> bool:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from emca_deploy.artifacts import Manifest
 from emca_deploy.calibration.attention_path import find_attention
-from emca_deploy.errors import ModelError
 from emca_deploy.multiply_adds import WEIGHT_INPUT, known_shapes, proto_multiply_adds
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file import OnnxFile, graph_errors
 
 if TYPE_CHECKING:
     import onnx
@@ -95,11 +94,9 @@ def graph_of(path: Path, batch: int) -> LayerGraph:
     import onnx_ir as ir
 
     model = OnnxFile.open(path).load_proto()
-    try:
+    with graph_errors(path):
         inferred = onnx.shape_inference.infer_shapes(_fixed(model, batch))
         in_attention = _attention(ir.from_proto(inferred).graph)
-    except (ValueError, onnx.shape_inference.InferenceError) as exc:
-        raise ModelError(f"{path}: is not an ONNX file, or is damaged", "export or copy the model again") from exc
     shapes = known_shapes(inferred.graph)
     nodes: dict[str, Node] = {}
     maker = {name: node.name or name for node in inferred.graph.node for name in node.output}

@@ -1,0 +1,206 @@
+"""Is a graph well formed: every tensor made once, no circles, weights as large as they say, names of sane length?"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.header import REMEDY
+from emca_deploy.onnx_file.sidecars import all_tensors
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["check_structure"]
+
+LONGEST_NAME = 1024
+MOST_DIMENSIONS = 64
+LARGEST_SIZE = 2**31 - 1
+SHOWN = 80
+
+
+def check_structure(path: Path, model: "onnx.ModelProto") -> None:
+    """Refuse what no library may be given: each of them fails in its own way on a graph that is not well formed, or never ends.
+
+    The time is linear in the size of the graph; external data is not looked at.
+
+    Raises:
+        ModelError: the graph is not well formed.
+    """
+    _check_graph(path, model.graph, frozenset())
+    _check_inputs(path, model.graph)
+    for tensor in all_tensors(model.graph):
+        _check_tensor(path, tensor)
+    _check_functions(path, model)
+
+
+def _refuse(path: Path, wrong: str) -> ModelError:
+    return ModelError(f"{path}: its graph is damaged: {wrong}", REMEDY)
+
+
+def _short(name: str) -> str:
+    return f"'{name[:SHOWN]}{'...' if len(name) > SHOWN else ''}'"
+
+
+def _check_graph(path: Path, graph: "onnx.GraphProto", outside: frozenset[str]) -> None:
+    """Check one graph; `outside` has the tensors that a subgraph may read besides its own."""
+    given = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    given |= {sparse.values.name for sparse in graph.sparse_initializer}
+    for index, node in enumerate(graph.node):
+        _check_node(path, index, node)
+    makers = _makers(path, graph, given)
+    known = outside | given
+    reads = [[name for name in node.input if name and name not in known] for node in graph.node]
+    for node, names in zip(graph.node, reads, strict=True):
+        lost = next((name for name in names if name not in makers), None)
+        if lost is not None:
+            raise _refuse(path, f"node {_short(node.name or node.op_type)} reads {_short(lost)}, which nothing makes")
+    lost = next((value.name for value in graph.output if value.name not in makers and value.name not in known), None)
+    if lost is not None:
+        raise _refuse(path, f"nothing makes its output {_short(lost)}")
+    _check_order(path, graph, makers, reads)
+    for inner in _subgraphs(graph.node):
+        _check_graph(path, inner, known | makers.keys())
+
+
+def _check_node(path: Path, index: int, node: "onnx.NodeProto") -> None:
+    for name in (node.name, node.op_type, node.domain, *node.input, *node.output):
+        if len(name) > LONGEST_NAME:
+            raise _refuse(path, f"node {index} has a name of {len(name)} characters: {_short(name)}")
+    inputs, outputs = _fewest(node.domain, node.op_type)
+    if len(node.input) < inputs or len(node.output) < outputs:
+        raise _refuse(path, f"node {_short(node.name or str(index))}, a {_short(node.op_type)}, lacks inputs or outputs")
+
+
+def _makers(path: Path, graph: "onnx.GraphProto", given: set[str]) -> dict[str, int]:
+    """Return the number of the node that makes each tensor."""
+    makers: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        for name in filter(None, node.output):
+            if name in makers or name in given:
+                raise _refuse(path, f"the tensor {_short(name)} is made twice")
+            makers[name] = index
+    return makers
+
+
+def _subgraphs(nodes: "Iterable[onnx.NodeProto]") -> "Iterable[onnx.GraphProto]":
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield attribute.g
+            yield from attribute.graphs
+
+
+@lru_cache(maxsize=1024)
+def _fewest(domain: str, operator: str) -> tuple[int, int]:
+    """Return how many inputs and outputs an operator has at least; (0, 0) for one that is none of ONNX's own."""
+    import onnx
+
+    if domain not in ("", "ai.onnx") or not onnx.defs.has(operator):
+        return 0, 0
+    schema = onnx.defs.get_schema(operator)
+    return schema.min_input, schema.min_output
+
+
+def _check_order(path: Path, graph: "onnx.GraphProto", makers: dict[str, int], reads: list[list[str]]) -> None:
+    """Refuse a circle among the nodes."""
+    waits = [len({makers[name] for name in names}) for names in reads]
+    readers: list[set[int]] = [set() for _ in reads]
+    for index, names in enumerate(reads):
+        for name in names:
+            readers[makers[name]].add(index)
+    ready = [index for index, count in enumerate(waits) if not count]
+    done = 0
+    while ready:
+        done += 1
+        for reader in readers[ready.pop()]:
+            waits[reader] -= 1
+            if not waits[reader]:
+                ready.append(reader)
+    if done < len(waits):
+        stuck = next(index for index, count in enumerate(waits) if count)
+        node = graph.node[stuck]
+        raise _refuse(path, f"node {_short(node.name or node.op_type)} is part of a circle, or behind one")
+
+
+def _check_inputs(path: Path, graph: "onnx.GraphProto") -> None:
+    """Refuse an input of which no memory holds one: a runtime would ask the system for it."""
+    for value in graph.input:
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
+        if len(sizes) > MOST_DIMENSIONS or prod(max(size, 1) for size in sizes) > LARGEST_SIZE:
+            raise _refuse(path, f"input {_short(value.name)} has the shape {sizes[:8]}")
+
+
+def _check_tensor(path: Path, tensor: "onnx.TensorProto") -> None:
+    import onnx
+
+    name = _short(tensor.name)
+    if len(tensor.name) > LONGEST_NAME:
+        raise _refuse(path, f"a tensor has a name of {len(tensor.name)} characters: {name}")
+    if any(len(entry.value) > LONGEST_NAME for entry in tensor.external_data):
+        raise _refuse(path, f"the place of tensor {name} has more than {LONGEST_NAME} characters")
+    dims = list(tensor.dims)
+    if len(dims) > MOST_DIMENSIONS or not all(0 <= size <= LARGEST_SIZE for size in dims):
+        raise _refuse(path, f"tensor {name} has the shape {dims[:8]}")
+    if tensor.data_type not in onnx.TensorProto.DataType.values() or tensor.data_type == onnx.TensorProto.UNDEFINED:
+        raise _refuse(path, f"tensor {name} is of an unknown type, number {tensor.data_type}")
+    if tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.HasField("raw_data"):
+        try:
+            wanted = -(-prod(dims) * _bits(tensor.data_type) // 8)
+        except KeyError:  # text has no size
+            return
+        if len(tensor.raw_data) != wanted:
+            raise _refuse(path, f"tensor {name} of shape {dims} needs {wanted} bytes and has {len(tensor.raw_data)}")
+
+
+def _bits(data_type: int) -> int:
+    """Return bits of an element.
+
+    Raises:
+        KeyError: it is text.
+    """
+    import onnx
+
+    kind = onnx.TensorProto.DataType.Name(data_type)
+    if kind == "STRING":
+        raise KeyError(kind)
+    if kind.endswith("INT4") or kind == "FLOAT4E2M1":
+        return 4
+    if kind.endswith("INT2"):
+        return 2
+    return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize) * 8
+
+
+def _check_functions(path: Path, model: "onnx.ModelProto") -> None:
+    """Refuse functions that call themselves, directly or through others."""
+    calls = {
+        (function.domain, function.name): {(node.domain, node.op_type) for node in _all_nodes(function.node)}
+        for function in model.functions
+    }
+    for names in calls:
+        if max(map(len, names)) > LONGEST_NAME:
+            raise _refuse(path, f"a function has a name of {max(map(len, names))} characters")
+    waits = {name: len(called & calls.keys()) for name, called in calls.items()}
+    callers: dict[tuple[str, str], list[tuple[str, str]]] = {name: [] for name in calls}
+    for name, called in calls.items():
+        for other in called & calls.keys():
+            callers[other].append(name)
+    ready = [name for name, count in waits.items() if not count]
+    while ready:
+        name = ready.pop()
+        del waits[name]
+        for caller in callers[name]:
+            waits[caller] -= 1
+            if not waits[caller]:
+                ready.append(caller)
+    if waits:
+        raise _refuse(path, f"function {_short(next(iter(waits))[1])} calls itself")
+
+
+def _all_nodes(nodes: "Iterable[onnx.NodeProto]") -> "Iterable[onnx.NodeProto]":
+    for node in nodes:
+        yield node
+        for graph in _subgraphs([node]):
+            yield from _all_nodes(graph.node)
