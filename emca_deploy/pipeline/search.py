@@ -76,8 +76,8 @@ def calibrate_within(
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
     labelled = LabelledImages(open_source(gate.validation, source.preprocessing, gate.labelling))
-    _refuse_overlap(source, labelled, gate.validation, options)
     validation = Validation(model, labelled, gate.validation, options.backend, options.threads)
+    _refuse_overlap(source, labelled, gate.validation, options)
     with hidden_folder(output.parent) as folder:  # on the disk where the chosen model will lie
         models = _Models(model, source, options, folder, stage)
         calibration, report = _search(models, validation, gate)
