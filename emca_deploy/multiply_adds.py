@@ -63,7 +63,7 @@ def known_shapes(graph: "onnx.GraphProto") -> dict[str, list[int]]:
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind: Any = value.type.tensor_type
         if value.name not in shapes and kind.HasField("shape"):
-            shapes[value.name] = [size.dim_value or 1 for size in kind.shape.dim]
+            shapes[value.name] = [max(size.dim_value, 1) for size in kind.shape.dim]
     for node in graph.node:  # stored integers that become weights
         if node.op_type == "DequantizeLinear" and node.input[0] in shapes:
             shapes.setdefault(node.output[0], shapes[node.input[0]])

@@ -4,6 +4,7 @@ import onnx_ir as ir
 
 from emca_deploy.calibration.aggregation import add_scales, broadcast_repeats
 from emca_deploy.calibration.attention_path import is_global_pool
+from emca_deploy.calibration.functions import average_pools_as_convolutions, clip_hard_sigmoids, hard_sigmoids_as_additions
 from emca_deploy.calibration.shortcuts import free_shortcuts
 
 __all__ = ["rewrite_for", "split_poolings"]
@@ -11,7 +12,11 @@ __all__ = ["rewrite_for", "split_poolings"]
 
 def rewrite_for(graph: ir.Graph, backend: str) -> None:
     """Rewrite a graph that has its Q/DQ pairs, in place, as measures faster on a backend; most want nothing."""
+    if backend == "onnxruntime":
+        hard_sigmoids_as_additions(graph)
+        average_pools_as_convolutions(graph)
     if backend == "openvino":
+        clip_hard_sigmoids(graph)
         free_shortcuts(graph)
         split_poolings(graph)
         add_scales(graph)

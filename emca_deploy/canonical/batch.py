@@ -5,7 +5,7 @@ import onnx_ir as ir
 
 from emca_deploy.canonical.edit import constant_of, set_constant
 
-__all__ = ["fix_image_size", "free_batch", "image_value_of"]
+__all__ = ["fix_image_size", "free_batch", "free_negative_sizes", "image_value_of"]
 
 
 def image_value_of(graph: ir.Graph) -> ir.Value:
@@ -34,6 +34,14 @@ def free_batch(model: ir.Model) -> bool:
             if value.shape is not None and len(value.shape) and value.shape[0] == 1:
                 value.shape = ir.Shape([batch[0], *list(value.shape)[1:]])
     return changed
+
+
+def free_negative_sizes(graph: ir.Graph) -> None:
+    """Make each size below 1 of an input or output a dynamic one, which is what exporters mean by -1; the first is the batch."""
+    for value in (*graph.inputs, *graph.outputs):
+        if value.shape is not None and any(isinstance(size, int) and size < 1 for size in value.shape):
+            sizes = [size if not isinstance(size, int) or size > 0 else None for size in value.shape]
+            value.shape = ir.Shape(["N" if index == 0 and size is None else size for index, size in enumerate(sizes)])
 
 
 def fix_image_size(graph: ir.Graph, size: tuple[int, int], *, channels_last: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from emca_deploy.canonical.batch import fix_image_size, free_batch, image_value_of
+from emca_deploy.canonical.activations import name_activations
+from emca_deploy.canonical.batch import fix_image_size, free_batch, free_negative_sizes, image_value_of
 from emca_deploy.canonical.batch_norm import fold_batch_norm
 from emca_deploy.canonical.check import TOLERANCE, TOLERANCE_OF_HALF, known_error, largest_error, remember_error
 from emca_deploy.canonical.clean import clean, name_nodes, remove_no_ops
@@ -22,7 +23,7 @@ from emca_deploy.onnx_file import OnnxFile, graph_errors
 
 __all__ = ["CANONICAL_VERSION", "CanonicalModel", "canonical_model"]
 
-CANONICAL_VERSION = 1
+CANONICAL_VERSION = 2
 """Raised when a rule changes: range tables of the same file are then measured anew."""
 
 RULES: dict[str, Callable[[ir.Model], bool]] = {
@@ -34,6 +35,7 @@ RULES: dict[str, Callable[[ir.Model], bool]] = {
     "linear layers": linear_layers,
     "biases": fold_bias_adds,
     "flatten": flatten_reshapes,
+    "activations": name_activations,
 }
 """Rules that rewrite nodes, in order; each needs the shapes that the ones before it leave."""
 
@@ -113,6 +115,7 @@ def _check_float(file: OnnxFile) -> None:
 def _prepared(file: OnnxFile, rules: list[str]) -> ir.Model:
     """Return the graph cleaned, at a current opset, and in float32."""
     model = file.load()
+    free_negative_sizes(model.graph)
     if model.functions:
         common.InlinePass()(model)
     opset = model.opset_imports.get("", 0)

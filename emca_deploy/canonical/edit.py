@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from emca_deploy.canonical.marks import LOGITS
+
 __all__ = ["constant_of", "fresh_name", "new_constant", "only_reader", "replace_node", "set_constant"]
 
 
@@ -59,8 +61,8 @@ def replace_node(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
 
 
 def take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Let all readers of a tensor, and the graph's outputs, read another one, which takes its name where it is an output."""
-    if old.is_graph_output():
+    """Let all readers of a tensor, and the graph's outputs, read another one, which takes its name where it has a role."""
+    if old.is_graph_output() or old.name == graph.metadata_props.get(LOGITS):
         new.name, old.name = old.name, f"{old.name}/before"
         new.shape, new.type = old.shape, old.type
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-__all__ = ["channels_last", "label_of", "logits_value", "mark"]
+__all__ = ["LOGITS", "channels_last", "label_of", "logits_value", "mark"]
 
 LOGITS = "emca_deploy.logits"
 LAYOUT = "emca_deploy.layout"

@@ -182,7 +182,7 @@ def choose_preprocessing(
     }
     resize_size = choice.resize_size(image_size, plain["resize"], same_kind)
     scale = choice.scale()
-    mean, std = choice.statistics("mean", channels, scale), choice.statistics("std", channels, scale)
+    mean, std = choice.statistics("mean", channels), choice.statistics("std", channels)
     choice.check_range(mean, std, scale)
     order = [field.name for field in fields(Preprocessing)]
     assumed = tuple(sorted(choice.assumed, key=order.index))
@@ -278,7 +278,7 @@ class _Choice:
             raise InputError(f"{asked.words('scale')} {asked.scale} without --mean and --std", remedy)
         return int(self.pick("scale", default, matters=own is None))
 
-    def statistics(self, field: str, channels: str, scale: int) -> tuple[float, ...]:
+    def statistics(self, field: str, channels: str) -> tuple[float, ...]:
         count = 1 if channels == "gray" else 3
         said: tuple[float, ...] | None = getattr(self._asked, field)
         if said is not None:

@@ -40,7 +40,7 @@ def read_preprocessing_file(path: Path) -> PreprocessingOptions:
     try:
         return _read(document, str(path))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
-        said = printable(str(exc))[:200]
+        said = f"it has no {exc}" if isinstance(exc, KeyError) else printable(str(exc))[:200]
         raise InputError(f"{shown}: its preprocessing cannot be used: {said}", "give the values as options instead") from exc
 
 
@@ -128,6 +128,8 @@ def _hugging_face_size(value: Any) -> Size | None:
     if isinstance(value, Mapping):
         if "shortest_edge" in value:
             return _side(value["shortest_edge"])
+        if "height" not in value or "width" not in value:
+            raise ValueError(f"size by {', '.join(map(str, value))}")
         return _pair(value["height"], value["width"])
     return _side(value)
 

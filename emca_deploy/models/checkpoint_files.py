@@ -62,10 +62,12 @@ def open_checkpoint(path: Path) -> Iterator[CheckpointFile]:
         yield found
 
 
-def _read(path: Path, found: CheckpointFile, open_files: ExitStack) -> None:
+def _read(path: Path, found: CheckpointFile, open_files: ExitStack, of_index: Path | None = None) -> None:
     stream, size = _open(path, open_files)
     kind = _kind(path, stream)
     if kind == "index":
+        if of_index is not None:  # which could go round in a circle
+            raise CheckpointError(f"{of_index}: its shard {path.name} is another index", COPY_AGAIN)
         _read_shards(path, stream, found, open_files)
     elif kind == "safetensors":
         tensors, metadata = read_safetensors(path, stream, size)
@@ -135,9 +137,7 @@ def _read_shards(path: Path, stream: BinaryIO, found: CheckpointFile, open_files
             raise CheckpointError(
                 f"{path}: its shard {shard} is not there", f"put {shard} beside it, or download the whole checkpoint again"
             )
-        if place.suffix == ".json":
-            raise CheckpointError(f"{path}: its shard {shard} is another index", COPY_AGAIN)
-        _read(place, part, open_files)
+        _read(place, part, open_files, of_index=path)
         missing = [name for name in names if name not in part.tensors]
         if missing:
             raise CheckpointError(
@@ -174,21 +174,24 @@ def _flatten(path: Path, tree: Any, found: CheckpointFile) -> None:
             _add(found, name, container or 0, value)
         elif id(value) not in seen and depth <= MAX_DEPTH and len(name) <= MAX_NAME:
             seen.add(id(value))
-            waiting += reversed([(*child, depth + 1) for child in _children(value, name, container)])
+            waiting += reversed([(*child, depth + 1) for child in _children(value, name, container, seen)])
 
 
 def _named(value: Any) -> str:
     return "tensor" if isinstance(value, StoredTensor) else type(value).__name__
 
 
-def _children(value: Any, name: str, container: int | None) -> Iterator[tuple[Any, str, int | None]]:
+def _children(value: Any, name: str, container: int | None, seen: set[int]) -> Iterator[tuple[Any, str, int | None]]:
     """Yield what may hold tensors inside `value`, its full name and the length of its containers' part."""
     front = f"{name}." if name else ""
     settled = container
     if isinstance(value, Stub):
         # A stub may be a whole module: a state dict whose names begin here.
         settled = len(front) if container is None else container
-        parts: list[Any] = [value.items, *value.state, value.values]
+        # A crafted pickle can give one long dictionary to many objects, many times.
+        states = {id(state): state for state in value.state if id(state) not in seen}
+        seen.update(states)
+        parts: list[Any] = [value.items, *states.values(), value.values]
     else:
         parts = [value]
     for part in parts:

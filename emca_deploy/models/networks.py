@@ -120,7 +120,7 @@ def _network(file: CheckpointFile, plain: Mapping[str, str], prefix: str, layout
     names = {to_torchvision(name.removeprefix(prefix), layout): plain[name] for name in trunk if name not in counters}
     if head is not None:
         own = "last_linear." if "layer0.conv1.weight" in names else HEAD_OF_LAYOUT[layout]
-        inside = [name for name in plain if name.startswith(f"{head.linear}.")]
+        inside = [name for name in plain if name.startswith(f"{head.linear}.") and not _is_counter(name)]
         names |= {own + name.removeprefix(f"{head.linear}."): plain[name] for name in inside}
     used = set(names.values())
     problem = head.problem if head else ""

@@ -20,6 +20,7 @@ SAVE_AGAIN = "where it was trained, save the weights alone: torch.save(model.sta
 
 MAX_PICKLE_BYTES = 256 << 20
 MAX_PACKED_BYTES = 1 << 30
+MAX_PICKLE_RATIO = 200
 MAX_RATIO = 1100  # what deflate makes of zeros is 1,032 times smaller
 ENCRYPTED = 0x1
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -115,8 +116,9 @@ def _unpack(
 ) -> bytes:
     """Return a member's content, or a part of it, once its sizes are found sane."""
     ratio = member.file_size / max(member.compress_size, 1)
+    most_ratio = MAX_PICKLE_RATIO if member.filename.endswith("data.pkl") and member.file_size > 1 << 20 else MAX_RATIO
     packed = member.compress_type != zipfile.ZIP_STORED
-    if member.file_size > most or ratio > MAX_RATIO or (packed and member.file_size > MAX_PACKED_BYTES):
+    if member.file_size > most or ratio > most_ratio or (packed and member.file_size > MAX_PACKED_BYTES):
         raise CheckpointError(
             f"{path}: '{ascii(member.filename)[1:-1][:80]}' would unpack from {member.compress_size:,} to {member.file_size:,} "
             "bytes, more than a checkpoint has; it was not unpacked",

@@ -138,7 +138,7 @@ def _fixed(model: "onnx.ModelProto", batch: int) -> "onnx.ModelProto":
     """Fix the batch of the input, and forget what an exporter wrote of shapes in between, so that they are inferred anew."""
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].dim_value:
+        if dims and dims[0].dim_value < 1:
             dims[0].dim_value = batch
     del model.graph.value_info[:]
     return model

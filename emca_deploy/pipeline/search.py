@@ -216,7 +216,8 @@ def _side_file(models: _Models, validation: Validation) -> SideFile:
 
 def _labels_sha256(images: LabelledImages) -> str:
     assert images.found is not None  # `Validation` refuses it
-    return hashlib.sha256(images.found.labels.tobytes()).hexdigest()
+    order = "open" if images.found.as_strings is not None else "said"
+    return hashlib.sha256(order.encode() + images.found.labels.tobytes()).hexdigest()
 
 
 def _publish(calibration: Calibration, output: Path, report: GateReport) -> Calibration:

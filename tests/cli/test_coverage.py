@@ -23,7 +23,7 @@ NETWORKS = {
 def calibrated(tmp_path, capsys):
     """Return a function that calibrates a network and gives the exit code, the JSON document and what went to stderr."""
     images = tmp_path / "images.npz"
-    np.savez(images, images=np.random.default_rng(0).standard_normal((6, 3, 8, 8)).astype(np.float32))
+    np.savez(images, images=np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32))
 
     def calibrate(name, *more):
         body = NETWORKS[name]

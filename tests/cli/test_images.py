@@ -250,3 +250,20 @@ def test_options_that_do_nothing_to_finished_images_are_said(tmp_path, validate)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(8) % 4)
     assert validate(model, "--data", tmp_path / "a.npz")["warnings"] == []
     assert len(validate(model, "--data", tmp_path / "a.npz", "--mean", 0.5)["warnings"]) == 1
+
+
+def test_the_gate_settles_the_order_of_number_named_folders_by_fp32(tmp_path, capsys):
+    names = sorted(map(str, range(12)))
+    levels = [10 + 20 * k for k in range(12)]
+    model = save_net(tmp_path / "m.onnx", levels)
+    val = save_shades(tmp_path / "val", dict(zip(names, levels, strict=True)))
+    data = save_shades(tmp_path / "data", LEVELS, seed=5)
+    words = ("--backend", "onnxruntime", "--recover", "none", "--method", "minmax", "-o", tmp_path / "q.onnx", "--json")
+    assert call("calibrate", model, "--data", data, "--val", val, "--max-drop", 50, *words) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["gate"]["top1_fp32"] == 100
+    assert document["gate"]["warnings"] == document["warnings"]
+    assert len(document["warnings"]) == 1
+    assert call("calibrate", model, "--data", data, "--val", val, "--max-drop", 50, *words, "--class-order", "number") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["gate"]["top1_fp32"] < 50

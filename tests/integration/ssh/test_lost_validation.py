@@ -32,7 +32,7 @@ def test_validation_goes_on_where_it_was(far, model, images):
     def stage(name):
         yield told
 
-    options = {"threads": 1, "precision": "f32", "untuned": True, "power_mode": None}
+    options = {"threads": 1, "precision": "f32", "untuned": True, "power_mode": None, "io": {}}
     data = DataThere(images, None, 1, options)
     (found,) = logits_there(far.target, data, [RunThere(str(model), None, Preprocessing(16, 18))], stage)
     assert cuts

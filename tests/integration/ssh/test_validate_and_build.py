@@ -46,6 +46,23 @@ def test_accuracy_over_there_is_that_of_here(far, model, images, capfd, tmp_path
     assert not list((far.cache / "runs").iterdir())
 
 
+def test_preprocessing_goes_along_and_labels_stay_here(far, model, images, capfd, tmp_path):
+    files = sorted(str(path.relative_to(images)) for path in images.rglob("*.png"))
+    (tmp_path / "labels.csv").write_text("name,label\n" + "".join(f"{name},{index % 10}\n" for index, name in enumerate(files)))
+    said = ("--resize", "letterbox", "--pad-value", 30, "--channels", "bgr", "--interpolation", "bicubic", "--mean", 0.4)
+    labels = ("--labels", tmp_path / "labels.csv", "--limit", 9)
+    documents = {}
+    for place in (far.target, "cpu"):
+        code, documents[place], err = validate(capfd, model, "--data", images, *said, *labels, "--target", place)
+        assert code == 0, err
+        documents[place].pop("images_per_s")
+    assert documents[far.target] == documents["cpu"]
+    _, plain, _ = validate(capfd, model, "--data", images, *labels)
+    assert plain["nll"] != documents["cpu"]["nll"]
+    assert sum(entry["samples"] for entry in documents["cpu"]["per_class"]) == 9
+    assert len([entry for entry in documents["cpu"]["per_class"] if entry["samples"]]) > 5
+
+
 def test_an_engine_comes_home_with_its_manifest(far, model, tmp_path, capfd):
     output = tmp_path / "net.ort"
     code = run(["build", str(model), "--backend", "onnxruntime", "-o", str(output), "--target", far.target, "--json"])

@@ -167,7 +167,7 @@ class Network:
 
     def _inception(self, x, c, act):
         part = max(c // 4, 4)
-        pooled = self.put("AveragePool", [x], kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4)
+        pooled = self.put("AveragePool", [x], kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4, count_include_pad=1)
         branches = [
             self.act(self.conv(x, c, part, 1), act, part),
             self.act(self.conv(self.act(self.conv(x, c, part, 1), act, part), part, part), act, part),

@@ -16,6 +16,7 @@ from emca_deploy.calibration.layers import image_multiply_adds
 from emca_deploy.calibration.placement import RECIPES, find_recipe, matching_nodes, place
 from emca_deploy.calibration.qdq import insert_qdq
 from emca_deploy.calibration.rewrites import rewrite_for
+from emca_deploy.preprocessing import Preprocessing
 
 LEAST_DB = 15.0
 """Plain min-max ranges, nearest weights and random layers: the worst of 600 such networks had 17 dB."""
@@ -23,6 +24,7 @@ LEAST_DB = 15.0
 
 class Pictures:
     labels = None
+    preprocessing = Preprocessing.for_size(32)
 
     def __init__(self, images):
         self.images = images
