@@ -14,6 +14,8 @@ from emca_deploy.onnx_file.refusal import library_reason
 if TYPE_CHECKING:
     from torch import nn
 
+    from emca_deploy.models.checkpoints import Weights
+
 __all__ = ["TorchRunner"]
 
 BACKEND = "torch"
@@ -24,11 +26,21 @@ class TorchRunner(Runner):
 
     Checkpoints do not tell their image size, and the networks take any: `input` names that of the checkpoint's manifest
     where it has one, else ImageNet's, and `infer` takes all.
+
+    Args:
+        artifact: the checkpoint.
+        options: how it runs.
+        weights: "ema" or "plain", where it holds a moving average and the weights themselves; None is the average.
+        prefix: what the network's names begin with, where it holds several.
     """
 
-    def __init__(self, artifact: str, options: RunOptions) -> None:
+    def __init__(
+        self, artifact: str, options: RunOptions, *, weights: "Weights | None" = None, prefix: str | None = None
+    ) -> None:
         self._path = Path(artifact)
         self._options = options
+        self._weights = weights
+        self._prefix = prefix
         self._module: nn.Module | None = None
 
     def open(self) -> None:
@@ -42,7 +54,8 @@ class TorchRunner(Runner):
         self._torch: Any = import_optional("torch")
         from emca_deploy.models.checkpoints import load_checkpoint
 
-        module, spec = load_checkpoint(self._path)
+        module, spec = load_checkpoint(self._path, weights=self._weights, prefix=self._prefix)
+        self._weights = spec.source.weights if spec.source else None
         self._torch.set_num_threads(self._options.threads)
         batch = self._options.batch or "batch"
         self._any_size = TensorSpec("images", "float32", (batch, 3, "height", "width"))
@@ -77,6 +90,12 @@ class TorchRunner(Runner):
         self._module = None
 
     def describe(self) -> dict[str, Any]:
-        """Return version, device and threads."""
+        """Return version, device, threads, and which weights of the checkpoint run ("ema" or "plain")."""
         torch = import_optional("torch")
-        return {"runtime": BACKEND, "version": torch.__version__, "device": "cpu", "threads": self._options.threads}
+        return {
+            "runtime": BACKEND,
+            "version": torch.__version__,
+            "device": "cpu",
+            "threads": self._options.threads,
+            "weights": self._weights,
+        }

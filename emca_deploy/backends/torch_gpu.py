@@ -1,7 +1,7 @@
 """PyTorch on an NVIDIA GPU, as a user would run it instead of an engine: eager, compiled, fp16, channels last."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emca_deploy._machine import default_threads
 from emca_deploy.artifacts import TensorSpec
@@ -10,6 +10,9 @@ from emca_deploy.backends.torch_ import TorchRunner
 from emca_deploy.errors import InputError, MissingError, ModelError
 from emca_deploy.onnx_file.refusal import library_reason
 from emca_deploy.preprocessing import Size, sides
+
+if TYPE_CHECKING:
+    from emca_deploy.models.checkpoints import Weights
 
 __all__ = ["VARIANTS", "TorchGpuRunner", "open_at_size"]
 
@@ -26,6 +29,8 @@ class TorchGpuRunner(TorchRunner):
         device: the GPU's index, or a device as PyTorch names it ("cpu").
         variant: words of "compiled", "fp16" and "channels-last"; "eager" for none of them.
         image_size: that `input` names; None is the manifest's, else ImageNet's. Any is taken.
+        weights: see `TorchRunner`.
+        prefix: see `TorchRunner`.
 
     Attributes:
         device_ms: of the last call, by CUDA events around the network, copies and conversion of the images excluded; None on
@@ -39,8 +44,11 @@ class TorchGpuRunner(TorchRunner):
         device: int | str = 0,
         variant: str = "eager",
         image_size: Size | None = None,
+        *,
+        weights: "Weights | None" = None,
+        prefix: str | None = None,
     ) -> None:
-        super().__init__(artifact, options)
+        super().__init__(artifact, options, weights=weights, prefix=prefix)
         self._image_size = image_size
         self._words = set(variant.split()) - {"eager"}
         if unknown := self._words - {"compiled", "fp16", "channels-last"}:
@@ -143,10 +151,21 @@ def _with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
     return replace(spec, shape=(batch, *spec.shape[1:]))
 
 
-def open_at_size(artifact: str, device: int | str, batch: int | None, variant: str, image_size: Size) -> TorchGpuRunner:
+def open_at_size(
+    artifact: str,
+    device: int | str,
+    batch: int | None,
+    variant: str,
+    image_size: Size,
+    *,
+    weights: "Weights | None" = None,
+    prefix: str | None = None,
+) -> TorchGpuRunner:
     """Return the runner of a checkpoint that is measured at one image size, not opened yet.
 
     Raises:
         InputError: there is no such variant.
     """
-    return TorchGpuRunner(artifact, RunOptions(default_threads(), batch=batch), device, variant, image_size)
+    return TorchGpuRunner(
+        artifact, RunOptions(default_threads(), batch=batch), device, variant, image_size, weights=weights, prefix=prefix
+    )

@@ -1,6 +1,6 @@
 """Options that choose among the networks of a checkpoint, and what is said of the choice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -31,32 +31,33 @@ def checkpoint_options(function: F) -> F:
     return function
 
 
-def tell_source(source: "CheckpointSource") -> None:
-    """Print where in the checkpoint the network lay and what was left out; nothing for a bare state dict."""
-    for line in _lines(source):
+def tell_source(source: "CheckpointSource | Mapping[str, Any]") -> None:
+    """Print where in the checkpoint the network lay and what was left out (a record, or its JSON); nothing for a bare one."""
+    for line in _lines(source if isinstance(source, Mapping) else source.to_dict()):
         echo(line)
 
 
-def _lines(source: "CheckpointSource") -> list[str]:
+def _lines(source: Mapping[str, Any]) -> list[str]:
     lines = []
+    head, prefix = source["head"], source["prefix"]
     places = [
-        f"under '{source.container}'" if source.container else "",
-        f"behind the prefix '{source.prefix}'" if source.prefix else "",
-        f"with the head '{source.head}'" if source.prefix and not source.head.startswith(source.prefix) else "",
+        f"under '{source['container']}'" if source["container"] else "",
+        f"behind the prefix '{prefix}'" if prefix else "",
+        f"with the head '{head}'" if prefix and not head.startswith(prefix) else "",
     ]
     if any(places):
         lines.append(f"network found {', '.join(filter(None, places))}")
-    if source.both:
-        other = "plain" if source.weights == "ema" else "ema"
-        name = {"ema": "moving average (EMA)", "plain": "plain weights"}
-        lines.append(f"weights: the {name[source.weights]}; the file also holds the {name[other]}: --weights {other}")
-    elif source.weights == "ema":
+    name = {"ema": "moving average (EMA)", "plain": "plain weights"}
+    if source["both_weights"]:
+        other = "plain" if source["weights"] == "ema" else "ema"
+        lines.append(f"weights: the {name[source['weights']]}; the file also holds the {name[other]}: --weights {other}")
+    elif source["weights"] == "ema":
         lines.append("weights: a moving average (EMA); the file holds no other")
-    if source.left_out:
-        shown = [f"{name} ({count})" if count > 1 else name for name, count in source.left_out.items()]
+    if source["left_out"]:
+        shown = [f"{group} ({count})" if count > 1 else group for group, count in source["left_out"].items()]
         lines.append(f"note: left out, beside the network: {_first(shown)}")
-    if source.inert:
-        lines.append(f"note: not loaded, beside the tensors: objects of {_first(list(source.inert))}")
+    if source["not_loaded"]:
+        lines.append(f"note: not loaded, beside the tensors: objects of {_first(source['not_loaded'])}")
     return lines
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._checkpoint_options import checkpoint_options
+from emca_deploy.commands._checkpoint_options import checkpoint_options, tell_source
 from emca_deploy.commands._console import echo, json_option, print_json, stages, table_console
 from emca_deploy.commands._options import label_options, preprocessing_options, recover_option, tell_assumed, tell_warnings
 
@@ -103,5 +103,7 @@ def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path,
     if as_json:
         print_json(report.to_dict())
         return
+    if report.checkpoint:
+        tell_source(report.checkpoint)
     print_deploy(report, table_console())
     echo(f"\neverything is in {output}: open {output / 'report.html'}")

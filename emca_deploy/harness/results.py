@@ -45,6 +45,7 @@ class DeployReport:
         calibration: data set, images, method, seconds.
         parity: of the export against PyTorch.
         warnings: what may be wrong with the images or their labels, a line each.
+        checkpoint: where in the checkpoint the network lay, and which weights these are; None for fresh weights.
     """
 
     title: str
@@ -58,6 +59,7 @@ class DeployReport:
     seconds: float
     schema_version: int = SCHEMA_VERSION
     warnings: tuple[str, ...] = ()
+    checkpoint: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""

@@ -40,6 +40,7 @@ class Models:
         half: typed fp16 ONNX; None where no place needs it.
         int8: INT8 ONNX by the backend it is placed for.
         image_size: of their input, pixels of a side or (height, width); a checkpoint does not tell it.
+        chosen: which network of the checkpoint: arguments `weights` and `prefix` of `load_checkpoint`.
     """
 
     checkpoint: Path | None
@@ -47,6 +48,7 @@ class Models:
     half: Path | None = None
     int8: Mapping[str, Path] = field(default_factory=dict)
     image_size: Size = 224
+    chosen: Mapping[str, str | None] = field(default_factory=dict)
 
     def of(self, backend: str, precision: Precision) -> Path:
         """Return the model that an engine of a backend at a precision is made from."""
@@ -210,7 +212,7 @@ class GpuPlace(Place):
         """Return PyTorch in all its variants, then engines in fp32, fp16 and INT8, then ONNX Runtime in fp32 and fp16."""
         found: list[Step] = []
         if "torch" in self.backends and models.checkpoint is not None:
-            found.append(self._torch(models.checkpoint, models.image_size))
+            found.append(self._torch(models.checkpoint, {"image_size": models.image_size, **models.chosen}))
         engines: tuple[Precision, ...] = ("fp32", "fp16", "int8")
         for backend in self.placements:
             found += [self._engine(models, backend, precision, threads) for precision in engines]
@@ -222,10 +224,10 @@ class GpuPlace(Place):
     def _as_it_is(self, backend: str, path: Path, name: str) -> Step:
         return lambda: self.candidates(backend, path, name)
 
-    def _torch(self, checkpoint: Path, image_size: Size) -> Step:
+    def _torch(self, checkpoint: Path, details: Mapping[str, Any]) -> Step:
         def sized(candidate: Candidate) -> Candidate:
             kwargs = {name: candidate.spec.kwargs[name] for name in ("artifact", "device", "batch", "variant")}
-            spec = replace(candidate.spec, factory=TORCH_FACTORY, kwargs={**kwargs, "image_size": image_size})
+            spec = replace(candidate.spec, factory=TORCH_FACTORY, kwargs={**kwargs, **details})
             return replace(candidate, spec=spec)
 
         return lambda: [sized(candidate) for candidate in self.candidates("torch", checkpoint, "torch")]

@@ -123,7 +123,8 @@ class _Walk:
         calibration_seconds = time.monotonic() - calibration_started
         int8 = {calibration.backend: calibration.onnx for calibration in calibrations}
         used = self.options.export.preprocessing
-        candidates = self._build(Models(checkpoint, exported.onnx, half, int8, used.image_size))
+        chosen = {"weights": self.options.export.weights, "prefix": self.options.export.prefix}
+        candidates = self._build(Models(checkpoint, exported.onnx, half, int8, used.image_size, chosen))
         profile = self._measure(candidates)
         logits = self._validate(candidates, images)
         report = DeployReport(
@@ -136,6 +137,7 @@ class _Walk:
             command=this_command(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - started, 1),
+            checkpoint=exported.source.to_dict() if exported.source else None,
             warnings=tuple(dict.fromkeys((*(w for made in calibrations for w in made.warnings), *images.labelled.warnings))),
         )
         _write_report(report, output)

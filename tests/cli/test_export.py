@@ -49,6 +49,10 @@ def test_a_training_checkpoint_becomes_a_checked_model_and_its_manifest(model, t
     assert manifest["command"].split()[0] == "emca-deploy"
     assert manifest["details"]["batch"] == "dynamic"
     assert manifest["details"]["parity"]["max_rel"] < 1e-5
+    assert manifest["details"]["checkpoint"] == {
+        "container": "state_dict", "prefix": "module.", "head": "module.head", "weights": "plain", "both_weights": False,
+        "left_out": {"best_acc1": 1}, "not_loaded": [],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("batch", [1, 5])

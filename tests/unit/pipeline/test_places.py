@@ -1,5 +1,6 @@
 """What `deploy` builds for a target, and what runs it there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,13 @@ def test_pytorch_is_measured_at_the_models_size(models: Models) -> None:
     assert first.spec.factory.endswith(f":{open_at_size.__name__}")
     with open_at_size(**on_this_machine) as runner:
         assert runner.input.shape == (1, 3, SIZE, SIZE)
+
+
+def test_pytorch_is_measured_with_the_weights_that_were_exported(models: Models) -> None:
+    """Of a checkpoint with a moving average, every candidate has the same weights."""
+    chosen = replace(models, chosen={"weights": "plain", "prefix": "net"})
+    kwargs = built(GpuPlace("gpu:0", ("torch",), "8.9"), chosen)[0].spec.kwargs
+    assert (kwargs["weights"], kwargs["prefix"]) == ("plain", "net")
 
 
 def test_an_engine_for_a_gpu_runs_nowhere_else(models: Models) -> None:
