@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.artifacts import TensorSpec
+from emca_deploy.artifacts import TensorSpec, sha256_file
+from emca_deploy.errors import ModelError
 
 __all__ = ["Float32Array", "Float64Array", "LoadedModel", "RunnerSpec", "Saturable"]
 
@@ -80,6 +82,7 @@ class RunnerSpec:
         target: for the result.
         candidate: specs of the same one are builds of one candidate; empty for a candidate of its own.
         batch: images a call, where it is not the protocol's: offline, batches are compared by their time per image.
+        digests: sha256 by path of the files it is made of, where they are known; a process that loads others refuses.
     """
 
     name: str
@@ -91,6 +94,7 @@ class RunnerSpec:
     target: str = "cpu"
     candidate: str = ""
     batch: int | None = None
+    digests: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the candidate as JSON."""
@@ -107,3 +111,14 @@ class RunnerSpec:
         module, _, function = self.factory.partition(":")
         runner: LoadedModel = getattr(import_module(module), function)(**self.kwargs)
         return runner
+
+    def check_files(self) -> None:
+        """Refuse files that are not those the run began with; to be called when they have been loaded.
+
+        Raises:
+            ModelError: one of them has been changed since.
+        """
+        for path, digest in self.digests.items():
+            if sha256_file(Path(path)) != digest:
+                problem = f"{path}: was changed while it was being run"
+                raise ModelError(problem, "run the command again, and leave the file as it is meanwhile")

@@ -57,10 +57,12 @@ class _Session:
         self._saturated: Saturable | None = None
 
     def open(self, spec: str) -> dict[str, Any]:
-        runner = RunnerSpec.from_json(spec).make()
+        wanted = RunnerSpec.from_json(spec)
+        runner = wanted.make()
         start_ns = perf_counter_ns()
         runner.open()
         load_ms = elapsed_ms(start_ns)
+        wanted.check_files()
         self._runner = runner
         answer = {"input": asdict(runner.input), "output": asdict(runner.output)}
         return {**answer, "load_ms": load_ms, "runtime": runner.describe()}

@@ -16,7 +16,7 @@ from emca_deploy.backends.trt.runner_checks import check_profile, profile_of, re
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.telemetry.nvml import NvmlSource
-from emca_deploy.targets.local import LocalOptions, precision_of, split_artifact
+from emca_deploy.targets.local import LocalOptions, digests_of, precision_of, split_artifact
 
 __all__ = [
     "check_gpu",
@@ -196,7 +196,8 @@ def _spec(artifact: str, way: tuple[str, str], options: LocalOptions) -> RunnerS
     )
     kwargs = {"backend": backend, "artifact": artifact, "device": index, "batch": options.batch, "variant": variant}
     name = f"{backend}{f' {variant}' if variant else ''}={artifact}"
-    return RunnerSpec(name, FACTORY, kwargs, artifact, backend, precision, f"gpu:{index}")
+    spec = RunnerSpec(name, FACTORY, kwargs, artifact, backend, precision, f"gpu:{index}")
+    return replace(spec, digests=digests_of(Path(artifact)))
 
 
 @contextmanager

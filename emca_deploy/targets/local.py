@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from emca_deploy.artifacts import Manifest, read_manifest
+from emca_deploy.artifacts import Manifest, read_manifest, sha256_file
 from emca_deploy.backends.registry import BACKENDS, backend_of
 from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.targets.settings import Tuned, find_tuned, with_values
 
-__all__ = ["LocalOptions", "candidate", "candidates", "check_target", "precision_of", "run_notes", "split_artifact"]
+__all__ = ["LocalOptions", "candidate", "candidates", "check_target", "digests_of", "precision_of", "run_notes", "split_artifact"]
 
 TARGETS = ("cpu",)
 
@@ -135,7 +135,20 @@ def candidate(artifact: str, backend: str | None, options: LocalOptions) -> Runn
         **({"io": dict(options.io)} if options.io else {}),
     }
     spec = RunnerSpec(artifact, kwargs=kwargs, artifact=artifact, backend=found, precision=precision, target=options.target)
+    spec = replace(spec, digests=digests_of(path) if is_file else {})
     return with_values(spec, _tuned(path, manifest, found, options).values)
+
+
+def digests_of(path: Path) -> dict[str, str]:
+    """Return the sha256 of an artifact's files by their paths: its own, and those with the external data of an ONNX model.
+
+    Raises:
+        ModelError, InputError: they cannot be read.
+    """
+    from emca_deploy.onnx_file import OnnxFile
+
+    sidecars = OnnxFile.open(path).sidecars if path.suffix.lower() == ".onnx" else ()
+    return {str(file): sha256_file(file) for file in (path, *(sidecar.path for sidecar in sidecars))}
 
 
 def run_notes(specs: Sequence[RunnerSpec], options: LocalOptions) -> tuple[str, ...]:
