@@ -29,7 +29,14 @@ INTERRUPTED = 130
     show_default=True,
     help="What shall be fast: one call, or many images a second.",
 )
-@click.option("--budget", "budget_s", type=click.FloatRange(1), default=120.0, show_default=True, help="About so many seconds.")
+@click.option(
+    "--budget",
+    "budget_s",
+    type=click.FloatRange(1),
+    default=120.0,
+    show_default=True,
+    help="About so many seconds; too few are refused.",
+)
 @click.option("--threads-max", type=click.IntRange(1), help="The most threads to try.  [default: all cores]")
 @click.option(
     "--allow-precision",

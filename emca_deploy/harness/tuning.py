@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil, log2
 
 from emca_deploy._progress import Progress
-from emca_deploy.errors import EmcaError
+from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.harness.latency import Protocol, measure
 from emca_deploy.harness.latency_results import Comparison, ProfileReport, Scenario, verdict_of
 from emca_deploy.harness.protocol import BLOCK_S, FEWEST_PROCESSES
@@ -33,6 +33,8 @@ _FINAL_LEAST_S = 1.0
 _BLOCKS, _FINAL_BLOCKS = 8, 24
 _FINAL_LOADS = 2 * FEWEST_PROCESSES
 _LARGE_STEP = 1000
+_TOLERANCE = 1.5
+"""Times the budget: a search that would take longer is refused or cut short."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Search:
         make: returns the candidate of a name with settings (all of them, defaults included).
         scenario: of the measurement.
         batch: images a call.
-        budget_s: about how long it may take in all; a round that has begun is finished.
+        budget_s: about how long it may take in all: at most half as long again, as far as loading takes as long as it did before.
         seed: of the measurement.
         tell: called with a line after each round.
     """
@@ -129,10 +131,12 @@ def search(space: Sequence[Tunable], how: Search, progress: Progress | None = No
 
     Raises:
         EmcaError: the default does not run.
+        InputError: the budget is too small for a single setting.
         KeyboardInterrupt: before the default was measured.
     """
     run = _Run(space, how, progress or (lambda done, total: None))
     run.measure_default()
+    run.check_budget()
     try:
         run.halve()
         run.confirm()
@@ -166,6 +170,30 @@ class _Run:
         self.found.environment = result.environment
         self._at(start_s)
 
+    def check_budget(self) -> None:
+        """Refuse a budget in which not even one setting can be measured and confirmed.
+
+        Raises:
+            InputError: names the least budget, by what loading took just now.
+        """
+        gone_s = time.monotonic() - self.start_s
+        least_s = (gone_s + 2 * self._heat_s() + self._confirming_s()) / _TOLERANCE
+        if least_s > self._how.budget_s:
+            problem = f"--budget {self._how.budget_s:g}: is too small, loading and measuring the default took {gone_s:.1f} s"
+            raise InputError(problem, f"give at least --budget {ceil(1.2 * least_s)}")
+
+    def _heat_s(self) -> float:
+        """Seconds that one setting takes at least."""
+        return self._load_s + self._least_s * _WITH_WARM_UP
+
+    def _confirming_s(self) -> float:
+        """Seconds that the last round takes at least."""
+        return 2 * (_FINAL_LEAST_S * _WITH_WARM_UP + _FINAL_LOADS * self._load_s)
+
+    def _end_s(self) -> float:
+        """When everything but the last round has to be done, at the latest."""
+        return self.start_s + _TOLERANCE * self._how.budget_s - self._confirming_s()
+
     def halve(self) -> None:
         """Measure the pool, keep the better half, add what the good ones come to together, and so on until one is left."""
         ranked: list[Trial] = []
@@ -174,6 +202,8 @@ class _Run:
             duration_s = self._duration_s() or (self._least_s if first else None)
             if duration_s is None:
                 break
+            if first:  # as many as there is time for
+                self._pool = self._pool[: max(1, int((self._end_s() - time.monotonic()) / self._heat_s()) - 1)]
             ranked, refused = self._round(duration_s)
             self.found.rounds.append(TuneRound(duration_s, tuple(ranked), tuple(refused)))
             self.found.best = dict(ranked[0].changed) if ranked and ranked[0].ratio > 1 else {}
@@ -197,6 +227,8 @@ class _Run:
         if not self.found.best:
             return
         left_s = self._how.budget_s - (time.monotonic() - self.start_s)
+        if time.monotonic() > self._end_s() + self._confirming_s() / 3:  # nothing is faster until it has been confirmed
+            return
         duration_s = min(max((left_s / 2 - _FINAL_LOADS * self._load_s) / _WITH_WARM_UP, _FINAL_LEAST_S), _MOST_S)
         report = self._measure([self.found.best], duration_s, _FINAL_BLOCKS, keep_going=False, processes=FEWEST_PROCESSES)
         self.found.rounds.append(TuneRound(duration_s, tuple(_trials(report, [self.found.best]))))
@@ -219,6 +251,8 @@ class _Run:
         refused: list[tuple[Values, str]] = []
         others = _AT_ONCE - 1
         for start in range(0, len(self._pool), others):
+            if trials and time.monotonic() + 2 * self._heat_s() > self._end_s():
+                break
             heat = self._pool[start : start + others]
             report = self._measure(heat, duration_s, _BLOCKS, keep_going=True)
             trials += _trials(report, heat)

@@ -178,6 +178,8 @@ def _logits(spec: RunnerSpec, batch: int, seed: int) -> Float32Array:
 
 def _notes(found: Found, numerics: Numerics | None) -> tuple[str, ...]:
     notes = []
+    if found.best and found.confirmed is None and found.complete:
+        notes.append("the budget left no time to confirm what seemed fastest: give a larger --budget")
     if numerics is not None and numerics.sqnr_db is not None:
         notes.append(
             f"the answers change: {numerics.agreement:.1f} % of {numerics.images} random images keep their class, "
