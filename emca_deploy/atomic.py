@@ -18,7 +18,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic_write", "hidden_folder"]
+__all__ = ["atomic_write", "check_writable", "hidden_folder"]
 
 _PREFIX = ".emca-deploy-"
 _OURS = re.compile(r"\.emca-deploy-[a-z0-9_]{8}(?:\..{0,64})?")
@@ -82,6 +82,26 @@ def hidden_folder(place: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def check_writable(path: Path, remedy: str) -> None:
+    """Refuse a place that cannot be written to before the work whose result is to lie there.
+
+    Args:
+        path: of a file to be written later.
+        remedy: what to do instead.
+
+    Raises:
+        OutputError: its folder is missing or cannot be written to.
+    """
+    try:
+        _check_name(path)
+        descriptor, temporary = _locked_file(path)
+    except OSError as exc:
+        raise OutputError(f"{path}: cannot be written: {exc.strerror or exc}", remedy) from exc
+    temporary.unlink(missing_ok=True)
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def _check_name(path: Path) -> None:

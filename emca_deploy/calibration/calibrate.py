@@ -11,6 +11,7 @@ from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, this_command, write_artifact
+from emca_deploy.atomic import check_writable
 from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choose
 from emca_deploy.calibration.collect import collect_observations
 from emca_deploy.calibration.coverage import Coverage, measure_coverage
@@ -22,7 +23,7 @@ from emca_deploy.calibration.placement import Recipe, find_recipe, matching_node
 from emca_deploy.calibration.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.recovery import LEVELS, ensure_rounded_weights, nearest_weights
 from emca_deploy.calibration.rewrites import rewrite_for
-from emca_deploy.calibration.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
+from emca_deploy.calibration.table import ELSEWHERE, RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
 from emca_deploy.calibration.weight_only import in_place_of
 from emca_deploy.canonical import CanonicalModel
@@ -292,6 +293,7 @@ def _ensure_table(
         if other is not None:
             write_table(path, other)
             return other, path, True
+    check_writable(path, ELSEWHERE)
     with stage("measuring ranges") as progress:
         seen = collect_observations(
             load_graph(model, source.preprocessing, options.output_name), source, indices, options.threads, progress, method

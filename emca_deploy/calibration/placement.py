@@ -6,6 +6,7 @@ path between its poolings and its gate stays in float, through the sigmoid; weig
 
 import sys
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -324,8 +325,11 @@ def _quantize_outputs(graph: ir.Graph, placement: Placement, attention: Attentio
 
     It stops where the attention path begins: the poolings return INT8, what reads them returns float.
     """
+    fused, weighted = _fused(graph, trunk), frozenset(placement.weighted)
     for node in list(graph):
-        if node in attention.nodes or not _is_quantized(node, placement, attention, trunk):
+        if node in attention.nodes or not _carries(node, attention, trunk, weighted):
+            continue
+        if node not in fused and not _is_quantized(node, placement, trunk):
             continue
         for value in node.outputs:
             # Logits stay float: rounding them is the one error nothing after can average out.
@@ -342,13 +346,16 @@ def _quantize_outputs(graph: ir.Graph, placement: Placement, attention: Attentio
                 placement.same[value] = source
 
 
-def _is_quantized(node: ir.Node, placement: Placement, attention: AttentionPath, trunk: Trunk) -> bool:
-    """Return whether the backend will run a node in INT8, given what its inputs are by now."""
-    first = node.inputs[0] if node.inputs else None
-    if first is None or (node.outputs[0] not in trunk.values and node not in attention.pools and node not in placement.weighted):
+def _carries(node: ir.Node, attention: AttentionPath, trunk: Trunk, weighted: AbstractSet[ir.Node]) -> bool:
+    if not node.inputs or node.inputs[0] is None:
         return False
-    if _is_fused(node, trunk):
-        return True  # into the operator before it
+    return node.outputs[0] in trunk.values or node in attention.pools or node in weighted
+
+
+def _is_quantized(node: ir.Node, placement: Placement, trunk: Trunk) -> bool:
+    """Return whether the backend will run a node in INT8, given what its inputs are by now."""
+    first = node.inputs[0]
+    assert first is not None  # it carries
     if trunk.is_pointwise(node) and node.op_type != "Mul":
         return node.op_type in LOOKED_UP and (node, 0) in placement.edges.get(first, ())
     if trunk.is_pointwise(node):  # SiLU's product, where both factors are INT8
@@ -359,15 +366,19 @@ def _is_quantized(node: ir.Node, placement: Placement, attention: AttentionPath,
     return any((node, index) in placement.edges.get(value, ()) for index, value in enumerate(node.inputs) if value)
 
 
-def _is_fused(node: ir.Node, trunk: Trunk) -> bool:
-    """Return whether a node only cuts off what the Q behind it cuts off, too, and stands right behind a layer or sum."""
-    current: ir.Node | None = node
-    while current is not None and _only_cuts(current):
-        first = current.inputs[0]
-        current = first.producer() if first is not None else None
-        if current is None or not trunk.is_pointwise(current):
-            return True
-    return False
+def _fused(graph: ir.Graph, trunk: Trunk) -> set[ir.Node]:
+    """Return the nodes that only cut off what the Q behind them cuts off, too, and stand right behind a layer or sum.
+
+    They are fused into the operator before them.
+    """
+    found: set[ir.Node] = set()
+    for node in graph:  # in the order they run: what comes before is known
+        if _only_cuts(node):
+            first = node.inputs[0] if node.inputs else None
+            before = first.producer() if first is not None else None
+            if before is None or before in found or not trunk.is_pointwise(before):
+                found.add(node)
+    return found
 
 
 def _only_cuts(node: ir.Node) -> bool:

@@ -11,12 +11,13 @@ import onnx_ir as ir
 
 from emca_deploy._progress import Stage
 from emca_deploy.artifacts import atomic_write
+from emca_deploy.atomic import check_writable
 from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.calibration.gram import can_be_rounded, layer_grams
 from emca_deploy.calibration.layers import output_axis, weight_of, weight_rows, weighted_layers
 from emca_deploy.calibration.quantize import LARGEST_WEIGHT, QuantizedWeight, quantize_weight
 from emca_deploy.calibration.rounding import round_weights
-from emca_deploy.calibration.table import TableKey
+from emca_deploy.calibration.table import ELSEWHERE, TableKey
 from emca_deploy.npz import read_arrays
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def ensure_rounded_weights(
         return found
     rounded: dict[str, QuantizedWeight] = {}
     source, indices = images
+    check_writable(path, ELSEWHERE)
     with stage("rounding weights") as progress:
         for name, gram in layer_grams(model, list(layers), source, indices, threads, progress):
             rounded[name] = _round(layers[name], gram, largest)

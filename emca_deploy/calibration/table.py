@@ -14,7 +14,7 @@ from emca_deploy.calibration.thresholds import Method, choose_range
 from emca_deploy.canonical import CANONICAL_VERSION
 from emca_deploy.errors import InputError
 
-__all__ = ["RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]
+__all__ = ["ELSEWHERE", "RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]
 
 TABLE_VERSION = 2
 """Version 1 had minima and maxima only; it is still read."""
@@ -64,6 +64,10 @@ class RangeTable:
     key: TableKey
     ranges: dict[str, TensorRange]
     observations: dict[str, Observation] = field(default_factory=dict)
+
+
+ELSEWHERE = "say with --table where ranges and weights may be kept: --table FILE.ranges.json"
+"""What to do where the folder of a model cannot be written to."""
 
 
 def table_path(model: Path) -> Path:

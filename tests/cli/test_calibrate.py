@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -329,3 +331,23 @@ def test_caches_that_cannot_be_are_refused_before_any_work(own, data, tmp_path, 
     placed = [str(tmp_path / option) if option.endswith(".cache") else option for option in options]
     assert words in refused(*arguments(own, data["folder"], out / "a.onnx", *placed))
     assert files(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a file system")
+def test_a_read_only_folder_is_said_before_the_work_and_the_remedy_works(bundled_model, flat_images, tmp_path, refused):
+    folder = tmp_path / "ro"
+    folder.mkdir()
+    model = bundled_model(folder)
+    mounted = subprocess.run(["mount", "--bind", str(folder), str(folder)], check=False)
+    if mounted.returncode:
+        pytest.skip("cannot mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        command = ["calibrate", model, "--data", flat_images, "--backend", "openvino", "--method", "minmax", "--recover", "none"]
+        said = refused(*command, "-o", tmp_path / "q.onnx")
+        assert "--table" in said.splitlines()[1]
+        assert "measuring" not in said
+        assert run([*map(str, command), "-o", str(tmp_path / "q.onnx"), "--table", str(tmp_path / "t.ranges.json")]) == 0
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    assert (tmp_path / "q.onnx").is_file()
