@@ -12,6 +12,7 @@ import onnx_ir as ir
 from emca_deploy.calibration.attention_path import AttentionPath, is_global_pool
 from emca_deploy.calibration.graph import WEIGHTED, image_value
 from emca_deploy.calibration.pointwise import constants, origins
+from emca_deploy.canonical import logits_value
 
 __all__ = ["PASS_THROUGH", "PICKING", "Trunk", "find_trunk"]
 
@@ -81,9 +82,19 @@ def find_trunk(graph: ir.Graph, attention: AttentionPath) -> Trunk:
 
 
 def _head(graph: ir.Graph, functions: dict[ir.Value, ir.Value], fixed: AbstractSet[ir.Value]) -> set[ir.Value]:
-    """Return the outputs, and what only leads to them, back to what the last layer returns."""
-    head = set(graph.outputs)
-    waiting = list(graph.outputs)
+    """Return the logits and what only leads to and from them, back to what the last layer returns; not a file's other outputs."""
+    logits = logits_value(graph)
+    head = _behind(logits, functions, fixed)
+    for output in graph.outputs:
+        behind = _behind(output, functions, fixed)
+        head |= behind if logits in behind else set()
+    return head
+
+
+def _behind(output: ir.Value, functions: dict[ir.Value, ir.Value], fixed: AbstractSet[ir.Value]) -> set[ir.Value]:
+    """Return a tensor and what leads to it, back to what the last layer before it returns."""
+    head = {output}
+    waiting = [output]
     while waiting:
         producer = waiting.pop().producer()
         if producer is None or not (producer.op_type in HEAD or producer.outputs[0] in functions):

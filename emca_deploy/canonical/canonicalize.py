@@ -9,15 +9,22 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from emca_deploy.canonical.activations import name_activations
+from emca_deploy.canonical.affine import fold_scales
 from emca_deploy.canonical.batch import fix_image_size, free_batch, free_negative_sizes, image_value_of
 from emca_deploy.canonical.batch_norm import fold_batch_norm
+from emca_deploy.canonical.broadcast import drop_expands
 from emca_deploy.canonical.check import TOLERANCE, TOLERANCE_OF_HALF, known_error, largest_error, remember_error
 from emca_deploy.canonical.clean import clean, name_nodes, remove_no_ops
 from emca_deploy.canonical.constants import fold_constants
-from emca_deploy.canonical.forms import flatten_reshapes, fold_bias_adds, linear_layers, merge_pads, pool_globally
+from emca_deploy.canonical.forms import flatten_reshapes, linear_layers, merge_pads
 from emca_deploy.canonical.half import widen
-from emca_deploy.canonical.marks import mark
+from emca_deploy.canonical.infer import infer_shapes
+from emca_deploy.canonical.layers import plain_linear_layers, plain_paddings
+from emca_deploy.canonical.marks import logits_value, mark
 from emca_deploy.canonical.opset import raise_opset
+from emca_deploy.canonical.pooling import pool_globally
+from emca_deploy.canonical.rectifiers import rectify
+from emca_deploy.canonical.shapes import settle_shapes
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file import OnnxFile, graph_errors
 
@@ -28,16 +35,24 @@ CANONICAL_VERSION = 2
 
 RULES: dict[str, Callable[[ir.Model], bool]] = {
     "constants": fold_constants,
+    "shapes": settle_shapes,
     "batch": free_batch,
+    "broadcasting": drop_expands,
+    "paddings": plain_paddings,
     "pads": merge_pads,
-    "batch norm": fold_batch_norm,
+    "rectifiers": rectify,
     "global pooling": pool_globally,
+    "batch norm": fold_batch_norm,
     "linear layers": linear_layers,
-    "biases": fold_bias_adds,
+    "scales": fold_scales,
+    "linear weights": plain_linear_layers,
     "flatten": flatten_reshapes,
     "activations": name_activations,
 }
 """Rules that rewrite nodes, in order; each needs the shapes that the ones before it leave."""
+
+EXACT = frozenset({"flatten"})
+"""Rules that compute nothing in another way, so that nothing is checked after them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class CanonicalModel:
     Attributes:
         model: the graph, the caller's own to change.
         rules: names of the rules that changed something beyond names and order.
-        error: largest difference of the logits over the largest logit; None where no rule changed anything.
+        error: largest difference of the logits over the largest logit; None where no rule changed how anything is computed.
         warnings: one line each.
     """
 
@@ -84,18 +99,17 @@ def canonical_model(
     logits = file.find_logits(output_name)
     rules: list[str] = []
     with graph_errors(file.path):
-        model = _prepared(file, rules)
-        _mark(model, file, logits.tensor)
+        model = _prepared(file, logits.tensor, rules)
         if image_size is not None:
             fix_image_size(model.graph, image_size, channels_last=file.image.layout == "NHWC")
-        _infer(model)
+        infer_shapes(model)
         for name, rule in RULES.items():
             if rule(model):
                 rules.append(name)
-                _infer(model)
-        remove_no_ops(model)
-    if not rules:
-        return CanonicalModel(model)
+                infer_shapes(model)
+        remove_no_ops(model, logits_value(model.graph).name)
+    if EXACT.issuperset(rules):
+        return CanonicalModel(model, tuple(rules))
     error = _checked(file, logits.tensor, model, image_size)
     if error <= (TOLERANCE_OF_HALF if "float16" in rules else TOLERANCE):
         return CanonicalModel(model, tuple(rules), error)
@@ -112,7 +126,7 @@ def _check_float(file: OnnxFile) -> None:
         raise ModelError(f"{file.path}: has bf16 weights, and INT8 is made from fp32", remedy)
 
 
-def _prepared(file: OnnxFile, rules: list[str]) -> ir.Model:
+def _prepared(file: OnnxFile, logits: str, rules: list[str]) -> ir.Model:
     """Return the graph cleaned, at a current opset, and in float32."""
     model = file.load()
     free_negative_sizes(model.graph)
@@ -124,6 +138,7 @@ def _prepared(file: OnnxFile, rules: list[str]) -> ir.Model:
         model = ir.from_proto(proto)
         rules.append("opset")
     clean(model)
+    remove_no_ops(model, logits)
     for node in model.graph:
         for value in node.outputs:
             if not value.is_graph_output():
@@ -131,16 +146,9 @@ def _prepared(file: OnnxFile, rules: list[str]) -> ir.Model:
     if widen(model):
         rules.append("float16")
     name_nodes(model)
-    return model
-
-
-def _mark(model: ir.Model, file: OnnxFile, logits: str) -> None:
     names = {str(value.name) for node in model.graph for value in node.outputs}
     mark(model.graph, file.path, f"{logits}/float32" if f"{logits}/float32" in names else logits, file.image.layout)
-
-
-def _infer(model: ir.Model) -> None:
-    common.ShapeInferencePass(data_prop=True)(model)
+    return model
 
 
 def _checked(file: OnnxFile, logits: str, model: ir.Model, image_size: tuple[int, int] | None) -> float:
@@ -157,16 +165,15 @@ def _checked(file: OnnxFile, logits: str, model: ir.Model, image_size: tuple[int
 def _fallback(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, failed: tuple[list[str], float]) -> CanonicalModel:
     """Return the graph with names and constants in order only, and say why."""
     rules, error = failed
-    model = _prepared(file, [])
-    _mark(model, file, logits)
+    model = _prepared(file, logits, [])
     if image_size is not None:
         fix_image_size(model.graph, image_size, channels_last=file.image.layout == "NHWC")
     if "batch" in rules:
         value = image_value_of(model.graph)
         assert value.shape is not None
         value.shape = ir.Shape([1, *list(value.shape)[1:]])
-    _infer(model)
-    remove_no_ops(model)
+    infer_shapes(model)
+    remove_no_ops(model, logits_value(model.graph).name)
     warning = (
         f"{file.path}: rewriting its graph ({', '.join(rules)}) changes its logits by {error:.1e} of the largest; "
         "the graph is quantized as it is"

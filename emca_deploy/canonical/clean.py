@@ -17,16 +17,25 @@ def clean(model: ir.Model) -> None:
     common.TopologicalSortPass()(model)
 
 
-def remove_no_ops(model: ir.Model) -> None:
-    """Remove Identity, Dropout and what nothing reads."""
+def remove_no_ops(model: ir.Model, logits: str | None) -> None:
+    """Remove Identity, Dropout, a Cast to the type that is there already, and what nothing reads; `logits` keeps its name."""
     graph = model.graph
     for node in list(graph):
+        if node.outputs and node.outputs[0].name == logits:
+            continue
+        # Not onnx-ir's pass for Identity: it empties the branches of an If that only pass a tensor on.
+        if node.domain == "" and (node.op_type == "Identity" or (node.op_type == "Cast" and _keeps_type(node))):
+            _bypass(graph, node)
         if node.op_type == "Dropout" and node.domain == "" and not any(value.uses() for value in node.outputs[1:]):
             if any(value.is_graph_output() for value in node.outputs[1:]):
                 continue
             _bypass(graph, node)
-    common.IdentityEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
+
+
+def _keeps_type(node: ir.Node) -> bool:
+    source = node.inputs[0]
+    return source is not None and source.dtype is not None and node.attributes.get_int("to", 0) == source.dtype.value
 
 
 def _bypass(graph: ir.Graph, node: ir.Node) -> None:

@@ -1,36 +1,11 @@
-"""One form for what exporters write in several: padding, linear layers, biases, global pooling, flattening."""
+"""One form for what exporters write in several: padding, linear layers, flattening."""
 
 import numpy as np
 import onnx_ir as ir
 
-from emca_deploy.canonical.batch_norm import fold_affine
-from emca_deploy.canonical.edit import constant_of, only_reader, replace_node, set_constant
+from emca_deploy.canonical.edit import constant_of, replace_node, set_constant
 
-__all__ = ["flatten_reshapes", "fold_bias_adds", "linear_layers", "merge_pads", "pool_globally"]
-
-
-def pool_globally(model: ir.Model) -> bool:
-    """Turn every ReduceMean over (H, W) that keeps its axes into GlobalAveragePool; return whether there was one.
-
-    They are the same, but ONNX Runtime has an INT8 kernel for the pooling only, and TensorRT before 8.6 a faster one.
-    """
-    found = [node for node in model.graph if node.op_type == "ReduceMean" and _pools_globally(node)]
-    for node in found:
-        pool = ir.node("GlobalAveragePool", [node.inputs[0]], metadata_props=dict(node.metadata_props))
-        replace_node(model.graph, node, pool)
-    return bool(found)
-
-
-def _pools_globally(node: ir.Node) -> bool:
-    source = node.inputs[0]
-    if node.attributes.get_int("keepdims", 1) != 1 or source is None or source.shape is None or len(source.shape) != 4:
-        return False
-    attribute = node.attributes.get("axes")
-    axes = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    listed = (
-        list(attribute.as_ints()) if attribute is not None else ([] if axes is None else [int(axis) for axis in axes.ravel()])
-    )
-    return sorted(axis % 4 for axis in listed) == [2, 3]
+__all__ = ["flatten_reshapes", "linear_layers", "merge_pads"]
 
 
 def merge_pads(model: ir.Model) -> bool:
@@ -108,45 +83,6 @@ def linear_layers(model: ir.Model) -> bool:
         set_constant(model.graph, gemm, 1, f"{node.name}.weight", np.ascontiguousarray(weight.T))
         replace_node(model.graph, node, gemm)
     return bool(found)
-
-
-def fold_bias_adds(model: ir.Model) -> bool:
-    """Fold an Add of one constant a channel into the layer in front of it; return whether there was one."""
-    changed = False
-    for node in list(model.graph):
-        if node.op_type != "Add" or len(node.inputs) != 2:
-            continue
-        for index in (0, 1):
-            source = node.inputs[index]
-            term = constant_of(node.inputs[1 - index])
-            layer = source.producer() if source is not None else None
-            if source is None or term is None or layer is None or layer.op_type not in ("Conv", "Gemm"):
-                continue
-            shift = _per_channel(term, layer, 2 if layer.op_type == "Gemm" else 4)
-            if shift is None or only_reader(source) is not node:
-                continue
-            if index == 1:
-                other = node.inputs[0]
-                node.replace_input_with(0, source)
-                node.replace_input_with(1, other)
-            changed |= fold_affine(model.graph, node, np.ones(len(shift)), shift)
-            break
-    return changed
-
-
-def _per_channel(
-    term: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]", layer: ir.Node, rank: int
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None":
-    """Return a term as (C,) float64 where it has one value for each output channel of a layer, or one for all."""
-    shape = constant_shape(layer)
-    if not shape or term.dtype.kind != "f":
-        return None
-    transposed = layer.op_type == "Gemm" and not layer.attributes.get_int("transB", 0)
-    channels = shape[1] if transposed else shape[0]
-    if term.size == 1:
-        return np.full(channels, float(term.ravel()[0]))
-    padded = (1,) * (rank - term.ndim) + term.shape
-    return np.asarray(term, np.float64).ravel() if padded == (1, channels, *(1,) * (rank - 2)) else None
 
 
 def flatten_reshapes(model: ir.Model) -> bool:

@@ -4,7 +4,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from emca_deploy._optional import import_optional
-from emca_deploy.canonical.forms import pool_globally
+from emca_deploy.canonical.pooling import pool_globally
 from emca_deploy.errors import ModelError
 
 __all__ = ["FORBIDDEN_OPERATORS", "check_operators", "simplify"]

@@ -1,0 +1,84 @@
+"""Constant factors and terms: folded into the layer that makes the tensor; dropped where they change nothing."""
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy.canonical.batch_norm import fold_affine
+from emca_deploy.canonical.edit import constant_of, only_reader, take_over
+
+__all__ = ["fold_scales"]
+
+NEUTRAL = {"Mul": 1.0, "Div": 1.0, "Add": 0.0, "Sub": 0.0}
+LAYER_RANK = {"Conv": 4, "ConvTranspose": 4, "Gemm": 2}
+
+Float64Array = npt.NDArray[np.float64]
+
+
+def fold_scales(model: ir.Model) -> bool:
+    """Fold every Mul, Div, Add and Sub of a constant a channel into the layer in front of it; return whether there was one.
+
+    Those that multiply by one or add zero are dropped wherever they stand.
+    """
+    graph, changed = model.graph, False
+    for node in list(graph):
+        operand = _constant_operand(node)
+        if operand is None:
+            continue
+        index, constant = operand
+        source = node.inputs[index]
+        if source is None or source.is_graph_input():
+            continue
+        if _changes_nothing(node, source, constant):
+            if not (node.outputs[0].is_graph_output() and source.is_graph_output()):
+                take_over(graph, node.outputs[0], source)
+                graph.remove(node, safe=True)
+                changed = True
+            continue
+        layer = source.producer()
+        channels = _per_channel(constant, layer) if layer is not None and only_reader(source) is node else None
+        if channels is None:
+            continue
+        if index == 1:  # `fold_affine` reads the first input
+            node.replace_input_with(0, source)
+        changed |= fold_affine(graph, node, *_scale_and_shift(node.op_type, channels))
+    return changed
+
+
+def _constant_operand(node: ir.Node) -> tuple[int, Float64Array] | None:
+    """Return which input of an elementwise node is computed, and the other one, a constant; None for any other node."""
+    if node.op_type not in NEUTRAL or node.domain != "" or len(node.inputs) != 2:
+        return None
+    for index in (0, 1) if node.op_type in ("Mul", "Add") else (0,):
+        constant = constant_of(node.inputs[1 - index])
+        if constant is not None and constant.dtype.kind == "f" and constant_of(node.inputs[index]) is None:
+            return index, constant.astype(np.float64)
+    return None
+
+
+def _changes_nothing(node: ir.Node, source: ir.Value, constant: Float64Array) -> bool:
+    same_shape = source.shape is not None and node.outputs[0].shape is not None and source.shape == node.outputs[0].shape
+    return same_shape and bool(np.all(constant == NEUTRAL[node.op_type]))
+
+
+def _per_channel(constant: Float64Array, layer: ir.Node | None) -> Float64Array | None:
+    """Return a constant as (C,) where it has one value for each output channel of a layer, or one for all."""
+    rank = LAYER_RANK.get(layer.op_type) if layer is not None else None
+    weight = constant_of(layer.inputs[1]) if layer is not None and rank is not None and len(layer.inputs) > 1 else None
+    if layer is None or rank is None or weight is None or weight.ndim != rank:
+        return None
+    transposed = layer.op_type == "ConvTranspose" or (layer.op_type == "Gemm" and not layer.attributes.get_int("transB", 0))
+    channels = weight.shape[1] if transposed else weight.shape[0]
+    if constant.size == 1 and constant.ndim <= rank:
+        return np.full(channels, float(constant.ravel()[0]))
+    padded = (1,) * (rank - constant.ndim) + constant.shape
+    return constant.ravel() if padded == (1, channels, *(1,) * (rank - 2)) else None
+
+
+def _scale_and_shift(op_type: str, channels: Float64Array) -> tuple[Float64Array, Float64Array]:
+    one, zero = np.ones_like(channels), np.zeros_like(channels)
+    if op_type == "Mul":
+        return channels, zero
+    if op_type == "Div":
+        return 1 / channels, zero
+    return one, channels if op_type == "Add" else -channels

@@ -1,0 +1,188 @@
+"""Shape arithmetic: exporters compute sizes at run time that the input's size already settles.
+
+Each value of a small integer tensor is followed as a number, or as the name of a dynamic dimension. What comes out as numbers
+becomes a constant; a Reshape to sizes of which one is the dynamic batch keeps that dimension by 0 or -1 instead.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy.canonical.branches import inline_branches
+from emca_deploy.canonical.constants import fold_constants
+from emca_deploy.canonical.edit import constant_of, new_constant, set_constant
+from emca_deploy.canonical.infer import infer_shapes
+
+__all__ = ["Size", "dimensions", "known_sizes", "settle_shapes"]
+
+Size = int | str | None
+"""A number, the name of a dynamic dimension, or None for what is not known."""
+
+LARGEST_RANK = 16
+MOST_ROUNDS = 64
+INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32})
+
+
+def settle_shapes(model: ir.Model) -> bool:
+    """Compute what depends on the input's size alone, until nothing is left of it, in place; return whether there was any.
+
+    Each branch that is taken settles the shapes behind it, where the next one may stand.
+    """
+    changed = False
+    for _ in range(MOST_ROUNDS):
+        if not _fold_shapes(model):
+            break
+        fold_constants(model)
+        inline_branches(model)
+        infer_shapes(model)
+        changed = True
+    return changed
+
+
+def known_sizes(graph: ir.Graph) -> dict[ir.Value, list[Size]]:
+    """Return the values of each tensor of sizes, as far as the shapes of a graph tell."""
+    known: dict[ir.Value, list[Size]] = {}
+    for node in graph:
+        sizes = _sizes(node, known) if node.domain == "" and node.outputs else None
+        if sizes is not None:
+            known[node.outputs[0]] = sizes
+    return known
+
+
+def dimensions(value: ir.Value | None) -> list[Size] | None:
+    """Return a tensor's dimensions as numbers and names; None where its rank is not known."""
+    if value is None or value.shape is None:
+        return None
+    return [side if isinstance(side, int) else side.value for side in value.shape]
+
+
+def _fold_shapes(model: ir.Model) -> bool:
+    """Replace sizes that are known by constants, in place; return whether there were any."""
+    graph = model.graph
+    known = known_sizes(graph)
+    changed = False
+    for node in graph:
+        if node.op_type == "Reshape" and node.domain == "":
+            changed |= _reshape_by_constant(graph, node, known)
+    for result, sizes in known.items():
+        if all(isinstance(size, int) for size in sizes) and result.uses() and not result.is_graph_output():
+            changed |= _replace(graph, result, sizes)
+    return changed
+
+
+def _replace(graph: ir.Graph, result: ir.Value, sizes: list[Size]) -> bool:
+    scalar = result.shape is not None and len(result.shape) == 0
+    kind = np.int32 if result.dtype == ir.DataType.INT32 else np.int64
+    array = np.array(sizes[0] if scalar else sizes, kind)
+    ir.convenience.replace_all_uses_with(result, new_constant(graph, f"{result.name}/constant", array))
+    return True
+
+
+def _reshape_by_constant(graph: ir.Graph, node: ir.Node, known: dict[ir.Value, list[Size]]) -> bool:
+    """Write a Reshape's computed sizes as constants, one dynamic dimension as the same one of the input or as the rest."""
+    wanted, source = node.inputs[1], node.inputs[0]
+    if wanted is None or source is None or wanted not in known or node.attributes.get_int("allowzero", 0) != 0:
+        return False
+    sizes = known[wanted]
+    dynamic = [index for index, size in enumerate(sizes) if not isinstance(size, int)]
+    if len(dynamic) != 1:
+        return False
+    at = dynamic[0]
+    given = dimensions(source) or []
+    same = at < len(given) and sizes[at] is not None and given[at] == sizes[at]
+    if not same and -1 in sizes:
+        return False
+    numbers = [*sizes[:at], 0 if same else -1, *sizes[at + 1 :]]
+    set_constant(graph, node, 1, f"{node.name}.shape", np.array(numbers, np.int64))
+    return True
+
+
+def _sizes(node: ir.Node, known: dict[ir.Value, list[Size]]) -> list[Size] | None:
+    """Return the values of a node's first output as far as they are known; None where nothing is."""
+    if node.op_type == "Shape":
+        sizes = dimensions(node.inputs[0])
+        if sizes is None:
+            return None
+        end = node.attributes.get_int("end", len(sizes))
+        return sizes[node.attributes.get_int("start", 0) : end]
+    rule = _RULES.get(node.op_type)
+    if rule is None or not any(value in known for value in node.inputs if value is not None):
+        return None
+    operands = [_values(value, known) for value in node.inputs]
+    return None if any(operand is None for operand in operands) else rule(node, [operand or [] for operand in operands])
+
+
+def _values(value: ir.Value | None, known: dict[ir.Value, list[Size]]) -> list[Size] | None:
+    if value is None:
+        return None
+    if value in known:
+        return known[value]
+    array = constant_of(value)
+    return None if array is None or array.size > LARGEST_RANK or not _is_whole(array) else [int(x) for x in array.ravel()]
+
+
+def _is_whole(array: npt.NDArray[np.generic]) -> bool:
+    return array.dtype.kind in "iu" and array.ndim <= 1
+
+
+def _gather(node: ir.Node, operands: list[list[Size]]) -> list[Size] | None:
+    if node.attributes.get_int("axis", 0) != 0:
+        return None
+    data, indices = operands
+    if not all(isinstance(index, int) and -len(data) <= index < len(data) for index in indices):
+        return None
+    return [data[index] for index in indices if isinstance(index, int)]
+
+
+def _slice(node: ir.Node, operands: list[list[Size]]) -> list[Size] | None:
+    data, *bounds = operands
+    if len(bounds) < 2 or any(len(bound) != 1 for bound in bounds):
+        return None
+    start, end, *rest = (bound[0] for bound in bounds)
+    plain = all(given == wanted for given, wanted in zip(rest, (0, 1), strict=False))  # the only axis, every element
+    return data[start:end] if plain and isinstance(start, int) and isinstance(end, int) else None
+
+
+def _concat(node: ir.Node, operands: list[list[Size]]) -> list[Size] | None:
+    return [size for operand in operands for size in operand]
+
+
+def _first(node: ir.Node, operands: list[list[Size]]) -> list[Size] | None:
+    return operands[0]
+
+
+def _cast(node: ir.Node, operands: list[list[Size]]) -> list[Size] | None:
+    return operands[0] if node.attributes.get_int("to", 0) in {kind.value for kind in INTEGERS} else None
+
+
+def _arithmetic(compute: Callable[[int, int], int]) -> Callable[[ir.Node, list[list[Size]]], list[Size] | None]:
+    def rule(node: ir.Node, operands: list[list[Size]]) -> list[Size] | None:
+        left, right = operands
+        if len(left) != len(right) and 1 not in (len(left), len(right)):
+            return None
+        length = max(len(left), len(right))
+        pairs = zip(left * (length if len(left) == 1 else 1), right * (length if len(right) == 1 else 1), strict=True)
+        return [compute(a, b) if isinstance(a, int) and isinstance(b, int) else None for a, b in pairs]
+
+    return rule
+
+
+def _divide(a: int, b: int) -> int:
+    return int(a / b) if b else 0
+
+
+_RULES: dict[str, Callable[[ir.Node, list[list[Size]]], list[Size] | None]] = {
+    "Gather": _gather,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Unsqueeze": _first,
+    "Squeeze": _first,
+    "Identity": _first,
+    "Cast": _cast,
+    "Add": _arithmetic(lambda a, b: a + b),
+    "Sub": _arithmetic(lambda a, b: a - b),
+    "Mul": _arithmetic(lambda a, b: a * b),
+    "Div": _arithmetic(_divide),
+}
