@@ -82,11 +82,22 @@ def find_attention(graph: ir.Graph) -> AttentionPath:
             if value is None or _is_rooted(value, rooted) or value.producer() is None:
                 continue
             path, ends = _walk_back(value)
-            if any(member.op_type in SIGMOIDS for member in path):
+            if any(_is_sigmoid(member) for member in path):
                 gates[node] = index
                 nodes |= path
                 pools |= ends
     return AttentionPath(gates, frozenset(nodes), frozenset(pools))
+
+
+def _is_sigmoid(node: ir.Node) -> bool:
+    """Return whether a node is a sigmoid, or the Clip between 0 and 1 that a hard one is written with."""
+    if node.op_type != "Clip":
+        return node.op_type in SIGMOIDS
+    bounds = [value.const_value if value is not None else None for value in node.inputs[1:3]]
+    return len(bounds) == 2 and all(
+        bound is not None and float(np.asarray(bound.numpy()).ravel()[0]) == end
+        for bound, end in zip(bounds, (0, 1), strict=True)
+    )
 
 
 def _is_rooted(value: ir.Value | None, rooted: dict[ir.Node, bool]) -> bool:
