@@ -15,6 +15,7 @@ from emca_deploy.atomic import check_writable
 from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choose
 from emca_deploy.calibration.collect import collect_observations
 from emca_deploy.calibration.coverage import Coverage, measure_coverage
+from emca_deploy.calibration.explain_int8 import refuse_quantized
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graph import canonical_graph, load_graph
 from emca_deploy.calibration.layers import add_to_biases
@@ -165,6 +166,7 @@ def calibrate_model(
     check_float_precision(options.float_precision, options.backend)
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
+    refuse_quantized(model, options.backend)
     canonical = canonical_graph(model, source.preprocessing, options.output_name)
     graph_model = canonical.model
     coverage = _covered(model, graph_model.graph, recipe, options.keep_float)  # what is wrong is said before the long pass

@@ -6,18 +6,25 @@ here are those patterns, checked against the runtimes themselves in the tests.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
+from emca_deploy._machine import cpu_info
+from emca_deploy._text import shell_word
 from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.calibration.explain_words import FINDINGS
 from emca_deploy.calibration.layers import image_multiply_adds
+from emca_deploy.calibration.placement import RECIPES
 from emca_deploy.calibration.quantize import LARGEST_WEIGHT
+from emca_deploy.errors import ModelError
 from emca_deploy.harness.int8_results import Int8Finding, Int8Form, Int8Report
 from emca_deploy.multiply_adds import WEIGHT_INPUT
+from emca_deploy.onnx_file import OnnxFile
 
-__all__ = ["explain_int8"]
+__all__ = ["explain_file", "explain_int8", "refuse_quantized"]
 
 EIGHT_BITS = frozenset({ir.DataType.INT8, ir.DataType.UINT8})
 CUTS = frozenset({"Relu", "Clip"})
@@ -30,6 +37,37 @@ FUSED_BY_ONNXRUNTIME = frozenset({
     "Expand", "Where", "ArgMax", "Pad", "DepthToSpace", "Relu", "Clip",
 })  # fmt: skip
 """Operators besides layers that ONNX Runtime computes in INT8 between a DQ and a Q."""
+
+
+def explain_file(path: Path, backend: str) -> Int8Report | None:
+    """Explain a quantized ONNX file on this machine; None of a float one, and for a backend without rules.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    file = OnnxFile.open(path)
+    if not file.is_quantized or backend not in RULES:
+        return None
+    model = file.load()
+    common.ShapeInferencePass()(model)
+    return explain_int8(model.graph, backend, saturates=RECIPES[backend].on_cpu and cpu_info().saturates_int8)
+
+
+def refuse_quantized(path: Path, backend: str) -> None:
+    """Refuse to quantize a file that is quantized already, and say what a backend makes of it.
+
+    Raises:
+        ModelError: it is quantized already, or cannot be read.
+    """
+    found = explain_file(path, backend)
+    if found is None:
+        return
+    causes = [f"{finding.nodes[0]} {finding.problem}" for finding in found.findings[:2]]
+    said = f"{found.int8_layers} of its {found.layers} layers run in INT8 on {backend}"
+    raise ModelError(
+        f"{path}: is quantized already; {'; '.join([said, *causes])}",
+        f"name the fp32 model it was made from; what else is in the way: emca-deploy layers {shell_word(str(path))}",
+    )
 
 
 def explain_int8(graph: ir.Graph, backend: str, *, saturates: bool = False) -> Int8Report:

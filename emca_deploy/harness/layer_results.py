@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from emca_deploy.harness.int8_results import Int8Report
+
 __all__ = ["KINDS", "SCHEMA_VERSION", "ArtifactLayers", "Kind", "Layer", "LayersReport", "Roofline"]
 
 SCHEMA_VERSION = 1
@@ -77,6 +79,7 @@ class ArtifactLayers:
         calls: profiled.
         roofline: None where there is none for this runtime.
         notes: what a reader should know.
+        int8: what of a quantized model runs in INT8 there, and what keeps it slow; None of a float one.
     """
 
     artifact: str
@@ -93,13 +96,15 @@ class ArtifactLayers:
     calls: int
     roofline: Roofline | None = None
     notes: tuple[str, ...] = ()
+    int8: Int8Report | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ArtifactLayers":
         """Rebuild from JSON."""
         layers = tuple(Layer(**{**layer, "nodes": tuple(layer["nodes"])}) for layer in values["layers"])
         roofline = None if values["roofline"] is None else Roofline(**values["roofline"])
-        return cls(**{**values, "layers": layers, "roofline": roofline, "notes": tuple(values["notes"])})
+        int8 = None if values.get("int8") is None else Int8Report.from_dict(values["int8"])
+        return cls(**{**values, "layers": layers, "roofline": roofline, "notes": tuple(values["notes"]), "int8": int8})
 
 
 @dataclass(frozen=True)

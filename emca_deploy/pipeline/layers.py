@@ -17,6 +17,8 @@ from emca_deploy.backends.base import Float32Array, Runner
 from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, open_profiler
 from emca_deploy.backends.layers.probes import Probe, write_probes
 from emca_deploy.backends.registry import BACKENDS, backend_of, open_runner
+from emca_deploy.calibration.explain_int8 import explain_file
+from emca_deploy.errors import ModelError
 from emca_deploy.harness.environment import collect_environment, read_cpu_times
 from emca_deploy.harness.layer_results import ArtifactLayers, LayersReport, Roofline
 from emca_deploy.harness.spec import RunnerSpec
@@ -151,12 +153,26 @@ def _timed(call: Callable[[], Any], calls: int, into: list[float]) -> None:
 
 
 def _opened(spec: RunnerSpec, batch: int, stack: ExitStack) -> _Run:
-    profiled = stack.enter_context(open_profiler(**spec.kwargs))
+    try:
+        profiled = stack.enter_context(open_profiler(**spec.kwargs))
+    except ModelError as exc:
+        raise _refused(Path(spec.artifact), spec.backend, exc) from exc
     plain = open_runner(**spec.kwargs)
     stack.enter_context(plain)
     shape = input_shape(plain.input, batch)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return _Run(spec, images, plain, profiled, [], [])
+
+
+def _refused(artifact: Path, backend: str, error: ModelError) -> ModelError:
+    """Return what to say of a model that a backend refuses: why, where it is quantized in a form that is not for it."""
+    if artifact.suffix.lower() != ".onnx":
+        return error
+    found = explain_file(artifact, backend)
+    for finding in found.findings if found is not None else ():
+        if finding.kind == "integer_operator":
+            return ModelError(f"{artifact}: {finding.nodes[0]}: {finding.problem}", finding.remedy)
+    return error
 
 
 def _roofline_key(spec: RunnerSpec) -> str:
@@ -225,6 +241,7 @@ def _result(run: _Run, found: list[RuntimeLayer], request: LayersRequest, roofli
         calls=request.calls,
         roofline=roofline,
         notes=tuple(notes),
+        int8=None if source is None else explain_file(source, run.spec.backend),
     )
 
 

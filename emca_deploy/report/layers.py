@@ -15,6 +15,7 @@ __all__ = ["layers_plot", "print_layers"]
 
 HEADINGS = ("layer", "type", "kind", "precision", "ms", "share %", "GOP/s", "of roof %")
 _LONGEST_NAME = 60
+_MOST_NAMES = 3
 
 WIDTH = 720
 _TOP, _BAR, _ROW, _FOOT = 34, 22, 58, 46
@@ -58,7 +59,7 @@ def _print_result(result: ArtifactLayers, console: "Console", most: int) -> None
     rest = [layer for place, layer in enumerate(result.layers) if place not in shown]
     if rest:
         say(f"and {len(rest)} shorter layers, {fixed(sum(layer.share_percent for layer in rest), 1)} % (--top, --json)", "dim")
-    for line in _summary(result):
+    for line in (*_summary(result), *_int8(result)):
         say(line)
 
 
@@ -86,6 +87,20 @@ def _summary(result: ArtifactLayers) -> list[str]:
         bandwidth = f"; copy {fixed(roofline.bandwidth_gb_s, 1)} GB/s" if roofline.bandwidth_gb_s else ""
         lines.append(f"roof (one large convolution here): {peaks}{bandwidth}; *: below half of it")
     return [*lines, *(f"note: {note}" for note in result.notes)]
+
+
+def _int8(result: ArtifactLayers) -> list[str]:
+    """Return what runs in INT8 of a quantized model and, of each thing in the way, the first nodes and what to do."""
+    found = result.int8
+    if found is None:
+        return []
+    share = fixed(found.int8_macs_percent, 1)
+    lines = [f"INT8: {found.int8_layers} of {found.layers} layers, {share} % of the multiply-adds, as far as the graph tells"]
+    for finding in found.findings:
+        names = ", ".join(plain(name) for name in finding.nodes[:_MOST_NAMES])
+        more = f" and {len(finding.nodes) - _MOST_NAMES} more" if len(finding.nodes) > _MOST_NAMES else ""
+        lines += [f"{names}{more}: {finding.problem}", f"  try: {finding.remedy}"]
+    return lines
 
 
 def _against_the_whole(result: ArtifactLayers) -> str:

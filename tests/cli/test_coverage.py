@@ -85,3 +85,29 @@ def test_a_network_with_nothing_to_quantize_is_refused_and_nothing_is_written(ca
     assert (code, document) == (2, None)
     assert "no_layer.onnx" in shown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images.npz", "no_layer.onnx"]
+
+
+def test_a_quantized_model_is_refused_and_layers_explains_it(calibrated, tmp_path, capsys):
+    """OpenVINO's placement on ONNX Runtime: its convolution returns float, for which there is no INT8 kernel."""
+    calibrated("whole", "--backend", "openvino")
+    quantized = tmp_path / "int8.onnx"
+    images = ["--data", str(tmp_path / "images.npz")]
+    assert run(["calibrate", str(quantized), *images, "--backend", "onnxruntime", "-o", str(tmp_path / "again.onnx")]) == 2
+    assert "conv0" in capsys.readouterr().err
+    assert not (tmp_path / "again.onnx").exists()
+    for backend, expected in (("openvino", (2, set())), ("onnxruntime", (1, {"float_result"}))):
+        arguments = ["--backend", backend, "--calls", "2", "--threads", "1", "--no-roofline", "--json"]
+        assert run(["layers", str(quantized), *arguments]) == 0
+        (result,) = json.loads(capsys.readouterr().out)["results"]
+        found = result["int8"]
+        kinds = {finding["kind"] for finding in found["findings"]}
+        assert (found["layers"], found["form"]) == (2, "qdq")
+        assert (found["int8_layers"], kinds & expected[1]) == (expected[0], kinds)
+        assert all(finding["nodes"] and finding["remedy"] for finding in found["findings"])
+
+
+def test_layers_of_a_float_model_has_nothing_to_explain(calibrated, tmp_path, capsys):
+    calibrated("whole", "--backend", "openvino")
+    assert run(["layers", str(tmp_path / "whole.onnx"), "--calls", "2", "--threads", "1", "--no-roofline", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["int8"] is None
