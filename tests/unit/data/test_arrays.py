@@ -242,3 +242,15 @@ def test_no_damage_raises_anything_but_a_data_error(tmp_path, damage, packed):
     except DataError as error:
         problem = error.problem
     assert problem.isprintable()
+
+
+@pytest.mark.parametrize(("channels", "count"), [("gray", 1), ("bgr", 3)])
+def test_bytes_of_one_channel_and_of_three_are_preprocessed_alike(tmp_path, channels, count):
+    used = Preprocessing(5, 5, (0.5,) * count, (1.0,) * count, channels=channels)
+    gray = np.repeat(BYTES[..., :1], 3, axis=3)
+    sources = []
+    for name, images in (("one", gray[..., :1]), ("three", gray)):
+        (tmp_path / name).mkdir()
+        sources.append(open_source(saved(tmp_path / name, images=images), used))
+    assert sources[0].load(2).shape == used.shape
+    np.testing.assert_array_equal(sources[0].load(2), sources[1].load(2))
