@@ -14,7 +14,6 @@ EXTRAS: dict[str, tuple[str, str, str]] = {
     "torch": ("torch", "export", "2.9"),
     "onnxscript": ("onnxscript", "export", "0.5.6"),
     "onnx_ir": ("onnx-ir", "", "0.1.12"),
-    "safetensors": ("safetensors", "export", "0.4.3"),
     "openvino": ("openvino", "openvino", "2024.4"),
     "onnxruntime": ("onnxruntime", "", "1.18"),
     "tensorrt": ("tensorrt", "tensorrt", "8.6"),
@@ -52,7 +51,7 @@ def has_cuda(module: str) -> bool:
 
 
 def import_optional(module: str) -> ModuleType:
-    """Import `module`, which may be a submodule of an optional dependency ("safetensors.numpy").
+    """Import `module`, which may be a submodule of an optional dependency ("onnxruntime.quantization").
 
     Raises:
         MissingError: it is not installed; the remedy names the extra and the minimum version.

@@ -16,7 +16,7 @@ __all__ = ["CheckpointFile", "open_checkpoint"]
 
 MAX_DEPTH = 40
 MAX_NAME = 300
-MAX_TENSORS = 200_000
+MAX_TENSORS = 50_000
 
 _TRANSPARENT = ("_modules", "_parameters", "_buffers")
 """Attributes of a pickled torch module that do not occur in the names of its state dict."""

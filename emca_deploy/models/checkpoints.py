@@ -115,7 +115,10 @@ def load_checkpoint(
         find_architecture(arch)
     with open_checkpoint(path) as file:
         networks = _under(file, find_networks(file), prefix)
-        fits = [fit_network(file, each, arch=arch, position=position, trusted=prefix is not None) for each in networks]
+        fits = [
+            fit_network(file, each, arch=arch, position=position, trusted=prefix is not None, explain=each is networks[0])
+            for each in networks
+        ]
         chosen, both = _choose(file, fits, weights)
         tensors = _values(file, chosen.network)
     module = empty_network(chosen.inferred, chosen.classes)

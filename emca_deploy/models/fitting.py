@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Fit", "empty_network", "fit_network", "is_counter"]
 
 SHOWN = 3
+SEE_MODELS = "`emca-deploy models` lists what can be loaded; save such a network's whole state dict"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Fit:
     error: CheckpointError | None = None
 
 
-def fit_network(file: CheckpointFile, network: Network, *, arch: str | None, position: str, trusted: bool) -> Fit:
+def fit_network(
+    file: CheckpointFile, network: Network, *, arch: str | None, position: str, trusted: bool, explain: bool = True
+) -> Fit:
     """Find the architecture of a network from the names and shapes of its tensors, whose values are not read.
 
     Args:
@@ -48,6 +51,7 @@ def fit_network(file: CheckpointFile, network: Network, *, arch: str | None, pos
         arch: the architecture it must be, or None.
         position: where attention sits in a block.
         trusted: the caller says that its logits go through no layers beside it.
+        explain: whether an error says which architecture is nearest, which takes building several.
     """
     path = file.path
     unknown = Inferred(arch or "resnet18")
@@ -55,7 +59,7 @@ def fit_network(file: CheckpointFile, network: Network, *, arch: str | None, pos
         remedy = "`emca-deploy models` lists what can be loaded; another network can be exported to ONNX where it was trained"
         if network.layers_beside:
             remedy = f"where its logits do not go through these layers, say --prefix {network.prefix.rstrip('.') or repr('')}"
-        error = CheckpointError(f"{path}: {_place(network)}: {network.problem}", remedy)
+        error = CheckpointError(f"{path}: {_place(network)}{network.problem}", remedy)
         return Fit(network, unknown, 0, network.layout, error)
     try:
         found = translate({name: file.tensors[full].outline() for name, full in network.names.items()}, path)
@@ -64,6 +68,9 @@ def fit_network(file: CheckpointFile, network: Network, *, arch: str | None, pos
     layout = found.layout if network.layout in ("native", "pkcam", "torchvision") else network.layout
     inferred, classes = infer(found.tensors), count_classes(found.tensors)
     if inferred is None or classes is None:
+        if not explain:
+            error = CheckpointError(f"{path}: {_place(network)}fits no architecture", SEE_MODELS)
+            return Fit(network, unknown, 0, layout, error)
         nearest = _nearest(file, found, inferred, arch)
         return Fit(network, nearest, 0, layout, _no_fit(path, network, found, nearest, arch))
     options = dict(inferred.options) | ({"caffe": True} if found.caffe else {})
@@ -77,7 +84,7 @@ def fit_network(file: CheckpointFile, network: Network, *, arch: str | None, pos
 
 
 def _place(network: Network) -> str:
-    return f"the network under '{network.where}'" if network.where else "the network"
+    return f"under '{network.where}': " if network.where else ""
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ def _no_fit(path: Path, network: Network, found: Translated, nearest: Inferred, 
     verdict = f"is not {arch}" if arch else f"fits no architecture; the nearest is {nearest.arch}"
     return CheckpointError(
         f"{path}: {verdict}: {comparison.matching} of its {total} tensors match; {'; '.join(parts) or 'attention in odd places'}",
-        "`emca-deploy models` lists what can be loaded; save such a network's whole state dict",
+        SEE_MODELS,
     )
 
 

@@ -11,6 +11,7 @@ from emca_deploy.models.stored import StoredTensor
 __all__ = ["Network", "find_networks"]
 
 MAX_NETWORKS = 16
+MAX_LEVELS = 6
 SHOWN = 3
 
 _WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -126,7 +127,7 @@ def _network(file: CheckpointFile, plain: Mapping[str, str], prefix: str, layout
     problem = head.problem if head else ""
     layers = [] if problem else _layers_beside(tensors, prefix, head, {name for name in plain if plain[name] in used})
     if layers:
-        problem = f"layers that no ResNet here has lie beside it, and its logits may go through them: {_shown(layers, tensors)}"
+        problem = f"layers lie beside the ResNet's own, and its logits may go through them: {_shown(layers, tensors)}"
     first = plain[trunk[0]]
     where = first[: len(first) - len(trunk[0]) + len(prefix)] if first.endswith(trunk[0][len(prefix) :]) else prefix
     return Network(
@@ -148,11 +149,12 @@ def _width(trunk: Iterable[StoredTensor]) -> int:
 
 
 def _levels(prefix: str) -> Iterator[str]:
-    """Yield the prefix and what is above it: "a.b.", "a.", ""."""
-    while prefix:
+    """Yield the prefix and what is above it, as far as heads may be: "a.b.", "a.", ""."""
+    for _ in range(MAX_LEVELS):
         yield prefix
+        if not prefix:
+            return
         prefix = prefix[: prefix[:-1].rfind(".") + 1]
-    yield ""
 
 
 def _find_head(tensors: Mapping[str, StoredTensor], prefix: str, trunk: frozenset[str], width: int) -> _Head | None:

@@ -18,6 +18,7 @@ __all__ = ["SAVE_AGAIN", "read_torch_legacy", "read_torch_zip"]
 SAVE_AGAIN = "where it was trained, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
 
 
+MAX_DIRECTORY_BYTES = 16 << 20
 MAX_PICKLE_BYTES = 256 << 20
 MAX_PACKED_BYTES = 1 << 30
 MAX_PICKLE_RATIO = 200
@@ -47,8 +48,11 @@ def read_torch_zip(path: Path, stream: BinaryIO, open_files: ExitStack, inert: s
         CheckpointError: it is no such file, is damaged, hostile, or unpacks to more than a checkpoint has.
     """
     try:
+        _check_directory(path, stream)
         archive = open_files.enter_context(zipfile.ZipFile(stream))
         members = {member.filename: member for member in archive.infolist()}
+    except CheckpointError:
+        raise
     except Exception as exc:  # zipfile raises half a dozen kinds for damaged archives; its directory is at the end
         raise CheckpointError(
             f"{path}: is truncated or damaged: the zip archive's table of contents is missing", COPY_AGAIN
@@ -62,6 +66,13 @@ def read_torch_zip(path: Path, stream: BinaryIO, open_files: ExitStack, inert: s
         raise _pickle_error(path, exc) from exc
     except Exception as exc:
         raise CheckpointError(f"{path}: is damaged: {_reason(exc)}", COPY_AGAIN) from exc
+
+
+def _check_directory(path: Path, stream: BinaryIO) -> None:
+    """Refuse an archive whose table of contents alone would take memory to read."""
+    end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # zipfile offers no other way to know before reading it
+    if end and end[5] > MAX_DIRECTORY_BYTES:
+        raise CheckpointError(f"{path}: its zip archive lists more files than a checkpoint has", SAVE_AGAIN)
 
 
 def _root(path: Path, members: dict[str, zipfile.ZipInfo]) -> str:

@@ -4,10 +4,14 @@ Every tensor here holds one number of its own, repeated to its shape, so that fi
 """
 
 import argparse
+import datetime
+import enum
+import functools
 import json
 import pathlib
 import re
-from collections import defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import nn
 
 from emca_deploy.errors import CheckpointError
 from emca_deploy.models.checkpoint_files import open_checkpoint
@@ -160,6 +165,14 @@ def test_any_wrapping_loads_to_equal_tensors_and_says_what_lay_beside(folder, wr
     assert ("numpy.dtype" in spec.source.inert) == bool(wrapping["container"])
 
 
+class StateDict(OrderedDict):
+    """A dictionary of the training code, such as those of mmengine and fairseq."""
+
+
+class Phase(enum.Enum):
+    TRAIN = 1
+
+
 class Settings:
     """A class of the training code, which must never be made again."""
 
@@ -176,13 +189,32 @@ def test_objects_beside_the_tensors_stay_inert(folder, zipped, monkeypatch):
 
     state = numbered()
     value = {
-        "model": state,
+        "model": StateDict(state),
         "best": np.float64(76.1),
         "history": np.arange(3.0),
         "args": argparse.Namespace(lr=0.1, output=pathlib.PurePosixPath("/runs/1")),
         "opt": defaultdict(dict),
         "settings": Settings(),
+        "config": StateDict(lr=0.1, nested=StateDict(a=[1, 2])),
+        "phase": Phase.TRAIN,
+        "when": datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc),
+        "loss": functools.partial(torch.nn.functional.cross_entropy, label_smoothing=0.1),
+        "others": [
+            Decimal("1.5"),
+            1 << 300,
+            1j,
+            range(3),
+            slice(1),
+            {1, 2},
+            frozenset("a"),
+            bytearray(b"x"),
+            deque([1]),
+            b"y" * 9,
+        ],
+        "types": (torch.float16, nn.Linear, np.float32, Settings),
+        "lengths": Counter("abca"),
         "device": torch.device("cpu"),
+        "size": torch.Size([1, 2]),
         "rng": torch.get_rng_state(),
     }
     path = saved(folder, value, _use_new_zipfile_serialization=zipped)
