@@ -69,7 +69,7 @@ def test_bad_input_is_two_lines_and_leaves_nothing(classifier: Path, tmp_path: P
     refused_with(2, "no backend is called 'openvno'", "build", classifier, "--backend", "openvno", "-o", out)
     refused_with(3, "backend 'tensorrt'", "build", classifier, "--backend", "tensorrt", "-o", out)
     refused_with(2, "cannot be written", "build", classifier, "--backend", "onnxruntime", "-o", tmp_path / "none" / "out")
-    refused_with(2, "is the model itself", "build", classifier, "--backend", "onnxruntime", "-o", classifier)
+    refused_with(2, "would be overwritten", "build", classifier, "--backend", "onnxruntime", "-o", classifier)
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
