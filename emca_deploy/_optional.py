@@ -13,7 +13,7 @@ __all__ = ["CUDA_PARTS", "EXTRAS", "has_cuda", "import_optional", "installed_ver
 EXTRAS: dict[str, tuple[str, str, str]] = {
     "torch": ("torch", "export", "2.9"),
     "onnxscript": ("onnxscript", "export", "0.5.6"),
-    "onnx_ir": ("onnx-ir", "", "0.1.12"),
+    "onnx_ir": ("onnx-ir", "", "1.1"),
     "openvino": ("openvino", "openvino", "2024.4"),
     "onnxruntime": ("onnxruntime", "", "1.18"),
     "tensorrt": ("tensorrt", "tensorrt", "8.6"),
