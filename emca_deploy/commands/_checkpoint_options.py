@@ -53,6 +53,8 @@ def _lines(source: Mapping[str, Any]) -> list[str]:
         lines.append(f"weights: the {name[source['weights']]}; the file also holds the {name[other]}: --weights {other}")
     elif source["weights"] == "ema":
         lines.append("weights: a moving average (EMA); the file holds no other")
+    if "statistics" in source:
+        lines.append(f"note: the average has no batch norm statistics; those under '{source['statistics']}' are used")
     if source["left_out"]:
         shown = [f"{group} ({count})" if count > 1 else group for group, count in source["left_out"].items()]
         lines.append(f"note: left out, beside the network: {_first(shown)}")

@@ -39,6 +39,7 @@ class CheckpointSource:
         both: whether the file holds both, and so `weights` was a choice.
         left_out: how many tensors beside the network were left out, by name, or by group ("optimizer.*").
         inert: classes of objects beside the tensors; they were neither loaded nor run.
+        statistics: where the batch norm statistics lay, in front of their names, where the average has none of its own; or None.
     """
 
     container: str
@@ -48,6 +49,7 @@ class CheckpointSource:
     both: bool
     left_out: dict[str, int]
     inert: tuple[str, ...]
+    statistics: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -59,6 +61,7 @@ class CheckpointSource:
             "both_weights": self.both,
             "left_out": self.left_out,
             "not_loaded": list(self.inert),
+            **({} if self.statistics is None else {"statistics": self.statistics}),
         }
 
 
@@ -246,6 +249,7 @@ def _source(file: CheckpointFile, network: Network, both: bool) -> CheckpointSou
         both=both,
         left_out=left_out,
         inert=tuple(sorted(file.inert)),
+        statistics=None if network.statistics is None else _printable(network.statistics),
     )
 
 

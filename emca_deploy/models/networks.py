@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from emca_deploy.models.checkpoint_files import CheckpointFile
 from emca_deploy.models.layouts import HEAD_OF_LAYOUT, Layout, to_torchvision
@@ -58,6 +58,7 @@ class Network:
         average: whether it is a moving average of another network's weights.
         problem: why its logits cannot be computed from these tensors alone, or "".
         layers_beside: whether that problem is only that other layers lie beside it, which need not matter.
+        statistics: where another network lies whose batch norm statistics these are; None where they are its own.
     """
 
     where: str
@@ -69,6 +70,7 @@ class Network:
     average: bool
     problem: str = ""
     layers_beside: bool = False
+    statistics: str | None = None
 
     @property
     def prefix(self) -> str:
@@ -100,7 +102,26 @@ def find_networks(file: CheckpointFile) -> list[Network]:
         if stem is None or len(stem.shape) != 4:
             del counts[prefix, layout]
     largest = sorted(counts, key=lambda place: counts[place], reverse=True)[:MAX_NETWORKS]
-    return [_network(file, plain, prefix, layout) for prefix, layout in largest]
+    networks = [_network(file, plain, prefix, layout) for prefix, layout in largest]
+    return [_with_statistics(network, networks) for network in networks]
+
+
+def _with_statistics(network: Network, networks: list[Network]) -> Network:
+    """Return an average of parameters only with the statistics of the plain network's batch norms, which training uses too."""
+    if not network.average or any(name.endswith("running_mean") for name in network.names):
+        return network
+    for other in networks:
+        absent = other.names.keys() - network.names.keys()
+        if not other.average and absent and all(_is_statistic(name) for name in absent):
+            names = {name: network.names.get(name, full) for name, full in other.names.items()}
+            borrowed = {names[name] for name in absent}
+            beside = tuple(name for name in network.beside if name not in borrowed)
+            return replace(network, names=names, beside=beside, statistics=other.where)
+    return network
+
+
+def _is_statistic(name: str) -> bool:
+    return name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
 
 
 def _without_wrappers(names: Iterable[str]) -> dict[str, str]:

@@ -16,6 +16,9 @@ _SYSTEM_MODULES = (
     "webbrowser", "code", "pdb", "timeit", "cProfile", "profile", "pip", "multiprocessing", "asyncio", "urllib", "requests",
 )  # fmt: skip
 _SYSTEM_BUILTINS = ("eval", "exec", "compile", "__import__", "open", "execfile", "input", "breakpoint")
+_MODULES = ("torch.nn.", "__torch__.")
+"""Modules of PyTorch, and of TorchScript: their stubs are not beside the tensors but around them."""
+
 _SYSTEM_RECORDS = ("_Environ", "stat_result", "terminal_size", "uname_result")
 
 
@@ -79,7 +82,7 @@ def make(maker: Any, arguments: tuple[Any, ...], inert: MutableSet[str]) -> Any:
     Args:
         maker: a `Global`; anything else makes a stub.
         arguments: as the pickle has them.
-        inert: receives the name of a class that is not known.
+        inert: receives the name of a class that is not known, PyTorch's own modules aside.
 
     Raises:
         HostilePickleError: `maker` runs commands or touches the system.
@@ -94,7 +97,8 @@ def make(maker: Any, arguments: tuple[Any, ...], inert: MutableSet[str]) -> Any:
         return known(*arguments)
     if _touches_the_system(maker.name):
         raise HostilePickleError(maker.name)
-    inert.add(maker.name)
+    if not maker.name.startswith(_MODULES):
+        inert.add(maker.name)
     return Stub(maker.name, values=[arguments])
 
 

@@ -58,6 +58,8 @@ def read_torch_zip(path: Path, stream: BinaryIO, open_files: ExitStack, inert: s
             f"{path}: is truncated or damaged: the zip archive's table of contents is missing", COPY_AGAIN
         ) from exc
     root = _root(path, members)
+    if f"{root}constants.pkl" in members and f"{root}data/0" not in members:
+        raise CheckpointError(f"{path}: is a frozen TorchScript program, whose weights have no names", SAVE_AGAIN)
     try:
         return _tree_of_zip(path, archive, members, root, inert)
     except CheckpointError:
@@ -78,8 +80,9 @@ def _check_directory(path: Path, stream: BinaryIO) -> None:
 def _root(path: Path, members: dict[str, zipfile.ZipInfo]) -> str:
     """Return the folder inside the archive, with a slash, that holds the pickle."""
     names = {name.rpartition("/")[2] for name in members}
-    if "constants.pkl" in names:
-        raise CheckpointError(f"{path}: is a TorchScript archive, not a checkpoint", SAVE_AGAIN)
+    if {"archive_format", "serialized_exported_program.json"} & names:
+        remedy = "export it to ONNX (torch.onnx.export of torch.export.load(...)), and use the .onnx file"
+        raise CheckpointError(f"{path}: is a program of torch.export, not a checkpoint", remedy)
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if not pickles:
         raise CheckpointError(f"{path}: is a zip archive but no checkpoint", "give a .pth, .pt or .safetensors file")

@@ -190,8 +190,23 @@ def test_other_archives(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("image.txt", "no tensors")
     assert "a zip archive but no checkpoint" in refusal(tmp_path / "a.zip")
-    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "script.pt")
-    assert "TorchScript" in refusal(tmp_path / "script.pt")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_read_like_its_state_dict_unless_it_is_frozen(tmp_path):
+    module = nn.Sequential(nn.Conv2d(2, 3, 1), nn.Sequential(nn.BatchNorm2d(3))).eval()
+    script = torch.jit.trace(module, torch.zeros(1, 2, 4, 4))
+    script.save(tmp_path / "script.pt")
+    read = read_tensors(tmp_path / "script.pt")
+    assert read.keys() == module.state_dict().keys()
+    assert all(torch.equal(read[key], value) for key, value in module.state_dict().items())
+    torch.jit.freeze(script).save(tmp_path / "frozen.pt")
+    assert "TorchScript" in refusal(tmp_path / "frozen.pt")
+
+
+def test_an_exported_program_is_refused(tmp_path):
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), tmp_path / "program.pt2")
+    assert "torch.export" in refusal(tmp_path / "program.pt2")
 
 
 @pytest.mark.parametrize("value", [{}, {"epoch": 3, "lr": 0.1}, {"state_dict": {}}])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import emca_deploy
 from emca_deploy.errors import CheckpointError, UnknownNameError
@@ -160,6 +161,42 @@ def test_foreign_networks_keep_their_logits(tmp_path, case):
     # The two networks add in another order; that the weights themselves arrive exactly is seen from their sums.
     ours, theirs = (sorted(float(v.double().sum()) for v in m.state_dict().values()) for m in (loaded, model))
     assert ours == theirs
+
+
+def as_hugging_face(key):
+    """Torchvision's names as transformers' ResNetForImageClassification has them."""
+    key = re.sub(r"^conv1\.", "resnet.embedder.embedder.convolution.", key)
+    key = re.sub(r"^bn1\.", "resnet.embedder.embedder.normalization.", key)
+    key = re.sub(r"^fc\.", "classifier.1.", key)
+    match = re.match(r"layer(\d)\.(\d+)\.(conv|bn|downsample)\.?(\d)\.(.*)", key)
+    if match is None:
+        return key
+    stage, block, kind, number, rest = match.groups()
+    normalises = kind == "bn" or (kind == "downsample" and number == "1")
+    part = "shortcut" if kind == "downsample" else f"layer.{int(number) - 1}"
+    module = "normalization" if normalises else "convolution"
+    return f"resnet.encoder.stages.{int(stage) - 1}.layers.{block}.{part}.{module}.{rest}"
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_hugging_faces_network_keeps_its_logits(tmp_path, depth):
+    model = randomise(foreign.ForeignResNet(depth, 6))
+    path = tmp_path / "model.safetensors"
+    save_file({as_hugging_face(key): value.contiguous() for key, value in model.state_dict().items()}, path)
+    loaded, spec = load_checkpoint(path)
+    assert (spec.arch, spec.layout, spec.source.head) == (f"resnet{depth}", "huggingface", "classifier.1")
+    assert_close_logits(model, loaded)
+
+
+def test_a_sequential_of_torchvisions_children_keeps_its_logits(tmp_path):
+    model = randomise(foreign.ForeignResNet(18, 6))
+    stages = [model.get_submodule(f"layer{stage}") for stage in range(1, 5)]
+    wrapper = nn.Module()
+    wrapper.features = nn.Sequential(model.conv1, model.bn1, nn.ReLU(), nn.MaxPool2d(3, 2, 1), *stages, nn.AdaptiveAvgPool2d(1))
+    wrapper.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(), model.fc)
+    loaded, spec = load_checkpoint(saved(tmp_path, wrapper.state_dict()))
+    assert (spec.layout, spec.source.prefix, spec.source.head) == ("sequential", "features.", "classifier.2")
+    assert_close_logits(model, loaded)
 
 
 @pytest.mark.parametrize("name", ["se_resnet18", "eca_resnet18", "srm_resnet18", "resnet18"])

@@ -310,6 +310,18 @@ def test_the_average_is_taken_by_default_and_the_plain_weights_when_asked_for(fo
         assert (source.weights, source.both) == (weights, True)
 
 
+@pytest.mark.parametrize("names", [lambda name: name, lambda name: f"module.{name}"])
+def test_an_average_of_parameters_only_has_the_statistics_of_the_plain_weights(folder, names):
+    plain, average = numbered(start=1), numbered(start=300)
+    parameters = {name: value for name, value in average.items() if not re.search(r"running_|num_batches", name)}
+    path = saved(
+        folder, {"model": plain, "ema": {"shadow": {names(name): value for name, value in parameters.items()}, "decay": 0.9}}
+    )
+    source = assert_loads(path, plain | parameters).source
+    assert (source.weights, source.both, source.statistics) == ("ema", True, "model.")
+    assert "statistics" not in assert_loads(path, plain, weights="plain").source.to_dict()
+
+
 def test_weights_that_are_not_there_are_refused(folder):
     state = numbered()
     plain = saved(folder, state, "plain.pth")
