@@ -16,7 +16,7 @@ from emca_deploy.canonical.broadcast import drop_expands
 from emca_deploy.canonical.check import TOLERANCE, TOLERANCE_OF_HALF, known_error, largest_error, remember_error
 from emca_deploy.canonical.clean import clean, name_nodes, remove_no_ops
 from emca_deploy.canonical.constants import fold_constants
-from emca_deploy.canonical.forms import flatten_reshapes, linear_layers, merge_pads
+from emca_deploy.canonical.forms import add_sums, flatten_reshapes, linear_layers, merge_pads
 from emca_deploy.canonical.half import widen
 from emca_deploy.canonical.infer import infer_shapes
 from emca_deploy.canonical.layers import plain_linear_layers, plain_paddings
@@ -30,7 +30,7 @@ from emca_deploy.onnx_file import OnnxFile, graph_errors
 
 __all__ = ["CANONICAL_VERSION", "CanonicalModel", "canonical_model"]
 
-CANONICAL_VERSION = 2
+CANONICAL_VERSION = 3
 """Raised when a rule changes: range tables of the same file are then measured anew."""
 
 RULES: dict[str, Callable[[ir.Model], bool]] = {
@@ -40,6 +40,7 @@ RULES: dict[str, Callable[[ir.Model], bool]] = {
     "broadcasting": drop_expands,
     "paddings": plain_paddings,
     "pads": merge_pads,
+    "sums": add_sums,
     "rectifiers": rectify,
     "global pooling": pool_globally,
     "batch norm": fold_batch_norm,
@@ -51,7 +52,7 @@ RULES: dict[str, Callable[[ir.Model], bool]] = {
 }
 """Rules that rewrite nodes, in order; each needs the shapes that the ones before it leave."""
 
-EXACT = frozenset({"flatten"})
+EXACT = frozenset({"flatten", "sums"})
 """Rules that compute nothing in another way, so that nothing is checked after them."""
 
 

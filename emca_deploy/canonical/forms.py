@@ -5,7 +5,15 @@ import onnx_ir as ir
 
 from emca_deploy.canonical.edit import constant_of, replace_node, set_constant
 
-__all__ = ["flatten_reshapes", "linear_layers", "merge_pads"]
+__all__ = ["add_sums", "flatten_reshapes", "linear_layers", "merge_pads"]
+
+
+def add_sums(model: ir.Model) -> bool:
+    """Turn each Sum of two tensors into an Add; return whether there was one."""
+    found = [node for node in model.graph if node.op_type == "Sum" and node.domain == "" and len(node.inputs) == 2]
+    for node in found:
+        replace_node(model.graph, node, ir.node("Add", list(node.inputs)))
+    return bool(found)
 
 
 def merge_pads(model: ir.Model) -> bool:

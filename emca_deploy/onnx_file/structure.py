@@ -29,7 +29,8 @@ def check_structure(path: Path, model: "onnx.ModelProto") -> None:
     Raises:
         ModelError: the graph is not well formed.
     """
-    _check_graph(path, model.graph, frozenset())
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    _check_graph(path, model.graph, frozenset(), opset)
     _check_inputs(path, model.graph)
     for tensor in all_tensors(model.graph):
         _check_tensor(path, tensor)
@@ -44,12 +45,12 @@ def _short(name: str) -> str:
     return f"'{name[:SHOWN]}{'...' if len(name) > SHOWN else ''}'"
 
 
-def _check_graph(path: Path, graph: "onnx.GraphProto", outside: frozenset[str]) -> None:
-    """Check one graph; `outside` has the tensors that a subgraph may read besides its own."""
+def _check_graph(path: Path, graph: "onnx.GraphProto", outside: frozenset[str], opset: int) -> None:
+    """Check one graph of a model's opset; `outside` has the tensors that a subgraph may read besides its own."""
     given = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     given |= {sparse.values.name for sparse in graph.sparse_initializer}
     for index, node in enumerate(graph.node):
-        _check_node(path, index, node)
+        _check_node(path, index, node, opset)
     makers = _makers(path, graph, given)
     known = outside | given
     reads = [[name for name in node.input if name and name not in known] for node in graph.node]
@@ -62,14 +63,14 @@ def _check_graph(path: Path, graph: "onnx.GraphProto", outside: frozenset[str]) 
         raise _refuse(path, f"nothing makes its output {_short(lost)}")
     _check_order(path, graph, makers, reads)
     for inner in _subgraphs(graph.node):
-        _check_graph(path, inner, known | makers.keys())
+        _check_graph(path, inner, known | makers.keys(), opset)
 
 
-def _check_node(path: Path, index: int, node: "onnx.NodeProto") -> None:
+def _check_node(path: Path, index: int, node: "onnx.NodeProto", opset: int) -> None:
     for name in (node.name, node.op_type, node.domain, *node.input, *node.output):
         if len(name) > LONGEST_NAME:
             raise _refuse(path, f"node {index} has a name of {len(name)} characters: {_short(name)}")
-    inputs, outputs = _fewest(node.domain, node.op_type)
+    inputs, outputs = _fewest(node.domain, node.op_type, opset)
     if len(node.input) < inputs or len(node.output) < outputs:
         raise _refuse(path, f"node {_short(node.name or str(index))}, a {_short(node.op_type)}, lacks inputs or outputs")
 
@@ -94,13 +95,16 @@ def _subgraphs(nodes: "Iterable[onnx.NodeProto]") -> "Iterable[onnx.GraphProto]"
 
 
 @lru_cache(maxsize=1024)
-def _fewest(domain: str, operator: str) -> tuple[int, int]:
-    """Return how many inputs and outputs an operator has at least; (0, 0) for one that is none of ONNX's own."""
+def _fewest(domain: str, operator: str, opset: int) -> tuple[int, int]:
+    """Return how many inputs and outputs an operator has at least in an opset; (0, 0) for one that is none of ONNX's own."""
     import onnx
 
     if domain not in ("", "ai.onnx") or not onnx.defs.has(operator):
         return 0, 0
-    schema = onnx.defs.get_schema(operator)
+    try:
+        schema = onnx.defs.get_schema(operator, max_inclusive_version=max(1, min(opset, onnx.defs.onnx_opset_version())))
+    except onnx.defs.SchemaError:  # the opset has no such operator yet; whoever runs the model says so
+        return 0, 0
     return schema.min_input, schema.min_output
 
 

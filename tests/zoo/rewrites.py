@@ -525,6 +525,14 @@ def operands_swapped(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.M
 
 
 @_rewrite()
+def sums_for_adds(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
+    edit = _Edit(model)
+    for node in _of_type(edit, "Add"):
+        node.op_type = "Sum"
+    return edit.done()
+
+
+@_rewrite()
 def gates_expanded(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
     """x * gate.expand_as(x): the gate has the map's size, which is computed from the map."""
     edit = _Edit(model)
