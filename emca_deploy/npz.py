@@ -49,6 +49,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         ValueError: it cannot be read, is damaged, or has something other than arrays of numbers and text.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

@@ -4,12 +4,27 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from math import isfinite
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["misfit"]
+__all__ = ["fitting", "misfit"]
 
 LARGEST = 2**63
 """Of an integer: larger ones neither fit into an array nor are written in decimals without limit."""
+
+
+Record = TypeVar("Record")
+
+
+def fitting(record: Record) -> Record:
+    """Return a record whose values are what its type declares.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    wrong = misfit(record, type(record))
+    if wrong:
+        raise ValueError(wrong)
+    return record
 
 
 def misfit(value: Any, wanted: Any, where: str = "") -> str:

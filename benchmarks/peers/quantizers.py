@@ -1,5 +1,4 @@
 """Our calibration and its peers behind one signature, each as its own documentation says to call it."""
-# ruff: noqa: PLC0415 - a peer is imported in its own process only, and may not be installed
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields

@@ -1,5 +1,4 @@
 """What is quantized: trained networks with images to judge them by, and networks of full size for the clock."""
-# ruff: noqa: PLC0415 - PyTorch takes seconds to import, and what is on file already needs none of it
 
 import sys
 from collections.abc import Sequence

@@ -109,9 +109,9 @@ def load_float_model(path: Path) -> ir.Model:
     proto = OnnxFile.open(path).load_proto()
     with graph_errors(path):
         model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+        _constants_as_initializers(model)
     if not len(model.graph):
         raise ModelError(f"{path}: is not an ONNX file, or holds no graph", again)
-    _constants_as_initializers(model)
     if any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in model.graph):
         raise ModelError(f"{path}: has Q/DQ, which DLA does not take", "name the fp32 model: a DLA reads a calibration cache")
     if any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values()):

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from emca_deploy.records import fitting
+
 __all__ = ["SCHEMA_VERSION", "AccuracyReport", "ClassAccuracy", "Confusion", "Flip", "Flips", "ReferenceComparison"]
 
 SCHEMA_VERSION = 1
@@ -112,6 +114,7 @@ class ReferenceComparison:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ReferenceComparison":
         """Rebuild from JSON; what an older version did not write is None."""
+        values = dict(values)
         flips, limits = values.get("flips"), values["top1_drop_ci95"]
         rebuilt = {
             "flips": None if flips is None else Flips.from_dict(flips),
@@ -176,4 +179,4 @@ class AccuracyReport:
         if fields.get("confusion") is not None:
             fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
         fields["warnings"] = tuple(fields.get("warnings", ()))
-        return cls(**fields)
+        return fitting(cls(**fields))

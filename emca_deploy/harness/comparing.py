@@ -12,6 +12,7 @@ from emca_deploy.errors import InputError
 from emca_deploy.harness.latency_results import Comparison, LatencyResult, ProfileReport, ProtocolRecord, verdict_of
 from emca_deploy.harness.raw_samples import RawCandidate, read_raw
 from emca_deploy.harness.stats import Float64Array, ratio_of_medians
+from emca_deploy.records import misfit
 
 __all__ = ["CompareReport", "Measured", "check_comparable", "compare_runs", "differences", "read_profile_report"]
 
@@ -95,11 +96,25 @@ def read_profile_report(place: Path) -> ProfileReport:
     """
     remedy = "name a file that `profile -o` wrote"
     try:
-        return ProfileReport.from_dict(json.loads(place.read_text(encoding="utf-8")))
+        report = ProfileReport.from_dict(json.loads(place.read_text(encoding="utf-8")))
     except OSError as exc:
         raise InputError(f"{place}: cannot be read: {exc.strerror}", remedy) from exc
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise InputError(f"{place}: not a profile of ours: {exc}", remedy) from exc
+    wrong = misfit(report, ProfileReport) or next(filter(None, map(_contradiction, report.results)), "")
+    if wrong:
+        raise InputError(f"{place}: not a profile of ours, or damaged: {wrong}", remedy)
+    return report
+
+
+def _contradiction(result: LatencyResult) -> str:
+    """Return what of a result cannot be, or ""."""
+    blocks = len(result.block_calls)
+    if min((*result.block_calls, *result.block_builds, *result.block_wall_ms, *result.samples_ms, 0)) < 0 or result.batch < 1:
+        return f"'{result.artifact}' has negative counts or times"
+    if any(len(listed) != blocks for listed in (result.block_builds, result.block_wall_ms) if listed):
+        return f"'{result.artifact}' has {blocks} blocks, and others by their builds or times"
+    return ""
 
 
 def differences(a: ProfileReport, b: ProfileReport) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from emca_deploy.harness.int8_results import Int8Report
+from emca_deploy.records import fitting
 
 __all__ = ["KINDS", "SCHEMA_VERSION", "ArtifactLayers", "Kind", "Layer", "LayersReport", "Roofline"]
 
@@ -129,4 +130,5 @@ class LayersReport:
         """
         if values["schema_version"] != SCHEMA_VERSION:
             raise ValueError(f"schema version {values['schema_version']}; this emca-deploy reads {SCHEMA_VERSION}")
-        return cls(tuple(ArtifactLayers.from_dict(one) for one in values["results"]), dict(values["environment"]))
+        results = tuple(ArtifactLayers.from_dict(one) for one in values["results"])
+        return fitting(cls(results, dict(values["environment"])))

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from emca_deploy.records import fitting
+
 __all__ = ["Cost", "SensitivityReport", "UnitKind", "UnitSensitivity"]
 
 SCHEMA_VERSION = 1
@@ -101,4 +103,4 @@ class SensitivityReport:
             UnitSensitivity(**{**unit, "alone": Cost(**unit["alone"]), "kept_float": Cost(**unit["kept_float"])})
             for unit in values["units"]
         )
-        return cls(**{**values, "int8": Cost(**values["int8"]), "units": units})
+        return fitting(cls(**{**values, "int8": Cost(**values["int8"]), "units": units}))

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from emca_deploy.harness.latency_results import Scenario, Verdict
+from emca_deploy.records import fitting
 
 __all__ = ["SCHEMA_VERSION", "Numerics", "Trial", "Tunable", "TuneReport", "TuneRound", "Value", "Values"]
 
@@ -142,7 +143,7 @@ class TuneReport:
         numerics = None if values["numerics"] is None else Numerics(**values["numerics"])
         ratio_ci95 = None if values["ratio_ci95"] is None else tuple(values["ratio_ci95"])
         records = {"rounds": rounds, "numerics": numerics, "ratio_ci95": ratio_ci95, "notes": tuple(values["notes"])}
-        return cls(**{**values, **records})
+        return fitting(cls(**{**values, **records}))
 
 
 def _round(values: Mapping[str, Any]) -> TuneRound:

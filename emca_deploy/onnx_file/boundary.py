@@ -1,5 +1,6 @@
 """Where onnx, onnx-ir and their passes are handed a stranger's graph: whatever they raise is one error of ours."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ def graph_errors(path: Path) -> Iterator[None]:
     Raises:
         ModelError: the graph cannot be read.
     """
+    logger = logging.getLogger("onnx_ir")  # it logs whole tracebacks of what it then does without
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     except (EmcaError, MemoryError):
@@ -28,3 +32,5 @@ def graph_errors(path: Path) -> Iterator[None]:
     except Exception as exc:
         cause = str(exc.__cause__ or exc).strip().splitlines() or [type(exc).__name__]
         raise ModelError(f"{path}: its graph is damaged: {cause[0][:LONGEST_CAUSE]}", REMEDY) from exc
+    finally:
+        logger.setLevel(level)

@@ -68,11 +68,23 @@ def _check_graph(path: Path, graph: "onnx.GraphProto", outside: frozenset[str], 
 
 def _check_node(path: Path, index: int, node: "onnx.NodeProto", opset: int) -> None:
     for name in (node.name, node.op_type, node.domain, *node.input, *node.output):
-        if len(name) > LONGEST_NAME:
-            raise _refuse(path, f"node {index} has a name of {len(name)} characters: {_short(name)}")
+        _check_name(path, f"node {index}", name)
     inputs, outputs = _fewest(node.domain, node.op_type, opset)
     if len(node.input) < inputs or len(node.output) < outputs:
         raise _refuse(path, f"node {_short(node.name or str(index))}, a {_short(node.op_type)}, lacks inputs or outputs")
+
+
+def _check_name(path: Path, what: str, name: object) -> None:
+    """Refuse a name that is endless, or no text: protobuf hands out what is no UTF-8 as bytes."""
+    if not isinstance(name, str):
+        raise _refuse(path, f"{what} has a name that is no text")
+    if len(name) > LONGEST_NAME:
+        raise _refuse(path, f"{what} has a name of {len(name)} characters: {_short(name)}")
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError as exc:
+            raise _refuse(path, f"{what} has a name that is no text") from exc
 
 
 def _makers(path: Path, graph: "onnx.GraphProto", given: set[str]) -> dict[str, int]:
@@ -131,18 +143,23 @@ def _check_order(path: Path, graph: "onnx.GraphProto", makers: dict[str, int], r
 
 def _check_inputs(path: Path, graph: "onnx.GraphProto") -> None:
     """Refuse an input of which no memory holds one: a runtime would ask the system for it."""
-    for value in graph.input:
+    import onnx
+
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        _check_name(path, "an input or output", value.name)
+        kind = value.type.tensor_type.elem_type
+        if kind not in onnx.TensorProto.DataType.values():
+            raise _refuse(path, f"{_short(value.name)} is of an unknown type, number {kind}")
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
         if len(sizes) > MOST_DIMENSIONS or prod(max(size, 1) for size in sizes) > LARGEST_SIZE:
-            raise _refuse(path, f"input {_short(value.name)} has the shape {sizes[:8]}")
+            raise _refuse(path, f"{_short(value.name)} has the shape {sizes[:8]}")
 
 
 def _check_tensor(path: Path, tensor: "onnx.TensorProto") -> None:
     import onnx
 
+    _check_name(path, "a tensor", tensor.name)
     name = _short(tensor.name)
-    if len(tensor.name) > LONGEST_NAME:
-        raise _refuse(path, f"a tensor has a name of {len(tensor.name)} characters: {name}")
     if any(len(entry.value) > LONGEST_NAME for entry in tensor.external_data):
         raise _refuse(path, f"the place of tensor {name} has more than {LONGEST_NAME} characters")
     dims = list(tensor.dims)

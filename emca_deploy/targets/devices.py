@@ -230,7 +230,7 @@ def _read(path: Path) -> str:
 def _parse(path: Path, text: str) -> dict[str, Device]:
     try:
         tables = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:  # ValueError also of integers with thousands of digits
         raise InputError(
             f"{path}: not TOML: {exc or 'nested too deep'}", "mend that line, or move the file away and add again"
         ) from exc

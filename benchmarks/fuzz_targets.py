@@ -1,0 +1,379 @@
+"""Every parser of foreign files and texts, with valid inputs to damage."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "tests/unit/harness/results"
+BOARDS = ROOT / "tests/data/boards"
+
+__all__ = ["Target", "targets"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parser.
+
+    Attributes:
+        name: of it.
+        kind: of damage, see `fuzz_inputs`.
+        seeds: valid inputs.
+        parse: takes the bytes of an input.
+        allowed: what it may raise besides errors of ours; what its docstring says.
+    """
+
+    name: str
+    kind: str
+    seeds: tuple[bytes, ...]
+    parse: Callable[[bytes], object]
+    allowed: tuple[type[Exception], ...] = ()
+
+
+DOCUMENT = (KeyError, TypeError, ValueError, RecursionError)
+"""What `from_dict` and `json.loads` say that they raise."""
+
+
+def targets(folder: Path) -> list[Target]:
+    """Return all parsers; `folder` is where inputs lie that are read from a file."""
+    return [*_texts(), *_documents(folder), *_archives(folder), *_models(folder), *_images()]
+
+
+def _file(folder: Path, name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """Return a parser of bytes from one of files."""
+
+    def parse(data: bytes) -> object:
+        path = folder / name
+        path.write_bytes(data)
+        return read(path)
+
+    return parse
+
+
+def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: read(data.decode("utf-8", "surrogateescape"))
+
+
+def _recorded(name: str) -> tuple[bytes, ...]:
+    return tuple(path.read_bytes() for path in sorted(BOARDS.rglob(name)) if path.is_file()) or (b"",)
+
+
+TRTEXEC_LOG = b"""&&&& RUNNING TensorRT.trtexec [TensorRT v100300] # trtexec --onnx=m.onnx
+[11/28/2024-17:03:11] [I] Engine built in 12.5 sec.
+[11/28/2024-17:03:11] [I] [TRT] [MemUsageChange] Init CUDA: CPU +1, GPU +0, now: CPU 20, GPU 129 (MiB)
+[11/28/2024-17:03:11] [W] [TRT] a warning
+[11/28/2024-17:03:11] [I] Warmup completed 20 queries over 200 ms
+[11/28/2024-17:03:11] [I] Timing trace has 300 queries over 3 s
+[11/28/2024-17:03:11] [I] Throughput: 27207.5 qps
+[11/28/2024-17:03:11] [I] Latency: min = 7.2 ms, max = 10.1 ms, mean = 7.4 ms, median = 7.3 ms, percentile(99%) = 8 ms
+&&&& PASSED TensorRT.trtexec [TensorRT v100300] # trtexec --onnx=m.onnx
+"""
+DLA_LOG = b"""[I] [TRT] ---------- Layers Running on DLA ----------
+[I] [TRT] [DlaLayer] {ForeignNode[conv1...relu9]}
+[I] [TRT] ---------- Layers Running on GPU ----------
+[I] [TRT] [GpuLayer] CONVOLUTION: conv10 + relu10
+[I] [TRT] [GpuLayer] SHUFFLE: reformat(a, b)
+[W] [TRT] Layer 'softmax' (SOFTMAX): Unsupported on DLA. Switching this layer's device type to GPU.
+[W] [TRT] Default DLA is enabled but layer head is not supported on DLA, falling back to GPU.
+"""
+LAYERS = (
+    b"Name: conv1 + relu1, LayerType: CaskConvolution, Inputs: [ { Name: input, Location: Device, Dimensions: [1,3,32,32], "
+    b"Format/Datatype: Row major linear FP32 }], Constants: [], Outputs: [ { Name: r1, Location: Device, "
+    b"Dimensions: [1,8,16,16], Format/Datatype: Int8 NC/32HW32 }], Metadata: [ONNX Layer: conv1]\n"
+    b"Layer(CaskConvolution): conv2, Tactic: 0x1, in1[Float(1,8,16,16)] -> out1[Int8(1,8,16,16)]\n"
+)
+TIMES = b'[{ "startEnqMs" : 0.1, "latencyMs" : 7.1, "computeMs" : 7.0, "h2dMs" : 0.05, "d2hMs" : 0.05 }]'
+PROFILE = b"""[
+  { "count" : 100 }
+, { "name" : "conv1 + relu1", "timeMs" : 10.5, "averageMs" : 0.105, "medianMs" : 0.104, "percentage" : 60.5 }
+, { "name" : "he said "hi"", "timeMs" : 5.5, "averageMs" : 0.055, "percentage" : 39.5 }
+]
+"""
+LAYER_INFO = json.dumps(
+    {"Layers": [{"Name": "a", "LayerType": "Conv", "Inputs": [{"Name": "x", "Format/Datatype": "INT8"}], "Outputs": []}, "b"]}
+).encode()
+ORT_PROFILE = json.dumps(
+    [
+        {"cat": "Node", "name": "conv1_kernel_time", "dur": 12, "ts": 1, "args": {"op_name": "Conv", "provider": "CPU"}},
+        {"cat": "Session", "name": "model_run", "dur": 20, "ts": 1, "args": {}},
+    ]
+).encode()
+SSH = b"ssh: connect to host box port 22: Connection refused\r\nHost key verification failed.\r\n"
+TOML = b'[orin]\ntarget = "ssh://me@orin.local/gpu"\npower_mode = "MAXN"\nnotes = "x"\n\n[box]\nhost = "me@box"\nkind = "cpu"\n'
+
+
+def _texts() -> list[Target]:
+    from emca_deploy.backends.layers.ort import read_ort_profile
+    from emca_deploy.backends.trt.dla_log import place_nodes, read_placement
+    from emca_deploy.backends.trt.inspect import read_layers
+    from emca_deploy.harness.telemetry.tegrastats import parse_line
+    from emca_deploy.targets.jetson.clocks import parse_show
+    from emca_deploy.targets.jetson.modes import parse_modes, parse_query
+    from emca_deploy.targets.ssh.address import parse_destination
+    from emca_deploy.targets.ssh.complaints import failure
+    from emca_deploy.targets.trtexec import exports
+    from emca_deploy.targets.trtexec.log import read_log
+
+    samples = (ROOT / "tests/unit/harness/telemetry/tegrastats_samples.txt").read_text().splitlines()
+    lines = tuple(line.encode() for line in samples if line and not line.startswith("#"))
+    nodes = [f"conv{index}" for index in range(12)] + [f"relu{index}" for index in range(12)]
+
+    def placed(text: str) -> object:
+        found = read_placement(text.splitlines())
+        return found and (place_nodes(found, nodes), found.to_dict(nodes, dict.fromkeys(nodes, 3)))
+
+    there = parse_destination("ssh://box")
+    query = b"NVPM WARN: fan mode is not set!\nNV Power Mode: MAXN\n0\n"
+    return [
+        Target("tegrastats", "text", lines, _text(parse_line)),
+        Target("nvpmodel -q", "text", (query,), _text(parse_query)),
+        Target("nvpmodel.conf", "text", _recorded("nvpmodel.conf"), _text(parse_modes)),
+        Target("jetson_clocks", "text", _recorded("jetson_clocks"), _text(parse_show)),
+        Target("trtexec log", "text", (TRTEXEC_LOG,), _text(read_log)),
+        Target("trtexec times", "text", (TIMES,), _text(lambda text: exports.read_times(text, "x"))),
+        Target("trtexec profile", "text", (PROFILE,), _text(lambda text: exports.read_profile(text, "x"))),
+        Target("trtexec layers", "json", (LAYER_INFO,), _text(lambda text: exports.read_layer_info(text, "x"))),
+        Target("builder's DLA log", "text", (DLA_LOG,), _text(placed)),
+        Target("builder's layers", "text", (LAYERS,), _text(lambda text: read_layers(text.splitlines()))),
+        Target("ONNX Runtime profile", "json", (ORT_PROFILE,), _text(lambda text: read_ort_profile(text, "x"))),
+        Target("ssh's complaints", "text", (SSH,), _text(lambda text: failure(there, text))),
+        Target("ssh address", "text", (b"ssh://me@host.example:2222/gpu:1",), _text(parse_destination)),
+    ]
+
+
+def _result(cls: Any) -> Callable[[bytes], object]:
+    return lambda data: cls.from_dict(json.loads(data))
+
+
+def _old(command: str) -> bytes:
+    """Return the JSON document of a command as version 1 wrote it."""
+    return (RESULTS / f"{command}-v1.json").read_bytes()
+
+
+def _documents(folder: Path) -> list[Target]:
+    from emca_deploy.artifacts import Manifest, Preprocessing, read_manifest
+    from emca_deploy.backends.trt.cache import check_cache
+    from emca_deploy.calibration.histogram import Histogram
+    from emca_deploy.calibration.observers import Observation, TensorRange
+    from emca_deploy.calibration.resume import SideFile
+    from emca_deploy.calibration.table import RangeTable, TableKey, read_table, write_table
+    from emca_deploy.calibration.trt_cache import read_cache
+    from emca_deploy.data.label_files import LabelFile, read_class_map
+    from emca_deploy.data.preprocessing_files import read_preprocessing_file
+    from emca_deploy.harness.accuracy_results import AccuracyReport
+    from emca_deploy.harness.comparing import Measured, compare_runs
+    from emca_deploy.harness.layer_results import LayersReport
+    from emca_deploy.harness.sensitivity_results import SensitivityReport
+    from emca_deploy.harness.tuning_results import TuneReport
+    from emca_deploy.report.html import render_html
+    from emca_deploy.report.reading import read_result
+    from emca_deploy.targets.devices import read_devices
+
+    engine = Manifest(
+        "engine", "0" * 64, "int8", "openvino", preprocessing=Preprocessing(), details={"machine": {}, "threads": 1}
+    )
+    manifest = json.dumps(engine.to_dict()).encode()
+    ranges = {"a": TensorRange(-1.0, 2.0), "b": TensorRange(0.0, 1.0, 0.5)}
+    seen = {name: Observation(-1.0, 2.0, Histogram.of(np.linspace(-1, 2, 99, dtype=np.float32))) for name in ranges}
+    table = folder / "seed.json"
+    write_table(table, RangeTable(TableKey("0" * 64, "0" * 64, Preprocessing(), "minmax", 1, 0), ranges, seen))
+    (folder / "m.onnx").write_bytes(b"x")
+    os.environ["EMCA_DEPLOY_DEVICES"] = str(folder / "devices.toml")
+
+    def own_manifest(_: Path) -> object:
+        return read_manifest(folder / "m.onnx", verify=False)
+
+    def drawn(path: Path) -> object:
+        return render_html(read_result(path))
+
+    def compared(path: Path) -> object:
+        one = Measured.read(path)
+        return compare_runs(one, one)
+
+    def cached(path: Path) -> object:
+        check_cache(path, "8.6.1")
+        return read_cache(path)
+
+    half = [0.5, 0.5, 0.5]
+    timm = {"input_size": [3, 224, 224], "interpolation": "bicubic", "mean": half, "std": half, "crop_pct": 0.9}
+    face = {"do_resize": True, "size": {"shortest_edge": 224}, "image_mean": half, "image_std": half, "resample": 3}
+    configs = (json.dumps(timm).encode(), json.dumps(face).encode(), manifest)
+    cache = b"TRT-8601-EntropyCalibration2\ninput: 3c010a14\nconv1: 3d010a14\n"
+    side = b'{"side_version": 1, "key": {"a": 1}, "found": {"x": 1}}'
+    labels = (b"a/1.png 0\na/2.png 1\n", b"filename,label\n1.png,cat\n2.png,dog\n", b"ILSVRC2012_val_00000001 n01440764\n")
+    maps = (b"cat 0\ndog 1\n", b'{"0": "cat", "1": ["n01", "dog"]}', b"cat\ndog\n")
+    deployed = tuple((RESULTS / name).read_bytes() for name in ("deploy-v1.json", "deploy-v2.json"))
+    profiled = tuple((RESULTS / name).read_bytes() for name in ("profile-v1.json", "profile-v2.json"))
+    return [
+        Target(
+            "manifest",
+            "json",
+            (manifest,),
+            _file(folder, "m.onnx.manifest.json", own_manifest),
+        ),
+        Target("range table", "json", (table.read_bytes(),), _file(folder, "t.json", read_table)),
+        Target("side file", "json", (side,), _file(folder, "s.json", lambda path: SideFile(path, {"a": 1}))),
+        Target("deploy's result.json", "json", deployed, _file(folder, "result.json", drawn)),
+        Target("profile's JSON", "json", profiled, _file(folder, "p.json", compared)),
+        Target("tune's JSON", "json", (_old("tune"),), _result(TuneReport), DOCUMENT),
+        Target("layers' JSON", "json", (_old("layers"),), _result(LayersReport), DOCUMENT),
+        Target("sensitivity's JSON", "json", (_old("sensitivity"),), _result(SensitivityReport), DOCUMENT),
+        Target("validate's JSON", "json", (_old("validate"),), _result(AccuracyReport), DOCUMENT),
+        Target("devices.toml", "text", (TOML,), _file(folder, "devices.toml", lambda path: read_devices())),
+        Target("preprocessing file", "json", configs, _file(folder, "config.json", read_preprocessing_file)),
+        Target("label file", "text", labels, _file(folder, "labels.csv", lambda path: LabelFile(path).names)),
+        Target("class map", "text", maps, _file(folder, "map.txt", read_class_map)),
+        Target("calibration cache", "text", (cache,), _file(folder, "x.cache", cached)),
+    ]
+
+
+def _npz(**arrays: Any) -> bytes:
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+def _archives(folder: Path) -> list[Target]:
+    from PIL import Image
+
+    from emca_deploy.artifacts import Preprocessing
+    from emca_deploy.calibration.recovery import _read as read_weights
+    from emca_deploy.data.sources import open_source
+    from emca_deploy.harness.logits_store import LogitsStore
+    from emca_deploy.harness.raw_samples import RawCandidate, RawSamples, read_raw, save_raw
+
+    images = _npz(images=np.zeros((4, 3, 32, 32), np.float32), labels=np.arange(4))
+    pixels = _npz(images=np.zeros((4, 32, 32, 3), np.uint8))
+    many = np.arange(4, dtype=np.int64)
+    raw = RawCandidate(
+        "a", ("m",), many + 1, np.array([4]), np.array([0]), np.zeros((1, 2), np.int64), np.ones(1), np.zeros(1, np.int64)
+    )
+    save_raw(folder / "raw.npz", RawSamples((raw,), {"scenario": "x"}))
+    key = json.dumps({"a": 1})
+    names = np.array(("a", "b"), np.str_)
+    logits = _npz(logits=np.zeros((2, 3), np.float32), key=np.array(key), files=names, classes=np.array((), np.str_))
+    partial = json.dumps({"version": 1, "key": {"a": 1}}).encode() + b"\n" + struct.pack("<QIII", 0, 1, 2, 0) + bytes(8)
+    weights = _npz(**{"w/int8": np.zeros((2, 2), np.int8), "w/scale": np.ones(2, np.float32), "label": np.array("x")})
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(png, "PNG")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as out:
+        for name in ("a/1.png", "a/2.png", "b/1.png"):
+            out.writestr(name, png.getvalue())
+
+    def opened(path: Path) -> object:
+        source = open_source(path, Preprocessing.for_size(32))
+        return source.identity(), [images for images, _ in source.batches(2)]
+
+    def kept(path: Path) -> object:
+        with LogitsStore(path, {"a": 1}) as store:
+            return store.kept()
+
+    def resumed(path: Path) -> object:
+        with LogitsStore(path.with_suffix(""), {"a": 1}) as store:
+            return store.resume()
+
+    return [
+        Target("npz data set", "zip", (images, pixels), _file(folder, "d.npz", opened)),
+        Target("zip data set", "zip", (archive.getvalue(),), _file(folder, "d.zip", opened)),
+        Target("raw samples", "zip", ((folder / "raw.npz").read_bytes(),), _file(folder, "r.npz", read_raw)),
+        Target("logits", "zip", (logits,), _file(folder, "l.npz", kept)),
+        Target("partial logits", "bytes", (partial,), _file(folder, "q.npz.partial", resumed)),
+        Target("rounded weights", "zip", (weights,), _file(folder, "w.npz", lambda path: read_weights(path, "x"))),
+    ]
+
+
+def _network() -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    shapes = {"w1": (4, 3, 3, 3), "b1": (4,), "w2": (4, 4, 3, 3), "head": (5, 4)}
+    nodes = [
+        helper.make_node("Conv", ["input", "w1", "b1"], ["c1"], "conv1", pads=[1] * 4),
+        helper.make_node("Relu", ["c1"], ["r1"], "relu1"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], "conv2", pads=[1] * 4),
+        helper.make_node("Add", ["c2", "r1"], ["a2"], "add2"),
+        helper.make_node("HardSigmoid", ["a2"], ["h2"], "gate2"),
+        helper.make_node("Mul", ["a2", "h2"], ["m2"], "mul2"),
+        helper.make_node("GlobalAveragePool", ["m2"], ["g"], "pool"),
+        helper.make_node("Flatten", ["g"], ["f"], "flat"),
+        helper.make_node("Gemm", ["f", "head"], ["logits"], "head", transB=1),
+    ]
+    stored = [numpy_helper.from_array(random.standard_normal(shape).astype(np.float32), name) for name, shape in shapes.items()]
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 8, 8])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 5])]
+    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, stored), opset_imports=[helper.make_opsetid("", 20)])
+    return bytes(model.SerializeToString())
+
+
+def _models(folder: Path) -> list[Target]:
+    from emca_deploy.backends.trt.model_facts import count_convolutions, read_facts
+    from emca_deploy.calibration.graph import load_graph
+    from emca_deploy.export.dla_convert import load_float_model
+    from emca_deploy.models.checkpoint_files import open_checkpoint
+    from emca_deploy.onnx_file import OnnxFile
+    from emca_deploy.pipeline.layer_graph import graph_of
+
+    def opened(path: Path) -> object:
+        file = OnnxFile.open(path)
+        return file.sha256, file.precision, file.image, file.logits, file.pixel_range
+
+    def planned(path: Path) -> object:
+        return read_facts(path), count_convolutions(path)
+
+    def listed(path: Path) -> object:
+        with open_checkpoint(path) as found:
+            return dict(found.tensors)
+
+    legacy = pickle.dumps({"state_dict": {"a": 1, "b": [1, 2]}}, protocol=2)
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    safe = struct.pack("<Q", len(header)) + header + bytes(8)
+    model = (_network(),)
+    checkpoints = [Target("safetensors", "bytes", (safe,), _file(folder, "c.safetensors", listed))]
+    torch_zip = _torch_zip()
+    if torch_zip is not None:
+        checkpoints.append(Target("checkpoint", "zip", (torch_zip,), _file(folder, "c.pth", listed)))
+    checkpoints.append(Target("pickle", "bytes", (legacy,), _file(folder, "d.pth", listed)))
+    return [
+        Target("ONNX file", "onnx", model, _file(folder, "a.onnx", opened)),
+        Target("ONNX file for calibrate", "onnx", model, _file(folder, "e.onnx", load_graph)),
+        Target("ONNX file for plan", "onnx", model, _file(folder, "b.onnx", planned)),
+        Target("ONNX file for layers", "onnx", model, _file(folder, "c.onnx", lambda path: graph_of(path, 1))),
+        Target("ONNX file for a DLA", "onnx", model, _file(folder, "d.onnx", load_float_model)),
+        *checkpoints,
+    ]
+
+
+def _torch_zip() -> bytes | None:
+    try:
+        import torch
+    except ImportError:
+        return None
+    out = io.BytesIO()
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(3)}, "epoch": 3}, out)
+    return out.getvalue()
+
+
+def _images() -> list[Target]:
+    from PIL import Image
+
+    from emca_deploy.artifacts import Preprocessing
+    from emca_deploy.data.preprocess import decode, preprocess
+
+    seeds = []
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8))
+    for form in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF"):
+        out = io.BytesIO()
+        picture.save(out, form)
+        seeds.append(out.getvalue())
+    how = Preprocessing.for_size(16)
+    return [Target("image", "bytes", tuple(seeds), lambda data: preprocess(decode(io.BytesIO(data), "x", "apply"), how))]
