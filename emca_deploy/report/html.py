@@ -58,7 +58,7 @@ def _context(report: DeployReport) -> dict[str, Any]:
         "colours": COLOURS,
         "stable": [candidate.latency.stable for candidate in report.candidates],
         "chosen": [candidate.name == verdict.candidate for candidate in report.candidates],
-        "warnings": warnings_of(report),
+        "warnings": [*(("", warning) for warning in report.warnings), *warnings_of(report)],
         "latency_plot": latency_plot(report),
         "tradeoff_plot": tradeoff_plot(report),
         "created": moment(report.created),

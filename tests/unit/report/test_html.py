@@ -1,6 +1,7 @@
 """The page: whole, self-contained, and inert whatever a result contains."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -97,3 +98,10 @@ def test_draws_what_has_no_labels_no_samples_and_no_facts(report, candidate):
     page = Page(html)
     assert "Same class as the baseline, % against median latency" in page.words
     assert "Calibration" not in page.words
+
+
+def test_what_may_be_wrong_with_images_and_labels_is_on_the_page(typical):
+    warning = "the data set has 3 class folders <script>, but the network has 12 outputs"
+    page = Page(render_html(replace(typical, warnings=(warning,))))
+    assert warning in "".join(page.words)
+    assert warning not in "".join(Page(render_html(typical)).words)
