@@ -31,7 +31,7 @@ __all__ = [
 
 DEFAULT = "onnxruntime"
 GPU_EXTRA = "pip install 'emca-deploy[gpu]'"
-CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".safetensors")
+CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".safetensors", ".json")
 
 
 @dataclass(frozen=True)

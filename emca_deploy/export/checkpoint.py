@@ -139,7 +139,7 @@ def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions
         arch=spec.arch,
         num_classes=spec.num_classes,
         preprocessing=options.preprocessing,
-        inputs={"checkpoint": sha256_file(checkpoint)} if checkpoint else {},
+        inputs=_digests(checkpoint) if checkpoint else {},
         versions={name: version for name in RECORDED_VERSIONS if (version := installed_version(name))},
         command=this_command(),
         details={
@@ -152,6 +152,14 @@ def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions
             **_source_details(result.source),
         },
     )
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    """Return the digests of a checkpoint, and of the shards that it is the index of."""
+    from emca_deploy.models.checkpoint_files import list_shards
+
+    shards = {f"checkpoint/{shard.name}": sha256_file(shard) for shard in list_shards(checkpoint)}
+    return {"checkpoint": sha256_file(checkpoint), **shards}
 
 
 def _half_details(half: HalfConversion | None, fp32_parity: Parity) -> dict[str, Any]:

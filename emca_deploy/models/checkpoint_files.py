@@ -12,7 +12,7 @@ from emca_deploy.models.safetensors_file import read_index, read_safetensors
 from emca_deploy.models.stored import COPY_AGAIN, StoredTensor
 from emca_deploy.models.torch_file import SAVE_AGAIN, read_torch_legacy, read_torch_zip
 
-__all__ = ["CheckpointFile", "open_checkpoint"]
+__all__ = ["CheckpointFile", "list_shards", "open_checkpoint"]
 
 MAX_DEPTH = 40
 MAX_NAME = 300
@@ -60,6 +60,17 @@ def open_checkpoint(path: Path) -> Iterator[CheckpointFile]:
             names = ", ".join(ascii(key)[1:-1][:40] for key in found.keys[:5]) or "nothing at all"
             raise CheckpointError(f"{path}: holds no tensors, only: {names}", SAVE_AGAIN)
         yield found
+
+
+def list_shards(path: Path) -> list[Path]:
+    """Return the files that the index of a sharded checkpoint names; none for any other checkpoint.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is an index that names no files.
+    """
+    with ExitStack() as open_files:
+        stream, _ = _open(path, open_files)
+        return [path.parent / shard for shard in read_index(path, stream)] if _kind(path, stream) == "index" else []
 
 
 def _read(path: Path, found: CheckpointFile, open_files: ExitStack, of_index: Path | None = None) -> None:

@@ -118,23 +118,27 @@ def load_checkpoint(
         find_architecture(arch)
     with open_checkpoint(path) as file:
         networks = _under(file, find_networks(file), prefix)
-        fits = [
-            fit_network(file, each, arch=arch, position=position, trusted=prefix is not None, explain=each is networks[0])
-            for each in networks
-        ]
+        fits = _fits(file, networks, arch, position, trusted=prefix is not None)
         chosen, both = _choose(file, fits, weights)
         tensors = _values(file, chosen.network)
-    module = empty_network(chosen.inferred, chosen.classes)
+    inferred = chosen.inferred
+    module = empty_network(inferred, chosen.classes)
     _fill(module, translate(tensors, path).tensors)
-    spec = ModelSpec(
-        chosen.inferred.arch,
-        chosen.classes,
-        chosen.inferred.options,
-        chosen.layout,
-        count_parameters(module),
-        _source(file, chosen.network, both),
-    )
-    return module, spec
+    source = _source(file, chosen.network, both)
+    return module, ModelSpec(inferred.arch, chosen.classes, inferred.options, chosen.layout, count_parameters(module), source)
+
+
+def _fits(file: CheckpointFile, networks: Sequence[Network], arch: str | None, position: str, *, trusted: bool) -> list[Fit]:
+    """Return the networks that are whole; raises what is wrong with the largest one where none is."""
+    fits, errors = [], []
+    for number, network in enumerate(networks):
+        try:
+            fits.append(fit_network(file, network, arch=arch, position=position, trusted=trusted, explain=number == 0))
+        except CheckpointError as exc:
+            errors.append(exc)
+    if not fits:
+        raise errors[0]
+    return fits
 
 
 def _under(file: CheckpointFile, networks: list[Network], prefix: str | None) -> list[Network]:
@@ -159,11 +163,8 @@ def _under(file: CheckpointFile, networks: list[Network], prefix: str | None) ->
 
 def _choose(file: CheckpointFile, fits: Sequence[Fit], weights: Weights | None) -> tuple[Fit, bool]:
     """Return the one network to load, and whether the file holds both plain weights and an average."""
-    whole = [fit for fit in fits if fit.error is None]
-    if not whole:
-        raise fits[0].error or CheckpointError(f"{file.path}: holds no network", "give a ResNet's checkpoint")
-    averages = [fit for fit in whole if fit.network.average]
-    plain = [fit for fit in whole if not fit.network.average]
+    averages = [fit for fit in fits if fit.network.average]
+    plain = [fit for fit in fits if not fit.network.average]
     wanted = averages if weights == "ema" or (weights is None and averages) else plain
     if not wanted:
         kind, other = ("a moving average", "plain") if weights == "ema" else ("plain weights", "ema")

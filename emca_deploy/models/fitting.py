@@ -27,17 +27,15 @@ class Fit:
 
     Attributes:
         network: where it lies in the file.
-        inferred: the architecture; the nearest one where `error` is set.
+        inferred: the architecture.
         classes: the width of its logits.
         layout: whose key names it has.
-        error: why it cannot be loaded, or None.
     """
 
     network: Network
     inferred: Inferred
     classes: int
     layout: str
-    error: CheckpointError | None = None
 
 
 def fit_network(
@@ -52,35 +50,35 @@ def fit_network(
         position: where attention sits in a block.
         trusted: the caller says that its logits go through no layers beside it.
         explain: whether an error says which architecture is nearest, which takes building several.
+
+    Raises:
+        CheckpointError: it fits no architecture, or not `arch`.
     """
-    path = file.path
-    unknown = Inferred(arch or "resnet18")
     if network.problem and not (trusted and network.layers_beside):
-        remedy = "`emca-deploy models` lists what can be loaded; another network can be exported to ONNX where it was trained"
-        if network.layers_beside:
-            remedy = f"where its logits do not go through these layers, say --prefix {network.prefix.rstrip('.') or repr('')}"
-        error = CheckpointError(f"{path}: {_place(network)}{network.problem}", remedy)
-        return Fit(network, unknown, 0, network.layout, error)
-    try:
-        found = translate({name: file.tensors[full].outline() for name, full in network.names.items()}, path)
-    except CheckpointError as exc:
-        return Fit(network, unknown, 0, network.layout, exc)
-    layout = found.layout if network.layout in ("native", "pkcam", "torchvision") else network.layout
+        raise _more_layers(file.path, network)
+    found = translate({name: file.tensors[full].outline() for name, full in network.names.items()}, file.path)
     inferred, classes = infer(found.tensors), count_classes(found.tensors)
     if inferred is None or classes is None:
         if not explain:
-            error = CheckpointError(f"{path}: {_place(network)}fits no architecture", SEE_MODELS)
-            return Fit(network, unknown, 0, layout, error)
-        nearest = _nearest(file, found, inferred, arch)
-        return Fit(network, nearest, 0, layout, _no_fit(path, network, found, nearest, arch))
+            raise CheckpointError(f"{file.path}: {_place(network)}fits no architecture", SEE_MODELS)
+        raise _no_fit(file.path, network, found, _nearest(file, found, inferred, arch), arch)
+    if arch is not None and arch != inferred.arch:
+        raise _another(file.path, inferred, arch)
     options = dict(inferred.options) | ({"caffe": True} if found.caffe else {})
     if position != "residual" and not inferred.arch.startswith("pkcam"):
         options["position"] = position
-    if arch is not None and arch != inferred.arch:
-        return Fit(network, inferred, classes, layout, _another(path, inferred, arch))
     inferred = Inferred(inferred.arch, options)
-    fits = _compare(empty_network(inferred, classes).state_dict(), found.tensors).fits
-    return Fit(network, inferred, classes, layout, None if fits else _no_fit(path, network, found, inferred, arch))
+    if not _compare(empty_network(inferred, classes).state_dict(), found.tensors).fits:
+        raise _no_fit(file.path, network, found, inferred, arch)
+    layout = found.layout if network.layout in ("native", "pkcam", "torchvision") else network.layout
+    return Fit(network, inferred, classes, layout)
+
+
+def _more_layers(path: Path, network: Network) -> CheckpointError:
+    remedy = "`emca-deploy models` lists what can be loaded; another network can be exported to ONNX where it was trained"
+    if network.layers_beside:
+        remedy = f"where its logits do not go through these layers, say --prefix {network.prefix.rstrip('.') or repr('')}"
+    return CheckpointError(f"{path}: {_place(network)}{network.problem}", remedy)
 
 
 def _place(network: Network) -> str:

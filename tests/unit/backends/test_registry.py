@@ -48,7 +48,7 @@ def test_an_engines_manifest_decides(model: Path) -> None:
         backend_of(engine, "onnxruntime")
 
 
-@pytest.mark.parametrize("name", ["a.pth", "b.safetensors", "c.pth.tar", "D.PT"])
+@pytest.mark.parametrize("name", ["a.pth", "b.safetensors", "c.pth.tar", "D.PT", "e.ckpt", "model.safetensors.index.json"])
 def test_a_checkpoint_is_torchs(name: str) -> None:
     assert backend_of(Path(name), None) == backend_of(Path(name), "torch") == "torch"
     with pytest.raises(InputError, match="checkpoint"):

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from emca_deploy.errors import CheckpointError
-from emca_deploy.models.checkpoint_files import open_checkpoint
+from emca_deploy.models.checkpoint_files import list_shards, open_checkpoint
 from emca_deploy.models.checkpoints import load_checkpoint
 from emca_deploy.models.fitting import fit_network
 from emca_deploy.models.layouts import foreign_name, translate
@@ -145,7 +145,7 @@ def test_any_wrapping_of_any_layout_is_found_with_every_tensor_in_its_place(fold
     path, state = wrapped(folder, wrapping)
     with open_checkpoint(path) as file:
         (network,) = find_networks(file)
-        assert fit_network(file, network, arch=None, position="residual", trusted=False).error is None
+        assert fit_network(file, network, arch=None, position="residual", trusted=False).classes == 7
         originals = translate({name: file.tensors[full].outline() for name, full in network.names.items()}, path).originals
         for name, value in state.items():
             stored = file.tensors[network.names[originals[name]]]
@@ -408,6 +408,8 @@ def test_shards_load_by_their_index_also_through_links(tmp_path, ending):
         (snapshot / file.name).symlink_to(target)
     spec = assert_loads(snapshot / index.name, state)
     assert spec.layout == "huggingface"
+    assert list_shards(snapshot / index.name) == sorted(snapshot.glob("model-*"))
+    assert list_shards(next(snapshot.glob("model-*"))) == []
     assert "index.json" in refused(snapshot).remedy
 
 
