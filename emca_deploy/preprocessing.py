@@ -49,7 +49,7 @@ def sides(size: Size) -> tuple[int, int]:
 class Preprocessing:
     """How an image becomes the network's input, (channels, height, width) float32.
 
-    The image is resized, its centre cut out or its rim filled, its channels put in order, and then each value becomes
+    The image is resized, its centre cropped or its border filled, its channels put in order, and then each value becomes
     (value / scale - mean) / std.
 
     Attributes:
@@ -59,7 +59,7 @@ class Preprocessing:
         mean: one per channel, in the order of `channels`, of values divided by `scale`.
         std: one per channel, in the same order and unit.
         resize: "shortest" (keeps the aspect ratio, then crops), "squash" (does not keep it), "letterbox" (keeps it, and fills
-            the rim), or "none" (crops or fills only).
+            the border), or "none" (crops or fills only).
         interpolation: "bilinear", "bicubic", "nearest" or "lanczos", as Pillow computes them: all but nearest are antialiased.
         pad: where the image lies in a letterbox: "center", or at the top left with the filling at the "end".
         pad_value: of filled pixels, 0 to 255, before `scale`, `mean` and `std`.

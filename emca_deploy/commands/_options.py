@@ -71,7 +71,9 @@ class _NumbersType(click.ParamType[tuple[float, ...]]):
         return numbers
 
 
-image_size_option = click.option("--image-size", type=_SizeType(), help="Height and width of the input.  [default: the model's]")
+image_size_option = click.option(
+    "--image-size", type=_SizeType(), metavar="S|HxW", help="Height and width of the input.  [default: the model's]"
+)
 output_name_option = click.option(
     "--output-name", metavar="NAME", help="The output with the logits, where a model has several."
 )  # fmt: skip
@@ -95,23 +97,32 @@ def io_of(image_size: Size | None, output_name: str | None) -> dict[str, Any]:
 
 _PREPROCESSING = (
     image_size_option,
-    click.option("--resize", type=click.Choice(RESIZES), help="How images come to that size.  [default: shortest, then a crop]"),
-    click.option("--resize-size", type=_SizeType(), help="Size before the centre crop.  [default: 256 / 224 of --image-size]"),
-    click.option("--crop-pct", type=click.FloatRange(0, 1, min_open=True), help="Part that the crop keeps, in its place."),
-    click.option("--interpolation", type=click.Choice(INTERPOLATIONS), help="[default: bilinear]"),
-    click.option("--pad", type=click.Choice(PADS), help="Where a letterbox has its image.  [default: center]"),
-    click.option("--pad-value", type=click.FloatRange(0, 255), help="Pixel value of its rim.  [default: 114]"),
-    click.option("--channels", type=click.Choice(CHANNEL_ORDERS), help="[default: rgb, or gray for one channel]"),
-    click.option("--mean", type=_NumbersType(), help="Channel means of scaled values, in the order of --channels.  [ImageNet's]"),
-    click.option("--std", type=_NumbersType(), help="Channel standard deviations, likewise.  [ImageNet's]"),
+    click.option("--resize", type=click.Choice(RESIZES), help="How images are resized.  [default: shortest, then a centre crop]"),
+    click.option(
+        "--resize-size", type=_SizeType(), metavar="S|HxW", help="Size before the crop.  [default: 256 / 224 of the input]"
+    ),
+    click.option(
+        "--crop-pct", type=click.FloatRange(0, 1, min_open=True), help="Part that the crop keeps, instead of --resize-size."
+    ),
+    click.option("--interpolation", type=click.Choice(INTERPOLATIONS), help="Of the resize.  [default: bilinear]"),
+    click.option("--pad", type=click.Choice(PADS), help="Place of the image in a letterbox.  [default: center]"),
+    click.option("--pad-value", type=click.FloatRange(0, 255), help="Pixel value of a letterbox's border.  [default: 114]"),
+    click.option("--channels", type=click.Choice(CHANNEL_ORDERS), help="Order of the channels.  [default: rgb, or gray for one]"),
+    click.option(
+        "--mean",
+        type=_NumbersType(),
+        metavar="A[,B,C]",
+        help="Channel means of scaled values, in the order of --channels.  [ImageNet's]",
+    ),
+    click.option("--std", type=_NumbersType(), metavar="A[,B,C]", help="Channel standard deviations.  [ImageNet's]"),
     click.option("--scale", type=click.Choice([str(scale) for scale in SCALES]), help="Divisor of pixel values.  [default: 255]"),
-    click.option("--exif", type=click.Choice(EXIF_MODES), help="Turn images as their EXIF tag says?  [default: ignore]"),
+    click.option("--exif", type=click.Choice(EXIF_MODES), help="Whether images are turned by their EXIF tag.  [default: ignore]"),
     click.option(
         "--preprocessing",
         "preprocessing_file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="timm's config.json, Hugging Face's preprocessor_config.json, or a manifest of ours; options go first.",
+        help="timm's config.json, Hugging Face's preprocessor_config.json, or a manifest; options have priority.",
     ),
 )
 

@@ -26,7 +26,7 @@ LETTERBOX_PAD_VALUE = 114.0
 
 SIZE_REMEDY = "say which one to use with --image-size"
 NOTED = ("resize", "interpolation", "channels", "mean", "std")
-"""Fields that change the accuracy of nearly every network where they are wrong; the others alone are worth no note."""
+"""Fields that cost nearly every network accuracy where they are wrong; the others alone need no note."""
 
 
 @dataclass(frozen=True)
