@@ -120,7 +120,7 @@ def load_checkpoint(
         networks = _under(file, find_networks(file), prefix)
         fits = _fits(file, networks, arch, position, trusted=prefix is not None)
         chosen, both = _choose(file, fits, weights)
-        tensors = _values(file, chosen.network)
+        tensors = _values(file, chosen.network, both)
     inferred = chosen.inferred
     module = empty_network(inferred, chosen.classes)
     _fill(module, translate(tensors, path).tensors)
@@ -208,7 +208,7 @@ def _same(file: CheckpointFile, a: Fit, b: Fit) -> bool:
     return True
 
 
-def _values(file: CheckpointFile, network: Network) -> dict[str, "Tensor"]:
+def _values(file: CheckpointFile, network: Network, both: bool) -> dict[str, "Tensor"]:
     tensors = {}
     for name, full in network.names.items():
         if is_counter(name):
@@ -216,7 +216,8 @@ def _values(file: CheckpointFile, network: Network) -> dict[str, "Tensor"]:
         try:
             tensors[name] = file.tensors[full].load()
         except TensorProblem as exc:
-            remedy = "use a checkpoint from before the training diverged"
+            other = f", or try --weights {'plain' if network.average else 'ema'}" if both else ""
+            remedy = f"use a checkpoint from before the training diverged{other}"
             if "NaN" not in str(exc):
                 remedy = "save it again as ordinary tensors: torch.save(model.state_dict(), 'weights.pth')"
             raise CheckpointError(f"{file.path}: '{_printable(full[file.containers[full] :])}' {exc}", remedy) from exc

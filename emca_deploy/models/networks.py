@@ -146,9 +146,11 @@ def _network(file: CheckpointFile, plain: Mapping[str, str], prefix: str, layout
         names |= {own + name.removeprefix(f"{head.linear}."): plain[name] for name in inside}
     used = set(names.values())
     problem = head.problem if head else ""
-    layers = [] if problem else _layers_beside(tensors, prefix, head, {name for name in plain if plain[name] in used})
+    layers = []
+    if head is not None and not problem:  # without a head, what is missing says more
+        layers = _layers_beside(tensors, prefix, head, {name for name in plain if plain[name] in used})
     if layers:
-        problem = f"layers lie beside the ResNet's own, and its logits may go through them: {_shown(layers, tensors)}"
+        problem = f"beside the ResNet's own layers there are others, which its logits may go through: {_shown(layers, tensors)}"
     first = plain[trunk[0]]
     where = first[: len(first) - len(trunk[0]) + len(prefix)] if first.endswith(trunk[0][len(prefix) :]) else prefix
     return Network(
@@ -218,26 +220,29 @@ def _as_head(tensors: Mapping[str, StoredTensor], level: str, top: str, names: l
     return _Head(level + top, linear, level, problem)
 
 
-def _layers_beside(tensors: Mapping[str, StoredTensor], prefix: str, head: _Head | None, used: set[str]) -> list[str]:
+def _layers_beside(tensors: Mapping[str, StoredTensor], prefix: str, head: _Head, used: set[str]) -> list[str]:
     """Return the tensors of layers between the trunk and its head, or beside both in one module."""
-    level = head.level if head is not None else prefix
+    level = head.level
     return [
         name
         for name, tensor in tensors.items()
         if name.startswith(level)
         and name not in used
-        and _is_layer(name, tensor)
+        and _may_matter(name, tensor, prefix)
         and not _is_aside(name.removeprefix(level))
         and not (_BLOCK.match(name, len(level)) and not name.startswith(prefix))
     ]
 
 
-def _is_layer(name: str, tensor: StoredTensor) -> bool:
+def _may_matter(name: str, tensor: StoredTensor, prefix: str) -> bool:
+    """Return whether logits may depend on a tensor: in the ResNet's own module on any number, around it on layers."""
+    if not tensor.is_floating or _is_counter(name):
+        return False
+    if name.startswith(prefix):  # also a pooling's exponent, a normalisation's mean, a temperature
+        return bool(tensor.shape) or "." in name[len(prefix) :]
     own = name.rpartition(".")[2]
     dimensions = len(tensor.shape)
-    return tensor.is_floating and (
-        dimensions >= 4 or (own == "weight" and dimensions >= 2) or own in ("running_mean", "running_var")
-    )
+    return dimensions >= 4 or (own == "weight" and dimensions >= 2) or own in ("running_mean", "running_var")
 
 
 def _is_counter(name: str) -> bool:

@@ -341,6 +341,8 @@ def test_weights_that_are_not_there_are_refused(folder):
         ({"fc.0.weight": (256, 512), "fc.0.bias": (256,), "fc.3.weight": (7, 256), "fc.3.bias": (7,)}, "2 linear layers"),
         ({"fc.0.weight": (512,), "fc.0.running_mean": (512,), "fc.0.running_var": (512,), "fc.1.weight": (7, 512)}, "fc.0"),
         ({"fc.weight": (256, 512), "fc.bias": (256,), "fc2.weight": (7, 256), "fc2.bias": (7,)}, "fc2.weight"),
+        ({"fc.weight": (7, 512), "fc.bias": (7,), "pool.p": (1,)}, "pool.p (1)"),
+        ({"fc.weight": (7, 512), "fc.bias": (7,), "normalize.mean": (3,), "normalize.std": (3,)}, "normalize.mean (3)"),
         ({"fc.weight": (7, 512), "fc.bias": (7,), "neck.conv.weight": (512, 512, 1, 1)}, "neck.conv"),
         ({"color.weight": (7, 512), "color.bias": (7,), "shape.weight": (3, 512), "shape.bias": (3,)}, "more than one head"),
     ],
@@ -374,6 +376,9 @@ def test_values_that_are_none_name_the_tensor_and_only_of_the_network(folder):
     assert_loads(saved(folder, {"model": state, "losses": torch.tensor([1.0, float("nan")])}), state)
     broken = state | {"stem.bn.bias": torch.full((64,), float("inf"))}
     assert "'stem.bn.bias' holds NaN or infinity" in refused(saved(folder, {"model": broken})).problem
+    both = saved(folder, {"model": state, "ema": broken})
+    assert "--weights plain" in refused(both).remedy
+    assert_loads(both, state, weights="plain")
 
 
 # Shards.
