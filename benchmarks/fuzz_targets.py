@@ -230,7 +230,7 @@ def _documents(folder: Path) -> list[Target]:
         Target("validate's JSON", "json", (_old("validate"),), _result(AccuracyReport), DOCUMENT),
         Target("devices.toml", "text", (TOML,), _file(folder, "devices.toml", lambda path: read_devices())),
         Target("preprocessing file", "json", configs, _file(folder, "config.json", read_preprocessing_file)),
-        Target("label file", "text", labels, _file(folder, "labels.csv", lambda path: LabelFile(path).names)),
+        Target("label file", "text", labels, _file(folder, "labels.csv", lambda path: LabelFile(path).classes(("a/1.png",)))),
         Target("class map", "text", maps, _file(folder, "map.txt", read_class_map)),
         Target("calibration cache", "text", (cache,), _file(folder, "x.cache", cached)),
     ]

@@ -38,24 +38,27 @@ class LabelFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._labels: dict[str, str | None] = {}
+        self._labels: dict[str, str] = {}
+        self._short: dict[str, str | None] = {}
         for number, name, label in _pairs(path):
             tidy = name.replace("\\", "/").removeprefix("./")
-            if self._labels.get(tidy, label) not in (label, None):
+            if self._labels.setdefault(tidy, label) != label:
                 problem = f"{printable(str(path))}: line {number} gives '{printable(tidy)}' another label than a line before"
                 raise DataError(problem, "leave one of the two lines out")
-            self._labels[tidy] = label
-        for name, known in list(self._labels.items()):
-            short = PurePosixPath(name).name
-            if short != name:
-                self._labels[short] = known if self._labels.get(short, known) == known else None
+            for key in _short_names(tidy):
+                self._short[key] = label if self._short.get(key, label) == label else None
         if not self._labels:
             raise DataError(f"{printable(str(path))}: has no labels", f"known forms are {FORMS}")
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All different labels, as they are written, sorted by name."""
-        return tuple(sorted({label for label in self._labels.values() if label is not None}))
+    def classes(self, images: Sequence[str]) -> tuple[str, ...]:
+        """Return all different labels as they are written, sorted; of images that are not in the data set, too.
+
+        A first line that belongs to none of the images, with a label that no other has, is a heading.
+        """
+        first, *others = self._labels.items()
+        if others and first[1] not in {label for _, label in others} and not any(self._find(name, first[0]) for name in images):
+            return tuple(sorted({label for _, label in others}))
+        return tuple(sorted(set(self._labels.values())))
 
     def of(self, names: Sequence[str]) -> list[str]:
         """Return the label of every image.
@@ -70,13 +73,24 @@ class LabelFile:
             raise DataError(f"{problem}, the first is '{printable(missing[0])}'", f"add them, or name another file; {FORMS}")
         return [label for label in found if label is not None]
 
-    def _find(self, name: str) -> str | None:
+    def _find(self, name: str, only: str | None = None) -> str | None:
+        """Return the label of an image; with `only`, where it is that line's."""
         path = PurePosixPath(name)
-        for key in (name, path.name, str(path.with_suffix("")), path.stem):
-            label = self._labels.get(key)
+        whole = (name, str(path.with_suffix("")), path.name, path.stem)
+        for key in whole:
+            if key in self._labels:
+                return self._labels[key] if only in (None, key) else None
+        for key in (path.name, path.stem):
+            label = self._short.get(key)
             if label is not None:
-                return label
+                return label if only is None or key in _short_names(only) else None
         return None
+
+
+def _short_names(name: str) -> set[str]:
+    """Return what else a line's name may be in a data set: without its folders, and without the suffix of an image."""
+    path = PurePosixPath(name)
+    return {path.name, path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name}
 
 
 def _text(path: Path, what: str) -> str:
@@ -151,7 +165,9 @@ def _columns(rows: list[tuple[int, list[str]]]) -> _Columns:
     heading = [field.lower() for field in rows[0][1]]
     name = next((heading.index(word) for word in NAME_HEADINGS if word in heading), None)
     label = next((heading.index(word) for word in LABEL_HEADINGS if word in heading), None)
-    if name is not None and label is not None:
+    if name is not None or label is not None:
+        others = [index for index in range(len(heading)) if index not in (name, label)] or [0]
+        name, label = (others[0] if column is None else column for column in (name, label))
         return _Columns(name, label, heading=True, first_word=heading[label] == "predictionstring")
     images = [bool(row) and PurePosixPath(row[0]).suffix.lower() in IMAGE_SUFFIXES for _, row in rows]
     return _Columns(heading=images == [False, True])

@@ -134,7 +134,7 @@ def _from_folders(folders: Sequence[str], by_folder: Labels, labelling: Labellin
 def _from_file(names: Sequence[str], labelling: Labelling) -> LabelsFound:
     assert labelling.labels is not None
     file = LabelFile(labelling.labels)
-    words, known = file.of(names), file.names
+    words, known = file.of(names), file.classes(names)
     position = {word: index for index, word in enumerate(known)}
     by_name = np.array([position[word] for word in words], np.int64)
     numbers = all(word.removeprefix("-").isascii() and word.removeprefix("-").isdigit() and len(word) < 10 for word in known)

@@ -40,6 +40,9 @@ def labels_of(path, names=NAMES, **options):
         ("val.csv", "filename,label\n{0}.JPEG,7\n{1}.JPEG,0\n{2}.JPEG,0\n"),
         ("val.csv", '"","image_id","split","class"\n1,"{0}",a,7\n2,"{1}",a,0\n3,"{2}",a,0\n'),
         ("val.csv", "Bild,Klasse\n{0}.JPEG,7\n{1}.JPEG,0\n{2}.JPEG,0\n"),
+        ("val.csv", "id,number\n{0},7\n{1},0\n{2},0\n"),
+        ("val.csv", "number,label\n{0},7\n{1},0\n{2},0\n"),
+        ("val.txt", "{0}.png 7\n{1}.png 0\n{2}.png 0\n"),
         ("val.txt", "{0} 7\n{1} 0\n{2} 0\nanother 3\n"),
     ],
 )
@@ -66,6 +69,21 @@ def test_synsets_are_sorted_as_imagenets_classes_are(tmp_path):
     assert mapped.labels.tolist() == [0, 5, 5]
     assert mapped.classes[5] == "n01440764"
     assert mapped.said
+
+
+@pytest.mark.parametrize("heading", ["id,breed", "whatever,breed", "which what", "filename,label"])
+def test_a_heading_is_no_class(tmp_path, heading):
+    separator = "," if "," in heading else " "
+    lines = [heading, *(f"{name.removesuffix('.JPEG')}{separator}{breed}" for name, breed in zip(NAMES, "zxx", strict=True))]
+    found = labels_of(written(tmp_path, "\n".join([*lines, f"unseen{separator}y"]), "labels.csv"))
+    assert (found.labels.tolist(), found.classes) == ([2, 0, 0], ("x", "y", "z"))
+
+
+def test_the_whole_name_goes_before_a_shorter_one(tmp_path):
+    path = written(tmp_path, "a/x.png 1\nx.png 2\nb/x.png 3\nb/y.png 4\n")
+    assert labels_of(path, ("x.png", "a/x.png", "b/x.png", "y.jpg")).labels.tolist() == [2, 1, 3, 4]
+    with pytest.raises(DataError):
+        labels_of(written(tmp_path, "a/x.png 1\nb/x.png 3\n"), ("x.png",))
 
 
 names = st.text(string.ascii_letters + string.digits + "_-. ", min_size=1, max_size=12).filter(lambda text: text.strip(". "))
