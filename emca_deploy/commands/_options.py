@@ -212,11 +212,14 @@ def tell_assumed(name: str, used: "Preprocessing") -> None:
         echo(f"note: {note}", err=True)
 
 
-def tell_images(name: str, data: Path, source: "ImageSource", said: "PreprocessingOptions") -> tuple[str, ...]:
-    """Say on stderr what is assumed of a data set's images; return a warning where options have no effect on them."""
+def tell_images(model: Path, data: Path, source: "ImageSource", said: "PreprocessingOptions") -> tuple[str, ...]:
+    """Say on stderr what is assumed of a data set's images; return warnings of what cannot be meant."""
+    from emca_deploy.data.choosing import normalised_twice
+
     if not source.finished:
-        tell_assumed(name, source.preprocessing)
-        return ()
+        tell_assumed(str(model), source.preprocessing)
+        twice = normalised_twice(model, source.preprocessing)
+        return () if twice is None else (twice,)
     if not said.says_something:
         return ()
     return (f"{data}: its float32 images are the input as they are; the options of preprocessing change nothing",)

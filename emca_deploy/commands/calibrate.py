@@ -145,7 +145,7 @@ def command(
     scales = _write_cache(model, result.table, cache, tensorrt_version)
     if result.samples < samples:
         echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
-    finished = tell_images(str(model), data, source, preprocessing)
+    finished = tell_images(model, data, source, preprocessing)
     warnings = (*result.warnings, *(gated.warnings if gated is not None else ()), *finished)
     tell_warnings(warnings)
     if weight_bits == "auto" and result.weight_bits == 7:

@@ -79,7 +79,7 @@ def command(
             temporary.write_text(render_sensitivity(result), encoding="utf-8")
     if result.samples < samples:
         echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
-    tell_warnings(tell_images(str(model), data, source, preprocessing))
+    tell_warnings(tell_images(model, data, source, preprocessing))
     if as_json:
         print_json(result.to_dict())
     else:

@@ -149,6 +149,7 @@ def _opened(
     from emca_deploy.data.sources import open_source
     from emca_deploy.errors import InputError
     from emca_deploy.harness.labelled import LabelledImages
+    from emca_deploy.targets.local import split_artifact
 
     max_drop, reference = asked
     images = LabelledImages(open_source(data, used, options["labelling"]))
@@ -159,7 +160,7 @@ def _opened(
         if reference is None:
             raise InputError(f"{data}: has no labels", f"{remedy}, or a --reference to agree with")
     images.check(artifact, outputs)
-    images.warnings += tell_images(artifact, data, images.source, options["preprocessing"])
+    images.warnings += tell_images(Path(split_artifact(artifact)[1]), data, images.source, options["preprocessing"])
     return images
 
 

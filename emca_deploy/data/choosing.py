@@ -18,11 +18,15 @@ __all__ = [
     "choose_preprocessing",
     "file_facts",
     "network_facts",
+    "normalised_twice",
     "preprocessing_of_file",
 ]
 
 LETTERBOX_PAD_VALUE = 114.0
 """The gray that YOLO's letterbox is filled with."""
+
+PLAIN = 1e-3
+"""Of the largest pixel value: what counts as rounding."""
 
 SIZE_REMEDY = "say which one to use with --image-size"
 NOTED = ("resize", "interpolation", "channels", "mean", "std")
@@ -117,6 +121,29 @@ def file_facts(path: Path) -> InputFacts:
     return InputFacts(image.channels, image.height, image.width, own)
 
 
+def normalised_twice(path: Path, used: Preprocessing) -> str | None:
+    """Return a warning where a graph that normalises its input itself is given normalised pixels, else None.
+
+    Args:
+        path: the model.
+        used: how images become its input.
+
+    Raises:
+        ModelError: an .onnx file that cannot be read or takes no images.
+    """
+    own = file_facts(path).pixel_range if path.is_file() else None
+    if own is None:
+        return None
+    ends = [((0 - mean) / std, (255 / used.scale - mean) / std) for mean, std in zip(used.mean, used.std, strict=True)]
+    if all(abs(low) < PLAIN * own and abs(high - own) < PLAIN * own for low, high in ends):
+        return None
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return (
+        f"{path}: normalises pixels of 0 to {own:g} itself, but is given {low:.3g} to {high:.3g}; "
+        f"for plain pixels: --mean 0 --std 1 --scale {round(255 / own)}"
+    )
+
+
 def network_facts(asked: PreprocessingOptions) -> InputFacts:
     """Return what a checkpoint's network says: three channels, and ImageNet's size where the user names none."""
     return InputFacts(3, *sides(asked.image_size or Preprocessing().image_size))
@@ -181,7 +208,7 @@ def choose_preprocessing(
         "pad_value": choice.pick("pad_value", LETTERBOX_PAD_VALUE if letterbox else 0.0, matters=letterbox, inherit=same_kind),
     }
     resize_size = choice.resize_size(image_size, plain["resize"], same_kind)
-    scale = choice.scale()
+    scale = choice.scale(channels)
     mean, std = choice.statistics("mean", channels), choice.statistics("std", channels)
     choice.check_range(mean, std, scale)
     order = [field.name for field in fields(Preprocessing)]
@@ -266,14 +293,16 @@ class _Choice:
         self.assumed.add("resize_size")
         return _in_proportion(Preprocessing(), image_size)
 
-    def scale(self) -> int:
-        own = self._facts.pixel_range
-        default = 255 if own is None else round(255 / own)
-        asked, before = self._asked, default if self._known is None else self._known.scale
+    def scale(self, channels: str) -> int:
+        asked, own = self._asked, self._facts.pixel_range
+        in_units = asked.mean is not None or asked.std is not None  # what a user says is of values in [0, 1] unless told
+        default = 255 if own is None or in_units else round(255 / own)
+        before = default if self._known is None else self._known.scale
         complete = asked.mean is not None and asked.std is not None
         if asked.scale is not None and asked.scale != before and not complete and (self._known or own is None):
             factor = 255 // asked.scale
-            mean, std = ([factor * number for number in numbers] for numbers in (IMAGENET_MEAN, IMAGENET_STD))
+            usual = (_reordered(numbers, "rgb", channels) for numbers in (IMAGENET_MEAN, IMAGENET_STD))
+            mean, std = ([factor * number for number in numbers] for numbers in usual)
             remedy = f"for plain pixels --mean 0 --std 1, for ImageNet's --mean {_text(mean)} --std {_text(std)}"
             raise InputError(f"{asked.words('scale')} {asked.scale} without --mean and --std", remedy)
         return int(self.pick("scale", default, matters=own is None))

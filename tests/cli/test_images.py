@@ -262,3 +262,22 @@ def test_the_gate_settles_the_order_of_number_named_folders_by_fp32(tmp_path, ca
     assert call("calibrate", model, "--data", data, "--val", val, "--max-drop", 50, *words, "--class-order", "number") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["gate"]["top1_fp32"] < 50
+
+
+def test_a_graph_that_normalises_itself_gets_plain_pixels_and_a_warning_where_it_is_given_others(tmp_path, val, validate):
+    model = onnx.load(save_net(tmp_path / "m.onnx", list(LEVELS.values())))
+    graph = model.graph
+    graph.node[0].input[0] = "normalised"
+    for name, value in (("mean", [[[123.675]], [[116.28]], [[103.53]]]), ("std", [[[58.395]], [[57.12]], [[57.375]]])):
+        graph.initializer.append(numpy_helper.from_array(np.array([value], np.float32), name))
+    graph.node.insert(0, helper.make_node("Div", ["centred", "std"], ["normalised"], name="div"))
+    graph.node.insert(0, helper.make_node("Sub", ["images", "mean"], ["centred"], name="sub"))
+    onnx.save(model, tmp_path / "own.onnx")
+    found = validate(tmp_path / "own.onnx", "--data", val)
+    assert (found["top1"], found["warnings"]) == (100, [])
+    said = validate(tmp_path / "own.onnx", "--data", val, "--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
+    (warning,) = said["warnings"]
+    remedy = warning.rpartition(": ")[2].split()
+    again = validate(tmp_path / "own.onnx", "--data", val, *remedy)
+    assert (again["top1"], again["warnings"]) == (100, [])
+    assert validate(tmp_path / "own.onnx", "--data", val, "--mean", 0, "--std", 1 / 255)["warnings"] == []

@@ -126,6 +126,20 @@ def test_statistics_of_pixels_up_to_255_are_refused_and_the_remedy_gives_the_sam
             choose(asked)
 
 
+@pytest.mark.parametrize("channels", ["rgb", "bgr", "gray"])
+def test_another_scale_needs_statistics_and_those_of_its_remedy_are_the_usual_input(channels):
+    facts = InputFacts(1 if channels == "gray" else 3, 32, 32)
+    with pytest.raises(InputError) as caught:
+        choose({"channels": channels, "scale": 1}, facts=facts)
+    words = caught.value.remedy.split()[-3:]
+    mean, std = (tuple(map(float, words[index].split(","))) for index in (0, 2))
+    said = choose({"channels": channels, "scale": 1, "mean": mean, "std": std}, facts=facts)
+    usual = choose({"channels": channels}, facts=facts)
+    for channel in range(said.channel_count):
+        one, other = ((100 / used.scale - used.mean[channel]) / used.std[channel] for used in (said, usual))
+        assert one == pytest.approx(other, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "asked",
     [
