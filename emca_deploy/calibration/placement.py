@@ -214,18 +214,20 @@ def place(graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str] = ()) -> Pl
                 placement.add(use.node, use.idx)
     if recipe.outputs:
         _quantize_outputs(graph, placement, attention, trunk)
-    _place_at_attention(graph, placement, attention)
+    _place_at_attention(graph, placement, attention, trunk)
     placement.keep_float(kept)
     return placement
 
 
-def _place_at_attention(graph: ir.Graph, placement: Placement, attention: AttentionPath) -> None:
+def _place_at_attention(graph: ir.Graph, placement: Placement, attention: AttentionPath, trunk: Trunk) -> None:
     """Decide what a recipe says of gates and of the attention's own layers."""
     recipe = placement.recipe
     if recipe.symmetric_gate:
-        placement.symmetric = {
-            value for gate, index in attention.gates.items() for value in (gate.inputs[1 - index], *gate.outputs) if value
-        }
+        for gate, index in attention.gates.items():
+            carried = gate.inputs[1 - index]
+            # What an activation returns is hardly ever negative: without a zero point it would lose one bit of its eight.
+            if carried is not None and carried not in trunk.origins:
+                placement.symmetric.update((carried, *gate.outputs))
     if recipe.fewest_stored is not None:
         placement.weight_only = heavy_pixel_layers([node for node in graph if node in attention.nodes], recipe.fewest_stored)
 
