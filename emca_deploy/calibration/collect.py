@@ -19,7 +19,7 @@ from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.histogram import Histogram
 from emca_deploy.calibration.observers import HistogramObserver, MinMaxObserver, MovingAverageObserver, Observation, TensorRange
 from emca_deploy.calibration.placement import RECIPES, place
-from emca_deploy.calibration.relu_bounds import as_relu_sees, relu_partners
+from emca_deploy.calibration.relu_bounds import as_hard_swish_sees, as_relu_sees, hard_swish_inputs, relu_partners
 from emca_deploy.calibration.session import (
     append_output,
     find_values,
@@ -187,9 +187,15 @@ def _quantizable(model: ir.Model) -> list[str]:
 
 def _observed(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
     """Return what is looked at of the tensors of these names, in a graph that has no outputs any more."""
-    partners = relu_partners(graph)
+    partners, cut = relu_partners(graph), hard_swish_inputs(graph)
     graph.outputs.clear()
-    return [as_relu_sees(graph, value, partners[value]) if value in partners else value for value in find_values(graph, names)]
+
+    def seen(value: ir.Value) -> ir.Value:
+        if value in partners:
+            return as_relu_sees(graph, value, partners[value])
+        return as_hard_swish_sees(graph, value, cut[value]) if value in cut else value
+
+    return [seen(value) for value in find_values(graph, names)]
 
 
 def _open(model: ir.Model, names: Sequence[str]) -> None:

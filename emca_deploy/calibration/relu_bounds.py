@@ -5,12 +5,13 @@ lies beneath ends at zero whichever it is. Convolutions that end a branch often 
 there have finer steps, in exact arithmetic for nothing.
 """
 
+import numpy as np
 import onnx_ir as ir
 
-from emca_deploy.calibration.graph import only_feeds
+from emca_deploy.calibration.graph import constant, only_feeds
 from emca_deploy.calibration.session import append_output
 
-__all__ = ["as_relu_sees", "relu_partners"]
+__all__ = ["as_hard_swish_sees", "as_relu_sees", "hard_swish_inputs", "relu_partners"]
 
 
 def relu_partners(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
@@ -35,3 +36,25 @@ def as_relu_sees(graph: ir.Graph, value: ir.Value, partner: ir.Value) -> ir.Valu
     """Append max(value, -partner) to a graph and return it, of the Add's shape: what of `value` changes the ReLU's result."""
     negative = append_output(graph, ir.node("Neg", [partner]), f"{value.name}/least")
     return append_output(graph, ir.node("Max", [value, negative]), f"{value.name}/relu_sees")
+
+
+def hard_swish_inputs(graph: ir.Graph) -> dict[ir.Value, float]:
+    """Return, of each tensor that only x * HardSigmoid(x) reads, the number below which that is always 0."""
+    found: dict[ir.Value, float] = {}
+    for node in graph:
+        value = node.inputs[0] if node.op_type == "HardSigmoid" else None
+        uses = list(node.outputs[0].uses())
+        if value is None or value.is_graph_output() or value.producer() is None or len(uses) != 1:
+            continue
+        product = uses[0].node
+        alpha, beta = float(node.attributes.get_float("alpha", 0.2)), float(node.attributes.get_float("beta", 0.5))
+        readers = {use.node for use in value.uses()}
+        if product.op_type == "Mul" and value in product.inputs and readers == {node, product} and alpha > 0:
+            found[value] = -beta / alpha
+    return found
+
+
+def as_hard_swish_sees(graph: ir.Graph, value: ir.Value, least: float) -> ir.Value:
+    """Append max(value, least) to a graph and return it."""
+    bound = constant(graph, f"{value.name}/least_seen", np.array(least, np.float32))
+    return append_output(graph, ir.node("Max", [value, bound]), f"{value.name}/hard_swish_sees")

@@ -19,9 +19,9 @@ __all__ = ["ELSEWHERE", "RangeTable", "TableKey", "by_another_method", "read_tab
 TABLE_VERSION = 2
 """Version 1 had minima and maxima only; it is still read."""
 
-MEASURED = 2
+MEASURED = 3
 """Raised where the same images give other ranges than before. Revision 1 looked at residual Adds' operands whole; 2 at what of
-them the ReLU after the Add lets through (`relu_bounds`)."""
+them the ReLU after the Add lets through (`relu_bounds`); 3 at what of a HardSwish's operand is not always 0, and more tensors."""
 
 SUMMARY_QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999, 0.9999)
 

@@ -87,6 +87,15 @@ def test_kept_layers_are_said_to_be_kept(block, act, backend, data):
     assert {layer.name: "--keep-float" in layer.reason for layer in coverage.float_layers}[kept]
 
 
+@pytest.mark.parametrize(
+    ("block", "act", "signed"), [("squeeze_excite", "relu", True), ("mobile_v3", "relu", False), ("lcnet", "silu", False)]
+)
+def test_what_a_gate_scales_has_a_zero_point_behind_an_activation_only(block, act, signed):
+    """Without one, what is hardly ever negative has seven bits; OpenVINO's kernel for the gate is faster without."""
+    graph = graph_of(network([block], act, "gemm")[0])
+    assert bool(place(graph, find_recipe("openvino")).symmetric) == signed
+
+
 def quantized_logits(path, images, backend):
     """Return the logits of an INT8 model, each Q/DQ pair computed as ONNX defines it."""
     model = load_graph(path)

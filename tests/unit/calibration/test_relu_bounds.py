@@ -1,7 +1,9 @@
 """Ranges that end where a ReLU cuts anyway change nothing of what comes out of it, and they are what is collected."""
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from emca_deploy.calibration.collect import collect_observations
 from emca_deploy.calibration.graph import load_graph
-from emca_deploy.calibration.relu_bounds import relu_partners
+from emca_deploy.calibration.relu_bounds import as_hard_swish_sees, hard_swish_inputs, relu_partners
 from emca_deploy.calibration.session import Probe
 from emca_deploy.calibration.thresholds import Method
 
@@ -52,3 +54,38 @@ def test_what_is_collected_ends_where_the_relu_cuts(exported, images, method):
     assert branch.min() < np.maximum(branch, -shortcut).min()
     assert seen["stage2.block1.conv2"].minimum == pytest.approx(np.maximum(branch, -shortcut).min(), rel=1e-4)
     assert seen["stage2.block1.conv2"].maximum == pytest.approx(branch.max(), rel=1e-4)
+
+
+@given(st.floats(0.05, 1), st.floats(0.05, 0.95), st.integers(0, 5))
+def test_a_hard_swish_does_not_see_what_lies_below_its_zero(alpha, beta, seed):
+    text = f"""<ir_version: 9, opset_import: ["" : 20]>
+    net (float[1,3,6,6] x) => (float[1,3,6,6] y) {{
+        c = Abs(x) d = Sub(x, c) h = HardSigmoid<alpha={alpha}, beta={beta}>(d) y = Mul(d, h) }}"""
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    ((value, least),) = hard_swish_inputs(model.graph).items()
+    assert value.name == "d"
+    assert least == pytest.approx(-beta / alpha, rel=1e-5)
+    cut = as_hard_swish_sees(model.graph, value, least)
+    for node in [use.node for use in value.uses() if use.node is not cut.producer()]:
+        for index, operand in enumerate(node.inputs):
+            if operand is value:
+                node.replace_input_with(index, cut)
+    model.graph.sort()
+    images = np.random.default_rng(seed).normal(0, 8, (1, 3, 6, 6)).astype(np.float32)
+    before = onnxruntime.InferenceSession(onnx.parser.parse_model(text).SerializeToString()).run(None, {"x": images})[0]
+    after = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString()).run(None, {"x": images})[0]
+    np.testing.assert_allclose(after, before, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "h = HardSigmoid(d) m = Mul(d, h) y = Add(m, d)",  # another reader sees all of it
+        "h = HardSigmoid(d) m = Mul(d, h) y = Add(m, h)",
+        "h = HardSigmoid(d) y = Mul(x, h)",
+    ],
+)
+def test_what_others_read_is_looked_at_whole(body):
+    text = f"""<ir_version: 9, opset_import: ["" : 20]>
+    net (float[1,3,6,6] x) => (float[1,3,6,6] y) {{ d = Neg(x) {body} }}"""
+    assert not hard_swish_inputs(ir.from_proto(onnx.parser.parse_model(text)).graph)
