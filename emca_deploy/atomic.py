@@ -173,6 +173,7 @@ def _output_error(path: Path, exc: OSError) -> OutputError:
     remedies = {
         "ENOENT": f"make the folder first: mkdir -p {shell_word(str(path.parent))}",
         "ENOSPC": "free space there, or write elsewhere",
+        "EMFILE": "allow this process more open files: ulimit -n 1024",
     }
     code = errno.errorcode.get(exc.errno or 0, "")
     return OutputError(f"{path}: cannot be written: {exc.strerror or exc}", remedies.get(code, "choose a place you can write to"))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +121,30 @@ def test_a_full_stdout_is_one_error_and_the_result_is_kept(tmp_path):
     table = command("profile", str(model), *brief, "-o", str(tmp_path / "s.json"))
     assert table.returncode == 2
     assert json.loads((tmp_path / "s.json").read_text())["results"]
+
+
+@pytest.mark.parametrize("most", [6, 8])
+def test_few_file_descriptors_are_one_error(most, tmp_path):
+    model = network(tmp_path / "m.onnx", "conv")
+    data = Path(__file__).parents[2] / "emca_deploy/data/bundled/fashion_mnist_calibration.zip"
+    words = [
+        "calibrate",
+        str(model),
+        "--data",
+        str(data),
+        "--backend",
+        "openvino",
+        "--samples",
+        "4",
+        "-o",
+        str(tmp_path / "q.onnx"),
+    ]
+    found = subprocess.run(
+        [sys.executable, "-m", "emca_deploy", *words],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode in (2, 3)
+    assert [line.split(":")[0] for line in found.stderr.splitlines()][-2:] == ["error", "  try"]
+    assert "Traceback" not in found.stderr
+    assert not (tmp_path / "q.onnx").exists()
