@@ -181,7 +181,7 @@ def _both_there(
     from emca_deploy.targets.ssh.validating import DataThere, RunThere, logits_there
 
     used = _chosen(artifact, options)
-    images = _opened(artifact, data, used, _outputs(artifact), (max_drop, reference), options)
+    images = _opened(artifact, data, used, _outputs(artifact, options["output_name"]), (max_drop, reference), options)
     runs = [RunThere(artifact, options["backend"], used, options["logits"])]
     if reference is not None:
         theirs = _chosen(reference, options, used)
@@ -195,13 +195,13 @@ def _both_there(
     return found[0], found[1].logits if reference is not None else None, images
 
 
-def _outputs(artifact: str) -> int | None:
+def _outputs(artifact: str, output_name: str | None) -> int | None:
     """Return the width of an ONNX file's logits, None where nothing here says it."""
     from emca_deploy.onnx_file import OnnxFile
     from emca_deploy.targets.local import split_artifact
 
     path = Path(split_artifact(artifact)[1])
-    return OnnxFile.open(path).logits.classes if path.suffix.lower() == ".onnx" else None
+    return OnnxFile.open(path).find_logits(output_name).classes if path.suffix.lower() == ".onnx" else None
 
 
 def _check(reference: str | None, max_drop: float | None, options: dict[str, Any]) -> "FlipsFile | None":

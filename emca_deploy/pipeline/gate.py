@@ -35,6 +35,7 @@ class Validation:
         path: where they lie.
         backend: the placement that is validated.
         threads: of every runtime.
+        output_name: the output with the logits, where the models have several.
     """
 
     model: Path
@@ -42,6 +43,7 @@ class Validation:
     path: Path
     backend: str
     threads: int
+    output_name: str | None = None
     _reference: LogitsResult | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +55,7 @@ class Validation:
         """
         if self.images.found is None:
             raise DataError(f"{self.path}: has no labels to measure a drop on", "give one subfolder per class, or --labels FILE")
-        self.images.check(str(self.model), OnnxFile.open(self.model).logits.classes)
+        self.images.check(str(self.model), OnnxFile.open(self.model).find_logits(self.output_name).classes)
         open_runner(self.runs_on, str(self.model))
 
     @property
@@ -114,7 +116,9 @@ class Validation:
             return collect_logits(spec, self.path, self.images.source.preprocessing, progress=progress)
 
     def _spec(self, name: str, backend: str, onnx: Path, precision: Precision) -> RunnerSpec:
-        arguments = {"backend": backend, "artifact": str(onnx), "threads": self.threads, "spin": False}
+        arguments: dict[str, Any] = {"backend": backend, "artifact": str(onnx), "threads": self.threads, "spin": False}
+        if self.output_name is not None:
+            arguments["io"] = {"output_name": self.output_name}
         return RunnerSpec(name, kwargs=arguments, artifact=str(onnx), backend=backend, precision=precision)
 
 

@@ -76,7 +76,7 @@ def calibrate_within(
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
     labelled = LabelledImages(open_source(gate.validation, source.preprocessing, gate.labelling))
-    validation = Validation(model, labelled, gate.validation, options.backend, options.threads)
+    validation = Validation(model, labelled, gate.validation, options.backend, options.threads, options.output_name)
     _refuse_overlap(source, labelled, gate.validation, options)
     with hidden_folder(output.parent) as folder:  # on the disk where the chosen model will lie
         models = _Models(model, source, options, folder, stage)

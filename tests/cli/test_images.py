@@ -281,3 +281,16 @@ def test_a_graph_that_normalises_itself_gets_plain_pixels_and_a_warning_where_it
     again = validate(tmp_path / "own.onnx", "--data", val, *remedy)
     assert (again["top1"], again["warnings"]) == (100, [])
     assert validate(tmp_path / "own.onnx", "--data", val, "--mean", 0, "--std", 1 / 255)["warnings"] == []
+
+
+def test_a_gate_on_a_network_with_two_outputs_reads_the_one_that_is_named(tmp_path, val, refused, capsys):
+    model = onnx.load(save_net(tmp_path / "m.onnx", list(LEVELS.values())))
+    model.graph.node.append(helper.make_node("Gemm", ["f", "fc", "b"], ["other"], name="other", transB=1))
+    model.graph.output.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, ["N", len(LEVELS)]))
+    onnx.save(model, tmp_path / "two.onnx")
+    data = save_shades(tmp_path / "data", LEVELS, seed=5)
+    fixed = ("--backend", "onnxruntime", "--recover", "none", "--method", "minmax", "-o", tmp_path / "q.onnx")
+    words = ("calibrate", tmp_path / "two.onnx", "--data", data, "--val", val, "--max-drop", 50, *fixed)
+    assert "--output-name" in refused(*words).splitlines()[1]
+    assert call(*words, "--output-name", "other", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["gate"]["top1_fp32"] == 100
