@@ -18,6 +18,7 @@ from emca_deploy.calibration.layers import output_axis, weight_of, weight_rows, 
 from emca_deploy.calibration.quantize import LARGEST_WEIGHT, QuantizedWeight, quantize_weight
 from emca_deploy.calibration.rounding import round_weights
 from emca_deploy.calibration.table import ELSEWHERE, TableKey
+from emca_deploy.errors import InputError
 from emca_deploy.npz import read_arrays
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def ensure_rounded_weights(
     found = _read(path, label)
     attention = find_attention(model.graph).nodes  # no placement quantizes it
     layers = {n: node for n, node in weighted_layers(model.graph).items() if can_be_rounded(node) and node not in attention}
-    if found is not None and found.keys() == layers.keys():
+    if found is not None and found.keys() == layers.keys() and all(_fits(layers[name], found[name]) for name in found):
         return found
     rounded: dict[str, QuantizedWeight] = {}
     source, indices = images
@@ -83,6 +84,12 @@ def ensure_rounded_weights(
             rounded[name] = _round(layers[name], gram, largest)
     _write(path, label, rounded)
     return rounded
+
+
+def _fits(node: ir.Node, weight: QuantizedWeight) -> bool:
+    """Return whether integers and scales from a file are of a layer's shape."""
+    shape, channels = weight_of(node).shape, weight_of(node).shape[output_axis(node)]
+    return weight[0].dtype == np.int8 and weight[0].shape == shape and weight[1].size == channels
 
 
 def _round(node: ir.Node, gram: np.typing.NDArray[np.float32], largest: int) -> QuantizedWeight:
@@ -107,9 +114,15 @@ def _write(path: Path, label: str, rounded: dict[str, QuantizedWeight]) -> None:
 
 
 def _read(path: Path, label: str) -> dict[str, QuantizedWeight] | None:
-    """Return a file's weights; None where there is none, or one of other weights, or a damaged one."""
+    """Return a file's weights; None where there is none, or one of other weights, or a damaged one.
+
+    Raises:
+        InputError: the file holds arrays that are not ours, and would be overwritten.
+    """
     try:
         arrays = read_arrays(path)
+        if "label" not in arrays:
+            raise InputError(f"{path}: is in the way: rounded weights would be kept there, and it holds others", ELSEWHERE)
         if str(arrays["label"]) != label:
             return None
         names = [name.removesuffix("/int8") for name in arrays if name.endswith("/int8")]

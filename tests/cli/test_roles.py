@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emca_deploy.cli import COMMANDS, run
 from emca_deploy.commands._roles import INPUTS, OUTPUTS
+from emca_deploy.data.bundled import bundled_calibration_images
 
 FOLDERS = {"folder", "timing_cache"}
 FIXED = {"backend": "openvino", "device": "orin-nx", "jetpack": "6.2"}
@@ -175,3 +176,16 @@ def test_files_of_a_usual_command_line_are_no_conflict(tmp_path, monkeypatch, ca
         Path(name).write_bytes(b"of the last run")
     assert run(["calibrate", "m.onnx", "--data", ".", "--backend", "openvino", "-o", "m.int8.onnx"]) == 2
     assert "overwritten" not in capsys.readouterr().err
+
+
+def test_weights_of_the_user_beside_the_model_are_left_alone(tmp_path, monkeypatch, capsys):
+    """The name under which rounded weights are kept may be taken; it is found before they are rounded."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model(tmp_path / "m.onnx")
+    np.savez("m.weights.npz", mine=np.arange(3))
+    before = digests(tmp_path)
+    data = str(bundled_calibration_images())
+    words = ["calibrate", "m.onnx", "--data", data, "--backend", "openvino", "--weight-bits", "8", "--method", "minmax"]
+    assert run([*words, "--samples", "4", "-o", "q.onnx"]) == 2
+    assert "--table" in capsys.readouterr().err.splitlines()[-1]
+    assert {name: digest for name, digest in digests(tmp_path).items() if name != "m.ranges.json"} == before
