@@ -22,7 +22,7 @@ from emca_deploy.models.fitting import fit_network
 from emca_deploy.models.networks import find_networks
 from emca_deploy.models.stored import TensorProblem
 
-FEW = 600
+FEW = 400
 MANY = 24_000
 LOADED_ELEMENTS = 10_000
 OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]

@@ -139,7 +139,7 @@ def wrapped(folder, wrapping):
     return saved(folder, value, _use_new_zipfile_serialization=wrapping["zipped"]), state
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(wrapping=wrappings)
 def test_any_wrapping_of_any_layout_is_found_with_every_tensor_in_its_place(folder, wrapping):
     path, state = wrapped(folder, wrapping)
@@ -155,7 +155,7 @@ def test_any_wrapping_of_any_layout_is_found_with_every_tensor_in_its_place(fold
         assert network.prefix.startswith("".join(f"{part}." for part in wrapping["prefix"]))
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(wrapping=wrappings)
 def test_any_wrapping_loads_to_equal_tensors_and_says_what_lay_beside(folder, wrapping):
     path, state = wrapped(folder, wrapping)
