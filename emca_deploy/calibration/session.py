@@ -100,10 +100,22 @@ def leave_mean(graph: ir.Graph, value: ir.Value) -> ir.Value:
 
 def prune(model: ir.Model) -> None:
     """Remove the nodes and inputs that a graph's outputs do not need: ONNX Runtime would run them all the same."""
+    branching = [node for node in model.graph if _branches(node)]
     common.RemoveUnusedNodesPass()(model)
+    gone = [node for node in branching if node.graph is None]
+    for node in gone:  # what its branches read would still count as read
+        for inner in (inner for branch in _branches(node) for inner in branch):
+            for index in range(len(inner.inputs)):
+                inner.replace_input_with(index, None)
+    if gone:
+        common.RemoveUnusedNodesPass()(model)
     unused = [value for value in model.graph.inputs if not value.uses()]
     for value in unused:
         model.graph.inputs.remove(value)
+
+
+def _branches(node: ir.Node) -> list[ir.Graph]:
+    return [attribute.as_graph() for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH]
 
 
 def image_input(graph: ir.Graph) -> ir.Value:

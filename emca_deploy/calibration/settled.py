@@ -5,7 +5,7 @@ each batch of images, and the next measurement begins with them. Each layer is r
 layer after it. What is held lies between QuantizeLinear and DequantizeLinear where it can, a byte a value.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any
 
@@ -95,7 +95,7 @@ def _enter(graph: ir.Graph, held: Mapping[str, npt.NDArray[Any]]) -> None:
             continue
         array = held[_name(value)]
         kind = ir.TensorType(ir.DataType.from_numpy(array.dtype))
-        entry = ir.Input(value.name, ir.Shape([None, *array.shape[1:]]), kind)
+        entry = ir.Input(value.name, ir.Shape([None, *array.shape[1:]] if array.ndim else []), kind)
         value.name = f"{value.name}/computed"
         ir.convenience.replace_all_uses_with(value, entry)
         graph.inputs.append(entry)
@@ -113,7 +113,7 @@ def crossing_values(graph: ir.Graph, to_change: Set[str]) -> list[ir.Value]:
     settled = set(varying)
     crossing: dict[ir.Value, None] = {}
     for node in graph:
-        reads = [value for value in node.inputs if value is not None and value in varying]
+        reads = [value for value in _reads(node) if value in varying]
         if not reads:
             continue  # made of constants: it is with whoever reads it
         varying.update(node.outputs)
@@ -122,6 +122,17 @@ def crossing_values(graph: ir.Graph, to_change: Set[str]) -> list[ir.Value]:
         else:
             crossing.update(dict.fromkeys(_as_integers(value) for value in reads if value in settled))
     return list(crossing)
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield what a node reads, and what the branches of an If read from around it."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            branch = attribute.as_graph()
+            yield from branch.outputs
+            for inner in branch:
+                yield from _reads(inner)
 
 
 def _as_integers(value: ir.Value) -> ir.Value:

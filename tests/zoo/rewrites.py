@@ -55,6 +55,7 @@ class _Edit:
         self.graph = self.model.graph
         self.arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.graph.initializer}
         self.nodes = list(self.graph.node)
+        self.inner: set[str] = set()  # what branches read
 
     def constant(self, name: str, array: Any) -> str:
         self.arrays[name] = np.asarray(array)
@@ -71,7 +72,7 @@ class _Edit:
         """Return the model with its shapes inferred anew, and only the constants that something reads."""
         del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
         self.graph.node.extend(self.nodes)
-        used = {name for node in self.nodes for name in node.input}
+        used = {name for node in self.nodes for name in node.input} | self.inner
         self.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in self.arrays.items() if name in used)
         return self.model
 
@@ -659,4 +660,29 @@ def float16_throughout(model: onnx.ModelProto, rng: np.random.Generator) -> onnx
     edit.arrays = {name: a.astype(np.float16) if a.dtype == np.float32 else a for name, a in edit.arrays.items()}
     for value in (*edit.graph.input, *edit.graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return edit.done()
+
+
+def a_branch_left(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
+    """Put a rectifier into an If whose condition depends on the picture, so that no tool can put it in line; no equal network."""
+    edit = _Edit(model)
+    node = [node for node in edit.nodes if node.op_type in ("Relu", "Clip") and "block" in node.name][-1]
+
+    def branch(name: str, inner: onnx.NodeProto) -> onnx.GraphProto:
+        result = helper.make_tensor_value_info(inner.output[0], TensorProto.FLOAT, None)
+        return helper.make_graph([inner], name, [], [result])
+
+    rectified = helper.make_node(node.op_type, list(node.input), ["rectified"], "rectify")
+    limit = edit.constant("limit", np.float32(1e6))
+    branches = {
+        "then_branch": branch("dark", helper.make_node("Neg", [node.input[0]], ["negated"], "negate")),
+        "else_branch": branch("bright", rectified),
+    }
+    edit.swap(
+        node,
+        helper.make_node("ReduceMax", [edit.graph.input[0].name], ["largest"], "largest", keepdims=0),
+        helper.make_node("Greater", ["largest", limit], ["beyond"], "beyond"),
+        helper.make_node("If", ["beyond"], list(node.output), "branch", **branches),
+    )
+    edit.inner.update(rectified.input)
     return edit.done()
