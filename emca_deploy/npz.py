@@ -21,6 +21,7 @@ READ_ERRORS = (
 
 MAX_MEMBERS = 100_000
 MAX_UNPACKED_BYTES = 16 << 30
+LAST_CHARACTER = 0x10FFFF
 
 
 def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -74,4 +75,8 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]
             data += piece
     if len(data) != size:
         raise ValueError(f"array '{member.filename}' is cut off")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C") if size else np.zeros(shape, dtype)
+    if not size:
+        return np.zeros(shape, dtype)
+    if dtype.kind == "U" and np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder)).max() > LAST_CHARACTER:
+        raise ValueError(f"array '{member.filename}' has characters that there are not")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
