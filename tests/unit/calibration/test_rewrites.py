@@ -23,6 +23,8 @@ SIZE = 64
 class Images:
     """Two fixed images, as a data source gives them."""
 
+    preprocessing = None
+
     def __init__(self) -> None:
         self.images = np.random.default_rng(0).standard_normal((2, 3, SIZE, SIZE), dtype=np.float32)
 
