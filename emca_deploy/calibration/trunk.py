@@ -1,6 +1,6 @@
 """Which tensors carry images through a network, from the image to the logits; not attention's descriptors.
 
-What carries is told by the operator: layers with weights, poolings, what moves numbers without changing them, sums, gates, and
+The operator decides what carries: layers with weights, poolings, what moves numbers without changing them, sums, gates, and
 any pointwise function of a tensor that carries. Layers with weights are quantized beyond that, wherever they read maps at all.
 """
 

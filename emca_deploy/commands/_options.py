@@ -204,7 +204,7 @@ def _said(values: dict[str, Any]) -> "PreprocessingOptions":
 
 
 def tell_assumed(name: str, used: "Preprocessing") -> None:
-    """Say on stderr what nobody said about a model's images."""
+    """Print on stderr which preprocessing is assumed."""
     from emca_deploy.data.choosing import assumed_note
 
     note = assumed_note(name, used)

@@ -222,7 +222,7 @@ def choose_preprocessing(
 
 
 class _Choice:
-    """A choice under way: where each value comes from, and what nobody said."""
+    """A choice under way: where each value comes from, and which are assumed."""
 
     def __init__(self, name: str, asked: PreprocessingOptions, known: Preprocessing | None, facts: InputFacts) -> None:
         self.assumed: set[str] = set()
@@ -366,7 +366,7 @@ def _text(numbers: Any) -> str:
 
 
 def assumed_note(name: str, used: Preprocessing) -> str | None:
-    """Return one line on what nobody said about a model's images; None where that is nothing of weight."""
+    """Return one line on what is assumed of a model's preprocessing; None where nothing that changes accuracy is."""
     if not set(used.assumed) & set(NOTED):
         return None
     parts = {
@@ -379,8 +379,8 @@ def assumed_note(name: str, used: Preprocessing) -> str | None:
     }
     guessed = ", ".join(words for field, words in parts.items() if field in used.assumed)
     options = ", ".join(f"--{field}" for field in parts if field in used.assumed)
-    remedy = f"say it with {options}, or --preprocessing FILE"
-    return f"{name}: nobody said how its images are preprocessed; assumed: {guessed}; {remedy}"
+    remedy = f"set {options}, or --preprocessing FILE"
+    return f"{name}: its preprocessing is not specified; assuming {guessed}; {remedy}"
 
 
 def _resize_words(used: Preprocessing) -> str:

@@ -59,7 +59,7 @@ class LabelsFound:
         source: where they come from.
         said: whether the user or the data set itself says which output each class is, so that fewer classes than outputs
             are no surprise.
-        as_strings: the same if number-named folders are sorted as strings, where that is not the same and nobody said it.
+        as_strings: the same if number-named folders are sorted as strings, where that differs and no option set it.
     """
 
     labels: Labels

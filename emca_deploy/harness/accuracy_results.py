@@ -137,7 +137,7 @@ class AccuracyReport:
         confusion: images by label (row) and predicted class (column); None for more classes than fit a page.
         confused: the classes most often taken for another, the worst first.
         warnings: what may be wrong with the labels or the images, a line each.
-        class_order: how class folders whose names are numbers were sorted where nobody said it: "number" or "string".
+        class_order: how class folders whose names are numbers were sorted where no option set it: "number" or "string".
     """
 
     artifact: str

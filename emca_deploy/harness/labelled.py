@@ -22,7 +22,7 @@ class LabelledImages:
     Attributes:
         source: the images; they may have no labels.
         warnings: a line each.
-        class_order: how number-named class folders were sorted, where nobody said it and it has been settled.
+        class_order: how number-named class folders were sorted, where no option set it and the accuracy decided.
     """
 
     source: ImageSource
