@@ -1,6 +1,7 @@
 """One form for the activations that exporters write in several: HardSigmoid, HardSwish and SiLU.
 
-A function is recognised by its values, not by its nodes: whatever computes x * min(max(x + 3, 0), 6) / 6 at every number is HardSwish.
+A function is recognised by its values, not by its nodes: whatever computes x * min(max(x + 3, 0), 6) / 6 at every number is
+HardSwish.
 """
 
 from collections.abc import Callable
