@@ -147,7 +147,10 @@ def digests_of(path: Path) -> dict[str, str]:
     """
     from emca_deploy.onnx_file import OnnxFile
 
-    sidecars = OnnxFile.open(path).sidecars if path.suffix.lower() == ".onnx" else ()
+    try:
+        sidecars = OnnxFile.open(path).sidecars if path.suffix.lower() == ".onnx" else ()
+    except ImportError:  # a board that only runs models need not have onnx
+        sidecars = ()
     return {str(file): sha256_file(file) for file in (path, *(sidecar.path for sidecar in sidecars))}
 
 
