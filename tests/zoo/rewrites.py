@@ -239,6 +239,35 @@ def normalisation_of_bytes_inside(model: onnx.ModelProto, rng: np.random.Generat
     return _normalised(model, MEAN * 255, STD * 255)
 
 
+@_rewrite(pixels=1.0)
+def normalisation_as_batch_norm_inside(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
+    edit = _Edit(model)
+    name = edit.graph.input[0].name
+    for node in edit.readers(name):
+        node.input[:] = ["normalised" if own == name else own for own in node.input]
+    arrays = {"gamma": np.ones(3, np.float32), "beta": np.zeros(3, np.float32), "mean": MEAN, "variance": STD**2}
+    inputs = [edit.constant(f"normalise.{part}", array) for part, array in arrays.items()]
+    norm = helper.make_node("BatchNormalization", [name, *inputs], ["normalised"], "normalise", epsilon=0.0)
+    edit.nodes = [norm, *edit.nodes]
+    return edit.done()
+
+
+@_rewrite(pixels=1.0)
+def normalisation_as_factor_and_term_inside(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
+    edit = _Edit(model)
+    name = edit.graph.input[0].name
+    for node in edit.readers(name):
+        node.input[:] = ["normalised" if own == name else own for own in node.input]
+    factor = edit.constant("factor", (1 / STD).reshape(1, 3, 1, 1))
+    term = edit.constant("term", (-MEAN / STD).reshape(1, 3, 1, 1))
+    edit.nodes = [
+        helper.make_node("Mul", [name, factor], ["scaled"], "normalise.mul"),
+        helper.make_node("Add", ["scaled", term], ["normalised"], "normalise.add"),
+        *edit.nodes,
+    ]
+    return edit.done()
+
+
 def _normalised(model: onnx.ModelProto, mean: np.ndarray, std: np.ndarray) -> onnx.ModelProto:
     edit = _Edit(model)
     name = edit.graph.input[0].name

@@ -23,6 +23,8 @@ TORCH_EXPORTS = {"old": False, "new": True}
 AT_THE_ENDS = {
     "normalisation_inside": {"Sub", "Div"},
     "normalisation_of_bytes_inside": {"Sub", "Div"},
+    "normalisation_as_batch_norm_inside": {"Mul", "Add"},
+    "normalisation_as_factor_and_term_inside": {"Mul", "Add"},
     "channels_last": {"Transpose"},
     "softmax_at_end": {"Softmax"},
     "float16_throughout": {"Cast"},
@@ -73,8 +75,11 @@ def operators(model: onnx.ModelProto, path, **where) -> Counter:
     return Counter(node.op_type for node in canonical.model.graph)
 
 
-@pytest.mark.parametrize("rewrite", REWRITES)
-@pytest.mark.parametrize("name", ["multiscale", "mobile"])
+WITH_CLIPS = ("opset_9", "relu6_as_min_and_relu", "pads_apart", "pads_named_same", "batch_norm_unfolded", "paddle_style")
+CHECKED = [("multiscale", rewrite) for rewrite in REWRITES] + [("mobile", rewrite) for rewrite in WITH_CLIPS]
+
+
+@pytest.mark.parametrize(("name", "rewrite"), CHECKED)
 def test_the_canonical_graph_has_the_same_operators(tmp_path, monkeypatch, name, rewrite):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     where = {"save_as_external_data": True, "location": "w.data", "size_threshold": 0} if REWRITES[rewrite].sidecar else {}
