@@ -36,7 +36,9 @@ def _escaped(char: str) -> str:
         return "\\" + char
     if char.isprintable():
         return char
-    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+    # A file's name holds bytes that are no UTF-8 as surrogates; others come from JSON, and no file has them in its name.
+    handler = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", handler))
 
 
 def shell_line(words: Iterable[str]) -> str:
