@@ -114,8 +114,9 @@ def parse_query(text: str) -> tuple[str, int] | None:
     lines = [line for line in text.splitlines() if line.strip()]
     for line, following in pairwise(lines):
         found = QUERY.match(line)
-        if found and NUMBER.fullmatch(following.strip()):
-            return found[1], int(following)
+        number = NUMBER.fullmatch(following.strip())
+        if found and number:
+            return found[1], int(number[0])
     return None
 
 
