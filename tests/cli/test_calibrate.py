@@ -129,7 +129,7 @@ def test_fewer_images_than_asked_for_are_said_on_stderr(own, data, out, capsys):
     assert json.loads(shown.out)["samples"] == 10
     notes = [line for line in shown.err.splitlines() if line.startswith("note") and "--weight-bits" not in line]
     assert [note for note in notes if f"{data['folder']} has 10 images, fewer than --samples 11" in note] == notes[:1]
-    assert ["assumed: " in note for note in notes] == [False, True]
+    assert ["assuming " in note for note in notes] == [False, True]
 
 
 @pytest.mark.parametrize(("asked", "told"), [(None, True), ("7", False), ("8", False)])
