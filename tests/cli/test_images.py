@@ -111,7 +111,7 @@ def test_what_calibrate_was_told_is_in_the_manifest_and_validate_takes_it_from_t
     other = save_shades(tmp_path / "calibration", LEVELS, seed=9)
     assert call("calibrate", model, "--data", other, *words, *said) == 0
     shown = capsys.readouterr()
-    assert "assumed: " not in shown.err
+    assert "assuming " not in shown.err
     assert json.loads(shown.out)["warnings"] == []
     kept = json.loads(Path(tmp_path / "q.onnx.manifest.json").read_text())["preprocessing"]
     assert (kept["mean"], kept["resize"], kept["interpolation"], kept["exif"]) == ([0.5] * 3, "squash", "bicubic", "ignore")
@@ -233,7 +233,7 @@ def test_a_first_guess_that_is_confirmed_later_is_no_guess_any_more(tmp_path, va
     assert call(*words, *said, "--interpolation", "bilinear", "--json") == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["table_reused"]
-    assert "assumed: " not in shown.err
+    assert "assuming " not in shown.err
     kept = json.loads(Path(tmp_path / "q.onnx.manifest.json").read_text())["preprocessing"]
     assert kept["assumed"] == ["resize_size", "scale", "exif"]
     assert "--val" in refused(*words, "--label-offset", 1)

@@ -74,7 +74,7 @@ def test_json_is_as_the_design_says_and_alone_on_stdout(labelled, capsys):
     assert flips["lost"] - flips["won"] == round(reference["top1_drop"] * 12 / 100)
     assert all(flip["file"].startswith(("ant", "bee", "cat")[flip["label"]] + "/") for flip in flips["images"])
     assert err.count("note: ") == 1
-    assert "assumed: short side to 9 and centre crop of 8x8, bilinear, rgb, mean 0.485,0.456,0.406" in err
+    assert "assuming short side to 9 and centre crop of 8x8, bilinear, rgb, mean 0.485,0.456,0.406" in err
 
 
 def test_without_reference(labelled, capsys):
@@ -218,7 +218,7 @@ def test_limit_and_preprocessing(labelled, capsys):
     assert validate(FAKE, "--data", labelled, "--limit", 6, "--mean", "0,0,0", "--std", "1,1,1", "--json") == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["samples"] == 6
-    assert "assumed: short side" in err
+    assert "assuming short side" in err
     assert "mean 0," not in err
     said = ("--resize", "squash", "--interpolation", "nearest", "--channels", "bgr", "--mean", "0", "--std", "1")
     assert validate(FAKE, "--data", labelled, *said, "--json") == 0
