@@ -108,9 +108,11 @@ def make_models(bench: Bench, arch: str, size: int) -> tuple[Path, dict[str, Pat
     folder.mkdir(parents=True, exist_ok=True)
     if arch == TRAINED:
         return checkpoint, _convert(bench, folder, checkpoint, BUNDLED_PREPROCESSING)
-    torch, safetensors = import_optional("torch"), import_optional("safetensors.torch")
+    torch = import_optional("torch")
+    from safetensors.torch import save_file
+
     torch.manual_seed(0)
-    safetensors.save_file(create_model(arch).state_dict(), checkpoint)
+    save_file(create_model(arch).state_dict(), checkpoint)
     return checkpoint, _convert(bench, folder, checkpoint, Preprocessing.for_size(size))
 
 
