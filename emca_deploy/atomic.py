@@ -88,7 +88,7 @@ def check_writable(path: Path, remedy: str) -> None:
     """Refuse a place that cannot be written to before the work whose result is to lie there.
 
     Args:
-        path: of a file to be written later.
+        path: the file that will be written later.
         remedy: what to do instead.
 
     Raises:

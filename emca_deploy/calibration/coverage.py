@@ -24,7 +24,7 @@ class FloatLayer:
     """A layer that stays in float.
 
     Attributes:
-        name: of its node.
+        name: the node's name.
         op: its operator.
         reason: in words.
         macs: its multiply-adds for one image.
@@ -86,7 +86,7 @@ def measure_coverage(graph: ir.Graph, placement: Placement, kept: Iterable[ir.No
 
     Args:
         graph: float, before Q/DQ pairs are put in.
-        placement: of that graph.
+        placement: the placement on that graph.
         kept: nodes that a user keeps in float.
     """
     attention = find_attention(graph)

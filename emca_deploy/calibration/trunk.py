@@ -41,7 +41,7 @@ class Trunk:
     Attributes:
         values: tensors that carry images.
         maps: those, and whatever else comes from the image by a way that no global pooling cuts, outside attention.
-        origins: of each pointwise function of one tensor, that tensor.
+        origins: the tensor that each pointwise function is computed from.
         head: tensors from the logits on, which are never quantized.
         constants: tensors that are the same for every image.
     """

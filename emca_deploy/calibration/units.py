@@ -44,7 +44,7 @@ def find_units(graph: ir.Graph, placement: Placement) -> list[Unit]:
 
     Args:
         graph: float.
-        placement: of that graph.
+        placement: the placement on that graph.
     """
     macs = {node.name: image_multiply_adds(node) for node in placement.weighted if node.name}
     layers = [Unit(name, "layer", escape(name), (name,), count) for name, count in macs.items()]

@@ -40,7 +40,7 @@ class _Use:
     """One file and what the command line wants with it.
 
     Attributes:
-        path: of the file, which need not exist.
+        path: the file, which need not exist.
         name: what to call it in an error ("-o", "MODEL", "the manifest of -o").
         option: what a person changes to have another file.
         written: whether it is written.

@@ -39,8 +39,8 @@ class PreprocessingOptions:
 
     Attributes:
         crop_pct: the part of the resized image that the crop keeps, instead of `resize_size`.
-        mean: of one channel, for all of them, or of each.
-        std: of one channel, for all of them, or of each.
+        mean: one number for all channels, or one for each.
+        std: one number for all channels, or one for each.
         source: the file that said something, for errors; "" for none.
         from_source: names of the fields that this file said.
     """

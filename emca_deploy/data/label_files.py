@@ -134,8 +134,8 @@ class _Columns:
     """Where a row has its name and its label.
 
     Attributes:
-        name: of the column.
-        label: of the column.
+        name: index of the column with the name.
+        label: index of the column with the label.
         heading: whether the first row is one.
         first_word: whether the label ends at the first blank: in ImageNet's LOC_val_solution.csv boxes follow the synset.
     """
