@@ -13,6 +13,7 @@ from emca_deploy._version import __version__
 from emca_deploy.commands._console import echo
 from emca_deploy.commands._roles import with_roles
 from emca_deploy.errors import EmcaError, InputError, MissingError, UnknownNameError
+from emca_deploy.interrupts import interrupt
 
 __all__ = ["COMMANDS", "main", "run"]
 
@@ -114,7 +115,9 @@ def _one_line(text: str) -> str:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code; a request to terminate cleans up as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     code = run(args)
     _close_output()
     if code == INTERRUPTED:

@@ -123,9 +123,10 @@ def test_a_full_stdout_is_one_error_and_the_result_is_kept(tmp_path):
     assert json.loads((tmp_path / "s.json").read_text())["results"]
 
 
-@pytest.mark.parametrize("most", [6, 8])
-def test_few_file_descriptors_are_one_error(most, tmp_path):
-    model = network(tmp_path / "m.onnx", "conv")
+def calibrated_with(most: int, folder: Path) -> bool:
+    """Calibrate with at most `most` open files; how many it needs differs between machines. Returns whether that was enough."""
+    folder.mkdir()
+    model = network(folder / "m.onnx", "conv")
     data = Path(__file__).parents[2] / "emca_deploy/data/bundled/fashion_mnist_calibration.zip"
     words = [
         "calibrate",
@@ -137,14 +138,22 @@ def test_few_file_descriptors_are_one_error(most, tmp_path):
         "--samples",
         "4",
         "-o",
-        str(tmp_path / "q.onnx"),
+        str(folder / "q.onnx"),
     ]
     found = subprocess.run(
         [sys.executable, "-m", "emca_deploy", *words],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most)),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert found.returncode in (2, 3)
-    assert [line.split(":")[0] for line in found.stderr.splitlines()][-2:] == ["error", "  try"]
     assert "Traceback" not in found.stderr
-    assert not (tmp_path / "q.onnx").exists()
+    if found.returncode:
+        assert found.returncode in (2, 3)
+        assert [line.split(":")[0] for line in found.stderr.splitlines()][-2:] == ["error", "  try"]
+    assert (folder / "q.onnx").exists() == (found.returncode == 0)
+    return found.returncode == 0
+
+
+def test_few_file_descriptors_are_one_error(tmp_path):
+    enough = [calibrated_with(most, tmp_path / str(most)) for most in (6, 7, 8, 10)]
+    assert not enough[0]
+    assert enough == sorted(enough)

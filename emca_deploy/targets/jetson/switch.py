@@ -17,6 +17,7 @@ from typing import Any
 
 from emca_deploy.artifacts import write_json
 from emca_deploy.errors import EmcaError, InputError, MissingError, OutputError
+from emca_deploy.interrupts import interrupt
 from emca_deploy.targets.jetson.files import board_root, core_numbers, read_text, run_tool
 from emca_deploy.targets.jetson.modes import PowerMode, PowerModes, read_power_modes
 
@@ -232,7 +233,7 @@ def _interruptible() -> Iterator[None]:
     before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
     changed = [number for number, handler in before.items() if handler == signal.SIG_DFL]
     for number in changed:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, interrupt)
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
+from emca_deploy.interrupts import interrupt
 from emca_deploy.targets.jetson.files import run_tool
 from emca_deploy.targets.jetson.modes import read_power_modes
 from emca_deploy.targets.jetson.session import board_session
@@ -247,7 +248,7 @@ def test_in_a_thread(board):
 def test_handlers_are_as_before(board):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with hold_power_mode("25W", board):
-        assert signal.getsignal(signal.SIGHUP) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGHUP) is interrupt
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 

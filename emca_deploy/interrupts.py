@@ -1,0 +1,43 @@
+"""What a signal that ends the program does: Ctrl-C, a request to terminate, a lost terminal."""
+
+import signal
+import threading
+import time
+from types import FrameType
+
+__all__ = ["interrupt"]
+
+WAIT_S = 0.05
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; while a module is imported, do so once the import is done.
+
+    Extension modules run Python code while they are initialized. An exception there reaches C++ code that does not expect one
+    (nanobind in `onnx`): the process aborts, and no `finally` runs.
+
+    Args:
+        number: the signal's number.
+        frame: the frame that the signal interrupted.
+
+    Raises:
+        KeyboardInterrupt: no module is being imported.
+    """
+    if not _imports(frame):
+        raise KeyboardInterrupt
+    threading.Thread(target=_again, args=(number,), daemon=True).start()
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib."):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _again(number: int) -> None:
+    main = threading.main_thread()
+    time.sleep(WAIT_S)
+    if main.ident is not None and main.is_alive():
+        signal.pthread_kill(main.ident, number)
