@@ -24,10 +24,10 @@ from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_mode
 from emca_deploy.data.bundled import bundled_calibration_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
-from emca_deploy.harness.latency import Protocol, measure
-from emca_deploy.harness.latency_results import ProfileReport
+from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.models.registry import create_model
+from emca_deploy.results.latency import ProfileReport
 
 ARCHITECTURES = ("emca_eca_resnet18", "emca_eca_resnet50")
 BASELINE = "onnxruntime fp32"

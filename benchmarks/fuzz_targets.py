@@ -112,16 +112,16 @@ TOML = b'[orin]\ntarget = "ssh://me@orin.local/gpu"\npower_mode = "MAXN"\nnotes 
 
 
 def _texts() -> list[Target]:
-    from emca_deploy.backends.layers.ort import read_ort_profile
-    from emca_deploy.backends.trt.dla_log import place_nodes, read_placement
-    from emca_deploy.backends.trt.inspect import read_layers
-    from emca_deploy.harness.telemetry.tegrastats import parse_line
-    from emca_deploy.targets.jetson.clocks import parse_show
-    from emca_deploy.targets.jetson.modes import parse_modes, parse_query
-    from emca_deploy.targets.ssh.address import parse_destination
-    from emca_deploy.targets.ssh.complaints import failure
-    from emca_deploy.targets.trtexec import exports
-    from emca_deploy.targets.trtexec.log import read_log
+    from emca_deploy.backends.onnxruntime.layers import read_ort_profile
+    from emca_deploy.backends.tensorrt.dla_log import place_nodes, read_placement
+    from emca_deploy.backends.tensorrt.inspect import read_layers
+    from emca_deploy.backends.tensorrt.tool import exports
+    from emca_deploy.backends.tensorrt.tool.log import read_log
+    from emca_deploy.machines.jetson.clocks import parse_show
+    from emca_deploy.machines.jetson.modes import parse_modes, parse_query
+    from emca_deploy.remote.address import parse_destination
+    from emca_deploy.remote.errors import failure
+    from emca_deploy.telemetry.tegrastats import parse_line
 
     samples = (ROOT / "tests/unit/harness/telemetry/tegrastats_samples.txt").read_text().splitlines()
     lines = tuple(line.encode() for line in samples if line and not line.startswith("#"))
@@ -161,7 +161,7 @@ def _old(command: str) -> bytes:
 
 def _documents(folder: Path) -> list[Target]:
     from emca_deploy.artifacts import Manifest, Preprocessing, read_manifest
-    from emca_deploy.backends.trt.cache import check_cache
+    from emca_deploy.backends.tensorrt.cache import check_cache
     from emca_deploy.calibration.histogram import Histogram
     from emca_deploy.calibration.observers import Observation, TensorRange
     from emca_deploy.calibration.resume import SideFile
@@ -169,13 +169,13 @@ def _documents(folder: Path) -> list[Target]:
     from emca_deploy.calibration.trt_cache import read_cache
     from emca_deploy.data.label_files import LabelFile, read_class_map
     from emca_deploy.data.preprocessing_files import read_preprocessing_file
-    from emca_deploy.harness.accuracy_results import AccuracyReport
-    from emca_deploy.harness.comparing import Measured, compare_runs
-    from emca_deploy.harness.layer_results import LayersReport
-    from emca_deploy.harness.sensitivity_results import SensitivityReport
-    from emca_deploy.harness.tuning_results import TuneReport
+    from emca_deploy.harness.measure.comparing import Measured, compare_runs
     from emca_deploy.report.html import render_html
     from emca_deploy.report.reading import read_result
+    from emca_deploy.results.accuracy import AccuracyReport
+    from emca_deploy.results.layers import LayersReport
+    from emca_deploy.results.sensitivity import SensitivityReport
+    from emca_deploy.results.tuning import TuneReport
     from emca_deploy.targets.devices import read_devices
 
     engine = Manifest(
@@ -248,8 +248,8 @@ def _archives(folder: Path) -> list[Target]:
     from emca_deploy.artifacts import Preprocessing
     from emca_deploy.calibration.recovery import _read as read_weights
     from emca_deploy.data.sources import open_source
-    from emca_deploy.harness.logits_store import LogitsStore
-    from emca_deploy.harness.raw_samples import RawCandidate, RawSamples, read_raw, save_raw
+    from emca_deploy.harness.accuracy.logits_store import LogitsStore
+    from emca_deploy.harness.measure.raw_samples import RawCandidate, RawSamples, read_raw, save_raw
 
     images = _npz(images=np.zeros((4, 3, 32, 32), np.float32), labels=np.arange(4))
     pixels = _npz(images=np.zeros((4, 32, 32, 3), np.uint8))
@@ -316,7 +316,7 @@ def _network() -> bytes:
 
 
 def _models(folder: Path) -> list[Target]:
-    from emca_deploy.backends.trt.model_facts import count_convolutions, read_facts
+    from emca_deploy.backends.tensorrt.model_facts import count_convolutions, read_facts
     from emca_deploy.calibration.graph import load_graph
     from emca_deploy.export.dla_convert import load_float_model
     from emca_deploy.models.checkpoint_files import open_checkpoint

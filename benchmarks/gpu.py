@@ -36,8 +36,8 @@ from emca_deploy._optional import import_optional, installed_version
 from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import available
-from emca_deploy.backends.trt.builder import RtxBuilder, TrtBuilder
-from emca_deploy.backends.trt.settings import TrtSettings
+from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
+from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.data.bundled import (
     BUNDLED_PREPROCESSING,
@@ -48,9 +48,9 @@ from emca_deploy.data.bundled import (
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
-from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
-from emca_deploy.harness.latency import Protocol, measure_raw
-from emca_deploy.harness.raw_samples import write_raw
+from emca_deploy.harness.accuracy.evaluate import LogitsResult, collect_logits, compare
+from emca_deploy.harness.measure.latency import Protocol, measure_raw
+from emca_deploy.harness.measure.raw_samples import write_raw
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.models.registry import create_model, find_architecture
 from emca_deploy.targets.gpu import check_gpu, gpu_candidates, gpu_index, gpu_record, ways_to_run

@@ -6,10 +6,10 @@ from emca_deploy._machine import default_threads
 from emca_deploy._optional import import_optional
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.backends.base import RunOptions
-from emca_deploy.backends.trt.builder import RtxBuilder
-from emca_deploy.backends.trt.log import BuildLog, attach
-from emca_deploy.backends.trt.settings import TrtSettings, check_settings
-from emca_deploy.backends.trt.versions import rules_of
+from emca_deploy.backends.tensorrt.builder import RtxBuilder
+from emca_deploy.backends.tensorrt.log import BuildLog, attach
+from emca_deploy.backends.tensorrt.settings import TrtSettings, check_settings
+from emca_deploy.backends.tensorrt.versions import rules_of
 from emca_deploy.data.bundled import bundled_checkpoint
 from emca_deploy.errors import InputError
 from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint

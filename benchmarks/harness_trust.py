@@ -35,10 +35,10 @@ from rich.console import Console
 from rich.table import Table
 
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.harness.latency import Protocol, measure
+from emca_deploy.harness.measure.latency import Protocol, measure
+from emca_deploy.harness.measure.stopping import planned_looks, precise
 from emca_deploy.harness.spec import Float32Array, RunnerSpec
-from emca_deploy.harness.stats import Float64Array, median_ci, student_t_quantile
-from emca_deploy.harness.stopping import planned_looks, precise
+from emca_deploy.harness.stats.estimates import Float64Array, median_ci, student_t_quantile
 from emca_deploy.targets.local import LocalOptions, candidate
 from emca_deploy.targets.profiling import PROCESSES
 

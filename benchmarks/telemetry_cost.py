@@ -10,10 +10,10 @@ import argparse
 import os
 import time
 
-from emca_deploy.harness.telemetry.hook import available_sources
-from emca_deploy.harness.telemetry.process_memory import ProcessMemorySource
-from emca_deploy.harness.telemetry.recorder import Recorder
-from emca_deploy.harness.telemetry.source import TelemetrySource
+from emca_deploy.harness.measure.hook import available_sources
+from emca_deploy.telemetry.process_memory import ProcessMemorySource
+from emca_deploy.telemetry.recorder import Recorder
+from emca_deploy.telemetry.source import TelemetrySource
 
 __all__ = ["main"]
 

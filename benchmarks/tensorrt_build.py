@@ -29,9 +29,9 @@ from rich.table import Table
 from emca_deploy._optional import installed_version
 from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.backends.base import RunOptions
-from emca_deploy.backends.trt.builder import RtxBuilder, TrtBuild
-from emca_deploy.backends.trt.log import TYPES
-from emca_deploy.backends.trt.settings import TrtSettings
+from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuild
+from emca_deploy.backends.tensorrt.log import TYPES
+from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.observers import TensorRange

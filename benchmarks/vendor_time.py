@@ -10,11 +10,11 @@ from typing import Any
 from rich.table import Table
 
 from emca_deploy._optional import installed_version
-from emca_deploy.backends.trt.trtexec import TrtexecTiming
+from emca_deploy.backends.tensorrt.tool.dialects import TrtexecTiming
+from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
+from emca_deploy.backends.tensorrt.tool.results import Timed
+from emca_deploy.backends.tensorrt.tool.run import Machine, time_engine
 from emca_deploy.errors import EmcaError
-from emca_deploy.targets.trtexec.find import Trtexec, find_trtexec
-from emca_deploy.targets.trtexec.results import Timed
-from emca_deploy.targets.trtexec.run import Machine, time_engine
 
 __all__ = ["compare_with_vendor", "find_vendor_tool", "vendor_document", "vendor_row", "vendor_table"]
 

@@ -14,7 +14,7 @@ from emca_deploy._version import __version__
 from emca_deploy.atomic import atomic_write
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.preprocessing import Preprocessing
-from emca_deploy.records import misfit
+from emca_deploy.results.codec import misfit
 
 __all__ = [
     "Draft",

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import openvino
 
-from emca_deploy.backends import ov
 from emca_deploy.backends.base import ModelIo, RunOptions
+from emca_deploy.backends.openvino import runner as ov
 
 __all__ = ["IrRunner", "open_runner"]
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from emca_deploy.commands._console import progress
 from emca_deploy.errors import WorkerError
-from emca_deploy.harness.latency import Protocol, measure
+from emca_deploy.harness.measure.latency import Protocol, measure
 from peers.candidates import Candidate, runtime_candidates
 from peers.job import Job
 from peers.process import quantize

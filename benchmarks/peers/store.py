@@ -10,7 +10,7 @@ from typing import Any
 import emca_deploy
 from emca_deploy.artifacts import write_json
 from emca_deploy.errors import InputError
-from emca_deploy.harness.environment import collect_environment
+from emca_deploy.machines.environment import collect_environment
 from peers.candidates import installed
 
 __all__ = ["Row", "Store", "code_identity"]

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from emca_deploy.harness.accuracy_results import AccuracyReport
-from emca_deploy.harness.comparing import CompareReport
-from emca_deploy.harness.latency_results import ProfileReport
-from emca_deploy.harness.layer_results import LayersReport
-from emca_deploy.harness.results import DeployReport
-from emca_deploy.harness.sensitivity_results import SensitivityReport
-from emca_deploy.harness.tuning_results import TuneReport
+from emca_deploy.harness.measure.comparing import CompareReport
+from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.deploy import DeployReport
+from emca_deploy.results.latency import ProfileReport
+from emca_deploy.results.layers import LayersReport
+from emca_deploy.results.sensitivity import SensitivityReport
+from emca_deploy.results.tuning import TuneReport
 
 __all__ = ["SCHEMAS", "schema_of"]
 

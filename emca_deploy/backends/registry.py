@@ -54,11 +54,17 @@ class Backend:
 
 
 BACKENDS: dict[str, Backend] = {
-    "onnxruntime": Backend("onnxruntime", "ort:OrtRunner", "ort:OrtBuilder", on_gpu="ort:OrtRunner"),
-    "openvino": Backend("openvino", "ov:OvRunner", "ov:OvBuilder"),
-    "torch": Backend("torch", "torch_:TorchRunner", on_gpu="torch_gpu:TorchGpuRunner"),
-    "tensorrt": Backend("tensorrt", "trt.runner:TrtRunner", "trt.builder:TrtBuilder", True, "trt.runner:TrtRunner"),
-    "tensorrt-rtx": Backend("tensorrt_rtx", "trt.runner:RtxRunner", "trt.builder:RtxBuilder", True, "trt.runner:RtxRunner"),
+    "onnxruntime": Backend(
+        "onnxruntime", "onnxruntime.runner:OrtRunner", "onnxruntime.runner:OrtBuilder", on_gpu="onnxruntime.runner:OrtRunner"
+    ),
+    "openvino": Backend("openvino", "openvino.runner:OvRunner", "openvino.runner:OvBuilder"),
+    "torch": Backend("torch", "torch.cpu:TorchRunner", on_gpu="torch.gpu:TorchGpuRunner"),
+    "tensorrt": Backend(
+        "tensorrt", "tensorrt.runner:TrtRunner", "tensorrt.builder:TrtBuilder", True, "tensorrt.runner:TrtRunner"
+    ),
+    "tensorrt-rtx": Backend(
+        "tensorrt_rtx", "tensorrt.runner:RtxRunner", "tensorrt.builder:RtxBuilder", True, "tensorrt.runner:RtxRunner"
+    ),
     "fake": Backend(None, "fake:FakeRunner"),
 }
 
@@ -109,8 +115,8 @@ def _status(name: str) -> BackendStatus:
 
 @cache
 def _rtx_refusal() -> str | None:
-    from emca_deploy.backends.trt.cuda import capability_here
-    from emca_deploy.backends.trt.hardware import rtx_refusal
+    from emca_deploy.backends.tensorrt.cuda import capability_here
+    from emca_deploy.machines.nvidia import rtx_refusal
 
     return rtx_refusal(capability_here())
 

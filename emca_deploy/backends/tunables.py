@@ -8,7 +8,7 @@ from typing import Any
 from emca_deploy._machine import CpuInfo
 from emca_deploy._optional import import_optional
 from emca_deploy.errors import InputError, UnknownNameError
-from emca_deploy.harness.tuning_results import Tunable, Value
+from emca_deploy.results.tuning import Tunable, Value
 
 __all__ = ["RUN_OPTIONS", "TUNABLE_BACKENDS", "Situation", "check_settings", "tunables"]
 

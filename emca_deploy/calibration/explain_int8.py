@@ -20,9 +20,9 @@ from emca_deploy.calibration.layers import image_multiply_adds
 from emca_deploy.calibration.placement import RECIPES
 from emca_deploy.calibration.quantize import LARGEST_WEIGHT
 from emca_deploy.errors import ModelError
-from emca_deploy.harness.int8_results import Int8Finding, Int8Form, Int8Report
 from emca_deploy.multiply_adds import WEIGHT_INPUT
 from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.results.int8 import Int8Finding, Int8Form, Int8Report
 
 __all__ = ["explain_file", "explain_int8", "refuse_quantized"]
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.calibration.layers import image_multiply_adds
 from emca_deploy.calibration.placement import Placement
-from emca_deploy.harness.sensitivity_results import UnitKind
+from emca_deploy.results.sensitivity import UnitKind
 
 __all__ = ["Unit", "find_units"]
 

@@ -9,7 +9,7 @@ import click
 from emca_deploy.commands._console import echo
 
 if TYPE_CHECKING:
-    from emca_deploy.targets.jetson.session import BoardSession
+    from emca_deploy.machines.jetson.session import BoardSession
 
 __all__ = ["check_power_mode", "on_board", "power_mode_option"]
 
@@ -46,7 +46,7 @@ def on_board(target: str | None, power_mode: str | None) -> "Iterator[BoardSessi
         yield None
         return
     from emca_deploy.errors import MissingError
-    from emca_deploy.targets.jetson.session import board_session
+    from emca_deploy.machines.jetson.session import board_session
 
     warnings: list[str] = []
     finished = False

@@ -175,7 +175,7 @@ def _derived(name: str, values: dict[str, Any]) -> Iterator[_Use]:
     if name in _WITH_TABLE:
         yield from _beside_table(values)
     if name == "validate":
-        from emca_deploy.harness.logits_store import partial_path
+        from emca_deploy.harness.accuracy.logits_store import partial_path
 
         for key, option in (("logits", "--logits"), ("reference_logits", "--reference-logits")):
             if values.get(key) is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emca_deploy.calibration.float_part import FloatPart
     from emca_deploy.data.choosing import PreprocessingOptions
     from emca_deploy.data.labels import Labelling
-    from emca_deploy.harness.gate_results import GateReport
+    from emca_deploy.results.gate import GateReport
 
 __all__ = ["command"]
 

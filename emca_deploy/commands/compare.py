@@ -8,7 +8,7 @@ import click
 from emca_deploy.commands._console import echo, json_option, print_json
 
 if TYPE_CHECKING:
-    from emca_deploy.harness.latency_results import Comparison
+    from emca_deploy.results.latency import Comparison
 
 __all__ = ["command"]
 
@@ -29,7 +29,7 @@ def command(a: Path, b: Path, force: bool, seed: int, as_json: bool) -> None:
     emca-deploy profile model.onnx -o before.json
     emca-deploy compare after.json before.json
     """
-    from emca_deploy.harness.comparing import CompareReport, Measured, check_comparable, compare_runs, differences
+    from emca_deploy.harness.measure.comparing import CompareReport, Measured, check_comparable, compare_runs, differences
 
     ours, theirs = Measured.read(a), Measured.read(b)
     if not force:

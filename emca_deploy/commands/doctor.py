@@ -152,7 +152,7 @@ def _checked(statuses: "Mapping[str, BackendStatus]") -> "dict[str, BackendStatu
 
 def gpu_failure() -> "MissingError | None":
     """Return why CUDA finds no GPU it can use, or None where it does."""
-    from emca_deploy.backends.trt.cuda import list_gpus
+    from emca_deploy.backends.tensorrt.cuda import list_gpus
     from emca_deploy.errors import MissingError
 
     try:
@@ -166,7 +166,7 @@ def _examine() -> dict[str, Any]:
     from emca_deploy._machine import INSTRUCTION_SETS, cpu_info, default_threads, find_gpus, read_governors, read_memory_mib
     from emca_deploy._optional import CUDA_PARTS, has_cuda
     from emca_deploy.backends.registry import available
-    from emca_deploy.targets.jetson.traps import examine_board
+    from emca_deploy.machines.jetson.traps import examine_board
 
     cpu = cpu_info()
     backends = _checked({name: status for name, status in available().items() if name != "fake"})
@@ -206,7 +206,7 @@ def command(as_json: bool) -> None:
 def _show(document: dict[str, Any]) -> None:
     from rich.markup import escape
 
-    from emca_deploy.targets.jetson.traps import board_rows
+    from emca_deploy.machines.jetson.traps import board_rows
 
     console = console_for(highlight=False)
     for name, status in document["backends"].items():

@@ -12,7 +12,7 @@ from emca_deploy.commands._options import io_options
 from emca_deploy.errors import OutputError
 
 if TYPE_CHECKING:
-    from emca_deploy.harness.layer_results import LayersReport
+    from emca_deploy.results.layers import LayersReport
 
 __all__ = ["command"]
 

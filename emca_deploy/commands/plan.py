@@ -10,8 +10,8 @@ from emca_deploy.commands._console import echo, json_option, print_json
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Precision
-    from emca_deploy.backends.trt.planner import Plan
-    from emca_deploy.backends.trt.steps import Step
+    from emca_deploy.backends.tensorrt.planner import Plan
+    from emca_deploy.backends.tensorrt.steps import Step
 
 __all__ = ["command"]
 
@@ -52,10 +52,10 @@ def command(
     emca-deploy plan model.onnx --backend tensorrt --device agx-orin --jetpack 6.2 --dla --json
     emca-deploy plan model.onnx --backend tensorrt --device sm_89 --tensorrt-version 11.1 --precision fp16
     """
-    from emca_deploy.backends.trt.boards import find_device, find_jetpack
-    from emca_deploy.backends.trt.model_facts import read_facts
-    from emca_deploy.backends.trt.planner import PlanRequest, make_plan
-    from emca_deploy.backends.trt.steps import can_build, list_steps, trtexec_command
+    from emca_deploy.backends.tensorrt.model_facts import read_facts
+    from emca_deploy.backends.tensorrt.planner import PlanRequest, make_plan
+    from emca_deploy.backends.tensorrt.steps import can_build, list_steps, trtexec_command
+    from emca_deploy.machines.boards import find_device, find_jetpack
 
     wanted = PlanRequest(
         backend, find_device(device), tensorrt_version, find_jetpack(jetpack) if jetpack else None, dla, precision

@@ -15,8 +15,8 @@ from emca_deploy.commands._options import io_options
 from emca_deploy.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from emca_deploy.harness.latency_results import ProfileReport
-    from emca_deploy.harness.raw_samples import RawSamples
+    from emca_deploy.harness.measure.raw_samples import RawSamples
+    from emca_deploy.results.latency import ProfileReport
 
 __all__ = ["command"]
 
@@ -153,7 +153,7 @@ def _as_asked(report: "ProfileReport", output: Path | None, raw: Path | None, *,
 
 
 def _save(place: Path | None, samples: "RawSamples") -> None:
-    from emca_deploy.harness.raw_samples import save_raw
+    from emca_deploy.harness.measure.raw_samples import save_raw
 
     if place is not None:
         save_raw(place, samples)

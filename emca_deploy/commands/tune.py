@@ -12,7 +12,7 @@ from emca_deploy.commands._options import io_options
 from emca_deploy.errors import OutputError
 
 if TYPE_CHECKING:
-    from emca_deploy.harness.tuning_results import TuneReport
+    from emca_deploy.results.tuning import TuneReport
 
 __all__ = ["command"]
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from emca_deploy.artifacts import Preprocessing, TensorSpec
     from emca_deploy.backends.base import Float32Array
     from emca_deploy.data.choosing import InputFacts
-    from emca_deploy.harness.accuracy import LogitsResult
-    from emca_deploy.harness.accuracy_results import AccuracyReport
-    from emca_deploy.harness.flips import FlipsFile
-    from emca_deploy.harness.labelled import LabelledImages
+    from emca_deploy.harness.accuracy.evaluate import LogitsResult
+    from emca_deploy.harness.accuracy.flips import FlipsFile
+    from emca_deploy.harness.accuracy.labelled import LabelledImages
     from emca_deploy.harness.spec import RunnerSpec
+    from emca_deploy.results.accuracy import AccuracyReport
 
 __all__ = ["command"]
 
@@ -80,8 +80,8 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
     \b
     emca-deploy validate model.openvino.onnx --data val/ --reference model.onnx --max-drop 0.5
     """
-    from emca_deploy.harness.accuracy import compare
-    from emca_deploy.harness.flips import find_flips
+    from emca_deploy.harness.accuracy.evaluate import compare
+    from emca_deploy.harness.accuracy.flips import find_flips
     from emca_deploy.targets.devices import resolve_device
 
     options["target"], options["power_mode"] = resolve_device(options["target"], options["power_mode"])
@@ -108,7 +108,7 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
 
 def _tell_what_is_kept(options: dict[str, Any]) -> bool:
     """Say which logits an interrupted run leaves; return whether there are any."""
-    from emca_deploy.harness.logits_store import partial_path
+    from emca_deploy.harness.accuracy.logits_store import partial_path
 
     asked = [options[name] for name in ("logits", "reference_logits") if options[name] is not None]
     kept = [str(place) for path in asked for place in (path, partial_path(path)) if place.exists()]
@@ -121,7 +121,7 @@ def _run_both(
     artifact: str, reference: str | None, data: Path, max_drop: float | None, options: dict[str, Any]
 ) -> "tuple[LogitsResult, Float32Array | None, LabelledImages]":
     """Return what ARTIFACT gives, the logits of the reference, if there is one, and the images."""
-    from emca_deploy.targets.ssh.address import is_ssh
+    from emca_deploy.remote.address import is_ssh
 
     if is_ssh(options["target"]):
         return _both_there(artifact, reference, data, max_drop, options)
@@ -148,7 +148,7 @@ def _opened(
     """Return the data set, refused where its labels are missing or cannot be ARTIFACT's; say what is assumed of it."""
     from emca_deploy.data.sources import open_source
     from emca_deploy.errors import InputError
-    from emca_deploy.harness.labelled import LabelledImages
+    from emca_deploy.harness.accuracy.labelled import LabelledImages
     from emca_deploy.targets.local import split_artifact
 
     max_drop, reference = asked
@@ -207,7 +207,7 @@ def _outputs(artifact: str, output_name: str | None) -> int | None:
 def _check(reference: str | None, max_drop: float | None, options: dict[str, Any]) -> "FlipsFile | None":
     """Refuse, before any work is done, what needs a reference where there is none, and files that could not be written."""
     from emca_deploy.errors import InputError
-    from emca_deploy.harness.flips import FlipsFile
+    from emca_deploy.harness.accuracy.flips import FlipsFile
 
     if reference is None:
         needs = {"--max-drop": max_drop, "--flips": options["flips"], "--reference-logits": options["reference_logits"]}
@@ -226,7 +226,7 @@ def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tu
     local = LocalOptions(options["threads"], options["precision"], target=options["target"], untuned=options["untuned"], io=io)
     make = candidate if gpu_index(local.target) is None else gpu_candidate
     if local.target == "jetson":
-        from emca_deploy.targets.jetson.candidates import jetson_candidate as make
+        from emca_deploy.targets.jetson_candidates import jetson_candidate as make
     spec = _quiet(make(path, own or options["backend"], local))
     for note in run_notes((spec,), local) if local.target == "cpu" else ():
         echo(f"note: {note}", err=True)
@@ -252,7 +252,7 @@ def _run(
 ) -> "LogitsResult":
     """Run the data set, once `check` has been given the preprocessing and the width of the logits."""
     from emca_deploy.data.choosing import InputFacts, file_facts
-    from emca_deploy.harness.accuracy import LogitsRun
+    from emca_deploy.harness.accuracy.evaluate import LogitsRun
     from emca_deploy.targets.local import split_artifact
 
     def choose(given: "TensorSpec", gives: "TensorSpec") -> "Preprocessing":

@@ -7,10 +7,10 @@ from typing import Any
 
 from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.errors import MissingError
-from emca_deploy.harness.latency_results import ProfileReport
+from emca_deploy.machines.jetson.session import annotate_report, board_session, check_board
 from emca_deploy.pipeline.places import Candidate, CpuPlace, GpuPlace, Models, Place, Step
-from emca_deploy.targets.jetson.candidates import TARGET
-from emca_deploy.targets.jetson.session import annotate_report, board_session, check_board
+from emca_deploy.results.latency import ProfileReport
+from emca_deploy.targets.jetson_candidates import TARGET
 
 __all__ = ["JetsonPlace"]
 

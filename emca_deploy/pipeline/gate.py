@@ -9,13 +9,13 @@ from emca_deploy._progress import Stage
 from emca_deploy.artifacts import Precision
 from emca_deploy.backends.registry import open_runner
 from emca_deploy.errors import DataError
-from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
-from emca_deploy.harness.gate_results import GateStep
-from emca_deploy.harness.labelled import LabelledImages
-from emca_deploy.harness.latency import Protocol, measure
-from emca_deploy.harness.protocol import FEWEST_PROCESSES
+from emca_deploy.harness.accuracy.evaluate import LogitsResult, collect_logits, compare
+from emca_deploy.harness.accuracy.labelled import LabelledImages
+from emca_deploy.harness.measure.latency import Protocol, measure
+from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.results.gate import GateStep
 
 __all__ = ["RUN_ONNX", "Validation", "step_from_file"]
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from statistics import median
 
 from emca_deploy.backends.layers.base import RuntimeLayer
-from emca_deploy.harness.layer_results import KINDS, Kind, Layer, Roofline
 from emca_deploy.pipeline.layer_graph import LayerGraph, Node
+from emca_deploy.results.layers import KINDS, Kind, Layer, Roofline
 
 __all__ = ["SLOW_BELOW_PERCENT", "joined", "kind_of", "shares"]
 

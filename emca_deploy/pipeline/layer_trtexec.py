@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from emca_deploy.backends.layers.base import RuntimeLayer, plain_precision
+from emca_deploy.backends.tensorrt.tool.exports import EngineLayer, read_layer_info, read_profile
 from emca_deploy.errors import InputError
-from emca_deploy.targets.trtexec.exports import EngineLayer, read_layer_info, read_profile
 
 __all__ = ["read_trtexec"]
 

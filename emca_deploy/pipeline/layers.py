@@ -19,14 +19,14 @@ from emca_deploy.backends.layers.probes import Probe, write_probes
 from emca_deploy.backends.registry import BACKENDS, backend_of, open_runner
 from emca_deploy.calibration.explain_int8 import explain_file
 from emca_deploy.errors import ModelError
-from emca_deploy.harness.environment import collect_environment, read_cpu_times
-from emca_deploy.harness.layer_results import ArtifactLayers, LayersReport, Roofline
+from emca_deploy.harness.measure.stability import contention_warnings
+from emca_deploy.harness.measure.worker import input_shape
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.harness.stability import contention_warnings
-from emca_deploy.harness.worker import input_shape
+from emca_deploy.machines.environment import collect_environment, read_cpu_times
 from emca_deploy.pipeline.layer_graph import LayerGraph, graph_of, source_of
 from emca_deploy.pipeline.layer_join import joined, shares
 from emca_deploy.pipeline.layer_trtexec import read_trtexec
+from emca_deploy.results.layers import ArtifactLayers, LayersReport, Roofline
 from emca_deploy.targets.local import LocalOptions, candidates, run_notes, split_artifact
 
 __all__ = ["LayersRequest", "layers_notes", "run_layers"]

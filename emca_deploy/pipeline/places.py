@@ -13,11 +13,11 @@ from typing import Any
 from emca_deploy.artifacts import Precision
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import BACKENDS, get_builder
-from emca_deploy.backends.trt.hardware import check_rtx
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
-from emca_deploy.harness.latency_results import ProfileReport
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.machines.nvidia import check_rtx
 from emca_deploy.preprocessing import Size
+from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.gpu import check_gpu, gpu_index, gpu_record, gpu_specs, onnx_backends
 from emca_deploy.targets.local import LocalOptions, check_target
 
@@ -26,7 +26,7 @@ __all__ = ["CPU_BACKENDS", "Candidate", "CpuPlace", "GpuPlace", "Models", "Place
 CPU_BACKENDS = ("onnxruntime", "openvino")
 """The backends that are built and compared on the CPU; the first at fp32 is the baseline there."""
 
-TORCH_FACTORY = "emca_deploy.backends.torch_gpu:open_at_size"
+TORCH_FACTORY = "emca_deploy.backends.torch.gpu:open_at_size"
 ENGINE_SUFFIX = {"onnxruntime": ".ort.onnx", "openvino": ".ov"}
 
 
@@ -243,8 +243,8 @@ class GpuPlace(Place):
 
     def _build(self, backend: str, model: Path, output: Path, threads: int) -> None:
         """Build an engine for this GPU; TensorRT takes the first one it sees, TensorRT-RTX the one that is named."""
-        from emca_deploy.backends.trt.builder import TrtBuilder
-        from emca_deploy.backends.trt.settings import TrtSettings
+        from emca_deploy.backends.tensorrt.builder import TrtBuilder
+        from emca_deploy.backends.tensorrt.settings import TrtSettings
 
         builder = get_builder(backend)
         assert isinstance(builder, TrtBuilder)  # the registry says so

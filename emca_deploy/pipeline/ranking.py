@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from emca_deploy.harness.sensitivity_results import SensitivityReport, UnitSensitivity
+from emca_deploy.results.sensitivity import SensitivityReport, UnitSensitivity
 
 __all__ = ["float_macs_percent", "next_kept"]
 

@@ -21,13 +21,13 @@ from emca_deploy.data.labels import Labelling
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
-from emca_deploy.harness.gate_results import GateReport, GateStep
-from emca_deploy.harness.labelled import LabelledImages
-from emca_deploy.harness.paired import images_needed, upper_end_without_difference
-from emca_deploy.harness.sensitivity_results import SensitivityReport
+from emca_deploy.harness.accuracy.labelled import LabelledImages
+from emca_deploy.harness.stats.paired import images_needed, upper_end_without_difference
 from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.pipeline.gate import Validation, step_from_file
 from emca_deploy.pipeline.ranking import float_macs_percent, next_kept
+from emca_deploy.results.gate import GateReport, GateStep
+from emca_deploy.results.sensitivity import SensitivityReport
 
 __all__ = ["AccuracyGate", "calibrate_within"]
 

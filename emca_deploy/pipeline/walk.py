@@ -19,13 +19,13 @@ from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.export.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
-from emca_deploy.harness.accuracy import LogitsResult, collect_logits, compare
-from emca_deploy.harness.labelled import LabelledImages
-from emca_deploy.harness.latency import Protocol, measure
-from emca_deploy.harness.latency_results import ProfileReport
-from emca_deploy.harness.protocol import FEWEST_PROCESSES
-from emca_deploy.harness.results import DeployCandidate, DeployReport
+from emca_deploy.harness.accuracy.evaluate import LogitsResult, collect_logits, compare
+from emca_deploy.harness.accuracy.labelled import LabelledImages
+from emca_deploy.harness.measure.latency import Protocol, measure
+from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
 from emca_deploy.pipeline.places import Candidate, Models, Place, distinct, find_places
+from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.latency import ProfileReport
 
 __all__ = ["DeployOptions", "deploy"]
 

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from emca_deploy.harness.accuracy_results import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison
-from emca_deploy.harness.paired import images_needed, upper_end_without_difference
+from emca_deploy.harness.stats.paired import images_needed, upper_end_without_difference
 from emca_deploy.report.formats import NONE, fixed, interval, plain, significant
+from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison
 
 if TYPE_CHECKING:
     from rich.console import Console

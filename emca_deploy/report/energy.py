@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emca_deploy.harness.latency_results import LatencyResult
 from emca_deploy.report.formats import NONE, plain, uniform
 from emca_deploy.report.table import Column
+from emca_deploy.results.latency import LatencyResult
 
 __all__ = ["energy_columns", "total_power"]
 

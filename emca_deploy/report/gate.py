@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from emca_deploy.harness.gate_results import GateReport, GateStep
 from emca_deploy.report.formats import fixed, interval, plain
+from emca_deploy.results.gate import GateReport, GateStep
 
 if TYPE_CHECKING:
     from rich.console import Console

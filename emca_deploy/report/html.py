@@ -6,13 +6,13 @@ from typing import Any
 
 from emca_deploy._optional import import_optional
 from emca_deploy._version import __version__
-from emca_deploy.harness.results import DeployReport
 from emca_deploy.report.formats import NONE, facts, fixed, moment, plain
 from emca_deploy.report.notices import warnings_of
 from emca_deploy.report.plots import latency_plot, tradeoff_plot
 from emca_deploy.report.svg import COLOURS
 from emca_deploy.report.table import deploy_columns
 from emca_deploy.report.verdict import decide
+from emca_deploy.results.deploy import DeployReport
 
 __all__ = ["render_html"]
 

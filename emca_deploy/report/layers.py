@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emca_deploy.harness.layer_results import KINDS, ArtifactLayers, Layer, LayersReport
 from emca_deploy.report import svg
 from emca_deploy.report.axis import Axis, fit_axis
 from emca_deploy.report.formats import NONE, fixed, plain, significant
+from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersReport
 
 if TYPE_CHECKING:
     from rich.console import Console

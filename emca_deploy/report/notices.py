@@ -2,8 +2,8 @@
 
 import re
 
-from emca_deploy.harness.results import DeployReport
 from emca_deploy.report.formats import plain
+from emca_deploy.results.deploy import DeployReport
 
 __all__ = ["warnings_of"]
 

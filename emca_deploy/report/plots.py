@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from math import ceil
 
-from emca_deploy.harness.results import DeployCandidate, DeployReport
 from emca_deploy.report import svg
 from emca_deploy.report.axis import Axis, fit_axis
 from emca_deploy.report.formats import fixed, plain, significant
 from emca_deploy.report.labels import Box, place_labels
 from emca_deploy.report.verdict import DROP_LIMIT
+from emca_deploy.results.deploy import DeployCandidate, DeployReport
 
 __all__ = ["latency_plot", "tradeoff_plot"]
 

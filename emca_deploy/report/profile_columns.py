@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from emca_deploy.harness.latency_results import LatencyResult, ProfileReport
 from emca_deploy.report.energy import energy_columns
 from emca_deploy.report.formats import NONE, fixed, interval, plain, uniform
 from emca_deploy.report.table import Column
+from emca_deploy.results.latency import LatencyResult, ProfileReport
 
 __all__ = ["profile_columns", "profile_heading"]
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from emca_deploy.errors import InputError
-from emca_deploy.harness.results import DeployReport, read_deploy_report
-from emca_deploy.records import misfit
+from emca_deploy.results.codec import misfit
+from emca_deploy.results.deploy import DeployReport, read_deploy_report
 
 __all__ = ["RESULT_NAME", "read_result"]
 

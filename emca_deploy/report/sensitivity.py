@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from emca_deploy._optional import import_optional
 from emca_deploy._version import __version__
-from emca_deploy.harness.sensitivity_results import Cost, SensitivityReport, UnitSensitivity
 from emca_deploy.report.bars import BarRow, bar_chart
 from emca_deploy.report.formats import NONE, fixed, plain, signed
+from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emca_deploy.harness.accuracy_results import ReferenceComparison
-from emca_deploy.harness.results import DeployCandidate, DeployReport
 from emca_deploy.report.formats import NONE, fixed, interval, plain, uniform
+from emca_deploy.results.accuracy import ReferenceComparison
+from emca_deploy.results.deploy import DeployCandidate, DeployReport
 
 __all__ = ["Column", "deploy_columns"]
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emca_deploy.harness.latency_results import ProfileReport
-from emca_deploy.harness.results import DeployReport
 from emca_deploy.report.formats import NONE, plain
 from emca_deploy.report.notices import warnings_of
 from emca_deploy.report.profile_columns import profile_columns, profile_heading
 from emca_deploy.report.table import Column, deploy_columns
 from emca_deploy.report.verdict import Verdict, decide
+from emca_deploy.results.deploy import DeployReport
+from emca_deploy.results.latency import ProfileReport
 
 if TYPE_CHECKING:
     from rich.console import Console

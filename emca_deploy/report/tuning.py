@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from emca_deploy.harness.tuning_results import TuneReport, TuneRound, Values
 from emca_deploy.report.formats import NONE, interval, plain, significant
+from emca_deploy.results.tuning import TuneReport, TuneRound, Values
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from emca_deploy.harness.results import DeployCandidate, DeployReport
 from emca_deploy.report.formats import fixed, interval, plain, signed
+from emca_deploy.results.deploy import DeployCandidate, DeployReport
 
 __all__ = ["DROP_LIMIT", "Verdict", "decide", "drop_of"]
 

@@ -12,8 +12,8 @@ from emca_deploy.backends.base import Builder, ModelIo, RunOptions
 from emca_deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from emca_deploy.backends.trt.settings import TrtSettings
-    from emca_deploy.targets.jetson.session import BoardSession
+    from emca_deploy.backends.tensorrt.settings import TrtSettings
+    from emca_deploy.machines.jetson.session import BoardSession
 
 __all__ = ["BuildRequest", "build_here", "run_options"]
 
@@ -61,7 +61,7 @@ class BuildRequest:
         Raises:
             InputError: a choice of a wrong form.
         """
-        from emca_deploy.backends.trt.settings import TrtSettings
+        from emca_deploy.backends.tensorrt.settings import TrtSettings
 
         given = self.given()
         if "batches" in given:
@@ -88,7 +88,7 @@ def build_here(
     Raises:
         EmcaError: whatever the builder raises; a choice or the model is wrong, or something is missing.
     """
-    from emca_deploy.targets.jetson.facts import check_dla_core
+    from emca_deploy.machines.jetson.facts import check_dla_core
 
     if board is not None and request.choices.get("dla_core") is not None:
         check_dla_core(board.facts, request.choices["dla_core"])
@@ -111,7 +111,7 @@ def _builder(request: BuildRequest, progress: Progress | None) -> Builder:
                 f"backend '{request.backend}' has no {names}", "leave it out, or use --backend tensorrt or tensorrt-rtx"
             )
         return builder
-    from emca_deploy.backends.trt.builder import TrtBuilder
+    from emca_deploy.backends.tensorrt.builder import TrtBuilder
 
     assert isinstance(builder, TrtBuilder)  # the registry says so
     return type(builder)(request.trt_settings(), progress)
@@ -119,7 +119,7 @@ def _builder(request: BuildRequest, progress: Progress | None) -> Builder:
 
 def _trtexec_builder(request: BuildRequest) -> Builder:
     """Return the builder that uses TensorRT's own tool."""
-    from emca_deploy.targets.trtexec.builder import TrtexecBuilder
+    from emca_deploy.backends.tensorrt.tool.builder import TrtexecBuilder
 
     if request.backend != "tensorrt":
         raise InputError(f"--trtexec: backend '{request.backend}' is not built with it", "use --backend tensorrt")

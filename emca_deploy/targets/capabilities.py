@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.backends.registry import BACKENDS, available
+from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
 from emca_deploy.errors import EmcaError, MissingError, WorkerError
-from emca_deploy.targets.jetson.facts import BOARD_FILES, BoardFacts, detect
-from emca_deploy.targets.jetson.modes import PowerModes, read_power_modes
-from emca_deploy.targets.ssh.address import Destination, is_ssh, parse_destination
-from emca_deploy.targets.ssh.bootstrap import root
-from emca_deploy.targets.ssh.connection import Connection
-from emca_deploy.targets.ssh.far import call, new_mark
-from emca_deploy.targets.ssh.probe import Facts, check_python, look
-from emca_deploy.targets.trtexec.find import Trtexec, find_trtexec
+from emca_deploy.machines.jetson.facts import BOARD_FILES, BoardFacts, detect
+from emca_deploy.machines.jetson.modes import PowerModes, read_power_modes
+from emca_deploy.remote.address import Destination, is_ssh, parse_destination
+from emca_deploy.remote.bootstrap import root
+from emca_deploy.remote.call import call, new_mark
+from emca_deploy.remote.connection import Connection
+from emca_deploy.remote.probe import Facts, check_python, look
 
 __all__ = ["Board", "Capabilities", "Lack", "examine", "far_board"]
 
@@ -198,7 +198,7 @@ def _free_mib(folder: Path) -> float | None:
 
 def _lacks_here(target: str) -> tuple[Lack, ...]:
     if target.startswith("gpu"):
-        from emca_deploy.backends.trt.cuda import list_gpus
+        from emca_deploy.backends.tensorrt.cuda import list_gpus
 
         try:
             count = len(list_gpus())

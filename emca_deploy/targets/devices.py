@@ -10,7 +10,7 @@ from typing import Any
 
 from emca_deploy.artifacts import write_text
 from emca_deploy.errors import InputError, OutputError, UnknownNameError
-from emca_deploy.targets.ssh.address import SCHEME, is_ssh, parse_destination
+from emca_deploy.remote.address import SCHEME, is_ssh, parse_destination
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,14 +9,14 @@ from typing import Any
 
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, available, backend_of
-from emca_deploy.backends.torch_gpu import VARIANTS
-from emca_deploy.backends.trt.cuda import GpuFacts, capability_here, list_gpus
-from emca_deploy.backends.trt.hardware import check_rtx, rtx_refusal
-from emca_deploy.backends.trt.runner_checks import check_profile, profile_of, read_engine
+from emca_deploy.backends.tensorrt.cuda import GpuFacts, capability_here, list_gpus
+from emca_deploy.backends.tensorrt.runner_checks import check_profile, profile_of, read_engine
+from emca_deploy.backends.torch.gpu import VARIANTS
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.harness.telemetry.nvml import NvmlSource
+from emca_deploy.machines.nvidia import check_rtx, rtx_refusal
 from emca_deploy.targets.local import LocalOptions, digests_of, precision_of, split_artifact
+from emca_deploy.telemetry.nvml import NvmlSource
 
 __all__ = [
     "check_gpu",

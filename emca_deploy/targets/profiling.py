@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from emca_deploy._progress import Progress
-from emca_deploy.harness.latency import Protocol, measure_raw
-from emca_deploy.harness.latency_results import ProfileReport, Scenario
-from emca_deploy.harness.protocol import BLOCK_S
-from emca_deploy.harness.raw_samples import RawSamples
-from emca_deploy.harness.telemetry.hook import Telemetry, available_sources
-from emca_deploy.harness.telemetry.processor import CpuFrequencySource
-from emca_deploy.harness.telemetry.thermal import ThermalSource
+from emca_deploy.harness.measure.hook import Telemetry, available_sources
+from emca_deploy.harness.measure.latency import Protocol, measure_raw
+from emca_deploy.harness.measure.protocol import BLOCK_S
+from emca_deploy.harness.measure.raw_samples import RawSamples
+from emca_deploy.results.latency import ProfileReport, Scenario
 from emca_deploy.targets.builds import grouped, split_builds
 from emca_deploy.targets.local import LocalOptions, candidates, run_notes
+from emca_deploy.telemetry.processor import CpuFrequencySource
+from emca_deploy.telemetry.thermal import ThermalSource
 
 __all__ = ["PROCESSES", "ProfileRequest", "profile_notes", "run_profile"]
 
@@ -128,8 +128,8 @@ def run_profile(request: ProfileRequest, progress: Progress | None = None) -> tu
     protocol, builds = request.protocol(), split_builds(request.artifacts)
     options = request.local()
     if request.target == "jetson":
-        from emca_deploy.targets.jetson.candidates import jetson_candidates
-        from emca_deploy.targets.jetson.profiling import profile_on_board
+        from emca_deploy.targets.jetson_candidates import jetson_candidates
+        from emca_deploy.targets.jetson_profiling import profile_on_board
 
         return profile_on_board(
             lambda: grouped(jetson_candidates(builds.artifacts, request.backends, options), builds),

@@ -10,9 +10,9 @@ from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_
 from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.backends.tunables import RUN_OPTIONS, check_settings
 from emca_deploy.errors import InputError, ModelError
-from emca_deploy.harness.fingerprint import differing_parts, machine_parts
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.harness.tuning_results import Value, Values
+from emca_deploy.machines.fingerprint import differing_parts, machine_parts
+from emca_deploy.results.tuning import Value, Values
 
 __all__ = ["Tuned", "find_tuned", "save_tuned", "tuned_here", "with_values"]
 

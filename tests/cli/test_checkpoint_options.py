@@ -67,7 +67,7 @@ def test_a_choice_that_is_not_there_is_refused(plain_checkpoint, tmp_path, refus
 
 @pytest.mark.parametrize(("options", "weights"), [({}, "ema"), ({"weights": "plain"}, "plain")])
 def test_a_checkpoint_that_is_run_says_which_weights_run(both, options, weights):
-    from emca_deploy.backends.torch_ import TorchRunner
+    from emca_deploy.backends.torch.cpu import TorchRunner
 
     with TorchRunner(str(both), RunOptions(), **options) as runner:
         assert runner.describe()["weights"] == weights

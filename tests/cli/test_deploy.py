@@ -14,7 +14,7 @@ import pytest
 
 from emca_deploy._machine import find_gpus
 from emca_deploy.cli import run
-from emca_deploy.harness.results import read_deploy_report
+from emca_deploy.results.deploy import read_deploy_report
 
 QUICK = ["--image-size", "32", "--resize-size", "40", "--duration", "0.5", "--threads", "1", "--samples", "6"]
 QUICK += ["--recover", "none"]  # recovery takes longer: the demo's test
@@ -252,7 +252,7 @@ def session_members(session: int) -> list[int]:
 def is_worker(pid: int) -> bool:
     """Return whether a process is one of the harness's; others come and go while libraries load."""
     try:
-        return b"harness.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"harness.measure.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # it ended meanwhile
         return False
 

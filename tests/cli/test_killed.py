@@ -16,8 +16,8 @@ from emca_deploy.calibration.table import read_table
 from emca_deploy.cli import run
 from emca_deploy.data.bundled import bundled_calibration_images, bundled_test_images
 from emca_deploy.errors import ModelError
-from emca_deploy.harness import tuning
-from emca_deploy.harness.comparing import read_profile_report
+from emca_deploy.harness.measure import tuning
+from emca_deploy.harness.measure.comparing import read_profile_report
 from emca_deploy.npz import read_arrays
 
 EVENTS = ("os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.truncate", "os.link")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from emca_deploy.cli import run
-from emca_deploy.harness.latency_results import verdict_of
-from emca_deploy.harness.raw_samples import read_raw
+from emca_deploy.harness.measure.raw_samples import read_raw
+from emca_deploy.results.latency import verdict_of
 
 QUICK_IN_SEVERAL = ["--duration", "0.2", "--max-duration", "0.4", "--warmup", "0.05", "--threads", "1"]
 QUICK = [*QUICK_IN_SEVERAL, "--processes", "1"]

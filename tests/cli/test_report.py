@@ -6,9 +6,9 @@ from dataclasses import asdict
 import pytest
 
 from emca_deploy.cli import run
-from emca_deploy.harness.accuracy_results import AccuracyReport, ReferenceComparison
-from emca_deploy.harness.latency_results import LatencyResult, LatencySummary
-from emca_deploy.harness.results import DeployCandidate, DeployReport
+from emca_deploy.results.accuracy import AccuracyReport, ReferenceComparison
+from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.latency import LatencyResult, LatencySummary
 
 
 def candidate(name, p50_ms, drop):

@@ -12,8 +12,8 @@ import pytest
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_manifest
 from emca_deploy.backends.tunables import tunables
 from emca_deploy.cli import run
-from emca_deploy.harness import tuning as search_module
-from emca_deploy.harness.tuning_results import TuneReport
+from emca_deploy.harness.measure import tuning as search_module
+from emca_deploy.results.tuning import TuneReport
 from emca_deploy.targets import tuning
 
 FAKE = "fake:latency_ms=4"

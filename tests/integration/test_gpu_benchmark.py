@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from emca_deploy._machine import find_gpus
-from emca_deploy.harness.accuracy import compare
-from emca_deploy.harness.latency import Protocol, measure
+from emca_deploy.harness.accuracy.evaluate import compare
+from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.spec import RunnerSpec
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
@@ -127,7 +127,7 @@ def test_a_vendors_median_is_held_against_both_intervals(vendor: ModuleType, our
 
 
 def test_trtexec_of_another_version_is_not_compared(vendor: ModuleType) -> None:
-    from emca_deploy.targets.trtexec.find import Trtexec
+    from emca_deploy.backends.tensorrt.tool.find import Trtexec
 
     tool = Trtexec("/usr/src/tensorrt/bin/trtexec", (10, 3, 0))
     assert vendor._same_version(tool, "10.3.0.30") == (tool, "")
@@ -144,9 +144,9 @@ def test_without_trtexec_the_reason_is_kept(vendor: ModuleType, tmp_path: Path) 
 
 def test_trtexec_times_the_engines(vendor: ModuleType, tmp_path: Path) -> None:
     """By the stand-in that speaks as trtexec 10.3 does: three processes, their files read and removed."""
-    from emca_deploy.targets.trtexec.find import find_trtexec
+    from emca_deploy.backends.tensorrt.tool.find import find_trtexec
 
-    folder = Path(__file__).parents[1] / "unit" / "targets" / "trtexec"
+    folder = Path(__file__).parents[1] / "unit" / "backends" / "tensorrt" / "tool"
     (tmp_path / "options.json").write_bytes((folder / "options.json").read_bytes())
     (tmp_path / "behaviour.json").write_text(json.dumps({"version": "100300"}))
     path = tmp_path / "trtexec"

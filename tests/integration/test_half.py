@@ -53,7 +53,7 @@ def test_engines_of_it_are_fp16(pair: dict[str, Path], backend: str, tmp_path: P
 
 def test_tensorrt_computes_its_network_in_fp16_without_a_warning(pair: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
-    from emca_deploy.backends.trt.builder import RtxBuilder
+    from emca_deploy.backends.tensorrt.builder import RtxBuilder
 
     sizes, builds = {}, {}
     for precision, path in pair.items():

@@ -8,7 +8,7 @@ import pytest
 
 from emca_deploy.artifacts import Manifest, Preprocessing, write_manifest
 from emca_deploy.cli import run
-from emca_deploy.harness.accuracy import collect_logits
+from emca_deploy.harness.accuracy.evaluate import collect_logits
 from emca_deploy.targets.local import LocalOptions, candidate, candidates, split_artifact
 
 CLASSES, SIZE = 5, 8

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emca_deploy.cli import run
-from emca_deploy.harness.results import read_deploy_report
+from emca_deploy.results.deploy import read_deploy_report
 
 THREADS = ["--threads", "1"]
 

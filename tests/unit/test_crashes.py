@@ -14,8 +14,8 @@ from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, sha256
 from emca_deploy.atomic import _sweep, atomic_write, hidden_folder
 from emca_deploy.calibration.resume import SideFile
 from emca_deploy.errors import ModelError, OutputError
-from emca_deploy.harness.flips import ImageNames
-from emca_deploy.harness.logits_store import Kept, LogitsStore
+from emca_deploy.harness.accuracy.flips import ImageNames
+from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
 from emca_deploy.targets.settings import save_tuned
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT

@@ -107,11 +107,11 @@ def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
     from emca_deploy.backends.registry import read_options
 
     if backend == "onnxruntime":
-        from emca_deploy.backends.layers.ort import OrtLayerProfiler
+        from emca_deploy.backends.onnxruntime.layers import OrtLayerProfiler
 
         return OrtLayerProfiler(artifact, read_options(backend, **options))
     if backend == "openvino":
-        from emca_deploy.backends.layers.ov import OvLayerProfiler
+        from emca_deploy.backends.openvino.layers import OvLayerProfiler
 
         return OvLayerProfiler(artifact, read_options(backend, **options))
     if backend.startswith("tensorrt"):

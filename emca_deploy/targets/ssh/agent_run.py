@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from emca_deploy.artifacts import sha256_file
 from emca_deploy.errors import WorkerError
-from emca_deploy.targets.ssh.bootstrap import root
+from emca_deploy.remote.bootstrap import root
 
 __all__ = ["LEFT", "Run", "cache_root"]
 

@@ -12,7 +12,7 @@ from emca_deploy.targets.ssh.agent_run import LEFT, Run, cache_root
 
 if TYPE_CHECKING:
     from emca_deploy.harness.spec import RunnerSpec
-    from emca_deploy.targets.jetson.session import BoardSession
+    from emca_deploy.machines.jetson.session import BoardSession
 
 __all__ = ["WORK", "Say"]
 
@@ -30,7 +30,7 @@ def _target(asked: str | None, power_mode: str | None) -> str:
     Raises:
         InputError: a power mode is asked for, and this is no Jetson.
     """
-    from emca_deploy.targets.jetson.facts import detect
+    from emca_deploy.machines.jetson.facts import detect
 
     target = asked or ("jetson" if detect() is not None else "cpu")
     if power_mode is not None and target != "jetson":
@@ -40,7 +40,7 @@ def _target(asked: str | None, power_mode: str | None) -> str:
 
 def profile(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
     """Measure, and return the report; all samples are in a file beside it."""
-    from emca_deploy.harness.raw_samples import write_raw
+    from emca_deploy.harness.measure.raw_samples import write_raw
     from emca_deploy.targets.profiling import ProfileRequest, profile_notes, run_profile
 
     options: dict[str, Any] = {
@@ -73,7 +73,7 @@ def validate(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
     import numpy as np
 
     from emca_deploy.artifacts import Preprocessing
-    from emca_deploy.harness.collection import LogitsRun
+    from emca_deploy.harness.accuracy.collection import LogitsRun
 
     given = request["options"]
     target = "cpu" if given["reference"] else _target(given["there"], given["power_mode"])
@@ -99,7 +99,7 @@ def validate(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
 def _spec(given: dict[str, Any], target: str, say: Say) -> "RunnerSpec":
     """Return the candidate."""
     from emca_deploy.targets.gpu import gpu_candidate, gpu_index
-    from emca_deploy.targets.jetson.candidates import jetson_candidate
+    from emca_deploy.targets.jetson_candidates import jetson_candidate
     from emca_deploy.targets.local import LocalOptions, candidate, run_notes
 
     precision = "f32" if given["reference"] else given["precision"]
@@ -119,7 +119,7 @@ def _board(target: str, power_mode: str | None, say: Say) -> "Iterator[BoardSess
     if target != "jetson":
         yield None
         return
-    from emca_deploy.targets.jetson.session import board_session
+    from emca_deploy.machines.jetson.session import board_session
 
     with board_session(power_mode) as session:
         yield session

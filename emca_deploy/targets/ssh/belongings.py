@@ -10,9 +10,9 @@ from typing import Any
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
 from emca_deploy.errors import InputError
 from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.remote.files import Blob
 from emca_deploy.targets.builds import split_builds
 from emca_deploy.targets.local import precision_of, split_artifact
-from emca_deploy.targets.ssh.transfer import Blob
 
 __all__ = ["Belongings"]
 

@@ -11,14 +11,14 @@ from typing import Any
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Manifest, this_command, write_artifact
 from emca_deploy.errors import EmcaError, MissingError
+from emca_deploy.remote.address import Destination, parse_destination
+from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.files import Arriving, Blob
+from emca_deploy.remote.probe import Facts
+from emca_deploy.remote.session import Working, session
 from emca_deploy.targets.building import BuildRequest
-from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
 from emca_deploy.targets.ssh.checks import check_backends, trtexec_will_do
-from emca_deploy.targets.ssh.complaints import LineLostError
-from emca_deploy.targets.ssh.probe import Facts
-from emca_deploy.targets.ssh.session import Working, session
-from emca_deploy.targets.ssh.transfer import Arriving, Blob
 from emca_deploy.targets.ssh.trtexec_building import build_by_trtexec
 
 __all__ = ["build_there"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.registry import BACKENDS
-from emca_deploy.targets.ssh.address import Destination
-from emca_deploy.targets.ssh.probe import Facts, check_runtime
+from emca_deploy.remote.address import Destination
+from emca_deploy.remote.probe import Facts, check_runtime
 
 __all__ = ["check_backends", "needed_backend", "trtexec_will_do"]
 

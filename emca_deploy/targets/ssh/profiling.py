@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError
-from emca_deploy.harness.latency_results import ProfileReport
-from emca_deploy.harness.raw_samples import RawSamples, read_raw
+from emca_deploy.harness.measure.raw_samples import RawSamples, read_raw
+from emca_deploy.remote.address import Destination, parse_destination
+from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.probe import Facts
+from emca_deploy.remote.session import Session, Working, session
+from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.builds import split_builds
 from emca_deploy.targets.local import split_artifact
-from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
 from emca_deploy.targets.ssh.checks import check_backends, needed_backend, trtexec_will_do
-from emca_deploy.targets.ssh.complaints import LineLostError
-from emca_deploy.targets.ssh.probe import Facts
-from emca_deploy.targets.ssh.session import Session, Working, session
 from emca_deploy.targets.ssh.trtexec_there import profile_by_trtexec
 
 if TYPE_CHECKING:

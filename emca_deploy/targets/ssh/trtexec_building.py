@@ -7,17 +7,17 @@ from typing import Any
 
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Manifest, this_command, write_manifest
-from emca_deploy.backends.trt.trtexec import TrtexecBuild
+from emca_deploy.backends.tensorrt.tool.builder import TrtexecBuilder
+from emca_deploy.backends.tensorrt.tool.dialects import TrtexecBuild
+from emca_deploy.backends.tensorrt.tool.find import Trtexec
+from emca_deploy.backends.tensorrt.tool.run import EngineBuild, build_engine
 from emca_deploy.errors import EmcaError, InputError, WorkerError
+from emca_deploy.machines.jetson.facts import check_dla_core
+from emca_deploy.remote.address import Destination
+from emca_deploy.remote.by_shell import fetch_by_shell, put
+from emca_deploy.remote.files import Blob
 from emca_deploy.targets.building import BuildRequest, run_options
-from emca_deploy.targets.jetson.facts import check_dla_core
-from emca_deploy.targets.ssh.address import Destination
-from emca_deploy.targets.ssh.by_shell import fetch_by_shell, put
-from emca_deploy.targets.ssh.transfer import Blob
 from emca_deploy.targets.ssh.trtexec_far import FarTrtexec, far_trtexec
-from emca_deploy.targets.trtexec.builder import TrtexecBuilder
-from emca_deploy.targets.trtexec.find import Trtexec
-from emca_deploy.targets.trtexec.run import EngineBuild, build_engine
 
 __all__ = ["build_by_trtexec"]
 

@@ -6,18 +6,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
+from emca_deploy.backends.tensorrt.tool.process import run_to_end
+from emca_deploy.backends.tensorrt.tool.run import Machine
 from emca_deploy.errors import EmcaError, InputError, MissingError
+from emca_deploy.machines.jetson.clocks import Clocks
+from emca_deploy.machines.jetson.modes import PowerMode, parse_query
+from emca_deploy.machines.jetson.session import BoardState
+from emca_deploy.remote.address import Destination
+from emca_deploy.remote.commands import Held, hold, spawn_on
+from emca_deploy.remote.connection import Connection
+from emca_deploy.remote.errors import LineLostError
 from emca_deploy.targets.capabilities import Board, far_board
-from emca_deploy.targets.jetson.clocks import Clocks
-from emca_deploy.targets.jetson.modes import PowerMode, parse_query
-from emca_deploy.targets.jetson.session import BoardState
-from emca_deploy.targets.ssh.address import Destination
-from emca_deploy.targets.ssh.commands import Held, hold, spawn_on
-from emca_deploy.targets.ssh.complaints import LineLostError
-from emca_deploy.targets.ssh.connection import Connection
-from emca_deploy.targets.trtexec.find import Trtexec, find_trtexec
-from emca_deploy.targets.trtexec.process import run_to_end
-from emca_deploy.targets.trtexec.run import Machine
 
 __all__ = ["FarTrtexec", "far_trtexec"]
 

@@ -15,24 +15,24 @@ from emca_deploy._progress import Progress
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.base import RunOptions
-from emca_deploy.backends.trt.model_facts import read_facts
-from emca_deploy.backends.trt.runner_checks import check_profile, profile_of
-from emca_deploy.backends.trt.settings import TrtSettings, batches_of
-from emca_deploy.backends.trt.trtexec import EngineShapes, TrtexecTiming
+from emca_deploy.backends.tensorrt.model_facts import read_facts
+from emca_deploy.backends.tensorrt.runner_checks import check_profile, profile_of
+from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of
+from emca_deploy.backends.tensorrt.tool.beside import Beside
+from emca_deploy.backends.tensorrt.tool.builder import trtexec_build
+from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecTiming
+from emca_deploy.backends.tensorrt.tool.results import Timed
+from emca_deploy.backends.tensorrt.tool.run import build_engine, time_engine
 from emca_deploy.errors import EmcaError, InputError, MissingError
-from emca_deploy.harness.latency_results import LatencyResult, ProfileReport
-from emca_deploy.harness.raw_samples import RawCandidate, RawSamples
+from emca_deploy.harness.measure.raw_samples import RawCandidate, RawSamples
+from emca_deploy.remote.address import Destination
+from emca_deploy.remote.by_shell import put
+from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.files import Blob
+from emca_deploy.remote.probe import Facts
+from emca_deploy.results.latency import LatencyResult, ProfileReport
 from emca_deploy.targets.local import split_artifact
-from emca_deploy.targets.ssh.address import Destination
-from emca_deploy.targets.ssh.by_shell import put
-from emca_deploy.targets.ssh.complaints import LineLostError
-from emca_deploy.targets.ssh.probe import Facts
-from emca_deploy.targets.ssh.transfer import Blob
 from emca_deploy.targets.ssh.trtexec_far import FarTrtexec, far_trtexec
-from emca_deploy.targets.trtexec.beside import Beside
-from emca_deploy.targets.trtexec.builder import trtexec_build
-from emca_deploy.targets.trtexec.results import Timed
-from emca_deploy.targets.trtexec.run import build_engine, time_engine
 
 if TYPE_CHECKING:
     from emca_deploy.targets.profiling import ProfileRequest

@@ -14,17 +14,17 @@ from emca_deploy._progress import Progress, Stage, silent
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.errors import EmcaError, InputError
-from emca_deploy.harness.collection import LogitsResult
-from emca_deploy.harness.logits_store import LogitsStore
+from emca_deploy.harness.accuracy.collection import LogitsResult
+from emca_deploy.harness.accuracy.logits_store import LogitsStore
+from emca_deploy.remote.address import Destination, parse_destination
+from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.files import Blob
+from emca_deploy.remote.packing import packed
+from emca_deploy.remote.probe import Facts, check_runtime
+from emca_deploy.remote.session import session
 from emca_deploy.targets.local import split_artifact
-from emca_deploy.targets.ssh.address import Destination, parse_destination
 from emca_deploy.targets.ssh.belongings import Belongings
 from emca_deploy.targets.ssh.checks import check_backends, needed_backend
-from emca_deploy.targets.ssh.complaints import LineLostError
-from emca_deploy.targets.ssh.packing import packed
-from emca_deploy.targets.ssh.probe import Facts, check_runtime
-from emca_deploy.targets.ssh.session import session
-from emca_deploy.targets.ssh.transfer import Blob
 
 __all__ = ["DataThere", "RunThere", "logits_there"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from emca_deploy.cli import run
+from emca_deploy.machines.jetson.facts import detect
+from emca_deploy.remote.address import parse_destination
+from emca_deploy.remote.connection import Connection
 from emca_deploy.targets.capabilities import far_board
-from emca_deploy.targets.jetson.facts import detect
-from emca_deploy.targets.ssh.address import parse_destination
-from emca_deploy.targets.ssh.connection import Connection
 
 BOARDS = Path(__file__).parents[2] / "data/boards"
 QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from emca_deploy.remote import connection, session
 from emca_deploy.targets.profiling import ProfileRequest, run_profile
-from emca_deploy.targets.ssh import connection, session
 
 BLOCKS = 4
 
@@ -26,7 +26,7 @@ class After:
         self.far, self.do, self.done = far, do, False
 
     def __call__(self, done, total):
-        if done >= BLOCKS and not self.done and self.far.running("harness.worker"):  # not while files are sent
+        if done >= BLOCKS and not self.done and self.far.running("harness.measure.worker"):  # not while files are sent
             self.done = True
             self.do()
 
@@ -82,7 +82,7 @@ def test_ctrl_c_before_anything_was_measured(far, model):
 def test_nothing_is_left_when_the_command_is_killed(far, model, number):
     words = ["profile", str(model), "--target", far.target, "--duration", "60", "--json"]
     process = subprocess.Popen([sys.executable, "-m", "emca_deploy", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not far.running("harness.worker"):
+    while not far.running("harness.measure.worker"):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(number)

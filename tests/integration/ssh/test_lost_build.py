@@ -7,10 +7,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from emca_deploy.artifacts import read_manifest, sha256_file
+from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.files import Arriving
 from emca_deploy.targets.building import BuildRequest
 from emca_deploy.targets.ssh.building import build_there
-from emca_deploy.targets.ssh.complaints import LineLostError
-from emca_deploy.targets.ssh.transfer import Arriving
 
 
 @pytest.fixture

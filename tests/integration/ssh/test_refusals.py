@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from emca_deploy.cli import run
+from emca_deploy.remote.address import parse_destination
+from emca_deploy.remote.connection import Connection
+from emca_deploy.remote.probe import look
 from emca_deploy.targets.profiling import ProfileRequest, run_profile
-from emca_deploy.targets.ssh.address import parse_destination
-from emca_deploy.targets.ssh.connection import Connection
-from emca_deploy.targets.ssh.probe import look
 
 QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
 

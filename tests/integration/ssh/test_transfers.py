@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emca_deploy.remote.address import parse_destination
+from emca_deploy.remote.connection import Connection
+from emca_deploy.remote.files import Blob, fetch, send
+from emca_deploy.remote.package import agent_bytes
+from emca_deploy.remote.probe import check_python, look
 from emca_deploy.targets.profiling import ProfileRequest, run_profile
-from emca_deploy.targets.ssh.address import parse_destination
-from emca_deploy.targets.ssh.agent_file import agent_bytes
-from emca_deploy.targets.ssh.connection import Connection
-from emca_deploy.targets.ssh.probe import check_python, look
-from emca_deploy.targets.ssh.transfer import Blob, fetch, send
 
 FIRST_MOST, SECOND_MOST = 1_000_000, 100_000
 
@@ -67,7 +67,7 @@ def test_a_damaged_file_in_the_cache_is_sent_again(far, line, content):
 
 
 def test_a_connection_cut_while_sending(far, line, content):
-    from emca_deploy.targets.ssh.complaints import LineLostError
+    from emca_deploy.remote.errors import LineLostError
 
     connection, python = line
     with pytest.raises(LineLostError):

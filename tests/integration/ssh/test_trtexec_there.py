@@ -15,7 +15,7 @@ from emca_deploy.artifacts import read_manifest, sha256_file, write_manifest
 from emca_deploy.cli import run
 from emca_deploy.targets.profiling import ProfileRequest, run_profile
 
-STAND_IN = Path(__file__).parents[2] / "unit" / "targets" / "trtexec"
+STAND_IN = Path(__file__).parents[2] / "unit" / "backends" / "tensorrt" / "tool"
 BOARDS = Path(__file__).parents[2] / "data" / "boards"
 TOOLS = (
     *("sh", "cat", "mkdir", "rm", "mv", "sleep", "sha256sum", "cut", "wc", "tr", "touch", "env", "od", "awk", "head"),
@@ -185,7 +185,7 @@ def test_a_line_that_falls_silent_ends_everything_there(board, model, tmp_path):
 CHILD = """
 import sys
 from emca_deploy.cli import run
-from emca_deploy.targets.ssh import commands
+from emca_deploy.remote import commands
 
 commands.SILENCE_S, commands.ALIVE_EVERY_S = 2.0, 0.5
 sys.exit(run(sys.argv[1:]))

@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(checkpoint: Path, variant: str, images: np.ndarray) -> np.ndarray:
-    from emca_deploy.backends.torch_gpu import TorchGpuRunner
+    from emca_deploy.backends.torch.gpu import TorchGpuRunner
 
     runner = TorchGpuRunner(str(checkpoint), RunOptions(), "cpu", variant)
     with runner:
@@ -40,7 +40,7 @@ def run(checkpoint: Path, variant: str, images: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("variant", "tolerance"), [("eager", 0.0), ("channels-last", 1e-4), ("fp16 channels-last", 3e-2)])
 def test_variants_compute_the_same(checkpoint: Path, variant: str, tolerance: float) -> None:
-    from emca_deploy.backends.torch_ import TorchRunner
+    from emca_deploy.backends.torch.cpu import TorchRunner
 
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
     with TorchRunner(str(checkpoint), RunOptions()) as runner:

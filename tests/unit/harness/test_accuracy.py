@@ -6,9 +6,9 @@ import pytest
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError, ModelError
-from emca_deploy.harness.accuracy import collect_logits, compare
-from emca_deploy.harness.accuracy_results import AccuracyReport
-from emca_deploy.harness.noise import LogitsNoise
+from emca_deploy.harness.accuracy.evaluate import collect_logits, compare
+from emca_deploy.harness.stats.noise import LogitsNoise
+from emca_deploy.results.accuracy import AccuracyReport
 
 FOUR = Preprocessing(4, 4)
 

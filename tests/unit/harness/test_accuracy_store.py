@@ -11,10 +11,10 @@ import pytest
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError, OutputError
-from emca_deploy.harness import collection
-from emca_deploy.harness.collection import LogitsRun
-from emca_deploy.harness.flips import ImageNames
-from emca_deploy.harness.logits_store import Kept, LogitsStore
+from emca_deploy.harness.accuracy.collection import LogitsRun
+from emca_deploy.harness.accuracy import collection
+from emca_deploy.harness.accuracy.flips import ImageNames
+from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
 
 FOUR = Preprocessing(4, 4)
 KEY = {"artifact": ["abc"], "limit": None}

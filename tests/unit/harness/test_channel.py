@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from emca_deploy.harness.channel import Channel
+from emca_deploy.harness.measure.channel import Channel
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 
 from emca_deploy.cli import run
 from emca_deploy.errors import InputError
-from emca_deploy.harness.comparing import Measured, check_comparable, compare_runs, differences
-from emca_deploy.harness.latency_results import verdict_of
+from emca_deploy.harness.measure.comparing import Measured, check_comparable, compare_runs, differences
+from emca_deploy.results.latency import verdict_of
 
 QUICK = ["--duration", "0.3", "--max-duration", "0.3", "--warmup", "0.05", "--threads", "1", "--processes", "2", "--no-telemetry"]
 

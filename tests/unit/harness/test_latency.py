@@ -6,11 +6,11 @@ import pytest
 
 from emca_deploy.errors import InputError, WorkerError
 from emca_deploy.harness.clock import time_calls
-from emca_deploy.harness.environment import CpuTimes, collect_environment, read_cpu_times
-from emca_deploy.harness.latency import Protocol, measure, summarize
-from emca_deploy.harness.latency_results import ProfileReport
+from emca_deploy.harness.measure.latency import Protocol, measure, summarize
+from emca_deploy.harness.measure.stability import contention_warnings, drift_warnings
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.harness.stability import contention_warnings, drift_warnings
+from emca_deploy.machines.environment import CpuTimes, collect_environment, read_cpu_times
+from emca_deploy.results.latency import ProfileReport
 
 QUICK = Protocol(warmup_s=0.1, block_s=0.02, duration_s=0.2)
 
@@ -141,7 +141,7 @@ def test_environment_is_json_and_loads_no_runtime():
     assert environment["cpu"]["logical_cores"] >= 1
     assert environment["created"].endswith("+00:00")
     code = (
-        "import sys; from emca_deploy.harness.environment import collect_environment; collect_environment(); "
+        "import sys; from emca_deploy.machines.environment import collect_environment; collect_environment(); "
         "raise SystemExit(' '.join({'torch', 'onnx', 'onnxruntime', 'openvino'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -14,12 +14,12 @@ import pytest
 
 from emca_deploy import harness
 from emca_deploy.errors import InputError, ModelError, WorkerError
-from emca_deploy.harness import starting
-from emca_deploy.harness.latency import Protocol, measure, measure_raw
-from emca_deploy.harness.latency_results import ProfileReport, verdict_of
-from emca_deploy.harness.process import Worker
-from emca_deploy.harness.raw_samples import read_raw, write_raw
+from emca_deploy.harness.measure import starting
+from emca_deploy.harness.measure.latency import Protocol, measure, measure_raw
+from emca_deploy.harness.measure.process import Worker
+from emca_deploy.harness.measure.raw_samples import read_raw, write_raw
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.results.latency import ProfileReport, verdict_of
 
 QUICK = Protocol(warmup_s=0.1, block_s=0.02, duration_s=0.2)
 

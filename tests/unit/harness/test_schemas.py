@@ -8,12 +8,12 @@ import pytest
 
 from emca_deploy.cli import run
 from emca_deploy.errors import InputError
-from emca_deploy.harness.accuracy_results import AccuracyReport
-from emca_deploy.harness.comparing import read_profile_report
-from emca_deploy.harness.layer_results import LayersReport
-from emca_deploy.harness.results import read_deploy_report
-from emca_deploy.harness.sensitivity_results import SensitivityReport
-from emca_deploy.harness.tuning_results import TuneReport
+from emca_deploy.harness.measure.comparing import read_profile_report
+from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.deploy import read_deploy_report
+from emca_deploy.results.layers import LayersReport
+from emca_deploy.results.sensitivity import SensitivityReport
+from emca_deploy.results.tuning import TuneReport
 
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
 RESULTS = Path(__file__).parent / "results"

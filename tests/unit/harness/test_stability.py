@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from emca_deploy.harness.machine_state import CpuTimes, MachineState, QuotaThrottling, read_machine_state
-from emca_deploy.harness.stability import FOREIGN_LIMIT, changes_between, clock_warnings, contention_warnings
+from emca_deploy.harness.measure.stability import FOREIGN_LIMIT, changes_between, clock_warnings, contention_warnings
+from emca_deploy.machines.machine_state import CpuTimes, MachineState, QuotaThrottling, read_machine_state
 
 BEFORE = MachineState(
     time_ns=0,

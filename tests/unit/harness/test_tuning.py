@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import pytest
 
 from emca_deploy.errors import EmcaError, InputError
-from emca_deploy.harness import tuning
+from emca_deploy.harness.measure import tuning
+from emca_deploy.harness.measure.tuning import Search, combined, is_faster, search, starting_settings
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.harness.tuning import Search, combined, is_faster, search, starting_settings
-from emca_deploy.harness.tuning_results import Trial, Tunable, TuneReport, TuneRound
+from emca_deploy.results.tuning import Trial, Tunable, TuneReport, TuneRound
 from emca_deploy.targets.settings import with_values
 
 THREADS = Tunable("threads", 2, (1,))

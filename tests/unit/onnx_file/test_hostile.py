@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from emca_deploy.backends.trt.model_facts import count_convolutions, read_facts
+from emca_deploy.backends.tensorrt.model_facts import count_convolutions, read_facts
 from emca_deploy.calibration.graph import load_graph
 from emca_deploy.errors import EmcaError, ModelError
 from emca_deploy.export.dla_convert import load_float_model

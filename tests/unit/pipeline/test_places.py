@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from emca_deploy.artifacts import read_manifest
-from emca_deploy.backends.torch_gpu import VARIANTS
+from emca_deploy.backends.torch.gpu import VARIANTS
 from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
 from emca_deploy.pipeline.places import CPU_BACKENDS, Candidate, CpuPlace, GpuPlace, Models, distinct, find_places
 
@@ -79,7 +79,7 @@ def test_pytorch_is_measured_at_the_models_size(models: Models) -> None:
     """The checkpoint does not tell the size, and ImageNet's would be another network's work."""
     first = built(GpuPlace("gpu:0", ("torch",), "8.9"), models)[0]
     on_this_machine = {**first.spec.kwargs, "device": "cpu"}
-    from emca_deploy.backends.torch_gpu import open_at_size
+    from emca_deploy.backends.torch.gpu import open_at_size
 
     assert first.spec.factory.endswith(f":{open_at_size.__name__}")
     with open_at_size(**on_this_machine) as runner:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from emca_deploy.harness.paired import images_needed, upper_end_without_difference
-from emca_deploy.harness.sensitivity_results import Cost, SensitivityReport, UnitSensitivity
-from emca_deploy.harness.stats import paired_difference_ci
+from emca_deploy.harness.stats.estimates import paired_difference_ci
+from emca_deploy.harness.stats.paired import images_needed, upper_end_without_difference
 from emca_deploy.pipeline.ranking import float_macs_percent, next_kept
+from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
 
 
 def unit(name, harm, macs, kind="layer"):

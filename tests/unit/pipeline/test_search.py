@@ -12,7 +12,7 @@ from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_test_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import DataError, OutputError, UnknownNameError
-from emca_deploy.harness.accuracy import collect_logits
+from emca_deploy.harness.accuracy.evaluate import collect_logits
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.pipeline import AccuracyGate, calibrate_within
 

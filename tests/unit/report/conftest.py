@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from emca_deploy.harness.accuracy_results import AccuracyReport, ReferenceComparison
-from emca_deploy.harness.latency_results import LatencyResult, LatencySummary
-from emca_deploy.harness.results import DeployCandidate, DeployReport
+from emca_deploy.results.accuracy import AccuracyReport, ReferenceComparison
+from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.latency import LatencyResult, LatencySummary
 
 BASELINE = "onnxruntime fp32"
 BASELINE_MS, BASELINE_TOP1 = 8.4, 91.9

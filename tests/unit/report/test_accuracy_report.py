@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from emca_deploy.harness.accuracy import compare
-from emca_deploy.harness.flips import ImageNames
+from emca_deploy.harness.accuracy.evaluate import compare
+from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.report.accuracy import closed_gate, print_accuracy
 
 

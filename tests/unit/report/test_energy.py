@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from emca_deploy.harness.latency_results import LatencyResult, LatencySummary, ProfileReport
 from emca_deploy.report.energy import energy_columns, total_power
 from emca_deploy.report.formats import NONE
 from emca_deploy.report.profile_columns import profile_columns
+from emca_deploy.results.latency import LatencyResult, LatencySummary, ProfileReport
 
 LATENCY = LatencySummary(1, 1, 1, 1, 1, 1, 1, 1, 0, (1, 1))
 RESULT = LatencyResult("a.onnx", "onnxruntime", "fp32", "cpu", "single-stream", 1, LATENCY, 1000, 10, 5, 2, 100, True)

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from emca_deploy.harness.layer_results import KINDS, ArtifactLayers, Layer, LayersReport, Roofline
 from emca_deploy.report.layers import layers_plot, print_layers
+from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersReport, Roofline
 
 LAYERS = (
     Layer("stem", "Convolution", "convolution", "int8", 2.0, 80.0, ("stem",), 10**8, 100.0, 60.0, 400.0, 25.0, "compute", True),

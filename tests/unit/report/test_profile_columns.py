@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from emca_deploy.harness.latency_results import Comparison, ProfileReport
-from emca_deploy.harness.protocol import Protocol
+from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.report.profile_columns import profile_columns, profile_heading
+from emca_deploy.results.latency import Comparison, ProfileReport
 
 
 def cells(report, heading):

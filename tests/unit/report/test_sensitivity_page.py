@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from emca_deploy.harness.sensitivity_results import Cost, SensitivityReport, UnitSensitivity
 from emca_deploy.report.bars import BarRow, bar_chart
 from emca_deploy.report.sensitivity import print_sensitivity, render_sensitivity
+from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from emca_deploy.harness.accuracy_results import AccuracyReport
-from emca_deploy.harness.latency_results import Comparison, ProfileReport
 from emca_deploy.report.accuracy import print_accuracy
 from emca_deploy.report.terminal import print_deploy, print_profile
+from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.latency import Comparison, ProfileReport
 
 
 def printed(function, report, width):

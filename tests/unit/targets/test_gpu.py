@@ -8,10 +8,10 @@ import pytest
 from emca_deploy._machine import find_gpus
 from emca_deploy.artifacts import Manifest, write_manifest
 from emca_deploy.backends.registry import available
-from emca_deploy.backends.torch_gpu import VARIANTS
-from emca_deploy.backends.trt.cuda import capability_here
-from emca_deploy.backends.trt.hardware import rtx_refusal
+from emca_deploy.backends.tensorrt.cuda import capability_here
+from emca_deploy.backends.torch.gpu import VARIANTS
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
+from emca_deploy.machines.nvidia import rtx_refusal
 from emca_deploy.targets.gpu import _spec, check_gpu, gpu_candidate, gpu_candidates, gpu_index, gpu_record, ways_to_run
 from emca_deploy.targets.local import LocalOptions
 

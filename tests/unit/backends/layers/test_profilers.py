@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.layers.base import open_profiler, plain_precision
-from emca_deploy.backends.layers.ort import read_ort_profile
-from emca_deploy.backends.layers.ov import precision_of_exec_type
 from emca_deploy.backends.layers.probes import write_probes
+from emca_deploy.backends.onnxruntime.layers import read_ort_profile
+from emca_deploy.backends.openvino.layers import precision_of_exec_type
 from emca_deploy.backends.registry import available, get_builder
 from emca_deploy.errors import InputError, ModelError, UnknownNameError
 

@@ -1,0 +1,126 @@
+"""Layers' times of ONNX Runtime, from the file that its profiler writes."""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._optional import import_optional
+from emca_deploy.backends.base import Float32Array, RunOptions
+from emca_deploy.backends.engines import identify, verify_engine
+from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, plain_precision
+from emca_deploy.backends.onnxruntime.runner import library_errors, open_session
+from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.refusal import library_reason
+
+__all__ = ["OrtLayerProfiler", "read_ort_profile"]
+
+BACKEND = "onnxruntime"
+SUFFIX = "_kernel_time"
+ADDED = re.compile(r"_(nchwc|nhwc|token_\d+|quant|fused)$")
+"""What the optimiser appends to a node's or a tensor's name when it writes a node of its own."""
+
+
+class OrtLayerProfiler(LayerProfiler):
+    """An .onnx file, or an engine of ONNX Runtime, on the CPU with profiling on."""
+
+    def __init__(self, artifact: str, options: RunOptions) -> None:
+        self._path = Path(artifact)
+        self._options = options
+        self._session: Any = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def open(self) -> None:
+        """Load the model. Sets `input`.
+
+        Raises:
+            ModelError, EngineError, InputError: the file is none that may run here.
+            MissingError: ONNX Runtime is not installed.
+        """
+        ort = import_optional("onnxruntime")
+        manifest = identify(self._path, BACKEND)
+        if manifest is not None:
+            verify_engine(self._path, manifest, (BACKEND, ort.__version__))
+        self._folder = tempfile.TemporaryDirectory(prefix="emca-layers-")
+        self._errors = library_errors(ort)
+        profile_to = Path(self._folder.name) / "profile"
+        self._session, self._boundary = open_session(self._path, self._options, profile_to=profile_to)
+        self.input = self._boundary.input
+
+    def infer(self, batch: Float32Array) -> None:
+        """Make one call that is profiled.
+
+        Raises:
+            ModelError: ONNX Runtime fails on it.
+        """
+        try:
+            self._session.run(None, {self.input.name: self._boundary.to_native(batch)})
+        except self._errors as exc:
+            raise ModelError(f"{self._path}: fails while running: {library_reason(exc)}", "try another batch") from exc
+
+    def layers(self, skip: int) -> list[RuntimeLayer]:
+        """Return the layers in the order of execution; the profile ends here.
+
+        Raises:
+            ModelError: the profile cannot be read.
+        """
+        place = Path(self._session.end_profiling())
+        return read_ort_profile(place.read_text(encoding="utf-8", errors="replace"), str(self._path), skip)
+
+    def close(self) -> None:
+        """Free the session, and the profile; calling it twice is fine."""
+        self._session = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+def read_ort_profile(text: str, source: str, skip: int = 0) -> list[RuntimeLayer]:
+    """Read what ONNX Runtime's profiler wrote: a list of events in the format of Chrome's tracing.
+
+    Args:
+        text: of the file.
+        source: its name, for errors.
+        skip: calls at the beginning that are left out.
+
+    Raises:
+        ModelError: it is no such file.
+    """
+    try:
+        events = json.loads(text)
+        kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(SUFFIX)]
+        samples_ms: dict[tuple[str, str], list[float]] = {}
+        about: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for event in kernels:
+            arguments: Mapping[str, Any] = event.get("args", {})
+            key = (event["name"].removesuffix(SUFFIX), str(arguments.get("node_index", "")))
+            samples_ms.setdefault(key, []).append(float(event["dur"]) / 1000)  # microseconds
+            about.setdefault(key, arguments)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise ModelError(f"{source}: its profile cannot be read: {library_reason(exc)}", "update ONNX Runtime") from exc
+    return [_layer(name, about[name, index], values[skip:]) for (name, index), values in samples_ms.items()]
+
+
+def _layer(name: str, arguments: Mapping[str, Any], samples_ms: list[float]) -> RuntimeLayer:
+    return RuntimeLayer(name, str(arguments.get("op_name", "")), _precision(arguments), _nodes(name), tuple(samples_ms))
+
+
+def _precision(arguments: Mapping[str, Any]) -> str:
+    """Return the precision of its first input that has elements: of QLinearConv the image, not its scale."""
+    return next(_types(arguments.get("input_type_shape")), None) or next(_types(arguments.get("output_type_shape")), "unknown")
+
+
+def _types(listed: Any) -> Iterator[str]:
+    entries = listed if isinstance(listed, list) else []
+    words = (str(word) for entry in entries if isinstance(entry, dict) for word in entry)
+    return iter([plain_precision(word) for word in words])
+
+
+def _nodes(name: str) -> tuple[str, ...]:
+    """Return the name and what it was before the optimiser appended to it, the latter first."""
+    names = [name]
+    while ADDED.search(names[0]):
+        names.insert(0, ADDED.sub("", names[0]))
+    return tuple(names)

@@ -1,0 +1,265 @@
+"""OpenVINO on the CPU."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emca_deploy._optional import import_optional
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import (
+    Float32Array,
+    Runner,
+    RunOptions,
+    check_logits,
+    refuse_precision,
+)
+from emca_deploy.backends.boundary import Boundary, graph_facts
+from emca_deploy.backends.engines import EngineBuilder, engine_io, identify, verify_engine
+from emca_deploy.backends.openvino.offline import OvQueue, offline_options
+from emca_deploy.errors import EngineError, ModelError
+from emca_deploy.onnx_file.refusal import library_reason, refusal
+
+__all__ = ["OvBuilder", "OvRunner", "compile_onnx", "import_engine", "port_specs"]
+
+BACKEND = "openvino"
+DEVICE = "CPU"
+PRECISIONS = ("f32", "bf16", "f16")
+PRECISION = "INFERENCE_PRECISION_HINT"
+PROPERTIES = {
+    "streams": "NUM_STREAMS",
+    "hint": "PERFORMANCE_HINT",
+    "pinning": "ENABLE_CPU_PINNING",
+    "hyper_threading": "ENABLE_HYPER_THREADING",
+    "core_type": "SCHEDULING_CORE_TYPE",
+    "flush_denormals": "CPU_DENORMALS_OPTIMIZATION",
+}
+"""Our name of a setting -> OpenVINO's."""
+
+
+def _config(options: RunOptions, precision: str) -> dict[str, Any]:
+    # The precision is never left to OpenVINO: with AVX512_BF16 it picks bf16, less exact and on some processors slower by half.
+    return {
+        PRECISION: precision,
+        "INFERENCE_NUM_THREADS": options.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        **{PROPERTIES[name]: value for name, value in options.settings.items()},
+    }
+
+
+def port_specs(ports: Any) -> list[TensorSpec]:
+    """Return OpenVINO's inputs or outputs as specs; a dynamic size has a name."""
+    specs = []
+    for port in ports:
+        shape = port.partial_shape
+        sizes: list[int | str] = [] if shape.rank.is_dynamic else [_size(index, dim) for index, dim in enumerate(shape)]
+        specs.append(TensorSpec(port.any_name if port.names else "", np.dtype(port.element_type.to_dtype()).name, tuple(sizes)))
+    return specs
+
+
+def _size(index: int, dimension: Any) -> int | str:
+    if dimension.is_static:
+        return int(dimension.get_length())
+    return "batch" if index == 0 else f"dim{index}"
+
+
+def compile_onnx(
+    ov: Any, path: Path, options: RunOptions, more: Mapping[str, Any] | None = None
+) -> tuple[Any, Boundary]:  # fmt: skip
+    """Return the compiled model of an .onnx file and the boundary to its input and output; asked sizes are fixed.
+
+    Args:
+        ov: the library.
+        path: the model's file.
+        options: how it shall run.
+        more: further properties, by OpenVINO's names.
+
+    Raises:
+        ModelError: OpenVINO does not take the model, or it is no classifier.
+        InputError: the model's batch or image size is fixed to another one.
+    """
+    io = graph_facts(path, options.io)
+    try:
+        core = ov.Core()
+        model = core.read_model(_readable(path))
+        boundary = Boundary.of(path, port_specs(model.inputs), port_specs(model.outputs), io)
+        boundary.overrides(path, options.batch, io.image_size)
+        if options.batch is not None or io.image_size is not None:
+            model.reshape({model.inputs[0]: _fixed(ov, model.inputs[0].partial_shape, boundary, options.batch, io.image_size)})
+        compiled = core.compile_model(model, DEVICE, {**_config(options, options.precision), **(more or {})})
+    except RuntimeError as exc:
+        raise refusal(str(path), "OpenVINO", exc) from exc
+    return compiled, Boundary.of(path, port_specs(compiled.inputs), port_specs(compiled.outputs), io)
+
+
+def _readable(path: Path) -> str | BytesIO:
+    """Return what OpenVINO reads: the file, or its bytes where a link leads to it and its weights lie in another file.
+
+    OpenVINO follows the link of a model and looks for the weights beside its target, where Hugging Face's cache has none.
+    """
+    if not path.is_symlink() or find_spec("onnx") is None:
+        return str(path)
+    from emca_deploy.onnx_file import OnnxFile
+
+    file = OnnxFile.open(path)
+    return BytesIO(file.load_proto().SerializeToString()) if file.linked else str(path)
+
+
+def _fixed(ov: Any, shape: Any, boundary: Boundary, batch: int | None, image_size: tuple[int, int] | None) -> Any:
+    """Return a partial shape with the batch and the image size that are asked for."""
+    if batch is not None:
+        shape[0] = ov.Dimension(batch)
+    if image_size is not None:
+        first = 1 if boundary.channels_last else 2
+        shape[first], shape[first + 1] = (ov.Dimension(size) for size in image_size)
+    return shape
+
+
+def import_engine(ov: Any, path: Path, options: RunOptions, precision: str, more: Mapping[str, Any] | None = None) -> Any:
+    """Return the compiled model of an engine; the parameters are those of `compile_onnx`.
+
+    Raises:
+        EngineError: OpenVINO does not load it.
+    """
+    try:
+        return ov.Core().import_model(path.read_bytes(), DEVICE, {**_config(options, precision), **(more or {})})
+    except RuntimeError as exc:
+        raise EngineError(
+            f"{path}: OpenVINO does not load it: {library_reason(exc)}", f"build it again here with --backend {BACKEND}"
+        ) from exc
+
+
+class OvRunner(Runner):
+    """Runs an .onnx file or an engine of `OvBuilder` on the CPU."""
+
+    def __init__(self, artifact: str, options: RunOptions) -> None:
+        self._path = Path(artifact)
+        self._options = options
+        self._precision = options.precision
+        self._compiled: Any = None
+        self._request: Any = None
+        self._bound: npt.NDArray[Any] | None = None
+        self._queue: OvQueue | None = None
+
+    def open(self) -> None:
+        """Load the model. Sets `input` and `output`.
+
+        Raises:
+            ModelError, EngineError, InputError: the file is none that may run here.
+            MissingError: OpenVINO is not installed.
+        """
+        refuse_precision(BACKEND, self._options.precision, PRECISIONS)
+        ov = import_optional("openvino")
+        manifest = identify(self._path, BACKEND)
+        if manifest is None:
+            compiled, boundary = compile_onnx(ov, self._path, self._options)
+        else:
+            verify_engine(self._path, manifest, (BACKEND, ov.__version__))
+            self._precision = str(manifest.details.get("inference_precision", "f32"))
+            compiled = import_engine(ov, self._path, self._options, self._precision)
+            io = engine_io(manifest, self._options.io)
+            boundary = Boundary.of(self._path, port_specs(compiled.inputs), port_specs(compiled.outputs), io)
+            boundary.overrides(self._path, self._options.batch, io.image_size)
+        self._boundary = boundary
+        self.input, self.output, self.softmax = boundary.input, boundary.output, boundary.softmax
+        self._precision = compiled.get_property(PRECISION).to_string()  # asked for f16, many a CPU runs bf16
+        self._compiled, self._request = compiled, compiled.create_infer_request()
+        self._tensor = ov.Tensor
+
+    def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns.
+
+        The result is a view into the runtime.
+
+        Raises:
+            InputError: the batch's shape or dtype does not fit the model.
+            ModelError: OpenVINO fails on it, or the answer is not one row an image.
+        """
+        # The array of the last call is still bound as shared memory: whatever was written into it since is seen.
+        if batch is not self._bound or not self._boundary.is_plain:
+            self._bind(batch)
+        try:
+            self._request.infer(share_outputs=True)
+        except RuntimeError as exc:
+            raise ModelError(
+                f"{self._path}: fails while running: {library_reason(exc)}", "try --batch 1, or another backend"
+            ) from exc
+        logits = self._boundary.to_logits(self._request.get_output_tensor(self._boundary.index).data)
+        check_logits(str(self._path), logits, batch)
+        return logits
+
+    def _bind(self, batch: npt.NDArray[Any]) -> None:
+        if self._request is None:
+            raise RuntimeError("infer on a runner that is not open")
+        # Shared memory must be contiguous and writable; a copy made here is not the caller's array, so never taken for bound.
+        shared = np.require(self._boundary.to_native(batch), requirements=["C", "A", "W"])
+        self._request.set_input_tensor(self._tensor(shared, shared_memory=True))
+        self._bound = shared
+
+    def start_offline(self, batch: npt.NDArray[Any]) -> int:
+        """Compile the model again, for throughput, and return how many requests will be in flight at once.
+
+        Raises:
+            InputError: the batch's shape or dtype does not fit the model.
+            ModelError, EngineError: as `open`.
+        """
+        native = self._boundary.to_native(batch)
+        self.close()
+        self._options = offline_options(self._options)
+        self.open()
+        self._queue = OvQueue(import_optional("openvino"), self._compiled, native, self._path)
+        return self._queue.in_flight
+
+    def run_offline(self, seconds: float, min_calls: int, max_calls: int) -> npt.NDArray[np.int64]:
+        """Keep them in flight; see `harness.spec.Saturable.run_offline`.
+
+        Raises:
+            ModelError: OpenVINO fails on a request.
+        """
+        if self._queue is None:
+            raise RuntimeError("start_offline comes first")
+        return self._queue.run(seconds, min_calls, max_calls)
+
+    def to_native(self, batch: Float32Array) -> npt.NDArray[Any]:
+        """Return a batch (N, C, H, W) float32 in the model's own layout and type."""
+        return self._boundary.to_native(batch)
+
+    def close(self) -> None:
+        """Free the compiled model; calling it twice is fine."""
+        self._queue = self._request = self._compiled = self._bound = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return version, device, precision, threads and the batch the model runs at."""
+        ov = import_optional("openvino")
+        return {
+            "runtime": BACKEND,
+            "version": ov.__version__,
+            "device": DEVICE,
+            "inference_precision": self._precision,
+            "threads": self._options.threads,
+            **({"settings": dict(self._options.settings)} if self._options.settings else {}),
+            "batch": self.input.shape[0] if self._compiled is not None else self._options.batch,
+        }
+
+
+class OvBuilder(EngineBuilder):
+    """Compiles an .onnx file and exports the compiled model as one file."""
+
+    backend = BACKEND
+
+    def compile(self, model: Path, output: Path, options: RunOptions) -> tuple[str, str]:
+        """Write the compiled model.
+
+        Raises:
+            ModelError: OpenVINO does not take the model.
+        """
+        refuse_precision(BACKEND, options.precision, PRECISIONS)
+        ov = import_optional("openvino")
+        compiled, _ = compile_onnx(ov, model, options)
+        output.write_bytes(compiled.export_model().getvalue())
+        return BACKEND, ov.__version__

@@ -1,0 +1,109 @@
+"""From an ONNX file to TensorRT's network, with the parser's complaints as errors of ours."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import classifier_io
+from emca_deploy.backends.tensorrt.log import BuildLog
+from emca_deploy.backends.tensorrt.versions import Rules
+from emca_deploy.errors import ModelError
+
+__all__ = ["ParsedModel", "parse_model"]
+
+NO_PLUGIN = "Plugin not found"
+MISREAD_REMEDY = "calibrate the fp32 model with --backend {backend}: symmetric int8 with zero point 0"
+
+
+@dataclass(frozen=True)
+class ParsedModel:
+    """A parsed model.
+
+    Attributes:
+        network: TensorRT's.
+        input: the image batch.
+        convolutions: how many it has.
+        quantized_convolutions: how many of them have weights behind a DequantizeLinear.
+        parser: kept alive, for it owns the weights.
+    """
+
+    network: Any
+    input: TensorSpec
+    convolutions: int
+    quantized_convolutions: int
+    parser: Any
+
+
+def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tuple[Path, str, Rules]) -> ParsedModel:
+    """Parse an ONNX file.
+
+    Args:
+        trt: the module.
+        builder: TensorRT's.
+        logger: of TensorRT's kind, writing to `log`.
+        log: where the parser's warnings end up.
+        source: the file, the backend's name and its rules.
+
+    Raises:
+        ModelError: the parser does not take it, reads its types otherwise than they are, or it is no classifier.
+    """
+    path, backend, rules = source
+    network = builder.create_network(_flags(trt, rules))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(path)):
+        raise ModelError(f"{path}: {backend}'s parser does not take it: {_complaint(parser, log)}", _remedy(log, backend))
+    if log.misreadings():
+        raise ModelError(f"{path}: {backend} would misread it: {log.misreadings()[0]}", MISREAD_REMEDY.format(backend=backend))
+    inputs = [_spec(trt, network.get_input(index)) for index in range(network.num_inputs)]
+    outputs = [_spec(trt, network.get_output(index)) for index in range(network.num_outputs)]
+    spec, _ = classifier_io(str(path), inputs, outputs)
+    if any(isinstance(size, str) for size in spec.shape[1:]):
+        raise ModelError(f"{path}: its images have no fixed size: {spec.shape}", "export it with --image-size")
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    convolutions = [layer for layer in layers if layer.type == trt.LayerType.CONVOLUTION]
+    quantized = sum(layer.num_inputs > 1 and layer.get_input(1) is not None for layer in convolutions)
+    return ParsedModel(network, spec, len(convolutions), quantized, parser)
+
+
+def _flags(trt: Any, rules: Rules) -> int:
+    flags = 0
+    if rules.explicit_batch:
+        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+    if rules.strong_flag:
+        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    return flags
+
+
+def _complaint(parser: Any, log: BuildLog) -> str:
+    """Return the parser's first error in one line, with the node it is about."""
+    if not parser.num_errors:
+        return log.reason()
+    error = parser.get_error(0)
+    name = error.node_name() if hasattr(error, "node_name") else ""  # TensorRT 8 knows only the node's number
+    kind = error.node_operator() if hasattr(error, "node_operator") else ""
+    node = f"node '{name}' ({kind})" if name else f"node number {error.node()} {kind}".rstrip()
+    if NO_PLUGIN in error.desc():
+        return f"{node}: it knows no such operator, and no plugin for it is registered"
+    return f"{node}: {' '.join(error.desc().split())[:240]}"
+
+
+def _remedy(log: BuildLog, backend: str) -> str:
+    if log.misreadings() or any("zero" in text.lower() or "DequantizeLinear" in text for text in log.errors):
+        return MISREAD_REMEDY.format(backend=backend)
+    if any(NO_PLUGIN in text for text in log.errors):
+        return "export it with ONNX's own operators only: plugins are not loaded here"
+    return "check it with onnx.checker, or export it again"
+
+
+def _spec(trt: Any, tensor: Any) -> TensorSpec:
+    sizes = tuple(
+        int(size) if size >= 0 else ("batch" if index == 0 else f"dim{index}") for index, size in enumerate(tensor.shape)
+    )
+    try:
+        dtype = np.dtype(trt.nptype(tensor.dtype)).name
+    except TypeError:  # numpy has no such type
+        dtype = str(tensor.dtype).rpartition(".")[2].lower()
+    return TensorSpec(tensor.name, dtype, sizes)

@@ -1,0 +1,211 @@
+"""Running engines of TensorRT and TensorRT-RTX on an NVIDIA GPU."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._optional import import_optional
+from emca_deploy.artifacts import Manifest, TensorSpec, read_manifest
+from emca_deploy.backends.base import (
+    Float32Array,
+    Runner,
+    RunOptions,
+    check_batch,
+    check_logits,
+    classifier_io,
+    refuse_precision,
+)
+from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
+from emca_deploy.backends.tensorrt.cuda import Gpu, GpuFacts, open_gpu
+from emca_deploy.backends.tensorrt.log import BuildLog, attach
+from emca_deploy.backends.tensorrt.runner_checks import check_gpu_fits, check_profile, check_version, profile_of, read_engine
+from emca_deploy.backends.tensorrt.runner_execution import Execution, engine_io, load_failure
+from emca_deploy.backends.tensorrt.settings import TrtSettings
+from emca_deploy.backends.tensorrt.versions import MODULES, rules_of
+from emca_deploy.errors import InputError, MissingError
+from emca_deploy.machines.nvidia import check_rtx
+from emca_deploy.onnx_file.refusal import library_reason
+
+__all__ = ["RtxRunner", "TrtRunner"]
+
+
+class TrtRunner(Runner):
+    """Runs an engine of `TrtBuilder`, or an .onnx file, which it builds for this GPU first.
+
+    Args:
+        artifact: the engine, with its manifest beside it, or the .onnx file.
+        options: how; a batch given there fixes the shape, so that calls replay a CUDA graph.
+        device: the GPU's index.
+    """
+
+    backend = "tensorrt"
+    builder: type[TrtBuilder] = TrtBuilder
+
+    def __init__(self, artifact: str, options: RunOptions, device: int = 0) -> None:
+        self._path = Path(artifact)
+        self._options = options
+        self._device = device
+        self._gpu: Gpu | None = None
+        self._execution: Execution | None = None
+        self._kept: tuple[Any, ...] = ()
+        self._profile: tuple[int, int, int] | None = None
+        self._version = ""
+
+    @property
+    def device_ms(self) -> float | None:
+        """Milliseconds of the last call on the GPU, copies excluded; None before the first."""
+        return self._execution.device_ms if self._execution else None
+
+    def open(self) -> None:
+        """Check the engine, then load it. Sets `input` and `output`.
+
+        What can be known without a GPU is checked first: the file and its manifest, then the library, then the driver, then
+        whether the engine is for this GPU. Only then does TensorRT get its bytes.
+
+        Raises:
+            EngineError, InputError, ModelError: the file is none that may run here, or the batch is outside its profile.
+            MissingError: TensorRT, cuda-bindings, the driver or the GPU is missing, or too old.
+        """
+        refuse_precision(self.backend, self._options.precision)
+        read = None if self._is_model() else read_engine(self._path, self.backend)
+        if read is not None and self._options.batch is not None:
+            check_profile(self._path, profile_of(read[1]), self._options.batch)
+        trt = import_optional(MODULES[self.backend])
+        self._version = str(trt.__version__)
+        rules_of(self.backend, self._version)  # refuses what is too old
+        if read is not None:
+            check_version(self._path, read[1], self._version)
+        self._gpu = open_gpu(self._device)
+        try:
+            engine, manifest = read if read is not None else self._built(self._gpu.facts)
+            check_gpu_fits(self._path, manifest, self._gpu.facts)
+            self._load(trt, engine, manifest)
+        except BaseException:
+            self.close()
+            raise
+
+    def _is_model(self) -> bool:
+        manifest = read_manifest(self._path, verify=False)
+        return self._path.suffix.lower() == ".onnx" and (manifest is None or manifest.kind != "engine")
+
+    def _built(self, gpu: GpuFacts) -> tuple[bytes, Manifest]:
+        """Return an engine of the .onnx file for this GPU.
+
+        Raises:
+            MissingError: TensorRT-RTX builds for no such GPU.
+            ModelError, InputError: as `TrtBuilder.build`.
+        """
+        if self.backend == "tensorrt-rtx":
+            check_rtx(gpu.capability)
+        targets = (gpu.capability,) if self.backend == "tensorrt-rtx" else ()
+        options = replace(self._options, threads=max(1, self._options.threads))
+        with tempfile.TemporaryDirectory(prefix="emca-deploy-") as folder:
+            output = Path(folder) / "model.engine"
+            self.builder(TrtSettings(targets=targets)).build(self._path, output, options)
+            return read_engine(output, self.backend)
+
+    def _load(self, trt: Any, engine_bytes: bytes, manifest: Manifest) -> None:
+        assert self._gpu is not None
+        log = BuildLog()
+        logger = attach(trt, log)
+        try:
+            runtime = trt.Runtime(logger)
+        except (RuntimeError, TypeError) as exc:  # pybind raises TypeError where the library returns nothing
+            reason = log.reason() if log.errors else library_reason(exc)
+            raise MissingError(f"backend '{self.backend}' does not start: {reason}", "check the driver with nvidia-smi") from exc
+        if manifest.details.get("tensorrt", {}).get("version_compatible"):
+            runtime.engine_host_code_allowed = True  # such an engine brings its runtime along; the hash says that it is ours
+        engine = runtime.deserialize_cuda_engine(engine_bytes)
+        if engine is None:
+            raise load_failure(str(self._path), log)
+        spec, self.output = classifier_io(str(self._path), *engine_io(trt, engine))
+        if isinstance(spec.shape[0], str):
+            smallest, likeliest, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape(spec.name, 0))
+            self._profile = (smallest, likeliest, largest)
+        self.input, fixed, room = self._batches(spec)
+        context = _context(trt, engine, rtx=self.backend == "tensorrt-rtx")
+        if context is None:
+            raise load_failure(str(self._path), log)
+        self._kept = (logger, runtime, engine, context)
+        self._execution = Execution(self._gpu, context, (self.input, self.output), room, fixed)
+
+    def _batches(self, spec: TensorSpec) -> tuple[TensorSpec, int | None, int]:
+        """Return the input as it is run here, the only batch where there is one, and the largest.
+
+        Raises:
+            InputError: the batch asked for is not the engine's.
+        """
+        own, asked, profile = spec.shape[0], self._options.batch, self._profile
+        if profile is None or isinstance(own, int):
+            own = int(own)
+            if asked not in (None, own):
+                raise InputError(f"{self._path}: its batch is fixed to {own}", f"use --batch {own}, or build it with --batches")
+            return spec, own, own
+        if asked is not None:
+            check_profile(self._path, profile, asked)
+        fixed = asked or (profile[0] if profile[0] == profile[2] else None)
+        if fixed is None:
+            return spec, None, profile[2]
+        return replace(spec, shape=(fixed, *spec.shape[1:])), fixed, fixed
+
+    def infer(self, batch: Float32Array) -> Float32Array:
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32.
+
+        Raises:
+            InputError: the batch's shape or dtype does not fit the model or its profile.
+            ModelError: TensorRT fails on it.
+            EmcaError: CUDA fails.
+        """
+        if self._execution is None:
+            raise RuntimeError("infer on a runner that is not open")
+        check_batch(batch, self.input)
+        check_profile(self._path, self._profile, len(batch))
+        logits = self._execution.run(batch)
+        check_logits(str(self._path), logits, batch)
+        return logits
+
+    def close(self) -> None:
+        """Free the engine, then the memory it used; calling it twice is fine."""
+        self._execution = None
+        kept, self._kept = list(self._kept), ()
+        while kept:
+            kept.pop()  # the context before its engine, that before its runtime
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return version, GPU, whether calls replay a CUDA graph, the batch, and what the two times are."""
+        found: dict[str, Any] = {"runtime": self.backend, "version": self._version, "device": f"gpu:{self._device}"}
+        if self._gpu is None or self._execution is None:
+            return found
+        return {
+            **found,
+            "gpu": self._gpu.facts.to_dict(),
+            "cuda_graph": self._execution.captured,
+            "batch": self.input.shape[0],
+            "profile": list(self._profile) if self._profile else None,
+            "host_time": "from the caller's array to logits in host memory, both copies included",
+            "device_time": "CUDA events around the engine's work, copies excluded",
+        }
+
+
+class RtxRunner(TrtRunner):
+    """Runs an engine of `RtxBuilder`, or an .onnx file, which it builds for this GPU first."""
+
+    backend = "tensorrt-rtx"
+    builder = RtxBuilder
+
+
+def _context(trt: Any, engine: Any, *, rtx: bool) -> Any:
+    """Return an execution context, or None where TensorRT cannot make one.
+
+    TensorRT-RTX compiles its kernels for a dynamic shape in the background and runs slower ones until then; a measurement, and
+    a CUDA graph, which keeps what it captured for ever, want the final ones at once.
+    """
+    if not rtx:
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    return engine.create_execution_context(config)

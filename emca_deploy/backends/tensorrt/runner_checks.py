@@ -1,0 +1,115 @@
+"""What is checked of an engine before any of its bytes reach TensorRT."""
+
+import hashlib
+from pathlib import Path
+
+from emca_deploy._text import shell_line
+from emca_deploy.artifacts import Manifest, read_manifest
+from emca_deploy.backends.tensorrt.cuda import GpuFacts
+from emca_deploy.errors import EngineError, InputError
+from emca_deploy.machines.nvidia import check_rtx
+
+__all__ = ["check_gpu_fits", "check_profile", "check_version", "profile_of", "read_engine"]
+
+Profile = tuple[int, int, int]
+
+
+def read_engine(path: Path, backend: str) -> tuple[bytes, Manifest]:
+    """Return an engine's bytes and manifest; the bytes are those the manifest describes.
+
+    They are read once, so that what is hashed here is what TensorRT gets, whatever happens to the file meanwhile.
+
+    Raises:
+        EngineError: it has no manifest, or is not the file its manifest describes.
+        InputError: it cannot be read, or is for another backend.
+        ModelError: the manifest cannot be read.
+    """
+    manifest = read_manifest(path, verify=False)
+    if manifest is None or manifest.kind != "engine":
+        raise EngineError(
+            f"{path}: is no engine with a manifest of ours, so its bytes are not trusted",
+            f"copy {path.name}.manifest.json along with it, or build it again: {_build(path, backend, None)}",
+        )
+    if manifest.backend != backend:
+        raise InputError(
+            f"{path}: is an engine of backend '{manifest.backend}', not of '{backend}'", f"use --backend {manifest.backend}"
+        )
+    try:
+        engine = path.read_bytes()
+    except OSError as exc:
+        raise InputError(f"{path}: cannot be read: {exc.strerror}", "check the path and its permissions") from exc
+    if hashlib.sha256(engine).hexdigest() != manifest.sha256:
+        raise EngineError(
+            f"{path}: is truncated or changed: it is not the engine its manifest describes (sha256 differs)",
+            f"copy it again, or build it again: {_build(path, backend, manifest)}",
+        )
+    return engine, manifest
+
+
+def check_version(path: Path, manifest: Manifest, version: str) -> None:
+    """Refuse an engine of another version of the library, version-compatible ones of an older one excepted.
+
+    Raises:
+        EngineError: this version does not run it.
+    """
+    backend = manifest.backend or ""
+    built = manifest.versions.get(backend)
+    if built == version:
+        return
+    if manifest.details.get("tensorrt", {}).get("version_compatible") and built and _older(built, version):
+        return
+    raise EngineError(
+        f"{path}: was built with {backend} {built}, here is {version}", f"build it again: {_build(path, backend, manifest)}"
+    )
+
+
+def _older(built: str, here: str) -> bool:
+    return [int(part) for part in built.split(".") if part.isdigit()] <= [int(part) for part in here.split(".") if part.isdigit()]
+
+
+def check_gpu_fits(path: Path, manifest: Manifest, gpu: GpuFacts) -> None:
+    """Refuse an engine that was not built for a GPU of this compute capability.
+
+    Raises:
+        EngineError: it was built for others, or does not say for which.
+        MissingError: TensorRT-RTX builds for no such GPU.
+    """
+    built = manifest.details.get("tensorrt", {})
+    names = manifest.details.get("machine", {}).get("instruction_sets", [])
+    here = f"sm_{gpu.capability.replace('.', '')}"
+    if here in names or (built.get("hardware_compatible") and float(gpu.capability) >= 8.0):
+        return
+    if manifest.backend == "tensorrt-rtx":
+        check_rtx(gpu.capability)  # no build would help
+    wanted = f" --target-capability {gpu.capability}" if built.get("targets") else ""
+    raise EngineError(
+        f"{path}: was built for {', '.join(names) or 'a GPU its manifest does not name'}, GPU {gpu.index} ({gpu.name}) is {here}",
+        f"build it {'again' if wanted else 'on this GPU'}: {_build(path, manifest.backend or '', manifest)}{wanted}",
+    )
+
+
+def profile_of(manifest: Manifest) -> Profile | None:
+    """Return the smallest, likeliest and largest batch an engine was built for, or None where its batch is fixed."""
+    batches = manifest.details.get("tensorrt", {}).get("batches")
+    return None if batches is None else (int(batches[0]), int(batches[1]), int(batches[2]))
+
+
+def check_profile(path: Path, profile: Profile | None, batch: int) -> None:
+    """Refuse a batch that an engine was not built for.
+
+    Raises:
+        InputError: it is smaller or larger than its profile's.
+    """
+    if profile is None or profile[0] <= batch <= profile[2]:
+        return
+    smallest, likeliest, largest = profile
+    wider = ",".join(map(str, (min(smallest, batch), likeliest, max(largest, batch))))
+    raise InputError(
+        f"{path}: takes batches of {smallest} to {largest}, not {batch}",
+        f"use a --batch in that range, or build it with --batches {wider}",
+    )
+
+
+def _build(path: Path, backend: str, manifest: Manifest | None) -> str:
+    source = manifest.details.get("source", "MODEL.onnx") if manifest else "MODEL.onnx"
+    return shell_line(["emca-deploy", "build", str(source), "--backend", backend, "-o", str(path)])

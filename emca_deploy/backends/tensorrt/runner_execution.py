@@ -1,0 +1,134 @@
+"""A deserialized engine at work: buffers, one stream, and a CUDA graph where the shape is fixed."""
+
+from typing import Any
+
+import numpy as np
+
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import Float32Array
+from emca_deploy.backends.tensorrt.cuda import Gpu
+from emca_deploy.backends.tensorrt.log import BuildLog
+from emca_deploy.errors import EmcaError, EngineError, InputError, MissingError, ModelError
+
+__all__ = ["Execution", "engine_io", "load_failure"]
+
+BYTES = 4  # of a float32
+
+
+def load_failure(path: str, log: BuildLog) -> EmcaError:
+    """Return the error for an engine, proven to be ours, that TensorRT does not load."""
+    reason = log.reason()
+    lowered = reason.lower()
+    if "memory" in lowered:
+        return InputError(f"{path}: the GPU has too little memory for it: {reason}", "free the GPU, or use a smaller --batch")
+    if "plugin" in lowered:
+        return MissingError(
+            f"{path}: needs a plugin that is not here: {reason}", "load the plugin's library, or build without it"
+        )
+    if "cudaerror" in lowered.replace(" ", ""):
+        return MissingError(f"{path}: cannot be put on the GPU: {reason}", "check the driver with nvidia-smi")
+    return EngineError(f"{path}: TensorRT does not load it: {reason}", "build it again with this version, for this GPU")
+
+
+def engine_io(trt: Any, engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Return an engine's inputs and outputs; the first dimension is "batch" where it is dynamic."""
+    inputs: list[TensorSpec] = []
+    outputs: list[TensorSpec] = []
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name
+        sizes = tuple(int(size) for size in engine.get_tensor_shape(name))
+        shape = tuple(size if size >= 0 else ("batch" if not place else f"dim{place}") for place, size in enumerate(sizes))
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        (inputs if is_input else outputs).append(TensorSpec(name, dtype, shape))
+    return inputs, outputs
+
+
+class Execution:
+    """One execution context with its buffers.
+
+    Args:
+        gpu: where; owned by the caller, and closed after this.
+        context: TensorRT's.
+        specs: input and output; sizes other than the batch are numbers.
+        largest: the most images a call.
+        fixed: the only number of images a call, which is then captured as a CUDA graph; None where it changes.
+
+    Attributes:
+        device_ms: of the last call, between the events before and after the engine's own work, copies excluded.
+        captured: whether calls replay a CUDA graph.
+    """
+
+    def __init__(self, gpu: Gpu, context: Any, specs: tuple[TensorSpec, TensorSpec], largest: int, fixed: int | None) -> None:
+        self._gpu, self._context, self._fixed = gpu, context, fixed
+        self._input, self._output = specs
+        self._images = gpu.pinned((largest, *_sizes(self._input)))
+        self._logits = gpu.pinned((largest, *_sizes(self._output)))
+        self._addresses = gpu.memory(self._images.nbytes), gpu.memory(self._logits.nbytes)
+        self._start, self._end = gpu.event(), gpu.event()
+        self._shape: tuple[int, ...] | None = None
+        self._graph: Any = None
+        self.device_ms: float | None = None
+        for spec, address in zip(specs, self._addresses, strict=True):
+            if not context.set_tensor_address(spec.name, address):
+                raise ModelError(f"tensor '{spec.name}': TensorRT takes no address for it", "build the engine again")
+        if fixed is not None:
+            self._prepare(fixed)
+
+    @property
+    def captured(self) -> bool:
+        """Whether calls replay a CUDA graph."""
+        return self._graph is not None
+
+    def run(self, batch: Float32Array) -> Float32Array:
+        """Return logits (N, classes) float32, an array of its own, of a batch (N, C, H, W) float32 that the profile takes.
+
+        Raises:
+            ModelError: TensorRT refuses the shape or the call.
+            EmcaError: CUDA fails.
+        """
+        count = len(batch)
+        self._set_shape(count)
+        np.copyto(self._images[:count], batch)
+        if self._graph is not None:
+            self._gpu.launch(self._graph)
+        else:
+            self._queue(count)
+        self._gpu.wait()
+        self.device_ms = self._gpu.elapsed_ms(self._start, self._end)
+        return self._logits[:count].copy()  # pinned memory is gone after `close`, whoever still looks at it
+
+    def _queue(self, count: int) -> None:
+        """Queue a whole call: both copies, and between them the engine with an event on either side."""
+        self._gpu.upload(self._addresses[0], self._images[:count])
+        self._gpu.record(self._start)
+        if not self._context.execute_async_v3(int(self._gpu.stream)):
+            raise ModelError("TensorRT refuses to run the engine", "build it again for this GPU and version")
+        self._gpu.record(self._end)
+        self._gpu.download(self._logits[:count], self._addresses[1])
+
+    def _set_shape(self, count: int) -> None:
+        shape = (count, *_sizes(self._input))
+        if shape == self._shape:
+            return
+        if not self._context.set_input_shape(self._input.name, shape):
+            raise ModelError(f"TensorRT refuses a batch of {count}", "use a batch that the engine's profile has")
+        self._shape = shape
+
+    def _prepare(self, count: int) -> None:
+        """Run once, which lets TensorRT allocate what it allocates late, and capture the second run."""
+        self._images[:] = 0
+        self._set_shape(count)
+        self._queue(count)
+        self._gpu.wait()
+        capturable = getattr(self._context, "is_stream_capturable", None)  # only TensorRT-RTX knows beforehand
+        if capturable is not None and not capturable(int(self._gpu.stream)):
+            return
+        try:
+            self._graph = self._gpu.capture(lambda: self._queue(count))
+        except EmcaError:  # an engine with loops or a DLA part: it runs as well without
+            self._graph = None
+
+
+def _sizes(spec: TensorSpec) -> tuple[int, ...]:
+    return tuple(int(size) for size in spec.shape[1:])

@@ -1,0 +1,135 @@
+"""The commands that follow from a plan, as they are to be typed."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from emca_deploy._text import shell_line
+from emca_deploy.backends.tensorrt.model_facts import ModelFacts
+from emca_deploy.backends.tensorrt.planner import Plan
+from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBuild, boundary_options, build_options
+from emca_deploy.backends.tensorrt.versions import TABLE
+
+__all__ = ["Step", "can_build", "list_steps", "trtexec_command"]
+
+JETSON_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where JetPack's packages put it
+OLDEST_PYTHON = (3, 10)
+LARGEST_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command and the machine to type it on.
+
+    Attributes:
+        where: "here", or "on the device".
+        command: one line for a shell.
+    """
+
+    where: str
+    command: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Return its JSON."""
+        return asdict(self)
+
+
+def list_steps(plan: Plan, model: ModelFacts, data: Path | None = None) -> list[Step]:
+    """Return what to type, in order, with emca-deploy on both machines; the build only where it can run.
+
+    Args:
+        plan: for this model.
+        model: to build.
+        data: calibration images; a placeholder where None.
+    """
+    steps = []
+    if plan.needs_half:
+        steps.append(["emca-deploy", "export", "CHECKPOINT", "--precision", "fp16", "-o", str(_half(model.path))])
+    if plan.calibrate_for is not None:
+        steps.append(_calibrate(plan, model, str(data) if data else "CALIBRATION_IMAGES"))
+    listed = [Step("here", shell_line(step)) for step in steps]
+    if can_build(plan):
+        place = "here" if plan.request.backend == "tensorrt-rtx" else "on the device"
+        listed.append(Step(place, shell_line(_build(plan, model))))
+    return listed
+
+
+def can_build(plan: Plan) -> bool:
+    """Return whether emca-deploy's own builder runs where the engine must be built: its TensorRT and its Python."""
+    oldest = min(first for name, first, _ in TABLE if name == plan.request.backend)
+    pack = plan.request.jetpack
+    python = tuple(int(part) for part in (pack.python if pack else "3.10").split("."))
+    return plan.version[:2] >= oldest and python >= OLDEST_PYTHON
+
+
+def trtexec_command(plan: Plan, model: ModelFacts, float_layers: tuple[str, ...] = ()) -> str | None:
+    """Return the command for a machine that has TensorRT's own tool only, or None where there is no such tool.
+
+    It builds the engine and times it, the same thing in every version: `boundary_options` says what.
+
+    Args:
+        plan: for this model.
+        model: to build.
+        float_layers: layers that stay fp16 where INT8 comes from a calibration cache.
+    """
+    request = plan.request
+    if request.backend != "tensorrt":
+        return None
+    largest = 1 if request.dla else LARGEST_BATCH
+    build = TrtexecBuild(
+        onnx=_input_file(plan, model).name,
+        engine=_engine(model.path).name,
+        typed=plan.typing == "typed",
+        int8="INT8" in plan.flags,
+        fp16="FP16" in plan.flags,
+        shapes=EngineShapes(model.input.name, tuple(map(int, model.input.shape[1:])), (1, 1, largest)) if model.dynamic else None,
+        cache=_cache(model.path).name if plan.quantization == "cache" else None,
+        float_layers=float_layers,
+        dla_core=0 if request.dla else None,
+    )
+    tool = JETSON_TRTEXEC if request.device.is_jetson else "trtexec"
+    options = [*build_options(plan.version, build), *boundary_options(plan.version, dla=request.dla), "--exposeDMA"]
+    return shell_line([tool, *options])
+
+
+def _calibrate(plan: Plan, model: ModelFacts, data: str) -> list[str]:
+    backend = str(plan.calibrate_for)
+    output = model.path.with_name(f"{model.path.stem}.{backend}.onnx")
+    command = ["emca-deploy", "calibrate", str(model.path), "--data", data, "--backend", backend, "-o", str(output)]
+    if plan.quantization == "cache":
+        command += ["--cache", str(_cache(model.path)), "--tensorrt-version", plan.version_text, "--recover", "none"]
+    return command
+
+
+def _build(plan: Plan, model: ModelFacts) -> list[str]:
+    backend = plan.request.backend
+    source, engine = _input_file(plan, model), _engine(model.path)
+    if backend == "tensorrt-rtx":
+        capability = ["--target-capability", plan.request.device.capability]
+        return ["emca-deploy", "build", str(source), "--backend", backend, "-o", str(engine), *capability]
+    command = ["emca-deploy", "build", source.name, "--backend", backend, "-o", engine.name]
+    if plan.quantization == "cache":
+        command += ["--calibration-cache", _cache(model.path).name]
+    if plan.request.dla:
+        command += ["--dla-core", "0", *(["--batch", "1"] if model.dynamic else [])]
+    return command
+
+
+def _input_file(plan: Plan, model: ModelFacts) -> Path:
+    """Return the model the engine is built from."""
+    if plan.needs_half:
+        return _half(model.path)
+    if plan.quantization == "qdq" and plan.calibrate_for is not None:
+        return model.path.with_name(f"{model.path.stem}.{plan.calibrate_for}.onnx")
+    return model.path
+
+
+def _half(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.fp16.onnx")
+
+
+def _cache(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.cache")
+
+
+def _engine(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.engine")

@@ -1,0 +1,93 @@
+"""Where trtexec is, and which version it is."""
+
+from dataclasses import dataclass
+
+from emca_deploy.backends.tensorrt.tool.dialects import dialect_of, version_name
+from emca_deploy.backends.tensorrt.tool.log import read_log
+from emca_deploy.backends.tensorrt.tool.process import Finished, Spawn, run_to_end, spawn_here
+from emca_deploy.errors import EmcaError, MissingError
+
+__all__ = ["PLACES", "Trtexec", "find_trtexec"]
+
+PLACES = (
+    "/usr/src/tensorrt/bin/trtexec",  # JetPack and Debian packages
+    "/usr/local/tensorrt/bin/trtexec",
+    "trtexec",  # on the PATH
+    "/opt/tensorrt/bin/trtexec",  # NVIDIA's containers
+    "/workspace/tensorrt/bin/trtexec",
+)
+"""Where it usually is, in the order they are tried."""
+
+NOT_THERE = (126, 127)
+"""Exit statuses of a shell that finds no such command or may not run it."""
+
+BROKEN = "error while loading shared libraries"
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Trtexec:
+    """A trtexec that runs.
+
+    Attributes:
+        path: by which its machine knows it.
+        version: of TensorRT, three numbers.
+    """
+
+    path: str
+    version: tuple[int, int, int]
+
+    @property
+    def version_text(self) -> str:
+        """The version as people write it: "10.3.0"."""
+        return version_name(self.version)
+
+
+def find_trtexec(spawn: Spawn = spawn_here, path: str | None = None, places: tuple[str, ...] = PLACES) -> Trtexec:
+    """Find trtexec on a machine and ask it for its version.
+
+    Args:
+        spawn: starts commands on that machine.
+        path: where somebody says it is; the usual places are tried where None.
+        places: the usual ones.
+
+    Raises:
+        MissingError: it is nowhere there, does not start, is too old, or does not say its version.
+        WorkerError: it hangs.
+    """
+    refused: EmcaError | None = None
+    for place in (path,) if path else places:
+        finished = _asked(spawn, place)
+        if finished is None:
+            continue
+        try:
+            return _known(place, finished)
+        except MissingError as exc:
+            refused = refused or exc
+    if refused is not None:
+        raise refused
+    looked = path or ", ".join(places)
+    raise MissingError(
+        f"there is no trtexec: looked for {looked}", "install TensorRT (libnvinfer-bin has it), or say where it is"
+    )
+
+
+def _asked(spawn: Spawn, place: str) -> Finished | None:
+    """Run `trtexec --help`, whose first line has the version; None where there is no such command."""
+    try:
+        finished = run_to_end(spawn, [place, "--help"], TIMEOUT_S)
+    except OSError:
+        return None
+    return None if finished.code in NOT_THERE and BROKEN not in finished.output else finished
+
+
+def _known(place: str, finished: Finished) -> Trtexec:
+    if BROKEN in finished.output:
+        library = finished.output.split(BROKEN, maxsplit=1)[1].strip(": \n").split(":")[0]
+        raise MissingError(f"{place} does not start: it misses {library}", "reinstall TensorRT, or set LD_LIBRARY_PATH there")
+    version = read_log(finished.output).version
+    if version is None:
+        said = " ".join(finished.output.split())[:120] or f"nothing, and exits with {finished.code}"
+        raise MissingError(f"{place} does not say its version: {said}", "name TensorRT's own trtexec, 8.0 or newer")
+    dialect_of(version)
+    return Trtexec(place, version)

@@ -1,0 +1,1 @@
+"""Measures accuracy: collects logits, and compares them with labels and with a reference."""

@@ -1,0 +1,212 @@
+"""Run a data set through a candidate in its own process, and gather its logits."""
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emca_deploy._progress import Progress
+from emca_deploy.artifacts import TensorSpec, sha256_file
+from emca_deploy.data.choosing import assumed_for
+from emca_deploy.data.labels import LabelsFound
+from emca_deploy.data.listing import listing_sha256
+from emca_deploy.harness.accuracy.flips import ImageNames
+from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
+from emca_deploy.harness.clock import Int64Array
+from emca_deploy.harness.measure.process import LogitsPart, Worker
+from emca_deploy.harness.spec import Float32Array, RunnerSpec
+from emca_deploy.preprocessing import Preprocessing
+
+__all__ = ["LogitsResult", "LogitsRun", "collect_logits"]
+
+MOST_IN_MEMORY_BYTES = 256 << 20
+"""Logits that take more lie in a temporary file, mapped: fifty thousand images of a thousand classes still fit."""
+
+COMPANIONS = (".data", "_data")
+"""What is behind the name of an .onnx file in that of the file with its weights."""
+
+
+ChoosePreprocessing = Callable[[TensorSpec, TensorSpec], Preprocessing]
+"""Says how images become the input of a model that is open, given its input and its output."""
+
+
+@dataclass(frozen=True)
+class LogitsResult:
+    """What a model says about a data set.
+
+    Attributes:
+        logits: (N, classes) float32, in the order of the data set.
+        labels: (N,) int64, or None for a data set without.
+        images_per_s: of the whole run, decoding included: not the model's throughput, which `measure` gives; None where
+            nothing had to be run.
+        preprocessing: that was used.
+        names: of images and classes.
+        reused: images whose logits an earlier run had left.
+    """
+
+    logits: Float32Array
+    labels: Int64Array | None
+    images_per_s: float | None
+    preprocessing: Preprocessing
+    names: ImageNames = field(default_factory=ImageNames)
+    reused: int = 0
+
+    def indices(self, count: int) -> list[int]:
+        """Return which images of a data set of `count` these logits are of, in their order."""
+        return list(range(count)) if self.names.indices is None else list(self.names.indices)
+
+    def labelled_by(self, found: LabelsFound | None) -> "LogitsResult":
+        """Return the same logits with other labels of the data set, and their names."""
+        if found is None:
+            return replace(self, labels=None, names=replace(self.names, classes=()))
+        labels = found.labels[self.indices(len(found.labels))]
+        return replace(self, labels=labels, names=replace(self.names, classes=found.classes))
+
+
+@dataclass(frozen=True)
+class LogitsRun:
+    """A data set to be run through a candidate.
+
+    Attributes:
+        spec: the candidate.
+        source: where the data set lies; see `data.sources.open_source`.
+        preprocessing: how images become its input, or a function that says so given the model's input and output.
+        limit: how many images, the same number of each class; None for all.
+        batch_size: images a call; a model with a fixed batch size keeps its own.
+    """
+
+    spec: RunnerSpec
+    source: Path
+    preprocessing: Preprocessing | ChoosePreprocessing = assumed_for
+    limit: int | None = None
+    batch_size: int = 16
+
+    def collect(self, progress: Progress | None = None, keep: Path | None = None) -> LogitsResult:
+        """Run it.
+
+        Args:
+            progress: called with (images done, images in all).
+            keep: an .npz file to keep the logits in. Where an earlier run of the same kind left it, or was interrupted on the
+                way to it, only what is missing is run; see `logits_store`.
+
+        Raises:
+            DataError: the data set cannot be read.
+            InputError: its images do not fit the model, or `keep` is another run's.
+            OutputError: `keep` cannot be written; what was there stays.
+            WorkerError: the candidate crashed or hung.
+            EmcaError: whatever the candidate's runner raises.
+        """
+        with Worker(self.spec) as worker:
+            opened = worker.open()
+            used = self._preprocessing(opened.input, opened.output)
+            if keep is None:
+                return self._run(worker, used, None, progress)
+            with LogitsStore(keep, self._key(opened.runtime, used)) as store:
+                kept = store.kept()
+                if kept is not None:
+                    return LogitsResult(kept.logits, kept.labels, None, used, kept.names, len(kept.logits))
+                return self._run(worker, used, store, progress)
+
+    def _preprocessing(self, given: TensorSpec, gives: TensorSpec) -> Preprocessing:
+        return self.preprocessing if isinstance(self.preprocessing, Preprocessing) else self.preprocessing(given, gives)
+
+    def _run(
+        self, worker: Worker, used: Preprocessing, store: LogitsStore | None, progress: Progress | None
+    ) -> LogitsResult:  # fmt: skip
+        before = store.resume() if store is not None else []
+        reused = sum(map(len, before))
+        rows = _Rows(before)
+        last: LogitsPart | None = None
+        for part in worker.logits(self.source, used, self.limit, self.batch_size, start=reused):
+            if part.logits is not None:
+                if store is not None:
+                    store.append(rows.done, part.logits)
+                rows.add(part.logits, part.total)
+            if progress is not None:
+                progress(part.done, part.total)
+            last = part
+        worker.finish()
+        assert last is not None
+        names = ImageNames(**{name: _tuple(last.summary.get(name)) for name in ("classes", "indices", "files")})
+        logits = rows.finish()
+        if store is not None:
+            store.complete(Kept(logits, last.labels, names))
+        seconds = last.summary["seconds"]
+        rate = (len(logits) - reused) / seconds if len(logits) > reused else None
+        return LogitsResult(logits, last.labels, rate, used, names, reused)
+
+    def _key(self, runtime: Mapping[str, Any], used: Preprocessing) -> dict[str, Any]:
+        """Return what the logits depend on. Threads and batch size change their last bits at most, and are left out."""
+        files = [Path(self.spec.artifact + suffix) for suffix in ("", *COMPANIONS)]
+        return {
+            "artifact": [sha256_file(path) for path in files if path.is_file()] or self.spec.artifact or self.spec.name,
+            "backend": self.spec.backend,
+            "target": self.spec.target,
+            "precision": self.spec.kwargs.get("precision"),
+            "runtime version": runtime.get("version"),
+            "data set": listing_sha256(self.source),
+            "preprocessing": used.identity(),
+            "limit": self.limit,
+        }
+
+
+def _tuple(values: list[Any] | None) -> Any:
+    return None if values is None else tuple(values)
+
+
+class _Rows:
+    """Logits as they come, in one array that is allocated once; a large one in a file without a name."""
+
+    def __init__(self, before: list[Float32Array]) -> None:
+        self._before = before
+        self._rows: Float32Array | None = None
+        self.done = sum(map(len, before))
+
+    def add(self, logits: Float32Array, total: int) -> None:
+        """Append a batch (n, classes) of `total` rows."""
+        if self._rows is None:
+            self._rows = _allocate(total, logits.shape[1])
+            if self._before:
+                np.concatenate(self._before, out=self._rows[: self.done])
+                self._before = []
+        self._rows[self.done : self.done + len(logits)] = logits
+        self.done += len(logits)
+
+    def finish(self) -> Float32Array:
+        """Return all rows."""
+        if self._rows is None:
+            self._rows = np.concatenate(self._before)
+        return self._rows[: self.done]
+
+
+def _allocate(count: int, width: int) -> Float32Array:
+    size = count * width * np.dtype(np.float32).itemsize
+    if size > MOST_IN_MEMORY_BYTES and hasattr(os, "posix_fallocate"):
+        try:
+            with tempfile.TemporaryFile() as file:
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is found out now, not by a signal on some write
+                return np.memmap(file, np.float32, "r+", shape=(count, width))
+        except OSError:  # no room there either way: memory is what is left
+            pass
+    return np.empty((count, width), np.float32)
+
+
+def collect_logits(
+    spec: RunnerSpec,
+    source: Path,
+    preprocessing: Preprocessing | ChoosePreprocessing = assumed_for,
+    *,
+    limit: int | None = None,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> LogitsResult:
+    """Run a data set through a candidate in its own process; see `LogitsRun`, whose fields these are.
+
+    Raises:
+        EmcaError: as `LogitsRun.collect`.
+    """
+    return LogitsRun(spec, source, preprocessing, limit, batch_size).collect(progress)

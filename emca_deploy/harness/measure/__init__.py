@@ -1,0 +1,1 @@
+"""Measures latency: worker processes, rounds, stopping, and what is made of the samples."""

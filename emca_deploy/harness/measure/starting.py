@@ -1,0 +1,159 @@
+"""The candidates' processes: started, loaded and warmed up, and replaced by new ones where not all fit into memory at once.
+
+The first processes to be loaded get the scattered pages that others left behind, and are some percent slower than the next for as
+long as they live (docs/measuring.md has the figures). So where a candidate has several processes, four that are never measured
+are loaded before them, and the candidates take turns in being loaded first. All are loaded together, as far as memory allows:
+among processes of different times, after others have given their pages back, the differences are several times as large.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+
+from emca_deploy.errors import EmcaError, WorkerError
+from emca_deploy.harness.measure.candidate import Build, Candidate, groups_of
+from emca_deploy.harness.measure.process import Worker
+from emca_deploy.harness.measure.protocol import Protocol
+from emca_deploy.harness.measure.stopping import planned_renewals
+from emca_deploy.harness.measure.warmup import warm_up
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.machines.memory import available_mib, peak_rss_mib
+
+__all__ = ["Failed", "Processes"]
+
+DECOYS = 4
+"""On some machines no difference depends on the order from the third process on, on others from the fifth."""
+
+_SHARE = 0.5
+"""Of the free memory: the file cache, which holds the models, is part of that."""
+
+Failed = Callable[[str, Sequence[Worker], EmcaError], None]
+"""Called with a candidate that fails, its living processes and the error; what it raises passes."""
+
+
+@dataclass
+class Processes:
+    """The processes of a run.
+
+    Attributes:
+        specs: of all candidates.
+        protocol: how they are measured.
+        stack: ends every process with the run.
+        failed: see `Failed`.
+        sets: of processes, started so far.
+        at_once: processes of each build that live together; as many as fit, once the first is loaded.
+        decoys_cpu_s: processor seconds of what was loaded and not measured.
+    """
+
+    specs: Sequence[RunnerSpec]
+    protocol: Protocol
+    stack: ExitStack
+    failed: Failed
+    sets: int = 0
+    at_once: int = 1
+    decoys_cpu_s: float = 0.0
+    _groups: dict[str, list[RunnerSpec]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Group the builds of each candidate."""
+        self._groups = groups_of(self.specs)
+
+    def start(self) -> list[Candidate]:
+        """Return every candidate, loaded and warm, in the order of the specs; those that fail are left out.
+
+        Raises:
+            EmcaError: what `failed` raises.
+        """
+        candidates = [Candidate(name) for name in self._groups]
+        self._start_set(candidates)
+        return candidates
+
+    @property
+    def renewals(self) -> frozenset[int]:
+        """The rounds after which `renew` is due."""
+        return planned_renewals(self.protocol, self.at_once)
+
+    def renew(self, candidates: list[Candidate]) -> None:
+        """End every process and start a new one in its place; candidates that fail are taken out of the list.
+
+        Raises:
+            EmcaError: what `failed` raises.
+        """
+        for candidate in candidates:
+            finish(candidate)
+        self._start_set(candidates)
+
+    def _start_set(self, candidates: list[Candidate]) -> None:
+        with ExitStack() as while_loading:
+            for _ in range(DECOYS if self.protocol.processes > 1 else 0):
+                self._load_decoy(candidates[0].name, while_loading)
+            for turn in range(self.sets, self.sets + self.at_once):
+                order = list(candidates if turn % 2 == 0 else reversed(candidates))
+                started = {each.name: self._begin(each.name) for each in order} if self.protocol.load_together else {}
+                for candidate in order:
+                    self._load(candidate, candidates, started.get(candidate.name))
+        for candidate in list(candidates):
+            self._warm_up(candidate, candidates)
+        self.sets += 1
+
+    def _load_decoy(self, name: str, while_loading: ExitStack) -> None:
+        """Load what takes the scattered pages; if it fails, so will the candidate itself, which is then told."""
+        worker = while_loading.enter_context(Worker(self._groups[name][0], self.protocol.timeout_s))
+        while_loading.callback(worker.abandon)
+        with suppress(EmcaError):
+            _open(worker, self.protocol)
+            self.decoys_cpu_s += worker.cpu_s
+            if self.sets == 0:
+                self.at_once = min(self.protocol.processes, self._that_fit(worker))
+
+    def _that_fit(self, loaded: Worker) -> int:
+        """Return how many processes of every build fit into memory, judged by one of them; 1 at least."""
+        each_mib, free_mib = peak_rss_mib(loaded.pid), available_mib()
+        if not each_mib or free_mib is None:
+            return 1
+        return max(1, int(free_mib * _SHARE / (each_mib * len(self.specs))))
+
+    def _enter(self, name: str) -> list[Worker]:
+        return [self.stack.enter_context(Worker(spec, self.protocol.timeout_s)) for spec in self._groups[name]]
+
+    def _begin(self, name: str) -> list[Worker]:
+        """Return a candidate's processes, which load from now on; one that has ended says so when its answer is waited for."""
+        workers = self._enter(name)
+        for worker in workers:
+            with suppress(WorkerError):
+                worker.begin(worker.spec.batch or self.protocol.batch, self.protocol.seed, self.protocol.scenario)
+        return workers
+
+    def _load(self, candidate: Candidate, candidates: list[Candidate], started: list[Worker] | None = None) -> None:
+        workers = started or self._enter(candidate.name)
+        try:
+            candidate.builds += [_open(worker, self.protocol) for worker in workers]
+        except EmcaError as exc:
+            candidates.remove(candidate)
+            self.failed(candidate.name, [*workers, *(build.worker for build in candidate.builds)], exc)
+
+    def _warm_up(self, candidate: Candidate, candidates: list[Candidate]) -> None:
+        candidate.alive = self.at_once * len(self._groups[candidate.name])
+        try:
+            for build in candidate.living:
+                build.warm_up = warm_up(build.worker, self.protocol.warmup_s)
+                if self.sets == 0:  # later ones are started within the run, and all they do is ours
+                    build.cpu_s_before = build.worker.cpu_s
+        except EmcaError as exc:
+            candidates.remove(candidate)
+            self.failed(candidate.name, [build.worker for build in candidate.living], exc)
+
+
+def finish(candidate: Candidate) -> None:
+    """Close a candidate's models and let its processes end; a model that fails to close was measured all the same."""
+    for build in candidate.living:
+        try:
+            build.worker.finish()
+        except EmcaError as exc:  # it was measured: that is worth more than a clean end
+            build.worker.abandon()
+            candidate.notes.append(f"failed while closing: {exc.problem}")
+
+
+def _open(worker: Worker, protocol: Protocol) -> Build:
+    opened = worker.open()
+    return Build(worker, opened, worker.prepare(worker.spec.batch or protocol.batch, protocol.seed, protocol.scenario))

@@ -1,0 +1,142 @@
+"""What a measured candidate's blocks come to: a result, and its ratio to another's."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from emca_deploy.harness.measure.candidate import Candidate
+from emca_deploy.harness.measure.protocol import Protocol
+from emca_deploy.harness.measure.stability import drift_warnings
+from emca_deploy.harness.measure.warmup import WarmedUp
+from emca_deploy.harness.stats.estimates import Float64Array, median_ci, percentile, ratio_of_medians
+from emca_deploy.results.latency import Comparison, LatencyResult, LatencySummary, ProtocolRecord, WarmUp, verdict_of
+
+__all__ = ["compare_candidates", "result_of", "summarize"]
+
+_PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99_9": 99.9}
+_ENOUGH_FOR_P99_9 = 1000
+
+
+def summarize(blocks_ms: Sequence[Float64Array], seed: int = 0, builds: Sequence[int] | None = None) -> LatencySummary:
+    """Return the summary of a candidate's blocks.
+
+    Args:
+        blocks_ms: milliseconds a call, one array a block, at least one call in all.
+        seed: of the interval's bootstrap.
+        builds: the build that each block ran, where there are several.
+    """
+    ordered = np.sort(np.concatenate(blocks_ms))
+    percents = {name: percentile(ordered, p) for name, p in _PERCENTILES.items()}
+    return LatencySummary(
+        min=float(ordered[0]),
+        mean=float(ordered.mean()),
+        max=float(ordered[-1]),
+        std=float(ordered.std(ddof=1)) if len(ordered) > 1 else 0.0,
+        p50_ci95=median_ci(blocks_ms, seed, builds),
+        **percents,
+    )
+
+
+def result_of(candidate: Candidate, protocol: Protocol, record: ProtocolRecord, common: Sequence[str]) -> LatencyResult:
+    """Return a candidate's result.
+
+    Args:
+        candidate: with at least one block; its processes are finished or abandoned.
+        protocol: how it was measured.
+        record: what is said of that for all candidates.
+        common: warnings about all candidates.
+    """
+    spec, builds = candidate.spec, candidate.builds
+    artifacts = [build.worker.spec.artifact or build.worker.spec.name for build in builds]
+    several = len(set(artifacts)) > 1
+    doubts = (*common, *_doubts(candidate, protocol), *candidate.notes)
+    samples_ms = np.concatenate(candidate.calls_ms)
+    rate, rate_ci95 = _throughput(candidate, protocol)
+    device_ms = candidate.device_ms
+    return LatencyResult(
+        artifact=candidate.name if several else spec.artifact or spec.name,
+        backend=spec.backend,
+        precision=spec.precision,
+        target=spec.target,
+        scenario=protocol.scenario,
+        batch=candidate.batch(protocol.batch),
+        latency_ms=summarize(candidate.calls_ms, protocol.seed, candidate.block_builds),
+        throughput_images_per_s=rate,
+        samples=len(samples_ms),
+        load_ms=float(np.median([build.opened.load_ms for build in builds])),
+        first_inference_ms=float(np.median([build.prepared.first_inference_ms for build in builds])),
+        peak_rss_mib=max(build.worker.peak_rss_mib for build in builds),
+        stable=not doubts,
+        warnings=(*doubts, *_notes(candidate, record)),
+        samples_ms=tuple(float(value) for value in samples_ms),
+        runtime=builds[0].prepared.runtime,
+        device_ms=summarize(device_ms, protocol.seed) if len(device_ms) == len(candidate.blocks) else None,
+        protocol=replace(record, warm_up=_slowest_warm_up(candidate), in_flight=candidate.in_flight),
+        throughput_ci95=rate_ci95,
+        builds=tuple(artifacts) if several else (),
+        block_calls=tuple(len(block.calls_ms) for block in candidate.blocks),
+        block_builds=tuple(candidate.block_builds or ()),
+        block_wall_ms=tuple(block.wall_ms for block in candidate.blocks) if protocol.scenario == "offline" else (),
+    )
+
+
+def compare_candidates(candidates: Sequence[Candidate], protocol: Protocol) -> tuple[Comparison, ...]:
+    """Return each of the others held against the first candidate, which is b."""
+    first, *others = candidates
+    offline = protocol.scenario == "offline"
+    comparisons = []
+    for other in others:
+        rounds = min(len(first.blocks), len(other.blocks))  # an interrupt may have come in the middle of one
+        ours, theirs = (one.headline_ms(protocol.batch, offline=offline)[:rounds] for one in (first, other))
+        builds = (first.block_builds, other.block_builds)
+        of_rounds = tuple(None if each is None else each[:rounds] for each in builds)
+        ratio, interval = ratio_of_medians(ours, theirs, protocol.seed, builds=(of_rounds[0], of_rounds[1]))
+        comparisons.append(Comparison(other.name, first.name, ratio, interval, verdict_of(interval)))
+    return tuple(comparisons)
+
+
+def _throughput(candidate: Candidate, protocol: Protocol) -> tuple[float, tuple[float, float] | None]:
+    """Return images per second, offline by the time on the wall and with its interval."""
+    images = candidate.batch(protocol.batch)
+    if protocol.scenario != "offline":
+        total_ms = sum(float(block.sum()) for block in candidate.calls_ms)
+        return images * candidate.calls / total_ms * 1000, None
+    per_image_ms = candidate.headline_ms(protocol.batch, offline=True)
+    low_ms, high_ms = median_ci(per_image_ms, protocol.seed, candidate.block_builds)
+    return images * candidate.calls / candidate.wall_s, (1000 / high_ms, 1000 / low_ms)
+
+
+def _doubts(candidate: Candidate, protocol: Protocol) -> list[str]:
+    """Return what makes this candidate's numbers doubtful."""
+    doubts: list[str] = []
+    for index in range(len(candidate.builds)):
+        of_build = [block.calls_ms for block in candidate.blocks if block.build == index]
+        doubts += [warning for warning in drift_warnings(of_build) if warning not in doubts]
+    if not all(_warm_up_of(candidate)):
+        doubts.append(f"had not settled after {protocol.warmup_s:g} s of warm-up: give it longer with --warmup")
+    return doubts
+
+
+def _warm_up_of(candidate: Candidate) -> list[bool]:
+    return [build.warm_up.settled for build in candidate.builds if build.warm_up is not None]
+
+
+def _notes(candidate: Candidate, record: ProtocolRecord) -> list[str]:
+    """Return what a reader should know, although the numbers are sound."""
+    notes = []
+    if candidate.calls < _ENOUGH_FOR_P99_9:
+        notes.append(f"{candidate.calls} calls are too few for p99.9, which is their maximum: measure longer with --duration")
+    if record.stop == "time limit":
+        few = f"only {candidate.calls} calls" if candidate.calls < record.min_queries else "wider intervals than asked for"
+        notes.append(f"the time limit ended the run: {few} are possible within it; raise it with --max-duration")
+    return notes
+
+
+def _slowest_warm_up(candidate: Candidate) -> WarmUp | None:
+    found: list[WarmedUp] = [build.warm_up for build in candidate.builds if build.warm_up is not None]
+    if not found:
+        return None
+    slowest = max(found, key=lambda warm: warm.seconds)
+    settled = all(warm.settled for warm in found)
+    return WarmUp(settled, round(slowest.seconds, 3), slowest.calls, len(slowest.medians_ms))

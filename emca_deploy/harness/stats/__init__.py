@@ -1,0 +1,1 @@
+"""Estimates, intervals and comparisons of measured values."""

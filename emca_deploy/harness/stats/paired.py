@@ -1,0 +1,64 @@
+"""Two models on the same images: the exact test of their difference, and how many images a gate on it needs."""
+
+from math import ceil, comb
+
+from emca_deploy.harness.stats.estimates import paired_difference_ci
+
+__all__ = ["images_needed", "mcnemar_p", "upper_end_without_difference"]
+
+MOST_IMAGES = 10**8
+
+
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test: the chance of so uneven a split were both models equally good.
+
+    Under that hypothesis each image that only one of them gets right is a fair coin's throw.
+
+    Args:
+        only_first: images that the first alone gets right.
+        only_second: images that the second alone gets right.
+    """
+    total, fewer = only_first + only_second, min(only_first, only_second)
+    if 2 * fewer == total:  # as even as can be; also where there are none
+        return 1.0
+    ways = term = comb(total, fewer)
+    for rank in range(fewer, 0, -1):  # integers all the way: exact, however many images
+        term = term * rank // (total - rank + 1)
+        ways += term
+    return float(min(1.0, 2 * ways / 2**total))
+
+
+def upper_end_without_difference(images: int) -> float:
+    """Return the upper end of the drop's interval, points, of a model that is right where its reference is right."""
+    return 100 * paired_difference_ci(0, 0, images)[1]
+
+
+def images_needed(lost: int, won: int, images: int, max_drop: float) -> int | None:
+    """Return about how many images bring the drop's interval inside the gate, if more of them were like those there are.
+
+    Args:
+        lost: images that the reference alone gets right.
+        won: images that the model alone gets right.
+        images: all of them.
+        max_drop: the gate, points.
+
+    Returns:
+        The number, to two digits; None where the drop itself is not below the gate.
+    """
+    if 100 * (lost - won) / images >= max_drop:
+        return None
+
+    def inside(total: int) -> bool:
+        more_lost, more_won = round(lost * total / images), round(won * total / images)
+        return 100 * paired_difference_ci(more_lost, more_won, total)[1] <= max_drop
+
+    low, high = 1, images
+    while not inside(high):
+        low, high = high, high * 2
+        if high > MOST_IMAGES:
+            return None
+    while high - low > max(1, low // 200):
+        middle = (low + high) // 2
+        low, high = (low, middle) if inside(middle) else (middle, high)
+    digits = len(str(high)) - 2
+    return ceil(high / 10**digits) * 10**digits if digits > 0 else high

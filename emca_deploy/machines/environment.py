@@ -1,0 +1,124 @@
+"""The machine a result comes from, and how much of it went to somebody else while measuring."""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._machine import cpu_info, read_memory_mib
+from emca_deploy._version import __version__
+from emca_deploy.machines.fingerprint import fingerprint_of, machine_parts
+from emca_deploy.machines.machine_state import CpuTimes, MachineState, read_cpu_times, read_machine_state
+
+__all__ = ["CpuTimes", "MachineState", "collect_environment", "extend_fingerprint", "read_cpu_times", "read_machine_state"]
+
+_DISTRIBUTIONS = ("numpy", "onnx", "onnxruntime", "openvino", "torch")
+_CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+
+
+def collect_environment() -> dict[str, Any]:
+    """Return what is needed to judge, and to repeat, a measurement made now on this machine. Imports no runtime.
+
+    Unknown values are None; nothing here raises. "fingerprint" is equal for two results that may be compared, and
+    "fingerprint_parts" says what it is made of; see `fingerprint`. "state" is this moment, see `machine_state.MachineState`.
+    """
+    memory = _memory_mib()
+    cpu = asdict(cpu_info())
+    times = read_cpu_times()
+    parts = machine_parts()
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "emca_deploy": __version__,
+        "cpu": {**cpu, "instruction_sets": list(cpu["instruction_sets"]), **_frequency()},
+        "memory_mib": read_memory_mib(),
+        "memory_available_mib": memory.get("MemAvailable"),
+        "steal_share_since_boot": round(times.steal_s / times.total_s, 4) if times and times.total_s else None,
+        "load_average": _load_average(),
+        "os": _os_name(),
+        "kernel": platform.release(),
+        "container": _container(),
+        "python": platform.python_version(),
+        "numa_nodes": parts["numa_nodes"],
+        "smt": parts["smt"],
+        "transparent_hugepages": _chosen(_read("/sys/kernel/mm/transparent_hugepage/enabled")),
+        "state": read_machine_state().to_dict(),
+        "fingerprint": fingerprint_of(parts),
+        "fingerprint_parts": parts,
+        "versions": {name: found for name in _DISTRIBUTIONS if (found := _version(name)) is not None},
+    }
+
+
+def extend_fingerprint(environment: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the environment with more parts in its fingerprint, such as a board's power mode or the accelerator in use."""
+    parts = {**environment["fingerprint_parts"], **more}
+    return {**environment, "fingerprint": fingerprint_of(parts), "fingerprint_parts": parts}
+
+
+def _chosen(text: str) -> str | None:
+    """Return what stands in brackets: "always [madvise] never"."""
+    return text.partition("[")[2].partition("]")[0] or None
+
+
+def _read(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _memory_mib() -> dict[str, float]:
+    pairs = (line.split() for line in _read("/proc/meminfo").splitlines())
+    return {words[0].rstrip(":"): int(words[1]) / 1024 for words in pairs if len(words) > 1 and words[1].isdigit()}
+
+
+def _frequency() -> dict[str, Any]:
+    current = _read(_CPUFREQ / "scaling_cur_freq").strip()
+    highest = _read(_CPUFREQ / "cpuinfo_max_freq").strip()
+    return {
+        "governor": _read(_CPUFREQ / "scaling_governor").strip() or None,
+        "frequency_mhz": int(current) / 1000 if current.isdigit() else _cpuinfo_mhz(),
+        "max_frequency_mhz": int(highest) / 1000 if highest.isdigit() else None,
+    }
+
+
+def _cpuinfo_mhz() -> float | None:
+    for line in _read("/proc/cpuinfo").splitlines():
+        if line.startswith("cpu MHz"):
+            return float(line.partition(":")[2])
+    return None
+
+
+def _load_average() -> list[float] | None:
+    try:
+        return [round(load, 2) for load in os.getloadavg()]
+    except OSError:
+        return None
+
+
+def _os_name() -> str:
+    for line in _read("/etc/os-release").splitlines():
+        if line.startswith("PRETTY_NAME="):
+            return line.partition("=")[2].strip('"')
+    return f"{platform.system()} {platform.release()}"
+
+
+def _container() -> str | None:
+    """Return the container's kind where the usual traces are there; None may also mean one that leaves none."""
+    if Path("/.dockerenv").exists():
+        return "docker"
+    if Path("/run/.containerenv").exists():
+        return "podman"
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "kubernetes"
+    return os.environ.get("container")  # noqa: SIM112 - systemd-nspawn and podman write it in small letters
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Jetson boards: their facts, power modes, clocks and sensors."""

@@ -1,0 +1,127 @@
+"""What of a board makes a measurement slower, less steady or less complete than it need be."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emca_deploy.machines.jetson.facts import BoardFacts, detect
+from emca_deploy.machines.jetson.files import board_root
+from emca_deploy.machines.jetson.session import BoardState, read_board_state
+from emca_deploy.machines.jetson.switch import Note, left_behind
+
+__all__ = ["BoardTrap", "board_rows", "examine_board", "find_board_traps"]
+
+
+@dataclass(frozen=True)
+class BoardTrap:
+    """A trap, as `doctor` tells of it."""
+
+    id: str
+    problem: str
+    remedy: str
+
+
+def examine_board(root: Path | None = None) -> tuple[dict[str, Any], list[BoardTrap]] | None:
+    """Return what `doctor` tells of this board and its traps, or None where this is no Jetson. Changes nothing.
+
+    Args:
+        root: of the file system; None is /.
+    """
+    root = board_root() if root is None else root
+    facts = detect(root)
+    if facts is None:
+        return None
+    state = read_board_state(root)
+    is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
+    traps = find_board_traps(facts, state, left_behind(root, state.modes), is_root=is_root)
+    return {**facts.to_dict(), **state.to_dict(), "notes": list(state.notes)}, traps
+
+
+def find_board_traps(facts: BoardFacts, state: BoardState, left: Note | None, *, is_root: bool) -> list[BoardTrap]:
+    """Return the traps of a board, worst first.
+
+    Args:
+        facts: what board it is.
+        state: its power mode and clocks.
+        left: what a killed run has left, if anything.
+        is_root: whether this process may ask the board's tools for everything.
+    """
+    candidates = (_left(left), _mode(state), _clocks(state), _release(facts), _dla(facts), _not_root(is_root=is_root))
+    return [trap for trap in candidates if trap is not None]
+
+
+def _left(left: Note | None) -> BoardTrap | None:
+    if left is None:
+        return None
+    problem = f"a run that was killed has left its power mode; before it, it was {left.name}"
+    return BoardTrap("power-mode-left", problem, f"sudo nvpmodel -m {left.restore}, or run `profile --target jetson` as root")
+
+
+def _mode(state: BoardState) -> BoardTrap | None:
+    current, fastest = state.modes.current, state.modes.fastest
+    if current is None or fastest is None or current.id == fastest.id:
+        return None
+    return BoardTrap(
+        "power-mode",
+        f"the power mode is {current.name}; this board's fastest is {fastest.name}",
+        f"sudo nvpmodel -m {fastest.id}, or --power-mode {fastest.name} for a run only; or keep it, if the product has it too",
+    )
+
+
+def _clocks(state: BoardState) -> BoardTrap | None:
+    if state.clocks.locked is not False:
+        return None
+    problem = "the clocks are not locked: latencies depend on how busy the board was just before"
+    return BoardTrap("clocks-not-locked", problem, "sudo jetson_clocks")
+
+
+def _release(facts: BoardFacts) -> BoardTrap | None:
+    if facts.jetpack is not None:
+        return None
+    named = f"L4T {facts.l4t}" if facts.l4t else "the release of this board's L4T"
+    return BoardTrap(
+        "unknown-release",
+        f"{named} is not known here: nothing is said of its JetPack, TensorRT and DLA but what is installed",
+        "update emca-deploy; give `plan` --tensorrt-version instead of --jetpack",
+    )
+
+
+def _dla(facts: BoardFacts) -> BoardTrap | None:
+    if not facts.dla_cores or facts.dla_missing is None:
+        return None
+    return BoardTrap("dla-unsupported", f"this board has DLA cores, but: {facts.dla_missing}", "build for the GPU")
+
+
+def _not_root(*, is_root: bool) -> BoardTrap | None:
+    if is_root:
+        return None
+    problem = "not root: the board hides the memory controller and some engines and rails, and no power mode can be set"
+    return BoardTrap("not-root", problem, "run it with sudo where that matters; everything else works without")
+
+
+def board_rows(board: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (name, value) of each line that `doctor` shows of a board, of what `examine_board` found."""
+    mode, clocks = board["power_mode"], board["clocks"]
+    releases = [
+        f"L4T {board['l4t'] or 'unknown'}",
+        f"JetPack {board['jetpack'] or 'unknown'}",
+        *(
+            f"{title} {board[name]}{'' if board['origins'][name] == 'installed' else ' (of this JetPack; not seen installed)'}"
+            for name, title in (("tensorrt", "TensorRT"), ("cuda", "CUDA"))
+            if board[name]
+        ),
+    ]
+    dla = "number unknown" if board["dla_cores"] is None else str(board["dla_cores"] or "none")
+    chip = f"{board['soc'] or 'unknown chip'}, compute capability {board['capability'] or 'unknown'}, DLA cores: {dla}"
+    memory = f"{board['memory_mib'] / 1024:.1f} GiB, " if board["memory_mib"] else ""
+    locked = {True: "locked", False: "not locked", None: "unknown"}[clocks["locked"]]
+    fastest = {True: ", the fastest", False: f" (fastest: {mode['fastest']})", None: ""}[mode["is_fastest"]]
+    return [
+        ("board", board["model"]),
+        ("", chip),
+        ("", ", ".join(releases)),
+        ("", f"{memory}one memory for processor and GPU"),
+        ("power mode", f"{mode['name'] or 'unknown'}{fastest}; clocks {locked}"),
+        *(("", note) for note in board["notes"]),
+    ]

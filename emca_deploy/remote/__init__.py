@@ -1,0 +1,1 @@
+"""How to reach another machine over ssh. Knows no command."""

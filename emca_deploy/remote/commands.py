@@ -1,0 +1,146 @@
+"""Runs plain commands, such as trtexec, on a remote machine that has no Python that the agent can use."""
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from emca_deploy.backends.tensorrt.tool.process import Spawn
+from emca_deploy.errors import MissingError
+from emca_deploy.remote.call import Call, call, new_mark
+from emca_deploy.remote.connection import SILENCE_S, Connection
+
+__all__ = ["Held", "hold", "spawn_on"]
+
+ALIVE_EVERY_S = 3.0
+_END_S = 60.0
+
+# Without a terminal nothing tells a command that its user has gone. Standard input does, by ending, or by falling silent where a
+# cable was pulled; a machine without `timeout` notices the first only.
+_HEARD = """heard() {
+  if command -v timeout >/dev/null 2>&1; then [ -n "$(timeout -s KILL "$silence" dd bs=16 count=1 <&3 2>/dev/null)" ]
+  else cat <&3 >/dev/null 2>&1; false; fi
+}
+"""
+_SCRIPT = (
+    "silence=$1; shift\nexec 3<&0\n"
+    + _HEARD
+    + """"$@" </dev/null 2>&1 3<&- &
+pid=$!
+{
+  while heard; do :; done
+  kill "$pid"
+  for second in 1 2 3 4 5; do kill -0 "$pid" || exit; sleep 1; done
+  kill -9 "$pid"
+} >/dev/null 2>&1 &
+watch=$!
+exec 3<&-
+wait "$pid"
+code=$?
+kill "$watch" 2>/dev/null
+exit "$code"
+"""
+)
+_HOLD = (
+    "mark=$1 silence=$2 begin=$3 end=$4; shift 4\nexec 3<&0 </dev/null\ntrap '' HUP INT TERM PIPE\n"
+    + _HEARD
+    + """said=$(eval "$begin" 2>&1); code=$?
+printf '\\n%s{"code": %s, "hex": "%s"}\\n' "$mark" "$code" "$(printf %s "$said" | od -An -v -tx1 | tr -d ' \\n')"
+while heard; do :; done
+eval "$end" >/dev/null 2>&1
+"""
+)
+
+
+def spawn_on(connection: Connection) -> Spawn:
+    """Return what starts a command on another machine; stopping what that returns, or losing the line, stops it there, too.
+
+    Args:
+        connection: to the machine, which stays open for as long as commands run.
+    """
+
+    def spawn(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+        # What ssh itself has to say comes with the output: that is where the reason is looked for.
+        words = ["sh", "-c", _SCRIPT, "emca-deploy", f"{SILENCE_S:g}", *arguments]
+        process = connection.start(words, subprocess.STDOUT)
+        threading.Thread(target=_tell, args=(process,), daemon=True).start()
+        return process
+
+    return spawn
+
+
+def _tell(process: "subprocess.Popen[bytes]") -> None:
+    """Tell a command's machine that home is still there."""
+    assert process.stdin is not None  # `start` gives a pipe
+    while process.poll() is None:
+        try:
+            process.stdin.write(b"x")
+        except (OSError, ValueError):  # it has ended, or somebody has closed it
+            return
+        time.sleep(ALIVE_EVERY_S)
+
+
+class Held:
+    """A state that another machine is in for as long as it is held.
+
+    Attributes:
+        said: what the command printed that made it.
+        lost: whether it was undone before its time: the line went down.
+    """
+
+    def __init__(self, running: Call, said: str) -> None:
+        self._running, self.said, self.lost = running, said, False
+
+    def check(self) -> None:
+        """Note whether it is still held."""
+        self.lost = self.lost or self._running.has_ended
+
+
+@contextmanager
+def hold(connection: Connection, begin: str, end: str, *words: str) -> Iterator[Held]:
+    """Have a state on another machine until the block is left, and undone there even where the line goes down meanwhile.
+
+    Args:
+        connection: to the machine.
+        begin: of a shell, makes the state. Nothing interrupts it.
+        end: of a shell, undoes it.
+        words: $1, $2, ... of both.
+
+    Raises:
+        MissingError: `begin` fails; `end` has been done.
+        LineLostError: the connection was lost.
+    """
+    mark = new_mark()
+    over = threading.Event()
+    with call(connection, ["sh", "-c", _HOLD, "emca-deploy", mark, f"{SILENCE_S:g}", begin, end, *words], mark) as running:
+
+        def tell() -> None:
+            try:
+                running.write(b"x")
+                while not over.wait(ALIVE_EVERY_S):
+                    running.write(b"x")
+            except (OSError, ValueError):
+                return
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            answer = running.message()
+            if answer is None:
+                raise running.trouble(running.wait())
+            said = bytes.fromhex(answer["hex"]).decode("utf-8", errors="replace").strip()
+            if answer["code"]:
+                raise MissingError(
+                    f"{connection.destination}: {said[-200:] or 'a command fails there'}", "see what it says there"
+                )
+            held = Held(running, said)
+            try:
+                yield held
+            finally:
+                held.check()
+        finally:
+            over.set()
+            teller.join(_END_S)
+            running.close_input()
+            running.wait(_END_S)

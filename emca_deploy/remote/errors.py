@@ -1,0 +1,83 @@
+"""What ssh says on standard error when it does not get through, as errors of ours."""
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+
+from emca_deploy.errors import EmcaError, InputError, MissingError
+from emca_deploy.remote.address import Destination
+
+__all__ = ["CONFIG_VARIABLE", "LineLostError", "failure"]
+
+CONFIG_VARIABLE = "EMCA_DEPLOY_SSH_CONFIG"
+_TOUCH = "connect once by hand and compare the key: {ssh}; or add it with ssh-keyscan {scan} >> {file}"
+
+
+class LineLostError(MissingError):
+    """The connection was there, and is gone."""
+
+
+# What ssh prints -> (what that means, what to do). The first that fits is taken: a changed key also fails the verification.
+_COMPLAINTS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED|Offending .* key",
+        "its host key is not the one you know: another machine, or somebody in between",
+        "find out why; if it was set up anew: ssh-keygen -R {known} -f {file}, then " + _TOUCH,
+    ),
+    (r"Host key verification failed|No .* host key is known", "its host key is unknown", _TOUCH),
+    (
+        r"Permission denied|Too many authentication failures|no mutual signature|Authentication failed",
+        "it does not let you in: no key that it knows",
+        "see that `{ssh}` needs no password: ssh-copy-id, ssh-add, or IdentityFile and User in ssh's configuration",
+    ),
+    (r"Could not resolve hostname", "there is no host of that name", "check the name, or give it a HostName in ~/.ssh/config"),
+    (r"Connection refused", "nothing answers on that port", "start sshd there, or name its port: ssh://host:port"),
+    (r"timed out|Operation timed out", "it does not answer", "see that it is switched on and reachable from here: {ssh}"),
+    (r"No route to host|Network is unreachable", "it cannot be reached from here", "check the network and the address: {ssh}"),
+    (
+        r"kex_exchange_identification|banner exchange|Connection closed by|Connection reset",
+        "it closes the connection at once",
+        "see whether another service has that port, and what sshd's log says there",
+    ),
+    (
+        r"Bad configuration option|Can't open user config file",
+        "ssh's configuration is in error: {line}",
+        "mend it; `{ssh} true` must work",
+    ),
+    (r"Bad owner or permissions", "ssh does not trust its configuration file's permissions", "chmod 600 that file"),
+)
+
+
+def failure(destination: Destination, said: str, resolved: Mapping[str, str] | None = None) -> EmcaError:
+    """Return the error for a connection that was not made.
+
+    Args:
+        destination: where to.
+        said: what ssh printed.
+        resolved: what `ssh -G` makes of the destination: an alias of the configuration is no name for ssh-keyscan.
+    """
+    names = _names(destination, resolved or {})
+    for pattern, problem, remedy in _COMPLAINTS:
+        if found := re.search(pattern, said, re.IGNORECASE):
+            kind = InputError if "no host of that name" in problem or "configuration" in problem else MissingError
+            line = said[said.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
+            return kind(f"{destination}: {problem.format(line=line)}", remedy.format(**names))
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    reason = lines[-1] if lines else "ssh does not say why"
+    return MissingError(f"{destination}: cannot be reached: {reason}", f"see that this works: {names['ssh']}")
+
+
+def _names(destination: Destination, resolved: Mapping[str, str]) -> dict[str, str]:
+    """Return the words that a person types: all of them for this machine, this configuration and this port."""
+    config = os.environ.get(CONFIG_VARIABLE)
+    words = ["ssh", *(["-F", config] if config else []), *([] if destination.port is None else ["-p", str(destination.port)])]
+    user = "" if destination.user is None else f"{destination.user}@"
+    host, port = resolved.get("hostname", destination.host), resolved.get("port", str(destination.port or 22))
+    files = shlex.split(resolved.get("userknownhostsfile", ""))
+    return {
+        "ssh": shlex.join([*words, user + destination.host]),
+        "scan": shlex.join([*([] if port == "22" else ["-p", port]), host]),
+        "known": shlex.quote(host if port == "22" else f"[{host}]:{port}"),
+        "file": shlex.quote(files[0]) if files else "~/.ssh/known_hosts",
+    }

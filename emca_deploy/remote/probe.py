@@ -1,0 +1,194 @@
+"""What a machine at the far end of a connection has: a Python that will do, runtimes, trtexec, disk, and its clock."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from emca_deploy.backends.tensorrt.tool.find import PLACES
+from emca_deploy.errors import MissingError
+from emca_deploy.remote.address import Destination
+from emca_deploy.remote.call import Call, call, new_mark, program
+from emca_deploy.remote.connection import Connection
+
+__all__ = ["PYTHON_VARIABLE", "Facts", "check_python", "check_runtime", "look", "probe"]
+
+PYTHON_VARIABLE = "EMCA_DEPLOY_REMOTE_PYTHON"
+CLOCK_LIMIT_S = 5.0
+OLDEST = (3, 10)
+PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python")
+
+# The first Python that will do ends the search; each says what it is, so that the reason is known where none will.
+_SCRIPT = """mark=$1 program=$2; shift 2
+while [ "$1" != -- ]; do
+  if found=$(command -v "$1" 2>/dev/null); then
+    printf '\\n%s{"tried": "%s"}\\n' "$mark" "$found"
+    "$1" -c "$program" probe "$mark" "$found" </dev/null && break
+  fi
+  shift
+done
+while [ "$1" != -- ]; do shift; done
+shift
+for tool do
+  found=$(command -v "$tool" 2>/dev/null) && printf '\\n%s{"trtexec": "%s"}\\n' "$mark" "$found" && break
+done
+printf '\\n%s{"end": true}\\n' "$mark"
+"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is there. What nothing says is None or empty.
+
+    Attributes:
+        python: the interpreter that will do; None where there is none.
+        python_version: its version, or that of the newest one found where none will do.
+        broken: why the first Python there does not run what it is given; None where one does, or there is none.
+        versions: version by package, of those that matter: numpy, runtimes, PIL; None where one does not say.
+        root: the folder there that holds all of ours.
+        clock_offset_s: what its clock is ahead of this one's.
+        free_mib: on the disk of `root`.
+        trtexec: where it is, where it is in a usual place.
+        trip_s: how long the question took.
+    """
+
+    python: str | None = None
+    python_version: str | None = None
+    broken: str | None = None
+    versions: dict[str, str | None] = field(default_factory=dict)
+    root: str = ""
+    machine: str | None = None
+    system: str | None = None
+    clock_offset_s: float = 0.0
+    free_mib: float | None = None
+    trtexec: str | None = None
+    trip_s: float = 0.0
+
+    @property
+    def clock_is_off(self) -> bool:
+        """Whether its clock is so far from ours that a person should know."""
+        return abs(self.clock_offset_s) > CLOCK_LIMIT_S
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its JSON."""
+        return asdict(self)
+
+
+def probe(destination: Destination) -> Facts:
+    """Connect, and return what is there.
+
+    Raises:
+        InputError: there is no host of that name, or ssh's configuration is in error.
+        MissingError: it cannot be reached, its key is unknown or another, or it does not let us in.
+    """
+    with Connection(destination) as connection:
+        return look(connection)
+
+
+def look(connection: Connection) -> Facts:
+    """Return what is at the other end of a connection.
+
+    Raises:
+        EmcaError: as `probe`.
+    """
+    mark, named = new_mark(), os.environ.get(PYTHON_VARIABLE)
+    words = [mark, program(), *((named,) if named else PYTHONS), "--", *PLACES]
+    started = time.time()
+    answers: list[dict[str, Any]] = []
+    with call(connection, ["sh", "-c", _SCRIPT, "emca-deploy", *words], mark) as running:
+        running.close_input()
+        while (message := running.message()) is not None:
+            connection.reached = True
+            message["seen"] = time.time()
+            answers.append(message)
+            if message.get("end"):
+                break
+        if not answers or not answers[-1].get("end"):
+            raise running.trouble(running.wait())
+        facts = _facts(answers, started)
+        return facts if facts.python_version else replace(facts, broken=_broken(answers, running))
+
+
+def _broken(answers: list[dict[str, Any]], running: Call) -> str | None:
+    tried = next((str(answer["tried"]) for answer in answers if "tried" in answer), None)
+    return f"{tried} does not run: {running.last_lines(1)[0]}" if tried else None
+
+
+def _facts(answers: list[dict[str, Any]], started: float) -> Facts:
+    pythons = [answer for answer in answers if "python" in answer]
+    trtexec = next((str(answer["trtexec"]) for answer in answers if "trtexec" in answer), None)
+    trip_s = answers[-1]["seen"] - started
+    if not pythons:
+        return Facts(trtexec=trtexec, trip_s=trip_s)
+    last = max(pythons, key=lambda answer: (_fits(answer), _numbers(answer["version"])))
+    free = last["free_bytes"]
+    return Facts(
+        python=last["python"] if _fits(last) else None,
+        python_version=last["version"],
+        versions=dict(last["have"]),
+        root=last["root"],
+        machine=last["machine"],
+        system=last["system"],
+        clock_offset_s=round(last["clock"] - last["seen"], 3),
+        free_mib=None if free is None else free / 2**20,
+        trtexec=trtexec,
+        trip_s=trip_s,
+    )
+
+
+def _fits(answer: Mapping[str, Any]) -> bool:
+    return _numbers(answer["version"])[:2] >= OLDEST and "numpy" in answer["have"]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
+
+
+def check_python(destination: Destination, facts: Facts) -> str:
+    """Return the Python there.
+
+    Raises:
+        MissingError: none will do.
+    """
+    if facts.python is not None:
+        return facts.python
+    by_trtexec = f"; or build and time there with {facts.trtexec}" if facts.trtexec else ""
+    named = os.environ.get(PYTHON_VARIABLE)
+    if facts.python_version is None:
+        none = f"has no '{named}' ({PYTHON_VARIABLE}) and" if named else "has no Python and"
+        what = f"{facts.broken}; it has" if facts.broken else none
+        raise MissingError(
+            f"{destination}: {what} {'only trtexec' if facts.trtexec else 'no trtexec'}",
+            f"install Python 3.10 or newer with numpy and a runtime there, or name it with {PYTHON_VARIABLE}{by_trtexec}",
+        )
+    if _numbers(facts.python_version)[:2] < OLDEST:
+        raise MissingError(
+            f"{destination}: its Python is {facts.python_version}, and 3.10 is needed",
+            f"install a newer one there, and name it with {PYTHON_VARIABLE}{by_trtexec}",
+        )
+    raise MissingError(
+        f"{destination}: its Python {facts.python_version} has no numpy",
+        f"there: python3 -m pip install numpy onnxruntime; or name another Python with {PYTHON_VARIABLE}{by_trtexec}",
+    )
+
+
+def check_runtime(destination: Destination, facts: Facts, package: str, purpose: str) -> None:
+    """Refuse a machine that lacks a package.
+
+    Args:
+        destination: the machine.
+        facts: of it.
+        package: as it is imported.
+        purpose: what it is for ("backend 'openvino'").
+
+    Raises:
+        MissingError: it is not there.
+    """
+    if package in facts.versions:
+        return
+    name = {"PIL": "Pillow", "tensorrt_rtx": "tensorrt-rtx"}.get(package, package)
+    raise MissingError(
+        f"{destination}: {name} is not installed there, for {purpose}",
+        f"there: {facts.python} -m pip install {name}; or name a Python that has it with {PYTHON_VARIABLE}",
+    )

@@ -1,0 +1,268 @@
+"""A session with the far side: probed, given what it lacks, asked for one piece of work, and left as it was."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from emca_deploy import errors
+from emca_deploy._progress import Progress
+from emca_deploy.errors import EmcaError, WorkerError
+from emca_deploy.remote.address import Destination
+from emca_deploy.remote.call import Call, call, new_mark, program
+from emca_deploy.remote.connection import SILENCE_S, Connection
+from emca_deploy.remote.files import Arriving, Blob, disk_error, fetch, send
+from emca_deploy.remote.package import agent_bytes
+from emca_deploy.remote.probe import Facts, check_python, look
+
+__all__ = ["PROTOCOL", "Answer", "Session", "session"]
+
+PROTOCOL = 1
+ALIVE_EVERY_S = 2.0
+STOP_WITHIN_S = 30.0
+"""An interrupted run finishes its block, and tells what it has."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a request.
+
+    Attributes:
+        document: the result.
+        notes: lines for the user.
+        stopped: whether the user interrupted it.
+        log: the last lines that runtimes printed there.
+    """
+
+    document: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    stopped: bool = False
+    log: tuple[str, ...] = ()
+
+
+@dataclass
+class Session:
+    """A machine that is ready for work.
+
+    Attributes:
+        connection: to it.
+        facts: of it.
+        python: its interpreter.
+        connect_s: how long it took to connect and to look at it.
+    """
+
+    connection: Connection
+    facts: Facts
+    python: str
+    connect_s: float
+    _agent: str = ""
+    _sent: set[str] = field(default_factory=set)
+
+    def give(self, blobs: Mapping[str, Blob], progress: Progress | None = None) -> dict[str, str]:
+        """Send files, or what is not there yet, and the agent; return the hash of each by its name.
+
+        Raises:
+            EmcaError: as `transfer.send`.
+        """
+        agent = Blob.of_bytes(agent_bytes())
+        self._agent = agent.digest
+        for blob in (agent, *blobs.values()):
+            if blob.digest not in self._sent:
+                send(self.connection, self.python, blob, progress)
+                self._sent.add(blob.digest)
+        return {name: blob.digest for name, blob in blobs.items()}
+
+    @contextmanager
+    def ask(self, request: Mapping[str, Any], progress: Progress | None = None) -> Iterator["Working"]:
+        """Have work done, and yield it; once the block is left without an error, the far side forgets all about it.
+
+        Args:
+            request: what to do; see `agent_work`.
+            progress: called with (done, in all).
+
+        Raises:
+            EmcaError: what went wrong there, of the same class.
+            LineLostError: the connection was lost.
+            KeyboardInterrupt: interrupted before there was anything to keep.
+        """
+        mark = new_mark()
+        agent = f"{self.facts.root}/blobs/{self._agent}"
+        with call(self.connection, [self.python, "-c", program(), "serve", mark, agent], mark) as running:
+            teller = _Teller(running)
+            teller.tell({"protocol": PROTOCOL, "silence_s": SILENCE_S, **request})
+            with teller:
+                try:
+                    answer = self._listen(running, teller, progress)
+                except _StoppedError as exc:
+                    raise KeyboardInterrupt from exc
+                yield Working(self, answer)
+                teller.tell({"do": "done"})
+                running.wait()
+
+    def _listen(self, running: Call, teller: "_Teller", progress: Progress | None) -> Answer:
+        """Return the agent's answer; Ctrl-C asks it for what it has, a second one does not wait for that."""
+        inbox: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        threading.Thread(target=_read, args=(running, inbox), daemon=True).start()
+        notes: list[str] = []
+        stopped = waiting = False
+        message: dict[str, Any] | None = None
+        while True:
+            try:
+                if not waiting:
+                    message = inbox.get()
+                waiting = True  # an interrupt does not lose it
+                if message is None:
+                    raise running.trouble(running.wait())
+                if message.get("is") == "result":
+                    log = tuple(line for line in running.said().splitlines() if line.strip())
+                    return Answer({**message["document"], "files": message["files"]}, tuple(notes), stopped, log)
+                self._note(message, notes, progress)
+                waiting = False
+            except KeyboardInterrupt:
+                if stopped:
+                    raise
+                stopped = True
+                teller.stop()
+
+    def _note(self, message: Mapping[str, Any], notes: list[str], progress: Progress | None) -> None:
+        """Take a message that is not the answer.
+
+        Raises:
+            EmcaError: it is an error.
+            _StoppedError: it ended before there was anything to keep.
+        """
+        kind = message.get("is")
+        if kind == "progress" and progress is not None:
+            progress(message["done"], message["total"])
+        elif kind == "note":
+            notes.append(message["text"])
+        elif "code" in message:
+            raise disk_error(self.connection, message)
+        elif kind == "error":
+            raise _error_of(message)
+
+    def record(self) -> dict[str, Any]:
+        """Return what a result says about the connection."""
+        facts, connection = self.facts, self.connection
+        return {
+            "destination": str(connection.destination),
+            "python": facts.python,
+            "python_version": facts.python_version,
+            "versions": dict(facts.versions),
+            "clock_offset_s": facts.clock_offset_s,
+            "connect_s": round(self.connect_s, 3),
+            "sent_bytes": connection.sent_bytes,
+            "received_bytes": connection.received_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Working:
+    """Work that is done, whose files still lie on the far side."""
+
+    session: Session
+    answer: Answer
+
+    def fetch(self, name: str, place: Path) -> None:
+        """Bring a file of the result home.
+
+        Raises:
+            EmcaError: as `transfer.fetch`.
+        """
+        entry = self.answer.document["files"][name]
+        fetch(self.session.connection, self.session.python, entry["path"], entry["sha256"], place)
+
+    def go_on(self, name: str, arriving: Arriving) -> None:
+        """Bring home what is missing of a file of the result.
+
+        Raises:
+            EmcaError: as `Arriving.take`.
+        """
+        entry = self.answer.document["files"][name]
+        arriving.take(self.session.connection, self.session.python, entry["path"], entry["sha256"])
+
+
+class _StoppedError(Exception):
+    """The agent ended, as it was told, before there was anything to keep."""
+
+
+def _error_of(message: Mapping[str, Any]) -> Exception:
+    if message["kind"] == "KeyboardInterrupt":
+        return _StoppedError()
+    kind = getattr(errors, message["kind"], WorkerError) if message["kind"] in errors.__all__ else WorkerError
+    error: EmcaError = kind(message["problem"], message["remedy"])
+    return error
+
+
+def _read(running: Call, inbox: "SimpleQueue[dict[str, Any] | None]") -> None:
+    """Pass on what the agent says, and None at the end."""
+    message: dict[str, Any] | None = {}
+    while message is not None and message.get("is") != "result":
+        try:
+            message = running.message()
+        except (OSError, ValueError):  # the line was closed on this side
+            message = None
+        inbox.put(message)
+
+
+class _Teller:
+    """Tells the agent that home is still there, and when to stop. A context manager."""
+
+    def __init__(self, running: Call) -> None:
+        self._running = running
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._late: threading.Timer | None = None
+
+    def __enter__(self) -> "_Teller":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._late is not None:
+            self._late.cancel()
+        self._thread.join(ALIVE_EVERY_S)
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Send a message; where nobody listens, the reading side finds out why."""
+        with self._lock, suppress(OSError, ValueError):
+            self._running.write(json.dumps(message).encode() + b"\n")
+
+    def stop(self) -> None:
+        """Ask the agent to end with what it has, and hang up where it does not."""
+        self.tell({"do": "stop"})
+        self._late = threading.Timer(STOP_WITHIN_S, self._running.end)
+        self._late.daemon = True
+        self._late.start()
+
+    def _beat(self) -> None:
+        while not self._over.wait(ALIVE_EVERY_S):
+            self.tell({"do": "alive"})
+
+
+@contextmanager
+def session(destination: Destination, prepare: Callable[[Facts], None] | None = None) -> Iterator[Session]:
+    """Connect, and yield a machine that is ready for work.
+
+    Args:
+        destination: the machine.
+        prepare: called with what is there, to refuse it before anything is sent.
+
+    Raises:
+        InputError: there is no host of that name, or ssh's configuration is in error.
+        MissingError: it cannot be reached, does not let us in, or has no Python that will do.
+    """
+    with Connection(destination) as connection:
+        started = time.monotonic()
+        facts = look(connection)
+        if prepare is not None:
+            prepare(facts)
+        python = check_python(destination, facts)
+        yield Session(connection, facts, python, time.monotonic() - started)

@@ -1,0 +1,1 @@
+"""The records that commands write and reports read."""

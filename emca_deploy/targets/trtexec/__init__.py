@@ -1,1 +1,0 @@
-"""TensorRT's own tool, for machines that have TensorRT and no usable Python."""

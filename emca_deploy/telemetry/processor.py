@@ -1,0 +1,110 @@
+"""The clock of every core that this process may use."""
+
+import math
+import os
+from pathlib import Path
+from types import TracebackType
+
+from emca_deploy.errors import MissingError
+from emca_deploy.telemetry.source import Reading
+
+__all__ = ["CpuFrequencySource", "read_frequencies_mhz", "usable_cores"]
+
+_TREE = "sys/devices/system/cpu"
+
+
+class CpuFrequencySource:
+    """`core_<n>_mhz` of each usable core, and `mean_mhz` of them.
+
+    Args:
+        root: of the file system; a test points at a recorded tree.
+        cores: which; those that this process may run on unless given.
+
+    Attributes:
+        name: "cpu_frequency".
+        interval_s: between samples: the kernel asks each core, which costs microseconds a core.
+    """
+
+    name = "cpu_frequency"
+    interval_s = 0.5
+
+    def __init__(self, root: Path = Path("/"), cores: frozenset[int] | None = None) -> None:
+        self._root = root
+        self._cores = cores
+
+    @classmethod
+    def is_here(cls, root: Path = Path("/")) -> bool:
+        """Return whether the system tells any frequency."""
+        return bool(read_frequencies_mhz(root))
+
+    def __enter__(self) -> "CpuFrequencySource":
+        """Open it.
+
+        Raises:
+            MissingError: the system tells no frequency.
+        """
+        if not read_frequencies_mhz(self._root, self._cores):
+            raise MissingError(
+                "the system tells no processor frequency", "nothing to do: many virtual machines and ARM boards do not"
+            )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Nothing is held open."""
+
+    def read(self) -> Reading:
+        """Return the clocks now."""
+        found = read_frequencies_mhz(self._root, self._cores)
+        values = {f"core_{core}_mhz": mhz for core, mhz in found.items()}
+        return {**values, "mean_mhz": sum(found.values()) / len(found)} if found else {}
+
+
+def read_frequencies_mhz(root: Path = Path("/"), cores: frozenset[int] | None = None) -> dict[int, float]:
+    """Return the current clock of each core in MHz; empty where the system does not say.
+
+    Args:
+        root: of the file system.
+        cores: which; those that this process may run on unless given.
+    """
+    wanted = usable_cores() if cores is None else cores
+    found: dict[int, float] = {}
+    for core in sorted(wanted):
+        try:
+            found[core] = int((root / _TREE / f"cpu{core}/cpufreq/scaling_cur_freq").read_text(encoding="ascii")) / 1000
+        except (OSError, ValueError):
+            continue
+    return found or _from_cpuinfo(root, wanted)
+
+
+def usable_cores() -> frozenset[int]:
+    """Return the cores this process may run on."""
+    try:
+        return frozenset(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return frozenset(range(os.cpu_count() or 1))
+
+
+def _from_cpuinfo(root: Path, cores: frozenset[int]) -> dict[int, float]:
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    found: dict[int, float] = {}
+    core = -1
+    for line in lines:
+        key, _, value = line.partition(":")
+        try:
+            if key.strip() == "processor":
+                core = int(value)
+            elif key.strip() == "cpu MHz" and core in cores:
+                found[core] = _finite(value)
+        except ValueError:
+            continue
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value

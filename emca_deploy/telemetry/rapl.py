@@ -1,0 +1,149 @@
+"""Energy counters of Intel and AMD processors (RAPL), by the kernel's powercap tree; ARM and most virtual machines have none."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from emca_deploy.errors import MissingError
+from emca_deploy.telemetry.source import Reading
+
+__all__ = ["RaplSource"]
+
+_TREE = "sys/class/powercap"
+_UJ_PER_J = 1e6
+
+
+@dataclass
+class _Zone:
+    """One counter.
+
+    Attributes:
+        name: "package_0", "package_0_dram".
+        counts: whether it is a part of the total that no other part includes.
+        range_uj: the counter begins again at zero above this; None where the kernel does not say.
+        sum_uj: counted since it was opened.
+    """
+
+    name: str
+    counts: bool
+    range_uj: int | None
+    descriptor: int
+    last_uj: int
+    sum_uj: int = 0
+
+    def advance(self) -> bool:
+        """Read the counter on; return False where it went back and nobody knows by how much."""
+        now_uj = _number(self.descriptor)
+        step_uj = now_uj - self.last_uj
+        if step_uj < 0:
+            if self.range_uj is None:
+                return False
+            step_uj += self.range_uj
+        self.last_uj = now_uj
+        self.sum_uj += step_uj
+        return True
+
+
+class RaplSource:
+    """Joules since it was opened: `<zone>_energy_j`, and `total_energy_j`.
+
+    The total is every package and the memory beside it (dram); cores and graphics are inside their package, and "psys", where
+    there is one, is the whole platform: these are given beside the total and not added.
+
+    Args:
+        root: of the file system; a test points at a recorded tree.
+
+    Attributes:
+        name: "rapl".
+        notes: counters that stopped making sense.
+    """
+
+    name = "rapl"
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.notes: list[str] = []
+        self._tree = root / _TREE
+        self._zones: list[_Zone] = []
+        self._whole = True  # a total that lacks a part would be a wrong one
+
+    @classmethod
+    def is_here(cls, root: Path = Path("/")) -> bool:
+        """Return whether the kernel has such counters, readable or not."""
+        return any((root / _TREE).glob("*rapl*:*/energy_uj"))
+
+    def __enter__(self) -> "RaplSource":
+        """Open every counter.
+
+        Raises:
+            MissingError: there are none, or they are for root only.
+        """
+        denied = False
+        for folder in self._folders():
+            try:
+                self._zones.append(_open_zone(folder))
+            except PermissionError:
+                denied = True
+            except (OSError, ValueError):
+                continue
+        if not self._zones and denied:
+            remedy = f"sudo chmod a+r {self._tree}/*/energy_uj (until the next boot; it lets every user see a side channel)"
+            raise MissingError("the energy counters are readable by root only", remedy)
+        if not self._zones:
+            raise MissingError(
+                f"no energy counters in {self._tree}", "modprobe intel_rapl_msr; virtual machines and ARM have none"
+            )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for zone in self._zones:
+            os.close(zone.descriptor)
+        self._zones.clear()
+
+    def read(self) -> Reading:
+        """Return the joules since it was opened."""
+        for zone in tuple(self._zones):
+            try:
+                sensible = zone.advance()
+            except (OSError, ValueError):
+                sensible = False
+            if not sensible:
+                self.notes.append(f"rapl: the counter {zone.name} cannot be read on; it and the total end there")
+                self._zones.remove(zone)
+                os.close(zone.descriptor)
+                self._whole = self._whole and not zone.counts
+        values = {f"{zone.name}_energy_j": zone.sum_uj / _UJ_PER_J for zone in self._zones}
+        parts = [zone.sum_uj for zone in self._zones if zone.counts]
+        return {**values, "total_energy_j": sum(parts) / _UJ_PER_J} if parts and self._whole else values
+
+    def _folders(self) -> list[Path]:
+        """Zones in their order; those that the kernel also offers through another register window only once."""
+        folders = sorted(folder for folder in self._tree.glob("*rapl*:*") if (folder / "energy_uj").exists())
+        if any("mmio" not in folder.name for folder in folders):
+            folders = [folder for folder in folders if "mmio" not in folder.name]
+        return folders
+
+
+def _open_zone(folder: Path) -> _Zone:
+    own = (folder / "name").read_text(encoding="utf-8").strip()
+    control, *indices = folder.name.split(":")
+    name = own
+    if len(indices) > 1:
+        parent = folder.with_name(f"{control}:{indices[0]}")
+        name = f"{(parent / 'name').read_text(encoding='utf-8').strip()}_{own}"
+    try:
+        range_uj = int((folder / "max_energy_range_uj").read_text(encoding="utf-8")) or None
+    except (OSError, ValueError):
+        range_uj = None
+    descriptor = os.open(folder / "energy_uj", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        last_uj = _number(descriptor)
+    except (OSError, ValueError):
+        os.close(descriptor)
+        raise
+    counts = own.startswith("package") or own == "dram"
+    return _Zone(name.replace("-", "_"), counts, range_uj, descriptor, last_uj)
+
+
+def _number(descriptor: int) -> int:
+    return int(os.pread(descriptor, 32, 0))  # one call on an open file: this happens ten times a second beside the run

@@ -1,0 +1,98 @@
+"""Temperatures that the kernel knows: thermal zones, and the processor's own sensor."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from emca_deploy.errors import MissingError
+from emca_deploy.telemetry.source import Reading
+
+__all__ = ["ThermalSource", "read_temperatures_c"]
+
+_PROCESSOR_SENSORS = frozenset({"coretemp", "k10temp", "zenpower"})
+_PLAUSIBLE_C = (-60.0, 200.0)
+
+
+class ThermalSource:
+    """`<zone or sensor>_temperature_c`; a zone that is switched off is left out.
+
+    Args:
+        root: of the file system; a test points at a recorded tree.
+
+    Attributes:
+        name: "temperature".
+        interval_s: between samples; heat is slow, and some sensors are on a slow bus.
+    """
+
+    name = "temperature"
+    interval_s = 0.5
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._places: dict[str, Path] = {}
+
+    @classmethod
+    def is_here(cls, root: Path = Path("/")) -> bool:
+        """Return whether the system tells any temperature."""
+        return bool(read_temperatures_c(root))
+
+    def __enter__(self) -> "ThermalSource":
+        """Find the sensors.
+
+        Raises:
+            MissingError: there is none.
+        """
+        self._places = dict(_places(self._root))
+        if not self.read():
+            raise MissingError("the system tells no temperature", "nothing to do: virtual machines and most containers do not")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._places.clear()
+
+    def read(self) -> Reading:
+        """Return the temperatures now."""
+        found = {name: _celsius(place) for name, place in self._places.items()}
+        return {f"{name}_temperature_c": value for name, value in found.items() if value is not None}
+
+
+def read_temperatures_c(root: Path = Path("/")) -> dict[str, float]:
+    """Return what each sensor says now in degrees Celsius, by zone or sensor; empty where there is none."""
+    found = {name: _celsius(place) for name, place in _places(root)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _places(root: Path) -> Iterator[tuple[str, Path]]:
+    taken: set[str] = set()
+    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*"), key=lambda zone: (len(zone.name), zone.name)):
+        yield _unused(_text(zone / "type") or zone.name, zone.name.removeprefix("thermal_zone"), taken), zone / "temp"
+    for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
+        if (kind := _text(chip / "name")) not in _PROCESSOR_SENSORS:
+            continue
+        for place in sorted(chip.glob("temp*_input")):
+            label = _text(place.with_name(place.name.replace("_input", "_label"))) or place.name.removesuffix("_input")
+            if not label.startswith("Core "):  # the package's is the hottest of them
+                yield _unused(f"{kind}_{label}".replace(" ", "_"), chip.name, taken), place
+
+
+def _unused(name: str, suffix: str, taken: set[str]) -> str:
+    """Return `name`, made different from the others: several zones may be called "acpitz"."""
+    if name in taken:
+        name = f"{name}_{suffix}"
+    taken.add(name)
+    return name
+
+
+def _text(place: Path) -> str:
+    try:
+        return place.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _celsius(place: Path) -> float | None:
+    try:
+        value = int(_text(place)) / 1000
+    except ValueError:
+        return None
+    return value if _PLAUSIBLE_C[0] <= value <= _PLAUSIBLE_C[1] else None

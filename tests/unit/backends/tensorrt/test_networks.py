@@ -1,0 +1,58 @@
+"""Our own networks, exported and placed as users get them, through TensorRT-RTX's parser and builder."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emca_deploy.artifacts import Manifest, Preprocessing
+from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.tensorrt.builder import RtxBuilder
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("arch", ["emca_srm_resnet18", "se_resnet18"])
+def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: Path) -> None:
+    for module in ("torch", "onnxscript"):
+        pytest.importorskip(module)
+    import onnx
+
+    from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+    from emca_deploy.data.bundled import bundled_calibration_images
+    from emca_deploy.data.sources import open_source
+    from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+
+    preprocessing = Preprocessing.for_size(32)
+    fp32 = export_checkpoint(
+        None, tmp_path / "fp32.onnx", ExportOptions(arch=arch, num_classes=10, preprocessing=preprocessing)
+    ).onnx
+    images = open_source(bundled_calibration_images(), preprocessing)
+    options = CalibrationOptions("tensorrt-rtx", samples=4, method="minmax", recover="none")
+    int8 = calibrate_model(fp32, images, tmp_path / "int8.onnx", options).onnx
+    mixed = calibrate_model(fp32, images, tmp_path / "mixed.onnx", replace(options, float_precision="fp16")).onnx
+    found: dict[str, Any] = {}
+    for model in (fp32, int8, mixed):
+        builder = RtxBuilder()
+        manifest: Manifest = builder.build(model, model.with_suffix(".engine"), RunOptions())
+        assert (manifest.arch, manifest.precision) == (arch, "fp32" if model is fp32 else "int8")
+        found[model.stem] = manifest.details["tensorrt"]
+        assert builder.last is not None
+        writing_out = [
+            layer.nodes for layer in builder.last.layers if layer.nodes and all("weight" in node for node in layer.nodes)
+        ]
+        assert writing_out == []  # no kernel that only makes floats of INT8 weights
+    assert all(built["warnings"] == [] for built in found.values())
+    assert [found[name]["float_precision"] for name in ("fp32", "int8", "mixed")] == [None, "fp32", "fp16"]
+    assert found["int8"]["notes"] == []
+    assert all("scales to fp32" in note for note in found["mixed"]["notes"])
+    assert found["mixed"]["int8_convolutions"] == found["int8"]["int8_convolutions"]
+    moved = {name: sum(built["moved_bytes"].values()) for name, built in found.items()}
+    assert moved["mixed"] < moved["int8"]
+    assert "float16" not in found["int8"]["moved_bytes"]
+    graph = onnx.load(int8).graph
+    dequantized = {output for node in graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    placed = sum(node.op_type == "Conv" and node.input[1] in dequantized for node in graph.node)
+    assert found["int8"]["int8_convolutions"] == found["int8"]["quantized_convolutions"] == placed > 15
+    for smaller in (int8, mixed):
+        assert smaller.with_suffix(".engine").stat().st_size <= 0.35 * fp32.with_suffix(".engine").stat().st_size

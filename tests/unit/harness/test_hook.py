@@ -1,0 +1,251 @@
+"""The hook beside a run: real processes, a recorded energy counter that really grows, and real time."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from emca_deploy.harness.measure.hook import NO_POWER, Telemetry, available_sources
+from emca_deploy.harness.measure.latency import Protocol, TelemetryHook, measure
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.telemetry.processor import CpuFrequencySource
+from emca_deploy.telemetry.rapl import RaplSource
+
+BUSY = "import time; x = bytearray(40 << 20)\nwhile True: time.sleep(0.001)"
+
+
+def package(root, energy_uj):
+    folder = root / "sys/class/powercap/intel-rapl:0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "name").write_text("package-0\n")
+    (folder / "max_energy_range_uj").write_text("262143328850\n")
+    place = folder / "energy_uj"
+    place.write_text(f"{energy_uj}\n")
+    return place
+
+
+@pytest.fixture
+def make_spec(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return lambda name, **kwargs: RunnerSpec(name, "harness_runners:make", kwargs)
+
+
+class Steps:
+    """A clock that falls after some readings."""
+
+    name = "cpu_frequency"
+
+    def __init__(self, before_mhz, after_mhz, at):
+        self.before_mhz, self.after_mhz, self.at, self.n = before_mhz, after_mhz, at, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def read(self):
+        self.n += 1
+        return {"core_0_mhz": 100.0, "core_1_mhz": self.before_mhz if self.n <= self.at else self.after_mhz}
+
+
+@pytest.fixture
+def growing_counter(tmp_path):
+    """A counter whose energy is 2 W times the time, plus 8 W while the returned event is set."""
+    place = package(tmp_path, 0)
+    busy, stop = threading.Event(), threading.Event()
+
+    def grow():
+        energy_uj, last_ns = 0.0, time.monotonic_ns()
+        with place.open("r+b", buffering=0) as stream:
+            while not stop.is_set():
+                now_ns = time.monotonic_ns()
+                energy_uj += (now_ns - last_ns) / 1e3 * (10 if busy.is_set() else 2)
+                last_ns = now_ns
+                stream.seek(0)
+                stream.write(b"%020d\n" % energy_uj)  # in place and of one length: never half written to a reader
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=grow)
+    thread.start()
+    yield tmp_path, busy
+    stop.set()
+    thread.join()
+
+
+def test_energy_memory_and_switches_of_a_run(growing_counter):
+    root, busy = growing_counter
+    with subprocess.Popen([sys.executable, "-c", BUSY]) as child, Telemetry([RaplSource(root)], 0.02, idle_s=0.3) as telemetry:
+        telemetry.begin_idle()
+        telemetry.end_idle()
+        telemetry.watch({"work": child.pid})
+        telemetry.begin()
+        windows = {"work": [], "rest": []}
+        for _ in range(3):
+            for name, its_windows in windows.items():
+                (busy.set if name == "work" else busy.clear)()
+                begin_ns = time.monotonic_ns()
+                time.sleep(0.15)
+                its_windows.append((begin_ns, time.monotonic_ns()))
+        shares = telemetry.end(windows, {"work": 100, "rest": 100})
+        child.kill()
+    work, rest = (shares[name]["sources"]["rapl"]["power"]["total"] for name in ("work", "rest"))
+    assert work["power_w"] > 2 * rest["power_w"]  # truly 10 W and 2 W; the neighbours of this test are allowed their noise
+    assert work["idle_power_w"] == rest["idle_power_w"]
+    assert work["net_power_w"] == pytest.approx(work["power_w"] - work["idle_power_w"])
+    busy_s = sum(end - begin for begin, end in windows["work"]) / 1e9
+    assert work["energy_per_inference_mj"] == pytest.approx(work["power_w"] * busy_s / 100 * 1000)
+    assert shares["work"]["sources"]["process_memory"]["values"]["rss_mib"]["max"] > 5
+    assert "process_memory" not in shares["rest"]["sources"]
+    assert shares["work"]["context_switches"]["voluntary"] > 10
+    assert "context_switches" not in shares["rest"]
+    assert shares["work"]["idle_s"] >= 0.3
+    assert json.loads(json.dumps(shares, allow_nan=False)) == shares
+    assert not [thread for thread in threading.enumerate() if thread.name == "telemetry"]
+
+
+def test_idle_is_as_long_as_asked():
+    telemetry = Telemetry([], idle_s=0.2)
+    begin = time.monotonic()
+    telemetry.begin_idle()
+    telemetry.end_idle()
+    assert time.monotonic() - begin >= 0.2
+    telemetry.begin()
+    shares = telemetry.end({"a": [(0, 1)]}, {"a": 1})
+    assert shares["a"].pop("idle_s") >= 0.2
+    assert 0 < shares["a"].pop("sampling_core_share") < 1
+    assert shares == {"a": {"sources": {}, "interval_ms": 100.0, "energy": NO_POWER}}
+
+
+def test_run_without_idle_has_no_net_power(tmp_path):
+    place = package(tmp_path, 0)
+    with Telemetry([RaplSource(tmp_path)], 0.01) as telemetry:
+        telemetry.begin()
+        begin_ns = time.monotonic_ns()
+        place.write_text("5000000")
+        telemetry._recorder.sample_now()
+        time.sleep(0.05)
+        share = telemetry.end({"a": [(begin_ns, time.monotonic_ns())]}, {})["a"]
+    assert "idle_s" not in share
+    assert set(share["sources"]["rapl"]["power"]["total"]) == {"power_w", "samples", "blurred"}
+
+
+def test_missing_source_is_a_note_and_absent(tmp_path):
+    with Telemetry([RaplSource(tmp_path)], 0.01, idle_s=0) as telemetry:
+        telemetry.begin_idle()
+        telemetry.end_idle()
+        telemetry.begin()
+        shares = telemetry.end({"a": [(0, time.monotonic_ns())], "b": []}, {"a": 3, "b": 0})
+    assert shares["a"]["sources"] == {}
+    (note,) = shares["a"]["notes"]
+    assert "rapl: no energy counters" in note
+    assert telemetry.notes == [note] == shares["b"]["notes"]
+    assert shares["a"]["energy"] == NO_POWER
+    assert "idle_s" not in shares["a"]
+
+
+def test_interrupted_run_leaves_no_thread():
+    telemetry = Telemetry([], 0.01, idle_s=0)
+
+    def run():
+        with telemetry:
+            telemetry.begin_idle()
+            assert [thread for thread in threading.enumerate() if thread.name == "telemetry"]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert not [thread for thread in threading.enumerate() if thread.name == "telemetry"]
+    telemetry.close()
+
+
+def test_sources_are_picked_by_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert available_sources(tmp_path) == []
+    clocks = "".join(f"processor : {core}\ncpu MHz : 2000\n\n" for core in os.sched_getaffinity(0))
+    for path, text in (("proc/cpuinfo", clocks), ("sys/class/thermal/thermal_zone0/temp", "41000\n")):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    package(tmp_path, 0)
+    (tmp_path / "tegrastats").write_text("#!/bin/sh\n")
+    (tmp_path / "tegrastats").chmod(0o755)
+    names = [source.name for source in available_sources(tmp_path, gpu_bus_id="0000:01:00.0")]
+    assert names == ["cpu_frequency", "temperature", "rapl", "nvml", "tegrastats"]
+
+
+def test_measure_puts_it_into_each_result(growing_counter, make_spec):
+    root, _ = growing_counter
+    protocol = Protocol(warmup_s=0.1, block_s=0.1, duration_s=0.6)
+    with Telemetry([RaplSource(root), CpuFrequencySource()], 0.02, idle_s=0.2) as telemetry:
+        hook: TelemetryHook = telemetry
+        report = measure([make_spec("a", latency_s=0.002), make_spec("b", latency_s=0.004)], protocol, telemetry=hook)
+    for result in report.results:
+        power = result.telemetry["sources"]["rapl"]["power"]["total"]
+        assert power["power_w"] == pytest.approx(2, rel=0.5)
+        assert power["energy_per_inference_mj"] > 0
+        assert result.telemetry["sources"]["process_memory"]["values"]["rss_mib"]["mean"] > 5
+        assert result.telemetry["context_switches"]["voluntary"] > 10
+    quick, slow = (result.telemetry["sources"]["rapl"]["power"]["total"]["energy_per_inference_mj"] for result in report.results)
+    assert slow > quick
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_energy_is_per_image(growing_counter, make_spec):
+    root, _ = growing_counter
+    with Telemetry([RaplSource(root)], 0.02, idle_s=0) as telemetry:
+        protocol = Protocol(batch=50, warmup_s=0.05, block_s=0.1, duration_s=0.5)
+        (result,) = measure([make_spec("a", latency_s=0.002)], protocol, telemetry=telemetry).results
+    power = result.telemetry["sources"]["rapl"]["power"]["total"]
+    call_ms = result.latency_ms.mean
+    assert power["energy_per_inference_mj"] == pytest.approx(power["power_w"] * call_ms / 50, rel=0.5)
+
+
+def test_clock_that_falls_during_the_run_is_a_warning():
+    with Telemetry([Steps(3000.0, 2000.0, 6)], 0.01, idle_s=0) as telemetry:
+        telemetry.begin()
+        while len(telemetry.samples) < 14:
+            time.sleep(0.005)
+        begin_ns = telemetry.samples[0].time_ns
+        shares = telemetry.end({"a": [(begin_ns, time.monotonic_ns())], "b": [(0, 1)]}, {"a": 1, "b": 1})
+    assert "fell by 33%" in shares["a"]["warnings"][0]
+    assert "warnings" not in shares["b"]
+
+
+def test_switches_of_processes_one_after_the_other_add_up_and_the_largest_memory_counts():
+    """The first one has ended, and its number may be another's, when the run is over."""
+    found = []
+    with Telemetry([], 0.02, idle_s=0) as telemetry:
+        telemetry.begin()
+        for ballast in (30_000_000, 1):
+            with subprocess.Popen([sys.executable, "-c", f"ballast = b'x' * {ballast}\n{BUSY}"]) as child:
+                telemetry.watch({"work": child.pid})
+                time.sleep(0.5)
+                if ballast > 1:
+                    telemetry.unwatch()
+                    found.append(dict(telemetry._ended["work"]))
+                else:
+                    found.append(telemetry.end({"work": [(0, 1)]}, {"work": 1})["work"])
+                child.kill()
+    first, both = found
+    assert both["pss_mib"] == first["pss_mib"] > 25
+    assert "voluntary" in both["context_switches"]
+    if "context_switches" in first:
+        assert both["context_switches"]["voluntary"] > first["context_switches"]["voluntary"]
+
+
+def test_measure_watches_what_takes_the_place_of_others(make_spec, monkeypatch):
+    from emca_deploy.harness.measure import starting
+
+    monkeypatch.setattr(starting, "available_mib", lambda: 1.0)  # so that only one process of each fits
+    protocol = Protocol(warmup_s=0, block_s=0.1, duration_s=0.6, processes=2)
+    with Telemetry([], 0.02, idle_s=0) as telemetry:
+        report = measure([make_spec("a", latency_s=0.002), make_spec("b", latency_s=0.004)], protocol, telemetry=telemetry)
+    for result in report.results:
+        assert set(result.block_builds) == {0, 1}
+        assert result.telemetry["pss_mib"] > 5
+        assert result.telemetry["context_switches"]["voluntary"] > 0.8 * result.samples  # each call of a fake sleeps
