@@ -11,8 +11,8 @@ import pytest
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError, OutputError
-from emca_deploy.harness.accuracy.collection import LogitsRun
 from emca_deploy.harness.accuracy import collection
+from emca_deploy.harness.accuracy.collection import LogitsRun
 from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
 
