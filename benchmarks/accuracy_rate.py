@@ -32,11 +32,11 @@ from safetensors.torch import save_file
 from emca_deploy._machine import cpu_info, default_threads
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.sources import open_source
-from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.harness.measure.process import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.harness.stats.estimates import ratio_of_medians
-from emca_deploy.models.registry import create_model
+from emca_deploy.networks.registry import create_model
 
 CASES = ("emca_eca_resnet18@64", "emca_eca_resnet50@224")
 BATCH = 16

@@ -23,10 +23,10 @@ from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.data.bundled import bundled_calibration_images
 from emca_deploy.data.sources import open_source
-from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.models.registry import create_model
+from emca_deploy.networks.registry import create_model
 from emca_deploy.results.latency import ProfileReport
 
 BACKENDS = ("openvino", "onnxruntime")

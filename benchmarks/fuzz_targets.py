@@ -170,8 +170,8 @@ def _documents(folder: Path) -> list[Target]:
     from emca_deploy.data.label_files import LabelFile, read_class_map
     from emca_deploy.data.preprocessing_files import read_preprocessing_file
     from emca_deploy.harness.measure.comparing import Measured, compare_runs
-    from emca_deploy.report.html import render_html
-    from emca_deploy.report.reading import read_result
+    from emca_deploy.reporting.html import render_html
+    from emca_deploy.reporting.reading import read_result
     from emca_deploy.results.accuracy import AccuracyReport
     from emca_deploy.results.layers import LayersReport
     from emca_deploy.results.sensitivity import SensitivityReport
@@ -318,8 +318,8 @@ def _network() -> bytes:
 def _models(folder: Path) -> list[Target]:
     from emca_deploy.backends.tensorrt.model_facts import count_convolutions, read_facts
     from emca_deploy.calibration.graph import load_graph
-    from emca_deploy.export.dla_convert import load_float_model
-    from emca_deploy.models.checkpoint_files import open_checkpoint
+    from emca_deploy.exporting.dla_convert import load_float_model
+    from emca_deploy.networks.checkpoint_files import open_checkpoint
     from emca_deploy.onnx_file import OnnxFile
     from emca_deploy.pipeline.layer_graph import graph_of
 

@@ -47,12 +47,12 @@ from emca_deploy.data.bundled import (
 )
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError, InputError, MissingError
-from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy.evaluate import LogitsResult, collect_logits, compare
 from emca_deploy.harness.measure.latency import Protocol, measure_raw
 from emca_deploy.harness.measure.raw_samples import write_raw
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.models.registry import create_model, find_architecture
+from emca_deploy.networks.registry import create_model, find_architecture
 from emca_deploy.targets.gpu import check_gpu, gpu_candidates, gpu_index, gpu_record, ways_to_run
 from emca_deploy.targets.local import LocalOptions
 

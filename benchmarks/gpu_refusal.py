@@ -12,7 +12,7 @@ from emca_deploy.backends.tensorrt.settings import TrtSettings, check_settings
 from emca_deploy.backends.tensorrt.versions import rules_of
 from emca_deploy.data.bundled import bundled_checkpoint
 from emca_deploy.errors import InputError
-from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 
 __all__ = ["rtx_refusal"]
 

@@ -41,12 +41,12 @@ from emca_deploy.calibration.weight_only import in_place_of
 from emca_deploy.data.bundled import bundled_calibration_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError
-from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
-from emca_deploy.export.convert import convert_to_half
-from emca_deploy.export.half import to_half
-from emca_deploy.export.half_layers import float_beside_int8
-from emca_deploy.export.half_quantized import to_half_quantized
-from emca_deploy.export.parity import Float32Array, parity_images
+from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
+from emca_deploy.exporting.convert import convert_to_half
+from emca_deploy.exporting.half import to_half
+from emca_deploy.exporting.half_layers import float_beside_int8
+from emca_deploy.exporting.half_quantized import to_half_quantized
+from emca_deploy.exporting.parity import Float32Array, parity_images
 
 BACKEND = "tensorrt-rtx"
 FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")

@@ -27,7 +27,7 @@ from train_fashion_mnist import DATA, accuracy, augment, batches, normalise, rea
 from emca_deploy._machine import cpu_info
 from emca_deploy.artifacts import atomic_write
 from emca_deploy.data.bundled import bundled_checkpoint
-from emca_deploy.models.registry import create_model
+from emca_deploy.networks.registry import create_model
 
 SIZES = {18: 48, 34: 48, 50: 32}
 BATCH = 128

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from emca_deploy._version import __version__
 
 if TYPE_CHECKING:
-    from emca_deploy.models.checkpoints import load_checkpoint
-    from emca_deploy.models.registry import create_model
+    from emca_deploy.networks.checkpoints import load_checkpoint
+    from emca_deploy.networks.registry import create_model
 
 __all__ = ["__version__", "create_model", "load_checkpoint"]
 
-_LAZY = {"create_model": "emca_deploy.models.registry", "load_checkpoint": "emca_deploy.models.checkpoints"}
+_LAZY = {"create_model": "emca_deploy.networks.registry", "load_checkpoint": "emca_deploy.networks.checkpoints"}
 
 
 def __getattr__(name: str) -> Any:

@@ -74,7 +74,7 @@ def bundled_model(once) -> Callable[[Path], Path]:
 
     def export(folder: Path) -> None:
         from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_checkpoint
-        from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+        from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 
         export_checkpoint(bundled_checkpoint(), folder / "model.onnx", ExportOptions(preprocessing=BUNDLED_PREPROCESSING))
 
@@ -93,7 +93,7 @@ def lively_network():
     def make(name: str, num_classes: int = 10, seed: int = 0, **options):
         import torch
 
-        from emca_deploy.models.registry import create_model
+        from emca_deploy.networks.registry import create_model
 
         torch.manual_seed(seed)
         module = create_model(name, num_classes, **options).eval()
@@ -114,7 +114,7 @@ def exported(once, tmp_path_factory, lively_network):
     def write(path: Path, name: str, **options) -> None:
         import onnx_ir as ir
 
-        from emca_deploy.export.exporter import ExportRequest, export_onnx
+        from emca_deploy.exporting.exporter import ExportRequest, export_onnx
 
         ir.save(export_onnx(lively_network(name, **options), ExportRequest(64)), path)
 

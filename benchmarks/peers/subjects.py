@@ -16,8 +16,8 @@ from emca_deploy.data.bundled import (
     bundled_test_images,
 )
 from emca_deploy.errors import InputError, UnknownNameError
-from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
-from emca_deploy.models.registry import create_model, find_architecture
+from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
+from emca_deploy.networks.registry import create_model, find_architecture
 
 __all__ = ["FASHION_MNIST", "Subject", "TestImages", "calibration_images", "random_subject", "test_images", "trained_subjects"]
 

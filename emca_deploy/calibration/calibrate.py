@@ -30,7 +30,7 @@ from emca_deploy.calibration.weight_only import in_place_of
 from emca_deploy.canonical import CanonicalModel
 from emca_deploy.data.image_checks import calibration_warnings, image_digests
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
-from emca_deploy.export.half_layers import float_beside_int8
+from emca_deploy.exporting.half_layers import float_beside_int8
 from emca_deploy.onnx_file import OnnxFile
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from emca_deploy.calibration.session import few_of
 from emca_deploy.calibration.simulation import Simulation
 from emca_deploy.calibration.table import RangeTable
 from emca_deploy.errors import GateError, InputError
-from emca_deploy.export.half import HalfGraph
-from emca_deploy.export.half_parity import emulated
-from emca_deploy.export.half_quantized import to_half_quantized
+from emca_deploy.exporting.half import HalfGraph
+from emca_deploy.exporting.half_parity import emulated
+from emca_deploy.exporting.half_quantized import to_half_quantized
 from emca_deploy.harness.stats.noise import signal_to_noise_db
 
 if TYPE_CHECKING:

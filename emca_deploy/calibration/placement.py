@@ -20,7 +20,7 @@ from emca_deploy.calibration.quantize import LARGEST_WEIGHT
 from emca_deploy.calibration.trunk import PASS_THROUGH, PICKING, Trunk, find_trunk
 from emca_deploy.calibration.weight_only import heavy_pixel_layers
 from emca_deploy.errors import InputError, UnknownNameError
-from emca_deploy.export.half_layers import HEAVY_WEIGHTS
+from emca_deploy.exporting.half_layers import HEAVY_WEIGHTS
 
 __all__ = [
     "RECIPES",

@@ -8,7 +8,7 @@ import click
 from emca_deploy.commands._console import echo
 
 if TYPE_CHECKING:
-    from emca_deploy.models.checkpoints import CheckpointSource
+    from emca_deploy.networks.checkpoints import CheckpointSource
 
 __all__ = ["checkpoint_options", "tell_source"]
 

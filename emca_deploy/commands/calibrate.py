@@ -115,7 +115,7 @@ def command(
     from emca_deploy.data.choosing import preprocessing_of_file
     from emca_deploy.data.sources import open_source
     from emca_deploy.errors import GateError
-    from emca_deploy.report.gate import gate_failure
+    from emca_deploy.reporting.gate import gate_failure
 
     _check_gate(max_drop, val, labelling)
     _check_cache(cache, tensorrt_version, backend, max_drop is not None or bool(keep_float))
@@ -205,7 +205,7 @@ def _write_cache(model: Path, table: Path, cache: Path | None, version: str | No
 
 def _print(result: "Calibration", gated: "GateReport | None") -> None:
     from emca_deploy.commands._console import table_console
-    from emca_deploy.report.gate import print_gate
+    from emca_deploy.reporting.gate import print_gate
 
     if gated is not None:
         print_gate(gated, table_console())

@@ -46,7 +46,7 @@ def command(a: Path, b: Path, force: bool, seed: int, as_json: bool) -> None:
 
 
 def _sentence(comparison: "Comparison") -> str:
-    from emca_deploy.report.formats import fixed, interval, plain
+    from emca_deploy.reporting.formats import fixed, interval, plain
 
     ratio = f"{fixed(comparison.ratio_p50)}x (95%: {interval(comparison.ratio_ci95)})"
     return f"{plain(comparison.a)} against {plain(comparison.b)}: {ratio}, {comparison.verdict}"

@@ -26,7 +26,7 @@ def command(output: Path, threads: int | None, duration: float, limit: int | Non
     from emca_deploy._machine import default_threads
     from emca_deploy.commands.deploy import run_deployment
     from emca_deploy.data import bundled
-    from emca_deploy.export.checkpoint import ExportOptions
+    from emca_deploy.exporting.checkpoint import ExportOptions
     from emca_deploy.pipeline import DeployOptions
 
     options = DeployOptions(

@@ -71,7 +71,7 @@ def command(
     from emca_deploy._machine import default_threads
     from emca_deploy.data.choosing import choose_preprocessing, network_facts
     from emca_deploy.errors import InputError
-    from emca_deploy.export.checkpoint import ExportOptions
+    from emca_deploy.exporting.checkpoint import ExportOptions
     from emca_deploy.pipeline import DeployOptions
 
     if checkpoint is None:
@@ -95,7 +95,7 @@ def command(
 def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path, options: Any, as_json: bool) -> None:
     """Deploy and show the result, as a table or as JSON."""
     from emca_deploy.pipeline import deploy
-    from emca_deploy.report.terminal import print_deploy
+    from emca_deploy.reporting.terminal import print_deploy
 
     with stages() as stage:
         report = deploy(checkpoint, data, validation, output, options, stage)

@@ -13,10 +13,10 @@ from emca_deploy.errors import InputError
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Precision
     from emca_deploy.data.choosing import PreprocessingOptions
-    from emca_deploy.export.checkpoint import ExportOptions
-    from emca_deploy.export.convert import HalfConversion
-    from emca_deploy.export.dla_convert import DlaConversion
-    from emca_deploy.models.checkpoints import Weights
+    from emca_deploy.exporting.checkpoint import ExportOptions
+    from emca_deploy.exporting.convert import HalfConversion
+    from emca_deploy.exporting.dla_convert import DlaConversion
+    from emca_deploy.networks.checkpoints import Weights
 
 __all__ = ["command"]
 
@@ -73,7 +73,7 @@ def command(
     if random_init == (checkpoint is not None):
         raise InputError("give either a CHECKPOINT or --random-init", "one of the two, not both and not neither")
     from emca_deploy.data.choosing import choose_preprocessing, network_facts
-    from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+    from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 
     used = choose_preprocessing("the network", preprocessing, None, network_facts(preprocessing))
     options = ExportOptions(arch, num_classes, used, _batch(batch), opset, precision, weights=weights, prefix=prefix)
@@ -97,8 +97,8 @@ def _for_dla(checkpoint: Path | None, output: Path, options: "ExportOptions", *,
     """Write the forms for a DLA of an ONNX file, or of what a checkpoint exports to."""
     from tempfile import TemporaryDirectory
 
-    from emca_deploy.export.checkpoint import export_checkpoint
-    from emca_deploy.export.dla_convert import convert_for_dla
+    from emca_deploy.exporting.checkpoint import export_checkpoint
+    from emca_deploy.exporting.dla_convert import convert_for_dla
 
     if options.precision != "fp32":
         raise InputError("--form dla with --precision fp16", "leave --precision out: TensorRT makes a DLA's fp16 from float32")

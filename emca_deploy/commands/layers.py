@@ -47,7 +47,7 @@ def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None,
     from emca_deploy.artifacts import atomic_write
     from emca_deploy.commands._console import table_console
     from emca_deploy.pipeline.layers import LayersRequest, layers_notes, run_layers
-    from emca_deploy.report.layers import layers_plot, print_layers
+    from emca_deploy.reporting.layers import layers_plot, print_layers
 
     request = LayersRequest(roofline=not no_roofline, **options)
     for note in layers_notes(request):

@@ -8,7 +8,7 @@ import click
 from emca_deploy.commands._console import console_for, json_option, print_json, progress
 
 if TYPE_CHECKING:
-    from emca_deploy.models.registry import Architecture
+    from emca_deploy.networks.registry import Architecture
 
 __all__ = ["command"]
 
@@ -55,7 +55,7 @@ def command(image_size: int, family: str, as_json: bool) -> None:
     """
     from emca_deploy._optional import import_optional
     from emca_deploy.errors import UnknownNameError
-    from emca_deploy.models.registry import ARCHITECTURES
+    from emca_deploy.networks.registry import ARCHITECTURES
 
     import_optional("torch")
     chosen = [architecture for name, architecture in ARCHITECTURES.items() if name.startswith(family)]
@@ -76,8 +76,8 @@ def command(image_size: int, family: str, as_json: bool) -> None:
 def _count(architecture: "Architecture", image_size: int) -> _Row:
     import torch
 
-    from emca_deploy.models.counting import count_macs, count_parameters
-    from emca_deploy.models.registry import create_model
+    from emca_deploy.networks.counting import count_macs, count_parameters
+    from emca_deploy.networks.registry import create_model
 
     with torch.device("meta"):
         module = create_model(architecture.name)

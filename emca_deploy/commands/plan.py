@@ -85,8 +85,8 @@ def _off_dla(model: Path) -> dict[str, int]:
     """Return how many nodes of each operator a DLA does not run."""
     from collections import Counter
 
-    from emca_deploy.export.dla_convert import load_float_model
-    from emca_deploy.export.dla_rules import nodes_off_dla
+    from emca_deploy.exporting.dla_convert import load_float_model
+    from emca_deploy.exporting.dla_rules import nodes_off_dla
 
     return dict(Counter(node.operator for node in nodes_off_dla(load_float_model(model).graph)))
 

@@ -168,7 +168,7 @@ def _exit_code(report: "ProfileReport") -> int:
 def _print(report: "ProfileReport") -> None:
     """Print the table on stdout."""
     from emca_deploy.commands._console import table_console
-    from emca_deploy.report.terminal import print_profile
+    from emca_deploy.reporting.terminal import print_profile
 
     print_profile(report, table_console())
 

@@ -20,9 +20,9 @@ def command(folder: Path, output: Path | None) -> None:
     """
     from emca_deploy.artifacts import write_text
     from emca_deploy.commands._console import table_console
-    from emca_deploy.report.html import render_html
-    from emca_deploy.report.reading import read_result
-    from emca_deploy.report.terminal import print_deploy
+    from emca_deploy.reporting.html import render_html
+    from emca_deploy.reporting.reading import read_result
+    from emca_deploy.reporting.terminal import print_deploy
 
     report = read_result(folder)
     page = output or (folder if folder.is_dir() else folder.parent) / "report.html"

@@ -57,7 +57,7 @@ def command(
     from emca_deploy.commands._console import table_console
     from emca_deploy.data.choosing import preprocessing_of_file
     from emca_deploy.data.sources import open_source
-    from emca_deploy.report.sensitivity import print_sensitivity, render_sensitivity, require_page
+    from emca_deploy.reporting.sensitivity import print_sensitivity, render_sensitivity, require_page
 
     find_recipe(backend)
     source = open_source(data, preprocessing_of_file(model, preprocessing))

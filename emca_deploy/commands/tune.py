@@ -61,7 +61,7 @@ def command(output: Path | None, no_save: bool, as_json: bool, **options: Any) -
     emca-deploy tune model.onnx --backend openvino --budget 120
     emca-deploy tune model.int8.onnx --scenario offline -o tuned.json
     """
-    from emca_deploy.report.tuning import print_tuning
+    from emca_deploy.reporting.tuning import print_tuning
     from emca_deploy.targets.tuning import TuneRequest, run_tune
 
     request = TuneRequest(**options)

@@ -284,7 +284,7 @@ def _chosen(
 
 def _tell(report: "AccuracyReport", as_json: bool) -> None:
     from emca_deploy.commands._console import table_console
-    from emca_deploy.report.accuracy import print_accuracy
+    from emca_deploy.reporting.accuracy import print_accuracy
 
     if as_json:
         print_json(report.to_dict())
@@ -294,7 +294,7 @@ def _tell(report: "AccuracyReport", as_json: bool) -> None:
 
 def _gate(report: "AccuracyReport", max_drop: float | None) -> None:
     from emca_deploy.errors import GateError
-    from emca_deploy.report.accuracy import closed_gate
+    from emca_deploy.reporting.accuracy import closed_gate
 
     closed = None if max_drop is None else closed_gate(report, max_drop)
     if closed is not None:

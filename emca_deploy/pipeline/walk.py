@@ -18,7 +18,7 @@ from emca_deploy.data.labels import Labelling
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
-from emca_deploy.export.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
+from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy.evaluate import LogitsResult, collect_logits, compare
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.harness.measure.latency import Protocol, measure
@@ -277,7 +277,7 @@ def _candidates(
 
 
 def _write_report(report: DeployReport, output: Path) -> None:
-    from emca_deploy.report.html import render_html
+    from emca_deploy.reporting.html import render_html
 
     write_json(output / "result.json", report.to_dict())
     write_text(output / "report.html", render_html(report))

@@ -64,7 +64,7 @@ def plain_weights():
     """A random network's without attention: a third of the nodes, for what has nothing to do with attention."""
     import torch
 
-    from emca_deploy.models.registry import create_model
+    from emca_deploy.networks.registry import create_model
 
     torch.manual_seed(1)
     return create_model("resnet18", CLASSES).state_dict()

@@ -13,7 +13,7 @@ def both(tmp_path_factory):
 
     import torch
 
-    from emca_deploy.models.registry import create_model
+    from emca_deploy.networks.registry import create_model
 
     with torch.device("meta"):
         shapes = create_model("resnet18", 5).state_dict()
@@ -41,7 +41,7 @@ def both(tmp_path_factory):
     ],
 )
 def test_what_was_found_where_is_said(both, weights, said, capsys):
-    from emca_deploy.models.checkpoints import load_checkpoint
+    from emca_deploy.networks.checkpoints import load_checkpoint
 
     source = load_checkpoint(both, weights=weights)[1].source
     tell_source(source)
@@ -53,7 +53,7 @@ def test_what_was_found_where_is_said(both, weights, said, capsys):
 
 
 def test_a_bare_state_dict_needs_no_words(plain_checkpoint, capsys):
-    from emca_deploy.models.checkpoints import load_checkpoint
+    from emca_deploy.networks.checkpoints import load_checkpoint
 
     tell_source(load_checkpoint(plain_checkpoint)[1].source)
     assert capsys.readouterr().out == ""

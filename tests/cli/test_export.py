@@ -59,7 +59,7 @@ def test_a_training_checkpoint_becomes_a_checked_model_and_its_manifest(model, t
 def test_a_dynamic_batch_computes_what_pytorch_does(model, training_checkpoint, batch):
     import torch
 
-    from emca_deploy.models.checkpoints import load_checkpoint
+    from emca_deploy.networks.checkpoints import load_checkpoint
 
     images = np.random.default_rng(batch).standard_normal((batch, 3, 32, 32)).astype(np.float32)
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
@@ -101,7 +101,7 @@ def _umask() -> int:
 
 
 def test_outside_the_parity_gate_is_exit_4_and_leaves_the_old_file(tmp_path, plain_checkpoint, refused, monkeypatch, files):
-    from emca_deploy.export import checkpoint as room
+    from emca_deploy.exporting import checkpoint as room
 
     monkeypatch.setattr(room, "check_parity", partial(room.check_parity, gate=1e-12))
     output = tmp_path / "model.onnx"
@@ -156,7 +156,7 @@ def test_fp16_of_weights_it_cannot_hold_is_told_and_of_none_refused(tmp_path, pl
 
 
 def test_outside_the_fp16_gate_is_exit_4_and_leaves_the_old_file(tmp_path, plain_checkpoint, refused, monkeypatch, files):
-    from emca_deploy.export import convert
+    from emca_deploy.exporting import convert
 
     monkeypatch.setattr(convert, "check_half", partial(convert.check_half, gate=1e-9))
     output = tmp_path / "model.onnx"

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from emca_deploy.cli import run
-from emca_deploy.models.registry import ARCHITECTURES
+from emca_deploy.networks.registry import ARCHITECTURES
 
 
 def test_json(capsys):

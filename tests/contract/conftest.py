@@ -38,7 +38,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch")
-    from emca_deploy.models.registry import create_model
+    from emca_deploy.networks.registry import create_model
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoints") / "resnet18.pth"

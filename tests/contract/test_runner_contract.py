@@ -41,7 +41,7 @@ def of_onnx(classifier: Path) -> Callable[[np.ndarray], np.ndarray]:
 def of_checkpoint(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     import torch
 
-    from emca_deploy.models.registry import create_model
+    from emca_deploy.networks.registry import create_model
 
     module = create_model("emca_eca_resnet18", CLASSES).eval()
     module.load_state_dict(torch.load(path, weights_only=True))

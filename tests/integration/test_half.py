@@ -19,7 +19,7 @@ def pair(request, tmp_path_factory):
     """The paths of an fp32 and an fp16 model of the same weights."""
     for module in ("torch", "onnxscript"):
         pytest.importorskip(module)
-    from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+    from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 
     folder = tmp_path_factory.mktemp("half")
     preprocessing = Preprocessing.for_size(SIZE)

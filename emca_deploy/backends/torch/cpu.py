@@ -14,7 +14,7 @@ from emca_deploy.onnx_file.refusal import library_reason
 if TYPE_CHECKING:
     from torch import nn
 
-    from emca_deploy.models.checkpoints import Weights
+    from emca_deploy.networks.checkpoints import Weights
 
 __all__ = ["TorchRunner"]
 
@@ -52,7 +52,7 @@ class TorchRunner(Runner):
         """
         refuse_precision(BACKEND, self._options.precision)
         self._torch: Any = import_optional("torch")
-        from emca_deploy.models.checkpoints import load_checkpoint
+        from emca_deploy.networks.checkpoints import load_checkpoint
 
         module, spec = load_checkpoint(self._path, weights=self._weights, prefix=self._prefix)
         self._weights = spec.source.weights if spec.source else None

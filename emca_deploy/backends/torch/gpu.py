@@ -12,7 +12,7 @@ from emca_deploy.onnx_file.refusal import library_reason
 from emca_deploy.preprocessing import Size, sides
 
 if TYPE_CHECKING:
-    from emca_deploy.models.checkpoints import Weights
+    from emca_deploy.networks.checkpoints import Weights
 
 __all__ = ["VARIANTS", "TorchGpuRunner", "open_at_size"]
 

@@ -16,7 +16,7 @@ CLASSES = 7
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from emca_deploy.models.registry import create_model
+    from emca_deploy.networks.registry import create_model
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("torch") / "net.pth"

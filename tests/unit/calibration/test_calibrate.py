@@ -19,8 +19,8 @@ from emca_deploy.calibration.placement import RECIPES, find_recipe, place
 from emca_deploy.calibration.table import read_table, table_path
 from emca_deploy.data.choosing import PreprocessingOptions, preprocessing_of_file
 from emca_deploy.errors import DataError, InputError, ModelError, UnknownNameError
-from emca_deploy.export.exporter import ExportRequest, export_onnx
-from emca_deploy.models.registry import create_model
+from emca_deploy.exporting.exporter import ExportRequest, export_onnx
+from emca_deploy.networks.registry import create_model
 
 FAMILIES = [
     f"{family}_resnet18" if family else "resnet18"
@@ -208,7 +208,7 @@ def test_bad_models_and_names(tmp_path, exported, images):
 
 
 def test_an_fp16_model_is_quantized_from_its_float32_copy(exported, tmp_path):
-    from emca_deploy.export.half import to_half
+    from emca_deploy.exporting.half import to_half
 
     half = ir.load(exported("resnet18"))
     to_half(half, {})

@@ -17,8 +17,8 @@ from emca_deploy.calibration.placement import RECIPES, place
 from emca_deploy.calibration.qdq import insert_qdq
 from emca_deploy.calibration.table import RangeTable, TableKey, read_table
 from emca_deploy.errors import GateError, InputError, ModelError
-from emca_deploy.export.half_layers import GATES, POOLED, VARIANCE, attention_nodes, float_beside_int8
-from emca_deploy.export.half_quantized import SMALLEST_SCALE, to_half_quantized
+from emca_deploy.exporting.half_layers import GATES, POOLED, VARIANCE, attention_nodes, float_beside_int8
+from emca_deploy.exporting.half_quantized import SMALLEST_SCALE, to_half_quantized
 
 HALF, FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 ARCHITECTURES = ("se_resnet18", "emca_srm_resnet18", "resnet18")

@@ -23,8 +23,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
     from emca_deploy.data.bundled import bundled_calibration_images
     from emca_deploy.data.sources import open_source
-    from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
-    from emca_deploy.models.registry import create_model
+    from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
+    from emca_deploy.networks.registry import create_model
 
     folder = tmp_path_factory.mktemp("models")
     save_file(create_model("resnet18", 10).state_dict(), folder / "net.safetensors")

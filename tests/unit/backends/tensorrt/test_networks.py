@@ -21,7 +21,7 @@ def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: 
     from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
     from emca_deploy.data.bundled import bundled_calibration_images
     from emca_deploy.data.sources import open_source
-    from emca_deploy.export.checkpoint import ExportOptions, export_checkpoint
+    from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 
     preprocessing = Preprocessing.for_size(32)
     fp32 = export_checkpoint(

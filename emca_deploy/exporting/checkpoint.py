@@ -1,0 +1,201 @@
+"""One stop of the walk: a checkpoint, or fresh weights, to a checked ONNX file with its manifest."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emca_deploy._optional import import_optional, installed_version
+from emca_deploy.artifacts import Manifest, Precision, Preprocessing, sha256_file, this_command, write_artifact
+from emca_deploy.errors import InputError
+from emca_deploy.exporting.convert import HalfConversion, convert_to_half
+from emca_deploy.exporting.exporter import OPSET, ExportRequest, export_onnx
+from emca_deploy.exporting.parity import Parity, check_parity, parity_images
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+    from torch import nn
+
+    from emca_deploy.networks.checkpoints import CheckpointSource, ModelSpec, Weights
+
+__all__ = ["CheckpointExport", "ExportOptions", "export_checkpoint"]
+
+REAL_IMAGES = 4
+RECORDED_VERSIONS = ("torch", "onnxscript", "onnx_ir", "onnx", "onnxruntime", "numpy")
+SEED = 0
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+        arch: the architecture; inferred from the checkpoint where None.
+        num_classes: with fresh weights, the head's width; with a checkpoint, what it must have.
+        preprocessing: how images become input; its image size is the model's.
+        batch: a fixed batch size, or None for a dynamic one.
+        opset: of the ONNX file.
+        precision: "fp32", or "fp16" of weights and activations; input and logits are float32 either way.
+        weights: which weights of the checkpoint, "ema" or "plain"; the moving average where there is one, if None.
+        prefix: what the network's names begin with, where the checkpoint holds several.
+    """
+
+    arch: str | None = None
+    num_classes: int | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    batch: int | None = None
+    opset: int = OPSET
+    precision: Precision = "fp32"
+    weights: "Weights | None" = None
+    prefix: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointExport:
+    """What was exported, with `params` counted and parity measured.
+
+    Attributes:
+        onnx: the file.
+        arch: the architecture.
+        num_classes: width of the logits.
+        params: parameters of the network.
+        parity: of the file with PyTorch; of an fp16 file, run emulated, with the fp32 model it was made from.
+        fp32_parity: of the fp32 model with PyTorch.
+        half: what the conversion to fp16 came to, where that was asked for.
+        source: where in the checkpoint the network lay; None for fresh weights.
+    """
+
+    onnx: Path
+    arch: str
+    num_classes: int
+    params: int
+    parity: Parity
+    fp32_parity: Parity
+    half: HalfConversion | None = None
+    source: "CheckpointSource | None" = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `export`."""
+        return {
+            "schema_version": 1,
+            "onnx": str(self.onnx),
+            "arch": self.arch,
+            "num_classes": self.num_classes,
+            "params": self.params,
+            "precision": "fp16" if self.half else "fp32",
+            "parity": self.parity.to_dict(),
+            **_half_details(self.half, self.fp32_parity),
+            **_source_details(self.source),
+        }
+
+
+def export_checkpoint(
+    checkpoint: Path | None,
+    output: Path,
+    options: ExportOptions,
+    found: "Callable[[CheckpointSource], None] | None" = None,
+) -> CheckpointExport:
+    """Export a checkpoint, or fresh weights where it is None, and check the file against PyTorch before it appears.
+
+    Args:
+        checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors, or the .index.json of shards.
+        output: the ONNX file; its manifest goes beside it.
+        options: see there.
+        found: called with the network's place in the checkpoint as soon as it is known, before the work.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or fits no architecture.
+        ModelError: the exporter or ONNX Runtime refuses the options, or memory does not suffice.
+        GateError: the file's logits differ from PyTorch's by more than the gate; no file is left.
+        InputError: neither a checkpoint nor an architecture, or a class count that differs.
+        MissingError: torch or onnxscript is not installed.
+        OutputError: `output` cannot be written.
+    """
+    ir = import_optional("onnx_ir")
+    preprocessing = options.preprocessing
+    with write_artifact(output) as draft:  # first, so that a place that cannot be written to is said before the work
+        module, spec = _module(checkpoint, options)
+        if found is not None and spec.source is not None:
+            found(spec.source)
+        images = parity_images(preprocessing.image_size, _real_images(preprocessing))
+        model = export_onnx(module, ExportRequest(preprocessing.image_size, options.batch, options.opset))
+        ir.save(model, draft.path)
+        parity = check_parity(module, draft.path, images)
+        half = convert_to_half(model, images) if options.precision == "fp16" else None
+        if half is not None:
+            ir.save(model, draft.path)
+        told = half.parity if half else parity
+        result = CheckpointExport(output, spec.arch, spec.num_classes, spec.params, told, parity, half, spec.source)
+        draft.manifest = _manifest(checkpoint, spec, options, result)
+    return result
+
+
+def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions, result: CheckpointExport) -> Manifest:
+    return Manifest(
+        kind="onnx",
+        sha256="",
+        precision=options.precision,
+        arch=spec.arch,
+        num_classes=spec.num_classes,
+        preprocessing=options.preprocessing,
+        inputs=_digests(checkpoint) if checkpoint else {},
+        versions={name: version for name in RECORDED_VERSIONS if (version := installed_version(name))},
+        command=this_command(),
+        details={
+            "parity": result.parity.to_dict(),
+            "opset": options.opset,
+            "batch": options.batch or "dynamic",
+            "layout": spec.layout,
+            "options": spec.options,
+            **_half_details(result.half, result.fp32_parity),
+            **_source_details(result.source),
+        },
+    )
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    """Return the digests of a checkpoint, and of the shards that it is the index of."""
+    from emca_deploy.networks.checkpoint_files import list_shards
+
+    shards = {f"checkpoint/{shard.name}": sha256_file(shard) for shard in list_shards(checkpoint)}
+    return {"checkpoint": sha256_file(checkpoint), **shards}
+
+
+def _half_details(half: HalfConversion | None, fp32_parity: Parity) -> dict[str, Any]:
+    return {"fp16": {**half.to_dict(), "fp32_parity": fp32_parity.to_dict()}} if half else {}
+
+
+def _source_details(source: "CheckpointSource | None") -> dict[str, Any]:
+    return {"checkpoint": source.to_dict()} if source else {}
+
+
+def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, ModelSpec]":
+    from emca_deploy.networks.checkpoints import ModelSpec, load_checkpoint
+    from emca_deploy.networks.counting import count_parameters
+    from emca_deploy.networks.registry import create_model
+
+    torch = import_optional("torch")
+    if checkpoint is None:
+        if options.arch is None:
+            raise InputError("neither a checkpoint nor --arch with --random-init was given", "name one of them")
+        torch.manual_seed(SEED)
+        num_classes = options.num_classes or 1000
+        module = create_model(options.arch, num_classes).eval()
+        return module, ModelSpec(options.arch, num_classes, {}, "random", count_parameters(module))
+    module, spec = load_checkpoint(checkpoint, options.arch, weights=options.weights, prefix=options.prefix)
+    if options.num_classes not in {None, spec.num_classes}:
+        raise InputError(
+            f"{checkpoint}: has {spec.num_classes} classes, --num-classes says {options.num_classes}",
+            "drop --num-classes: it is read from the checkpoint",
+        )
+    return module, spec
+
+
+def _real_images(preprocessing: Preprocessing) -> "npt.NDArray[Any]":
+    """Return a few of the bundled photographs, (N, 3, S, S) float32: real statistics, unlike noise, reach every layer."""
+    from emca_deploy.data.bundled import bundled_test_images
+    from emca_deploy.data.sources import open_source
+
+    images, _ = next(iter(open_source(bundled_test_images(), preprocessing).batches(REAL_IMAGES)))
+    return images

@@ -1,0 +1,165 @@
+"""An ONNX file to one in the forms a DLA runs, checked against itself."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy._optional import installed_version
+from emca_deploy.artifacts import (
+    Manifest,
+    Preprocessing,
+    read_manifest,
+    sha256_file,
+    this_command,
+    write_artifact,
+)
+from emca_deploy.errors import GateError, InputError, ModelError
+from emca_deploy.exporting.dla_forms import DlaForms, to_dla
+from emca_deploy.exporting.dla_rules import LARGEST_BATCH
+from emca_deploy.exporting.parity import MAX_RELATIVE_ERROR, Float32Array, Parity, measure_parity, run_onnx
+from emca_deploy.onnx_file import OnnxFile, graph_errors
+
+__all__ = ["DlaConversion", "convert_for_dla", "load_float_model"]
+
+REAL_IMAGES = 4
+RANDOM_IMAGES = 4
+RECORDED_VERSIONS = ("onnx_ir", "onnx", "onnxruntime", "numpy")
+BYTES = 4
+
+
+@dataclass(frozen=True)
+class DlaConversion:
+    """A conversion that passed.
+
+    Attributes:
+        onnx: the file written.
+        source: the file it was made from.
+        forms: what was rewritten, and what stays off a DLA.
+        parity: with the source.
+    """
+
+    onnx: Path
+    source: Path
+    forms: DlaForms
+    parity: Parity
+
+    @property
+    def grown_mib(self) -> float:
+        """How much larger the constants are, in MiB of float32."""
+        return (self.forms.weights_after - self.forms.weights_before) * BYTES / 2**20
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `export --form dla` of an ONNX file."""
+        return {
+            "schema_version": 1,
+            "onnx": str(self.onnx),
+            "source": str(self.source),
+            "form": "dla",
+            "parity": self.parity.to_dict(),
+            "dla": {**self.forms.to_dict(), "grown_mib": self.grown_mib},
+        }
+
+
+def convert_for_dla(model: Path, output: Path) -> DlaConversion:
+    """Write a float32 classifier in the forms a DLA runs, and check it against the original before it appears.
+
+    Args:
+        model: ONNX with float32 weights.
+        output: the ONNX file; its manifest goes beside it.
+
+    Raises:
+        ModelError: it cannot be read, is quantized or fp16, or ONNX Runtime does not run it.
+        InputError: its batch is larger than a DLA takes, or `output` is `model`.
+        GateError: the logits differ by more than float rounding; no file is left.
+        OutputError: `output` cannot be written.
+    """
+    if output.exists() and model.exists() and output.samefile(model):
+        raise InputError(f"{output}: is the model itself", "name another output with -o")
+    source = read_manifest(model)
+    loaded = load_float_model(model)
+    shape = _input_shape(model, loaded.graph)
+    images = _images(shape, source.preprocessing if source else None)
+    with write_artifact(output) as draft:
+        expected = run_onnx(model, images)[0]
+        forms = to_dla(loaded)
+        ir.save(loaded, draft.path)
+        parity = measure_parity(expected, run_onnx(draft.path, images)[0])
+        if not parity.max_rel <= MAX_RELATIVE_ERROR:  # also true of NaN
+            raise GateError(
+                f"the forms for a DLA change the logits by {parity.max_rel:.2g} relative, more than {MAX_RELATIVE_ERROR:.2g}",
+                "use the model as it is; if its weights are sound, report where it came from",
+            )
+        result = DlaConversion(output, model, forms, parity)
+        draft.manifest = _manifest(source, result)
+    return result
+
+
+def load_float_model(path: Path) -> ir.Model:
+    """Load a float32 ONNX model with the shapes of its tensors, inferred where the file does not say them.
+
+    Raises:
+        ModelError: it cannot be read, is no ONNX, or is quantized or fp16.
+    """
+    import onnx
+
+    again = "export or copy the model again"
+    proto = OnnxFile.open(path).load_proto()
+    with graph_errors(path):
+        model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+        _constants_as_initializers(model)
+    if not len(model.graph):
+        raise ModelError(f"{path}: is not an ONNX file, or holds no graph", again)
+    if any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in model.graph):
+        raise ModelError(f"{path}: has Q/DQ, which DLA does not take", "name the fp32 model: a DLA reads a calibration cache")
+    if any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values()):
+        raise ModelError(f"{path}: is fp16", "name the fp32 model: TensorRT makes it fp16 for a DLA by itself")
+    return model
+
+
+def _constants_as_initializers(model: ir.Model) -> None:
+    from onnx_ir.passes import common
+
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+
+
+def _input_shape(path: Path, graph: ir.Graph) -> list[int]:
+    """Return (N, C, H, W) of the one input; 1 for a dynamic batch."""
+    inputs = [value for value in graph.inputs if not value.is_initializer()]
+    sides = list(inputs[0].shape) if len(inputs) == 1 and inputs[0].shape is not None else []
+    sizes = [side for side in sides[1:] if isinstance(side, int)]
+    if len(sides) != 4 or len(sizes) != 3:
+        raise ModelError(f"{path}: has not one input (N, C, H, W) of a fixed size", "use an image classifier")
+    batch = sides[0] if isinstance(sides[0], int) else 1
+    if batch > LARGEST_BATCH:
+        raise InputError(f"{path}: a batch of {batch}; a DLA takes {LARGEST_BATCH} at most", "export it with a smaller --batch")
+    return [batch, *sizes]
+
+
+def _images(shape: list[int], preprocessing: Preprocessing | None) -> Float32Array:
+    """Return standard normal images and, where the model's input is such, real ones: (N, C, H, W) float32."""
+    noise = np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *shape[1:])).astype(np.float32)
+    if shape[1] != 3:
+        return noise
+    from emca_deploy.data.bundled import bundled_test_images
+    from emca_deploy.data.sources import open_source
+
+    fitting = preprocessing if preprocessing is not None and list(preprocessing.shape) == shape[1:] else None
+    source = open_source(bundled_test_images(), fitting or Preprocessing.for_size((shape[2], shape[3])))
+    real, _ = next(iter(source.batches(REAL_IMAGES)))
+    return np.concatenate([noise, real])
+
+
+def _manifest(source: Manifest | None, result: DlaConversion) -> Manifest:
+    manifest = source or Manifest(kind="onnx", sha256="", precision="fp32")
+    versions = {name: version for name in RECORDED_VERSIONS if (version := installed_version(name))}
+    dla = {key: value for key, value in result.to_dict().items() if key in ("parity", "dla")}
+    return replace(
+        manifest,
+        inputs={**manifest.inputs, "model": sha256_file(result.source)},
+        versions={**manifest.versions, **versions},
+        command=this_command(),
+        details={**manifest.details, "form": "dla", "dla": {**dla["dla"], "parity": dla["parity"]}},
+    )

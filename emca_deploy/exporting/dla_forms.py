@@ -1,0 +1,207 @@
+"""The forms of channel attention and of the head that a DLA runs: the same numbers, up to the order of sums.
+
+Global poolings become chains of windows, ECA's convolution along the channels a 1x1 convolution whose matrix is banded, products
+of two axes 1x1 convolutions, weighted sums over scales and scalar factors depthwise convolutions; SRM's pair of statistics is
+never stacked. What stays off a DLA then, `dla_rules.nodes_off_dla` tells.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy.exporting.dla_edit import Editor, channels_of, constant_of, is_descriptor, sides_of, skip_reshaping, sole_reader
+from emca_deploy.exporting.dla_pooling import pool_in_steps
+from emca_deploy.exporting.dla_products import lift_products
+from emca_deploy.exporting.dla_rows import unstack_rows
+from emca_deploy.exporting.dla_rules import MOST_MAPS, OffDla, nodes_off_dla
+
+__all__ = ["DlaForms", "to_dla"]
+
+SMALLEST_BAND = 2
+
+
+@dataclass(frozen=True)
+class DlaForms:
+    """What was rewritten, by form, and what stays off a DLA.
+
+    Attributes:
+        poolings: means of whole maps that became chains.
+        bands: convolutions along the channels that became banded 1x1 convolutions.
+        products: products of two axes that became 1x1 convolutions.
+        sums: weighted sums over scales.
+        scales: factors and offsets.
+        stacks: convolutions over stacked statistics.
+        weights_before: numbers in the model's constants.
+        weights_after: likewise, now: a band of C channels has C * C.
+        remaining: nodes off a DLA.
+    """
+
+    poolings: int
+    bands: int
+    products: int
+    sums: int
+    scales: int
+    stacks: int
+    weights_before: int
+    weights_after: int
+    remaining: tuple[OffDla, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what a manifest records."""
+        return {**asdict(self), "remaining": [node.to_dict() for node in self.remaining]}
+
+
+def to_dla(model: ir.Model) -> DlaForms:
+    """Rewrite a float32 classifier for a DLA, in place.
+
+    Args:
+        model: with its tensors' shapes; the batch may be dynamic, though a build for a DLA fixes it.
+    """
+    editor = Editor(model.graph)
+    before = _weights(model.graph)
+    counts = {
+        "poolings": pool_in_steps(editor),
+        "bands": _band_convolutions(editor),
+        "products": lift_products(editor),
+        "sums": _weighted_sums(editor),
+        "scales": _scales(editor),
+        "stacks": unstack_rows(editor),
+    }
+    return DlaForms(
+        **counts, weights_before=before, weights_after=_weights(model.graph), remaining=tuple(nodes_off_dla(model.graph))
+    )
+
+
+def _weights(graph: ir.Graph) -> int:
+    return sum(value.const_value.size for value in graph.initializers.values() if value.const_value is not None)
+
+
+def _band_convolutions(editor: Editor) -> int:
+    """Turn every one-channel convolution along the channels of a descriptor into a 1x1 convolution with a banded matrix."""
+    bands: list[tuple[ir.Value, str | None]] = []
+    for node in list(editor.graph):
+        kernel = _channel_kernel(node)
+        source = skip_reshaping(node.inputs[0]) if kernel is not None else None
+        target = _reshaped_back(node.outputs[0]) if source is not None else None
+        if kernel is None or source is None or target is None:
+            continue
+        taps, before = kernel
+        channels = channels_of(source)
+        if not SMALLEST_BAND <= channels <= MOST_MAPS or channels_of(target) != channels:
+            continue
+        bias = constant_of(node, 2)
+        offsets = np.full(channels, float(bias.ravel()[0]), np.float32) if bias is not None else None
+        band = editor.convolve(node, source, _band(taps, before, channels), offsets, f"{node.name}.band")
+        editor.take_over(target, band)
+        bands.append((band, node.name))
+    editor.sweep()
+    for band, name in bands:
+        editor.rename(band, name)
+    return len(bands)
+
+
+def _channel_kernel(node: ir.Node) -> tuple[npt.NDArray[np.float64], int] | None:
+    """Return the taps of a convolution of one channel along one axis that keeps its length, and its padding before."""
+    weight = constant_of(node, 1) if node.op_type == "Conv" else None
+    if weight is None or weight.shape[:2] != (1, 1) or max(weight.shape) != weight.size or weight.ndim not in (3, 4):
+        return None
+    for name in ("strides", "dilations"):
+        attribute = node.attributes.get(name)
+        if attribute is not None and set(attribute.as_ints()) != {1}:
+            return None
+    axes = weight.ndim - 2
+    attribute = node.attributes.get("pads")
+    pads = list(attribute.as_ints()) if attribute is not None else [0] * (2 * axes)
+    sides = (sides_of(node.inputs[0]) or [])[2:]
+    long = [index for index, side in enumerate(sides) if side != 1]
+    if len(long) != 1 or len(pads) != 2 * axes or weight.shape[2 + long[0]] != weight.size:
+        return None
+    before, after = pads[long[0]], pads[long[0] + axes]
+    return (weight.ravel(), before) if before + after == weight.size - 1 and sum(pads) == before + after else None
+
+
+def _reshaped_back(value: ir.Value) -> ir.Value | None:
+    """Return the descriptor (N, C, 1, 1) that the only readers of a value reshape it to, or itself where it is one."""
+    while not is_descriptor(value):
+        reader = sole_reader(value)
+        if (
+            reader is None
+            or reader.op_type not in {"Reshape", "Squeeze", "Unsqueeze", "Transpose"}
+            or reader.inputs[0] is not value
+        ):
+            return None
+        value = reader.outputs[0]
+    return value if skip_reshaping(value) is value else None
+
+
+def _band(taps: npt.NDArray[np.float64], before: int, channels: int) -> npt.NDArray[np.float32]:
+    """Return (C, C, 1, 1) that maps channels as the convolution does: row i has tap t at column i + t - before."""
+    matrix = np.zeros((channels, channels))
+    for offset, tap in enumerate(taps, -before):
+        rows = np.arange(max(0, -offset), min(channels, channels - offset))
+        matrix[rows, rows + offset] = tap
+    return matrix.astype(np.float32)[:, :, None, None]
+
+
+def _weighted_sums(editor: Editor) -> int:
+    """Turn the sum over scales, ReduceSum(Mul(Concat(d1, ..., dn), w)) along the last axis, into scaled descriptors added up."""
+    turned = 0
+    for node in list(editor.graph):
+        found = _scaled_parts(node)
+        if found is None:
+            continue
+        parts, weights = found
+        total: ir.Value | None = None
+        for index, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+            channels = channels_of(part)
+            term = editor.scale(node, part, np.full(channels, weight), np.zeros(channels), f"{node.name}.scale{index}")
+            shape = sides_of(part) or []
+            total = term if total is None else editor.insert(node, "Add", [total, term], f"{node.name}.sum{index}", shape)
+        if total is not None:
+            editor.take_over(node.outputs[0], total)
+            turned += 1
+    editor.sweep()
+    return turned
+
+
+def _scaled_parts(node: ir.Node) -> tuple[list[ir.Value], npt.NDArray[np.float64]] | None:
+    axes = constant_of(node, 1) if node.op_type == "ReduceSum" else None
+    product = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if axes is None or [int(axis) % 4 for axis in axes.ravel()] != [3] or product is None or product.op_type != "Mul":
+        return None
+    if node.attributes.get_int("keepdims", 1) != 1:
+        return None
+    constants = [constant_of(product, index) for index in (0, 1)]
+    weights = next((one for one in constants if one is not None), None)
+    joined = next((value for value, one in zip(product.inputs, constants, strict=True) if one is None), None)
+    stack = joined.producer() if joined is not None else None
+    if weights is None or stack is None or stack.op_type != "Concat" or stack.attributes.get_int("axis", 0) not in (3, -1):
+        return None
+    parts = [value for value in stack.inputs if value is not None]
+    fits = all(channels_of(part) and (sides_of(part) or [])[3:] == [1] for part in parts)
+    return (parts, weights.ravel()) if fits and weights.shape in {(1, 1, 1, len(parts)), (len(parts),)} else None
+
+
+def _scales(editor: Editor) -> int:
+    """Turn products and sums of a descriptor with a constant into depthwise convolutions, successive ones into one."""
+    turned = 0
+    for node in list(editor.graph):
+        if node.op_type not in {"Mul", "Add"} or len(node.inputs) != 2:
+            continue
+        constants = [constant_of(node, index) for index in (0, 1)]
+        number = next((one for one in constants if one is not None), None)
+        value = next((one for one, constant in zip(node.inputs, constants, strict=True) if constant is None), None)
+        sides = sides_of(value)
+        if number is None or value is None or sides is None or len(sides) != 4 or sides[3] != 1 or not channels_of(value):
+            continue
+        channels = channels_of(value)
+        if number.size != 1 and number.shape[-3:] != (channels, 1, 1):
+            continue
+        by_channel = np.broadcast_to(number.ravel(), channels).astype(np.float64)
+        factor, offset = (by_channel, np.zeros(channels)) if node.op_type == "Mul" else (np.ones(channels), by_channel)
+        editor.take_over(node.outputs[0], editor.scale(node, value, factor, offset, f"{node.name}.scale"))
+        turned += 1
+    editor.sweep()
+    return turned

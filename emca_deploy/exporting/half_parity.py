@@ -1,0 +1,146 @@
+"""How far fp16 logits may be from fp32 ones, and how far a converted model's are.
+
+The CPU runtimes do not compute such a model in fp16: on x86-64 ONNX Runtime has no such convolutions and keeps everything between
+them in float32 too, and OpenVINO converts it to float32. Only the weights would be tested. So the model is run *emulated*:
+operators in float32, as the accumulators of GPUs are, and every result that is fp16 in the model rounded to it, infinities
+included. GPUs round less often, since they fuse operators.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy.errors import GateError
+from emca_deploy.exporting.parity import Float32Array, Parity, measure_parity, run_onnx
+
+__all__ = ["HALF_ROUNDOFF", "check_half", "emulated", "half_tolerance", "peaks_and_logits", "roundings"]
+
+HALF_ROUNDOFF = 2.0**-11
+"""The largest relative error of rounding a number to the nearest fp16 one, above 2**-14."""
+
+FAILURE = 1e-3
+"""The probability that a sound conversion is refused, by the estimate of `half_tolerance`."""
+
+EXACT = frozenset({"Relu", "MaxPool", "Reshape", "Flatten", "Squeeze", "Transpose", "Concat", "Slice", "Identity"})
+"""Operators whose result needs no rounding where their inputs needed none."""
+
+FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+
+
+def roundings(graph: ir.Graph) -> int:
+    """Return the most roundings to fp16 on any way from input to output: one an inexact result, one where weights are fp16."""
+    depth: dict[ir.Value, int] = {}
+    for node in graph:
+        before = max((depth.get(value, 0) for value in node.inputs if value is not None), default=0)
+        weights = any(value is not None and value.const_value is not None and value.dtype == HALF for value in node.inputs)
+        for value in node.outputs:
+            own = value.dtype == HALF and node.op_type not in EXACT
+            depth[value] = before + own + weights
+    return max((depth.get(value, 0) for value in graph.outputs), default=0)
+
+
+def half_tolerance(count: int, logits: int) -> float:
+    """Return the largest error of a logit to expect, relative to the largest logit.
+
+    `count` roundings one after another, each by at most u = 2**-11, independent and with mean zero, together err by at most
+    lambda * sqrt(count) * u, to first order, with probability 1 - 2 exp(-lambda**2 (1 - u)**2 / 2): Higham and Mary, "A new
+    approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4. lambda is chosen so that of
+    all `logits` one errs more with probability 0.001.
+
+    It is an estimate, no bound: a layer is taken to pass on a relative error without enlarging it. Networks stay far below, since
+    errors average over the sums of a layer, and a shortcut carries fewer roundings than its branch.
+
+    Args:
+        count: of `roundings`.
+        logits: how many are compared.
+    """
+    factor = math.sqrt(2 * math.log(2 * max(logits, 1) / FAILURE)) / (1 - HALF_ROUNDOFF)
+    return math.expm1(factor * math.sqrt(count) * HALF_ROUNDOFF + count * HALF_ROUNDOFF**2 / (1 - HALF_ROUNDOFF))
+
+
+def emulated(model: ir.Model) -> ir.Model:
+    """Return a model that computes in float32 and rounds to fp16 what is fp16 in `model`, on any runtime.
+
+    Args:
+        model: a converted one; not changed.
+    """
+    twin = ir.from_proto(ir.to_proto(model))
+    graph = twin.graph
+    for value in graph.initializers.values():
+        if value.dtype == HALF and value.const_value is not None:
+            value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
+            value.type = ir.TensorType(FLOAT)
+    for node in list(graph):
+        if node.op_type == "Cast":
+            node.attributes["to"] = ir.AttrInt64("to", int(FLOAT))
+        for value in node.outputs:
+            if value.dtype == HALF:
+                value.type = ir.TensorType(FLOAT)
+                _round(graph, node, value)
+    return twin
+
+
+def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    """Round a float32 value to fp16 for all its readers."""
+    uses = list(value.uses())
+    down = ir.node("Cast", [value], attributes={"to": int(HALF)}, name=f"{value.name}.rounding")
+    up = ir.node("Cast", [down.outputs[0]], attributes={"to": int(FLOAT)}, name=f"{value.name}.rounded")
+    for step, dtype in ((down, HALF), (up, FLOAT)):
+        step.outputs[0].name, step.outputs[0].type = step.name, ir.TensorType(dtype)
+    graph.insert_after(node, [down, up])
+    for use in uses:
+        use.node.replace_input_with(use.idx, up.outputs[0])
+
+
+def peaks_and_logits(model: ir.Model, images: Float32Array) -> tuple[dict[str, float], Float32Array]:
+    """Run an fp32 model and return the largest absolute value of each activation, by name, and the logits.
+
+    Args:
+        model: not changed.
+        images: (N, 3, S, S) float32.
+
+    Raises:
+        ModelError: ONNX Runtime does not run it.
+    """
+    twin = ir.from_proto(ir.to_proto(model))
+    graph = twin.graph
+    values = [value for node in graph for value in node.outputs if value.dtype == FLOAT]
+    for value in values:
+        size = ir.node("Abs", [value])
+        peak = ir.node("ReduceMax", [size.outputs[0]], attributes={"keepdims": 0})
+        for step, suffix in ((size, "size"), (peak, "peak")):
+            step.name = step.outputs[0].name = f"{value.name}.{suffix}"
+            step.outputs[0].type = ir.TensorType(FLOAT)
+        graph.extend([size, peak])
+        graph.outputs.append(peak.outputs[0])
+    logits, *peaks = run_onnx(ir.to_proto(twin).SerializeToString(), images)
+    return {str(value.name): float(peak.max()) for value, peak in zip(values, peaks, strict=True)}, logits
+
+
+def check_half(model: ir.Model, images: Float32Array, expected: Float32Array, gate: float | None = None) -> tuple[Parity, float]:
+    """Run a converted model emulated and hold its logits against the fp32 ones.
+
+    Args:
+        model: converted.
+        images: (N, 3, S, S) float32.
+        expected: fp32 logits of them, (N, classes).
+        gate: largest relative error allowed; `half_tolerance` where None.
+
+    Returns:
+        The parity, and the gate.
+
+    Raises:
+        GateError: the error is larger, or not a number.
+        ModelError: ONNX Runtime refuses the model.
+    """
+    gate = half_tolerance(roundings(model.graph), expected.size) if gate is None else gate
+    found: Sequence[Float32Array] = run_onnx(ir.to_proto(emulated(model)).SerializeToString(), images)
+    parity = measure_parity(expected, found[0])
+    if not parity.max_rel <= gate:  # also true of NaN
+        raise GateError(
+            f"the fp16 logits differ from the fp32 ones by {parity.max_rel:.2g} relative, more than {gate:.2g}",
+            "use --precision fp32; if the weights are a trained network's, report the architecture and versions",
+        )
+    return parity, gate

@@ -1,0 +1,260 @@
+"""Loads a checkpoint into the network it was trained as, which is found from its tensors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from emca_deploy._optional import require
+from emca_deploy.errors import CheckpointError
+from emca_deploy.networks.checkpoint_files import CheckpointFile, open_checkpoint
+from emca_deploy.networks.counting import count_parameters
+from emca_deploy.networks.fitting import Fit, empty_network, fit_network, is_counter
+from emca_deploy.networks.layouts import translate
+from emca_deploy.networks.networks import Network, find_networks
+from emca_deploy.networks.registry import find_architecture
+from emca_deploy.networks.stored import TensorProblem
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["CheckpointSource", "ModelSpec", "Weights", "load_checkpoint"]
+
+Weights = Literal["ema", "plain"]
+"""A moving average of the weights, or the weights themselves."""
+
+GROUPED = 2
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Where in a checkpoint the network lay.
+
+    Attributes:
+        container: keys of the dictionaries around the state dict, joined by dots; "" where there are none.
+        prefix: what stands in front of the network's names in it ("module.").
+        head: the name of the layer that makes the logits, as the file has it.
+        weights: whether these are the moving average or the plain weights.
+        both: whether the file holds both, and so `weights` was a choice.
+        left_out: how many tensors beside the network were left out, by name, or by group ("optimizer.*").
+        inert: classes of objects beside the tensors; they were neither loaded nor run.
+        statistics: where the batch norm statistics lay, in front of their names, where the average has none of its own; or None.
+    """
+
+    container: str
+    prefix: str
+    head: str
+    weights: Weights
+    both: bool
+    left_out: dict[str, int]
+    inert: tuple[str, ...]
+    statistics: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document."""
+        return {
+            "container": self.container,
+            "prefix": self.prefix,
+            "head": self.head,
+            "weights": self.weights,
+            "both_weights": self.both,
+            "left_out": self.left_out,
+            "not_loaded": list(self.inert),
+            **({} if self.statistics is None else {"statistics": self.statistics}),
+        }
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a checkpoint turned out to be.
+
+    Attributes:
+        arch: the architecture's name.
+        num_classes: the width of the logits.
+        options: for `create_model(arch, num_classes, **options)`; empty for the family's own configuration.
+        layout: whose key names it had (see `layouts.Layout`).
+        params: how many parameters the network has.
+        source: where in the file it lay; None for fresh weights.
+    """
+
+    arch: str
+    num_classes: int
+    options: dict[str, Any]
+    layout: str
+    params: int
+    source: CheckpointSource | None = None
+
+
+def load_checkpoint(
+    path: str | Path,
+    arch: str | None = None,
+    *,
+    position: str = "residual",
+    weights: Weights | None = None,
+    prefix: str | None = None,
+) -> tuple["nn.Module", ModelSpec]:
+    """Load a checkpoint; nothing in it is run.
+
+    Args:
+        path: what torch.save wrote (a state dict, alone or among other things, or a whole module), a safetensors file, or the
+            index of a sharded checkpoint.
+        arch: the architecture it must be; inferred where None.
+        position: where attention sits in a block, "residual" or "output". The tensors do not tell.
+        weights: "ema" for the moving average of the weights, "plain" for the weights; the average where there is one, if None.
+        prefix: under which names the network lies, where the file holds more than one.
+
+    Returns:
+        The network in eval mode, (N, 3, H, W) float32 to logits (N, num_classes), and what it is.
+
+    Raises:
+        CheckpointError: the file cannot be read safely, fits no architecture, is not `arch`, or holds several networks.
+        UnknownNameError: no architecture is called `arch`.
+        MissingError: torch is not installed.
+    """
+    path = Path(path)
+    require("torch")
+    if arch is not None:
+        find_architecture(arch)
+    with open_checkpoint(path) as file:
+        networks = _under(file, find_networks(file), prefix)
+        fits = _fits(file, networks, arch, position, trusted=prefix is not None)
+        chosen, both = _choose(file, fits, weights)
+        tensors = _values(file, chosen.network, both)
+    inferred = chosen.inferred
+    module = empty_network(inferred, chosen.classes)
+    _fill(module, translate(tensors, path).tensors)
+    source = _source(file, chosen.network, both)
+    return module, ModelSpec(inferred.arch, chosen.classes, inferred.options, chosen.layout, count_parameters(module), source)
+
+
+def _fits(file: CheckpointFile, networks: Sequence[Network], arch: str | None, position: str, *, trusted: bool) -> list[Fit]:
+    """Return the networks that are whole; raises what is wrong with the largest one where none is."""
+    fits, errors = [], []
+    for number, network in enumerate(networks):
+        try:
+            fits.append(fit_network(file, network, arch=arch, position=position, trusted=trusted, explain=number == 0))
+        except CheckpointError as exc:
+            errors.append(exc)
+    if not fits:
+        raise errors[0]
+    return fits
+
+
+def _under(file: CheckpointFile, networks: list[Network], prefix: str | None) -> list[Network]:
+    """Return the networks under `prefix`, all where it is None; never none."""
+    if not networks:
+        names = ", ".join(_printable(name[file.containers[name] :]) for name in list(file.tensors)[:3])
+        raise CheckpointError(
+            f"{file.path}: holds no ResNet; its keys are like {names}",
+            "give a ResNet's checkpoint (`emca-deploy models` lists them); another network can be exported to ONNX where it was "
+            "trained, and its .onnx file calibrated",
+        )
+    if prefix is None:
+        return networks
+    wanted = f"{prefix.rstrip('.')}." if prefix.rstrip(".") else ""
+    matches = [network for network in networks if wanted in (network.where, network.prefix)]
+    if not matches:
+        raise CheckpointError(
+            f"{file.path}: no network lies under --prefix {prefix!r}", f"one of: {_prefixes(networks)}; or leave --prefix out"
+        )
+    return matches
+
+
+def _choose(file: CheckpointFile, fits: Sequence[Fit], weights: Weights | None) -> tuple[Fit, bool]:
+    """Return the one network to load, and whether the file holds both plain weights and an average."""
+    averages = [fit for fit in fits if fit.network.average]
+    plain = [fit for fit in fits if not fit.network.average]
+    wanted = averages if weights == "ema" or (weights is None and averages) else plain
+    if not wanted:
+        kind, other = ("a moving average", "plain") if weights == "ema" else ("plain weights", "ema")
+        raise CheckpointError(
+            f"{file.path}: holds no {kind.removeprefix('a ')}", f"leave --weights out, or say --weights {other}"
+        )
+    different = [fit for number, fit in enumerate(wanted) if not any(_same(file, fit, other) for other in wanted[:number])]
+    if len(different) > 1:
+        found = ", ".join(
+            f"'{_printable(fit.network.where)}' ({fit.inferred.arch}, {fit.classes} classes)" for fit in different[:SHOWN]
+        )
+        raise CheckpointError(
+            f"{file.path}: holds {len(different)} different networks: under {found}",
+            f"choose one, in export or deploy: {_prefixes([fit.network for fit in different])}",
+        )
+    return wanted[0], bool(averages and plain)
+
+
+def _prefixes(networks: Sequence[Network]) -> str:
+    """Return the option that chooses each network, by the shortest name that only one has."""
+    prefixes = [network.prefix for network in networks]
+    names = [network.prefix if prefixes.count(network.prefix) == 1 else network.where for network in networks[:SHOWN]]
+    return ", ".join(f"--prefix {_printable(name.rstrip('.')) or repr('')}" for name in names)
+
+
+def _same(file: CheckpointFile, a: Fit, b: Fit) -> bool:
+    """Return whether two networks have equal weights: one module saved under two names."""
+    import torch
+
+    if (a.inferred, a.classes, a.network.names.keys()) != (b.inferred, b.classes, b.network.names.keys()):
+        return False
+    for name, full in a.network.names.items():
+        one, two = file.tensors[full], file.tensors[b.network.names[name]]
+        if one.storage is two.storage and one.offset == two.offset:
+            continue
+        try:
+            if not torch.equal(one.load(), two.load()):
+                return False
+        except TensorProblem:
+            return False
+    return True
+
+
+def _values(file: CheckpointFile, network: Network, both: bool) -> dict[str, "Tensor"]:
+    tensors = {}
+    for name, full in network.names.items():
+        if is_counter(name):
+            continue
+        try:
+            tensors[name] = file.tensors[full].load()
+        except TensorProblem as exc:
+            other = f", or try --weights {'plain' if network.average else 'ema'}" if both else ""
+            remedy = f"use a checkpoint from before the training diverged{other}"
+            if "NaN" not in str(exc):
+                remedy = "save it again as ordinary tensors: torch.save(model.state_dict(), 'weights.pth')"
+            raise CheckpointError(f"{file.path}: '{_printable(full[file.containers[full] :])}' {exc}", remedy) from exc
+    return tensors
+
+
+def _fill(module: "nn.Module", tensors: Mapping[str, "Tensor"]) -> None:
+    import torch
+
+    module.to_empty(device="cpu").eval()
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in module.state_dict() if is_counter(name)}
+    module.load_state_dict({**counters, **tensors})
+
+
+def _source(file: CheckpointFile, network: Network, both: bool) -> CheckpointSource:
+    groups: dict[str, list[str]] = {}
+    for name in network.beside:
+        rest = name.removeprefix(network.container)
+        groups.setdefault(rest.partition(".")[0], []).append(rest)
+    left_out: dict[str, int] = {}
+    for top, names in groups.items():
+        if len(names) <= GROUPED:
+            left_out |= {_printable(name): 1 for name in names}
+        else:
+            left_out[f"{_printable(top)}.*"] = len(names)
+    return CheckpointSource(
+        container=_printable(network.container.rstrip(".")),
+        prefix=_printable(network.prefix),
+        head=_printable(network.head.removeprefix(network.container)),
+        weights="ema" if network.average else "plain",
+        both=both,
+        left_out=left_out,
+        inert=tuple(sorted(file.inert)),
+        statistics=None if network.statistics is None else _printable(network.statistics),
+    )
+
+
+def _printable(name: str) -> str:
+    """Return a name from the file fit for one line of a terminal."""
+    return ascii(name)[1:-1]

@@ -1,0 +1,140 @@
+"""PKCAM-ECA ResNets: the network that the released EMCA code trains (arXiv 2211.07521), with that code's own key names.
+
+Attention sits in every block. First blocks of a stage have a local branch only, though they own the other weights too.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emca_deploy.networks.attention import ChannelConv, eca_kernel_size, mean_descriptor, repeat_channels
+from emca_deploy.networks.resnet import BOTTLENECK_EXPANSION, STAGE_BLOCKS, STAGE_WIDTHS
+
+__all__ = ["PkcamResNet"]
+
+
+class ScaleSum(nn.Conv1d):
+    """Conv1d(1, 1, kernel=R, stride=R) over the channel-major stack of R descriptors: one weighted sum for every channel."""
+
+    def __init__(self, scales: int) -> None:
+        super().__init__(1, 1, scales, stride=scales, bias=False)
+
+    def forward(self, descriptors: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        """Return the sum (N, C, 1, 1) of R descriptors (N, C, 1, 1)."""
+        return (torch.cat(list(descriptors), dim=3) * self.weight.reshape(1, 1, 1, -1)).sum(3, keepdim=True)
+
+
+def _residual(in_channels: int, width: int, stride: int, bottleneck: bool) -> nn.Sequential:
+    if not bottleneck:
+        return nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+    out_channels = width * BOTTLENECK_EXPANSION
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
+class PkcamBlock(nn.Module):
+    """A residual block whose output is relu(residual * (1 + gates) + shortcut).
+
+    Args:
+        in_channels: channels of the block's input.
+        width: channels of the 3x3 convolutions.
+        stride: of the block.
+        stage: counted from 1; also how many stage descriptors precede it.
+        first: whether this is the stage's first block, which has no global branch in forward.
+        bottleneck: 1-3-1 convolutions instead of 3-3.
+    """
+
+    def __init__(self, in_channels: int, width: int, stride: int, stage: int, first: bool, bottleneck: bool) -> None:
+        super().__init__()
+        channels = width * (BOTTLENECK_EXPANSION if bottleneck else 1)
+        self.first = first
+        self.residual = _residual(in_channels, width, stride, bottleneck)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
+            )
+        kernel_size = eca_kernel_size(channels)
+        self.ECA_excitation_local = nn.Sequential(ChannelConv(kernel_size), nn.Sigmoid())
+        self.ECA_excitation_global_stage = nn.Sequential(ChannelConv(kernel_size), nn.Sigmoid())
+        self.stage_in_fusion = nn.Sequential(ScaleSum(stage + 1), nn.ReLU())
+        self.out_fusion = nn.Sequential(ScaleSum(2), nn.Sigmoid())
+
+    def gates(self, descriptor: Tensor, stages: Sequence[Tensor]) -> Tensor:
+        """Return the gates (N, C, 1, 1) from this block's descriptor and the stage descriptors aligned to C."""
+        local: Tensor = self.ECA_excitation_local(descriptor)
+        if self.first:
+            return local
+        mixed = self.stage_in_fusion([*stages, descriptor])
+        fused: Tensor = self.out_fusion([local, self.ECA_excitation_global_stage(mixed)])
+        return fused
+
+    def forward(self, x: Tensor, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the block's output and its residual branch's descriptor (N, C, 1, 1)."""
+        y = self.residual(x)
+        descriptor = mean_descriptor(y)
+        return F.relu(y * (1 + self.gates(descriptor, stages)) + self.shortcut(x)), descriptor
+
+
+class PkcamResNet(nn.Module):
+    """A PKCAM-ECA ResNet classifier, (N, 3, H, W) float to logits (N, num_classes).
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        num_classes: the head's width.
+    """
+
+    def __init__(self, depth: int, num_classes: int = 1000) -> None:
+        super().__init__()
+        self._bottleneck = depth >= 50
+        self._in_channels = STAGE_WIDTHS[0]
+        self.pre = nn.Sequential(
+            nn.Conv2d(3, STAGE_WIDTHS[0], 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(STAGE_WIDTHS[0]),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+        blocks = STAGE_BLOCKS[depth]
+        self.stage1 = self._make_stage(1, blocks[0])
+        self.stage2 = self._make_stage(2, blocks[1])
+        self.stage3 = self._make_stage(3, blocks[2])
+        self.stage4 = self._make_stage(4, blocks[3])
+        self.linear = nn.Linear(self._in_channels, num_classes)
+
+    def _make_stage(self, stage: int, blocks: int) -> nn.Sequential:
+        width = STAGE_WIDTHS[stage - 1]
+        layers = []
+        for block in range(blocks):
+            stride = 2 if block == 0 and stage > 1 else 1
+            layers.append(PkcamBlock(self._in_channels, width, stride, stage, block == 0, self._bottleneck))
+            self._in_channels = width * (BOTTLENECK_EXPANSION if self._bottleneck else 1)
+        return nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, num_classes) of images `x` (N, 3, H, W)."""
+        x = self.pre(x)
+        stages = [mean_descriptor(x)]
+        for width, stage in zip(STAGE_WIDTHS, (self.stage1, self.stage2, self.stage3, self.stage4), strict=True):
+            channels = width * (BOTTLENECK_EXPANSION if self._bottleneck else 1)
+            aligned = [repeat_channels(descriptor, channels) for descriptor in stages]
+            for block in stage:
+                x, descriptor = block(x, aligned)
+            stages.append(descriptor)
+        logits: Tensor = self.linear(mean_descriptor(x).flatten(1))
+        return logits

@@ -1,0 +1,136 @@
+"""What `validate` found, on the terminal, and why a gate on it is closed."""
+
+from typing import TYPE_CHECKING
+
+from emca_deploy.harness.stats.paired import images_needed, upper_end_without_difference
+from emca_deploy.reporting.formats import NONE, fixed, interval, plain, significant
+from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["closed_gate", "print_accuracy"]
+
+_CLASSES_SHOWN = 5
+_FLIPS_SHOWN = 5
+
+
+def print_accuracy(report: AccuracyReport, console: "Console") -> None:
+    """Print an artifact's accuracy, below it the reference's and what lies between them, and the classes it is worst at."""
+    rate = "" if report.images_per_s is None else f", {fixed(report.images_per_s, 0)} images/s with decoding"
+    _text(console, f"{plain(report.artifact)}: {report.samples:,} images{rate}", "bold")
+    _print_side(report, console)
+    if report.reference is not None:
+        _print_reference(report.reference, console)
+    if report.per_class:
+        _print_classes(report.per_class, console)
+    names = {entry.label: entry.name for entry in report.per_class or ()}
+    if report.confused:
+        pairs = [f"{_called(c.label, names)} as {_called(c.predicted, names)} {c.samples:,}" for c in report.confused]
+        _text(console, f"  most often confused: {', '.join(pairs[:_CLASSES_SHOWN])}")
+    if report.reference is not None and report.reference.flips is not None:
+        for flip in report.reference.flips.images[:_FLIPS_SHOWN]:
+            _text(console, f"  {_flip(flip, names)}")
+
+
+def _print_side(side: AccuracyReport | ReferenceComparison, console: "Console") -> None:
+    if side.top1 is not None:
+        top5 = "" if side.top5 is None else f", top-5 {fixed(side.top5)}%"
+        _text(console, f"  top-1 {fixed(side.top1)}%{top5}")
+    if side.mean_confidence is not None:
+        labelled = side.ece is not None and side.nll is not None
+        errors = f", ECE {fixed(side.ece or 0)}%, NLL {fixed(side.nll or 0, 4)} nats" if labelled else ""
+        _text(console, f"  mean confidence {fixed(side.mean_confidence)}%{errors}")
+
+
+def _print_reference(reference: ReferenceComparison, console: "Console") -> None:
+    _text(console, f"against {plain(reference.artifact)}", "bold")
+    _print_side(reference, console)
+    if reference.top1_drop is not None:
+        limits = "" if reference.top1_drop_ci95 is None else f" (95%: {interval(reference.top1_drop_ci95)})"
+        chance = "" if reference.mcnemar_p is None else f", McNemar p {significant(reference.mcnemar_p)}"
+        _text(console, f"  drop {fixed(reference.top1_drop)} points{limits}{chance}")
+    _text(console, f"  same class for {fixed(reference.agreement)}%, {_sqnr(reference)}")
+    flips = reference.flips
+    if flips is not None and flips.total and flips.lost is not None and flips.won is not None:
+        both = flips.total - flips.lost - flips.won
+        _text(
+            console,
+            f"  flips {flips.total:,}: right to wrong {flips.lost:,}, wrong to right {flips.won:,}, wrong to wrong {both:,}",
+        )
+
+
+def _sqnr(reference: ReferenceComparison) -> str:
+    if reference.sqnr_db is None:
+        return "logits identical"
+    typical = "" if reference.typical_sqnr_db is None else f", of a typical image {fixed(reference.typical_sqnr_db, 1)} dB"
+    return f"SQNR of the logits {fixed(reference.sqnr_db, 1)} dB{typical}"
+
+
+def _print_classes(classes: tuple[ClassAccuracy, ...], console: "Console") -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    with_reference = any(entry.reference_recall is not None for entry in classes)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("worst classes" if len(classes) > _CLASSES_SHOWN else "class", overflow="fold")
+    for heading in ("images", "recall %", *(("reference's",) if with_reference else ()), "precision %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    seen = [entry for entry in classes if entry.samples]
+    for entry in sorted(seen, key=lambda entry: entry.recall or 0.0)[:_CLASSES_SHOWN]:
+        theirs = (_percent(entry.reference_recall),) if with_reference else ()
+        cells = (plain(entry.name), f"{entry.samples:,}", _percent(entry.recall), *theirs, _percent(entry.precision))
+        table.add_row(*map(Text, cells))
+    console.print(table)
+
+
+def _called(label: int, names: dict[int, str]) -> str:
+    return plain(names.get(label, str(label)))
+
+
+def _flip(flip: Flip, names: dict[int, str]) -> str:
+    what = plain(flip.file) or f"image {flip.index}"
+    label = "" if flip.label is None else f" (is {_called(flip.label, names)})"
+    return f"flip: {what}{label}: {_called(flip.reference, names)} became {_called(flip.candidate, names)}"
+
+
+def _percent(value: float | None) -> str:
+    return NONE if value is None else fixed(value)
+
+
+def _text(console: "Console", text: str, style: str = "") -> None:
+    console.print(text, style=style, markup=False, highlight=False)
+
+
+def closed_gate(report: AccuracyReport, max_drop: float) -> tuple[str, str] | None:
+    """Return why the drop is not within a gate, and what to do, a line each; None where it is.
+
+    The gate is on the upper end of the drop's 95% interval: only then has the drop been shown to be no larger.
+
+    Args:
+        report: with a reference, of labelled images.
+        max_drop: the gate, points.
+    """
+    reference = report.reference
+    assert reference is not None
+    assert reference.top1_drop is not None
+    assert reference.top1_drop_ci95 is not None
+    assert reference.flips is not None
+    if reference.top1_drop_ci95[1] <= max_drop:
+        return None
+    needed = images_needed(reference.flips.lost or 0, reference.flips.won or 0, report.samples, max_drop)
+    least = upper_end_without_difference(report.samples)
+    if reference.top1_drop > max_drop:
+        reason = "the drop itself is outside"
+    elif least > max_drop:
+        reason = f"{report.samples:,} images are too few: the interval reaches {fixed(least)} points even without any difference"
+    else:
+        reason = "the drop itself is inside, but not its interval"
+    problem = (
+        f"{report.artifact}: top-1 drop {fixed(reference.top1_drop)} points (95%: {interval(reference.top1_drop_ci95)}) against "
+        f"{reference.artifact} is not within --max-drop {max_drop:g}: {reason}"
+    )
+    if needed is not None:
+        return problem, f"give about {needed:,} images to decide, if more of them were like these, or a larger --max-drop"
+    return problem, "calibrate with `calibrate --max-drop`, more images or another --method, or give a larger --max-drop"

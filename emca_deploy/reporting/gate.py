@@ -1,0 +1,77 @@
+"""How an accuracy gate was reached, on the terminal."""
+
+from typing import TYPE_CHECKING
+
+from emca_deploy.reporting.formats import fixed, interval, plain
+from emca_deploy.results.gate import GateReport, GateStep
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["gate_failure", "print_gate"]
+
+
+def print_gate(report: GateReport, console: "Console") -> None:
+    """Print a row for each model on the way, the one that was written in bold, and what it costs in time."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    how = f"simulated with {report.measured_with}" if report.simulated else f"on {report.measured_with}"
+    fp32 = f"top-1 {fixed(report.top1_fp32)}% in fp32 on {report.images:,} images"
+    title = f"{fp32}; gate: drop at most {report.max_drop:g} points, {how}"
+    console.print(plain(title), style="bold", markup=False, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("left in float", overflow="fold")
+    for heading in ("MACs %", "top-1 %", "drop, points (95%)"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    before: tuple[str, ...] = ()
+    for index, step in enumerate(report.steps):
+        drop = f"{fixed(step.top1_drop)} ({interval(step.top1_drop_ci95)})"
+        cells = (_change(step, before), fixed(step.float_macs_percent, 1), fixed(step.top1), drop)
+        table.add_row(*map(Text, cells), style="bold" if index == report.chosen else "")
+        before = step.kept_float
+    console.print(table)
+    for line in _notes(report):
+        console.print(line, markup=False, highlight=False)
+
+
+def _change(step: GateStep, before: tuple[str, ...]) -> str:
+    added = [plain(pattern) for pattern in step.kept_float if pattern not in before]
+    return f"+ {', '.join(added)}" if added else "nothing"
+
+
+def _notes(report: GateReport) -> list[str]:
+    notes = []
+    if report.best.kept_float:
+        notes.append(f"left in float: {plain(' '.join(report.best.kept_float))}")
+    if report.slowdown is not None and report.slowdown_ci95 is not None:
+        notes.append(
+            f"median latency {fixed(report.slowdown)} times that of all in INT8 (95%: {interval(report.slowdown_ci95)}), "
+            f"on {plain(report.measured_with)}"
+        )
+    elif report.simulated:
+        notes.append(
+            "this backend cannot run here: accuracy is that of ONNX Runtime on the placed model, latency is not measured"
+        )
+    return notes
+
+
+def gate_failure(report: GateReport, name: str) -> tuple[str, str]:
+    """Return why the gate was not reached, and what to do, a line each.
+
+    Args:
+        report: of a gate that was not reached.
+        name: of the model that was written.
+    """
+    best = report.best
+    problem = (
+        f"{name}: top-1 drop {fixed(best.top1_drop)} points (95%: {interval(best.top1_drop_ci95)}) is not within --max-drop "
+        f"{report.max_drop:g}: {report.reason}"
+    )
+    if report.images_needed is not None:
+        return (
+            problem,
+            f"give about {report.images_needed:,} validation images, or a larger --max-drop; the best model was written",
+        )
+    return problem, "try another --method or more --samples, or a larger --max-drop; the best model was written"

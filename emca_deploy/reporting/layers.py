@@ -1,0 +1,258 @@
+"""Layers on the terminal and as a plot: where the time goes, and how near each layer is to what the machine can do."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from emca_deploy.reporting import svg
+from emca_deploy.reporting.axis import Axis, fit_axis
+from emca_deploy.reporting.formats import NONE, fixed, plain, significant
+from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersReport
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["layers_plot", "print_layers"]
+
+HEADINGS = ("layer", "type", "kind", "precision", "ms", "share %", "GOP/s", "of roof %")
+_LONGEST_NAME = 60
+_MOST_NAMES = 3
+
+WIDTH = 720
+_TOP, _BAR, _ROW, _FOOT = 34, 22, 58, 46
+_ROOF_HEIGHT = 250
+_LEFT, _RIGHT, _MARGIN = 62, 16, 12
+_COLOUR_OF = dict(zip(KINDS, svg.COLOURS, strict=True))
+
+
+def print_layers(report: LayersReport, console: "Console", most: int) -> None:
+    """Print each artifact's slowest layers, in the order they run, and what the kinds come to.
+
+    Args:
+        report: what was found.
+        console: where to.
+        most: rows of each artifact.
+    """
+    for index, result in enumerate(report.results):
+        if index:
+            console.print()
+        _print_result(result, console, most)
+
+
+def _print_result(result: ArtifactLayers, console: "Console", most: int) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, highlight=False)
+
+    threads = f", {result.threads} thread{'s' if result.threads > 1 else ''}" if result.threads else ""
+    say(f"{plain(result.artifact)}: {result.backend} {result.precision}, batch {result.batch}{threads}", "bold")
+    shown = set(sorted(range(len(result.layers)), key=lambda place: -result.layers[place].median_ms)[:most])
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for index, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if index < 4 else "right", overflow="fold")
+    for place in sorted(shown):
+        layer = result.layers[place]
+        table.add_row(*(Text(cell) for cell in _cells(layer)), style="bold" if layer.slow else "")
+    console.print(table)
+    rest = [layer for place, layer in enumerate(result.layers) if place not in shown]
+    if rest:
+        say(f"and {len(rest)} shorter layers, {fixed(sum(layer.share_percent for layer in rest), 1)} % (--top, --json)", "dim")
+    for line in (*_summary(result), *_int8(result)):
+        say(line)
+
+
+def _cells(layer: Layer) -> tuple[str, ...]:
+    near = layer.utilisation_percent
+    mark = " *" if layer.slow else ""
+    return (
+        _shortened(layer.name, _LONGEST_NAME),
+        plain(layer.type),
+        layer.kind,
+        layer.precision,
+        f"{layer.median_ms:.3f}",
+        fixed(layer.share_percent, 1),
+        NONE if layer.gops is None else fixed(layer.gops, 1),
+        NONE if near is None else f"{fixed(near, 0)} {layer.bound}{mark}",
+    )
+
+
+def _summary(result: ArtifactLayers) -> list[str]:
+    parts = [f"{kind} {fixed(result.share_percent[kind], 1)} %" for kind in KINDS if result.share_percent[kind] > 0]
+    lines = [f"by kind: {', '.join(parts)}", _against_the_whole(result)]
+    roofline = result.roofline
+    if roofline is not None:
+        peaks = ", ".join(f"{name} {fixed(value, 0)} GOP/s" for name, value in roofline.gops.items())
+        bandwidth = f"; copy {fixed(roofline.bandwidth_gb_s, 1)} GB/s" if roofline.bandwidth_gb_s else ""
+        lines.append(f"roof (one large convolution here): {peaks}{bandwidth}; *: below half of it")
+    return [*lines, *(f"note: {note}" for note in result.notes)]
+
+
+def _int8(result: ArtifactLayers) -> list[str]:
+    """Return what runs in INT8 of a quantized model and, of each thing in the way, the first nodes and what to do."""
+    found = result.int8
+    if found is None:
+        return []
+    share = fixed(found.int8_macs_percent, 1)
+    lines = [f"INT8: {found.int8_layers} of {found.layers} layers, {share} % of the multiply-adds, as far as the graph tells"]
+    for finding in found.findings:
+        names = ", ".join(plain(name) for name in finding.nodes[:_MOST_NAMES])
+        more = f" and {len(finding.nodes) - _MOST_NAMES} more" if len(finding.nodes) > _MOST_NAMES else ""
+        lines += [f"{names}{more}: {finding.problem}", f"  try: {finding.remedy}"]
+    return lines
+
+
+def _against_the_whole(result: ArtifactLayers) -> str:
+    text = f"sum of the layers' medians {significant(result.sum_ms)} ms, {result.calls} calls"
+    if result.end_to_end_ms is None or result.profiled_ms is None or result.layers_ms is None:
+        return text
+    share = 100 * result.sum_ms / result.end_to_end_ms
+    inside = 100 * result.layers_ms / result.profiled_ms
+    overhead = 100 * (result.profiled_ms / result.end_to_end_ms - 1)
+    return (
+        f"{text}: {fixed(share, 0)} % of a call without profiling, {significant(result.end_to_end_ms)} ms; "
+        f"a profiled call takes {significant(result.profiled_ms)} ms ({overhead:+.0f} %), {fixed(inside, 0)} % of it in layers"
+    )
+
+
+def _shortened(name: str, most: int) -> str:
+    name = plain(name)
+    return name if len(name) <= most else f"\N{HORIZONTAL ELLIPSIS}{name[1 - most :]}"
+
+
+def layers_plot(report: LayersReport) -> str:
+    """Return a stacked bar of each artifact by kind, and below it each artifact's roofline, as an SVG element."""
+    bars_bottom = _TOP + 20 + _ROW * len(report.results)
+    axis = _time_axis(report.results)
+    shapes = _legend()
+    shapes += _scale(axis, _TOP + 10, bars_bottom, "milliseconds of a call: layers, then what no layer accounts for")
+    for index, result in enumerate(report.results):
+        shapes += _stack(result, axis, _TOP + 20 + _ROW * index)
+    top: float = bars_bottom + _FOOT
+    for result in report.results:
+        if result.roofline is not None and any(layer.utilisation_percent for layer in result.layers):
+            shapes += _roofline(result, top)
+            top += _ROOF_HEIGHT
+    told = "; ".join(_told(result) for result in report.results)
+    drawn = svg.document(
+        "layers", (WIDTH, round(top + 4)), "Time of each kind of layer, and the roofline", told, shapes, margin=_MARGIN
+    )
+    # A file of its own has no page around it to give it a font, a background and a margin.
+    return drawn.replace("<svg ", '<svg font-family="system-ui, sans-serif" style="background:#fff;color:#222" ', 1)
+
+
+def _told(result: ArtifactLayers) -> str:
+    parts = ", ".join(f"{kind} {fixed(result.share_percent[kind], 1)} %" for kind in KINDS)
+    return f"{plain(result.artifact)} on {result.backend}: {significant(result.sum_ms)} ms; {parts}"
+
+
+def _time_axis(results: Sequence[ArtifactLayers]) -> Axis:
+    ends = [max(result.sum_ms, result.end_to_end_ms or 0.0) for result in results]
+    return Axis(0.0, max(ends) * 1.02 or 1.0, 0.0, WIDTH - _RIGHT)
+
+
+def _legend() -> list[str]:
+    shapes, x = [], 0.0
+    for kind in KINDS:
+        shapes.append(_box(x, x + 12, 6, 11, _COLOUR_OF[kind]))
+        shapes.append(svg.marker(KINDS.index(kind), x + 22, 11.5, 4))
+        shapes.append(svg.text(x + 31, 16, kind))
+        x += 31 + svg.text_width_px(kind) + 8
+    return shapes
+
+
+def _box(left: float, right: float, top: float, height: float, colour: str) -> str:
+    return svg.path([(left, top), (right, top), (right, top + height), (left, top + height)], colour)
+
+
+def _scale(axis: Axis, top: float, bottom: float, label: str) -> list[str]:
+    shapes = [svg.line((axis.start_px, bottom), (axis.end_px, bottom), opacity=0.6)]
+    for value, words in axis.ticks(70):
+        x = axis.px(value)
+        half = svg.text_width_px(words) / 2
+        shapes.append(svg.line((x, bottom), (x, top), opacity=0.13))
+        shapes.append(svg.text(min(max(x, half), WIDTH - half), bottom + 16, words, anchor="middle"))
+    shapes.append(svg.text(axis.start_px, bottom + 34, label, muted=True))
+    return shapes
+
+
+def _stack(result: ArtifactLayers, axis: Axis, top: float) -> list[str]:
+    total = f"{significant(result.end_to_end_ms or result.sum_ms)} ms"
+    title = f"{result.backend} {result.precision}: {result.artifact.rpartition('/')[2]}"
+    room = int((WIDTH - 30 - svg.text_width_px(total)) / svg.text_width_px("x"))
+    shapes = [
+        svg.text(0, top + 14, _shortened(title, room), bold=True),
+        svg.text(WIDTH - _RIGHT, top + 14, total, anchor="end", muted=True),
+    ]
+    left = 0.0
+    for kind in KINDS:
+        share = result.share_percent[kind]
+        if share <= 0:
+            continue
+        right = left + result.sum_ms * share / 100
+        start, end = axis.px(left), axis.px(right)
+        shapes.append(_box(start, end, top + 20, _BAR, _COLOUR_OF[kind]))
+        words = f"{fixed(share, 0)} %"
+        if end - start > svg.text_width_px(words) + 4:
+            shapes.append(svg.text((start + end) / 2, top + 20 + _BAR / 2 + 4.5, words, anchor="middle"))
+        left = right
+    whole = result.end_to_end_ms
+    if whole is not None and whole > left:
+        x, y = axis.px(whole), top + 20 + _BAR / 2
+        shapes.append(svg.line((axis.px(left), y), (x, y), dash="3 3", opacity=0.6))
+        shapes.append(svg.line((x, y - 6), (x, y + 6), opacity=0.6))
+    return shapes
+
+
+def _roofline(result: ArtifactLayers, top: float) -> list[str]:
+    """Draw operations a second against operations a byte, both logarithmic; a mark for each layer, as large as its share."""
+    roofline = result.roofline
+    assert roofline is not None
+    layers = [layer for layer in result.layers if layer.gops and layer.intensity]
+    floor, ceiling = top + _ROOF_HEIGHT - _FOOT, top + 34
+    x_axis = fit_axis([layer.intensity or 1 for layer in layers] + [10.0, 1000.0], _LEFT, WIDTH - _RIGHT, margin=0.03)
+    y_axis = fit_axis([layer.gops or 1 for layer in layers] + list(roofline.gops.values()), floor, ceiling, margin=0.06)
+    title = f"{result.backend} {result.precision}: {result.artifact.rpartition('/')[2]}"
+    shapes = [svg.text(0, top + 10, _shortened(title, 70), bold=True), svg.text(0, top + 27, "billion operations/s", muted=True)]
+    shapes += _scale(
+        x_axis, ceiling, floor, "operations for each byte of input, weights and output (log scale); roofs as measured here"
+    )
+    for value, words in y_axis.ticks(34):
+        shapes.append(svg.line((_LEFT, y_axis.px(value)), (WIDTH - _RIGHT, y_axis.px(value)), opacity=0.13))
+        shapes.append(svg.text(_LEFT - 6, y_axis.px(value) + 4.5, words, anchor="end"))
+    shapes += _roofs(result, x_axis, y_axis)
+    for layer in sorted(layers, key=lambda one: -one.share_percent):
+        x, y = x_axis.px(layer.intensity or 1), y_axis.px(layer.gops or 1)
+        shapes.append(svg.marker(KINDS.index(layer.kind), x, y, 3 + min(layer.share_percent, 25) ** 0.5))
+    return shapes
+
+
+def _roofs(result: ArtifactLayers, x_axis: Axis, y_axis: Axis) -> list[str]:
+    roofline = result.roofline
+    assert roofline is not None
+    present = {layer.precision for layer in result.layers if layer.gops}
+    shapes = []
+    for name, peak in roofline.gops.items():
+        if name not in present:
+            continue
+        bend = peak / roofline.bandwidth_gb_s if roofline.bandwidth_gb_s else x_axis.low
+        y = y_axis.px(peak)
+        shapes.append(svg.line((x_axis.px(bend), y), (x_axis.end_px, y), width=1.5, opacity=0.8))
+        shapes.append(svg.text(x_axis.end_px, y - 5, f"{name}: {fixed(peak, 0)}", anchor="end", muted=True))
+    peaks = [peak for name, peak in roofline.gops.items() if name in present]
+    shapes += _slope(max(peaks, default=0.0), roofline.bandwidth_gb_s, x_axis, y_axis)
+    return shapes
+
+
+def _slope(peak: float, bandwidth_gb_s: float | None, x_axis: Axis, y_axis: Axis) -> list[str]:
+    """Draw the roof that memory sets: it ends where it leaves the picture, or at the highest peak."""
+    if not bandwidth_gb_s:
+        return []
+    start = max(x_axis.low, y_axis.low / bandwidth_gb_s)
+    end = min(x_axis.high, peak / bandwidth_gb_s)
+    if start >= end:
+        return []
+    ends = [(x_axis.px(value), y_axis.px(value * bandwidth_gb_s)) for value in (start, end)]
+    label = svg.text(ends[0][0] + 4, ends[0][1] + 16, f"memory: {fixed(bandwidth_gb_s, 1)} GB/s", muted=True)
+    return [svg.line(ends[0], ends[1], width=1.5, opacity=0.8), label]

@@ -1,0 +1,207 @@
+"""The report's two plots as SVG: how latencies are distributed, and what accuracy costs in time."""
+
+from collections.abc import Sequence
+from math import ceil
+
+from emca_deploy.reporting import svg
+from emca_deploy.reporting.axis import Axis, fit_axis
+from emca_deploy.reporting.formats import fixed, plain, significant
+from emca_deploy.reporting.labels import Box, place_labels
+from emca_deploy.reporting.verdict import DROP_LIMIT
+from emca_deploy.results.deploy import DeployCandidate, DeployReport
+
+__all__ = ["latency_plot", "tradeoff_plot"]
+
+WIDTH = 560
+_TOP, _ROW, _SHAPE, _FOOT = 8, 66, 34, 48
+_BINS = 90
+_MOST_TAIL_MARKS = 60
+_HEIGHT = 360
+_LEFT, _RIGHT = 58, 14
+
+
+def latency_plot(report: DeployReport) -> str:
+    """Return the distribution of every candidate's calls on a shared axis, a row each, as an SVG element."""
+    rows = report.candidates
+    values = [value for c in rows for value in (c.latency.latency_ms.min, c.latency.latency_ms.max, *c.latency.samples_ms)]
+    axis = fit_axis(values, 6, WIDTH - 6, margin=0.03)
+    bottom = _TOP + _ROW * len(rows)
+    shapes = _x_axis(axis, bottom, _TOP, f"latency of one call, ms{' (log scale)' if axis.log else ''}")
+    for index, candidate in enumerate(rows):
+        shapes += _latency_row(candidate, index, axis, _TOP + _ROW * index)
+    told = "; ".join(f"{c.name}: p50 {significant(c.latency.latency_ms.p50)} ms, {_p99(c)}" for c in rows)
+    return svg.document("latency", (WIDTH, bottom + _FOOT), "Latency distribution of each candidate", told, shapes)
+
+
+def _p99(candidate: DeployCandidate) -> str:
+    return f"p99 {significant(candidate.latency.latency_ms.p99)} ms"
+
+
+def _latency_row(candidate: DeployCandidate, index: int, axis: Axis, top: float) -> list[str]:
+    summary = candidate.latency.latency_ms
+    colour = svg.COLOURS[index % len(svg.COLOURS)]
+    floor = top + 22 + _SHAPE
+    medians = f"p50 {significant(summary.p50)}, p99 {significant(summary.p99)} ms"
+    room = WIDTH - 34 - svg.text_width_px(medians)
+    shapes = [
+        svg.marker(index, 13, top + 10, 5),
+        svg.text(26, top + 15, _shortened(candidate.name, room), bold=True),
+        svg.text(WIDTH - 6, top + 15, medians, anchor="end", muted=True),
+        svg.line((axis.px(summary.min), floor), (axis.px(summary.max), floor), colour=colour, width=1.5),
+    ]
+    samples = sorted(candidate.latency.samples_ms)
+    if samples:
+        shapes.append(svg.path(_outline(samples, axis, floor), colour))
+        tail = samples[ceil(len(samples) * 0.99) :][-_MOST_TAIL_MARKS:]
+        shapes += [svg.line((axis.px(v), floor), (axis.px(v), floor - 7), colour=colour, opacity=0.8) for v in tail]
+    p50, p99 = axis.px(summary.p50), axis.px(summary.p99)
+    shapes.append(svg.line((p50, floor + 2), (p50, floor - _SHAPE), width=2))
+    shapes.append(svg.line((p99, floor + 2), (p99, floor - _SHAPE * 0.6), width=1.5, dash="3 3"))
+    return shapes
+
+
+def _outline(samples: Sequence[float], axis: Axis, floor: float) -> list[tuple[float, float]]:
+    """Return the outline of a histogram with bins of equal width on the page, as high as the row is."""
+    left, right = axis.px(samples[0]), axis.px(samples[-1])
+    width = (axis.end_px - axis.start_px) / _BINS
+    bins = max(ceil((right - left) / width), 1)
+    counts = [0] * bins
+    for value in samples:
+        counts[min(int((axis.px(value) - left) / width), bins - 1)] += 1
+    most = max(counts)
+    points = [(left, floor)]
+    for index, count in enumerate(counts):
+        height = floor - _SHAPE * 0.95 * count / most
+        points += [(left + index * width, height), (left + (index + 1) * width, height)]
+    return [*points, (left + bins * width, floor)]
+
+
+def _shortened(name: str, room_px: float) -> str:
+    name = plain(name)
+    most = max(int(room_px / svg.text_width_px("x")), 4)
+    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _x_axis(axis: Axis, bottom: float, top: float, label: str) -> list[str]:
+    shapes = [svg.line((axis.start_px, bottom), (axis.end_px, bottom), opacity=0.6)]
+    for value, words in axis.ticks():
+        x = axis.px(value)
+        half = svg.text_width_px(words) / 2
+        shapes.append(svg.line((x, bottom), (x, top), opacity=0.13))
+        shapes.append(svg.line((x, bottom), (x, bottom + 5), opacity=0.6))
+        shapes.append(svg.text(min(max(x, half), WIDTH - half), bottom + 19, words, anchor="middle"))
+    shapes.append(svg.text((axis.start_px + axis.end_px) / 2, bottom + 39, label, anchor="middle", muted=True))
+    return shapes
+
+
+def _y_axis(axis: Axis, left: float, right: float) -> list[str]:
+    shapes = []
+    for value, words in axis.ticks(40):
+        y = axis.px(value)
+        shapes.append(svg.line((left, y), (right, y), opacity=0.13))
+        shapes.append(svg.text(left - 8, y + 4.5, words, anchor="end"))
+    return shapes
+
+
+def tradeoff_plot(report: DeployReport) -> str:
+    """Return accuracy against median latency with 95% intervals as bars, as an SVG element.
+
+    Without labels, agreement with the baseline stands for the accuracy. A candidate's vertical interval is that of its paired
+    difference from the baseline.
+    """
+    rows = report.candidates
+    labelled = all(c.accuracy.top1 is not None for c in rows)
+    heights = [_height(c, labelled) for c in rows]
+    what = "top-1 accuracy, %" if labelled else "same class as the baseline, %"
+    top, bottom = 30, _HEIGHT - _FOOT
+    x_axis = fit_axis(
+        [v for c in rows for v in (c.latency.latency_ms.p50, *c.latency.latency_ms.p50_ci95)], _LEFT, WIDTH - _RIGHT, margin=0.09
+    )
+    guides = _guides(report) if labelled else []
+    values = [value for height in heights for value in height] + [value for value, _ in guides]
+    y_axis = fit_axis(values, bottom, top, may_be_log=False, margin=0.1)
+    shapes = [svg.text(0, 14, what, muted=True), svg.line((_LEFT, top), (_LEFT, bottom), opacity=0.6)]
+    shapes += _y_axis(y_axis, _LEFT, WIDTH - _RIGHT)
+    shapes += _x_axis(x_axis, bottom, top, f"median latency of one call, ms{' (log scale)' if x_axis.log else ''}")
+    shapes += [
+        svg.line((_LEFT, y_axis.px(value)), (WIDTH - _RIGHT, y_axis.px(value)), dash="6 4", opacity=0.55) for value, _ in guides
+    ]
+    shapes += _points(rows, heights, (x_axis, y_axis), guides)
+    told = "; ".join(
+        f"{c.name}: {fixed(middle)}% ({fixed(low)} to {fixed(high)}) at {significant(c.latency.latency_ms.p50)} ms"
+        for c, (low, middle, high) in zip(rows, heights, strict=True)
+    )
+    return svg.document("tradeoff", (WIDTH, _HEIGHT), f"{what.capitalize()} against median latency", told, shapes)
+
+
+def _height(candidate: DeployCandidate, labelled: bool) -> tuple[float, float, float]:
+    """Return (low, value, high) of a candidate on the upright axis, percent."""
+    reference, top1 = candidate.accuracy.reference, candidate.accuracy.top1
+    if not labelled or top1 is None:
+        agreement = 100.0 if reference is None else reference.agreement
+        return agreement, agreement, agreement
+    if reference is None or reference.top1 is None or reference.top1_drop_ci95 is None:
+        return top1, top1, top1
+    if candidate.accuracy.artifact == reference.artifact:
+        return top1, top1, top1  # a thing differs from itself by nothing
+    least, most = reference.top1_drop_ci95
+    return reference.top1 - most, top1, reference.top1 - least
+
+
+def _guides(report: DeployReport) -> list[tuple[float, str]]:
+    for candidate in report.candidates:
+        if candidate.name == report.baseline and candidate.accuracy.top1 is not None:
+            return [(candidate.accuracy.top1, "baseline"), (candidate.accuracy.top1 - DROP_LIMIT, f"{DROP_LIMIT:g} points below")]
+    return []
+
+
+def _points(
+    rows: Sequence[DeployCandidate],
+    heights: list[tuple[float, float, float]],
+    axes: tuple[Axis, Axis],
+    guides: list[tuple[float, str]],
+) -> list[str]:
+    x_axis, y_axis = axes
+    bars, marks, centres = [], [], []
+    lines = [Box(_LEFT, y_axis.px(value) - 1, WIDTH - _RIGHT, y_axis.px(value) + 1) for value, _ in guides]
+    taken: list[Box] = []
+    for index, (candidate, (low, middle, high)) in enumerate(zip(rows, heights, strict=True)):
+        x, y = x_axis.px(candidate.latency.latency_ms.p50), y_axis.px(middle)
+        left, right = (x_axis.px(limit) for limit in candidate.latency.latency_ms.p50_ci95)
+        bars += _error_bars((x, y), (left, right), (y_axis.px(low), y_axis.px(high)), svg.COLOURS[index % len(svg.COLOURS)])
+        marks.append(svg.marker(index, x, y))
+        centres.append((x, y))
+        taken += [
+            Box(x - 8, y - 8, x + 8, y + 8),
+            Box(left, y - 2, right, y + 2),
+            Box(x - 5, y_axis.px(high), x + 5, y_axis.px(low)),
+        ]
+    names = [_shortened(c.name, 220) for c in rows]
+    labels = place_labels(names, centres, taken, Box(_LEFT + 2, 18, WIDTH - 2, y_axis.start_px - 2), lines)
+    leaders = [svg.line(centre, label.near, opacity=0.4) for centre, label in zip(centres, labels, strict=True) if label.far]
+    texts = [svg.text(label.x, label.y, name) for name, label in zip(names, labels, strict=True)]
+    blocked = [*taken, *(label.box for label in labels)]
+    return leaders + bars + marks + texts + [_guide_label(y_axis.px(value), words, blocked) for value, words in guides]
+
+
+def _error_bars(centre: svg.Point, across: svg.Point, upright: svg.Point, colour: str) -> list[str]:
+    x, y = centre
+    bars = [svg.line((across[0], y), (across[1], y), colour=colour, width=2)]
+    if upright[0] != upright[1]:
+        bars.append(svg.line((x, upright[0]), (x, upright[1]), colour=colour, width=2))
+        bars += [svg.line((x - 5, end), (x + 5, end), colour=colour, width=2) for end in upright]
+    return bars
+
+
+def _guide_label(y: float, words: str, blocked: Sequence[Box]) -> str:
+    """Write what a dashed line is just above or below it, where it is free, rather at the right end."""
+    width = svg.text_width_px(words)
+    ends = range(WIDTH - _RIGHT - 2, int(_LEFT + width), -12)
+    places = [(end, base) for base in (y - 5, y + 15) for end in ends]
+
+    def covered(place: tuple[float, float]) -> float:
+        own = Box(place[0] - width, place[1] - 11, place[0], place[1] + 3)
+        return sum(own.overlap(box) for box in blocked)
+
+    end, base = min(places, key=covered)
+    return svg.text(end, base, words, anchor="end", muted=True)

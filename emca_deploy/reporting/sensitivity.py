@@ -1,0 +1,131 @@
+"""Sensitivity on the terminal and as a page: which layers and blocks INT8 costs most."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emca_deploy._optional import import_optional
+from emca_deploy._version import __version__
+from emca_deploy.reporting.bars import BarRow, bar_chart
+from emca_deploy.reporting.formats import NONE, fixed, plain, signed
+from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["print_sensitivity", "render_sensitivity", "require_page"]
+
+HEADINGS = ("layer or block", "alone dB", "flips %", "kept dB", "flips %", "gain dB", "less error %", "MACs %")
+"""Of the table, on the terminal and on the page."""
+
+_LEAST = frozenset({"gain dB"})
+"""Left out where the terminal is narrow: the difference to what the first line says."""
+
+_SERIES = ("error removed by leaving it in float", "error made when quantized alone")
+_TEMPLATE = Path(__file__).with_name("sensitivity.html")
+
+
+def require_page() -> None:
+    """Say now that the page cannot be drawn later.
+
+    Raises:
+        MissingError: Jinja2 is not installed.
+    """
+    import_optional("jinja2")
+
+
+def print_sensitivity(report: SensitivityReport, console: "Console") -> None:
+    """Print a row for each layer and block, the one first whose stay in float helps most."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(f"{plain(report.artifact)}, placed for {plain(report.backend)}", style="bold", markup=False, highlight=False)
+    console.print(f"{_summary(report)}.", markup=False, highlight=False)
+    rows = [_cells(unit, report.int8) for unit in report.units]
+    longest = max((len(row[0]) for row in rows), default=0)
+    fits = longest + sum(len(heading) + 2 for heading in HEADINGS[1:]) <= console.width
+    shown = [index for index, heading in enumerate(HEADINGS) if fits or heading not in _LEAST]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 0))
+    for index in shown:
+        table.add_column(HEADINGS[index], justify="right" if index else "left", no_wrap=bool(index), overflow="fold")
+    for unit, row in zip(report.units, rows, strict=True):
+        table.add_row(*(Text(row[index]) for index in shown), style="bold" if unit.kind == "block" else "")
+    console.print(table)
+    console.print(f"{_LEGEND} Bold: blocks.", style="dim", markup=False, highlight=False)
+
+
+_LEGEND = (
+    "alone: only it in INT8; kept: only it in float; gain: over all in INT8; less error: by how much keeping it "
+    "lowers the error's power; MACs: multiply-adds, of all that is quantized; flips: images with another class than fp32."
+)
+
+
+def _summary(report: SensitivityReport) -> str:
+    images = f"{report.samples} calibration image{'s' if report.samples > 1 else ''}"
+    return (
+        f"All in INT8: {_db(report.int8)} dB, {fixed(report.int8.flips_percent)}% flips, against fp32 on {images}; "
+        f"simulated in float with {plain(report.simulated_with)}, not run on the backend"
+    )
+
+
+def _cells(unit: UnitSensitivity, int8: Cost) -> tuple[str, ...]:
+    return (
+        plain(unit.pattern if unit.kind == "block" else unit.name),
+        _db(unit.alone),
+        fixed(unit.alone.flips_percent),
+        _db(unit.kept_float),
+        fixed(unit.kept_float.flips_percent),
+        _gain(unit, int8),
+        fixed(unit.noise_removed_percent, 1),
+        fixed(unit.macs_percent, 1),
+    )
+
+
+def _db(cost: Cost) -> str:
+    return "exact" if cost.sqnr_db is None else fixed(cost.sqnr_db, 1)
+
+
+def _gain(unit: UnitSensitivity, int8: Cost) -> str:
+    if unit.kept_float.sqnr_db is None or int8.sqnr_db is None:
+        return NONE
+    return signed(unit.kept_float.sqnr_db - int8.sqnr_db)
+
+
+def render_sensitivity(report: SensitivityReport) -> str:
+    """Return the page: a bar chart of the blocks, one of the layers, and the table. It needs nothing else.
+
+    Everything in the report is text to the page: it is escaped, whatever it contains.
+
+    Raises:
+        MissingError: Jinja2 is not installed.
+    """
+    jinja2 = import_optional("jinja2")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_plain, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    charts = [(f"{kind.capitalize()}s", _chart(report, kind)) for kind in ("block", "layer")]
+    return str(
+        template.render(
+            report=report,
+            summary=_summary(report),
+            headings=HEADINGS,
+            rows=[(unit.kind, _cells(unit, report.int8)) for unit in report.units],
+            charts=[(title, chart) for title, chart in charts if chart],
+            legend=_LEGEND,
+            version=__version__,
+        )
+    )
+
+
+def _plain(value: Any) -> Any:
+    return plain(value) if type(value) is str else value  # Markup is our own SVG, already so
+
+
+def _chart(report: SensitivityReport, kind: str) -> str:
+    units: Sequence[UnitSensitivity] = [unit for unit in report.units if unit.kind == kind]
+    if not units:
+        return ""
+    rows = [BarRow(unit.name, (unit.noise_removed_percent, unit.noise_made_percent)) for unit in units]
+    return bar_chart(f"{kind}s", f"Error of INT8 by {kind}", rows, _SERIES, "% of the error with everything in INT8")

@@ -1,0 +1,79 @@
+"""The few shapes our plots are made of, as SVG text. Everything foreign is escaped here."""
+
+from html import escape
+
+from emca_deploy.reporting.formats import plain
+
+__all__ = ["COLOURS", "Point", "document", "line", "marker", "path", "text", "text_width_px"]
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+"""Okabe and Ito's, told apart by colour-blind people too; without yellow and black, which vanish on one of our backgrounds."""
+
+FONT_PX = 13
+
+Point = tuple[float, float]
+"""(x, y) in pixels; y grows downwards."""
+
+
+def document(name: str, size: tuple[int, int], title: str, description: str, shapes: list[str], margin: int = 0) -> str:
+    """Return an accessible SVG element.
+
+    Args:
+        name: unique on its page.
+        size: width and height of the view box, pixels.
+        title: what it is.
+        description: what it shows, in words.
+        shapes: SVG elements.
+        margin: around them, pixels; what stands in a page has that of the page.
+    """
+    width, height = (length + 2 * margin for length in size)
+    body = "\n".join(shapes)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{-margin} {-margin} {width} {height}" width="{width}" '
+        f'height="{height}" role="img" aria-labelledby="{name}-title {name}-desc" font-size="{FONT_PX}" fill="currentColor">\n'
+        f'<title id="{name}-title">{_safe(title)}</title>\n<desc id="{name}-desc">{_safe(description)}</desc>\n{body}\n</svg>'
+    )
+
+
+def _safe(words: str) -> str:
+    return escape(plain(words))
+
+
+def text(x: float, y: float, words: str, *, anchor: str = "start", muted: bool = False, bold: bool = False) -> str:
+    """Return a label; `y` is its base line."""
+    style = (' fill-opacity="0.7"' if muted else "") + (' font-weight="600"' if bold else "")
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{_safe(words)}</text>'
+
+
+def text_width_px(words: str) -> float:
+    """Return about how wide a label is, rather too much than too little."""
+    return 0.6 * FONT_PX * len(words)
+
+
+def line(start: Point, end: Point, *, colour: str = "currentColor", width: float = 1, dash: str = "", opacity: float = 1) -> str:
+    """Return a straight line."""
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return (
+        f'<line x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" y2="{end[1]:.1f}" '
+        f'stroke="{colour}" stroke-width="{width:g}" stroke-opacity="{opacity:g}"{dashed}/>'
+    )
+
+
+def path(points: list[Point], colour: str) -> str:
+    """Return a filled outline."""
+    steps = " L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return f'<path d="M{steps} Z" fill="{colour}" fill-opacity="0.45" stroke="{colour}" stroke-width="1"/>'
+
+
+def marker(index: int, x: float, y: float, radius: float = 6) -> str:
+    """Return the mark of series `index`: its colour and its shape, so that neither alone must be told apart."""
+    r, small, half, wide = radius, 0.9 * radius, 1.25 * radius, 2.5 * radius
+    shapes = (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:g}"',
+        f'<path d="M{x - small:.1f} {y - small:.1f} h{2 * small:.1f} v{2 * small:.1f} h{-2 * small:.1f} Z"',
+        f'<path d="M{x:.1f} {y - half:.1f} l{half:.1f} {0.85 * wide:.1f} h{-wide:.1f} Z"',
+        f'<path d="M{x:.1f} {y - half:.1f} l{half:.1f} {half:.1f} l{-half:.1f} {half:.1f} l{-half:.1f} {-half:.1f} Z"',
+        f'<path d="M{x:.1f} {y + half:.1f} l{half:.1f} {-0.85 * wide:.1f} h{-wide:.1f} Z"',
+    )
+    colour = COLOURS[index % len(COLOURS)]
+    return f'{shapes[index % len(shapes)]} fill="{colour}" stroke="currentColor" stroke-width="1"/>'

@@ -1,0 +1,81 @@
+"""The table of candidates, as text: one list of columns for the terminal and the page."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from emca_deploy.reporting.formats import NONE, fixed, interval, plain, uniform
+from emca_deploy.results.accuracy import ReferenceComparison
+from emca_deploy.results.deploy import DeployCandidate, DeployReport
+
+__all__ = ["Column", "deploy_columns"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        heading: with the unit.
+        cells: a text for each candidate.
+        interval: for each candidate the 95% interval that belongs to its cell, or "".
+        rank: columns of a higher rank go first where there is no room; 0 always stays.
+        interval_rank: likewise for the intervals alone.
+    """
+
+    heading: str
+    cells: tuple[str, ...]
+    interval: tuple[str, ...] = ()
+    rank: int = 0
+    interval_rank: int = 0
+
+
+def deploy_columns(report: DeployReport) -> tuple[Column, ...]:
+    """Return the columns of a deployment's table, a row for each candidate in the report's order."""
+    rows = report.candidates
+    latencies = [c.latency.latency_ms for c in rows]
+    milliseconds = uniform([value for latency in latencies for value in (latency.p50, latency.p99)])
+    return (
+        Column("candidate", tuple(plain(c.name) for c in rows)),
+        Column("top-1 %", tuple(_percent(c.accuracy.top1) for c in rows)),
+        Column("drop, points", _each(report, _drop), _each(report, _drop_interval, "")),
+        Column("agree %", _each(report, lambda r: fixed(r.agreement)), rank=4),
+        Column("SQNR dB", _each(report, lambda r: "exact" if r.sqnr_db is None else fixed(r.sqnr_db, 1)), rank=6),
+        Column("typical dB", _each(report, _typical), rank=8),
+        Column("p50 ms", tuple(milliseconds[0::2])),
+        Column("p99 ms", tuple(milliseconds[1::2]), rank=2),
+        Column("images/s", tuple(uniform([c.latency.throughput_images_per_s for c in rows])), rank=7),
+        Column("MiB", tuple(uniform([c.file_mib for c in rows])), rank=5),
+        Column("speed-up", tuple(_speedup(report, c) for c in rows), tuple(_speedup_interval(c) for c in rows), 0, 3),
+    )
+
+
+def _percent(value: float | None) -> str:
+    return NONE if value is None else fixed(value)
+
+
+def _each(report: DeployReport, cell: Callable[[ReferenceComparison], str], missing: str = NONE) -> tuple[str, ...]:
+    """Return a cell about the comparison with the baseline for each candidate; the baseline itself has none."""
+    references = (None if c.name == report.baseline else c.accuracy.reference for c in report.candidates)
+    return tuple(missing if reference is None else cell(reference) for reference in references)
+
+
+def _typical(reference: ReferenceComparison) -> str:
+    if reference.typical_sqnr_db is None:
+        return "exact" if reference.sqnr_db is None else NONE  # a result of before the field has none
+    return fixed(reference.typical_sqnr_db, 1)
+
+
+def _drop(reference: ReferenceComparison) -> str:
+    return NONE if reference.top1_drop is None else fixed(reference.top1_drop)
+
+
+def _drop_interval(reference: ReferenceComparison) -> str:
+    return "" if reference.top1_drop_ci95 is None else interval(reference.top1_drop_ci95)
+
+
+def _speedup(report: DeployReport, candidate: DeployCandidate) -> str:
+    return "baseline" if candidate.name == report.baseline else f"{fixed(candidate.speedup)}x"
+
+
+def _speedup_interval(candidate: DeployCandidate) -> str:
+    return "" if candidate.speedup_ci95 is None else interval(candidate.speedup_ci95)

@@ -1,0 +1,108 @@
+"""Tables for the terminal. They fit its width: where there is no room, whole columns stay out, and are named."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from emca_deploy.reporting.formats import NONE, plain
+from emca_deploy.reporting.notices import warnings_of
+from emca_deploy.reporting.profile_columns import profile_columns, profile_heading
+from emca_deploy.reporting.table import Column, deploy_columns
+from emca_deploy.reporting.verdict import Verdict, decide
+from emca_deploy.results.deploy import DeployReport
+from emca_deploy.results.latency import ProfileReport
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["print_deploy", "print_profile"]
+
+_STYLES = {"recommended": "bold green", "caution": "bold yellow", "keep": "bold", "unknown": "bold yellow"}
+_LONGEST_NAME = 36
+_GAP = 2
+
+
+def print_deploy(report: DeployReport, console: "Console") -> None:
+    """Print a deployment: a row for each candidate, the verdict, warnings, and the file to deploy."""
+    verdict = decide(report)
+    _text(console, plain(report.title), "bold")
+    chosen = [index for index, c in enumerate(report.candidates) if c.name == verdict.candidate]
+    shaky = [index for index, c in enumerate(report.candidates) if not c.latency.stable]
+    _print_columns(console, deploy_columns(report), chosen, shaky)
+    _print_verdict(console, verdict)
+    for names, warning in warnings_of(report):
+        _text(console, f"warning: {names + ': ' if names else ''}{warning}", "yellow")
+    for index in chosen:
+        console.print()
+        _text(console, f"deploy this file: {plain(report.candidates[index].latency.artifact)}", wrap=False)
+
+
+def print_profile(report: ProfileReport, console: "Console") -> None:
+    """Print latencies: a row for each artifact, and how many times faster it is than the first. Warnings are the caller's."""
+    if not report.results:
+        return
+    _text(console, profile_heading(report), "bold")
+    _print_columns(console, profile_columns(report), (), [i for i, r in enumerate(report.results) if not r.stable])
+
+
+def _print_columns(console: "Console", columns: tuple[Column, ...], chosen: Sequence[int], shaky: Sequence[int]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    shown, intervals, left_out = _fitting(columns, console.width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))  # the box adds 1
+    for column in shown:
+        first = column is columns[0]
+        table.add_column(column.heading, justify="left" if first else "right", no_wrap=not first, overflow="fold")
+    for index in range(len(columns[0].cells)):
+        cells = [_cell(column, index, column in intervals) for column in shown]
+        cells[0] += "*" if index in shaky else ""
+        table.add_row(*(Text(cell) for cell in cells), style="bold" if index in chosen else "")
+    console.print(table)
+    notes = ["( ): 95% interval"] if intervals else []
+    notes += ["*: not stable, see the warnings"] if shaky else []
+    notes += [f"no room for: {', '.join(left_out)}"] if left_out else []
+    if notes:
+        _text(console, "; ".join(notes), "dim")
+
+
+def _cell(column: Column, index: int, with_interval: bool) -> str:
+    cell = column.cells[index]
+    return f"{cell} ({column.interval[index]})" if with_interval and column.interval[index] else cell
+
+
+def _fitting(columns: tuple[Column, ...], width: int) -> tuple[list[Column], list[Column], list[str]]:
+    """Leave out columns and intervals, the highest rank first, until the rest fits; return what is shown and what is not."""
+    shown = [column for column in columns if any(cell != NONE for cell in column.cells)]
+    intervals = [column for column in shown if any(column.interval)]
+    left_out: list[str] = []
+    ranks = sorted({rank for column in shown for rank in (column.rank, column.interval_rank) if rank}, reverse=True)
+    for rank in ranks:
+        if _width(shown, intervals) <= width:
+            break
+        left_out += [column.heading for column in shown if column.rank == rank]
+        left_out += [f"{column.heading} interval" for column in intervals if column.interval_rank == rank]
+        shown = [column for column in shown if column.rank != rank]
+        intervals = [column for column in intervals if column.interval_rank != rank and column in shown]
+    return shown, intervals, left_out
+
+
+def _width(shown: list[Column], intervals: list[Column]) -> int:
+    total = 0
+    for column in shown:
+        cells = (_cell(column, index, column in intervals) for index in range(len(column.cells)))
+        needed = max(len(column.heading), *(len(cell) for cell in cells))
+        total += min(needed + 1, _LONGEST_NAME) if column is shown[0] else needed  # 1: the mark of an unstable one
+    return total + _GAP * (len(shown) - 1)
+
+
+def _print_verdict(console: "Console", verdict: Verdict) -> None:
+    console.print()
+    _text(console, verdict.sentence, _STYLES[verdict.level])
+    for caution in verdict.cautions:
+        _text(console, f"- {caution}")
+
+
+def _text(console: "Console", text: str, style: str = "", *, wrap: bool = True) -> None:
+    """Print foreign text as it is: no markup, no highlighting. A path is not wrapped, so that it can be copied."""
+    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=not wrap)

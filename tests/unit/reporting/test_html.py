@@ -1,0 +1,107 @@
+"""The page: whole, self-contained, and inert whatever a result contains."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from emca_deploy.reporting.html import render_html
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7*7 }}\'"&\x00\ud800'
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text; fails on tags that do not nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_has_the_verdict_the_table_the_plots_and_the_facts(typical):
+    html = render_html(typical)
+    page = Page(html)
+    words = " ".join(page.words)
+    for expected in (
+        "3.6x faster than",
+        "0.05",
+        "-0.15 to 0.30",
+        "minmax",
+        "Example CPU",
+        "2,600 MHz",
+        "emca-deploy demo -o out",
+    ):
+        assert expected in words
+    assert page.tags.count("svg") == 2
+    assert page.tags.count("tr") == 1 + len(typical.candidates)
+    assert page.tags.count("dl") == 4
+
+
+def test_needs_nothing_from_outside(typical):
+    html = render_html(typical)
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset")]
+    assert not re.search(r"url\(|@import", html)
+    assert set(re.findall(r"https?://[^\"' ]+", html)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_follows_the_readers_colour_scheme(typical):
+    assert "prefers-color-scheme: dark" in render_html(typical)
+
+
+def test_whatever_a_result_contains_is_text(report, candidate):
+    hostile = candidate(HOSTILE, artifact=HOSTILE, warnings=[HOSTILE], stable=False)
+    facts = {HOSTILE: HOSTILE, "cpu": {"model": HOSTILE, HOSTILE: [HOSTILE, None]}}
+    html = render_html(
+        report(hostile, title=HOSTILE, command=HOSTILE, created=HOSTILE, calibration=facts, parity=facts, environment=facts)
+    )
+    page = Page(html)
+    assert not {"script", "img"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert "<script" not in html
+    assert "{{ 7*7 }}" in html
+    assert "\x00" not in html
+    html.encode("utf-8")
+
+
+@pytest.mark.parametrize("candidates", [0, 1, 9])
+def test_draws_any_number_of_candidates(report, candidate, candidates):
+    html = render_html(report(*(candidate(f"backend{index} int8", p50_ms=2.0 + index) for index in range(candidates))))
+    assert Page(html).tags.count("tr") == 2 + candidates
+
+
+def test_draws_what_has_no_labels_no_samples_and_no_facts(report, candidate):
+    bare = candidate(labels=False, samples=0)
+    html = render_html(report(bare, baseline_changes={"labels": False}, calibration={}, parity={}, environment={}))
+    page = Page(html)
+    assert "Same class as the baseline, % against median latency" in page.words
+    assert "Calibration" not in page.words
+
+
+def test_what_may_be_wrong_with_images_and_labels_is_on_the_page(typical):
+    warning = "the data set has 3 class folders <script>, but the network has 12 outputs"
+    page = Page(render_html(replace(typical, warnings=(warning,))))
+    assert warning in "".join(page.words)
+    assert warning not in "".join(Page(render_html(typical)).words)

@@ -1,0 +1,111 @@
+"""The verdict: what is recommended, and when it holds back."""
+
+from emca_deploy.reporting.notices import warnings_of
+from emca_deploy.reporting.verdict import decide
+
+
+def test_recommends_the_fastest_within_half_a_point(typical):
+    verdict = decide(typical)
+    assert (verdict.level, verdict.candidate, verdict.cautions) == ("recommended", "openvino int8", ())
+    assert verdict.sentence == (
+        "openvino int8: 3.6x faster than onnxruntime fp32 at -0.05 points of top-1 (95% interval -0.30 to +0.15); recommended."
+    )
+
+
+def test_passes_over_a_faster_one_that_loses_too_much_and_says_so(report, candidate):
+    verdict = decide(report(candidate(p50_ms=2.0, drop=0.51), candidate("openvino fp32", p50_ms=5.0, drop=0.0)))
+    assert verdict.candidate == "openvino fp32"
+    assert any("openvino int8 is faster still (4.2x) but at -0.51 points" in caution for caution in verdict.cautions)
+
+
+def test_exactly_half_a_point_is_allowed(report, candidate):
+    assert decide(report(candidate(drop=0.5, drop_ci=(0.45, 0.5)))).level == "recommended"
+
+
+def test_keeps_the_baseline_where_every_faster_one_loses_too_much(report, candidate):
+    verdict = decide(report(candidate(drop=1.2)))
+    assert (verdict.level, verdict.candidate) == ("keep", "onnxruntime fp32")
+    assert "-1.20 points" in verdict.sentence
+
+
+def test_keeps_the_baseline_where_nothing_is_faster(report, candidate):
+    verdict = decide(report(candidate(p50_ms=9.0)))
+    assert (verdict.level, verdict.candidate) == ("keep", "onnxruntime fp32")
+
+
+def test_a_baseline_alone_is_kept(report):
+    assert decide(report()).level == "keep"
+
+
+def test_a_wide_interval_of_the_drop_is_a_caution(report, candidate):
+    verdict = decide(report(candidate(drop_ci=(-0.9, 1.0))))
+    assert (verdict.level, verdict.candidate) == ("caution", "openvino int8")
+    assert "recommended" not in verdict.sentence
+    assert "4,000 images cannot rule out a larger loss" in verdict.cautions[0]
+
+
+def test_an_unstable_measurement_is_a_caution(report, candidate):
+    verdict = decide(report(candidate(stable=False)))
+    assert verdict.level == "caution"
+    assert "recommended" not in verdict.sentence
+    assert "openvino int8 was not stable" in verdict.cautions[0]
+
+
+def test_an_unstable_baseline_is_a_caution_too(report, candidate):
+    verdict = decide(report(candidate(), baseline_changes={"stable": False}))
+    assert verdict.level == "caution"
+    assert "onnxruntime fp32 was not stable" in verdict.cautions[0]
+
+
+def test_somebody_elses_instability_is_not(report, candidate):
+    verdict = decide(report(candidate(), candidate("torch fp32", p50_ms=7.0, drop=0.0, stable=False)))
+    assert verdict.level == "recommended"
+
+
+def test_a_speed_up_that_may_be_none_is_not_recommended(report, candidate):
+    verdict = decide(report(candidate(p50_ms=8.3, speedup_ci=(0.97, 1.06))))
+    assert (verdict.level, verdict.candidate) == ("keep", "onnxruntime fp32")
+    assert "no clear gain" in verdict.sentence
+
+
+def test_names_one_that_may_be_as_fast_and_loses_less(report, candidate):
+    fp32 = candidate("openvino fp32", p50_ms=2.4, drop=0.0, speedup_ci=(3.4, 3.7))
+    assert any("openvino fp32 may be as fast" in caution for caution in decide(report(candidate(), fp32)).cautions)
+
+
+def test_without_labels_nothing_is_recommended(report, candidate):
+    verdict = decide(report(candidate(labels=False), baseline_changes={"labels": False}))
+    assert (verdict.level, verdict.candidate) == ("unknown", None)
+    assert "99.10% of the images" in verdict.sentence
+    assert "no labels" in verdict.sentence
+
+
+def test_a_gain_reads_as_a_gain(report, candidate):
+    assert "+0.10 points" in decide(report(candidate(drop=-0.1))).sentence
+
+
+def test_each_warning_is_told_once(report, candidate):
+    changes = {"warnings": ["busy", "busy"]}
+    told = warnings_of(report(candidate(warnings=["busy", "hot"]), baseline_changes=changes))
+    assert told == [("", "busy"), ("openvino int8", "hot")]
+
+
+def test_warnings_that_differ_in_numbers_are_told_together(report, candidate):
+    drifted = "latency drifted by {}: let it settle (p99.9)"
+    told = warnings_of(
+        report(
+            candidate(warnings=[drifted.format("+15%")]),
+            candidate("openvino fp32", warnings=[drifted.format("-64%"), "1,200 calls"]),
+            candidate("torch fp32", warnings=[drifted.format("+15%")]),
+        )
+    )
+    assert told == [
+        ("openvino int8, openvino fp32, torch fp32", "latency drifted by +15%/-64%: let it settle (p99.9)"),
+        ("openvino fp32", "1,200 calls"),
+    ]
+
+
+def test_low_agreement_is_a_caution_even_without_a_drop(report, candidate):
+    verdict = decide(report(candidate(drop=0.0, agreement=71.5)))
+    assert verdict.level == "caution"
+    assert "another class than the baseline for 28.50%" in verdict.cautions[0]
