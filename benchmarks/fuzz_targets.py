@@ -316,12 +316,12 @@ def _network() -> bytes:
 
 
 def _models(folder: Path) -> list[Target]:
+    from emca_deploy.api.layer_times.graph import graph_of
     from emca_deploy.backends.tensorrt.model_facts import count_convolutions, read_facts
     from emca_deploy.calibration.graph import load_graph
     from emca_deploy.exporting.dla_convert import load_float_model
     from emca_deploy.networks.checkpoint_files import open_checkpoint
     from emca_deploy.onnx_file import OnnxFile
-    from emca_deploy.pipeline.layer_graph import graph_of
 
     def opened(path: Path) -> object:
         file = OnnxFile.open(path)

@@ -138,7 +138,7 @@ def command(
         if max_drop is None or val is None:
             result = calibrate_model(model, source, output, options, stage)
         else:
-            from emca_deploy.pipeline import AccuracyGate, calibrate_within
+            from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 
             gate = AccuracyGate(max_drop, val, labelling=labelling)
             result, gated = calibrate_within(model, source, output, options, gate, stage)

@@ -24,10 +24,10 @@ def command(output: Path, threads: int | None, duration: float, limit: int | Non
     emca-deploy demo -o demo
     """
     from emca_deploy._machine import default_threads
+    from emca_deploy.api.deploy import DeployOptions
     from emca_deploy.commands.deploy import run_deployment
     from emca_deploy.data import bundled
     from emca_deploy.exporting.checkpoint import ExportOptions
-    from emca_deploy.pipeline import DeployOptions
 
     options = DeployOptions(
         ExportOptions(preprocessing=bundled.BUNDLED_PREPROCESSING),

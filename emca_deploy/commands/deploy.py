@@ -69,10 +69,10 @@ def command(
     emca-deploy deploy model.pth.tar --data calibration/ --val val/ -o out --targets cpu,gpu
     """
     from emca_deploy._machine import default_threads
+    from emca_deploy.api.deploy import DeployOptions
     from emca_deploy.data.choosing import choose_preprocessing, network_facts
     from emca_deploy.errors import InputError
     from emca_deploy.exporting.checkpoint import ExportOptions
-    from emca_deploy.pipeline import DeployOptions
 
     if checkpoint is None:
         raise InputError("no CHECKPOINT was given", "name one, or try `emca-deploy demo`")
@@ -94,7 +94,7 @@ def command(
 
 def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path, options: Any, as_json: bool) -> None:
     """Deploy and show the result, as a table or as JSON."""
-    from emca_deploy.pipeline import deploy
+    from emca_deploy.api.deploy import deploy
     from emca_deploy.reporting.terminal import print_deploy
 
     with stages() as stage:

@@ -44,9 +44,9 @@ def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None,
     emca-deploy layers model.onnx --backend onnxruntime --backend openvino --threads 1
     emca-deploy layers profile.json --layer-info layers.json --model model.onnx
     """
+    from emca_deploy.api.layers import LayersRequest, layers_notes, run_layers
     from emca_deploy.artifacts import atomic_write
     from emca_deploy.commands._console import table_console
-    from emca_deploy.pipeline.layers import LayersRequest, layers_notes, run_layers
     from emca_deploy.reporting.layers import layers_plot, print_layers
 
     request = LayersRequest(roofline=not no_roofline, **options)

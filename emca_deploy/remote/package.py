@@ -17,6 +17,7 @@ _LEFT_OUT = (
     "commands",
     "exporting",
     "networks",
+    "api",
     "pipeline",
     "reporting",
     "cli.py",

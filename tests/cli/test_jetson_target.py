@@ -185,7 +185,7 @@ def test_doctor_tells_of_the_board(capsys, monkeypatch):
         assert words in said
 
 
-@pytest.mark.slow  # half a minute, for what tests/cli/test_deploy.py and tests/unit/pipeline try in parts
+@pytest.mark.slow  # half a minute, for what tests/cli/test_deploy.py and tests/unit/api try in parts
 def test_deploy_on_the_board(board, checkpoint, flat_images, labelled_images, tmp_path, capsys):
     arguments = [
         "deploy",

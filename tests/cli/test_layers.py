@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from emca_deploy.api import layers
 from emca_deploy.artifacts import manifest_path
 from emca_deploy.cli import run
-from emca_deploy.pipeline import layers
 from emca_deploy.results.layers import LayersReport
 
 QUICK = ["--calls", "5", "--threads", "1"]

@@ -71,7 +71,7 @@ def test_everything_light_works_without_the_heavy_libraries():
         + "import emca_deploy.backends.registry as registry\n"
         + "usable = [name for name, status in registry.available().items() if status.reason is None]\n"
         + "assert usable == ['onnxruntime', 'fake'], usable\n"
-        + "import emca_deploy.pipeline, emca_deploy.reporting.html, emca_deploy.reporting.terminal\n"
+        + "import emca_deploy.api.deploy, emca_deploy.reporting.html, emca_deploy.reporting.terminal\n"
     )
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 
 import pytest
 
+from emca_deploy.api.layer_times.trtexec import _names
 from emca_deploy.backends.tensorrt.dla_log import place_nodes, read_placement
 from emca_deploy.backends.tensorrt.inspect import read_layers
 from emca_deploy.backends.tensorrt.tool.exports import read_layer_info, read_profile, read_times
@@ -12,7 +13,6 @@ from emca_deploy.backends.tensorrt.tool.log import read_log
 from emca_deploy.errors import EmcaError
 from emca_deploy.machines.jetson.clocks import parse_show
 from emca_deploy.machines.jetson.modes import parse_modes, parse_query
-from emca_deploy.pipeline.layer_trtexec import _names
 from emca_deploy.telemetry.tegrastats import parse_line
 
 SIZE = 1 << 14

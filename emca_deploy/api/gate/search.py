@@ -10,6 +10,8 @@ from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy._version import __version__
+from emca_deploy.api.gate.ranking import float_macs_percent, next_kept
+from emca_deploy.api.gate.validation import Validation, step_from_file
 from emca_deploy.artifacts import read_manifest, write_artifact
 from emca_deploy.atomic import hidden_folder
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model, ensure_ranges
@@ -24,8 +26,6 @@ from emca_deploy.errors import DataError, OutputError
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.harness.stats.paired import images_needed, upper_end_without_difference
 from emca_deploy.onnx_file import OnnxFile
-from emca_deploy.pipeline.gate import Validation, step_from_file
-from emca_deploy.pipeline.ranking import float_macs_percent, next_kept
 from emca_deploy.results.gate import GateReport, GateStep
 from emca_deploy.results.sensitivity import SensitivityReport
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import median
 
+from emca_deploy.api.layer_times.graph import LayerGraph, Node
 from emca_deploy.backends.layers.base import RuntimeLayer
-from emca_deploy.pipeline.layer_graph import LayerGraph, Node
 from emca_deploy.results.layers import KINDS, Kind, Layer, Roofline
 
 __all__ = ["SLOW_BELOW_PERCENT", "joined", "kind_of", "shares"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_test_images
@@ -14,7 +15,6 @@ from emca_deploy.data.sources import open_source
 from emca_deploy.errors import DataError, OutputError, UnknownNameError
 from emca_deploy.harness.accuracy.evaluate import collect_logits
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.pipeline import AccuracyGate, calibrate_within
 
 IMAGES = 100
 OWN = ("stem.*", "stage1.*", "stage4.*")

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 
 from emca_deploy._progress import Progress
+from emca_deploy.api.layer_times.graph import LayerGraph, graph_of, source_of
+from emca_deploy.api.layer_times.join import joined, shares
+from emca_deploy.api.layer_times.trtexec import read_trtexec
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.base import Float32Array, Runner
 from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, open_profiler
@@ -23,9 +26,6 @@ from emca_deploy.harness.measure.stability import contention_warnings
 from emca_deploy.harness.measure.worker import input_shape
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import collect_environment, read_cpu_times
-from emca_deploy.pipeline.layer_graph import LayerGraph, graph_of, source_of
-from emca_deploy.pipeline.layer_join import joined, shares
-from emca_deploy.pipeline.layer_trtexec import read_trtexec
 from emca_deploy.results.layers import ArtifactLayers, LayersReport, Roofline
 from emca_deploy.targets.local import LocalOptions, candidates, run_notes, split_artifact
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from emca_deploy.api.layer_times.graph import LayerGraph, Node, graph_of
+from emca_deploy.api.layer_times.join import joined, kind_of, shares
+from emca_deploy.api.layer_times.trtexec import read_trtexec
 from emca_deploy.backends.layers.base import RuntimeLayer
 from emca_deploy.errors import InputError, ModelError
-from emca_deploy.pipeline.layer_graph import LayerGraph, Node, graph_of
-from emca_deploy.pipeline.layer_join import joined, kind_of, shares
-from emca_deploy.pipeline.layer_trtexec import read_trtexec
 from emca_deploy.results.layers import Roofline
 
 CONV = Node("Conv", macs=1000, input_elements=100, weight_elements=50, output_elements=100)
