@@ -176,7 +176,7 @@ def _documents(folder: Path) -> list[Target]:
     from emca_deploy.results.layers import LayersReport
     from emca_deploy.results.sensitivity import SensitivityReport
     from emca_deploy.results.tuning import TuneReport
-    from emca_deploy.targets.devices import read_devices
+    from emca_deploy.targets.named_machines import read_devices
 
     engine = Manifest(
         "engine", "0" * 64, "int8", "openvino", preprocessing=Preprocessing(), details={"machine": {}, "threads": 1}

@@ -53,8 +53,8 @@ from emca_deploy.harness.measure.latency import Protocol, measure_raw
 from emca_deploy.harness.measure.raw_samples import write_raw
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.networks.registry import create_model, find_architecture
+from emca_deploy.targets.candidates import LocalOptions
 from emca_deploy.targets.gpu import check_gpu, gpu_candidates, gpu_index, gpu_record, ways_to_run
-from emca_deploy.targets.local import LocalOptions
 
 FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")
 ARCHITECTURES = tuple(f"{family}{depth}" for depth in (18, 34, 50) for family in FAMILIES)

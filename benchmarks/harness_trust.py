@@ -39,7 +39,7 @@ from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.stopping import planned_looks, precise
 from emca_deploy.harness.spec import Float32Array, RunnerSpec
 from emca_deploy.harness.stats.estimates import Float64Array, median_ci, student_t_quantile
-from emca_deploy.targets.local import LocalOptions, candidate
+from emca_deploy.targets.candidates import LocalOptions, candidate
 from emca_deploy.targets.profiling import PROCESSES
 
 NEIGHBOURS = {

@@ -27,7 +27,7 @@ from emca_deploy.harness.measure.worker import input_shape
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import collect_environment, read_cpu_times
 from emca_deploy.results.layers import ArtifactLayers, LayersReport, Roofline
-from emca_deploy.targets.local import LocalOptions, candidates, run_notes, split_artifact
+from emca_deploy.targets.candidates import LocalOptions, candidates, run_notes, split_artifact
 
 __all__ = ["LayersRequest", "layers_notes", "run_layers"]
 

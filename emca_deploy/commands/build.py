@@ -79,8 +79,8 @@ def command(
     from emca_deploy.errors import InputError
     from emca_deploy.remote.address import is_ssh
     from emca_deploy.targets.building import BuildRequest, build_here
-    from emca_deploy.targets.devices import resolve_device
-    from emca_deploy.targets.local import check_target
+    from emca_deploy.targets.candidates import check_target
+    from emca_deploy.targets.named_machines import resolve_device
 
     target, power_mode = resolve_device(target, power_mode)
     if batch is not None and choices["batches"] is not None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from emca_deploy.targets.capabilities import Capabilities
-    from emca_deploy.targets.devices import Device
+    from emca_deploy.targets.named_machines import Device
 
 __all__ = ["command"]
 
@@ -45,7 +45,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from emca_deploy.targets.devices import devices_file, read_devices
+    from emca_deploy.targets.named_machines import devices_file, read_devices
 
     devices = list(read_devices().values())
     if as_json:
@@ -70,7 +70,7 @@ def add(name: str, target: str, power_mode: str | None, notes: str) -> None:
     \b
     emca-deploy devices add orin ssh://me@orin.local --power-mode MAXN
     """
-    from emca_deploy.targets.devices import Device, add_device
+    from emca_deploy.targets.named_machines import Device, add_device
 
     path = add_device(Device(name, target, power_mode, notes))
     echo(f"{name} is {target} ({path}); what it can do: emca-deploy devices check {name}", err=True)
@@ -80,7 +80,7 @@ def add(name: str, target: str, power_mode: str | None, notes: str) -> None:
 @click.argument("name")
 def remove(name: str) -> None:
     """Forget NAME. The machine itself is not touched."""
-    from emca_deploy.targets.devices import remove_device
+    from emca_deploy.targets.named_machines import remove_device
 
     echo(f"{name} is no more in {remove_device(name)}", err=True)
 
@@ -95,7 +95,7 @@ def check(name: str | None, as_json: bool) -> int:
     be used, else that of the first that cannot.
     """
     from emca_deploy.targets.capabilities import examine
-    from emca_deploy.targets.devices import find_device, read_devices
+    from emca_deploy.targets.named_machines import find_device, read_devices
 
     devices = list(read_devices().values()) if name is None else [find_device(name)]
     found: list[tuple[Device, Capabilities | EmcaError]] = []

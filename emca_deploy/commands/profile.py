@@ -95,7 +95,7 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1 --json
     emca-deploy profile model.onnx -o result.json --raw samples.npz
     """
-    from emca_deploy.targets.devices import resolve_device
+    from emca_deploy.targets.named_machines import resolve_device
     from emca_deploy.targets.profiling import ProfileRequest, profile_notes, run_profile
 
     _check_samples(raw, no_samples)

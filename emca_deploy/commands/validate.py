@@ -82,7 +82,7 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
     """
     from emca_deploy.harness.accuracy.evaluate import compare
     from emca_deploy.harness.accuracy.flips import find_flips
-    from emca_deploy.targets.devices import resolve_device
+    from emca_deploy.targets.named_machines import resolve_device
 
     options["target"], options["power_mode"] = resolve_device(options["target"], options["power_mode"])
     flips_file = _check(reference, max_drop, options)
@@ -149,7 +149,7 @@ def _opened(
     from emca_deploy.data.sources import open_source
     from emca_deploy.errors import InputError
     from emca_deploy.harness.accuracy.labelled import LabelledImages
-    from emca_deploy.targets.local import split_artifact
+    from emca_deploy.targets.candidates import split_artifact
 
     max_drop, reference = asked
     images = LabelledImages(open_source(data, used, options["labelling"]))
@@ -167,7 +167,7 @@ def _opened(
 def _calibrated(artifact: str) -> tuple[str, ...]:
     """Return the digests of the images that ARTIFACT was calibrated with, where its manifest has them."""
     from emca_deploy.artifacts import read_manifest
-    from emca_deploy.targets.local import split_artifact
+    from emca_deploy.targets.candidates import split_artifact
 
     manifest = read_manifest(Path(split_artifact(artifact)[1]), verify=False)
     known = None if manifest is None else manifest.details.get("calibration_images")
@@ -198,7 +198,7 @@ def _both_there(
 def _outputs(artifact: str, output_name: str | None) -> int | None:
     """Return the width of an ONNX file's logits, None where nothing here says it."""
     from emca_deploy.onnx_file import OnnxFile
-    from emca_deploy.targets.local import split_artifact
+    from emca_deploy.targets.candidates import split_artifact
 
     path = Path(split_artifact(artifact)[1])
     return OnnxFile.open(path).find_logits(output_name).classes if path.suffix.lower() == ".onnx" else None
@@ -218,8 +218,8 @@ def _check(reference: str | None, max_drop: float | None, options: dict[str, Any
 
 
 def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tuple[RunnerSpec, RunnerSpec | None]":
+    from emca_deploy.targets.candidates import LocalOptions, candidate, run_notes, split_artifact
     from emca_deploy.targets.gpu import gpu_candidate, gpu_index
-    from emca_deploy.targets.local import LocalOptions, candidate, run_notes, split_artifact
 
     own, path = split_artifact(artifact)
     io = io_of(options["preprocessing"].image_size, options["output_name"])
@@ -253,7 +253,7 @@ def _run(
     """Run the data set, once `check` has been given the preprocessing and the width of the logits."""
     from emca_deploy.data.choosing import InputFacts, file_facts
     from emca_deploy.harness.accuracy.evaluate import LogitsRun
-    from emca_deploy.targets.local import split_artifact
+    from emca_deploy.targets.candidates import split_artifact
 
     def choose(given: "TensorSpec", gives: "TensorSpec") -> "Preprocessing":
         path = Path(split_artifact(spec.artifact)[1])
@@ -277,7 +277,7 @@ def _chosen(
 ) -> "Preprocessing":  # fmt: skip
     """Return the preprocessing: the options' over the manifest's over `fallback` over what the graph shows over ImageNet's."""
     from emca_deploy.data.choosing import preprocessing_of_file
-    from emca_deploy.targets.local import split_artifact
+    from emca_deploy.targets.candidates import split_artifact
 
     return preprocessing_of_file(Path(split_artifact(artifact)[1]), options["preprocessing"], fallback, facts)
 

@@ -18,8 +18,8 @@ from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.nvidia import check_rtx
 from emca_deploy.preprocessing import Size
 from emca_deploy.results.latency import ProfileReport
+from emca_deploy.targets.candidates import LocalOptions, check_target
 from emca_deploy.targets.gpu import check_gpu, gpu_index, gpu_record, gpu_specs, onnx_backends
-from emca_deploy.targets.local import LocalOptions, check_target
 
 __all__ = ["CPU_BACKENDS", "Candidate", "CpuPlace", "GpuPlace", "Models", "Place", "Step", "distinct", "find_places", "kinds"]
 

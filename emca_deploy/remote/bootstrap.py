@@ -169,7 +169,7 @@ def main() -> int:
         if what == "send":
             return send(mark, rest[0], int(rest[1]))
         sys.path.insert(0, rest[0])
-        from emca_deploy.targets.ssh.agent_main import main as serve
+        from emca_deploy.targets.agent.main import main as serve
 
         return serve(mark)
     except OSError as error:

@@ -15,7 +15,7 @@ from emca_deploy.backends.torch.gpu import VARIANTS
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.nvidia import check_rtx, rtx_refusal
-from emca_deploy.targets.local import LocalOptions, digests_of, precision_of, split_artifact
+from emca_deploy.targets.candidates import LocalOptions, digests_of, precision_of, split_artifact
 from emca_deploy.telemetry.nvml import NvmlSource
 
 __all__ = [

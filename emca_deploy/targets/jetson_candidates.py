@@ -7,8 +7,8 @@ from pathlib import Path
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.targets.candidates import LocalOptions, candidate, split_artifact
 from emca_deploy.targets.gpu import gpu_candidate
-from emca_deploy.targets.local import LocalOptions, candidate, split_artifact
 
 __all__ = ["TARGET", "jetson_candidate", "jetson_candidates"]
 

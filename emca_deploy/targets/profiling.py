@@ -11,8 +11,8 @@ from emca_deploy.harness.measure.latency import Protocol, measure_raw
 from emca_deploy.harness.measure.protocol import BLOCK_S
 from emca_deploy.harness.measure.raw_samples import RawSamples
 from emca_deploy.results.latency import ProfileReport, Scenario
-from emca_deploy.targets.builds import grouped, split_builds
-from emca_deploy.targets.local import LocalOptions, candidates, run_notes
+from emca_deploy.targets.candidates import LocalOptions, candidates, run_notes
+from emca_deploy.targets.named_artifacts import grouped, split_builds
 from emca_deploy.telemetry.processor import CpuFrequencySource
 from emca_deploy.telemetry.thermal import ThermalSource
 

@@ -19,7 +19,7 @@ from emca_deploy.harness.stats.noise import signal_to_noise_db
 from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.results.latency import LatencyResult, Scenario
 from emca_deploy.results.tuning import Numerics, Tunable, TuneReport, Value, Values
-from emca_deploy.targets.local import LocalOptions, candidate
+from emca_deploy.targets.candidates import LocalOptions, candidate
 from emca_deploy.targets.settings import save_tuned, tuned_here, with_values
 
 __all__ = ["TuneRequest", "keep", "run_tune"]

@@ -9,7 +9,7 @@ import pytest
 from emca_deploy.artifacts import Manifest, Preprocessing, write_manifest
 from emca_deploy.cli import run
 from emca_deploy.harness.accuracy.evaluate import collect_logits
-from emca_deploy.targets.local import LocalOptions, candidate, candidates, split_artifact
+from emca_deploy.targets.candidates import LocalOptions, candidate, candidates, split_artifact
 
 CLASSES, SIZE = 5, 8
 QUICK = ["--duration", "0.3", "--max-duration", "0.3", "--warmup", "0.1", "--threads", "1", "--processes", "1"]

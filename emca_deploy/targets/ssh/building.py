@@ -17,9 +17,9 @@ from emca_deploy.remote.files import Arriving, Blob
 from emca_deploy.remote.probe import Facts
 from emca_deploy.remote.session import Working, session
 from emca_deploy.targets.building import BuildRequest
-from emca_deploy.targets.ssh.belongings import Belongings
-from emca_deploy.targets.ssh.checks import check_backends, trtexec_will_do
-from emca_deploy.targets.ssh.trtexec_building import build_by_trtexec
+from emca_deploy.targets.requirements import check_backends, trtexec_will_do
+from emca_deploy.targets.shipment import Belongings
+from emca_deploy.targets.trtexec_building import build_by_trtexec
 
 __all__ = ["build_there"]
 

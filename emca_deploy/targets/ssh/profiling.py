@@ -16,11 +16,11 @@ from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.probe import Facts
 from emca_deploy.remote.session import Session, Working, session
 from emca_deploy.results.latency import ProfileReport
-from emca_deploy.targets.builds import split_builds
-from emca_deploy.targets.local import split_artifact
-from emca_deploy.targets.ssh.belongings import Belongings
-from emca_deploy.targets.ssh.checks import check_backends, needed_backend, trtexec_will_do
-from emca_deploy.targets.ssh.trtexec_there import profile_by_trtexec
+from emca_deploy.targets.candidates import split_artifact
+from emca_deploy.targets.named_artifacts import split_builds
+from emca_deploy.targets.requirements import check_backends, needed_backend, trtexec_will_do
+from emca_deploy.targets.shipment import Belongings
+from emca_deploy.targets.trtexec_profiling import profile_by_trtexec
 
 if TYPE_CHECKING:
     from emca_deploy.targets.profiling import ProfileRequest

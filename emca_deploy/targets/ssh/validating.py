@@ -22,9 +22,9 @@ from emca_deploy.remote.files import Blob
 from emca_deploy.remote.packing import packed
 from emca_deploy.remote.probe import Facts, check_runtime
 from emca_deploy.remote.session import session
-from emca_deploy.targets.local import split_artifact
-from emca_deploy.targets.ssh.belongings import Belongings
-from emca_deploy.targets.ssh.checks import check_backends, needed_backend
+from emca_deploy.targets.candidates import split_artifact
+from emca_deploy.targets.requirements import check_backends, needed_backend
+from emca_deploy.targets.shipment import Belongings
 
 __all__ = ["DataThere", "RunThere", "logits_there"]
 

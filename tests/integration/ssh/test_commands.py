@@ -8,8 +8,8 @@ from emca_deploy.backends.tensorrt.tool.find import find_trtexec
 from emca_deploy.backends.tensorrt.tool.process import run_to_end
 from emca_deploy.errors import WorkerError
 from emca_deploy.remote.address import parse_destination
-from emca_deploy.remote.commands import spawn_on
 from emca_deploy.remote.connection import Connection
+from emca_deploy.remote.hold import spawn_on
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ def test_the_agent_is_the_same_every_time_and_has_no_data():
     agent_bytes.cache_clear()
     assert agent_bytes() == first
     names = zipfile.ZipFile(io.BytesIO(first)).namelist()
-    assert "emca_deploy/targets/ssh/agent_main.py" in names
+    assert "emca_deploy/targets/agent/main.py" in names
     assert all(name.endswith(".py") for name in names)
     assert not any(
         room in name for name in names for room in ("/networks/", "/exporting/", "/calibration/", "/commands/", "bundled/")

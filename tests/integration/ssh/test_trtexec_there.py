@@ -185,7 +185,7 @@ def test_a_line_that_falls_silent_ends_everything_there(board, model, tmp_path):
 CHILD = """
 import sys
 from emca_deploy.cli import run
-from emca_deploy.remote import commands
+from emca_deploy.remote import hold as commands
 
 commands.SILENCE_S, commands.ALIVE_EVERY_S = 2.0, 0.5
 sys.exit(run(sys.argv[1:]))

@@ -8,8 +8,8 @@ from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.remote.address import Destination, parse_destination
 from emca_deploy.remote.errors import failure
 from emca_deploy.remote.probe import Facts
-from emca_deploy.targets.ssh.belongings import Belongings
-from emca_deploy.targets.ssh.checks import check_backends, trtexec_will_do
+from emca_deploy.targets.requirements import check_backends, trtexec_will_do
+from emca_deploy.targets.shipment import Belongings
 
 BOARD = Destination("board", "pi", 2222)
 

@@ -12,8 +12,8 @@ from emca_deploy.backends.tensorrt.cuda import capability_here
 from emca_deploy.backends.torch.gpu import VARIANTS
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
 from emca_deploy.machines.nvidia import rtx_refusal
+from emca_deploy.targets.candidates import LocalOptions
 from emca_deploy.targets.gpu import _spec, check_gpu, gpu_candidate, gpu_candidates, gpu_index, gpu_record, ways_to_run
-from emca_deploy.targets.local import LocalOptions
 
 no_gpu = pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
 

@@ -10,7 +10,7 @@ from emca_deploy._machine import CpuInfo
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_manifest
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.targets.local import LocalOptions, candidate, candidates, run_notes
+from emca_deploy.targets.candidates import LocalOptions, candidate, candidates, run_notes
 from emca_deploy.targets.settings import find_tuned, save_tuned, tuned_here, with_values
 
 VALUES = {"threads": 2, "spin": False, "flush_denormals": True}

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.measure.process import Worker
-from emca_deploy.targets.local import LocalOptions, candidate
+from emca_deploy.targets.candidates import LocalOptions, candidate
 
 
 def network(path: Path, scale: float, sidecar: str | None = None) -> Path:

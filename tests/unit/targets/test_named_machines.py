@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emca_deploy.errors import InputError, OutputError, UnknownNameError
-from emca_deploy.targets.devices import (
+from emca_deploy.targets.named_machines import (
     Device,
     add_device,
     devices_file,

@@ -11,8 +11,8 @@ from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
 from emca_deploy.errors import InputError
 from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.remote.files import Blob
-from emca_deploy.targets.builds import split_builds
-from emca_deploy.targets.local import precision_of, split_artifact
+from emca_deploy.targets.candidates import precision_of, split_artifact
+from emca_deploy.targets.named_artifacts import split_builds
 
 __all__ = ["Belongings"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emca_deploy.errors import InputError
-from emca_deploy.targets.ssh.agent_run import LEFT, Run, cache_root
+from emca_deploy.targets.agent.run_folder import LEFT, Run, cache_root
 
 if TYPE_CHECKING:
     from emca_deploy.harness.spec import RunnerSpec
@@ -98,9 +98,9 @@ def validate(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
 
 def _spec(given: dict[str, Any], target: str, say: Say) -> "RunnerSpec":
     """Return the candidate."""
+    from emca_deploy.targets.candidates import LocalOptions, candidate, run_notes
     from emca_deploy.targets.gpu import gpu_candidate, gpu_index
     from emca_deploy.targets.jetson_candidates import jetson_candidate
-    from emca_deploy.targets.local import LocalOptions, candidate, run_notes
 
     precision = "f32" if given["reference"] else given["precision"]
     untuned = given["reference"] or given["untuned"]

@@ -31,8 +31,8 @@ from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.files import Blob
 from emca_deploy.remote.probe import Facts
 from emca_deploy.results.latency import LatencyResult, ProfileReport
-from emca_deploy.targets.local import split_artifact
-from emca_deploy.targets.ssh.trtexec_far import FarTrtexec, far_trtexec
+from emca_deploy.targets.candidates import split_artifact
+from emca_deploy.targets.remote_trtexec import FarTrtexec, far_trtexec
 
 if TYPE_CHECKING:
     from emca_deploy.targets.profiling import ProfileRequest

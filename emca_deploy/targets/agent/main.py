@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.errors import EmcaError
-from emca_deploy.targets.ssh import agent_work
-from emca_deploy.targets.ssh.agent_run import Run
+from emca_deploy.targets.agent import work as agent_work
+from emca_deploy.targets.agent.run_folder import Run
 
 __all__ = ["PROTOCOL", "main"]
 

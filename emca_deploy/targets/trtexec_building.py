@@ -17,7 +17,7 @@ from emca_deploy.remote.address import Destination
 from emca_deploy.remote.by_shell import fetch_by_shell, put
 from emca_deploy.remote.files import Blob
 from emca_deploy.targets.building import BuildRequest, run_options
-from emca_deploy.targets.ssh.trtexec_far import FarTrtexec, far_trtexec
+from emca_deploy.targets.remote_trtexec import FarTrtexec, far_trtexec
 
 __all__ = ["build_by_trtexec"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from emca_deploy.errors import InputError
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.targets.local import split_artifact
+from emca_deploy.targets.candidates import split_artifact
 
 __all__ = ["Builds", "grouped", "split_builds"]
 

@@ -14,9 +14,9 @@ from emca_deploy.machines.jetson.clocks import Clocks
 from emca_deploy.machines.jetson.modes import PowerMode, parse_query
 from emca_deploy.machines.jetson.session import BoardState
 from emca_deploy.remote.address import Destination
-from emca_deploy.remote.commands import Held, hold, spawn_on
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.hold import Held, hold, spawn_on
 from emca_deploy.targets.capabilities import Board, far_board
 
 __all__ = ["FarTrtexec", "far_trtexec"]

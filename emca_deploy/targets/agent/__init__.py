@@ -1,0 +1,1 @@
+"""The agent: what runs requests on a remote machine."""
