@@ -27,6 +27,7 @@ from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.networks.registry import create_model
+from emca_deploy.results.codec import to_json
 from emca_deploy.results.latency import ProfileReport
 
 BACKENDS = ("openvino", "onnxruntime")
@@ -120,7 +121,7 @@ def main() -> None:
     show(archs, reports, Console(width=120))
     if args.output:
         stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        documents = {backend: report.to_dict() for backend, report in reports.items()}
+        documents = {backend: to_json(report) for backend, report in reports.items()}
         write_json(args.output, {"created": stamp, "threads": args.threads, "backends": documents})
 
 

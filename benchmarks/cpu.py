@@ -27,6 +27,7 @@ from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.networks.registry import create_model
+from emca_deploy.results.codec import to_json
 from emca_deploy.results.latency import ProfileReport
 
 ARCHITECTURES = ("emca_eca_resnet18", "emca_eca_resnet50")
@@ -92,7 +93,7 @@ def main() -> None:
             show(arch, specs, report, console)
             for warning in sorted({w for result in report.results for w in result.warnings}):
                 console.print(f"warning: {warning}", style="yellow")
-            documents[arch] = report.to_dict()
+            documents[arch] = to_json(report)
     if args.output:
         stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
         args.output.write_text(json.dumps({"created": stamp, "threads": args.threads, "architectures": documents}) + "\n")

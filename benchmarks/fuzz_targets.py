@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "tests/unit/harness/results"
+RESULTS = ROOT / "tests/unit/results/documents"
 BOARDS = ROOT / "tests/data/boards"
 
 __all__ = ["Target", "targets"]
@@ -151,7 +151,9 @@ def _texts() -> list[Target]:
 
 
 def _result(cls: Any) -> Callable[[bytes], object]:
-    return lambda data: cls.from_dict(json.loads(data))
+    from emca_deploy.results.codec import from_json
+
+    return lambda data: from_json(cls, json.loads(data))
 
 
 def _old(command: str) -> bytes:
@@ -173,6 +175,7 @@ def _documents(folder: Path) -> list[Target]:
     from emca_deploy.reporting.html import render_html
     from emca_deploy.reporting.reading import read_result
     from emca_deploy.results.accuracy import AccuracyReport
+    from emca_deploy.results.codec import to_json
     from emca_deploy.results.layers import LayersReport
     from emca_deploy.results.sensitivity import SensitivityReport
     from emca_deploy.results.tuning import TuneReport
@@ -181,7 +184,7 @@ def _documents(folder: Path) -> list[Target]:
     engine = Manifest(
         "engine", "0" * 64, "int8", "openvino", preprocessing=Preprocessing(), details={"machine": {}, "threads": 1}
     )
-    manifest = json.dumps(engine.to_dict()).encode()
+    manifest = json.dumps(to_json(engine)).encode()
     ranges = {"a": TensorRange(-1.0, 2.0), "b": TensorRange(0.0, 1.0, 0.5)}
     seen = {name: Observation(-1.0, 2.0, Histogram.of(np.linspace(-1, 2, 99, dtype=np.float32))) for name in ranges}
     table = folder / "seed.json"

@@ -53,6 +53,7 @@ from emca_deploy.harness.measure.latency import Protocol, measure_raw
 from emca_deploy.harness.measure.raw_samples import write_raw
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.networks.registry import create_model, find_architecture
+from emca_deploy.results.codec import to_json
 from emca_deploy.targets.candidates import LocalOptions
 from emca_deploy.targets.gpu import check_gpu, gpu_candidates, gpu_index, gpu_record, ways_to_run
 
@@ -194,7 +195,7 @@ def time_architecture(
     protocol = Protocol(batch=batch, duration_s=duration_s, warmup_s=5.0, timeout_s=900, load_together=True)
     with gpu_record(gpu_index(bench.target) or 0) as record:
         measured, raw = measure_raw(specs, protocol, keep_going=True)
-    report = measured.to_dict()
+    report = to_json(measured)
     if bench.raw is not None:
         write_raw(bench.raw / f"{arch}-batch{batch}.npz", raw)
         for result in report["results"]:
@@ -236,7 +237,7 @@ def measure_accuracy(bench: Bench, limit: int | None) -> dict[str, Any]:
             if isinstance(ours, EmcaError):
                 bench.note(f"{TRAINED} accuracy of {spec.name}", ours)
                 continue
-            found[spec.name] = compare(spec.name, ours.logits, ours.labels, "fp32 on the CPU", reference.logits).to_dict()
+            found[spec.name] = to_json(compare(spec.name, ours.logits, ours.labels, "fp32 on the CPU", reference.logits))
     return found
 
 

@@ -5,16 +5,16 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from emca_deploy._text import shell_line
 from emca_deploy._version import __version__
 from emca_deploy.atomic import atomic_write
-from emca_deploy.errors import InputError, ModelError
+from emca_deploy.errors import DataError, InputError, ModelError
 from emca_deploy.preprocessing import Preprocessing
-from emca_deploy.results.codec import misfit
+from emca_deploy.results.codec import from_json, left_out, misfit, to_json, version
 
 __all__ = [
     "Draft",
@@ -84,35 +84,22 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     details: dict[str, Any] = field(default_factory=dict)
-    manifest_version: int = MANIFEST_VERSION
+    manifest_version: int = version(MANIFEST_VERSION)
     emca_deploy: str = __version__
-    settings: tuple[dict[str, Any], ...] = ()
+    settings: tuple[dict[str, Any], ...] = left_out(())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        document = asdict(self)
-        if not self.settings:
-            del document["settings"]
-        return document
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Manifest":
-        """Rebuild from JSON.
-
-        Raises:
-            KeyError, TypeError, ValueError: a field is missing or unknown, or the manifest is of another version.
-        """
-        fields = dict(values)
-        if fields["manifest_version"] != MANIFEST_VERSION:
-            raise ValueError(f"version {fields['manifest_version']}, this emca-deploy reads {MANIFEST_VERSION}")
-        if fields.get("preprocessing") is not None:
-            fields["preprocessing"] = Preprocessing.from_dict(fields["preprocessing"])
-        fields["settings"] = tuple(dict(record) for record in fields.get("settings", ()))
-        manifest = cls(**fields)
-        wrong = misfit(manifest, cls) or _misfit_details(manifest.details)
-        if wrong:
-            raise ValueError(wrong)
-        return manifest
+    def contradiction(self) -> str:
+        """Return what of its details is not what is read from them, or ""."""
+        for place, wanted in _DETAILS.items():
+            value: Any = self.details
+            for name in place:
+                if name not in value:
+                    break
+                value = value[name]
+            else:
+                if wrong := misfit(value, wanted):
+                    return f"{'.'.join(('details', *place))}: {wrong}"
+        return ""
 
 
 _DETAILS: dict[tuple[str, ...], Any] = {
@@ -133,19 +120,6 @@ _DETAILS: dict[tuple[str, ...], Any] = {
     ("tensorrt", "input", "shape"): tuple[int | str, ...],
 }
 """Those of a manifest's details that are read again, with what they must be where they are there."""
-
-
-def _misfit_details(details: Mapping[str, Any]) -> str:
-    for place, wanted in _DETAILS.items():
-        value: Any = details
-        for name in place:
-            if name not in value:
-                break
-            value = value[name]
-        else:
-            if wrong := misfit(value, wanted, ".".join(("details", *place))):
-                return wrong
-    return ""
 
 
 def this_command() -> str:
@@ -208,7 +182,7 @@ def write_artifact(path: Path) -> Iterator[Draft]:
             assert draft.manifest is not None, "an artifact has a manifest"
             before = place.read_bytes() if place.is_file() else None
             draft.manifest = replace(draft.manifest, sha256=sha256_file(temporary))
-            write_json(place, draft.manifest.to_dict())
+            write_json(place, to_json(draft.manifest))
             replaced = True
     except BaseException:
         if replaced:
@@ -255,7 +229,7 @@ def write_manifest(path: Path, manifest: Manifest) -> Manifest:
         OutputError: it cannot be written.
     """
     manifest = replace(manifest, sha256=sha256_file(path))
-    write_json(manifest_path(path), manifest.to_dict())
+    write_json(manifest_path(path), to_json(manifest))
     return manifest
 
 
@@ -271,12 +245,13 @@ def read_manifest(path: Path, *, verify: bool = True) -> Manifest | None:
     """
     place = manifest_path(path)
     try:
-        manifest = Manifest.from_dict(json.loads(place.read_text(encoding="utf-8")))
+        manifest = from_json(Manifest, json.loads(place.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+    except (OSError, ValueError, RecursionError, DataError) as exc:
+        reason = exc.problem if isinstance(exc, DataError) else exc
         remedy = f"make {path.name} again, or move that manifest away"
-        raise ModelError(f"{place}: not a manifest of ours: {exc}", remedy) from exc
+        raise ModelError(f"{place}: not a manifest of emca-deploy: {reason}", remedy) from exc
     if verify and sha256_file(path) != manifest.sha256:
         raise ModelError(f"{path}: is not the file its manifest describes (sha256 differs)", "make the file again")
     return manifest

@@ -10,6 +10,7 @@ from rich.table import Table
 from emca_deploy.commands._console import progress
 from emca_deploy.errors import WorkerError
 from emca_deploy.harness.measure.latency import Protocol, measure
+from emca_deploy.results.codec import to_json
 from peers.candidates import Candidate, runtime_candidates
 from peers.job import Job
 from peers.process import quantize
@@ -61,7 +62,7 @@ def _figures(run: Run, subject: Subject, candidates: Sequence[Candidate]) -> dic
         raise WorkerError(f"{candidates[0].name}: {absent[candidates[0].name]}", "there is nothing to hold the others against")
     with progress(f"{subject.name} in {candidates[0].where}") as report:
         measured = measure(specs, Protocol(duration_s=run.duration_s, processes=4), report)
-    return {"names": [spec.name for spec in specs], "absent": absent, "report": measured.to_dict()}
+    return {"names": [spec.name for spec in specs], "absent": absent, "report": to_json(measured)}
 
 
 def _artifact(run: Run, subject: Subject, candidate: Candidate, model: Path) -> tuple[Path, str]:

@@ -24,6 +24,7 @@ from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
 from emca_deploy.pipeline.places import Candidate, Models, Place, distinct, find_places
+from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import ProfileReport
 
@@ -279,5 +280,5 @@ def _candidates(
 def _write_report(report: DeployReport, output: Path) -> None:
     from emca_deploy.reporting.html import render_html
 
-    write_json(output / "result.json", report.to_dict())
+    write_json(output / "result.json", to_json(report))
     write_text(output / "report.html", render_html(report))

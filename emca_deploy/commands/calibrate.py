@@ -15,6 +15,7 @@ from emca_deploy.commands._options import (
     tell_images,
     tell_warnings,
 )
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from emca_deploy.calibration.calibrate import Calibration
@@ -155,7 +156,7 @@ def command(
         )
     if as_json:
         cached = {"path": str(cache), "scales": scales, "tensorrt_version": tensorrt_version} if cache else None
-        print_json({**result.to_dict(), "warnings": list(warnings), "gate": gated.to_dict() if gated else None, "cache": cached})
+        print_json({**result.to_dict(), "warnings": list(warnings), "gate": to_json(gated) if gated else None, "cache": cached})
     else:
         _print(result, gated)
         if cache is not None:

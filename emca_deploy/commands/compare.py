@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emca_deploy.commands._console import echo, json_option, print_json
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from emca_deploy.results.latency import Comparison
@@ -39,7 +40,7 @@ def command(a: Path, b: Path, force: bool, seed: int, as_json: bool) -> None:
     for difference in found:
         echo(f"warning: {difference}", err=True)
     if as_json:
-        print_json(CompareReport(tuple(found), comparisons).to_dict())
+        print_json(to_json(CompareReport(tuple(found), comparisons)))
     else:
         for comparison in comparisons:
             echo(_sentence(comparison))

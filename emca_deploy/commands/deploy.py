@@ -8,6 +8,7 @@ import click
 from emca_deploy.commands._checkpoint_options import checkpoint_options, tell_source
 from emca_deploy.commands._console import echo, json_option, print_json, stages, table_console
 from emca_deploy.commands._options import label_options, preprocessing_options, recover_option, tell_assumed, tell_warnings
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from emca_deploy.data.choosing import PreprocessingOptions
@@ -101,7 +102,7 @@ def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path,
         report = deploy(checkpoint, data, validation, output, options, stage)
     tell_warnings(report.warnings)
     if as_json:
-        print_json(report.to_dict())
+        print_json(to_json(report))
         return
     if report.checkpoint:
         tell_source(report.checkpoint)

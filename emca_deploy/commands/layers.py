@@ -10,6 +10,7 @@ import click
 from emca_deploy.commands._console import echo, json_option, print_json, progress
 from emca_deploy.commands._options import io_options
 from emca_deploy.errors import OutputError
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from emca_deploy.results.layers import LayersReport
@@ -57,19 +58,19 @@ def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None,
     try:
         # The files are opened first: a folder that cannot be written to is better known before the measuring.
         with ExitStack() as stack:
-            to_plot, to_json = (stack.enter_context(atomic_write(path)) if path else None for path in (plot, output))
+            to_plot, written = (stack.enter_context(atomic_write(path)) if path else None for path in (plot, output))
             with progress("profiling layers") as told:
                 report = run_layers(request, told)
             if to_plot is not None:
                 to_plot.write_text(layers_plot(report) + "\n", encoding="utf-8")
-            if to_json is not None:
-                to_json.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            if written is not None:
+                written.write_text(json.dumps(to_json(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OutputError as error:
         if report is None:
             raise
         unwritten = error  # the disk is full, say, but what was measured can still be shown
     if as_json:
-        print_json(report.to_dict())
+        print_json(to_json(report))
     else:
         print_layers(report, table_console(), top)
     if unwritten is not None:

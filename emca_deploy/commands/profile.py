@@ -13,6 +13,7 @@ from emca_deploy.commands._board import check_power_mode, power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, progress
 from emca_deploy.commands._options import io_options
 from emca_deploy.errors import InputError, OutputError
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from emca_deploy.harness.measure.raw_samples import RawSamples
@@ -108,20 +109,20 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     unwritten: OutputError | None = None
     try:
         # The files are opened first: a folder that cannot be written to is better known before the minutes of measuring.
-        with _opened(output) as to_json:
+        with _opened(output) as written:
             with _opened(raw) as to_raw:
                 with progress("measuring") as told:
                     report, samples = run_profile(request, told)
                 report = _as_asked(report, output, raw, no_samples=no_samples)
                 _save(to_raw, samples)
-            if to_json is not None:
-                to_json.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            if written is not None:
+                written.write_text(json.dumps(to_json(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OutputError as error:
         if report is None:
             raise
         unwritten = error  # the disk is full, say, but what was measured can still be shown
     if as_json:
-        print_json(report.to_dict())
+        print_json(to_json(report))
     else:
         _print(report)
     _tell(report, warnings=not as_json)

@@ -8,6 +8,7 @@ import click
 
 from emca_deploy.commands._console import echo, json_option, print_json, stages
 from emca_deploy.commands._options import output_name_option, preprocessing_options, tell_images, tell_warnings
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from emca_deploy.data.choosing import PreprocessingOptions
@@ -81,7 +82,7 @@ def command(
         echo(f"note: {data} has {result.samples} images, fewer than --samples {samples}; all were used", err=True)
     tell_warnings(tell_images(model, data, source, preprocessing))
     if as_json:
-        print_json(result.to_dict())
+        print_json(to_json(result))
     else:
         print_sensitivity(result, table_console())
         echo(f"\nkept in {side_file}{f'; page: {output}' if output else ''}")

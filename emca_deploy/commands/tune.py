@@ -10,6 +10,7 @@ import click
 from emca_deploy.commands._console import echo, json_option, print_json, progress
 from emca_deploy.commands._options import io_options
 from emca_deploy.errors import OutputError
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from emca_deploy.results.tuning import TuneReport
@@ -73,13 +74,13 @@ def command(output: Path | None, no_save: bool, as_json: bool, **options: Any) -
                 report = run_tune(request, lambda line: echo(f"  {line}", err=True), told)
             report = report if no_save else _kept(report)
             if temporary is not None:
-                temporary.write_text(json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps(to_json(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OutputError as error:
         if report is None:
             raise
         unwritten = error  # the disk is full, say, but what was found can still be shown
     if as_json:
-        print_json(report.to_dict())
+        print_json(to_json(report))
     else:
         _print(report, print_tuning)
     if unwritten is not None:

@@ -17,6 +17,7 @@ from emca_deploy.commands._options import (
     tell_images,
     tell_warnings,
 )
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Preprocessing, TensorSpec
@@ -287,7 +288,7 @@ def _tell(report: "AccuracyReport", as_json: bool) -> None:
     from emca_deploy.reporting.accuracy import print_accuracy
 
     if as_json:
-        print_json(report.to_dict())
+        print_json(to_json(report))
     else:
         print_accuracy(report, table_console())
 

@@ -1,10 +1,8 @@
 """What `validate` found, as immutable, versioned records that turn into JSON and back. Units are in the names."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from emca_deploy.results.codec import fitting
+from emca_deploy.results.codec import version
 
 __all__ = ["SCHEMA_VERSION", "AccuracyReport", "ClassAccuracy", "Confusion", "Flip", "Flips", "ReferenceComparison"]
 
@@ -76,11 +74,6 @@ class Flips:
     won: int | None
     images: tuple[Flip, ...] = ()
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Flips":
-        """Rebuild from JSON."""
-        return cls(**{**values, "images": tuple(Flip(**image) for image in values["images"])})
-
 
 @dataclass(frozen=True)
 class ReferenceComparison:
@@ -111,17 +104,6 @@ class ReferenceComparison:
     flips: Flips | None = None
     typical_sqnr_db: float | None = None
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ReferenceComparison":
-        """Rebuild from JSON; what an older version did not write is None."""
-        values = dict(values)
-        flips, limits = values.get("flips"), values["top1_drop_ci95"]
-        rebuilt = {
-            "flips": None if flips is None else Flips.from_dict(flips),
-            "top1_drop_ci95": None if limits is None else tuple(limits),
-        }
-        return cls(**{**values, **rebuilt})
-
 
 @dataclass(frozen=True)
 class AccuracyReport:
@@ -145,7 +127,7 @@ class AccuracyReport:
     top1: float | None
     top5: float | None
     reference: ReferenceComparison | None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = version(SCHEMA_VERSION)
     mean_confidence: float | None = None
     ece: float | None = None
     nll: float | None = None
@@ -155,28 +137,3 @@ class AccuracyReport:
     confused: tuple[Confusion, ...] | None = None
     warnings: tuple[str, ...] = ()
     class_order: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "AccuracyReport":
-        """Rebuild from JSON.
-
-        Raises:
-            ValueError: it is of another version.
-            KeyError, TypeError: it is no such document.
-        """
-        if values["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {values['schema_version']}; this emca-deploy reads {SCHEMA_VERSION}")
-        fields = dict(values)
-        if fields["reference"] is not None:
-            fields["reference"] = ReferenceComparison.from_dict(fields["reference"])
-        for name, kind in (("per_class", ClassAccuracy), ("confused", Confusion)):
-            if fields.get(name) is not None:
-                fields[name] = tuple(kind(**item) for item in fields[name])
-        if fields.get("confusion") is not None:
-            fields["confusion"] = tuple(tuple(row) for row in fields["confusion"])
-        fields["warnings"] = tuple(fields.get("warnings", ()))
-        return fitting(cls(**fields))

@@ -1,79 +1,295 @@
-"""Are the values of a record that was read from a file those that its type declares?"""
+"""Records as JSON and back, by their type hints: one codec for every document that this package writes and reads.
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+A record is a frozen dataclass. Its fields are the keys of an object, in their order; tuples are lists, paths are strings.
+
+- Absent: a key that is not there takes the field's default; a field without a default must be there. A field made with
+  `left_out` is not written while it has its default value.
+- Version: a record with a field made with `version` is read of that version and of each older one that has an upgrade step.
+- Checked: every value is of the declared type, floats are finite, integers fit 64 bits, and no key is unknown. A record with
+  a method `contradiction() -> str` says what of its values cannot be; "" where nothing is wrong.
+- A record with a class method `from_dict`, such as `Preprocessing`, reads itself.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from functools import cache
 from math import isfinite
-from types import UnionType
+from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["fitting", "misfit"]
+from emca_deploy.errors import DataError, InputError
+
+__all__ = ["from_json", "left_out", "misfit", "read_json", "to_json", "version"]
 
 LARGEST = 2**63
-"""Of an integer: larger ones neither fit into an array nor are written in decimals without limit."""
+"""Integers from here on fit into no array, and may be too long to print."""
 
+_LEFT_OUT, _UPGRADES = "left out", "upgrades"
+_NAMES = {str: "text", int: "an integer", float: "a finite number", bool: "true or false", NoneType: "null", Path: "a path"}
 
 Record = TypeVar("Record")
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+_Reader = Callable[[Any], Any]
 
 
-def fitting(record: Record) -> Record:
-    """Return a record whose values are what its type declares.
-
-    Raises:
-        ValueError: one of them is not.
-    """
-    wrong = misfit(record, type(record))
-    if wrong:
-        raise ValueError(wrong)
-    return record
-
-
-def misfit(value: Any, wanted: Any, where: str = "") -> str:
-    """Return which value is not of the type its record declares, or "" where all are.
+def left_out(default: Any = None) -> Any:
+    """Declare a field that is not written while it has its default.
 
     Args:
-        value: a record (a dataclass), or a value in one.
-        wanted: the type that it must have; JSON's lists may stand for tuples.
-        where: the value's name, for the answer.
+        default: the value, or a function such as `dict` that makes it.
     """
-    origin, arguments = get_origin(wanted), get_args(wanted)
-    if is_dataclass(wanted) and isinstance(wanted, type):
-        if not isinstance(value, wanted):
-            return f"{where}: is not a record"
-        hints = get_type_hints(wanted)
-        inner = ((getattr(value, f.name), hints[f.name], f"{where}.{f.name}".strip(".")) for f in fields(wanted))
-        return next((wrong for part in inner if (wrong := misfit(*part))), "")
-    if origin in (Union, UnionType):
-        return "" if any(not misfit(value, choice, where) for choice in arguments) else misfit(value, arguments[0], where)
-    if origin is tuple:
-        return _misfit_tuple(value, arguments, where)
-    if origin is dict and isinstance(value, Mapping):
-        kind = arguments[1] if arguments else Any
-        return next((wrong for key, each in value.items() if (wrong := misfit(each, kind, f"{where}.{key}"))), "")
-    return "" if _fits(value, wanted, origin, arguments) else f"{where}: {_shown(value)} is not what belongs there"
+    metadata = {_LEFT_OUT: True}
+    return field(default_factory=default, metadata=metadata) if callable(default) else field(default=default, metadata=metadata)
 
 
-def _misfit_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> str:
-    if not isinstance(value, (list, tuple)):
-        return f"{where}: is not a list"
-    if arguments[-1] is Ellipsis:
-        arguments = arguments[:1] * len(value)
-    if len(value) != len(arguments):
-        return f"{where}: has {len(value)} values, not {len(arguments)}"
-    parts = ((item, kind, f"{where}[{index}]") for index, (item, kind) in enumerate(zip(value, arguments, strict=True)))
-    return next((wrong for part in parts if (wrong := misfit(*part))), "")
+def version(written: int, upgrades: Mapping[int, Upgrade] | None = None) -> Any:
+    """Declare the field with a document's version.
+
+    Args:
+        written: the version that is written now.
+        upgrades: by version, what turns the keys and values of a document of that version into those of the next one.
+    """
+    return field(default=written, metadata={_UPGRADES: dict(upgrades or {})})
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """Return the JSON document of a record."""
+    document: dict[str, Any] = _plain(record)
+    return document
+
+
+def from_json(record: type[Record], value: Any, source: str = "", remedy: str = "make it again with this emca-deploy") -> Record:
+    """Return the record of a JSON document.
+
+    Args:
+        record: its class.
+        value: the parsed document.
+        source: where it is from, for the message.
+        remedy: what to do about a document that is wrong.
+
+    Raises:
+        DataError: it is of another version, or a value is missing, unknown or of another type.
+    """
+    wrong, found = _read(value, record)
+    if wrong:
+        raise DataError(": ".join(filter(None, (source, wrong))), remedy)
+    result: Record = found
+    return result
+
+
+def read_json(record: type[Record], path: Path, what: str, remedy: str) -> Record:
+    """Return the record in a JSON file.
+
+    Args:
+        record: its class.
+        path: the file.
+        what: it should be, such as "a profile", for the message.
+        remedy: what to do about a file that is wrong.
+
+    Raises:
+        DataError: it is no such document; see `from_json`.
+        InputError: it cannot be read.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise InputError(f"{path}: cannot be read: {exc.strerror}", remedy) from exc
+    except (ValueError, RecursionError) as exc:
+        raise DataError(f"{path}: not {what} of emca-deploy: {exc}", remedy) from exc
+    return from_json(record, value, f"{path}: not {what} of emca-deploy, or damaged", remedy)
+
+
+def misfit(value: Any, wanted: Any) -> str:
+    """Return what of a JSON value is not of a type, or "" where all is."""
+    return _read(value, wanted)[0]
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        given = ((f, getattr(value, f.name)) for f in fields(value))
+        return {f.name: _plain(each) for f, each in given if not (f.metadata.get(_LEFT_OUT) and each == _default(f))}
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _default(declared: "Field[Any]") -> Any:
+    return declared.default if declared.default_factory is MISSING else declared.default_factory()
+
+
+class _WrongError(Exception):
+    """A value does not fit; every container that it is in adds itself to the path."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.path: list[str] = []
+
+    def __str__(self) -> str:
+        """Return the path to the value, and what is wrong with it."""
+        return ": ".join(filter(None, ("".join(reversed(self.path)).lstrip("."), self.what)))
+
+
+def _read(value: Any, wanted: Any) -> tuple[str, Any]:
+    """Return what is wrong, or "", and what was read."""
+    try:
+        return "", _reader(wanted)(value)
+    except _WrongError as exc:
+        return str(exc), None
+    except RecursionError:
+        return "it is nested too deeply", None
+
+
+@cache
+def _reader(wanted: Any) -> _Reader:
+    """Return what reads a value of a type, made once for each type."""
+    if wanted is Any:
+        return lambda value: value
+    if is_dataclass(wanted):
+        return _self_reader(wanted) if hasattr(wanted, "from_dict") else _record_reader(wanted)
+    kind, arguments = get_origin(wanted) or wanted, get_args(wanted)
+    if kind in (Union, UnionType):
+        return _union_reader(arguments)
+    if kind is Literal:
+        return _choice_reader(arguments)
+    if kind in (tuple, list, Sequence):
+        return _list_reader(kind, arguments)
+    return _dict_reader(arguments[1] if arguments else Any) if kind in (dict, Mapping) else _scalar_reader(wanted)
+
+
+def _self_reader(record: Any) -> _Reader:
+    def read(value: Any) -> Any:
+        try:
+            return record.from_dict(_object(value))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+            raise _WrongError(f"{exc} is missing" if isinstance(exc, KeyError) else str(exc)) from exc
+
+    return read
+
+
+def _record_reader(record: Any) -> _Reader:
+    hints = get_type_hints(record)
+    declared = {f.name: f for f in fields(record)}
+    versioned = next((f for f in declared.values() if _UPGRADES in f.metadata), None)
+    required = [f.name for f in declared.values() if f.default is MISSING and f.default_factory is MISSING]
+
+    def read(value: Any) -> Any:
+        values = _object(value)
+        if versioned is not None:
+            values = _upgraded(values, versioned)
+        if missing := [name for name in required if name not in values]:
+            raise _WrongError(f"'{missing[0]}' is missing")
+        if unknown := [name for name in values if name not in declared]:
+            raise _WrongError(f"{_shown(unknown[0])} is not a field of it")
+        found = record(**{name: _at(f".{name}", _reader(hints[name]), each) for name, each in values.items()})
+        if wrong := found.contradiction() if hasattr(found, "contradiction") else "":
+            raise _WrongError(wrong)
+        return found
+
+    return read
+
+
+def _upgraded(values: dict[str, Any], versioned: "Field[Any]") -> dict[str, Any]:
+    upgrades, name = versioned.metadata[_UPGRADES], versioned.name
+    now: int = _default(versioned)
+    given = values.get(name)
+    oldest = min(upgrades, default=now)
+    if type(given) is not int or not oldest <= given <= now:
+        reads = f"{oldest} to {now}" if oldest < now else str(now)
+        raise _WrongError(f"{name.replace('_', ' ')} {_shown(given)}; this emca-deploy reads {reads}")
+    for step in range(given, now):
+        try:
+            values = upgrades[step](values)
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise _WrongError(f"it is damaged: {exc}") from exc
+    return {**values, name: now}
+
+
+def _union_reader(choices: tuple[Any, ...]) -> _Reader:
+    readers = [_reader(choice) for choice in choices if choice is not NoneType]
+    optional = NoneType in choices
+
+    def read(value: Any) -> Any:
+        if value is None and optional:
+            return None
+        first: _WrongError | None = None
+        for reader in readers:
+            try:
+                return reader(value)
+            except _WrongError as exc:
+                first = first or exc
+        assert first is not None
+        raise first
+
+    return read
+
+
+def _choice_reader(choices: tuple[Any, ...]) -> _Reader:
+    def read(value: Any) -> Any:
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
+            raise _WrongError(f"{_shown(value)} is not one of {', '.join(map(str, choices))}")
+        return value
+
+    return read
+
+
+def _list_reader(kind: Any, arguments: tuple[Any, ...]) -> _Reader:
+    any_length = kind is not tuple or not arguments or arguments[-1] is Ellipsis
+    readers = [_reader(each) for each in arguments if each is not Ellipsis] or [_reader(Any)]
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise _WrongError("is not a list")
+        if not any_length and len(value) != len(readers):
+            raise _WrongError(f"has {len(value)} values, not {len(readers)}")
+        used = readers * len(value) if any_length else readers
+        found = (_at(f"[{index}]", reader, each) for index, (reader, each) in enumerate(zip(used, value, strict=True)))
+        return list(found) if kind is list else tuple(found)
+
+    return read
+
+
+def _dict_reader(kind: Any) -> _Reader:
+    reader = _reader(kind)
+    return lambda value: {name: _at(f".{name}", reader, each) for name, each in _object(value).items()}
+
+
+def _scalar_reader(wanted: Any) -> _Reader:
+    def read(value: Any) -> Any:
+        if not _fits(value, wanted):
+            raise _WrongError(f"{_shown(value)} is not {_NAMES.get(wanted, wanted)}")
+        return Path(value) if wanted is Path else value
+
+    return read
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    if wanted in (int, float) and isinstance(value, int):
+        return not isinstance(value, bool) and -LARGEST < value < LARGEST
+    if wanted is float:
+        return isinstance(value, float) and isfinite(value)
+    return isinstance(value, str if wanted is Path else wanted)
+
+
+def _at(step: str, reader: _Reader, value: Any) -> Any:
+    try:
+        return reader(value)
+    except _WrongError as exc:
+        exc.path.append(step)
+        raise
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _WrongError("is not an object")
+    return dict(value)
 
 
 def _shown(value: Any) -> str:
-    return "a number that is too large" if isinstance(value, int) and not -LARGEST < value < LARGEST else repr(str(value)[:40])
-
-
-def _fits(value: Any, wanted: Any, origin: Any, arguments: tuple[Any, ...]) -> bool:
-    if wanted is Any or origin is Literal:
-        return wanted is Any or value in arguments
-    if isinstance(value, bool) and wanted in (int, float):
-        return False
-    if isinstance(value, int) and wanted in (int, float):
-        return -LARGEST < value < LARGEST
-    if wanted is float:
-        return isinstance(value, float) and isfinite(value)
-    return isinstance(value, origin or wanted)
+    if isinstance(value, int) and not -LARGEST < value < LARGEST:
+        return "a number that is too large"
+    return str(value) if isinstance(value, (int, float)) else repr(str(value)[:40])

@@ -1,14 +1,12 @@
 """What `deploy` found, as immutable, versioned records that turn into JSON and back. Units are in the names."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emca_deploy.errors import InputError
 from emca_deploy.results.accuracy import AccuracyReport
-from emca_deploy.results.latency import LatencyResult, drop_absent
+from emca_deploy.results.codec import read_json, version
+from emca_deploy.results.latency import LatencyResult
 
 __all__ = ["SCHEMA_VERSION", "DeployCandidate", "DeployReport", "read_deploy_report"]
 
@@ -34,6 +32,10 @@ class DeployCandidate:
     speedup: float
     speedup_ci95: tuple[float, float] | None
 
+    def contradiction(self) -> str:
+        """Return what of it cannot be, or ""."""
+        return f"'{self.name}' has a negative speed-up or size" if min(self.speedup, self.file_mib) < 0 else ""
+
 
 @dataclass(frozen=True)
 class DeployReport:
@@ -57,42 +59,22 @@ class DeployReport:
     command: str
     created: str
     seconds: float
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = version(SCHEMA_VERSION, {1: lambda values: values})
     warnings: tuple[str, ...] = ()
     checkpoint: dict[str, Any] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        document = asdict(self)
-        for candidate in document["candidates"]:
-            drop_absent(candidate["latency"])
-        return document
-
-
-def _candidate(values: Mapping[str, Any]) -> DeployCandidate:
-    latency = values["latency"]
-    return DeployCandidate(
-        **{
-            **values,
-            "latency": LatencyResult.from_dict(latency),
-            "accuracy": AccuracyReport.from_dict(values["accuracy"]),
-        }
-    )
+    def contradiction(self) -> str:
+        """Return what of it cannot be, or ""."""
+        if not self.candidates:
+            return "it has no candidates"
+        known = self.baseline in (candidate.name for candidate in self.candidates)
+        return "" if known else "its baseline is not among its candidates"
 
 
 def read_deploy_report(path: Path) -> DeployReport:
     """Return the report in a result.json.
 
     Raises:
-        InputError: it cannot be read, or is of a newer schema version.
+        InputError: it cannot be read, is damaged, or is of a newer schema version.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        version = values["schema_version"]
-        if version not in range(1, SCHEMA_VERSION + 1):
-            raise InputError(f"{path}: schema version {version}", f"this emca-deploy reads 1 to {SCHEMA_VERSION}")
-        candidates = tuple(_candidate(c) for c in values["candidates"])
-        warnings = tuple(values.get("warnings", ()))
-        return DeployReport(**{**values, "candidates": candidates, "warnings": warnings, "schema_version": SCHEMA_VERSION})
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise InputError(f"{path}: not a result of ours: {exc}", "name a result.json that `deploy` or `demo` wrote") from exc
+    return read_json(DeployReport, path, "a result", "name a result.json that `deploy` or `demo` wrote")

@@ -1,7 +1,8 @@
 """How an accuracy gate was reached, or was not, as an immutable, versioned record. Units are in the names."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+
+from emca_deploy.results.codec import version
 
 __all__ = ["GateReport", "GateStep"]
 
@@ -69,14 +70,10 @@ class GateReport:
     images_needed: int | None = None
     slowdown: float | None = None
     slowdown_ci95: tuple[float, float] | None = None
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = version(SCHEMA_VERSION)
     warnings: tuple[str, ...] = ()
 
     @property
     def best(self) -> GateStep:
         """The step whose model was written."""
         return self.steps[self.chosen]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        return asdict(self)

@@ -1,8 +1,7 @@
 """What runs in INT8 in a quantized model, and what keeps it slow on a backend: records that turn into JSON and back."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["Int8Finding", "Int8Form", "Int8Report"]
 
@@ -46,13 +45,3 @@ class Int8Report:
     int8_layers: int
     int8_macs_percent: float
     findings: tuple[Int8Finding, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Int8Report":
-        """Rebuild from JSON."""
-        findings = tuple(Int8Finding(**{**one, "nodes": tuple(one["nodes"])}) for one in values["findings"])
-        return cls(**{**values, "findings": findings})

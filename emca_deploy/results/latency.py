@@ -1,8 +1,9 @@
 """What `profile` found, as immutable, versioned records that turn into JSON and back. Units are in the names."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from emca_deploy.results.codec import left_out, version
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -15,18 +16,14 @@ __all__ = [
     "Scenario",
     "Verdict",
     "WarmUp",
-    "drop_absent",
     "verdict_of",
 ]
 
 SCHEMA_VERSION = 2
-"""2 declares the protocol, says verdicts, lists failures, and keeps the blocks. 1 is still read."""
+"""2 declares the protocol, gives verdicts, lists failures, and keeps the blocks. 1 is still read."""
 
 Scenario = Literal["single-stream", "offline"]
 Verdict = Literal["faster", "slower", "no difference shown"]
-
-_NULL_IS_ABSENT = ("device_ms", "protocol", "throughput_ci95")
-_EMPTY_IS_ABSENT = ("telemetry", "builds", "block_calls", "block_builds", "block_wall_ms")
 
 
 @dataclass(frozen=True)
@@ -99,12 +96,6 @@ class ProtocolRecord:
     in_flight: int = 1
     processes: int = 1
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ProtocolRecord":
-        """Rebuild from JSON."""
-        warm_up = values.get("warm_up")
-        return cls(**{**values, "warm_up": None if warm_up is None else WarmUp(**warm_up)})
-
 
 @dataclass(frozen=True)
 class LatencyResult:
@@ -140,24 +131,24 @@ class LatencyResult:
     warnings: tuple[str, ...] = ()
     samples_ms: tuple[float, ...] = ()
     runtime: dict[str, Any] = field(default_factory=dict)
-    device_ms: LatencySummary | None = None
-    protocol: ProtocolRecord | None = None
-    throughput_ci95: tuple[float, float] | None = None
-    telemetry: dict[str, Any] = field(default_factory=dict)
-    builds: tuple[str, ...] = ()
-    block_calls: tuple[int, ...] = ()
-    block_builds: tuple[int, ...] = ()
-    block_wall_ms: tuple[float, ...] = ()
+    device_ms: LatencySummary | None = left_out()
+    protocol: ProtocolRecord | None = left_out()
+    throughput_ci95: tuple[float, float] | None = left_out()
+    telemetry: dict[str, Any] = left_out(dict)
+    builds: tuple[str, ...] = left_out(())
+    block_calls: tuple[int, ...] = left_out(())
+    block_builds: tuple[int, ...] = left_out(())
+    block_wall_ms: tuple[float, ...] = left_out(())
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "LatencyResult":
-        """Rebuild from JSON of this version, or of version 1, which has less and nothing else."""
-        records: dict[str, Any] = {
-            name: LatencySummary(**values[name]) for name in ("latency_ms", "device_ms") if values.get(name)
-        }
-        if values.get("protocol"):
-            records["protocol"] = ProtocolRecord.from_dict(values["protocol"])
-        return cls(**{**values, **records})
+    def contradiction(self) -> str:
+        """Return what of it cannot be, or ""."""
+        blocks, summary = len(self.block_calls), self.latency_ms
+        counts = (*self.block_calls, *self.block_builds, *self.block_wall_ms, *self.samples_ms)
+        if min((*counts, summary.min, summary.p50, 0)) < 0 or self.batch < 1:
+            return f"'{self.artifact}' has negative counts or times"
+        if any(len(listed) != blocks for listed in (self.block_builds, self.block_wall_ms) if listed):
+            return f"'{self.artifact}' has {blocks} blocks, and others by their builds or times"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -194,6 +185,19 @@ class Failure:
     exit_code: int = 1
 
 
+def verdict_of(ratio_ci95: tuple[float, float]) -> Verdict:
+    """Return what an interval of a ratio, of b's time to a's, shows about a."""
+    low, high = ratio_ci95
+    if low > 1:
+        return "faster"
+    return "slower" if high < 1 else "no difference shown"
+
+
+def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
+    comparisons = [{**each, "verdict": verdict_of(tuple(each["ratio_ci95"]))} for each in values["comparisons"]]
+    return {**values, "comparisons": comparisons}
+
+
 @dataclass(frozen=True)
 class ProfileReport:
     """What `profile --json` prints.
@@ -208,63 +212,8 @@ class ProfileReport:
     results: tuple[LatencyResult, ...]
     comparisons: tuple[Comparison, ...]
     environment: dict[str, Any]
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = version(SCHEMA_VERSION, {1: _from_version_1})
     complete: bool = True
     protocol: ProtocolRecord | None = None
     failures: tuple[Failure, ...] = ()
-    raw_samples: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        document = asdict(self)
-        for result in document["results"]:
-            drop_absent(result)
-        if self.raw_samples is None:
-            del document["raw_samples"]
-        return document
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ProfileReport":
-        """Rebuild from JSON of this version or an older one.
-
-        Raises:
-            ValueError: it is of a newer version.
-            KeyError, TypeError: it is no such document.
-        """
-        version = values["schema_version"]
-        if version not in range(1, SCHEMA_VERSION + 1):
-            raise ValueError(f"schema version {version}; this emca-deploy reads 1 to {SCHEMA_VERSION}")
-        comparisons = (_upgrade_comparison(c) if version == 1 else c for c in values["comparisons"])
-        protocol = values.get("protocol")
-        return cls(
-            results=tuple(LatencyResult.from_dict(result) for result in values["results"]),
-            comparisons=tuple(Comparison(**comparison) for comparison in comparisons),
-            environment=dict(values["environment"]),
-            complete=bool(values.get("complete", True)),
-            protocol=None if protocol is None else ProtocolRecord.from_dict(protocol),
-            failures=tuple(Failure(**failure) for failure in values.get("failures", ())),
-            raw_samples=values.get("raw_samples"),
-        )
-
-
-def verdict_of(ratio_ci95: tuple[float, float]) -> Verdict:
-    """Return what an interval of a ratio, of b's time to a's, shows about a."""
-    low, high = ratio_ci95
-    if low > 1:
-        return "faster"
-    return "slower" if high < 1 else "no difference shown"
-
-
-def drop_absent(latency: dict[str, Any]) -> None:
-    """Remove from a result's document, in place, what is absent rather than null or empty."""
-    for name in _NULL_IS_ABSENT:
-        if latency[name] is None:
-            del latency[name]
-    for name in _EMPTY_IS_ABSENT:
-        if not latency[name]:
-            del latency[name]
-
-
-def _upgrade_comparison(values: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = values["ratio_ci95"]
-    return {**values, "verdict": verdict_of((low, high))}
+    raw_samples: str | None = left_out()

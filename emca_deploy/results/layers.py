@@ -1,10 +1,9 @@
 """What `layers` found, as immutable, versioned records that turn into JSON and back. Units are in the names."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from emca_deploy.results.codec import fitting
+from emca_deploy.results.codec import version
 from emca_deploy.results.int8 import Int8Report
 
 __all__ = ["KINDS", "SCHEMA_VERSION", "ArtifactLayers", "Kind", "Layer", "LayersReport", "Roofline"]
@@ -99,14 +98,6 @@ class ArtifactLayers:
     notes: tuple[str, ...] = ()
     int8: Int8Report | None = None
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ArtifactLayers":
-        """Rebuild from JSON."""
-        layers = tuple(Layer(**{**layer, "nodes": tuple(layer["nodes"])}) for layer in values["layers"])
-        roofline = None if values["roofline"] is None else Roofline(**values["roofline"])
-        int8 = None if values.get("int8") is None else Int8Report.from_dict(values["int8"])
-        return cls(**{**values, "layers": layers, "roofline": roofline, "notes": tuple(values["notes"]), "int8": int8})
-
 
 @dataclass(frozen=True)
 class LayersReport:
@@ -114,21 +105,4 @@ class LayersReport:
 
     results: tuple[ArtifactLayers, ...]
     environment: dict[str, Any] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "LayersReport":
-        """Rebuild from JSON.
-
-        Raises:
-            ValueError: it is of another version.
-            KeyError, TypeError: it is no such document.
-        """
-        if values["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {values['schema_version']}; this emca-deploy reads {SCHEMA_VERSION}")
-        results = tuple(ArtifactLayers.from_dict(one) for one in values["results"])
-        return fitting(cls(results, dict(values["environment"])))
+    schema_version: int = version(SCHEMA_VERSION)

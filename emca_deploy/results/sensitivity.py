@@ -1,10 +1,9 @@
 """What quantizing each part of a network costs its logits, as an immutable, versioned record. Units are in the names."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from emca_deploy.results.codec import fitting
+from emca_deploy.results.codec import version
 
 __all__ = ["Cost", "SensitivityReport", "UnitKind", "UnitSensitivity"]
 
@@ -83,24 +82,4 @@ class SensitivityReport:
     seed: int
     int8: Cost
     units: tuple[UnitSensitivity, ...]
-    schema_version: int = SCHEMA_VERSION
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "SensitivityReport":
-        """Rebuild from JSON.
-
-        Raises:
-            ValueError: it is of another version.
-            KeyError, TypeError: it is no such document.
-        """
-        if values["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {values['schema_version']}; this emca-deploy reads {SCHEMA_VERSION}")
-        units = tuple(
-            UnitSensitivity(**{**unit, "alone": Cost(**unit["alone"]), "kept_float": Cost(**unit["kept_float"])})
-            for unit in values["units"]
-        )
-        return fitting(cls(**{**values, "int8": Cost(**values["int8"]), "units": units}))
+    schema_version: int = version(SCHEMA_VERSION)

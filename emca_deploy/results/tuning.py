@@ -1,10 +1,9 @@
 """What `tune` found, as immutable, versioned records that turn into JSON and back. Units are in the names."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from emca_deploy.results.codec import fitting
+from emca_deploy.results.codec import version
 from emca_deploy.results.latency import Scenario, Verdict
 
 __all__ = ["SCHEMA_VERSION", "Numerics", "Trial", "Tunable", "TuneReport", "TuneRound", "Value", "Values"]
@@ -123,30 +122,4 @@ class TuneReport:
     saved_to: str | None = None
     notes: tuple[str, ...] = ()
     environment: dict[str, Any] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "TuneReport":
-        """Rebuild from JSON.
-
-        Raises:
-            ValueError: it is of another version.
-            KeyError, TypeError: it is no such document.
-        """
-        if values["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema version {values['schema_version']}; this emca-deploy reads {SCHEMA_VERSION}")
-        rounds = tuple(_round(one) for one in values["rounds"])
-        numerics = None if values["numerics"] is None else Numerics(**values["numerics"])
-        ratio_ci95 = None if values["ratio_ci95"] is None else tuple(values["ratio_ci95"])
-        records = {"rounds": rounds, "numerics": numerics, "ratio_ci95": ratio_ci95, "notes": tuple(values["notes"])}
-        return fitting(cls(**{**values, **records}))
-
-
-def _round(values: Mapping[str, Any]) -> TuneRound:
-    trials = tuple(Trial(**{**trial, "ratio_ci95": tuple(trial["ratio_ci95"])}) for trial in values["trials"])
-    refused = tuple((dict(settings), str(why)) for settings, why in values["refused"])
-    return TuneRound(float(values["duration_s"]), trials, refused)
+    schema_version: int = version(SCHEMA_VERSION)

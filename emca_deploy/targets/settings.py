@@ -12,6 +12,7 @@ from emca_deploy.backends.tunables import RUN_OPTIONS, check_settings
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.fingerprint import differing_parts, machine_parts
+from emca_deploy.results.codec import to_json
 from emca_deploy.results.tuning import Value, Values
 
 __all__ = ["Tuned", "find_tuned", "save_tuned", "tuned_here", "with_values"]
@@ -118,5 +119,5 @@ def save_tuned(path: Path, record: Mapping[str, Any]) -> Path:
     key = (record["backend"], record["scenario"])
     others = [old for old in manifest.settings if (old.get("backend"), old.get("scenario")) != key]
     written = replace(manifest, settings=(*others, dict(record)))
-    write_json(manifest_path(path), written.to_dict())
+    write_json(manifest_path(path), to_json(written))
     return manifest_path(path)

@@ -11,6 +11,7 @@ from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
 from emca_deploy.errors import InputError
 from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.remote.files import Blob
+from emca_deploy.results.codec import to_json
 from emca_deploy.targets.candidates import precision_of, split_artifact
 from emca_deploy.targets.named_artifacts import split_builds
 
@@ -54,7 +55,7 @@ class Belongings:
         elif place.suffix.lower() == ".onnx":
             # Its precision is read here: the far side need not have the onnx package.
             made = Manifest(kind="onnx", sha256=blob.digest, precision=precision_of(place, None))  # type: ignore[arg-type]
-            self.blobs[manifest_path(Path(there)).as_posix()] = Blob.of_bytes(json.dumps(made.to_dict()).encode())
+            self.blobs[manifest_path(Path(there)).as_posix()] = Blob.of_bytes(json.dumps(to_json(made)).encode())
         for name in _weights(place):
             self.blobs[f"{folder}/{name}"] = Blob.of_file(place.parent / name)
         self.names[there] = path

@@ -9,6 +9,7 @@ import pytest
 from emca_deploy.api import layers
 from emca_deploy.artifacts import manifest_path
 from emca_deploy.cli import run
+from emca_deploy.results.codec import from_json
 from emca_deploy.results.layers import LayersReport
 
 QUICK = ["--calls", "5", "--threads", "1"]
@@ -29,7 +30,7 @@ def test_both_runtimes_tell_attention_and_add_up(model, tmp_path, capsys, monkey
     document = json.loads(capsys.readouterr().out)
     assert json.loads(output.read_text()) == document
     ElementTree.fromstring(plot.read_text())
-    for result in LayersReport.from_dict(document).results:
+    for result in from_json(LayersReport, document).results:
         assert sum(result.share_percent.values()) == pytest.approx(100)
         assert result.share_percent["convolution"] > 30
         assert result.share_percent["attention"] > 0

@@ -65,7 +65,7 @@ def test_a_folder_without_a_result(tmp_path, capsys):
 
 def test_a_result_of_somebody_else_leaves_no_page(tmp_path, capsys):
     (tmp_path / "result.json").write_text('{"schema_version": 1, "hello": 2}')
-    assert "not a result of ours" in refused([tmp_path], capsys)
+    assert "not a result" in refused([tmp_path], capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 

@@ -13,6 +13,7 @@ from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_
 from emca_deploy.backends.tunables import tunables
 from emca_deploy.cli import run
 from emca_deploy.harness.measure import tuning as search_module
+from emca_deploy.results.codec import from_json
 from emca_deploy.results.tuning import TuneReport
 from emca_deploy.targets import tuning
 
@@ -44,7 +45,7 @@ def test_json_says_what_was_tried_and_found(tmp_path, capsys):
     out, err = capsys.readouterr()
     document = json.loads(out)
     assert json.loads(path.read_text()) == document
-    report = TuneReport.from_dict(document)
+    report = from_json(TuneReport, document)
     assert (report.backend, report.scenario, report.batch, report.complete) == ("fake", "single-stream", 1, True)
     assert report.settings == {"threads": 1, "pace": "quick", "precision": "f32"}
     assert report.default == {"threads": 1, "pace": "steady", "precision": "f32"}

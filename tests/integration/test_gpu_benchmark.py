@@ -15,6 +15,7 @@ from emca_deploy._machine import find_gpus
 from emca_deploy.harness.accuracy.evaluate import compare
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.results.codec import to_json
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
@@ -85,10 +86,10 @@ def test_the_tables(script: ModuleType, capsys) -> None:
     names = ["torch compiled fp16 channels-last", "engine int8"]
     kwargs = [{"backend": "fake", "artifact": f"fake:latency_ms={latency}"} for latency in (4, 1)]
     specs = [RunnerSpec(name, kwargs=own) for name, own in zip(names, kwargs, strict=True)]
-    report = measure(specs, Protocol(warmup_s=0.05, block_s=0.02, duration_s=0.1)).to_dict()
+    report = to_json(measure(specs, Protocol(warmup_s=0.05, block_s=0.02, duration_s=0.1)))
     report["results"][1]["device_ms"] = {"p50": 0.125}
     logits = np.random.default_rng(0).standard_normal((20, 5)).astype(np.float32)
-    accuracy = compare("engine int8", logits, logits.argmax(axis=1), "fp32 on the CPU", logits + np.float32(0.001)).to_dict()
+    accuracy = to_json(compare("engine int8", logits, logits.argmax(axis=1), "fp32 on the CPU", logits + np.float32(0.001)))
     console = Console(width=160)
     console.print(script.latency_table("resnet18", 1, {"names": names, **report}))
     console.print(script.accuracy_table({"engine int8": accuracy}))

@@ -1,17 +1,15 @@
 """Comparing results of different runs: only where machine and protocol are the same."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from emca_deploy.errors import InputError
 from emca_deploy.harness.measure.raw_samples import RawCandidate, read_raw
 from emca_deploy.harness.stats.estimates import Float64Array, ratio_of_medians
-from emca_deploy.results.codec import misfit
+from emca_deploy.results.codec import read_json, version
 from emca_deploy.results.latency import Comparison, LatencyResult, ProfileReport, ProtocolRecord, verdict_of
 
 __all__ = ["CompareReport", "Measured", "check_comparable", "compare_runs", "differences", "read_profile_report"]
@@ -33,11 +31,7 @@ class CompareReport:
 
     differences: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
-    schema_version: int = SCHEMA_VERSION
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        return asdict(self)
+    schema_version: int = version(SCHEMA_VERSION)
 
 
 @dataclass(frozen=True)
@@ -94,27 +88,7 @@ def read_profile_report(place: Path) -> ProfileReport:
     Raises:
         InputError: it cannot be read, is none, or is of a newer version.
     """
-    remedy = "name a file that `profile -o` wrote"
-    try:
-        report = ProfileReport.from_dict(json.loads(place.read_text(encoding="utf-8")))
-    except OSError as exc:
-        raise InputError(f"{place}: cannot be read: {exc.strerror}", remedy) from exc
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise InputError(f"{place}: not a profile of ours: {exc}", remedy) from exc
-    wrong = misfit(report, ProfileReport) or next(filter(None, map(_contradiction, report.results)), "")
-    if wrong:
-        raise InputError(f"{place}: not a profile of ours, or damaged: {wrong}", remedy)
-    return report
-
-
-def _contradiction(result: LatencyResult) -> str:
-    """Return what of a result cannot be, or ""."""
-    blocks = len(result.block_calls)
-    if min((*result.block_calls, *result.block_builds, *result.block_wall_ms, *result.samples_ms, 0)) < 0 or result.batch < 1:
-        return f"'{result.artifact}' has negative counts or times"
-    if any(len(listed) != blocks for listed in (result.block_builds, result.block_wall_ms) if listed):
-        return f"'{result.artifact}' has {blocks} blocks, and others by their builds or times"
-    return ""
+    return read_json(ProfileReport, place, "a profile", "name a file that `profile -o` wrote")
 
 
 def differences(a: ProfileReport, b: ProfileReport) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emca_deploy.errors import InputError
+from emca_deploy.results.codec import to_json
 from emca_deploy.targets.agent.run_folder import LEFT, Run, cache_root
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def profile(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
     report, raw = run_profile(asked, lambda done, total: say("progress", done=done, total=total))
     write_raw(run.folder / RAW, raw)
     run.made.append(RAW)
-    return {**report.to_dict(), "there": asked.target}
+    return {**to_json(report), "there": asked.target}
 
 
 def collect(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def build(request: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
     with _board(_target(request["there"], power_mode), power_mode, say) as board:
         manifest = build_here(asked, run.folder / ENGINE, lambda done, total: say("progress", done=done, total=total), board)
     run.made.append(ENGINE)
-    return {"manifest": manifest.to_dict()}
+    return {"manifest": to_json(manifest)}
 
 
 def _choice(name: str, value: Any) -> Any:

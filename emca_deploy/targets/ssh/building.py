@@ -16,6 +16,7 @@ from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.files import Arriving, Blob
 from emca_deploy.remote.probe import Facts
 from emca_deploy.remote.session import Working, session
+from emca_deploy.results.codec import from_json
 from emca_deploy.targets.building import BuildRequest
 from emca_deploy.targets.requirements import check_backends, trtexec_will_do
 from emca_deploy.targets.shipment import Belongings
@@ -65,7 +66,7 @@ def build_there(
             with draft.path.open("wb") as stream:
                 once = _Once(destination, request, files, {**work, "options": asdict(asked)}, Arriving(stream.write))
                 working = once.patiently(progress)
-            manifest = Manifest.from_dict(files.ours(working.answer.document["manifest"]))
+            manifest = from_json(Manifest, files.ours(working.answer.document["manifest"]))
             details = {**manifest.details, "built_on": str(destination), "log": files.ours(list(working.answer.log))}
             draft.manifest = replace(manifest, command=this_command(), details=details)
         return draft.written, tuple(files.ours(list(working.answer.notes)))

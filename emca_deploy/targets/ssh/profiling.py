@@ -15,6 +15,7 @@ from emca_deploy.remote.address import Destination, parse_destination
 from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.probe import Facts
 from emca_deploy.remote.session import Session, Working, session
+from emca_deploy.results.codec import from_json
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.candidates import split_artifact
 from emca_deploy.targets.named_artifacts import split_builds
@@ -91,7 +92,7 @@ def _home(working: Working, files: Belongings) -> tuple[ProfileReport, RawSample
     document: dict[str, Any] = dict(working.answer.document)
     there = document.pop("there")
     del document["files"]
-    report = ProfileReport.from_dict(files.ours(document))
+    report = from_json(ProfileReport, files.ours(document))
     record = {**working.session.record(), "target_there": there, "notes": _notes(working, files)}
     record["log"] = files.ours(list(working.answer.log))
     target = str(working.session.connection.destination)

@@ -12,6 +12,7 @@ from emca_deploy.data.preprocess import preprocess
 from emca_deploy.data.preprocessing_files import read_preprocessing_file
 from emca_deploy.errors import InputError
 from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.results.codec import to_json
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8))
@@ -67,7 +68,7 @@ def test_hugging_faces_sizes(tmp_path):
 
 def test_a_manifest_of_ours_says_what_it_does_not_assume(tmp_path):
     known = Preprocessing((48, 64), 50, (0.1, 0.2, 0.3), (0.5,) * 3, channels="bgr", exif="apply", assumed=("mean", "std"))
-    document = json.loads(json.dumps(Manifest("onnx", "0" * 64, "fp32", preprocessing=known).to_dict()))
+    document = json.loads(json.dumps(to_json(Manifest("onnx", "0" * 64, "fp32", preprocessing=known))))
     used = used_of(tmp_path, document)
     assert used.shape == (3, 48, 64)
     assert (used.exif, used.channels, used.mean) == ("apply", "bgr", (0.406, 0.456, 0.485))

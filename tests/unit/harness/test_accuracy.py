@@ -9,6 +9,7 @@ from emca_deploy.errors import DataError, InputError, ModelError
 from emca_deploy.harness.accuracy.evaluate import collect_logits, compare
 from emca_deploy.harness.stats.noise import LogitsNoise
 from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.codec import from_json, to_json
 
 FOUR = Preprocessing(4, 4)
 
@@ -103,8 +104,8 @@ def test_report_agrees_with_brute_force():
 def test_report_survives_json():
     logits, labels, reference = random_case()
     report = compare("int8", logits, labels, "fp32", reference)
-    document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert json.loads(json.dumps(AccuracyReport.from_dict(document).to_dict())) == document
+    document = json.loads(json.dumps(to_json(report), allow_nan=False))
+    assert json.loads(json.dumps(to_json(from_json(AccuracyReport, document)))) == document
 
 
 def test_identical_logits():

@@ -9,6 +9,7 @@ from emca_deploy.harness.accuracy.evaluate import compare
 from emca_deploy.harness.accuracy.flips import FlipsFile, ImageNames, find_flips
 from emca_deploy.harness.accuracy.per_class import LARGEST_CONFUSION, confused_pairs, confusion_matrix, per_class
 from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.codec import from_json, to_json
 
 LABELS = np.array([0, 0, 0, 1, 1, 3])
 OURS = np.array([0, 0, 1, 1, 0, 1])
@@ -61,8 +62,8 @@ def one_hot(classes):
 
 def test_report_with_everything_survives_json():
     report = compare("a", one_hot(OURS), LABELS, "b", one_hot(THEIRS), ImageNames(("ant", "bee", "cat", "dog")))
-    document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert AccuracyReport.from_dict(document) == report
+    document = json.loads(json.dumps(to_json(report), allow_nan=False))
+    assert from_json(AccuracyReport, document) == report
     assert report.per_class[2].name == "dog"
     assert report.confusion[3] == (0, 1, 0, 0)
 
@@ -70,9 +71,9 @@ def test_report_with_everything_survives_json():
 def test_older_documents_are_still_read():
     old = {"artifact": "a", "samples": 10, "top1": 90.0, "top5": 100.0, "schema_version": 1}
     reference = {"artifact": "b", "top1": 90.0, "top5": 100.0, "agreement": 100.0, "sqnr_db": None, "top1_drop": 0.0}
-    report = AccuracyReport.from_dict({**old, "reference": {**reference, "top1_drop_ci95": [-1.0, 1.0]}})
+    report = from_json(AccuracyReport, {**old, "reference": {**reference, "top1_drop_ci95": [-1.0, 1.0]}})
     assert (report.ece, report.per_class, report.reference.flips, report.reference.mcnemar_p) == (None,) * 4
-    assert AccuracyReport.from_dict({**old, "reference": None}).reference is None
+    assert from_json(AccuracyReport, {**old, "reference": None}).reference is None
 
 
 def test_without_names_the_report_stays_small():

@@ -13,6 +13,7 @@ import pytest
 from emca_deploy.harness.measure.hook import NO_POWER, Telemetry, available_sources
 from emca_deploy.harness.measure.latency import Protocol, TelemetryHook, measure
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.results.codec import to_json
 from emca_deploy.telemetry.processor import CpuFrequencySource
 from emca_deploy.telemetry.rapl import RaplSource
 
@@ -192,7 +193,7 @@ def test_measure_puts_it_into_each_result(growing_counter, make_spec):
         assert result.telemetry["context_switches"]["voluntary"] > 10
     quick, slow = (result.telemetry["sources"]["rapl"]["power"]["total"]["energy_per_inference_mj"] for result in report.results)
     assert slow > quick
-    json.dumps(report.to_dict(), allow_nan=False)
+    json.dumps(to_json(report), allow_nan=False)
 
 
 def test_energy_is_per_image(growing_counter, make_spec):

@@ -10,6 +10,7 @@ from emca_deploy.harness.measure.latency import Protocol, measure, summarize
 from emca_deploy.harness.measure.stability import contention_warnings, drift_warnings
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import CpuTimes, collect_environment, read_cpu_times
+from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import ProfileReport
 
 QUICK = Protocol(warmup_s=0.1, block_s=0.02, duration_s=0.2)
@@ -51,21 +52,21 @@ def test_result_has_what_the_samples_say(make_spec):
 
 def test_report_survives_json(make_spec):
     report = measure([make_spec("a"), make_spec("b")], QUICK)
-    document = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    again = ProfileReport.from_dict(document)
-    assert json.loads(json.dumps(again.to_dict())) == document
+    document = json.loads(json.dumps(to_json(report), allow_nan=False))
+    again = from_json(ProfileReport, document)
+    assert json.loads(json.dumps(to_json(again))) == document
 
 
 def test_an_accelerators_own_time_is_recorded_where_there_is_one(make_spec):
     spec = replace(make_spec("gpu", latency_s=0.001), factory="harness_runners:make_device")
     report = measure([spec, make_spec("cpu", latency_s=0.001)], QUICK)
-    on_device, on_host = report.to_dict()["results"]
+    on_device, on_host = to_json(report)["results"]
     assert on_device["device_ms"]["min"] > 2  # neither the first call nor the warm-up
     assert on_device["device_ms"]["max"] - on_device["device_ms"]["min"] >= on_device["samples"] - 1
     assert "device_ms" not in on_host
-    again = ProfileReport.from_dict(json.loads(json.dumps(report.to_dict())))
+    again = from_json(ProfileReport, json.loads(json.dumps(to_json(report))))
     assert again.results[0].device_ms is not None
-    assert again.to_dict()["results"][0]["device_ms"]["p50"] == on_device["device_ms"]["p50"]
+    assert to_json(again)["results"][0]["device_ms"]["p50"] == on_device["device_ms"]["p50"]
 
 
 def test_a_runner_that_cannot_tell_the_accelerators_time(make_spec):

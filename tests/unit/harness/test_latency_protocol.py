@@ -19,6 +19,7 @@ from emca_deploy.harness.measure.latency import Protocol, measure, measure_raw
 from emca_deploy.harness.measure.process import Worker
 from emca_deploy.harness.measure.raw_samples import read_raw, write_raw
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import ProfileReport, verdict_of
 
 QUICK = Protocol(warmup_s=0.1, block_s=0.02, duration_s=0.2)
@@ -76,7 +77,7 @@ def test_one_that_crashes_one_that_raises_and_one_that_hangs_leave_the_others_me
     assert (failures["raise"].error, failures["raise"].exit_code) == (f"{specs[2].artifact}: call 60 fails, as asked", 2)
     assert "hang: no answer for 4 s" in failures["hang"].error
     assert all(failure.remedy for failure in report.failures)
-    again = ProfileReport.from_dict(json.loads(json.dumps(report.to_dict())))
+    again = from_json(ProfileReport, json.loads(json.dumps(to_json(report))))
     assert again.failures == report.failures
 
 
@@ -240,7 +241,7 @@ def test_telemetry_is_called_in_order_with_the_windows_of_every_block():
     hook = Noting()
     report = measure([fake("a"), fake("b")], QUICK, telemetry=hook)
     assert hook.calls == ["begin_idle", "end_idle", ("watch", {"a", "b"}), "begin"]
-    first, second = report.to_dict()["results"]
+    first, second = to_json(report)["results"]
     assert first["telemetry"] == {"power_w": 3.5}
     assert "telemetry" not in second
     assert hook.inferences == {"a": first["samples"] + 10, "b": second["samples"] + 10}  # one call a block brings caches back

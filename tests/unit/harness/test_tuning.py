@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from emca_deploy.errors import EmcaError, InputError
+from emca_deploy.errors import DataError, EmcaError, InputError
 from emca_deploy.harness.measure import tuning
 from emca_deploy.harness.measure.tuning import Search, combined, is_faster, search, starting_settings
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.tuning import Trial, Tunable, TuneReport, TuneRound
 from emca_deploy.targets.settings import with_values
 
@@ -132,9 +133,9 @@ def test_report_turns_into_json_and_back():
         "m.onnx", "fake", "single-stream", 1, {"threads": 2}, {"threads": 1}, {"threads": 1}, "faster", 1.2, (1.1, 1.3),
         2.0, 1.7, 500.0, 600.0, rounds, 3.0,
     )  # fmt: skip
-    document = json.loads(json.dumps(report.to_dict()))
-    again = TuneReport.from_dict(document)
+    document = json.loads(json.dumps(to_json(report)))
+    again = from_json(TuneReport, document)
     assert again.rounds == rounds
-    assert again.to_dict() == report.to_dict()
-    with pytest.raises(ValueError, match="schema version 99"):
-        TuneReport.from_dict({**document, "schema_version": 99})
+    assert to_json(again) == to_json(report)
+    with pytest.raises(DataError, match="schema version"):
+        from_json(TuneReport, {**document, "schema_version": 99})

@@ -8,7 +8,9 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from emca_deploy.errors import DataError
 from emca_deploy.reporting.layers import layers_plot, print_layers
+from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersReport, Roofline
 
 LAYERS = (
@@ -78,7 +80,7 @@ def test_plot_is_well_formed_escaped_and_to_scale():
 
 
 def test_json_and_back():
-    again = LayersReport.from_dict(json.loads(json.dumps(REPORT.to_dict())))
+    again = from_json(LayersReport, json.loads(json.dumps(to_json(REPORT))))
     assert again == REPORT
-    with pytest.raises(ValueError, match="schema version 7"):
-        LayersReport.from_dict({**REPORT.to_dict(), "schema_version": 7})
+    with pytest.raises(DataError, match="schema version"):
+        from_json(LayersReport, {**to_json(REPORT), "schema_version": 7})

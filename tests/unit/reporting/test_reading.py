@@ -7,11 +7,12 @@ import pytest
 from emca_deploy.errors import InputError
 from emca_deploy.reporting.html import render_html
 from emca_deploy.reporting.reading import read_result
+from emca_deploy.results.codec import to_json
 
 
 @pytest.fixture
 def written(typical, tmp_path):
-    (tmp_path / "result.json").write_text(json.dumps(typical.to_dict()))
+    (tmp_path / "result.json").write_text(json.dumps(to_json(typical)))
     return tmp_path
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from emca_deploy.reporting.bars import BarRow, bar_chart
 from emca_deploy.reporting.sensitivity import print_sensitivity, render_sensitivity
+from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -32,7 +33,7 @@ def shown(report, width=80):
 
 
 def test_the_record_survives_json(report):
-    assert SensitivityReport.from_dict(report.to_dict()) == report
+    assert from_json(SensitivityReport, to_json(report)) == report
 
 
 def test_noise_is_the_inverse_of_decibels():

@@ -87,7 +87,7 @@ def test_an_engine_without_a_manifest(engine: Path) -> None:
 
 def test_a_manifest_that_is_none(engine: Path) -> None:
     manifest_path(engine).write_text("{}")
-    refusal(engine, ModelError, "not a manifest of ours")
+    refusal(engine, ModelError, "not a manifest")
 
 
 def test_the_manifest_of_a_model_is_no_engines(engine: Path) -> None:

@@ -17,6 +17,7 @@ from emca_deploy.backends.tensorrt.tool.process import spawn_here
 from emca_deploy.backends.tensorrt.tool.results import BOUNDARY, Timed
 from emca_deploy.backends.tensorrt.tool.run import Machine, build_engine, time_engine
 from emca_deploy.errors import InputError, MissingError, ModelError, WorkerError
+from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import LatencyResult, ProfileReport
 
 VERSIONS = ["8001", "8205", "8401", "8502", "8601", "100300", "101600", "110100"]
@@ -73,8 +74,8 @@ def test_every_version_gives_the_same_result_for_the_same_queries(stand_in, tmp_
 
 def test_a_result_survives_json(stand_in, tmp_path) -> None:
     result = timed_on(stand_in().find(), tmp_path, profile="profile.json")
-    document = json.loads(json.dumps(ProfileReport((result,), (), {}).to_dict(), allow_nan=False))
-    assert ProfileReport.from_dict(document).results[0].latency_ms.p90 == result.latency_ms.p90
+    document = json.loads(json.dumps(to_json(ProfileReport((result,), (), {})), allow_nan=False))
+    assert from_json(ProfileReport, document).results[0].latency_ms.p90 == result.latency_ms.p90
     assert tuple(document["results"][0]["samples_ms"]) == result.samples_ms
     assert [layer["name"] for layer in document["results"][0]["runtime"]["profile"]["layers"]] == [
         "stem.conv + stem.relu",
