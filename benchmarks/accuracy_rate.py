@@ -35,8 +35,8 @@ from emca_deploy.data.sources import open_source
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.harness.measure.process import Worker
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.harness.stats.estimates import ratio_of_medians
 from emca_deploy.networks.registry import create_model
+from emca_deploy.stats.estimates import ratio_of_medians
 
 CASES = ("emca_eca_resnet18@64", "emca_eca_resnet50@224")
 BATCH = 16

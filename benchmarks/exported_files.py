@@ -25,9 +25,9 @@ from emca_deploy.calibration.simulation import Simulation
 from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_checkpoint, bundled_test_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
-from emca_deploy.harness.stats.noise import LogitsNoise
 from emca_deploy.networks.attention import ChannelAttention
 from emca_deploy.networks.checkpoints import load_checkpoint
+from emca_deploy.stats.noise import LogitsNoise
 
 FORMS = ("own", "new", "old", "authors-new", "authors-old")
 PLAIN = {"method": "minmax", "recover": "none"}

@@ -34,11 +34,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.stopping import planned_looks, precise
-from emca_deploy.harness.spec import Float32Array, RunnerSpec
-from emca_deploy.harness.stats.estimates import Float64Array, median_ci, student_t_quantile
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.stats.estimates import median_ci, student_t_quantile
 from emca_deploy.targets.candidates import LocalOptions, candidate
 from emca_deploy.targets.profiling import PROCESSES
 

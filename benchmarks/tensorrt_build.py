@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emca_deploy._optional import installed_version
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuild
@@ -46,7 +47,7 @@ from emca_deploy.exporting.convert import convert_to_half
 from emca_deploy.exporting.half import to_half
 from emca_deploy.exporting.half_layers import float_beside_int8
 from emca_deploy.exporting.half_quantized import to_half_quantized
-from emca_deploy.exporting.parity import Float32Array, parity_images
+from emca_deploy.exporting.parity import parity_images
 
 BACKEND = "tensorrt-rtx"
 FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")

@@ -15,8 +15,9 @@ from emca_deploy._progress import Progress
 from emca_deploy.api.layer_times.graph import LayerGraph, graph_of, source_of
 from emca_deploy.api.layer_times.join import joined, shares
 from emca_deploy.api.layer_times.trtexec import read_trtexec
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import read_manifest
-from emca_deploy.backends.base import Float32Array, Runner
+from emca_deploy.backends.base import Runner
 from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, open_profiler
 from emca_deploy.backends.layers.probes import Probe, write_probes
 from emca_deploy.backends.registry import BACKENDS, backend_of, open_runner

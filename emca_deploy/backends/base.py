@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, TensorSpec
 from emca_deploy.errors import InputError, ModelError
 
 __all__ = [
     "Builder",
-    "Float32Array",
     "ModelIo",
     "RunOptions",
     "Runner",
@@ -25,8 +25,6 @@ __all__ = [
     "refuse_precision",
     "shape_text",
 ]
-
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

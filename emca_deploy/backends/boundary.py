@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import Float32Array, ModelIo, check_batch, shape_text
+from emca_deploy.backends.base import ModelIo, check_batch, shape_text
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.onnx_file.image import input_layout
 from emca_deploy.onnx_file.logits import OutputSpec, choose_output

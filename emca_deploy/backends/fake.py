@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import Float32Array, Runner, RunOptions, check_batch, refuse_precision
+from emca_deploy.backends.base import Runner, RunOptions, check_batch, refuse_precision
 from emca_deploy.errors import InputError, ModelError
 
 __all__ = ["FakeRunner", "FakeSettings"]

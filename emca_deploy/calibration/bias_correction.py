@@ -15,10 +15,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy._progress import Progress
+from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.calibration.attention_path import find_attention
 from emca_deploy.calibration.graph import only_feeds
 from emca_deploy.calibration.layers import bias_of, set_bias, weighted_layers
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Anchor", "BiasCorrection", "find_anchors"]
 
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
 Quantize = Callable[[ir.Model], object]
 
 IMAGES = 100

@@ -24,7 +24,7 @@ from emca_deploy.calibration.layers import add_to_biases
 from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.session import few_of
 from emca_deploy.calibration.simulation import Simulation
-from emca_deploy.harness.stats.noise import LogitsNoise
+from emca_deploy.stats.noise import LogitsNoise
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource

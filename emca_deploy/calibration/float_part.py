@@ -17,7 +17,7 @@ from emca_deploy.errors import GateError, InputError
 from emca_deploy.exporting.half import HalfGraph
 from emca_deploy.exporting.half_parity import emulated
 from emca_deploy.exporting.half_quantized import to_half_quantized
-from emca_deploy.harness.stats.noise import signal_to_noise_db
+from emca_deploy.stats.noise import signal_to_noise_db
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy._machine import read_memory_mib
 from emca_deploy._progress import Progress
+from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.layers import ConvGeometry, conv_geometry, weight_rows, weighted_layers
 from emca_deploy.calibration.session import Probe
 from emca_deploy.calibration.workers import in_order, pool_size
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["POSITIONS", "can_be_rounded", "input_rows", "layer_grams"]
 
-Float32Array = npt.NDArray[np.float32]
 
 POSITIONS = 32
 """Output pixels of each image whose inputs are taken: neighbours see nearly the same."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graph import constant, has_weights
 from emca_deploy.multiply_adds import WEIGHT_INPUT, multiply_adds
 
@@ -15,8 +15,6 @@ __all__ = [
     "ConvGeometry", "add_to_biases", "bias_of", "conv_geometry", "image_multiply_adds", "output_axis", "set_bias", "weight_of",
     "weight_rows", "weighted_layers",
 ]  # fmt: skip
-
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.histogram import Histogram
 
 __all__ = ["HistogramObserver", "MinMaxObserver", "MovingAverageObserver", "Observation", "TensorRange"]
-
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

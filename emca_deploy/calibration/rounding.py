@@ -10,11 +10,11 @@ Geometry of LLM Quantization", 2025), which needs the Cholesky factor alone and 
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.quantize import quantize_with
 
 __all__ = ["DAMPING", "cholesky_in_place", "output_error", "round_weights"]
 
-Float32Array = npt.NDArray[np.float32]
 
 DAMPING = 0.01
 """Share of the mean of the Gram matrix's diagonal that is added to it: inputs never seen in calibration are not free. GPTQ's."""

@@ -25,9 +25,9 @@ from emca_deploy.calibration.table import RangeTable, read_table, table_path
 from emca_deploy.calibration.units import Unit, find_units
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import ModelError
-from emca_deploy.harness.stats.noise import signal_to_noise_db
 from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
+from emca_deploy.stats.noise import signal_to_noise_db
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from emca_deploy._machine import cpu_info
+from emca_deploy.arrays import Float32Array
 from emca_deploy.canonical import channels_last, label_of
 from emca_deploy.canonical.batch import image_value_of
 from emca_deploy.errors import ModelError
@@ -30,8 +31,6 @@ __all__ = [
     "prune",
     "run_session",
 ]
-
-Float32Array = npt.NDArray[np.float32]
 
 
 def few_of(indices: Sequence[int], count: int) -> list[int]:

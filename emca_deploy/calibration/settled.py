@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.calibration.session import (
     find_values,
     leave,
@@ -29,9 +30,6 @@ __all__ = ["HELD_BYTES", "SettlingMeans", "crossing_values"]
 HELD_BYTES = 2 * 2**20
 """Of an image, at most: 200 MiB for a hundred. Where more crosses, as early in a network of large maps, the last place at which
 less did is begun with again."""
-
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
 
 
 class SettlingMeans:

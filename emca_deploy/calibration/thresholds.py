@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
+from emca_deploy.arrays import Float64Array
 from emca_deploy.calibration.histogram import BINS, Histogram
 from emca_deploy.calibration.observers import Observation, TensorRange
 from emca_deploy.errors import InputError, UnknownNameError
@@ -30,8 +30,6 @@ METHODS: dict[str, float | None] = {
     "mse": None,
 }
 """Every method with its parameter's default: the momentum of the moving average, the percentile in percent."""
-
-Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

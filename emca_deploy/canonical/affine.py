@@ -1,9 +1,9 @@
 """Constant factors and terms: folded into the layer that makes the tensor; dropped where they change nothing."""
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from emca_deploy.arrays import Float64Array
 from emca_deploy.canonical.batch_norm import fold_affine
 from emca_deploy.canonical.edit import constant_of, only_reader, take_over
 
@@ -11,8 +11,6 @@ __all__ = ["fold_scales"]
 
 NEUTRAL = {"Mul": 1.0, "Div": 1.0, "Add": 0.0, "Sub": 0.0}
 LAYER_RANK = {"Conv": 4, "ConvTranspose": 4, "Gemm": 2}
-
-Float64Array = npt.NDArray[np.float64]
 
 
 def fold_scales(model: ir.Model) -> bool:

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from emca_deploy.arrays import Float64Array
 from emca_deploy.canonical.edit import constant_of, new_constant, only_reader, set_constant, take_over
 
 __all__ = ["fold_batch_norm"]
 
-Float64Array = npt.NDArray[np.float64]
 DEFAULT_EPSILON = 1e-5
 
 

@@ -20,8 +20,8 @@ from emca_deploy.commands._options import (
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
+    from emca_deploy.arrays import Float32Array
     from emca_deploy.artifacts import Preprocessing, TensorSpec
-    from emca_deploy.backends.base import Float32Array
     from emca_deploy.data.choosing import InputFacts
     from emca_deploy.harness.accuracy.evaluate import LogitsResult
     from emca_deploy.harness.accuracy.flips import FlipsFile

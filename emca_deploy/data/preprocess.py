@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import DataError
 from emca_deploy.preprocessing import MAX_PIXELS, Preprocessing, sides
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Float32Array", "decode", "preprocess", "resized_size", "to_rgb"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "decode", "preprocess", "resized_size", "to_rgb"]
 
-Float32Array = npt.NDArray[np.float32]
 
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")

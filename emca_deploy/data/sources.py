@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.data.archives import ZipStore
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.files import FileStore, FolderStore, printable
 from emca_deploy.data.labels import MAX_CLASSES, Labelling, Labels, LabelsFound, label_array, label_images
 from emca_deploy.data.layout import find_images
-from emca_deploy.data.preprocess import Float32Array, decode, preprocess
+from emca_deploy.data.preprocess import decode, preprocess
 from emca_deploy.errors import DataError, InputError
 from emca_deploy.preprocessing import Preprocessing
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.exporting.half import HalfGraph, to_half
 from emca_deploy.exporting.half_layers import attention_nodes, beyond_range
 from emca_deploy.exporting.half_parity import check_half, peaks_and_logits, roundings
-from emca_deploy.exporting.parity import Float32Array, Parity
+from emca_deploy.exporting.parity import Parity
 
 __all__ = ["HalfConversion", "convert_to_half"]
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from emca_deploy._optional import installed_version
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import (
     Manifest,
     Preprocessing,
@@ -19,7 +20,7 @@ from emca_deploy.artifacts import (
 from emca_deploy.errors import GateError, InputError, ModelError
 from emca_deploy.exporting.dla_forms import DlaForms, to_dla
 from emca_deploy.exporting.dla_rules import LARGEST_BATCH
-from emca_deploy.exporting.parity import MAX_RELATIVE_ERROR, Float32Array, Parity, measure_parity, run_onnx
+from emca_deploy.exporting.parity import MAX_RELATIVE_ERROR, Parity, measure_parity, run_onnx
 from emca_deploy.onnx_file import OnnxFile, graph_errors
 
 __all__ = ["DlaConversion", "convert_for_dla", "load_float_model"]

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import GateError
-from emca_deploy.exporting.parity import Float32Array, Parity, measure_parity, run_onnx
+from emca_deploy.exporting.parity import Parity, measure_parity, run_onnx
 
 __all__ = ["HALF_ROUNDOFF", "check_half", "emulated", "half_tolerance", "peaks_and_logits", "roundings"]
 

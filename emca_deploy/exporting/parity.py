@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from emca_deploy._optional import import_optional
+from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import GateError, ModelError
 from emca_deploy.preprocessing import Size, sides
 
@@ -21,8 +21,6 @@ MAX_RELATIVE_ERROR = 1e-5
 
 SILENT = 4
 """Of ONNX Runtime's log levels: what goes wrong arrives as an exception."""
-
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

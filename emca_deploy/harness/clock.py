@@ -6,11 +6,10 @@ from contextlib import contextmanager
 from time import perf_counter_ns
 
 import numpy as np
-import numpy.typing as npt
 
-__all__ = ["Int64Array", "elapsed_ms", "keep_from_collection", "no_garbage_collection", "time_calls"]
+from emca_deploy.arrays import Int64Array
 
-Int64Array = npt.NDArray[np.int64]
+__all__ = ["elapsed_ms", "keep_from_collection", "no_garbage_collection", "time_calls"]
 
 
 def keep_from_collection() -> None:

@@ -10,13 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec, sha256_file
 from emca_deploy.errors import ModelError
 
-__all__ = ["Float32Array", "Float64Array", "LoadedModel", "RunnerSpec", "Saturable"]
-
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
+__all__ = ["LoadedModel", "RunnerSpec", "Saturable"]
 
 
 class LoadedModel(Protocol):

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from emca_deploy.harness.stats.paired import images_needed, upper_end_without_difference
 from emca_deploy.reporting.formats import NONE, fixed, interval, plain, significant
 from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison
+from emca_deploy.stats.paired import images_needed, upper_end_without_difference
 
 if TYPE_CHECKING:
     from rich.console import Console

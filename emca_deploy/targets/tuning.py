@@ -10,15 +10,16 @@ import numpy as np
 
 from emca_deploy._machine import cpu_info, default_threads
 from emca_deploy._progress import Progress
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.tunables import Situation, tunables
 from emca_deploy.harness.measure.tuning import Found, Search, is_faster, search
 from emca_deploy.harness.measure.worker import input_shape
-from emca_deploy.harness.spec import Float32Array, RunnerSpec
-from emca_deploy.harness.stats.noise import signal_to_noise_db
+from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.results.latency import LatencyResult, Scenario
 from emca_deploy.results.tuning import Numerics, Tunable, TuneReport, Value, Values
+from emca_deploy.stats.noise import signal_to_noise_db
 from emca_deploy.targets.candidates import LocalOptions, candidate
 from emca_deploy.targets.settings import save_tuned, tuned_here, with_values
 

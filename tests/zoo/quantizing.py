@@ -10,7 +10,7 @@ import onnx
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
-from emca_deploy.harness.stats.noise import signal_to_noise_db
+from emca_deploy.stats.noise import signal_to_noise_db
 from zoo.networks import SIZE
 from zoo.rewrites import MEAN, STD, Rewrite
 

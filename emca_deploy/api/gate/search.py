@@ -24,10 +24,10 @@ from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.harness.accuracy.labelled import LabelledImages
-from emca_deploy.harness.stats.paired import images_needed, upper_end_without_difference
 from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.results.gate import GateReport, GateStep
 from emca_deploy.results.sensitivity import SensitivityReport
+from emca_deploy.stats.paired import images_needed, upper_end_without_difference
 
 __all__ = ["AccuracyGate", "calibrate_within"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import Float32Array
 from emca_deploy.errors import InputError, UnknownNameError
 
 __all__ = ["PROFILED_BACKENDS", "LayerProfiler", "RuntimeLayer", "open_profiler", "plain_precision"]

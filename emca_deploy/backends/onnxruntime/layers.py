@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import import_optional
-from emca_deploy.backends.base import Float32Array, RunOptions
+from emca_deploy.arrays import Float32Array
+from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.engines import identify, verify_engine
 from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, plain_precision
 from emca_deploy.backends.onnxruntime.runner import library_errors, open_session

@@ -9,14 +9,9 @@ from typing import Any
 import numpy.typing as npt
 
 from emca_deploy._optional import import_optional
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec, read_manifest
-from emca_deploy.backends.base import (
-    Float32Array,
-    Runner,
-    RunOptions,
-    check_logits,
-    refuse_precision,
-)
+from emca_deploy.backends.base import Runner, RunOptions, check_logits, refuse_precision
 from emca_deploy.backends.boundary import Boundary, graph_facts
 from emca_deploy.backends.engines import EngineBuilder, engine_io, identify, verify_engine
 from emca_deploy.errors import InputError, MissingError, ModelError

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import import_optional
-from emca_deploy.backends.base import Float32Array, RunOptions, refuse_precision
+from emca_deploy.arrays import Float32Array
+from emca_deploy.backends.base import RunOptions, refuse_precision
 from emca_deploy.backends.boundary import Boundary
 from emca_deploy.backends.engines import engine_io, identify, verify_engine
 from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, plain_precision

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emca_deploy._optional import import_optional
-from emca_deploy.backends.base import Float32Array
+from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import EmcaError, EngineError, InputError, MissingError, WorkerError
 
 __all__ = ["Gpu", "GpuFacts", "capability_here", "cuda_error", "list_gpus", "open_gpu"]

@@ -6,16 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import import_optional
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, TensorSpec, read_manifest
-from emca_deploy.backends.base import (
-    Float32Array,
-    Runner,
-    RunOptions,
-    check_batch,
-    check_logits,
-    classifier_io,
-    refuse_precision,
-)
+from emca_deploy.backends.base import Runner, RunOptions, check_batch, check_logits, classifier_io, refuse_precision
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
 from emca_deploy.backends.tensorrt.cuda import Gpu, GpuFacts, open_gpu
 from emca_deploy.backends.tensorrt.log import BuildLog, attach

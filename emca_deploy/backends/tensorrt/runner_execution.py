@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import Float32Array
 from emca_deploy.backends.tensorrt.cuda import Gpu
 from emca_deploy.backends.tensorrt.log import BuildLog
 from emca_deploy.errors import EmcaError, EngineError, InputError, MissingError, ModelError

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emca_deploy._optional import import_optional
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Preprocessing, TensorSpec, read_manifest
-from emca_deploy.backends.base import Float32Array, Runner, RunOptions, check_batch, refuse_precision
+from emca_deploy.backends.base import Runner, RunOptions, check_batch, refuse_precision
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.refusal import library_reason
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from emca_deploy._machine import default_threads
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import Float32Array, RunOptions, check_batch
+from emca_deploy.backends.base import RunOptions, check_batch
 from emca_deploy.backends.torch.cpu import TorchRunner
 from emca_deploy.errors import InputError, MissingError, ModelError
 from emca_deploy.onnx_file.refusal import library_reason

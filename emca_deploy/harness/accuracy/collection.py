@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from emca_deploy._progress import Progress
+from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.artifacts import TensorSpec, sha256_file
 from emca_deploy.data.choosing import assumed_for
 from emca_deploy.data.labels import LabelsFound
 from emca_deploy.data.listing import listing_sha256
 from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
-from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.measure.process import LogitsPart, Worker
-from emca_deploy.harness.spec import Float32Array, RunnerSpec
+from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
 
 __all__ = ["LogitsResult", "LogitsRun", "collect_logits"]

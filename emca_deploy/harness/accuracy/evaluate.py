@@ -5,18 +5,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.data.label_checks import check_classes
 from emca_deploy.errors import DataError, ModelError
 from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun, collect_logits
 from emca_deploy.harness.accuracy.flips import ImageNames, find_flips
 from emca_deploy.harness.accuracy.per_class import confused_pairs, confusion_matrix, per_class
-from emca_deploy.harness.clock import Int64Array
-from emca_deploy.harness.spec import Float32Array
-from emca_deploy.harness.stats.confidence import confidence_of
-from emca_deploy.harness.stats.estimates import paired_difference_ci
-from emca_deploy.harness.stats.noise import ROWS_AT_ONCE, LogitsNoise
-from emca_deploy.harness.stats.paired import mcnemar_p
 from emca_deploy.results.accuracy import AccuracyReport, ReferenceComparison
+from emca_deploy.stats.confidence import confidence_of
+from emca_deploy.stats.estimates import paired_difference_ci
+from emca_deploy.stats.noise import ROWS_AT_ONCE, LogitsNoise
+from emca_deploy.stats.paired import mcnemar_p
 
 __all__ = ["LogitsResult", "LogitsRun", "collect_logits", "compare"]
 

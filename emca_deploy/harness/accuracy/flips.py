@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from emca_deploy._text import shell_word
+from emca_deploy.arrays import Int64Array
 from emca_deploy.artifacts import write_text
 from emca_deploy.errors import InputError, OutputError
-from emca_deploy.harness.clock import Int64Array
 from emca_deploy.results.accuracy import Flip, Flips
 
 __all__ = ["MOST_SHOWN", "FlipsFile", "ImageNames", "find_flips"]

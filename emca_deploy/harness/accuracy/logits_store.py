@@ -17,11 +17,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.artifacts import atomic_write
 from emca_deploy.errors import InputError, OutputError
 from emca_deploy.harness.accuracy.flips import ImageNames
-from emca_deploy.harness.clock import Int64Array
-from emca_deploy.harness.spec import Float32Array
 from emca_deploy.npz import read_arrays
 from emca_deploy.preprocessing import Preprocessing
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.harness.clock import Int64Array
+from emca_deploy.arrays import Int64Array
 from emca_deploy.results.accuracy import ClassAccuracy, Confusion
 
 __all__ = ["LARGEST_CONFUSION", "confused_pairs", "confusion_matrix", "per_class"]

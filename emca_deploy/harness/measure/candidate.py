@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from emca_deploy.arrays import Float64Array
 from emca_deploy.harness.measure.process import Opened, Prepared, Worker
 from emca_deploy.harness.measure.warmup import WarmedUp
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.harness.stats.estimates import Float64Array
 
 __all__ = ["Block", "Build", "Candidate", "groups_of"]
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from emca_deploy.arrays import Float64Array
 from emca_deploy.errors import InputError
 from emca_deploy.harness.measure.raw_samples import RawCandidate, read_raw
-from emca_deploy.harness.stats.estimates import Float64Array, ratio_of_medians
 from emca_deploy.results.codec import read_json, version
 from emca_deploy.results.latency import Comparison, LatencyResult, ProfileReport, ProtocolRecord, verdict_of
+from emca_deploy.stats.estimates import ratio_of_medians
 
 __all__ = ["CompareReport", "Measured", "check_comparable", "compare_runs", "differences", "read_profile_report"]
 

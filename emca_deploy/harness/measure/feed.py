@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy._machine import cpu_info
+from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.harness.clock import elapsed_ms
 from emca_deploy.harness.measure.probabilities import logits_of
-from emca_deploy.harness.spec import Float32Array, LoadedModel
+from emca_deploy.harness.spec import LoadedModel
 
 __all__ = ["Wanted", "feed"]
 

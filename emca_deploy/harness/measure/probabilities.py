@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emca_deploy.harness.spec import Float32Array
+from emca_deploy.arrays import Float32Array
 
 __all__ = ["logits_of"]
 

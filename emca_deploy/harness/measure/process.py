@@ -14,12 +14,11 @@ from typing import IO, Any
 import numpy as np
 
 from emca_deploy import errors
+from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
 from emca_deploy.artifacts import Preprocessing, TensorSpec
 from emca_deploy.errors import EmcaError, InputError, WorkerError
-from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.measure.channel import Channel
-from emca_deploy.harness.spec import Float32Array, RunnerSpec
-from emca_deploy.harness.stats.estimates import Float64Array
+from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.memory import peak_rss_mib
 from emca_deploy.results.latency import Scenario
 

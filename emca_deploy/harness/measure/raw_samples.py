@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.arrays import Float64Array, Int64Array
 from emca_deploy.artifacts import atomic_write
 from emca_deploy.errors import InputError
-from emca_deploy.harness.clock import Int64Array
 from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.protocol import Protocol
-from emca_deploy.harness.stats.estimates import Float64Array
 from emca_deploy.npz import read_arrays
 
 __all__ = ["RawCandidate", "RawSamples", "raw_of", "read_raw", "save_raw", "write_raw"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emca_deploy.harness.stats.estimates import Float64Array
+from emca_deploy.arrays import Float64Array
 from emca_deploy.machines.environment import CpuTimes, MachineState
 
 __all__ = ["changes_between", "clock_warnings", "contention_warnings", "drift_warnings"]

@@ -7,9 +7,10 @@ what is left of its coverage.
 
 from collections.abc import Sequence
 
+from emca_deploy.arrays import Float64Array
 from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.protocol import Protocol
-from emca_deploy.harness.stats.estimates import Float64Array, median_ci
+from emca_deploy.stats.estimates import median_ci
 
 __all__ = ["planned_looks", "planned_renewals", "precise", "reason_to_stop"]
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from emca_deploy.arrays import Float64Array
 from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.harness.measure.stability import drift_warnings
 from emca_deploy.harness.measure.warmup import WarmedUp
-from emca_deploy.harness.stats.estimates import Float64Array, median_ci, percentile, ratio_of_medians
 from emca_deploy.results.latency import Comparison, LatencyResult, LatencySummary, ProtocolRecord, WarmUp, verdict_of
+from emca_deploy.stats.estimates import median_ci, percentile, ratio_of_medians
 
 __all__ = ["compare_candidates", "result_of", "summarize"]
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.arrays import Int64Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import EmcaError, InputError, ModelError
-from emca_deploy.harness.clock import Int64Array, elapsed_ms, keep_from_collection, no_garbage_collection, time_calls
+from emca_deploy.harness.clock import elapsed_ms, keep_from_collection, no_garbage_collection, time_calls
 from emca_deploy.harness.measure.channel import Channel
 from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
 from emca_deploy.machines.memory import peak_rss_mib

@@ -13,7 +13,7 @@ from emca_deploy.calibration.observers import TensorRange
 from emca_deploy.calibration.placement import find_recipe, place
 from emca_deploy.calibration.qdq import insert_qdq
 from emca_deploy.calibration.table import read_table
-from emca_deploy.harness.stats.noise import LogitsNoise
+from emca_deploy.stats.noise import LogitsNoise
 
 SAMPLES = 12
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emca_deploy.harness.measure.stopping import planned_looks, precise
-from emca_deploy.harness.stats.estimates import median_ci, ratio_of_medians
+from emca_deploy.stats.estimates import median_ci, ratio_of_medians
 
 
 @pytest.mark.parametrize(

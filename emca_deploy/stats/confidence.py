@@ -6,10 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.harness.clock import Int64Array
-from emca_deploy.harness.spec import Float32Array
-from emca_deploy.harness.stats.estimates import Float64Array
-from emca_deploy.harness.stats.noise import ROWS_AT_ONCE
+from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
+from emca_deploy.stats.noise import ROWS_AT_ONCE
 
 __all__ = ["BINS", "Confidence", "confidence_of", "expected_calibration_error"]
 

@@ -10,7 +10,7 @@ from math import ceil, log10, sqrt
 
 import numpy as np
 
-from emca_deploy.harness.spec import Float64Array
+from emca_deploy.arrays import Float64Array
 
 __all__ = ["block_levels", "run_length"]
 

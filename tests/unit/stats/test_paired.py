@@ -3,7 +3,7 @@ from math import comb
 
 import pytest
 
-from emca_deploy.harness.stats.paired import images_needed, mcnemar_p
+from emca_deploy.stats.paired import images_needed, mcnemar_p
 
 
 def exact(b, c):

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from emca_deploy.harness.stats.estimates import median_ci, paired_difference_ci, percentile, ratio_of_medians, student_t_quantile
+from emca_deploy.stats.estimates import median_ci, paired_difference_ci, percentile, ratio_of_medians, student_t_quantile
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 100, 999, 1000, 1001])
@@ -22,7 +22,7 @@ def test_student_t_agrees_with_tables():
 
 @pytest.mark.parametrize("sizes", [(3, 1, 8, 4), (1,), (32,), (33, 31), (40, 1, 90, 200)])
 def test_resampled_medians_equal_those_of_the_blocks_written_out(sizes):
-    from emca_deploy.harness.stats.estimates import _Pooled
+    from emca_deploy.stats.estimates import _Pooled
 
     rng = np.random.default_rng(0)
     blocks = [rng.random(size).round(1 + index) for index, size in enumerate(sizes)]  # ties too

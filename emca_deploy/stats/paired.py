@@ -2,7 +2,7 @@
 
 from math import ceil, comb
 
-from emca_deploy.harness.stats.estimates import paired_difference_ci
+from emca_deploy.stats.estimates import paired_difference_ci
 
 __all__ = ["images_needed", "mcnemar_p", "upper_end_without_difference"]
 

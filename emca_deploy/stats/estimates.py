@@ -11,8 +11,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from emca_deploy.harness.spec import Float64Array
-from emca_deploy.harness.stats.run_length import block_levels, run_length
+from emca_deploy.arrays import Float64Array
+from emca_deploy.stats.run_length import block_levels, run_length
 
 __all__ = [
     "Float64Array",

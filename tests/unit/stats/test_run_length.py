@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from emca_deploy.harness.stats.estimates import median_ci
-from emca_deploy.harness.stats.run_length import block_levels, run_length
+from emca_deploy.stats.estimates import median_ci
+from emca_deploy.stats.run_length import block_levels, run_length
 
 
 def test_independent_blocks_keep_the_least():

@@ -5,7 +5,7 @@ from math import inf, log10
 
 import numpy as np
 
-from emca_deploy.harness.spec import Float32Array, Float64Array
+from emca_deploy.arrays import Float32Array, Float64Array
 
 __all__ = ["ROWS_AT_ONCE", "LogitsNoise", "signal_to_noise_db"]
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emca_deploy.harness.accuracy.evaluate import compare
-from emca_deploy.harness.stats.confidence import confidence_of, expected_calibration_error
-from emca_deploy.harness.stats.noise import ROWS_AT_ONCE, signal_to_noise_db
+from emca_deploy.stats.confidence import confidence_of, expected_calibration_error
+from emca_deploy.stats.noise import ROWS_AT_ONCE, signal_to_noise_db
 
 
 def softmax(row):
