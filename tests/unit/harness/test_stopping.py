@@ -5,6 +5,7 @@ import pytest
 
 from emca_deploy.harness.measure.stopping import planned_looks, precise
 from emca_deploy.stats.estimates import median_ci, ratio_of_medians
+from zoo.levels import wandering
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ def test_precise_is_about_both_sides_of_the_median():
 
 
 @pytest.fixture
-def drifting_run(wandering):
+def drifting_run():
     """Return a function that makes blocks whose level wanders, with long-tailed calls around it; the true median is 1."""
 
     def make(rng, rounds, calls=20):

@@ -7,6 +7,7 @@ import pytest
 
 from emca_deploy.stats.estimates import median_ci
 from emca_deploy.stats.run_length import block_levels, run_length
+from zoo.levels import wandering
 
 
 def test_independent_blocks_keep_the_least():
@@ -15,7 +16,7 @@ def test_independent_blocks_keep_the_least():
     assert np.median(lengths) == 6
 
 
-def test_the_more_alike_the_longer_the_runs(wandering):
+def test_the_more_alike_the_longer_the_runs():
     rng = np.random.default_rng(1)
     medians = [np.median([run_length(wandering(rng, 300, alike)) for _ in range(50)]) for alike in (0.3, 0.6, 0.9)]
     assert medians[0] < medians[1] < medians[2]
@@ -48,7 +49,7 @@ def test_a_median_of_zero_is_at_the_mean_too():
     assert block_levels([np.array([0.0]), np.array([2.0])], None) == pytest.approx([0, 0])
 
 
-def test_intervals_hold_the_truth_although_short_blocks_are_much_alike(wandering):
+def test_intervals_hold_the_truth_although_short_blocks_are_much_alike():
     rng = np.random.default_rng(3)
     covered = 0
     for run in range(100):
