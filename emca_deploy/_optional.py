@@ -1,38 +1,39 @@
 """The one way to import a dependency that the base install lacks."""
 
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from emca_deploy.backends.backend import Package
+from emca_deploy.backends.records import BACKENDS
 from emca_deploy.errors import MissingError
 
-__all__ = ["CUDA_PARTS", "EXTRAS", "has_cuda", "import_optional", "installed_version", "require"]
+__all__ = ["has_cuda", "import_optional", "installed_version", "package_of", "require"]
 
-EXTRAS: dict[str, tuple[str, str, str]] = {
-    "torch": ("torch", "export", "2.9"),
-    "onnxscript": ("onnxscript", "export", "0.5.6"),
-    "onnx_ir": ("onnx-ir", "", "1.1"),
-    "openvino": ("openvino", "openvino", "2024.4"),
-    "onnxruntime": ("onnxruntime", "", "1.18"),
-    "tensorrt": ("tensorrt", "tensorrt", "8.6"),
-    "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx", "1.4"),
-    "cuda": ("cuda-bindings", "gpu", "12.6"),
-    "pynvml": ("nvidia-ml-py", "gpu", "12"),
-    "jinja2": ("Jinja2", "report", "3.1"),
-}
-"""Module -> (distribution, the extra that brings it, minimum version). ONNX Runtime is in the base install."""
+_PACKAGES = (
+    Package("onnxscript", "onnxscript", "0.5.6", "export"),
+    Package("onnx_ir", "onnx-ir", "1.1"),
+    Package("cuda", "cuda-bindings", "12.6", "gpu"),
+    Package("pynvml", "nvidia-ml-py", "12", "gpu"),
+    Package("jinja2", "Jinja2", "3.1", "report"),
+)
+"""Libraries that are no backend's; the backends' are in their records."""
 
 
-OTHERS: dict[str, tuple[str, ...]] = {"onnxruntime": ("onnxruntime-gpu",)}
-"""Module -> distributions that bring it, too."""
+@cache
+def package_of(module: str) -> Package | None:
+    """Return the package that brings a module; None of one that the base install has, or that nothing is known of."""
+    known = (*_PACKAGES, *(backend.package for backend in BACKENDS.values() if backend.package))
+    return next((package for package in known if package.module == module), None)
 
 
 def installed_version(module: str) -> str | None:
     """Return the installed version of a module's distribution without importing it, or None."""
-    distribution = EXTRAS[module][0] if module in EXTRAS else module
-    for name in (distribution, *OTHERS.get(module, ())):
+    package = package_of(module)
+    for name in (package.distribution, *package.alternatives) if package else (module,):
         try:
             return version(name)
         except PackageNotFoundError:
@@ -40,14 +41,10 @@ def installed_version(module: str) -> str | None:
     return None
 
 
-CUDA_PARTS = {"onnxruntime": "capi/*onnxruntime_providers_cuda.*", "torch": "lib/*torch_cuda.*"}
-"""Module -> what it has of CUDA, by the names of its files on Linux and Windows."""
-
-
-def has_cuda(module: str) -> bool:
-    """Return whether a module of `CUDA_PARTS` is installed in a build for CUDA, without importing it."""
-    found = find_spec(module)
-    return found is not None and found.origin is not None and any(Path(found.origin).parent.glob(CUDA_PARTS[module]))
+def has_cuda(package: Package) -> bool:
+    """Return whether a package is installed in a build for CUDA, without importing it."""
+    found = find_spec(package.module) if package.cuda_files else None
+    return found is not None and found.origin is not None and any(Path(found.origin).parent.glob(str(package.cuda_files)))
 
 
 def import_optional(module: str) -> ModuleType:
@@ -56,15 +53,12 @@ def import_optional(module: str) -> ModuleType:
     Raises:
         MissingError: it is not installed; the remedy names the extra and the minimum version.
     """
-    distribution, extra, minimum = EXTRAS[module.split(".", maxsplit=1)[0]]
+    name = module.split(".", maxsplit=1)[0]
+    package = package_of(name) or Package(name, name, "0")
     try:
         return import_module(module)
     except ImportError as exc:
-        target = f"'emca-deploy[{extra}]'" if extra else distribution
-        raise MissingError(
-            f"{distribution} is not installed, or does not load here: {exc}",
-            f"pip install {target} (needs {distribution} {minimum} or newer)",
-        ) from exc
+        raise MissingError(f"{package.distribution} is not installed, or does not load here: {exc}", package.install) from exc
 
 
 def require(*modules: str) -> None:

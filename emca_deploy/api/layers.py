@@ -18,9 +18,9 @@ from emca_deploy.api.layer_times.trtexec import read_trtexec
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.base import Runner
-from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, open_profiler
-from emca_deploy.backends.layers.probes import Probe, write_probes
-from emca_deploy.backends.registry import BACKENDS, backend_of, open_runner
+from emca_deploy.backends.layer_profiler import LayerProfiler, RuntimeLayer
+from emca_deploy.backends.peak_models import PeakModel, write_peak_models
+from emca_deploy.backends.registry import BACKENDS, backend_of, open_profiler, open_runner
 from emca_deploy.calibration.explain_int8 import explain_file
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.measure.stability import contention_warnings
@@ -125,8 +125,8 @@ def _specs(request: LayersRequest) -> tuple[RunnerSpec, ...]:
     for name in others:
         own, path = split_artifact(name)
         for asked in [own] if own else request.backends or [None]:
-            if Path(path).is_file() and BACKENDS[backend_of(Path(path), asked)].gpu:
-                open_profiler("tensorrt", path)  # says how
+            if Path(path).is_file() and BACKENDS[backend_of(Path(path), asked)].needs_gpu:
+                open_profiler(backend_of(Path(path), asked), path)  # says how
     return candidates(others, request.backends, _local(request)) if others else ()
 
 
@@ -186,7 +186,7 @@ def _measure_roofline(spec: RunnerSpec) -> Roofline:
     bandwidth_gb_s: float | None = None
     kwargs = {**spec.kwargs, "batch": 1}
     with tempfile.TemporaryDirectory(prefix="emca-probes-") as folder:
-        for probe in write_probes(Path(folder)):
+        for probe in write_peak_models(Path(folder)):
             layer = _probe_layer(probe, {**kwargs, "artifact": str(probe.path)})
             if layer is None:
                 continue
@@ -198,7 +198,7 @@ def _measure_roofline(spec: RunnerSpec) -> Roofline:
     return Roofline({name: round(value, 1) for name, value in gops.items()}, bandwidth_gb_s and round(bandwidth_gb_s, 1))
 
 
-def _probe_layer(probe: Probe, kwargs: dict[str, Any]) -> RuntimeLayer | None:
+def _probe_layer(probe: PeakModel, kwargs: dict[str, Any]) -> RuntimeLayer | None:
     """Return the slowest layer of a probe, which is the one that it is about."""
     images = np.random.default_rng(0).standard_normal(probe.shape, dtype=np.float32)
     with open_profiler(**kwargs) as profiler:

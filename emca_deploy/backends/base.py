@@ -10,21 +10,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy._machine import CpuInfo
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, TensorSpec
 from emca_deploy.errors import InputError, ModelError
 
 __all__ = [
+    "RUN_OPTIONS",
     "Builder",
     "ModelIo",
     "RunOptions",
     "Runner",
+    "Situation",
     "check_batch",
     "check_logits",
     "classifier_io",
     "refuse_precision",
     "shape_text",
 ]
+
+RUN_OPTIONS = ("threads", "spin", "precision")
+"""Settings that every runner takes as options of its own; all others are in `RunOptions.settings`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class RunOptions:
         precision: compute precision of the float parts: "f32", or "bf16"/"f16" where the runtime has it and one asks.
         batch: a batch size to specialise to where the model's is dynamic; None leaves it dynamic.
         spin: whether idle threads of the runtime may spin; off for interleaved measurements.
-        settings: others that this backend has, by their names in `tunables`; what is not named stays as we set it.
+        settings: others that this backend has, by name; what is not named keeps this package's default.
         io: what is known of the model's input and output.
     """
 
@@ -71,6 +77,27 @@ class RunOptions:
     spin: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
     io: ModelIo = field(default_factory=ModelIo)
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What decides which settings are worth trying.
+
+    Attributes:
+        cpu: of this machine.
+        offline: for throughput rather than for the latency of a call.
+        threads_default: threads without tuning.
+        threads_max: the most to try.
+        engine: whether the graph is optimised already.
+        precisions: compute precisions besides "f32" that may be tried, although they change the answers.
+    """
+
+    cpu: CpuInfo
+    offline: bool
+    threads_default: int
+    threads_max: int
+    engine: bool = False
+    precisions: tuple[str, ...] = ()
 
 
 class Runner(ABC):

@@ -1,74 +1,46 @@
-"""Every backend, one line each; and which backend an artifact belongs to."""
+"""Which backend an artifact belongs to, and its parts by name: runners, builders, layer profilers, settings to tune."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from emca_deploy._machine import default_threads, find_gpus
-from emca_deploy._optional import EXTRAS, installed_version
+from emca_deploy._machine import default_threads
+from emca_deploy._optional import installed_version
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import manifest_path, read_manifest
-from emca_deploy.backends.base import Builder, ModelIo, Runner, RunOptions
-from emca_deploy.backends.tunables import check_settings
+from emca_deploy.backends.backend import Backend, load_part
+from emca_deploy.backends.base import Builder, ModelIo, Runner, RunOptions, Situation
+from emca_deploy.backends.layer_profiler import LayerProfiler
+from emca_deploy.backends.records import BACKENDS, names_where, one_of
 from emca_deploy.errors import EngineError, InputError, MissingError, ModelError, UnknownNameError
+from emca_deploy.results.tuning import Tunable
 
 __all__ = [
     "BACKENDS",
+    "CPU_BACKENDS",
     "DEFAULT",
     "Backend",
     "BackendStatus",
     "available",
     "backend_of",
+    "check_settings",
     "get_builder",
     "open_gpu_runner",
+    "open_profiler",
     "open_runner",
     "read_options",
+    "tunables",
 ]
 
-DEFAULT = "onnxruntime"
-GPU_EXTRA = "pip install 'emca-deploy[gpu]'"
+DEFAULT = next(iter(BACKENDS))
+"""The backend of .onnx files where nothing else decides, and the reference that others are compared with."""
+
+CPU_BACKENDS = names_where(builder=True, needs_gpu=False)
+"""The backends that are built and compared on the CPU; the first at fp32 is the baseline there."""
+
 CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".safetensors", ".json")
-
-
-@dataclass(frozen=True)
-class Backend:
-    """Where a backend's parts are.
-
-    Attributes:
-        module: that must be importable; None where nothing must.
-        runner: "module:Class".
-        builder: likewise; None where there is nothing to build.
-        gpu: whether the runner needs an NVIDIA GPU; the builder says itself what it needs.
-        on_gpu: "module:Class" of what runs it on a GPU, taking the GPU's index besides; None where nothing does.
-    """
-
-    module: str | None
-    runner: str
-    builder: str | None = None
-    gpu: bool = False
-    on_gpu: str | None = None
-
-
-BACKENDS: dict[str, Backend] = {
-    "onnxruntime": Backend(
-        "onnxruntime", "onnxruntime.runner:OrtRunner", "onnxruntime.runner:OrtBuilder", on_gpu="onnxruntime.runner:OrtRunner"
-    ),
-    "openvino": Backend("openvino", "openvino.runner:OvRunner", "openvino.runner:OvBuilder"),
-    "torch": Backend("torch", "torch.cpu:TorchRunner", on_gpu="torch.gpu:TorchGpuRunner"),
-    "tensorrt": Backend(
-        "tensorrt", "tensorrt.runner:TrtRunner", "tensorrt.builder:TrtBuilder", True, "tensorrt.runner:TrtRunner"
-    ),
-    "tensorrt-rtx": Backend(
-        "tensorrt_rtx", "tensorrt.runner:RtxRunner", "tensorrt.builder:RtxBuilder", True, "tensorrt.runner:RtxRunner"
-    ),
-    "fake": Backend(None, "fake:FakeRunner"),
-}
-
-_PUBLIC = tuple(name for name in BACKENDS if name != "fake")
 
 
 @dataclass(frozen=True)
@@ -93,47 +65,31 @@ def available() -> dict[str, BackendStatus]:
 
 def _status(name: str) -> BackendStatus:
     backend = BACKENDS[name]
-    if backend.module is None:
+    if backend.failure is not None:
+        return BackendStatus(None, backend.failure, "update or uninstall the distribution that brings it")
+    if backend.package is None:
         return BackendStatus(__version__)
-    if find_spec(backend.module) is None:
-        distribution, extra, minimum = EXTRAS[backend.module]
-        target = f"'emca-deploy[{extra}]'" if extra else distribution
-        return BackendStatus(
-            None, f"{distribution} is not installed", f"pip install {target} (needs {distribution} {minimum} or newer)"
-        )
-    version = installed_version(backend.module) or "unknown"
-    if backend.gpu and not find_gpus():
-        reason = "builds engines, but does not run them: that needs an NVIDIA GPU with its driver, and there is none here"
-        remedy = f"emca-deploy build MODEL.onnx --backend {name}, and run the engine on a machine with a GPU"
-        return BackendStatus(version, reason, remedy)
-    if backend.gpu and installed_version("cuda") is None:
-        return BackendStatus(version, "running its engines needs cuda-bindings, which is not installed", GPU_EXTRA)
-    if name == "tensorrt-rtx" and (refusal := _rtx_refusal()) is not None:
-        return BackendStatus(version, refusal, "use TensorRT there, or onnxruntime-gpu; engines for other GPUs can be built")
-    return BackendStatus(version)
+    if find_spec(backend.package.module) is None:
+        return BackendStatus(None, f"{backend.package.distribution} is not installed", backend.package.install)
+    version = installed_version(backend.package.module) or "unknown"
+    trouble = load_part(backend.trouble)() if backend.trouble else None
+    return BackendStatus(version, *(trouble or ()))
 
 
-@cache
-def _rtx_refusal() -> str | None:
-    from emca_deploy.backends.tensorrt.cuda import capability_here
-    from emca_deploy.machines.nvidia import rtx_refusal
-
-    return rtx_refusal(capability_here())
+def _known(name: str) -> Backend:
+    if name not in BACKENDS:
+        public = names_where()
+        raise UnknownNameError.of("backend", name, public, f"backends: {', '.join(public)}")
+    return BACKENDS[name]
 
 
 def _installed(name: str) -> Backend:
     """Return a backend whose library is installed; a missing device is for the runner to say, after a look at the file."""
-    if name not in BACKENDS:
-        raise UnknownNameError.of("backend", name, _PUBLIC, f"backends: {', '.join(_PUBLIC)}")
+    backend = _known(name)
     status = _status(name)
     if status.version is None:
         raise MissingError(f"backend '{name}': {status.reason}", status.remedy or "choose another backend")
-    return BACKENDS[name]
-
-
-def _load(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(import_module(f"emca_deploy.backends.{module}"), name)
+    return backend
 
 
 def open_runner(
@@ -155,7 +111,7 @@ def open_runner(
     """
     options = replace(read_options(backend, threads, precision, batch, spin, settings), io=ModelIo.from_dict(io or {}))
     entry = _installed(backend)
-    return cast("Runner", _load(entry.runner)(artifact, options))
+    return cast("Runner", load_part(entry.runner)(artifact, options))
 
 
 def read_options(
@@ -183,7 +139,7 @@ def open_gpu_runner(backend: str, artifact: str, device: int = 0, batch: int | N
         artifact: the file.
         device: the GPU's index.
         batch: to specialise to; None leaves a dynamic one dynamic.
-        variant: of torch: see `torch_gpu.VARIANTS`.
+        variant: of torch: one of the backend's `variants`.
 
     Raises:
         UnknownNameError: no backend of that name.
@@ -192,10 +148,9 @@ def open_gpu_runner(backend: str, artifact: str, device: int = 0, batch: int | N
     """
     entry = _installed(backend)
     if entry.on_gpu is None:
-        able = ", ".join(name for name, other in BACKENDS.items() if other.on_gpu)
-        raise InputError(f"backend '{backend}' does not run on a GPU", f"choose one of: {able}")
+        raise InputError(f"backend '{backend}' does not run on a GPU", f"choose one of: {', '.join(names_where(on_gpu=True))}")
     arguments = {"device": device, **({"variant": variant} if variant else {})}
-    return cast("Runner", _load(entry.on_gpu)(artifact, _options(default_threads(), "f32", batch, True), **arguments))
+    return cast("Runner", load_part(entry.on_gpu)(artifact, _options(default_threads(), "f32", batch, True), **arguments))
 
 
 def _options(threads: int, precision: str, batch: int | None, spin: bool) -> RunOptions:
@@ -215,9 +170,9 @@ def get_builder(backend: str) -> Builder:
     """
     entry = _installed(backend)
     if entry.builder is None:
-        able = ", ".join(name for name, other in BACKENDS.items() if other.builder)
+        able = ", ".join(names_where(builder=True))
         raise InputError(f"backend '{backend}' has no engines to build", f"choose one of: {able}")
-    return cast("Builder", _load(entry.builder)())
+    return cast("Builder", load_part(entry.builder)())
 
 
 def backend_of(artifact: Path, asked: str | None) -> str:
@@ -232,12 +187,13 @@ def backend_of(artifact: Path, asked: str | None) -> str:
         EngineError: neither an .onnx file nor an engine with its manifest.
         ModelError: the manifest cannot be read.
     """
-    if asked is not None and asked not in BACKENDS:
-        raise UnknownNameError.of("backend", asked, _PUBLIC, f"backends: {', '.join(_PUBLIC)}")
-    if artifact.name.split(":")[0] == "fake":
-        return _agreed(artifact, "fake", asked)
+    if asked is not None:
+        _known(asked)
+    scheme = artifact.name.split(":")[0]
+    if scheme in BACKENDS and BACKENDS[scheme].hidden:
+        return _agreed(artifact, scheme, asked)
     if artifact.suffix.lower() in CHECKPOINTS:
-        return _agreed(artifact, "torch", asked)
+        return _agreed(artifact, next(name for name, backend in BACKENDS.items() if backend.checkpoints), asked)
     manifest = read_manifest(artifact, verify=False)
     if manifest is not None and manifest.kind == "engine":
         if manifest.backend not in BACKENDS:
@@ -250,16 +206,84 @@ def backend_of(artifact: Path, asked: str | None) -> str:
             f"{artifact}: is neither an .onnx file nor an engine with its manifest",
             f"copy {artifact.name}.manifest.json along with an engine, or name the .onnx file",
         )
-    if asked in ("torch", "fake"):
-        raise InputError(f"{artifact}: backend '{asked}' does not run ONNX files", f"use --backend {DEFAULT} or openvino")
     if asked is not None:
+        if not BACKENDS[asked].reads_onnx and not BACKENDS[asked].builder:
+            able = one_of(names_where(reads_onnx=True))
+            raise InputError(f"{artifact}: backend '{asked}' does not run ONNX files", f"use --backend {able}")
         return asked
     placed = manifest.backend if manifest else None
-    return placed if placed in BACKENDS and not BACKENDS[placed].gpu and _status(placed).reason is None else DEFAULT
+    return placed if placed in BACKENDS and not BACKENDS[placed].needs_gpu and _status(placed).reason is None else DEFAULT
 
 
 def _agreed(artifact: Path, owner: str, asked: str | None) -> str:
     if asked not in (None, owner):
-        what = {"fake": "a fake", "torch": "a checkpoint of backend 'torch'"}.get(owner, f"an engine of backend '{owner}'")
+        backend = BACKENDS[owner]
+        kind = "a checkpoint" if backend.checkpoints else "an engine"
+        what = f"a {owner}" if backend.hidden else f"{kind} of backend '{owner}'"
         raise InputError(f"{artifact}: is {what}, not for backend '{asked}'", f"use --backend {owner}, or another artifact")
     return owner
+
+
+def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
+    """Return what profiles an artifact's layers, not opened yet.
+
+    Args:
+        backend: the backend that runs it.
+        artifact: the file.
+        options: the parameters of `read_options`.
+
+    Raises:
+        InputError: this backend does not tell its layers' times here.
+    """
+    found = _known(backend)
+    if found.layers is not None:
+        return cast("LayerProfiler", load_part(found.layers)(artifact, read_options(backend, **options)))
+    if found.needs_gpu:
+        raise InputError(
+            f"{artifact}: layers of backend '{backend}' are read from a file",
+            "trtexec --loadEngine=ENGINE --exportProfile=PROFILE.json, and name that file",
+        )
+    able = names_where(layers=True)
+    raise UnknownNameError.of("backend with a layer profile", backend, able, f"use one of: {', '.join(able)}")
+
+
+def check_settings(backend: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that a backend does not have, such as those of a manifest that was edited.
+
+    Raises:
+        UnknownNameError: it has none of that name.
+        InputError: the value is none of those it takes.
+    """
+    known = BACKENDS[backend].settings if backend in BACKENDS else {}
+    for name, value in settings.items():
+        if name not in known:
+            remedy = f"settings of '{backend}': {', '.join(known) or 'none'}"
+            raise UnknownNameError.of(f"setting of backend '{backend}'", name, known, remedy)
+        values = known[name]
+        good = value in values if values else value == "AUTO" or (isinstance(value, int) and value > 0)
+        if not good or isinstance(value, bool) != (values == (False, True)):
+            taken = ", ".join(map(str, values)) if values else "a number from 1, or AUTO"
+            raise InputError(f"setting '{name}' of backend '{backend}' is {value!r}", f"it takes: {taken}")
+
+
+def tunables(backend: str, situation: Situation) -> tuple[Tunable, ...]:
+    """Return the settings to try for a backend on this machine, the threads first.
+
+    Raises:
+        InputError: it has none, or not that precision.
+        MissingError: its library is not installed.
+    """
+    place = _known(backend).tunables
+    if place is None:
+        able = ", ".join(names_where(tunables=True))
+        raise InputError(f"backend '{backend}' has no settings to tune", f"backends with some: {able}")
+    own: list[Tunable] = load_part(place)(situation)
+    return (_threads(situation), *(tunable for tunable in own if tunable.others))
+
+
+def _threads(situation: Situation) -> Tunable:
+    """Every number up to 4, then twice as many each, and the physical and logical cores."""
+    cpu, most = situation.cpu, situation.threads_max
+    wanted = {1, 2, 3, 4, 8, 16, 32, 64, 128, cpu.physical_cores, cpu.logical_cores, most}
+    values = sorted(number for number in wanted if number <= most and number != situation.threads_default)
+    return Tunable("threads", situation.threads_default, tuple(values))

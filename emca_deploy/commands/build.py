@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.commands._board import on_board, power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, progress
 from emca_deploy.commands._options import io_options
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 SCHEMA_VERSION = 1
-TENSORRT = ("tensorrt", "tensorrt-rtx")
+BACKENDS = names_where(builder=True)
 
 
 @click.command("build")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--backend", required=True, metavar="NAME", help="onnxruntime, openvino, tensorrt or tensorrt-rtx.")
+@click.option("--backend", required=True, metavar="NAME", help=f"{one_of(BACKENDS)}.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The engine to write; its manifest goes beside it."
 )
@@ -95,7 +96,9 @@ def command(
     if target not in (None, "jetson") and not is_ssh(target):
         check_target(target)
     request = BuildRequest(str(model), backend, threads, batch, choices, trtexec, io)
-    shown = progress(f"building {output.name}") if backend in TENSORRT or is_ssh(target) else nullcontext(None)
+    shown = (
+        progress(f"building {output.name}") if backend in names_where(trt_settings=True) or is_ssh(target) else nullcontext(None)
+    )
     if target is not None and is_ssh(target):
         from emca_deploy.targets.ssh.building import build_there
 

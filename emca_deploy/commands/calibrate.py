@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emca_deploy._text import shell_word
+from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.commands._console import echo, json_option, print_json, stages
 from emca_deploy.commands._options import (
     label_options,
@@ -31,7 +32,7 @@ __all__ = ["command"]
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Calibration images: folder, zip or npz.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The INT8 ONNX file.")
-@click.option("--backend", required=True, help="Whose placement: openvino, onnxruntime, tensorrt or tensorrt-rtx.")
+@click.option("--backend", required=True, help=f"Whose placement: {one_of(names_where(recipe=True))}.")
 @click.option(
     "--method",
     default="auto",
@@ -55,7 +56,7 @@ __all__ = ["command"]
     type=click.Choice(("auto", "7", "8")),
     default="auto",
     show_default=True,
-    help="7 for processors without VNNI, which saturate with 8; auto looks at this one. For openvino and onnxruntime.",
+    help="7 for processors without VNNI, which saturate with 8; auto looks at this one. For backends on processors.",
 )
 @click.option(
     "--max-drop",

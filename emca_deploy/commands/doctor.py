@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emca_deploy.backends.records import names_where
 from emca_deploy.commands._console import console_for, json_option, print_json
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ __all__ = ["MachineFacts", "Trap", "command", "find_traps", "gpu_failure", "load
 SCHEMA_VERSION = 1
 LOAD_TIMEOUT_S = 120
 ARM_INT8 = {"asimddp", "i8mm"}
-GPU_BACKENDS = ("tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class MachineFacts:
         governors: distinct frequency governors; empty where unknown.
         gpus: names; empty where there are none.
         usable: backends that can be used here.
-        with_cuda: of "onnxruntime" and "torch", those that can use the GPU.
+        with_cuda: backends whose library is built for CUDA and can use the GPU.
     """
 
     cpu: "CpuInfo"
@@ -107,7 +107,7 @@ def _governor(governors: tuple[str, ...]) -> Trap | None:
 
 
 def _gpu(facts: MachineFacts) -> Trap | None:
-    if not facts.gpus or facts.with_cuda or any(name in facts.usable for name in GPU_BACKENDS):
+    if not facts.gpus or facts.with_cuda or set(facts.usable) & set(names_where(needs_gpu=True)):
         return None
     return Trap(
         "gpu-unused",
@@ -145,7 +145,7 @@ def _checked(statuses: "Mapping[str, BackendStatus]") -> "dict[str, BackendStatu
         if failure is not None:
             remedy = f"reinstall it: pip install --force-reinstall {modules[name]}"
             checked[name] = BackendStatus(statuses[name].version, f"is installed but does not load: {failure}", remedy)
-        elif name in GPU_BACKENDS and (missing := gpu_failure()):
+        elif BACKENDS[name].needs_gpu and (missing := gpu_failure()):
             checked[name] = BackendStatus(statuses[name].version, missing.problem, missing.remedy)
     return checked
 
@@ -164,15 +164,16 @@ def gpu_failure() -> "MissingError | None":
 
 def _examine() -> dict[str, Any]:
     from emca_deploy._machine import INSTRUCTION_SETS, cpu_info, default_threads, find_gpus, read_governors, read_memory_mib
-    from emca_deploy._optional import CUDA_PARTS, has_cuda
-    from emca_deploy.backends.registry import available
+    from emca_deploy._optional import has_cuda
+    from emca_deploy.backends.registry import BACKENDS, available
     from emca_deploy.machines.jetson.traps import examine_board
 
     cpu = cpu_info()
-    backends = _checked({name: status for name, status in available().items() if name != "fake"})
+    backends = _checked({name: status for name, status in available().items() if not BACKENDS[name].hidden})
     gpus, governors = find_gpus(), read_governors()
     usable = tuple(name for name, status in backends.items() if status.reason is None)
-    with_cuda = tuple(filter(has_cuda, CUDA_PARTS)) if gpus and gpu_failure() is None else ()
+    built = tuple(name for name, backend in BACKENDS.items() if backend.package and has_cuda(backend.package))
+    with_cuda = built if gpus and gpu_failure() is None else ()
     examined = examine_board()
     # On a board the governor is jetson_clocks' business, which is a trap of its own.
     traps = find_traps(MachineFacts(cpu, () if examined else governors, gpus, usable, with_cuda))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emca_deploy._text import shell_line
+from emca_deploy.backends.records import names_where
 from emca_deploy.commands._console import echo, json_option, print_json
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 SCHEMA_VERSION = 1
-BACKENDS = ("tensorrt", "tensorrt-rtx")
+BACKENDS = names_where(trt_settings=True)
 
 
 @click.command("plan")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.commands._console import echo, json_option, print_json, stages
 from emca_deploy.commands._options import output_name_option, preprocessing_options, tell_images, tell_warnings
 from emca_deploy.results.codec import to_json
@@ -19,7 +20,7 @@ __all__ = ["command"]
 @click.command("sensitivity")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Calibration images: folder, zip or npz.")
-@click.option("--backend", required=True, help="Whose placement: openvino, onnxruntime, tensorrt or tensorrt-rtx.")
+@click.option("--backend", required=True, help=f"Whose placement: {one_of(names_where(recipe=True))}.")
 @click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="Images to compare logits on.")
 @click.option("--table", type=click.Path(path_type=Path), help="Range table to use or write.  [default: beside MODEL]")
 @click.option("--threads", type=click.IntRange(1), help="[default: all cores]")

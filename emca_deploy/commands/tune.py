@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.commands._console import echo, json_option, print_json, progress
 from emca_deploy.commands._options import io_options
 from emca_deploy.errors import OutputError
@@ -22,7 +23,7 @@ INTERRUPTED = 130
 
 @click.command("tune")
 @click.argument("artifact")
-@click.option("--backend", metavar="NAME", help="onnxruntime or openvino.  [default: the artifact's own]")
+@click.option("--backend", metavar="NAME", help=f"{one_of(names_where(tunables=True))}.  [default: the artifact's own]")
 @click.option(
     "--scenario",
     type=click.Choice(["single-stream", "offline"]),

@@ -39,7 +39,7 @@ class JetsonPlace(Place):
             MissingError: it is none, or a backend that was asked for is missing.
         """
         check_board()
-        on_gpu = [name for name in asked if BACKENDS[name].gpu]
+        on_gpu = [name for name in asked if BACKENDS[name].needs_gpu]
         on_processor = [name for name in asked if name not in on_gpu] if asked else [CPU_BACKEND]
         # Without a name CpuPlace would take all of its own.
         processor = CpuPlace.find("cpu", on_processor) if on_processor else CpuPlace("cpu", ())

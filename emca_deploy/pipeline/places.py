@@ -12,7 +12,7 @@ from typing import Any
 
 from emca_deploy.artifacts import Precision
 from emca_deploy.backends.base import RunOptions
-from emca_deploy.backends.registry import BACKENDS, get_builder
+from emca_deploy.backends.registry import BACKENDS, CPU_BACKENDS, get_builder
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.nvidia import check_rtx
@@ -21,13 +21,9 @@ from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.candidates import LocalOptions, check_target
 from emca_deploy.targets.gpu import check_gpu, gpu_index, gpu_record, gpu_specs, onnx_backends
 
-__all__ = ["CPU_BACKENDS", "Candidate", "CpuPlace", "GpuPlace", "Models", "Place", "Step", "distinct", "find_places", "kinds"]
-
-CPU_BACKENDS = ("onnxruntime", "openvino")
-"""The backends that are built and compared on the CPU; the first at fp32 is the baseline there."""
+__all__ = ["Candidate", "CpuPlace", "GpuPlace", "Models", "Place", "Step", "distinct", "find_places", "kinds"]
 
 TORCH_FACTORY = "emca_deploy.backends.torch.gpu:open_at_size"
-ENGINE_SUFFIX = {"onnxruntime": ".ort.onnx", "openvino": ".ov"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ class CpuPlace(Place):
         Raises:
             MissingError: one is not.
         """
-        fitting = [name for name in asked or CPU_BACKENDS if BACKENDS[name].builder and not BACKENDS[name].gpu]
+        fitting = [name for name in asked or CPU_BACKENDS if BACKENDS[name].builder and not BACKENDS[name].needs_gpu]
         for backend in fitting:
             get_builder(backend)
         return cls(target, tuple(fitting))
@@ -152,7 +148,7 @@ class CpuPlace(Place):
 
     def _engine(self, models: Models, backend: str, precision: Precision, threads: int) -> Step:
         def build() -> list[Candidate]:
-            path = models.fp32.parent / f"{backend}-{precision}{ENGINE_SUFFIX[backend]}"
+            path = models.fp32.parent / f"{backend}-{precision}{BACKENDS[backend].engine_suffix}"
             get_builder(backend).build(models.of(backend, precision), path, RunOptions(threads=threads, batch=1))
             # Its idle threads sleep, so that it does not disturb the others.
             arguments = {"backend": backend, "artifact": str(path), "threads": threads, "spin": False}
@@ -197,7 +193,7 @@ class GpuPlace(Place):
     @property
     def placements(self) -> tuple[str, ...]:
         """Backends whose INT8 model is needed: those that build engines for a GPU."""
-        return tuple(backend for backend in self.backends if BACKENDS[backend].gpu)
+        return tuple(backend for backend in self.backends if BACKENDS[backend].needs_gpu)
 
     @property
     def needs_half(self) -> bool:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildRequest", "build_here", "run_options"]
 
-TENSORRT = ("tensorrt", "tensorrt-rtx")
-
 
 @dataclass(frozen=True)
 class BuildRequest:
@@ -101,15 +99,15 @@ def build_here(
 
 def _builder(request: BuildRequest, progress: Progress | None) -> Builder:
     """Return a backend's builder with the choices that only TensorRT has."""
-    from emca_deploy.backends.registry import get_builder
+    from emca_deploy.backends.records import names_where, one_of
+    from emca_deploy.backends.registry import BACKENDS, get_builder
 
     builder, given = get_builder(request.backend), request.given()
-    if request.backend not in TENSORRT:
+    if not BACKENDS[request.backend].trt_settings:
         if given:
             names = ", ".join(f"--{name.replace('_', '-').replace('targets', 'target-capability')}" for name in sorted(given))
-            raise InputError(
-                f"backend '{request.backend}' has no {names}", "leave it out, or use --backend tensorrt or tensorrt-rtx"
-            )
+            able = one_of(names_where(trt_settings=True))
+            raise InputError(f"backend '{request.backend}' has no {names}", f"leave it out, or use --backend {able}")
         return builder
     from emca_deploy.backends.tensorrt.builder import TrtBuilder
 
@@ -119,10 +117,11 @@ def _builder(request: BuildRequest, progress: Progress | None) -> Builder:
 
 def _trtexec_builder(request: BuildRequest) -> Builder:
     """Return the builder that uses TensorRT's own tool."""
+    from emca_deploy.backends.records import names_where, one_of
     from emca_deploy.backends.tensorrt.tool.builder import TrtexecBuilder
 
-    if request.backend != "tensorrt":
-        raise InputError(f"--trtexec: backend '{request.backend}' is not built with it", "use --backend tensorrt")
+    if request.backend not in (able := names_where(trtexec=True)):
+        raise InputError(f"--trtexec: backend '{request.backend}' is not built with it", f"use --backend {one_of(able)}")
     return TrtexecBuilder(request.trt_settings(), None if request.trtexec == "auto" else request.trtexec)
 
 

@@ -116,7 +116,7 @@ def candidate(artifact: str, backend: str | None, options: LocalOptions) -> Runn
     if is_file and not path.is_file():
         raise InputError(f"{artifact}: no such file", "name an .onnx file, or an engine with its manifest")
     found = backend_of(path, backend)
-    if BACKENDS[found].gpu:
+    if BACKENDS[found].needs_gpu:
         raise InputError(f"{artifact}: backend '{found}' runs on a GPU, not on target '{options.target}'", "add --target gpu")
     threads = options.threads if options.threads is not None else default_threads()
     if threads < 1:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.artifacts import read_manifest
+from emca_deploy.backends.records import names_where
 from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, available, backend_of
 from emca_deploy.backends.tensorrt.cuda import GpuFacts, capability_here, list_gpus
 from emca_deploy.backends.tensorrt.runner_checks import check_profile, profile_of, read_engine
-from emca_deploy.backends.torch.gpu import VARIANTS
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.nvidia import check_rtx, rtx_refusal
@@ -31,7 +31,7 @@ __all__ = [
 
 FACTORY = "emca_deploy.backends.registry:open_gpu_runner"
 TARGET = re.compile(r"gpu(?::(\d{1,3}))?$")
-ENGINES = ("tensorrt", "tensorrt-rtx")
+ENGINES = names_where(needs_gpu=True)
 
 
 def gpu_index(target: str) -> int | None:
@@ -138,8 +138,8 @@ def ways_to_run(artifact: Path, asked: Sequence[str], index: int = 0) -> list[tu
     if not artifact.is_file():
         raise InputError(f"{artifact}: no such file", "name an .onnx file, an engine with its manifest, or a checkpoint")
     if artifact.suffix.lower() in CHECKPOINTS:
-        backend_of(artifact, asked[0] if asked else None)
-        return [("torch", variant) for variant in VARIANTS]
+        owner = backend_of(artifact, asked[0] if asked else None)
+        return [(owner, variant) for variant in BACKENDS[owner].variants or ("",)]
     manifest = read_manifest(artifact, verify=False)
     if manifest is not None and manifest.kind == "engine":
         owner = backend_of(artifact, asked[0] if asked else None)

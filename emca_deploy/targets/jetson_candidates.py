@@ -36,7 +36,7 @@ def _runs_on_gpu(artifact: str, backend: str | None) -> bool:
     if backend is None:
         manifest = read_manifest(Path(artifact), verify=False)
         backend = manifest.backend if manifest is not None and manifest.kind == "engine" else None
-    return backend in BACKENDS and BACKENDS[backend].gpu
+    return backend in BACKENDS and BACKENDS[backend].needs_gpu
 
 
 def jetson_candidates(artifacts: Sequence[str], backends: Sequence[str], options: LocalOptions) -> tuple[RunnerSpec, ...]:

@@ -11,7 +11,6 @@ from emca_deploy.remote.probe import Facts, check_runtime
 __all__ = ["check_backends", "needed_backend", "trtexec_will_do"]
 
 _ONNX = "onnxruntime"
-_TENSORRT = ("tensorrt", "tensorrt-rtx")
 
 
 def needed_backend(path: Path, asked: str | None) -> str | None:
@@ -49,7 +48,7 @@ def check_backends(destination: Destination, facts: Facts, backends: Iterable[st
         module = BACKENDS[name].module if name in BACKENDS else None
         if module is not None:
             check_runtime(destination, facts, module, f"backend '{name}'")
-        if builds and name in _TENSORRT:
+        if builds and name in BACKENDS and BACKENDS[name].trt_settings:
             check_runtime(destination, facts, "onnx", f"backend '{name}' to build an engine")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from emca_deploy._optional import installed_version
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_json
-from emca_deploy.backends.registry import BACKENDS
-from emca_deploy.backends.tunables import RUN_OPTIONS, check_settings
+from emca_deploy.backends.base import RUN_OPTIONS
+from emca_deploy.backends.registry import BACKENDS, check_settings
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.fingerprint import differing_parts, machine_parts

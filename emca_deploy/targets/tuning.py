@@ -12,7 +12,8 @@ from emca_deploy._machine import cpu_info, default_threads
 from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, read_manifest
-from emca_deploy.backends.tunables import Situation, tunables
+from emca_deploy.backends.base import Situation
+from emca_deploy.backends.registry import tunables
 from emca_deploy.harness.measure.tuning import Found, Search, is_faster, search
 from emca_deploy.harness.measure.worker import input_shape
 from emca_deploy.harness.spec import RunnerSpec

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_manifest
-from emca_deploy.backends.tunables import tunables
+from emca_deploy.backends.registry import tunables
 from emca_deploy.cli import run
 from emca_deploy.harness.measure import tuning as search_module
 from emca_deploy.results.codec import from_json

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emca_deploy._optional import CUDA_PARTS, has_cuda
+from emca_deploy._optional import has_cuda, package_of
+from emca_deploy.backends.backend import Package
 
 
 @pytest.mark.parametrize(
@@ -17,13 +18,18 @@ def test_a_build_for_cuda_is_told_by_its_files(module: str, file: str, tmp_path:
     (package / "__init__.py").write_text("raise ImportError('not to be imported')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, module, raising=False)  # of a module that is imported already find_spec says where that is
-    assert not has_cuda(module)
+    built = package_of(module)
+    assert built is not None
+    assert not has_cuda(built)
     (package / file).touch()
-    assert has_cuda(module)
+    assert has_cuda(built)
 
 
 def test_a_module_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.path", [])
     monkeypatch.delitem(sys.modules, "torch", raising=False)
-    assert not has_cuda("torch")
-    assert set(CUDA_PARTS) == {"onnxruntime", "torch"}
+    assert not has_cuda(Package("torch", "torch", "2.9", cuda_files="*"))
+
+
+def test_a_build_for_cuda_is_unknown_where_nothing_tells() -> None:
+    assert not has_cuda(Package("json", "json", "0"))

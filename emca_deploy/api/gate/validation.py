@@ -7,7 +7,8 @@ from typing import Any
 
 from emca_deploy._progress import Stage
 from emca_deploy.artifacts import Precision
-from emca_deploy.backends.registry import open_runner
+from emca_deploy.backends.records import names_where
+from emca_deploy.backends.registry import DEFAULT, open_runner
 from emca_deploy.errors import DataError
 from emca_deploy.harness.accuracy.evaluate import LogitsResult, collect_logits, compare
 from emca_deploy.harness.accuracy.labelled import LabelledImages
@@ -17,12 +18,7 @@ from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.results.gate import GateStep
 
-__all__ = ["RUN_ONNX", "Validation", "step_from_file"]
-
-RUN_ONNX = ("onnxruntime", "openvino")
-"""The backends that run a placed ONNX file as it is; others need an engine, and a device for it."""
-
-REFERENCE = "onnxruntime"
+__all__ = ["Validation", "step_from_file"]
 
 
 @dataclass
@@ -61,7 +57,7 @@ class Validation:
     @property
     def runs_on(self) -> str:
         """The backend that runs the INT8 models."""
-        return self.backend if self.backend in RUN_ONNX else REFERENCE
+        return self.backend if self.backend in names_where(reads_onnx=True, needs_gpu=False) else DEFAULT
 
     @property
     def simulated(self) -> bool:
@@ -82,7 +78,7 @@ class Validation:
             EmcaError: whatever the backend raises.
         """
         if self._reference is None:
-            self._reference = self._logits("fp32", REFERENCE, self.model, "fp32", stage)
+            self._reference = self._logits("fp32", DEFAULT, self.model, "fp32", stage)
         what = f"{kept[-1]} in float too" if kept else "all in INT8"
         found = self._logits(what, self.runs_on, onnx, "int8", stage)
         found = self.images.settle(found, self._reference.logits)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from statistics import median
 
 from emca_deploy.api.layer_times.graph import LayerGraph, Node
-from emca_deploy.backends.layers.base import RuntimeLayer
+from emca_deploy.backends.layer_profiler import RuntimeLayer
 from emca_deploy.results.layers import KINDS, Kind, Layer, Roofline
 
 __all__ = ["SLOW_BELOW_PERCENT", "joined", "kind_of", "shares"]

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from emca_deploy.backends.layers.base import RuntimeLayer, plain_precision
+from emca_deploy.backends.layer_profiler import RuntimeLayer, plain_precision
 from emca_deploy.backends.tensorrt.tool.exports import EngineLayer, read_layer_info, read_profile
 from emca_deploy.errors import InputError
 

@@ -11,7 +11,7 @@ from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.engines import identify, verify_engine
-from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, plain_precision
+from emca_deploy.backends.layer_profiler import LayerProfiler, RuntimeLayer, plain_precision
 from emca_deploy.backends.onnxruntime.runner import library_errors, open_session
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.refusal import library_reason

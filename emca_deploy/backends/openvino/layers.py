@@ -9,7 +9,7 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.backends.base import RunOptions, refuse_precision
 from emca_deploy.backends.boundary import Boundary
 from emca_deploy.backends.engines import engine_io, identify, verify_engine
-from emca_deploy.backends.layers.base import LayerProfiler, RuntimeLayer, plain_precision
+from emca_deploy.backends.layer_profiler import LayerProfiler, RuntimeLayer, plain_precision
 from emca_deploy.backends.openvino.runner import BACKEND, PRECISIONS, compile_onnx, import_engine, port_specs
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.refusal import library_reason

@@ -3,15 +3,27 @@
 import ctypes
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from emca_deploy._optional import import_optional
+from emca_deploy._machine import find_gpus
+from emca_deploy._optional import import_optional, installed_version
 from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import EmcaError, EngineError, InputError, MissingError, WorkerError
+from emca_deploy.machines.nvidia import rtx_refusal
 
-__all__ = ["Gpu", "GpuFacts", "capability_here", "cuda_error", "list_gpus", "open_gpu"]
+__all__ = [
+    "Gpu",
+    "GpuFacts",
+    "capability_here",
+    "cuda_error",
+    "list_gpus",
+    "open_gpu",
+    "rtx_trouble",
+    "tensorrt_trouble",
+]
 
 MIB = 2**20
 BUS_ID_LENGTH = 32
@@ -128,6 +140,25 @@ def capability_here(index: int = 0) -> str | None:
         return list_gpus()[index].capability
     except (MissingError, IndexError):
         return None
+
+
+def tensorrt_trouble(backend: str = "tensorrt") -> tuple[str, str] | None:
+    """Return why engines cannot run here and what to do about it, or None. Looks for files only."""
+    if not find_gpus():
+        reason = "builds engines, but does not run them: that needs an NVIDIA GPU with its driver, and there is none here"
+        return reason, f"emca-deploy build MODEL.onnx --backend {backend}, and run the engine on a machine with a GPU"
+    if installed_version("cuda") is None:
+        return "running its engines needs cuda-bindings, which is not installed", "pip install 'emca-deploy[gpu]'"
+    return None
+
+
+@cache
+def rtx_trouble() -> tuple[str, str] | None:
+    """Return the same for TensorRT-RTX, which also has no kernels for some GPUs."""
+    if (trouble := tensorrt_trouble("tensorrt-rtx")) is not None:
+        return trouble
+    refusal = rtx_refusal(capability_here())
+    return None if refusal is None else (refusal, "use TensorRT there, or onnxruntime-gpu; engines for other GPUs can be built")
 
 
 def open_gpu(index: int = 0) -> "Gpu":

@@ -7,6 +7,7 @@ from emca_deploy._machine import default_threads
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import RunOptions, check_batch
+from emca_deploy.backends.torch import BACKEND
 from emca_deploy.backends.torch.cpu import TorchRunner
 from emca_deploy.errors import InputError, MissingError, ModelError
 from emca_deploy.onnx_file.refusal import library_reason
@@ -15,9 +16,8 @@ from emca_deploy.preprocessing import Size, sides
 if TYPE_CHECKING:
     from emca_deploy.networks.checkpoints import Weights
 
-__all__ = ["VARIANTS", "TorchGpuRunner", "open_at_size"]
+__all__ = ["TorchGpuRunner", "open_at_size"]
 
-VARIANTS = ("eager", "channels-last", "fp16", "compiled", "compiled fp16", "compiled fp16 channels-last")
 COMPILE_MODE = "reduce-overhead"  # with CUDA graphs, as our engines run; without them batch 1 waits for Python
 
 
@@ -53,7 +53,7 @@ class TorchGpuRunner(TorchRunner):
         self._image_size = image_size
         self._words = set(variant.split()) - {"eager"}
         if unknown := self._words - {"compiled", "fp16", "channels-last"}:
-            raise InputError(f"torch has no variant '{sorted(unknown)[0]}'", f"variants: {', '.join(VARIANTS)}")
+            raise InputError(f"torch has no variant '{sorted(unknown)[0]}'", f"variants: {', '.join(BACKEND.variants)}")
         self._variant = variant
         self._place = f"cuda:{device}" if isinstance(device, int) else device
         self._staging: Any = None

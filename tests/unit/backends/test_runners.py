@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emca_deploy.backends.fake import CRASH_CODE, FakeSettings
+from emca_deploy.backends.fake.runner import CRASH_CODE, FakeSettings
 from emca_deploy.backends.registry import available, open_runner
 from emca_deploy.errors import CheckpointError, InputError, ModelError
 from emca_deploy.onnx_file import OnnxFile, check_onnx_file

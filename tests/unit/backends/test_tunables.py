@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from emca_deploy._machine import cpu_info
-from emca_deploy.backends.registry import available, open_runner
-from emca_deploy.backends.tunables import RUN_OPTIONS, Situation, check_settings, tunables
+from emca_deploy.backends.base import RUN_OPTIONS, Situation
+from emca_deploy.backends.registry import available, check_settings, open_runner, tunables
 from emca_deploy.errors import InputError, UnknownNameError
 
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from emca_deploy.artifacts import read_manifest
-from emca_deploy.backends.torch.gpu import VARIANTS
+from emca_deploy.backends.registry import CPU_BACKENDS
+from emca_deploy.backends.torch import BACKEND as TORCH
 from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
-from emca_deploy.pipeline.places import CPU_BACKENDS, Candidate, CpuPlace, GpuPlace, Models, distinct, find_places
+from emca_deploy.pipeline.places import Candidate, CpuPlace, GpuPlace, Models, distinct, find_places
 
 SIZE = 32
 
@@ -58,7 +59,7 @@ def test_a_gpu_gets_pytorch_engines_and_onnx_runtime(models: Models) -> None:
     assert place.placements == ("tensorrt-rtx",)
     found = built(place, models)
     assert [candidate.name for candidate in found] == [
-        *(f"torch {variant}" for variant in VARIANTS),
+        *(f"torch {variant}" for variant in TORCH.variants),
         *(f"tensorrt-rtx {precision}" for precision in ("fp32", "fp16", "int8")),
         "onnxruntime-cuda fp32", "onnxruntime-cuda fp16",
     ]  # fmt: skip
@@ -145,5 +146,5 @@ def test_names_are_told_apart(models: Models) -> None:
     both = [*built(GpuPlace("gpu:0", ("torch",), "8.9"), models), *built(GpuPlace("gpu:1", ("torch",), "8.6"), models)]
     found = distinct(both)
     assert len({candidate.name for candidate in found}) == len(both)
-    assert found[-1].name == f"torch {VARIANTS[-1]} on gpu:1"
+    assert found[-1].name == f"torch {TORCH.variants[-1]} on gpu:1"
     assert all(candidate.name == candidate.spec.name for candidate in found)

@@ -9,7 +9,7 @@ from emca_deploy._machine import find_gpus
 from emca_deploy.artifacts import Manifest, write_manifest
 from emca_deploy.backends.registry import available
 from emca_deploy.backends.tensorrt.cuda import capability_here
-from emca_deploy.backends.torch.gpu import VARIANTS
+from emca_deploy.backends.torch import BACKEND as TORCH
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
 from emca_deploy.machines.nvidia import rtx_refusal
 from emca_deploy.targets.candidates import LocalOptions
@@ -92,7 +92,7 @@ class TestWays:
             ways_to_run(artifact("net.ov", "engine", "openvino"), [])
 
     def test_a_checkpoint_runs_in_every_way_of_torch(self, artifact: Callable[..., Path]) -> None:
-        assert ways_to_run(artifact("net.pth"), []) == [("torch", variant) for variant in VARIANTS]
+        assert ways_to_run(artifact("net.pth"), []) == [("torch", variant) for variant in TORCH.variants]
         with pytest.raises(InputError, match="'torch'"):
             ways_to_run(artifact("net.pth"), ["onnxruntime"])
 

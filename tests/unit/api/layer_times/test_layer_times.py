@@ -8,7 +8,7 @@ import pytest
 from emca_deploy.api.layer_times.graph import LayerGraph, Node, graph_of
 from emca_deploy.api.layer_times.join import joined, kind_of, shares
 from emca_deploy.api.layer_times.trtexec import read_trtexec
-from emca_deploy.backends.layers.base import RuntimeLayer
+from emca_deploy.backends.layer_profiler import RuntimeLayer
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.results.layers import Roofline
 

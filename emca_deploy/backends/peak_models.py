@@ -11,7 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Probe", "write_probes"]
+__all__ = ["PeakModel", "write_peak_models"]
 
 CHANNELS, SIZES, KERNEL = 256, (28, 14), 3
 """Two sizes: one that fills any processor, and one that is done before a busy machine takes the processor away."""
@@ -21,7 +21,7 @@ COPY_SHAPE = (1, 64, 448, 448)
 
 
 @dataclass(frozen=True)
-class Probe:
+class PeakModel:
     """A model with one layer that counts.
 
     Attributes:
@@ -39,7 +39,7 @@ class Probe:
     moved_bytes: int
 
 
-def write_probes(folder: Path) -> tuple[Probe, ...]:
+def write_peak_models(folder: Path) -> tuple[PeakModel, ...]:
     """Write the probes' models into a folder: 3x3 convolutions of 256 to 256 channels, fp32 and int8, and a copy."""
     import onnx
 
@@ -50,10 +50,10 @@ def write_probes(folder: Path) -> tuple[Probe, ...]:
         for name, make in (("fp32", _float_convolution), ("int8", _int8_convolution)):
             path = folder / f"{name}-{size}.onnx"
             onnx.save(make(shape), str(path))
-            probes.append(Probe(name, path, shape, macs, 2 * 4 * int(np.prod(shape))))
+            probes.append(PeakModel(name, path, shape, macs, 2 * 4 * int(np.prod(shape))))
     path = folder / "copy.onnx"
     onnx.save(_copy(), str(path))
-    return (*probes, Probe("copy", path, COPY_SHAPE, 0, 2 * 4 * int(np.prod(COPY_SHAPE))))
+    return (*probes, PeakModel("copy", path, COPY_SHAPE, 0, 2 * 4 * int(np.prod(COPY_SHAPE))))
 
 
 def _model(nodes: "list[onnx.NodeProto]", shape: tuple[int, ...], arrays: "Mapping[str, npt.NDArray[Any]]") -> "onnx.ModelProto":

@@ -9,10 +9,11 @@ import numpy as np
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import Runner, RunOptions, check_batch, refuse_precision
+from emca_deploy.backends.base import Runner, RunOptions, Situation, check_batch, refuse_precision
 from emca_deploy.errors import InputError, ModelError
+from emca_deploy.results.tuning import Tunable
 
-__all__ = ["FakeRunner", "FakeSettings"]
+__all__ = ["FakeRunner", "FakeSettings", "tunables"]
 
 BACKEND = "fake"
 CRASH_CODE = 41
@@ -127,3 +128,8 @@ class FakeRunner(Runner):
 def _as_bf16(values: Float32Array) -> Float32Array:
     """Return what bfloat16 holds of values: the upper half of a float32."""
     return (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def tunables(situation: Situation) -> list[Tunable]:
+    """Return the settings worth trying: a pace, one of which fails, and the precisions asked for."""
+    return [Tunable("pace", "steady", ("quick", "slow", "broken")), Tunable("precision", "f32", situation.precisions)]

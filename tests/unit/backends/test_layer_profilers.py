@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emca_deploy.backends.base import RunOptions
-from emca_deploy.backends.layers.base import open_profiler, plain_precision
-from emca_deploy.backends.layers.probes import write_probes
+from emca_deploy.backends.layer_profiler import plain_precision
 from emca_deploy.backends.onnxruntime.layers import read_ort_profile
 from emca_deploy.backends.openvino.layers import precision_of_exec_type
-from emca_deploy.backends.registry import available, get_builder
+from emca_deploy.backends.peak_models import write_peak_models
+from emca_deploy.backends.registry import available, get_builder, open_profiler
 from emca_deploy.errors import InputError, ModelError, UnknownNameError
 
 
@@ -36,7 +36,7 @@ def profiled(backend: str, path: Path, shape: tuple[int, ...], calls: int = 5):
 
 
 def test_probes_compute_in_the_precision_they_are_for(backend, tmp_path):
-    probes = write_probes(tmp_path)
+    probes = write_peak_models(tmp_path)
     assert [probe.name for probe in probes] == ["fp32", "int8", "fp32", "int8", "copy"]
     assert probes[0].macs == 256 * 256 * 9 * 28 * 28
     for probe in probes[2:4]:
@@ -51,7 +51,7 @@ def test_probes_compute_in_the_precision_they_are_for(backend, tmp_path):
 
 
 def test_an_engine_tells_its_layers_too(backend, tmp_path):
-    probe = write_probes(tmp_path)[2]
+    probe = write_peak_models(tmp_path)[2]
     engine = tmp_path / "engine.bin"
     get_builder(backend).build(probe.path, engine, RunOptions(batch=1))
     layers = profiled(backend, engine, probe.shape)
@@ -60,7 +60,7 @@ def test_an_engine_tells_its_layers_too(backend, tmp_path):
 
 def test_the_profile_leaves_no_file_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    probe = write_probes(tmp_path)[2]
+    probe = write_peak_models(tmp_path)[2]
     before = set(tmp_path.iterdir())
     with open_profiler("onnxruntime", str(probe.path)) as profiler:
         profiler.infer(np.zeros(probe.shape, np.float32))

@@ -3,15 +3,11 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.errors import InputError, UnknownNameError
 
-__all__ = ["PROFILED_BACKENDS", "LayerProfiler", "RuntimeLayer", "open_profiler", "plain_precision"]
-
-PROFILED_BACKENDS = ("onnxruntime", "openvino")
+__all__ = ["LayerProfiler", "RuntimeLayer", "plain_precision"]
 
 _PRECISIONS = {
     "f32": "fp32", "float": "fp32", "f16": "fp16", "float16": "fp16", "bf16": "bf16", "bfloat16": "bf16",
@@ -91,33 +87,3 @@ class LayerProfiler(ABC):
 def plain_precision(word: str) -> str:
     """Return our name of a runtime's precision ("I8", "float16"), or "unknown"."""
     return _PRECISIONS.get(word.lower(), "unknown")
-
-
-def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
-    """Return what profiles an artifact's layers, not opened yet.
-
-    Args:
-        backend: that runs it.
-        artifact: the file.
-        options: as of `registry.open_runner`.
-
-    Raises:
-        InputError: this backend does not tell its layers' times here.
-    """
-    from emca_deploy.backends.registry import read_options
-
-    if backend == "onnxruntime":
-        from emca_deploy.backends.onnxruntime.layers import OrtLayerProfiler
-
-        return OrtLayerProfiler(artifact, read_options(backend, **options))
-    if backend == "openvino":
-        from emca_deploy.backends.openvino.layers import OvLayerProfiler
-
-        return OvLayerProfiler(artifact, read_options(backend, **options))
-    if backend.startswith("tensorrt"):
-        raise InputError(
-            f"{artifact}: layers of backend '{backend}' are read from a file",
-            "trtexec --loadEngine=ENGINE --exportProfile=PROFILE.json, and name that file",
-        )
-    remedy = f"use one of: {', '.join(PROFILED_BACKENDS)}"
-    raise UnknownNameError.of("backend with a layer profile", backend, PROFILED_BACKENDS, remedy)

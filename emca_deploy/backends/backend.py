@@ -1,0 +1,93 @@
+"""What a backend is: one frozen record, which names its parts without importing them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+__all__ = ["Backend", "Package", "load_part"]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A library that is installed separately.
+
+    Attributes:
+        module: the module to import.
+        distribution: what pip installs it as.
+        minimum: the oldest version that works.
+        extra: the extra of emca-deploy that brings it; empty where pip installs the distribution itself.
+        alternatives: other distributions that bring the same module.
+        cuda_files: pattern of the files, below the module's folder, that only a build for CUDA has; None where nothing tells.
+    """
+
+    module: str
+    distribution: str
+    minimum: str
+    extra: str = ""
+    alternatives: tuple[str, ...] = ()
+    cuda_files: str | None = None
+
+    @property
+    def install(self) -> str:
+        """What to type to install it."""
+        target = f"'emca-deploy[{self.extra}]'" if self.extra else self.distribution
+        return f"pip install {target} (needs {self.distribution} {self.minimum} or newer)"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend. Its parts are named "module:attribute" and are imported when they are first used, see `load_part`.
+
+    Attributes:
+        name: as on the command line.
+        package: its library; None where it needs none.
+        runner: class of its `Runner`, called with an artifact and `RunOptions`.
+        on_gpu: class of its `Runner` on an NVIDIA GPU, which also takes `device` (and `variant`); None where it runs on none.
+        variants: ways to run on a GPU that are measured one by one; empty where there is one only.
+        builder: class of its `Builder`; None where it has no engines.
+        engine_suffix: how its engines' file names end.
+        layers: class of its `LayerProfiler`; None where a running model does not tell its layers' times.
+        trt_settings: whether its builder is called with `TrtSettings` and a progress callable.
+        trtexec: whether the tool `trtexec` builds and times its engines.
+        recipe: its `calibration.recipes.Recipe`; None where it runs no INT8 model.
+        reads_onnx: whether its runner takes .onnx files as they are.
+        checkpoints: whether its runner takes checkpoints.
+        needs_gpu: whether its runner needs an NVIDIA GPU; the builder says itself what it needs.
+        trouble: function that returns (reason, remedy) where the installed library cannot be used here, else None.
+        settings: the values that each of its settings takes; None is a positive number or "AUTO".
+        tunables: function that returns the settings worth trying, called with a `Situation`; None where nothing is tuned.
+        hidden: for tests only: not offered, not found by `doctor`.
+        failure: why its record could not be loaded; None where it was.
+    """
+
+    name: str
+    package: Package | None = None
+    runner: str = ""
+    on_gpu: str | None = None
+    variants: tuple[str, ...] = ()
+    builder: str | None = None
+    engine_suffix: str = ".engine"
+    layers: str | None = None
+    trt_settings: bool = False
+    trtexec: bool = False
+    recipe: str | None = None
+    reads_onnx: bool = False
+    checkpoints: bool = False
+    needs_gpu: bool = False
+    trouble: str | None = None
+    settings: Mapping[str, tuple[str | int | bool, ...] | None] = field(default_factory=dict)
+    tunables: str | None = None
+    hidden: bool = False
+    failure: str | None = None
+
+    @property
+    def module(self) -> str | None:
+        """The module of its library; None where it needs none."""
+        return self.package.module if self.package else None
+
+
+def load_part(place: str) -> Any:
+    """Import what "module:attribute" names."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
