@@ -3,12 +3,14 @@
 import atexit
 import ctypes
 import fcntl
+import json
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,6 +23,26 @@ settings.load_profile("suite")
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="emca-deploy-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 LIBM = ctypes.CDLL("libm.so.6")
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that writes the golden files anew."""
+    parser.addoption("--regenerate-golden", action="store_true", help="Write tests/golden/*/*.json instead of comparing.")
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
+    """Return a function that compares a document with its golden file, or writes that with --regenerate-golden."""
+
+    def check(name: str, found: Any) -> None:
+        path = GOLDEN / f"{name}.json"
+        if request.config.getoption("--regenerate-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        assert found == json.loads(path.read_text(encoding="utf-8"))
+
+    return check
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,6 +8,7 @@ import pytest
 
 from emca_deploy.cli import run
 from emca_deploy.results.deploy import read_deploy_report
+from golden.shapes import shape_of
 
 THREADS = ["--threads", "1"]
 
@@ -56,13 +57,14 @@ def test_from_fresh_weights_to_figures(documents, folder, backend):
     assert not [name.name for name in folder.iterdir() if name.name.startswith(".")]
 
 
-def test_the_demo_shows_int8_close_to_fp32_on_real_images(tmp_path, capsys):
+def test_the_demo_shows_int8_close_to_fp32_on_real_images(tmp_path, capsys, golden):
     """The bundled network is trained: what INT8 costs it is small, on photographs that calibration never saw."""
     pytest.importorskip("openvino")
     output = tmp_path / "demo"
     assert run(["demo", "-o", str(output), "--duration", "0.5", "--limit", "200", *THREADS]) == 0
     assert str(output / "report.html") in capsys.readouterr().out
     assert list(output.glob("model.weights*.npz"))  # as recovery is on unless told otherwise
+    golden("json/demo", shape_of(json.loads((output / "result.json").read_text())))
     report = read_deploy_report(output / "result.json")
     assert report.title == "emca_eca_resnet18, 10 classes, 64x64"
     baseline = report.candidates[0].accuracy
