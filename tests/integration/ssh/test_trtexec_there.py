@@ -13,6 +13,7 @@ import pytest
 
 from emca_deploy.artifacts import read_manifest, sha256_file, write_manifest
 from emca_deploy.cli import run
+from emca_deploy.reporting.energy import total_power
 from emca_deploy.targets.profiling import ProfileRequest, run_profile
 
 STAND_IN = Path(__file__).parents[2] / "unit" / "backends" / "tensorrt" / "tool"
@@ -146,7 +147,7 @@ def test_a_cut_connection_costs_the_artifact_it_was_at_and_the_board_puts_its_mo
     assert seen == ["pmode:0001"]
     assert report.complete
     assert [result.artifact for result in report.results] == [str(model), str(other)] == [one.name for one in raw.candidates]
-    assert report.results[0].telemetry["tegrastats"]["total_power_mw"]["mean"] == pytest.approx(4824)
+    assert total_power(report.results[0].telemetry)["tegrastats"]["power_w"] == pytest.approx(4.824)
     board.wait_until_nothing_runs()
     assert mode_of(tmp_path) == "pmode:0000"
     assert not list((board.cache / "by-shell").iterdir())

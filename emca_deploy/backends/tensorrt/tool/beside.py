@@ -2,20 +2,24 @@
 
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from emca_deploy.backends.tensorrt.tool.process import Spawn, spawn_here, stop
 from emca_deploy.machines.jetson.rails import total_power_mw
-from emca_deploy.telemetry.tegrastats import TegrastatsSample, parse_line
+from emca_deploy.telemetry.attribution import attribute
+from emca_deploy.telemetry.recorder import Sample
+from emca_deploy.telemetry.tegrastats import parse_line
+from emca_deploy.telemetry.tegrastats_source import reading_of
 
 __all__ = ["Beside", "Watch", "watching"]
 
 BEGINS, ENDS = "Starting inference", "=== Trace details ==="
 """What trtexec prints just before its warm-up and just after the last query, flushed at once."""
+SOURCE, ENGINE = "tegrastats", "engine"
 
 
 @dataclass(frozen=True)
@@ -34,51 +38,47 @@ class Beside:
 
 
 class Watch:
-    """Samples of tegrastats, those that came while an engine ran."""
+    """Samples of tegrastats, and when the engine ran.
 
-    def __init__(self) -> None:
-        self._running = False
-        self._samples: list[TegrastatsSample] = []
+    Args:
+        interval_ms: between samples.
+    """
+
+    def __init__(self, interval_ms: int = 0) -> None:
+        self._interval_ms = interval_ms
+        self._begin_ns = self._end_ns = 0
+        self._samples: list[Sample] = []
 
     def line(self, text: str) -> None:
-        """Take a line of trtexec's, which says when the engine runs."""
+        """Take a line that trtexec printed just now."""
         if BEGINS in text:
-            self._running = True
+            self._begin_ns = time.monotonic_ns()
         elif ENDS in text:
-            self._running = False
+            self._end_ns = time.monotonic_ns()
 
     def sample(self, text: str) -> None:
-        """Take a line of tegrastats'."""
-        if self._running:
-            sample = parse_line(text)
-            if not sample.is_empty:
-                self._samples.append(sample)
+        """Take a line that tegrastats printed just now."""
+        sample = parse_line(text)
+        if not sample.is_empty:
+            self._samples.append(Sample(time.monotonic_ns(), SOURCE, reading_of(sample, total_power_mw)))
 
-    def summary(self) -> dict[str, Any]:
-        """Return means and peaks for the result; nothing where there was no tegrastats. What it did not say is absent."""
-        if not self._samples:
-            return {}
-        rails = _by_name([sample.power_mw for sample in self._samples])
-        heat = _by_name([sample.temperature_c for sample in self._samples])
-        load = [sample.gpu_load_percent for sample in self._samples if sample.gpu_load_percent is not None]
-        totals = [total for sample in self._samples if (total := total_power_mw(sample.power_mw)) is not None]
-        memory = [sample.ram_used_mib for sample in self._samples if sample.ram_used_mib is not None]
-        found = {
-            "samples": len(self._samples),
-            "power_mw": {name: {"mean": fmean(values), "max": max(values)} for name, values in rails.items()},
-            # The whole board's, no rail counted twice; absent where the rails do not say.
-            **({"total_power_mw": {"mean": fmean(totals), "max": max(totals)}} if totals else {}),
-            "temperature_c": {name: max(values) for name, values in heat.items()},
-            **({"gpu_load_percent": fmean(load)} if load else {}),
-            **({"ram_used_mib": max(memory)} if memory else {}),
-        }
-        return {"tegrastats": found}
+    def telemetry(self, images_per_s: float) -> dict[str, Any]:
+        """Return the telemetry of a result, in the form of `Telemetry.end`; empty where tegrastats reported nothing meanwhile.
+
+        Args:
+            images_per_s: throughput of the run. The window begins with trtexec's warm-up, whose queries it does not export, so
+                the images of the window follow from its length.
+        """
+        window = (self._begin_ns, self._end_ns)
+        images = round(images_per_s * (self._end_ns - self._begin_ns) / 1e9)
+        sources = attribute(self._samples, {ENGINE: [window]}, inferences={ENGINE: images})[ENGINE]
+        return {"interval_ms": float(self._interval_ms), "sources": sources} if sources else {}
 
 
 @contextmanager
 def watching(beside: Beside | None) -> Iterator[Watch]:
     """Run tegrastats, if it is wanted and there, until the block ends."""
-    watch = Watch()
+    watch = Watch(beside.interval_ms if beside is not None else 0)
     process = _start(beside) if beside is not None else None
     if process is None:
         yield watch
@@ -104,11 +104,3 @@ def _collect(process: "subprocess.Popen[bytes]", watch: Watch) -> None:
     with process.stdout as pipe:
         for raw in pipe:
             watch.sample(raw.decode("utf-8", errors="replace"))
-
-
-def _by_name(samples: Sequence[dict[str, float]]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for sample in samples:
-        for name, value in sample.items():
-            found.setdefault(name, []).append(value)
-    return found

@@ -49,7 +49,6 @@ class Timed:
         duration_s: that was asked for.
         options: given to trtexec.
         details: what else belongs into the result's `runtime`.
-        telemetry: what was sampled beside the run.
     """
 
     artifact: str
@@ -60,7 +59,6 @@ class Timed:
     duration_s: float
     options: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
-    telemetry: Mapping[str, Any] = field(default_factory=dict)
 
 
 def measured(tool: Trtexec, log: TrtexecLog, times: QueryTimes) -> QueryTimes:
@@ -139,7 +137,6 @@ def latency_result(
         runtime=_runtime(tool, timed, log, times, profile),
         device_ms=summarize(np.array_split(np.array(times.compute_ms), len(blocks))),
         protocol=_protocol(timed, times, len(blocks)),
-        telemetry=dict(timed.telemetry),
         block_calls=tuple(len(block) for block in blocks),
     )
 

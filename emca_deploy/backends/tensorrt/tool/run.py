@@ -179,9 +179,9 @@ def time_engine(
         target=machine.target,
         options=tuple(timing_options(tool.version, timing)),
         details={**timed.details, **layers, "log": list(_last(finished.output.splitlines()))},
-        telemetry={**timed.telemetry, **watch.summary()},
     )
-    return latency_result(tool, known, log, times, profile)
+    result = latency_result(tool, known, log, times, profile)
+    return replace(result, telemetry=watch.telemetry(result.throughput_images_per_s))
 
 
 def _last(lines: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from emca_deploy.backends.tensorrt.tool.process import spawn_here
 from emca_deploy.backends.tensorrt.tool.results import BOUNDARY, Timed
 from emca_deploy.backends.tensorrt.tool.run import Machine, build_engine, time_engine
 from emca_deploy.errors import InputError, MissingError, ModelError, WorkerError
+from emca_deploy.reporting.energy import energy_columns, total_power
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import LatencyResult, ProfileReport
 
@@ -241,10 +242,13 @@ def test_tegrastats_is_read_beside_the_run_and_ended_with_it(stand_in, tmp_path)
     timing = TrtexecTiming(str(engine), "times.json", SHAPES, 3.0)
     beside = Beside(command=(str(tegrastats),))
     result = time_engine(one.find(), timing, TIMED, Machine(folder=str(tmp_path)), beside=beside)
-    found = result.telemetry["tegrastats"]
-    assert found["power_mw"]["VDD_IN"] == {"mean": 4970, "max": 4970}
-    assert found["total_power_mw"] == {"mean": 4970, "max": 4970}
-    assert found["gpu_load_percent"] == 40
+    found = result.telemetry["sources"]["tegrastats"]
+    assert found["power"]["VDD_IN"]["power_w"] == pytest.approx(4.97)
+    assert found["values"]["gpu_load_percent"]["mean"] == 40
+    energy = total_power(result.telemetry)["tegrastats"]
+    assert energy["power_w"] == pytest.approx(4.97)
+    assert energy["energy_per_inference_mj"] == pytest.approx(4970 / result.throughput_images_per_s, rel=0.01)
+    assert [column.heading for column in energy_columns([result])][:2] == ["W (tegrastats)", "mJ/image"]
     assert not _running(tegrastats)
     absent = time_engine(one.find(), timing, TIMED, Machine(folder=str(tmp_path)), beside=Beside(command=("no-tegrastats-here",)))
     assert absent.telemetry == {}
