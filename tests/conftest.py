@@ -39,10 +39,23 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
         path = GOLDEN / f"{name}.json"
         if request.config.getoption("--regenerate-golden"):
             path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            path.write_text(_lines(found) + "\n", encoding="utf-8")
         assert found == json.loads(path.read_text(encoding="utf-8"))
 
     return check
+
+
+def _lines(value: Any, indent: int = 0) -> str:
+    """Return JSON with everything on one line that fits on it."""
+    text = json.dumps(value)
+    if indent + len(text) <= 120 or not isinstance(value, (dict, list)):
+        return text
+    pairs = (
+        [(f"{json.dumps(key)}: ", item) for key, item in value.items()] if isinstance(value, dict) else [("", x) for x in value]
+    )
+    parts = [" " * (indent + 1) + key + _lines(item, indent + 1) for key, item in pairs]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return opening + "\n" + ",\n".join(parts) + "\n" + " " * indent + closing
 
 
 @pytest.fixture(autouse=True, scope="session")

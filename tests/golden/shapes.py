@@ -77,18 +77,20 @@ def interface_of(command: click.Command) -> dict[str, Any]:
 
 
 def _parameter(parameter: click.Parameter) -> dict[str, Any]:
+    """Return what differs from an optional parameter with one value, without a default."""
     argument = isinstance(parameter, click.Argument)
-    names = [*parameter.opts, *parameter.secondary_opts]
-    found: dict[str, Any] = {"argument": parameter.human_readable_name} if argument else {"option": names}
-    return found | {
+    found: dict[str, Any] = {"argument": parameter.human_readable_name} if argument else {"option": "/".join(parameter.opts)}
+    if parameter.secondary_opts:
+        found["off"] = "/".join(parameter.secondary_opts)
+    found["type"] = "flag" if getattr(parameter, "is_flag", False) else _type(parameter.type)
+    more = {
         "metavar": parameter.metavar,
-        "type": _type(parameter.type),
-        "required": parameter.required,
-        "multiple": bool(getattr(parameter, "multiple", False)),
-        "nargs": parameter.nargs,
-        "flag": bool(getattr(parameter, "is_flag", False)),
+        "required": parameter.required or None,
+        "multiple": getattr(parameter, "multiple", False) or None,
+        "nargs": None if parameter.nargs == 1 else parameter.nargs,
         "default": _plain(parameter.to_info_dict()["default"]),
     }
+    return found | {name: value for name, value in more.items() if value is not None}
 
 
 def _type(kind: click.ParamType) -> Any:

@@ -94,14 +94,14 @@ def test_profile_and_compare(ask: Ask, golden: Any) -> None:
 
 
 def test_layers(ask: Ask, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emca_deploy.pipeline import layers
+    from emca_deploy.api import layers
 
     monkeypatch.setattr(layers, "PROBE_S", 0.0)
     golden("json/layers", ask("layers", "net.onnx", "--calls", "2", *ONE))
 
 
 def test_tune(ask: Ask, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emca_deploy.harness import tuning
+    from emca_deploy.harness.measure import tuning
 
     monkeypatch.setattr(tuning, "_TOLERANCE", 1000.0)
     golden("json/tune", ask("tune", "fake:latency_ms=1", "--budget", "1", "--threads-max", "1"))
@@ -116,7 +116,7 @@ def test_deploy(ask: Ask, golden: Any, folder: Path) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
 
-    from emca_deploy.models.registry import create_model
+    from emca_deploy.networks.registry import create_model
 
     torch.manual_seed(0)
     save_file(create_model("resnet18", 3).state_dict(), folder / "weights.safetensors")
