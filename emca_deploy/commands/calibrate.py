@@ -116,8 +116,7 @@ def command(
     from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
     from emca_deploy.data.choosing import preprocessing_of_file
     from emca_deploy.data.sources import open_source
-    from emca_deploy.errors import GateError
-    from emca_deploy.reporting.gate import gate_failure
+    from emca_deploy.reporting.gate import missed_gate
 
     _check_gate(max_drop, val, labelling)
     _check_cache(cache, tensorrt_version, backend, max_drop is not None or bool(keep_float))
@@ -163,7 +162,7 @@ def command(
         if cache is not None:
             echo(f"{cache}: calibration cache for TensorRT {tensorrt_version}, {scales} tensors, to go with {model}")
     if gated is not None and not gated.reached:
-        raise GateError(*gate_failure(gated, str(output)))
+        raise missed_gate(gated, str(output))
 
 
 def _check_gate(max_drop: float | None, val: Path | None, labelling: "Labelling") -> None:

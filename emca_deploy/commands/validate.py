@@ -294,9 +294,8 @@ def _tell(report: "AccuracyReport", as_json: bool) -> None:
 
 
 def _gate(report: "AccuracyReport", max_drop: float | None) -> None:
-    from emca_deploy.errors import GateError
-    from emca_deploy.reporting.accuracy import closed_gate
+    from emca_deploy.reporting.gate import closed_gate
+    from emca_deploy.results.gate import Gate
 
-    closed = None if max_drop is None else closed_gate(report, max_drop)
-    if closed is not None:
-        raise GateError(*closed)
+    if max_drop is not None and not (verdict := Gate(max_drop).judge_report(report)).reached:
+        raise closed_gate(Gate(max_drop), verdict, report)

@@ -1,15 +1,14 @@
-"""What `validate` found, on the terminal, and why a gate on it is closed."""
+"""What `validate` found, on the terminal."""
 
 from typing import TYPE_CHECKING
 
 from emca_deploy.reporting.formats import NONE, fixed, interval, plain, significant
 from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison
-from emca_deploy.stats.paired import images_needed, upper_end_without_difference
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["closed_gate", "print_accuracy"]
+__all__ = ["print_accuracy"]
 
 _CLASSES_SHOWN = 5
 _FLIPS_SHOWN = 5
@@ -101,36 +100,3 @@ def _percent(value: float | None) -> str:
 
 def _text(console: "Console", text: str, style: str = "") -> None:
     console.print(text, style=style, markup=False, highlight=False)
-
-
-def closed_gate(report: AccuracyReport, max_drop: float) -> tuple[str, str] | None:
-    """Return why the drop is not within a gate, and what to do, a line each; None where it is.
-
-    The gate is on the upper end of the drop's 95% interval: only then has the drop been shown to be no larger.
-
-    Args:
-        report: with a reference, of labelled images.
-        max_drop: the gate, points.
-    """
-    reference = report.reference
-    assert reference is not None
-    assert reference.top1_drop is not None
-    assert reference.top1_drop_ci95 is not None
-    assert reference.flips is not None
-    if reference.top1_drop_ci95[1] <= max_drop:
-        return None
-    needed = images_needed(reference.flips.lost or 0, reference.flips.won or 0, report.samples, max_drop)
-    least = upper_end_without_difference(report.samples)
-    if reference.top1_drop > max_drop:
-        reason = "the drop itself is outside"
-    elif least > max_drop:
-        reason = f"{report.samples:,} images are too few: the interval reaches {fixed(least)} points even without any difference"
-    else:
-        reason = "the drop itself is inside, but not its interval"
-    problem = (
-        f"{report.artifact}: top-1 drop {fixed(reference.top1_drop)} points (95%: {interval(reference.top1_drop_ci95)}) against "
-        f"{reference.artifact} is not within --max-drop {max_drop:g}: {reason}"
-    )
-    if needed is not None:
-        return problem, f"give about {needed:,} images to decide, if more of them were like these, or a larger --max-drop"
-    return problem, "calibrate with `calibrate --max-drop`, more images or another --method, or give a larger --max-drop"

@@ -1,14 +1,16 @@
-"""How an accuracy gate was reached, on the terminal."""
+"""How an accuracy gate was reached, on the terminal, and the error where it was not."""
 
 from typing import TYPE_CHECKING
 
+from emca_deploy.errors import GateError
 from emca_deploy.reporting.formats import fixed, interval, plain
-from emca_deploy.results.gate import GateReport, GateStep
+from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.gate import Gate, GateReport, GateStep, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["gate_failure", "print_gate"]
+__all__ = ["closed_gate", "missed_gate", "print_gate"]
 
 
 def print_gate(report: GateReport, console: "Console") -> None:
@@ -57,21 +59,31 @@ def _notes(report: GateReport) -> list[str]:
     return notes
 
 
-def gate_failure(report: GateReport, name: str) -> tuple[str, str]:
-    """Return why the gate was not reached, and what to do, a line each.
+def closed_gate(gate: Gate, verdict: Verdict, report: AccuracyReport) -> GateError:
+    """Return the error of a model that was validated and is not inside the gate."""
+    reference = report.reference
+    assert reference is not None
+    assert reference.top1_drop is not None
+    assert reference.top1_drop_ci95 is not None
+    drop = _drop(reference.top1_drop, reference.top1_drop_ci95)
+    problem = f"{report.artifact}: top-1 drop {drop} against {reference.artifact}"
+    return _error(problem, gate.max_drop, verdict, "calibrate with `calibrate --max-drop`, more images or another --method")
 
-    Args:
-        report: of a gate that was not reached.
-        name: of the model that was written.
-    """
-    best = report.best
-    problem = (
-        f"{name}: top-1 drop {fixed(best.top1_drop)} points (95%: {interval(best.top1_drop_ci95)}) is not within --max-drop "
-        f"{report.max_drop:g}: {report.reason}"
+
+def missed_gate(report: GateReport, name: str) -> GateError:
+    """Return the error of a search that ended outside the gate, and wrote the best model under this name."""
+    verdict = Verdict(report.reached, report.reason, report.images_needed)
+    problem = f"{name}: written, but its top-1 drop {_drop(report.best.top1_drop, report.best.top1_drop_ci95)}"
+    return _error(problem, report.max_drop, verdict, "try another --method or more --samples")
+
+
+def _drop(drop: float, limits: tuple[float, float]) -> str:
+    return f"{fixed(drop)} points (95%: {interval(limits)})"
+
+
+def _error(problem: str, max_drop: float, verdict: Verdict, otherwise: str) -> GateError:
+    more = verdict.images_needed
+    remedy = otherwise if more is None else f"validate on about {more:,} images, if more of them are like these"
+    return GateError(
+        f"{problem} is not within --max-drop {max_drop:g}: {verdict.reason}", f"{remedy}, or give a larger --max-drop"
     )
-    if report.images_needed is not None:
-        return (
-            problem,
-            f"give about {report.images_needed:,} validation images, or a larger --max-drop; the best model was written",
-        )
-    return problem, "try another --method or more --samples, or a larger --max-drop; the best model was written"

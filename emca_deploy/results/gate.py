@@ -1,12 +1,75 @@
-"""How an accuracy gate was reached, or was not, as an immutable, versioned record. Units are in the names."""
+"""The gate on accuracy: one decision for `calibrate`, `validate` and `deploy`, and the record of how a search reached it."""
 
 from dataclasses import dataclass
 
+from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import version
+from emca_deploy.stats.paired import images_needed, upper_end_without_difference
 
-__all__ = ["GateReport", "GateStep"]
+__all__ = ["Gate", "GateReport", "GateStep", "Verdict"]
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's decision about one candidate.
+
+    Attributes:
+        reached: whether the candidate is inside.
+        reason: why it is not; empty where it is.
+        images_needed: about how many images would bring the interval inside, if more of them were like these; None where no
+            number would, or where it is inside already.
+    """
+
+    reached: bool
+    reason: str = ""
+    images_needed: int | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a candidate may lose: the upper end of the drop's 95% interval must not lie above `max_drop`.
+
+    Only then has the drop been shown to be no larger.
+
+    Attributes:
+        max_drop: points of top-1.
+    """
+
+    max_drop: float
+
+    def judge(self, drop: float, interval: tuple[float, float], images: int, lost: int = 0, won: int = 0) -> Verdict:
+        """Decide about a candidate.
+
+        Args:
+            drop: the reference's top-1 less the candidate's, points.
+            interval: its paired 95% interval.
+            images: that both were measured on.
+            lost: images that the reference alone gets right.
+            won: images that the candidate alone gets right.
+        """
+        if interval[1] <= self.max_drop:
+            return Verdict(True)
+        reason = "the drop itself is outside" if drop > self.max_drop else "the drop itself is inside, but not its interval"
+        if not self.decidable(images):
+            least = upper_end_without_difference(images)
+            reason += f"; {images:,} images are too few, the interval reaches {least:.2f} points even without any difference"
+        return Verdict(False, reason, images_needed(lost, won, images, self.max_drop))
+
+    def judge_report(self, report: AccuracyReport) -> Verdict:
+        """Decide about a candidate that was validated against a reference on labelled images."""
+        reference = report.reference
+        assert reference is not None
+        assert reference.top1_drop is not None
+        assert reference.top1_drop_ci95 is not None
+        assert reference.flips is not None
+        lost, won = reference.flips.lost or 0, reference.flips.won or 0
+        return self.judge(reference.top1_drop, reference.top1_drop_ci95, report.samples, lost, won)
+
+    def decidable(self, images: int) -> bool:
+        """Return whether so many images could show any candidate to be inside."""
+        return upper_end_without_difference(images) <= self.max_drop
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from emca_deploy._optional import installed_version
@@ -25,9 +25,9 @@ from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.onnx_file import OnnxFile
-from emca_deploy.results.gate import GateReport, GateStep
+from emca_deploy.results.codec import to_json
+from emca_deploy.results.gate import Gate, GateReport, GateStep, Verdict
 from emca_deploy.results.sensitivity import SensitivityReport
-from emca_deploy.stats.paired import images_needed, upper_end_without_difference
 
 __all__ = ["AccuracyGate", "calibrate_within"]
 
@@ -142,39 +142,33 @@ def _search(models: _Models, validation: Validation, gate: AccuracyGate) -> tupl
     kept: tuple[str, ...] | None = ()
     steps: list[GateStep] = []
     ranking: SensitivityReport | None = None
-    reason = ""
+    limit, images, reached = Gate(gate.max_drop), len(validation.images.source), False
     while kept is not None:
         step = step_from_file(side.get(json.dumps(kept)))
         if step is None:
             share = float_macs_percent(ranking, kept) if ranking else 0.0
             step = validation.measure(models.get(kept).onnx, kept, share, models.stage)
-            side.put(json.dumps(kept), asdict(step))
+            side.put(json.dumps(kept), to_json(step))
         steps.append(step)
-        reason = _outside(step, gate.max_drop, len(validation.images.source))
-        if not reason or upper_end_without_difference(len(validation.images.source)) > gate.max_drop:
+        reached = _judge(step, limit, images).reached
+        if reached or not limit.decidable(images):
             break
         ranking = ranking or models.rank(gate.samples)
         kept = next_kept(ranking, kept)
-    chosen = len(steps) - 1 if not reason else min(range(len(steps)), key=lambda index: steps[index].top1_drop_ci95[1])
-    report = _report(steps, chosen, reason, validation, gate)
+    chosen = len(steps) - 1 if reached else min(range(len(steps)), key=lambda index: steps[index].top1_drop_ci95[1])
+    report = _report(steps, chosen, validation, limit)
     return _with_latency(models, report, validation, gate)
 
 
-def _outside(step: GateStep, max_drop: float, images: int) -> str:
-    """Return why a step is outside the gate, or nothing where it is inside."""
-    if step.top1_drop_ci95[1] <= max_drop:
-        return ""
-    least = upper_end_without_difference(images)
-    if least > max_drop:
-        return f"the interval on {images:,} images is too wide: it reaches {least:.2f} points even without any difference"
-    part = "the drop itself is inside, but not its interval" if step.top1_drop <= max_drop else "the drop itself is outside"
-    return f"{part}, and nothing else in INT8 is worth leaving in float: it does no harm, or would leave too little in INT8"
+def _judge(step: GateStep, gate: Gate, images: int) -> Verdict:
+    return gate.judge(step.top1_drop, step.top1_drop_ci95, images, step.only_fp32, step.only_int8)
 
 
-def _report(steps: list[GateStep], chosen: int, reason: str, validation: Validation, gate: AccuracyGate) -> GateReport:
+def _report(steps: list[GateStep], chosen: int, validation: Validation, gate: Gate) -> GateReport:
     best, images = steps[chosen], len(validation.images.source)
-    if reason:
-        reason = _outside(best, gate.max_drop, images)
+    verdict = _judge(best, gate, images)
+    exhausted = not verdict.reached and gate.decidable(images)
+    ending = "; no other layer is worth leaving in float: each helps too little, or would leave too little in INT8"
     return GateReport(
         max_drop=gate.max_drop,
         images=images,
@@ -183,9 +177,9 @@ def _report(steps: list[GateStep], chosen: int, reason: str, validation: Validat
         simulated=validation.simulated,
         steps=tuple(steps),
         chosen=chosen,
-        reached=not reason,
-        reason=reason,
-        images_needed=images_needed(best.only_fp32, best.only_int8, images, gate.max_drop) if reason else None,
+        reached=verdict.reached,
+        reason=verdict.reason + (ending if exhausted else ""),
+        images_needed=verdict.images_needed,
     )
 
 

@@ -1,6 +1,5 @@
 """What an INT8 model loses against fp32 on labelled images, measured with the backend it is placed for where that runs here."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.results.codec import from_json
 from emca_deploy.results.gate import GateStep
 
 __all__ = ["Validation", "step_from_file"]
@@ -120,11 +120,7 @@ class Validation:
 
 def step_from_file(value: Any) -> GateStep | None:
     """Return a step from a side file, or None where there is none that makes sense."""
-    if not isinstance(value, Mapping):
-        return None
     try:
-        step = GateStep(**value)
-        low, high = (float(end) for end in step.top1_drop_ci95)
-        return replace(step, kept_float=tuple(step.kept_float), top1_drop_ci95=(low, high), reused=True)
-    except (TypeError, ValueError):
+        return replace(from_json(GateStep, value), reused=True)
+    except DataError:
         return None

@@ -162,7 +162,7 @@ def test_too_few_images_end_the_search_at_once_and_say_how_many_are_needed(hopel
     _, report = calibrate_within(model, images, out, options, replace(gate, max_drop=0.1))
     assert not report.reached
     assert len(report.steps) == 1
-    assert "too wide" in report.reason
+    assert "too few" in report.reason
     assert report.images_needed is None  # these ranges cost far more than that
     assert out.is_file()
     good = replace(options, method="minmax", table=out.with_name("minmax.json"))
