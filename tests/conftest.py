@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import fcntl
+import inspect
 import json
 import os
 import shutil
@@ -14,11 +15,15 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from kept import cache_folder, kept, key_of
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite runs on every core already; threads that wait for work only burn
 # How fast an example runs is no property of what is tested: other tests run beside it.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("suite")
+_ANY_SPEED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=25, **_ANY_SPEED)
+settings.register_profile("nightly", max_examples=200, **_ANY_SPEED)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+cache_folder()  # the user's, before tests get another
 # What an earlier run found of a graph must not stand in for what this code does.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="emca-deploy-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -83,20 +88,27 @@ def float_environment():
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """Return a function that has a folder filled once for all processes of a run, and returns it."""
+def once(tmp_path_factory) -> Callable[..., Path]:
+    """Return a function that has a folder filled once for all processes of a run, and returns it.
+
+    Given the modules that `fill` takes from the package, the folder is kept for later runs, until one of those changes, or one
+    that they import, or the file that `fill` is written in.
+    """
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     shared.mkdir(exist_ok=True)
 
-    def get(name: str, fill: Callable[[Path], object]) -> Path:
+    def get(name: str, fill: Callable[[Path], object], *modules: str) -> Path:
         folder = shared / name
         with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.exists():
                 filling = shared / f"{name}.filling"
                 filling.mkdir(exist_ok=True)
-                fill(filling)
+                if modules:
+                    kept(name, key_of(modules, (Path(inspect.getfile(fill)),)), fill, filling)
+                else:
+                    fill(filling)
                 filling.rename(folder)
         return folder
 
@@ -114,7 +126,7 @@ def bundled_model(once) -> Callable[[Path], Path]:
         export_checkpoint(bundled_checkpoint(), folder / "model.onnx", ExportOptions(preprocessing=BUNDLED_PREPROCESSING))
 
     def put(folder: Path) -> Path:
-        for path in once("bundled", export).iterdir():
+        for path in once("bundled", export, "emca_deploy.export.checkpoint", "emca_deploy.data.bundled").iterdir():
             (folder / path.name).hardlink_to(path)
         return folder / "model.onnx"
 
@@ -154,9 +166,15 @@ def exported(once, tmp_path_factory, lively_network):
         ir.save(export_onnx(lively_network(name, **options), ExportRequest(64)), path)
 
     def export(name: str, **options) -> Path:
-        path = folder / f"{name}-{'-'.join(map(str, options.values()))}.onnx"
+        path = folder / f"{'-'.join([name, *(f'{option}={value}' for option, value in options.items())])}.onnx"
         if not path.exists():  # a link in a folder of this process's own, since tables come to lie beside it
-            path.hardlink_to(once(path.stem, lambda made: write(made / "model.onnx", name, **options)) / "model.onnx")
+            made = once(
+                path.stem,
+                lambda folder: write(folder / "model.onnx", name, **options),
+                "emca_deploy.export.exporter",
+                "emca_deploy.models.registry",
+            )
+            path.hardlink_to(made / "model.onnx")
         return path
 
     return export

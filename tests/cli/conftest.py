@@ -99,7 +99,7 @@ def model(shared, request, once):
         words = ["-o", str(folder / "model.onnx"), "--image-size", str(SIZE), "--resize-size", "40"]
         assert run(["export", str(request.getfixturevalue("training_checkpoint")), *words]) == 0
 
-    for path in once("cli-model", export).iterdir():
+    for path in once("cli-model", export, "emca_deploy.commands.export").iterdir():
         (shared / path.name).hardlink_to(path)
     return shared / "model.onnx"
 

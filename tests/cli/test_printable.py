@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -77,7 +77,6 @@ def test_errors_about_strange_names_are_printable(words, exists, tmp_path, monke
 @given(
     st.text(st.one_of(st.characters(codec=None, exclude_categories=["Cs"]), st.sampled_from("\x1b\x07\x9b[]\n"))), st.booleans()
 )
-@settings(max_examples=150)
 def test_tables_show_foreign_cells_without_escapes(text, as_text):
     from rich.table import Table
     from rich.text import Text

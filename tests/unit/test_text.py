@@ -2,7 +2,7 @@
 
 import subprocess
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emca_deploy._text import printable, printable_lines, shell_line, shell_word
@@ -34,7 +34,6 @@ def can_be_a_word(text):
 
 
 @given(st.lists(HOSTILE.filter(can_be_a_word), max_size=4))
-@settings(max_examples=40)
 def test_a_pasted_command_line_is_printable_and_gives_the_words_back(words):
     line = shell_line(["printf", "%s\\0", *words])
     assert line.isprintable()

@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_networks import ACTIVATIONS, BLOCKS, HEADS, network, pictures
 
@@ -45,7 +45,6 @@ def graph_of(model: onnx.ModelProto) -> ir.Graph:
     return ir.from_proto(model).graph
 
 
-@settings(max_examples=60)
 @given(
     st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3),
     st.sampled_from(ACTIVATIONS),
@@ -77,7 +76,6 @@ def test_every_layer_is_covered_or_listed_with_its_reason(blocks, act, head, bac
     assert bool(coverage.warnings) == (share < 90)
 
 
-@settings(max_examples=30)
 @given(st.sampled_from(BLOCKS), st.sampled_from(ACTIVATIONS), st.sampled_from(["openvino", "onnxruntime"]), st.data())
 def test_kept_layers_are_said_to_be_kept(block, act, backend, data):
     model, layers = network([block], act, "gemm")

@@ -5,7 +5,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_networks import Network, pictures
 
@@ -43,7 +43,6 @@ def assert_same_integers(before: np.ndarray, after: np.ndarray, scale: float) ->
     assert steps.sum() <= max(2, 0.2 * steps.size)  # values half way between two integers; a wrong shift would move most
 
 
-@settings(max_examples=40)
 @given(st.floats(0.02, 1.5), st.floats(0.05, 1), st.integers(1, 254), st.floats(0.005, 0.2), st.floats(0.001, 1 / 255))
 def test_hard_sigmoid_is_one_addition_of_integers(alpha, beta, zero_point, scale, of_result):
     before = model_of(f"y = HardSigmoid<alpha={alpha}, beta={beta}>(x)", zero_point, scale, of_result)
@@ -73,7 +72,6 @@ def test_integers_that_reach_beyond_one_would_not_saturate_there():
     assert hard_sigmoids_as_additions(model.graph) == 0
 
 
-@settings(max_examples=40)
 @given(st.floats(0.02, 1.5), st.floats(0, 1), st.booleans(), st.booleans())
 def test_openvinos_form_of_hard_sigmoid_and_hard_swish_computes_the_same(alpha, beta, as_swish, twice):
     gate = f"h = HardSigmoid<alpha={1 / 6 if as_swish else alpha}, beta={0.5 if as_swish else beta}>(x)"
@@ -85,7 +83,6 @@ def test_openvinos_form_of_hard_sigmoid_and_hard_swish_computes_the_same(alpha, 
     assert_same_integers(run(before), run(ir.to_proto(after)), 0.02)
 
 
-@settings(max_examples=30)
 @given(st.integers(2, 5), st.integers(1, 3), st.integers(0, 1), st.integers(0, 255))
 def test_average_poolings_become_convolutions(kernel, stride, pad, zero_point):
     attributes = (

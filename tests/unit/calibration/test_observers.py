@@ -142,7 +142,6 @@ def test_entropy_takes_the_clipping_point_of_least_divergence():
 
 
 @given(st.sampled_from(KINDS), st.integers(0, 99))
-@settings(max_examples=25)
 def test_squared_error_is_never_above_minmax(kind, seed):
     data = draw(kind, seed)
     histogram = Histogram.of(data)

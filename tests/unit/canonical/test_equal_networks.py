@@ -133,7 +133,7 @@ FIRST = [name for name in REWRITES if name not in LAST]
 
 
 @pytest.mark.slow
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(sorted(NETWORKS)),
     st.lists(st.sampled_from(FIRST), max_size=4, unique=True),

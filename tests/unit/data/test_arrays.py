@@ -228,7 +228,7 @@ def test_the_identity_is_of_the_values_not_of_the_file(tmp_path):
     assert len({plain, *others, identity(images=FLOATS, labels=np.roll(LABELS, 1))}) == 5
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damage=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6), packed=st.booleans())
 def test_no_damage_raises_anything_but_a_data_error(tmp_path, damage, packed):
     path = saved(tmp_path, np.savez_compressed if packed else np.savez, images=BYTES[:1], labels=LABELS[:1])

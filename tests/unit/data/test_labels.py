@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emca_deploy.data.label_checks import check_classes, class_warnings
@@ -90,7 +90,6 @@ names = st.text(string.ascii_letters + string.digits + "_-. ", min_size=1, max_s
 tables = st.dictionaries(names.map(lambda text: text.strip() + ".png"), st.integers(0, 9999), min_size=1, max_size=20)
 
 
-@settings(max_examples=60)
 @given(tables, st.sampled_from((" ", "\t", ",")), st.integers(-3, 3))
 def test_random_tables_come_back_whatever_the_separator(tmp_path_factory, table, separator, offset):
     path = tmp_path_factory.mktemp("t") / ("l.csv" if separator == "," else "l.txt")
@@ -117,7 +116,6 @@ def test_a_label_file_that_does_not_do_is_a_data_error(tmp_path, content):
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=300)
 def test_no_bytes_raise_anything_but_a_data_error(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("f") / "x.csv"
     path.write_bytes(content)

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emca_deploy.reporting.axis import fit_axis
@@ -76,7 +76,6 @@ def test_ticks_are_round(values, labels):
     assert [label for _, label in fit_axis(values, 0, 400, margin=0.01).ticks()] == labels
 
 
-@settings(max_examples=200)
 @given(st.lists(st.floats(1e-3, 1e5), min_size=1, max_size=6), st.floats(100, 1000))
 def test_an_axis_holds_its_values_and_has_ticks_apart(values, length):
     axis = fit_axis(values, 0, length)

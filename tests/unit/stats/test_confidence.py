@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emca_deploy.harness.accuracy.evaluate import compare
@@ -90,7 +90,6 @@ def test_bins_are_closed_above():
     assert expected_calibration_error(np.array([0.0, 1.0]), correct, bins=3) == 1.0
 
 
-@settings(max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_error_is_a_share_and_at_least_the_gap_of_the_means(count, bins, seed):
     rng = np.random.default_rng(seed)

@@ -72,7 +72,7 @@ boards = st.builds(
 here = st.builds(Device, names, st.sampled_from(["cpu", "gpu", "gpu:1"]), st.none(), texts)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(devices=st.lists(boards | here, unique_by=lambda device: device.name, min_size=1, max_size=4), data=st.data())
 def test_any_text_survives_adding_and_removing(file: Path, devices: list[Device], data: st.DataObject) -> None:
     file.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ def test_any_text_survives_adding_and_removing(file: Path, devices: list[Device]
     assert list(read_devices().values()) == [device for device in devices if device != gone]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=80) | st.text(alphabet="[]\"'=.#\n\\u0041 atargetnos{}", max_size=60).map(str.encode))
 def test_any_file_is_read_or_refused(file: Path, content: bytes) -> None:
     file.parent.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """Shares of telemetry, against power that is known exactly."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emca_deploy.telemetry.attribution import attribute
@@ -27,7 +27,6 @@ def timeline(rounds=12, block_ms=250, idle_ms=1000):
     return segments, windows, now
 
 
-@settings(max_examples=50)
 @given(phase=st.integers(0, 99), jitter=st.lists(st.integers(0, 15), min_size=10, max_size=10), offset=st.integers(0, 10**9))
 def test_counter_gives_each_candidate_its_own_power(phase, jitter, offset):
     segments, windows, end = timeline()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emca_deploy.backends.tensorrt.tool.exports import read_layer_info, read_profile, read_times
@@ -127,7 +127,6 @@ JSONISH = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=150)
 @given(JSONISH.map(json.dumps) | st.text() | st.builds(lambda text, at: text[:at], JSONISH.map(json.dumps), st.integers(0, 60)))
 def test_no_file_crashes_a_reader(text) -> None:
     for reader in (read_times, read_profile, read_layer_info):
@@ -145,7 +144,6 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150)
 @given(st.lists(FRAGMENTS | st.text(max_size=4), max_size=30).map("".join))
 def test_no_log_crashes_the_reader(text) -> None:
     assert read_log(text) == read_log(text) or "nan" in text

@@ -1,0 +1,98 @@
+"""Files that take long to make, kept from one run of the tests to the next for as long as nothing that makes them changes."""
+
+import ast
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import emca_deploy
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = Path(emca_deploy.__file__).parent
+VERSIONS_KEPT = 4
+"""Of each entry: work on several branches goes on side by side."""
+
+_MODULE_NAME = re.compile(r"emca_deploy(\.\w+)+")
+
+Fill = Callable[[Path], object]
+
+
+def cache_folder() -> Path:
+    """Return the folder of the entries; processes of one run share it, whatever they make of XDG_CACHE_HOME."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.setdefault("EMCA_DEPLOY_TESTS_CACHE", str(Path(home) / "emca-deploy" / "tests")))
+
+
+def kept(entry: str, key: str, fill: Fill, into: Path) -> None:
+    """Copy an entry's files into a folder; where there is none of this key, make it first."""
+    versions = cache_folder() / entry
+    versions.mkdir(parents=True, exist_ok=True)
+    found = versions / key
+    with (versions / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not found.exists():
+            made = Path(tempfile.mkdtemp(dir=versions, prefix="making-"))
+            try:
+                fill(made)
+                made.rename(found)
+            except BaseException:
+                shutil.rmtree(made, ignore_errors=True)
+                raise
+        os.utime(found)
+        _evict(versions)
+        shutil.copytree(found, into, dirs_exist_ok=True)  # a copy: what a test writes in place must not stay
+
+
+def _evict(versions: Path) -> None:
+    newest_first = sorted((path for path in versions.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    for path in newest_first[VERSIONS_KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@cache
+def key_of(modules: tuple[str, ...], files: tuple[Path, ...] = ()) -> str:
+    """Return a hash of the interpreter, the pinned packages, some files, and all of the package that some modules import."""
+    digest = hashlib.sha256(f"{sys.version} {platform.machine()} {version('torch')}".encode())
+    sources = (REPOSITORY / "constraints.txt", Path(__file__), *files, *sorted(sources_of(modules)))
+    for path in sources:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:32]
+
+
+def sources_of(modules: Iterable[str]) -> set[Path]:
+    """Return the files of the package that some of its modules import, wherever in the module, and by whatever string."""
+    found: set[Path] = set()
+    waiting = list(modules)
+    seen = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        waiting.append(name.rpartition(".")[0] or name)
+        path = PACKAGE.parent.joinpath(*name.split("."))
+        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if source.is_file():
+            found.add(source)
+            waiting.extend(_named_in(source))
+    return found
+
+
+def _named_in(source: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("emca_deploy"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("emca_deploy"):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from (match.group() for match in _MODULE_NAME.finditer(node.value))
