@@ -1,11 +1,11 @@
-# make setup | demo | test | check | bench | bench-peers      (PYTHON=python3.12 make setup for another interpreter)
+# make setup | demo | test | test-all | check | bench | bench-peers      (PYTHON=python3.12 make setup for another interpreter)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 PEERS := .venv-peers
 
-.PHONY: setup demo test check format bench bench-peers clean
+.PHONY: setup demo test test-all check format bench bench-peers clean
 
 setup: $(STAMP)
 
@@ -20,7 +20,11 @@ demo: setup
 	$(BIN)/emca-deploy demo -o demo
 
 test: setup
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
+
+# The nightly tier: the slow tests too, and eight times as many examples of each property.
+test-all: setup
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal -m '' --hypothesis-profile nightly
 
 check: setup
 	$(BIN)/ruff format --check .
