@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -126,16 +127,35 @@ def bundled_model(once) -> Callable[[Path], Path]:
         export_checkpoint(bundled_checkpoint(), folder / "model.onnx", ExportOptions(preprocessing=BUNDLED_PREPROCESSING))
 
     def put(folder: Path) -> Path:
-        for path in once("bundled", export, "emca_deploy.export.checkpoint", "emca_deploy.data.bundled").iterdir():
+        for path in once("bundled", export, "emca_deploy.exporting.checkpoint", "emca_deploy.data.bundled").iterdir():
             (folder / path.name).hardlink_to(path)
         return folder / "model.onnx"
 
     return put
 
 
+@contextmanager
+def _with_small_networks():
+    """Have every family at a depth of 10 as well: one block a stage, a quarter as wide; for what is no family's own."""
+    import emca_deploy.networks.pkcam
+    from emca_deploy.networks import registry, resnet
+
+    quarter = tuple(width // 4 for width in resnet.STAGE_WIDTHS)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (resnet, emca_deploy.networks.pkcam):
+            patch.setattr(module, "STAGE_WIDTHS", quarter)
+        patch.setitem(resnet.STAGE_BLOCKS, 10, (1, 1, 1, 1))
+        for family in registry.FAMILY_OPTIONS:
+            patch.setitem(registry.ARCHITECTURES, f"{family}10", registry.Architecture(f"{family}10", family, 10, None))
+        yield
+
+
 @pytest.fixture(scope="session")
 def lively_network():
-    """Return a function that makes a network with batch norms that do something; the same every time."""
+    """Return a function that makes a network with batch norms that do something; the same every time.
+
+    Its names are those of the registry, and "resnet10" with every family's prefix: a small network for tests of logic.
+    """
 
     def make(name: str, num_classes: int = 10, seed: int = 0, **options):
         import torch
@@ -143,7 +163,8 @@ def lively_network():
         from emca_deploy.networks.registry import create_model
 
         torch.manual_seed(seed)
-        module = create_model(name, num_classes, **options).eval()
+        with _with_small_networks() if name.endswith("resnet10") else nullcontext():
+            module = create_model(name, num_classes, **options).eval()
         for layer in module.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.running_mean.normal_(0, 0.1)
@@ -171,8 +192,8 @@ def exported(once, tmp_path_factory, lively_network):
             made = once(
                 path.stem,
                 lambda folder: write(folder / "model.onnx", name, **options),
-                "emca_deploy.export.exporter",
-                "emca_deploy.models.registry",
+                "emca_deploy.exporting.exporter",
+                "emca_deploy.networks.registry",
             )
             path.hardlink_to(made / "model.onnx")
         return path

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -68,7 +68,7 @@ def key_of(modules: tuple[str, ...], files: tuple[Path, ...] = ()) -> str:
     return digest.hexdigest()[:32]
 
 
-def sources_of(modules: Iterable[str]) -> set[Path]:
+def sources_of(modules: Collection[str]) -> set[Path]:
     """Return the files of the package that some of its modules import, wherever in the module, and by whatever string."""
     found: set[Path] = set()
     waiting = list(modules)
@@ -84,6 +84,8 @@ def sources_of(modules: Iterable[str]) -> set[Path]:
         if source.is_file():
             found.add(source)
             waiting.extend(_named_in(source))
+        elif name in modules:
+            raise ModuleNotFoundError(name)
     return found
 
 

@@ -45,6 +45,14 @@ class ArraySource:
             yield self.images[order[start : start + batch_size]], None
 
 
+@pytest.fixture(scope="session")
+def some_images():
+    """Return a function that makes a number of seeded images."""
+    return lambda count, seed=0: ArraySource(
+        np.random.default_rng(seed).standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
+    )
+
+
 @pytest.fixture
-def images():
-    return ArraySource(np.random.default_rng(0).standard_normal((12, 3, SIZE, SIZE)).astype(np.float32))
+def images(some_images):
+    return some_images(12)

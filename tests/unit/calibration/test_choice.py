@@ -31,7 +31,7 @@ def with_an_outlier(images):
 
 
 def test_the_method_that_brings_the_logits_nearest_is_chosen_and_kept(exported, images, tmp_path):
-    made = calibrate(exported("resnet18"), with_an_outlier(images), tmp_path, recover="none")
+    made = calibrate(exported("resnet10"), with_an_outlier(images), tmp_path, recover="none")
     tried = made.choice.sqnr_db
     assert set(tried) == {"minmax", "mse"}
     assert tried[made.method] >= max(tried.values()) - CLOSE_DB
@@ -39,13 +39,13 @@ def test_the_method_that_brings_the_logits_nearest_is_chosen_and_kept(exported, 
     details = json.loads((tmp_path / "int8.onnx.manifest.json").read_text())["details"]
     assert details["method"] == made.method
     assert details["sqnr_db"] == {name: round(value, 2) for name, value in tried.items()}
-    again = calibrate(exported("resnet18"), with_an_outlier(images), tmp_path, recover="none")
+    again = calibrate(exported("resnet10"), with_an_outlier(images), tmp_path, recover="none")
     assert again.reused
     assert again.choice.sqnr_db == tried
 
 
 def test_corrected_biases_are_kept_only_where_they_gain(exported, images, tmp_path):
-    made = calibrate(exported("emca_eca_resnet18"), images, tmp_path, method="minmax", recover="bias")
+    made = calibrate(exported("emca_eca_resnet10"), images, tmp_path, method="minmax", recover="bias")
     tried = made.choice.sqnr_db
     assert set(tried) == {"minmax", "minmax, biases corrected"}
     gained = tried["minmax, biases corrected"] - tried["minmax"]
@@ -60,19 +60,19 @@ def test_comparing_says_how_far_it_is(exported, images, tmp_path):
         yield lambda done, whole: told.setdefault(name, []).append((done, whole))
 
     options = CalibrationOptions("openvino", samples=SAMPLES, table=tmp_path / "t.json", recover="none")
-    calibrate_model(exported("resnet18"), images, tmp_path / "int8.onnx", options, stage)
+    calibrate_model(exported("resnet10"), images, tmp_path / "int8.onnx", options, stage)
     whole = 3 * SAMPLES  # fp32 and two methods' ranges
     assert told["comparing with fp32"][-1] == (whole, whole)
     assert len(told["comparing with fp32"]) >= 3
 
 
 def test_a_given_method_without_recovery_costs_no_trial(exported, images, tmp_path):
-    assert calibrate(exported("resnet18"), images, tmp_path, method="mse", recover="none").choice.sqnr_db == {}
+    assert calibrate(exported("resnet10"), images, tmp_path, method="mse", recover="none").choice.sqnr_db == {}
 
 
 @pytest.mark.parametrize("order", [("narrow", "wide"), ("wide", "narrow")])
 def test_ranges_that_clip_everything_lose(exported, images, order):
-    path = exported("resnet18")
+    path = exported("resnet10")
     model, recipe = load_graph(path), find_recipe("openvino")
     names = {str(value.name) for value in place(model.graph, recipe).edges}
     ranges = {

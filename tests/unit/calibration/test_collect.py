@@ -13,7 +13,7 @@ from emca_deploy.calibration.placement import RECIPES, place
 from emca_deploy.calibration.thresholds import METHODS, Method
 from emca_deploy.errors import DataError, InputError
 
-MODEL = "emca_eca_resnet18"
+MODEL = "emca_eca_resnet10"
 
 
 def tensors(path, names, images, folder):
@@ -66,7 +66,7 @@ def test_batches_do_not_matter(exported, images, monkeypatch, name):
     for batch in (1, 5, 12):
         monkeypatch.setattr(collect, "COUNTED_BATCH", batch)
         monkeypatch.setattr(collect, "REDUCED_BATCH", batch)
-        found.append(collect_observations(load_graph(exported("resnet18")), images, range(12), 1, None, Method.parse(name)))
+        found.append(collect_observations(load_graph(exported("resnet10")), images, range(12), 1, None, Method.parse(name)))
     for other in found[1:]:
         for tensor, seen in found[0].items():
             assert other[tensor].maximum == pytest.approx(seen.maximum, rel=1e-5)
@@ -90,17 +90,17 @@ def test_the_same_again_to_the_last_bit(exported, images, name):
 
 def test_the_order_of_images_matters_to_averages_only(exported, images):
     for name, equal in (("moving-average", False), ("mse", True)):
-        forward = collect_ranges(exported("resnet18"), images, range(12), 1, method=name)
-        backward = collect_ranges(exported("resnet18"), images, range(11, -1, -1), 1, method=name)
+        forward = collect_ranges(exported("resnet10"), images, range(12), 1, method=name)
+        backward = collect_ranges(exported("resnet10"), images, range(11, -1, -1), 1, method=name)
         assert (forward == backward) == equal
 
 
 @pytest.mark.parametrize("name", ["moving-average", "mse"])
 def test_a_fixed_batch_counts_each_image_once(exported, images, tmp_path, name):
     """Its last batch is filled by repetition, which no result shows."""
-    free = collect_observations(load_graph(exported("resnet18")), images, range(11), 1, None, Method.parse(name))
+    free = collect_observations(load_graph(exported("resnet10")), images, range(11), 1, None, Method.parse(name))
     fixed = collect_observations(
-        load_graph(fixed_batch(exported("resnet18"), 4, tmp_path)), images, range(11), 1, None, Method.parse(name)
+        load_graph(fixed_batch(exported("resnet10"), 4, tmp_path)), images, range(11), 1, None, Method.parse(name)
     )
     for tensor, seen in free.items():
         if name == "mse":
@@ -112,12 +112,12 @@ def test_a_fixed_batch_counts_each_image_once(exported, images, tmp_path, name):
 
 def test_an_older_opset(exported, images, tmp_path):
     """Before opset 18 reductions took their axes as an attribute."""
-    model = ir.load(exported("resnet18"))
+    model = ir.load(exported("resnet10"))
     assert not any(node.op_type.startswith("Reduce") for node in model.graph)
     model.opset_imports[""] = 17
     ir.save(model, tmp_path / "old.onnx")
     old = collect_ranges(tmp_path / "old.onnx", images, range(3), 1)
-    assert old == collect_ranges(exported("resnet18"), images, range(3), 1)
+    assert old == collect_ranges(exported("resnet10"), images, range(3), 1)
 
 
 @pytest.mark.parametrize("name", ["minmax", "percentile"])
@@ -125,21 +125,21 @@ def test_an_older_opset(exported, images, tmp_path):
 def test_the_very_image_is_named(exported, images, name, value):
     images.images[7, 1, 2, 3] = value
     with pytest.raises(DataError, match=r"tensor images: .* in image image 7 ") as caught:
-        collect_ranges(exported("resnet18"), images, range(12), threads=2, method=name)
+        collect_ranges(exported("resnet10"), images, range(12), threads=2, method=name)
     assert "image 6" not in caught.value.problem
 
 
 def test_images_of_another_size_are_refused(exported, images):
     images.images = images.images[:, :, :40, :40]
-    model = ir.load(exported("resnet18"))
+    model = ir.load(exported("resnet10"))
     assert model.graph.inputs[0].shape[2] == 64
     with pytest.raises(InputError, match="40"):
-        collect_ranges(exported("resnet18"), images, range(4), threads=2, method="mse")
+        collect_ranges(exported("resnet10"), images, range(4), threads=2, method="mse")
 
 
 def test_progress_counts_images(exported, images):
     calls = []
-    collect_ranges(exported("resnet18"), images, range(10), 2, lambda done, total: calls.append((done, total)), "entropy")
+    collect_ranges(exported("resnet10"), images, range(10), 2, lambda done, total: calls.append((done, total)), "entropy")
     assert calls[-1] == (10, 10)
     assert calls == sorted(calls)
 
@@ -155,5 +155,5 @@ def test_no_more_batches_are_in_flight_than_workers_need(exported, images):
                 assert sum(taken) - (done[-1] if done else 0) <= 5
                 yield item
 
-    collect_ranges(exported("resnet18"), Watched(images.images), range(12), 2, lambda count, _: done.append(count), "mse")
+    collect_ranges(exported("resnet10"), Watched(images.images), range(12), 2, lambda count, _: done.append(count), "mse")
     assert sum(taken) == 12

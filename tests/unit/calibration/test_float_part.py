@@ -21,7 +21,7 @@ from emca_deploy.exporting.half_layers import GATES, POOLED, VARIANCE, attention
 from emca_deploy.exporting.half_quantized import SMALLEST_SCALE, to_half_quantized
 
 HALF, FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
-ARCHITECTURES = ("se_resnet18", "emca_srm_resnet18", "resnet18")
+ARCHITECTURES = ("se_resnet10", "emca_srm_resnet10", "resnet10")
 
 
 def calibrated(exported, images, folder: Path, arch: str, precision: str, backend: str = "tensorrt"):
@@ -70,7 +70,7 @@ def test_integers_are_those_of_plain_int8(exported, images, tmp_path, arch):
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_it_costs_next_to_nothing_and_says_so(exported, images, tmp_path, backend):
-    made = calibrated(exported, images, tmp_path, "se_resnet18", "fp16", backend)
+    made = calibrated(exported, images, tmp_path, "se_resnet10", "fp16", backend)
     assert made.float_part is not None
     db = made.float_part.sqnr_db
     assert db["fp16"] == pytest.approx(db["fp32"], abs=3.0)
@@ -81,7 +81,7 @@ def test_it_costs_next_to_nothing_and_says_so(exported, images, tmp_path, backen
     assert (manifest.precision, manifest.details["float_precision"]) == ("int8", "fp16")
     assert manifest.details["float_part"]["graph"]["half_nodes"] > 20
     assert made.to_dict()["float_precision"] == "fp16"
-    plain = read_manifest(calibrated(exported, images, tmp_path, "se_resnet18", "fp32", backend).onnx)
+    plain = read_manifest(calibrated(exported, images, tmp_path, "se_resnet10", "fp32", backend).onnx)
     assert plain is not None
     assert plain.details["float_precision"] == "fp32"
     assert "float_part" not in plain.details
@@ -90,8 +90,8 @@ def test_it_costs_next_to_nothing_and_says_so(exported, images, tmp_path, backen
 def test_onnx_runtime_runs_it_as_it_is(exported, images, tmp_path):
     import onnxruntime
 
-    made = calibrated(exported, images, tmp_path, "se_resnet18", "fp16")
-    plain = calibrated(exported, images, tmp_path, "se_resnet18", "fp32")
+    made = calibrated(exported, images, tmp_path, "se_resnet10", "fp16")
+    plain = calibrated(exported, images, tmp_path, "se_resnet10", "fp32")
     run = [
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"images": images.images})[0]
         for path in (made.onnx, plain.onnx)
@@ -114,9 +114,9 @@ def test_heavy_layers_of_the_attention_are_halved_and_light_ones_not(exported):
 
 def test_layers_beyond_fp16_stay_float32(exported, images, tmp_path):
     """An activation that reaches 20,000 is in no fp16 tensor, and the INT8 convolution behind it reads it all the same."""
-    graph = load_graph(exported("resnet18"))
-    calibrated(exported, images, tmp_path, "resnet18", "fp32")
-    ranges = read_table(tmp_path / "resnet18.ranges.json").ranges
+    graph = load_graph(exported("resnet10"))
+    calibrated(exported, images, tmp_path, "resnet10", "fp32")
+    ranges = read_table(tmp_path / "resnet10.ranges.json").ranges
     loud = "stage2.block0.out" if "stage2.block0.out" in ranges else next(n for n in ranges if n.startswith("stage2.block0"))
     keep = float_beside_int8(graph.graph, {loud: 2e4})
     assert keep
@@ -183,10 +183,10 @@ def test_an_opset_without_fp16_pairs_is_refused():
 
 def test_worse_than_rounding_is_refused(exported, images, tmp_path):
     """Float part fp16 without anything in float32, and scales made wrong on the way: what the gate is for."""
-    path = exported("se_resnet18")
-    calibrated(exported, images, tmp_path, "se_resnet18", "fp32")
+    path = exported("se_resnet10")
+    calibrated(exported, images, tmp_path, "se_resnet10", "fp32")
     graph = load_graph(path)
-    insert_qdq(graph, place(graph.graph, RECIPES["tensorrt"]), read_table(tmp_path / "se_resnet18.ranges.json").ranges)
+    insert_qdq(graph, place(graph.graph, RECIPES["tensorrt"]), read_table(tmp_path / "se_resnet10.ranges.json").ranges)
     head = next(node for node in graph.graph if node.op_type == "Gemm")
     bias = head.inputs[2]
     assert bias is not None

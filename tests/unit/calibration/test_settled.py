@@ -117,7 +117,7 @@ def test_images_of_another_size_are_refused(branched):
 
 @pytest.mark.parametrize(
     ("arch", "backend"),
-    [("emca_eca_resnet18", "openvino"), ("emca_eca_resnet18", "onnxruntime"), ("emca_se_resnet18", "tensorrt")],
+    [("emca_eca_resnet10", "openvino"), ("emca_eca_resnet10", "onnxruntime"), ("emca_se_resnet10", "tensorrt")],
 )
 def test_shifts_are_those_of_running_everything_every_time(arch, backend, exported, images, monkeypatch):
     model = load_graph(exported(arch))

@@ -123,7 +123,7 @@ def test_averages_of_one_momentum_do_not_serve_another():
 
 def test_one_pass_serves_many_methods(exported, images, tmp_path):
     model = tmp_path / "model.onnx"
-    model.write_bytes(exported("resnet18").read_bytes())
+    model.write_bytes(exported("resnet10").read_bytes())
     first, path, reused = ensure_ranges(model, images, CalibrationOptions("openvino", "entropy"))
     assert (path, reused) == (table_path(model), False)
 
@@ -141,7 +141,7 @@ def test_one_pass_serves_many_methods(exported, images, tmp_path):
 
 def test_a_named_table_of_another_method_is_refused(exported, images, tmp_path):
     path = tmp_path / "t.json"
-    ensure_ranges(exported("resnet18"), images, CalibrationOptions("openvino", "percentile", table=path))
+    ensure_ranges(exported("resnet10"), images, CalibrationOptions("openvino", "percentile", table=path))
     before = path.read_bytes()
     for options, words in (
         (CalibrationOptions("openvino", "percentile:99", table=path), "another method"),
@@ -149,13 +149,13 @@ def test_a_named_table_of_another_method_is_refused(exported, images, tmp_path):
         (CalibrationOptions("openvino", "percentile", samples=3, seed=1, table=path), "number of images and seed"),
     ):
         with pytest.raises(InputError, match=words):
-            ensure_ranges(exported("resnet18"), images, options)
+            ensure_ranges(exported("resnet10"), images, options)
     assert path.read_bytes() == before
 
 
 def test_a_table_of_an_older_revision_is_measured_anew_and_by_name_refused(exported, images, tmp_path):
     model = tmp_path / "model.onnx"
-    model.write_bytes(exported("resnet18").read_bytes())
+    model.write_bytes(exported("resnet10").read_bytes())
     _, path, _ = ensure_ranges(model, images, CalibrationOptions("openvino", "minmax"))
     document = json.loads(path.read_text())
     del document["key"]["measured"]
