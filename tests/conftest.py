@@ -3,7 +3,6 @@
 import atexit
 import ctypes
 import fcntl
-import inspect
 import json
 import os
 import shutil
@@ -92,22 +91,21 @@ def float_environment():
 def once(tmp_path_factory) -> Callable[..., Path]:
     """Return a function that has a folder filled once for all processes of a run, and returns it.
 
-    Given the modules that `fill` takes from the package, the folder is kept for later runs, until one of those changes, or one
-    that they import, or the file that `fill` is written in.
+    With `keep` the folder is kept for later runs, until `fill` changes, or something of the package that its imports lead to.
     """
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     shared.mkdir(exist_ok=True)
 
-    def get(name: str, fill: Callable[[Path], object], *modules: str) -> Path:
+    def get(name: str, fill: Callable[[Path], object], *, keep: bool = False) -> Path:
         folder = shared / name
         with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.exists():
                 filling = shared / f"{name}.filling"
                 filling.mkdir(exist_ok=True)
-                if modules:
-                    kept(name, key_of(modules, (Path(inspect.getfile(fill)),)), fill, filling)
+                if keep:
+                    kept(name, key_of(fill), fill, filling)
                 else:
                     fill(filling)
                 filling.rename(folder)
@@ -127,7 +125,7 @@ def bundled_model(once) -> Callable[[Path], Path]:
         export_checkpoint(bundled_checkpoint(), folder / "model.onnx", ExportOptions(preprocessing=BUNDLED_PREPROCESSING))
 
     def put(folder: Path) -> Path:
-        for path in once("bundled", export, "emca_deploy.exporting.checkpoint", "emca_deploy.data.bundled").iterdir():
+        for path in once("bundled", export, keep=True).iterdir():
             (folder / path.name).hardlink_to(path)
         return folder / "model.onnx"
 
@@ -179,23 +177,18 @@ def exported(once, tmp_path_factory, lively_network):
     """Return a function that exports such a network, once for all processes of a run, and returns the file."""
     folder = tmp_path_factory.mktemp("onnx")
 
-    def write(path: Path, name: str, **options) -> None:
-        import onnx_ir as ir
-
-        from emca_deploy.exporting.exporter import ExportRequest, export_onnx
-
-        ir.save(export_onnx(lively_network(name, **options), ExportRequest(64)), path)
-
     def export(name: str, **options) -> Path:
+        def write(made: Path) -> None:
+            import onnx_ir as ir
+
+            from emca_deploy.exporting.exporter import ExportRequest, export_onnx
+            from emca_deploy.networks import registry  # noqa: F401  makes the network
+
+            ir.save(export_onnx(lively_network(name, **options), ExportRequest(64)), made / "model.onnx")
+
         path = folder / f"{'-'.join([name, *(f'{option}={value}' for option, value in options.items())])}.onnx"
         if not path.exists():  # a link in a folder of this process's own, since tables come to lie beside it
-            made = once(
-                path.stem,
-                lambda folder: write(folder / "model.onnx", name, **options),
-                "emca_deploy.exporting.exporter",
-                "emca_deploy.networks.registry",
-            )
-            path.hardlink_to(made / "model.onnx")
+            path.hardlink_to(once(path.stem, write, keep=True) / "model.onnx")
         return path
 
     return export

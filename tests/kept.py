@@ -3,13 +3,15 @@
 import ast
 import fcntl
 import hashlib
+import inspect
 import os
 import platform
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+import textwrap
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -58,21 +60,22 @@ def _evict(versions: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-@cache
-def key_of(modules: tuple[str, ...], files: tuple[Path, ...] = ()) -> str:
-    """Return a hash of the interpreter, the pinned packages, some files, and all of the package that some modules import."""
-    digest = hashlib.sha256(f"{sys.version} {platform.machine()} {version('torch')}".encode())
-    sources = (REPOSITORY / "constraints.txt", Path(__file__), *files, *sorted(sources_of(modules)))
-    for path in sources:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+def key_of(fill: Fill) -> str:
+    """Return a hash of the interpreter, the pinned packages, `fill`, and all of the package that its own imports lead to."""
+    code = textwrap.dedent(inspect.getsource(fill))
+    modules = frozenset(_named_in(code))
+    assert modules, f"{fill.__name__} imports nothing: import inside it what it takes from the package"
+    digest = hashlib.sha256(f"{sys.version} {platform.machine()} {version('torch')} {code}".encode())
+    for path in (REPOSITORY / "constraints.txt", REPOSITORY / "tests" / "conftest.py", *_sources_of(modules)):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
 
 
-def sources_of(modules: Collection[str]) -> set[Path]:
-    """Return the files of the package that some of its modules import, wherever in the module, and by whatever string."""
+@cache
+def _sources_of(modules: frozenset[str]) -> tuple[Path, ...]:
+    """Return the files of some modules and of what they import, wherever in the module and by whatever string, and their data."""
     found: set[Path] = set()
-    waiting = list(modules)
-    seen = set()
+    waiting, seen = list(modules), set()
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -80,17 +83,15 @@ def sources_of(modules: Collection[str]) -> set[Path]:
         seen.add(name)
         waiting.append(name.rpartition(".")[0] or name)
         path = PACKAGE.parent.joinpath(*name.split("."))
-        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if source.is_file():
+        for source in filter(Path.is_file, (path / "__init__.py", path.with_suffix(".py"))):
             found.add(source)
-            waiting.extend(_named_in(source))
-        elif name in modules:
-            raise ModuleNotFoundError(name)
-    return found
+            waiting.extend(_named_in(source.read_text(encoding="utf-8")))
+            found.update(each for each in source.with_suffix("").glob("*") if each.is_file())  # data/bundled/ of data/bundled.py
+    return tuple(sorted(found))
 
 
-def _named_in(source: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source.read_bytes())):
+def _named_in(code: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("emca_deploy"))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("emca_deploy"):

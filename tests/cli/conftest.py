@@ -96,10 +96,12 @@ def model(shared, request, once):
     """That checkpoint exported, with a dynamic batch; once for all processes of a run."""
 
     def export(folder):
+        from emca_deploy.commands import export  # noqa: F401  what runs
+
         words = ["-o", str(folder / "model.onnx"), "--image-size", str(SIZE), "--resize-size", "40"]
         assert run(["export", str(request.getfixturevalue("training_checkpoint")), *words]) == 0
 
-    for path in once("cli-model", export, "emca_deploy.commands.export").iterdir():
+    for path in once("cli-model", export, keep=True).iterdir():
         (shared / path.name).hardlink_to(path)
     return shared / "model.onnx"
 

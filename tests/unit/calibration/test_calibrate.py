@@ -100,7 +100,7 @@ def test_openvino_computes_srm_right_without_biases(images, tmp_path, once, name
         torch.manual_seed(0)
         ir.save(export_onnx(create_model(name, num_classes=10).eval(), ExportRequest(64)), folder / "model.onnx")
 
-    model = once(f"fresh-{name}", export, "emca_deploy.exporting.exporter", "emca_deploy.networks.registry") / "model.onnx"
+    model = once(f"fresh-{name}", export, keep=True) / "model.onnx"
     output, table = tmp_path / "int8.onnx", tmp_path / "ranges.json"
     calibrate_model(model, images, output, CalibrationOptions("openvino", method="minmax", recover="none", table=table))
     compiled = openvino.Core().compile_model(output, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
