@@ -14,6 +14,8 @@ from emca_deploy.remote.connection import SILENCE_S, Connection
 __all__ = ["Held", "hold", "spawn_on"]
 
 ALIVE_EVERY_S = 3.0
+LOCK_ATTEMPTS = 20
+"""One a second."""
 _END_S = 60.0
 
 # Without a terminal nothing tells a command that its user has gone. Standard input does, by ending, or by falling silent where a
@@ -42,13 +44,28 @@ kill "$watch" 2>/dev/null
 exit "$code"
 """
 )
+# The lock is the shell's own: the kernel drops it however the shell ends. Another run whose connection was lost a moment ago may
+# still be undoing its state, hence the wait.
 _HOLD = (
-    "mark=$1 silence=$2 begin=$3 end=$4; shift 4\nexec 3<&0 </dev/null\ntrap '' HUP INT TERM PIPE\n"
+    "mark=$1 silence=$2 lock=$3 attempts=$4 begin=$5 end=$6; shift 6\nexec 3<&0 </dev/null\ntrap '' HUP INT TERM PIPE\n"
     + _HEARD
-    + """said=$(eval "$begin" 2>&1); code=$?
-printf '\\n%s{"code": %s, "hex": "%s"}\\n' "$mark" "$code" "$(printf %s "$said" | od -An -v -tx1 | tr -d ' \\n')"
-while heard; do :; done
-eval "$end" >/dev/null 2>&1
+    + """locked() {
+  [ -n "$lock" ] || return 0
+  eval "lock=\\"$lock\\""
+  command -v flock >/dev/null 2>&1 || { said="it has no flock (util-linux)"; return 1; }
+  said=$( (umask 022; mkdir -p "${lock%/*}" && : >>"$lock") 2>&1) || return 1
+  exec 9>>"$lock"
+  until flock -n 9; do
+    attempts=$((attempts - 1))
+    [ "$attempts" -gt 0 ] || { said="another emca-deploy holds it"; return 1; }
+    sleep 1 9>&-
+  done
+}
+tell() { printf '\\n%s{"code": %s, "hex": "%s"}\\n' "$mark" "$1" "$(printf %s "$said" | od -An -v -tx1 | tr -d ' \\n')"; }
+locked || { tell 1; exit; }
+said=$(eval "$begin" 2>&1 9>&-); tell $?
+while heard 9>&-; do :; done
+eval "$end" >/dev/null 2>&1 9>&-
 """
 )
 
@@ -98,7 +115,7 @@ class Held:
 
 
 @contextmanager
-def hold(connection: Connection, begin: str, end: str, *words: str) -> Iterator[Held]:
+def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = "") -> Iterator[Held]:
     """Have a state on another machine until the block is left, and undone there even where the line goes down meanwhile.
 
     Args:
@@ -106,14 +123,16 @@ def hold(connection: Connection, begin: str, end: str, *words: str) -> Iterator[
         begin: of a shell, makes the state. Nothing interrupts it.
         end: of a shell, undoes it.
         words: $1, $2, ... of both.
+        lock: file to lock (flock) around both, in which a shell expands variables; none where empty.
 
     Raises:
-        MissingError: `begin` fails; `end` has been done.
+        MissingError: `begin` fails, and `end` has been done; or the lock cannot be had, and neither has been done.
         LineLostError: the connection was lost.
     """
     mark = new_mark()
     over = threading.Event()
-    with call(connection, ["sh", "-c", _HOLD, "emca-deploy", mark, f"{SILENCE_S:g}", begin, end, *words], mark) as running:
+    command = ["sh", "-c", _HOLD, "emca-deploy", mark, f"{SILENCE_S:g}", lock, str(LOCK_ATTEMPTS), begin, end, *words]
+    with call(connection, command, mark) as running:
 
         def tell() -> None:
             try:

@@ -1,5 +1,6 @@
 """A far machine's trtexec with all it needs there: a folder that is gone afterwards, the board's facts, and its power mode."""
 
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,8 +12,10 @@ from emca_deploy.backends.tensorrt.tool.process import run_to_end
 from emca_deploy.backends.tensorrt.tool.run import Machine
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.machines.jetson.clocks import Clocks
+from emca_deploy.machines.jetson.files import BOARD_ROOT
 from emca_deploy.machines.jetson.modes import PowerMode, parse_query
 from emca_deploy.machines.jetson.session import BoardState
+from emca_deploy.machines.jetson.switch import FOLDER, LOCK, NOTE
 from emca_deploy.remote.address import Destination
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.errors import LineLostError
@@ -29,33 +32,40 @@ find "$folder" -mindepth 1 -maxdepth 1 -mtime +7 -exec rm -rf {} + >/dev/null 2>
 printf %s "$folder/$1"
 """
 _REMOVE = 'rm -rf "${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy/by-shell/$1"'
-# nvpmodel gets no input, so that a reboot is never answered with yes; its own yes is not believed: -q is asked afterwards.
-# One run at a time: one whose line fell silent a moment ago is still to put its mode back.
+# Lock and note are those of `jetson.switch`, so that a run on the board and one from here know of each other. nvpmodel gets no
+# input, so that a reboot is never answered with yes; its own yes is not believed: -q is asked afterwards.
 _TOOLS = "PATH=$PATH:/usr/sbin:/sbin; "
-_LOCK = _TOOLS + 'lock="${TMPDIR:-/tmp}/emca-deploy-power-mode"; '
+_FOLDER = f"${{{BOARD_ROOT}:-}}/{FOLDER}"
+_NOTE = (
+    _TOOLS
+    + f"""note="{_FOLDER}/{NOTE}"
+"""
+    + """current() { nvpmodel -q | sed -n '/^NV Power Mode/{n;p;}'; }
+noted() { sed -n 's/.*"'"$1"'": *\\([0-9][0-9]*\\).*/\\1/p' "$note" 2>/dev/null; }
+"""
+)
 _SET = (
-    _LOCK
-    + """tries=0
-until mkdir "$lock" 2>/dev/null; do
-  if [ -f "$lock/pid" ] && ! kill -0 "$(cat "$lock/pid")" 2>/dev/null; then rm -rf "$lock"; continue; fi
-  tries=$((tries + 1))
-  [ "$tries" -le 20 ] || { echo "another emca-deploy holds the power mode"; exit 1; }
-  sleep 1
-done
-echo $$ >"$lock/pid"
-nvpmodel -q | tee "$lock/query"
-sed -n '/^NV Power Mode/{n;p;}' "$lock/query" >"$lock/before"
-[ -s "$lock/before" ] || { echo "the power mode that is on now cannot be read"; exit 1; }
+    _NOTE
+    + """nvpmodel -q
+restore=$(current)
+[ -n "$restore" ] || { echo "the power mode that is on now cannot be read"; exit 1; }
+left=$(noted restore)
+[ -z "$left" ] || [ "$(noted held)" != "$restore" ] || restore=$left
+echo "restore: $restore"
+printf '{"restore": %s, "name": "%s", "held": %s}\n' "$restore" "$restore" "$1" >"$note.part" || exit 1
+mv -f "$note.part" "$note" || exit 1
 nvpmodel -m "$1" || true
 """
 )
 _PUT_BACK = (
-    _LOCK
-    + """[ "$(cat "$lock/pid")" = $$ ] || exit 0
-[ ! -s "$lock/before" ] || nvpmodel -m "$(cat "$lock/before")"
-rm -rf "$lock"
+    _NOTE
+    + """[ "$(noted held)" = "$1" ] || exit 0
+restore=$(noted restore)
+nvpmodel -m "$restore"
+[ "$(current)" != "$restore" ] || rm -f "$note"
 """
 )
+_RESTORE = re.compile(r"^restore: (\d+)$", re.MULTILINE)
 _QUERY_S = 30.0
 
 
@@ -180,13 +190,13 @@ def _held(
         raise InputError(f"--power-mode {wanted}: the far machine is no Jetson board", "leave the option out")
     mode = board.modes.find(wanted)
     by_hand = f"set it there yourself before, and leave --power-mode out: sudo nvpmodel -m {mode.id}"
-    with hold(connection, _SET, _PUT_BACK, str(mode.id)) as held:
+    with hold(connection, _SET, _PUT_BACK, str(mode.id), lock=f"{_FOLDER}/{LOCK}") as held:
         all_held.append(held)
-        before, now = _mode_of(held.said), _power_mode(connection)
+        now = _power_mode(connection)
         if now is None or now.id != mode.id:
             reason = "it needs a reboot" if "reboot" in held.said.lower() else " ".join(held.said.split())[-200:]
             raise MissingError(f"{where}: power mode {mode.name} cannot be set: {reason or 'no reason is given'}", by_hand)
         yield mode
-    after = _power_mode(connection)
-    if before is not None and (after is None or after.id != before.id):
-        warnings.append(f"the power mode {before.name} could not be put back: sudo nvpmodel -m {before.id}")
+    before, after = _RESTORE.search(held.said), _power_mode(connection)
+    if before is not None and (after is None or after.id != int(before[1])):
+        warnings.append(f"the power mode {before[1]} could not be put back: sudo nvpmodel -m {before[1]}")

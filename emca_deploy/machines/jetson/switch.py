@@ -21,11 +21,13 @@ from emca_deploy.interrupts import interrupt
 from emca_deploy.machines.jetson.files import board_root, core_numbers, read_text, run_tool
 from emca_deploy.machines.jetson.modes import PowerMode, PowerModes, read_power_modes
 
-__all__ = ["Note", "hold_power_mode", "is_held", "left_behind", "restore_left_behind"]
+__all__ = ["FOLDER", "LOCK", "NOTE", "Note", "hold_power_mode", "is_held", "left_behind", "restore_left_behind"]
 
 FOLDER = "var/lib/emca-deploy"
+"""Folder of the note and the lock, below the root. Runs over ssh on a board without Python use the same two."""
 NOTE = "power-mode.json"
 LOCK = "power-mode.lock"
+"""File that the holder of the power mode keeps locked (flock)."""
 CORES_S = 2.0
 NEEDS_ROOT = "run it as root (sudo), or set the mode yourself before: sudo nvpmodel -m NUMBER"
 

@@ -13,6 +13,9 @@ import pytest
 
 from emca_deploy.artifacts import read_manifest, sha256_file, write_manifest
 from emca_deploy.cli import run
+from emca_deploy.errors import InputError
+from emca_deploy.machines.jetson.switch import FOLDER, LOCK, NOTE, hold_power_mode, is_held
+from emca_deploy.remote import hold
 from emca_deploy.reporting.energy import total_power
 from emca_deploy.targets.profiling import ProfileRequest, run_profile
 
@@ -20,7 +23,7 @@ STAND_IN = Path(__file__).parents[2] / "unit" / "backends" / "tensorrt" / "tool"
 BOARDS = Path(__file__).parents[2] / "data" / "boards"
 TOOLS = (
     *("sh", "cat", "mkdir", "rm", "mv", "sleep", "sha256sum", "cut", "wc", "tr", "touch", "env", "od", "awk", "head"),
-    *("find", "tee", "timeout", "dd", "uname", "sed", "dirname", "grep", "date"),
+    *("find", "flock", "timeout", "dd", "uname", "sed", "dirname", "grep", "date"),
 )
 
 
@@ -151,6 +154,44 @@ def test_a_cut_connection_costs_the_artifact_it_was_at_and_the_board_puts_its_mo
     board.wait_until_nothing_runs()
     assert mode_of(tmp_path) == "pmode:0000"
     assert not list((board.cache / "by-shell").iterdir())
+
+
+def test_a_run_on_the_board_and_one_over_ssh_hold_the_same_lock(board, model, tmp_path, capfd, monkeypatch):
+    """Both orders: whoever comes second is refused, and the mode in which the first one measures stays on."""
+    root, seen = tmp_path / "board", []
+
+    def from_the_board(done, total):
+        if (done, total) == (1, 2) and not seen:
+            seen.append(is_held(root))
+            with pytest.raises(InputError), hold_power_mode("MAXN_SUPER", root):
+                pass
+            seen.append(mode_of(tmp_path))
+
+    report, _ = run_profile(ask(board, model, model, power_mode="25W"), from_the_board)
+    assert seen == [True, "pmode:0001"]
+    assert report.complete
+    board.wait_until_nothing_runs()
+    assert not is_held(root)
+    assert [path.name for path in (root / FOLDER).iterdir()] == [LOCK]
+    monkeypatch.setattr(hold, "LOCK_ATTEMPTS", 1)
+    with hold_power_mode("MAXN_SUPER", root):
+        words = ["profile", str(model), "--target", board.target, "--duration", "1", "--power-mode", "25W"]
+        assert run(words) == 3
+        assert capfd.readouterr().err.splitlines()[0].startswith("error: ")
+        assert mode_of(tmp_path) == "pmode:0002"
+    assert mode_of(tmp_path) == "pmode:0000"
+
+
+def test_the_mode_that_a_killed_run_left_is_put_back(board, model, tmp_path):
+    """A run of the board's own was killed at 25 W, which it had set in place of 15 W."""
+    folder = tmp_path / "board" / FOLDER
+    folder.mkdir(parents=True)
+    (folder / NOTE).write_text(json.dumps({"restore": 0, "name": "15W", "held": 1}))
+    (tmp_path / "board/var/lib/nvpmodel/status").write_text("pmode:0001\n")
+    report, _ = run_profile(ask(board, model, power_mode="MAXN_SUPER"))
+    assert not [warning for warning in report.results[0].warnings if "put back" in warning]
+    assert mode_of(tmp_path) == "pmode:0000"
+    assert not (folder / NOTE).exists()
 
 
 def test_ctrl_c_keeps_what_was_measured_and_the_board_puts_its_mode_back(board, model, tmp_path):
