@@ -24,11 +24,11 @@ import openvino
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "unit" / "calibration"))
 from random_networks import ACTIVATIONS, network, pictures
 
-from emca_deploy.calibration import placement as placing
-from emca_deploy.calibration.collect import collect_ranges
-from emca_deploy.calibration.graph import load_graph
-from emca_deploy.calibration.qdq import insert_qdq
-from emca_deploy.calibration.rewrites import rewrite_for
+from emca_deploy.calibration.graphs.graph import load_graph
+from emca_deploy.calibration.placement.place.place import place as placing
+from emca_deploy.calibration.placement.qdq import insert_qdq
+from emca_deploy.calibration.ranges.collect import collect_ranges
+from emca_deploy.calibration.rewrites.poolings import rewrite_for
 from emca_deploy.preprocessing import Preprocessing
 
 SIZE, ROUNDS, CALLS = 112, 12, 4

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
-from emca_deploy.calibration.graph import load_graph
-from emca_deploy.calibration.simulation import Simulation
+from emca_deploy.calibration.graphs.graph import load_graph
+from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_checkpoint, bundled_test_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint

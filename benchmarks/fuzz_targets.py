@@ -164,11 +164,11 @@ def _old(command: str) -> bytes:
 def _documents(folder: Path) -> list[Target]:
     from emca_deploy.artifacts import Manifest, Preprocessing, read_manifest
     from emca_deploy.backends.tensorrt.cache import check_cache
-    from emca_deploy.calibration.histogram import Histogram
-    from emca_deploy.calibration.observers import Observation, TensorRange
+    from emca_deploy.calibration.placement.calibration_cache import read_cache
+    from emca_deploy.calibration.ranges.histogram import Histogram
+    from emca_deploy.calibration.ranges.observers import Observation, TensorRange
+    from emca_deploy.calibration.ranges.table import RangeTable, TableKey, read_table, write_table
     from emca_deploy.calibration.resume import SideFile
-    from emca_deploy.calibration.table import RangeTable, TableKey, read_table, write_table
-    from emca_deploy.calibration.trt_cache import read_cache
     from emca_deploy.data.label_files import LabelFile, read_class_map
     from emca_deploy.data.preprocessing_files import read_preprocessing_file
     from emca_deploy.harness.measure.comparing import Measured, compare_runs
@@ -249,7 +249,7 @@ def _archives(folder: Path) -> list[Target]:
     from PIL import Image
 
     from emca_deploy.artifacts import Preprocessing
-    from emca_deploy.calibration.recovery import _read as read_weights
+    from emca_deploy.calibration.recovery.weights import _read as read_weights
     from emca_deploy.data.sources import open_source
     from emca_deploy.harness.accuracy.logits_store import LogitsStore
     from emca_deploy.harness.measure.raw_samples import RawCandidate, RawSamples, read_raw, save_raw
@@ -321,7 +321,7 @@ def _network() -> bytes:
 def _models(folder: Path) -> list[Target]:
     from emca_deploy.api.layer_times.graph import graph_of
     from emca_deploy.backends.tensorrt.model_facts import count_convolutions, read_facts
-    from emca_deploy.calibration.graph import load_graph
+    from emca_deploy.calibration.graphs.graph import load_graph
     from emca_deploy.exporting.dla_convert import load_float_model
     from emca_deploy.networks.checkpoint_files import open_checkpoint
     from emca_deploy.onnx_file import OnnxFile

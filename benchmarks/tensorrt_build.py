@@ -34,11 +34,11 @@ from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuild
 from emca_deploy.backends.tensorrt.log import TYPES
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
-from emca_deploy.calibration.graph import load_graph
-from emca_deploy.calibration.observers import TensorRange
-from emca_deploy.calibration.placement import RECIPES, Recipe, place
-from emca_deploy.calibration.qdq import insert_qdq
-from emca_deploy.calibration.weight_only import in_place_of
+from emca_deploy.calibration.graphs.graph import load_graph
+from emca_deploy.calibration.placement.place.place import RECIPES, Recipe, place
+from emca_deploy.calibration.placement.qdq import insert_qdq
+from emca_deploy.calibration.placement.weight_only import in_place_of
+from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.data.bundled import bundled_calibration_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError

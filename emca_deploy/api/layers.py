@@ -21,7 +21,7 @@ from emca_deploy.backends.base import Runner
 from emca_deploy.backends.layer_profiler import LayerProfiler, RuntimeLayer
 from emca_deploy.backends.peak_models import PeakModel, write_peak_models
 from emca_deploy.backends.registry import BACKENDS, backend_of, open_profiler, open_runner
-from emca_deploy.calibration.explain_int8 import explain_file
+from emca_deploy.calibration.explaining.explainer import explain_file
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.measure.stability import contention_warnings
 from emca_deploy.harness.measure.worker import input_shape

@@ -13,20 +13,28 @@ from emca_deploy._text import shell_word
 from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, this_command, write_artifact
 from emca_deploy.atomic import check_writable
 from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choose
-from emca_deploy.calibration.collect import collect_observations
-from emca_deploy.calibration.coverage import Coverage, measure_coverage
-from emca_deploy.calibration.explain_int8 import refuse_quantized
+from emca_deploy.calibration.explaining.explainer import refuse_quantized
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
-from emca_deploy.calibration.graph import canonical_graph, load_graph
-from emca_deploy.calibration.layers import add_to_biases
-from emca_deploy.calibration.observers import TensorRange
-from emca_deploy.calibration.placement import Recipe, find_recipe, matching_nodes, place
-from emca_deploy.calibration.qdq import InsertionCount, insert_qdq
-from emca_deploy.calibration.recovery import LEVELS, ensure_rounded_weights, nearest_weights
-from emca_deploy.calibration.rewrites import rewrite_for
-from emca_deploy.calibration.table import ELSEWHERE, RangeTable, TableKey, by_another_method, read_table, table_path, write_table
-from emca_deploy.calibration.thresholds import METHODS, Method, choose_range
-from emca_deploy.calibration.weight_only import in_place_of
+from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
+from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
+from emca_deploy.calibration.placement.coverage import Coverage, measure_coverage
+from emca_deploy.calibration.placement.place.place import Recipe, find_recipe, matching_nodes, place
+from emca_deploy.calibration.placement.qdq import InsertionCount, insert_qdq
+from emca_deploy.calibration.placement.weight_only import in_place_of
+from emca_deploy.calibration.ranges.collect import collect_observations
+from emca_deploy.calibration.ranges.observers import TensorRange
+from emca_deploy.calibration.ranges.table import (
+    ELSEWHERE,
+    RangeTable,
+    TableKey,
+    by_another_method,
+    read_table,
+    table_path,
+    write_table,
+)
+from emca_deploy.calibration.ranges.thresholds import METHODS, Method, choose_range
+from emca_deploy.calibration.recovery.weights import LEVELS, ensure_rounded_weights, nearest_weights
+from emca_deploy.calibration.rewrites.poolings import rewrite_for
 from emca_deploy.canonical import CanonicalModel
 from emca_deploy.data.image_checks import calibration_warnings, image_digests
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError

@@ -19,11 +19,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy._progress import Counter, Stage
-from emca_deploy.calibration.bias_correction import BiasCorrection
-from emca_deploy.calibration.layers import add_to_biases
-from emca_deploy.calibration.observers import TensorRange
-from emca_deploy.calibration.session import few_of
-from emca_deploy.calibration.simulation import Simulation
+from emca_deploy.calibration.graphs.graph_session import few_of
+from emca_deploy.calibration.graphs.simulation import Simulation
+from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
+from emca_deploy.calibration.ranges.observers import TensorRange
+from emca_deploy.calibration.recovery.bias_correction import BiasCorrection
 from emca_deploy.stats.noise import LogitsNoise
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from emca_deploy._progress import Stage
-from emca_deploy.calibration.graph import load_graph
-from emca_deploy.calibration.session import few_of
-from emca_deploy.calibration.simulation import Simulation
-from emca_deploy.calibration.table import RangeTable
+from emca_deploy.calibration.graphs.graph import load_graph
+from emca_deploy.calibration.graphs.graph_session import few_of
+from emca_deploy.calibration.graphs.simulation import Simulation
+from emca_deploy.calibration.ranges.table import RangeTable
 from emca_deploy.errors import GateError, InputError
 from emca_deploy.exporting.half import HalfGraph
 from emca_deploy.exporting.half_parity import emulated

@@ -14,14 +14,14 @@ from emca_deploy._optional import installed_version
 from emca_deploy._progress import Counter, Progress, silent
 from emca_deploy._version import __version__
 from emca_deploy.calibration.calibrate import CalibrationOptions
-from emca_deploy.calibration.graph import load_graph
-from emca_deploy.calibration.placement import Placement, find_recipe, place
-from emca_deploy.calibration.qdq import insert_qdq
-from emca_deploy.calibration.quantize import QuantizedWeight
-from emca_deploy.calibration.recovery import ensure_rounded_weights, nearest_weights, rounded_path
+from emca_deploy.calibration.graphs.graph import load_graph
+from emca_deploy.calibration.graphs.simulation import Images, Simulation
+from emca_deploy.calibration.placement.place.place import Placement, find_recipe, place
+from emca_deploy.calibration.placement.qdq import insert_qdq
+from emca_deploy.calibration.placement.quantize import QuantizedWeight
+from emca_deploy.calibration.ranges.table import RangeTable, read_table, table_path
+from emca_deploy.calibration.recovery.weights import ensure_rounded_weights, nearest_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
-from emca_deploy.calibration.simulation import Images, Simulation
-from emca_deploy.calibration.table import RangeTable, read_table, table_path
 from emca_deploy.calibration.units import Unit, find_units
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import ModelError

@@ -188,10 +188,10 @@ def _derived(name: str, values: dict[str, Any]) -> Iterator[_Use]:
 
 def _beside_table(values: dict[str, Any]) -> Iterator[_Use]:
     """Yield the range table where it has its default name, and what is kept beside it."""
-    from emca_deploy.calibration.quantize import LARGEST_WEIGHT
-    from emca_deploy.calibration.recovery import rounded_path
+    from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
+    from emca_deploy.calibration.ranges.table import table_path
+    from emca_deploy.calibration.recovery.weights import rounded_path
     from emca_deploy.calibration.resume import side_path
-    from emca_deploy.calibration.table import table_path
 
     table = values["table"]
     if table is None:

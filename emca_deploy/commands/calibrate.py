@@ -177,7 +177,7 @@ def _check_gate(max_drop: float | None, val: Path | None, labelling: "Labelling"
 
 def _check_cache(cache: Path | None, version: str | None, backend: str, partly_float: bool) -> None:
     """Refuse a cache that could not be written, before any work is done."""
-    from emca_deploy.calibration.trt_cache import cache_version
+    from emca_deploy.calibration.placement.calibration_cache import cache_version
     from emca_deploy.errors import InputError, OutputError
 
     if (cache is None) != (version is None):
@@ -199,7 +199,7 @@ def _check_cache(cache: Path | None, version: str | None, backend: str, partly_f
 
 def _write_cache(model: Path, table: Path, cache: Path | None, version: str | None) -> int:
     """Write the cache, if one is wanted, and return how many tensors it has."""
-    from emca_deploy.calibration.trt_cache import write_model_cache
+    from emca_deploy.calibration.placement.calibration_cache import write_model_cache
 
     return write_model_cache(model, table, cache, version) if cache is not None and version is not None else 0
 

@@ -102,7 +102,7 @@ def _tell_off_dla(model: Path, off_dla: dict[str, int]) -> None:
 
 def _float_layers(plan: "Plan", model: Path) -> tuple[str, ...]:
     """Return the layers that trtexec is told to leave in float, where INT8 comes from a cache."""
-    from emca_deploy.calibration.implicit_layers import float_layers
+    from emca_deploy.calibration.placement.implicit_layers import float_layers
 
     return float_layers(model) if plan.quantization == "cache" else ()
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, write_manifest
 from emca_deploy.atomic import _sweep, atomic_write
-from emca_deploy.calibration.table import read_table
+from emca_deploy.calibration.ranges.table import read_table
 from emca_deploy.cli import run
 from emca_deploy.data.bundled import bundled_calibration_images, bundled_test_images
 from emca_deploy.errors import ModelError

@@ -15,9 +15,9 @@ from emca_deploy.api.gate.validation import Validation, step_from_file
 from emca_deploy.artifacts import read_manifest, write_artifact
 from emca_deploy.atomic import hidden_folder
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model, ensure_ranges
+from emca_deploy.calibration.ranges.table import table_path
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
-from emca_deploy.calibration.table import table_path
 from emca_deploy.data.image_checks import image_digests, shared_images
 from emca_deploy.data.labels import Labelling
 from emca_deploy.data.sources import ImageSource, open_source

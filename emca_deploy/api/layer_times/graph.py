@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emca_deploy.artifacts import Manifest
-from emca_deploy.calibration.attention_path import find_attention
+from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.multiply_adds import WEIGHT_INPUT, known_shapes, proto_multiply_adds
 from emca_deploy.onnx_file import OnnxFile, graph_errors
 

@@ -11,11 +11,11 @@ from emca_deploy._progress import silent
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.calibration.float_part import check_float_precision, halve_float_part, peaks_of
-from emca_deploy.calibration.graph import load_graph
-from emca_deploy.calibration.observers import Observation, TensorRange
-from emca_deploy.calibration.placement import RECIPES, place
-from emca_deploy.calibration.qdq import insert_qdq
-from emca_deploy.calibration.table import RangeTable, TableKey, read_table
+from emca_deploy.calibration.graphs.graph import load_graph
+from emca_deploy.calibration.placement.place.place import RECIPES, place
+from emca_deploy.calibration.placement.qdq import insert_qdq
+from emca_deploy.calibration.ranges.observers import Observation, TensorRange
+from emca_deploy.calibration.ranges.table import RangeTable, TableKey, read_table
 from emca_deploy.errors import GateError, InputError, ModelError
 from emca_deploy.exporting.half_layers import GATES, POOLED, VARIANCE, attention_nodes, float_beside_int8
 from emca_deploy.exporting.half_quantized import SMALLEST_SCALE, to_half_quantized

@@ -38,7 +38,7 @@ def test_every_family_keeps_its_logits_and_leaves_a_dla_nothing_but_its_result(e
 
 def test_attention_is_known_as_such_afterwards(exported) -> None:
     """Or a cache would give its tensors ranges."""
-    from emca_deploy.calibration.attention_path import find_attention
+    from emca_deploy.calibration.graphs.attention_path import find_attention
 
     _, _, path = exported
     model = ir.load(path)

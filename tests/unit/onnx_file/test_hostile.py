@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emca_deploy.api.layer_times.graph import graph_of
 from emca_deploy.backends.tensorrt.model_facts import count_convolutions, read_facts
-from emca_deploy.calibration.graph import load_graph
+from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.errors import EmcaError, ModelError
 from emca_deploy.exporting.dla_convert import load_float_model
 from emca_deploy.onnx_file import OnnxFile

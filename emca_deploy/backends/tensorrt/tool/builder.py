@@ -19,7 +19,7 @@ from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of
 from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBuild
 from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
 from emca_deploy.backends.tensorrt.tool.run import EngineBuild, build_engine
-from emca_deploy.calibration.implicit_layers import float_layers
+from emca_deploy.calibration.placement.implicit_layers import float_layers
 from emca_deploy.errors import InputError, ModelError
 
 __all__ = ["TrtexecBuilder", "trtexec_build"]

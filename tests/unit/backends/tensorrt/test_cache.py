@@ -19,7 +19,7 @@ from emca_deploy.backends.tensorrt.cache import read_header, reading_calibrator
 from emca_deploy.backends.tensorrt.network import ParsedModel
 from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of, check_settings, make_config
 from emca_deploy.backends.tensorrt.versions import rules_of
-from emca_deploy.calibration.trt_cache import cache_version, write_cache
+from emca_deploy.calibration.placement.calibration_cache import cache_version, write_cache
 from emca_deploy.errors import InputError, MissingError, ModelError, OutputError
 
 SPEC = TensorSpec("images", "float32", ("batch", 3, 16, 16))

@@ -1,0 +1,1 @@
+"""Reading an ONNX graph, and running it for its inner tensors."""

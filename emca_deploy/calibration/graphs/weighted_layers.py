@@ -1,0 +1,128 @@
+"""Layers with weights: their matrices, and the biases that recovery changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy.arrays import Float32Array
+from emca_deploy.calibration.graphs.graph import constant, has_weights
+from emca_deploy.multiply_adds import WEIGHT_INPUT, multiply_adds
+
+__all__ = [
+    "ConvGeometry", "add_to_biases", "bias_of", "conv_geometry", "image_multiply_adds", "output_axis", "set_bias", "weight_of",
+    "weight_rows", "weighted_layers",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """What of its input a convolution's outputs see.
+
+    Attributes:
+        kernel: height, width.
+        strides: vertical, horizontal.
+        pads: top, left, bottom, right.
+    """
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+
+
+def weighted_layers(graph: ir.Graph) -> dict[str, ir.Node]:
+    """Return the convolutions and linear layers of a float graph by node name, in the order they run."""
+    return {str(node.name): node for node in graph if node.op_type in {"Conv", "Gemm"} and has_weights(node)}
+
+
+def weight_of(node: ir.Node) -> Float32Array:
+    """Return a layer's weights as they are stored, float32."""
+    value = node.inputs[1]
+    if value is None or value.const_value is None:
+        raise ValueError(f"{node.name} has no constant weights")
+    return np.asarray(value.const_value.numpy(), np.float32)
+
+
+def output_axis(node: ir.Node) -> int:
+    """Return the axis of a layer's stored weights that runs over output channels."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if node.attributes.get_int("transB", 0) else 1
+    return -1
+
+
+def image_multiply_adds(node: ir.Node) -> int:
+    """Return a layer's multiply-adds for one image; its weights once where the shape of its output is not known."""
+    index = WEIGHT_INPUT.get(node.op_type, len(node.inputs))
+    weight = node.inputs[index] if index < len(node.inputs) else None
+    if weight is None or weight.shape is None:
+        return 0
+    transposed = bool(node.attributes.get_int("transB", 0))
+    shapes = [_sides_of_one(value) for value in (node.inputs[0], node.outputs[0])]
+    found = multiply_adds(node.op_type, shapes[0], _sizes(weight), shapes[1], transposed=transposed)
+    return found or (prod(_sizes(weight)) if weight.const_value is not None else 0)
+
+
+def _sizes(value: ir.Value) -> list[int]:
+    return [size if isinstance(size, int) else 1 for size in value.shape or ()]
+
+
+def _sides_of_one(value: ir.Value | None) -> list[int] | None:
+    """Return the shape of one image's share of an activation; None where a size besides the batch is not known."""
+    sides = list(value.shape)[1:] if value is not None and value.shape is not None else [None]
+    return [1, *(side for side in sides if isinstance(side, int))] if all(isinstance(side, int) for side in sides) else None
+
+
+def weight_rows(node: ir.Node) -> Float32Array:
+    """Return a layer's weights as a matrix (output channels, inputs of one output), float32."""
+    weight = weight_of(node)
+    if output_axis(node) != 0:
+        weight = weight.T
+    return weight.reshape(len(weight), -1)
+
+
+def conv_geometry(node: ir.Node) -> ConvGeometry | None:
+    """Return a 2-D convolution's geometry; None where it is grouped, dilated, of another rank or padded automatically."""
+    shape, attributes = weight_of(node).shape, node.attributes
+    plain = (
+        len(shape) == 4
+        and attributes.get_int("group", 1) == 1
+        and set(_ints(node, "dilations", [1, 1])) == {1}
+        and attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+    )
+    if not plain:
+        return None
+    vertical, horizontal = _ints(node, "strides", [1, 1])
+    top, left, bottom, right = _ints(node, "pads", [0, 0, 0, 0])
+    return ConvGeometry((shape[2], shape[3]), (vertical, horizontal), (top, left, bottom, right))
+
+
+def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
+    attribute = node.attributes.get(name)
+    return list(attribute.as_ints()) if attribute is not None else default
+
+
+def bias_of(node: ir.Node) -> Float32Array:
+    """Return a layer's bias, (output channels,) float32; zeros where it has none."""
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    if given is None or given.const_value is None:
+        return np.zeros(weight_of(node).shape[output_axis(node)], np.float32)
+    return np.asarray(given.const_value.numpy(), np.float32).ravel()
+
+
+def set_bias(graph: ir.Graph, node: ir.Node, bias: Float32Array) -> None:
+    """Give a layer, of a float or a quantized graph, another bias, (output channels,) float32."""
+    value = constant(graph, f"{node.name}.bias/corrected", bias)
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    node.replace_input_with(2, value)
+
+
+def add_to_biases(graph: ir.Graph, shifts: Mapping[str, Float32Array]) -> None:
+    """Add (output channels,) float32 to the biases of layers of a float graph, by name; one without a bias gets it."""
+    for name, node in weighted_layers(graph).items():
+        if name in shifts:
+            set_bias(graph, node, bias_of(node) + shifts[name])

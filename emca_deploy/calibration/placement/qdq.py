@@ -1,0 +1,143 @@
+"""Graph surgery: put the Q/DQ pairs of a placement into a model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy.calibration.graphs.dequantized import dequantized
+from emca_deploy.calibration.graphs.graph import constant
+from emca_deploy.calibration.graphs.weighted_layers import output_axis, weight_of
+from emca_deploy.calibration.placement.place.place import Edge, Placement, Recipe
+from emca_deploy.calibration.placement.quantize import (
+    QuantizedWeight,
+    QuantParams,
+    activation_params,
+    quantize_bias,
+    quantize_weight,
+    quantize_with,
+    raise_scales_for_bias,
+)
+from emca_deploy.calibration.placement.weight_only import store_as_int8
+from emca_deploy.calibration.ranges.observers import TensorRange
+from emca_deploy.errors import InputError
+from emca_deploy.multiply_adds import WEIGHT_INPUT
+
+__all__ = ["InsertionCount", "insert_qdq"]
+
+
+@dataclass(frozen=True)
+class InsertionCount:
+    """What was quantized.
+
+    Attributes:
+        activations: Q/DQ pairs.
+        weighted: operators that read INT8 and have INT8 weights.
+        weighted_float: the others that multiply and add.
+        replaced: nodes that took the place of others, and of which.
+    """
+
+    activations: int
+    weighted: int
+    weighted_float: int
+    replaced: Mapping[ir.Node, ir.Node] = field(default_factory=dict)
+
+    @property
+    def weight_only(self) -> int:
+        """How many of the operators in float have weights that are stored as INT8: those that were replaced."""
+        return len(set(self.replaced.values()))
+
+
+def insert_qdq(
+    model: ir.Model,
+    placement: Placement,
+    ranges: Mapping[str, TensorRange],
+    weights: Mapping[str, QuantizedWeight] | None = None,
+) -> InsertionCount:
+    """Insert a placement's Q/DQ pairs into the float model it was made for, in place.
+
+    Args:
+        model: float, opset 13 or newer.
+        placement: of the same model's graph.
+        ranges: by tensor name.
+        weights: integers and scales of layers, by node name; of others the nearest integers.
+
+    Raises:
+        InputError: a tensor's range is missing: the table is of another model.
+    """
+    graph = model.graph
+    every = sum(node.op_type in WEIGHT_INPUT for node in graph)
+    params: dict[ir.Value, QuantParams] = {}
+    for value, readers in placement.edges.items():
+        name = str(_source(value, placement).name)
+        if name not in ranges:
+            raise InputError(
+                f"the range table has no tensor '{name}'",
+                "name another table with --table",
+            )
+        symmetric = placement.recipe.symmetric or value in placement.symmetric
+        params[value] = activation_params(ranges[name], symmetric=symmetric)
+        _quantize_activation(graph, value, readers, params[value])
+    originals = {node: value for value, readers in placement.edges.items() for node, index in readers if index == 0}
+    for node in placement.weighted:
+        _quantize_weights(graph, node, params[originals[node]], placement.recipe, (weights or {}).get(str(node.name)))
+    replaced = {new: node for node in placement.weight_only for new in store_as_int8(graph, node)}
+    _drop_unused_initializers(graph)
+    weighted = len(placement.weighted)
+    return InsertionCount(len(params), weighted, every - weighted, replaced)
+
+
+def _source(value: ir.Value, placement: Placement) -> ir.Value:
+    """Return the tensor whose range another one takes; most take their own."""
+    while value in placement.same:
+        value = placement.same[value]
+    return value
+
+
+def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], params: QuantParams) -> None:
+    integer = np.int8 if params.signed else np.uint8
+    scale = constant(graph, f"{value.name}/scale", np.array(params.scale, np.float32))
+    zero = constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, integer))
+    quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}/quantize")
+    quantized = quantize.outputs[0]
+    quantized.name, quantized.shape, quantized.dtype = (
+        f"{value.name}/quantized",
+        value.shape,
+        ir.DataType.from_numpy(np.dtype(integer)),
+    )
+    dequantize = ir.node("DequantizeLinear", [quantized, scale, zero], name=f"{value.name}/dequantize")
+    result = dequantize.outputs[0]
+    result.name, result.shape, result.dtype = f"{value.name}/dequantized", value.shape, ir.DataType.FLOAT
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], [quantize, dequantize])
+    else:
+        graph.insert_after(producer, [quantize, dequantize])
+    for node, index in readers:
+        node.replace_input_with(index, result)
+
+
+def _quantize_weights(
+    graph: ir.Graph, node: ir.Node, reads: QuantParams, recipe: Recipe, rounded: QuantizedWeight | None
+) -> None:
+    weight = weight_of(node)
+    axis = output_axis(node) % weight.ndim
+    integers, scales = rounded or quantize_weight(weight, axis, recipe.largest_weight)
+    bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+    if recipe.integer_bias and bias_value is not None and bias_value.const_value is not None:
+        bias = np.asarray(bias_value.const_value.numpy(), np.float32).ravel()
+        wide = raise_scales_for_bias(scales, bias, reads.scale)
+        if np.any(wide > scales):
+            shape = [-1 if index == axis else 1 for index in range(weight.ndim)]
+            integers = np.where((wide > scales).reshape(shape), quantize_with(weight, wide, axis), integers)
+            scales = wide
+        bias_integers, bias_scales = quantize_bias(bias, scales, reads.scale)
+        node.replace_input_with(2, dequantized(graph, node, f"{node.name}.bias", (bias_integers, bias_scales), 0))
+    node.replace_input_with(1, dequantized(graph, node, f"{node.name}.weight", (integers, scales), axis))
+
+
+def _drop_unused_initializers(graph: ir.Graph) -> None:
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]

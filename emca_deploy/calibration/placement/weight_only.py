@@ -1,0 +1,69 @@
+"""Weights stored as INT8 and multiplied in float: heavy layers of an attention that itself stays in float.
+
+SE's two layers are convolutions of maps of one pixel, with 2.4 million weights in a ResNet-50. TensorRT-RTX reads INT8 weights
+within the kernel of a matrix product; those of a convolution it writes out as floats first, by a kernel of its own
+(docs/tensorrt.md). So such a convolution becomes a product: the same numbers but for the rounding of the weights.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from emca_deploy.calibration.graphs.dequantized import dequantized
+from emca_deploy.calibration.graphs.graph import has_weights, int64_initializer
+from emca_deploy.calibration.graphs.weighted_layers import conv_geometry, weight_of, weight_rows
+from emca_deploy.calibration.placement.quantize import quantize_weight
+
+__all__ = ["heavy_pixel_layers", "in_place_of", "store_as_int8"]
+
+
+def heavy_pixel_layers(nodes: Sequence[ir.Node], fewest: int) -> list[ir.Node]:
+    """Return the convolutions of one-pixel maps among nodes that have `fewest` weights or more."""
+    return [node for node in nodes if node.op_type == "Conv" and has_weights(node) and _is_pixel_layer(node, fewest)]
+
+
+def _is_pixel_layer(node: ir.Node, fewest: int) -> bool:
+    geometry = conv_geometry(node)
+    plain = geometry is not None and geometry.kernel == (1, 1) and not any(geometry.pads)
+    return plain and weight_of(node).size >= fewest and all(_is_pixel(value) for value in (node.inputs[0], node.outputs[0]))
+
+
+def _is_pixel(value: ir.Value | None) -> bool:
+    return value is not None and value.shape is not None and len(value.shape) == 4 and list(value.shape)[2:] == [1, 1]
+
+
+def store_as_int8(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
+    """Write a convolution of one-pixel maps as a product with dequantized INT8 weights, in place.
+
+    The weights (output channels, input channels) are symmetric, a scale for each output channel. The result keeps its name, the
+    product has the convolution's.
+
+    Returns:
+        The nodes in its place that compute in float.
+    """
+    weight, name, result = weight_rows(node), str(node.name), node.outputs[0]
+    stored = dequantized(graph, node, f"{name}.weight", quantize_weight(weight, 0), 0)
+    outputs, inputs = weight.shape
+    rows = ir.node("Reshape", [node.inputs[0], int64_initializer(graph, f"{name}/rows.shape", [-1, inputs])], name=f"{name}/rows")
+    product = ir.node("Gemm", [rows.outputs[0], stored, *node.inputs[2:]], {"transB": 1}, name=name)
+    shape = int64_initializer(graph, f"{name}/pixel.shape", [-1, outputs, 1, 1])
+    pixel = ir.node("Reshape", [product.outputs[0], shape], name=f"{name}/pixel")
+    batch = result.shape[0] if result.shape is not None else None
+    for new, sides in ((rows, [inputs]), (product, [outputs]), (pixel, [outputs, 1, 1])):
+        value = new.outputs[0]
+        value.name, value.shape, value.dtype = f"{new.name}/result", ir.Shape([batch, *sides]), ir.DataType.FLOAT
+    graph.insert_before(node, [rows, product, pixel])
+    ir.convenience.replace_all_uses_with(result, pixel.outputs[0])
+    graph.remove(node, safe=True)
+    pixel.outputs[0].name = result.name
+    return [rows, product, pixel]
+
+
+def in_place_of(keep: Mapping[ir.Node, str], replaced: Mapping[ir.Node, ir.Node]) -> dict[ir.Node, str]:
+    """Return what is said of nodes, said also of those in their place.
+
+    Args:
+        keep: what is said, by node.
+        replaced: nodes, and which each took the place of.
+    """
+    return {**keep, **{node: keep[old] for node, old in replaced.items() if old in keep}}

@@ -1,0 +1,1 @@
+"""What is seen of each tensor, and the range its integers represent."""

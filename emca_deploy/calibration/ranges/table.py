@@ -1,0 +1,167 @@
+"""The range table: measured once, saved, checked by hash, reused by every backend's placement and by other methods."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._version import __version__
+from emca_deploy.artifacts import Preprocessing, write_json
+from emca_deploy.calibration.ranges.histogram import Histogram
+from emca_deploy.calibration.ranges.observers import Observation, TensorRange
+from emca_deploy.calibration.ranges.thresholds import Method, choose_range
+from emca_deploy.canonical import CANONICAL_VERSION
+from emca_deploy.errors import InputError
+
+__all__ = ["ELSEWHERE", "RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]
+
+TABLE_VERSION = 2
+"""Version 1 had minima and maxima only; it is still read."""
+
+MEASURED = 3
+"""Raised where the same images give other ranges than before. Revision 1 looked at residual Adds' operands whole; 2 at what of
+them the ReLU after the Add lets through (`relu_bounds`); 3 at what of a HardSwish's operand is not always 0, and more tensors."""
+
+SUMMARY_QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999, 0.9999)
+
+
+@dataclass(frozen=True)
+class TableKey:
+    """What a table's ranges depend on; a table is reused only where all of it is equal.
+
+    Attributes:
+        model_sha256: digest of the fp32 ONNX file, its external data included.
+        data_sha256: of the calibration data set's content.
+        preprocessing: how its images became input; None where the data set holds finished input.
+        method: how ranges come from values, with its parameter ("minmax", "percentile:99.99").
+        samples: images used.
+        seed: of the choice of images.
+        measured: the revision of measuring; a table without one is of the first.
+        canonical: the version of the rules that rewrite a graph before it is measured; a table without one is of none.
+    """
+
+    model_sha256: str
+    data_sha256: str
+    preprocessing: Preprocessing
+    method: str
+    samples: int
+    seed: int
+    measured: int = MEASURED
+    canonical: int = CANONICAL_VERSION
+
+
+@dataclass(frozen=True)
+class RangeTable:
+    """Ranges by tensor name, with what they depend on.
+
+    Attributes:
+        key: what they depend on.
+        ranges: by tensor name.
+        observations: what was seen of each tensor; empty in a table of version 1.
+    """
+
+    key: TableKey
+    ranges: dict[str, TensorRange]
+    observations: dict[str, Observation] = field(default_factory=dict)
+
+
+ELSEWHERE = "say with --table where ranges and weights may be kept: --table FILE.ranges.json"
+"""What to do where the folder of a model cannot be written to."""
+
+
+def table_path(model: Path) -> Path:
+    """Return where the range table of a model lies unless one is named: beside the model."""
+    return model.with_name(model.stem + ".ranges.json")
+
+
+def by_another_method(table: RangeTable, key: TableKey) -> RangeTable | None:
+    """Return the table that `key` asks for, made from another method's observations; None where these do not suffice."""
+    if replace(table.key, method=key.method) != key or table.observations.keys() != table.ranges.keys():
+        return None
+    method = Method.parse(key.method)
+    if method.name == "moving-average":  # the averages on file are of another momentum
+        return None
+    try:
+        ranges = {name: choose_range(method, seen) for name, seen in table.observations.items()}
+    except ValueError:
+        return None
+    return RangeTable(key, ranges, table.observations)
+
+
+def write_table(path: Path, table: RangeTable) -> None:
+    """Write a table, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    tensors = {name: _packed(values, table.observations.get(name)) for name, values in table.ranges.items()}
+    write_json(path, {"table_version": TABLE_VERSION, "emca_deploy": __version__, "key": asdict(table.key), "tensors": tensors})
+
+
+def _packed(values: TensorRange, seen: Observation | None) -> dict[str, Any]:
+    document: dict[str, Any] = {"range": [values.minimum, values.maximum]}
+    if values.threshold is not None:
+        document["threshold"] = values.threshold
+    if seen is None:
+        return document
+    document["minimum"], document["maximum"] = seen.minimum, seen.maximum
+    if seen.average is not None:
+        document["average"] = list(seen.average)
+    if seen.histogram is not None:
+        document["summary"] = seen.histogram.summary(SUMMARY_QUANTILES)
+        document["histogram"] = seen.histogram.packed()
+    return document
+
+
+def read_table(path: Path) -> RangeTable:
+    """Read a table.
+
+    Raises:
+        InputError: it is not a table of ours, or of another version.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        key = {"measured": 1, "canonical": 0, **document["key"]}
+        key["preprocessing"] = Preprocessing.from_dict(key["preprocessing"])
+        if document["table_version"] == 1:
+            ranges = {str(name): _range(ends, None) for name, ends in document["ranges"].items()}
+            return RangeTable(TableKey(**key), ranges)
+        _check_version(document["table_version"])
+        tensors = {str(name): dict(values) for name, values in document["tensors"].items()}
+        ranges = {name: _range(values["range"], values.get("threshold")) for name, values in tensors.items()}
+        seen = {name: _observation(values) for name, values in tensors.items() if "minimum" in values}
+        return RangeTable(TableKey(**key), ranges, seen)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+        raise InputError(
+            f"{path}: not a range table of ours: {exc}",
+            "name another file with --table, or move this one away and calibrate again",
+        ) from exc
+
+
+def _check_version(version: object) -> None:
+    if version != TABLE_VERSION:
+        raise ValueError(f"table version {version}, this emca-deploy reads {TABLE_VERSION} and 1")
+
+
+def _range(ends: Any, threshold: Any) -> TensorRange:
+    low, high = _ends(ends)
+    if threshold is None:
+        return TensorRange(low, high)
+    if not 0 <= float(threshold) < float("inf"):
+        raise ValueError(f"threshold {threshold}")
+    return TensorRange(low, high, float(threshold))
+
+
+def _ends(ends: Any) -> tuple[float, float]:
+    low, high = (float(end) for end in ends)
+    if not -float("inf") < low <= high < float("inf"):
+        raise ValueError(f"range [{low}, {high}]")
+    return low, high
+
+
+def _observation(values: Mapping[str, Any]) -> Observation:
+    low, high = _ends((values["minimum"], values["maximum"]))
+    average = _ends(values["average"]) if "average" in values else None
+    histogram = Histogram.unpacked(values["histogram"], low, high) if "histogram" in values else None
+    return Observation(low, high, histogram, average)

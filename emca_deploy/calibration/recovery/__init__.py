@@ -1,0 +1,1 @@
+"""Accuracy recovery after quantization, without training."""

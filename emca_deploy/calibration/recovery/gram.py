@@ -1,0 +1,178 @@
+"""Gram matrices of what layers read, from one or more passes of the fp32 model over some images."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy._machine import read_memory_mib
+from emca_deploy._progress import Progress
+from emca_deploy.arrays import Float32Array
+from emca_deploy.calibration.graphs.graph_session import Probe
+from emca_deploy.calibration.graphs.weighted_layers import ConvGeometry, conv_geometry, weight_rows, weighted_layers
+from emca_deploy.calibration.graphs.workers import in_order, pool_size
+
+if TYPE_CHECKING:
+    from emca_deploy.data.sources import ImageSource
+
+__all__ = ["POSITIONS", "can_be_rounded", "input_rows", "layer_grams"]
+
+
+POSITIONS = 32
+"""Output pixels of each image whose inputs are taken: neighbours see nearly the same."""
+
+MEMORY_BYTES = 512 * 2**20
+"""Of the matrices that are filled in one pass, and an eighth of the machine's memory at most; a network that needs more gets
+several passes. A ResNet-50's take 475 MiB in all."""
+
+ROWS = 512
+"""Rows gathered before a matrix product adds them up; fewer leave it waiting for memory."""
+
+BLOCK = 512
+"""Rows of a matrix that are added to at once, from the diagonal on: the other half is mirrored at the end. It takes half the time
+of whole products, which numpy mirrors each time."""
+
+
+def can_be_rounded(node: ir.Node) -> bool:
+    """Return whether a layer's outputs are plain products of its weights with rows of its input."""
+    return node.op_type == "Gemm" or conv_geometry(node) is not None
+
+
+def input_rows(images: Float32Array, geometry: ConvGeometry, seed: Sequence[int]) -> Float32Array:
+    """Return what some output pixels of a convolution read.
+
+    Args:
+        images: (1, C, H, W), the layer's input for one image.
+        geometry: the convolution's.
+        seed: of the choice of pixels.
+
+    Returns:
+        (pixels, C * kernel height * kernel width).
+    """
+    top, left, bottom, right = geometry.pads
+    padded = np.pad(images[0], ((0, 0), (top, bottom), (left, right))) if any(geometry.pads) else images[0]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, geometry.kernel, axis=(1, 2))
+    windows = windows[:, :: geometry.strides[0], :: geometry.strides[1]]  # (C, rows, columns, kernel height, kernel width)
+    height, width = windows.shape[1:3]
+    chosen = np.arange(height * width)
+    if len(chosen) > POSITIONS:
+        chosen = np.random.default_rng(seed).choice(chosen, POSITIONS, replace=False)
+    return windows[:, chosen // width, chosen % width].transpose(1, 0, 2, 3).reshape(len(chosen), -1)
+
+
+def layer_grams(
+    model: ir.Model,
+    names: Sequence[str],
+    source: "ImageSource",
+    indices: Sequence[int],
+    threads: int,
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, Float32Array]]:
+    """Yield the Gram matrix of each layer's input, (inputs, inputs) float32, a few layers at a time.
+
+    Args:
+        model: float; it is left as it is.
+        names: of layers that can be rounded.
+        source: images.
+        indices: which of them.
+        threads: for the runtime.
+        progress: called with (images done, images in all), of all passes together.
+
+    Raises:
+        ModelError: the model cannot be run on these images.
+        DataError: an image cannot be read.
+    """
+    groups = _groups(model, names)
+    for number, group in enumerate(groups):
+        workers, threads_each = pool_size(threads)
+        reader, sums = _Reader(model, group, threads_each), _Sums()
+        images = zip(indices, (images for images, _ in source.batches(1, indices)), strict=True)
+        for done, rows in enumerate(in_order(reader.rows, images, workers)):
+            sums.add(rows)
+            if progress:
+                progress(number * len(indices) + done + 1, len(groups) * len(indices))
+        del reader  # its runtime's memory, while matrices are worked on
+        yield from sums.finished()
+
+
+def _groups(model: ir.Model, names: Sequence[str]) -> list[list[str]]:
+    """Split layers, in order, into groups whose matrices fit the memory."""
+    layers = weighted_layers(model.graph)
+    groups: list[list[str]] = []
+    machine_mib = read_memory_mib()
+    room = MEMORY_BYTES if machine_mib is None else min(MEMORY_BYTES, int(machine_mib * 2**20) // 8)
+    used = room
+    for name in names:
+        need = 4 * weight_rows(layers[name]).shape[1] ** 2
+        if used + need > room:
+            groups.append([])
+            used = 0
+        groups[-1].append(name)
+        used += need
+    return groups
+
+
+class _Reader:
+    """The rows of its input that each layer of one group reads."""
+
+    def __init__(self, model: ir.Model, names: Sequence[str], threads: int) -> None:
+        layers = weighted_layers(model.graph)
+        self._geometry = {name: None if layers[name].op_type == "Gemm" else conv_geometry(layers[name]) for name in names}
+        self._reads = {name: _first_input(layers[name]) for name in names}
+        self._probe = Probe(model.clone(), sorted(set(self._reads.values())), threads)
+
+    def rows(self, numbered: tuple[int, Float32Array]) -> dict[str, Float32Array]:
+        """Return each layer's (pixels, inputs) for one image, (1, 3, H, W), whose number seeds the choice of pixels."""
+        number, images = numbered
+        tensors = self._probe(images)
+        return {
+            name: tensors[self._reads[name]] if geometry is None else input_rows(tensors[self._reads[name]], geometry, [number])
+            for name, geometry in self._geometry.items()
+        }
+
+
+class _Sums:
+    """The matrices of one group while they are filled."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[Float32Array]] = {}
+        self._grams: dict[str, Float32Array] = {}
+
+    def add(self, rows: Mapping[str, Float32Array]) -> None:
+        """Add each layer's rows of one image."""
+        for name, found in rows.items():
+            waiting = self._rows.setdefault(name, [])
+            waiting.append(found)
+            if sum(map(len, waiting)) >= ROWS:
+                self._add_up(name)
+
+    def _add_up(self, name: str) -> None:
+        rows = np.concatenate(self._rows[name])
+        self._rows[name].clear()
+        inputs = rows.shape[1]
+        if name not in self._grams:
+            self._grams[name] = np.zeros((inputs, inputs), np.float32)
+        gram = self._grams[name]
+        for start in range(0, inputs, BLOCK):
+            gram[start : start + BLOCK, start:] += rows[:, start : start + BLOCK].T @ rows[:, start:]
+
+    def finished(self) -> Iterator[tuple[str, Float32Array]]:
+        """Yield each matrix and let go of it."""
+        for name, waiting in self._rows.items():
+            if waiting:
+                self._add_up(name)
+            yield name, _mirrored(self._grams.pop(name))
+
+
+def _mirrored(gram: Float32Array) -> Float32Array:
+    """Copy what is right of the diagonal blocks to the left of them, in place."""
+    for start in range(0, len(gram), BLOCK):
+        end = start + BLOCK
+        gram[end:, start:end] = gram[start:end, end:].T
+    return gram
+
+
+def _first_input(node: ir.Node) -> str:
+    value = node.inputs[0]
+    return str(value.name) if value is not None else ""

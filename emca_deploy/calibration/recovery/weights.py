@@ -1,0 +1,131 @@
+"""Accuracy recovery after quantization, without training: better rounded weights, then corrected biases."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy._progress import Stage
+from emca_deploy.artifacts import atomic_write
+from emca_deploy.atomic import check_writable
+from emca_deploy.calibration.graphs.attention_path import find_attention
+from emca_deploy.calibration.graphs.weighted_layers import output_axis, weight_of, weight_rows, weighted_layers
+from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT, QuantizedWeight, quantize_weight
+from emca_deploy.calibration.ranges.table import ELSEWHERE, TableKey
+from emca_deploy.calibration.recovery.gram import can_be_rounded, layer_grams
+from emca_deploy.calibration.recovery.rounding import round_weights
+from emca_deploy.errors import InputError
+from emca_deploy.npz import read_arrays
+
+if TYPE_CHECKING:
+    from emca_deploy.data.sources import ImageSource
+
+__all__ = ["LEVELS", "ensure_rounded_weights", "nearest_weights", "rounded_path"]
+
+LEVELS = ("none", "bias", "weights")
+"""How much is recovered; each level does what those before it do."""
+
+FILE_VERSION = 1
+
+
+def rounded_path(table: Path, largest: int) -> Path:
+    """Return where the rounded weights of magnitudes up to `largest` that go with a range table lie: beside it."""
+    kind = "weights" if largest == LARGEST_WEIGHT[8] else "weights-7bit"
+    return table.with_name(f"{table.name.removesuffix('.json').removesuffix('.ranges')}.{kind}.npz")
+
+
+def nearest_weights(graph: ir.Graph, largest: int) -> dict[str, QuantizedWeight]:
+    """Return the nearest integers of every layer's weights: what is quantized time and again is rounded once."""
+    return {name: quantize_weight(weight_of(node), output_axis(node), largest) for name, node in weighted_layers(graph).items()}
+
+
+def ensure_rounded_weights(
+    model: ir.Model,
+    key: TableKey,
+    file: tuple[Path, int],
+    images: "tuple[ImageSource, Sequence[int]]",
+    threads: int,
+    stage: Stage,
+) -> dict[str, QuantizedWeight]:
+    """Return the rounded weights of every layer that can be rounded: from the file where that is of the same, computed otherwise.
+
+    They depend on the model and the images only, so one file serves every backend, method and choice of layers.
+
+    Args:
+        model: float; it is left as it is.
+        key: of the range table they go with.
+        file: the range table's, beside which they are kept, and the largest magnitude of a weight.
+        images: calibration images, and which of them.
+        threads: for the runtime.
+        stage: opens a stage for progress.
+
+    Raises:
+        ModelError: the model cannot be run on these images.
+        DataError: an image cannot be read.
+        OutputError: the file cannot be written.
+    """
+    largest = file[1]
+    path = rounded_path(*file)
+    label = _label(key)
+    found = _read(path, label)
+    attention = find_attention(model.graph).nodes  # no placement quantizes it
+    layers = {n: node for n, node in weighted_layers(model.graph).items() if can_be_rounded(node) and node not in attention}
+    if found is not None and found.keys() == layers.keys() and all(_fits(layers[name], found[name]) for name in found):
+        return found
+    rounded: dict[str, QuantizedWeight] = {}
+    source, indices = images
+    check_writable(path, ELSEWHERE)
+    with stage("rounding weights") as progress:
+        for name, gram in layer_grams(model, list(layers), source, indices, threads, progress):
+            rounded[name] = _round(layers[name], gram, largest)
+    _write(path, label, rounded)
+    return rounded
+
+
+def _fits(node: ir.Node, weight: QuantizedWeight) -> bool:
+    """Return whether integers and scales from a file are of a layer's shape."""
+    shape, channels = weight_of(node).shape, weight_of(node).shape[output_axis(node)]
+    return weight[0].dtype == np.int8 and weight[0].shape == shape and weight[1].size == channels
+
+
+def _round(node: ir.Node, gram: np.typing.NDArray[np.float32], largest: int) -> QuantizedWeight:
+    weight, axis = weight_of(node), output_axis(node)
+    _, scales = quantize_weight(weight, axis, largest)
+    integers = round_weights(weight_rows(node), gram, scales, largest)
+    return (integers.reshape(weight.shape) if axis == 0 else np.ascontiguousarray(integers.T)), scales
+
+
+def _label(key: TableKey) -> str:
+    """Return what the weights depend on, as text; the method that chose the ranges is none of it."""
+    return json.dumps(
+        {"version": FILE_VERSION} | asdict(key) | {"method": None, "preprocessing": key.preprocessing.identity()}, sort_keys=True
+    )
+
+
+def _write(path: Path, label: str, rounded: dict[str, QuantizedWeight]) -> None:
+    arrays: dict[str, np.typing.NDArray[Any]] = {f"{name}/int8": integers for name, (integers, _) in rounded.items()}
+    arrays |= {f"{name}/scale": scales for name, (_, scales) in rounded.items()}
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **(arrays | {"label": np.array(label)}))  # type: ignore[arg-type]  # numpy's own option has a bool
+
+
+def _read(path: Path, label: str) -> dict[str, QuantizedWeight] | None:
+    """Return a file's weights; None where there is none, or one of other weights, or a damaged one.
+
+    Raises:
+        InputError: the file holds arrays that are not ours, and would be overwritten.
+    """
+    try:
+        arrays = read_arrays(path)
+        if "label" not in arrays:
+            raise InputError(f"{path}: is in the way: rounded weights would be kept there, and it holds others", ELSEWHERE)
+        if str(arrays["label"]) != label:
+            return None
+        names = [name.removesuffix("/int8") for name in arrays if name.endswith("/int8")]
+        return {name: (arrays[f"{name}/int8"], arrays[f"{name}/scale"]) for name in names}
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,1 @@
+"""Rewrites of a quantized graph, exact in real arithmetic, that make a backend faster."""

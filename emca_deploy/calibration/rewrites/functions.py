@@ -1,0 +1,191 @@
+"""Activations and poolings in the form that a backend computes fast, in a graph with its Q/DQ pairs; exact in real arithmetic."""
+
+from math import isclose
+
+import numpy as np
+import onnx_ir as ir
+
+from emca_deploy.calibration.graphs.attention_path import is_global_pool
+from emca_deploy.calibration.graphs.dequantized import dequantized
+from emca_deploy.calibration.graphs.graph import constant
+
+__all__ = ["average_pools_as_convolutions", "clip_hard_sigmoids", "hard_sigmoids_as_additions"]
+
+SWISH = (1 / 6, 0.5)
+"""HardSwish is x * HardSigmoid(x) with this alpha and beta."""
+
+
+def hard_sigmoids_as_additions(graph: ir.Graph) -> int:
+    """Compute each HardSigmoid between a DequantizeLinear and a QuantizeLinear as one INT8 addition.
+
+    min(max(alpha * x + beta, 0), 1) in integers of a scale s is x + beta / alpha in integers of s / alpha, which saturate at the
+    same two ends. ONNX Runtime has an INT8 kernel for the addition only.
+
+    Returns:
+        How many were rewritten.
+    """
+    done = 0
+    for node in list(graph):
+        if node.op_type != "HardSigmoid":
+            continue
+        quantize = _only_quantize(node)
+        source = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if quantize is None or source is None or source.op_type != "DequantizeLinear":
+            continue
+        alpha, beta = _alpha_beta(node)
+        dequantize = next(iter(quantize.outputs[0].uses())).node
+        _add_instead(graph, (node, quantize, dequantize), beta / alpha, alpha)
+        done += 1
+    return done
+
+
+def _only_quantize(node: ir.Node) -> ir.Node | None:
+    """Return the QuantizeLinear that alone reads a node's result, if its integers end at 0 and at 1 or before."""
+    uses = list(node.outputs[0].uses())
+    if len(uses) != 1 or uses[0].node.op_type != "QuantizeLinear" or node.outputs[0].is_graph_output():
+        return None
+    quantize = uses[0].node
+    scale, zero = (value.const_value if value is not None else None for value in quantize.inputs[1:3])
+    if scale is None or zero is None or zero.dtype != ir.DataType.UINT8 or zero.numpy().any() or _alpha_beta(node)[0] <= 0:
+        return None
+    readers = list(quantize.outputs[0].uses())
+    fits = float(scale.numpy()) * 255 <= 1 + 1e-6 and _alpha_beta(node)[1] > 0
+    return quantize if fits and len(readers) == 1 and readers[0].node.op_type == "DequantizeLinear" else None
+
+
+def _alpha_beta(node: ir.Node) -> tuple[float, float]:
+    return float(node.attributes.get_float("alpha", 0.2)), float(node.attributes.get_float("beta", 0.5))
+
+
+def _add_instead(graph: ir.Graph, nodes: tuple[ir.Node, ir.Node, ir.Node], shift: float, alpha: float) -> None:
+    """Replace a HardSigmoid by an addition of `shift`, and the scale of the Q behind it accordingly; the DQ keeps its own."""
+    node, quantize, _ = nodes
+    name = f"{node.name}.shift"
+    stored = constant(graph, f"{name}/uint8", np.array(255, np.uint8))
+    step = constant(graph, f"{name}/scale", np.array(shift / 255, np.float32))
+    zero = constant(graph, f"{name}/zero_point", np.array(0, np.uint8))
+    shifting = ir.node("DequantizeLinear", [stored, step, zero], name=f"{name}/dequantize")
+    shifting.outputs[0].name, shifting.outputs[0].dtype, shifting.outputs[0].shape = name, ir.DataType.FLOAT, ir.Shape([])
+    add = ir.node("Add", [node.inputs[0], shifting.outputs[0]], name=str(node.name))
+    result = add.outputs[0]
+    result.name, result.shape, result.type = f"{node.name}.shifted", node.outputs[0].shape, node.outputs[0].type
+    scale = quantize.inputs[1]
+    assert scale is not None  # `_only_quantize` looked at it
+    assert scale.const_value is not None
+    wide = constant(graph, f"{node.name}.shifted/scale", np.array(float(scale.const_value.numpy()) / alpha, np.float32))
+    graph.insert_before(node, [shifting, add])
+    quantize.replace_input_with(0, result)
+    quantize.replace_input_with(1, wide)
+    graph.remove(node, safe=True)
+
+
+def average_pools_as_convolutions(graph: ir.Graph) -> int:
+    """Compute each INT8 average pooling of windows as a depthwise convolution whose weights are all the same.
+
+    ONNX Runtime's INT8 average pooling takes five times as long as its depthwise convolution. A window that is the whole map is
+    left alone, and so is padding that does not count, of which a convolution knows nothing.
+
+    Returns:
+        How many were rewritten.
+    """
+    found = [node for node in graph if node.op_type == "AveragePool" and _is_plain_window(node) and _reads_and_returns_int8(node)]
+    for node in found:
+        value, kernel = node.inputs[0], list(node.attributes["kernel_shape"].as_ints())
+        channels = value.shape[1] if value is not None and value.shape is not None else 0
+        assert isinstance(channels, int)  # `_is_plain_window` looked at it
+        weights = np.full((channels, 1, *kernel), 127, np.int8)
+        scales = np.full(channels, 1 / (127 * kernel[0] * kernel[1]), np.float32)
+        stored = dequantized(graph, node, f"{node.name}.weight", (weights, scales), 0)
+        attributes = {
+            name: node.attributes[name].as_ints() for name in ("kernel_shape", "strides", "pads") if name in node.attributes
+        }
+        layer = ir.node("Conv", [value, stored], {**attributes, "group": channels}, name=str(node.name))
+        result = layer.outputs[0]
+        result.name, result.shape, result.type = f"{node.name}.mean", node.outputs[0].shape, node.outputs[0].type
+        graph.insert_before(node, layer)
+        ir.convenience.replace_all_uses_with(node.outputs[0], result)
+        graph.remove(node, safe=True)
+    return len(found)
+
+
+def _is_plain_window(node: ir.Node) -> bool:
+    value, attributes = node.inputs[0], node.attributes
+    if value is None or value.shape is None or len(value.shape) != 4 or not isinstance(value.shape[1], int):
+        return False
+    pads, dilations = attributes.get("pads"), attributes.get("dilations")
+    padded = pads is not None and any(pads.as_ints())
+    return (
+        not is_global_pool(node)
+        and (not padded or attributes.get_int("count_include_pad", 0) == 1)
+        and attributes.get_int("ceil_mode", 0) == 0
+        and attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+        and (dilations is None or set(dilations.as_ints()) == {1})
+    )
+
+
+def _reads_and_returns_int8(node: ir.Node) -> bool:
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    readers = {use.node.op_type for use in node.outputs[0].uses()}
+    return source is not None and source.op_type == "DequantizeLinear" and readers == {"QuantizeLinear"}
+
+
+def clip_hard_sigmoids(graph: ir.Graph) -> int:
+    """Write x * HardSigmoid(x) as x * Clip(x + 3) / 6 where it is HardSwish, and any other HardSigmoid as Mul, Add and Clip.
+
+    OpenVINO fuses the first into the convolution before it, and the second into what surrounds it; its HardSigmoid is a
+    reference implementation that runs alone.
+
+    Returns:
+        How many were rewritten.
+    """
+    found = [node for node in graph if node.op_type == "HardSigmoid" and not node.outputs[0].is_graph_output()]
+    for node in found:
+        product = _swish_product(node)
+        if product is None:
+            _clip_instead(graph, node)
+        else:
+            _swish_instead(graph, node, product)
+    return len(found)
+
+
+def _swish_product(node: ir.Node) -> ir.Node | None:
+    """Return the Mul that makes HardSwish of a HardSigmoid; None where there is none."""
+    alpha, beta = _alpha_beta(node)
+    uses = list(node.outputs[0].uses())
+    if len(uses) != 1 or not (isclose(alpha, SWISH[0], rel_tol=1e-5) and isclose(beta, SWISH[1], rel_tol=1e-5)):
+        return None
+    product = uses[0].node
+    return product if product.op_type == "Mul" and node.inputs[0] in product.inputs else None
+
+
+def _clip_instead(graph: ir.Graph, node: ir.Node) -> None:
+    alpha, beta = _alpha_beta(node)
+    scaled = _appended(graph, node, "Mul", [node.inputs[0], _number(graph, f"{node.name}.alpha", alpha)], "scaled")
+    shifted = _appended(graph, node, "Add", [scaled, _number(graph, f"{node.name}.beta", beta)], "shifted")
+    bounds = [_number(graph, f"{node.name}.{end}", number) for end, number in (("least", 0.0), ("most", 1.0))]
+    clipped = _appended(graph, node, "Clip", [shifted, *bounds], "clipped")
+    ir.convenience.replace_all_uses_with(node.outputs[0], clipped)
+    graph.remove(node, safe=True)
+
+
+def _swish_instead(graph: ir.Graph, node: ir.Node, product: ir.Node) -> None:
+    shifted = _appended(graph, node, "Add", [node.inputs[0], _number(graph, f"{node.name}.three", 3.0)], "shifted")
+    bounds = [_number(graph, f"{node.name}.{end}", number) for end, number in (("least", 0.0), ("most", 6.0))]
+    clipped = _appended(graph, node, "Clip", [shifted, *bounds], "clipped")
+    whole = _appended(graph, product, "Mul", [node.inputs[0], clipped], "times_six")
+    divided = _appended(graph, product, "Mul", [whole, _number(graph, f"{node.name}.sixth", 1 / 6)], "swish")
+    ir.convenience.replace_all_uses_with(product.outputs[0], divided, replace_graph_outputs=True)
+    graph.remove([product, node], safe=True)
+
+
+def _number(graph: ir.Graph, name: str, value: float) -> ir.Value:
+    return constant(graph, name, np.array(value, np.float32))
+
+
+def _appended(graph: ir.Graph, before: ir.Node, operator: str, inputs: list[ir.Value | None], part: str) -> ir.Value:
+    """Insert a node before another one, with a result of that one's shape and type, and return the result."""
+    node = ir.node(operator, inputs, name=f"{before.name}.{part}")
+    result = node.outputs[0]
+    result.name, result.shape, result.type = f"{before.name}.{part}", before.outputs[0].shape, before.outputs[0].type
+    graph.insert_before(before, node)
+    return result

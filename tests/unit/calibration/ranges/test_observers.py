@@ -1,0 +1,230 @@
+"""Observers, and the methods that make ranges of what they saw, against slow and literal versions of the same."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emca_deploy.calibration.placement.quantize import activation_params
+from emca_deploy.calibration.ranges.histogram import Histogram
+from emca_deploy.calibration.ranges.observers import (
+    HistogramObserver,
+    MinMaxObserver,
+    MovingAverageObserver,
+    Observation,
+    TensorRange,
+)
+from emca_deploy.calibration.ranges.thresholds import (
+    LEVELS,
+    METHODS,
+    Method,
+    _divergences,
+    choose_range,
+    entropy_threshold,
+    expected_error,
+    mse_range,
+    percentile_range,
+)
+from emca_deploy.errors import InputError, UnknownNameError
+
+KINDS = ["normal", "relu", "tail", "shifted", "negative"]
+
+
+def draw(kind, seed, count=4000):
+    generator = np.random.default_rng(seed)
+    normal = generator.standard_normal(count)
+    data = {
+        "normal": normal,
+        "relu": np.maximum(normal, 0),
+        "tail": generator.standard_t(2, count),
+        "shifted": normal + 7,
+        "negative": -np.abs(normal) - 1,
+    }[kind]
+    return data.astype(np.float32)
+
+
+data_sets = st.builds(draw, st.sampled_from(KINDS), st.integers(0, 999))
+
+
+def quantization_error(data, values, *, symmetric):
+    params = activation_params(values, symmetric=symmetric)
+    low, high = (-127, 127) if symmetric else (0, 255)
+    integers = np.clip(np.rint(data.astype(np.float64) / params.scale) + params.zero_point, low, high)
+    return float((((integers - params.zero_point) * params.scale - data) ** 2).mean())
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7, 20])
+def test_averages_go_over_images_not_batches(batch):
+    images = np.random.default_rng(0).standard_normal((20, 50)).astype(np.float32)
+    observer = MovingAverageObserver(0.9)
+    for start in range(0, 20, batch):
+        piece = images[start : start + batch]
+        observer.observe(piece.min(axis=1), piece.max(axis=1))
+    low, high = float(images[0].min()), float(images[0].max())
+    for image in images:
+        low, high = 0.9 * low + (1 - 0.9) * float(image.min()), 0.9 * high + (1 - 0.9) * float(image.max())
+    seen = observer.observation()
+    assert seen.average == (low, high)
+    assert (seen.minimum, seen.maximum) == (images.min(), images.max())
+    assert choose_range(Method("moving-average", 0.9), seen) == TensorRange(low, high)
+
+
+@pytest.mark.parametrize("observer", [MinMaxObserver(), MovingAverageObserver(0.5), HistogramObserver()])
+def test_an_observer_of_nothing_says_so(observer):
+    with pytest.raises(ValueError, match="nothing was observed"):
+        observer.observation()
+
+
+@given(data_sets, st.floats(90, 100))
+def test_percentiles_cut_no_more_than_they_say(data, percentile):
+    values = percentile_range(Histogram.of(data), percentile)
+    allowed = (100 - percentile) / 100 * data.size + 1e-6
+    assert (data > values.maximum).sum() <= allowed
+    assert (data < values.minimum).sum() <= allowed
+    assert (np.abs(data) > values.threshold).sum() <= allowed
+
+
+@given(data_sets, st.floats(90, 100))
+def test_percentiles_are_within_a_bin_of_the_exact_ones(data, percentile):
+    histogram = Histogram.of(data)
+    values = percentile_range(histogram, percentile)
+    rank = int(np.ceil(percentile / 100 * data.size)) - 1
+    bin_width = 2 * histogram.width  # the bin at zero is two wide
+    assert values.maximum == pytest.approx(np.sort(data)[rank], abs=bin_width)
+    assert values.minimum == pytest.approx(np.sort(data)[::-1][rank], abs=bin_width)
+    assert values.threshold == pytest.approx(np.sort(np.abs(data))[rank], abs=bin_width)
+
+
+def test_the_hundredth_percentile_is_minmax():
+    data = draw("normal", 5)
+    assert percentile_range(Histogram.of(data), 100) == TensorRange(data.min(), data.max(), np.abs(data).max())
+
+
+def slow_divergences(counts):
+    """The entropy calibration of NVIDIA's slides, written down as it is told."""
+    counts = np.array(counts, np.float64)
+    counts[0] = counts[1]
+    found = []
+    for end in range(LEVELS, len(counts) + 1):
+        p = counts[:end].copy()
+        p[-1] += counts[end:].sum()
+        q = np.zeros(end)
+        for level in range(LEVELS):
+            members = range(level * end // LEVELS, (level + 1) * end // LEVELS)
+            filled = [i for i in members if counts[i] > 0]
+            for i in filled:
+                q[i] = sum(counts[j] for j in members) / len(filled)
+        if q.sum() == 0 or ((q == 0) & (p > 0)).any():
+            found.append(np.inf)
+            continue
+        p, q = p / p.sum(), q / q.sum()
+        found.append(sum(a * np.log(a / b) for a, b in zip(p, q, strict=True) if a > 0))
+    return np.array(found)
+
+
+@given(st.integers(0, 999), st.integers(LEVELS + 1, 260), st.floats(0.1, 50))
+@settings(max_examples=15)
+def test_divergences_are_those_of_the_literal_algorithm(seed, bins, rate):
+    generator = np.random.default_rng(seed)
+    counts = generator.poisson(rate * np.exp(-np.arange(bins) / bins * 4)).astype(np.float64)
+    counts[-1] += 1
+    fast, slow = _divergences(counts), slow_divergences(counts)
+    assert np.array_equal(np.isinf(fast), np.isinf(slow))
+    finite = np.isfinite(slow)
+    np.testing.assert_allclose(fast[finite], slow[finite], atol=1e-12)
+
+
+def test_entropy_takes_the_clipping_point_of_least_divergence():
+    data = draw("tail", 3, 200_000)
+    histogram = Histogram.of(data)
+    threshold = entropy_threshold(histogram)
+    counts = histogram.magnitudes().reshape(-1, 2).sum(axis=1)
+    bins = round(threshold / (2 * histogram.width))
+    used = np.flatnonzero(counts)[-1] + 1
+    assert LEVELS <= bins < used
+    divergences = _divergences(counts[:used].astype(np.float64))
+    assert divergences[bins - LEVELS] == divergences.min()
+    assert threshold < np.abs(data).max()  # heavy tails are cut
+
+
+@given(st.sampled_from(KINDS), st.integers(0, 99))
+def test_squared_error_is_never_above_minmax(kind, seed):
+    data = draw(kind, seed)
+    histogram = Histogram.of(data)
+    chosen, whole = mse_range(histogram), TensorRange(float(data.min()), float(data.max()))
+    shares = histogram.counts / histogram.count
+    for symmetric in (True, False):
+        ends = [(-chosen.threshold, chosen.threshold), (-whole.magnitude, whole.magnitude)]
+        if not symmetric:
+            ends = [(chosen.minimum, chosen.maximum), (min(whole.minimum, 0), max(whole.maximum, 0))]
+        lows, highs = np.array(ends).T
+        errors = expected_error(histogram.centres(), shares, lows, highs, symmetric=symmetric)
+        assert errors[0] <= errors[1]
+        # The exact data: no worse either, but for what bins cannot tell apart.
+        exact = [quantization_error(data, values, symmetric=symmetric) for values in (chosen, whole)]
+        assert exact[0] <= exact[1] * 1.02
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_squared_error_clips_an_outlier(symmetric):
+    data = np.concatenate([draw("normal", 0, 1_000_000), np.array([40], np.float32)])
+    chosen, whole = mse_range(Histogram.of(data)), TensorRange(float(data.min()), 40.0)
+    assert quantization_error(data, chosen, symmetric=symmetric) < 0.5 * quantization_error(data, whole, symmetric=symmetric)
+
+
+@given(st.floats(-100, 0, width=32), st.floats(0, 100, width=32), st.booleans())
+def test_the_error_searched_is_that_of_the_quantizer(low, high, symmetric):
+    data = draw("normal", 1, 200)
+    values = TensorRange(low, high)
+    ends = (-values.magnitude, values.magnitude) if symmetric else (low, high)
+    found = expected_error(
+        data.astype(np.float64), np.full(200, 1 / 200), np.array([ends[0]]), np.array([ends[1]]), symmetric=symmetric
+    )
+    if activation_params(values, symmetric=symmetric).scale != 1.0:
+        assert found[0] == pytest.approx(quantization_error(data, values, symmetric=symmetric), rel=1e-9)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e-45, 1e-30, 3.0, -3.0, 3e38])
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in {"minmax", "moving-average"}])
+def test_constant_tensors_get_a_scale(name, constant):
+    data = np.full(1000, constant, np.float32)
+    histogram = Histogram.of(data)
+    seen = Observation(histogram.minimum, histogram.maximum, histogram)
+    values = choose_range(Method.parse(name), seen)
+    for symmetric in (True, False):
+        scale = activation_params(values, symmetric=symmetric).scale
+        assert scale > 0
+        assert np.isfinite(np.float32(scale))
+    if abs(constant) > 1 and name != "entropy":
+        assert quantization_error(data, values, symmetric=False) <= (constant / 100) ** 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["percentile", "entropy", "mse"])
+def test_ranges_stay_within_the_data(name, kind):
+    data = draw(kind, 8)
+    histogram = Histogram.of(data)
+    values = choose_range(Method.parse(name), Observation(histogram.minimum, histogram.maximum, histogram))
+    assert values.minimum <= values.maximum
+    assert min(data.min(), 0) <= values.minimum
+    assert values.maximum <= max(data.max(), 0)
+    assert 0 < values.threshold <= np.abs(data).max()
+
+
+def test_methods_read_and_write_themselves():
+    for name in METHODS:
+        method = Method.parse(name)
+        assert Method.parse(str(method)) == method
+    assert Method.parse("percentile") == Method.parse("percentile:99.99")
+    assert str(Method.parse("percentile:99.9")) == "percentile:99.9"
+    with pytest.raises(UnknownNameError, match="percentil"):
+        Method.parse("percentil")
+    for bad in ("minmax:3", "percentile:101", "percentile:x", "percentile:nan", "moving-average:1", "moving-average:-1"):
+        with pytest.raises(InputError, match=bad):
+            Method.parse(bad)
+
+
+def test_a_method_without_what_it_needs_is_refused():
+    for name in ("moving-average", "percentile"):
+        with pytest.raises(ValueError, match="was kept"):
+            choose_range(Method.parse(name), Observation(0.0, 1.0))

@@ -1,0 +1,167 @@
+"""The range table: what is written is read, what differs is refused, what suffices is reused."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from emca_deploy.artifacts import Preprocessing
+from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
+from emca_deploy.calibration.ranges.histogram import Histogram
+from emca_deploy.calibration.ranges.observers import Observation, TensorRange
+from emca_deploy.calibration.ranges.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
+from emca_deploy.calibration.ranges.thresholds import Method, choose_range
+from emca_deploy.errors import InputError
+
+KEY = TableKey("a" * 64, "b" * 64, Preprocessing.for_size(64), "mse", 10, 0)
+
+
+@pytest.fixture
+def table():
+    observations = {}
+    for index, name in enumerate(["images", "stage1/relu: 0"]):
+        histogram = Histogram.of(np.random.default_rng(index).standard_normal(1000).astype(np.float32))
+        observations[name] = Observation(histogram.minimum, histogram.maximum, histogram)
+    ranges = {name: choose_range(Method("mse"), seen) for name, seen in observations.items()}
+    return RangeTable(KEY, ranges, observations)
+
+
+def test_a_table_of_before_there_was_a_choice_of_preprocessing_is_read_as_what_was_done_then(table, tmp_path):
+    write_table(tmp_path / "t.json", table)
+    document = json.loads((tmp_path / "t.json").read_text())
+    old = ("image_size", "resize_size", "mean", "std")
+    document["key"]["preprocessing"] = {name: document["key"]["preprocessing"][name] for name in old}
+    (tmp_path / "t.json").write_text(json.dumps(document))
+    assert read_table(tmp_path / "t.json").key == replace(KEY, preprocessing=replace(KEY.preprocessing, exif="apply"))
+
+
+def test_what_is_written_is_read(table, tmp_path):
+    write_table(tmp_path / "t.json", table)
+    found = read_table(tmp_path / "t.json")
+    assert (found.key, found.ranges) == (table.key, table.ranges)
+    for name, seen in table.observations.items():
+        other = found.observations[name]
+        assert (other.minimum, other.maximum) == (seen.minimum, seen.maximum)
+        assert np.array_equal(other.histogram.counts, seen.histogram.counts)
+        assert other.histogram.exponent == seen.histogram.exponent
+
+
+def test_averages_are_written_too(tmp_path):
+    seen = Observation(-2.0, 3.0, average=(-1.5, 2.5))
+    table = RangeTable(replace(KEY, method="moving-average:0.9"), {"x": TensorRange(-1.5, 2.5)}, {"x": seen})
+    write_table(tmp_path / "t.json", table)
+    assert read_table(tmp_path / "t.json") == table
+
+
+def test_a_person_can_read_it(table, tmp_path):
+    write_table(tmp_path / "t.json", table)
+    document = json.loads((tmp_path / "t.json").read_text())
+    assert document["table_version"] == 2
+    tensor = document["tensors"]["images"]
+    assert tensor["minimum"] < -2
+    assert tensor["range"][0] >= tensor["minimum"]
+    assert tensor["summary"]["count"] == 1000
+    assert tensor["summary"]["mean"] == pytest.approx(0, abs=0.15)
+    assert tensor["summary"]["quantiles"]["0.5"] == pytest.approx(0, abs=0.15)
+    assert len(tensor["histogram"]["counts"]) < 3000
+
+
+def test_tables_of_version_1_are_read(tmp_path):
+    key = asdict(replace(KEY, method="minmax"))
+    del key["measured"]
+    (tmp_path / "t.json").write_text(json.dumps({"table_version": 1, "key": key, "ranges": {"x": [-1, 2]}}))
+    table = read_table(tmp_path / "t.json")
+    assert table.ranges == {"x": TensorRange(-1.0, 2.0)}
+    assert (table.key.method, table.key.measured) == ("minmax", 1)
+    assert by_another_method(table, KEY) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"table_version": 3}, {"table_version": "2"}, {"tensors": []}, {"tensors": {"x": {}}}, {"tensors": {"x": {"range": [0]}}},
+        {"tensors": {"x": {"range": [2, 1]}}}, {"tensors": {"x": {"range": [0, 1e999]}}},
+        {"tensors": {"x": {"range": [0, 1], "threshold": -1}}}, {"tensors": {"x": {"range": [0, 1], "minimum": 0}}},
+        {"tensors": {"x": {"range": [0, 1], "minimum": 0, "maximum": 1, "histogram": {"counts": ""}}}},
+        {"key": {"method": "mse"}},
+    ],
+)  # fmt: skip
+def test_damaged_tables_are_refused(table, tmp_path, change):
+    path = tmp_path / "t.json"
+    write_table(path, table)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match="not a range table"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile:99.9", "entropy", "mse"])
+def test_a_histogram_serves_every_method_that_reads_one(table, method):
+    found = by_another_method(table, replace(KEY, method=method))
+    assert found.key.method == method
+    assert found.ranges == {name: choose_range(Method.parse(method), seen) for name, seen in table.observations.items()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_sha256": "c"}, {"data_sha256": "c"}, {"preprocessing": Preprocessing()}, {"samples": 11}, {"seed": 1},
+        {"measured": 1},
+    ],
+)  # fmt: skip
+def test_nothing_else_may_differ(table, change):
+    assert by_another_method(table, replace(KEY, method="entropy", **change)) is None
+
+
+def test_averages_of_one_momentum_do_not_serve_another():
+    seen = Observation(-2.0, 3.0, average=(-1.5, 2.5))
+    table = RangeTable(replace(KEY, method="moving-average:0.9"), {"x": TensorRange(-1.5, 2.5)}, {"x": seen})
+    assert by_another_method(table, replace(KEY, method="moving-average:0.5")) is None
+    assert by_another_method(table, KEY) is None
+    assert by_another_method(table, replace(KEY, method="minmax")).ranges == {"x": TensorRange(-2.0, 3.0)}
+
+
+def test_one_pass_serves_many_methods(exported, images, tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(exported("resnet10").read_bytes())
+    first, path, reused = ensure_ranges(model, images, CalibrationOptions("openvino", "entropy"))
+    assert (path, reused) == (table_path(model), False)
+
+    class Untouchable(type(images)):
+        def batches(self, batch_size, indices=None):
+            raise AssertionError("a second pass")
+
+    again = Untouchable(images.images)
+    for method in ("minmax", "percentile", "percentile:99.9", "mse", "entropy"):
+        table, _, reused = ensure_ranges(model, again, CalibrationOptions("openvino", method))
+        assert reused
+        assert table.key.method == str(Method.parse(method))
+    assert table.ranges == first.ranges
+
+
+def test_a_named_table_of_another_method_is_refused(exported, images, tmp_path):
+    path = tmp_path / "t.json"
+    ensure_ranges(exported("resnet10"), images, CalibrationOptions("openvino", "percentile", table=path))
+    before = path.read_bytes()
+    for options, words in (
+        (CalibrationOptions("openvino", "percentile:99", table=path), "another method"),
+        (CalibrationOptions("openvino", "percentile", samples=3, table=path), "another number of images"),
+        (CalibrationOptions("openvino", "percentile", samples=3, seed=1, table=path), "number of images and seed"),
+    ):
+        with pytest.raises(InputError, match=words):
+            ensure_ranges(exported("resnet10"), images, options)
+    assert path.read_bytes() == before
+
+
+def test_a_table_of_an_older_revision_is_measured_anew_and_by_name_refused(exported, images, tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(exported("resnet10").read_bytes())
+    _, path, _ = ensure_ranges(model, images, CalibrationOptions("openvino", "minmax"))
+    document = json.loads(path.read_text())
+    del document["key"]["measured"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="another revision of emca-deploy's measuring"):
+        ensure_ranges(model, images, CalibrationOptions("openvino", "minmax", table=path))
+    table, _, reused = ensure_ranges(model, images, CalibrationOptions("openvino", "minmax"))
+    assert not reused
+    assert read_table(path) == table

@@ -1,0 +1,151 @@
+"""Rewrites are exact, and happen where they should and nowhere else."""
+
+import re
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from emca_deploy.calibration.graphs.graph import load_graph
+from emca_deploy.calibration.placement.place.place import find_recipe, place
+from emca_deploy.calibration.placement.qdq import insert_qdq
+from emca_deploy.calibration.ranges.collect import collect_ranges
+from emca_deploy.calibration.rewrites.aggregation import add_scales, broadcast_repeats
+from emca_deploy.calibration.rewrites.poolings import rewrite_for, split_poolings
+from emca_deploy.calibration.rewrites.shortcuts import FreedShortcuts, free_shortcuts
+
+SIZE = 64
+
+
+class Images:
+    """Two fixed images, as a data source gives them."""
+
+    preprocessing = None
+
+    def __init__(self) -> None:
+        self.images = np.random.default_rng(0).standard_normal((2, 3, SIZE, SIZE), dtype=np.float32)
+
+    def batches(self, size, indices):
+        yield self.images[list(indices)], None
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory, exported):
+    """Return a function that gives an architecture's INT8 model for OpenVINO, before any rewrite."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def load(arch: str) -> ir.Model:
+        path = folder / f"{arch}.onnx"
+        if not path.exists():
+            model = load_graph(exported(arch))
+            ranges = collect_ranges(exported(arch), Images(), [0, 1], 1)
+            insert_qdq(model, place(model.graph, find_recipe("openvino")), ranges)
+            ir.save(model, path)
+        return ir.load(path)
+
+    return load
+
+
+def logits(model: ir.Model, images: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # its INT8 kernels round otherwise
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+# The blocks but the last of a stage whose maps the next stage's attention reads: one in each of stages 1 to 3 at depth 18.
+@pytest.mark.parametrize(
+    ("arch", "freed"),
+    [
+        ("emca_eca_resnet18", FreedShortcuts(copied=3)),  # a basic block has no narrow tensor
+        ("emca_srm_resnet18", FreedShortcuts(copied=3)),
+        ("emca_eca_resnet50", FreedShortcuts(waiting=10)),
+        ("emca_srm_resnet50", FreedShortcuts(waiting=10)),
+        ("pkcam_eca_resnet18", FreedShortcuts()),
+        ("resnet18", FreedShortcuts()),
+    ],
+)
+def test_shortcuts_that_a_later_pooling_reads_are_freed(arch, freed, quantized):
+    model = quantized(arch)
+    images = Images().images
+    before = {count: logits(model, images[:count]) for count in (1, 2)}
+    assert free_shortcuts(model.graph) == freed
+    for count, reference in before.items():
+        np.testing.assert_array_equal(logits(model, images[:count]), reference)
+
+
+@pytest.mark.parametrize(
+    ("arch", "poolings"), [("emca_eca_resnet18", 10), ("eca_resnet18", 8), ("srm_resnet18", 8), ("resnet18", 0)]
+)
+def test_poolings_of_quantized_maps_are_split(arch, poolings, quantized):
+    model = quantized(arch)
+    images = Images().images
+    before = logits(model, images)
+    assert split_poolings(model.graph) == poolings
+    np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width", "split"), [(1, 1, 0), (1, 5, 0), (5, 1, 0), (2, 2, 1)])
+def test_a_map_of_one_row_or_column_is_pooled_at_once(height, width, split):
+    text = f"""<ir_version: 10, opset_import: ["" : 20]>
+    network (uint8[1,4,{height},{width}] q) => (float[1,4,1,1] y) {{
+        scale = Constant<value: tensor = float {{0.1}}>()
+        x = DequantizeLinear(q, scale)
+        mean = GlobalAveragePool(x)
+        y = Relu(mean)
+    }}"""
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
+    assert split_poolings(model.graph) == split
+
+
+@pytest.mark.parametrize(
+    ("arch", "sums"), [("emca_eca_resnet18", 3), ("emca_se_resnet18", 3), ("emca_srm_resnet18", 0), ("eca_resnet18", 0)]
+)
+def test_aggregation_becomes_additions(arch, sums, quantized):
+    model = quantized(arch)
+    images = Images().images
+    before = logits(model, images)
+    assert (add_scales(model.graph), broadcast_repeats(model.graph)) == (sums, sums)
+    assert not [node.name for node in model.graph if node.op_type in {"Concat", "ReduceSum"} and sums]
+    np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_time_changes_nothing(quantized):
+    model = quantized("emca_eca_resnet18")
+    rewrite_for(model.graph, "openvino")
+    names = [node.name for node in model.graph]
+    rewrite_for(model.graph, "openvino")
+    assert [node.name for node in model.graph] == names
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt", "tensorrt-rtx"])
+def test_other_backends_want_none(backend, quantized):
+    model = quantized("emca_eca_resnet18")
+    nodes = list(model.graph)
+    rewrite_for(model.graph, backend)
+    assert list(model.graph) == nodes
+
+
+@pytest.mark.parametrize("arch", ["emca_eca_resnet18", "emca_eca_resnet50"])
+def test_openvino_then_adds_identity_shortcuts_inside_convolutions(arch, quantized, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    model = quantized(arch)
+
+    def additions_alone() -> list[str]:
+        path = tmp_path / "int8.onnx"
+        ir.save(model, path)
+        compiled = openvino.Core().compile_model(
+            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        )
+        executed = [operation.get_rt_info() for operation in compiled.get_runtime_model().get_ops()]
+        kinds = {info["originalLayersNames"].astype(str): info["layerType"].astype(str) for info in executed}
+        return [kind for names, kind in kinds.items() for name in names.split(",") if re.fullmatch(r"stage\d\.block1\.add", name)]
+
+    assert "Eltwise" in additions_alone()
+    rewrite_for(model.graph, "openvino")
+    assert set(additions_alone()) == {"Convolution"}
