@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "unit" / "calibration"
 from random_networks import ACTIVATIONS, network, pictures
 
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place.place import place as placing
+from emca_deploy.calibration.placement.place import place as placing
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.collect import collect_ranges
 from emca_deploy.calibration.rewrites.poolings import rewrite_for

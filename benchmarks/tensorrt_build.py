@@ -35,7 +35,7 @@ from emca_deploy.backends.tensorrt.log import TYPES
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place.place import RECIPES, Recipe, place
+from emca_deploy.calibration.placement.place import RECIPES, Recipe, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.weight_only import in_place_of
 from emca_deploy.calibration.ranges.observers import TensorRange

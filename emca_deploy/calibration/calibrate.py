@@ -18,7 +18,7 @@ from emca_deploy.calibration.float_part import FloatPart, check_float_precision,
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.placement.coverage import Coverage, measure_coverage
-from emca_deploy.calibration.placement.place.place import Recipe, find_recipe, matching_nodes, place
+from emca_deploy.calibration.placement.place import Recipe, find_recipe, matching_nodes, place
 from emca_deploy.calibration.placement.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.placement.weight_only import in_place_of
 from emca_deploy.calibration.ranges.collect import collect_observations

@@ -16,7 +16,7 @@ from emca_deploy._version import __version__
 from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.simulation import Images, Simulation
-from emca_deploy.calibration.placement.place.place import Placement, find_recipe, place
+from emca_deploy.calibration.placement.place import Placement, find_recipe, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.quantize import QuantizedWeight
 from emca_deploy.calibration.ranges.table import RangeTable, read_table, table_path

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
-from emca_deploy.calibration.placement.place.place import Placement
+from emca_deploy.calibration.placement.place import Placement
 from emca_deploy.results.sensitivity import UnitKind
 
 __all__ = ["Unit", "find_units"]

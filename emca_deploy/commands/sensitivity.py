@@ -53,7 +53,7 @@ def command(
     from emca_deploy._machine import default_threads
     from emca_deploy.artifacts import atomic_write
     from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
-    from emca_deploy.calibration.placement.place.place import find_recipe
+    from emca_deploy.calibration.placement.place import find_recipe
     from emca_deploy.calibration.resume import side_path
     from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file, weights_on_file
     from emca_deploy.commands._console import table_console

@@ -17,7 +17,7 @@ from emca_deploy._text import shell_word
 from emca_deploy.calibration.explaining.words import FINDINGS
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
-from emca_deploy.calibration.placement.place.place import RECIPES
+from emca_deploy.calibration.placement.place import RECIPES
 from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
 from emca_deploy.errors import ModelError
 from emca_deploy.multiply_adds import WEIGHT_INPUT

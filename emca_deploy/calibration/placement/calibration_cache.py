@@ -15,7 +15,7 @@ from emca_deploy.artifacts import write_text
 from emca_deploy.calibration.graphs.attention_path import find_attention, pooling_steps
 from emca_deploy.calibration.graphs.graph import has_weights, load_graph, only_feeds
 from emca_deploy.calibration.graphs.trunk import PASS_THROUGH
-from emca_deploy.calibration.placement.place.place import find_recipe, place
+from emca_deploy.calibration.placement.place import find_recipe, place
 from emca_deploy.calibration.placement.quantize import activation_params
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.calibration.ranges.table import read_table

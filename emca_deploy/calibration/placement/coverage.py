@@ -10,7 +10,7 @@ from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import WEIGHTED, has_weights
 from emca_deploy.calibration.graphs.trunk import Trunk, find_trunk
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
-from emca_deploy.calibration.placement.place.place import Placement, rounds_logits
+from emca_deploy.calibration.placement.place import Placement, rounds_logits
 from emca_deploy.multiply_adds import WEIGHT_INPUT
 
 __all__ = ["ENOUGH_PERCENT", "Coverage", "FloatLayer", "measure_coverage"]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from emca_deploy.calibration.graphs.dequantized import dequantized
 from emca_deploy.calibration.graphs.graph import constant
 from emca_deploy.calibration.graphs.weighted_layers import output_axis, weight_of
-from emca_deploy.calibration.placement.place.place import Edge, Placement, Recipe
+from emca_deploy.calibration.placement.place import Edge, Placement, Recipe
 from emca_deploy.calibration.placement.quantize import (
     QuantizedWeight,
     QuantParams,

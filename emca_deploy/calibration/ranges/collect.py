@@ -26,7 +26,7 @@ from emca_deploy.calibration.graphs.graph_session import (
     run_session,
 )
 from emca_deploy.calibration.graphs.workers import in_order, pool_size
-from emca_deploy.calibration.placement.place.place import RECIPES, place
+from emca_deploy.calibration.placement.place import RECIPES, place
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.observers import (
     HistogramObserver,

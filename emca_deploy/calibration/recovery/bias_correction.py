@@ -23,7 +23,7 @@ from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import only_feeds
 from emca_deploy.calibration.graphs.graph_session import Probe, append_output, batch_size, few_of, find_values
 from emca_deploy.calibration.graphs.weighted_layers import bias_of, set_bias, weighted_layers
-from emca_deploy.calibration.placement.place.place import identity_operand
+from emca_deploy.calibration.placement.place import identity_operand
 from emca_deploy.calibration.recovery.settled import SettlingMeans
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.calibration.choice import CLOSE_DB, Trial, choose, nearest
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place.place import find_recipe, place
+from emca_deploy.calibration.placement.place import find_recipe, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.calibration.ranges.table import read_table

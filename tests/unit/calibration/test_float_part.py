@@ -12,7 +12,7 @@ from emca_deploy.artifacts import read_manifest
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.calibration.float_part import check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place.place import RECIPES, place
+from emca_deploy.calibration.placement.place import RECIPES, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
 from emca_deploy.calibration.ranges.table import RangeTable, TableKey, read_table

@@ -3,7 +3,7 @@
 import onnx_ir as ir
 import pytest
 
-from emca_deploy.calibration.placement.place.place import find_recipe, place
+from emca_deploy.calibration.placement.place import find_recipe, place
 from emca_deploy.calibration.units import find_units
 
 

@@ -12,7 +12,7 @@ from random_networks import ACTIVATIONS, BLOCKS, HEADS, network, pictures
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
 from emca_deploy.calibration.placement.coverage import measure_coverage
-from emca_deploy.calibration.placement.place.place import RECIPES, find_recipe, matching_nodes, place
+from emca_deploy.calibration.placement.place import RECIPES, find_recipe, matching_nodes, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.collect import collect_ranges
 from emca_deploy.calibration.rewrites.poolings import rewrite_for

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place.place import RECIPES, find_recipe, place
+from emca_deploy.calibration.placement.place import RECIPES, find_recipe, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.weight_only import heavy_pixel_layers, in_place_of, store_as_int8
 from emca_deploy.calibration.ranges.table import read_table

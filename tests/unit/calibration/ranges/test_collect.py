@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place.place import RECIPES, place
+from emca_deploy.calibration.placement.place import RECIPES, place
 from emca_deploy.calibration.ranges import collect
 from emca_deploy.calibration.ranges.collect import collect_observations, collect_ranges
 from emca_deploy.calibration.ranges.histogram import Histogram

@@ -15,7 +15,7 @@ from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_mode
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.graph_session import Probe
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
-from emca_deploy.calibration.placement.place.place import find_recipe, place
+from emca_deploy.calibration.placement.place import find_recipe, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.collect import collect_ranges
 from emca_deploy.calibration.ranges.observers import TensorRange

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place.place import find_recipe, place
+from emca_deploy.calibration.placement.place import find_recipe, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.collect import collect_ranges
 from emca_deploy.calibration.rewrites.aggregation import add_scales, broadcast_repeats
