@@ -11,9 +11,9 @@ from emca_deploy.calibration.graphs.graph_session import open_session
 from emca_deploy.calibration.placement.place import find_recipe, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.collect import collect_ranges
+from emca_deploy.calibration.recovery import settled
 from emca_deploy.calibration.recovery.bias_correction import BiasCorrection
 from emca_deploy.calibration.recovery.settled import SettlingMeans, crossing_values
-from emca_deploy.calibration.recovery import settled
 from emca_deploy.errors import ModelError
 
 SIZE = 64
