@@ -9,10 +9,11 @@ from emca_deploy._version import __version__
 from emca_deploy.reporting.formats import NONE, facts, fixed, moment, plain
 from emca_deploy.reporting.notices import warnings_of
 from emca_deploy.reporting.plots import latency_plot, tradeoff_plot
+from emca_deploy.reporting.recommendation import cautions_of, sentence_of
 from emca_deploy.reporting.svg import COLOURS
 from emca_deploy.reporting.table import deploy_columns
-from emca_deploy.reporting.verdict import decide
 from emca_deploy.results.deploy import DeployReport
+from emca_deploy.results.recommendation import recommend
 
 __all__ = ["render_html"]
 
@@ -48,16 +49,16 @@ def _plain(value: Any) -> Any:
 
 
 def _context(report: DeployReport) -> dict[str, Any]:
-    verdict = decide(report)
+    found = recommend(report)
     columns = [column for column in deploy_columns(report) if any(cell != NONE for cell in column.cells)]
     first = report.candidates[0]
     return {
         "report": report,
-        "verdict": verdict,
+        "verdict": {"level": found.level, "sentence": sentence_of(report, found), "cautions": cautions_of(found)},
         "columns": columns,
         "colours": COLOURS,
         "stable": [candidate.latency.stable for candidate in report.candidates],
-        "chosen": [candidate.name == verdict.candidate for candidate in report.candidates],
+        "chosen": [candidate.name == found.use for candidate in report.candidates],
         "warnings": [*(("", warning) for warning in report.warnings), *warnings_of(report)],
         "latency_plot": latency_plot(report),
         "tradeoff_plot": tradeoff_plot(report),

@@ -7,8 +7,8 @@ from emca_deploy.reporting import svg
 from emca_deploy.reporting.axis import Axis, fit_axis
 from emca_deploy.reporting.formats import fixed, plain, significant
 from emca_deploy.reporting.labels import Box, place_labels
-from emca_deploy.reporting.verdict import DROP_LIMIT
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.recommendation import DEPLOY_GATE
 
 __all__ = ["latency_plot", "tradeoff_plot"]
 
@@ -151,7 +151,8 @@ def _height(candidate: DeployCandidate, labelled: bool) -> tuple[float, float, f
 def _guides(report: DeployReport) -> list[tuple[float, str]]:
     for candidate in report.candidates:
         if candidate.name == report.baseline and candidate.accuracy.top1 is not None:
-            return [(candidate.accuracy.top1, "baseline"), (candidate.accuracy.top1 - DROP_LIMIT, f"{DROP_LIMIT:g} points below")]
+            top1, allowed = candidate.accuracy.top1, DEPLOY_GATE.max_drop
+            return [(top1, "baseline"), (top1 - allowed, f"{allowed:g} points below")]
     return []
 
 

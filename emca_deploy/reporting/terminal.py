@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 from emca_deploy.reporting.formats import NONE, plain
 from emca_deploy.reporting.notices import warnings_of
 from emca_deploy.reporting.profile_columns import profile_columns, profile_heading
+from emca_deploy.reporting.recommendation import cautions_of, sentence_of
 from emca_deploy.reporting.table import Column, deploy_columns
-from emca_deploy.reporting.verdict import Verdict, decide
 from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.latency import ProfileReport
+from emca_deploy.results.recommendation import recommend
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,12 +24,15 @@ _GAP = 2
 
 def print_deploy(report: DeployReport, console: "Console") -> None:
     """Print a deployment: a row for each candidate, the verdict, warnings, and the file to deploy."""
-    verdict = decide(report)
+    found = recommend(report)
     _text(console, plain(report.title), "bold")
-    chosen = [index for index, c in enumerate(report.candidates) if c.name == verdict.candidate]
+    chosen = [index for index, c in enumerate(report.candidates) if c.name == found.use]
     shaky = [index for index, c in enumerate(report.candidates) if not c.latency.stable]
     _print_columns(console, deploy_columns(report), chosen, shaky)
-    _print_verdict(console, verdict)
+    console.print()
+    _text(console, sentence_of(report, found), _STYLES[found.level])
+    for caution in cautions_of(found):
+        _text(console, f"- {caution}")
     for names, warning in warnings_of(report):
         _text(console, f"warning: {names + ': ' if names else ''}{warning}", "yellow")
     for index in chosen:
@@ -94,13 +98,6 @@ def _width(shown: list[Column], intervals: list[Column]) -> int:
         needed = max(len(column.heading), *(len(cell) for cell in cells))
         total += min(needed + 1, _LONGEST_NAME) if column is shown[0] else needed  # 1: the mark of an unstable one
     return total + _GAP * (len(shown) - 1)
-
-
-def _print_verdict(console: "Console", verdict: Verdict) -> None:
-    console.print()
-    _text(console, verdict.sentence, _STYLES[verdict.level])
-    for caution in verdict.cautions:
-        _text(console, f"- {caution}")
 
 
 def _text(console: "Console", text: str, style: str = "", *, wrap: bool = True) -> None:

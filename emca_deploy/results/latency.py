@@ -14,7 +14,7 @@ __all__ = [
     "ProfileReport",
     "ProtocolRecord",
     "Scenario",
-    "Verdict",
+    "SpeedVerdict",
     "WarmUp",
     "verdict_of",
 ]
@@ -23,7 +23,7 @@ SCHEMA_VERSION = 2
 """2 declares the protocol, gives verdicts, lists failures, and keeps the blocks. 1 is still read."""
 
 Scenario = Literal["single-stream", "offline"]
-Verdict = Literal["faster", "slower", "no difference shown"]
+SpeedVerdict = Literal["faster", "slower", "no difference shown"]
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Comparison:
     b: str
     ratio_p50: float
     ratio_ci95: tuple[float, float]
-    verdict: Verdict = "no difference shown"
+    verdict: SpeedVerdict = "no difference shown"
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Failure:
     exit_code: int = 1
 
 
-def verdict_of(ratio_ci95: tuple[float, float]) -> Verdict:
+def verdict_of(ratio_ci95: tuple[float, float]) -> SpeedVerdict:
     """Return what an interval of a ratio, of b's time to a's, shows about a."""
     low, high = ratio_ci95
     if low > 1:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emca_deploy.results.codec import version
-from emca_deploy.results.latency import Scenario, Verdict
+from emca_deploy.results.latency import Scenario, SpeedVerdict
 
 __all__ = ["SCHEMA_VERSION", "Numerics", "Trial", "Tunable", "TuneReport", "TuneRound", "Value", "Values"]
 
@@ -108,7 +108,7 @@ class TuneReport:
     default: Values
     best: Values
     settings: Values
-    verdict: Verdict
+    verdict: SpeedVerdict
     ratio: float | None
     ratio_ci95: tuple[float, float] | None
     default_p50_ms: float | None

@@ -1,7 +1,25 @@
-"""The verdict: what is recommended, and when it holds back."""
+"""What is recommended, when it holds back, and how that reads."""
+
+from dataclasses import dataclass
 
 from emca_deploy.reporting.notices import warnings_of
-from emca_deploy.reporting.verdict import decide
+from emca_deploy.reporting.recommendation import cautions_of, sentence_of
+from emca_deploy.results.recommendation import recommend
+
+
+@dataclass
+class Told:
+    """A recommendation with its words."""
+
+    level: str
+    candidate: str | None
+    sentence: str
+    cautions: tuple[str, ...]
+
+
+def decide(report):
+    found = recommend(report)
+    return Told(found.level, found.use, sentence_of(report, found), tuple(cautions_of(found)))
 
 
 def test_recommends_the_fastest_within_half_a_point(typical):

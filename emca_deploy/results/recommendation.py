@@ -1,0 +1,107 @@
+"""Which candidate of a deployment to use, decided from its report."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.gate import Gate
+
+__all__ = ["AGREEMENT_LIMIT", "DEPLOY_GATE", "Doubt", "Level", "Recommendation", "drop_of", "recommend"]
+
+DEPLOY_GATE = Gate(0.5)
+"""What a recommended candidate may lose."""
+
+AGREEMENT_LIMIT = 95.0
+"""Percent of images; below it an equal top-1 may be luck."""
+
+Level = Literal["recommended", "caution", "keep", "unknown"]
+Doubt = Literal["drop not measured", "drop unsure", "agreement", "speed-up not measured", "speed-up unsure"]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The decision.
+
+    Attributes:
+        level: "recommended"; "caution" where the evidence is thin; "keep" where nothing beats the baseline; "unknown" where the
+            images had no labels.
+        use: the name of what to deploy; None where nothing can be recommended.
+        best: the fastest candidate that loses little enough; where all lose more or have no labels, the fastest; None where
+            none is faster than the baseline.
+        doubts: what the evidence about `best` leaves open.
+        unstable: candidates among those recommended, and the baseline, whose measurement was not stable.
+        as_fast: a candidate that may be as fast as `best` and loses less.
+        too_lossy: faster candidates than `best` that lose too much.
+    """
+
+    level: Level
+    use: str | None
+    best: DeployCandidate | None
+    doubts: tuple[Doubt, ...] = ()
+    unstable: tuple[DeployCandidate, ...] = ()
+    as_fast: DeployCandidate | None = None
+    too_lossy: tuple[DeployCandidate, ...] = ()
+
+
+def drop_of(candidate: DeployCandidate) -> float | None:
+    """Return the points of top-1 lost against the baseline; None without labels."""
+    reference = candidate.accuracy.reference
+    return None if reference is None else reference.top1_drop
+
+
+def recommend(report: DeployReport) -> Recommendation:
+    """Choose the fastest candidate whose drop is within `DEPLOY_GATE`, if it is faster than the baseline."""
+    others = sorted((c for c in report.candidates if c.name != report.baseline), key=lambda c: c.latency.latency_ms.p50)
+    faster = [c for c in others if c.speedup > 1]
+    if not faster:
+        return Recommendation("keep", report.baseline, None, unstable=_unstable(report, None))
+    if any(drop_of(c) is None for c in faster):
+        return Recommendation("unknown", None, faster[0], unstable=_unstable(report, faster[0]))
+    within = [c for c in faster if _loss(c) <= DEPLOY_GATE.max_drop]
+    if not within:
+        too_lossy = (faster[0],)
+        return Recommendation("keep", report.baseline, faster[0], unstable=_unstable(report, None), too_lossy=too_lossy)
+    best = within[0]
+    doubts, unstable = _doubts(best), _unstable(report, best)
+    surely_faster = best.speedup_ci95 is not None and best.speedup_ci95[0] > 1
+    level: Level = "keep" if not surely_faster else "caution" if doubts or unstable else "recommended"
+    return Recommendation(
+        level,
+        best.name if surely_faster else report.baseline,
+        best,
+        doubts,
+        unstable,
+        next((c for c in within[1:] if _may_be_as_fast(c, best) and _loss(c) < _loss(best)), None),
+        tuple(c for c in faster if c not in within and c.latency.latency_ms.p50 < best.latency.latency_ms.p50),
+    )
+
+
+def _loss(candidate: DeployCandidate) -> float:
+    return drop_of(candidate) or 0.0
+
+
+def _doubts(best: DeployCandidate) -> tuple[Doubt, ...]:
+    doubts: list[Doubt] = []
+    reference = best.accuracy.reference
+    limits = None if reference is None else reference.top1_drop_ci95
+    if limits is None:
+        doubts.append("drop not measured")
+    elif not DEPLOY_GATE.judge(_loss(best), limits, best.accuracy.samples).reached:
+        doubts.append("drop unsure")
+    if reference is not None and reference.agreement < AGREEMENT_LIMIT:
+        doubts.append("agreement")
+    if best.speedup_ci95 is None:
+        doubts.append("speed-up not measured")
+    elif best.speedup_ci95[0] <= 1:
+        doubts.append("speed-up unsure")
+    return tuple(doubts)
+
+
+def _unstable(report: DeployReport, best: DeployCandidate | None) -> tuple[DeployCandidate, ...]:
+    names = None if best is None else (best.name, report.baseline)
+    return tuple(c for c in report.candidates if not c.latency.stable and (names is None or c.name in names))
+
+
+def _may_be_as_fast(other: DeployCandidate, best: DeployCandidate) -> bool:
+    both = best.speedup_ci95, other.speedup_ci95
+    return both[0] is not None and both[1] is not None and both[1][1] >= both[0][0]
