@@ -182,7 +182,7 @@ def _tell(report: "ProfileReport", *, warnings: bool) -> None:
         echo("interrupted: what was measured until then is kept, and marked incomplete", err=True)
     for note in report.environment.get("ssh", {}).get("notes", ()):
         echo(f"note: {note}", err=True)
-    for note in dict.fromkeys(note for result in report.results for note in result.telemetry.get("notes", ())):
+    for note in dict.fromkeys(note for result in report.results for note in result.telemetry.notes):
         echo(f"note: {note}", err=True)
     if not warnings:
         return

@@ -1,11 +1,11 @@
 """What telemetry tells of energy, as columns. A machine without a power meter has none of them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from emca_deploy.reporting.formats import NONE, plain, uniform
 from emca_deploy.reporting.table import Column
 from emca_deploy.results.latency import LatencyResult
+from emca_deploy.results.telemetry import Power, TelemetryResult
 
 __all__ = ["energy_columns", "total_power"]
 
@@ -13,13 +13,9 @@ __all__ = ["energy_columns", "total_power"]
 _ORDER = ("ina3221", "tegrastats", "nvml", "rapl")
 
 
-def total_power(telemetry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return by source what it says of all that it sees, the most inclusive source first.
-
-    Args:
-        telemetry: of a result.
-    """
-    found = {name: source["power"]["total"] for name, source in telemetry.get("sources", {}).items() if _has_total(source)}
+def total_power(telemetry: TelemetryResult) -> dict[str, Power]:
+    """Return by source the power of all that it sees, the most inclusive source first."""
+    found = {name: source.power["total"] for name, source in telemetry.sources.items() if "total" in source.power}
     return {name: found[name] for name in sorted(found, key=lambda name: (name not in _ORDER, (*_ORDER, name).index(name)))}
 
 
@@ -29,19 +25,14 @@ def energy_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
     source = next((name for total in totals for name in total), None)
     if source is None:
         return ()
-    named = {
-        f"W ({plain(source)})": ("power_w", 11),
-        "mJ/image": ("energy_per_inference_mj", 2),
-        "above idle": ("net_energy_per_inference_mj", 11),
-    }
-    return tuple(Column(heading, _cells(totals, source, key), rank=rank) for heading, (key, rank) in named.items())
+    powers = [total.get(source) for total in totals]
+    return (
+        Column(f"W ({plain(source)})", _cells([None if p is None else p.power_w for p in powers]), rank=11),
+        Column("mJ/image", _cells([None if p is None else p.energy_per_inference_mj for p in powers]), rank=2),
+        Column("above idle", _cells([None if p is None else p.net_energy_per_inference_mj for p in powers]), rank=11),
+    )
 
 
-def _cells(totals: Sequence[Mapping[str, Mapping[str, Any]]], source: str, key: str) -> tuple[str, ...]:
-    values = [total.get(source, {}).get(key) for total in totals]
+def _cells(values: Sequence[float | None]) -> tuple[str, ...]:
     texts = iter(uniform([value for value in values if value is not None]))
     return tuple(NONE if value is None else next(texts) for value in values)
-
-
-def _has_total(source: Mapping[str, Any]) -> bool:
-    return "total" in source.get("power", {})

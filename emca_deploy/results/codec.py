@@ -7,6 +7,8 @@ A record is a frozen dataclass. Its fields are the keys of an object, in their o
 - Version: a record with a field made with `version` is read of that version and of each older one that has an upgrade step.
 - Checked: every value is of the declared type, floats are finite, integers fit 64 bits, and no key is unknown. A record with
   a method `contradiction() -> str` says what of its values cannot be; "" where nothing is wrong.
+- Older: a record with a static method `older(values)` puts the keys and values of earlier documents of the same version into
+  today's form.
 - A record with a class method `from_dict`, such as `Preprocessing`, reads itself.
 """
 
@@ -175,12 +177,15 @@ def _record_reader(record: Any) -> _Reader:
     hints = get_type_hints(record)
     declared = {f.name: f for f in fields(record)}
     versioned = next((f for f in declared.values() if _UPGRADES in f.metadata), None)
+    older = getattr(record, "older", None)
     required = [f.name for f in declared.values() if f.default is MISSING and f.default_factory is MISSING]
 
     def read(value: Any) -> Any:
         values = _object(value)
         if versioned is not None:
             values = _upgraded(values, versioned)
+        if older is not None:
+            values = _converted(older, values)
         if missing := [name for name in required if name not in values]:
             raise _WrongError(f"'{missing[0]}' is missing")
         if unknown := [name for name in values if name not in declared]:
@@ -202,11 +207,15 @@ def _upgraded(values: dict[str, Any], versioned: "Field[Any]") -> dict[str, Any]
         reads = f"{oldest} to {now}" if oldest < now else str(now)
         raise _WrongError(f"{name.replace('_', ' ')} {_shown(given)}; this emca-deploy reads {reads}")
     for step in range(given, now):
-        try:
-            values = upgrades[step](values)
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
-            raise _WrongError(f"it is damaged: {exc}") from exc
+        values = _converted(upgrades[step], values)
     return {**values, name: now}
+
+
+def _converted(convert: Upgrade, values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return convert(values)
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise _WrongError(f"it is damaged: {exc}") from exc
 
 
 def _union_reader(choices: tuple[Any, ...]) -> _Reader:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from emca_deploy.results.codec import left_out, version
+from emca_deploy.results.telemetry import TelemetryResult
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -108,7 +109,7 @@ class LatencyResult:
         stable: false where a warning casts doubt on the numbers.
         protocol: how it was measured; None in a file of version 1.
         throughput_ci95: 95 % interval of the images per second; only offline.
-        telemetry: what was sampled beside the run, by source; empty where nothing was.
+        telemetry: what was sampled during the run; empty, and not in the JSON, where nothing was.
         builds: the artifact of each process, of a candidate that was built several times; empty for a single one.
         block_calls: how many of `samples_ms` each block has, in order.
         block_builds: the process that each block ran in, from 0; empty where all ran in one.
@@ -134,7 +135,7 @@ class LatencyResult:
     device_ms: LatencySummary | None = left_out()
     protocol: ProtocolRecord | None = left_out()
     throughput_ci95: tuple[float, float] | None = left_out()
-    telemetry: dict[str, Any] = left_out(dict)
+    telemetry: TelemetryResult = left_out(TelemetryResult)
     builds: tuple[str, ...] = left_out(())
     block_calls: tuple[int, ...] = left_out(())
     block_builds: tuple[int, ...] = left_out(())

@@ -10,8 +10,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
+from emca_deploy.results.telemetry import Power, SourceTelemetry, ValueSummary
 from emca_deploy.telemetry.recorder import Sample
 from emca_deploy.telemetry.source import energy_channel, power_channel
 
@@ -44,7 +44,7 @@ def attribute(
     windows: Mapping[str, Sequence[Window]],
     idle: Sequence[Window] = (),
     inferences: Mapping[str, int] | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, SourceTelemetry]]:
     """Return for each candidate, by source, what happened while it ran.
 
     Args:
@@ -54,19 +54,17 @@ def attribute(
         inferences: of each candidate in all its windows; energy is per one of these. Without, there is none.
 
     Returns:
-        candidate -> source -> "power" -> channel -> {"power_w", "idle_power_w", "net_power_w", "energy_per_inference_mj",
-        "net_energy_per_inference_mj", "samples", "blurred"}, and "values" -> name -> {"mean", "min", "max", "samples"}. What no
-        sample tells is absent, a source without any sample too.
+        By candidate and source. What no sample reports is absent, a source without any sample too.
     """
     series = _series(samples)
-    result: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, SourceTelemetry]] = {}
     for candidate, its_windows in windows.items():
         result[candidate] = {}
         count = (inferences or {}).get(candidate, 0)
         for (source, owner), by_name in series.items():
             if owner in {None, candidate}:
                 found = _of_source(by_name, its_windows, idle, count)
-                if found:
+                if found.power or found.values:
                     result[candidate][source] = found
     return result
 
@@ -85,9 +83,9 @@ def _series(samples: Sequence[Sample]) -> dict[_Key, dict[str, _Series]]:
     return series
 
 
-def _of_source(by_name: Mapping[str, _Series], windows: Sequence[Window], idle: Sequence[Window], count: int) -> dict[str, Any]:
-    power: dict[str, Any] = {}
-    values: dict[str, Any] = {}
+def _of_source(by_name: Mapping[str, _Series], windows: Sequence[Window], idle: Sequence[Window], count: int) -> SourceTelemetry:
+    power: dict[str, Power] = {}
+    values: dict[str, ValueSummary] = {}
     for name, series in by_name.items():
         if (channel := energy_channel(name)) is not None:
             # A counter misses nothing between two samples: it replaces a power of the same channel.
@@ -98,24 +96,25 @@ def _of_source(by_name: Mapping[str, _Series], windows: Sequence[Window], idle: 
                 _put(power, channel, _gauge_power(series, windows, factor), _gauge_power(series, idle, factor), windows, count)
         elif (summary := _summary(series, windows)) is not None:
             values[name] = summary
-    return {key: value for key, value in (("power", power), ("values", values)) if value}
+    return SourceTelemetry(power, values)
 
 
 def _put(
-    power: dict[str, Any], channel: str, busy: _Power | None, idle: _Power | None, windows: Sequence[Window], count: int
+    power: dict[str, Power], channel: str, busy: _Power | None, idle: _Power | None, windows: Sequence[Window], count: int
 ) -> None:
     if busy is None:
         return
     mj_per_w = sum(end - begin for begin, end in windows) / _NS_PER_S * 1000 / count if count else None
-    found: dict[str, Any] = {"power_w": busy.watts}
-    if mj_per_w is not None:
-        found["energy_per_inference_mj"] = busy.watts * mj_per_w
-    if idle is not None:
-        net_w = busy.watts - idle.watts
-        found |= {"idle_power_w": idle.watts, "net_power_w": net_w}
-        if mj_per_w is not None:
-            found["net_energy_per_inference_mj"] = net_w * mj_per_w
-    power[channel] = {**found, "samples": busy.samples, "blurred": busy.blurred}
+    net_w = None if idle is None else busy.watts - idle.watts
+    power[channel] = Power(
+        power_w=busy.watts,
+        energy_per_inference_mj=None if mj_per_w is None else busy.watts * mj_per_w,
+        idle_power_w=None if idle is None else idle.watts,
+        net_power_w=net_w,
+        net_energy_per_inference_mj=None if net_w is None or mj_per_w is None else net_w * mj_per_w,
+        samples=busy.samples,
+        blurred=busy.blurred,
+    )
 
 
 def _counter_power(series: _Series, windows: Sequence[Window]) -> _Power | None:
@@ -168,8 +167,6 @@ def _gauge_power(series: _Series, windows: Sequence[Window], factor: float) -> _
     return _Power(joules / seconds * factor, used) if seconds > 0 else None
 
 
-def _summary(series: _Series, windows: Sequence[Window]) -> dict[str, float] | None:
+def _summary(series: _Series, windows: Sequence[Window]) -> ValueSummary | None:
     values = [value for window in windows for value in series.values[series.inside(window)]]
-    if not values:
-        return None
-    return {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "samples": len(values)}
+    return ValueSummary(sum(values) / len(values), min(values), max(values), len(values)) if values else None

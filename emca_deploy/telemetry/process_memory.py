@@ -1,28 +1,16 @@
 """Memory and context switches of one candidate's process."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from emca_deploy.errors import MissingError
+from emca_deploy.results.telemetry import ContextSwitches
 from emca_deploy.telemetry.source import Reading
 
-__all__ = ["ContextSwitches", "ProcessMemorySource", "read_context_switches", "read_pss_mib"]
+__all__ = ["ProcessMemorySource", "read_context_switches", "read_pss_mib"]
 
 _MIB = 2**20
-
-
-@dataclass(frozen=True)
-class ContextSwitches:
-    """How often the threads of a process left their core: to wait, or because something else took it."""
-
-    voluntary: int
-    involuntary: int
-
-    def since(self, before: "ContextSwitches") -> "ContextSwitches":
-        """Return what came since `before`; threads that ended meanwhile took theirs with them."""
-        return ContextSwitches(max(0, self.voluntary - before.voluntary), max(0, self.involuntary - before.involuntary))
 
 
 class ProcessMemorySource:

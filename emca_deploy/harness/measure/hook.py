@@ -3,19 +3,15 @@
 import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from emca_deploy.harness.measure.stability import clock_warnings
+from emca_deploy.results.telemetry import ContextSwitches, TelemetryResult
 from emca_deploy.telemetry.attribution import Window, attribute
 from emca_deploy.telemetry.nvml import NvmlSource
-from emca_deploy.telemetry.process_memory import (
-    ContextSwitches,
-    ProcessMemorySource,
-    read_context_switches,
-    read_pss_mib,
-)
+from emca_deploy.telemetry.process_memory import ProcessMemorySource, read_context_switches, read_pss_mib
 from emca_deploy.telemetry.processor import CpuFrequencySource
 from emca_deploy.telemetry.rapl import RaplSource
 from emca_deploy.telemetry.recorder import Recorder, Sample
@@ -74,7 +70,7 @@ class Telemetry:
         self._began_ns = 0
         self._pids: dict[str, int] = {}
         self._switches: dict[str, ContextSwitches] = {}
-        self._ended: dict[str, dict[str, Any]] = {}
+        self._ended: dict[str, _OfProcess] = {}
 
     @property
     def notes(self) -> list[str]:
@@ -124,8 +120,7 @@ class Telemetry:
     def unwatch(self) -> None:
         """Keep what is known of processes that are about to end."""
         for name in self._pids:
-            found = self._of_process(name)
-            self._ended[name] = _added(self._ended.get(name, {}), found)
+            self._ended[name] = self._of_processes(name)
         self._pids.clear()
         self._switches.clear()
 
@@ -141,38 +136,32 @@ class Telemetry:
 
     def end(
         self, name_to_windows: Mapping[str, Sequence[Window]], name_to_inferences: Mapping[str, int]
-    ) -> dict[str, dict[str, Any]]:
+    ) -> dict[str, TelemetryResult]:
         """End the run and return each candidate's telemetry, see `attribution.attribute`; the processes may still live.
 
         Args:
             name_to_windows: when each candidate ran, in nanoseconds of time.monotonic_ns.
             name_to_inferences: images of each in all its windows: energy is per image.
-
-        Returns:
-            For each candidate: "sources" -> what `attribute` found, "interval_ms", "sampling_core_share" (what the sampling
-            itself took of one core), "idle_s", and where known "pss_mib" and "context_switches" of its process, "warnings"
-            that cast doubt on its numbers, "notes", and "energy" where it was not measured.
         """
         self._recorder.sample_now()
-        processes = {name: _added(self._ended.get(name, {}), self._of_process(name)) for name in name_to_windows}
+        processes = {name: self._of_processes(name) for name in name_to_windows}
         self.close()
-        idle = [self._idle] if self._idle else []
-        shares = attribute(self.samples, name_to_windows, idle, name_to_inferences)
-        common: dict[str, Any] = {
-            "interval_ms": self._recorder.interval_s * 1000,
-            "sampling_core_share": self._recorder.core_share,
+        shares = attribute(self.samples, name_to_windows, [self._idle] if self._idle else [], name_to_inferences)
+        metered = any(source.power for share in shares.values() for source in share.values())
+        return {
+            name: TelemetryResult(
+                share,
+                interval_ms=self._recorder.interval_s * 1000,
+                sampling_core_share=self._recorder.core_share,
+                idle_s=(self._idle[1] - self._idle[0]) / 1e9 if self._idle else None,
+                energy=None if metered else NO_POWER,
+                notes=tuple(self.notes),
+                pss_mib=processes[name].pss_mib,
+                context_switches=processes[name].context_switches,
+                warnings=tuple(self._clock_warnings(name_to_windows[name])),
+            )
+            for name, share in shares.items()
         }
-        if self._idle:
-            common["idle_s"] = (self._idle[1] - self._idle[0]) / 1e9
-        if not any("power" in source for share in shares.values() for source in share.values()):
-            common["energy"] = NO_POWER
-        if self.notes:
-            common["notes"] = list(self.notes)
-        result = {}
-        for name, share in shares.items():
-            warnings = self._clock_warnings(name_to_windows[name])
-            result[name] = {"sources": share, **common, **processes[name], **({"warnings": warnings} if warnings else {})}
-        return result
 
     def _clock_warnings(self, windows: Sequence[Window]) -> list[str]:
         """Judge by the fastest core: a mean falls, too, where fewer cores are busy."""
@@ -193,26 +182,25 @@ class Telemetry:
             self._recorder.__enter__()
             self._entered = True
 
-    def _of_process(self, name: str) -> dict[str, Any]:
-        pid = self._pids.get(name)
+    def _of_processes(self, name: str) -> "_OfProcess":
+        """Return what is known of a candidate's processes so far, those that have ended and the one that lives."""
+        before, pid = self._ended.get(name, _OfProcess()), self._pids.get(name)
         if pid is None:
-            return {}
-        found: dict[str, Any] = {}
-        if (pss_mib := read_pss_mib(pid)) is not None:
-            found["pss_mib"] = pss_mib
-        now, before = read_context_switches(pid), self._switches.get(name)
-        if now is not None and before is not None:
-            passed = now.since(before)
-            found["context_switches"] = {"voluntary": passed.voluntary, "involuntary": passed.involuntary}
-        return found
+            return before
+        now, began = read_context_switches(pid), self._switches.get(name)
+        passed = None if now is None or began is None else now.since(began)
+        return before.plus(_OfProcess(read_pss_mib(pid), passed))
 
 
-def _added(ended: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is known of a candidate's processes, one after the other: the most memory, all context switches."""
-    found = {**ended, **last}
-    if "pss_mib" in ended and "pss_mib" in last:
-        found["pss_mib"] = max(ended["pss_mib"], last["pss_mib"])
-    if "context_switches" in ended and "context_switches" in last:
-        both = (ended["context_switches"], last["context_switches"])
-        found["context_switches"] = {kind: sum(each[kind] for each in both) for kind in both[0]}
-    return found
+@dataclass(frozen=True)
+class _OfProcess:
+    pss_mib: float | None = None
+    context_switches: ContextSwitches | None = None
+
+    def plus(self, later: "_OfProcess") -> "_OfProcess":
+        """Return the most memory of either, and all context switches."""
+        memory = max((mib for mib in (self.pss_mib, later.pss_mib) if mib is not None), default=None)
+        both = self.context_switches, later.context_switches
+        if both[0] is None or both[1] is None:
+            return _OfProcess(memory, both[0] or both[1])
+        return _OfProcess(memory, both[0].plus(both[1]))

@@ -23,6 +23,7 @@ from emca_deploy.harness.measure.summary import compare_candidates, result_of, s
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import MachineState, collect_environment, read_machine_state
 from emca_deploy.results.latency import Failure, LatencyResult, ProfileReport
+from emca_deploy.results.telemetry import TelemetryResult
 
 __all__ = ["Protocol", "TelemetryHook", "measure", "measure_raw", "summarize"]
 
@@ -151,7 +152,7 @@ def _changes(candidates: list[Candidate], before: MachineState, after: MachineSt
     return changes_between(before, after, own_cpu_s + workers_cpu_s)
 
 
-def _sampled(telemetry: TelemetryHook | None, candidates: list[Candidate], batch: int) -> dict[str, dict[str, Any]]:
+def _sampled(telemetry: TelemetryHook | None, candidates: list[Candidate], batch: int) -> dict[str, TelemetryResult]:
     """Return what telemetry found, while the processes still live."""
     if telemetry is None:
         return {}
@@ -172,15 +173,15 @@ def _finish(candidates: list[Candidate], stop: str) -> None:
 
 
 def _report(
-    run: _Run, stop: str, common: list[str], sampled: dict[str, dict[str, Any]], environment: dict[str, Any]
+    run: _Run, stop: str, common: list[str], sampled: dict[str, TelemetryResult], environment: dict[str, Any]
 ) -> ProfileReport:
     candidates, protocol = run.candidates, run.protocol
     record = protocol.record(min(len(candidate.blocks) for candidate in candidates), stop)
     results: list[LatencyResult] = []
     for candidate in candidates:
-        candidate.notes.extend(sampled.get(candidate.name, {}).get("warnings", ()))
-        result = result_of(candidate, protocol, record, common)
-        results.append(replace(result, telemetry=sampled.get(candidate.name, {})))
+        telemetry = sampled.get(candidate.name, TelemetryResult())
+        candidate.notes.extend(telemetry.warnings)
+        results.append(replace(result_of(candidate, protocol, record, common), telemetry=telemetry))
     return ProfileReport(
         results=tuple(results),
         comparisons=compare_candidates(candidates, protocol),

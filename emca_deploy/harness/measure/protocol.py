@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from typing import Protocol as StructuralType
 
 from emca_deploy.results.latency import ProtocolRecord, Scenario
+from emca_deploy.results.telemetry import TelemetryResult
 
 __all__ = ["BLOCK_S", "FEWEST_PROCESSES", "Protocol", "TelemetryHook"]
 
@@ -123,8 +124,8 @@ class TelemetryHook(StructuralType):
 
     def end(
         self, name_to_windows: Mapping[str, Sequence[tuple[int, int]]], name_to_inferences: Mapping[str, int]
-    ) -> dict[str, dict[str, Any]]:
-        """The run is over: say what was found of each candidate, by its name; it goes into the result as it is.
+    ) -> dict[str, TelemetryResult]:
+        """The run is over: return what was found of each candidate, by its name; it goes into the result as it is.
 
         Args:
             name_to_windows: when each candidate ran: (start, end) of each of its blocks, `time.monotonic_ns`.

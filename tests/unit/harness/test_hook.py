@@ -13,7 +13,8 @@ import pytest
 from emca_deploy.harness.measure.hook import NO_POWER, Telemetry, available_sources
 from emca_deploy.harness.measure.latency import Protocol, TelemetryHook, measure
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.results.codec import to_json
+from emca_deploy.results.codec import from_json, to_json
+from emca_deploy.results.telemetry import TelemetryResult
 from emca_deploy.telemetry.processor import CpuFrequencySource
 from emca_deploy.telemetry.rapl import RaplSource
 
@@ -95,18 +96,18 @@ def test_energy_memory_and_switches_of_a_run(growing_counter):
                 its_windows.append((begin_ns, time.monotonic_ns()))
         shares = telemetry.end(windows, {"work": 100, "rest": 100})
         child.kill()
-    work, rest = (shares[name]["sources"]["rapl"]["power"]["total"] for name in ("work", "rest"))
-    assert work["power_w"] > 2 * rest["power_w"]  # truly 10 W and 2 W; the neighbours of this test are allowed their noise
-    assert work["idle_power_w"] == rest["idle_power_w"]
-    assert work["net_power_w"] == pytest.approx(work["power_w"] - work["idle_power_w"])
+    work, rest = (shares[name].sources["rapl"].power["total"] for name in ("work", "rest"))
+    assert work.power_w > 2 * rest.power_w  # truly 10 W and 2 W; the neighbours of this test are allowed their noise
+    assert work.idle_power_w == rest.idle_power_w
+    assert work.net_power_w == pytest.approx(work.power_w - work.idle_power_w)
     busy_s = sum(end - begin for begin, end in windows["work"]) / 1e9
-    assert work["energy_per_inference_mj"] == pytest.approx(work["power_w"] * busy_s / 100 * 1000)
-    assert shares["work"]["sources"]["process_memory"]["values"]["rss_mib"]["max"] > 5
-    assert "process_memory" not in shares["rest"]["sources"]
-    assert shares["work"]["context_switches"]["voluntary"] > 10
-    assert "context_switches" not in shares["rest"]
-    assert shares["work"]["idle_s"] >= 0.3
-    assert json.loads(json.dumps(shares, allow_nan=False)) == shares
+    assert work.energy_per_inference_mj == pytest.approx(work.power_w * busy_s / 100 * 1000)
+    assert shares["work"].sources["process_memory"].values["rss_mib"].max > 5
+    assert "process_memory" not in shares["rest"].sources
+    assert shares["work"].context_switches.voluntary > 10
+    assert shares["rest"].context_switches is None
+    assert shares["work"].idle_s >= 0.3
+    assert all(from_json(TelemetryResult, json.loads(json.dumps(to_json(share)))) == share for share in shares.values())
     assert not [thread for thread in threading.enumerate() if thread.name == "telemetry"]
 
 
@@ -118,9 +119,10 @@ def test_idle_is_as_long_as_asked():
     assert time.monotonic() - begin >= 0.2
     telemetry.begin()
     shares = telemetry.end({"a": [(0, 1)]}, {"a": 1})
-    assert shares["a"].pop("idle_s") >= 0.2
-    assert 0 < shares["a"].pop("sampling_core_share") < 1
-    assert shares == {"a": {"sources": {}, "interval_ms": 100.0, "energy": NO_POWER}}
+    document = to_json(shares["a"])
+    assert document.pop("idle_s") >= 0.2
+    assert 0 < document.pop("sampling_core_share") < 1
+    assert document == {"sources": {}, "interval_ms": 100.0, "energy": NO_POWER}
 
 
 def test_run_without_idle_has_no_net_power(tmp_path):
@@ -132,8 +134,8 @@ def test_run_without_idle_has_no_net_power(tmp_path):
         telemetry._recorder.sample_now()
         time.sleep(0.05)
         share = telemetry.end({"a": [(begin_ns, time.monotonic_ns())]}, {})["a"]
-    assert "idle_s" not in share
-    assert set(share["sources"]["rapl"]["power"]["total"]) == {"power_w", "samples", "blurred"}
+    assert share.idle_s is None
+    assert set(to_json(share.sources["rapl"].power["total"])) == {"power_w", "samples", "blurred"}
 
 
 def test_missing_source_is_a_note_and_absent(tmp_path):
@@ -142,12 +144,12 @@ def test_missing_source_is_a_note_and_absent(tmp_path):
         telemetry.end_idle()
         telemetry.begin()
         shares = telemetry.end({"a": [(0, time.monotonic_ns())], "b": []}, {"a": 3, "b": 0})
-    assert shares["a"]["sources"] == {}
-    (note,) = shares["a"]["notes"]
+    assert shares["a"].sources == {}
+    (note,) = shares["a"].notes
     assert "rapl: no energy counters" in note
-    assert telemetry.notes == [note] == shares["b"]["notes"]
-    assert shares["a"]["energy"] == NO_POWER
-    assert "idle_s" not in shares["a"]
+    assert shares["a"].notes == tuple(telemetry.notes) == shares["b"].notes
+    assert shares["a"].energy == NO_POWER
+    assert shares["a"].idle_s is None
 
 
 def test_interrupted_run_leaves_no_thread():
@@ -186,12 +188,12 @@ def test_measure_puts_it_into_each_result(growing_counter, make_spec):
         hook: TelemetryHook = telemetry
         report = measure([make_spec("a", latency_s=0.002), make_spec("b", latency_s=0.004)], protocol, telemetry=hook)
     for result in report.results:
-        power = result.telemetry["sources"]["rapl"]["power"]["total"]
-        assert power["power_w"] == pytest.approx(2, rel=0.5)
-        assert power["energy_per_inference_mj"] > 0
-        assert result.telemetry["sources"]["process_memory"]["values"]["rss_mib"]["mean"] > 5
-        assert result.telemetry["context_switches"]["voluntary"] > 10
-    quick, slow = (result.telemetry["sources"]["rapl"]["power"]["total"]["energy_per_inference_mj"] for result in report.results)
+        power = result.telemetry.sources["rapl"].power["total"]
+        assert power.power_w == pytest.approx(2, rel=0.5)
+        assert power.energy_per_inference_mj > 0
+        assert result.telemetry.sources["process_memory"].values["rss_mib"].mean > 5
+        assert result.telemetry.context_switches.voluntary > 10
+    quick, slow = (result.telemetry.sources["rapl"].power["total"].energy_per_inference_mj for result in report.results)
     assert slow > quick
     json.dumps(to_json(report), allow_nan=False)
 
@@ -201,9 +203,9 @@ def test_energy_is_per_image(growing_counter, make_spec):
     with Telemetry([RaplSource(root)], 0.02, idle_s=0) as telemetry:
         protocol = Protocol(batch=50, warmup_s=0.05, block_s=0.1, duration_s=0.5)
         (result,) = measure([make_spec("a", latency_s=0.002)], protocol, telemetry=telemetry).results
-    power = result.telemetry["sources"]["rapl"]["power"]["total"]
+    power = result.telemetry.sources["rapl"].power["total"]
     call_ms = result.latency_ms.mean
-    assert power["energy_per_inference_mj"] == pytest.approx(power["power_w"] * call_ms / 50, rel=0.5)
+    assert power.energy_per_inference_mj == pytest.approx(power.power_w * call_ms / 50, rel=0.5)
 
 
 def test_clock_that_falls_during_the_run_is_a_warning():
@@ -213,8 +215,8 @@ def test_clock_that_falls_during_the_run_is_a_warning():
             time.sleep(0.005)
         begin_ns = telemetry.samples[0].time_ns
         shares = telemetry.end({"a": [(begin_ns, time.monotonic_ns())], "b": [(0, 1)]}, {"a": 1, "b": 1})
-    assert "fell by 33%" in shares["a"]["warnings"][0]
-    assert "warnings" not in shares["b"]
+    assert "fell by 33%" in shares["a"].warnings[0]
+    assert shares["b"].warnings == ()
 
 
 def test_switches_of_processes_one_after_the_other_add_up_and_the_largest_memory_counts():
@@ -228,15 +230,14 @@ def test_switches_of_processes_one_after_the_other_add_up_and_the_largest_memory
                 time.sleep(0.5)
                 if ballast > 1:
                     telemetry.unwatch()
-                    found.append(dict(telemetry._ended["work"]))
+                    found.append(telemetry._ended["work"])
                 else:
                     found.append(telemetry.end({"work": [(0, 1)]}, {"work": 1})["work"])
                 child.kill()
     first, both = found
-    assert both["pss_mib"] == first["pss_mib"] > 25
-    assert "voluntary" in both["context_switches"]
-    if "context_switches" in first:
-        assert both["context_switches"]["voluntary"] > first["context_switches"]["voluntary"]
+    assert both.pss_mib == first.pss_mib > 25
+    if first.context_switches is not None:
+        assert both.context_switches.voluntary > first.context_switches.voluntary
 
 
 def test_measure_watches_what_takes_the_place_of_others(make_spec, monkeypatch):
@@ -248,5 +249,5 @@ def test_measure_watches_what_takes_the_place_of_others(make_spec, monkeypatch):
         report = measure([make_spec("a", latency_s=0.002), make_spec("b", latency_s=0.004)], protocol, telemetry=telemetry)
     for result in report.results:
         assert set(result.block_builds) == {0, 1}
-        assert result.telemetry["pss_mib"] > 5
-        assert result.telemetry["context_switches"]["voluntary"] > 0.8 * result.samples  # each call of a fake sleeps
+        assert result.telemetry.pss_mib > 5
+        assert result.telemetry.context_switches.voluntary > 0.8 * result.samples  # each call of a fake sleeps

@@ -21,6 +21,7 @@ from emca_deploy.harness.measure.raw_samples import read_raw, write_raw
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import ProfileReport, verdict_of
+from emca_deploy.results.telemetry import TelemetryResult
 
 QUICK = Protocol(warmup_s=0.1, block_s=0.02, duration_s=0.2)
 
@@ -234,7 +235,7 @@ class Noting(Silent):
         for windows in name_to_windows.values():
             assert all(self.began_ns <= start < end <= now_ns for start, end in windows)
         self.inferences = dict(name_to_inferences)
-        return {"a": {"power_w": 3.5}}
+        return {"a": TelemetryResult(idle_s=3.5)}
 
 
 def test_telemetry_is_called_in_order_with_the_windows_of_every_block():
@@ -242,7 +243,7 @@ def test_telemetry_is_called_in_order_with_the_windows_of_every_block():
     report = measure([fake("a"), fake("b")], QUICK, telemetry=hook)
     assert hook.calls == ["begin_idle", "end_idle", ("watch", {"a", "b"}), "begin"]
     first, second = to_json(report)["results"]
-    assert first["telemetry"] == {"power_w": 3.5}
+    assert first["telemetry"] == {"sources": {}, "idle_s": 3.5}
     assert "telemetry" not in second
     assert hook.inferences == {"a": first["samples"] + 10, "b": second["samples"] + 10}  # one call a block brings caches back
 

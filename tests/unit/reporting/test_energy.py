@@ -8,18 +8,18 @@ from emca_deploy.reporting.energy import energy_columns, total_power
 from emca_deploy.reporting.formats import NONE
 from emca_deploy.reporting.profile_columns import profile_columns
 from emca_deploy.results.latency import LatencyResult, LatencySummary, ProfileReport
+from emca_deploy.results.telemetry import Power, SourceTelemetry, TelemetryResult
 
 LATENCY = LatencySummary(1, 1, 1, 1, 1, 1, 1, 1, 0, (1, 1))
 RESULT = LatencyResult("a.onnx", "onnxruntime", "fp32", "cpu", "single-stream", 1, LATENCY, 1000, 10, 5, 2, 100, True)
 
 
 def meter(power_w, energy_mj, net_mj=None):
-    found = {"power_w": power_w, "energy_per_inference_mj": energy_mj, "samples": 9, "blurred": False}
-    return {"power": {"total": found if net_mj is None else {**found, "net_energy_per_inference_mj": net_mj}}}
+    return SourceTelemetry({"total": Power(power_w, energy_mj, net_energy_per_inference_mj=net_mj, samples=9)})
 
 
 def with_sources(**sources):
-    return replace(RESULT, telemetry={"sources": sources, "interval_ms": 100.0})
+    return replace(RESULT, telemetry=TelemetryResult(sources, interval_ms=100.0))
 
 
 def test_energy_of_each_candidate():
@@ -31,18 +31,18 @@ def test_energy_of_each_candidate():
 
 
 def test_a_board_meter_comes_before_the_parts_it_measures():
-    sources = {"rapl": meter(10, 1), "cpu_frequency": {"values": {}}, "nvml": meter(70, 2), "other": meter(1, 1)}
-    assert list(total_power({"sources": sources})) == ["nvml", "rapl", "other"]
-    assert next(iter(total_power({"sources": {**sources, "ina3221": meter(15, 3)}}))) == "ina3221"
-    assert total_power({}) == {}
+    sources = {"rapl": meter(10, 1), "cpu_frequency": SourceTelemetry(), "nvml": meter(70, 2), "other": meter(1, 1)}
+    assert list(total_power(TelemetryResult(sources))) == ["nvml", "rapl", "other"]
+    assert next(iter(total_power(TelemetryResult({**sources, "ina3221": meter(15, 3)})))) == "ina3221"
+    assert total_power(TelemetryResult()) == {}
 
 
 def test_rails_without_a_total_are_not_added_up():
-    rails = {"power": {"VDD_CPU_CV": {"power_w": 1.0}, "VDD_GPU_SOC": {"power_w": 2.0}}}
+    rails = SourceTelemetry({"VDD_CPU_CV": Power(1.0), "VDD_GPU_SOC": Power(2.0)})
     assert energy_columns([with_sources(tegrastats=rails)]) == ()
 
 
-@pytest.mark.parametrize("telemetry", [{}, {"sources": {}, "energy": "not measured"}])
+@pytest.mark.parametrize("telemetry", [TelemetryResult(), TelemetryResult(energy="not measured")])
 def test_no_column_without_a_meter(telemetry):
     report = ProfileReport((replace(RESULT, telemetry=telemetry),), (), {})
     assert not [column for column in profile_columns(report) if "mJ" in column.heading or "W" in column.heading]

@@ -16,13 +16,14 @@ from emca_deploy.results.layers import LayersReport
 from emca_deploy.results.sensitivity import SensitivityReport
 from emca_deploy.results.tuning import TuneReport
 
-SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
+ROOT = Path(__file__).parents[3]
+SCHEMAS = ROOT / "emca_deploy" / "results" / "schemas"
 RESULTS = Path(__file__).parent / "documents"
 
 
 def generator():
     pytest.importorskip("pydantic")
-    spec = importlib.util.spec_from_file_location("generate_schemas", SCHEMAS / "generate.py")
+    spec = importlib.util.spec_from_file_location("generate_schemas", ROOT / "scripts" / "generate_schemas.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -58,7 +59,7 @@ def test_published_schemas_are_up_to_date(name):
     published = generator()
     assert set(published.SCHEMAS) == {path.stem for path in SCHEMAS.glob("*.json")} == {*READERS, "compare"}
     expected = published.schema_of(name)
-    assert json.loads((SCHEMAS / f"{name}.json").read_text()) == expected, "run: python docs/schemas/generate.py"
+    assert json.loads((SCHEMAS / f"{name}.json").read_text()) == expected, "run: python scripts/generate_schemas.py"
 
 
 def without_later_fields(document, values):

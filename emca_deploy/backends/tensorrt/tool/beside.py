@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from emca_deploy.backends.tensorrt.tool.process import Spawn, spawn_here, stop
 from emca_deploy.machines.jetson.rails import total_power_mw
+from emca_deploy.results.telemetry import TelemetryResult
 from emca_deploy.telemetry.attribution import attribute
 from emca_deploy.telemetry.recorder import Sample
 from emca_deploy.telemetry.tegrastats import parse_line
@@ -62,8 +62,8 @@ class Watch:
         if not sample.is_empty:
             self._samples.append(Sample(time.monotonic_ns(), SOURCE, reading_of(sample, total_power_mw)))
 
-    def telemetry(self, images_per_s: float) -> dict[str, Any]:
-        """Return the telemetry of a result, in the form of `Telemetry.end`; empty where tegrastats reported nothing meanwhile.
+    def telemetry(self, images_per_s: float) -> TelemetryResult:
+        """Return the telemetry of a result, empty where tegrastats reported nothing meanwhile.
 
         Args:
             images_per_s: throughput of the run. The window begins with trtexec's warm-up, whose queries it does not export, so
@@ -72,7 +72,7 @@ class Watch:
         window = (self._begin_ns, self._end_ns)
         images = round(images_per_s * (self._end_ns - self._begin_ns) / 1e9)
         sources = attribute(self._samples, {ENGINE: [window]}, inferences={ENGINE: images})[ENGINE]
-        return {"interval_ms": float(self._interval_ms), "sources": sources} if sources else {}
+        return TelemetryResult(sources, interval_ms=float(self._interval_ms)) if sources else TelemetryResult()
 
 
 @contextmanager

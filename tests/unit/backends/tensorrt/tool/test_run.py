@@ -20,6 +20,7 @@ from emca_deploy.errors import InputError, MissingError, ModelError, WorkerError
 from emca_deploy.reporting.energy import energy_columns, total_power
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import LatencyResult, ProfileReport
+from emca_deploy.results.telemetry import TelemetryResult
 
 VERSIONS = ["8001", "8205", "8401", "8502", "8601", "100300", "101600", "110100"]
 SHAPES = EngineShapes("images", (3, 64, 64), (1, 1, 1))
@@ -242,16 +243,16 @@ def test_tegrastats_is_read_beside_the_run_and_ended_with_it(stand_in, tmp_path)
     timing = TrtexecTiming(str(engine), "times.json", SHAPES, 3.0)
     beside = Beside(command=(str(tegrastats),))
     result = time_engine(one.find(), timing, TIMED, Machine(folder=str(tmp_path)), beside=beside)
-    found = result.telemetry["sources"]["tegrastats"]
-    assert found["power"]["VDD_IN"]["power_w"] == pytest.approx(4.97)
-    assert found["values"]["gpu_load_percent"]["mean"] == 40
+    found = result.telemetry.sources["tegrastats"]
+    assert found.power["VDD_IN"].power_w == pytest.approx(4.97)
+    assert found.values["gpu_load_percent"].mean == 40
     energy = total_power(result.telemetry)["tegrastats"]
-    assert energy["power_w"] == pytest.approx(4.97)
-    assert energy["energy_per_inference_mj"] == pytest.approx(4970 / result.throughput_images_per_s, rel=0.01)
+    assert energy.power_w == pytest.approx(4.97)
+    assert energy.energy_per_inference_mj == pytest.approx(4970 / result.throughput_images_per_s, rel=0.01)
     assert [column.heading for column in energy_columns([result])][:2] == ["W (tegrastats)", "mJ/image"]
     assert not _running(tegrastats)
     absent = time_engine(one.find(), timing, TIMED, Machine(folder=str(tmp_path)), beside=Beside(command=("no-tegrastats-here",)))
-    assert absent.telemetry == {}
+    assert absent.telemetry == TelemetryResult()
 
 
 def test_another_machines_shell_may_print_before_a_file(stand_in, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Write the JSON Schemas of what the commands print, from the records they are made of: `python docs/schemas/generate.py`."""
+"""Write the JSON Schemas that the package ships, from its records: `python scripts/generate_schemas.py`."""
 
 import json
 from dataclasses import fields
@@ -28,6 +28,7 @@ SCHEMAS: dict[str, Any] = {
 }
 """Name of the command -> the record that it prints."""
 
+FOLDER = Path(__file__).parents[1] / "emca_deploy/results/schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -49,10 +50,10 @@ def _without_titles(value: Any) -> Any:
 
 
 def main() -> None:
-    """Write every schema beside this file."""
+    """Write every schema into the package."""
     for name in SCHEMAS:
         text = json.dumps(schema_of(name), indent=1, sort_keys=True)
-        Path(__file__).with_name(f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
