@@ -95,7 +95,8 @@ def command(
         )
     if target not in (None, "jetson") and not is_ssh(target):
         check_target(target)
-    request = BuildRequest(str(model), backend, threads, batch, choices, trtexec, io)
+    kept = _float_layers(model) if choices["calibration_cache"] is not None and (trtexec or (target and is_ssh(target))) else ()
+    request = BuildRequest(str(model), backend, threads, batch, choices, trtexec, io, kept)
     shown = (
         progress(f"building {output.name}") if backend in names_where(trt_settings=True) or is_ssh(target) else nullcontext(None)
     )
@@ -114,6 +115,14 @@ def command(
         print_json(document)
     else:
         _print(output, manifest, document["size_mib"])
+
+
+def _float_layers(model: Path) -> tuple[str, ...]:
+    """Return the layers that a calibration cache of ours leaves in float; a model with Q/DQ is refused by its builder."""
+    from emca_deploy.calibration.placement.implicit_layers import float_layers
+    from emca_deploy.onnx_file import OnnxFile
+
+    return () if OnnxFile.open(model).precision == "int8" else float_layers(model)
 
 
 def _print(output: Path, manifest: "Manifest", size_mib: float) -> None:

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import emca_deploy
 
-__all__ = ["agent_bytes", "agent_digest"]
+__all__ = ["LEFT_OUT", "agent_bytes", "agent_digest"]
 
-# Rooms that a board has no use for, and data. Their imports (click, rich, onnx, torch) are not needed there either.
-_LEFT_OUT = (
+LEFT_OUT = (
     "calibration",
     "canonical",
     "commands",
     "exporting",
-    "networks",
     "api",
     "pipeline",
     "reporting",
@@ -24,6 +22,7 @@ _LEFT_OUT = (
     "__main__.py",
     "data/bundled",
 )
+"""What another machine has no use for. Nothing that is sent imports any of it: a contract of import-linter holds that."""
 _DATE = (1980, 1, 1, 0, 0, 0)
 """Of every entry: the same package gives the same bytes, which are then there already."""
 
@@ -36,7 +35,7 @@ def agent_bytes() -> bytes:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(root.rglob("*.py")):
             name = path.relative_to(root).as_posix()
-            if not any(name == part or name.startswith(f"{part}/") for part in _LEFT_OUT):
+            if not any(name == part or name.startswith(f"{part}/") for part in LEFT_OUT):
                 entry = zipfile.ZipInfo(f"emca_deploy/{name}", _DATE)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())

@@ -29,6 +29,7 @@ class BuildRequest:
         batch: to specialise a dynamic batch to; None leaves it dynamic.
         choices: TensorRT's options by their names; None, False and () are not given.
         io: what is said of the model's input and output: "image_size", "output_name".
+        float_layers: names of the layers that a calibration cache among the choices leaves in float; trtexec is told them.
         trtexec: "auto" or where it is, to build with it; None for TensorRT's Python package.
     """
 
@@ -39,6 +40,7 @@ class BuildRequest:
     choices: Mapping[str, Any] = field(default_factory=dict)
     trtexec: str | None = None
     io: Mapping[str, Any] = field(default_factory=dict)
+    float_layers: tuple[str, ...] = ()
 
     def given(self) -> dict[str, Any]:
         """Return the choices that the user made."""
@@ -122,7 +124,8 @@ def _trtexec_builder(request: BuildRequest) -> Builder:
 
     if request.backend not in (able := names_where(trtexec=True)):
         raise InputError(f"--trtexec: backend '{request.backend}' is not built with it", f"use --backend {one_of(able)}")
-    return TrtexecBuilder(request.trt_settings(), None if request.trtexec == "auto" else request.trtexec)
+    path = None if request.trtexec == "auto" else request.trtexec
+    return TrtexecBuilder(request.trt_settings(), path, float_layers=request.float_layers)
 
 
 def _batches(text: str) -> tuple[int, int, int]:

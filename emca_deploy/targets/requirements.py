@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emca_deploy.artifacts import read_manifest
-from emca_deploy.backends.registry import BACKENDS
+from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, backend_of
 from emca_deploy.remote.address import Destination
 from emca_deploy.remote.probe import Facts, check_runtime
 
@@ -22,6 +22,8 @@ def needed_backend(path: Path, asked: str | None) -> str | None:
     """
     if asked is not None:
         return asked
+    if path.suffix.lower() in CHECKPOINTS:
+        return backend_of(path, None)
     manifest = read_manifest(path, verify=False)
     own = manifest.backend if manifest is not None else None
     if (manifest is not None and manifest.kind == "engine") or path.suffix.lower() != ".onnx":
@@ -60,7 +62,7 @@ def trtexec_will_do(facts: Facts, backends: set[str | None], *, builds: bool) ->
         backends: to run on.
         builds: as for `check_backends`.
     """
-    if facts.trtexec is None:
+    if facts.trtexec is None or any(BACKENDS[name].checkpoints for name in backends if name in BACKENDS):
         return False
     needed = {"tensorrt", *(["onnx"] if builds else [])}
     return facts.python is None or (backends == {"tensorrt"} and not needed <= set(facts.versions))

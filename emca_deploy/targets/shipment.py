@@ -9,6 +9,7 @@ from typing import Any
 
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
 from emca_deploy.errors import InputError
+from emca_deploy.networks.checkpoint_files import list_shards
 from emca_deploy.onnx_file import OnnxFile
 from emca_deploy.remote.files import Blob
 from emca_deploy.results.codec import to_json
@@ -88,7 +89,9 @@ class Belongings:
 
 
 def _weights(model: Path) -> list[str]:
-    """Return the files with a model's weights, beside it."""
+    """Return the names of the files with a model's weights, beside it."""
+    if model.suffix.lower() == ".json":
+        return [shard.name for shard in list_shards(model)]
     if model.suffix.lower() != ".onnx":
         return []
     return [sidecar.location for sidecar in OnnxFile.open(model).sidecars]

@@ -62,7 +62,7 @@ class _FarBuilder(TrtexecBuilder):
     """The builder whose tool and files are a far machine's."""
 
     def __init__(self, request: BuildRequest, far: FarTrtexec, progress: Progress | None) -> None:
-        super().__init__(request.trt_settings())
+        super().__init__(request.trt_settings(), float_layers=request.float_layers)
         self._far, self._progress = far, progress
 
     def _find(self) -> Trtexec:

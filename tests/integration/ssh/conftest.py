@@ -5,8 +5,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
+import sysconfig
 import time
+import venv
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -158,16 +159,27 @@ def sshds(tmp_path: Path, privilege_separation: None) -> Iterator[Sshds]:
     made.stop()
 
 
+@pytest.fixture(scope="session")
+def remote_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python with every package of this one except emca_deploy, which a remote machine gets from the agent's file only."""
+    folder = tmp_path_factory.mktemp("remote")
+    venv.create(folder, symlinks=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    for path in {path for kind in ("purelib", "platlib") for path in Path(sysconfig.get_path(kind)).iterdir()}:
+        if "emca_deploy" not in path.name and path.suffix != ".pth":
+            (packages / path.name).symlink_to(path)
+    python = str(folder / "bin" / "python")
+    code = "import importlib.util; assert not importlib.util.find_spec('emca_deploy')"
+    subprocess.run([python, "-c", code], env={}, cwd=folder, check=True)
+    return python
+
+
 @pytest.fixture
-def far(sshds: Sshds, monkeypatch: pytest.MonkeyPatch) -> Far:
+def far(sshds: Sshds, remote_python: str, monkeypatch: pytest.MonkeyPatch) -> Far:
     found = sshds()
-    use(found, monkeypatch)
+    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
+    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", remote_python)
     return found
-
-
-def use(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(far.folder / "ssh_config"))
-    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", sys.executable)
 
 
 @pytest.fixture(scope="session")

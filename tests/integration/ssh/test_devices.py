@@ -33,14 +33,14 @@ def checked(capfd, *words: str) -> tuple[int, list[dict[str, object]]]:
     return code, json.loads(capfd.readouterr().out)["devices"]
 
 
-def test_a_machine_says_what_it_can_do(far, capfd) -> None:
+def test_a_machine_says_what_it_can_do(far, remote_python, capfd) -> None:
     assert run(["devices", "add", "shelf", far.target, "--notes", "loopback"]) == 0
     code, (found,) = checked(capfd, "shelf")
     assert code == 0
     assert (found["name"], found["target"], found["notes"]) == ("shelf", far.target, "loopback")
     assert (found["reached"], found["usable"], found["error"], found["board"]) == (True, True, None, None)
     assert found["can"] == ["profile", "validate", "build"]
-    assert found["python"] == sys.executable
+    assert found["python"] == remote_python
     assert found["python_version"] == ".".join(map(str, sys.version_info[:3]))
     assert found["machine"] == os.uname().machine
     assert "onnxruntime" in found["backends"]

@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -94,7 +93,7 @@ def test_an_unknown_host_key(refused, far):
     # What the remedy says can be pasted: the host's real name and port, and the file that this configuration names.
     subprocess.run(remedy[remedy.index("ssh-keyscan") :], shell=True, check=True, capture_output=True)
     with Connection(parse_destination(far.target)) as connection:
-        assert look(connection).python == sys.executable
+        assert look(connection).python == os.environ["EMCA_DEPLOY_REMOTE_PYTHON"]
 
 
 def test_a_changed_host_key(refused, far):
@@ -181,8 +180,8 @@ def test_python_too_old(refused, only):
     assert "3.10 is needed" in problem
 
 
-def without(*modules: str) -> str:
-    """Return a script that runs this Python without some packages."""
+def without(python: str, *modules: str) -> str:
+    """Return a script that runs a Python without some packages."""
     hidden = ",".join(repr(name) for name in modules)
     code = (
         "import sys, runpy, importlib.machinery as m; "
@@ -190,23 +189,44 @@ def without(*modules: str) -> str:
         "m.PathFinder.find_spec = classmethod(lambda c, n, *a: None if n.split('.')[0] in h else f(n, *a)); "
         "p = sys.argv[1]; sys.argv[:2] = ['-c']; exec(p)"
     )
-    return f'shift; exec {sys.executable} -c "{code}" "$@"'
+    return f'shift; exec {python} -c "{code}" "$@"'
 
 
-def test_no_numpy_there(refused, only):
-    code, problem, remedy = refused(only(python3=without("numpy")).target)
+def test_no_numpy_there(refused, only, remote_python):
+    code, problem, remedy = refused(only(python3=without(remote_python, "numpy")).target)
     assert code == 3
     assert "has no numpy" in problem
     assert "pip install numpy" in remedy
 
 
-def test_no_runtime_there(refused, only):
-    found = only(python3=without("openvino"))
+def test_no_runtime_there(refused, only, remote_python):
+    found = only(python3=without(remote_python, "openvino"))
     code, problem, remedy = refused(found.target, "--backend", "openvino")
     assert code == 3
     assert "openvino is not installed there" in problem
     assert "pip install openvino" in remedy
     assert not found.cache.exists()  # found out before anything was sent
+
+
+@pytest.mark.parametrize("command", ["profile", "validate"])
+def test_no_torch_there_for_a_checkpoint(only, remote_python, tmp_path, capfd, command):
+    import numpy as np
+
+    found = only(python3=without(remote_python, "torch"))
+    (tmp_path / "weights.pth").write_bytes(b"read over there")
+    np.savez(tmp_path / "images.npz", images=np.zeros((2, 20, 20, 3), np.uint8), labels=np.zeros(2, np.int64))
+    data = ["--data", str(tmp_path / "images.npz"), "--image-size", "32"] if command == "validate" else []
+    assert run([command, str(tmp_path / "weights.pth"), *data, "--target", found.target]) == 3
+    problem, remedy = capfd.readouterr().err.splitlines()[-2:]
+    assert "torch" in problem
+    assert "pip install torch" in remedy
+    assert not found.cache.exists()
+
+
+def test_a_checkpoint_where_there_is_trtexec_only(only, tmp_path, capfd):
+    (tmp_path / "weights.pth").write_bytes(b"read over there")
+    assert run(["profile", str(tmp_path / "weights.pth"), "--target", only(trtexec="echo [TensorRT v8502]").target]) == 3
+    assert "has no Python" in capfd.readouterr().err
 
 
 def test_a_named_python_that_is_not_there(refused, far, monkeypatch):
@@ -248,10 +268,10 @@ def tiny_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_there(refused, sshds, tiny_disk, monkeypatch):
+def test_a_full_disk_there(refused, sshds, tiny_disk, remote_python, monkeypatch):
     found = sshds(environment={"XDG_CACHE_HOME": str(tiny_disk)})
     monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
-    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", sys.executable)
+    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", remote_python)
     code, problem, _ = refused(found.target)
     assert code == 3
     assert "the disk there is full" in problem
@@ -265,7 +285,7 @@ exec sh -c "$SSH_ORIGINAL_COMMAND"
 """
 
 
-def test_a_shell_that_talks(sshds, model, monkeypatch, tmp_path):
+def test_a_shell_that_talks(sshds, model, remote_python, monkeypatch, tmp_path):
     script = tmp_path / "noise"
     script.write_text(NOISE)
     script.chmod(0o755)
@@ -273,7 +293,7 @@ def test_a_shell_that_talks(sshds, model, monkeypatch, tmp_path):
     banner.write_text("All your base\n")
     found = sshds(f"ForceCommand {script}", f"Banner {banner}")
     monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
-    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", sys.executable)
+    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", remote_python)
     report, _ = run_profile(
         ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
     )
@@ -281,9 +301,9 @@ def test_a_shell_that_talks(sshds, model, monkeypatch, tmp_path):
     found.wait_until_nothing_runs()
 
 
-def test_a_clock_that_is_wrong(only, model):
+def test_a_clock_that_is_wrong(only, model, remote_python):
     shift = "import sys, time; t = time.time; time.time = lambda: t() + 3600; p = sys.argv[1]; sys.argv[:2] = ['-c']; exec(p)"
-    found = only(python3=f'shift; exec {sys.executable} -c "{shift}" "$@"')
+    found = only(python3=f'shift; exec {remote_python} -c "{shift}" "$@"')
     report, _ = run_profile(
         ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
     )

@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -124,18 +123,3 @@ def test_the_agent_needs_numpy_and_a_runtime_only(sshds, model, tmp_path, monkey
     )
     assert report.complete
     assert report.environment["ssh"]["python"] == str(bare)
-
-
-def test_the_agent_is_the_same_every_time_and_has_no_data():
-    import io
-
-    agent_bytes.cache_clear()
-    first = agent_bytes()
-    agent_bytes.cache_clear()
-    assert agent_bytes() == first
-    names = zipfile.ZipFile(io.BytesIO(first)).namelist()
-    assert "emca_deploy/targets/agent/main.py" in names
-    assert all(name.endswith(".py") for name in names)
-    assert not any(
-        room in name for name in names for room in ("/networks/", "/exporting/", "/calibration/", "/commands/", "bundled/")
-    )

@@ -19,7 +19,6 @@ from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of
 from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBuild
 from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
 from emca_deploy.backends.tensorrt.tool.run import EngineBuild, build_engine
-from emca_deploy.calibration.placement.implicit_layers import float_layers
 from emca_deploy.errors import InputError, ModelError
 
 __all__ = ["TrtexecBuilder", "trtexec_build"]
@@ -28,7 +27,12 @@ TYPED_SINCE = (10, 0, 0)
 
 
 def trtexec_build(
-    version: tuple[int, int, int], facts: ModelFacts, settings: TrtSettings, batches: tuple[int, int, int] | None, engine: str
+    version: tuple[int, int, int],
+    facts: ModelFacts,
+    settings: TrtSettings,
+    batches: tuple[int, int, int] | None,
+    engine: str,
+    float_layers: tuple[str, ...] = (),
 ) -> TrtexecBuild:
     """Return what to tell trtexec so that a model comes out in its own types, or in those of a DLA or a calibration cache.
 
@@ -38,6 +42,7 @@ def trtexec_build(
         settings: how to build.
         batches: of a dynamic batch; None where the model fixes it.
         engine: path to write.
+        float_layers: names of the layers that the calibration cache leaves in float.
     """
     dla, cache = settings.dla_core is not None, settings.calibration_cache
     flagged = version < TYPED_SINCE or ((dla or cache is not None) and version < (11, 0, 0))
@@ -53,7 +58,7 @@ def trtexec_build(
         fp16=flagged and (dla or facts.precision == "fp16"),
         shapes=EngineShapes(facts.input.name, tuple(map(int, facts.input.shape[1:])), batches) if batches else None,
         cache=str(cache) if cache else None,
-        float_layers=float_layers(facts.path) if cache else (),
+        float_layers=float_layers,
         dla_core=settings.dla_core,
         workspace_mib=settings.workspace_mib,
         optimization_level=settings.optimization_level,
@@ -67,12 +72,19 @@ class TrtexecBuilder(EngineBuilder):
         settings: how to build.
         path: of trtexec; looked for in the usual places where None.
         timeout_s: after which it is taken to hang.
+        float_layers: names of the layers that the calibration cache leaves in float.
     """
 
     backend = "tensorrt"
 
-    def __init__(self, settings: TrtSettings | None = None, path: str | None = None, timeout_s: float = 7200.0) -> None:
-        self._settings = settings or TrtSettings()
+    def __init__(
+        self,
+        settings: TrtSettings | None = None,
+        path: str | None = None,
+        timeout_s: float = 7200.0,
+        float_layers: tuple[str, ...] = (),
+    ) -> None:
+        self._settings, self._float_layers = settings or TrtSettings(), float_layers
         self._path, self._timeout_s = path, timeout_s
         self.last: tuple[TrtBuild, EngineBuild] | None = None
         """What the last build came to."""
@@ -93,7 +105,7 @@ class TrtexecBuilder(EngineBuilder):
         if self._settings.calibration_cache is not None:
             check_cache(self._settings.calibration_cache, tool.version_text)
         batches = batches_of(facts.input, self._settings, options)
-        wanted = trtexec_build(tool.version, facts, self._settings, batches, str(output))
+        wanted = trtexec_build(tool.version, facts, self._settings, batches, str(output), self._float_layers)
         built = self._build(tool, wanted)
         self.last = replace(self._outcome(tool, model, batches, built), input=facts.input), built
         if facts.precision == "int8" and built.layers and not built.int8_convolutions:
