@@ -1,9 +1,10 @@
-"""How an image becomes the network's input: one record, kept in manifests and range tables."""
+"""How an image becomes the network's input: the record of it, and what a user says of images and of labels."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 __all__ = [
     "CHANNEL_ORDERS",
@@ -15,7 +16,10 @@ __all__ = [
     "PADS",
     "RESIZES",
     "SCALES",
+    "ClassOrder",
+    "Labelling",
     "Preprocessing",
+    "PreprocessingOptions",
     "Size",
     "sides",
 ]
@@ -32,6 +36,8 @@ SCALES = (255, 1)
 
 MAX_PIXELS = 89_478_485
 """Of one image: Pillow's own limit; a quarter of a GiB as RGB."""
+
+ClassOrder = Literal["number", "string", "index"]
 
 Size = int | tuple[int, int]
 """Pixels: of a square's side, or (height, width)."""
@@ -169,3 +175,78 @@ def _checked_size(name: str, size: Any) -> Size:
     if pair[0] * pair[1] > MAX_PIXELS:
         raise ValueError(f"{name} {size!r} has more than {MAX_PIXELS} pixels")
     return int(pair[0]) if pair[0] == pair[1] else (int(pair[0]), int(pair[1]))
+
+
+@dataclass(frozen=True)
+class PreprocessingOptions:
+    """What a user or a file says about preprocessing; None where it says nothing. See `Preprocessing` for the fields.
+
+    Attributes:
+        crop_pct: the part of the resized image that the crop keeps, instead of `resize_size`.
+        mean: one number for all channels, or one for each.
+        std: one number for all channels, or one for each.
+        source: the file that said something, for errors; "" for none.
+        from_source: names of the fields that this file said.
+    """
+
+    image_size: Size | None = None
+    resize_size: Size | None = None
+    crop_pct: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: str | None = None
+    interpolation: str | None = None
+    pad: str | None = None
+    pad_value: float | None = None
+    channels: str | None = None
+    scale: int | None = None
+    exif: str | None = None
+    source: str = ""
+    from_source: tuple[str, ...] = ()
+
+    def over(self, file: "PreprocessingOptions") -> "PreprocessingOptions":
+        """Return what a file says with all that this one says in its place."""
+        said = self._said()
+        if "resize_size" in said or "crop_pct" in said:  # the two are one choice
+            said = {"resize_size": None, "crop_pct": None, **said}
+        return replace(file, **said, from_source=tuple(name for name in file._said() if name not in said))
+
+    def _said(self) -> dict[str, Any]:
+        names = [own.name for own in fields(self) if own.name not in ("source", "from_source")]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def says_something(self) -> bool:
+        """Whether anything is said of how images are made into the input; a size alone is not."""
+        return bool(set(self._said()) - {"image_size"})
+
+    def words(self, name: str) -> str:
+        """Return what to call a field in an error."""
+        return f"{self.source}: {name}" if name in self.from_source else f"--{name.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What the user says about labels.
+
+    Attributes:
+        labels: a file with the label of each image, instead of folders.
+        class_map: a file with the network's output of each class.
+        offset: added to every label; 1 skips a background class.
+        order: of class folders whose names are numbers: by "number" or as a "string", or "index": the number is the output.
+    """
+
+    labels: Path | None = None
+    class_map: Path | None = None
+    offset: int = 0
+    order: ClassOrder | None = None
+
+    @property
+    def says_something(self) -> bool:
+        """Whether the user has said anything."""
+        return self != Labelling()
+
+    @property
+    def says_outputs(self) -> bool:
+        """Whether the user has said which output a class is."""
+        return self.class_map is not None or self.offset != 0 or self.order == "index"

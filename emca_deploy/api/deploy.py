@@ -14,7 +14,6 @@ from emca_deploy._text import shell_word
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
 from emca_deploy.data.image_checks import image_digests
-from emca_deploy.data.labels import Labelling
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
@@ -24,6 +23,7 @@ from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
 from emca_deploy.pipeline.places import Candidate, Models, Place, distinct, find_places
+from emca_deploy.preprocessing import Labelling
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import ProfileReport

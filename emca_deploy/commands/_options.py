@@ -13,10 +13,8 @@ from emca_deploy.errors import InputError
 from emca_deploy.preprocessing import CHANNEL_ORDERS, EXIF_MODES, INTERPOLATIONS, PADS, RESIZES, SCALES, Size, sides
 
 if TYPE_CHECKING:
-    from emca_deploy.data.choosing import PreprocessingOptions
-    from emca_deploy.data.labels import Labelling
     from emca_deploy.data.sources import ImageSource
-    from emca_deploy.preprocessing import Preprocessing
+    from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
 
 __all__ = [
     "image_size_option", "io_of", "io_options", "label_options", "output_name_option", "preprocessing_options", "recover_option",
@@ -172,7 +170,7 @@ def _as_one(function: F, options: Sequence[Callable[[Any], Any]], name: str, col
 
 
 def _labelling(values: dict[str, Any]) -> "Labelling":
-    from emca_deploy.data.labels import Labelling
+    from emca_deploy.preprocessing import Labelling
 
     offset, order = values.pop("label_offset"), values.pop("class_order")
     return Labelling(values.pop("labels"), values.pop("class_map"), offset, order)
@@ -180,8 +178,8 @@ def _labelling(values: dict[str, Any]) -> "Labelling":
 
 def _said(values: dict[str, Any]) -> "PreprocessingOptions":
     """Take these options out of a command's values and return what they and the file say."""
-    from emca_deploy.data.choosing import PreprocessingOptions
     from emca_deploy.data.preprocessing_files import read_preprocessing_file
+    from emca_deploy.preprocessing import PreprocessingOptions
 
     names = (
         "image_size",

@@ -21,8 +21,7 @@ from emca_deploy.results.codec import to_json
 if TYPE_CHECKING:
     from emca_deploy.calibration.calibrate import Calibration
     from emca_deploy.calibration.float_part import FloatPart
-    from emca_deploy.data.choosing import PreprocessingOptions
-    from emca_deploy.data.labels import Labelling
+    from emca_deploy.preprocessing import Labelling, PreprocessingOptions
     from emca_deploy.results.gate import GateReport
 
 __all__ = ["command"]

@@ -11,8 +11,7 @@ from emca_deploy.commands._options import label_options, preprocessing_options, 
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
-    from emca_deploy.data.choosing import PreprocessingOptions
-    from emca_deploy.data.labels import Labelling
+    from emca_deploy.preprocessing import Labelling, PreprocessingOptions
 
 __all__ = ["command", "run_deployment"]
 

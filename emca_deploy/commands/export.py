@@ -12,11 +12,11 @@ from emca_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Precision
-    from emca_deploy.data.choosing import PreprocessingOptions
     from emca_deploy.exporting.checkpoint import ExportOptions
     from emca_deploy.exporting.convert import HalfConversion
     from emca_deploy.exporting.dla_convert import DlaConversion
     from emca_deploy.networks.checkpoints import Weights
+    from emca_deploy.preprocessing import PreprocessingOptions
 
 __all__ = ["command"]
 

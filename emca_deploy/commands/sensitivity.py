@@ -12,7 +12,7 @@ from emca_deploy.commands._options import output_name_option, preprocessing_opti
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
-    from emca_deploy.data.choosing import PreprocessingOptions
+    from emca_deploy.preprocessing import PreprocessingOptions
 
 __all__ = ["command"]
 

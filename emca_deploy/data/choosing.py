@@ -1,6 +1,6 @@
 """Which preprocessing a model gets: what the user says, over its manifest, over what its graph shows, over ImageNet's."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,10 @@ from typing import Any
 from emca_deploy.artifacts import TensorSpec, read_manifest
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.onnx_file import OnnxFile
-from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Size, sides
+from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, PreprocessingOptions, Size, sides
 
 __all__ = [
     "InputFacts",
-    "PreprocessingOptions",
     "assumed_for",
     "assumed_note",
     "choose_preprocessing",
@@ -31,54 +30,6 @@ PLAIN = 1e-3
 SIZE_REMEDY = "say which one to use with --image-size"
 NOTED = ("resize", "interpolation", "channels", "mean", "std")
 """Fields that cost nearly every network accuracy where they are wrong; the others alone need no note."""
-
-
-@dataclass(frozen=True)
-class PreprocessingOptions:
-    """What a user or a file says about preprocessing; None where it says nothing. See `Preprocessing` for the fields.
-
-    Attributes:
-        crop_pct: the part of the resized image that the crop keeps, instead of `resize_size`.
-        mean: one number for all channels, or one for each.
-        std: one number for all channels, or one for each.
-        source: the file that said something, for errors; "" for none.
-        from_source: names of the fields that this file said.
-    """
-
-    image_size: Size | None = None
-    resize_size: Size | None = None
-    crop_pct: float | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    resize: str | None = None
-    interpolation: str | None = None
-    pad: str | None = None
-    pad_value: float | None = None
-    channels: str | None = None
-    scale: int | None = None
-    exif: str | None = None
-    source: str = ""
-    from_source: tuple[str, ...] = ()
-
-    def over(self, file: "PreprocessingOptions") -> "PreprocessingOptions":
-        """Return what a file says with all that this one says in its place."""
-        said = self._said()
-        if "resize_size" in said or "crop_pct" in said:  # the two are one choice
-            said = {"resize_size": None, "crop_pct": None, **said}
-        return replace(file, **said, from_source=tuple(name for name in file._said() if name not in said))
-
-    def _said(self) -> dict[str, Any]:
-        names = [field.name for field in fields(self) if field.name not in ("source", "from_source")]
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-    @property
-    def says_something(self) -> bool:
-        """Whether anything is said of how images are made into the input; a size alone is not."""
-        return bool(set(self._said()) - {"image_size"})
-
-    def words(self, name: str) -> str:
-        """Return what to call a field in an error."""
-        return f"{self.source}: {name}" if name in self.from_source else f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)

@@ -11,41 +11,14 @@ import numpy.typing as npt
 from emca_deploy.data.label_files import LabelFile, read_class_map
 from emca_deploy.data.layout import are_numbers
 from emca_deploy.errors import DataError
+from emca_deploy.preprocessing import Labelling
 
-__all__ = ["MAX_CLASSES", "ClassOrder", "Labelling", "Labels", "LabelsFound", "label_array", "label_images"]
+__all__ = ["MAX_CLASSES", "Labels", "LabelsFound", "label_array", "label_images"]
 
 Labels = npt.NDArray[np.int64]
-ClassOrder = Literal["number", "string", "index"]
 
 MAX_CLASSES = 1 << 20
 """A label above this is no class index."""
-
-
-@dataclass(frozen=True)
-class Labelling:
-    """What the user says about labels.
-
-    Attributes:
-        labels: a file with the label of each image, instead of folders.
-        class_map: a file with the network's output of each class.
-        offset: added to every label; 1 skips a background class.
-        order: of class folders whose names are numbers: by "number" or as a "string", or "index": the number is the output.
-    """
-
-    labels: Path | None = None
-    class_map: Path | None = None
-    offset: int = 0
-    order: ClassOrder | None = None
-
-    @property
-    def says_something(self) -> bool:
-        """Whether the user has said anything."""
-        return self != Labelling()
-
-    @property
-    def says_outputs(self) -> bool:
-        """Whether the user has said which output a class is."""
-        return self.class_map is not None or self.offset != 0 or self.order == "index"
 
 
 @dataclass(frozen=True)

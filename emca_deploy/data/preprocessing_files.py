@@ -6,10 +6,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from emca_deploy.data.choosing import PreprocessingOptions
 from emca_deploy.data.files import printable
 from emca_deploy.errors import InputError
-from emca_deploy.preprocessing import Preprocessing, Size
+from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions, Size
 
 __all__ = ["read_preprocessing_file"]
 

@@ -16,11 +16,11 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.data.archives import ZipStore
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.files import FileStore, FolderStore, printable
-from emca_deploy.data.labels import MAX_CLASSES, Labelling, Labels, LabelsFound, label_array, label_images
+from emca_deploy.data.labels import MAX_CLASSES, Labels, LabelsFound, label_array, label_images
 from emca_deploy.data.layout import find_images
 from emca_deploy.data.preprocess import decode, preprocess
 from emca_deploy.errors import DataError, InputError
-from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.preprocessing import Labelling, Preprocessing
 
 __all__ = ["Batch", "ImageSource", "Labels", "open_source"]
 

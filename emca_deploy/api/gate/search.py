@@ -19,12 +19,12 @@ from emca_deploy.calibration.ranges.table import table_path
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
 from emca_deploy.data.image_checks import image_digests, shared_images
-from emca_deploy.data.labels import Labelling
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.preprocessing import Labelling
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.gate import Gate, GateReport, GateStep, Verdict
 from emca_deploy.results.sensitivity import SensitivityReport

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emca_deploy.data.choosing import InputFacts, PreprocessingOptions, assumed_note, choose_preprocessing
+from emca_deploy.data.choosing import InputFacts, assumed_note, choose_preprocessing
 from emca_deploy.errors import InputError, ModelError
-from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, PreprocessingOptions
 
 FREE = InputFacts(3)
 SQUARE = InputFacts(3, 32, 32)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from emca_deploy.data.label_checks import check_classes, class_warnings
 from emca_deploy.data.label_files import LabelFile, read_class_map
-from emca_deploy.data.labels import Labelling, label_images
+from emca_deploy.data.labels import label_images
 from emca_deploy.errors import DataError
+from emca_deploy.preprocessing import Labelling
 
 NAMES = ("ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG", "ILSVRC2012_val_00000003.JPEG")
 SYNSETS = ("n02105855", "n01440764", "n01440764")

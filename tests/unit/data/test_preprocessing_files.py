@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from emca_deploy.artifacts import Manifest
-from emca_deploy.data.choosing import InputFacts, PreprocessingOptions, choose_preprocessing
+from emca_deploy.data.choosing import InputFacts, choose_preprocessing
 from emca_deploy.data.preprocess import preprocess
 from emca_deploy.data.preprocessing_files import read_preprocessing_file
 from emca_deploy.errors import InputError
-from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.results.codec import to_json
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
