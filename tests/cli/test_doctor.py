@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emca_deploy._machine import CpuInfo
-from emca_deploy.commands.doctor import MachineFacts, find_traps, load_failure
+from emca_deploy.api.doctor import MachineFacts, find_traps, load_failure
 
 SERVER = CpuInfo("a server", "x86_64", 8, 4, ("avx2", "avx512f", "avx512_vnni"), 8)
 HEALTHY = MachineFacts(SERVER, ("performance",), (), ("onnxruntime", "openvino", "torch"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from emca_deploy._machine import find_gpus
+from emca_deploy.api.doctor import gpu_failure
 from emca_deploy.artifacts import Manifest, write_manifest
 from emca_deploy.cli import run
-from emca_deploy.commands.doctor import gpu_failure
 
 no_gpu = pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
 pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")

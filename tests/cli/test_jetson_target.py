@@ -172,7 +172,7 @@ def test_an_engine_needs_a_gpu(refused, model, tmp_path):
 @pytest.mark.usefixtures("board")
 def test_doctor_tells_of_the_board(capsys, monkeypatch):
     # Whether libraries load, which takes seconds, is not what this is about: tests/cli/test_doctor.py.
-    monkeypatch.setattr("emca_deploy.commands.doctor.load_failure", lambda module: None)
+    monkeypatch.setattr("emca_deploy.api.doctor.load_failure", lambda module: None)
     assert run(["doctor", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["board"]["jetpack"] == "6.2.1"

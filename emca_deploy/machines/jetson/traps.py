@@ -10,19 +10,19 @@ from emca_deploy.machines.jetson.files import board_root
 from emca_deploy.machines.jetson.session import BoardState, read_board_state
 from emca_deploy.machines.jetson.switch import Note, left_behind
 
-__all__ = ["BoardTrap", "board_rows", "examine_board", "find_board_traps"]
+__all__ = ["Trap", "examine_board", "find_board_traps"]
 
 
 @dataclass(frozen=True)
-class BoardTrap:
-    """A trap, as `doctor` tells of it."""
+class Trap:
+    """Something about a machine that makes a measurement or an INT8 model worse than it need be."""
 
     id: str
     problem: str
     remedy: str
 
 
-def examine_board(root: Path | None = None) -> tuple[dict[str, Any], list[BoardTrap]] | None:
+def examine_board(root: Path | None = None) -> tuple[dict[str, Any], list[Trap]] | None:
     """Return what `doctor` tells of this board and its traps, or None where this is no Jetson. Changes nothing.
 
     Args:
@@ -38,7 +38,7 @@ def examine_board(root: Path | None = None) -> tuple[dict[str, Any], list[BoardT
     return {**facts.to_dict(), **state.to_dict(), "notes": list(state.notes)}, traps
 
 
-def find_board_traps(facts: BoardFacts, state: BoardState, left: Note | None, *, is_root: bool) -> list[BoardTrap]:
+def find_board_traps(facts: BoardFacts, state: BoardState, left: Note | None, *, is_root: bool) -> list[Trap]:
     """Return the traps of a board, worst first.
 
     Args:
@@ -51,77 +51,50 @@ def find_board_traps(facts: BoardFacts, state: BoardState, left: Note | None, *,
     return [trap for trap in candidates if trap is not None]
 
 
-def _left(left: Note | None) -> BoardTrap | None:
+def _left(left: Note | None) -> Trap | None:
     if left is None:
         return None
     problem = f"a run that was killed has left its power mode; before it, it was {left.name}"
-    return BoardTrap("power-mode-left", problem, f"sudo nvpmodel -m {left.restore}, or run `profile --target jetson` as root")
+    return Trap("power-mode-left", problem, f"sudo nvpmodel -m {left.restore}, or run `profile --target jetson` as root")
 
 
-def _mode(state: BoardState) -> BoardTrap | None:
+def _mode(state: BoardState) -> Trap | None:
     current, fastest = state.modes.current, state.modes.fastest
     if current is None or fastest is None or current.id == fastest.id:
         return None
-    return BoardTrap(
+    return Trap(
         "power-mode",
         f"the power mode is {current.name}; this board's fastest is {fastest.name}",
         f"sudo nvpmodel -m {fastest.id}, or --power-mode {fastest.name} for a run only; or keep it, if the product has it too",
     )
 
 
-def _clocks(state: BoardState) -> BoardTrap | None:
+def _clocks(state: BoardState) -> Trap | None:
     if state.clocks.locked is not False:
         return None
     problem = "the clocks are not locked: latencies depend on how busy the board was just before"
-    return BoardTrap("clocks-not-locked", problem, "sudo jetson_clocks")
+    return Trap("clocks-not-locked", problem, "sudo jetson_clocks")
 
 
-def _release(facts: BoardFacts) -> BoardTrap | None:
+def _release(facts: BoardFacts) -> Trap | None:
     if facts.jetpack is not None:
         return None
     named = f"L4T {facts.l4t}" if facts.l4t else "the release of this board's L4T"
-    return BoardTrap(
+    return Trap(
         "unknown-release",
         f"{named} is not known here: nothing is said of its JetPack, TensorRT and DLA but what is installed",
         "update emca-deploy; give `plan` --tensorrt-version instead of --jetpack",
     )
 
 
-def _dla(facts: BoardFacts) -> BoardTrap | None:
+def _dla(facts: BoardFacts) -> Trap | None:
     if not facts.dla_cores or facts.dla_missing is None:
         return None
-    return BoardTrap("dla-unsupported", f"this board has DLA cores, but: {facts.dla_missing}", "build for the GPU")
+    return Trap("dla-unsupported", f"this board has DLA cores, but: {facts.dla_missing}", "build for the GPU")
 
 
-def _not_root(*, is_root: bool) -> BoardTrap | None:
+def _not_root(*, is_root: bool) -> Trap | None:
     if is_root:
         return None
     problem = "not root: the board hides the memory controller and some engines and rails, and no power mode can be set"
-    return BoardTrap("not-root", problem, "run it with sudo where that matters; everything else works without")
-
-
-def board_rows(board: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return (name, value) of each line that `doctor` shows of a board, of what `examine_board` found."""
-    mode, clocks = board["power_mode"], board["clocks"]
-    releases = [
-        f"L4T {board['l4t'] or 'unknown'}",
-        f"JetPack {board['jetpack'] or 'unknown'}",
-        *(
-            f"{title} {board[name]}{'' if board['origins'][name] == 'installed' else ' (of this JetPack; not seen installed)'}"
-            for name, title in (("tensorrt", "TensorRT"), ("cuda", "CUDA"))
-            if board[name]
-        ),
-    ]
-    dla = "number unknown" if board["dla_cores"] is None else str(board["dla_cores"] or "none")
-    chip = f"{board['soc'] or 'unknown chip'}, compute capability {board['capability'] or 'unknown'}, DLA cores: {dla}"
-    memory = f"{board['memory_mib'] / 1024:.1f} GiB, " if board["memory_mib"] else ""
-    locked = {True: "locked", False: "not locked", None: "unknown"}[clocks["locked"]]
-    fastest = {True: ", the fastest", False: f" (fastest: {mode['fastest']})", None: ""}[mode["is_fastest"]]
-    return [
-        ("board", board["model"]),
-        ("", chip),
-        ("", ", ".join(releases)),
-        ("", f"{memory}one memory for processor and GPU"),
-        ("power mode", f"{mode['name'] or 'unknown'}{fastest}; clocks {locked}"),
-        *(("", note) for note in board["notes"]),
-    ]
+    return Trap("not-root", problem, "run it with sudo where that matters; everything else works without")

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from emca_deploy.commands.doctor import board_rows
 from emca_deploy.machines.jetson.facts import detect
 from emca_deploy.machines.jetson.session import read_board_state
 from emca_deploy.machines.jetson.switch import Note
-from emca_deploy.machines.jetson.traps import board_rows, examine_board, find_board_traps
+from emca_deploy.machines.jetson.traps import examine_board, find_board_traps
 
 
 def traps_of(board, *, is_root=True, left=None, **changes):
