@@ -181,10 +181,10 @@ def exported(once, tmp_path_factory, lively_network):
         def write(made: Path) -> None:
             import onnx_ir as ir
 
-            from emca_deploy.exporting.exporter import ExportRequest, export_onnx
+            from emca_deploy.exporting.exporter import export_onnx
             from emca_deploy.networks import registry  # noqa: F401  makes the network
 
-            ir.save(export_onnx(lively_network(name, **options), ExportRequest(64)), made / "model.onnx")
+            ir.save(export_onnx(lively_network(name, **options), 64), made / "model.onnx")
 
         path = folder / f"{'-'.join([name, *(f'{option}={value}' for option, value in options.items())])}.onnx"
         if not path.exists():  # a link in a folder of this process's own, since tables come to lie beside it

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from emca_deploy.commands._console import progress
+from emca_deploy.commands._progress_bars import progress
 from emca_deploy.errors import WorkerError
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.results.codec import to_json

@@ -1,4 +1,4 @@
-"""The whole walk, checkpoint to report."""
+"""`deploy`: the whole walk, checkpoint to report."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,13 +6,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from emca_deploy._machine import default_threads
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
+from emca_deploy.api.images import network_preprocessing
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
+from emca_deploy.data.choosing import assumed_note
 from emca_deploy.data.image_checks import image_digests
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
@@ -23,54 +26,75 @@ from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
 from emca_deploy.pipeline.places import Candidate, Models, Place, distinct, find_places
-from emca_deploy.preprocessing import Labelling
+from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import ProfileReport
 
-__all__ = ["DeployOptions", "deploy"]
+if TYPE_CHECKING:
+    from emca_deploy.networks.checkpoints import Weights
+
+__all__ = ["DeployRequest", "deploy", "deploy_notes"]
 
 MIB = 2**20
 
 
 @dataclass(frozen=True)
-class DeployOptions:
-    """How to deploy.
+class DeployRequest:
+    """What to deploy, and how.
 
     Attributes:
-        export: architecture, class count, preprocessing, opset.
-        targets: where to measure: "cpu", "gpu", "gpu:1". The first has the baseline.
+        checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors or the .index.json of shards.
+        data: calibration images: a folder, a zip or an npz file.
+        validation: labelled images, none of them used in calibration.
+        output: a folder for everything that is made; its parent must exist.
+        arch: the architecture; None infers it from the checkpoint.
+        weights: which weights of the checkpoint: "ema" or "plain"; None takes the moving average where there is one.
+        prefix: what the network's names begin with, where the checkpoint holds several networks.
+        targets: where to measure: "cpu", "gpu", "gpu:1", "jetson". The first has the baseline.
         backends: which to build and compare; none means all that run on a target.
+        preprocessing: how images become the input, or what is known about it.
+        labelling: what is known about the labels of the validation images.
         samples: calibration images.
-        threads: for every runtime.
+        recover: work spent on accuracy: "none", "bias" or "weights".
+        limit: validation images; None uses all.
+        threads: for every runtime; None uses all cores.
         duration_s: measuring time for each candidate.
-        limit: validation images; all where None.
-        recover: what calibration does for accuracy besides: a name of `calibration.recovery.LEVELS`.
-        labelling: what the user says about the labels of the validation images.
     """
 
-    export: ExportOptions = field(default_factory=ExportOptions)
-    targets: Sequence[str] = ("cpu",)
-    backends: Sequence[str] = ()
-    samples: int = 300
-    threads: int = 1
-    duration_s: float = 5.0
-    limit: int | None = None
-    recover: str = "weights"
+    checkpoint: Path
+    data: Path
+    validation: Path
+    output: Path
+    arch: str | None = None
+    weights: "Weights | None" = None
+    prefix: str | None = None
+    targets: tuple[str, ...] = ("cpu",)
+    backends: tuple[str, ...] = ()
+    preprocessing: PreprocessingOptions | Preprocessing = field(default_factory=PreprocessingOptions)
     labelling: Labelling = field(default_factory=Labelling)
+    samples: int = 300
+    recover: str = "weights"
+    limit: int | None = None
+    threads: int | None = None
+    duration_s: float = 5.0
 
 
-def deploy(
-    checkpoint: Path | None, data: Path, validation: Path, output: Path, options: DeployOptions, stage: Stage = silent
-) -> DeployReport:
-    """Take a checkpoint to measured, verified INT8 engines; everything lands in the folder `output`.
+def deploy_notes(request: DeployRequest) -> tuple[str, ...]:
+    """Return what a user should know about a deployment: what is assumed of the preprocessing.
+
+    Raises:
+        InputError: a value of the preprocessing is wrong.
+    """
+    note = assumed_note(str(request.checkpoint), network_preprocessing(request.preprocessing))
+    return () if note is None else (note,)
+
+
+def deploy(request: DeployRequest, stage: Stage = silent) -> DeployReport:
+    """Take a checkpoint to measured, verified INT8 engines; everything is written into one folder.
 
     Args:
-        checkpoint: as `export_checkpoint` takes it.
-        data: calibration images.
-        validation: labelled images, never used in calibration.
-        output: a folder; made if it does not exist, its parent must.
-        options: see there.
+        request: what to deploy, and how.
         stage: opens each stage, for progress.
 
     Returns:
@@ -79,60 +103,60 @@ def deploy(
     Raises:
         EmcaError: whatever stops a stage; files of finished stages stay, none is half-written.
     """
+    preprocessing = network_preprocessing(request.preprocessing)
     import_optional("jinja2")  # the report comes last; a missing piece is said first
-    places = find_places(options.targets, options.backends)
-    images = _open_images(data, validation, options)
-    with _folder(output):
-        return _Walk(places, options, stage).take(checkpoint, images, output)
+    places = find_places(request.targets, tuple(dict.fromkeys(request.backends)))
+    images = _open_images(request, preprocessing)
+    with _folder(request.output):
+        return _Walk(request, places, preprocessing, request.threads or default_threads(), stage).take(images)
 
 
 @dataclass(frozen=True)
 class _Images:
     """The two data sets; the workers open the validation images themselves."""
 
-    data: Path
     calibration: ImageSource
-    validation: Path
     labelled: LabelledImages
 
 
-def _open_images(data: Path, validation: Path, options: DeployOptions) -> _Images:
-    preprocessing = options.export.preprocessing
-    labelled = LabelledImages(open_source(validation, preprocessing, options.labelling))
+def _open_images(request: DeployRequest, preprocessing: Preprocessing) -> _Images:
+    labelled = LabelledImages(open_source(request.validation, preprocessing, request.labelling))
     if labelled.found is None:
         raise DataError(
-            f"{validation}: has no labels to validate against",
+            f"{request.validation}: has no labels to validate against",
             "put its images into one subfolder per class, named as in training, or give --labels FILE",
         )
-    return _Images(data, open_source(data, preprocessing), validation, labelled)
+    return _Images(open_source(request.data, preprocessing), labelled)
 
 
 @dataclass(frozen=True)
 class _Walk:
     """A deployment under way."""
 
+    request: DeployRequest
     places: tuple[Place, ...]
-    options: DeployOptions
+    preprocessing: Preprocessing
+    threads: int
     stage: Stage
 
-    def take(self, checkpoint: Path | None, images: _Images, output: Path) -> DeployReport:
+    def take(self, images: _Images) -> DeployReport:
         """Export, calibrate, build, measure, validate and report."""
+        request, used = self.request, self.preprocessing
         started = time.monotonic()
-        exported, half = self._export(checkpoint, output, images)
+        exported, half = self._export(images)
         calibration_started = time.monotonic()
         calibrations = self._calibrate(exported, images.calibration)
         calibration_seconds = time.monotonic() - calibration_started
         int8 = {calibration.backend: calibration.onnx for calibration in calibrations}
-        used = self.options.export.preprocessing
-        chosen = {"weights": self.options.export.weights, "prefix": self.options.export.prefix}
-        candidates = self._build(Models(checkpoint, exported.onnx, half, int8, used.image_size, chosen))
+        chosen = {"weights": request.weights, "prefix": request.prefix}
+        candidates = self._build(Models(request.checkpoint, exported.onnx, half, int8, used.image_size, chosen))
         profile = self._measure(candidates)
         logits = self._validate(candidates, images)
         report = DeployReport(
             title=f"{exported.arch}, {exported.num_classes} classes, {used.height}x{used.width}",
             baseline=candidates[0].name,
             candidates=_candidates(candidates, profile, logits),
-            calibration=_calibration_record(images.data, calibrations, calibration_seconds),
+            calibration=_calibration_record(request.data, calibrations, calibration_seconds),
             parity=exported.parity.to_dict(),
             environment=profile.environment,
             command=this_command(),
@@ -141,34 +165,34 @@ class _Walk:
             checkpoint=exported.source.to_dict() if exported.source else None,
             warnings=tuple(dict.fromkeys((*(w for made in calibrations for w in made.warnings), *images.labelled.warnings))),
         )
-        _write_report(report, output)
+        _write_report(report, request.output)
         return report
 
-    def _export(self, checkpoint: Path | None, output: Path, images: _Images) -> tuple[CheckpointExport, Path | None]:
+    def _export(self, images: _Images) -> tuple[CheckpointExport, Path | None]:
         """Return the fp32 model, and the fp16 one where a place needs it."""
+        request = self.request
+        options = ExportOptions(request.arch, preprocessing=self.preprocessing, weights=request.weights, prefix=request.prefix)
         with self.stage("exporting"):
-            exported = export_checkpoint(checkpoint, output / "model.onnx", self.options.export)
+            exported = export_checkpoint(request.checkpoint, request.output / "model.onnx", options)
         images.labelled.check(str(exported.onnx), exported.num_classes)
         if not any(place.needs_half for place in self.places):
             return exported, None
         with self.stage("exporting fp16"):
-            half = replace(self.options.export, precision="fp16")
-            return exported, export_checkpoint(checkpoint, output / "model.fp16.onnx", half).onnx
+            half = replace(options, precision="fp16")
+            return exported, export_checkpoint(request.checkpoint, request.output / "model.fp16.onnx", half).onnx
 
     def _calibrate(self, exported: CheckpointExport, images: ImageSource) -> list[Calibration]:
         """Return an INT8 model for every placement that a place needs."""
         calibrations = []
         for backend in dict.fromkeys(backend for place in self.places for backend in place.placements):
-            wanted = CalibrationOptions(
-                backend, samples=self.options.samples, threads=self.options.threads, recover=self.options.recover
-            )
+            wanted = CalibrationOptions(backend, samples=self.request.samples, threads=self.threads, recover=self.request.recover)
             target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
             within = _within(f"calibrating for {backend}", self.stage)
             calibrations.append(calibrate_model(exported.onnx, images, target, wanted, within))
         return calibrations
 
     def _build(self, models: Models) -> tuple[Candidate, ...]:
-        steps = [step for place in self.places for step in place.steps(models, self.options.threads)]
+        steps = [step for place in self.places for step in place.steps(models, self.threads)]
         found: list[Candidate] = []
         with self.stage("building engines") as progress:
             for done, step in enumerate(steps):
@@ -181,8 +205,8 @@ class _Walk:
         specs = [candidate.spec for candidate in candidates]
         with self.stage("measuring latency") as progress, ExitStack() as stack:
             records = [stack.enter_context(place.record()) for place in self.places]
-            processes = FEWEST_PROCESSES if set(self.options.targets) == {"cpu"} else 1  # loading takes too long elsewhere
-            protocol = Protocol(duration_s=self.options.duration_s, processes=processes, load_together=processes == 1)
+            processes = FEWEST_PROCESSES if set(self.request.targets) == {"cpu"} else 1  # loading takes too long elsewhere
+            protocol = Protocol(duration_s=self.request.duration_s, processes=processes, load_together=processes == 1)
             profile = measure(specs, protocol, progress)
         environment = dict(profile.environment)
         for place, record in zip(self.places, records, strict=True):
@@ -200,14 +224,14 @@ class _Walk:
                 results.append(
                     collect_logits(
                         candidate.spec,
-                        images.validation,
-                        self.options.export.preprocessing,
-                        limit=self.options.limit,
+                        self.request.validation,
+                        self.preprocessing,
+                        limit=self.request.limit,
                         batch_size=1,
                         progress=progress,
                     )
                 )
-        chosen = choose_indices(len(images.calibration), self.options.samples, images.calibration.labels)
+        chosen = choose_indices(len(images.calibration), self.request.samples, images.calibration.labels)
         images.labelled.check_overlap(image_digests(images.calibration, chosen), results[0])
         return [images.labelled.settle(result, results[0].logits) for result in results]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from emca_deploy._machine import INSTRUCTION_SETS, CpuInfo, cpu_info, default_threads, find_gpus, read_governors, read_memory_mib
 from emca_deploy._optional import has_cuda
-from emca_deploy.backends.registry import BACKENDS, BackendStatus, available, names_where
+from emca_deploy.backends.records import BACKENDS, names_where
+from emca_deploy.backends.registry import BackendStatus, available
 from emca_deploy.errors import MissingError
 from emca_deploy.machines.jetson.traps import Trap, examine_board
 

@@ -30,7 +30,7 @@ from emca_deploy.machines.environment import collect_environment, read_cpu_times
 from emca_deploy.results.layers import ArtifactLayers, LayersReport, Roofline
 from emca_deploy.targets.candidates import LocalOptions, candidates, run_notes, split_artifact
 
-__all__ = ["LayersRequest", "layers_notes", "run_layers"]
+__all__ = ["LayersRequest", "layers", "layers_notes"]
 
 WARM_UP = 10
 PROBE_S = 0.3
@@ -86,7 +86,7 @@ def layers_notes(request: LayersRequest) -> tuple[str, ...]:
     return run_notes(_specs(request), _local(request))
 
 
-def run_layers(request: LayersRequest, progress: Progress | None = None) -> LayersReport:
+def layers(request: LayersRequest, progress: Progress | None = None) -> LayersReport:
     """Profile the layers of every artifact, in turn.
 
     Args:

@@ -1,9 +1,7 @@
-"""What the commands share in talking to a person: progress on stderr, JSON on stdout."""
+"""What the commands share in talking to a person: text and JSON on stdout, notes and warnings on stderr."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,13 +12,10 @@ from emca_deploy.errors import OutputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["ProgressCallback", "console_for", "echo", "json_option", "print_json", "progress", "stages", "table_console"]
+__all__ = ["console_for", "echo", "json_option", "print_json", "table_console", "tell_notes", "tell_warnings"]
 
 PIPE_WIDTH = 200
 """Columns of a table in a file or a pipe, which has no edge to wrap at."""
-
-ProgressCallback = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else there.")
 
@@ -48,36 +43,6 @@ def _unwritable(exc: OSError) -> OutputError:
 def print_json(document: dict[str, Any]) -> None:
     """Print one JSON document on stdout."""
     echo(json.dumps(document, indent=1, allow_nan=False))
-
-
-@contextmanager
-def progress(description: str, unit: str = "") -> Iterator[ProgressCallback]:
-    """Show a progress bar with the time left on stderr, when that is a terminal; yields the callback that moves it.
-
-    With a `unit`, for example "images", also how many of them are done a second.
-    """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )  # fmt: skip
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:,.0f} {unit}/s" if unit and task.speed else "")
-
-    console = console_for(err=True)
-    described = TextColumn("{task.description}", markup=False)
-    columns = (described, BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def table_console() -> "Console":
@@ -111,16 +76,13 @@ def console_for(*, err: bool = False, highlight: bool = True) -> "Console":
     return Printable(stderr=err, highlight=highlight)
 
 
-@contextmanager
-def stages(*, tell: bool = True) -> Iterator[Callable[[str], AbstractContextManager[ProgressCallback]]]:
-    """Show the stages of a long walk on stderr, a bar while each runs and then, if `tell`, a line; yields what opens a stage."""
+def tell_notes(notes: Iterable[str]) -> None:
+    """Print each note once on stderr."""
+    for note in dict.fromkeys(notes):
+        echo(f"note: {note}", err=True)
 
-    @contextmanager
-    def stage(name: str) -> Iterator[ProgressCallback]:
-        started = time.monotonic()
-        with progress(name) as report:
-            yield report
-        if tell:
-            echo(f"  {name}: {time.monotonic() - started:.1f} s", err=True)
 
-    yield stage
+def tell_warnings(warnings: Iterable[str]) -> None:
+    """Print each warning once on stderr."""
+    for warning in dict.fromkeys(warnings):
+        echo(f"warning: {warning}", err=True)

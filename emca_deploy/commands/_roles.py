@@ -19,7 +19,7 @@ OUTPUTS = frozenset({"output", "raw", "plot", "table", "cache", "logits", "refer
 
 INPUTS = frozenset(
     {
-        "model", "checkpoint", "artifact", "artifacts", "reference", "a", "b", "folder", "data", "val", "validation",
+        "model", "checkpoint", "artifact", "artifacts", "reference", "a", "b", "folder", "data", "validation",
         "calibration_cache", "layer_info", "labels", "class_map", "preprocessing_file",
     }
 )  # fmt: skip

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.backends.records import names_where, one_of
+from emca_deploy.api.names import BUILT, PLANNED, listed
 from emca_deploy.commands._board import on_board, power_mode_option
-from emca_deploy.commands._console import echo, json_option, print_json, progress
+from emca_deploy.commands._console import echo, json_option, print_json
 from emca_deploy.commands._options import io_options
+from emca_deploy.commands._progress_bars import progress
 
 if TYPE_CHECKING:
     from emca_deploy.artifacts import Manifest
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 SCHEMA_VERSION = 1
-BACKENDS = names_where(builder=True)
 
 
 @click.command("build")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--backend", required=True, metavar="NAME", help=f"{one_of(BACKENDS)}.")
+@click.option("--backend", required=True, metavar="NAME", help=f"{listed(BUILT)}.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The engine to write; its manifest goes beside it."
 )
@@ -97,9 +97,7 @@ def command(
         check_target(target)
     kept = _float_layers(model) if choices["calibration_cache"] is not None and (trtexec or (target and is_ssh(target))) else ()
     request = BuildRequest(str(model), backend, threads, batch, choices, trtexec, io, kept)
-    shown = (
-        progress(f"building {output.name}") if backend in names_where(trt_settings=True) or is_ssh(target) else nullcontext(None)
-    )
+    shown = progress(f"building {output.name}") if backend in PLANNED or is_ssh(target) else nullcontext(None)
     if target is not None and is_ssh(target):
         from emca_deploy.targets.ssh.building import build_there
 

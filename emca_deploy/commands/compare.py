@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emca_deploy.commands._console import echo, json_option, print_json
-from emca_deploy.results.codec import to_json
+from emca_deploy.commands._console import echo, json_option, print_json, tell_warnings
 
 if TYPE_CHECKING:
     from emca_deploy.results.latency import Comparison
+from emca_deploy.results.codec import to_json
 
 __all__ = ["command"]
 
@@ -30,19 +30,14 @@ def command(a: Path, b: Path, force: bool, seed: int, as_json: bool) -> None:
     emca-deploy profile model.onnx -o before.json
     emca-deploy compare after.json before.json
     """
-    from emca_deploy.harness.measure.comparing import CompareReport, Measured, check_comparable, compare_runs, differences
+    from emca_deploy.api.compare import compare
 
-    ours, theirs = Measured.read(a), Measured.read(b)
-    if not force:
-        check_comparable(ours.report, theirs.report)
-    found = differences(ours.report, theirs.report)
-    comparisons = compare_runs(ours, theirs, seed)
-    for difference in found:
-        echo(f"warning: {difference}", err=True)
+    report = compare(a, b, force=force, seed=seed)
+    tell_warnings(report.differences)
     if as_json:
-        print_json(to_json(CompareReport(tuple(found), comparisons)))
+        print_json(to_json(report))
     else:
-        for comparison in comparisons:
+        for comparison in report.comparisons:
             echo(_sentence(comparison))
 
 

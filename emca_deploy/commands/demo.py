@@ -5,6 +5,8 @@ from pathlib import Path
 import click
 
 from emca_deploy.commands._console import json_option
+from emca_deploy.commands._progress_bars import stages
+from emca_deploy.commands.deploy import show_deployment
 
 __all__ = ["command"]
 
@@ -23,17 +25,8 @@ def command(output: Path, threads: int | None, duration: float, limit: int | Non
     \b
     emca-deploy demo -o demo
     """
-    from emca_deploy._machine import default_threads
-    from emca_deploy.api.deploy import DeployOptions
-    from emca_deploy.commands.deploy import run_deployment
-    from emca_deploy.data import bundled
-    from emca_deploy.exporting.checkpoint import ExportOptions
+    from emca_deploy.api.demo import demo
 
-    options = DeployOptions(
-        ExportOptions(preprocessing=bundled.BUNDLED_PREPROCESSING),
-        threads=threads or default_threads(),
-        duration_s=duration,
-        limit=limit,
-    )
-    images = bundled.bundled_calibration_images(), bundled.bundled_test_images()
-    run_deployment(bundled.bundled_checkpoint(), *images, output, options, as_json)
+    with stages() as stage:
+        report = demo(output, threads=threads, duration_s=duration, limit=limit, stage=stage)
+    show_deployment(report, output, as_json=as_json)

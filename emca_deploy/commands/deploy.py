@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands._checkpoint_options import checkpoint_options, tell_source
-from emca_deploy.commands._console import echo, json_option, print_json, stages, table_console
-from emca_deploy.commands._options import label_options, preprocessing_options, recover_option, tell_assumed, tell_warnings
+from emca_deploy.commands._console import echo, json_option, print_json, table_console, tell_notes, tell_warnings
+from emca_deploy.commands._options import label_options, recover_option
+from emca_deploy.commands._preprocessing_options import preprocessing_options
+from emca_deploy.commands._progress_bars import stages
+from emca_deploy.errors import InputError
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
-    from emca_deploy.preprocessing import Labelling, PreprocessingOptions
+    from emca_deploy.results.deploy import DeployReport
 
-__all__ = ["command", "run_deployment"]
+__all__ = ["command", "show_deployment"]
 
 
 @click.command("deploy")
@@ -37,27 +40,16 @@ __all__ = ["command", "run_deployment"]
 @recover_option
 @click.option("--limit", type=click.IntRange(1), help="Validate on this many images only.")
 @click.option("--threads", type=click.IntRange(1), help="For every runtime.  [default: all cores]")
-@click.option("--duration", type=click.FloatRange(0.5), default=5.0, show_default=True, help="Seconds to measure each candidate.")
+@click.option(
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(0.5),
+    default=5.0,
+    show_default=True,
+    help="Seconds to measure each candidate.",
+)
 @json_option
-def command(
-    checkpoint: Path | None,
-    data: Path,
-    validation: Path,
-    output: Path,
-    arch: str | None,
-    weights: Any,
-    prefix: str | None,
-    targets: str,
-    backends: tuple[str, ...],
-    samples: int,
-    recover: str,
-    limit: int | None,
-    threads: int | None,
-    duration: float,
-    as_json: bool,
-    preprocessing: "PreprocessingOptions",
-    labelling: "Labelling",
-) -> None:
+def command(targets: str, as_json: bool, **options: Any) -> None:
     """The whole walk in one command: export, calibrate, build, measure, validate, report.
 
     On the CPU: fp32 and INT8 engines of ONNX Runtime and OpenVINO. On an NVIDIA GPU: PyTorch as it is, engines of TensorRT or
@@ -68,37 +60,21 @@ def command(
     emca-deploy deploy model.pth.tar --data calibration/ --val val/ -o out --targets gpu
     emca-deploy deploy model.pth.tar --data calibration/ --val val/ -o out --targets cpu,gpu
     """
-    from emca_deploy._machine import default_threads
-    from emca_deploy.api.deploy import DeployOptions
-    from emca_deploy.data.choosing import choose_preprocessing, network_facts
-    from emca_deploy.errors import InputError
-    from emca_deploy.exporting.checkpoint import ExportOptions
+    from emca_deploy.api.deploy import DeployRequest, deploy, deploy_notes
 
-    if checkpoint is None:
+    if options["checkpoint"] is None:
         raise InputError("no CHECKPOINT was given", "name one, or try `emca-deploy demo`")
-    used = choose_preprocessing("the network", preprocessing, None, network_facts(preprocessing))
-    options = DeployOptions(
-        ExportOptions(arch, preprocessing=used, weights=weights, prefix=prefix),
-        tuple(part.strip() for part in targets.split(",")),
-        tuple(dict.fromkeys(backends)),
-        samples,
-        threads or default_threads(),
-        duration,
-        limit,
-        recover,
-        labelling,
-    )
-    run_deployment(checkpoint, data, validation, output, options, as_json)
-    tell_assumed(str(checkpoint), used)
+    request = DeployRequest(targets=tuple(part.strip() for part in targets.split(",")), **options)
+    with stages() as stage:
+        report = deploy(request, stage)
+    show_deployment(report, request.output, as_json=as_json)
+    tell_notes(deploy_notes(request))
 
 
-def run_deployment(checkpoint: Path, data: Path, validation: Path, output: Path, options: Any, as_json: bool) -> None:
-    """Deploy and show the result, as a table or as JSON."""
-    from emca_deploy.api.deploy import deploy
+def show_deployment(report: "DeployReport", output: Path, *, as_json: bool) -> None:
+    """Show the result, as a table or as JSON."""
     from emca_deploy.reporting.terminal import print_deploy
 
-    with stages() as stage:
-        report = deploy(checkpoint, data, validation, output, options, stage)
     tell_warnings(report.warnings)
     if as_json:
         print_json(to_json(report))

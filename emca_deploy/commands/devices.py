@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy._text import printable
-from emca_deploy.commands._console import echo, json_option, print_json, progress, table_console
+from emca_deploy.commands._console import echo, json_option, print_json, table_console
+from emca_deploy.commands._progress_bars import progress
 from emca_deploy.errors import EmcaError, UnknownNameError
 
 if TYPE_CHECKING:

@@ -1,19 +1,14 @@
 """`emca-deploy layers`."""
 
-import json
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from emca_deploy.commands._console import echo, json_option, print_json, progress
+from emca_deploy.commands._console import json_option, print_json, table_console, tell_notes
 from emca_deploy.commands._options import io_options
-from emca_deploy.errors import OutputError
+from emca_deploy.commands._progress_bars import progress
 from emca_deploy.results.codec import to_json
-
-if TYPE_CHECKING:
-    from emca_deploy.results.layers import LayersReport
 
 __all__ = ["command"]
 
@@ -45,30 +40,20 @@ def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None,
     emca-deploy layers model.onnx --backend onnxruntime --backend openvino --threads 1
     emca-deploy layers profile.json --layer-info layers.json --model model.onnx
     """
-    from emca_deploy.api.layers import LayersRequest, layers_notes, run_layers
-    from emca_deploy.artifacts import atomic_write
-    from emca_deploy.commands._console import table_console
+    from emca_deploy.api.layers import LayersRequest, layers, layers_notes
+    from emca_deploy.reporting.files import measured, write_document
     from emca_deploy.reporting.layers import layers_plot, print_layers
 
     request = LayersRequest(roofline=not no_roofline, **options)
-    for note in layers_notes(request):
-        echo(f"note: {note}", err=True)
-    report: LayersReport | None = None
-    unwritten: OutputError | None = None
-    try:
-        # The files are opened first: a folder that cannot be written to is better known before the measuring.
-        with ExitStack() as stack:
-            to_plot, written = (stack.enter_context(atomic_write(path)) if path else None for path in (plot, output))
-            with progress("profiling layers") as told:
-                report = run_layers(request, told)
-            if to_plot is not None:
-                to_plot.write_text(layers_plot(report) + "\n", encoding="utf-8")
-            if written is not None:
-                written.write_text(json.dumps(to_json(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OutputError as error:
-        if report is None:
-            raise
-        unwritten = error  # the disk is full, say, but what was measured can still be shown
+    tell_notes(layers_notes(request))
+    with progress("profiling layers") as advance:
+        report, unwritten = measured(
+            lambda: layers(request, advance),
+            [
+                (output, lambda found, path: write_document(to_json(found), path)),
+                (plot, lambda found, path: path.write_text(layers_plot(found) + "\n", encoding="utf-8")),
+            ],
+        )
     if as_json:
         print_json(to_json(report))
     else:

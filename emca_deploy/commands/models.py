@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emca_deploy.commands._console import console_for, json_option, print_json, progress
+from emca_deploy.commands._console import console_for, json_option, print_json
+from emca_deploy.commands._progress_bars import progress
 
 if TYPE_CHECKING:
     from emca_deploy.api.models import ModelSize, ModelsReport

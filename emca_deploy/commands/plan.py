@@ -1,28 +1,23 @@
 """`emca-deploy plan`: what a TensorRT build must look like, before it is begun."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emca_deploy._text import shell_line
-from emca_deploy.backends.records import names_where
-from emca_deploy.commands._console import echo, json_option, print_json
+from emca_deploy.api.names import PLANNED
+from emca_deploy.commands._console import echo, json_option, print_json, tell_warnings
 
 if TYPE_CHECKING:
-    from emca_deploy.artifacts import Precision
-    from emca_deploy.backends.tensorrt.planner import Plan
-    from emca_deploy.backends.tensorrt.steps import Step
+    from emca_deploy.api.plan import PlanReport
 
 __all__ = ["command"]
-
-SCHEMA_VERSION = 1
-BACKENDS = names_where(trt_settings=True)
 
 
 @click.command("plan")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--backend", required=True, type=click.Choice(BACKENDS), help="Whose engine.")
+@click.option("--backend", required=True, type=click.Choice(PLANNED), help="Whose engine.")
 @click.option(
     "--device", required=True, metavar="NAME", help="A board (orin-nx, agx-orin, thor, ...) or a compute capability (8.6, sm_87)."
 )
@@ -32,17 +27,7 @@ BACKENDS = names_where(trt_settings=True)
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", show_default=True)
 @click.option("--data", type=click.Path(path_type=Path), help="Calibration images, to complete the commands with.")
 @json_option
-def command(
-    model: Path,
-    backend: str,
-    device: str,
-    jetpack: str | None,
-    tensorrt_version: str | None,
-    dla: bool,
-    precision: "Precision",
-    data: Path | None,
-    as_json: bool,
-) -> None:
+def command(as_json: bool, **options: Any) -> None:
     """Choose how TensorRT builds an engine of MODEL.onnx: Q/DQ or calibration cache, typed or by flags, and the commands to type.
 
     Neither TensorRT nor the device is needed. What cannot work is refused with the reason and the way out. Nothing is built, and
@@ -53,75 +38,39 @@ def command(
     emca-deploy plan model.onnx --backend tensorrt --device agx-orin --jetpack 6.2 --dla --json
     emca-deploy plan model.onnx --backend tensorrt --device sm_89 --tensorrt-version 11.1 --precision fp16
     """
-    from emca_deploy.backends.tensorrt.model_facts import read_facts
-    from emca_deploy.backends.tensorrt.planner import PlanRequest, make_plan
-    from emca_deploy.backends.tensorrt.steps import can_build, list_steps, trtexec_command
-    from emca_deploy.machines.boards import find_device, find_jetpack
+    from emca_deploy.api.plan import plan
 
-    wanted = PlanRequest(
-        backend, find_device(device), tensorrt_version, find_jetpack(jetpack) if jetpack else None, dla, precision
-    )
-    facts = read_facts(model)
-    plan = make_plan(facts, wanted)
-    steps, trtexec = list_steps(plan, facts, data), trtexec_command(plan, facts, _float_layers(plan, model))
-    off_dla = _off_dla(model) if plan.request.dla and facts.precision == "fp32" else None
+    report = plan(**options)
     if as_json:
-        commands = [step.to_dict() for step in steps]
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "model": str(model),
-                **plan.to_dict(),
-                "commands": commands,
-                "trtexec": trtexec,
-                **({"off_dla": off_dla} if off_dla is not None else {}),
-            }
-        )
+        print_json(report.to_dict())
     else:
-        _print(plan, steps, trtexec, builds=can_build(plan))
-        _tell_off_dla(model, off_dla or {})
+        _print(report)
+        _tell_off_dla(report)
 
 
-def _off_dla(model: Path) -> dict[str, int]:
-    """Return how many nodes of each operator a DLA does not run."""
-    from collections import Counter
-
-    from emca_deploy.exporting.dla_convert import load_float_model
-    from emca_deploy.exporting.dla_rules import nodes_off_dla
-
-    return dict(Counter(node.operator for node in nodes_off_dla(load_float_model(model).graph)))
-
-
-def _tell_off_dla(model: Path, off_dla: dict[str, int]) -> None:
+def _tell_off_dla(report: "PlanReport") -> None:
+    off_dla = report.off_dla or {}
     if sum(off_dla.values()) > 1:  # one is left in the forms for a DLA, too: the result's
         listed = ", ".join(f"{count} {operator}" for operator, count in off_dla.items())
         echo(f"\nnot for a DLA: {listed}. Most of it has forms that are; plan again with those:")
-        words = ["emca-deploy", "export", str(model), "--form", "dla", "-o", str(model.with_suffix(".dla.onnx"))]
+        words = ["emca-deploy", "export", str(report.model), "--form", "dla", "-o", str(report.model.with_suffix(".dla.onnx"))]
         echo(f"  {shell_line(words)}")
 
 
-def _float_layers(plan: "Plan", model: Path) -> tuple[str, ...]:
-    """Return the layers that trtexec is told to leave in float, where INT8 comes from a cache."""
-    from emca_deploy.calibration.placement.implicit_layers import float_layers
-
-    return float_layers(model) if plan.quantization == "cache" else ()
-
-
-def _print(plan: "Plan", steps: list["Step"], trtexec: str | None, *, builds: bool) -> None:
-    request = plan.request
+def _print(report: "PlanReport") -> None:
+    plan, request = report.plan, report.plan.request
     source = {"qdq": "Q/DQ", "cache": "a calibration cache", "none": "no calibration"}[plan.quantization]
     where = f"{request.device.title} (sm_{request.device.capability.replace('.', '')}{', DLA' if request.dla else ''})"
     echo(f"{request.precision} on {where} with {request.backend} {plan.version_text}: {source}, {plan.typing}")
     echo(f"builder flags: {', '.join(plan.flags) or 'none'}")
     for reason in plan.reasons:
         echo(f"- {reason}")
-    for warning in plan.warnings:
-        echo(f"warning: {warning}", err=True)
+    tell_warnings(plan.warnings)
     place = ""
-    for step in steps:
+    for step in report.commands:
         if step.where != place:
             place = step.where
             echo(f"\n{place}{', with the files copied there' if place == 'on the device' else ''}:")
         echo(f"  {step.command}")
-    if trtexec is not None:
-        echo(f"\n{'or with' if builds else 'with'} TensorRT's own tool, on the device:\n  {trtexec}")
+    if report.trtexec is not None:
+        echo(f"\n{'or with' if report.builds else 'with'} TensorRT's own tool, on the device:\n  {report.trtexec}")

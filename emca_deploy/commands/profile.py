@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands._board import check_power_mode, power_mode_option
-from emca_deploy.commands._console import echo, json_option, print_json, progress
+from emca_deploy.commands._console import echo, json_option, print_json
 from emca_deploy.commands._options import io_options
+from emca_deploy.commands._progress_bars import progress
 from emca_deploy.errors import InputError, OutputError
 from emca_deploy.results.codec import to_json
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from emca_deploy.commands._console import echo
+from emca_deploy.commands._console import echo, table_console
 
 __all__ = ["command"]
 
@@ -18,14 +18,9 @@ def command(folder: Path, output: Path | None) -> None:
     \b
     emca-deploy report out -o report.html
     """
-    from emca_deploy.artifacts import write_text
-    from emca_deploy.commands._console import table_console
-    from emca_deploy.reporting.html import render_html
-    from emca_deploy.reporting.reading import read_result
+    from emca_deploy.api.report import page_in, report
     from emca_deploy.reporting.terminal import print_deploy
 
-    report = read_result(folder)
-    page = output or (folder if folder.is_dir() else folder.parent) / "report.html"
-    write_text(page, render_html(report))
-    print_deploy(report, table_console())
+    page = output or page_in(folder)
+    print_deploy(report(folder, page), table_console())
     echo(f"\nreport: {page}")

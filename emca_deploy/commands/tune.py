@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.backends.records import names_where, one_of
-from emca_deploy.commands._console import echo, json_option, print_json, progress
+from emca_deploy.api.names import TUNED, listed
+from emca_deploy.commands._console import echo, json_option, print_json
 from emca_deploy.commands._options import io_options
+from emca_deploy.commands._progress_bars import progress
 from emca_deploy.errors import OutputError
 from emca_deploy.results.codec import to_json
 
@@ -23,7 +24,7 @@ INTERRUPTED = 130
 
 @click.command("tune")
 @click.argument("artifact")
-@click.option("--backend", metavar="NAME", help=f"{one_of(names_where(tunables=True))}.  [default: the artifact's own]")
+@click.option("--backend", metavar="NAME", help=f"{listed(TUNED)}.  [default: the artifact's own]")
 @click.option(
     "--scenario",
     type=click.Choice(["single-stream", "offline"]),

@@ -8,15 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands._board import on_board, power_mode_option
-from emca_deploy.commands._console import echo, json_option, print_json, progress
-from emca_deploy.commands._options import (
-    io_of,
-    label_options,
-    output_name_option,
-    preprocessing_options,
-    tell_images,
-    tell_warnings,
-)
+from emca_deploy.commands._console import echo, json_option, print_json, tell_notes, tell_warnings
+from emca_deploy.commands._options import io_of, label_options, output_name_option
+from emca_deploy.commands._preprocessing_options import preprocessing_options
+from emca_deploy.commands._progress_bars import progress
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
@@ -147,6 +142,7 @@ def _opened(
     options: dict[str, Any],
 ) -> "LabelledImages":
     """Return the data set, refused where its labels are missing or cannot be ARTIFACT's; say what is assumed of it."""
+    from emca_deploy.api.images import image_notes, image_warnings
     from emca_deploy.data.sources import open_source
     from emca_deploy.errors import InputError
     from emca_deploy.harness.accuracy.labelled import LabelledImages
@@ -161,7 +157,9 @@ def _opened(
         if reference is None:
             raise InputError(f"{data}: has no labels", f"{remedy}, or a --reference to agree with")
     images.check(artifact, outputs)
-    images.warnings += tell_images(Path(split_artifact(artifact)[1]), data, images.source, options["preprocessing"])
+    model = Path(split_artifact(artifact)[1])
+    tell_notes(image_notes(str(model), images.source))
+    images.warnings += image_warnings(model, data, images.source, options["preprocessing"])
     return images
 
 

@@ -8,7 +8,7 @@ from emca_deploy._optional import import_optional, installed_version
 from emca_deploy.artifacts import Manifest, Precision, Preprocessing, sha256_file, this_command, write_artifact
 from emca_deploy.errors import InputError
 from emca_deploy.exporting.convert import HalfConversion, convert_to_half
-from emca_deploy.exporting.exporter import OPSET, ExportRequest, export_onnx
+from emca_deploy.exporting.exporter import OPSET, export_onnx
 from emca_deploy.exporting.parity import Parity, check_parity, parity_images
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def export_checkpoint(
         if found is not None and spec.source is not None:
             found(spec.source)
         images = parity_images(preprocessing.image_size, _real_images(preprocessing))
-        model = export_onnx(module, ExportRequest(preprocessing.image_size, options.batch, options.opset))
+        model = export_onnx(module, preprocessing.image_size, options.batch, options.opset)
         ir.save(model, draft.path)
         parity = check_parity(module, draft.path, images)
         half = convert_to_half(model, images) if options.precision == "fp16" else None

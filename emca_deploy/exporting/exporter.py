@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emca_deploy._optional import import_optional
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import nn
 
-__all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "ExportRequest", "export_onnx"]
+__all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "export_onnx"]
 
 OPSET = 20
 """The newest that ONNX Runtime, OpenVINO and TensorRT 10 all take without conversion."""
@@ -25,27 +24,14 @@ INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
 
 
-@dataclass(frozen=True)
-class ExportRequest:
-    """What to export.
-
-    Attributes:
-        image_size: pixels of the input: the side of a square, or (height, width).
-        batch: a fixed batch size, or None for a dynamic one.
-        opset: of the ONNX file.
-    """
-
-    image_size: Size
-    batch: int | None = None
-    opset: int = OPSET
-
-
-def export_onnx(module: "nn.Module", request: ExportRequest) -> "ir.Model":
+def export_onnx(module: "nn.Module", image_size: Size, batch: int | None = None, opset: int = OPSET) -> "ir.Model":
     """Return a module as an ONNX model: batch norm and constants folded, nodes named after modules, no shape computations.
 
     Args:
         module: maps (N, 3, H, W) float32 to logits (N, classes).
-        request: image size, batch, opset.
+        image_size: pixels of the input: the side of a square, or (height, width).
+        batch: a fixed batch size, or None for a dynamic one.
+        opset: of the ONNX file.
 
     Raises:
         MissingError: torch or onnxscript is not installed.
@@ -56,9 +42,9 @@ def export_onnx(module: "nn.Module", request: ExportRequest) -> "ir.Model":
     from emca_deploy.exporting.naming import name_graph
     from emca_deploy.exporting.passes import check_operators, simplify
 
-    if request.opset > onnx_opset_version():
-        raise _opset_error(request.opset)
-    model = _traced(module.eval(), request)
+    if opset > onnx_opset_version():
+        raise _opset_error(opset)
+    model = _traced(module.eval(), image_size, batch, opset)
     simplify(model)
     name_graph(model)
     check_operators(model)
@@ -66,13 +52,13 @@ def export_onnx(module: "nn.Module", request: ExportRequest) -> "ir.Model":
     return model
 
 
-def _traced(module: "nn.Module", request: ExportRequest) -> "ir.Model":
+def _traced(module: "nn.Module", image_size: Size, batch: int | None, opset: int) -> "ir.Model":
     torch = import_optional("torch")
     import_optional("onnxscript")
-    dynamic = None if request.batch else ({0: torch.export.Dim("batch")},)
+    dynamic = None if batch else ({0: torch.export.Dim("batch")},)
     try:
         # Two images: torch.export would specialise a batch of one to the constant 1.
-        example = torch.zeros(request.batch or 2, 3, *sides(request.image_size))
+        example = torch.zeros(batch or 2, 3, *sides(image_size))
         with _quiet(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
@@ -80,7 +66,7 @@ def _traced(module: "nn.Module", request: ExportRequest) -> "ir.Model":
                 (example,),
                 dynamo=True,
                 dynamic_shapes=dynamic,
-                opset_version=request.opset,
+                opset_version=opset,
                 input_names=[INPUT_NAME],
                 output_names=[OUTPUT_NAME],
                 optimize=True,
@@ -91,8 +77,8 @@ def _traced(module: "nn.Module", request: ExportRequest) -> "ir.Model":
         remedy = "try a smaller --batch or --image-size, or another --opset"
         raise ModelError(f"the exporter refuses this model: {first_line}", remedy) from exc
     model: ir.Model = program.model
-    if model.opset_imports.get("") != request.opset:  # the exporter only logs that it cannot convert
-        raise _opset_error(request.opset)
+    if model.opset_imports.get("") != opset:  # the exporter only logs that it cannot convert
+        raise _opset_error(opset)
     return model
 
 

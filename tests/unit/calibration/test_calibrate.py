@@ -11,18 +11,15 @@ import pytest
 
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
-from emca_deploy.calibration.collect import collect_ranges
-from emca_deploy.calibration.graph import load_graph
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement import RECIPES, find_recipe, place
 from emca_deploy.calibration.placement.place import RECIPES, find_recipe, place
 from emca_deploy.calibration.ranges.collect import collect_ranges
 from emca_deploy.calibration.ranges.table import read_table, table_path
-from emca_deploy.calibration.table import read_table, table_path
 from emca_deploy.data.choosing import PreprocessingOptions, preprocessing_of_file
 from emca_deploy.errors import DataError, InputError, ModelError, UnknownNameError
-from emca_deploy.exporting.exporter import ExportRequest, export_onnx
+from emca_deploy.exporting.exporter import export_onnx
 from emca_deploy.networks.registry import create_model
 from emca_deploy.preprocessing import PreprocessingOptions
 
@@ -102,7 +99,7 @@ def test_openvino_computes_srm_right_without_biases(images, tmp_path, once, name
         import torch
 
         torch.manual_seed(0)
-        ir.save(export_onnx(create_model(name, num_classes=10).eval(), ExportRequest(64)), folder / "model.onnx")
+        ir.save(export_onnx(create_model(name, num_classes=10).eval(), 64), folder / "model.onnx")
 
     model = once(f"fresh-{name}", export, keep=True) / "model.onnx"
     output, table = tmp_path / "int8.onnx", tmp_path / "ranges.json"

@@ -172,7 +172,7 @@ def loud_style(tmp_path_factory):
     """An SRM attention over maps whose squares are beyond fp16, exported: what its variance is computed in decides."""
     import torch
 
-    from emca_deploy.exporting.exporter import ExportRequest, export_onnx
+    from emca_deploy.exporting.exporter import export_onnx
     from emca_deploy.networks.attention import ChannelAttention, StyleExcitation
 
     class Loud(torch.nn.Module):
@@ -186,7 +186,7 @@ def loud_style(tmp_path_factory):
             return self.head(self.attention(self.conv(images) * 1000).mean((2, 3)) / 1000)
 
     torch.manual_seed(0)
-    return export_onnx(Loud().eval(), ExportRequest(16))
+    return export_onnx(Loud().eval(), 16)
 
 
 def test_variance_in_fp16_would_overflow_and_does_not(loud_style):

@@ -1,0 +1,205 @@
+"""`calibrate`: an fp32 ONNX model and images to an INT8 model placed for one backend, within an accuracy gate if one is given."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._machine import default_threads
+from emca_deploy._progress import Stage, silent
+from emca_deploy._text import shell_word
+from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
+from emca_deploy.api.images import few_images, image_notes, image_warnings
+from emca_deploy.calibration.calibrate import DEFAULT_SAMPLES, Calibration, CalibrationOptions, calibrate_model
+from emca_deploy.calibration.choice import AUTO
+from emca_deploy.calibration.trt_cache import cache_version, write_model_cache
+from emca_deploy.data.choosing import preprocessing_of_file
+from emca_deploy.data.sources import open_source
+from emca_deploy.errors import InputError, OutputError
+from emca_deploy.preprocessing import Labelling, PreprocessingOptions
+from emca_deploy.results.codec import to_json
+from emca_deploy.results.gate import GateReport
+
+__all__ = ["CalibrateReport", "CalibrateRequest", "CalibrationCache", "calibrate"]
+
+SEVEN_BITS = "weights keep to 7 bits: this processor has no VNNI and saturates with 8; --weight-bits 8 for one that has it"
+
+
+@dataclass(frozen=True)
+class CalibrateRequest:
+    """What to quantize, and how.
+
+    Attributes:
+        model: the fp32 .onnx file.
+        data: calibration images: a folder, a zip or an npz file.
+        output: the INT8 .onnx file; its manifest is written beside it.
+        backend: whose placement: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx".
+        method: the calibration method; "auto" is the better of minmax and mse, judged by the logits.
+        recover: work spent on accuracy: "none", "bias" or "weights".
+        samples: calibration images to use; all where there are fewer.
+        seed: random seed for the choice of images.
+        keep_float: patterns of nodes that stay in float, such as "stage1.*".
+        float_precision: "fp32" or "fp16", of what stays in float.
+        weight_bits: 7 or 8; None looks at this machine's processor.
+        max_drop: the gate, in points; None calibrates without one. Needs `validation`.
+        validation: labelled images to measure the drop on, none of them used in calibration.
+        labelling: what is known about the labels of `validation`.
+        table: the range table to use or write; None keeps it beside `model`.
+        cache: also write TensorRT's calibration cache to this file. Needs `tensorrt_version`.
+        tensorrt_version: the TensorRT that will read the cache.
+        threads: for the fp32 pass; None uses all cores.
+        preprocessing: what is known about how images become the input; the rest is the manifest's.
+        output_name: the output with the logits, where the model has several.
+    """
+
+    model: Path
+    data: Path
+    output: Path
+    backend: str
+    method: str = AUTO
+    recover: str = "weights"
+    samples: int = DEFAULT_SAMPLES
+    seed: int = 0
+    keep_float: tuple[str, ...] = ()
+    float_precision: str = "fp32"
+    weight_bits: int | None = None
+    max_drop: float | None = None
+    validation: Path | None = None
+    labelling: Labelling = field(default_factory=Labelling)
+    table: Path | None = None
+    cache: Path | None = None
+    tensorrt_version: str | None = None
+    threads: int | None = None
+    preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
+    output_name: str | None = None
+
+    def calibration(self) -> CalibrationOptions:
+        """Return what the calibration itself is told."""
+        return CalibrationOptions(
+            self.backend,
+            self.method,
+            self.samples,
+            self.seed,
+            self.threads or default_threads(),
+            self.keep_float,
+            self.table,
+            self.recover,
+            self.float_precision,
+            self.weight_bits,
+            self.output_name,
+        )
+
+
+@dataclass(frozen=True)
+class CalibrationCache:
+    """A calibration cache that was written.
+
+    Attributes:
+        model: the fp32 model that TensorRT builds with it.
+        path: its file.
+        scales: how many tensors it has.
+        tensorrt_version: the TensorRT that reads it.
+    """
+
+    model: Path
+    path: Path
+    scales: int
+    tensorrt_version: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its JSON."""
+        return {"path": str(self.path), "scales": self.scales, "tensorrt_version": self.tensorrt_version}
+
+
+@dataclass(frozen=True)
+class CalibrateReport:
+    """What was quantized, and whether it keeps the gate.
+
+    Attributes:
+        calibration: the INT8 model and how it came about.
+        gate: how the gate was reached, or why not; None where none was given. The best model found is written either way.
+        cache: the calibration cache, if one was asked for.
+        warnings: what may be wrong with the model or the images, a line each.
+        notes: what a user should know, a line each.
+    """
+
+    calibration: Calibration
+    gate: GateReport | None = None
+    cache: CalibrationCache | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `calibrate`."""
+        gate, cache = self.gate and to_json(self.gate), self.cache and self.cache.to_dict()
+        return {**self.calibration.to_dict(), "warnings": list(self.warnings), "gate": gate, "cache": cache}
+
+
+def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateReport:
+    """Quantize a model to INT8. Ranges are measured once and kept in a table, so that the next backend needs no second pass.
+
+    Args:
+        request: what to quantize, and how.
+        stage: opens each stage of the work, for progress.
+
+    Raises:
+        InputError: an option is wrong, or belongs to another one that is missing.
+        ModelError: the model cannot be read, run or quantized.
+        DataError: an image cannot be read; validation images have no labels, or are calibrated with.
+        OutputError: a file cannot be written.
+    """
+    _check_gate(request)
+    _check_cache(request)
+    source = open_source(request.data, preprocessing_of_file(request.model, request.preprocessing))
+    gate: GateReport | None = None
+    if request.max_drop is None or request.validation is None:
+        result = calibrate_model(request.model, source, request.output, request.calibration(), stage)
+    else:
+        wanted = AccuracyGate(request.max_drop, request.validation, labelling=request.labelling)
+        result, gate = calibrate_within(request.model, source, request.output, request.calibration(), wanted, stage)
+    known = image_warnings(request.model, request.data, source, request.preprocessing)
+    return CalibrateReport(
+        result,
+        gate,
+        _write_cache(request, result.table),
+        warnings=(*result.warnings, *(gate.warnings if gate is not None else ()), *known),
+        notes=(
+            *few_images(request.data, result.samples, request.samples),
+            *image_notes(str(request.model), source),
+            *((SEVEN_BITS,) if request.weight_bits is None and result.weight_bits == 7 else ()),
+        ),
+    )
+
+
+def _check_gate(request: CalibrateRequest) -> None:
+    """Refuse half of what a gate needs."""
+    if (request.max_drop is None) != (request.validation is None):
+        raise InputError("--max-drop and --val go together", "give the gate in points, and labelled images to measure it on")
+    if request.validation is None and request.labelling.says_something:
+        raise InputError("--labels, --class-map, --label-offset and --class-order are for --val", "leave them out, or add --val")
+
+
+def _check_cache(request: CalibrateRequest) -> None:
+    """Refuse a cache that could not be written, before any work is done."""
+    cache, version = request.cache, request.tensorrt_version
+    if (cache is None) != (version is None):
+        raise InputError("--cache and --tensorrt-version go together", "give the cache's file and the TensorRT that will read it")
+    if cache is None or version is None:
+        return
+    if request.backend != "tensorrt":
+        raise InputError(f"--cache: backend '{request.backend}' reads no calibration cache", "use --backend tensorrt")
+    if request.max_drop is not None or request.keep_float:
+        raise InputError(
+            "--cache with --keep-float or --max-drop: a cache has no way to say which nodes stay in float",
+            "leave them out, or build from the Q/DQ model",
+        )
+    cache_version(version)
+    if not cache.parent.is_dir():
+        remedy = f"make the folder first: mkdir -p {shell_word(str(cache.parent))}"
+        raise OutputError(f"{cache}: cannot be written: no such folder", remedy)
+
+
+def _write_cache(request: CalibrateRequest, table: Path) -> CalibrationCache | None:
+    cache, version = request.cache, request.tensorrt_version
+    if cache is None or version is None:
+        return None
+    return CalibrationCache(request.model, cache, write_model_cache(request.model, table, cache, version), version)

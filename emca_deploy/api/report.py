@@ -1,0 +1,36 @@
+"""`report`: the report of a finished deployment, drawn again."""
+
+from pathlib import Path
+
+from emca_deploy.artifacts import write_text
+from emca_deploy.reporting.html import render_html
+from emca_deploy.reporting.reading import read_result
+from emca_deploy.results.deploy import DeployReport
+
+__all__ = ["page_in", "report"]
+
+
+def page_in(folder: Path) -> Path:
+    """Return where the page of a deployment is drawn unless another file is named.
+
+    Args:
+        folder: of the deployment, or its result.json.
+    """
+    return (folder if folder.is_dir() else folder.parent) / "report.html"
+
+
+def report(folder: Path | str, page: Path | str | None = None) -> DeployReport:
+    """Read the result.json of a deployment, and draw its page again.
+
+    Args:
+        folder: of the deployment, or its result.json.
+        page: the HTML file to write; None is report.html in the folder.
+
+    Raises:
+        InputError: there is no result, or it cannot be read.
+        MissingError: Jinja2 is not installed.
+        OutputError: the page cannot be written.
+    """
+    found = read_result(Path(folder))
+    write_text(page_in(Path(folder)) if page is None else Path(page), render_html(found))
+    return found

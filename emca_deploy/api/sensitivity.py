@@ -1,0 +1,96 @@
+"""`sensitivity`: what INT8 costs each layer and block, and what leaving it in float gains."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emca_deploy._machine import default_threads
+from emca_deploy._progress import Stage, silent
+from emca_deploy.api.images import few_images, image_notes, image_warnings
+from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
+from emca_deploy.calibration.placement import find_recipe
+from emca_deploy.calibration.resume import side_path
+from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file, weights_on_file
+from emca_deploy.data.choosing import preprocessing_of_file
+from emca_deploy.data.sources import open_source
+from emca_deploy.preprocessing import PreprocessingOptions
+from emca_deploy.results.sensitivity import SensitivityReport
+
+__all__ = ["Sensitivity", "SensitivityRequest", "sensitivity"]
+
+
+@dataclass(frozen=True)
+class SensitivityRequest:
+    """What to examine, and how.
+
+    Attributes:
+        model: the fp32 .onnx file.
+        data: calibration images: a folder, a zip or an npz file.
+        backend: whose placement: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx".
+        samples: images to compare logits on; all where there are fewer.
+        table: the range table to use or write; None keeps it beside `model`.
+        threads: for ONNX Runtime; None uses all cores.
+        preprocessing: what is known about how images become the input; the rest is the manifest's.
+        output_name: the output with the logits, where the model has several.
+    """
+
+    model: Path
+    data: Path
+    backend: str
+    samples: int = 64
+    table: Path | None = None
+    threads: int | None = None
+    preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
+    output_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What was found, and where it is kept.
+
+    Attributes:
+        report: the cost of each layer and block.
+        side_file: where results are kept, so that an interrupted run goes on and a second one is immediate.
+        warnings: what may be wrong with the images, a line each.
+        notes: what a user should know, a line each.
+    """
+
+    report: SensitivityReport
+    side_file: Path
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def sensitivity(request: SensitivityRequest, stage: Stage = silent) -> Sensitivity:
+    """Simulate each layer and block quantized alone, and left alone in float.
+
+    ONNX Runtime computes the backend's placement in float arithmetic, not with that backend's kernels. Ranges and rounded weights
+    are those of the last calibration of the model on the same data; ranges are measured where there was none.
+
+    Args:
+        request: what to examine, and how.
+        stage: opens each stage of the work, for progress.
+
+    Raises:
+        InputError: an option is wrong, or the range table is of something else.
+        ModelError: the model cannot be read, run or quantized.
+        DataError: an image cannot be read.
+    """
+    find_recipe(request.backend)
+    source = open_source(request.data, preprocessing_of_file(request.model, request.preprocessing))
+    threads = request.threads or default_threads()
+    options = CalibrationOptions(request.backend, threads=threads, table=request.table, output_name=request.output_name)
+    options = options_on_file(request.model, source, options)
+    ranges, table, _ = ensure_ranges(request.model, source, options, stage)
+    side_file = side_path(table, request.backend, "sensitivity")
+    simulated = SensitivityOptions(
+        request.backend, request.samples, options.seed, threads, side_file=side_file, output_name=request.output_name
+    )
+    weights = weights_on_file(request.model, source, ranges, table, simulated)
+    with stage("quantizing each part") as progress:
+        report = measure_sensitivity(request.model, source, ranges, simulated, weights, progress)
+    return Sensitivity(
+        report,
+        side_file,
+        tuple(image_warnings(request.model, request.data, source, request.preprocessing)),
+        (*few_images(request.data, report.samples, request.samples), *image_notes(str(request.model), source)),
+    )

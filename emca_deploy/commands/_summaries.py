@@ -1,0 +1,70 @@
+"""What was made, in a few lines: an export, a calibration."""
+
+from typing import TYPE_CHECKING
+
+from emca_deploy.commands._console import echo
+
+if TYPE_CHECKING:
+    from emca_deploy.api.calibrate import CalibrateReport
+    from emca_deploy.api.export import ExportReport
+
+__all__ = ["print_calibration", "print_export"]
+
+FORMS = ("poolings", "bands", "products", "sums", "scales", "stacks")
+
+
+def print_export(report: "ExportReport") -> None:
+    """Print what was exported, and how close it is to what it was made from."""
+    if report.dla is not None:
+        _print_dla(report)
+        return
+    made = report.exported
+    assert made is not None  # only the form for a DLA has no export
+    half, parity = made.half, made.fp32_parity
+    precision = "fp32" if half is None else "fp16"
+    echo(f"{made.onnx}: {made.arch}, {made.num_classes} classes, {made.params:,} parameters, {precision}")
+    what = "parity" if half is None else "fp32 parity"
+    echo(f"{what} with PyTorch on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
+    if half is None:
+        return
+    echo(
+        f"fp16 parity with fp32, emulated: {half.parity.max_rel:.2g} relative, at most {half.tolerance:.2g} "
+        f"from {half.roundings} roundings"
+    )
+    kept, losses = half.graph.to_dict()["float32_nodes"], half.graph.losses
+    echo(f"{half.graph.half_nodes} nodes in fp16; in float32: {', '.join(f'{n} {why}' for why, n in kept.items())}")
+    if losses.zeroed:
+        zeroed = sum(losses.zeroed.values())
+        echo(f"warning: {zeroed:,} of {losses.weights:,} weights are too small for fp16 and became 0", err=True)
+
+
+def _print_dla(report: "ExportReport") -> None:
+    made = report.dla
+    assert made is not None
+    forms, parity = made.forms.to_dict(), made.parity
+    found = ", ".join(f"{count} {name}" for name in FORMS if (count := forms[name]))
+    echo(f"{made.onnx}: in forms for a DLA: {found or 'nothing to change'}; constants {made.grown_mib:+.1f} MiB")
+    echo(f"parity on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
+    for node in made.forms.remaining:
+        echo(f"not on a DLA: {node.node} ({node.operator}): {node.reason}")
+
+
+def print_calibration(report: "CalibrateReport") -> None:
+    """Print what was quantized, from which ranges, and where the calibration cache is."""
+    made = report.calibration
+    counts, part = made.counts, made.float_part
+    stored = f", {counts.weight_only} of these with INT8 weights" if counts.weight_only else ""
+    in_float = f"{counts.weighted_float} in float{stored}, {made.coverage.int8_macs_percent:.1f}% of the multiply-adds in INT8"
+    echo(f"{made.onnx}: INT8 for {made.backend}, {counts.weighted} operators in INT8, {in_float}")
+    if part is not None:
+        casts = sum(len(names) for names in part.graph.float_nodes.values())
+        decibels = [f"{value:.1f}" if value is not None else "exact" for value in (part.sqnr_db["fp16"], part.sqnr_db["fp32"])]
+        echo(
+            f"float part: {part.graph.half_nodes} nodes in fp16, {casts} in float32; simulated on {part.images} images: "
+            f"{decibels[0]} dB against fp32 ({decibels[1]} without fp16), the same class for {part.same_class_percent:.1f}%"
+        )
+    source = f"reused from {made.table}" if made.reused else f"measured on {made.samples} images, kept in {made.table}"
+    echo(f"ranges ({made.method}) {source}")
+    if (cache := report.cache) is not None:
+        version = cache.tensorrt_version
+        echo(f"{cache.path}: calibration cache for TensorRT {version}, {cache.scales} tensors, to go with {cache.model}")
