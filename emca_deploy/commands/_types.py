@@ -8,7 +8,7 @@ import click
 from emca_deploy.errors import InputError
 from emca_deploy.preprocessing import Size
 
-__all__ = ["BatchType", "NumbersType", "SizeType"]
+__all__ = ["NumbersType", "SizeType", "batch_size"]
 
 LARGEST_SIDE = 4096
 
@@ -49,18 +49,11 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
         return numbers
 
 
-class BatchType(click.ParamType[int | None]):
-    """A number of images, or "dynamic", which becomes None."""
-
-    name = "dynamic|N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Return the number."""
-        text = str(value)
-        if text == "dynamic":
-            return None
-        if not (text.isascii() and text.isdigit()) or int(text) < 1:  # '²' is a digit too
-            raise InputError(
-                f"{_option(param)} {text}: neither 'dynamic' nor a number of images", f"for example {_option(param)} 1"
-            )
-        return int(text)
+def batch_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    """Return the number of images that an option says, or None for "dynamic"."""
+    if value == "dynamic":
+        return None
+    if not (value.isascii() and value.isdigit()) or int(value) < 1:  # '²' is a digit too
+        problem = f"{_option(param)} {value}: neither 'dynamic' nor a number of images"
+        raise InputError(problem, f"for example {_option(param)} 1")
+    return int(value)

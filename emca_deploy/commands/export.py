@@ -9,7 +9,7 @@ from emca_deploy.commands._checkpoint_options import checkpoint_options, tell_so
 from emca_deploy.commands._console import json_option, print_json, tell_notes
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._summaries import print_export
-from emca_deploy.commands._types import BatchType
+from emca_deploy.commands._types import batch_size
 from emca_deploy.errors import InputError
 
 __all__ = ["command"]
@@ -37,8 +37,7 @@ MIN_OPSET = 18
 )
 @click.option(
     "--batch",
-    type=BatchType(),
-    metavar="TEXT",
+    callback=batch_size,
     default="dynamic",
     show_default=True,
     help="'dynamic', or a fixed number of images.",
