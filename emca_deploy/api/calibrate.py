@@ -11,7 +11,7 @@ from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.api.images import few_images, image_notes, image_warnings
 from emca_deploy.calibration.calibrate import DEFAULT_SAMPLES, Calibration, CalibrationOptions, calibrate_model
 from emca_deploy.calibration.choice import AUTO
-from emca_deploy.calibration.trt_cache import cache_version, write_model_cache
+from emca_deploy.calibration.placement.calibration_cache import cache_version, write_model_cache
 from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import InputError, OutputError

@@ -9,7 +9,7 @@ from emca_deploy.artifacts import Precision
 from emca_deploy.backends.tensorrt.model_facts import read_facts
 from emca_deploy.backends.tensorrt.planner import Plan, PlanRequest, make_plan
 from emca_deploy.backends.tensorrt.steps import Step, can_build, list_steps, trtexec_command
-from emca_deploy.calibration.implicit_layers import float_layers
+from emca_deploy.calibration.placement.implicit_layers import float_layers
 from emca_deploy.exporting.dla_convert import load_float_model
 from emca_deploy.exporting.dla_rules import nodes_off_dla
 from emca_deploy.machines.boards import find_device, find_jetpack

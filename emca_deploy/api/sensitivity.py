@@ -7,7 +7,7 @@ from emca_deploy._machine import default_threads
 from emca_deploy._progress import Stage, silent
 from emca_deploy.api.images import few_images, image_notes, image_warnings
 from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
-from emca_deploy.calibration.placement import find_recipe
+from emca_deploy.calibration.placement.place import find_recipe
 from emca_deploy.calibration.resume import side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file, weights_on_file
 from emca_deploy.data.choosing import preprocessing_of_file
