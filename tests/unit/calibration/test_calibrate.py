@@ -13,11 +13,10 @@ from emca_deploy.artifacts import read_manifest
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement import RECIPES, find_recipe, place
 from emca_deploy.calibration.placement.place import RECIPES, find_recipe, place
 from emca_deploy.calibration.ranges.collect import collect_ranges
 from emca_deploy.calibration.ranges.table import read_table, table_path
-from emca_deploy.data.choosing import PreprocessingOptions, preprocessing_of_file
+from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.errors import DataError, InputError, ModelError, UnknownNameError
 from emca_deploy.exporting.exporter import export_onnx
 from emca_deploy.networks.registry import create_model
