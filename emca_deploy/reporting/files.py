@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
-from emca_deploy.artifacts import atomic_write
+from emca_deploy.atomic import atomic_write
 from emca_deploy.errors import OutputError
 
 __all__ = ["measured", "write_document"]
