@@ -192,3 +192,24 @@ def exported(once, tmp_path_factory, lively_network):
         return path
 
     return export
+
+
+@pytest.fixture(scope="session")
+def random_model(once, tmp_path_factory) -> Callable[..., Path]:
+    """Return a function that exports a network with random weights as `export` does, with its manifest, and returns the file."""
+    folder = tmp_path_factory.mktemp("random")
+
+    def get(arch: str, size: int, precision: str = "fp32") -> Path:
+        def export(made: Path) -> None:
+            from emca_deploy.artifacts import Preprocessing
+            from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
+
+            options = ExportOptions(arch, 10, Preprocessing.for_size(size), precision=precision)
+            export_checkpoint(None, made / f"{precision}.onnx", options)
+
+        own = folder / f"{arch}-{size}-{precision}"
+        if not own.exists():
+            shutil.copytree(once(own.name, export, keep=True), own, copy_function=os.link)
+        return own / f"{precision}.onnx"
+
+    return get

@@ -14,6 +14,8 @@ from emca_deploy.cli import run
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_fashion_mnist.py"
 
+pytestmark = pytest.mark.slow
+
 
 def write_idx(path: Path, array: np.ndarray) -> None:
     """Write unsigned bytes in the format of the MNIST files."""

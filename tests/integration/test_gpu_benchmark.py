@@ -65,6 +65,7 @@ def test_bad_arguments(script: ModuleType, tmp_path: Path, capsys, monkeypatch, 
     assert output.read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_a_dry_run_builds_every_engine(tmp_path: Path) -> None:
     output = tmp_path / "out.json"
     done = run("--dry-run", "--arch", "resnet18", "--size", "32", "--batches", "2", "--output", str(output))

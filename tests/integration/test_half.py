@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emca_deploy.artifacts import Preprocessing
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import get_builder, open_runner
 from emca_deploy.cli import run
@@ -15,19 +14,11 @@ SIZE = 40
 
 
 @pytest.fixture(scope="module", params=["emca_eca_resnet18", "emca_srm_resnet18"])
-def pair(request, tmp_path_factory):
+def pair(request, random_model):
     """The paths of an fp32 and an fp16 model of the same weights."""
     for module in ("torch", "onnxscript"):
         pytest.importorskip(module)
-    from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
-
-    folder = tmp_path_factory.mktemp("half")
-    preprocessing = Preprocessing.for_size(SIZE)
-    paths = {}
-    for precision in ("fp32", "fp16"):
-        options = ExportOptions(request.param, 10, preprocessing, precision=precision)
-        paths[precision] = export_checkpoint(None, folder / f"{precision}.onnx", options).onnx
-    return paths
+    return {precision: random_model(request.param, SIZE, precision) for precision in ("fp32", "fp16")}
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

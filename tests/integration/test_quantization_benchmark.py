@@ -11,6 +11,8 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SMALL = ["--limit", "40", "--images", "16", "--threads", "1"]
 
+pytestmark = pytest.mark.slow
+
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the script; the bundled images serve, as there is no other data set in `folder`."""
@@ -85,7 +87,6 @@ def test_bad_arguments_are_said_in_two_lines_and_change_nothing(tmp_path):
     assert (tmp_path / "out.json").read_text() == "{}"
 
 
-@pytest.mark.slow
 def test_latency_and_cost_come_with_ratios(tmp_path):
     only = ["--only", "ours*", "--only", "fp32", "--only", "quantize_static MinMax"]
     tiny = ["--cost-images", "2", "4", "--repeats", "1", "--duration", "0.3", "--recover", "none"]

@@ -36,6 +36,7 @@ def documents(folder, capsys, monkeypatch):
     return call
 
 
+@pytest.mark.slow  # tests/golden and tests/cli/test_deploy.py walk smaller networks
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_from_fresh_weights_to_figures(documents, folder, backend):
     pytest.importorskip(backend)
@@ -57,6 +58,7 @@ def test_from_fresh_weights_to_figures(documents, folder, backend):
     assert not [name.name for name in folder.iterdir() if name.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_the_demo_shows_int8_close_to_fp32_on_real_images(tmp_path, capsys, golden):
     """The bundled network is trained: what INT8 costs it is small, on photographs that calibration never saw."""
     pytest.importorskip("openvino")

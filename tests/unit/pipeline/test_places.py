@@ -1,5 +1,6 @@
 """What `deploy` builds for a target, and what runs it there."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ SIZE = 32
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+def models(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[..., Path]) -> Models:
     """A network in every form that a place needs; calibrated on little, for nobody looks at its accuracy."""
     pytest.importorskip("torch")
     from safetensors.torch import save_file
@@ -24,22 +25,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
     from emca_deploy.data.bundled import bundled_calibration_images
     from emca_deploy.data.sources import open_source
-    from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
     from emca_deploy.networks.registry import create_model
 
     folder = tmp_path_factory.mktemp("models")
     save_file(create_model("resnet18", 10).state_dict(), folder / "net.safetensors")
-    options = ExportOptions(preprocessing=Preprocessing.for_size(SIZE))
-    fp32 = export_checkpoint(folder / "net.safetensors", folder / "model.onnx", options).onnx
-    half = export_checkpoint(
-        folder / "net.safetensors", folder / "half.onnx", ExportOptions(preprocessing=options.preprocessing, precision="fp16")
-    )
-    images = open_source(bundled_calibration_images(), options.preprocessing)
+    fp32 = random_model("resnet18", SIZE)
+    images = open_source(bundled_calibration_images(), Preprocessing.for_size(SIZE))
     int8 = {}
     for backend in ("onnxruntime", "tensorrt-rtx"):
-        wanted = CalibrationOptions(backend, method="minmax", samples=2, recover="none")
+        wanted = CalibrationOptions(backend, method="minmax", samples=2, recover="none", table=folder / "ranges.json")
         int8[backend] = calibrate_model(fp32, images, folder / f"{backend}.onnx", wanted).onnx
-    return Models(folder / "net.safetensors", fp32, half.onnx, int8, SIZE)
+    return Models(folder / "net.safetensors", fp32, random_model("resnet18", SIZE, "fp16"), int8, SIZE)
 
 
 def built(place: CpuPlace | GpuPlace, models: Models) -> list[Candidate]:

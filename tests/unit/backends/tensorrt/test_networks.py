@@ -13,7 +13,7 @@ from emca_deploy.backends.tensorrt.builder import RtxBuilder
 
 @pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize("arch", ["emca_srm_resnet18", "se_resnet18"])
-def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: Path) -> None:
+def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: Path, random_model: Any) -> None:
     for module in ("torch", "onnxscript"):
         pytest.importorskip(module)
     import onnx
@@ -21,20 +21,17 @@ def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: 
     from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
     from emca_deploy.data.bundled import bundled_calibration_images
     from emca_deploy.data.sources import open_source
-    from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 
-    preprocessing = Preprocessing.for_size(32)
-    fp32 = export_checkpoint(
-        None, tmp_path / "fp32.onnx", ExportOptions(arch=arch, num_classes=10, preprocessing=preprocessing)
-    ).onnx
-    images = open_source(bundled_calibration_images(), preprocessing)
-    options = CalibrationOptions("tensorrt-rtx", samples=4, method="minmax", recover="none")
+    fp32 = random_model(arch, 32)
+    images = open_source(bundled_calibration_images(), Preprocessing.for_size(32))
+    table = tmp_path / "ranges.json"
+    options = CalibrationOptions("tensorrt-rtx", samples=4, method="minmax", recover="none", table=table)
     int8 = calibrate_model(fp32, images, tmp_path / "int8.onnx", options).onnx
     mixed = calibrate_model(fp32, images, tmp_path / "mixed.onnx", replace(options, float_precision="fp16")).onnx
     found: dict[str, Any] = {}
     for model in (fp32, int8, mixed):
         builder = RtxBuilder()
-        manifest: Manifest = builder.build(model, model.with_suffix(".engine"), RunOptions())
+        manifest: Manifest = builder.build(model, tmp_path / f"{model.stem}.engine", RunOptions())
         assert (manifest.arch, manifest.precision) == (arch, "fp32" if model is fp32 else "int8")
         found[model.stem] = manifest.details["tensorrt"]
         assert builder.last is not None
@@ -55,4 +52,4 @@ def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: 
     placed = sum(node.op_type == "Conv" and node.input[1] in dequantized for node in graph.node)
     assert found["int8"]["int8_convolutions"] == found["int8"]["quantized_convolutions"] == placed > 15
     for smaller in (int8, mixed):
-        assert smaller.with_suffix(".engine").stat().st_size <= 0.35 * fp32.with_suffix(".engine").stat().st_size
+        assert (tmp_path / f"{smaller.stem}.engine").stat().st_size <= 0.35 * (tmp_path / "fp32.engine").stat().st_size
