@@ -133,11 +133,14 @@ def bundled_model(once) -> Callable[[Path], Path]:
 
 
 @contextmanager
-def _with_small_networks():
+def _small_networks():
     """Have every family at a depth of 10 as well: one block a stage, a quarter as wide; for what is no family's own."""
     import emca_deploy.networks.pkcam
     from emca_deploy.networks import registry, resnet
 
+    if 10 in resnet.STAGE_BLOCKS:  # within another already
+        yield
+        return
     quarter = tuple(width // 4 for width in resnet.STAGE_WIDTHS)
     with pytest.MonkeyPatch.context() as patch:
         for module in (resnet, emca_deploy.networks.pkcam):
@@ -146,6 +149,12 @@ def _with_small_networks():
         for family in registry.FAMILY_OPTIONS:
             patch.setitem(registry.ARCHITECTURES, f"{family}10", registry.Architecture(f"{family}10", family, 10, None))
         yield
+
+
+@pytest.fixture(scope="session")
+def small_networks():
+    """Return a context manager in which the registry has every family at a depth of 10 too, as `lively_network` makes it."""
+    return _small_networks
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +170,7 @@ def lively_network():
         from emca_deploy.networks.registry import create_model
 
         torch.manual_seed(seed)
-        with _with_small_networks() if name.endswith("resnet10") else nullcontext():
+        with _small_networks() if name.endswith("resnet10") else nullcontext():
             module = create_model(name, num_classes, **options).eval()
         for layer in module.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):

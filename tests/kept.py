@@ -61,12 +61,12 @@ def _evict(versions: Path) -> None:
 
 
 def key_of(fill: Fill) -> str:
-    """Return a hash of the interpreter, the pinned packages, `fill`, and all of the package that its own imports lead to."""
-    code = textwrap.dedent(inspect.getsource(fill))
-    modules = frozenset(_named_in(code))
+    """Return a hash of the interpreter, the pinned packages, the file of `fill`, and what its own imports lead to."""
+    modules = frozenset(_named_in(textwrap.dedent(inspect.getsource(fill))))
     assert modules, f"{fill.__name__} imports nothing: import inside it what it takes from the package"
-    digest = hashlib.sha256(f"{sys.version} {platform.machine()} {version('torch')} {code}".encode())
-    for path in (REPOSITORY / "constraints.txt", REPOSITORY / "tests" / "conftest.py", *_sources_of(modules)):
+    digest = hashlib.sha256(f"{sys.version} {platform.machine()} {version('torch')}".encode())
+    others = (REPOSITORY / "constraints.txt", REPOSITORY / "tests" / "conftest.py", Path(inspect.getfile(fill)))
+    for path in (*others, *_sources_of(modules)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
 

@@ -10,7 +10,7 @@ import pytest
 
 from emca_deploy.cli import run
 
-SIZE, CLASSES, ARCH = 32, 3, "emca_eca_resnet18"
+SIZE, CLASSES, ARCH, SMALL = 32, 3, "emca_eca_resnet18", "emca_eca_resnet10"
 
 
 def save_images(folder: Path, count: int, seed: int = 0) -> Path:
@@ -92,18 +92,34 @@ def training_checkpoint(shared, weights):
 
 
 @pytest.fixture(scope="session")
-def model(shared, request, once):
-    """That checkpoint exported, with a dynamic batch; once for all processes of a run."""
+def small_checkpoint(shared, lively_network):
+    """A state dict of the small network that `model` is."""
+    import torch
+
+    torch.save(lively_network(SMALL, CLASSES, seed=1).state_dict(), shared / "small.pth")
+    return shared / "small.pth"
+
+
+@pytest.fixture(scope="session")
+def model(shared, request, small_networks, once):
+    """A small network of the family exported, with a dynamic batch; once for all processes of a run."""
 
     def export(folder):
         from emca_deploy.commands import export  # noqa: F401  what runs
 
         words = ["-o", str(folder / "model.onnx"), "--image-size", str(SIZE), "--resize-size", "40"]
-        assert run(["export", str(request.getfixturevalue("training_checkpoint")), *words]) == 0
+        with small_networks():
+            assert run(["export", str(request.getfixturevalue("small_checkpoint")), *words]) == 0
 
     for path in once("cli-model", export, keep=True).iterdir():
         (shared / path.name).hardlink_to(path)
     return shared / "model.onnx"
+
+
+@pytest.fixture(scope="session")
+def deep_model(random_model):
+    """The 18-layer network of the family, with random weights: where one block a stage is too few."""
+    return random_model(ARCH, SIZE)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def test_both_runtimes_tell_attention_and_add_up(model, tmp_path, capsys, monkey
     ElementTree.fromstring(plot.read_text())
     for result in from_json(LayersReport, document).results:
         assert sum(result.share_percent.values()) == pytest.approx(100)
-        assert result.share_percent["convolution"] > 30
+        assert result.share_percent["convolution"] > 10
         assert result.share_percent["attention"] > 0
         assert result.sum_ms == pytest.approx(sum(layer.median_ms for layer in result.layers))
         assert 0 < result.layers_ms < result.profiled_ms
@@ -43,8 +43,8 @@ def test_both_runtimes_tell_attention_and_add_up(model, tmp_path, capsys, monkey
         assert any("attention" in name for layer in gates for name in layer.nodes)
         main = [layer for layer in result.layers if layer.kind == "convolution"]
         assert all(layer.macs and layer.utilisation_percent and layer.precision == "fp32" for layer in main)
-        # The network's own figure at 32x32: 1.8 GMAC at 224x224, so that all of the work was found in the runtime's layers.
-        assert sum(layer.macs for layer in result.layers) == pytest.approx(37.2e6, rel=0.02)
+        # The stem's 602,112, 294,912 of the first stage, 229,376 of each other: all of the work was found in the runtime's layers.
+        assert sum(layer.macs for layer in result.layers) == pytest.approx(1.5855e6, rel=0.01)
 
 
 def test_an_engine_finds_its_model_and_says_when_it_does_not(engine, model, capsys):

@@ -65,7 +65,7 @@ def test_its_commands_are_ones_that_work(model, flat_images, tmp_path, capsys):
     assert engine["details"]["tensorrt"]["targets"] == ["8.9"]
     cache = (tmp_path / "model.cache").read_text().splitlines()
     assert cache[0] == "TRT-100300-EntropyCalibration2"
-    assert len(cache) > 40
+    assert len(cache) > 25
 
 
 def test_an_int8_model_of_another_backend_is_refused(model, flat_images, tmp_path, refused, capsys):

@@ -40,11 +40,11 @@ def document(own, flat_images):
 def test_json_has_every_layer_and_block(document, own):
     assert (document["artifact"], document["backend"], document["samples"]) == (str(own), "openvino", 10)
     assert document["simulated_with"].startswith("onnxruntime ")
-    assert [unit["kind"] for unit in document["units"]].count("layer") == 21
-    assert [unit["kind"] for unit in document["units"]].count("block") == 8
+    assert [unit["kind"] for unit in document["units"]].count("layer") == 13
+    assert [unit["kind"] for unit in document["units"]].count("block") == 4
     assert set(document["units"][0]["alone"]) == {"sqnr_db", "flips_percent"}
     side = own.with_name("model.openvino.sensitivity.json")
-    assert len(json.loads(side.read_text())["found"]) == 1 + 2 * 29
+    assert len(json.loads(side.read_text())["found"]) == 1 + 2 * 17
 
 
 def test_a_second_run_prints_the_table_and_draws_the_page(document, own, flat_images, tmp_path, capsys, files):
