@@ -43,7 +43,7 @@ def test_both_runtimes_tell_attention_and_add_up(model, tmp_path, capsys, monkey
         assert any("attention" in name for layer in gates for name in layer.nodes)
         main = [layer for layer in result.layers if layer.kind == "convolution"]
         assert all(layer.macs and layer.utilisation_percent and layer.precision == "fp32" for layer in main)
-        # The stem's 602,112, 294,912 of the first stage, 229,376 of each other: all of the work was found in the runtime's layers.
+        # 602,112 of the stem, 294,912 of the first stage and 229,376 of each other: all work was found in the runtime's layers.
         assert sum(layer.macs for layer in result.layers) == pytest.approx(1.5855e6, rel=0.01)
 
 
