@@ -54,8 +54,9 @@ from emca_deploy.harness.measure.raw_samples import write_raw
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.networks.registry import create_model, find_architecture
 from emca_deploy.results.codec import to_json
-from emca_deploy.targets.candidates import LocalOptions
-from emca_deploy.targets.gpu import check_gpu, gpu_candidates, gpu_index, gpu_record, ways_to_run
+from emca_deploy.targets.candidates import CandidateOptions
+from emca_deploy.targets.gpu import GpuTarget
+from emca_deploy.targets.gpu_candidates import check_gpu, ways_to_run
 
 FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")
 ARCHITECTURES = tuple(f"{family}{depth}" for depth in (18, 34, 50) for family in FAMILIES)
@@ -177,7 +178,7 @@ def named_specs(bench: Bench, plan: Sequence[tuple[str, str]], batch: int | None
     """Return the candidates under their short names, the baseline first."""
     specs = []
     for name, artifact in plan:
-        for spec in gpu_candidates([artifact], [], LocalOptions(batch=batch, target=bench.target)):
+        for spec in GpuTarget.parse(bench.target).candidates([artifact], [], CandidateOptions(batch=batch)):
             variant = spec.kwargs.get("variant")
             values = {**spec.__dict__, "name": f"{name} {variant}" if variant else name}
             specs.append(RunnerSpec(**values))
@@ -193,7 +194,7 @@ def time_architecture(
     what = f"{arch}, batch {batch}"
     specs = named_specs(bench, planned(checkpoint, models, engines), batch)
     protocol = Protocol(batch=batch, duration_s=duration_s, warmup_s=5.0, timeout_s=900, load_together=True)
-    with gpu_record(gpu_index(bench.target) or 0) as record:
+    with GpuTarget.parse(bench.target).hold() as held:
         measured, raw = measure_raw(specs, protocol, keep_going=True)
     report = to_json(measured)
     if bench.raw is not None:
@@ -206,7 +207,7 @@ def time_architecture(
     failed = {failure["name"] for failure in report["failures"]}
     names = [spec.name for spec in specs if spec.name not in failed]
     built = {precision: describe_engine(engine) for precision, engine in engines.items()}
-    row = {"names": names, "engines": built, **report, "gpu": record["gpu"]}
+    row = {"names": names, "engines": built, **report, "gpu": held.record["gpu"]}
     if (tool := find_vendor_tool(bench.backend)[0]) is not None:
         device = {
             name.removeprefix("engine "): result.get("device_ms") for name, result in zip(names, row["results"], strict=True)
@@ -279,9 +280,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
         MissingError: there is no GPU, and it is no dry run.
         InputError: --output is something else.
     """
-    index = gpu_index(args.target)
-    if index is None:
-        raise InputError(f"--target {args.target} is no GPU", "use gpu, or gpu:1 for the second one")
+    index = GpuTarget.parse(args.target).device
     for arch in args.arch or ():
         find_architecture(arch)
     gpu = None if args.dry_run else check_gpu(index)

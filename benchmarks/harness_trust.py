@@ -40,8 +40,8 @@ from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.stopping import planned_looks, precise
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.stats.estimates import median_ci, student_t_quantile
-from emca_deploy.targets.candidates import LocalOptions, candidate
-from emca_deploy.targets.profiling import PROCESSES
+from emca_deploy.targets.candidates import CandidateOptions, candidate
+from emca_deploy.targets.cpu import CpuTarget
 
 NEIGHBOURS = {
     "steady": """
@@ -89,7 +89,7 @@ print(json.dumps(run(seconds)))
 
 
 def spec_of(model: Path, backend: str, threads: int, name: str) -> RunnerSpec:
-    found = candidate(str(model), backend, LocalOptions(threads=threads, batch=1))
+    found = candidate(str(model), backend, CandidateOptions(threads=threads, batch=1))
     return replace(found, name=name)
 
 
@@ -356,7 +356,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--block", type=float, default=Protocol.block_s, help="seconds of a block, for A against A")
-    parser.add_argument("--processes", type=int, default=PROCESSES, help="of each candidate, for A against A")
+    parser.add_argument("--processes", type=int, default=CpuTarget.processes, help="of each candidate, for A against A")
     parser.add_argument("--runs", type=int, default=20, help="of each tool, a process each: processes differ by some percent")
     parser.add_argument("--head-start", type=float, default=9.0, help="seconds that a tool runs longer than `profile` measures")
     parser.add_argument("--slice", type=float, default=0.25, help="seconds before the other of a tool and `profile` goes on")

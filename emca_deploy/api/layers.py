@@ -28,7 +28,8 @@ from emca_deploy.harness.measure.worker import input_shape
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import collect_environment, read_cpu_times
 from emca_deploy.results.layers import ArtifactLayers, LayersReport, Roofline
-from emca_deploy.targets.candidates import LocalOptions, candidates, run_notes, split_artifact
+from emca_deploy.targets.candidates import CandidateOptions, candidates, run_notes
+from emca_deploy.targets.named_artifacts import split_artifact
 
 __all__ = ["LayersRequest", "layers", "layers_notes"]
 
@@ -115,8 +116,8 @@ def layers(request: LayersRequest, progress: Progress | None = None) -> LayersRe
     return LayersReport((*found, *results.values()), environment)
 
 
-def _local(request: LayersRequest) -> LocalOptions:
-    return LocalOptions(request.threads, batch=request.batch, untuned=request.untuned, io=request.io)
+def _local(request: LayersRequest) -> CandidateOptions:
+    return CandidateOptions(request.threads, batch=request.batch, untuned=request.untuned, io=request.io)
 
 
 def _specs(request: LayersRequest) -> tuple[RunnerSpec, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.api.names import BUILT, PLANNED, listed
-from emca_deploy.commands._board import on_board, power_mode_option
+from emca_deploy.commands._board import power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json
 from emca_deploy.commands._options import io_options
 from emca_deploy.commands._progress_bars import progress
@@ -78,12 +78,10 @@ def command(
     """
     from emca_deploy.artifacts import read_manifest
     from emca_deploy.errors import InputError
-    from emca_deploy.remote.address import is_ssh
-    from emca_deploy.targets.building import BuildRequest, build_here
-    from emca_deploy.targets.candidates import check_target
-    from emca_deploy.targets.named_machines import resolve_device
+    from emca_deploy.requests import BuildRequest, TrtChoices
+    from emca_deploy.targets.named_machines import open_target
 
-    target, power_mode = resolve_device(target, power_mode)
+    where, power_mode = open_target(target, power_mode)
     if batch is not None and choices["batches"] is not None:
         raise InputError("--batch and --batches exclude each other", "give --batch for one size, --batches for a range")
     source = read_manifest(model, verify=False)
@@ -93,21 +91,19 @@ def command(
             f"calibrate with --backend {backend}",
             err=True,
         )
-    if target not in (None, "jetson") and not is_ssh(target):
-        check_target(target)
-    kept = _float_layers(model) if choices["calibration_cache"] is not None and (trtexec or (target and is_ssh(target))) else ()
-    request = BuildRequest(str(model), backend, threads, batch, choices, trtexec, io, kept)
-    shown = progress(f"building {output.name}") if backend in PLANNED or is_ssh(target) else nullcontext(None)
-    if target is not None and is_ssh(target):
-        from emca_deploy.targets.ssh.building import build_there
-
-        with shown as report:
-            manifest, notes = build_there(target, request, power_mode, output, report)
-        for note in notes:
-            echo(f"note: {note}", err=True)
-    else:
-        with on_board(target, power_mode) as board, shown as report:
-            manifest = build_here(request, output, report, board)
+    kept = _float_layers(model) if choices["calibration_cache"] is not None and (trtexec or where.is_remote) else ()
+    request = BuildRequest(
+        str(model), backend, str(output), where.name, power_mode, threads, batch, TrtChoices(**choices), trtexec, io, kept
+    )
+    where.check(request)
+    told = (
+        progress(f"building {output.name}") if backend in PLANNED or where.is_remote else nullcontext(None)
+    )
+    with told as report:
+        manifest, notes, warnings = where.run(request, report)
+    for kind, lines in (("note", notes), ("warning", warnings)):
+        for line in lines:
+            echo(f"{kind}: {line}", err=True)
     document = _document(output, manifest)
     if as_json:
         print_json(document)

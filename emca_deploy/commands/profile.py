@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._board import check_power_mode, power_mode_option
+from emca_deploy.commands._board import power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json
 from emca_deploy.commands._options import io_options
 from emca_deploy.commands._progress_bars import progress
@@ -97,14 +97,14 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1 --json
     emca-deploy profile model.onnx -o result.json --raw samples.npz
     """
-    from emca_deploy.targets.named_machines import resolve_device
-    from emca_deploy.targets.profiling import ProfileRequest, profile_notes, run_profile
+    from emca_deploy.requests import ProfileRequest
+    from emca_deploy.targets.named_machines import open_target
 
     _check_samples(raw, no_samples)
-    options["target"], options["power_mode"] = resolve_device(options["target"], options["power_mode"])
-    check_power_mode(options["target"], options["power_mode"])
-    request = ProfileRequest(**options)
-    for note in profile_notes(request):
+    target, options["power_mode"] = open_target(options["target"], options["power_mode"])
+    request = ProfileRequest(**{**options, "target": target.name})
+    target.check(request)
+    for note in target.notes(request):
         echo(f"note: {note}", err=True)
     report: ProfileReport | None = None
     unwritten: OutputError | None = None
@@ -113,7 +113,7 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
         with _opened(output) as written:
             with _opened(raw) as to_raw:
                 with progress("measuring") as told:
-                    report, samples = run_profile(request, told)
+                    report, samples = target.run(request, told)
                 report = _as_asked(report, output, raw, no_samples=no_samples)
                 _save(to_raw, samples)
             if written is not None:

@@ -65,7 +65,8 @@ def command(output: Path | None, no_save: bool, as_json: bool, **options: Any) -
     emca-deploy tune model.int8.onnx --scenario offline -o tuned.json
     """
     from emca_deploy.reporting.tuning import print_tuning
-    from emca_deploy.targets.tuning import TuneRequest, run_tune
+    from emca_deploy.requests import TuneRequest
+    from emca_deploy.targets.tuning import run_tune
 
     request = TuneRequest(**options)
     report: TuneReport | None = None

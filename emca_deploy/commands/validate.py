@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._board import on_board, power_mode_option
+from emca_deploy.commands._board import power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, tell_notes, tell_warnings
 from emca_deploy.commands._options import io_of, label_options, output_name_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from emca_deploy.harness.accuracy.evaluate import LogitsResult
     from emca_deploy.harness.accuracy.flips import FlipsFile
     from emca_deploy.harness.accuracy.labelled import LabelledImages
-    from emca_deploy.harness.spec import RunnerSpec
+    from emca_deploy.requests import ValidateRequest
     from emca_deploy.results.accuracy import AccuracyReport
+    from emca_deploy.targets.base import Target
 
 __all__ = ["command"]
 
@@ -78,13 +79,10 @@ def command(artifact: str, data: Path, reference: str | None, max_drop: float | 
     """
     from emca_deploy.harness.accuracy.evaluate import compare
     from emca_deploy.harness.accuracy.flips import find_flips
-    from emca_deploy.targets.named_machines import resolve_device
 
-    options["target"], options["power_mode"] = resolve_device(options["target"], options["power_mode"])
     flips_file = _check(reference, max_drop, options)
     try:
-        with on_board(options["target"], options["power_mode"]):
-            ours, theirs, images = _run_both(artifact, reference, data, max_drop, options)
+        ours, theirs, images = _run_both(artifact, reference, data, max_drop, options)
     except KeyboardInterrupt:
         if not _tell_what_is_kept(options):
             raise
@@ -117,20 +115,52 @@ def _run_both(
     artifact: str, reference: str | None, data: Path, max_drop: float | None, options: dict[str, Any]
 ) -> "tuple[LogitsResult, Float32Array | None, LabelledImages]":
     """Return what ARTIFACT gives, the logits of the reference, if there is one, and the images."""
-    from emca_deploy.remote.address import is_ssh
+    from emca_deploy.requests import ValidateRequest
+    from emca_deploy.targets.named_artifacts import split_artifact
+    from emca_deploy.targets.named_machines import open_target
 
-    if is_ssh(options["target"]):
-        return _both_there(artifact, reference, data, max_drop, options)
-    spec, reference_spec = _specs(artifact, reference, options)
+    target, power_mode = open_target(options["target"], options["power_mode"])
+    request = ValidateRequest(
+        artifact,
+        str(data),
+        options["backend"],
+        target.name,
+        power_mode,
+        limit=options["limit"],
+        batch=options["batch"],
+        threads=options["threads"],
+        precision=options["precision"],
+        untuned=options["untuned"],
+        io=io_of(options["preprocessing"].image_size, options["output_name"]),
+        logits=None if options["logits"] is None else str(options["logits"]),
+    )
+    target.check(request)
+    for note in target.notes(request):
+        echo(f"note: {note}", err=True)
     images: list[LabelledImages] = []
 
     def check(used: "Preprocessing", outputs: int | None) -> None:
         images.append(_opened(artifact, data, used, outputs, (max_drop, reference), options))
 
-    ours = _run(spec, data, options, options["logits"], check)
-    if reference_spec is None:
-        return ours, None, images[0]
-    return ours, _run(reference_spec, data, options, options["reference_logits"], None, ours.preprocessing).logits, images[0]
+    if reference is None:
+        return _run(target, request, options, check), None, images[0]
+    own, path = split_artifact(reference)
+    backend = own or options["reference_backend"] or ("onnxruntime" if path.lower().endswith(".onnx") else None)
+    keep = options["reference_logits"]
+    theirs = replace(
+        request,
+        artifact=path,
+        backend=backend,
+        target=target.processor.name,
+        power_mode=None,
+        precision="f32",  # it is the reference
+        untuned=True,
+        logits=None if keep is None else str(keep),
+    )
+    target.processor.check(theirs)
+    target.processor.notes(theirs)  # refuses a model that cannot be run
+    ours = _run(target, request, options, check)
+    return ours, _run(target.processor, theirs, options, None, ours.preprocessing).logits, images[0]
 
 
 def _opened(
@@ -146,7 +176,7 @@ def _opened(
     from emca_deploy.data.sources import open_source
     from emca_deploy.errors import InputError
     from emca_deploy.harness.accuracy.labelled import LabelledImages
-    from emca_deploy.targets.candidates import split_artifact
+    from emca_deploy.targets.named_artifacts import split_artifact
 
     max_drop, reference = asked
     images = LabelledImages(open_source(data, used, options["labelling"]))
@@ -166,41 +196,11 @@ def _opened(
 def _calibrated(artifact: str) -> tuple[str, ...]:
     """Return the digests of the images that ARTIFACT was calibrated with, where its manifest has them."""
     from emca_deploy.artifacts import read_manifest
-    from emca_deploy.targets.candidates import split_artifact
+    from emca_deploy.targets.named_artifacts import split_artifact
 
     manifest = read_manifest(Path(split_artifact(artifact)[1]), verify=False)
     known = None if manifest is None else manifest.details.get("calibration_images")
     return tuple(str(digest) for digest in known) if isinstance(known, list) else ()
-
-
-def _both_there(
-    artifact: str, reference: str | None, data: Path, max_drop: float | None, options: dict[str, Any]
-) -> "tuple[LogitsResult, Float32Array | None, LabelledImages]":
-    """Run both on another machine, over the same images, which are sent once; labels stay here."""
-    from emca_deploy.targets.ssh.validating import DataThere, RunThere, logits_there
-
-    used = _chosen(artifact, options)
-    images = _opened(artifact, data, used, _outputs(artifact, options["output_name"]), (max_drop, reference), options)
-    runs = [RunThere(artifact, options["backend"], used, options["logits"])]
-    if reference is not None:
-        theirs = _chosen(reference, options, used)
-        backend = options["reference_backend"] or ("onnxruntime" if reference.lower().endswith(".onnx") else None)
-        runs.append(RunThere(reference, backend, theirs, options["reference_logits"], reference=True))
-    names = ("threads", "precision", "untuned", "power_mode")
-    io = io_of(options["preprocessing"].image_size, options["output_name"])
-    asked = {**{name: options[name] for name in names}, "io": io}
-    there = DataThere(data, options["limit"], options["batch"], asked)
-    found = logits_there(options["target"], there, runs, lambda name: progress(name, "images"))
-    return found[0], found[1].logits if reference is not None else None, images
-
-
-def _outputs(artifact: str, output_name: str | None) -> int | None:
-    """Return the width of an ONNX file's logits, None where nothing here says it."""
-    from emca_deploy.onnx_file import OnnxFile
-    from emca_deploy.targets.candidates import split_artifact
-
-    path = Path(split_artifact(artifact)[1])
-    return OnnxFile.open(path).find_logits(output_name).classes if path.suffix.lower() == ".onnx" else None
 
 
 def _check(reference: str | None, max_drop: float | None, options: dict[str, Any]) -> "FlipsFile | None":
@@ -216,58 +216,38 @@ def _check(reference: str | None, max_drop: float | None, options: dict[str, Any
     return None if options["flips"] is None else FlipsFile(options["flips"])
 
 
-def _specs(artifact: str, reference: str | None, options: dict[str, Any]) -> "tuple[RunnerSpec, RunnerSpec | None]":
-    from emca_deploy.targets.candidates import LocalOptions, candidate, run_notes, split_artifact
-    from emca_deploy.targets.gpu import gpu_candidate, gpu_index
-
-    own, path = split_artifact(artifact)
-    io = io_of(options["preprocessing"].image_size, options["output_name"])
-    local = LocalOptions(options["threads"], options["precision"], target=options["target"], untuned=options["untuned"], io=io)
-    make = candidate if gpu_index(local.target) is None else gpu_candidate
-    if local.target == "jetson":
-        from emca_deploy.targets.jetson_candidates import jetson_candidate as make
-    spec = _quiet(make(path, own or options["backend"], local))
-    for note in run_notes((spec,), local) if local.target == "cpu" else ():
-        echo(f"note: {note}", err=True)
-    if reference is None:
-        return spec, None
-    own, path = split_artifact(reference)
-    asked = own or options["reference_backend"] or ("onnxruntime" if path.lower().endswith(".onnx") else None)
-    return spec, _quiet(candidate(path, asked, LocalOptions(options["threads"], untuned=True, io=io)))  # f32: it is the reference
-
-
-def _quiet(spec: "RunnerSpec") -> "RunnerSpec":
-    """Let the runtime's waiting threads sleep: images are decoded meanwhile, on the same cores."""
-    return replace(spec, kwargs={**spec.kwargs, "spin": False}) if "spin" in spec.kwargs else spec
-
-
 def _run(
-    spec: "RunnerSpec",
-    data: Path,
+    target: "Target",
+    request: "ValidateRequest",
     options: dict[str, Any],
-    keep: Path | None,
     check: "Callable[[Preprocessing, int | None], None] | None" = None,
     fallback: "Preprocessing | None" = None,
 ) -> "LogitsResult":
-    """Run the data set, once `check` has been given the preprocessing and the width of the logits."""
+    """Run the data set, once `check` has been given the preprocessing and the number of classes."""
+    from emca_deploy.backends.registry import CHECKPOINTS
     from emca_deploy.data.choosing import InputFacts, file_facts
-    from emca_deploy.harness.accuracy.evaluate import LogitsRun
-    from emca_deploy.targets.candidates import split_artifact
+    from emca_deploy.targets.named_artifacts import split_artifact
 
-    def choose(given: "TensorSpec", gives: "TensorSpec") -> "Preprocessing":
-        path = Path(split_artifact(spec.artifact)[1])
-        facts = InputFacts.of(given, file_facts(path).pixel_range if path.is_file() else None)
-        if spec.backend == "torch" and options["preprocessing"].image_size is not None:  # a checkpoint takes any size
-            facts = replace(facts, height=None, width=None)
-        used = _chosen(spec.artifact, options, fallback, facts)
+    path = Path(split_artifact(request.artifact)[1])
+
+    def choose(given: "TensorSpec | None", classes: int | None) -> "Preprocessing":
+        facts = None if given is None else InputFacts.of(given, file_facts(path).pixel_range if path.is_file() else None)
+        if facts is not None and path.suffix.lower() in CHECKPOINTS and options["preprocessing"].image_size is not None:
+            facts = replace(facts, height=None, width=None)  # a checkpoint takes any size
+        used = _chosen(request.artifact, options, fallback, facts)
         if check is not None:
-            check(used, gives.shape[-1] if isinstance(gives.shape[-1], int) else None)
+            check(used, classes)
         return used
 
-    with progress(spec.name, "images") as report:
-        found = LogitsRun(spec, data, choose, options["limit"], options["batch"]).collect(report, keep)
-    if found.reused:
-        echo(f"note: {found.reused:,} of {len(found.logits):,} images of {spec.name} were in {keep} already", err=True)
+    with progress(request.artifact, "images") as report:
+        found, warnings = target.validate(request, report, choose)
+    for warning in warnings:
+        echo(f"warning: {warning}", err=True)
+    if found.reused and not target.is_remote:
+        echo(
+            f"note: {found.reused:,} of {len(found.logits):,} images of {request.artifact} were in {request.logits} already",
+            err=True,
+        )
     return found
 
 
@@ -276,7 +256,7 @@ def _chosen(
 ) -> "Preprocessing":  # fmt: skip
     """Return the preprocessing: the options' over the manifest's over `fallback` over what the graph shows over ImageNet's."""
     from emca_deploy.data.choosing import preprocessing_of_file
-    from emca_deploy.targets.candidates import split_artifact
+    from emca_deploy.targets.named_artifacts import split_artifact
 
     return preprocessing_of_file(Path(split_artifact(artifact)[1]), options["preprocessing"], fallback, facts)
 

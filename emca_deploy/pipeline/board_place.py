@@ -10,7 +10,6 @@ from emca_deploy.errors import MissingError
 from emca_deploy.machines.jetson.session import annotate_report, board_session, check_board
 from emca_deploy.pipeline.places import Candidate, CpuPlace, GpuPlace, Models, Place, Step
 from emca_deploy.results.latency import ProfileReport
-from emca_deploy.targets.jetson_candidates import TARGET
 
 __all__ = ["JetsonPlace"]
 
@@ -84,6 +83,6 @@ class JetsonPlace(Place):
 
 def _here(step: Step) -> Step:
     def build() -> list[Candidate]:
-        return [replace(candidate, spec=replace(candidate.spec, target=TARGET)) for candidate in step()]
+        return [replace(candidate, spec=replace(candidate.spec, target="jetson")) for candidate in step()]
 
     return build

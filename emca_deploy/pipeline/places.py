@@ -4,8 +4,8 @@ Another kind of target is one more class, and one more line in `kinds`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from typing import Any
 from emca_deploy.artifacts import Precision
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import BACKENDS, CPU_BACKENDS, get_builder
-from emca_deploy.errors import InputError, MissingError, UnknownNameError
+from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.nvidia import check_rtx
 from emca_deploy.preprocessing import Size
 from emca_deploy.results.latency import ProfileReport
-from emca_deploy.targets.candidates import LocalOptions, check_target
-from emca_deploy.targets.gpu import check_gpu, gpu_index, gpu_record, gpu_specs, onnx_backends
+from emca_deploy.targets.candidates import CandidateOptions
+from emca_deploy.targets.gpu import GpuTarget
+from emca_deploy.targets.gpu_candidates import check_gpu, gpu_specs, onnx_backends
+from emca_deploy.targets.registry import parse
 
 __all__ = ["Candidate", "CpuPlace", "GpuPlace", "Models", "Place", "Step", "distinct", "find_places", "kinds"]
 
@@ -177,12 +179,11 @@ class GpuPlace(Place):
             MissingError: cuda-bindings, the driver, the GPU or a backend's library is missing.
         """
         try:
-            capability = check_gpu(gpu_index(target) or 0).capability
+            capability = check_gpu(GpuTarget.parse(target).device).capability
         except MissingError as exc:  # in words of this command
             raise MissingError(exc.problem, exc.remedy.replace("--target cpu", "--targets cpu")) from exc
-        fitting = (
-            [name for name in asked if BACKENDS[name].on_gpu] if asked else ["torch", *onnx_backends(gpu_index(target) or 0)]
-        )
+        device = GpuTarget.parse(target).device
+        fitting = [name for name in asked if BACKENDS[name].on_gpu] if asked else ["torch", *onnx_backends(device)]
         if "tensorrt-rtx" in fitting:
             check_rtx(capability)
         for backend in fitting:
@@ -202,7 +203,7 @@ class GpuPlace(Place):
 
     @property
     def _index(self) -> int:
-        return gpu_index(self.target) or 0
+        return GpuTarget.parse(self.target).device
 
     def steps(self, models: Models, threads: int) -> list[Step]:
         """Return PyTorch in all its variants, then engines in fp32, fp16 and INT8, then ONNX Runtime in fp32 and fp16."""
@@ -249,13 +250,19 @@ class GpuPlace(Place):
 
     def candidates(self, backend: str, path: Path, name: str) -> list[Candidate]:
         """Return a file in every way that a backend runs it here, under a short name; nothing is loaded yet."""
-        specs = gpu_specs(str(path), [backend], LocalOptions(batch=1, target=self.target))
+        specs = gpu_specs(str(path), [backend], CandidateOptions(batch=1), self._index)
         named = [replace(spec, name=f"{name} {spec.kwargs['variant']}".rstrip()) for spec in specs]
         return [Candidate(spec.name, path, spec) for spec in named]
 
     def record(self) -> AbstractContextManager[dict[str, Any]]:
         """Yield the GPU, its driver, and its telemetry before and after."""
-        return gpu_record(self._index)
+        return _recorded(self.target)
+
+
+@contextmanager
+def _recorded(target: str) -> Iterator[dict[str, Any]]:
+    with GpuTarget.parse(target).hold() as held:
+        yield held.record
 
 
 def kinds() -> dict[str, type[Place]]:
@@ -305,16 +312,10 @@ def _full_name(target: str) -> str:
     Raises:
         UnknownNameError, InputError, MissingError: `deploy` has none of that name.
     """
-    index = gpu_index(target)
-    if index is not None:
-        return f"gpu:{index}"
-    if target in kinds():
-        return target
-    known = ", ".join(kinds())
-    if _kind(target) not in kinds():
-        check_target(target)  # refuses what there is none of
-        raise MissingError(f"`deploy` does not go to target '{target}'", f"run it on that machine itself: --targets {known}")
-    raise UnknownNameError.of("target", target, kinds(), f"`deploy` measures on: {known}")
+    found, known = parse(target), ", ".join(kinds())
+    if found.kind not in kinds():
+        raise InputError(f"target '{target}' is not for this", f"run it on that machine itself: --targets {known}")
+    return found.name
 
 
 def distinct(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -14,12 +14,10 @@ from emca_deploy.errors import InputError, MissingError
 from emca_deploy.remote.address import Destination
 from emca_deploy.remote.errors import CONFIG_VARIABLE
 
-__all__ = ["CONFIG_VARIABLE", "LOST", "SILENCE_S", "Connection"]
+__all__ = ["CONFIG_VARIABLE", "LOST", "Connection"]
 
 LOST = 255
 """ssh's own exit status; a command's is anything else."""
-SILENCE_S = 12.0
-"""Without a word from home the line is taken to be down there, even where TCP still thinks otherwise."""
 ASK_EVERY_S = 3
 """ssh here takes the line to be down when three such questions in a row stay without an answer."""
 

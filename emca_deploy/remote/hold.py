@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from emca_deploy.backends.tensorrt.tool.process import Spawn
 from emca_deploy.errors import MissingError
 from emca_deploy.remote.call import Call, call, new_mark
-from emca_deploy.remote.connection import SILENCE_S, Connection
+from emca_deploy.remote.connection import Connection
+from emca_deploy.remote.protocol import SILENCE_S
 
 __all__ = ["Held", "hold", "spawn_on"]
 

@@ -1,9 +1,9 @@
-"""A session with the far side: probed, given what it lacks, asked for one piece of work, and left as it was."""
+"""A session with an agent: the machine is probed, given what it lacks, asked for one request, and left as it was."""
 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +15,17 @@ from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, WorkerError
 from emca_deploy.remote.address import Destination
 from emca_deploy.remote.call import Call, call, new_mark, program
-from emca_deploy.remote.connection import SILENCE_S, Connection
+from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.files import Arriving, Blob, disk_error, fetch, send
 from emca_deploy.remote.package import agent_bytes
 from emca_deploy.remote.probe import Facts, check_python, look
+from emca_deploy.remote.protocol import PROTOCOL, SILENCE_S
 
-__all__ = ["PROTOCOL", "Answer", "Session", "session"]
+__all__ = ["Answer", "Session", "Working", "session"]
 
-PROTOCOL = 1
 ALIVE_EVERY_S = 2.0
 STOP_WITHIN_S = 30.0
-"""An interrupted run finishes its block, and tells what it has."""
+"""Time in which an interrupted run finishes its block and reports what it has."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,28 @@ class Answer:
 
 @dataclass
 class Session:
-    """A machine that is ready for work.
+    """A machine that can be asked.
 
     Attributes:
-        connection: to it.
-        facts: of it.
-        python: its interpreter.
+        connection: the connection to it.
+        facts: what it has.
         connect_s: how long it took to connect and to look at it.
     """
 
     connection: Connection
     facts: Facts
-    python: str
     connect_s: float
     _agent: str = ""
     _sent: set[str] = field(default_factory=set)
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs the agent.
+
+        Raises:
+            MissingError: there is none that can.
+        """
+        return check_python(self.connection.destination, self.facts)
 
     def give(self, blobs: Mapping[str, Blob], progress: Progress | None = None) -> dict[str, str]:
         """Send files, or what is not there yet, and the agent; return the hash of each by its name.
@@ -163,22 +170,22 @@ class Session:
 
 @dataclass(frozen=True)
 class Working:
-    """Work that is done, whose files still lie on the far side."""
+    """A request that is done, whose files are still on the remote machine."""
 
     session: Session
     answer: Answer
 
-    def fetch(self, name: str, place: Path) -> None:
-        """Bring a file of the result home.
+    def fetch(self, name: str, path: Path) -> None:
+        """Fetch a file of the report.
 
         Raises:
             EmcaError: as `transfer.fetch`.
         """
         entry = self.answer.document["files"][name]
-        fetch(self.session.connection, self.session.python, entry["path"], entry["sha256"], place)
+        fetch(self.session.connection, self.session.python, entry["path"], entry["sha256"], path)
 
     def go_on(self, name: str, arriving: Arriving) -> None:
-        """Bring home what is missing of a file of the result.
+        """Fetch what is missing of a file of the report.
 
         Raises:
             EmcaError: as `Arriving.take`.
@@ -248,21 +255,14 @@ class _Teller:
 
 
 @contextmanager
-def session(destination: Destination, prepare: Callable[[Facts], None] | None = None) -> Iterator[Session]:
-    """Connect, and yield a machine that is ready for work.
-
-    Args:
-        destination: the machine.
-        prepare: called with what is there, to refuse it before anything is sent.
+def session(destination: Destination) -> Iterator[Session]:
+    """Connect to a machine, look at it, and yield it; nothing is sent yet.
 
     Raises:
         InputError: there is no host of that name, or ssh's configuration is in error.
-        MissingError: it cannot be reached, does not let us in, or has no Python that will do.
+        MissingError: it cannot be reached, or does not let us in.
     """
     with Connection(destination) as connection:
         started = time.monotonic()
         facts = look(connection)
-        if prepare is not None:
-            prepare(facts)
-        python = check_python(destination, facts)
-        yield Session(connection, facts, python, time.monotonic() - started)
+        yield Session(connection, facts, time.monotonic() - started)

@@ -1,73 +1,46 @@
-"""This machine as a target: artifacts, as a user names them, become candidates of the harness."""
+"""Artifacts, as a user names them, become candidates that run on the processor of this machine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from emca_deploy.artifacts import Manifest, read_manifest, sha256_file
+from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.registry import BACKENDS, backend_of
-from emca_deploy.errors import InputError, UnknownNameError
+from emca_deploy.errors import InputError
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.targets.named_artifacts import digests_of, precision_of, split_artifact
 from emca_deploy.targets.settings import Tuned, find_tuned, with_values
 
-__all__ = ["LocalOptions", "candidate", "candidates", "check_target", "digests_of", "precision_of", "run_notes", "split_artifact"]
+__all__ = ["CandidateOptions", "candidate", "candidates", "run_notes"]
 
-TARGETS = ("cpu",)
+TARGET = "cpu"
 
 
 @dataclass(frozen=True)
-class LocalOptions:
-    """How candidates run here.
+class CandidateOptions:
+    """How candidates run on this machine.
 
     Attributes:
-        threads: intra-operator threads of each; None is one a physical core.
-        precision: "f32" or "bf16": of the float parts, where the backend has a choice.
+        threads: intra-operator threads of each; None is one per physical core.
+        precision: precision of the float parts, "f32" or "bf16", where the backend has a choice.
         batch: batch size to specialise to; None leaves a dynamic one dynamic.
-        target: "cpu".
-        scenario: whose tuned settings are used.
+        scenario: the scenario whose tuned settings are used.
         untuned: whether to run with the default settings although the manifest has tuned ones.
-        io: what the user says of the model's input and output, as `ModelIo` has it: "image_size", "output_name".
         batch_chosen: whether the batch is the user's choice, so that settings tuned at another one are not used.
+        io: what the user says of the model's input and output, as `ModelIo` has it: "image_size", "output_name".
     """
 
     threads: int | None = None
     precision: str = "f32"
     batch: int | None = None
-    target: str = "cpu"
     scenario: str = "single-stream"
     untuned: bool = False
     batch_chosen: bool = False
     io: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check_target(target: str) -> None:
-    """Refuse a target this version cannot run on.
-
-    Raises:
-        InputError: it is one of other commands.
-        UnknownNameError: there is none of that name.
-    """
-    if target in TARGETS:
-        return
-    if target.partition(":")[0] == "gpu":
-        raise InputError(f"target '{target}' is not for this", "profile and validate run on a GPU with --target gpu")
-    if target == "jetson":
-        raise InputError("target 'jetson' is not for this", "profile, validate and build run on the board with --target jetson")
-    if target.startswith("ssh://"):
-        raise InputError(f"target '{target}' is not for this", "profile, validate and build run on another machine")
-    raise UnknownNameError.of("target", target, (*TARGETS, "gpu", "jetson"), "targets: cpu, gpu, jetson, ssh://host")
-
-
-def split_artifact(text: str) -> tuple[str | None, str]:
-    """Return (backend, path) of "backend=path", or (None, path) of a path alone; a file that exists is always a path."""
-    backend, equals, path = text.partition("=")
-    if equals and backend in BACKENDS and not Path(text).exists():
-        return backend, path
-    return None, text
-
-
-def candidates(artifacts: Sequence[str], backends: Sequence[str], options: LocalOptions) -> tuple[RunnerSpec, ...]:
+def candidates(artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
     """Return every artifact on every backend, with a name of its own each.
 
     With several candidates the runtimes' idle threads do not spin, so that one does not disturb another.
@@ -100,7 +73,7 @@ def _numbered(specs: Sequence[RunnerSpec], index: int) -> str:
     return f"{name} #{before + 1}" if before else name
 
 
-def candidate(artifact: str, backend: str | None, options: LocalOptions) -> RunnerSpec:
+def candidate(artifact: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
     """Return one artifact as a candidate.
 
     Raises:
@@ -110,14 +83,13 @@ def candidate(artifact: str, backend: str | None, options: LocalOptions) -> Runn
     """
     from emca_deploy._machine import default_threads
 
-    check_target(options.target)
     path = Path(artifact)
     is_file = not artifact.startswith("fake:")
     if is_file and not path.is_file():
         raise InputError(f"{artifact}: no such file", "name an .onnx file, or an engine with its manifest")
     found = backend_of(path, backend)
     if BACKENDS[found].needs_gpu:
-        raise InputError(f"{artifact}: backend '{found}' runs on a GPU, not on target '{options.target}'", "add --target gpu")
+        raise InputError(f"{artifact}: backend '{found}' runs on a GPU, not on target '{TARGET}'", "add --target gpu")
     threads = options.threads if options.threads is not None else default_threads()
     if threads < 1:
         raise InputError(f"--threads {threads}", "give at least 1")
@@ -134,27 +106,12 @@ def candidate(artifact: str, backend: str | None, options: LocalOptions) -> Runn
         "spin": True,
         **({"io": dict(options.io)} if options.io else {}),
     }
-    spec = RunnerSpec(artifact, kwargs=kwargs, artifact=artifact, backend=found, precision=precision, target=options.target)
+    spec = RunnerSpec(artifact, kwargs=kwargs, artifact=artifact, backend=found, precision=precision, target=TARGET)
     spec = replace(spec, digests=digests_of(path) if is_file else {})
     return with_values(spec, _tuned(path, manifest, found, options).values)
 
 
-def digests_of(path: Path) -> dict[str, str]:
-    """Return the sha256 of an artifact's files by their paths: its own, and those with the external data of an ONNX model.
-
-    Raises:
-        ModelError, InputError: they cannot be read.
-    """
-    from emca_deploy.onnx_file import OnnxFile
-
-    try:
-        sidecars = OnnxFile.open(path).sidecars if path.suffix.lower() == ".onnx" else ()
-    except ImportError:  # a board that only runs models need not have onnx
-        sidecars = ()
-    return {str(file): sha256_file(file) for file in (path, *(sidecar.path for sidecar in sidecars))}
-
-
-def run_notes(specs: Sequence[RunnerSpec], options: LocalOptions) -> tuple[str, ...]:
+def run_notes(specs: Sequence[RunnerSpec], options: CandidateOptions) -> tuple[str, ...]:
     """Return a line for every artifact that runs with tuned settings or with another machine's, or saturates on this processor.
 
     Raises:
@@ -182,7 +139,7 @@ def _saturates(path: Path, manifest: Manifest | None, backend: str) -> str | Non
     return f"{path}: may give wrong answers here: its weights have 8 bits, and without VNNI products saturate; --weight-bits 7"
 
 
-def _tuned(path: Path, manifest: Manifest | None, backend: str, options: LocalOptions) -> Tuned:
+def _tuned(path: Path, manifest: Manifest | None, backend: str, options: CandidateOptions) -> Tuned:
     """Return an artifact's tuned settings, none where the user chose otherwise: part of a set would be nobody's choice."""
     if manifest is None or not manifest.settings or options.untuned:
         return Tuned({})
@@ -193,18 +150,3 @@ def _tuned(path: Path, manifest: Manifest | None, backend: str, options: LocalOp
     if tuned.values and options.batch_chosen and options.batch != tuned.batch:
         return Tuned({}, f"{path}: its tuned settings are not used, because they are for a batch of {tuned.batch}")
     return tuned
-
-
-def precision_of(path: Path, manifest: Manifest | None) -> str:
-    """Return the precision of an artifact: its manifest's, else what an .onnx file's graph shows, else fp32 (a checkpoint).
-
-    Raises:
-        ModelError: the .onnx file cannot be read.
-    """
-    if manifest is not None:
-        return manifest.precision
-    if path.suffix.lower() != ".onnx":
-        return "fp32"
-    from emca_deploy.onnx_file import OnnxFile
-
-    return OnnxFile.open(path).precision

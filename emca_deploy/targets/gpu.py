@@ -1,224 +1,83 @@
-"""An NVIDIA GPU of this machine as a target: who runs what there, and what the GPU says of itself meanwhile."""
+"""An NVIDIA GPU of this machine."""
 
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from emca_deploy.artifacts import read_manifest
-from emca_deploy.backends.records import names_where
-from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, available, backend_of
-from emca_deploy.backends.tensorrt.cuda import GpuFacts, capability_here, list_gpus
-from emca_deploy.backends.tensorrt.runner_checks import check_profile, profile_of, read_engine
 from emca_deploy.errors import InputError, MissingError
+from emca_deploy.harness.measure.hook import available_sources
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.machines.nvidia import check_rtx, rtx_refusal
-from emca_deploy.targets.candidates import LocalOptions, digests_of, precision_of, split_artifact
+from emca_deploy.targets.candidates import CandidateOptions
+from emca_deploy.targets.gpu_candidates import check_gpu, gpu_candidate, gpu_candidates
+from emca_deploy.targets.local import Held, LocalTarget
 from emca_deploy.telemetry.nvml import NvmlSource
 
-__all__ = [
-    "check_gpu",
-    "gpu_candidate",
-    "gpu_candidates",
-    "gpu_index",
-    "gpu_record",
-    "gpu_specs",
-    "onnx_backends",
-    "ways_to_run",
-]
+__all__ = ["GpuTarget"]
 
-FACTORY = "emca_deploy.backends.registry:open_gpu_runner"
-TARGET = re.compile(r"gpu(?::(\d{1,3}))?$")
-ENGINES = names_where(needs_gpu=True)
+_FORM = re.compile(r"gpu(?::(\d{1,3}))?$")
 
 
-def gpu_index(target: str) -> int | None:
-    """Return the GPU that "gpu" or "gpu:1" names, or None where the target is none.
+@dataclass(frozen=True)
+class GpuTarget(LocalTarget):
+    """An NVIDIA GPU of this machine.
 
-    Raises:
-        InputError: it begins like one, and is none.
+    Attributes:
+        device: its index, as CUDA counts.
     """
-    if target.partition(":")[0] != "gpu":
-        return None
-    match = TARGET.match(target)
-    if match is None:
-        raise InputError(f"target '{target}' names no GPU", "use gpu, or gpu:1 for the second one")
-    return int(match[1] or 0)
 
+    name: str = "gpu:0"
+    device: int = 0
+    kind: ClassVar[str] = "gpu"
+    builds: ClassVar[bool] = False
+    load_together: ClassVar[bool] = True
 
-def check_gpu(index: int) -> GpuFacts:
-    """Return a GPU of this machine.
+    @classmethod
+    def parse(cls, text: str) -> "GpuTarget":
+        """Return the GPU that "gpu" or "gpu:1" names.
 
-    Raises:
-        MissingError: cuda-bindings, the driver or that GPU is missing.
-    """
-    try:
-        gpus = list_gpus()
-    except MissingError as exc:
-        raise MissingError(f"target 'gpu:{index}': {exc.problem}", exc.remedy) from exc
-    if index >= len(gpus):
-        raise MissingError(
-            f"target 'gpu:{index}': CUDA sees {len(gpus)} here", f"use gpu:0 to gpu:{len(gpus) - 1}, or set CUDA_VISIBLE_DEVICES"
-        )
-    return gpus[index]
+        Raises:
+            InputError: the text is not of that form.
+        """
+        match = _FORM.match(text)
+        if match is None:
+            raise InputError(f"target '{text}' names no GPU", "use gpu, or gpu:1 for the second one")
+        device = int(match[1] or 0)
+        return cls(f"gpu:{device}", device)
 
+    def candidates(self, artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
+        """Return every artifact in every way that it runs on this GPU; see `LocalTarget.candidates`."""
+        return gpu_candidates(artifacts, backends, options, self.device)
 
-def gpu_candidates(artifacts: Sequence[str], backends: Sequence[str], options: LocalOptions) -> tuple[RunnerSpec, ...]:
-    """Return every artifact in every way it can run on a GPU, with a name of its own each.
+    def candidate(self, artifact: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
+        """Return one artifact in the first way that it runs on this GPU; see `LocalTarget.candidate`."""
+        return gpu_candidate(artifact, backend, options, self.device)
 
-    Args:
-        artifacts: "path" or "backend=path"; the latter runs on that backend only.
-        backends: to run the others on; none means all that can.
-        options: the batch, and which GPU.
+    @contextmanager
+    def hold(self, power_mode: str | None = None) -> Iterator[Held]:
+        """Yield the GPU, with its driver and its telemetry before the run; after it also that after the run.
 
-    Raises:
-        InputError: there is no such file, or it runs on no GPU.
-        EngineError: an engine is damaged, or has no manifest.
-        MissingError: the GPU, or whatever would run it there, is missing; that is looked at last.
-    """
-    found: list[RunnerSpec] = []
-    for text in artifacts:
-        own, path = split_artifact(text)
-        found += gpu_specs(path, [own] if own else backends, options)
-    check_gpu(gpu_index(options.target) or 0)
-    seen: dict[str, int] = {}
-    named = []
-    for spec in found:
-        seen[spec.name] = seen.get(spec.name, 0) + 1
-        named.append(spec if seen[spec.name] == 1 else replace(spec, name=f"{spec.name} #{seen[spec.name]}"))
-    return tuple(named)
+        Telemetry that cannot be read is absent, with the reason.
 
+        Args:
+            power_mode: None; a GPU has none.
 
-def gpu_candidate(artifact: str, backend: str | None, options: LocalOptions) -> RunnerSpec:
-    """Return one artifact as a candidate, in the first way that it runs on a GPU.
-
-    Raises:
-        InputError, MissingError: as `gpu_candidates`.
-    """
-    (spec, *_) = gpu_specs(artifact, [backend] if backend else [], options)
-    check_gpu(gpu_index(options.target) or 0)
-    return spec
-
-
-def gpu_specs(artifact: str, backends: Sequence[str], options: LocalOptions) -> list[RunnerSpec]:
-    """Return one artifact in every way it can run on a GPU, whether there is one or not.
-
-    Raises:
-        EngineError, InputError: it is an engine that is damaged, or not for that batch.
-        InputError, MissingError: as `ways_to_run`.
-    """
-    ways = ways_to_run(Path(artifact), backends, gpu_index(options.target) or 0)
-    manifest = read_manifest(Path(artifact), verify=False)
-    if manifest is not None and manifest.kind == "engine":
-        _, found = read_engine(Path(artifact), ways[0][0])
-        if options.batch is not None:
-            check_profile(Path(artifact), profile_of(found), options.batch)
-    return [_spec(artifact, way, options) for way in ways]
-
-
-def ways_to_run(artifact: Path, asked: Sequence[str], index: int = 0) -> list[tuple[str, str]]:
-    """Return (backend, variant) of all that runs an artifact on a GPU; the variant is empty but for torch.
-
-    An engine of TensorRT runs as it is. A checkpoint runs on torch in every variant. An .onnx file runs on TensorRT, or
-    TensorRT-RTX where that is not here, which build it first, and on ONNX Runtime's CUDA provider.
-
-    Args:
-        artifact: the file.
-        asked: backends to run it on; empty for all that can.
-        index: the GPU's.
-
-    Raises:
-        InputError: there is no such file, or it runs on no GPU.
-        MissingError: what would run it is not here.
-    """
-    if str(artifact).startswith("fake:"):
-        raise InputError(f"{artifact}: is a fake, which runs on no GPU", "use --target cpu")
-    if not artifact.is_file():
-        raise InputError(f"{artifact}: no such file", "name an .onnx file, an engine with its manifest, or a checkpoint")
-    if artifact.suffix.lower() in CHECKPOINTS:
-        owner = backend_of(artifact, asked[0] if asked else None)
-        return [(owner, variant) for variant in BACKENDS[owner].variants or ("",)]
-    manifest = read_manifest(artifact, verify=False)
-    if manifest is not None and manifest.kind == "engine":
-        owner = backend_of(artifact, asked[0] if asked else None)
-        if owner not in ENGINES:
-            raise InputError(
-                f"{artifact}: is an engine of backend '{owner}', for a processor", "use --target cpu, or another engine"
-            )
-        return [(owner, "")]
-    if not asked:
-        backend_of(artifact, None)  # refuses what is neither
-    for backend in asked:
-        backend_of(artifact, backend)
-        if not BACKENDS[backend].on_gpu:
-            raise InputError(f"backend '{backend}' does not run on a GPU", f"use one of: {', '.join((*ENGINES, 'onnxruntime'))}")
-    return [(backend, "") for backend in (asked or onnx_backends(index))]
-
-
-def onnx_backends(index: int = 0) -> list[str]:
-    """Return what runs ONNX files on a GPU here: TensorRT, else TensorRT-RTX, and ONNX Runtime where it has CUDA.
-
-    Args:
-        index: the GPU's; TensorRT-RTX is left out where it has no kernels for it.
-
-    Raises:
-        MissingError: nothing does.
-    """
-    installed = [name for name in ENGINES if available()[name].version is not None][:1]
-    if installed == ["tensorrt-rtx"] and rtx_refusal(capability := capability_here(index)) is not None:
-        if not _has_cuda_provider():
-            check_rtx(capability)
-        installed = []
-    if _has_cuda_provider():
-        installed.append("onnxruntime")
-    if not installed:
-        raise MissingError(
-            "nothing that runs .onnx files on a GPU is installed", "pip install 'emca-deploy[tensorrt-rtx]', or onnxruntime-gpu"
-        )
-    return installed
-
-
-def _has_cuda_provider() -> bool:
-    import onnxruntime
-
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-
-
-def _spec(artifact: str, way: tuple[str, str], options: LocalOptions) -> RunnerSpec:
-    backend, variant = way
-    if options.precision != "f32":
-        raise InputError(f"--precision {options.precision} is for processors", "on a GPU an engine's model has its precision")
-    index = gpu_index(options.target) or 0
-    precision: str = (
-        "fp16" if "fp16" in variant.split() else precision_of(Path(artifact), read_manifest(Path(artifact), verify=False))
-    )
-    kwargs = {"backend": backend, "artifact": artifact, "device": index, "batch": options.batch, "variant": variant}
-    name = f"{backend}{f' {variant}' if variant else ''}={artifact}"
-    spec = RunnerSpec(name, FACTORY, kwargs, artifact, backend, precision, f"gpu:{index}")
-    return replace(spec, digests=digests_of(Path(artifact)))
-
-
-@contextmanager
-def gpu_record(index: int) -> Iterator[dict[str, Any]]:
-    """Yield {"gpu": ...}: the GPU, its driver, and its telemetry before; at the end also after.
-
-    Telemetry that is not to be had is absent, with the reason.
-
-    Raises:
-        MissingError: there is no such GPU.
-    """
-    facts = check_gpu(index)
-    found: dict[str, Any] = facts.to_dict()
-    with ExitStack() as stack:
-        try:
-            source = stack.enter_context(NvmlSource(facts.bus_id))
-        except MissingError as exc:
-            found["telemetry_missing"] = exc.problem
-            yield {"gpu": found}
-            return
-        found["driver"] = source.driver
-        found["telemetry"] = {"source": source.name, "before": source.read()}
-        yield {"gpu": found}
-        found["telemetry"]["after"] = source.read()
+        Raises:
+            MissingError: there is no such GPU.
+        """
+        del power_mode
+        facts = check_gpu(self.device)
+        found: dict[str, Any] = facts.to_dict()
+        held = Held({"gpu": found}, sources=lambda: available_sources(gpu_bus_id=facts.bus_id))
+        with ExitStack() as stack:
+            try:
+                source = stack.enter_context(NvmlSource(facts.bus_id))
+            except MissingError as exc:
+                found["telemetry_missing"] = exc.problem
+                yield held
+                return
+            found["driver"] = source.driver
+            found["telemetry"] = {"source": source.name, "before": source.read()}
+            yield held
+            found["telemetry"]["after"] = source.read()

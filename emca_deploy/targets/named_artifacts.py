@@ -1,16 +1,25 @@
-"""Several builds of one model as one candidate: "first.engine+second.engine"."""
+"""How a user names artifacts: "path", "backend=path", and "first.engine+second.engine" for processes of one candidate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from emca_deploy.artifacts import Manifest, sha256_file
+from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.errors import InputError
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.targets.candidates import split_artifact
 
-__all__ = ["Builds", "grouped", "split_builds"]
+__all__ = ["Builds", "digests_of", "grouped", "precision_of", "split_artifact", "split_builds"]
 
 _SIGN = "+"
+
+
+def split_artifact(text: str) -> tuple[str | None, str]:
+    """Return (backend, path) of "backend=path", or (None, path) of a path alone; a file that exists is always a path."""
+    backend, equals, path = text.partition("=")
+    if equals and backend in BACKENDS and not Path(text).exists():
+        return backend, path
+    return None, text
 
 
 @dataclass(frozen=True)
@@ -60,3 +69,33 @@ def grouped(specs: Sequence[RunnerSpec], builds: Builds) -> tuple[RunnerSpec, ..
         return replace(spec, candidate=together if len(backends[spec.artifact]) == 1 else f"{spec.backend}={together}")
 
     return tuple(marked(spec) for spec in specs)
+
+
+def digests_of(path: Path) -> dict[str, str]:
+    """Return the sha256 of an artifact's files by their paths: its own, and those with the external data of an ONNX model.
+
+    Raises:
+        ModelError, InputError: they cannot be read.
+    """
+    from emca_deploy.onnx_file import OnnxFile
+
+    try:
+        sidecars = OnnxFile.open(path).sidecars if path.suffix.lower() == ".onnx" else ()
+    except ImportError:  # a board that only runs models need not have onnx
+        sidecars = ()
+    return {str(file): sha256_file(file) for file in (path, *(sidecar.path for sidecar in sidecars))}
+
+
+def precision_of(path: Path, manifest: Manifest | None) -> str:
+    """Return the precision of an artifact: its manifest's, else what an .onnx file's graph shows, else fp32 (a checkpoint).
+
+    Raises:
+        ModelError: the .onnx file cannot be read.
+    """
+    if manifest is not None:
+        return manifest.precision
+    if path.suffix.lower() != ".onnx":
+        return "fp32"
+    from emca_deploy.onnx_file import OnnxFile
+
+    return OnnxFile.open(path).precision

@@ -10,7 +10,9 @@ from typing import Any
 
 from emca_deploy.artifacts import write_text
 from emca_deploy.errors import InputError, OutputError, UnknownNameError
-from emca_deploy.remote.address import SCHEME, is_ssh, parse_destination
+from emca_deploy.remote.address import SCHEME
+from emca_deploy.targets.base import Target
+from emca_deploy.targets.registry import KINDS, parse
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,17 +26,14 @@ __all__ = [
     "check_device",
     "devices_file",
     "find_device",
+    "open_target",
     "read_devices",
     "remove_device",
-    "resolve_device",
-    "resolve_target",
 ]
 
 DEVICES_VARIABLE = "EMCA_DEPLOY_DEVICES"
-KINDS = ("cpu", "gpu", "jetson")
 _FORMS = "cpu, gpu, gpu:1, jetson or ssh://[user@]host[:port]"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # TOML's bare keys: what needs no quotes in the file needs none in a shell, either
-_HERE = re.compile(r"cpu|gpu(:[0-9]+)?|jetson")
 _KEYS = ("target", "host", "kind", "power_mode", "notes")
 _HEADER = "# Devices of emca-deploy: `emca-deploy devices add NAME TARGET` writes here, and so may you.\n"
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
@@ -58,13 +57,14 @@ class Device:
 
     @property
     def host(self) -> str | None:
-        """Where it is, "[user@]host[:port]"; None is this machine."""
-        return str(parse_destination(self.target)).removeprefix(SCHEME) if is_ssh(self.target) else None
+        """Its address, "[user@]host[:port]"; None is this machine."""
+        return parse(self.target).host
 
     @property
     def kind(self) -> str | None:
         """What runs there: "cpu", "gpu", "gpu:1" or "jetson"; None is jetson on a board, and cpu elsewhere."""
-        return parse_destination(self.target).there if is_ssh(self.target) else self.target
+        target = parse(self.target)
+        return target.on_host if target.is_remote else self.target
 
     def to_dict(self) -> dict[str, Any]:
         """Return its JSON."""
@@ -155,37 +155,26 @@ def remove_device(name: str) -> Path:
     return path
 
 
-def resolve_target(text: str) -> str:
-    """Return the target that a user means: a named device's, or the text itself where it is no name.
+def open_target(text: str | None, power_mode: str | None = None) -> tuple[Target, str | None]:
+    """Return (target, power mode) of a run: a named machine's where its name is given and the user chose no other mode.
+
+    Args:
+        text: a target, or the name of a machine; None is the processor of this machine.
+        power_mode: the mode that the user chose; None leaves it to the named machine.
 
     Raises:
-        InputError: the file of devices is in error; it is read only where a name has to be looked up.
-        UnknownNameError: it is no target, and no device either.
+        InputError: the target or the file of named machines is in error; the file is read only where a name is looked up.
+        UnknownNameError: it is no target, and no named machine either.
     """
-    device = _named(text)
-    return text if device is None else device.target
-
-
-def resolve_device(target: str | None, power_mode: str | None) -> tuple[str | None, str | None]:
-    """Return (target, power mode) of a run, a named device's where its name is given and the user chose no other mode.
-
-    Raises:
-        EmcaError: as `resolve_target`.
-    """
-    device = None if target is None else _named(target)
-    if device is None:
-        return target, power_mode
-    return device.target, device.power_mode if power_mode is None else power_mode
-
-
-def _named(text: str) -> Device | None:
-    if text in KINDS or not _NAME.fullmatch(text):
-        return None
-    devices = read_devices()
-    if text not in devices:
-        own = "`emca-deploy devices` lists yours" if devices else "`emca-deploy devices add` gives a machine a name"
-        raise UnknownNameError.of("target", text, (*KINDS, *devices), f"targets: cpu, gpu, jetson, ssh://HOST; {own}")
-    return devices[text]
+    text = text or "cpu"
+    if text.partition(":")[0] in KINDS or not _NAME.fullmatch(text):
+        return parse(text), power_mode
+    machines = read_devices()
+    if text not in machines:
+        own = "`emca-deploy devices` lists yours" if machines else "`emca-deploy devices add` gives a machine a name"
+        raise UnknownNameError.of("target", text, (*KINDS, *machines), f"targets: cpu, gpu, jetson, ssh://HOST; {own}")
+    machine = machines[text]
+    return parse(machine.target), machine.power_mode if power_mode is None else power_mode
 
 
 def check_device(device: Device) -> None:
@@ -199,11 +188,13 @@ def check_device(device: Device) -> None:
         raise InputError(f"device '{name}': not a name", "use letters, digits, - and _ only, for example orin-nano")
     if name.lower() in KINDS:
         raise InputError(f"device '{name}': is a target by itself", f"choose another name, for example my-{name.lower()}")
-    if is_ssh(target):
-        parse_destination(target)
-    elif not _HERE.fullmatch(target):
-        raise InputError(f"device '{name}': '{target}' is no target", f"give {_FORMS}")
-    elif device.power_mode is not None and target != "jetson":
+    try:
+        runs_on = parse(target)
+    except InputError as exc:
+        if target.startswith(SCHEME):
+            raise
+        raise InputError(f"device '{name}': '{target}' is no target", f"give {_FORMS}") from exc
+    if device.power_mode is not None and not runs_on.has_power_modes:
         raise InputError(f"device '{name}': target '{target}' has no power modes", "leave the power mode out")
     for key, value in (("power mode", device.power_mode), ("notes", device.notes)):
         if any("\ud800" <= char <= "\udfff" for char in value or ""):

@@ -1,4 +1,4 @@
-"""What a machine must have for the work at hand, found out before anything is sent."""
+"""What a remote machine must have for a request, found out before anything is sent."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,17 +8,17 @@ from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, backend_of
 from emca_deploy.remote.address import Destination
 from emca_deploy.remote.probe import Facts, check_runtime
 
-__all__ = ["check_backends", "needed_backend", "trtexec_will_do"]
+__all__ = ["check_backends", "needed_backend", "trtexec_suffices"]
 
 _ONNX = "onnxruntime"
 
 
 def needed_backend(path: Path, asked: str | None) -> str | None:
-    """Return the backend that an artifact runs on there: the one asked for, else its own; None where the far side decides.
+    """Return the backend that an artifact runs on: the one asked for, else its own; None where the remote machine decides.
 
     Args:
-        path: of the artifact, here.
-        asked: by the user, for it.
+        path: the artifact's, on this machine.
+        asked: the backend that the user chose for it.
     """
     if asked is not None:
         return asked
@@ -28,7 +28,7 @@ def needed_backend(path: Path, asked: str | None) -> str | None:
     own = manifest.backend if manifest is not None else None
     if (manifest is not None and manifest.kind == "engine") or path.suffix.lower() != ".onnx":
         return own
-    # INT8 that was placed for another one runs there only where the processor fits.
+    # INT8 that was placed for another backend runs on it only where the processor fits.
     return _ONNX if own in (None, _ONNX) else None
 
 
@@ -37,14 +37,14 @@ def check_backends(destination: Destination, facts: Facts, backends: Iterable[st
 
     Args:
         destination: the machine.
-        facts: of it.
-        backends: to run on; None is one that nothing tells.
-        builds: whether an engine is built there first, for which TensorRT's options are read from the model.
+        facts: what it has.
+        backends: the backends to run on; None is an unknown one.
+        builds: whether an engine is built first, for which TensorRT's options are read from the model.
 
     Raises:
-        MissingError: one is not there.
+        MissingError: one is not installed.
     """
-    if facts.python is None:  # which is what there is to be said then
+    if facts.python is None:  # that is reported instead
         return
     for name in sorted({backend for backend in backends if backend}):
         module = BACKENDS[name].module if name in BACKENDS else None
@@ -54,12 +54,12 @@ def check_backends(destination: Destination, facts: Facts, backends: Iterable[st
             check_runtime(destination, facts, "onnx", f"backend '{name}' to build an engine")
 
 
-def trtexec_will_do(facts: Facts, backends: set[str | None], *, builds: bool) -> bool:
-    """Return whether a machine's trtexec does the work: without a Python of use, or one that lacks what TensorRT needs.
+def trtexec_suffices(facts: Facts, backends: set[str | None], *, builds: bool) -> bool:
+    """Return whether a machine's trtexec has to do the work: it has no Python that can, and a trtexec.
 
     Args:
-        facts: of the machine.
-        backends: to run on.
+        facts: what the machine has.
+        backends: the backends to run on.
         builds: as for `check_backends`.
     """
     if facts.trtexec is None or any(BACKENDS[name].checkpoints for name in backends if name in BACKENDS):

@@ -1,69 +1,93 @@
-"""The files that belong to what a user named, under the names that the far side gives them, and back."""
+"""The files that a request needs on another machine, under the names that they have on either side."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
-from emca_deploy.errors import InputError
+from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.networks.checkpoint_files import list_shards
 from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.files import Blob
 from emca_deploy.results.codec import to_json
-from emca_deploy.targets.candidates import precision_of, split_artifact
-from emca_deploy.targets.named_artifacts import split_builds
+from emca_deploy.targets.named_artifacts import precision_of, split_artifact, split_builds
 
-__all__ = ["Belongings"]
+__all__ = ["Shipment"]
 
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass
-class Belongings:
-    """Files to be sent, and what they are called on either side.
+class Shipment:
+    """Files to be sent, and their names on either side.
 
     Attributes:
-        blobs: content by name there.
-        names: what the user called it, by name there.
+        blobs: content by remote name.
+        names: local names by remote name.
     """
 
     blobs: dict[str, Blob] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
     def add(self, path: str) -> str:
-        """Add a model or an engine with all that belongs to it; return its name there.
+        """Add a model or an engine with all that belongs to it; return its remote name.
 
         Raises:
             InputError: there is no such file, or it cannot be read.
             ModelError: it is no model, its manifest is damaged, or a file with its weights is missing.
         """
-        for there, here in self.names.items():
-            if here == path:
-                return there
-        place = Path(path)
-        if not place.is_file():
+        for remote, local in self.names.items():
+            if local == path:
+                return remote
+        file = Path(path)
+        if not file.is_file():
             raise InputError(f"{path}: no such file", "name an .onnx file, or an engine with its manifest")
         folder = f"@{len(self.names)}"
-        there = f"{folder}/{_PLAIN.sub('_', place.name)}"
-        manifest = read_manifest(place)
-        blob = Blob.of_file(place)
-        self.blobs[there] = blob
+        remote = f"{folder}/{_PLAIN.sub('_', file.name)}"
+        manifest = read_manifest(file)
+        blob = Blob.of_file(file)
+        self.blobs[remote] = blob
         if manifest is not None:
-            self.blobs[manifest_path(Path(there)).as_posix()] = Blob.of_file(manifest_path(place))
-        elif place.suffix.lower() == ".onnx":
-            # Its precision is read here: the far side need not have the onnx package.
-            made = Manifest(kind="onnx", sha256=blob.digest, precision=precision_of(place, None))  # type: ignore[arg-type]
-            self.blobs[manifest_path(Path(there)).as_posix()] = Blob.of_bytes(json.dumps(to_json(made)).encode())
-        for name in _weights(place):
-            self.blobs[f"{folder}/{name}"] = Blob.of_file(place.parent / name)
-        self.names[there] = path
-        return there
+            self.blobs[manifest_path(Path(remote)).as_posix()] = Blob.of_file(manifest_path(file))
+        elif file.suffix.lower() == ".onnx":
+            # Its precision is read here: the remote machine need not have the onnx package.
+            made = Manifest(kind="onnx", sha256=blob.digest, precision=precision_of(file, None))  # type: ignore[arg-type]
+            self.blobs[manifest_path(Path(remote)).as_posix()] = Blob.of_bytes(json.dumps(to_json(made)).encode())
+        for name in _weights(file):
+            self.blobs[f"{folder}/{name}"] = Blob.of_file(file.parent / name)
+        self.names[remote] = path
+        return remote
+
+    def add_data(self, source: str, packed: Path) -> str:
+        """Add a data set that was packed into one file; return its remote name.
+
+        Args:
+            source: the user's name for it.
+            packed: the file.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        remote = f"@data/images{packed.suffix.lower()}"
+        self.blobs[remote], self.names[remote] = Blob.of_file(packed), source
+        return remote
+
+    def add_as(self, remote: str, path: Path) -> str:
+        """Add a file under a remote name, and return that.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        self.blobs[remote], self.names[remote] = Blob.of_file(path), str(path)
+        return remote
 
     def add_all(self, artifacts: Sequence[str]) -> tuple[str, ...]:
-        """Add what a user named, "backend=path" and "first+second" too; return it as the far side calls it."""
+        """Add what a user named, "backend=path" and "first+second" too; return it with the remote names."""
         builds = split_builds(artifacts)
         groups: dict[str, list[str]] = {}
         for path, together in builds.groups.items():
@@ -73,19 +97,28 @@ class Belongings:
             backend, path = split_artifact(text)
             prefix = f"{backend}=" if backend else ""
             parts = groups.get(builds.groups.get(path, ""), [path])
-            there = "+".join(self.add(part) for part in parts)
-            found[prefix + there] = None
+            found[prefix + "+".join(self.add(part) for part in parts)] = None
         return tuple(found)
 
     def ours(self, value: Any) -> Any:
-        """Return a document of the far side's with the user's names in it."""
+        """Return a value from the remote machine with the local names in it."""
         if isinstance(value, str):
-            for there, here in self.names.items():
-                value = value.replace(there, here)
+            for remote, local in self.names.items():
+                value = value.replace(remote, local)
             return value
         if isinstance(value, dict):
             return {self.ours(key): self.ours(item) for key, item in value.items()}
         return [self.ours(item) for item in value] if isinstance(value, list | tuple) else value
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Have errors that are raised in the block name the local files."""
+        try:
+            yield
+        except LineLostError:
+            raise
+        except EmcaError as error:
+            raise type(error)(self.ours(error.problem), self.ours(error.remedy)) from error
 
 
 def _weights(model: Path) -> list[str]:

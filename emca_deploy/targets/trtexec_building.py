@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._progress import Progress
-from emca_deploy.artifacts import Manifest, this_command, write_manifest
+from emca_deploy.artifacts import this_command, write_manifest
 from emca_deploy.backends.tensorrt.tool.builder import TrtexecBuilder
 from emca_deploy.backends.tensorrt.tool.dialects import TrtexecBuild
 from emca_deploy.backends.tensorrt.tool.find import Trtexec
@@ -16,7 +16,9 @@ from emca_deploy.machines.jetson.facts import check_dla_core
 from emca_deploy.remote.address import Destination
 from emca_deploy.remote.by_shell import fetch_by_shell, put
 from emca_deploy.remote.files import Blob
-from emca_deploy.targets.building import BuildRequest, run_options
+from emca_deploy.requests import BuildRequest
+from emca_deploy.targets.base import Built
+from emca_deploy.targets.building import run_options, trt_settings
 from emca_deploy.targets.remote_trtexec import FarTrtexec, far_trtexec
 
 __all__ = ["build_by_trtexec"]
@@ -26,18 +28,14 @@ def build_by_trtexec(
     destination: Destination,
     trtexec: str | None,
     request: BuildRequest,
-    power_mode: str | None,
-    output: Path,
     progress: Progress | None = None,
-) -> tuple[Manifest, tuple[str, ...]]:
+) -> Built:
     """Build an engine of TensorRT with a far machine's trtexec, and return its manifest with notes for the user.
 
     Args:
         destination: the machine.
         trtexec: where it is there; None looks in the usual places.
         request: what to build; its files are this machine's.
-        power_mode: of a Jetson board.
-        output: the engine's file here.
         progress: called with (bytes there, bytes in all) while the model is sent.
 
     Raises:
@@ -46,23 +44,23 @@ def build_by_trtexec(
     """
     if request.backend != "tensorrt":
         raise InputError(f"backend '{request.backend}' is not built with trtexec", "use --backend tensorrt")
-    core = request.choices.get("dla_core")
-    with far_trtexec(destination, trtexec, power_mode) as far:
+    core = request.choices.dla_core
+    with far_trtexec(destination, trtexec, request.power_mode) as far:
         if core is not None and far.board is not None:
             check_dla_core(far.board.facts, core)
         builder = _FarBuilder(request, far, progress)
-        manifest = builder.build(Path(request.model), output, run_options(request))
+        manifest = builder.build(Path(request.model), Path(request.output), run_options(request))
     board = far.record()
     details = {**manifest.details, "built_on": str(destination), **({"board": board} if board else {})}
-    written = write_manifest(output, replace(manifest, command=this_command(), details=details))
-    return written, (f"built there with {far.tool.path} {far.tool.version_text}", *far.warnings)
+    written = write_manifest(Path(request.output), replace(manifest, command=this_command(), details=details))
+    return Built(written, (f"built there with {far.tool.path} {far.tool.version_text}", *far.warnings))
 
 
 class _FarBuilder(TrtexecBuilder):
     """The builder whose tool and files are a far machine's."""
 
     def __init__(self, request: BuildRequest, far: FarTrtexec, progress: Progress | None) -> None:
-        super().__init__(request.trt_settings(), float_layers=request.float_layers)
+        super().__init__(trt_settings(request), float_layers=request.float_layers)
         self._far, self._progress = far, progress
 
     def _find(self) -> Trtexec:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,22 +30,21 @@ from emca_deploy.remote.by_shell import put
 from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.files import Blob
 from emca_deploy.remote.probe import Facts
+from emca_deploy.remote.protocol import RECONNECT_AFTER_S
+from emca_deploy.requests import ProfileRequest
 from emca_deploy.results.latency import LatencyResult, ProfileReport
-from emca_deploy.targets.candidates import split_artifact
+from emca_deploy.targets.base import Profiled
+from emca_deploy.targets.named_artifacts import split_artifact
 from emca_deploy.targets.remote_trtexec import FarTrtexec, far_trtexec
-
-if TYPE_CHECKING:
-    from emca_deploy.targets.profiling import ProfileRequest
 
 __all__ = ["profile_by_trtexec"]
 
 BACKEND = "tensorrt"
-RECONNECT_AFTER_S = (1.0, 4.0, 10.0)
 
 
 def profile_by_trtexec(
-    destination: Destination, facts: Facts, request: "ProfileRequest", progress: Progress | None = None
-) -> tuple[ProfileReport, RawSamples]:
+    destination: Destination, facts: Facts, request: ProfileRequest, progress: Progress | None = None
+) -> Profiled:
     """Build and time with the far side's trtexec; nothing else runs there, so that there are no comparisons.
 
     Where the line goes down, trtexec is ended there, and the artifact that it was at is measured again once the line is up. What
@@ -84,7 +83,7 @@ def profile_by_trtexec(
 class _Run:
     """Artifacts that are measured one after the other, over as many connections as it takes."""
 
-    def __init__(self, destination: Destination, facts: Facts, request: "ProfileRequest", progress: Progress | None) -> None:
+    def __init__(self, destination: Destination, facts: Facts, request: ProfileRequest, progress: Progress | None) -> None:
         self.results: list[LatencyResult] = []
         self._destination, self._facts, self._request, self._progress = destination, facts, request, progress
         self._far: FarTrtexec | None = None
@@ -106,7 +105,7 @@ class _Run:
                 self._bytes[0] += far.connection.sent_bytes
                 self._bytes[1] += far.connection.received_bytes
 
-    def report(self, lost: LineLostError | None) -> tuple[ProfileReport, RawSamples]:
+    def report(self, lost: LineLostError | None) -> Profiled:
         """Return what was measured."""
         assert self._far is not None  # there is a result
         complete = len(self.results) == len(self._request.artifacts)
@@ -128,7 +127,7 @@ class _Run:
             **({"board": board} if board else {}),
         }
         report = ProfileReport(tuple(results), (), environment, protocol=results[0].protocol, complete=complete)
-        return report, RawSamples(tuple(_raw(result) for result in results), {"tool": "trtexec"})
+        return Profiled(report, RawSamples(tuple(_raw(result) for result in results), {"tool": "trtexec"}))
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ class _There:
     """trtexec on the far side, and what it is asked for."""
 
     far: FarTrtexec
-    request: "ProfileRequest"
+    request: ProfileRequest
 
     def measure(self, artifact: str) -> LatencyResult:
         """Build, if need be, and time one artifact."""

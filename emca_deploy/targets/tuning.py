@@ -1,7 +1,7 @@
 """`tune` on this machine: which settings are tried for an artifact, and what is made of what the search finds."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -18,42 +18,18 @@ from emca_deploy.harness.measure.tuning import Found, Search, is_faster, search
 from emca_deploy.harness.measure.worker import input_shape
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file import OnnxFile
-from emca_deploy.results.latency import LatencyResult, Scenario
+from emca_deploy.requests import TuneRequest
+from emca_deploy.results.latency import LatencyResult
 from emca_deploy.results.tuning import Numerics, Tunable, TuneReport, Value, Values
 from emca_deploy.stats.noise import signal_to_noise_db
-from emca_deploy.targets.candidates import LocalOptions, candidate
+from emca_deploy.targets.candidates import CandidateOptions, candidate
 from emca_deploy.targets.settings import save_tuned, tuned_here, with_values
 
-__all__ = ["TuneRequest", "keep", "run_tune"]
+__all__ = ["keep", "run_tune"]
 
 OFFLINE_BATCH = 8
 BATCHES = (1, 2, 4, 8, 16, 32)
 NUMERICS_IMAGES = 64
-
-
-@dataclass(frozen=True)
-class TuneRequest:
-    """What a user asks of `tune`.
-
-    Attributes:
-        artifact: path of an .onnx file or an engine.
-        backend: to run it on; None is the artifact's own.
-        scenario: what is to be fast: one call, or many images a second.
-        budget_s: about how long it may take.
-        threads_max: the most threads to try; None is all logical cores this process may use.
-        precisions: besides "f32" that may be tried, although they change the answers.
-        io: what is said of the model's input and output: "image_size", "output_name".
-        seed: of the measurement and of the random images.
-    """
-
-    artifact: str
-    backend: str | None = None
-    scenario: Scenario = "single-stream"
-    budget_s: float = 120.0
-    threads_max: int | None = None
-    precisions: tuple[str, ...] = ()
-    seed: int = 0
-    io: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_tune(request: TuneRequest, tell: Callable[[str], None], progress: Progress | None = None) -> TuneReport:
@@ -72,7 +48,7 @@ def run_tune(request: TuneRequest, tell: Callable[[str], None], progress: Progre
     """
     offline = request.scenario == "offline"
     batch = OFFLINE_BATCH if offline else 1
-    base = candidate(request.artifact, request.backend, LocalOptions(batch=None, untuned=True, io=request.io))
+    base = candidate(request.artifact, request.backend, CandidateOptions(batch=None, untuned=True, io=request.io))
     fixed = _fixed_batch(request.artifact)
     space = _space(request, base, fixed)
     default: Values = {tunable.name: tunable.default for tunable in space}

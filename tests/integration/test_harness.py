@@ -9,7 +9,8 @@ import pytest
 from emca_deploy.artifacts import Manifest, Preprocessing, write_manifest
 from emca_deploy.cli import run
 from emca_deploy.harness.accuracy.evaluate import collect_logits
-from emca_deploy.targets.candidates import LocalOptions, candidate, candidates, split_artifact
+from emca_deploy.targets.candidates import CandidateOptions, candidate, candidates
+from emca_deploy.targets.named_artifacts import split_artifact
 
 CLASSES, SIZE = 5, 8
 QUICK = ["--duration", "0.3", "--max-duration", "0.3", "--warmup", "0.1", "--threads", "1", "--processes", "1"]
@@ -93,7 +94,7 @@ def test_fixed_batch_is_said_with_its_remedy_and_works_with_it(tmp_path, data, c
     assert "4" in capsys.readouterr().err
     assert run(["profile", str(model), "--batch", "4", *QUICK]) == 0
     capsys.readouterr()
-    found = collect_logits(candidate(str(model), None, LocalOptions(threads=1)), data, PLAIN)
+    found = collect_logits(candidate(str(model), None, CandidateOptions(threads=1)), data, PLAIN)
     assert found.logits.shape == (23, CLASSES)
     np.testing.assert_array_equal(found.logits.argmax(axis=1), found.labels)
 
@@ -101,7 +102,7 @@ def test_fixed_batch_is_said_with_its_remedy_and_works_with_it(tmp_path, data, c
 def test_manifest_gives_precision_and_preprocessing(models, data, capsys):
     plain, _ = models
     write_manifest(plain, Manifest("onnx", "", "fp16", preprocessing=PLAIN))
-    assert candidate(str(plain), None, LocalOptions()).precision == "fp16"
+    assert candidate(str(plain), None, CandidateOptions()).precision == "fp16"
     assert run(["validate", str(plain), "--data", str(data), "--json", "--threads", "1"]) == 0
     assert "assumed" not in capsys.readouterr().err
 
@@ -127,7 +128,7 @@ def test_damaged_model_is_two_lines(tmp_path, content, capfd):
 
 def test_names_of_candidates(models, monkeypatch):
     plain, quantized = map(str, models)
-    options = LocalOptions(threads=1)
+    options = CandidateOptions(threads=1)
     assert [spec.name for spec in candidates([plain, quantized], [], options)] == [plain, quantized]
     both = candidates([plain], ["onnxruntime", "openvino"], options)
     assert [spec.name for spec in both] == [f"onnxruntime={plain}", f"openvino={plain}"]

@@ -1,7 +1,7 @@
-"""The agent: what runs on the far side of a connection, and leaves nothing behind when that is gone.
+"""The agent's main program: it serves one request, and leaves nothing behind when its connection is gone.
 
 It reads JSON, one message a line, from standard input: first a request, then {"do": "alive"} every few seconds, {"do": "stop"},
-and {"do": "done"} once all is at home. It writes marked lines: "note", "progress", "result" with the files that belong to it,
+and {"do": "done"} once all is fetched. It writes marked lines: "note", "progress", "result" with the files that belong to it,
 and "error".
 """
 
@@ -11,32 +11,27 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from emca_deploy.errors import EmcaError
-from emca_deploy.targets.agent import work as agent_work
+from emca_deploy.remote.protocol import COLLECT, PROTOCOL, SILENCE_S
+from emca_deploy.targets.agent import work
 from emca_deploy.targets.agent.run_folder import Run
 
-__all__ = ["PROTOCOL", "main"]
+__all__ = ["main"]
 
-PROTOCOL = 1
-SILENCE_S = 12.0
-"""Without a word from home the line is taken to be down, even where TCP still thinks otherwise; home says how long that is."""
-KEPT = ("profile", "build", "collect")
-"""Work whose result waits for home where the line went down; `validate` keeps its logits elsewhere."""
 LINGER_S = 20.0
-"""After that, what does not end by itself is ended."""
+"""Time after a lost connection in which a request has to end by itself."""
 
 
 class Line:
-    """The agent's end of the line.
+    """The agent's end of the connection.
 
     Attributes:
-        silence_s: without a word from home, after which it is taken to be gone.
-        lost: whether home is gone.
-        released: set once home has everything, or is gone.
+        silence_s: time without a message after which the connection is taken to be lost.
+        lost: whether the connection is lost.
+        released: set once everything is fetched, or the connection is lost.
     """
 
     def __init__(self, mark: str) -> None:
@@ -51,7 +46,7 @@ class Line:
         self.released = threading.Event()
 
     def say(self, is_: str, **message: Any) -> None:
-        """Send a message; nothing happens where home is gone."""
+        """Send a message; nothing happens where the connection is lost."""
         text = f"\n{self._mark}{json.dumps({'is': is_, **message})}\n"
         with self._lock:
             try:
@@ -65,12 +60,12 @@ class Line:
         return self._next()
 
     def watch(self) -> None:
-        """Listen from now on, in a thread; an interrupt of the main thread is what it does where work has to end."""
+        """Listen from now on, in a thread, which interrupts the main thread where work has to end."""
         self._busy = True
         threading.Thread(target=self._listen, daemon=True).start()
 
     def finished(self) -> None:
-        """Say that there is no work to be interrupted any more."""
+        """Note that there is no work left to interrupt."""
         self._busy = False
 
     def _listen(self) -> None:
@@ -106,40 +101,38 @@ def main(mark: str) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     line = Line(mark)
-    request = line.request()
-    if request is None:
+    message = line.request()
+    if message is None:
         return 0
-    if request.get("protocol") != PROTOCOL:
+    if message.get("protocol") != PROTOCOL:
         line.say("error", kind="WorkerError", problem="another version of the protocol", remedy="use one version on both sides")
         return 1
-    line.silence_s = request.get("silence_s", SILENCE_S)
+    line.silence_s = message["silence_s"]
     try:
-        with Run(request["run"]) as run:
+        with Run(message["run"]) as run:
             line.watch()
-            _serve(line, request, run)
+            _serve(line, message, run)
     except KeyboardInterrupt:
         line.say("error", kind="KeyboardInterrupt", problem="", remedy="")
-        return 0
     return 0
 
 
-def _serve(line: Line, request: dict[str, Any], run: Run) -> None:
+def _serve(line: Line, message: dict[str, Any], run: Run) -> None:
+    name = message["do"]
     try:
-        work: Callable[..., dict[str, Any]] = agent_work.WORK[request["do"]]
-        run.place(request["files"])
-        document = work(request, run, line.say)
+        run.link(message["files"])
+        document = work.collect(run) if name == COLLECT else work.serve(name, message["request"], run, line.say)
         line.finished()
     except EmcaError as error:
         line.finished()
-        kind = type(error).__name__
-        line.say("error", kind=kind, problem=error.problem, remedy=error.remedy)
+        line.say("error", kind=type(error).__name__, problem=error.problem, remedy=error.remedy)
         return
     except OSError as error:
         line.finished()
         line.say("failed", error=os.strerror(error.errno or 0), code=error.errno, path=str(error.filename or run.folder))
         return
-    files = {name: _described(run.folder / name) for name in run.made}
-    if request["do"] in KEPT:
+    files = {name: _described(path) for name, path in run.made.items()}
+    if not run.until_fetched:  # else what is kept until then is enough to go on from
         run.keep(document, files)
     line.say("result", document=document, files=files)
     line.released.wait()

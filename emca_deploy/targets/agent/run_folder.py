@@ -1,4 +1,4 @@
-"""A run's folder on the far side: removed when all is at home, kept with what was measured when the line went down."""
+"""A run's folder on the agent's machine: removed once all is fetched, kept with its report where the connection is lost."""
 
 import fcntl
 import json
@@ -14,30 +14,25 @@ from emca_deploy.artifacts import sha256_file
 from emca_deploy.errors import WorkerError
 from emca_deploy.remote.bootstrap import root
 
-__all__ = ["LEFT", "Run", "cache_root"]
+__all__ = ["LEFT", "Run"]
 
 LEFT = "left.json"
 KEEP_LEFT_S = 7 * 86400.0
 
 
-def cache_root() -> Path:
-    """Return the folder there that holds all of ours."""
-    return root()
-
-
 class Run:
-    """A folder of one run, which is the working folder meanwhile. A context manager: it is gone afterwards, or has what was kept.
+    """A folder of one run, and its working folder. A context manager: afterwards it is gone, or has what was kept.
 
     Attributes:
         folder: where it is.
-        made: names of files in it that belong to the result.
-        until_home: files elsewhere that are kept for the next attempt until home has the result.
+        made: files that belong to the report, by name.
+        until_fetched: files elsewhere that are kept for the next attempt until the report has been fetched.
     """
 
     def __init__(self, name: str) -> None:
-        self.folder = cache_root() / "runs" / name
-        self.made: list[str] = []
-        self.until_home: list[Path] = []
+        self.folder = root() / "runs" / name
+        self.made: dict[str, Path] = {}
+        self.until_fetched: list[Path] = []
         self._lock: IO[str] | None = None
         self._kept = False
 
@@ -46,7 +41,7 @@ class Run:
         self._lock = (self.folder / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         _sweep(self.folder.parent, self.folder)
-        _sweep_logits(cache_root() / "logits")
+        _sweep_logits(root() / "logits")
         self._kept = (self.folder / LEFT).is_file()
         os.chdir(self.folder)
         return self
@@ -58,35 +53,35 @@ class Run:
         assert self._lock is not None
         self._lock.close()
 
-    def place(self, files: Mapping[str, str]) -> None:
+    def link(self, files: Mapping[str, str]) -> None:
         """Put files, by name and sha256, where the request expects them.
 
         Raises:
             WorkerError: one is missing, or its content is not what its hash says.
         """
         for name, digest in files.items():
-            blob, place = cache_root() / "blobs" / digest, self.folder / name
+            blob, path = root() / "blobs" / digest, self.folder / name
             if not blob.is_file() or sha256_file(blob) != digest:
                 blob.unlink(missing_ok=True)
-                raise WorkerError(f"{name} is damaged in the far side's cache", "run the same command again: it is sent anew")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)
-            os.link(blob, place)  # not a symbolic link: runtimes look for a model's weights beside the file itself
+                raise WorkerError(f"{name} is damaged in the remote cache", "run the same command again, it is sent anew")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            os.link(blob, path)  # not a symbolic link: runtimes look for a model's weights beside the file itself
 
     def keep(self, document: Mapping[str, Any], files: Mapping[str, Any]) -> None:
-        """Keep a result until home has it."""
+        """Keep a report until it is fetched."""
         (self.folder / LEFT).write_text(json.dumps({"document": document, "files": files}), encoding="utf-8")
         self._kept = True
 
     def forget(self) -> None:
-        """Home has it."""
+        """Note that the report has been fetched."""
         self._kept = False
-        for path in self.until_home:
+        for path in self.until_fetched:
             path.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path, own: Path) -> None:
-    """Remove runs that nobody works on any more, and what nobody has come for in a week."""
+    """Remove runs that have ended, and reports that nobody has fetched for a week."""
     for other in folder.iterdir():
         left = other / LEFT
         if other == own or not other.is_dir() or (left.is_file() and time.time() - left.stat().st_mtime < KEEP_LEFT_S):
@@ -100,7 +95,7 @@ def _sweep(folder: Path, own: Path) -> None:
 
 
 def _sweep_logits(folder: Path) -> None:
-    """Remove what nobody has gone on with for a week."""
+    """Remove logits of validations that nobody has resumed for a week."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if time.time() - path.stat().st_mtime > KEEP_LEFT_S:
             path.unlink(missing_ok=True)

@@ -10,7 +10,13 @@ import time
 import pytest
 
 from emca_deploy.remote import connection, session
-from emca_deploy.targets.profiling import ProfileRequest, run_profile
+from emca_deploy.requests import ProfileRequest
+from emca_deploy.targets.registry import parse
+
+
+def done(request, progress=None):
+    return parse(request.target).run(request, progress)
+
 
 BLOCKS = 4
 
@@ -40,7 +46,7 @@ def check(report, raw, model):
 
 
 def test_a_cut_connection_loses_nothing_measured(far, model):
-    report, raw = run_profile(ask(model, far.target), After(far, far.cut))
+    report, raw = done(ask(model, far.target), After(far, far.cut))
     check(report, raw, model)
     assert "lost" in report.environment["ssh"]["notes"][-1]
     far.wait_until_nothing_runs()
@@ -51,14 +57,14 @@ def test_a_line_that_falls_silent_ends_the_run_there(far, model, monkeypatch):
     monkeypatch.setattr(session, "SILENCE_S", 3.0)
     monkeypatch.setattr(session, "ALIVE_EVERY_S", 0.5)
     monkeypatch.setattr(connection, "ASK_EVERY_S", 1)
-    report, raw = run_profile(ask(model, far.target), After(far, lambda: far.cut(signal.SIGSTOP)))
+    report, raw = done(ask(model, far.target), After(far, lambda: far.cut(signal.SIGSTOP)))
     check(report, raw, model)
     far.cut(signal.SIGKILL)
     far.wait_until_nothing_runs()
 
 
 def test_ctrl_c_brings_home_what_was_measured(far, model):
-    report, raw = run_profile(ask(model, far.target), After(far, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    report, raw = done(ask(model, far.target), After(far, lambda: os.kill(os.getpid(), signal.SIGINT)))
     check(report, raw, model)
     far.wait_until_nothing_runs()
     assert not list((far.cache / "runs").iterdir())
@@ -73,7 +79,7 @@ def test_ctrl_c_before_anything_was_measured(far, model):
     timer = threading.Thread(target=soon)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        run_profile(ask(model, far.target))
+        done(ask(model, far.target))
     timer.join()
     far.wait_until_nothing_runs()
 

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper, save
 from emca_deploy.artifacts import read_manifest, sha256_file
 from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.files import Arriving
-from emca_deploy.targets.building import BuildRequest
-from emca_deploy.targets.ssh.building import build_there
+from emca_deploy.requests import BuildRequest
+from emca_deploy.targets.registry import parse
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def large(tmp_path):
 
 def test_an_engine_goes_on_coming_home(far, large, tmp_path, cut_on_the_way):
     engine = tmp_path / "net.ort"
-    request = BuildRequest(str(large), "onnxruntime", 1, None, {}, None)
-    manifest, _ = build_there(far.target, request, None, engine)
+    request = BuildRequest(str(large), "onnxruntime", str(engine), far.target, threads=1)
+    manifest = parse(far.target).run(request).manifest
     size = engine.stat().st_size
     assert manifest.sha256 == sha256_file(engine) == read_manifest(engine).sha256
     first, second = cut_on_the_way
@@ -72,8 +72,8 @@ def test_a_line_that_goes_down_before_leaves_nothing(far, model, tmp_path):
             cuts.append(done)
             far.cut()
 
-    request = BuildRequest(str(model), "onnxruntime", 1, None, {}, None)
+    request = BuildRequest(str(model), "onnxruntime", str(tmp_path / "net.ort"), far.target, threads=1)
     with pytest.raises(LineLostError, match="was lost"):
-        build_there(far.target, request, None, tmp_path / "net.ort", cut)
+        parse(far.target).run(request, cut)
     far.wait_until_nothing_runs()
     assert not list(tmp_path.glob("net.ort*"))

@@ -1,12 +1,11 @@
 """A line that goes down while images are run: it goes on where it was."""
 
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 
 from emca_deploy.artifacts import Preprocessing
-from emca_deploy.targets.ssh.validating import DataThere, RunThere, logits_there
+from emca_deploy.requests import ValidateRequest
+from emca_deploy.targets.registry import parse
 
 COUNT = 4000
 
@@ -28,13 +27,9 @@ def test_validation_goes_on_where_it_was(far, model, images):
             cuts.append(done)
             far.cut()
 
-    @contextmanager
-    def stage(name):
-        yield told
-
-    options = {"threads": 1, "precision": "f32", "untuned": True, "power_mode": None, "io": {}}
-    data = DataThere(images, None, 1, options)
-    (found,) = logits_there(far.target, data, [RunThere(str(model), None, Preprocessing(16, 18))], stage)
+    used = Preprocessing(16, 18)
+    request = ValidateRequest(str(model), str(images), target=far.target, preprocessing=used, batch=1, threads=1, untuned=True)
+    found = parse(far.target).run(request, told).logits
     assert cuts
     assert found.logits.shape == (COUNT, 10)
     assert found.reused >= cuts[0]

@@ -13,7 +13,13 @@ from emca_deploy.cli import run
 from emca_deploy.remote.address import parse_destination
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.probe import look
-from emca_deploy.targets.profiling import ProfileRequest, run_profile
+from emca_deploy.requests import ProfileRequest
+from emca_deploy.targets.registry import parse
+
+
+def done(request, progress=None):
+    return parse(request.target).run(request, progress)
+
 
 QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
 
@@ -294,7 +300,7 @@ def test_a_shell_that_talks(sshds, model, remote_python, monkeypatch, tmp_path):
     found = sshds(f"ForceCommand {script}", f"Banner {banner}")
     monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
     monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", remote_python)
-    report, _ = run_profile(
+    report, _ = done(
         ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
     )
     assert report.complete
@@ -304,7 +310,7 @@ def test_a_shell_that_talks(sshds, model, remote_python, monkeypatch, tmp_path):
 def test_a_clock_that_is_wrong(only, model, remote_python):
     shift = "import sys, time; t = time.time; time.time = lambda: t() + 3600; p = sys.argv[1]; sys.argv[:2] = ['-c']; exec(p)"
     found = only(python3=f'shift; exec {remote_python} -c "{shift}" "$@"')
-    report, _ = run_profile(
+    report, _ = done(
         ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
     )
     ssh = report.environment["ssh"]

@@ -12,7 +12,13 @@ from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.files import Blob, fetch, send
 from emca_deploy.remote.package import agent_bytes
 from emca_deploy.remote.probe import check_python, look
-from emca_deploy.targets.profiling import ProfileRequest, run_profile
+from emca_deploy.requests import ProfileRequest
+from emca_deploy.targets.registry import parse
+
+
+def done(request, progress=None):
+    return parse(request.target).run(request, progress)
+
 
 FIRST_MOST, SECOND_MOST = 1_000_000, 100_000
 
@@ -30,7 +36,7 @@ def content():
 
 def test_the_second_time_little_is_sent(far, model):
     request = ProfileRequest((str(model),), target=far.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
-    first, second = (run_profile(request)[0].environment["ssh"]["sent_bytes"] for _ in range(2))
+    first, second = (done(request)[0].environment["ssh"]["sent_bytes"] for _ in range(2))
     assert len(agent_bytes()) < first < len(agent_bytes()) + model.stat().st_size + SECOND_MOST < FIRST_MOST
     assert second < SECOND_MOST
     assert not list((far.cache / "runs").iterdir())
@@ -118,7 +124,7 @@ def test_the_agent_needs_numpy_and_a_runtime_only(sshds, model, tmp_path, monkey
     with Connection(parse_destination(found.target)) as connection:
         assert set(look(connection).versions) == {"numpy", "onnxruntime"}
     # The interpreter names itself by what the script started: that one is taken for all that follows, so it must be the script.
-    report, _ = run_profile(
+    report, _ = done(
         ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
     )
     assert report.complete

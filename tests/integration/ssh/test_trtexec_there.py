@@ -17,7 +17,13 @@ from emca_deploy.errors import InputError
 from emca_deploy.machines.jetson.switch import FOLDER, LOCK, NOTE, hold_power_mode, is_held
 from emca_deploy.remote import hold
 from emca_deploy.reporting.energy import total_power
-from emca_deploy.targets.profiling import ProfileRequest, run_profile
+from emca_deploy.requests import ProfileRequest
+from emca_deploy.targets.registry import parse
+
+
+def done(request, progress=None):
+    return parse(request.target).run(request, progress)
+
 
 STAND_IN = Path(__file__).parents[2] / "unit" / "backends" / "tensorrt" / "tool"
 BOARDS = Path(__file__).parents[2] / "data" / "boards"
@@ -146,7 +152,7 @@ def test_a_cut_connection_costs_the_artifact_it_was_at_and_the_board_puts_its_mo
             seen.append(mode_of(tmp_path))
             board.cut()
 
-    report, raw = run_profile(ask(board, model, other, power_mode="25W"), cut_after_the_first)
+    report, raw = done(ask(board, model, other, power_mode="25W"), cut_after_the_first)
     assert seen == ["pmode:0001"]
     assert report.complete
     assert [result.artifact for result in report.results] == [str(model), str(other)] == [one.name for one in raw.candidates]
@@ -167,7 +173,7 @@ def test_a_run_on_the_board_and_one_over_ssh_hold_the_same_lock(board, model, tm
                 pass
             seen.append(mode_of(tmp_path))
 
-    report, _ = run_profile(ask(board, model, model, power_mode="25W"), from_the_board)
+    report, _ = done(ask(board, model, model, power_mode="25W"), from_the_board)
     assert seen == [True, "pmode:0001"]
     assert report.complete
     board.wait_until_nothing_runs()
@@ -188,7 +194,7 @@ def test_the_mode_that_a_killed_run_left_is_put_back(board, model, tmp_path):
     folder.mkdir(parents=True)
     (folder / NOTE).write_text(json.dumps({"restore": 0, "name": "15W", "held": 1}))
     (tmp_path / "board/var/lib/nvpmodel/status").write_text("pmode:0001\n")
-    report, _ = run_profile(ask(board, model, power_mode="MAXN_SUPER"))
+    report, _ = done(ask(board, model, power_mode="MAXN_SUPER"))
     assert not [warning for warning in report.results[0].warnings if "put back" in warning]
     assert mode_of(tmp_path) == "pmode:0000"
     assert not (folder / NOTE).exists()
@@ -200,7 +206,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_board_puts_its_mode_back(board, 
             wish(tmp_path, run_s=60)
             os.kill(os.getpid(), signal.SIGINT)
 
-    report, _ = run_profile(ask(board, model, model, power_mode="25W"), interrupt)
+    report, _ = done(ask(board, model, model, power_mode="25W"), interrupt)
     assert not report.complete
     assert len(report.results) == 1
     board.wait_until_nothing_runs()

@@ -8,8 +8,8 @@ from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.remote.address import Destination, parse_destination
 from emca_deploy.remote.errors import failure
 from emca_deploy.remote.probe import Facts
-from emca_deploy.targets.requirements import check_backends, trtexec_will_do
-from emca_deploy.targets.shipment import Belongings
+from emca_deploy.targets.requirements import check_backends, trtexec_suffices
+from emca_deploy.targets.shipment import Shipment
 
 BOARD = Destination("board", "pi", 2222)
 
@@ -96,7 +96,7 @@ def test_what_is_to_be_typed_is_for_this_configuration_and_the_real_host(monkeyp
     ],
 )
 def test_when_trtexec_does_the_work(facts, backends, builds, expected):
-    assert trtexec_will_do(facts, backends, builds=builds) == expected
+    assert trtexec_suffices(facts, backends, builds=builds) == expected
 
 
 def test_tensorrt_without_onnx_builds_nothing():
@@ -123,7 +123,7 @@ def test_names_there_are_plain_and_come_back_as_the_user_wrote_them(tmp_path):
     for path in paths:
         path.rename(path.with_suffix(".engine"))
         (tmp_path / f"{path.name}.manifest.json").rename(tmp_path / f"{path.stem}.engine.manifest.json")
-    files = Belongings()
+    files = Shipment()
     first, second = (str(path.with_suffix(".engine")) for path in paths)
     there = files.add_all([first, f"openvino={second}"])
     assert there == ("@0/a_b_c___x_.engine", "openvino=@1/a_b.engine")
@@ -139,7 +139,7 @@ def test_several_builds_of_one_candidate_stay_together(tmp_path):
     for name in ("one.engine", "two.engine"):
         (tmp_path / name).write_bytes(name.encode())
         write_manifest(tmp_path / name, Manifest("engine", "", "fp32", backend="onnxruntime"))
-    files = Belongings()
+    files = Shipment()
     together = f"{tmp_path}/one.engine+{tmp_path}/two.engine"
     (there,) = files.add_all([together])
     assert there == "@0/one.engine+@1/two.engine"
@@ -161,9 +161,9 @@ def test_weights_outside_an_onnx_file_go_along(tmp_path):
     )
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph), str(path), save_as_external_data=True, location="w.bin", size_threshold=0)
-    files = Belongings()
+    files = Shipment()
     files.add(str(path))
     assert set(files.blobs) == {"@0/m.onnx", "@0/m.onnx.manifest.json", "@0/w.bin"}
     (tmp_path / "w.bin").unlink()
     with pytest.raises(EmcaError, match=r"w\.bin"):
-        Belongings().add(str(path))
+        Shipment().add(str(path))

@@ -12,8 +12,9 @@ from emca_deploy.backends.tensorrt.cuda import capability_here
 from emca_deploy.backends.torch import BACKEND as TORCH
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
 from emca_deploy.machines.nvidia import rtx_refusal
-from emca_deploy.targets.candidates import LocalOptions
-from emca_deploy.targets.gpu import _spec, check_gpu, gpu_candidate, gpu_candidates, gpu_index, gpu_record, ways_to_run
+from emca_deploy.targets.candidates import CandidateOptions
+from emca_deploy.targets.gpu import GpuTarget
+from emca_deploy.targets.gpu_candidates import _spec, check_gpu, gpu_candidate, gpu_candidates, ways_to_run
 
 no_gpu = pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
 
@@ -30,26 +31,26 @@ def artifact(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.parametrize(("target", "index"), [("cpu", None), ("gpu", 0), ("gpu:0", 0), ("gpu:12", 12), ("jetson", None)])
-def test_targets(target: str, index: int | None) -> None:
-    assert gpu_index(target) == index
+@pytest.mark.parametrize(("target", "index"), [("gpu", 0), ("gpu:0", 0), ("gpu:12", 12)])
+def test_targets(target: str, index: int) -> None:
+    assert GpuTarget.parse(target) == GpuTarget(f"gpu:{index}", index)
 
 
 @pytest.mark.parametrize("target", ["gpu:", "gpu:a", "gpu:1:2", "gpu:-1"])
 def test_targets_that_are_none(target: str) -> None:
     with pytest.raises(InputError, match="names no GPU"):
-        gpu_index(target)
+        GpuTarget.parse(target)
 
 
 @no_gpu
 def test_without_a_gpu(artifact: Callable[..., Path]) -> None:
     pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
-    path, options = str(artifact("net.pth")), LocalOptions(target="gpu")
+    path, options = str(artifact("net.pth")), CandidateOptions()
     calls = (
         lambda: check_gpu(0),
         lambda: gpu_candidate(path, None, options),
         lambda: gpu_candidates([path], [], options),
-        lambda: gpu_record(0).__enter__(),
+        lambda: GpuTarget().hold().__enter__(),
     )
     for call in calls:
         with pytest.raises(MissingError, match="target 'gpu:0': no NVIDIA driver"):
@@ -58,18 +59,18 @@ def test_without_a_gpu(artifact: Callable[..., Path]) -> None:
 
 def test_the_processors_precisions_are_not_a_gpus(artifact: Callable[..., Path]) -> None:
     path = str(artifact("net.engine", "engine", "tensorrt-rtx"))
-    assert _spec(path, ("tensorrt-rtx", ""), LocalOptions(target="gpu:1")).to_json().count("gpu:1") == 1
+    assert _spec(path, ("tensorrt-rtx", ""), CandidateOptions(), 1).to_json().count("gpu:1") == 1
     with pytest.raises(InputError, match="--precision bf16 is for processors"):
-        _spec(path, ("tensorrt-rtx", ""), LocalOptions(target="gpu", precision="bf16"))
+        _spec(path, ("tensorrt-rtx", ""), CandidateOptions(precision="bf16"), 0)
 
 
 def test_a_candidate_is_made_of_what_the_worker_needs(artifact: Callable[..., Path]) -> None:
     engine, checkpoint = str(artifact("net.engine", "engine", "tensorrt-rtx")), str(artifact("net.pth"))
-    options = LocalOptions(target="gpu:1", batch=4)
-    spec = _spec(engine, ("tensorrt-rtx", ""), options)
+    options = CandidateOptions(batch=4)
+    spec = _spec(engine, ("tensorrt-rtx", ""), options, 1)
     assert (spec.backend, spec.precision, spec.target) == ("tensorrt-rtx", "int8", "gpu:1")
     assert not hasattr(spec.make(), "input")  # made, not opened
-    half = _spec(checkpoint, ("torch", "compiled fp16"), options)
+    half = _spec(checkpoint, ("torch", "compiled fp16"), options, 1)
     assert (half.precision, half.kwargs["variant"], half.kwargs["device"], half.kwargs["batch"]) == (
         "fp16",
         "compiled fp16",
@@ -116,8 +117,8 @@ class TestWays:
     ) -> None:
         if available()["tensorrt-rtx"].version is None or available()["tensorrt"].version is not None:
             pytest.skip("TensorRT-RTX is not what runs ONNX files here")
-        monkeypatch.setattr("emca_deploy.targets.gpu.capability_here", lambda index: "9.0")
-        monkeypatch.setattr("emca_deploy.targets.gpu._has_cuda_provider", lambda: cuda)
+        monkeypatch.setattr("emca_deploy.targets.gpu_candidates.capability_here", lambda index: "9.0")
+        monkeypatch.setattr("emca_deploy.targets.gpu_candidates._has_cuda_provider", lambda: cuda)
         if cuda:
             assert ways_to_run(artifact("net.onnx"), []) == [("onnxruntime", "")]
             return

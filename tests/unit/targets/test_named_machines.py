@@ -13,11 +13,11 @@ from emca_deploy.targets.named_machines import (
     Device,
     add_device,
     devices_file,
+    open_target,
     read_devices,
     remove_device,
-    resolve_device,
-    resolve_target,
 )
+from emca_deploy.targets.registry import parse
 
 EDITED = """# my boards
 [orin]  # upstairs
@@ -188,7 +188,7 @@ def test_a_device_that_cannot_be_used_is_not_written(file: Path, device: Device,
 def test_a_broken_file_is_refused_with_its_place_and_left_alone(file: Path, text: str, said: str) -> None:
     file.parent.mkdir()
     file.write_text(text)
-    for use in (read_devices, lambda: add_device(Device("new", "cpu")), lambda: remove_device("a"), lambda: resolve_target("a")):
+    for use in (read_devices, lambda: add_device(Device("new", "cpu")), lambda: remove_device("a"), lambda: open_target("a")):
         with pytest.raises(InputError) as caught:
             use()
         assert str(file) in caught.value.problem
@@ -247,18 +247,24 @@ def test_a_name_twice_and_a_name_unknown(edited: Path) -> None:
 
 
 def test_names_are_targets(edited: Path) -> None:
-    assert resolve_target("orin") == "ssh://me@orin:2222"
-    assert resolve_device("orin", None) == ("ssh://me@orin:2222", "MAXN")
-    assert resolve_device("orin", "15W") == ("ssh://me@orin:2222", "15W")
-    assert resolve_device("nano", None) == ("ssh://nano", None)
-    assert resolve_device(None, "15W") == (None, "15W")
+    assert open_target("orin") == (parse("ssh://me@orin:2222"), "MAXN")
+    assert open_target("orin", "15W") == (parse("ssh://me@orin:2222"), "15W")
+    assert open_target("nano") == (parse("ssh://nano"), None)
+    assert open_target(None, "15W") == (parse("cpu"), "15W")
     with pytest.raises(UnknownNameError) as caught:
-        resolve_target("orion")
+        open_target("orion")
     assert caught.value.problem == "no target is called 'orion'"
     assert "nearest: orin" in caught.value.remedy
 
 
-@pytest.mark.parametrize("target", ["cpu", "gpu", "gpu:1", "jetson", "ssh://me@host", "ssh:host", "", "cpu:0"])
+@pytest.mark.parametrize("target", ["cpu", "gpu", "gpu:1", "jetson", "ssh://me@host"])
 def test_a_target_that_is_no_name_does_not_need_the_file(file: Path, target: str) -> None:
     file.mkdir(parents=True)  # reading it would fail
-    assert resolve_target(target) == target
+    assert open_target(target) == (parse(target), None)
+
+
+@pytest.mark.parametrize("target", ["ssh:host", "cpu:0", "jetson:1", "gpu:x", "tpu:0"])
+def test_what_is_neither_a_target_nor_a_name(file: Path, target: str) -> None:
+    file.mkdir(parents=True)
+    with pytest.raises(InputError):
+        open_target(target)

@@ -10,7 +10,7 @@ from emca_deploy._machine import CpuInfo
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_manifest
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.targets.candidates import LocalOptions, candidate, candidates, run_notes
+from emca_deploy.targets.candidates import CandidateOptions, candidate, candidates, run_notes
 from emca_deploy.targets.settings import find_tuned, save_tuned, tuned_here, with_values
 
 VALUES = {"threads": 2, "spin": False, "flush_denormals": True}
@@ -45,27 +45,27 @@ def test_kept_settings_are_used_and_said(model):
     save_tuned(model, record())
     after = json.loads(manifest_path(model).read_text())
     assert {name: value for name, value in after.items() if name != "settings"} == before
-    spec = candidate(str(model), None, LocalOptions())
+    spec = candidate(str(model), None, CandidateOptions())
     assert spec.kwargs["threads"] == 2
     assert spec.kwargs["spin"] is False
     assert spec.kwargs["settings"] == {"flush_denormals": True}
-    (note,) = run_notes([spec], LocalOptions())
+    (note,) = run_notes([spec], CandidateOptions())
     assert "runs with its tuned settings" in note
     assert "spin=False" in note
     with spec.make() as runner:
         assert runner.describe()["settings"] == {"flush_denormals": True}
-    (alone,) = candidates([str(model)], (), LocalOptions())
+    (alone,) = candidates([str(model)], (), CandidateOptions())
     assert alone.kwargs["spin"] is False
 
 
 def test_untuned_and_explicit_choices_win(model):
     save_tuned(model, record())
-    assert "settings" not in candidate(str(model), None, LocalOptions(untuned=True)).kwargs
-    assert run_notes([candidate(str(model), None, LocalOptions())], LocalOptions(untuned=True)) == ()
+    assert "settings" not in candidate(str(model), None, CandidateOptions(untuned=True)).kwargs
+    assert run_notes([candidate(str(model), None, CandidateOptions())], CandidateOptions(untuned=True)) == ()
     for options, why in (
-        (LocalOptions(threads=1), "--threads"),
-        (LocalOptions(precision="bf16"), "--precision"),
-        (LocalOptions(batch=4, batch_chosen=True), "batch of 1"),
+        (CandidateOptions(threads=1), "--threads"),
+        (CandidateOptions(precision="bf16"), "--precision"),
+        (CandidateOptions(batch=4, batch_chosen=True), "batch of 1"),
     ):
         spec = candidate(str(model), None, options)
         assert "settings" not in spec.kwargs
@@ -81,7 +81,7 @@ def test_each_backend_and_scenario_has_its_own_and_the_last_one_counts(model):
     manifest = read_manifest(model)
     assert len(manifest.settings) == 2
     assert find_tuned(model, manifest, "onnxruntime", "single-stream").values == {}
-    offline = candidate(str(model), None, LocalOptions(scenario="offline", batch=8))
+    offline = candidate(str(model), None, CandidateOptions(scenario="offline", batch=8))
     assert offline.batch == 16
     assert offline.kwargs["batch"] == 16
     assert find_tuned(model, manifest, "openvino", "offline").values == {}
@@ -99,9 +99,9 @@ def test_another_machine_or_runtime_takes_the_default_and_says_why(model, change
     kept = record()
     change(kept)
     save_tuned(model, kept)
-    spec = candidate(str(model), None, LocalOptions())
+    spec = candidate(str(model), None, CandidateOptions())
     assert "settings" not in spec.kwargs
-    (note,) = run_notes([spec], LocalOptions())
+    (note,) = run_notes([spec], CandidateOptions())
     assert "tuned elsewhere" in note
     assert told in note
 
@@ -120,9 +120,9 @@ def test_another_machine_or_runtime_takes_the_default_and_says_why(model, change
 def test_a_manifest_that_was_tampered_with_is_refused(model, change):
     save_tuned(model, record(**change))
     with pytest.raises(ModelError, match="tuned settings are none of ours") as caught:
-        candidate(str(model), None, LocalOptions())
+        candidate(str(model), None, CandidateOptions())
     assert "--untuned" in caught.value.remedy
-    candidate(str(model), None, LocalOptions(untuned=True))
+    candidate(str(model), None, CandidateOptions(untuned=True))
 
 
 def test_nothing_is_kept_for_a_file_that_has_changed_or_has_no_manifest(model):
@@ -154,5 +154,5 @@ def test_weights_of_eight_bits_are_told_where_they_saturate(model, monkeypatch, 
     manifest = read_manifest(model)
     write_manifest(model, replace(manifest, details={**manifest.details, "weight_bits": bits}))
     for backend, told in (("openvino", noted), ("onnxruntime", False)):  # the latter is told to compute exactly
-        notes = run_notes([candidate(str(model), backend, LocalOptions(threads=1))], LocalOptions())
+        notes = run_notes([candidate(str(model), backend, CandidateOptions(threads=1))], CandidateOptions())
         assert [("--weight-bits 7" in note) for note in notes] == ([True] if told else [])

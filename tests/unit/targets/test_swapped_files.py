@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.measure.process import Worker
-from emca_deploy.targets.candidates import LocalOptions, candidate
+from emca_deploy.targets.candidates import CandidateOptions, candidate
 
 
 def network(path: Path, scale: float, sidecar: str | None = None) -> Path:
@@ -34,7 +34,7 @@ def test_a_process_refuses_a_file_that_was_swapped(tmp_path, sidecar):
         (tmp_path / name).mkdir()
         network(tmp_path / name / "m.onnx", scale, sidecar)
     path = tmp_path / "one" / "m.onnx"
-    spec = candidate(str(path), "onnxruntime", LocalOptions(1))
+    spec = candidate(str(path), "onnxruntime", CandidateOptions(1))
     with Worker(spec, 60) as worker:
         worker.open()
         worker.abandon()

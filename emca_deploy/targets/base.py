@@ -1,0 +1,192 @@
+"""What a target is: somewhere that requests can be run. The kinds are in files of their own, and listed in `registry`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, overload
+
+from emca_deploy._progress import Progress
+from emca_deploy.artifacts import Manifest, TensorSpec
+from emca_deploy.errors import InputError
+from emca_deploy.harness.accuracy.collection import LogitsResult
+from emca_deploy.harness.measure.raw_samples import RawSamples
+from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.requests import BuildRequest, ProfileRequest, Request, ValidateRequest
+from emca_deploy.results.latency import ProfileReport
+
+__all__ = ["Built", "ChoosePreprocessing", "Profiled", "Report", "Target", "Validated"]
+
+ChoosePreprocessing = Callable[[TensorSpec | None, int | None], Preprocessing]
+"""Chooses how images become a model's input, given its input and its number of classes; None where those are unknown."""
+
+
+class Profiled(NamedTuple):
+    """What `profile` returns.
+
+    Attributes:
+        report: the results.
+        samples: every call that was measured.
+    """
+
+    report: ProfileReport
+    samples: RawSamples
+
+
+class Validated(NamedTuple):
+    """What `validate` returns.
+
+    Attributes:
+        logits: the logits, with labels and names of the images.
+        warnings: what makes the run doubtful; each with what to do.
+    """
+
+    logits: LogitsResult
+    warnings: tuple[str, ...] = ()
+
+
+class Built(NamedTuple):
+    """What `build` returns.
+
+    Attributes:
+        manifest: the engine's, as it was written.
+        notes: lines for the user.
+        warnings: what makes the engine doubtful; each with what to do.
+    """
+
+    manifest: Manifest
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+Report = Profiled | Validated | Built
+
+
+@dataclass(frozen=True)
+class Target(ABC):
+    """Where requests are run. Making one touches no device and opens no connection.
+
+    Attributes:
+        name: the target in full, as `registry.parse` takes it: "cpu", "gpu:1", "jetson", "ssh://user@host/gpu".
+    """
+
+    name: str
+
+    kind: ClassVar[str]
+    """What stands before the colon."""
+    is_remote: ClassVar[bool] = False
+    """Whether requests are run on another machine."""
+    builds: ClassVar[bool] = True
+    """Whether `build` can be asked for it."""
+    has_power_modes: ClassVar[bool] = False
+    """Whether a power mode may be asked for."""
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, text: str) -> "Target":
+        """Return the target of a text that begins with this kind.
+
+        Raises:
+            InputError: the text names no target of this kind.
+        """
+
+    @property
+    @abstractmethod
+    def processor(self) -> "Target":
+        """The processor of the same machine, where a reference runs."""
+
+    @property
+    def host(self) -> str | None:
+        """The machine's address, "[user@]host[:port]"; None is this machine."""
+        return None
+
+    @property
+    def on_host(self) -> str | None:
+        """The target on its machine; None is jetson on a Jetson board, and cpu elsewhere."""
+        return self.name
+
+    def check(self, request: Request) -> None:
+        """Refuse a request that this target never runs. Nothing is opened for it.
+
+        Raises:
+            InputError: the request has an option that this kind of target does not have.
+        """
+        if request.power_mode is not None and not self.has_power_modes:
+            raise InputError(
+                f"--power-mode {request.power_mode}: target '{self.kind}' has no power modes",
+                "add --target jetson, on the board",
+            )
+        if isinstance(request, BuildRequest) and not self.builds:
+            raise InputError(f"target '{self.name}' does not build", "build without --target; profile and validate run there")
+
+    def notes(self, request: Request) -> tuple[str, ...]:
+        """Return what a user should know before the run, such as which artifacts run with tuned settings.
+
+        Raises:
+            EmcaError: an artifact or option is wrong.
+        """
+        del request
+        return ()
+
+    @overload
+    def run(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled: ...
+    @overload
+    def run(self, request: ValidateRequest, progress: Progress | None = None) -> Validated: ...
+    @overload
+    def run(self, request: BuildRequest, progress: Progress | None = None) -> Built: ...
+
+    def run(self, request: Request, progress: Progress | None = None) -> Report:
+        """Run a request.
+
+        Args:
+            request: what to do.
+            progress: called with (done, total) while it is done.
+
+        Raises:
+            EmcaError: the request is wrong, or it failed.
+            KeyboardInterrupt: interrupted before there was anything to keep.
+        """
+        if isinstance(request, ProfileRequest):
+            return self.profile(request, progress)
+        if isinstance(request, ValidateRequest):
+            return self.validate(request, progress)
+        return self.build(request, progress)
+
+    @abstractmethod
+    def profile(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled:
+        """Measure latency. A candidate that fails is listed in the report, unless all fail.
+
+        Args:
+            request: what to measure, and how.
+            progress: called with (done, total).
+
+        Raises:
+            EmcaError: an artifact or option is wrong, something is missing, or no candidate could be measured.
+            KeyboardInterrupt: interrupted before there was anything to keep.
+        """
+
+    @abstractmethod
+    def validate(
+        self, request: ValidateRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
+    ) -> Validated:
+        """Run a data set through a model.
+
+        Args:
+            request: the model, the data set and how to run it.
+            progress: called with (images done, total).
+            choose: chooses the preprocessing where the request has none; None takes what the model's shape suggests.
+
+        Raises:
+            EmcaError: the model or the data set is wrong, or something is missing.
+        """
+
+    @abstractmethod
+    def build(self, request: BuildRequest, progress: Progress | None = None) -> Built:
+        """Build an engine, and write it with its manifest.
+
+        Args:
+            request: what to build.
+            progress: called with (done, total) where the builder can tell.
+
+        Raises:
+            EmcaError: the model or an option is wrong, or something is missing.
+        """

@@ -1,0 +1,118 @@
+"""The Jetson board that this machine is: its GPU where TensorRT runs, and its processor."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from emca_deploy.artifacts import read_manifest
+from emca_deploy.backends.registry import BACKENDS
+from emca_deploy.errors import InputError, MissingError
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.machines.jetson.facts import check_dla_core
+from emca_deploy.machines.jetson.session import BoardSession, annotate_report, board_session, check_board
+from emca_deploy.requests import BuildRequest, Request
+from emca_deploy.results.latency import ProfileReport
+from emca_deploy.targets.candidates import CandidateOptions, candidate
+from emca_deploy.targets.gpu_candidates import gpu_candidate
+from emca_deploy.targets.local import Held, LocalTarget
+from emca_deploy.targets.named_artifacts import split_artifact
+
+__all__ = ["JetsonTarget"]
+
+
+@dataclass(frozen=True)
+class JetsonTarget(LocalTarget):
+    """This Jetson board."""
+
+    name: str = "jetson"
+    kind: ClassVar[str] = "jetson"
+    has_power_modes: ClassVar[bool] = True
+
+    @classmethod
+    def parse(cls, text: str) -> "JetsonTarget":
+        """Return the target; there is only one.
+
+        Raises:
+            InputError: the text is not "jetson".
+        """
+        if text != cls.kind:
+            raise InputError(f"target '{text}' has an index", "use jetson; it is this board, with its GPU and its processor")
+        return cls()
+
+    def check(self, request: Request) -> None:
+        """Refuse an engine for a DLA core that this board does not have.
+
+        Raises:
+            InputError: the board has no such core.
+            MissingError: this machine is no Jetson board.
+        """
+        super().check(request)
+        if isinstance(request, BuildRequest) and request.choices.dla_core is not None:
+            check_dla_core(check_board(), request.choices.dla_core)
+
+    def candidate(self, artifact: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
+        """Return one artifact as a candidate.
+
+        An engine of TensorRT runs on the GPU, and so does whatever is asked to run on TensorRT; all else on the processor.
+        Threads and precision are the processor's.
+        """
+        make: Callable[[str, str | None, CandidateOptions], RunnerSpec]
+        make = gpu_candidate if _runs_on_gpu(artifact, backend) else candidate
+        return replace(make(artifact, backend, options), name=artifact, target=self.name)
+
+    def candidates(self, artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
+        """Return every artifact on every backend; see `LocalTarget.candidates`.
+
+        With several candidates the idle threads of the processor's do not spin: they would also take the GPU's power and memory.
+        """
+        found = []
+        for text in artifacts:
+            own, path = split_artifact(text)
+            asked: Sequence[str | None] = [own] if own else list(backends) or [None]
+            found += [self.candidate(path, backend, options) for backend in asked]
+        paths = [spec.artifact for spec in found]
+        seen: dict[str, int] = {}
+        named = []
+        for spec in found:
+            name = spec.name if paths.count(spec.artifact) == 1 else f"{spec.backend}={spec.artifact}"
+            seen[name] = seen.get(name, 0) + 1
+            kwargs = {**spec.kwargs, "spin": False} if len(found) > 1 and "spin" in spec.kwargs else spec.kwargs
+            named.append(replace(spec, name=name if seen[name] == 1 else f"{name} #{seen[name]}", kwargs=kwargs))
+        return tuple(named)
+
+    @contextmanager
+    def hold(self, power_mode: str | None = None) -> Iterator[Held]:
+        """Yield the board in a power mode; at the end the old one is restored.
+
+        A power mode that cannot be restored is reported as a warning: what was measured is kept.
+
+        Args:
+            power_mode: name or number of the power mode; None leaves it as it is.
+
+        Raises:
+            MissingError: this machine is no Jetson, or the power mode cannot be set.
+            UnknownNameError: the board has no such power mode.
+        """
+        board: BoardSession | None = None
+        finished = False
+        try:
+            with board_session(power_mode) as board:
+                yield Held({"board": board.record}, board.record["warnings"], board.sources)
+                finished = True
+        except MissingError as exc:
+            if board is None or not finished:
+                raise
+            board.record["warnings"].append(f"{exc.problem}: {exc.remedy}")
+
+    def annotate(self, report: ProfileReport, record: Mapping[str, Any]) -> ProfileReport:
+        """Return the report with what the board's state makes doubtful."""
+        return annotate_report(report, record["board"])
+
+
+def _runs_on_gpu(artifact: str, backend: str | None) -> bool:
+    if backend is None:
+        manifest = read_manifest(Path(artifact), verify=False)
+        backend = manifest.backend if manifest is not None and manifest.kind == "engine" else None
+    return backend in BACKENDS and BACKENDS[backend].needs_gpu

@@ -1,0 +1,216 @@
+"""How requests are run on this machine; the kinds of target say which candidates there are, and what is held meanwhile."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from emca_deploy._progress import Progress
+from emca_deploy.artifacts import TensorSpec, write_manifest
+from emca_deploy.data.choosing import assumed_for
+from emca_deploy.harness.accuracy.collection import LogitsRun
+from emca_deploy.harness.measure.hook import Telemetry, available_sources
+from emca_deploy.harness.measure.latency import Protocol, measure_raw
+from emca_deploy.harness.measure.protocol import BLOCK_S
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.requests import BuildRequest, ProfileRequest, Request, ValidateRequest
+from emca_deploy.results.latency import ProfileReport
+from emca_deploy.targets.base import Built, ChoosePreprocessing, Profiled, Target, Validated
+from emca_deploy.targets.building import build_engine
+from emca_deploy.targets.candidates import CandidateOptions
+from emca_deploy.targets.named_artifacts import grouped, split_artifact, split_builds
+from emca_deploy.telemetry.processor import CpuFrequencySource
+from emca_deploy.telemetry.source import TelemetrySource
+from emca_deploy.telemetry.thermal import ThermalSource
+
+__all__ = ["Held", "LocalTarget", "candidates_of"]
+
+OFFLINE_BATCH = 8
+FEWEST_BLOCKS = 10
+IDLE_S = 1.0
+LONGEST = 6
+"""Factor from the least to the longest duration, where the longest is not given."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The machine while a run lasts.
+
+    Attributes:
+        record: facts for the result's environment, by name; it may grow until the end.
+        warnings: what makes results slower or doubtful, each with what to do; it may grow until the end.
+        sources: returns what telemetry is sampled from.
+    """
+
+    record: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    sources: Callable[[], list[TelemetrySource]] = available_sources
+
+
+@dataclass(frozen=True)
+class LocalTarget(Target):
+    """A target on this machine."""
+
+    processes: ClassVar[int] = 1
+    """Processes of each candidate where several are compared."""
+    load_together: ClassVar[bool] = False
+    """Whether all candidates are loaded before the first is measured."""
+
+    @property
+    def processor(self) -> Target:
+        """The processor of this machine."""
+        from emca_deploy.targets.registry import parse
+
+        return parse("cpu")
+
+    @abstractmethod
+    def candidates(self, artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
+        """Return every artifact on every backend, with a name of its own each.
+
+        Args:
+            artifacts: "path" or "backend=path"; the latter runs on that backend only.
+            backends: to run the others on; none means the artifact's own.
+            options: how they run.
+
+        Raises:
+            InputError: there is no such file, or it does not run on that backend.
+            MissingError: what would run it is missing.
+            ModelError: its manifest is damaged or another file's.
+        """
+
+    @abstractmethod
+    def candidate(self, artifact: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
+        """Return one artifact as a candidate.
+
+        Args:
+            artifact: its path.
+            backend: the backend to run it on; None is the artifact's own.
+            options: how it runs.
+
+        Raises:
+            InputError, MissingError, ModelError: as `candidates`.
+        """
+
+    def hold(self, power_mode: str | None = None) -> AbstractContextManager[Held]:
+        """Yield the machine for as long as a run lasts.
+
+        Args:
+            power_mode: name or number of the power mode to hold; None leaves it as it is.
+
+        Raises:
+            MissingError: the device is missing, or the power mode cannot be set.
+        """
+        del power_mode
+        return nullcontext(Held())
+
+    def notes(self, request: Request) -> tuple[str, ...]:
+        """Return nothing; refuse a model that cannot be validated here, before minutes are spent on another one."""
+        if isinstance(request, ValidateRequest):
+            candidates_of(self, request)
+        return ()
+
+    def annotate(self, report: ProfileReport, record: Mapping[str, Any]) -> ProfileReport:
+        """Return a report with the doubts that follow from the record of what was held."""
+        del record
+        return report
+
+    def profile(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled:
+        """Measure latency on this machine; see `Target.profile`."""
+        self.check(request)
+        protocol, builds = self.protocol(request), split_builds(request.artifacts)
+        options = _profile_options(request, protocol)
+
+        def find() -> tuple[RunnerSpec, ...]:
+            return grouped(self.candidates(builds.artifacts, request.backends, options), builds)
+
+        # A power mode decides how many cores there are, so that it has to be held first.
+        specs = () if self.has_power_modes else find()
+        with self.hold(request.power_mode) as held, ExitStack() as stack:
+            specs = specs or find()
+            sampler = stack.enter_context(_telemetry(held.sources())) if request.telemetry else None
+            report, raw = measure_raw(specs, protocol, progress, sampler, keep_going=True)
+        report = replace(report, environment={**report.environment, **held.record})
+        return Profiled(self.annotate(report, held.record), raw)
+
+    def protocol(self, request: ProfileRequest) -> Protocol:
+        """Return how a request is measured here."""
+        offline = request.scenario == "offline"
+        compared = len(request.artifacts) > 1 or len(request.backends) > 1
+        return Protocol(
+            scenario=request.scenario,
+            batch=request.batch or (OFFLINE_BATCH if offline else 1),
+            warmup_s=request.warmup_s,
+            block_s=min(BLOCK_S[request.scenario], request.duration_s / FEWEST_BLOCKS),
+            duration_s=request.duration_s,
+            max_duration_s=request.duration_s * LONGEST if request.max_duration_s is None else request.max_duration_s,
+            seed=request.seed,
+            processes=request.processes or (self.processes if compared else 1),
+            load_together=self.load_together,
+        )
+
+    def validate(
+        self, request: ValidateRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
+    ) -> Validated:
+        """Run a data set through a model on this machine; see `Target.validate`."""
+        self.check(request)
+        with self.hold(request.power_mode) as held:
+            backend, path = split_artifact(request.artifact)
+            spec = self.candidate(path, backend or request.backend, _validation_options(request))
+            # Images are decoded on the same cores, so that waiting threads of the runtime had better sleep.
+            spec = replace(spec, kwargs={**spec.kwargs, "spin": False}) if "spin" in spec.kwargs else spec
+
+            def chosen(given: TensorSpec, gives: TensorSpec) -> Preprocessing:
+                classes = gives.shape[-1]
+                return choose(given, classes if isinstance(classes, int) else None) if choose else assumed_for(given, gives)
+
+            run = LogitsRun(spec, Path(request.data), request.preprocessing or chosen, request.limit, request.batch)
+            found = run.collect(progress, None if request.logits is None else Path(request.logits))
+        return Validated(found, tuple(held.warnings))
+
+    def build(self, request: BuildRequest, progress: Progress | None = None) -> Built:
+        """Build an engine on this machine; see `Target.build`."""
+        self.check(request)
+        with self.hold(request.power_mode) as held:
+            manifest = build_engine(request, progress)
+            if held.record:
+                # TensorRT chooses kernels by timing them, so that an engine also depends on its board's power mode.
+                details = {**manifest.details, **held.record}
+                manifest = write_manifest(Path(request.output), replace(manifest, details=details))
+        return Built(manifest, warnings=tuple(held.warnings))
+
+
+def _validation_options(request: ValidateRequest) -> CandidateOptions:
+    """Return how the candidate of a validation runs."""
+    return CandidateOptions(request.threads, request.precision, untuned=request.untuned, io=request.io)
+
+
+def _profile_options(request: ProfileRequest, protocol: Protocol) -> CandidateOptions:
+    return CandidateOptions(
+        request.threads,
+        request.precision,
+        protocol.batch,
+        scenario=request.scenario,
+        untuned=request.untuned,
+        batch_chosen=request.batch is not None,
+        io=request.io,
+    )
+
+
+def candidates_of(target: LocalTarget, request: Request) -> tuple[tuple[RunnerSpec, ...], CandidateOptions]:
+    """Return the candidates of a request, and how they run."""
+    if isinstance(request, ProfileRequest):
+        options = _profile_options(request, target.protocol(request))
+        return target.candidates(split_builds(request.artifacts).artifacts, request.backends, options), options
+    assert isinstance(request, ValidateRequest)
+    backend, path = split_artifact(request.artifact)
+    options = _validation_options(request)
+    return (target.candidate(path, backend or request.backend, options),), options
+
+
+def _telemetry(sources: list[TelemetrySource]) -> Telemetry:
+    """Return what samples this machine; at rest first where that tells idle power from the run's."""
+    has_power = any(not isinstance(source, (CpuFrequencySource, ThermalSource)) for source in sources)
+    return Telemetry(sources, idle_s=IDLE_S if has_power else 0.0)

@@ -1,0 +1,338 @@
+"""Another machine, reached over ssh: a request is packed and sent, its agent runs it there, and the report is fetched."""
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar, TypeVar
+
+from emca_deploy._progress import Progress
+from emca_deploy.artifacts import Manifest, this_command, write_artifact
+from emca_deploy.data.arrays import read_npz
+from emca_deploy.data.choosing import PreprocessingOptions, preprocessing_of_file
+from emca_deploy.errors import EmcaError, InputError, MissingError
+from emca_deploy.harness.accuracy.collection import LogitsResult
+from emca_deploy.harness.accuracy.logits_store import LogitsStore
+from emca_deploy.harness.measure.raw_samples import read_raw
+from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.remote.address import SCHEME, Destination, parse_destination
+from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.files import Arriving
+from emca_deploy.remote.packing import packed
+from emca_deploy.remote.probe import Facts, check_runtime
+from emca_deploy.remote.protocol import COLLECT, RECONNECT_AFTER_S
+from emca_deploy.remote.session import Session, Working, session
+from emca_deploy.requests import BuildRequest, ProfileRequest, Request, ValidateRequest
+from emca_deploy.results.codec import from_json, to_json
+from emca_deploy.results.latency import ProfileReport
+from emca_deploy.targets.base import Built, ChoosePreprocessing, Profiled, Target, Validated
+from emca_deploy.targets.building import builder_of
+from emca_deploy.targets.named_artifacts import split_artifact, split_builds
+from emca_deploy.targets.requirements import check_backends, needed_backend, trtexec_suffices
+from emca_deploy.targets.shipment import Shipment
+from emca_deploy.targets.trtexec_building import build_by_trtexec
+from emca_deploy.targets.trtexec_profiling import profile_by_trtexec
+
+__all__ = ["SshTarget"]
+
+CACHE = "@cache/calibration.cache"
+ENGINE, LOGITS, RAW = "engine", "logits.npz", "raw.npz"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SshTarget(Target):
+    """Another machine.
+
+    Attributes:
+        address: the machine, and the target on it.
+    """
+
+    address: Destination
+    kind: ClassVar[str] = "ssh"
+    is_remote: ClassVar[bool] = True
+    has_power_modes: ClassVar[bool] = True
+
+    @classmethod
+    def parse(cls, text: str) -> "SshTarget":
+        """Return the machine that "ssh://[user@]host[:port][/target]" names.
+
+        Raises:
+            InputError: the text is not of that form.
+        """
+        return cls.at(parse_destination(text))
+
+    @classmethod
+    def at(cls, address: Destination) -> "SshTarget":
+        """Return a machine, and the target on it."""
+        return cls(f"{address}/{address.there}" if address.there else str(address), address)
+
+    @property
+    def host(self) -> str:
+        """The machine's address, "[user@]host[:port]"."""
+        return str(self.address).removeprefix(SCHEME)
+
+    @property
+    def on_host(self) -> str | None:
+        """The target on that machine; None is jetson on a Jetson board, and cpu elsewhere."""
+        return self.address.there
+
+    @property
+    def processor(self) -> Target:
+        """The processor of the same machine."""
+        return SshTarget.at(replace(self.address, there="cpu"))
+
+    def check(self, request: Request) -> None:
+        """Refuse files that are missing, or there already, before another one's minutes of work.
+
+        Raises:
+            InputError: the model is missing, or there is a file to keep the logits in.
+        """
+        super().check(request)
+        if not isinstance(request, ValidateRequest):
+            return
+        path = split_artifact(request.artifact)[1]
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file", "name an .onnx file, or an engine with its manifest")
+        if request.logits is not None and Path(request.logits).exists():
+            raise InputError(f"{request.logits}: is there already", "name another file")
+
+    def profile(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled:
+        """Measure on the other machine; files in the report have their names on this one. See `Target.profile`.
+
+        A machine without a Python that can run the agent measures with its trtexec, if it has one. Where the connection is lost,
+        the machine ends its run; what it had measured is fetched once it can be reached again, and marked incomplete.
+        """
+        files = Shipment()
+        sent = replace(request, artifacts=files.add_all(request.artifacts), target=self.address.there)
+        backends = _backends(request)
+        builds = any(name.lower().endswith(".onnx") for name in files.names)
+        errand = _Errand(self.address, "profile", sent, files)
+        with files.naming(), session(self.address) as first:
+            if not trtexec_suffices(first.facts, backends, builds=builds):
+                check_backends(self.address, first.facts, backends, builds=builds)
+                return errand.run(first, self._profiled, progress)
+        return profile_by_trtexec(self.address, first.facts, request, progress)
+
+    def _profiled(self, working: Working, errand: "_Errand") -> Profiled:
+        with TemporaryDirectory(prefix="emca-") as folder:
+            path = Path(folder) / RAW
+            working.fetch(RAW, path)
+            raw = read_raw(path)
+        files, document = errand.files, working.answer.document
+        report = from_json(ProfileReport, files.ours(document["report"]))
+        notes = [*files.ours(list(working.answer.notes)), *_clock_notes(working.session.facts)]
+        if errand.collecting:
+            notes.append("the connection was lost: this is what was measured until then")
+        record = {**working.session.record(), "target_there": document["target"], "notes": notes}
+        record["log"] = files.ours(list(working.answer.log))
+        results = tuple(replace(result, target=str(self.address)) for result in report.results)
+        report = replace(report, results=results, environment={**report.environment, "ssh": record})
+        named = (replace(one, name=files.ours(one.name), builds=tuple(files.ours(one.builds))) for one in raw.candidates)
+        return Profiled(
+            replace(report, complete=report.complete and not errand.collecting), replace(raw, candidates=tuple(named))
+        )
+
+    def validate(
+        self, request: ValidateRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
+    ) -> Validated:
+        """Run a data set through a model on the other machine; see `Target.validate`. Labels stay here.
+
+        Where the connection is lost, what was done is kept on the machine; the run goes on once it can be reached again.
+        """
+        self.check(request)
+        keep = None if request.logits is None else Path(request.logits)
+        backend, path = split_artifact(request.artifact)
+        used = request.preprocessing or _chosen(Path(path), request, choose)
+        files = Shipment()
+        with packed(Path(request.data)) as images, files.naming():
+            needs_pillow = images.suffix.lower() != ".npz" or str(read_npz(images)[0].dtype) != "float32"
+            sent = replace(
+                request,
+                artifact=files.add(path),
+                backend=backend or request.backend,
+                data=files.add_data(request.data, images),
+                target=self.address.there,
+                preprocessing=used,
+                logits=None,
+            )
+
+            def take(working: Working, _: "_Errand") -> LogitsResult:
+                if working.answer.stopped:
+                    raise KeyboardInterrupt
+                with TemporaryDirectory(prefix="emca-") as folder:
+                    kept_in = keep or Path(folder) / LOGITS
+                    working.fetch(LOGITS, kept_in)
+                    document = working.answer.document
+                    kept = LogitsStore(kept_in, document["key"]).kept()
+                assert kept is not None  # it was fetched
+                rate = document["images_per_s"]
+                return LogitsResult(kept.logits, kept.labels, rate, used, kept.names, document["reused"])
+
+            errand = _Errand(self.address, "validate", sent, files, needs_pillow=needs_pillow)
+            with session(self.address) as first:
+                errand.check(first.facts)
+                return Validated(errand.run(first, take, progress))
+
+    def build(self, request: BuildRequest, progress: Progress | None = None) -> Built:
+        """Build on the other machine, for it; the engine with its manifest is written here. See `Target.build`.
+
+        A timing cache is a folder on the other machine; all other files are on this one. Where the connection is lost once the
+        engine is built, it is fetched when the machine can be reached again.
+        """
+        with suppress(MissingError):  # choices are refused before anything is sent; what is missing here may be there
+            builder_of(request)
+        files = Shipment()
+        sent = replace(request, model=files.add(request.model), output=ENGINE, target=self.address.there)
+        cache = request.choices.calibration_cache
+        if cache is not None:
+            sent = replace(sent, choices=replace(request.choices, calibration_cache=Path(files.add_as(CACHE, cache))))
+        trtexec = None if request.trtexec == "auto" else request.trtexec
+        if request.trtexec is None:
+            with files.naming(), session(self.address) as first:
+                suffices = request.backend == "tensorrt" and trtexec_suffices(first.facts, {request.backend}, builds=True)
+                if not suffices:
+                    errand = _Errand(self.address, "build", sent, files)
+                    errand.check(first.facts)
+                    return self._built(errand, first, Path(request.output), progress)
+            trtexec = first.facts.trtexec
+        return build_by_trtexec(self.address, trtexec, request, progress)
+
+    def _built(self, errand: "_Errand", first: Session, output: Path, progress: Progress | None) -> Built:
+        files = errand.files
+        with write_artifact(output) as draft:
+            with draft.path.open("wb") as stream:
+                arriving = Arriving(stream.write)
+
+                def take(working: Working, _: "_Errand") -> Working:
+                    if working.answer.stopped:
+                        raise KeyboardInterrupt
+                    working.go_on(ENGINE, arriving)
+                    return working
+
+                answer = errand.run(first, take, progress).answer
+            manifest = from_json(Manifest, files.ours(answer.document["report"]))
+            details = {**manifest.details, "built_on": str(self.address), "log": files.ours(list(answer.log))}
+            draft.manifest = replace(manifest, command=this_command(), details=details)
+        return Built(draft.written, tuple(files.ours(list(answer.notes))))
+
+
+@dataclass
+class _Errand:
+    """A request that is run on another machine, over as many connections as it takes.
+
+    Attributes:
+        address: the machine.
+        name: the kind of request.
+        request: the request, with the files' names on that machine.
+        files: the files that it needs.
+        needs_pillow: whether images are decoded there.
+        collecting: whether the agent is asked for what an earlier attempt has left.
+    """
+
+    address: Destination
+    name: str
+    request: Request
+    files: Shipment
+    needs_pillow: bool = False
+    collecting: bool = False
+    _run: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def check(self, facts: Facts) -> None:
+        """Refuse a machine that lacks what the request needs, before anything is sent.
+
+        Raises:
+            MissingError: a package is missing there.
+        """
+        assert not isinstance(self.request, ProfileRequest)
+        if isinstance(self.request, BuildRequest):
+            check_backends(self.address, facts, [self.request.backend], builds=True)
+            return
+        name = self.request.artifact
+        backend = needed_backend(Path(self.files.names[name]), self.request.backend)
+        check_backends(self.address, facts, [backend], builds=name.endswith(".onnx"))
+        if self.needs_pillow and facts.python is not None:
+            check_runtime(self.address, facts, "PIL", "images that are to be preprocessed")
+
+    def run(self, first: Session, take: Callable[[Working, "_Errand"], T], progress: Progress | None) -> T:
+        """Have the request run, and return what is taken of it.
+
+        Args:
+            first: the session to begin with; others are opened where it is lost.
+            take: fetches what belongs to the report.
+            progress: called with (done, total).
+
+        Raises:
+            EmcaError: whatever the request raises there.
+            LineLostError: the connection was lost and cannot be made again, or was lost before there was anything to keep.
+        """
+        try:
+            return self._ask(first, take, progress)
+        except LineLostError as exc:
+            lost = exc
+        self.collecting = not isinstance(self.request, ValidateRequest)  # logits go on where they were, all else is kept whole
+        for pause_s in RECONNECT_AFTER_S:
+            time.sleep(pause_s)
+            try:
+                with session(self.address) as again:
+                    return self._ask(again, take, progress)
+            except _NothingKeptError:
+                raise LineLostError(f"{lost.problem}, before it was done", lost.remedy) from lost
+            except LineLostError as exc:
+                lost = exc
+            except EmcaError:
+                if not self.collecting:
+                    raise
+        raise lost
+
+    def _ask(self, there: Session, take: Callable[[Working, "_Errand"], T], progress: Progress | None) -> T:
+        sent = there.give({} if self.collecting else self.files.blobs, progress)
+        message = {"do": COLLECT} if self.collecting else {"do": self.name, "request": to_json(self._kept_request(there))}
+        with there.ask({**message, "run": self._run, "files": sent}, progress) as working:
+            if not set(working.answer.document) - {"files"}:
+                raise _NothingKeptError
+            return take(working, self)
+
+    def _kept_request(self, there: Session) -> Request:
+        """Return the request; logits are kept there under a name that the same request has again."""
+        if not isinstance(self.request, ValidateRequest):
+            return self.request
+        content = {name: blob.digest for name, blob in self.files.blobs.items()}
+        key = hashlib.sha256(json.dumps([to_json(self.request), content], sort_keys=True).encode()).hexdigest()
+        return replace(self.request, logits=f"{there.facts.root}/logits/{key}.npz")
+
+
+class _NothingKeptError(Exception):
+    """The agent had nothing to keep when the connection was lost."""
+
+
+def _backends(request: ProfileRequest) -> set[str | None]:
+    """Return the backends that a request needs; None is one that the other machine chooses."""
+    found: set[str | None] = set()
+    for text in split_builds(request.artifacts).artifacts:
+        own, path = split_artifact(text)
+        choices: Sequence[str | None] = [own] if own else request.backends or [None]
+        found |= {needed_backend(Path(path), asked) for asked in choices}
+    return found
+
+
+def _clock_notes(facts: Facts) -> list[str]:
+    if not facts.clock_is_off:
+        return []
+    ahead = f"{abs(facts.clock_offset_s):.0f} s {'ahead of' if facts.clock_offset_s > 0 else 'behind'}"
+    return [f"its clock is {ahead} this machine's: see 'created'"]
+
+
+def _chosen(path: Path, request: ValidateRequest, choose: ChoosePreprocessing | None) -> Preprocessing:
+    """Return the preprocessing of a model that only the other machine opens."""
+    if choose is None:
+        return preprocessing_of_file(path, PreprocessingOptions())
+    is_onnx = path.suffix.lower() == ".onnx"
+    return choose(None, OnnxFile.open(path).find_logits(request.io.get("output_name")).classes if is_onnx else None)

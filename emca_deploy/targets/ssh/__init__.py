@@ -1,1 +1,0 @@
-"""Another machine as a target, reached with the system's OpenSSH."""
