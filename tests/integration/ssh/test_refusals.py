@@ -53,7 +53,7 @@ def test_what_names_no_machine(refused, text):
 def test_a_power_mode_of_what_is_no_jetson(refused, far):
     code, problem, remedy = refused(far.target, "--power-mode", "15W")
     assert code == 2
-    assert "--power-mode 15W: the far machine is no Jetson board" in problem
+    assert "--power-mode 15W" in problem
     assert "leave the option out" in remedy
     far.wait_until_nothing_runs()
 
