@@ -113,7 +113,7 @@ class Target(ABC):
         if request.power_mode is not None and not self.has_power_modes:
             raise InputError(
                 f"--power-mode {request.power_mode}: target '{self.kind}' has no power modes",
-                "add --target jetson, on the board",
+                "leave the option out, or add --target jetson on a Jetson board",
             )
         if isinstance(request, BuildRequest) and not self.builds:
             raise InputError(f"target '{self.name}' does not build", "build without --target; profile and validate run there")
