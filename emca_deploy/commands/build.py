@@ -96,9 +96,7 @@ def command(
         str(model), backend, str(output), where.name, power_mode, threads, batch, TrtChoices(**choices), trtexec, io, kept
     )
     where.check(request)
-    told = (
-        progress(f"building {output.name}") if backend in PLANNED or where.is_remote else nullcontext(None)
-    )
+    told = progress(f"building {output.name}") if backend in PLANNED or where.is_remote else nullcontext(None)
     with told as report:
         manifest, notes, warnings = where.run(request, report)
     for kind, lines in (("note", notes), ("warning", warnings)):

@@ -14,13 +14,13 @@ from typing import ClassVar, TypeVar
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Manifest, this_command, write_artifact
 from emca_deploy.data.arrays import read_npz
-from emca_deploy.data.choosing import PreprocessingOptions, preprocessing_of_file
+from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.logits_store import LogitsStore
 from emca_deploy.harness.measure.raw_samples import read_raw
 from emca_deploy.onnx_file import OnnxFile
-from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.remote.address import SCHEME, Destination, parse_destination
 from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.files import Arriving
