@@ -117,15 +117,15 @@ class LogitsRun:
     def _run(
         self, worker: Worker, used: Preprocessing, store: LogitsStore | None, progress: Progress | None
     ) -> LogitsResult:  # fmt: skip
-        before = store.resume() if store is not None else []
-        reused = sum(map(len, before))
+        before = store.resume() if store is not None else None
         rows = _Rows(before)
+        reused = rows.done
         last: LogitsPart | None = None
         for part in worker.logits(self.source, used, self.limit, self.batch_size, start=reused):
             if part.logits is not None:
-                if store is not None:
-                    store.append(rows.done, part.logits)
                 rows.add(part.logits, part.total)
+                if store is not None:
+                    store.keep(rows.finish())
             if progress is not None:
                 progress(part.done, part.total)
             last = part
@@ -161,25 +161,20 @@ def _tuple(values: list[Any] | None) -> Any:
 class _Rows:
     """Logits as they come, in one array that is allocated once; a large one in a file without a name."""
 
-    def __init__(self, before: list[Float32Array]) -> None:
-        self._before = before
-        self._rows: Float32Array | None = None
-        self.done = sum(map(len, before))
+    def __init__(self, before: Float32Array | None) -> None:
+        self._rows = np.empty((0, 0), np.float32) if before is None else before
+        self.done = len(self._rows)
 
     def add(self, logits: Float32Array, total: int) -> None:
         """Append a batch (n, classes) of `total` rows."""
-        if self._rows is None:
-            self._rows = _allocate(total, logits.shape[1])
-            if self._before:
-                np.concatenate(self._before, out=self._rows[: self.done])
-                self._before = []
+        if len(self._rows) < total:
+            before, self._rows = self._rows, _allocate(total, logits.shape[1])
+            self._rows[: self.done] = before.reshape(self.done, logits.shape[1])
         self._rows[self.done : self.done + len(logits)] = logits
         self.done += len(logits)
 
     def finish(self) -> Float32Array:
         """Return all rows."""
-        if self._rows is None:
-            self._rows = np.concatenate(self._before)
         return self._rows[: self.done]
 
 

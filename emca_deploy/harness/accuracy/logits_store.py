@@ -1,19 +1,16 @@
-"""Logits in a file: appended to as they come, so that an interrupted run goes on, and in the end an .npz to keep.
+"""Logits in an .npz file, and those of an unfinished run beside it, so that an interrupted run goes on.
 
-While a run is under way its logits lie in `FILE.npz.partial`: a line of JSON that says what they depend on, then records of whole
-batches. When the last image is done, `FILE.npz` takes its place, written whole.
+Both have one form. The unfinished one is `FILE.npz.partial`: it is written whole every few seconds and when a run is interrupted,
+and removed when `FILE.npz` is there.
 """
 
-import io
 import json
-import os
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +23,11 @@ from emca_deploy.preprocessing import Preprocessing
 
 __all__ = ["Kept", "LogitsStore", "partial_path"]
 
-STORE_VERSION = 1
+SAVE_EVERY_S = 5.0
+"""A run that is killed loses what it did in this time; one that is interrupted or fails loses nothing."""
 
-_RECORD = struct.Struct("<QIII")
-"""Of the rows that follow: the number of the first, how many, their width, and the CRC-32 of their bytes."""
-
-_MOST_ROW_BYTES = 1 << 30
-_OTHER = "name another file"
+MOST_SAVING = 0.1
+"""Part of a run's time that saving may take: large files are saved less often."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ def partial_path(path: Path) -> Path:
 
 
 class LogitsStore:
-    """A run's logits in a file. A context manager: no other process can write it meanwhile.
+    """A run's logits in a file. A context manager: left by an exception, it saves what there is.
 
     Args:
         path: an .npz file, which need not be there yet.
@@ -72,86 +67,67 @@ class LogitsStore:
         self.path = path
         self.partial = partial_path(path)
         self._key: dict[str, Any] = json.loads(json.dumps(key))
-        self._stream: io.FileIO | None = None
+        self._unsaved: Float32Array | None = None
+        self._next_s = monotonic() + SAVE_EVERY_S
 
     def __enter__(self) -> "LogitsStore":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        if error is not None and self._unsaved is not None and not isinstance(error, OutputError):
+            self._save(self._unsaved)
 
     def kept(self) -> Kept | None:
         """Return the complete run in the file, or None where there is no file yet.
 
         Raises:
-            InputError: the file is none of ours, damaged, or another run's.
+            InputError: the file has something else, is damaged, or is another run's.
         """
-        if not self.path.exists():
-            return None
-        try:
-            arrays = read_arrays(self.path)
-            self._check(self.path, dict(json.loads(str(arrays["key"]))))
-            logits = np.asarray(arrays["logits"], np.float32)
-            labels = np.asarray(arrays["labels"], np.int64) if "labels" in arrays else None
-            indices = tuple(map(int, arrays["indices"])) if "indices" in arrays else None
-            files, classes = (tuple(map(str, arrays[name])) for name in ("files", "classes"))
-            _check_shapes(logits, labels, indices, files)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
-            raise InputError(f"{self.path}: not a file of logits of ours: {exc}", _OTHER) from exc
-        self.partial.unlink(missing_ok=True)  # of a run that was killed when it was done
-        return Kept(logits, labels, ImageNames(classes, indices, files))
+        found = self._read(self.path)
+        if found is not None:
+            self.partial.unlink(missing_ok=True)  # left by a run that was killed when it was done
+        return found
 
-    def resume(self) -> list[Float32Array]:
-        """Open the file for appending and return what it has already, whole batches (n, classes) float32 in order.
-
-        What follows a damaged record is cut off: the images it was about are run again.
+    def resume(self) -> Float32Array | None:
+        """Return the logits of an unfinished run, (n, classes) float32, or None where there is none.
 
         Raises:
-            InputError: it is another run's, or another process is writing it.
-            OutputError: it cannot be written.
+            InputError: the file has something else, is damaged, or is another run's.
         """
-        try:
-            return self._resume()
-        except OSError as exc:
-            raise self._output_error(exc) from exc
+        found = self._read(self.partial)
+        return None if found is None else found.logits
 
-    def _resume(self) -> list[Float32Array]:
-        # Unbuffered: what a full disk refused would be tried again on closing.
-        self._stream = self.partial.open("ab", buffering=0)
-        self._lock(self._stream)
-        with self.partial.open("rb") as stream:
-            header = stream.readline()
-            if header:
-                self._check_header(header)
-            parts, end = _read_records(stream)
-        self._stream.truncate(end)
-        if not header:
-            self._write(json.dumps({"version": STORE_VERSION, "key": self._key}).encode() + b"\n")
-        return parts
-
-    def append(self, start: int, logits: Float32Array) -> None:
-        """Append a batch.
-
-        Args:
-            start: the number of its first row.
-            logits: (n, classes) float32.
+    def keep(self, logits: Float32Array) -> None:
+        """Keep the logits so far, (n, classes) float32: now if the last time is long ago, or when the run is interrupted.
 
         Raises:
-            OutputError: the disk is full.
+            OutputError: they cannot be written.
         """
-        rows = np.ascontiguousarray(logits, "<f4").tobytes()
-        try:
-            self._write(_RECORD.pack(start, *logits.shape, zlib.crc32(rows)) + rows)
-        except OSError as exc:
-            raise self._output_error(exc) from exc
+        self._unsaved = logits
+        began_s = monotonic()
+        if began_s >= self._next_s:
+            self._save(logits)
+            ended_s = monotonic()
+            self._next_s = ended_s + max(SAVE_EVERY_S, (ended_s - began_s) / MOST_SAVING)
 
     def complete(self, kept: Kept) -> None:
-        """Write the finished run to the file, and remove the partial one.
+        """Write the finished run to the file, and remove the unfinished one.
 
         Raises:
             OutputError: it cannot be written.
         """
+        self._write(self.path, kept)
+        self._unsaved = None
+        self.partial.unlink(missing_ok=True)
+
+    def _save(self, logits: Float32Array) -> None:
+        try:
+            self._write(self.partial, Kept(logits, None, ImageNames()))
+        except OutputError as exc:
+            remedy = "free space or write elsewhere; what was saved before stays, and the same command goes on from there"
+            raise OutputError(exc.problem, remedy) from exc
+
+    def _write(self, path: Path, kept: Kept) -> None:
         names = kept.names
         arrays: dict[str, Any] = {"logits": kept.logits, "key": np.array(json.dumps(self._key))}
         arrays |= {"files": np.array(names.files, np.str_), "classes": np.array(names.classes, np.str_)}
@@ -159,47 +135,31 @@ class LogitsStore:
             arrays["labels"] = kept.labels
         if names.indices is not None:
             arrays["indices"] = np.array(names.indices, np.int64)
-        with atomic_write(self.path) as temporary:
-            np.savez(temporary, **arrays)
-        self.partial.unlink(missing_ok=True)
+        with atomic_write(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
 
-    def _write(self, content: bytes) -> None:
-        assert self._stream is not None, "resume comes first"
-        view = memoryview(content)
-        while view:
-            view = view[self._stream.write(view) :]
-
-    def _check_header(self, header: bytes) -> None:
+    def _read(self, path: Path) -> Kept | None:
+        if not path.exists():
+            return None
         try:
-            document = json.loads(header)
-            version, key = document["version"], dict(document["key"])
-        except (ValueError, KeyError, TypeError) as exc:
-            raise InputError(f"{self.partial}: not a file of logits of ours", _OTHER) from exc
-        if version != STORE_VERSION:
-            raise InputError(f"{self.partial}: is of another version of emca-deploy", _OTHER)
-        self._check(self.partial, key)
+            arrays = read_arrays(path)
+            self._check(path, dict(json.loads(str(arrays["key"]))))
+            logits = np.asarray(arrays["logits"], np.float32)
+            labels = np.asarray(arrays["labels"], np.int64) if "labels" in arrays else None
+            indices = tuple(map(int, arrays["indices"])) if "indices" in arrays else None
+            files, classes = (tuple(map(str, arrays[name])) for name in ("files", "classes"))
+            _check_shapes(logits, labels, indices, files)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+            problem = f"{path}: not a file of logits of emca-deploy: {exc}"
+            raise InputError(problem, "name another file, or remove this one to run all images again") from exc
+        return Kept(logits, labels, ImageNames(classes, indices, files))
 
     def _check(self, path: Path, key: Mapping[str, Any]) -> None:
         names = sorted({*key, *self._key})
         other = [name for name in names if _comparable(name, key.get(name)) != _comparable(name, self._key.get(name))]
         if other:
             problem = f"{path}: has the logits of another run (differs in: {', '.join(other)})"
-            raise InputError(problem, _OTHER)
-
-    def _lock(self, stream: IO[bytes]) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise InputError(f"{self.partial}: another process is writing it", "wait for it, or name another file") from exc
-
-    def _output_error(self, exc: OSError) -> OutputError:
-        reason = exc.strerror or os.strerror(exc.errno or 0)
-        remedy = "free space or write elsewhere; what was written before stays, and the same command goes on from there"
-        return OutputError(f"{self.partial}: cannot be written: {reason}", remedy)
+            raise InputError(problem, "name another file")
 
 
 def _comparable(name: str, value: Any) -> Any:
@@ -219,19 +179,3 @@ def _check_shapes(
         raise ValueError("its arrays do not fit together")
     if any(len(each) != len(logits) for each in (indices, files) if each):
         raise ValueError("its names do not fit its logits")
-
-
-def _read_records(stream: IO[bytes]) -> tuple[list[Float32Array], int]:
-    """Return the batches of the records up to the first damaged one, and where that begins."""
-    parts: list[Float32Array] = []
-    done, end = 0, stream.tell()
-    while len(head := stream.read(_RECORD.size)) == _RECORD.size:
-        start, count, width, crc = _RECORD.unpack(head)
-        if start != done or not 0 < count * width * 4 <= _MOST_ROW_BYTES or (parts and width != parts[0].shape[1]):
-            break
-        rows = stream.read(count * width * 4)
-        if len(rows) != count * width * 4 or zlib.crc32(rows) != crc:
-            break
-        parts.append(np.frombuffer(rows, "<f4").reshape(count, width).astype(np.float32, copy=False))
-        done, end = done + count, stream.tell()
-    return parts, end

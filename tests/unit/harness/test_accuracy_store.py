@@ -11,7 +11,7 @@ import pytest
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError, OutputError
-from emca_deploy.harness.accuracy import collection
+from emca_deploy.harness.accuracy import collection, logits_store
 from emca_deploy.harness.accuracy.collection import LogitsRun
 from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
@@ -34,13 +34,11 @@ def batches(*sizes, width=3):
     return [rng.standard_normal((size, width)).astype(np.float32) for size in sizes]
 
 
-def filled(path, parts, key=KEY):
-    """A store interrupted after `parts`."""
-    with LogitsStore(path, key) as store:
-        done = sum(map(len, store.resume()))
-        for part in parts:
-            store.append(done, part)
-            done += len(part)
+def interrupted(path, logits, key=KEY):
+    """A run that was interrupted with these logits."""
+    store = LogitsStore(path, key)
+    store.keep(logits)
+    store.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     return store.partial
 
 
@@ -49,45 +47,50 @@ def resumed(path, key=KEY):
         return store.resume()
 
 
-def test_what_was_appended_is_there_again_and_can_be_appended_to(tmp_path):
-    parts = batches(4, 4, 2)
-    filled(tmp_path / "l.npz", parts[:2])
-    filled(tmp_path / "l.npz", parts[2:])
-    for one, other in zip(resumed(tmp_path / "l.npz"), parts, strict=True):
-        np.testing.assert_array_equal(one, other)
+def test_an_interrupted_run_keeps_all_that_it_has(tmp_path):
+    (logits,) = batches(10)
+    assert resumed(tmp_path / "l.npz") is None
+    for done in (4, 10):
+        interrupted(tmp_path / "l.npz", logits[:done])
+        np.testing.assert_array_equal(resumed(tmp_path / "l.npz"), logits[:done])
+    assert [path.name for path in tmp_path.iterdir()] == ["l.npz.partial"]
 
 
-@pytest.mark.parametrize("lost", [1, 5, 40, 48, 49, 100])
-def test_a_torn_end_costs_its_batch_only(tmp_path, lost):
-    parts = batches(4, 4)
-    partial = filled(tmp_path / "l.npz", parts)
-    partial.write_bytes(partial.read_bytes()[:-lost])
-    whole = 1 if lost <= 20 + 4 * 3 * 4 else 0
-    assert len(resumed(tmp_path / "l.npz")) == whole
-    filled(tmp_path / "l.npz", parts[whole:])
-    np.testing.assert_array_equal(np.concatenate(resumed(tmp_path / "l.npz")), np.concatenate(parts))
+def test_a_run_that_is_killed_finds_what_was_saved_last(tmp_path, monkeypatch):
+    (logits,) = batches(10)
+    monkeypatch.setattr(logits_store, "SAVE_EVERY_S", 0.0)
+    store = LogitsStore(tmp_path / "l.npz", KEY)
+    for done in (4, 8):
+        store.keep(logits[:done])
+        np.testing.assert_array_equal(resumed(tmp_path / "l.npz"), logits[:done])
+        store._next_s = 0.0
+    store._next_s = time.monotonic() + 60
+    store.keep(logits)
+    assert len(resumed(tmp_path / "l.npz")) == 8
+
+
+@pytest.mark.parametrize("lost", [1, 40, 100])
+def test_a_torn_file_is_refused_and_not_touched(tmp_path, lost):
+    partial = interrupted(tmp_path / "l.npz", *batches(8))
+    torn = partial.read_bytes()[:-lost]
+    partial.write_bytes(torn)
+    with pytest.raises(InputError, match=r"l\.npz\.partial"):
+        resumed(tmp_path / "l.npz")
+    assert partial.read_bytes() == torn
 
 
 def test_a_flipped_bit_is_found(tmp_path):
-    partial = filled(tmp_path / "l.npz", batches(4, 4, 4))
+    (logits,) = batches(8)
+    partial = interrupted(tmp_path / "l.npz", logits)
     content = bytearray(partial.read_bytes())
-    content[-(20 + 48 + 48)] ^= 1  # the last byte or so of the second batch's head or rows
+    content[content.index(logits.tobytes()) + 5] ^= 1
     partial.write_bytes(content)
-    assert len(resumed(tmp_path / "l.npz")) in {1, 2}
-    assert len(partial.read_bytes()) < len(content)
-
-
-def test_rows_out_of_order_are_not_taken(tmp_path):
-    parts = batches(4, 4)
-    with LogitsStore(tmp_path / "l.npz", KEY) as store:
-        store.resume()
-        store.append(0, parts[0])
-        store.append(8, parts[1])
-    assert len(resumed(tmp_path / "l.npz")) == 1
+    with pytest.raises(InputError, match=r"l\.npz\.partial"):
+        resumed(tmp_path / "l.npz")
 
 
 def test_another_key_is_refused_and_names_what_differs(tmp_path):
-    partial = filled(tmp_path / "l.npz", batches(4))
+    partial = interrupted(tmp_path / "l.npz", *batches(4))
     before = partial.read_bytes()
     with pytest.raises(InputError, match=r"another run \(differs in: limit\)"):
         resumed(tmp_path / "l.npz", {**KEY, "limit": 3})
@@ -109,7 +112,7 @@ def test_an_npz_of_something_else_and_one_with_pickles(tmp_path):
     np.savez(tmp_path / "other.npz", logits=np.zeros((2, 2)))
     np.savez(tmp_path / "evil.npz", logits=np.array([{"a": 1}], object), key=np.array(json.dumps(KEY)))
     for name in ("other.npz", "evil.npz"):
-        with LogitsStore(tmp_path / name, KEY) as store, pytest.raises(InputError, match="not a file of logits of ours"):
+        with LogitsStore(tmp_path / name, KEY) as store, pytest.raises(InputError, match="not a file of logits"):
             store.kept()
 
 
@@ -117,7 +120,7 @@ def test_complete_run_is_read_back_whole(tmp_path):
     (logits,) = batches(5)
     names = ImageNames(("ant", "bee"), (1, 3, 5, 7, 9), ("a/1.png", "ü.png", "\udcff.png", "x", "y"))
     kept = Kept(logits, np.arange(5), names)
-    filled(tmp_path / "l.npz", [logits])
+    interrupted(tmp_path / "l.npz", logits)
     with LogitsStore(tmp_path / "l.npz", KEY) as store:
         store.complete(kept)
         found = store.kept()
@@ -127,23 +130,17 @@ def test_complete_run_is_read_back_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["l.npz"]
 
 
-def test_two_processes_cannot_write_one_file(tmp_path):
-    with LogitsStore(tmp_path / "l.npz", KEY) as store:
-        store.resume()
-        with pytest.raises(InputError, match="another process is writing it"):
-            resumed(tmp_path / "l.npz")
-
-
-def test_full_disk_is_said_and_what_was_written_stays(tmp_path, small_limit):
-    parts = batches(16, 16, 16)
-    with LogitsStore(tmp_path / "l.npz", KEY) as store:
-        store.resume()
-        store.append(0, parts[0])
-        small_limit(store.partial.stat().st_size + 50)
-        with pytest.raises(OutputError, match=r"partial: cannot be written"):
-            store.append(16, parts[1])
+def test_full_disk_is_said_and_what_was_saved_stays(tmp_path, small_limit):
+    (logits,) = batches(1000)
+    partial = interrupted(tmp_path / "l.npz", logits[:16])
+    small_limit(partial.stat().st_size + 50)
+    store = LogitsStore(tmp_path / "l.npz", KEY)
+    store._next_s = 0.0
+    with pytest.raises(OutputError, match=r"partial"), store:
+        store.keep(logits)
     small_limit(None)
-    np.testing.assert_array_equal(np.concatenate(resumed(tmp_path / "l.npz")), parts[0])
+    np.testing.assert_array_equal(resumed(tmp_path / "l.npz"), logits[:16])
+    assert [path.name for path in tmp_path.iterdir()] == ["l.npz.partial"]
 
 
 @pytest.fixture
@@ -170,7 +167,7 @@ def test_run_goes_on_from_every_place_it_may_have_stopped_at(make_spec, npz, tmp
         key = json.loads(str(arrays["key"]))
     for done in (0, 10, 11):
         keep.unlink()
-        filled(keep, [whole.logits[:done]] if done else [], key)
+        interrupted(keep, whole.logits[:done], key)
         ticks = []
         found = run_of(make_spec(), npz).collect(lambda *tick, to=ticks: to.append(tick), keep)
         np.testing.assert_array_equal(found.logits, whole.logits)
@@ -252,8 +249,9 @@ def test_missing_data_set_is_an_error_of_the_data(make_spec, tmp_path):
 
 SCRIPT = """
 import sys
-from pathlib import Path
 from emca_deploy.cli import main
+from emca_deploy.harness.accuracy import logits_store
+logits_store.SAVE_EVERY_S = 0.0
 main(sys.argv[1:])
 """
 
@@ -266,7 +264,7 @@ def test_interrupted_command_goes_on_where_it_was(npz, tmp_path):
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     partial = tmp_path / "l.npz.partial"
     deadline = time.monotonic() + 30
-    while not (partial.exists() and partial.stat().st_size > 800) and time.monotonic() < deadline:
+    while not (partial.exists()) and time.monotonic() < deadline:
         time.sleep(0.02)
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=30)
