@@ -240,7 +240,7 @@ def test_limit_and_preprocessing(labelled, capsys):
         ([FAKE, "--data", "val", "--reference", FAKE, "--flips", "f.txt"], 2, "f.txt: flips are written as .csv or .json"),
         ([FAKE, "--data", "val", "--reference", FAKE, "--flips", "no/f.csv"], 2, "no/f.csv: cannot be written"),
         ([FAKE, "--data", "val", "--logits", "f.txt"], 2, "f.txt: logits are kept as .npz"),
-        ([FAKE, "--data", "val", "--logits", "no/f.npz"], 2, "no/f.npz.partial: cannot be written"),
+        ([FAKE, "--data", "val", "--logits", "no/f.npz"], 2, "no/f.npz: cannot be written"),
         ([FAKE, "--data", "flat"], 2, "has no labels"),
         ([FAKE, "--data", "flat", "--reference", FAKE, "--max-drop", "1"], 2, "has no labels"),
         (["fake:classes=2", "--data", "val"], 2, "label 2, but fake:classes=2 has 2 classes"),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from emca_deploy.arrays import Float32Array, Int64Array
-from emca_deploy.artifacts import atomic_write
+from emca_deploy.atomic import atomic_write, check_writable
 from emca_deploy.errors import InputError, OutputError
 from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.npz import read_arrays
@@ -93,7 +93,9 @@ class LogitsStore:
 
         Raises:
             InputError: the file has something else, is damaged, or is another run's.
+            OutputError: it could not be written: found out now, not when all images have been run.
         """
+        check_writable(self.path, "make its folder first, or write elsewhere")
         found = self._read(self.partial)
         return None if found is None else found.logits
 
