@@ -24,11 +24,12 @@ import openvino
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "unit" / "calibration"))
 from random_networks import ACTIVATIONS, network, pictures
 
+from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place import place as placing
+from emca_deploy.calibration.placement import place as placing
 from emca_deploy.calibration.placement.qdq import insert_qdq
-from emca_deploy.calibration.ranges.collect import collect_ranges
-from emca_deploy.calibration.rewrites.poolings import rewrite_for
+from emca_deploy.calibration.ranges.collect import collect_observations
+from emca_deploy.calibration.ranges.thresholds import Method, choose_range
 from emca_deploy.preprocessing import Preprocessing
 
 SIZE, ROUNDS, CALLS = 112, 12, 4
@@ -77,9 +78,14 @@ def on_openvino(path: Path) -> Run:
 def quantized(path: Path, backend: str, output: Path) -> Path:
     model = load_graph(path)
     source = Pictures(pictures(8, SIZE))
-    ranges = collect_ranges(path, source, range(len(source)), 1)
-    insert_qdq(model, placing.place(model.graph, placing.find_recipe(backend)), ranges)
-    rewrite_for(model.graph, backend)
+    names = placing.quantizable(model.graph, all_recipes())
+    seen = collect_observations(model, names, source, range(len(source)), 1, None, Method("minmax"))
+    recipe = find_recipe(backend)
+    insert_qdq(
+        model, placing.place(model.graph, recipe), {name: choose_range(Method("minmax"), one) for name, one in seen.items()}
+    )
+    for rewrite in recipe.rewrites:
+        rewrite(model.graph)
     ir.save(model, output)
     return output
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from emca_deploy._machine import default_threads
 from emca_deploy.artifacts import Preprocessing, write_json
+from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.data.bundled import bundled_calibration_images
 from emca_deploy.data.sources import open_source
@@ -47,7 +48,9 @@ def int8_models(arch: str, backends: list[str], folder: Path, args: argparse.Nam
     models = {}
     for backend in backends:
         models[backend] = folder / f"{arch}.{backend}.onnx"
-        options = CalibrationOptions(backend, samples=CALIBRATION_IMAGES, threads=args.threads, recover="none")
+        options = CalibrationOptions(
+            find_recipe(backend), all_recipes(), samples=CALIBRATION_IMAGES, threads=args.threads, recover="none"
+        )
         calibrate_model(fp32, images, models[backend], options)
     return models
 

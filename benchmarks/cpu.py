@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from emca_deploy._machine import default_threads
 from emca_deploy.artifacts import Preprocessing
+from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.data.bundled import bundled_calibration_images
 from emca_deploy.data.sources import open_source
@@ -45,7 +46,7 @@ def candidates(arch: str, folder: Path, threads: int) -> list[RunnerSpec]:
     files = [("onnxruntime", "fp32", fp32), ("torch", "fp32", checkpoint), ("openvino", "fp32", fp32)]
     for backend in ("onnxruntime", "openvino"):
         int8 = folder / f"{arch}.{backend}.onnx"
-        calibrate_model(fp32, images, int8, CalibrationOptions(backend, samples=64, threads=threads))
+        calibrate_model(fp32, images, int8, CalibrationOptions(find_recipe(backend), all_recipes(), samples=64, threads=threads))
         files.append((backend, "int8", int8))
     return [
         RunnerSpec(

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.simulation import Simulation
@@ -82,7 +83,7 @@ def measure(path: Path, backends: Sequence[str], limit: int, threads: int) -> No
         for name, how in (("plain", PLAIN), ("full", FULL)):
             output = path.with_name(f"{path.stem}.{backend}.{name}.onnx")
             table = path.with_name(f"{path.stem}.{name}.json")
-            options = CalibrationOptions(backend, threads=threads, weight_bits=8, table=table, **how)
+            options = CalibrationOptions(find_recipe(backend, 8), all_recipes(), threads=threads, table=table, **how)
             made = calibrate_model(path, known, output, options)
             noise = LogitsNoise.of(reference, simulation.logits(ir.load(output)))
             cells.append(f"{noise.all_db:.2f} ({noise.typical_db:.2f})")

@@ -35,7 +35,7 @@ from emca_deploy._machine import default_threads
 from emca_deploy._optional import import_optional, installed_version
 from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.backends.base import RunOptions
-from emca_deploy.backends.registry import available
+from emca_deploy.backends.registry import all_recipes, available, find_recipe
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
@@ -129,7 +129,8 @@ def _convert(bench: Bench, folder: Path, checkpoint: Path, preprocessing: Prepro
     images = open_source(bundled_calibration_images(), preprocessing)
     trained = checkpoint == bundled_checkpoint()
     options = CalibrationOptions(
-        bench.backend,
+        find_recipe(bench.backend),
+        all_recipes(),
         method="auto" if trained else "minmax",
         samples=len(images) if trained else SAMPLES,
         threads=default_threads(),

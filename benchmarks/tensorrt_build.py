@@ -30,13 +30,15 @@ from emca_deploy._optional import installed_version
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuild
 from emca_deploy.backends.tensorrt.log import TYPES
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place import RECIPES, Recipe, place
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
+from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import in_place_of
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.data.bundled import bundled_calibration_images
@@ -50,6 +52,7 @@ from emca_deploy.exporting.half_quantized import to_half_quantized
 from emca_deploy.exporting.parity import parity_images
 
 BACKEND = "tensorrt-rtx"
+RECIPE = find_recipe(BACKEND)
 FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")
 ARCHITECTURES = (*(f"{family}{depth}" for depth in (18, 34, 50) for family in FAMILIES), "pkcam_eca_resnet18")
 PLACED = ("resnet18", "resnet50", "emca_eca_resnet18", "emca_eca_resnet50", "emca_srm_resnet18")
@@ -128,7 +131,7 @@ def mixed(model: Path, ranges: dict[str, TensorRange]) -> tuple[Path, dict[str, 
     """Write a model with Q/DQ where our recipe has them and its float part in fp16, and return what became of that."""
     graph = load_graph(model)
     keep = float_beside_int8(graph.graph, {name: found.magnitude for name, found in ranges.items()})
-    counts = insert_qdq(graph, place(graph.graph, RECIPES[BACKEND]), ranges)
+    counts = insert_qdq(graph, place(graph.graph, RECIPE), ranges)
     found = to_half_quantized(graph, in_place_of(keep, counts.replaced)).to_dict()
     output = model.with_name("mixed.onnx")
     ir.save(graph, output)
@@ -154,7 +157,7 @@ def exported(arch: str, folder: Path, size: int) -> tuple[Path, dict[str, Tensor
     model = folder / f"{arch}.onnx"
     export_checkpoint(None, model, ExportOptions(arch=arch, preprocessing=preprocessing))
     images = open_source(bundled_calibration_images(), preprocessing)
-    return model, ensure_ranges(model, images, CalibrationOptions(BACKEND, samples=SAMPLES))[0].ranges
+    return model, ensure_ranges(model, images, CalibrationOptions(RECIPE, all_recipes(), samples=SAMPLES))[0].ranges
 
 
 def builds(model: Path, ranges: dict[str, TensorRange], images: Float32Array) -> dict[str, Any]:
@@ -163,7 +166,7 @@ def builds(model: Path, ranges: dict[str, TensorRange], images: Float32Array) ->
         fp32 = build(model).row()
         converted = halved(model, images)
         fp16 = {**build(converted[0]).row(), "conversion": converted[1]}
-        int8 = build(quantized(model, ranges, RECIPES[BACKEND])).row()
+        int8 = build(quantized(model, ranges, RECIPE)).row()
         written = mixed(model, ranges)
         both = {**build(written[0]).row(), "conversion": written[1]}
     except EmcaError as error:

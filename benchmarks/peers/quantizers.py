@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
@@ -55,8 +56,9 @@ class Method:
 def ours(job: Job, images: Images) -> None:
     """Calibrate with this package; `arguments` are fields of `CalibrationOptions`, `table` a path."""
     known = {field.name for field in fields(CalibrationOptions)}
+    recipe = find_recipe(job.arguments["backend"], job.arguments.get("weight_bits"))
     given = {name: Path(value) if name == "table" else value for name, value in job.arguments.items() if name in known}
-    options = CalibrationOptions(samples=job.samples, seed=SEED, threads=job.threads, **given)
+    options = CalibrationOptions(recipe, all_recipes(), samples=job.samples, seed=SEED, threads=job.threads, **given)
     calibrate_model(job.model, images.source, job.output, options)
 
 

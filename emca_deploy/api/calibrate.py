@@ -9,6 +9,8 @@ from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.api.images import few_images, image_notes, image_warnings
+from emca_deploy.backends.records import names_where, one_of
+from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import DEFAULT_SAMPLES, Calibration, CalibrationOptions, calibrate_model
 from emca_deploy.calibration.choice import AUTO
 from emca_deploy.calibration.placement.calibration_cache import cache_version, write_model_cache
@@ -32,7 +34,7 @@ class CalibrateRequest:
         model: the fp32 .onnx file.
         data: calibration images: a folder, a zip or an npz file.
         output: the INT8 .onnx file; its manifest is written beside it.
-        backend: whose placement: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx".
+        backend: the backend whose recipe places the Q/DQ pairs.
         method: the calibration method; "auto" is the better of minmax and mse, judged by the logits.
         recover: work spent on accuracy: "none", "bias" or "weights".
         samples: calibration images to use; all where there are fewer.
@@ -75,7 +77,8 @@ class CalibrateRequest:
     def calibration(self) -> CalibrationOptions:
         """Return what the calibration itself is told."""
         return CalibrationOptions(
-            self.backend,
+            find_recipe(self.backend, self.weight_bits),
+            all_recipes(),
             self.method,
             self.samples,
             self.seed,
@@ -84,7 +87,6 @@ class CalibrateRequest:
             self.table,
             self.recover,
             self.float_precision,
-            self.weight_bits,
             self.output_name,
         )
 
@@ -185,8 +187,9 @@ def _check_cache(request: CalibrateRequest) -> None:
         raise InputError("--cache and --tensorrt-version go together", "give the cache's file and the TensorRT that will read it")
     if cache is None or version is None:
         return
-    if request.backend != "tensorrt":
-        raise InputError(f"--cache: backend '{request.backend}' reads no calibration cache", "use --backend tensorrt")
+    able = names_where(calibration_cache=True)
+    if request.backend not in able:
+        raise InputError(f"--cache: backend '{request.backend}' reads no calibration cache", f"use --backend {one_of(able)}")
     if request.max_drop is not None or request.keep_float:
         raise InputError(
             "--cache with --keep-float or --max-drop: a cache has no way to say which nodes stay in float",
@@ -202,4 +205,5 @@ def _write_cache(request: CalibrateRequest, table: Path) -> CalibrationCache | N
     cache, version = request.cache, request.tensorrt_version
     if cache is None or version is None:
         return None
-    return CalibrationCache(request.model, cache, write_model_cache(request.model, table, cache, version), version)
+    scales = write_model_cache(request.model, table, cache, version, find_recipe(request.backend))
+    return CalibrationCache(request.model, cache, scales, version)

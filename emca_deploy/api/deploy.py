@@ -14,6 +14,7 @@ from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy.api.images import network_preprocessing
 from emca_deploy.artifacts import this_command, write_json, write_text
+from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
 from emca_deploy.data.choosing import assumed_note
 from emca_deploy.data.image_checks import image_digests
@@ -185,7 +186,13 @@ class _Walk:
         """Return an INT8 model for every placement that a place needs."""
         calibrations = []
         for backend in dict.fromkeys(backend for place in self.places for backend in place.placements):
-            wanted = CalibrationOptions(backend, samples=self.request.samples, threads=self.threads, recover=self.request.recover)
+            wanted = CalibrationOptions(
+                find_recipe(backend),
+                all_recipes(),
+                samples=self.request.samples,
+                threads=self.threads,
+                recover=self.request.recover,
+            )
             target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
             within = _within(f"calibrating for {backend}", self.stage)
             calibrations.append(calibrate_model(exported.onnx, images, target, wanted, within))

@@ -20,7 +20,7 @@ from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.base import Runner
 from emca_deploy.backends.layer_profiler import LayerProfiler, RuntimeLayer
 from emca_deploy.backends.peak_models import PeakModel, write_peak_models
-from emca_deploy.backends.registry import BACKENDS, backend_of, open_profiler, open_runner
+from emca_deploy.backends.registry import BACKENDS, backend_of, open_profiler, open_runner, recipe_of
 from emca_deploy.calibration.explaining.explainer import explain_file
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.measure.stability import contention_warnings
@@ -170,7 +170,7 @@ def _refused(artifact: Path, backend: str, error: ModelError) -> ModelError:
     """Return what to say of a model that a backend refuses: why, where it is quantized in a form that is not for it."""
     if artifact.suffix.lower() != ".onnx":
         return error
-    found = explain_file(artifact, backend)
+    found = explain_file(artifact, recipe_of(backend))
     for finding in found.findings if found is not None else ():
         if finding.kind == "integer_operator":
             return ModelError(f"{artifact}: {finding.nodes[0]}: {finding.problem}", finding.remedy)
@@ -243,7 +243,7 @@ def _result(run: _Run, found: list[RuntimeLayer], request: LayersRequest, roofli
         calls=request.calls,
         roofline=roofline,
         notes=tuple(notes),
-        int8=None if source is None else explain_file(source, run.spec.backend),
+        int8=None if source is None else explain_file(source, recipe_of(run.spec.backend)),
     )
 
 

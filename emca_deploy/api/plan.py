@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.artifacts import Precision
+from emca_deploy.backends.registry import find_recipe
 from emca_deploy.backends.tensorrt.model_facts import read_facts
 from emca_deploy.backends.tensorrt.planner import Plan, PlanRequest, make_plan
 from emca_deploy.backends.tensorrt.steps import Step, can_build, list_steps, trtexec_command
-from emca_deploy.calibration.placement.implicit_layers import float_layers
+from emca_deploy.calibration.placement.calibration_cache import float_layers
 from emca_deploy.exporting.dla_convert import load_float_model
 from emca_deploy.exporting.dla_rules import nodes_off_dla
 from emca_deploy.machines.boards import find_device, find_jetpack
@@ -83,7 +84,7 @@ def plan(
     facts = read_facts(model)
     made = make_plan(facts, wanted)
     # What a cache quantizes, trtexec is told to leave in float where the recipe does.
-    in_float = float_layers(model) if made.quantization == "cache" else ()
+    in_float = float_layers(model, find_recipe(backend)) if made.quantization == "cache" else ()
     return PlanReport(
         model,
         made,

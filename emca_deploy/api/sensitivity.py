@@ -6,8 +6,8 @@ from pathlib import Path
 from emca_deploy._machine import default_threads
 from emca_deploy._progress import Stage, silent
 from emca_deploy.api.images import few_images, image_notes, image_warnings
+from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
-from emca_deploy.calibration.placement.place import find_recipe
 from emca_deploy.calibration.resume import side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file, weights_on_file
 from emca_deploy.data.choosing import preprocessing_of_file
@@ -25,7 +25,7 @@ class SensitivityRequest:
     Attributes:
         model: the fp32 .onnx file.
         data: calibration images: a folder, a zip or an npz file.
-        backend: whose placement: "openvino", "onnxruntime", "tensorrt" or "tensorrt-rtx".
+        backend: the backend whose recipe places the Q/DQ pairs.
         samples: images to compare logits on; all where there are fewer.
         table: the range table to use or write; None keeps it beside `model`.
         threads: for ONNX Runtime; None uses all cores.
@@ -75,15 +75,15 @@ def sensitivity(request: SensitivityRequest, stage: Stage = silent) -> Sensitivi
         ModelError: the model cannot be read, run or quantized.
         DataError: an image cannot be read.
     """
-    find_recipe(request.backend)
+    recipe = find_recipe(request.backend)
     source = open_source(request.data, preprocessing_of_file(request.model, request.preprocessing))
     threads = request.threads or default_threads()
-    options = CalibrationOptions(request.backend, threads=threads, table=request.table, output_name=request.output_name)
+    options = CalibrationOptions(recipe, all_recipes(), threads=threads, table=request.table, output_name=request.output_name)
     options = options_on_file(request.model, source, options)
     ranges, table, _ = ensure_ranges(request.model, source, options, stage)
     side_file = side_path(table, request.backend, "sensitivity")
     simulated = SensitivityOptions(
-        request.backend, request.samples, options.seed, threads, side_file=side_file, output_name=request.output_name
+        recipe, request.samples, options.seed, threads, side_file=side_file, output_name=request.output_name
     )
     weights = weights_on_file(request.model, source, ranges, table, simulated)
     with stage("quantizing each part") as progress:

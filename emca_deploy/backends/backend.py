@@ -49,6 +49,7 @@ class Backend:
         engine_suffix: how its engines' file names end.
         layers: class of its `LayerProfiler`; None where a running model does not tell its layers' times.
         trt_settings: whether its builder is called with `TrtSettings` and a progress callable.
+        calibration_cache: whether its builder takes INT8 ranges from a calibration cache.
         trtexec: whether the tool `trtexec` builds and times its engines.
         recipe: its `calibration.recipes.Recipe`; None where it runs no INT8 model.
         reads_onnx: whether its runner takes .onnx files as they are.
@@ -70,6 +71,7 @@ class Backend:
     engine_suffix: str = ".engine"
     layers: str | None = None
     trt_settings: bool = False
+    calibration_cache: bool = False
     trtexec: bool = False
     recipe: str | None = None
     reads_onnx: bool = False

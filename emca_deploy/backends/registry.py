@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from emca_deploy._machine import default_threads
 from emca_deploy._optional import installed_version
@@ -17,20 +17,26 @@ from emca_deploy.backends.records import BACKENDS, names_where, one_of
 from emca_deploy.errors import EngineError, InputError, MissingError, ModelError, UnknownNameError
 from emca_deploy.results.tuning import Tunable
 
+if TYPE_CHECKING:
+    from emca_deploy.calibration.placement.recipe import Recipe
+
 __all__ = [
     "BACKENDS",
     "CPU_BACKENDS",
     "DEFAULT",
     "Backend",
     "BackendStatus",
+    "all_recipes",
     "available",
     "backend_of",
     "check_settings",
+    "find_recipe",
     "get_builder",
     "open_gpu_runner",
     "open_profiler",
     "open_runner",
     "read_options",
+    "recipe_of",
     "tunables",
 ]
 
@@ -245,6 +251,34 @@ def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
         )
     able = names_where(layers=True)
     raise UnknownNameError.of("backend with a layer profile", backend, able, f"use one of: {', '.join(able)}")
+
+
+def find_recipe(backend: str, weight_bits: int | None = None) -> "Recipe":
+    """Return what a backend wants quantized.
+
+    Args:
+        backend: its name.
+        weight_bits: 8 or 7; None is 7 for what runs on processors where this one would saturate with 8, else 8.
+
+    Raises:
+        UnknownNameError: no recipe for that backend.
+        InputError: 7 bits for a backend that needs 8.
+    """
+    known = names_where(recipe=True)
+    if backend not in known:
+        raise UnknownNameError.of("backend with an INT8 placement", backend, known, f"one of: {', '.join(known)}")
+    recipe: Recipe = load_part(str(BACKENDS[backend].recipe))
+    return recipe.with_weight_bits(weight_bits)
+
+
+def recipe_of(backend: str) -> "Recipe | None":
+    """Return a backend's recipe as it is, or None where it has none."""
+    return find_recipe(backend) if backend in names_where(recipe=True) else None
+
+
+def all_recipes() -> "tuple[Recipe, ...]":
+    """Return the recipes of all backends: what any of them quantizes is measured in one pass."""
+    return tuple(map(find_recipe, names_where(recipe=True)))
 
 
 def check_settings(backend: str, settings: Mapping[str, Any]) -> None:

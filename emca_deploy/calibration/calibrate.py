@@ -18,8 +18,9 @@ from emca_deploy.calibration.float_part import FloatPart, check_float_precision,
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.placement.coverage import Coverage, measure_coverage
-from emca_deploy.calibration.placement.place import Recipe, find_recipe, matching_nodes, place
+from emca_deploy.calibration.placement.place import matching_nodes, place, quantizable
 from emca_deploy.calibration.placement.qdq import InsertionCount, insert_qdq
+from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import in_place_of
 from emca_deploy.calibration.ranges.collect import collect_observations
 from emca_deploy.calibration.ranges.observers import TensorRange
@@ -34,7 +35,6 @@ from emca_deploy.calibration.ranges.table import (
 )
 from emca_deploy.calibration.ranges.thresholds import METHODS, Method, choose_range
 from emca_deploy.calibration.recovery.weights import LEVELS, ensure_rounded_weights, nearest_weights
-from emca_deploy.calibration.rewrites.poolings import rewrite_for
 from emca_deploy.canonical import CanonicalModel
 from emca_deploy.data.image_checks import calibration_warnings, image_digests
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
@@ -57,7 +57,8 @@ class CalibrationOptions:
     """How to calibrate.
 
     Attributes:
-        backend: the placement.
+        recipe: what the backend wants; its weights' bits are chosen already.
+        measured_for: recipes of all backends: what any of them quantizes is measured in one pass.
         method: how ranges come from values: a name of `METHODS`, with a parameter if wanted ("percentile:99.9"), or "auto" for
             the one of two that suits the network and the placement better.
         samples: images to use; all where the data set has fewer.
@@ -68,10 +69,10 @@ class CalibrationOptions:
         recover: what is done for accuracy besides: a name of `LEVELS`.
         float_precision: of what is not quantized: "fp32", or "fp16" for TensorRT.
         output_name: the output with the logits, where the model has several.
-        weight_bits: 8 or 7; None is what this machine's processor needs, see `find_recipe`.
     """
 
-    backend: str
+    recipe: Recipe
+    measured_for: Sequence[Recipe]
     method: str = AUTO
     samples: int = DEFAULT_SAMPLES
     seed: int = 0
@@ -80,8 +81,12 @@ class CalibrationOptions:
     table: Path | None = None
     recover: str = "weights"
     float_precision: str = "fp32"
-    weight_bits: int | None = None
     output_name: str | None = None
+
+    @property
+    def backend(self) -> str:
+        """The backend whose placement is wanted."""
+        return self.recipe.backend
 
 
 @dataclass(frozen=True)
@@ -168,13 +173,13 @@ def calibrate_model(
         DataError: an image cannot be read, or drives an activation to infinity.
         OutputError: `output` cannot be written.
     """
-    recipe = find_recipe(options.backend, options.weight_bits)
+    recipe = options.recipe
     if options.recover not in LEVELS:
         raise UnknownNameError.of("level of recovery", options.recover, LEVELS, f"one of: {', '.join(LEVELS)}")
-    check_float_precision(options.float_precision, options.backend)
+    check_float_precision(options.float_precision, recipe)
     if not output.parent.is_dir():
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
-    refuse_quantized(model, options.backend)
+    refuse_quantized(model, recipe)
     canonical = canonical_graph(model, source.preprocessing, options.output_name)
     graph_model = canonical.model
     coverage = _covered(model, graph_model.graph, recipe, options.keep_float)  # what is wrong is said before the long pass
@@ -201,7 +206,8 @@ def calibrate_model(
     add_to_biases(graph_model.graph, choice.shifts)
     keep = float_beside_int8(graph_model.graph, peaks_of(table)) if options.float_precision == "fp16" else None
     counts = quantize(graph_model, table.ranges)
-    rewrite_for(graph_model.graph, options.backend)
+    for rewrite in recipe.rewrites:
+        rewrite(graph_model.graph)
     float_part = None
     if keep is not None:
         keep = in_place_of(keep, counts.replaced)
@@ -305,9 +311,9 @@ def _ensure_table(
             return other, path, True
     check_writable(path, ELSEWHERE)
     with stage("measuring ranges") as progress:
-        seen = collect_observations(
-            load_graph(model, source.preprocessing, options.output_name), source, indices, options.threads, progress, method
-        )
+        graph_model = load_graph(model, source.preprocessing, options.output_name)
+        names = quantizable(graph_model.graph, options.measured_for)
+        seen = collect_observations(graph_model, names, source, indices, options.threads, progress, method)
     table = RangeTable(key, {name: choose_range(method, values) for name, values in seen.items()}, seen)
     write_table(path, table)
     return table, path, False

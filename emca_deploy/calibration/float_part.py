@@ -12,6 +12,7 @@ from emca_deploy._progress import Stage
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.graph_session import few_of
 from emca_deploy.calibration.graphs.simulation import Simulation
+from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.ranges.table import RangeTable
 from emca_deploy.errors import GateError, InputError
 from emca_deploy.exporting.half import HalfGraph
@@ -26,9 +27,6 @@ __all__ = ["FLOAT_PRECISIONS", "FloatPart", "FloatPrecision", "check_float_preci
 
 FloatPrecision = Literal["fp32", "fp16"]
 FLOAT_PRECISIONS: tuple[FloatPrecision, ...] = ("fp32", "fp16")
-
-BACKENDS = ("tensorrt", "tensorrt-rtx")
-"""Those whose types are the model's. Processors compute fp16 in float32, and would only convert to and fro."""
 
 IMAGES = 64
 """Calibration images that it is simulated on."""
@@ -59,7 +57,7 @@ class FloatPart:
         return {**asdict(self), "graph": self.graph.to_dict()}
 
 
-def check_float_precision(precision: str, backend: str) -> None:
+def check_float_precision(precision: str, recipe: Recipe) -> None:
     """Refuse a precision that a backend's float part does not have.
 
     Raises:
@@ -67,10 +65,10 @@ def check_float_precision(precision: str, backend: str) -> None:
     """
     if precision not in FLOAT_PRECISIONS:
         raise InputError(f"--float-precision {precision}: there is none", f"one of: {', '.join(FLOAT_PRECISIONS)}")
-    if precision == "fp16" and backend not in BACKENDS:
+    if precision == "fp16" and not recipe.half_float_part:
         raise InputError(
-            f"--float-precision fp16: backend '{backend}' computes in float32 between INT8 all the same",
-            f"leave it out, or use --backend {BACKENDS[0]}",
+            f"--float-precision fp16: backend '{recipe.backend}' computes in float32 between INT8 all the same",
+            "leave it out, or calibrate for a GPU's backend",
         )
 
 

@@ -16,9 +16,10 @@ from emca_deploy._version import __version__
 from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.simulation import Images, Simulation
-from emca_deploy.calibration.placement.place import Placement, find_recipe, place
+from emca_deploy.calibration.placement.place import Placement, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.quantize import QuantizedWeight
+from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.ranges.table import RangeTable, read_table, table_path
 from emca_deploy.calibration.recovery.weights import ensure_rounded_weights, nearest_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
@@ -40,23 +41,21 @@ class SensitivityOptions:
     """How to measure sensitivity.
 
     Attributes:
-        backend: the placement.
+        recipe: what the backend wants.
         samples: images to compare logits on; all where the data set has fewer.
         seed: of the choice of images.
         threads: of the simulation.
         keep_float: node name patterns that stay in float throughout.
         side_file: where results so far are kept; not kept where None.
-        weight_bits: as `CalibrationOptions` has it.
         output_name: the output with the logits, where the model has several.
     """
 
-    backend: str
+    recipe: Recipe
     samples: int = 64
     seed: int = 0
     threads: int = 1
     keep_float: Sequence[str] = ()
     side_file: Path | None = None
-    weight_bits: int | None = None
     output_name: str | None = None
 
 
@@ -89,7 +88,7 @@ def weights_on_file(
     Raises:
         EmcaError: as `ensure_rounded_weights`.
     """
-    file = (table_file, find_recipe(options.backend, options.weight_bits).largest_weight)
+    file = (table_file, options.recipe.largest_weight)
     if not rounded_path(*file).is_file():
         return {}
     indices = choose_indices(len(source), table.key.samples, source.labels, table.key.seed)
@@ -122,14 +121,14 @@ def measure_sensitivity(
         ModelError: the model cannot be run, or has no layer that could be told apart by name.
         OutputError: the side file cannot be written.
     """
-    recipe = find_recipe(options.backend, options.weight_bits)
+    recipe = options.recipe
     floating = load_graph(model, source.preprocessing, options.output_name)
     graph = floating.graph
     placement = place(graph, recipe, options.keep_float)
     units = find_units(graph, placement)
     if not units:
         raise ModelError(
-            f"{model}: has no layer with a name that the placement for {options.backend} quantizes",
+            f"{model}: has no layer with a name that the placement for {recipe.backend} quantizes",
             "give its nodes names, or keep fewer of them in float",
         )
     indices = choose_indices(len(source), options.samples, source.labels, options.seed)
@@ -142,7 +141,7 @@ def measure_sensitivity(
     rows = [_row(unit, costs, total) for unit in units]
     return SensitivityReport(
         artifact=str(model),
-        backend=options.backend,
+        backend=recipe.backend,
         simulated_with=f"onnxruntime {installed_version('onnxruntime')}",
         method=table.key.method,
         range_samples=table.key.samples,
@@ -180,8 +179,7 @@ class _Study:
 
     def _quantized(self, stays_float: "_Selector", step: Callable[[int], None]) -> Images:
         model = self.floating.clone()
-        recipe = find_recipe(self.options.backend, self.options.weight_bits)
-        placement = place(model.graph, recipe, self.options.keep_float)
+        placement = place(model.graph, self.options.recipe, self.options.keep_float)
         placement.keep_float({node for node in model.graph if stays_float(node.name or "")})
         insert_qdq(model, placement, self.table.ranges, self.weights)
         return self.simulation.logits(model, step)

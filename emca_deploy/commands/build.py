@@ -91,7 +91,7 @@ def command(
             f"calibrate with --backend {backend}",
             err=True,
         )
-    kept = _float_layers(model) if choices["calibration_cache"] is not None and (trtexec or where.is_remote) else ()
+    kept = _float_layers(model, backend) if choices["calibration_cache"] is not None and (trtexec or where.is_remote) else ()
     request = BuildRequest(
         str(model), backend, str(output), where.name, power_mode, threads, batch, TrtChoices(**choices), trtexec, io, kept
     )
@@ -109,12 +109,14 @@ def command(
         _print(output, manifest, document["size_mib"])
 
 
-def _float_layers(model: Path) -> tuple[str, ...]:
+def _float_layers(model: Path, backend: str) -> tuple[str, ...]:
     """Return the layers that a calibration cache of ours leaves in float; a model with Q/DQ is refused by its builder."""
-    from emca_deploy.calibration.placement.implicit_layers import float_layers
+    from emca_deploy.backends.registry import recipe_of
+    from emca_deploy.calibration.placement.calibration_cache import float_layers
     from emca_deploy.onnx_file import OnnxFile
 
-    return () if OnnxFile.open(model).precision == "int8" else float_layers(model)
+    recipe = recipe_of(backend)
+    return () if recipe is None or OnnxFile.open(model).precision == "int8" else float_layers(model, recipe)
 
 
 def _print(output: Path, manifest: "Manifest", size_mib: float) -> None:

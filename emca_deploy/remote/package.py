@@ -3,6 +3,7 @@
 import hashlib
 import io
 import zipfile
+from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ LEFT_OUT = (
     "cli.py",
     "__main__.py",
     "data/bundled",
+    "backends/*/recipe.py",
 )
 """What another machine has no use for. Nothing that is sent imports any of it: a contract of import-linter holds that."""
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -35,7 +37,7 @@ def agent_bytes() -> bytes:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(root.rglob("*.py")):
             name = path.relative_to(root).as_posix()
-            if not any(name == part or name.startswith(f"{part}/") for part in LEFT_OUT):
+            if not any(fnmatch(name, part) or name.startswith(f"{part}/") for part in LEFT_OUT):
                 entry = zipfile.ZipInfo(f"emca_deploy/{name}", _DATE)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())

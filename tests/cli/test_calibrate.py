@@ -134,7 +134,7 @@ def test_fewer_images_than_asked_for_are_said_on_stderr(own, data, out, capsys):
 
 @pytest.mark.parametrize(("asked", "told"), [(None, True), ("7", False), ("8", False)])
 def test_weights_of_seven_bits_are_told_where_nobody_asked_for_them(own, data, out, capsys, monkeypatch, asked, told):
-    monkeypatch.setattr("emca_deploy.calibration.placement.place.cpu_info", lambda: CpuInfo("old", "x86_64", 1, 1, ("avx2",)))
+    monkeypatch.setattr("emca_deploy.calibration.placement.recipe.cpu_info", lambda: CpuInfo("old", "x86_64", 1, 1, ("avx2",)))
     more = ["--weight-bits", asked] if asked else []
     assert run(arguments(own, data["folder"], out / "a.onnx", "--samples", 4, *more, "--json")) == 0
     shown = capsys.readouterr()

@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 
 from emca_deploy.artifacts import Preprocessing
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.calibration.calibrate import calibrate_model
 from emca_deploy.stats.noise import signal_to_noise_db
 from zoo.networks import SIZE
+from zoo.recipes import calibration_options
 from zoo.rewrites import MEAN, STD, Rewrite
 
 SEEN, UNSEEN = 24, 48
@@ -95,7 +96,7 @@ class Member:
 
     def quantize(self, backend: str, recover: str = "weights", method: str = "auto") -> Quantized:
         output = self._folder / f"{backend}.onnx"
-        options = CalibrationOptions(backend, method, SEEN, recover=recover, weight_bits=8)
+        options = calibration_options(backend, method, SEEN, recover=recover, weight_bits=8)
         calibrate_model(self.path, Images(SEEN, self._pixels), output, options)
         logits = run(output, Images(UNSEEN, self._pixels, seed=1).images)
         decibels = signal_to_noise_db(self._reference, logits)

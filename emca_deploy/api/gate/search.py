@@ -123,13 +123,12 @@ class _Models:
         """Return what each layer and block costs."""
         table, path, _ = ensure_ranges(self.model, self.source, self.options)
         options = SensitivityOptions(
-            self.options.backend,
+            self.options.recipe,
             samples,
             self.options.seed,
             self.options.threads,
             self.options.keep_float,
             side_path(path, self.options.backend, "sensitivity"),
-            self.options.weight_bits,
         )
         recovered = self.options.recover == "weights"
         weights = weights_on_file(self.model, self.source, table, path, options) if recovered else {}

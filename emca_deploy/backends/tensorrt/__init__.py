@@ -12,6 +12,7 @@ TENSORRT = Backend(
     runner=f"{HERE}.runner:TrtRunner",
     on_gpu=f"{HERE}.runner:TrtRunner",
     builder=f"{HERE}.builder:TrtBuilder",
+    calibration_cache=True,
     trtexec=True,
     trt_settings=True,
     recipe=f"{HERE}.recipe:TENSORRT",

@@ -13,21 +13,22 @@ import onnx_ir as ir
 
 from emca_deploy.artifacts import write_text
 from emca_deploy.calibration.graphs.attention_path import find_attention, pooling_steps
-from emca_deploy.calibration.graphs.graph import has_weights, load_graph, only_feeds
+from emca_deploy.calibration.graphs.graph import activations, has_weights, load_graph, only_feeds
 from emca_deploy.calibration.graphs.trunk import PASS_THROUGH
-from emca_deploy.calibration.placement.place import find_recipe, place
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.quantize import activation_params
+from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.calibration.ranges.table import read_table
 from emca_deploy.errors import InputError
 
-__all__ = ["cache_version", "implicit_ranges", "read_cache", "write_cache", "write_model_cache"]
+__all__ = ["cache_version", "float_layers", "implicit_ranges", "read_cache", "write_cache", "write_model_cache"]
 
 HEADER = re.compile(r"TRT-(\d+)-EntropyCalibration2")
 LINE = re.compile(r"(.+): ([0-9a-f]{8})")
 
 
-def write_model_cache(model: Path, table: Path, cache: Path, tensorrt_version: str) -> int:
+def write_model_cache(model: Path, table: Path, cache: Path, tensorrt_version: str, recipe: Recipe) -> int:
     """Write the calibration cache of a model from its range table.
 
     Args:
@@ -35,6 +36,7 @@ def write_model_cache(model: Path, table: Path, cache: Path, tensorrt_version: s
         table: its range table.
         cache: to write.
         tensorrt_version: as `cache_version` takes it.
+        recipe: TensorRT's.
 
     Returns:
         How many tensors have a scale.
@@ -44,13 +46,13 @@ def write_model_cache(model: Path, table: Path, cache: Path, tensorrt_version: s
         ModelError: the model cannot be read.
         OutputError: it cannot be written.
     """
-    ranges = implicit_ranges(load_graph(model).graph, read_table(table).ranges)
+    ranges = implicit_ranges(load_graph(model).graph, read_table(table).ranges, recipe)
     write_cache(ranges, cache, tensorrt_version)
     return len(ranges)
 
 
-def implicit_ranges(graph: ir.Graph, ranges: Mapping[str, TensorRange]) -> dict[str, TensorRange]:
-    """Return the ranges that let TensorRT, and a DLA, compute in INT8 what our recipe for TensorRT quantizes.
+def implicit_ranges(graph: ir.Graph, ranges: Mapping[str, TensorRange], recipe: Recipe) -> dict[str, TensorRange]:
+    """Return the ranges that let TensorRT, and a DLA, compute in INT8 what the recipe for TensorRT quantizes.
 
     Without Q/DQ a layer computes in INT8 where all it reads and returns has a range. So what stays in float gets none: the
     attention path, and what only convolutions kept in float read. What a ReLU reads has the ReLU's range, for it is cut off there
@@ -59,11 +61,12 @@ def implicit_ranges(graph: ir.Graph, ranges: Mapping[str, TensorRange]) -> dict[
     Args:
         graph: float.
         ranges: measured, by tensor name.
+        recipe: TensorRT's.
     """
     attention = find_attention(graph)
     steps = {step for pool in attention.pools for step in pooling_steps(pool)}  # a mean in steps is not rounded on the way
     aside = {value for node in attention.nodes | attention.pools | steps for value in node.outputs}
-    edges = place(graph, find_recipe("tensorrt")).edges
+    edges = place(graph, recipe).edges
     aside |= {node.inputs[0] for node in graph if has_weights(node) and node.inputs[0] and node.inputs[0] not in edges}
     measured = {
         value: ranges[value.name].magnitude
@@ -90,6 +93,28 @@ def implicit_ranges(graph: ir.Graph, ranges: Mapping[str, TensorRange]) -> dict[
         largest[root] = max(largest.get(root, 0.0), magnitude)
     found = ((value.name, largest.get(_root(shared, value))) for value in _values(graph) if value not in aside)
     return {name: TensorRange(-magnitude, magnitude) for name, magnitude in found if name and magnitude is not None}
+
+
+def float_layers(model: Path, recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the convolutions and products that stay in float in a model built with a cache of ours.
+
+    They are those that read or return a tensor without a range; which these are, the graph alone says.
+
+    Args:
+        model: fp32 ONNX.
+        recipe: TensorRT's.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    graph = load_graph(model).graph
+    any_range = TensorRange(-1.0, 1.0)
+    ranged = implicit_ranges(graph, {value.name: any_range for value in activations(graph) if value.name}, recipe)
+    return tuple(
+        node.name
+        for node in graph
+        if node.name and has_weights(node) and not all(one and one.name in ranged for one in (node.inputs[0], *node.outputs))
+    )
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:

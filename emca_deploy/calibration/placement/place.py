@@ -1,36 +1,27 @@
-"""Where Q/DQ pairs go, one recipe a backend.
-
-What is fast on one runtime is slow on another, so ranges are measured once and placed many times. Common to all: the attention
-path between its poolings and its gate stays in float, through the sigmoid; weights are INT8 per output channel.
-"""
+"""Where the Q/DQ pairs of a recipe go in a graph."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
 
 import onnx_ir as ir
 
-from emca_deploy._machine import cpu_info
 from emca_deploy.calibration.graphs.attention_path import AttentionPath, find_attention
 from emca_deploy.calibration.graphs.graph import has_weights, only_feeds
 from emca_deploy.calibration.graphs.trunk import PASS_THROUGH, PICKING, Trunk, find_trunk
-from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
+from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import heavy_pixel_layers
-from emca_deploy.errors import InputError, UnknownNameError
-from emca_deploy.exporting.half_layers import HEAVY_WEIGHTS
+from emca_deploy.errors import InputError
 
 __all__ = [
-    "RECIPES",
     "Edge",
     "Placement",
-    "Recipe",
-    "find_recipe",
     "identity_operand",
     "matching_nodes",
     "place",
+    "quantizable",
     "rounds_logits",
 ]
 
@@ -40,90 +31,6 @@ Edge = tuple[ir.Node, int]
 
 LOOKED_UP = frozenset({"Sigmoid", "HardSigmoid", "LeakyRelu"})
 """Functions that ONNX Runtime takes from a table of 256 numbers, or by one INT8 addition, in a fraction of the time of float."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What one backend wants.
-
-    Attributes:
-        backend: its name.
-        symmetric: int8 activations with zero point 0 instead of uint8 with one.
-        integer_bias: INT32 biases behind a DequantizeLinear instead of float ones.
-        readers: operators, besides those with weights, whose trunk inputs are quantized; "Gate" is the attention's Mul and
-            "AttentionPool" its poolings.
-        residual: which operands of a residual Add are quantized.
-        every_reader: whatever reads a quantized tensor reads it quantized; nothing reads the float one beside it.
-        outputs: also quantize what every quantized operator returns, so that none of it leaves INT8.
-        symmetric_gate: int8 with zero point 0 for what a gate scales and what comes of it, whatever `symmetric` says.
-        fewest_channels: a convolution that reads fewer stays in float.
-        on_cpu: whether it runs on processors, of which some add INT8 products in 16 bits.
-        largest_weight: magnitude of an INT8 weight.
-        fewest_stored: attention layers that have as many weights keep them as INT8 and multiply in float; None is none.
-    """
-
-    backend: str
-    symmetric: bool
-    integer_bias: bool
-    readers: frozenset[str]
-    residual: Literal["both", "identity", "none"]
-    every_reader: bool = False
-    outputs: bool = False
-    symmetric_gate: bool = False
-    fewest_channels: int = 1
-    on_cpu: bool = False
-    largest_weight: int = LARGEST_WEIGHT[8]
-    fewest_stored: int | None = None
-
-    @property
-    def weight_bits(self) -> int:
-        """How many bits the weights keep to."""
-        return next(bits for bits, largest in LARGEST_WEIGHT.items() if largest == self.largest_weight)
-
-
-RECIPES: dict[str, Recipe] = {
-    # The oneDNN kernels take u8 input and fuse what follows a convolution in float, so INT8 at the inputs of what moves much
-    # memory is enough. Poolings that read INT8 move a quarter of it. A convolution whose output one operator reads in INT8 and
-    # another in float (SRM's deviations from the mean) comes out wrong in OpenVINO 2026.4, by 25 dB where its bias is zero.
-    # Its kernel for the gate multiplies faster without a zero point: of the 8 points that scaling costs an eca_resnet50 over the
-    # plain network, 5 (docs/placement.md).
-    "openvino": Recipe(
-        "openvino",
-        False,
-        False,
-        frozenset({"AttentionPool", "Gate", "MaxPool"}),
-        "both",
-        every_reader=True,
-        symmetric_gate=True,
-        on_cpu=True,
-    ),
-    # ONNX Runtime fuses an operator only when everything it reads and returns is quantized; one float tensor between two
-    # convolutions costs more than INT8 gains. u8 activations directly: its S8-to-U8 rewrite misses tensors with several readers.
-    "onnxruntime": Recipe(
-        "onnxruntime",
-        False,
-        True,
-        frozenset({"AttentionPool", "Gate", "MaxPool", "GlobalAveragePool"}),
-        "both",
-        outputs=True,
-        on_cpu=True,
-    ),
-    # Both: the first convolution reads three channels, which INT8 kernels pad to many; left in float it costs no kernel more and
-    # saves the image its seven bits (docs/tensorrt.md). Model Optimizer draws the line at 16 channels, too.
-    # TensorRT takes symmetric int8 only, refuses INT32 biases, and fuses Conv+Add+ReLU into one INT8 kernel where the
-    # convolution's operand is float and the other INT8. Whoever reads such a kernel's result in float keeps it from returning
-    # INT8, the last global pooling too: NVIDIA's own inspected engines show that (docs/tensorrt.md).
-    "tensorrt": Recipe(
-        "tensorrt", True, False, frozenset({"GlobalAveragePool"}), "identity", every_reader=True, fewest_channels=16
-    ),
-    # TensorRT-RTX 1.7 leaves the Add out of INT8 convolutions whatever its operands: identity operands that something reads in
-    # INT8 anyway save memory traffic, a shortcut convolution's result only loses accuracy (docs/tensorrt.md).
-    # It reads INT8 weights within a float product: se_resnet50's engine gets 15% smaller, for no kernel more.
-    "tensorrt-rtx": Recipe(
-        "tensorrt-rtx", True, False, frozenset(), "none", every_reader=True, fewest_channels=16, fewest_stored=HEAVY_WEIGHTS
-    ),
-}
-"""One recipe a backend."""
 
 
 @dataclass
@@ -164,29 +71,6 @@ class Placement:
         self.weight_only = [node for node in self.weight_only if node not in nodes]
 
 
-def find_recipe(backend: str, weight_bits: int | None = None) -> Recipe:
-    """Return a backend's recipe.
-
-    Args:
-        backend: its name.
-        weight_bits: 8 or 7; None is 7 for what runs on processors where this one would saturate with 8, else 8.
-
-    Raises:
-        UnknownNameError: no recipe for that backend.
-        InputError: 7 bits for a backend that needs 8.
-    """
-    if backend not in RECIPES:
-        raise UnknownNameError.of("backend with an INT8 placement", backend, RECIPES, f"one of: {', '.join(RECIPES)}")
-    recipe = RECIPES[backend]
-    if weight_bits is None:
-        weight_bits = 7 if recipe.on_cpu and cpu_info().saturates_int8 else 8
-    if weight_bits == 7 and not recipe.on_cpu:
-        raise InputError(
-            f"7 bits for weights are for processors without VNNI, where '{backend}' does not run", "leave --weight-bits out"
-        )
-    return replace(recipe, largest_weight=LARGEST_WEIGHT[weight_bits])
-
-
 def place(graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str] = ()) -> Placement:
     """Decide where a recipe's Q/DQ pairs go in a float graph.
 
@@ -217,6 +101,13 @@ def place(graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str] = ()) -> Pl
     _place_at_attention(graph, placement, attention, trunk)
     placement.keep_float(kept)
     return placement
+
+
+def quantizable(graph: ir.Graph, recipes: Iterable[Recipe]) -> list[str]:
+    """Return the names of the tensors that some recipe quantizes, in the order they are computed."""
+    placed = {value for recipe in recipes for value in place(graph, recipe).edges}
+    values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
+    return [str(value.name) for value in values if value in placed]
 
 
 def _place_at_attention(graph: ir.Graph, placement: Placement, attention: AttentionPath, trunk: Trunk) -> None:

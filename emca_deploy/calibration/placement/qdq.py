@@ -9,7 +9,7 @@ import onnx_ir as ir
 from emca_deploy.calibration.graphs.dequantized import dequantized
 from emca_deploy.calibration.graphs.graph import constant
 from emca_deploy.calibration.graphs.weighted_layers import output_axis, weight_of
-from emca_deploy.calibration.placement.place import Edge, Placement, Recipe
+from emca_deploy.calibration.placement.place import Edge, Placement
 from emca_deploy.calibration.placement.quantize import (
     QuantizedWeight,
     QuantParams,
@@ -19,6 +19,7 @@ from emca_deploy.calibration.placement.quantize import (
     quantize_with,
     raise_scales_for_bias,
 )
+from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import store_as_int8
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.errors import InputError

@@ -7,7 +7,6 @@ what is looked at is what of them survives the ReLU that follows (`relu_bounds`)
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy._progress import Progress
-from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.graph_session import (
     append_output,
     find_values,
@@ -26,24 +24,22 @@ from emca_deploy.calibration.graphs.graph_session import (
     run_session,
 )
 from emca_deploy.calibration.graphs.workers import in_order, pool_size
-from emca_deploy.calibration.placement.place import RECIPES, place
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.observers import (
     HistogramObserver,
     MinMaxObserver,
     MovingAverageObserver,
     Observation,
-    TensorRange,
 )
 from emca_deploy.calibration.ranges.relu_bounds import as_hard_swish_sees, as_relu_sees, hard_swish_inputs, relu_partners
-from emca_deploy.calibration.ranges.thresholds import Method, choose_range
+from emca_deploy.calibration.ranges.thresholds import Method
 from emca_deploy.canonical import label_of
 from emca_deploy.errors import DataError
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["collect_observations", "collect_ranges"]
+__all__ = ["collect_observations"]
 
 REDUCED_BATCH = 8
 """Images a call where the graph reduces; larger ones fall out of the cache and gain nothing."""
@@ -58,34 +54,22 @@ Images = npt.NDArray[np.float32]
 Digest = tuple[Images, Images] | Histogram
 
 
-def collect_ranges(
-    model_path: Path,
-    source: "ImageSource",
-    indices: Sequence[int],
-    threads: int,
-    progress: Progress | None = None,
-    method: str = "minmax",
-) -> dict[str, TensorRange]:
-    """Return the range of every tensor that a placement may quantize; arguments and errors as `collect_observations`."""
-    chosen = Method.parse(method)
-    seen = collect_observations(load_graph(model_path, source.preprocessing), source, indices, threads, progress, chosen)
-    return {name: choose_range(chosen, observation) for name, observation in seen.items()}
-
-
 def collect_observations(
     model: ir.Model,
+    names: Sequence[str],
     source: "ImageSource",
     indices: Sequence[int],
     threads: int,
     progress: Progress | None,
     method: Method,
 ) -> dict[str, Observation]:
-    """Return what a method needs to know of every tensor that some backend's placement may quantize.
+    """Return what a method needs to know of some tensors.
 
     Of a residual Add's operands it is what the ReLU after the Add sees of them.
 
     Args:
         model: the canonical graph; it is left as it is.
+        names: of the tensors, in the order they are computed.
         source: the calibration images.
         indices: which of them.
         threads: for the runtime and the counting together.
@@ -97,7 +81,7 @@ def collect_observations(
         ModelError: the model cannot be run on these images.
         DataError: an activation is infinite or not a number; the tensor and the image are named.
     """
-    work = _Pass(model.clone(), threads, counts=method.needs_histogram)
+    work = _Pass(model.clone(), names, threads, counts=method.needs_histogram)
     observers = {name: _observer(method) for name in work.names}
     done = 0
     for digests, count in work.digests(source, indices):
@@ -139,8 +123,8 @@ def _culprits(digest: Digest | ValueError, members: Sequence[int]) -> Sequence[i
 class _Pass:
     """A session that gives, of images, what there is to know of each tensor."""
 
-    def __init__(self, model: ir.Model, threads: int, *, counts: bool) -> None:
-        self.names = _quantizable(model)
+    def __init__(self, model: ir.Model, names: Sequence[str], threads: int, *, counts: bool) -> None:
+        self.names = names
         self._graph, self._counts = model.graph, counts
         _open(model, self.names) if counts else _reduce(model, self.names)
         self._workers, threads_each = pool_size(threads) if counts else (1, threads)
@@ -181,14 +165,6 @@ def _histogram(values: Images) -> Histogram | ValueError:
         return Histogram.of(values)
     except ValueError as exc:
         return exc
-
-
-def _quantizable(model: ir.Model) -> list[str]:
-    """Return the tensors that some backend's placement quantizes, in the order they are computed."""
-    graph = model.graph
-    placed = {value for recipe in RECIPES.values() for value in place(graph, recipe).edges}
-    values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
-    return [str(value.name) for value in values if value in placed]
 
 
 def _observed(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:

@@ -1,30 +1,10 @@
-"""Rewrites of a quantized graph, exact in real arithmetic, that make a backend faster; docs/placement.md says what each pays."""
+"""Global poolings as two poolings, by rows and by columns; docs/placement.md says what that pays."""
 
 import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.attention_path import is_global_pool
-from emca_deploy.calibration.rewrites.aggregation import add_scales, broadcast_repeats
-from emca_deploy.calibration.rewrites.functions import (
-    average_pools_as_convolutions,
-    clip_hard_sigmoids,
-    hard_sigmoids_as_additions,
-)
-from emca_deploy.calibration.rewrites.shortcuts import free_shortcuts
 
-__all__ = ["rewrite_for", "split_poolings"]
-
-
-def rewrite_for(graph: ir.Graph, backend: str) -> None:
-    """Rewrite a graph that has its Q/DQ pairs, in place, as measures faster on a backend; most want nothing."""
-    if backend == "onnxruntime":
-        hard_sigmoids_as_additions(graph)
-        average_pools_as_convolutions(graph)
-    if backend == "openvino":
-        clip_hard_sigmoids(graph)
-        free_shortcuts(graph)
-        split_poolings(graph)
-        add_scales(graph)
-        broadcast_repeats(graph)
+__all__ = ["split_poolings"]
 
 
 def split_poolings(graph: ir.Graph) -> int:

@@ -10,17 +10,18 @@ import onnxruntime
 import pytest
 
 from emca_deploy.artifacts import read_manifest
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.backends.registry import find_recipe
+from emca_deploy.calibration.calibrate import calibrate_model
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place import RECIPES, find_recipe, place
-from emca_deploy.calibration.ranges.collect import collect_ranges
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.ranges.table import read_table, table_path
 from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.errors import DataError, InputError, ModelError, UnknownNameError
 from emca_deploy.exporting.exporter import export_onnx
 from emca_deploy.networks.registry import create_model
 from emca_deploy.preprocessing import PreprocessingOptions
+from zoo.recipes import RECIPES, calibration_options, collect_ranges
 
 FAMILIES = [
     f"{family}_resnet18" if family else "resnet18"
@@ -50,7 +51,7 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
 def test_every_family_for_every_backend(exported, images, tmp_path, name, backend):
     model = exported(name)
     output = tmp_path / "int8.onnx"
-    options = CalibrationOptions(backend, table=tmp_path / "ranges.json", method="minmax", recover="none")
+    options = calibration_options(backend, table=tmp_path / "ranges.json", method="minmax", recover="none")
     result = calibrate_model(model, images, output, options)
     onnx.checker.check_model(str(output), full_check=True)
     graph = ir.load(output).graph
@@ -102,7 +103,7 @@ def test_openvino_computes_srm_right_without_biases(images, tmp_path, once, name
 
     model = once(f"fresh-{name}", export, keep=True) / "model.onnx"
     output, table = tmp_path / "int8.onnx", tmp_path / "ranges.json"
-    calibrate_model(model, images, output, CalibrationOptions("openvino", method="minmax", recover="none", table=table))
+    calibrate_model(model, images, output, calibration_options("openvino", method="minmax", recover="none", table=table))
     compiled = openvino.Core().compile_model(output, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
     assert sqnr_db(logits(model, images.images[:4]), compiled(images.images[:4])[0]) > 25
 
@@ -114,7 +115,7 @@ def test_onnxruntime_keeps_the_trunk_in_int8(exported, images, tmp_path):
         exported("emca_eca_resnet10"),
         images,
         output,
-        CalibrationOptions("onnxruntime", table=tmp_path / "t.json", method="minmax", recover="none"),
+        calibration_options("onnxruntime", table=tmp_path / "t.json", method="minmax", recover="none"),
     )
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -130,17 +131,16 @@ def test_onnxruntime_keeps_the_trunk_in_int8(exported, images, tmp_path):
 def test_the_table_is_reused_by_the_next_backend_and_refused_for_another_model(exported, images, tmp_path):
     model = tmp_path / "model.onnx"
     model.write_bytes(exported("resnet10").read_bytes())
-    first = calibrate_model(model, images, tmp_path / "a.onnx", CalibrationOptions("openvino", method="minmax", recover="none"))
+    first = calibrate_model(model, images, tmp_path / "a.onnx", calibration_options("openvino", method="minmax", recover="none"))
     second = calibrate_model(
-        model, images, tmp_path / "b.onnx", CalibrationOptions("onnxruntime", method="minmax", recover="none")
+        model, images, tmp_path / "b.onnx", calibration_options("onnxruntime", method="minmax", recover="none")
     )
     assert (first.reused, second.reused) == (False, True)
     assert first.table == table_path(model)
     other = exported("se_resnet10")
+    options = calibration_options("openvino", table=first.table, method="minmax", recover="none")
     with pytest.raises(InputError, match="another model"):
-        calibrate_model(
-            other, images, tmp_path / "c.onnx", CalibrationOptions("openvino", table=first.table, method="minmax", recover="none")
-        )
+        calibrate_model(other, images, tmp_path / "c.onnx", options)
     assert not (tmp_path / "c.onnx").exists()
     manifest = read_manifest(tmp_path / "a.onnx")
     assert manifest.precision == "int8"
@@ -210,11 +210,11 @@ def test_bad_models_and_names(tmp_path, exported, images):
         exported("resnet10"),
         images,
         quantized,
-        CalibrationOptions("openvino", table=tmp_path / "t.json", method="minmax", recover="none"),
+        calibration_options("openvino", table=tmp_path / "t.json", method="minmax", recover="none"),
     )
     with pytest.raises(ModelError, match="quantized already"):
         calibrate_model(
-            quantized, images, tmp_path / "twice.onnx", CalibrationOptions("openvino", method="minmax", recover="none")
+            quantized, images, tmp_path / "twice.onnx", calibration_options("openvino", method="minmax", recover="none")
         )
 
 
@@ -234,6 +234,6 @@ def test_fewer_images_than_samples_uses_all(exported, images, tmp_path):
         exported("resnet10"),
         images,
         tmp_path / "o.onnx",
-        CalibrationOptions("openvino", samples=500, method="minmax", recover="none", table=tmp_path / "t"),
+        calibration_options("openvino", samples=500, method="minmax", recover="none", table=tmp_path / "t"),
     )
     assert result.samples == 12

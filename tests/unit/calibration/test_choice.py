@@ -6,20 +6,22 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pytest
 
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.backends.registry import find_recipe
+from emca_deploy.calibration.calibrate import calibrate_model
 from emca_deploy.calibration.choice import CLOSE_DB, Trial, choose, nearest
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place import find_recipe, place
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.calibration.ranges.table import read_table
 from emca_deploy.stats.noise import LogitsNoise
+from zoo.recipes import calibration_options
 
 SAMPLES = 12
 
 
 def calibrate(model, images, folder, **more):
-    options = CalibrationOptions("openvino", samples=SAMPLES, table=folder / "t.json", **more)
+    options = calibration_options("openvino", samples=SAMPLES, table=folder / "t.json", **more)
     return calibrate_model(model, images, folder / "int8.onnx", options)
 
 
@@ -59,7 +61,7 @@ def test_comparing_says_how_far_it_is(exported, images, tmp_path):
     def stage(name):
         yield lambda done, whole: told.setdefault(name, []).append((done, whole))
 
-    options = CalibrationOptions("openvino", samples=SAMPLES, table=tmp_path / "t.json", recover="none")
+    options = calibration_options("openvino", samples=SAMPLES, table=tmp_path / "t.json", recover="none")
     calibrate_model(exported("resnet10"), images, tmp_path / "int8.onnx", options, stage)
     whole = 3 * SAMPLES  # fp32 and two methods' ranges
     assert told["comparing with fp32"][-1] == (whole, whole)

@@ -9,23 +9,24 @@ import pytest
 
 from emca_deploy._progress import silent
 from emca_deploy.artifacts import read_manifest
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.calibration.calibrate import calibrate_model
 from emca_deploy.calibration.float_part import check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place import RECIPES, place
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
 from emca_deploy.calibration.ranges.table import RangeTable, TableKey, read_table
 from emca_deploy.errors import GateError, InputError, ModelError
 from emca_deploy.exporting.half_layers import GATES, POOLED, VARIANCE, attention_nodes, float_beside_int8
 from emca_deploy.exporting.half_quantized import SMALLEST_SCALE, to_half_quantized
+from zoo.recipes import RECIPES, calibration_options
 
 HALF, FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 ARCHITECTURES = ("se_resnet10", "emca_srm_resnet10", "resnet10")
 
 
 def calibrated(exported, images, folder: Path, arch: str, precision: str, backend: str = "tensorrt"):
-    options = CalibrationOptions(
+    options = calibration_options(
         backend, "minmax", samples=6, recover="none", float_precision=precision, table=folder / f"{arch}.ranges.json"
     )
     return calibrate_model(exported(arch), images, folder / f"{arch}.{backend}.{precision}.onnx", options)
@@ -212,4 +213,4 @@ def test_peaks_are_what_was_seen():
 )
 def test_precisions_that_there_are_not(precision, backend, words):
     with pytest.raises(InputError, match=words):
-        check_float_precision(precision, backend)
+        check_float_precision(precision, RECIPES[backend])

@@ -9,11 +9,12 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, ensure_ranges
+from emca_deploy.calibration.calibrate import calibrate_model, ensure_ranges
 from emca_deploy.calibration.resume import SideFile, side_path
-from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file
+from emca_deploy.calibration.sensitivity import measure_sensitivity, options_on_file
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import InputError, ModelError
+from zoo.recipes import RECIPES, calibration_options, sensitivity_options
 
 SAMPLES = 4
 
@@ -32,12 +33,12 @@ def model(tmp_path_factory, exported):
 
 @pytest.fixture(scope="module")
 def table(model, images):
-    return ensure_ranges(model, images, CalibrationOptions("openvino", "minmax", samples=16))[0]
+    return ensure_ranges(model, images, calibration_options("openvino", "minmax", samples=16))[0]
 
 
 @pytest.fixture(scope="module")
 def options(model):
-    return SensitivityOptions("openvino", SAMPLES, side_file=model.with_name("side.json"))
+    return sensitivity_options("openvino", SAMPLES, side_file=model.with_name("side.json"))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_kept_float_is_what_calibrate_makes_of_the_pattern(report, model, images
     """The costs are those of the models that `calibrate --keep-float` writes, not of something like them."""
     reference = logits_of(model, images)
     for unit in (None, report.units[0], next(unit for unit in report.units if unit.kind == "block")):
-        wanted = CalibrationOptions(
+        wanted = calibration_options(
             "openvino", samples=16, keep_float=[unit.pattern] if unit else [], method="minmax", recover="none"
         )
         made = calibrate_model(model, images, tmp_path / "int8.onnx", wanted)
@@ -82,7 +83,7 @@ def test_kept_float_is_what_calibrate_makes_of_the_pattern(report, model, images
 
 def test_alone_is_the_rest_kept_float(report, model, images, tmp_path):
     others = [node.name for node in ir.load(model).graph if node.name != "stem.conv"]
-    wanted = CalibrationOptions("openvino", samples=16, keep_float=others, method="minmax", recover="none")
+    wanted = calibration_options("openvino", samples=16, keep_float=others, method="minmax", recover="none")
     made = calibrate_model(model, images, tmp_path / "int8.onnx", wanted)
     assert made.counts.weighted == 1
     stem = next(unit for unit in report.units if unit.name == "stem.conv")
@@ -120,7 +121,7 @@ def test_an_interrupted_run_goes_on_where_it_was(report, model, images, table, o
     assert calls[-1] == (SAMPLES * 3, SAMPLES * 3)
 
 
-@pytest.mark.parametrize("change", ["samples", "keep_float", "backend", "ranges", "weights"])
+@pytest.mark.parametrize("change", ["samples", "keep_float", "recipe", "ranges", "weights"])
 def test_results_of_something_else_are_not_reused(model, images, table, options, change, tmp_path):
     side = tmp_path / "side.json"
     side.write_bytes(options.side_file.read_bytes())
@@ -131,7 +132,7 @@ def test_results_of_something_else_are_not_reused(model, images, table, options,
     elif change == "weights":
         weights = {"head": (np.zeros((10, 128), np.int8), np.ones(10, np.float32))}
     else:
-        changed = replace(changed, **{change: {"samples": 3, "keep_float": ["head"], "backend": "tensorrt"}[change]})
+        changed = replace(changed, **{change: {"samples": 3, "keep_float": ["head"], "recipe": RECIPES["tensorrt"]}[change]})
 
     class Enough(Exception):
         pass
@@ -160,7 +161,7 @@ def test_side_files_lie_beside_the_range_table(tmp_path):
 
 
 def test_the_table_on_file_says_how_to_calibrate(model, images, table, tmp_path):
-    asked = CalibrationOptions("openvino", "mse", samples=300)
+    asked = calibration_options("openvino", "mse", samples=300)
     assert options_on_file(model, images, asked) == replace(asked, method="minmax", samples=16)
     other = replace(asked, table=tmp_path / "none.json")
     assert options_on_file(model, images, other) == other

@@ -3,7 +3,8 @@
 import onnx_ir as ir
 import pytest
 
-from emca_deploy.calibration.placement.place import find_recipe, place
+from emca_deploy.backends.registry import find_recipe
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.units import find_units
 
 

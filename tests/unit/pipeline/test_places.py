@@ -11,6 +11,7 @@ from emca_deploy.backends.registry import CPU_BACKENDS
 from emca_deploy.backends.torch import BACKEND as TORCH
 from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
 from emca_deploy.pipeline.places import Candidate, CpuPlace, GpuPlace, Models, distinct, find_places
+from zoo.recipes import calibration_options
 
 SIZE = 32
 
@@ -22,7 +23,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[...,
     from safetensors.torch import save_file
 
     from emca_deploy.artifacts import Preprocessing
-    from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+    from emca_deploy.calibration.calibrate import calibrate_model
     from emca_deploy.data.bundled import bundled_calibration_images
     from emca_deploy.data.sources import open_source
     from emca_deploy.networks.registry import create_model
@@ -33,7 +34,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[...,
     images = open_source(bundled_calibration_images(), Preprocessing.for_size(SIZE))
     int8 = {}
     for backend in ("onnxruntime", "tensorrt-rtx"):
-        wanted = CalibrationOptions(backend, method="minmax", samples=2, recover="none", table=folder / "ranges.json")
+        wanted = calibration_options(backend, method="minmax", samples=2, recover="none", table=folder / "ranges.json")
         int8[backend] = calibrate_model(fp32, images, folder / f"{backend}.onnx", wanted).onnx
     return Models(folder / "net.safetensors", fp32, random_model("resnet18", SIZE, "fp16"), int8, SIZE)
 

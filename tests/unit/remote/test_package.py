@@ -56,7 +56,8 @@ def contract() -> dict[str, list[str]]:
 
 def test_the_contract_is_of_what_is_sent_and_what_is_left_out() -> None:
     """`make check` holds that nothing sent imports what is left out; a new room has to be on one side or the other."""
-    left_out = {name.removesuffix(".py").replace("/", ".") for name in LEFT_OUT if (PACKAGE / name).suffix or "/" not in name}
+    rooms = [name for name in LEFT_OUT if "*" not in name]
+    left_out = {name.removesuffix(".py").replace("/", ".") for name in rooms if (PACKAGE / name).suffix or "/" not in name}
     modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()} - {"__init__"}
     assert set(contract()["forbidden_modules"]) == {f"emca_deploy.{name}" for name in left_out}
     assert set(contract()["source_modules"]) == {f"emca_deploy.{name}" for name in modules - left_out}

@@ -9,12 +9,12 @@ import pytest
 
 from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.artifacts import read_manifest
-from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_test_images
 from emca_deploy.data.sources import open_source
-from emca_deploy.errors import DataError, OutputError, UnknownNameError
+from emca_deploy.errors import DataError, OutputError
 from emca_deploy.harness.accuracy.evaluate import collect_logits
 from emca_deploy.harness.spec import RunnerSpec
+from zoo.recipes import RECIPES, calibration_options
 
 IMAGES = 100
 OWN = ("stem.*", "stage1.*", "stage4.*")
@@ -49,7 +49,7 @@ def validation(folder):
 
 @pytest.fixture(scope="module")
 def options():
-    return CalibrationOptions("onnxruntime", "percentile:80", samples=8, recover="none", keep_float=OWN)
+    return calibration_options("onnxruntime", "percentile:80", samples=8, recover="none", keep_float=OWN)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_too_few_images_end_the_search_at_once_and_say_how_many_are_needed(hopel
 
 
 def test_a_backend_that_cannot_run_here_is_simulated(model, images, options, gate, out):
-    wanted = replace(options, backend="tensorrt", method="minmax", table=out.with_name("table.json"))
+    wanted = replace(options, recipe=RECIPES["tensorrt"], method="minmax", table=out.with_name("table.json"))
     calibration, report = calibrate_within(model, images, out, wanted, replace(gate, max_drop=20.0))
     assert report.reached
     assert (report.measured_with, report.simulated, report.slowdown) == ("onnxruntime", True, None)
@@ -186,7 +186,5 @@ def test_bad_input_is_refused_before_anything_is_done(model, images, options, ga
         calibrate_within(model, images, out, wanted, replace(gate, validation=flat))
     with pytest.raises(OutputError, match="no such folder"):
         calibrate_within(model, images, out / "missing" / "x.onnx", wanted, gate)
-    with pytest.raises(UnknownNameError, match="nothing"):
-        calibrate_within(model, images, out, replace(wanted, backend="nothing"), gate)
     assert names(tmp_path) == {"out", "flat.npz"}
     assert names(out.parent) == set()

@@ -9,6 +9,7 @@ import pytest
 from emca_deploy.artifacts import Manifest, Preprocessing
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.tensorrt.builder import RtxBuilder
+from zoo.recipes import calibration_options
 
 
 @pytest.mark.usefixtures("rtx")
@@ -18,14 +19,14 @@ def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: 
         pytest.importorskip(module)
     import onnx
 
-    from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+    from emca_deploy.calibration.calibrate import calibrate_model
     from emca_deploy.data.bundled import bundled_calibration_images
     from emca_deploy.data.sources import open_source
 
     fp32 = random_model(arch, 32)
     images = open_source(bundled_calibration_images(), Preprocessing.for_size(32))
     table = tmp_path / "ranges.json"
-    options = CalibrationOptions("tensorrt-rtx", samples=4, method="minmax", recover="none", table=table)
+    options = calibration_options("tensorrt-rtx", samples=4, method="minmax", recover="none", table=table)
     int8 = calibrate_model(fp32, images, tmp_path / "int8.onnx", options).onnx
     mixed = calibrate_model(fp32, images, tmp_path / "mixed.onnx", replace(options, float_precision="fp16")).onnx
     found: dict[str, Any] = {}

@@ -11,6 +11,7 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from random_networks import network, pictures
 
+from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.explaining.explainer import explain_file, explain_int8, refuse_quantized
 from emca_deploy.calibration.explaining.words import FINDINGS
 from emca_deploy.errors import ModelError
@@ -76,7 +77,7 @@ def kinds_found(report):
 @pytest.mark.parametrize(("name", "types", "per_channel"), itertools.product(BLOCKS, TYPES, [False, True]))
 def test_onnxruntime_runs_what_is_said(quantized, tmp_path, name, types, per_channel):
     path = quantized(name, types=types, per_channel=per_channel)
-    report = explain_file(path, "onnxruntime")
+    report = explain_file(path, find_recipe("onnxruntime"))
     ran = kinds_run(path, tmp_path)
     assert report.int8_layers == sum(kind in INTEGER for kind in ran)
     assert report.layers == report.int8_layers + sum(kind in {"Conv", "FusedConv", "Gemm"} for kind in ran)
@@ -88,10 +89,10 @@ def test_onnxruntime_runs_what_is_said(quantized, tmp_path, name, types, per_cha
 @pytest.mark.parametrize("types", TYPES)
 def test_operators_of_integers_are_onnxruntimes(quantized, tmp_path, types):
     path = quantized("float", "QOperator", types)
-    report = explain_file(path, "onnxruntime")
+    report = explain_file(path, find_recipe("onnxruntime"))
     assert report.form == "operators"
     assert report.int8_layers == report.layers == sum(kind in INTEGER for kind in kinds_run(path, tmp_path))
-    elsewhere = explain_file(path, "openvino")
+    elsewhere = explain_file(path, find_recipe("openvino"))
     assert elsewhere.int8_layers == 0
     assert "integer_operator" in kinds_found(elsewhere)
 
@@ -106,7 +107,7 @@ def test_openvino_runs_what_is_said(quantized, types, per_channel):
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
     info = [operator.get_rt_info() for operator in compiled.get_runtime_model().get_ops()]
     layers = [one for one in info if one["layerType"].astype(str) in {"Convolution", "FullyConnected"}]
-    report = explain_file(path, "openvino")
+    report = explain_file(path, find_recipe("openvino"))
     assert report.layers == len(layers)
     assert report.int8_layers == sum(one["runtimePrecision"].astype(str) in {"i8", "u8"} for one in layers)
     assert ("asymmetric_weights" in kinds_found(report)) == (types == "u8u8")
@@ -114,22 +115,22 @@ def test_openvino_runs_what_is_said(quantized, types, per_channel):
 
 def test_other_widths_and_ranges_of_run_time(quantized, tmp_path):
     wide = quantized("float", types="QInt16")
-    report = explain_file(wide, "onnxruntime")
+    report = explain_file(wide, find_recipe("onnxruntime"))
     assert report.int8_layers == 0 == sum(kind in INTEGER for kind in kinds_run(wide, tmp_path))
     assert kinds_found(report) >= {"wide_types"}
     dynamic = tmp_path / "dynamic.onnx"
     quantize_dynamic(quantized.folder / "float.onnx", dynamic)
-    report = explain_file(dynamic, "onnxruntime")
+    report = explain_file(dynamic, find_recipe("onnxruntime"))
     assert (report.form, kinds_found(report)) == ("dynamic", {"run_time_ranges"})
     assert report.int8_layers == sum(kind in INTEGER for kind in kinds_run(dynamic, tmp_path))
 
 
 def test_tensorrt_wants_all_symmetric_and_float_biases(quantized):
-    report = explain_file(quantized("float", types="u8s8", per_channel=True), "tensorrt")
+    report = explain_file(quantized("float", types="u8s8", per_channel=True), find_recipe("tensorrt"))
     assert report.int8_layers == 0
     assert kinds_found(report) >= {"asymmetric_activations", "integer_bias"}
     symmetric = {"ActivationSymmetric": True, "QuantizeBias": False}
-    report = explain_file(quantized("float", types="s8s8", per_channel=True, extra_options=symmetric), "tensorrt")
+    report = explain_file(quantized("float", types="s8s8", per_channel=True, extra_options=symmetric), find_recipe("tensorrt"))
     assert report.int8_layers == report.layers
     assert kinds_found(report) == {"quantized_before_activation"}  # its tool leaves pairs between layers and ReLUs then
 
@@ -170,7 +171,7 @@ CASES = {
 
 @pytest.mark.parametrize("kind", CASES)
 def test_each_kind_is_told_with_its_node_and_what_to_do(kind):
-    report = explain_int8(chain(CASES[kind]), "onnxruntime")
+    report = explain_int8(chain(CASES[kind]), find_recipe("onnxruntime"))
     (finding,) = [one for one in report.findings if one.kind == kind]
     assert len(finding.nodes) == 1
     expected = {"quantized_before_activation": "Relu", "float_island": "Elu"}.get(kind, "Conv")
@@ -181,8 +182,8 @@ def test_each_kind_is_told_with_its_node_and_what_to_do(kind):
 
 def test_saturation_is_told_where_the_processor_saturates():
     graph = chain(CASES["float_island"])
-    assert "saturation" not in kinds_found(explain_int8(graph, "onnxruntime"))
-    assert "saturation" in kinds_found(explain_int8(graph, "onnxruntime", saturates=True))
+    assert "saturation" not in kinds_found(explain_int8(graph, find_recipe("onnxruntime")))
+    assert "saturation" in kinds_found(explain_int8(graph, find_recipe("onnxruntime"), saturates=True))
 
 
 def test_every_kind_has_words_that_can_be_filled_in():
@@ -193,7 +194,7 @@ def test_every_kind_has_words_that_can_be_filled_in():
 def test_a_quantized_file_is_refused_with_a_cause_and_a_float_one_is_not(quantized):
     path = quantized("float", types="s8s8", per_channel=True)
     with pytest.raises(ModelError) as caught:
-        refuse_quantized(path, "onnxruntime")
+        refuse_quantized(path, find_recipe("onnxruntime"))
     assert str(path) in caught.value.problem
-    assert explain_file(path, "onnxruntime").findings[0].nodes[0] in caught.value.problem
-    refuse_quantized(quantized.folder / "float.onnx", "onnxruntime")
+    assert explain_file(path, find_recipe("onnxruntime")).findings[0].nodes[0] in caught.value.problem
+    refuse_quantized(quantized.folder / "float.onnx", find_recipe("onnxruntime"))

@@ -8,7 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.calibration.calibrate import calibrate_model
+from zoo.recipes import calibration_options
 
 FEW, MANY = 100, 300
 
@@ -41,7 +42,7 @@ def chain(path, count: int, operator: str):
 def calls(model, images, output, backend: str) -> int:
     profile = cProfile.Profile()
     profile.enable()
-    calibrate_model(model, images, output, CalibrationOptions(backend, method="minmax", samples=2, recover="none"))
+    calibrate_model(model, images, output, calibration_options(backend, method="minmax", samples=2, recover="none"))
     profile.disable()
     return pstats.Stats(profile).total_calls
 

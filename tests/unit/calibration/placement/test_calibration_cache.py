@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.calibration_cache import implicit_ranges, read_cache, write_cache
+from emca_deploy.calibration.placement.calibration_cache import float_layers, implicit_ranges, read_cache, write_cache
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.errors import InputError, OutputError
 
@@ -128,7 +129,14 @@ def test_ranges_of_a_network_for_implicit_int8(tmp_path):
         "last": 2.5,
     }
     ranges = {name: TensorRange(-float(value), 1.0) for name, value in amax.items()}
-    found = implicit_ranges(load_graph(tmp_path / "net.onnx").graph, ranges)
+    found = implicit_ranges(load_graph(tmp_path / "net.onnx").graph, ranges, find_recipe("tensorrt"))
     assert {name: values.magnitude for name, values in found.items()} == {
         "stem": 6, "r0": 6, "pooled": 6, "gated": 6, "one": 3, "r1": 3, "two": 7, "sum": 4, "r2": 4, "last": 2.5, "flat": 2.5,
     }  # fmt: skip
+
+
+def test_the_stem_and_attention_stay_in_float(exported) -> None:
+    names = float_layers(exported("emca_eca_resnet18"), find_recipe("tensorrt"))
+    assert "stem.conv" in names
+    assert all(name == "stem.conv" or ".attention." in name for name in names)
+    assert len(names) > 1

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_networks import ACTIVATIONS, BLOCKS, HEADS, network, pictures
 
+from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
 from emca_deploy.calibration.placement.coverage import measure_coverage
-from emca_deploy.calibration.placement.place import RECIPES, find_recipe, matching_nodes, place
+from emca_deploy.calibration.placement.place import matching_nodes, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
-from emca_deploy.calibration.ranges.collect import collect_ranges
-from emca_deploy.calibration.rewrites.poolings import rewrite_for
 from emca_deploy.preprocessing import Preprocessing
+from zoo.recipes import RECIPES, collect_ranges, rewrite_for
 
 LEAST_DB = 15.0
 """Plain min-max ranges, nearest weights and random layers: the worst of some 70 such networks had 18 dB."""

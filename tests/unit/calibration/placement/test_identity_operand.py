@@ -4,8 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.attention_path import find_attention
-from emca_deploy.calibration.placement.place import find_recipe, identity_operand, place
+from emca_deploy.calibration.placement.place import identity_operand, place
 from zoo.networks import NETWORKS, to_onnx
 from zoo.rewrites import REWRITES
 

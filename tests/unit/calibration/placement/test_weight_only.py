@@ -6,11 +6,13 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place import RECIPES, find_recipe, place
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.weight_only import heavy_pixel_layers, in_place_of, store_as_int8
 from emca_deploy.calibration.ranges.table import read_table
+from zoo.recipes import RECIPES, calibration_options
 
 CHANNELS, HIDDEN = 6, 4
 
@@ -83,10 +85,10 @@ def test_only_tensorrt_rtx_stores_weights_so_and_patterns_keep_them_float(export
 
 
 def test_the_count_tells_them_from_quantized_operators(exported, images, tmp_path):
-    from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+    from emca_deploy.calibration.calibrate import calibrate_model
 
     table = tmp_path / "t.json"
-    options = CalibrationOptions("tensorrt-rtx", table=table, method="minmax", recover="none")
+    options = calibration_options("tensorrt-rtx", table=table, method="minmax", recover="none")
     made = calibrate_model(exported("se_resnet18"), images, tmp_path / "int8.onnx", options)
     assert (made.counts.weighted, made.counts.weighted_float, made.counts.weight_only) == (20, 17, 4)
     assert made.to_dict()["quantized"]["weight_only_operators"] == 4

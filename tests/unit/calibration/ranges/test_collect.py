@@ -6,12 +6,12 @@ import onnxruntime
 import pytest
 
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place import RECIPES, place
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.ranges import collect
-from emca_deploy.calibration.ranges.collect import collect_observations, collect_ranges
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.thresholds import METHODS, Method
 from emca_deploy.errors import DataError, InputError
+from zoo.recipes import RECIPES, collect_ranges, observe
 
 MODEL = "emca_eca_resnet10"
 
@@ -46,7 +46,7 @@ def test_every_tensor_that_a_placement_quantizes_gets_a_range(exported, images, 
 
 
 def test_histograms_are_those_of_the_tensors(exported, images, tmp_path):
-    seen = collect_observations(load_graph(exported(MODEL)), images, range(12), 1, None, Method.parse("mse"))
+    seen = observe(load_graph(exported(MODEL)), images, range(12), 1, None, Method.parse("mse"))
     expected = tensors(exported(MODEL), {"stage2.block0.relu_1", "stage1.block0.conv2"} & seen.keys(), images.images, tmp_path)
     assert expected
     for name, tensor in expected.items():
@@ -66,7 +66,7 @@ def test_batches_do_not_matter(exported, images, monkeypatch, name):
     for batch in (1, 5, 12):
         monkeypatch.setattr(collect, "COUNTED_BATCH", batch)
         monkeypatch.setattr(collect, "REDUCED_BATCH", batch)
-        found.append(collect_observations(load_graph(exported("resnet10")), images, range(12), 1, None, Method.parse(name)))
+        found.append(observe(load_graph(exported("resnet10")), images, range(12), 1, None, Method.parse(name)))
     for other in found[1:]:
         for tensor, seen in found[0].items():
             assert other[tensor].maximum == pytest.approx(seen.maximum, rel=1e-5)
@@ -98,10 +98,8 @@ def test_the_order_of_images_matters_to_averages_only(exported, images):
 @pytest.mark.parametrize("name", ["moving-average", "mse"])
 def test_a_fixed_batch_counts_each_image_once(exported, images, tmp_path, name):
     """Its last batch is filled by repetition, which no result shows."""
-    free = collect_observations(load_graph(exported("resnet10")), images, range(11), 1, None, Method.parse(name))
-    fixed = collect_observations(
-        load_graph(fixed_batch(exported("resnet10"), 4, tmp_path)), images, range(11), 1, None, Method.parse(name)
-    )
+    free = observe(load_graph(exported("resnet10")), images, range(11), 1, None, Method.parse(name))
+    fixed = observe(load_graph(fixed_batch(exported("resnet10"), 4, tmp_path)), images, range(11), 1, None, Method.parse(name))
     for tensor, seen in free.items():
         if name == "mse":
             assert fixed[tensor].histogram.count == seen.histogram.count

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from emca_deploy.artifacts import Preprocessing
-from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
+from emca_deploy.calibration.calibrate import ensure_ranges
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
 from emca_deploy.calibration.ranges.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
 from emca_deploy.calibration.ranges.thresholds import Method, choose_range
 from emca_deploy.errors import InputError
+from zoo.recipes import calibration_options
 
 KEY = TableKey("a" * 64, "b" * 64, Preprocessing.for_size(64), "mse", 10, 0)
 
@@ -124,7 +125,7 @@ def test_averages_of_one_momentum_do_not_serve_another():
 def test_one_pass_serves_many_methods(exported, images, tmp_path):
     model = tmp_path / "model.onnx"
     model.write_bytes(exported("resnet10").read_bytes())
-    first, path, reused = ensure_ranges(model, images, CalibrationOptions("openvino", "entropy"))
+    first, path, reused = ensure_ranges(model, images, calibration_options("openvino", "entropy"))
     assert (path, reused) == (table_path(model), False)
 
     class Untouchable(type(images)):
@@ -133,7 +134,7 @@ def test_one_pass_serves_many_methods(exported, images, tmp_path):
 
     again = Untouchable(images.images)
     for method in ("minmax", "percentile", "percentile:99.9", "mse", "entropy"):
-        table, _, reused = ensure_ranges(model, again, CalibrationOptions("openvino", method))
+        table, _, reused = ensure_ranges(model, again, calibration_options("openvino", method))
         assert reused
         assert table.key.method == str(Method.parse(method))
     assert table.ranges == first.ranges
@@ -141,12 +142,12 @@ def test_one_pass_serves_many_methods(exported, images, tmp_path):
 
 def test_a_named_table_of_another_method_is_refused(exported, images, tmp_path):
     path = tmp_path / "t.json"
-    ensure_ranges(exported("resnet10"), images, CalibrationOptions("openvino", "percentile", table=path))
+    ensure_ranges(exported("resnet10"), images, calibration_options("openvino", "percentile", table=path))
     before = path.read_bytes()
     for options, words in (
-        (CalibrationOptions("openvino", "percentile:99", table=path), "another method"),
-        (CalibrationOptions("openvino", "percentile", samples=3, table=path), "another number of images"),
-        (CalibrationOptions("openvino", "percentile", samples=3, seed=1, table=path), "number of images and seed"),
+        (calibration_options("openvino", "percentile:99", table=path), "another method"),
+        (calibration_options("openvino", "percentile", samples=3, table=path), "another number of images"),
+        (calibration_options("openvino", "percentile", samples=3, seed=1, table=path), "number of images and seed"),
     ):
         with pytest.raises(InputError, match=words):
             ensure_ranges(exported("resnet10"), images, options)
@@ -156,12 +157,12 @@ def test_a_named_table_of_another_method_is_refused(exported, images, tmp_path):
 def test_a_table_of_an_older_revision_is_measured_anew_and_by_name_refused(exported, images, tmp_path):
     model = tmp_path / "model.onnx"
     model.write_bytes(exported("resnet10").read_bytes())
-    _, path, _ = ensure_ranges(model, images, CalibrationOptions("openvino", "minmax"))
+    _, path, _ = ensure_ranges(model, images, calibration_options("openvino", "minmax"))
     document = json.loads(path.read_text())
     del document["key"]["measured"]
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match="another revision of emca-deploy's measuring"):
-        ensure_ranges(model, images, CalibrationOptions("openvino", "minmax", table=path))
-    table, _, reused = ensure_ranges(model, images, CalibrationOptions("openvino", "minmax"))
+        ensure_ranges(model, images, calibration_options("openvino", "minmax", table=path))
+    table, _, reused = ensure_ranges(model, images, calibration_options("openvino", "minmax"))
     assert not reused
     assert read_table(path) == table

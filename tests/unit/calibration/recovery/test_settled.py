@@ -6,15 +6,16 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
+from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.graph_session import open_session
-from emca_deploy.calibration.placement.place import find_recipe, place
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
-from emca_deploy.calibration.ranges.collect import collect_ranges
 from emca_deploy.calibration.recovery import settled
 from emca_deploy.calibration.recovery.bias_correction import BiasCorrection
 from emca_deploy.calibration.recovery.settled import SettlingMeans, crossing_values
 from emca_deploy.errors import ModelError
+from zoo.recipes import collect_ranges
 
 SIZE = 64
 

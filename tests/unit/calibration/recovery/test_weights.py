@@ -11,13 +11,13 @@ import pytest
 
 from emca_deploy._machine import CpuInfo
 from emca_deploy.artifacts import manifest_path
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model, ensure_ranges
+from emca_deploy.backends.registry import find_recipe
+from emca_deploy.calibration.calibrate import calibrate_model, ensure_ranges
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.graph_session import Probe
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
-from emca_deploy.calibration.placement.place import find_recipe, place
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
-from emca_deploy.calibration.ranges.collect import collect_ranges
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.calibration.recovery.bias_correction import Anchor, BiasCorrection, find_anchors
 from emca_deploy.calibration.recovery.weights import rounded_path
@@ -26,6 +26,7 @@ from emca_deploy.data.sources import open_source
 from emca_deploy.errors import InputError, UnknownNameError
 from zoo.networks import NETWORKS, to_onnx
 from zoo.quantizing import Images
+from zoo.recipes import calibration_options, collect_ranges
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def check_levels(model, images, unseen, folder):
     found = {}
     for level in ("none", "bias", "weights"):
         output, table = folder / f"{level}.int8.onnx", folder / "m.ranges.json"
-        options = CalibrationOptions("openvino", "minmax", samples=48, threads=1, recover=level, table=table, weight_bits=8)
+        options = calibration_options("openvino", "minmax", samples=48, threads=1, recover=level, table=table, weight_bits=8)
         calibrate_model(model, images, output, options)
         found[level] = sqnr_db(reference, logits(output, unseen))
         assert json.loads(manifest_path(output).read_text())["details"]["recover"] == level
@@ -87,7 +88,7 @@ def test_rounded_weights_are_reused_for_another_backend_and_not_for_other_images
     stages = []
 
     def options(backend, **more):
-        return CalibrationOptions(backend, "minmax", table=table, samples=4, **more)
+        return calibration_options(backend, "minmax", table=table, samples=4, **more)
 
     def stage(name):
         stages.append(name)
@@ -106,7 +107,7 @@ def test_rounded_weights_are_reused_for_another_backend_and_not_for_other_images
 def test_shifts_restore_the_means_of_the_channels(trained, tmp_path):
     images = open_source(bundled_calibration_images(), BUNDLED_PREPROCESSING)
     chosen = range(0, 512, 8)
-    table, _, _ = ensure_ranges(trained, images, CalibrationOptions("openvino", "minmax", samples=64, table=tmp_path / "t.json"))
+    table, _, _ = ensure_ranges(trained, images, calibration_options("openvino", "minmax", samples=64, table=tmp_path / "t.json"))
     recipe = find_recipe("openvino")
     quantize = placing(recipe, table.ranges)
     model = load_graph(trained)
@@ -146,19 +147,19 @@ def test_anchors_of_a_residual_branch_are_where_it_joins_the_shortcut(exported):
 
 def test_unknown_level_is_named(exported, images, tmp_path):
     with pytest.raises(UnknownNameError, match="full"):
-        calibrate_model(exported("resnet10"), images, tmp_path / "o.onnx", CalibrationOptions("openvino", recover="full"))
+        calibrate_model(exported("resnet10"), images, tmp_path / "o.onnx", calibration_options("openvino", recover="full"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_weights_keep_to_seven_bits_where_eight_saturate(exported, images, tmp_path, monkeypatch, backend):
     old = CpuInfo("an older processor", "x86_64", 2, 2, ("avx2",))
-    monkeypatch.setattr("emca_deploy.calibration.placement.place.cpu_info", lambda: old)
+    monkeypatch.setattr("emca_deploy.calibration.placement.recipe.cpu_info", lambda: old)
     model = exported("emca_eca_resnet10")
     found = {}
     for bits in (None, 8):
         output = tmp_path / f"{bits}.int8.onnx"
-        options = CalibrationOptions(backend, "minmax", samples=4, recover="none", table=tmp_path / "t.json", weight_bits=bits)
+        options = calibration_options(backend, "minmax", samples=4, recover="none", table=tmp_path / "t.json", weight_bits=bits)
         assert calibrate_model(model, images, output, options).weight_bits == (bits or 7)
         values = ir.load(output).graph.initializers.values()
         integers = [v.const_value.numpy() for v in values if v.dtype == ir.DataType.INT8 and "weight/int8" in v.name]

@@ -9,13 +9,14 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.place import find_recipe, place
+from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
-from emca_deploy.calibration.ranges.collect import collect_ranges
 from emca_deploy.calibration.rewrites.aggregation import add_scales, broadcast_repeats
-from emca_deploy.calibration.rewrites.poolings import rewrite_for, split_poolings
+from emca_deploy.calibration.rewrites.poolings import split_poolings
 from emca_deploy.calibration.rewrites.shortcuts import FreedShortcuts, free_shortcuts
+from zoo.recipes import collect_ranges, rewrite_for
 
 SIZE = 64
 
