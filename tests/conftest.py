@@ -222,3 +222,11 @@ def random_model(once, tmp_path_factory) -> Callable[..., Path]:
         return own / f"{precision}.onnx"
 
     return get
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Measure candidates of the fake backend in this process and on a clock of its own; none may crash or hang."""
+    import in_process
+
+    in_process.patch(monkeypatch)

@@ -38,6 +38,7 @@ def own_model(tmp_path):
     return path
 
 
+@pytest.mark.usefixtures("in_process")
 def test_json_says_what_was_tried_and_found(tmp_path, capsys):
     path = tmp_path / "tuned.json"
     command = ["tune", FAKE, "--allow-precision", "bf16", "--budget", "3", "--threads-max", "1"]
@@ -59,9 +60,18 @@ def test_json_says_what_was_tried_and_found(tmp_path, capsys):
     assert "pace=broken: not taken by the runtime" in err
 
 
+@pytest.fixture
+def few_tunables(monkeypatch):
+    """Let one setting besides the default be enough: this is about files."""
+    monkeypatch.setattr(
+        tuning, "tunables", lambda *of: [one for one in tunables(*of) if one.name in ("threads", "flush_denormals")]
+    )
+
+
+@pytest.mark.usefixtures("few_tunables")
 def test_kept_in_the_manifest_used_by_profile_and_left_out_when_told(own_model, capsys):
     before = json.loads(manifest_path(own_model).read_text())
-    assert run(["tune", str(own_model), "--backend", "onnxruntime", "--budget", "2", "--threads-max", "1"]) == 0
+    assert run(["tune", str(own_model), "--backend", "onnxruntime", "--budget", "1", "--threads-max", "1"]) == 0
     out = capsys.readouterr().out
     assert "kept in" in out
     manifest = read_manifest(own_model)
@@ -78,11 +88,8 @@ def test_kept_in_the_manifest_used_by_profile_and_left_out_when_told(own_model, 
     assert "tuned" not in capsys.readouterr().err
 
 
-def test_no_save_and_a_model_without_manifest_write_nothing(own_model, capsys, files, monkeypatch):
-    # One setting besides the default is enough: this is about files.
-    monkeypatch.setattr(
-        tuning, "tunables", lambda *of: [one for one in tunables(*of) if one.name in ("threads", "flush_denormals")]
-    )
+@pytest.mark.usefixtures("few_tunables")
+def test_no_save_and_a_model_without_manifest_write_nothing(own_model, capsys, files):
     before = manifest_path(own_model).read_bytes()
     assert run(["tune", str(own_model), "--backend", "onnxruntime", "--budget", "1", "--threads-max", "1", "--no-save"]) == 0
     assert manifest_path(own_model).read_bytes() == before
@@ -110,6 +117,7 @@ def test_interrupted_the_manifest_stays_and_the_best_so_far_is_printed(own_model
     assert set(os.listdir(own_model.parent)) == {own_model.name, manifest_path(own_model).name}  # noqa: PTH208
 
 
+@pytest.mark.usefixtures("in_process")
 def test_on_a_full_disk_what_was_found_is_still_told(full_disk, capsys):
     assert run(["tune", FAKE, "--budget", "1", "--threads-max", "1", "-o", str(full_disk / "t.json")]) == 2
     out, err = capsys.readouterr()

@@ -25,7 +25,7 @@ from emca_deploy.harness.measure.channel import Channel
 from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
 from emca_deploy.machines.memory import peak_rss_mib
 
-__all__ = ["input_shape", "main"]
+__all__ = ["input_shape", "main", "serve"]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -165,7 +165,12 @@ def main() -> int:
     """Serve the coordinator whose process id is the first argument until it says close or goes away."""
     _die_with(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
-    channel = _take_over_pipes()
+    serve(_take_over_pipes())
+    return 0
+
+
+def serve(channel: Channel) -> None:
+    """Obey the other end of a channel until it says close or goes away."""
     session = _Session(channel)
     commands: dict[str, Callable[..., dict[str, Any] | None]] = {
         name: getattr(session, name) for name in ("open", "prepare", "block", "logits", "close")
@@ -181,9 +186,9 @@ def main() -> int:
             if answer is not None:
                 channel.send(answer)
             if name == "close":
-                return 0
+                return
     except (EOFError, BrokenPipeError):
-        return 0
+        return
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def test_every_result_declares_the_protocol():
         assert len(result.block_calls) == 10
 
 
+@pytest.mark.usefixtures("in_process")
 def test_stops_when_the_interval_is_narrow_and_the_calls_are_enough():
     goal = replace(QUICK, max_duration_s=20.0, interval_goal=0.5, min_queries=150)
     (result,) = measure([fake("a")], goal).results
@@ -59,6 +60,7 @@ def test_stops_at_the_time_limit_where_the_interval_stays_wide():
     assert any("--max-duration" in warning for warning in result.warnings)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_calls_longer_than_a_block_do_not_multiply_the_time_limit():
     (result,) = measure([fake("a", latency_ms=100)], replace(QUICK, warmup_s=0, max_duration_s=0.5)).results
     assert result.protocol.stop == "time limit"
@@ -82,6 +84,7 @@ def test_one_that_crashes_one_that_raises_and_one_that_hangs_leave_the_others_me
     assert again.failures == report.failures
 
 
+@pytest.mark.usefixtures("in_process")
 def test_without_keep_going_the_error_is_raised():
     with pytest.raises(ModelError, match="call 30 fails"):
         measure([fake("good"), fake("raise", fail_at=30)], QUICK)
@@ -120,6 +123,7 @@ def interrupt_after(blocks):
     return report
 
 
+@pytest.mark.usefixtures("in_process")
 def test_an_interrupt_keeps_the_rounds_until_then():
     report, raw = measure_raw([fake("a"), fake("b"), fake("c")], QUICK, interrupt_after(11), keep_going=True)
     assert (report.complete, report.protocol.stop, report.protocol.rounds, report.failures) == (False, "interrupted", 3, ())
@@ -129,6 +133,7 @@ def test_an_interrupt_keeps_the_rounds_until_then():
     assert [len(one.block_calls) for one in raw.candidates] == [len(result.block_calls) for result in report.results]
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(("keep_going", "blocks"), [(True, 1), (False, 5)])
 def test_an_interrupt_with_nothing_to_keep_or_unwanted_is_passed_on(keep_going, blocks):
     with pytest.raises(KeyboardInterrupt):
@@ -150,6 +155,7 @@ def test_several_builds_are_one_candidate_that_alternates():
     assert comparison.verdict == verdict_of(comparison.ratio_ci95)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_raw_samples_survive_their_file(tmp_path):
     report, raw = measure_raw([fake("a"), fake("b", latency_ms=2)], QUICK)
     path = tmp_path / "raw.npz"
@@ -169,6 +175,7 @@ def test_raw_samples_survive_their_file(tmp_path):
     assert path.stat().st_size < 20_000
 
 
+@pytest.mark.usefixtures("in_process")
 def test_raw_samples_keep_calls_of_more_than_four_seconds(tmp_path):
     _, raw = measure_raw([fake("a")], QUICK)
     slow = replace(raw.candidates[0], calls_ns=raw.candidates[0].calls_ns + 5_000_000_000)
@@ -290,6 +297,7 @@ def test_abandoning_keeps_the_peak_and_ends_the_process(make_spec):
             worker.prepare(1, 0)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_processes_take_turns_and_those_of_one_round_live_side_by_side():
     wanted = replace(QUICK, duration_s=0.4, processes=4)
     report, raw = measure_raw([fake("a"), fake("b")], wanted)
@@ -325,6 +333,7 @@ def life(monkeypatch):
     return loaded, most, alive
 
 
+@pytest.mark.usefixtures("in_process")
 def test_four_that_are_not_measured_are_loaded_first_and_the_candidates_take_turns(life):
     loaded, most, alive = life
     measure([fake("a"), fake("b")], replace(QUICK, processes=3))
@@ -333,6 +342,7 @@ def test_four_that_are_not_measured_are_loaded_first_and_the_candidates_take_tur
     assert alive == set()
 
 
+@pytest.mark.usefixtures("in_process")
 def test_where_few_fit_into_memory_others_take_their_place_later(life, monkeypatch):
     loaded, most, alive = life
     monkeypatch.setattr(starting, "available_mib", lambda: 1.0)
@@ -344,6 +354,7 @@ def test_where_few_fit_into_memory_others_take_their_place_later(life, monkeypat
         assert result.block_builds == (0,) * 5 + (1,) * 5
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("free_mib", [None, 1.0, 1e6])
 def test_a_process_that_fails_later_takes_its_candidate_out(monkeypatch, free_mib):
     opened, times = Worker.open, []
