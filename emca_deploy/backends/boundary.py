@@ -161,7 +161,7 @@ def graph_facts(path: Path, io: ModelIo) -> ModelIo:
     """
     if io.layout is not None or find_spec("onnx") is None:
         return io
-    from emca_deploy.onnx_file import OnnxFile
+    from emca_deploy.onnx_file.file import OnnxFile
 
     file = OnnxFile.open(path)
     logits = file.find_logits(io.output_name)

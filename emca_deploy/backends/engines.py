@@ -18,7 +18,8 @@ from emca_deploy.artifacts import (
 from emca_deploy.backends.base import Builder, ModelIo, RunOptions
 from emca_deploy.backends.boundary import graph_facts
 from emca_deploy.errors import EngineError, InputError, ModelError
-from emca_deploy.onnx_file import OnnxFile, check_onnx_file
+from emca_deploy.onnx_file.file import OnnxFile
+from emca_deploy.onnx_file.header import check_onnx_file
 
 __all__ = ["EngineBuilder", "engine_io", "identify", "machine_facts", "verify_engine"]
 

@@ -35,11 +35,11 @@ from emca_deploy.calibration.ranges.table import (
 )
 from emca_deploy.calibration.ranges.thresholds import METHODS, Method, choose_range
 from emca_deploy.calibration.recovery.weights import LEVELS, ensure_rounded_weights, nearest_weights
-from emca_deploy.canonical import CanonicalModel
+from emca_deploy.canonical.canonicalize import CanonicalModel
 from emca_deploy.data.image_checks import calibration_warnings, image_digests
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
 from emca_deploy.exporting.half_layers import float_beside_int8
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource

@@ -26,7 +26,7 @@ from emca_deploy.calibration.resume import SideFile
 from emca_deploy.calibration.units import Unit, find_units
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import ModelError
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
 from emca_deploy.stats.noise import signal_to_noise_db
 

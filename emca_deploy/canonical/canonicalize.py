@@ -26,7 +26,8 @@ from emca_deploy.canonical.pooling import pool_globally
 from emca_deploy.canonical.rectifiers import rectify
 from emca_deploy.canonical.shapes import settle_shapes
 from emca_deploy.errors import ModelError
-from emca_deploy.onnx_file import OnnxFile, graph_errors
+from emca_deploy.onnx_file.file import OnnxFile
+from emca_deploy.onnx_file.refusal import graph_errors
 
 __all__ = ["CANONICAL_VERSION", "CanonicalModel", "canonical_model"]
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from emca_deploy.artifacts import write_json
 from emca_deploy.canonical.marks import logits_value
 from emca_deploy.errors import EmcaError
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 
 if TYPE_CHECKING:
     import onnx

@@ -218,7 +218,7 @@ def _sidecars(use: _Use) -> Iterator[_Use]:
     if use.path.suffix.lower() != ".onnx" or not use.path.is_file():
         return
     from emca_deploy.errors import ModelError
-    from emca_deploy.onnx_file import OnnxFile
+    from emca_deploy.onnx_file.file import OnnxFile
 
     try:
         sidecars = OnnxFile.open(use.path).sidecars

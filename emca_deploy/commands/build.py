@@ -113,7 +113,7 @@ def _float_layers(model: Path, backend: str) -> tuple[str, ...]:
     """Return the layers that a calibration cache of ours leaves in float; a model with Q/DQ is refused by its builder."""
     from emca_deploy.backends.registry import recipe_of
     from emca_deploy.calibration.placement.calibration_cache import float_layers
-    from emca_deploy.onnx_file import OnnxFile
+    from emca_deploy.onnx_file.file import OnnxFile
 
     recipe = recipe_of(backend)
     return () if recipe is None or OnnxFile.open(model).precision == "int8" else float_layers(model, recipe)

@@ -7,7 +7,7 @@ from typing import Any
 
 from emca_deploy.artifacts import TensorSpec, read_manifest
 from emca_deploy.errors import InputError, ModelError
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, PreprocessingOptions, Size, sides
 
 __all__ = [

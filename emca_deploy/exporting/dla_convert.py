@@ -21,7 +21,8 @@ from emca_deploy.errors import GateError, InputError, ModelError
 from emca_deploy.exporting.dla_forms import DlaForms, to_dla
 from emca_deploy.exporting.dla_rules import LARGEST_BATCH
 from emca_deploy.exporting.parity import MAX_RELATIVE_ERROR, Parity, measure_parity, run_onnx
-from emca_deploy.onnx_file import OnnxFile, graph_errors
+from emca_deploy.onnx_file.file import OnnxFile
+from emca_deploy.onnx_file.refusal import graph_errors
 
 __all__ = ["DlaConversion", "convert_for_dla", "load_float_model"]
 

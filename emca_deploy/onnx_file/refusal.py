@@ -1,8 +1,16 @@
-"""What a runtime says of a model that it refuses, as one line with the cause, and a remedy that fits it."""
+"""What libraries say of a model that they refuse, as one line with the cause, and a remedy that fits it."""
 
-from emca_deploy.errors import ModelError
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["library_reason", "refusal"]
+from emca_deploy.errors import EmcaError, ModelError
+from emca_deploy.onnx_file.header import REMEDY
+
+__all__ = ["graph_errors", "library_reason", "refusal"]
+
+LONGEST_CAUSE = 200
 
 MOST_CHARACTERS = 480
 SOURCE = "/onnxruntime_src/"
@@ -46,3 +54,26 @@ def refusal(label: str, runtime: str, exc: BaseException) -> ModelError:
     if "IR version" in reason or "opset" in reason.lower() or "under development" in reason:
         remedy = f"update {runtime}, or convert the model to an older version with onnx.version_converter"
     return ModelError(f"{label}: {runtime} does not take it: {reason}", remedy)
+
+
+@contextmanager
+def graph_errors(path: Path) -> Iterator[None]:
+    """Turn an exception of a library about a graph into one line about its file.
+
+    They raise a dozen classes on graphs that are not well formed: ValueError, KeyError, TypeError, and several of their own.
+
+    Raises:
+        ModelError: the graph cannot be read.
+    """
+    logger = logging.getLogger("onnx_ir")  # it logs whole tracebacks of what it then does without
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except (EmcaError, MemoryError):
+        raise
+    except Exception as exc:
+        cause = str(exc.__cause__ or exc).strip().splitlines() or [type(exc).__name__]
+        raise ModelError(f"{path}: its graph is damaged: {cause[0][:LONGEST_CAUSE]}", REMEDY) from exc
+    finally:
+        logger.setLevel(level)

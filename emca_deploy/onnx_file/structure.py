@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,23 +123,11 @@ def _fewest(domain: str, operator: str, opset: int) -> tuple[int, int]:
 
 def _check_order(path: Path, graph: "onnx.GraphProto", makers: dict[str, int], reads: list[list[str]]) -> None:
     """Refuse a circle among the nodes."""
-    waits = [len({makers[name] for name in names}) for names in reads]
-    readers: list[set[int]] = [set() for _ in reads]
-    for index, names in enumerate(reads):
-        for name in names:
-            readers[makers[name]].add(index)
-    ready = [index for index, count in enumerate(waits) if not count]
-    done = 0
-    while ready:
-        done += 1
-        for reader in readers[ready.pop()]:
-            waits[reader] -= 1
-            if not waits[reader]:
-                ready.append(reader)
-    if done < len(waits):
-        stuck = next(index for index, count in enumerate(waits) if count)
-        node = graph.node[stuck]
-        raise _refuse(path, f"node {_short(node.name or node.op_type)} is part of a circle, or behind one")
+    try:
+        TopologicalSorter({index: {makers[name] for name in names} for index, names in enumerate(reads)}).prepare()
+    except CycleError as exc:
+        node = graph.node[exc.args[1][0]]
+        raise _refuse(path, f"node {_short(node.name or node.op_type)} is part of a circle") from exc
 
 
 def _check_inputs(path: Path, graph: "onnx.GraphProto") -> None:
@@ -203,21 +192,10 @@ def _check_functions(path: Path, model: "onnx.ModelProto") -> None:
     for names in calls:
         if max(map(len, names)) > LONGEST_NAME:
             raise _refuse(path, f"a function has a name of {max(map(len, names))} characters")
-    waits = {name: len(called & calls.keys()) for name, called in calls.items()}
-    callers: dict[tuple[str, str], list[tuple[str, str]]] = {name: [] for name in calls}
-    for name, called in calls.items():
-        for other in called & calls.keys():
-            callers[other].append(name)
-    ready = [name for name, count in waits.items() if not count]
-    while ready:
-        name = ready.pop()
-        del waits[name]
-        for caller in callers[name]:
-            waits[caller] -= 1
-            if not waits[caller]:
-                ready.append(caller)
-    if waits:
-        raise _refuse(path, f"function {_short(next(iter(waits))[1])} calls itself")
+    try:
+        TopologicalSorter({name: called & calls.keys() for name, called in calls.items()}).prepare()
+    except CycleError as exc:
+        raise _refuse(path, f"function {_short(exc.args[1][0][1])} calls itself") from exc
 
 
 def _all_nodes(nodes: "Iterable[onnx.NodeProto]") -> "Iterable[onnx.NodeProto]":

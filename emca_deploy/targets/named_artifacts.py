@@ -77,7 +77,7 @@ def digests_of(path: Path) -> dict[str, str]:
     Raises:
         ModelError, InputError: they cannot be read.
     """
-    from emca_deploy.onnx_file import OnnxFile
+    from emca_deploy.onnx_file.file import OnnxFile
 
     try:
         sidecars = OnnxFile.open(path).sidecars if path.suffix.lower() == ".onnx" else ()
@@ -96,6 +96,6 @@ def precision_of(path: Path, manifest: Manifest | None) -> str:
         return manifest.precision
     if path.suffix.lower() != ".onnx":
         return "fp32"
-    from emca_deploy.onnx_file import OnnxFile
+    from emca_deploy.onnx_file.file import OnnxFile
 
     return OnnxFile.open(path).precision

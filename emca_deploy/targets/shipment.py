@@ -11,7 +11,7 @@ from typing import Any
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
 from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.networks.checkpoint_files import list_shards
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.files import Blob
 from emca_deploy.results.codec import to_json

@@ -19,7 +19,7 @@ from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.logits_store import LogitsStore
 from emca_deploy.harness.measure.raw_samples import read_raw
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.remote.address import SCHEME, Destination, parse_destination
 from emca_deploy.remote.errors import LineLostError

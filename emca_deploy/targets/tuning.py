@@ -17,7 +17,7 @@ from emca_deploy.backends.registry import tunables
 from emca_deploy.harness.measure.tuning import Found, Search, is_faster, search
 from emca_deploy.harness.measure.worker import input_shape
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.requests import TuneRequest
 from emca_deploy.results.latency import LatencyResult
 from emca_deploy.results.tuning import Numerics, Tunable, TuneReport, Value, Values

@@ -23,7 +23,7 @@ from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.harness.accuracy.labelled import LabelledImages
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Labelling
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.gate import Gate, GateReport, GateStep, Verdict

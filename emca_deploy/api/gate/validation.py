@@ -14,7 +14,7 @@ from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.codec import from_json
 from emca_deploy.results.gate import GateStep
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from emca_deploy.artifacts import Manifest
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.multiply_adds import WEIGHT_INPUT, known_shapes, proto_multiply_adds
-from emca_deploy.onnx_file import OnnxFile, graph_errors
+from emca_deploy.onnx_file.file import OnnxFile
+from emca_deploy.onnx_file.refusal import graph_errors
 
 if TYPE_CHECKING:
     import onnx

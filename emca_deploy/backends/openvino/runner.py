@@ -99,7 +99,7 @@ def _readable(path: Path) -> str | BytesIO:
     """
     if not path.is_symlink() or find_spec("onnx") is None:
         return str(path)
-    from emca_deploy.onnx_file import OnnxFile
+    from emca_deploy.onnx_file.file import OnnxFile
 
     file = OnnxFile.open(path)
     return BytesIO(file.load_proto().SerializeToString()) if file.linked else str(path)

@@ -31,7 +31,7 @@ from emca_deploy.backends.tensorrt.settings import (
 from emca_deploy.backends.tensorrt.versions import MODULES, Rules, rules_of
 from emca_deploy.backends.tensorrt.watch import PhaseTracker, Progress, run_build
 from emca_deploy.errors import InputError, MissingError, ModelError
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.refusal import library_reason
 
 __all__ = ["RtxBuilder", "TrtBuild", "TrtBuilder"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from emca_deploy.artifacts import Precision, TensorSpec
 from emca_deploy.errors import ModelError
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 
 if TYPE_CHECKING:
     import onnx

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from emca_deploy.errors import ModelError
 from emca_deploy.multiply_adds import known_shapes, proto_multiply_adds
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 
 __all__ = ["node_macs"]
 

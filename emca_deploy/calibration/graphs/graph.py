@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.canonical import CanonicalModel, canonical_model
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.canonical.canonicalize import CanonicalModel, canonical_model
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Preprocessing
 
 __all__ = [

@@ -10,8 +10,8 @@ from onnx_ir.passes import common
 
 from emca_deploy._machine import cpu_info
 from emca_deploy.arrays import Float32Array
-from emca_deploy.canonical import channels_last, label_of
 from emca_deploy.canonical.batch import image_value_of
+from emca_deploy.canonical.marks import channels_last, label_of
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.refusal import library_reason, refusal
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.graph_session import batch_size, native_images, open_session, prune, run_session
-from emca_deploy.canonical import logits_value
+from emca_deploy.canonical.marks import logits_value
 from emca_deploy.errors import ModelError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from emca_deploy.calibration.graphs.attention_path import AttentionPath, is_global_pool
 from emca_deploy.calibration.graphs.graph import WEIGHTED, image_value
 from emca_deploy.calibration.graphs.pointwise import constants, origins
-from emca_deploy.canonical import logits_value
+from emca_deploy.canonical.marks import logits_value
 
 __all__ = ["PASS_THROUGH", "PICKING", "Trunk", "find_trunk"]
 

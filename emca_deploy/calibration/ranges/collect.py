@@ -33,7 +33,7 @@ from emca_deploy.calibration.ranges.observers import (
 )
 from emca_deploy.calibration.ranges.relu_bounds import as_hard_swish_sees, as_relu_sees, hard_swish_inputs, relu_partners
 from emca_deploy.calibration.ranges.thresholds import Method
-from emca_deploy.canonical import label_of
+from emca_deploy.canonical.marks import label_of
 from emca_deploy.errors import DataError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
 from emca_deploy.calibration.ranges.thresholds import Method, choose_range
-from emca_deploy.canonical import CANONICAL_VERSION
+from emca_deploy.canonical.canonicalize import CANONICAL_VERSION
 from emca_deploy.errors import InputError
 
 __all__ = ["ELSEWHERE", "RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]

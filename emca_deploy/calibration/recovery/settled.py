@@ -23,7 +23,7 @@ from emca_deploy.calibration.graphs.graph_session import (
     prune,
     run_session,
 )
-from emca_deploy.canonical import label_of
+from emca_deploy.canonical.marks import label_of
 
 __all__ = ["HELD_BYTES", "SettlingMeans", "crossing_values"]
 

@@ -12,7 +12,8 @@ import pytest
 from emca_deploy.backends.fake.runner import CRASH_CODE, FakeSettings
 from emca_deploy.backends.registry import available, open_runner
 from emca_deploy.errors import CheckpointError, InputError, ModelError
-from emca_deploy.onnx_file import OnnxFile, check_onnx_file
+from emca_deploy.onnx_file.file import OnnxFile
+from emca_deploy.onnx_file.header import check_onnx_file
 from emca_deploy.onnx_file.refusal import library_reason
 
 IMAGES = np.ones((1, 3, 8, 8), np.float32)

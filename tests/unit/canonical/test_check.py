@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from emca_deploy.canonical import canonicalize, check
 from emca_deploy.canonical.canonicalize import canonical_model
 from emca_deploy.errors import ModelError
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 
 
 @pytest.fixture(autouse=True)

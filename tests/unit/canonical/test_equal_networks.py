@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emca_deploy.canonical import canonical_model
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.canonical.canonicalize import canonical_model
+from emca_deploy.onnx_file.file import OnnxFile
 from zoo.networks import NETWORKS, to_onnx
 from zoo.quantizing import Member, Quantized
 from zoo.rewrites import REWRITES

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from emca_deploy.canonical import canonical_model
+from emca_deploy.canonical.canonicalize import canonical_model
 from emca_deploy.errors import ModelError
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 
 
 def scaled(folder: Path, axes_as: str, opset: int) -> Path:

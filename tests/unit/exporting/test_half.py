@@ -11,7 +11,7 @@ from emca_deploy.exporting.half import to_half
 from emca_deploy.exporting.half_layers import attention_nodes
 from emca_deploy.exporting.half_parity import check_half, peaks_and_logits
 from emca_deploy.exporting.parity import parity_images
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
 IMAGES = parity_images(64, None)

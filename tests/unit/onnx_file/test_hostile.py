@@ -14,7 +14,7 @@ from emca_deploy.backends.tensorrt.model_facts import count_convolutions, read_f
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.errors import EmcaError, ModelError
 from emca_deploy.exporting.dla_convert import load_float_model
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 
 SIZE, CLASSES, CHANNELS = 8, 5, 4
 

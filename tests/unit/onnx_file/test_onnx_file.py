@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emca_deploy.artifacts import sha256_file
 from emca_deploy.errors import ModelError
-from emca_deploy.onnx_file import OnnxFile
+from emca_deploy.onnx_file.file import OnnxFile
 
 
 def save(
