@@ -33,7 +33,7 @@ from emca_deploy._machine import cpu_info, default_threads
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.sources import open_source
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
-from emca_deploy.harness.measure.process import Worker
+from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.networks.registry import create_model
 from emca_deploy.stats.estimates import ratio_of_medians

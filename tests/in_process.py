@@ -11,9 +11,9 @@ import pytest
 
 from emca_deploy.errors import WorkerError
 from emca_deploy.harness.accuracy import collection
-from emca_deploy.harness.measure import feed, hook, starting, tuning, warmup, worker
+from emca_deploy.harness.measure import feed, hook, starting, tuning, warmup, worker_main
 from emca_deploy.harness.measure.channel import Channel
-from emca_deploy.harness.measure.process import Worker
+from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.machines.memory import peak_rss_mib
 
 TICK_NS = 200
@@ -56,7 +56,7 @@ class InProcess(Worker):
     @staticmethod
     def _serve(channel: Channel) -> None:
         try:
-            worker.serve(channel)
+            worker_main.serve(channel)
         finally:
             channel.close()
 
@@ -87,8 +87,8 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     for module in (starting, collection):
         monkeypatch.setattr(module, "Worker", InProcess)
-    for module in (hook, runner, tuning, warmup, worker):
+    for module in (hook, runner, tuning, warmup, worker_main):
         monkeypatch.setattr(module, "time", clock)
-    for module in (sys.modules["emca_deploy.harness.clock"], feed, worker):
+    for module in (sys.modules["emca_deploy.harness.clock"], feed, worker_main):
         monkeypatch.setattr(module, "perf_counter_ns", clock.perf_counter_ns)
-    monkeypatch.setattr(worker, "keep_from_collection", lambda: None)
+    monkeypatch.setattr(worker_main, "keep_from_collection", lambda: None)

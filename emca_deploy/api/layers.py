@@ -24,7 +24,7 @@ from emca_deploy.backends.registry import BACKENDS, backend_of, open_profiler, o
 from emca_deploy.calibration.explaining.explainer import explain_file
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.measure.stability import contention_warnings
-from emca_deploy.harness.measure.worker import input_shape
+from emca_deploy.harness.measure.worker_main import input_shape
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import collect_environment, read_cpu_times
 from emca_deploy.results.layers import ArtifactLayers, LayersReport, Roofline

@@ -78,7 +78,7 @@ class RunnerSpec:
         backend: for the result.
         precision: for the result.
         target: for the result.
-        candidate: specs of the same one are builds of one candidate; empty for a candidate of its own.
+        group: specs with the same group are measured as one candidate; empty means no group.
         batch: images a call, where it is not the protocol's: offline, batches are compared by their time per image.
         digests: sha256 by path of the files it is made of, where they are known; a process that loads others refuses.
     """
@@ -90,7 +90,7 @@ class RunnerSpec:
     backend: str = ""
     precision: str = "fp32"
     target: str = "cpu"
-    candidate: str = ""
+    group: str = ""
     batch: int | None = None
     digests: dict[str, str] = field(default_factory=dict)
 

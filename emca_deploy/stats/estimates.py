@@ -53,7 +53,7 @@ def student_t_quantile(probability: float, degrees: int) -> float:
     return x + sum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
 
 
-def median_ci(blocks: Sequence[Float64Array], seed: int = 0, builds: Sequence[int] | None = None) -> tuple[float, float]:
+def median_ci(blocks: Sequence[Float64Array], seed: int = 0, processes: Sequence[int] | None = None) -> tuple[float, float]:
     """Return a 95 % interval of the median of all blocks together.
 
     Whole blocks are resampled, because calls next to each other in time are alike. Below 5 blocks the interval is that of the
@@ -62,18 +62,18 @@ def median_ci(blocks: Sequence[Float64Array], seed: int = 0, builds: Sequence[in
     Args:
         blocks: the measurements of each block, at least one in all.
         seed: of the resampling.
-        builds: the build that each block ran, where a candidate has several: builds are resampled, then blocks.
+        processes: the process that each block ran in, where a candidate has several: processes are resampled, then blocks.
     """
     kept = [index for index, block in enumerate(blocks) if len(block)]
     blocks = [blocks[index] for index in kept]
-    builds = None if builds is None else [builds[index] for index in kept]
+    processes = None if processes is None else [processes[index] for index in kept]
     if len(blocks) < _FEWEST_BLOCKS:
         return _order_statistics_ci(np.sort(np.concatenate(blocks)))
     pooled = _Pooled.of(blocks)
     rng = np.random.default_rng(seed)
-    length = run_length(block_levels(blocks, builds))
-    medians = pooled.medians(_of_builds(_resampled_blocks(len(blocks), length, rng), builds, rng))
-    return _expanded_interval(np.sort(medians), _clusters(len(blocks), length, builds))
+    length = run_length(block_levels(blocks, processes))
+    medians = pooled.medians(_of_processes(_resampled_blocks(len(blocks), length, rng), processes, rng))
+    return _expanded_interval(np.sort(medians), _clusters(len(blocks), length, processes))
 
 
 def ratio_of_medians(
@@ -82,7 +82,7 @@ def ratio_of_medians(
     seed: int = 0,
     *,
     paired: bool = True,
-    builds: tuple[Sequence[int] | None, Sequence[int] | None] = (None, None),
+    processes: tuple[Sequence[int] | None, Sequence[int] | None] = (None, None),
 ) -> tuple[float, tuple[float, float]]:
     """Return the ratio of two medians, and its 95 % interval by resampling rounds, the same for both.
 
@@ -91,25 +91,25 @@ def ratio_of_medians(
         denominator: likewise, as many rounds.
         seed: of the resampling.
         paired: false where the two are of different runs, so that their rounds are resampled apart and may differ in number.
-        builds: of each, the build that each block ran, as in `median_ci`. Where both have the same, they lived side by side, and
-            are resampled together.
+        processes: the process that each block ran in, for each of the two, as in `median_ci`. Where both have the same, they
+            lived side by side and are resampled together.
     """
     above, below = _Pooled.of(numerator), _Pooled.of(denominator)
     ratio = float(above.medians(_once(len(numerator)))[0] / below.medians(_once(len(denominator)))[0])
     if min(len(numerator), len(denominator)) < _FEWEST_BLOCKS:
-        (a_low, a_high), (b_low, b_high) = median_ci(numerator, seed, builds[0]), median_ci(denominator, seed, builds[1])
+        (a_low, a_high), (b_low, b_high) = median_ci(numerator, seed, processes[0]), median_ci(denominator, seed, processes[1])
         return ratio, (a_low / b_high, a_high / b_low)
     rng = np.random.default_rng(seed)
-    levels = [block_levels(blocks, of) for blocks, of in zip((numerator, denominator), builds, strict=True)]
+    levels = [block_levels(blocks, of) for blocks, of in zip((numerator, denominator), processes, strict=True)]
     # What both of a pair have in common is in neither's favour.
     lengths = [run_length(levels[0] - levels[1])] * 2 if paired else [run_length(level) for level in levels]
     rounds = _resampled_blocks(len(numerator), lengths[0], rng)
     others = rounds if paired else _resampled_blocks(len(denominator), lengths[1], rng)
-    side_by_side = paired and builds[0] is not None and builds[1] is not None and list(builds[0]) == list(builds[1])
-    first = _of_builds(rounds, builds[0], rng)
-    second = first if side_by_side else _of_builds(others, builds[1], rng)
+    side_by_side = paired and processes[0] is not None and processes[1] is not None and list(processes[0]) == list(processes[1])
+    first = _of_processes(rounds, processes[0], rng)
+    second = first if side_by_side else _of_processes(others, processes[1], rng)
     ratios = above.medians(first) / below.medians(second)
-    clusters = min(_clusters(len(numerator), lengths[0], builds[0]), _clusters(len(denominator), lengths[1], builds[1]))
+    clusters = min(_clusters(len(numerator), lengths[0], processes[0]), _clusters(len(denominator), lengths[1], processes[1]))
     return ratio, _expanded_interval(np.sort(ratios), clusters)
 
 
@@ -225,21 +225,23 @@ def _resampled_blocks(blocks: int, length: int, rng: np.random.Generator) -> npt
     return counts
 
 
-def _clusters(blocks: int, length: int, builds: Sequence[int] | None) -> int:
-    """Return how many independent things were drawn: the builds, where there are several, or the runs of blocks."""
-    distinct = len(set(builds)) if builds is not None else 1
+def _clusters(blocks: int, length: int, processes: Sequence[int] | None) -> int:
+    """Return how many independent things were drawn: the processes, where there are several, or the runs of blocks."""
+    distinct = len(set(processes)) if processes is not None else 1
     runs = round(blocks / length)
     return min(distinct, runs) if distinct > 1 else runs
 
 
-def _of_builds(counts: npt.NDArray[np.int64], builds: Sequence[int] | None, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return the counts of blocks, times how often each block's build is drawn; as they are for one build."""
-    if builds is None or len(set(builds)) < 2:
+def _of_processes(
+    counts: npt.NDArray[np.int64], processes: Sequence[int] | None, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Return the counts of blocks, times how often each block's process is drawn; as they are for one process."""
+    if processes is None or len(set(processes)) < 2:
         return counts
-    _, of_block = np.unique(np.asarray(builds), return_inverse=True)
+    _, of_block = np.unique(np.asarray(processes), return_inverse=True)
     drawn = _resampled_counts(int(of_block.max()) + 1, rng)[:, of_block]
     both = counts * drawn
-    empty = both.sum(axis=1) == 0  # only blocks of the builds not drawn: all blocks of those that are
+    empty = both.sum(axis=1) == 0  # only blocks of the processes not drawn: all blocks of those that are
     both[empty] = drawn[empty]
     return both
 

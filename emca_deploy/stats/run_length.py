@@ -25,16 +25,16 @@ _FEWEST_RUNS = 4
 """Fewer than these in all would tell nothing of how runs differ."""
 
 
-def block_levels(blocks: Sequence[Float64Array], builds: Sequence[int] | None) -> Float64Array:
-    """Return the logarithm of each block's median less the mean of its build's, (blocks,); 0 of an empty block.
+def block_levels(blocks: Sequence[Float64Array], processes: Sequence[int] | None) -> Float64Array:
+    """Return the logarithm of each block's median less the mean of its process's, (blocks,); 0 of an empty block.
 
     Builds that take turns differ for good, which is no likeness of neighbours.
     """
     medians = np.array([np.median(block) if len(block) else np.nan for block in blocks])
     levels = np.log(medians, out=np.full(len(blocks), np.nan), where=medians > 0)
-    of_block = np.zeros(len(blocks), np.int64) if builds is None else np.asarray(builds)
-    for build in np.unique(of_block):
-        own = of_block == build
+    of_block = np.zeros(len(blocks), np.int64) if processes is None else np.asarray(processes)
+    for process in np.unique(of_block):
+        own = of_block == process
         known = levels[own & ~np.isnan(levels)]
         levels[own] -= known.mean() if len(known) else 0.0
     return np.asarray(np.nan_to_num(levels))

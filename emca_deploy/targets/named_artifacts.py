@@ -66,7 +66,7 @@ def grouped(specs: Sequence[RunnerSpec], builds: Builds) -> tuple[RunnerSpec, ..
         together = builds.groups.get(spec.artifact)
         if together is None:
             return spec
-        return replace(spec, candidate=together if len(backends[spec.artifact]) == 1 else f"{spec.backend}={together}")
+        return replace(spec, group=together if len(backends[spec.artifact]) == 1 else f"{spec.backend}={together}")
 
     return tuple(marked(spec) for spec in specs)
 

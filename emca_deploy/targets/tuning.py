@@ -15,7 +15,7 @@ from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.base import Situation
 from emca_deploy.backends.registry import tunables
 from emca_deploy.harness.measure.tuning import Found, Search, is_faster, search
-from emca_deploy.harness.measure.worker import input_shape
+from emca_deploy.harness.measure.worker_main import input_shape
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.requests import TuneRequest

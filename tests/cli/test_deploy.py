@@ -252,7 +252,7 @@ def session_members(session: int) -> list[int]:
 def is_worker(pid: int) -> bool:
     """Return whether a process is one of the harness's; others come and go while libraries load."""
     try:
-        return b"harness.measure.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"harness.measure.worker_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # it ended meanwhile
         return False
 

@@ -17,7 +17,7 @@ from emca_deploy.data.labels import LabelsFound
 from emca_deploy.data.listing import listing_sha256
 from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
-from emca_deploy.harness.measure.process import LogitsPart, Worker
+from emca_deploy.harness.measure.worker import LogitsPart, Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
 

@@ -1,4 +1,4 @@
-"""A candidate while it is measured: the processes of its builds, and the blocks they ran."""
+"""A candidate while it is measured: its processes, and the blocks they ran."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from emca_deploy.arrays import Float64Array
-from emca_deploy.harness.measure.process import Opened, Prepared, Worker
 from emca_deploy.harness.measure.warmup import WarmedUp
+from emca_deploy.harness.measure.worker import Opened, Prepared, Worker
 from emca_deploy.harness.spec import RunnerSpec
 
-__all__ = ["Block", "Build", "Candidate", "groups_of"]
+__all__ = ["Block", "Candidate", "Process", "groups_of"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Block:
     """One block of calls.
 
     Attributes:
-        build: the index of the build that ran it.
+        process: the index of the process that ran it.
         calls_ms: milliseconds of each call, (calls,) float64.
         device_ms: of the same calls by the accelerator's own clock; None where it has none.
         window_ns: when it ran, (start, end) of `time.monotonic_ns`; unmeasured calls at its beginning are within.
     """
 
-    build: int
+    process: int
     calls_ms: Float64Array
     device_ms: Float64Array | None
     window_ns: tuple[int, int]
@@ -36,8 +36,8 @@ class Block:
 
 
 @dataclass
-class Build:
-    """One process of a candidate, with one of its builds, of which there most often is one only.
+class Process:
+    """One process of a candidate, with its artifact loaded, or one of them where the candidate was built several times.
 
     Attributes:
         cpu_s_before: processor seconds of its process when the run began.
@@ -56,27 +56,27 @@ class Candidate:
 
     Attributes:
         name: as in comparisons.
-        builds: at least one; the last `alive` of them are the processes that live now.
+        processes: at least one; the last `alive` of them are the processes that live now.
         alive: how many those are.
         blocks: so far, in the order of time.
         notes: what happened to it that is worth a warning.
     """
 
     name: str
-    builds: list[Build] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
     alive: int = 1
     blocks: list[Block] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
-    def living(self) -> list[Build]:
-        """The builds whose processes live now."""
-        return self.builds[-self.alive :]
+    def living(self) -> list[Process]:
+        """The processes that live now."""
+        return self.processes[-self.alive :]
 
     @property
     def spec(self) -> RunnerSpec:
-        """The first build's."""
-        return self.builds[0].worker.spec
+        """The spec of the first process."""
+        return self.processes[0].worker.spec
 
     def batch(self, default: int) -> int:
         """Return the images of a call, which are `default` unless its spec says others."""
@@ -84,8 +84,8 @@ class Candidate:
 
     @property
     def in_flight(self) -> int:
-        """Requests at once; of several builds, the most."""
-        return max(build.prepared.in_flight for build in self.builds)
+        """Requests at once; of several processes, the most."""
+        return max(process.prepared.in_flight for process in self.processes)
 
     @property
     def calls(self) -> int:
@@ -98,9 +98,9 @@ class Candidate:
         return sum(block.wall_ms for block in self.blocks) / 1000
 
     @property
-    def block_builds(self) -> list[int] | None:
-        """The index in `builds` of each block; None where there is but one."""
-        return [block.build for block in self.blocks] if len(self.builds) > 1 else None
+    def block_processes(self) -> list[int] | None:
+        """The index in `processes` of each block; None where there is but one."""
+        return [block.process for block in self.blocks] if len(self.processes) > 1 else None
 
     @property
     def calls_ms(self) -> list[Float64Array]:
@@ -120,13 +120,13 @@ class Candidate:
         return [np.array([block.wall_ms / (images * len(block.calls_ms))]) for block in self.blocks]
 
     def run_block(self, seconds: float, max_calls: int, lead_calls: int) -> None:
-        """Run the next block, on the builds in turn, and keep it.
+        """Run the next block, on the processes in turn, and keep it.
 
         Raises:
             EmcaError: as `Worker.block`.
         """
-        index = len(self.builds) - self.alive + len(self.blocks) % self.alive
-        worker = self.builds[index].worker
+        index = len(self.processes) - self.alive + len(self.blocks) % self.alive
+        worker = self.processes[index].worker
         latencies_ns = worker.block(seconds, 1, max_calls, lead_calls)
         self.blocks.append(Block(index, latencies_ns / 1e6, worker.device_ms, worker.window_ns))
 
@@ -135,5 +135,5 @@ def groups_of(specs: Sequence[RunnerSpec]) -> dict[str, list[RunnerSpec]]:
     """Return the specs of each candidate by its name, in the order they were given."""
     groups: dict[str, list[RunnerSpec]] = {}
     for spec in specs:
-        groups.setdefault(spec.candidate or spec.name, []).append(spec)
+        groups.setdefault(spec.group or spec.name, []).append(spec)
     return groups

@@ -144,8 +144,8 @@ def compare_runs(a: Measured, b: Measured, seed: int = 0) -> tuple[Comparison, .
     comparisons = []
     for first, second in _in_common(a.report.results, b.report.results):
         ours, theirs = a.report.results[first], b.report.results[second]
-        builds = (ours.block_builds or None, theirs.block_builds or None)
-        ratio, interval = ratio_of_medians(b.blocks(second), a.blocks(first), seed, paired=False, builds=(builds[1], builds[0]))
+        processes = (ours.block_builds or None, theirs.block_builds or None)
+        ratio, interval = ratio_of_medians(b.blocks(second), a.blocks(first), seed, paired=False, processes=processes[::-1])
         comparisons.append(Comparison(_name(ours, a), _name(theirs, b), ratio, interval, verdict_of(interval)))
     if not comparisons:
         raise InputError(

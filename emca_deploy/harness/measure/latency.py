@@ -13,13 +13,13 @@ from typing import Any
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.harness.measure.candidate import Candidate
-from emca_deploy.harness.measure.process import Worker
 from emca_deploy.harness.measure.protocol import Protocol, TelemetryHook
 from emca_deploy.harness.measure.raw_samples import RawSamples, raw_of
 from emca_deploy.harness.measure.rounds import INTERRUPTED, interleave
 from emca_deploy.harness.measure.stability import changes_between
 from emca_deploy.harness.measure.starting import Processes, finish
 from emca_deploy.harness.measure.summary import compare_candidates, result_of, summarize
+from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import MachineState, collect_environment, read_machine_state
 from emca_deploy.results.latency import Failure, LatencyResult, ProfileReport
@@ -60,7 +60,7 @@ def measure(
 
     Args:
         specs: the candidates, of different names; the first is the one that the others are held against. Those with the same
-            `candidate` are builds of one, whose blocks alternate between them.
+            `group` are processes of one candidate, whose blocks alternate between them.
         protocol: how.
         progress: called with (blocks done, blocks in all); fewer are made where the intervals are narrow sooner.
         telemetry: samples the machine beside the run; what it finds goes into the results.
@@ -132,7 +132,7 @@ def measure_raw(
 
 def _failing(run: _Run) -> Any:
     def failed(candidate: Candidate, error: EmcaError) -> None:
-        run.failed(candidate.name, [build.worker for build in candidate.living], error)
+        run.failed(candidate.name, [process.worker for process in candidate.living], error)
 
     return failed
 
@@ -147,8 +147,8 @@ def _demand_one(run: _Run) -> None:
 
 
 def _changes(candidates: list[Candidate], before: MachineState, after: MachineState, own_cpu_s: float) -> list[str]:
-    builds = [build for candidate in candidates for build in candidate.builds]
-    workers_cpu_s = sum(build.worker.cpu_s - build.cpu_s_before for build in builds)
+    processes = [process for candidate in candidates for process in candidate.processes]
+    workers_cpu_s = sum(process.worker.cpu_s - process.cpu_s_before for process in processes)
     return changes_between(before, after, own_cpu_s + workers_cpu_s)
 
 
@@ -168,8 +168,8 @@ def _finish(candidates: list[Candidate], stop: str) -> None:
         if stop != INTERRUPTED:
             finish(candidate)
             continue
-        for build in candidate.living:
-            build.worker.abandon()
+        for process in candidate.living:
+            process.worker.abandon()
 
 
 def _report(

@@ -111,7 +111,7 @@ class TelemetryHook(StructuralType):
         """Wait until the machine was watched for long enough."""
 
     def watch(self, name_to_pid: Mapping[str, int]) -> None:
-        """Watch the candidates' processes too, from now on; of a candidate of several builds, the first one's.
+        """Watch the candidates' processes too, from now on; of a candidate with several, the first one.
 
         Called again when other processes have taken their place.
         """

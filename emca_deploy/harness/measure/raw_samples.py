@@ -77,13 +77,13 @@ def raw_of(candidates: Sequence[Candidate], protocol: Protocol) -> RawSamples:
 
 def _raw_candidate(candidate: Candidate) -> RawCandidate:
     blocks, device_ms = candidate.blocks, candidate.device_ms
-    warm = [(build.warm_up.medians_ms if build.warm_up else ()) for build in candidate.builds]
+    warm = [(process.warm_up.medians_ms if process.warm_up else ()) for process in candidate.processes]
     return RawCandidate(
         name=candidate.name,
-        builds=tuple(build.worker.spec.artifact or build.worker.spec.name for build in candidate.builds),
+        builds=tuple(process.worker.spec.artifact or process.worker.spec.name for process in candidate.processes),
         calls_ns=np.rint(np.concatenate(candidate.calls_ms) * 1e6).astype(np.int64),
         block_calls=np.array([len(block.calls_ms) for block in blocks], np.int64),
-        block_build=np.array([block.build for block in blocks], np.int64),
+        block_build=np.array([block.process for block in blocks], np.int64),
         windows_ns=np.array([block.window_ns for block in blocks], np.int64),
         warmup_ms=np.array([median for medians in warm for median in medians], np.float64),
         warmup_build=np.array([index for index, medians in enumerate(warm) for _ in medians], np.int64),

@@ -11,11 +11,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from emca_deploy.errors import EmcaError, WorkerError
-from emca_deploy.harness.measure.candidate import Build, Candidate, groups_of
-from emca_deploy.harness.measure.process import Worker
+from emca_deploy.harness.measure.candidate import Candidate, Process, groups_of
 from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.harness.measure.stopping import planned_renewals
 from emca_deploy.harness.measure.warmup import warm_up
+from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.memory import available_mib, peak_rss_mib
 
@@ -41,7 +41,7 @@ class Processes:
         stack: ends every process with the run.
         failed: see `Failed`.
         sets: of processes, started so far.
-        at_once: processes of each build that live together; as many as fit, once the first is loaded.
+        at_once: processes of each artifact that live together; as many as fit, once the first is loaded.
         decoys_cpu_s: processor seconds of what was loaded and not measured.
     """
 
@@ -55,7 +55,7 @@ class Processes:
     _groups: dict[str, list[RunnerSpec]] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Group the builds of each candidate."""
+        """Group the specs of each candidate."""
         self._groups = groups_of(self.specs)
 
     def start(self) -> list[Candidate]:
@@ -107,7 +107,7 @@ class Processes:
                 self.at_once = min(self.protocol.processes, self._that_fit(worker))
 
     def _that_fit(self, loaded: Worker) -> int:
-        """Return how many processes of every build fit into memory, judged by one of them; 1 at least."""
+        """Return how many processes of every artifact fit into memory, judged by one of them; 1 at least."""
         each_mib, free_mib = peak_rss_mib(loaded.pid), available_mib()
         if not each_mib or free_mib is None:
             return 1
@@ -127,33 +127,33 @@ class Processes:
     def _load(self, candidate: Candidate, candidates: list[Candidate], started: list[Worker] | None = None) -> None:
         workers = started or self._enter(candidate.name)
         try:
-            candidate.builds += [_open(worker, self.protocol) for worker in workers]
+            candidate.processes += [_open(worker, self.protocol) for worker in workers]
         except EmcaError as exc:
             candidates.remove(candidate)
-            self.failed(candidate.name, [*workers, *(build.worker for build in candidate.builds)], exc)
+            self.failed(candidate.name, [*workers, *(process.worker for process in candidate.processes)], exc)
 
     def _warm_up(self, candidate: Candidate, candidates: list[Candidate]) -> None:
         candidate.alive = self.at_once * len(self._groups[candidate.name])
         try:
-            for build in candidate.living:
-                build.warm_up = warm_up(build.worker, self.protocol.warmup_s)
+            for process in candidate.living:
+                process.warm_up = warm_up(process.worker, self.protocol.warmup_s)
                 if self.sets == 0:  # later ones are started within the run, and all they do is ours
-                    build.cpu_s_before = build.worker.cpu_s
+                    process.cpu_s_before = process.worker.cpu_s
         except EmcaError as exc:
             candidates.remove(candidate)
-            self.failed(candidate.name, [build.worker for build in candidate.living], exc)
+            self.failed(candidate.name, [process.worker for process in candidate.living], exc)
 
 
 def finish(candidate: Candidate) -> None:
     """Close a candidate's models and let its processes end; a model that fails to close was measured all the same."""
-    for build in candidate.living:
+    for process in candidate.living:
         try:
-            build.worker.finish()
+            process.worker.finish()
         except EmcaError as exc:  # it was measured: that is worth more than a clean end
-            build.worker.abandon()
+            process.worker.abandon()
             candidate.notes.append(f"failed while closing: {exc.problem}")
 
 
-def _open(worker: Worker, protocol: Protocol) -> Build:
+def _open(worker: Worker, protocol: Protocol) -> Process:
     opened = worker.open()
-    return Build(worker, opened, worker.prepare(worker.spec.batch or protocol.batch, protocol.seed, protocol.scenario))
+    return Process(worker, opened, worker.prepare(worker.spec.batch or protocol.batch, protocol.seed, protocol.scenario))

@@ -47,16 +47,16 @@ def planned_renewals(protocol: Protocol, at_once: int) -> frozenset[int]:
     return frozenset(share for share in shares if share) | frozenset(looks)
 
 
-def precise(blocks: Sequence[Float64Array], goal: float, seed: int, builds: Sequence[int] | None = None) -> bool:
+def precise(blocks: Sequence[Float64Array], goal: float, seed: int, processes: Sequence[int] | None = None) -> bool:
     """Return whether the median's 95 % interval ends within `goal` of it to both sides.
 
     Args:
         blocks: the measurements of each block.
         goal: a share of the median.
         seed: of the bootstrap.
-        builds: the build of each block, see `stats.median_ci`.
+        processes: the process of each block, see `stats.median_ci`.
     """
-    low, high = median_ci(blocks, seed, builds)
+    low, high = median_ci(blocks, seed, processes)
     middle = (low + high) / 2
     return (high - low) / 2 <= goal * middle
 
@@ -87,4 +87,4 @@ def _well_known(candidate: Candidate, protocol: Protocol) -> bool:
     if candidate.calls < queries:
         return False
     blocks = candidate.headline_ms(protocol.batch, offline=offline)
-    return precise(blocks, protocol.interval_goal, protocol.seed, candidate.block_builds)
+    return precise(blocks, protocol.interval_goal, protocol.seed, candidate.block_processes)

@@ -19,13 +19,13 @@ _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99_9": 99.
 _ENOUGH_FOR_P99_9 = 1000
 
 
-def summarize(blocks_ms: Sequence[Float64Array], seed: int = 0, builds: Sequence[int] | None = None) -> LatencySummary:
+def summarize(blocks_ms: Sequence[Float64Array], seed: int = 0, processes: Sequence[int] | None = None) -> LatencySummary:
     """Return the summary of a candidate's blocks.
 
     Args:
         blocks_ms: milliseconds a call, one array a block, at least one call in all.
         seed: of the interval's bootstrap.
-        builds: the build that each block ran, where there are several.
+        processes: the process that each block ran in, where there are several.
     """
     ordered = np.sort(np.concatenate(blocks_ms))
     percents = {name: percentile(ordered, p) for name, p in _PERCENTILES.items()}
@@ -34,7 +34,7 @@ def summarize(blocks_ms: Sequence[Float64Array], seed: int = 0, builds: Sequence
         mean=float(ordered.mean()),
         max=float(ordered[-1]),
         std=float(ordered.std(ddof=1)) if len(ordered) > 1 else 0.0,
-        p50_ci95=median_ci(blocks_ms, seed, builds),
+        p50_ci95=median_ci(blocks_ms, seed, processes),
         **percents,
     )
 
@@ -48,8 +48,8 @@ def result_of(candidate: Candidate, protocol: Protocol, record: ProtocolRecord, 
         record: what is said of that for all candidates.
         common: warnings about all candidates.
     """
-    spec, builds = candidate.spec, candidate.builds
-    artifacts = [build.worker.spec.artifact or build.worker.spec.name for build in builds]
+    spec, processes = candidate.spec, candidate.processes
+    artifacts = [process.worker.spec.artifact or process.worker.spec.name for process in processes]
     several = len(set(artifacts)) > 1
     doubts = (*common, *_doubts(candidate, protocol), *candidate.notes)
     samples_ms = np.concatenate(candidate.calls_ms)
@@ -62,22 +62,22 @@ def result_of(candidate: Candidate, protocol: Protocol, record: ProtocolRecord, 
         target=spec.target,
         scenario=protocol.scenario,
         batch=candidate.batch(protocol.batch),
-        latency_ms=summarize(candidate.calls_ms, protocol.seed, candidate.block_builds),
+        latency_ms=summarize(candidate.calls_ms, protocol.seed, candidate.block_processes),
         throughput_images_per_s=rate,
         samples=len(samples_ms),
-        load_ms=float(np.median([build.opened.load_ms for build in builds])),
-        first_inference_ms=float(np.median([build.prepared.first_inference_ms for build in builds])),
-        peak_rss_mib=max(build.worker.peak_rss_mib for build in builds),
+        load_ms=float(np.median([process.opened.load_ms for process in processes])),
+        first_inference_ms=float(np.median([process.prepared.first_inference_ms for process in processes])),
+        peak_rss_mib=max(process.worker.peak_rss_mib for process in processes),
         stable=not doubts,
         warnings=(*doubts, *_notes(candidate, record)),
         samples_ms=tuple(float(value) for value in samples_ms),
-        runtime=builds[0].prepared.runtime,
+        runtime=processes[0].prepared.runtime,
         device_ms=summarize(device_ms, protocol.seed) if len(device_ms) == len(candidate.blocks) else None,
         protocol=replace(record, warm_up=_slowest_warm_up(candidate), in_flight=candidate.in_flight),
         throughput_ci95=rate_ci95,
         builds=tuple(artifacts) if several else (),
         block_calls=tuple(len(block.calls_ms) for block in candidate.blocks),
-        block_builds=tuple(candidate.block_builds or ()),
+        block_builds=tuple(candidate.block_processes or ()),
         block_wall_ms=tuple(block.wall_ms for block in candidate.blocks) if protocol.scenario == "offline" else (),
     )
 
@@ -90,9 +90,9 @@ def compare_candidates(candidates: Sequence[Candidate], protocol: Protocol) -> t
     for other in others:
         rounds = min(len(first.blocks), len(other.blocks))  # an interrupt may have come in the middle of one
         ours, theirs = (one.headline_ms(protocol.batch, offline=offline)[:rounds] for one in (first, other))
-        builds = (first.block_builds, other.block_builds)
-        of_rounds = tuple(None if each is None else each[:rounds] for each in builds)
-        ratio, interval = ratio_of_medians(ours, theirs, protocol.seed, builds=(of_rounds[0], of_rounds[1]))
+        processes = (first.block_processes, other.block_processes)
+        of_rounds = tuple(None if each is None else each[:rounds] for each in processes)
+        ratio, interval = ratio_of_medians(ours, theirs, protocol.seed, processes=(of_rounds[0], of_rounds[1]))
         comparisons.append(Comparison(other.name, first.name, ratio, interval, verdict_of(interval)))
     return tuple(comparisons)
 
@@ -104,23 +104,23 @@ def _throughput(candidate: Candidate, protocol: Protocol) -> tuple[float, tuple[
         total_ms = sum(float(block.sum()) for block in candidate.calls_ms)
         return images * candidate.calls / total_ms * 1000, None
     per_image_ms = candidate.headline_ms(protocol.batch, offline=True)
-    low_ms, high_ms = median_ci(per_image_ms, protocol.seed, candidate.block_builds)
+    low_ms, high_ms = median_ci(per_image_ms, protocol.seed, candidate.block_processes)
     return images * candidate.calls / candidate.wall_s, (1000 / high_ms, 1000 / low_ms)
 
 
 def _doubts(candidate: Candidate, protocol: Protocol) -> list[str]:
     """Return what makes this candidate's numbers doubtful."""
     doubts: list[str] = []
-    for index in range(len(candidate.builds)):
-        of_build = [block.calls_ms for block in candidate.blocks if block.build == index]
-        doubts += [warning for warning in drift_warnings(of_build) if warning not in doubts]
+    for index in range(len(candidate.processes)):
+        of_process = [block.calls_ms for block in candidate.blocks if block.process == index]
+        doubts += [warning for warning in drift_warnings(of_process) if warning not in doubts]
     if not all(_warm_up_of(candidate)):
         doubts.append(f"had not settled after {protocol.warmup_s:g} s of warm-up: give it longer with --warmup")
     return doubts
 
 
 def _warm_up_of(candidate: Candidate) -> list[bool]:
-    return [build.warm_up.settled for build in candidate.builds if build.warm_up is not None]
+    return [process.warm_up.settled for process in candidate.processes if process.warm_up is not None]
 
 
 def _notes(candidate: Candidate, record: ProtocolRecord) -> list[str]:
@@ -135,7 +135,7 @@ def _notes(candidate: Candidate, record: ProtocolRecord) -> list[str]:
 
 
 def _slowest_warm_up(candidate: Candidate) -> WarmUp | None:
-    found: list[WarmedUp] = [build.warm_up for build in candidate.builds if build.warm_up is not None]
+    found: list[WarmedUp] = [process.warm_up for process in candidate.processes if process.warm_up is not None]
     if not found:
         return None
     slowest = max(found, key=lambda warm: warm.seconds)

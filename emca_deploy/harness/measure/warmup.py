@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emca_deploy.harness.measure.process import Worker
+from emca_deploy.harness.measure.worker import Worker
 
 __all__ = ["WarmedUp", "warm_up"]
 
@@ -16,7 +16,7 @@ _FEWEST_CALLS = 3
 
 @dataclass(frozen=True)
 class WarmedUp:
-    """How a build's warm-up went.
+    """How a process's warm-up went.
 
     Attributes:
         settled: whether the medians of two successive windows agreed within 2 %.

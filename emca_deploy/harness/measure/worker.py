@@ -1,195 +1,290 @@
-"""The process a candidate lives in. Started by `harness.process.Worker`; speaks `harness.channel` on its own pipes.
+"""The coordinator's end of a worker: starts it, asks it, and makes sure that it ends."""
 
-Whatever a runtime prints goes to stderr, which the coordinator keeps for its error messages.
-"""
-
-import ctypes
 import os
 import signal
+import subprocess
 import sys
-import time
-import traceback
-from collections.abc import Callable
-from dataclasses import asdict
-from time import perf_counter_ns
-from typing import Any
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from emca_deploy.arrays import Int64Array
-from emca_deploy.artifacts import TensorSpec
-from emca_deploy.errors import EmcaError, InputError, ModelError
-from emca_deploy.harness.clock import elapsed_ms, keep_from_collection, no_garbage_collection, time_calls
+from emca_deploy import errors
+from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
+from emca_deploy.artifacts import Preprocessing, TensorSpec
+from emca_deploy.errors import EmcaError, InputError, WorkerError
 from emca_deploy.harness.measure.channel import Channel
-from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
+from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.memory import peak_rss_mib
+from emca_deploy.results.latency import Scenario
 
-__all__ = ["input_shape", "main", "serve"]
+__all__ = ["LogitsPart", "Opened", "Prepared", "Worker"]
 
-_PR_SET_PDEATHSIG = 1
+# The child's import path is the parent's: `-m` would put the working folder first, where a user's random.py may lie.
+_BOOT = (
+    "import sys; sys.path[:] = sys.argv[2:]; from emca_deploy.harness.measure.worker_main import main; raise SystemExit(main())"
+)
+_TAIL_BYTES = 4000
+_TAIL_LINES = 3
+_END_S = 10.0
 
 
-def input_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
-    """Return the shape (batch, 3, H, W) a model's input takes at a batch size.
+@dataclass(frozen=True)
+class Opened:
+    """What a worker says once its model is loaded.
 
-    Raises:
-        InputError: the model's batch is fixed at another size.
-        ModelError: the height or width is dynamic.
+    Attributes:
+        load_ms: of the runner's `open` alone, Python's start and imports of the factory excluded.
     """
-    first, *rest = spec.shape
-    if isinstance(first, int) and first != batch:
-        raise InputError(
-            f"the model's batch size is fixed at {first}, not {batch}", f"use --batch {first}, or export with --batch dynamic"
-        )
-    sizes = [size for size in rest if isinstance(size, int)]
-    if len(sizes) != len(rest):
-        raise ModelError(f"input '{spec.name}' has a dynamic size: {spec.shape}", "say which one with --image-size")
-    return (batch, *sizes)
+
+    input: TensorSpec
+    output: TensorSpec
+    load_ms: float
+    runtime: dict[str, Any] = field(default_factory=dict)
 
 
-class _Session:
-    """The commands a worker obeys; each returns the answer, or sends several."""
+@dataclass(frozen=True)
+class Prepared:
+    """What a worker says once it has made its first call.
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._runner: LoadedModel | None = None
-        self._batch: npt.NDArray[Any] | None = None
-        self._saturated: Saturable | None = None
+    Attributes:
+        first_inference_ms: of that call.
+        in_flight: requests it will keep going at once.
+        runtime: what the runtime says of itself then; offline it may run with other settings.
+    """
 
-    def open(self, spec: str) -> dict[str, Any]:
-        wanted = RunnerSpec.from_json(spec)
-        runner = wanted.make()
-        start_ns = perf_counter_ns()
-        runner.open()
-        load_ms = elapsed_ms(start_ns)
-        wanted.check_files()
-        self._runner = runner
-        answer = {"input": asdict(runner.input), "output": asdict(runner.output)}
-        return {**answer, "load_ms": load_ms, "runtime": runner.describe()}
-
-    def prepare(self, batch: int, seed: int, scenario: str) -> dict[str, Any]:
-        runner = self._loaded()
-        shape = input_shape(runner.input, batch)
-        # Standard normal, as normalised images are: zeros would let sparse and denormal shortcuts flatter a runtime.
-        # A model of another layout or type gets its own: converting is not what is measured.
-        self._batch = runner.to_native(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
-        start_ns = perf_counter_ns()
-        runner.infer(self._batch)
-        first_inference_ms = elapsed_ms(start_ns)
-        in_flight = 1
-        if scenario == "offline" and isinstance(runner, Saturable):
-            in_flight = runner.start_offline(self._batch)
-            self._saturated = runner
-        answer = {"first_inference_ms": first_inference_ms, "in_flight": in_flight, "runtime": runner.describe()}
-        keep_from_collection()
-        return {**answer, "cpu_s": time.process_time()}
-
-    def block(self, seconds: float, min_calls: int, max_calls: int, lead_calls: int) -> None:
-        wanted = (seconds, min_calls, max_calls)
-        with no_garbage_collection():  # before the window opens: its own time is no part of it
-            start_ns = time.monotonic_ns()
-            device: dict[str, Any] = {}
-            if self._saturated is not None:
-                latencies_ns = self._saturated.run_offline(*wanted)
-            else:
-                latencies_ns, device = self._one_after_the_other(lead_calls, *wanted)
-            window = {"start_ns": start_ns, "end_ns": time.monotonic_ns()}
-        self._channel.send({"cpu_s": time.process_time(), **window, **device}, latencies_ns)
-
-    def _one_after_the_other(
-        self, lead_calls: int, seconds: float, min_calls: int, max_calls: int
-    ) -> tuple[Int64Array, dict[str, Any]]:
-        runner, batch = self._loaded(), self._batch
-        assert batch is not None
-        for _ in range(lead_calls):
-            runner.infer(batch)
-        device_ms: list[float | None] = []
-        # Only runners of accelerators have a clock there, besides the host's.
-        note = (lambda: device_ms.append(runner.device_ms)) if hasattr(runner, "device_ms") else None
-        latencies_ns = time_calls(lambda: runner.infer(batch), seconds, min_calls, max_calls, note)
-        return latencies_ns, {"device_ms": device_ms} if note and None not in device_ms else {}
-
-    def logits(self, **wanted: Any) -> None:
-        from emca_deploy.harness.measure.feed import Wanted, feed
-
-        feed(self._loaded(), Wanted(**wanted), self._channel.send)
-
-    def close(self) -> dict[str, Any]:
-        peak = _peak_rss_mib()
-        if self._runner is not None:
-            self._runner.close()
-        return {"peak_rss_mib": peak}
-
-    def _loaded(self) -> LoadedModel:
-        assert self._runner is not None, "open comes first"
-        return self._runner
+    first_inference_ms: float
+    in_flight: int = 1
+    runtime: dict[str, Any] = field(default_factory=dict)
 
 
-def _peak_rss_mib() -> float:
-    from_proc = peak_rss_mib()
-    if from_proc is not None:
-        return from_proc
-    import resource
+@dataclass(frozen=True)
+class LogitsPart:
+    """One message of `Worker.logits`: some logits (n, classes), or at the end the labels and the summary."""
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent goes, even when the parent is killed in the middle of a call."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it went before we asked
-        os._exit(1)
+    done: int
+    total: int
+    logits: Float32Array | None = None
+    labels: Int64Array | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
 
 
-def _take_over_pipes() -> Channel:
-    """Move the channel away from stdin and stdout, so that nothing a library prints can get into it."""
-    channel = Channel(os.dup(0), os.dup(1))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return channel
+class Worker:
+    """A candidate in a process of its own. A context manager: the process is gone when the block is left, however.
 
+    Start it in a thread that lives as long as the worker: the kernel ends the worker when that thread ends.
 
-def _error(error: Exception) -> dict[str, Any]:
-    if isinstance(error, EmcaError):
-        return {"error": type(error).__name__, "problem": error.problem, "remedy": error.remedy}
-    traceback.print_exc()
-    return {"error": "crash", "problem": f"{type(error).__name__}: {error}", "remedy": ""}
+    Args:
+        spec: the candidate.
+        timeout_s: how long any one answer may take.
 
+    Attributes:
+        cpu_s: processor seconds of the process, as of its last `prepare` or `block`.
+        device_ms: of each call of the last `block` by the accelerator's own clock, (calls,) float64; None where it has none.
+        window_ns: when the last `block` ran, (start, end) of `time.monotonic_ns`, which all processes of a machine share.
+        peak_rss_mib: of the process, once finished or abandoned.
+    """
 
-def main() -> int:
-    """Serve the coordinator whose process id is the first argument until it says close or goes away."""
-    _die_with(int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
-    serve(_take_over_pipes())
-    return 0
+    def __init__(self, spec: RunnerSpec, timeout_s: float = 300.0) -> None:
+        self.spec = spec
+        self.cpu_s = 0.0
+        self.peak_rss_mib = 0.0
+        self.window_ns = (0, 0)
+        self.device_ms: Float64Array | None = None
+        self._timeout_s = timeout_s
+        self._ahead: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._stderr: IO[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None, "enter the worker first"
+        return self._process.pid
 
-def serve(channel: Channel) -> None:
-    """Obey the other end of a channel until it says close or goes away."""
-    session = _Session(channel)
-    commands: dict[str, Callable[..., dict[str, Any] | None]] = {
-        name: getattr(session, name) for name in ("open", "prepare", "block", "logits", "close")
-    }
-    try:
+    def __enter__(self) -> "Worker":
+        self._stderr = tempfile.TemporaryFile()  # a file never blocks its writer, as a pipe can
+        command = [sys.executable, "-c", _BOOT, str(os.getpid()), *sys.path]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._channel = Channel(os.dup(self._process.stdout.fileno()), os.dup(self._process.stdin.fileno()))
+        self._process.stdin.close()
+        self._process.stdout.close()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._process is not None
+        if self._channel is not None:
+            self._channel.close()
+        if kind is not None:
+            self._kill()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        finally:
+            if self._stderr is not None:
+                self._stderr.close()
+
+    def begin(self, batch: int, seed: int, scenario: Scenario = "single-stream") -> None:
+        """Ask for `open` and `prepare` ahead: they only wait for the answers then, so that several workers load side by side.
+
+        Raises:
+            WorkerError: the process has ended.
+        """
+        self._send("open", spec=self.spec.to_json())
+        self._send("prepare", batch=batch, seed=seed, scenario=scenario)
+        self._ahead = ["open", "prepare"]
+
+    def open(self) -> Opened:
+        """Load the model.
+
+        Raises:
+            EmcaError: whatever the runner raises, of the same class; WorkerError if the process crashes or hangs.
+        """
+        answer, _ = self._ask("open", spec=self.spec.to_json())
+        return Opened(_tensor(answer["input"]), _tensor(answer["output"]), answer["load_ms"], answer["runtime"])
+
+    def prepare(self, batch: int, seed: int, scenario: Scenario = "single-stream") -> Prepared:
+        """Make a seeded standard normal input of `batch` images, infer once, and get ready for a scenario.
+
+        Raises:
+            EmcaError: as `open`.
+        """
+        answer, _ = self._ask("prepare", batch=batch, seed=seed, scenario=scenario)
+        self.cpu_s = float(answer["cpu_s"])
+        return Prepared(float(answer["first_inference_ms"]), int(answer["in_flight"]), answer["runtime"])
+
+    def block(self, seconds: float, min_calls: int = 1, max_calls: int = 1_000_000, lead_calls: int = 0) -> Int64Array:
+        """Infer for some time.
+
+        Args:
+            seconds: how long, at least `min_calls` and at most `max_calls` calls.
+            min_calls: see `clock.time_calls`.
+            max_calls: likewise.
+            lead_calls: unmeasured calls before, to bring the caches back after other candidates ran.
+
+        Returns:
+            Nanoseconds of each call, (calls,) int64; offline, of each request from its start to its completion.
+
+        Raises:
+            EmcaError: as `open`.
+        """
+        wanted = {"seconds": seconds, "min_calls": min_calls, "max_calls": max_calls, "lead_calls": lead_calls}
+        answer, latencies_ns = self._ask("block", extra_s=seconds, **wanted)
+        assert latencies_ns is not None
+        self.cpu_s = float(answer["cpu_s"])
+        self.window_ns = (int(answer["start_ns"]), int(answer["end_ns"]))
+        self.device_ms = np.asarray(answer["device_ms"], np.float64) if "device_ms" in answer else None
+        return np.asarray(latencies_ns, np.int64)
+
+    def logits(
+        self, source: Path, preprocessing: Preprocessing, limit: int | None, batch_size: int, start: int = 0
+    ) -> Iterator[LogitsPart]:
+        """Run a data set, which the worker opens itself; yields parts as they come, the last with labels and summary.
+
+        The first `start` images are left out; the labels are those of all.
+
+        Raises:
+            EmcaError: as `open`; DataError from the data set.
+        """
+        wanted = {"preprocessing": asdict(preprocessing), "limit": limit, "batch_size": batch_size, "start": start}
+        self._send("logits", source=str(source.absolute()), **wanted)
         while True:
-            message, _ = channel.receive()
-            name = message.pop("do")
-            try:
-                answer = commands[name](**message)
-            except Exception as exc:  # whatever it is, the coordinator has to hear of it
-                answer = _error(exc)
-            if answer is not None:
-                channel.send(answer)
-            if name == "close":
+            message, array = self._receive(self._timeout_s)
+            if "summary" in message:
+                labels = None if array is None else np.asarray(array, np.int64)
+                yield LogitsPart(message["done"], message["total"], labels=labels, summary=message["summary"])
                 return
-    except (EOFError, BrokenPipeError):
-        return
+            assert array is not None
+            yield LogitsPart(message["done"], message["total"], np.asarray(array, np.float32))
+
+    def finish(self) -> float:
+        """Close the model and return the peak resident memory of the process in MiB.
+
+        Raises:
+            EmcaError: as `open`.
+        """
+        answer, _ = self._ask("close")
+        self.peak_rss_mib = float(answer["peak_rss_mib"])
+        return self.peak_rss_mib
+
+    def abandon(self) -> None:
+        """End the process now, whatever it does; what it used of memory is kept."""
+        if self._process is not None and self._process.poll() is None:
+            self.peak_rss_mib = max(self.peak_rss_mib, peak_rss_mib(self._process.pid) or 0.0)
+            self._kill()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def _ask(self, do: str, extra_s: float = 0.0, **arguments: Any) -> tuple[dict[str, Any], Any]:
+        if do in self._ahead:
+            self._ahead.remove(do)
+        else:
+            self._send(do, **arguments)
+        return self._receive(self._timeout_s + extra_s)
+
+    def _send(self, do: str, **arguments: Any) -> None:
+        assert self._channel is not None, "enter the worker first"
+        try:
+            self._channel.send({"do": do, **arguments})
+        except BrokenPipeError as exc:
+            raise self._died() from exc
+
+    def _receive(self, timeout_s: float) -> tuple[dict[str, Any], Any]:
+        assert self._channel is not None
+        try:
+            message, array = self._channel.receive(timeout_s)
+        except TimeoutError as exc:
+            self._kill()
+            problem = f"{self.spec.name}: no answer for {timeout_s:.0f} s; its process is stopped"
+            raise WorkerError(problem, "fewer images or a smaller batch, more threads, or another backend") from exc
+        except EOFError as exc:
+            raise self._died() from exc
+        if "error" in message:
+            raise self._error_of(message)
+        return message, array
+
+    def _error_of(self, message: dict[str, Any]) -> EmcaError:
+        kind = getattr(errors, message["error"], None) if message["error"] in errors.__all__ else None
+        if kind is None:
+            return WorkerError(f"{self.spec.name}: {message['problem']}", "try another backend, or build the artifact again")
+        problem: str = message["problem"]
+        known = (self.spec.name, self.spec.artifact)
+        if kind is InputError and not any(part and part in problem for part in known):
+            problem = f"{self.spec.name}: {problem}"
+        error: EmcaError = kind(problem, message["remedy"])
+        return error
+
+    def _died(self) -> WorkerError:
+        assert self._process is not None
+        try:
+            code = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            code = 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        tail = self._tail()
+        problem = f"{self.spec.name}: its process {how}" + (f": {tail}" if tail else "")
+        if code == -signal.SIGKILL:
+            return WorkerError(problem, "often the kernel, out of memory: a smaller --batch, or fewer artifacts at once")
+        return WorkerError(problem, "the runtime crashed: try another backend or version, or build the artifact again")
+
+    def _tail(self) -> str:
+        assert self._stderr is not None
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - _TAIL_BYTES))
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return " | ".join(line.strip() for line in lines[-_TAIL_LINES:])
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _tensor(values: dict[str, Any]) -> TensorSpec:
+    return TensorSpec(values["name"], values["dtype"], tuple(values["shape"]))

@@ -32,7 +32,7 @@ class After:
         self.far, self.do, self.done = far, do, False
 
     def __call__(self, done, total):
-        if done >= BLOCKS and not self.done and self.far.running("harness.measure.worker"):  # not while files are sent
+        if done >= BLOCKS and not self.done and self.far.running("harness.measure.worker_main"):  # not while files are sent
             self.done = True
             self.do()
 
@@ -88,7 +88,7 @@ def test_ctrl_c_before_anything_was_measured(far, model):
 def test_nothing_is_left_when_the_command_is_killed(far, model, number):
     words = ["profile", str(model), "--target", far.target, "--duration", "60", "--json"]
     process = subprocess.Popen([sys.executable, "-m", "emca_deploy", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not far.running("harness.measure.worker"):
+    while not far.running("harness.measure.worker_main"):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(number)

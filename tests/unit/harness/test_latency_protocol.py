@@ -16,8 +16,8 @@ from emca_deploy import harness
 from emca_deploy.errors import InputError, ModelError, WorkerError
 from emca_deploy.harness.measure import starting
 from emca_deploy.harness.measure.latency import Protocol, measure, measure_raw
-from emca_deploy.harness.measure.process import Worker
 from emca_deploy.harness.measure.raw_samples import read_raw, write_raw
+from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import ProfileReport, verdict_of
@@ -142,7 +142,7 @@ def test_an_interrupt_with_nothing_to_keep_or_unwanted_is_passed_on(keep_going, 
 
 def test_several_builds_are_one_candidate_that_alternates():
     first, second = fake("one", latency_ms=1), fake("two", latency_ms=3)
-    both = [replace(spec, candidate="both") for spec in (first, second)]
+    both = [replace(spec, group="both") for spec in (first, second)]
     report, raw = measure_raw([fake("base"), *both], QUICK)
     _, result = report.results
     assert (result.artifact, result.builds) == ("both", (first.artifact, second.artifact))

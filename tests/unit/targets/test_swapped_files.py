@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from emca_deploy.errors import ModelError
-from emca_deploy.harness.measure.process import Worker
+from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.targets.candidates import CandidateOptions, candidate
 
 

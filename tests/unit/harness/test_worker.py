@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emca_deploy.errors import InputError, ModelError, WorkerError
-from emca_deploy.harness.measure.process import Worker
+from emca_deploy.harness.measure.worker import Worker
 
 
 def alive(pid):
@@ -134,7 +134,7 @@ def test_error_in_the_block_ends_the_worker_at_once(make_spec):
 
 PARENT = """
     import sys, time
-    from emca_deploy.harness.measure.process import Worker
+    from emca_deploy.harness.measure.worker import Worker
     from emca_deploy.harness.spec import RunnerSpec
     with Worker(RunnerSpec("mine", "harness_runners:make", {"does": "hang"})) as worker:
         worker.open()

@@ -1,0 +1,195 @@
+"""The process a candidate lives in. Started by `worker.Worker`; it uses `channel` on pipes of its own.
+
+Whatever a runtime prints goes to stderr, which the coordinator keeps for its error messages.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emca_deploy.arrays import Int64Array
+from emca_deploy.artifacts import TensorSpec
+from emca_deploy.errors import EmcaError, InputError, ModelError
+from emca_deploy.harness.clock import elapsed_ms, keep_from_collection, no_garbage_collection, time_calls
+from emca_deploy.harness.measure.channel import Channel
+from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
+from emca_deploy.machines.memory import peak_rss_mib
+
+__all__ = ["input_shape", "main", "serve"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def input_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    """Return the shape (batch, 3, H, W) a model's input takes at a batch size.
+
+    Raises:
+        InputError: the model's batch is fixed at another size.
+        ModelError: the height or width is dynamic.
+    """
+    first, *rest = spec.shape
+    if isinstance(first, int) and first != batch:
+        raise InputError(
+            f"the model's batch size is fixed at {first}, not {batch}", f"use --batch {first}, or export with --batch dynamic"
+        )
+    sizes = [size for size in rest if isinstance(size, int)]
+    if len(sizes) != len(rest):
+        raise ModelError(f"input '{spec.name}' has a dynamic size: {spec.shape}", "say which one with --image-size")
+    return (batch, *sizes)
+
+
+class _Session:
+    """The commands a worker obeys; each returns the answer, or sends several."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._runner: LoadedModel | None = None
+        self._batch: npt.NDArray[Any] | None = None
+        self._saturated: Saturable | None = None
+
+    def open(self, spec: str) -> dict[str, Any]:
+        wanted = RunnerSpec.from_json(spec)
+        runner = wanted.make()
+        start_ns = perf_counter_ns()
+        runner.open()
+        load_ms = elapsed_ms(start_ns)
+        wanted.check_files()
+        self._runner = runner
+        answer = {"input": asdict(runner.input), "output": asdict(runner.output)}
+        return {**answer, "load_ms": load_ms, "runtime": runner.describe()}
+
+    def prepare(self, batch: int, seed: int, scenario: str) -> dict[str, Any]:
+        runner = self._loaded()
+        shape = input_shape(runner.input, batch)
+        # Standard normal, as normalised images are: zeros would let sparse and denormal shortcuts flatter a runtime.
+        # A model of another layout or type gets its own: converting is not what is measured.
+        self._batch = runner.to_native(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+        start_ns = perf_counter_ns()
+        runner.infer(self._batch)
+        first_inference_ms = elapsed_ms(start_ns)
+        in_flight = 1
+        if scenario == "offline" and isinstance(runner, Saturable):
+            in_flight = runner.start_offline(self._batch)
+            self._saturated = runner
+        answer = {"first_inference_ms": first_inference_ms, "in_flight": in_flight, "runtime": runner.describe()}
+        keep_from_collection()
+        return {**answer, "cpu_s": time.process_time()}
+
+    def block(self, seconds: float, min_calls: int, max_calls: int, lead_calls: int) -> None:
+        wanted = (seconds, min_calls, max_calls)
+        with no_garbage_collection():  # before the window opens: its own time is no part of it
+            start_ns = time.monotonic_ns()
+            device: dict[str, Any] = {}
+            if self._saturated is not None:
+                latencies_ns = self._saturated.run_offline(*wanted)
+            else:
+                latencies_ns, device = self._one_after_the_other(lead_calls, *wanted)
+            window = {"start_ns": start_ns, "end_ns": time.monotonic_ns()}
+        self._channel.send({"cpu_s": time.process_time(), **window, **device}, latencies_ns)
+
+    def _one_after_the_other(
+        self, lead_calls: int, seconds: float, min_calls: int, max_calls: int
+    ) -> tuple[Int64Array, dict[str, Any]]:
+        runner, batch = self._loaded(), self._batch
+        assert batch is not None
+        for _ in range(lead_calls):
+            runner.infer(batch)
+        device_ms: list[float | None] = []
+        # Only runners of accelerators have a clock there, besides the host's.
+        note = (lambda: device_ms.append(runner.device_ms)) if hasattr(runner, "device_ms") else None
+        latencies_ns = time_calls(lambda: runner.infer(batch), seconds, min_calls, max_calls, note)
+        return latencies_ns, {"device_ms": device_ms} if note and None not in device_ms else {}
+
+    def logits(self, **wanted: Any) -> None:
+        from emca_deploy.harness.measure.feed import Wanted, feed
+
+        feed(self._loaded(), Wanted(**wanted), self._channel.send)
+
+    def close(self) -> dict[str, Any]:
+        peak = _peak_rss_mib()
+        if self._runner is not None:
+            self._runner.close()
+        return {"peak_rss_mib": peak}
+
+    def _loaded(self) -> LoadedModel:
+        assert self._runner is not None, "open comes first"
+        return self._runner
+
+
+def _peak_rss_mib() -> float:
+    from_proc = peak_rss_mib()
+    if from_proc is not None:
+        return from_proc
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent goes, even when the parent is killed in the middle of a call."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it went before we asked
+        os._exit(1)
+
+
+def _take_over_pipes() -> Channel:
+    """Move the channel away from stdin and stdout, so that nothing a library prints can get into it."""
+    channel = Channel(os.dup(0), os.dup(1))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return channel
+
+
+def _error(error: Exception) -> dict[str, Any]:
+    if isinstance(error, EmcaError):
+        return {"error": type(error).__name__, "problem": error.problem, "remedy": error.remedy}
+    traceback.print_exc()
+    return {"error": "crash", "problem": f"{type(error).__name__}: {error}", "remedy": ""}
+
+
+def main() -> int:
+    """Serve the coordinator whose process id is the first argument until it says close or goes away."""
+    _die_with(int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
+    serve(_take_over_pipes())
+    return 0
+
+
+def serve(channel: Channel) -> None:
+    """Obey the other end of a channel until it says close or goes away."""
+    session = _Session(channel)
+    commands: dict[str, Callable[..., dict[str, Any] | None]] = {
+        name: getattr(session, name) for name in ("open", "prepare", "block", "logits", "close")
+    }
+    try:
+        while True:
+            message, _ = channel.receive()
+            name = message.pop("do")
+            try:
+                answer = commands[name](**message)
+            except Exception as exc:  # whatever it is, the coordinator has to hear of it
+                answer = _error(exc)
+            if answer is not None:
+                channel.send(answer)
+            if name == "close":
+                return
+    except (EOFError, BrokenPipeError):
+        return
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
