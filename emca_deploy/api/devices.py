@@ -1,0 +1,127 @@
+"""`devices`: machines with names, and what each of them can do."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._progress import Progress
+from emca_deploy.backends.registry import BACKENDS
+from emca_deploy.errors import EmcaError
+from emca_deploy.targets import named_machines
+from emca_deploy.targets.capabilities import Capabilities, examine
+from emca_deploy.targets.named_machines import Device
+
+__all__ = ["DeviceCheck", "DevicesReport", "add_device", "check_devices", "devices", "remove_device"]
+
+NOT_USABLE = 3
+
+
+@dataclass(frozen=True)
+class DevicesReport:
+    """The machines that have a name.
+
+    Attributes:
+        file: where they are kept.
+        devices: in the order of the file.
+    """
+
+    file: Path
+    devices: tuple[Device, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `devices`."""
+        return {"schema_version": 1, "file": str(self.file), "devices": [device.to_dict() for device in self.devices]}
+
+
+@dataclass(frozen=True)
+class DeviceCheck:
+    """What one machine can do, or why it could not be asked.
+
+    Attributes:
+        device: the machine.
+        found: what it can do; None where it was not reached.
+        error: why it was not reached; None where it was.
+    """
+
+    device: Device
+    found: Capabilities | None = None
+    error: EmcaError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 where the machine can be used."""
+        if self.error is not None:
+            return self.error.exit_code
+        return 0 if self.found is not None and self.found.usable else NOT_USABLE
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The backends there, each with the version of its library."""
+        if self.found is None:
+            return ()
+        versions = self.found.versions
+        return tuple(f"{name} {versions.get(str(BACKENDS[name].module)) or '(unknown version)'}" for name in self.found.backends)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its JSON."""
+        if self.found is not None:
+            return {**self.device.to_dict(), "reached": True, **self.found.to_dict(), "error": None}
+        error = self.error and {"problem": self.error.problem, "remedy": self.error.remedy}
+        return {**self.device.to_dict(), "reached": False, "usable": False, "error": error}
+
+
+def devices() -> DevicesReport:
+    """Return the machines that have a name.
+
+    Raises:
+        InputError: their file cannot be read, or is wrong.
+    """
+    return DevicesReport(named_machines.devices_file(), tuple(named_machines.read_devices().values()))
+
+
+def add_device(name: str, target: str, power_mode: str | None = None, notes: str = "") -> Path:
+    """Give a target a name, and return the file that now has it.
+
+    Args:
+        name: letters, digits, - and _.
+        target: ssh://[user@]host[:port], or cpu, gpu, gpu:1 or jetson of this machine.
+        power_mode: a Jetson board's, for every run on it that names no other.
+        notes: for people.
+
+    Raises:
+        InputError: the name or the target cannot be used, or the name is taken.
+        OutputError: the file cannot be written.
+    """
+    return named_machines.add_device(Device(name, target, power_mode, notes))
+
+
+def remove_device(name: str) -> Path:
+    """Forget a name, and return the file that had it; the machine itself is not touched.
+
+    Raises:
+        UnknownNameError: no machine has that name.
+        OutputError: the file cannot be written.
+    """
+    return named_machines.remove_device(name)
+
+
+def check_devices(name: str | None = None, progress: Progress | None = None) -> tuple[DeviceCheck, ...]:
+    """Ask a machine for its Python, runtimes, trtexec, disk and clock, and what Jetson board it is.
+
+    Args:
+        name: of the machine; None asks every one.
+        progress: called with (done, total).
+
+    Raises:
+        InputError: no machine has that name, or the file of names is wrong. A machine that is not reached is in the result.
+    """
+    asked = devices().devices if name is None else (named_machines.find_device(name),)
+    found = []
+    for done, device in enumerate(asked):
+        if progress is not None:
+            progress(done, len(asked))
+        try:
+            found.append(DeviceCheck(device, examine(device.target, device.power_mode)))
+        except EmcaError as exc:
+            found.append(DeviceCheck(device, error=exc))
+    return tuple(found)

@@ -1,0 +1,71 @@
+"""Machines with names, and what each can do, on the terminal."""
+
+from typing import TYPE_CHECKING
+
+from emca_deploy._text import printable
+from emca_deploy.commands._console import echo, table_console
+
+if TYPE_CHECKING:
+    from emca_deploy.api.devices import DeviceCheck, DevicesReport
+
+__all__ = ["print_check", "print_devices"]
+
+
+def print_devices(report: "DevicesReport") -> None:
+    """Print a row for each machine."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for header in ("name", "target", "power mode", "notes"):
+        table.add_column(header, overflow="fold")
+    for device in report.devices:
+        texts = (device.name, device.target, device.power_mode or "-", device.notes)
+        table.add_row(*(Text(printable(text)) for text in texts))  # markup in them does nothing
+    table_console().print(table)
+
+
+def print_check(check: "DeviceCheck") -> None:
+    """Print what a machine can do, and what it lacks."""
+    echo(f"{check.device.name} ({check.device.target})")
+    found, error = check.found, check.error
+    if error is not None:
+        _row("not reached", error.problem)
+        _row("  try", error.remedy)
+    if found is None:
+        return
+    by = "" if found.backends or not found.can else ", with trtexec"
+    _row("can", f"{', '.join(found.can)}{by}" if found.can else "nothing yet")
+    _row("Python", f"{found.python_version or 'none'}{f', {found.python}' if found.python else ' (not usable)'}")
+    _row("runtimes", ", ".join(check.runtimes) or "none")
+    _print_board(check)
+    if found.machine:
+        _row("machine", f"{found.machine}, {found.system}")
+    if found.trtexec:
+        _row("trtexec", f"{found.trtexec}, TensorRT {found.trtexec_version or 'of an unknown version'}")
+    if found.free_mib is not None:
+        _row("free disk", f"{found.free_mib / 1024:.1f} GiB")
+    if found.clock_offset_s is not None:
+        ahead = round(found.clock_offset_s, 1)
+        _row("clock", f"{ahead:+.1f} s" if ahead else "as here")
+    for lack in found.lacks:
+        _row("missing" if lack.blocks else "note", lack.problem)
+        _row("  try", lack.remedy)
+
+
+def _print_board(check: "DeviceCheck") -> None:
+    if check.found is None or check.found.board is None:
+        return
+    board = check.found.board
+    facts, mode = board.facts, board.power_mode
+    releases = {"L4T": facts.l4t, "JetPack": facts.jetpack, "TensorRT": facts.tensorrt, "CUDA": facts.cuda}
+    _row("board", facts.model)
+    _row("", ", ".join(f"{name} {version}" for name, version in releases.items() if version) or "unknown release")
+    if mode is not None:
+        faster = board.fastest_mode not in (None, mode)
+        _row("power mode", f"{mode} (fastest: {board.fastest_mode})" if faster else mode)
+
+
+def _row(name: str, text: str) -> None:
+    echo(f"  {name:13}{' '.join(text.split())}")
