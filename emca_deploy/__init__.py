@@ -1,6 +1,7 @@
 """emca-deploy: from a trained EMCA-ResNet to a measured, verified INT8 deployment.
 
-Importing this package loads no torch, OpenVINO, TensorRT or ONNX Runtime; each is loaded when it is first used.
+Every operation is a function here, which takes a request and returns a report: see docs/reference/python.md. Importing this
+package loads no torch, OpenVINO, TensorRT or ONNX Runtime; each is loaded when it is first used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,18 +9,92 @@ from typing import TYPE_CHECKING, Any
 from emca_deploy._version import __version__
 
 if TYPE_CHECKING:
+    from emca_deploy.api.calibrate import CalibrateReport, CalibrateRequest, calibrate
+    from emca_deploy.api.compare import compare
+    from emca_deploy.api.demo import demo
+    from emca_deploy.api.deploy import DeployRequest, deploy
+    from emca_deploy.api.devices import add_device, check_devices, devices, remove_device
+    from emca_deploy.api.doctor import DoctorReport, doctor
+    from emca_deploy.api.export import ExportReport, ExportRequest, export
+    from emca_deploy.api.images import read_preprocessing
+    from emca_deploy.api.layers import LayersRequest, layers
+    from emca_deploy.api.models import ModelsReport, models
+    from emca_deploy.api.plan import PlanReport, plan
+    from emca_deploy.api.report import report
+    from emca_deploy.api.sensitivity import Sensitivity, SensitivityRequest, sensitivity
     from emca_deploy.networks.checkpoints import load_checkpoint
     from emca_deploy.networks.registry import create_model
+    from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
 
-__all__ = ["__version__", "create_model", "load_checkpoint"]
+__all__ = [
+    "CalibrateReport",
+    "CalibrateRequest",
+    "DeployRequest",
+    "DoctorReport",
+    "ExportReport",
+    "ExportRequest",
+    "Labelling",
+    "LayersRequest",
+    "ModelsReport",
+    "PlanReport",
+    "Preprocessing",
+    "PreprocessingOptions",
+    "Sensitivity",
+    "SensitivityRequest",
+    "__version__",
+    "add_device",
+    "calibrate",
+    "check_devices",
+    "compare",
+    "create_model",
+    "demo",
+    "deploy",
+    "devices",
+    "doctor",
+    "export",
+    "layers",
+    "load_checkpoint",
+    "models",
+    "plan",
+    "read_preprocessing",
+    "remove_device",
+    "report",
+    "sensitivity",
+]
 
-_LAZY = {"create_model": "emca_deploy.networks.registry", "load_checkpoint": "emca_deploy.networks.checkpoints"}
+_PLACES = {
+    "api.calibrate": ("CalibrateReport", "CalibrateRequest", "calibrate"),
+    "api.compare": ("compare",),
+    "api.demo": ("demo",),
+    "api.deploy": ("DeployRequest", "deploy"),
+    "api.devices": ("add_device", "check_devices", "devices", "remove_device"),
+    "api.doctor": ("DoctorReport", "doctor"),
+    "api.export": ("ExportReport", "ExportRequest", "export"),
+    "api.images": ("read_preprocessing",),
+    "api.layers": ("LayersRequest", "layers"),
+    "api.models": ("ModelsReport", "models"),
+    "api.plan": ("PlanReport", "plan"),
+    "api.report": ("report",),
+    "api.sensitivity": ("Sensitivity", "SensitivityRequest", "sensitivity"),
+    "networks.checkpoints": ("load_checkpoint",),
+    "networks.registry": ("create_model",),
+    "preprocessing": ("Labelling", "Preprocessing", "PreprocessingOptions"),
+}
+"""Where the names are; a module is imported when one of its names is first asked for."""
+
+_LAZY = {name: place for place, names in _PLACES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public functions that need torch only when they are asked for."""
+    """Import a public name when it is first asked for."""
     if name not in _LAZY:
         raise AttributeError(f"module 'emca_deploy' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(_LAZY[name]), name)
+    value = globals()[name] = getattr(import_module(f"emca_deploy.{_LAZY[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return sorted({*globals(), *__all__})
