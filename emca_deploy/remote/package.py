@@ -7,8 +7,6 @@ from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
-import emca_deploy
-
 __all__ = ["LEFT_OUT", "agent_bytes", "agent_digest"]
 
 LEFT_OUT = (
@@ -32,7 +30,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 @lru_cache
 def agent_bytes() -> bytes:
     """Return the agent, a zip archive to be put on sys.path."""
-    root = Path(emca_deploy.__file__).parent
+    root = Path(__file__).parents[1]
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(root.rglob("*.py")):
