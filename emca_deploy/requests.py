@@ -12,7 +12,7 @@ from typing import Any
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.results.latency import Scenario
 
-__all__ = ["BuildRequest", "ProfileRequest", "Request", "TrtChoices", "TuneRequest", "ValidateRequest"]
+__all__ = ["BuildRequest", "LogitsRequest", "ProfileRequest", "Request", "TrtChoices", "TuneRequest"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ProfileRequest:
 
 
 @dataclass(frozen=True)
-class ValidateRequest:
+class LogitsRequest:
     """Run a data set through one model, and gather its logits.
 
     Attributes:
@@ -171,5 +171,5 @@ class TuneRequest:
     io: Mapping[str, Any] = field(default_factory=dict)
 
 
-Request = ProfileRequest | ValidateRequest | BuildRequest
+Request = ProfileRequest | LogitsRequest | BuildRequest
 """What a target can be asked for."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emca_deploy.harness.accuracy.evaluate import LogitsResult
     from emca_deploy.harness.accuracy.flips import FlipsFile
     from emca_deploy.harness.accuracy.labelled import LabelledImages
-    from emca_deploy.requests import ValidateRequest
+    from emca_deploy.requests import LogitsRequest
     from emca_deploy.results.accuracy import AccuracyReport
     from emca_deploy.targets.base import Target
 
@@ -115,12 +115,12 @@ def _run_both(
     artifact: str, reference: str | None, data: Path, max_drop: float | None, options: dict[str, Any]
 ) -> "tuple[LogitsResult, Float32Array | None, LabelledImages]":
     """Return what ARTIFACT gives, the logits of the reference, if there is one, and the images."""
-    from emca_deploy.requests import ValidateRequest
+    from emca_deploy.requests import LogitsRequest
     from emca_deploy.targets.named_artifacts import split_artifact
     from emca_deploy.targets.named_machines import open_target
 
     target, power_mode = open_target(options["target"], options["power_mode"])
-    request = ValidateRequest(
+    request = LogitsRequest(
         artifact,
         str(data),
         options["backend"],
@@ -218,7 +218,7 @@ def _check(reference: str | None, max_drop: float | None, options: dict[str, Any
 
 def _run(
     target: "Target",
-    request: "ValidateRequest",
+    request: "LogitsRequest",
     options: dict[str, Any],
     check: "Callable[[Preprocessing, int | None], None] | None" = None,
     fallback: "Preprocessing | None" = None,

@@ -11,7 +11,7 @@ from emca_deploy.errors import InputError
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.measure.raw_samples import RawSamples
 from emca_deploy.preprocessing import Preprocessing
-from emca_deploy.requests import BuildRequest, ProfileRequest, Request, ValidateRequest
+from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request
 from emca_deploy.results.latency import ProfileReport
 
 __all__ = ["Built", "ChoosePreprocessing", "Profiled", "Report", "Target", "Validated"]
@@ -130,7 +130,7 @@ class Target(ABC):
     @overload
     def run(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled: ...
     @overload
-    def run(self, request: ValidateRequest, progress: Progress | None = None) -> Validated: ...
+    def run(self, request: LogitsRequest, progress: Progress | None = None) -> Validated: ...
     @overload
     def run(self, request: BuildRequest, progress: Progress | None = None) -> Built: ...
 
@@ -147,7 +147,7 @@ class Target(ABC):
         """
         if isinstance(request, ProfileRequest):
             return self.profile(request, progress)
-        if isinstance(request, ValidateRequest):
+        if isinstance(request, LogitsRequest):
             return self.validate(request, progress)
         return self.build(request, progress)
 
@@ -166,7 +166,7 @@ class Target(ABC):
 
     @abstractmethod
     def validate(
-        self, request: ValidateRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
+        self, request: LogitsRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
     ) -> Validated:
         """Run a data set through a model.
 

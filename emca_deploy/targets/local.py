@@ -16,7 +16,7 @@ from emca_deploy.harness.measure.latency import Protocol, measure_raw
 from emca_deploy.harness.measure.protocol import BLOCK_S
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
-from emca_deploy.requests import BuildRequest, ProfileRequest, Request, ValidateRequest
+from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Built, ChoosePreprocessing, Profiled, Target, Validated
 from emca_deploy.targets.building import build_engine
@@ -108,7 +108,7 @@ class LocalTarget(Target):
 
     def notes(self, request: Request) -> tuple[str, ...]:
         """Return nothing; refuse a model that cannot be validated here, before minutes are spent on another one."""
-        if isinstance(request, ValidateRequest):
+        if isinstance(request, LogitsRequest):
             candidates_of(self, request)
         return ()
 
@@ -152,7 +152,7 @@ class LocalTarget(Target):
         )
 
     def validate(
-        self, request: ValidateRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
+        self, request: LogitsRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
     ) -> Validated:
         """Run a data set through a model on this machine; see `Target.validate`."""
         self.check(request)
@@ -182,7 +182,7 @@ class LocalTarget(Target):
         return Built(manifest, warnings=tuple(held.warnings))
 
 
-def _validation_options(request: ValidateRequest) -> CandidateOptions:
+def _validation_options(request: LogitsRequest) -> CandidateOptions:
     """Return how the candidate of a validation runs."""
     return CandidateOptions(request.threads, request.precision, untuned=request.untuned, io=request.io)
 
@@ -204,7 +204,7 @@ def candidates_of(target: LocalTarget, request: Request) -> tuple[tuple[RunnerSp
     if isinstance(request, ProfileRequest):
         options = _profile_options(request, target.protocol(request))
         return target.candidates(split_builds(request.artifacts).artifacts, request.backends, options), options
-    assert isinstance(request, ValidateRequest)
+    assert isinstance(request, LogitsRequest)
     backend, path = split_artifact(request.artifact)
     options = _validation_options(request)
     return (target.candidate(path, backend or request.backend, options),), options

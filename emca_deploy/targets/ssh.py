@@ -28,7 +28,7 @@ from emca_deploy.remote.packing import packed
 from emca_deploy.remote.probe import Facts, check_runtime
 from emca_deploy.remote.protocol import COLLECT, RECONNECT_AFTER_S
 from emca_deploy.remote.session import Session, Working, session
-from emca_deploy.requests import BuildRequest, ProfileRequest, Request, ValidateRequest
+from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Built, ChoosePreprocessing, Profiled, Target, Validated
@@ -96,7 +96,7 @@ class SshTarget(Target):
             InputError: the model is missing, or there is a file to keep the logits in.
         """
         super().check(request)
-        if not isinstance(request, ValidateRequest):
+        if not isinstance(request, LogitsRequest):
             return
         path = split_artifact(request.artifact)[1]
         if not Path(path).is_file():
@@ -141,7 +141,7 @@ class SshTarget(Target):
         )
 
     def validate(
-        self, request: ValidateRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
+        self, request: LogitsRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
     ) -> Validated:
         """Run a data set through a model on the other machine; see `Target.validate`. Labels stay here.
 
@@ -277,7 +277,7 @@ class _Errand:
             return self._ask(first, take, progress)
         except LineLostError as exc:
             lost = exc
-        self.collecting = not isinstance(self.request, ValidateRequest)  # logits go on where they were, all else is kept whole
+        self.collecting = not isinstance(self.request, LogitsRequest)  # logits go on where they were, all else is kept whole
         for pause_s in RECONNECT_AFTER_S:
             time.sleep(pause_s)
             try:
@@ -302,7 +302,7 @@ class _Errand:
 
     def _kept_request(self, there: Session) -> Request:
         """Return the request; logits are kept there under a name that the same request has again."""
-        if not isinstance(self.request, ValidateRequest):
+        if not isinstance(self.request, LogitsRequest):
             return self.request
         content = {name: blob.digest for name, blob in self.files.blobs.items()}
         key = hashlib.sha256(json.dumps([to_json(self.request), content], sort_keys=True).encode()).hexdigest()
@@ -330,7 +330,7 @@ def _clock_notes(facts: Facts) -> list[str]:
     return [f"its clock is {ahead} this machine's: see 'created'"]
 
 
-def _chosen(path: Path, request: ValidateRequest, choose: ChoosePreprocessing | None) -> Preprocessing:
+def _chosen(path: Path, request: LogitsRequest, choose: ChoosePreprocessing | None) -> Preprocessing:
     """Return the preprocessing of a model that only the other machine opens."""
     if choose is None:
         return preprocessing_of_file(path, PreprocessingOptions())

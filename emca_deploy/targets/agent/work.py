@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emca_deploy.requests import BuildRequest, ProfileRequest, ValidateRequest
+from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.targets.agent.run_folder import LEFT, Run
 from emca_deploy.targets.base import Built, Profiled, Report
@@ -19,9 +19,9 @@ Say = Callable[..., None]
 RAW, LOGITS, ENGINE = "raw.npz", "logits.npz", "engine"
 """Names of the files that belong to a report."""
 
-REQUESTS: dict[str, type[ProfileRequest] | type[ValidateRequest] | type[BuildRequest]] = {
+REQUESTS: dict[str, type[ProfileRequest] | type[LogitsRequest] | type[BuildRequest]] = {
     "profile": ProfileRequest,
-    "validate": ValidateRequest,
+    "validate": LogitsRequest,
     "build": BuildRequest,
 }
 """The requests that an agent takes, by name."""
@@ -40,7 +40,7 @@ def serve(name: str, document: dict[str, Any], run: Run, say: Say) -> dict[str, 
         EmcaError: whatever the target raises.
     """
     request = from_json(REQUESTS[name], document)
-    if isinstance(request, ValidateRequest) and request.logits is not None:
+    if isinstance(request, LogitsRequest) and request.logits is not None:
         logits = Path(request.logits)
         logits.parent.mkdir(mode=0o700, exist_ok=True)
         run.until_fetched.append(logits)
@@ -64,7 +64,7 @@ def collect(run: Run) -> dict[str, Any]:
     return document
 
 
-def _packed(request: ProfileRequest | ValidateRequest | BuildRequest, report: Report, run: Run) -> dict[str, Any]:
+def _packed(request: ProfileRequest | LogitsRequest | BuildRequest, report: Report, run: Run) -> dict[str, Any]:
     if isinstance(report, Profiled):
         from emca_deploy.harness.measure.raw_samples import write_raw
 
@@ -77,7 +77,7 @@ def _packed(request: ProfileRequest | ValidateRequest | BuildRequest, report: Re
         return {"report": to_json(report.manifest)}
     import numpy as np
 
-    assert isinstance(request, ValidateRequest)
+    assert isinstance(request, LogitsRequest)
     assert request.logits is not None  # the asking side names where they are kept
     run.made[LOGITS] = Path(request.logits)
     with np.load(request.logits, allow_pickle=False) as arrays:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from emca_deploy.artifacts import Preprocessing
-from emca_deploy.requests import ValidateRequest
+from emca_deploy.requests import LogitsRequest
 from emca_deploy.targets.registry import parse
 
 COUNT = 4000
@@ -28,7 +28,7 @@ def test_validation_goes_on_where_it_was(far, model, images):
             far.cut()
 
     used = Preprocessing(16, 18)
-    request = ValidateRequest(str(model), str(images), target=far.target, preprocessing=used, batch=1, threads=1, untuned=True)
+    request = LogitsRequest(str(model), str(images), target=far.target, preprocessing=used, batch=1, threads=1, untuned=True)
     found = parse(far.target).run(request, told).logits
     assert cuts
     assert found.logits.shape == (COUNT, 10)
