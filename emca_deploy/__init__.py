@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from emca_deploy._version import __version__
 
 if TYPE_CHECKING:
+    from emca_deploy.api.build import BuildReport, build
     from emca_deploy.api.calibrate import CalibrateReport, CalibrateRequest, calibrate
     from emca_deploy.api.compare import compare
     from emca_deploy.api.demo import demo
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
     from emca_deploy.api.layers import LayersRequest, layers
     from emca_deploy.api.models import ModelsReport, models
     from emca_deploy.api.plan import PlanReport, plan
+    from emca_deploy.api.profile import profile
     from emca_deploy.api.report import report
     from emca_deploy.api.sensitivity import Sensitivity, SensitivityRequest, sensitivity
+    from emca_deploy.api.tune import tune
     from emca_deploy.networks.checkpoints import load_checkpoint
     from emca_deploy.networks.registry import create_model
     from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
+    from emca_deploy.requests import BuildRequest, ProfileRequest, TrtChoices, TuneRequest
 
 __all__ = [
     "CalibrateReport",
@@ -62,7 +66,52 @@ __all__ = [
     "sensitivity",
 ]
 
+__all__ = [
+    "BuildReport",
+    "BuildRequest",
+    "CalibrateReport",
+    "CalibrateRequest",
+    "DeployRequest",
+    "DoctorReport",
+    "ExportReport",
+    "ExportRequest",
+    "Labelling",
+    "LayersRequest",
+    "ModelsReport",
+    "PlanReport",
+    "Preprocessing",
+    "PreprocessingOptions",
+    "ProfileRequest",
+    "Sensitivity",
+    "SensitivityRequest",
+    "TrtChoices",
+    "TuneRequest",
+    "__version__",
+    "add_device",
+    "build",
+    "calibrate",
+    "check_devices",
+    "compare",
+    "create_model",
+    "demo",
+    "deploy",
+    "devices",
+    "doctor",
+    "export",
+    "layers",
+    "load_checkpoint",
+    "models",
+    "plan",
+    "profile",
+    "read_preprocessing",
+    "remove_device",
+    "report",
+    "sensitivity",
+    "tune",
+]
+
 _PLACES = {
+    "api.build": ("BuildReport", "build"),
     "api.calibrate": ("CalibrateReport", "CalibrateRequest", "calibrate"),
     "api.compare": ("compare",),
     "api.demo": ("demo",),
@@ -74,11 +123,14 @@ _PLACES = {
     "api.layers": ("LayersRequest", "layers"),
     "api.models": ("ModelsReport", "models"),
     "api.plan": ("PlanReport", "plan"),
+    "api.profile": ("profile",),
     "api.report": ("report",),
     "api.sensitivity": ("Sensitivity", "SensitivityRequest", "sensitivity"),
+    "api.tune": ("tune",),
     "networks.checkpoints": ("load_checkpoint",),
     "networks.registry": ("create_model",),
     "preprocessing": ("Labelling", "Preprocessing", "PreprocessingOptions"),
+    "requests": ("BuildRequest", "ProfileRequest", "TrtChoices", "TuneRequest"),
 }
 """Where the names are; a module is imported when one of its names is first asked for."""
 

@@ -10,7 +10,16 @@ import click
 from emca_deploy.commands._types import SizeType
 from emca_deploy.preprocessing import Labelling, Size, sides
 
-__all__ = ["as_one", "image_size_option", "io_of", "io_options", "label_options", "output_name_option", "recover_option"]
+__all__ = [
+    "as_one",
+    "image_size_option",
+    "io_of",
+    "io_options",
+    "label_options",
+    "output_name_option",
+    "power_mode_option",
+    "recover_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

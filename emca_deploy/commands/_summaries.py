@@ -1,14 +1,16 @@
-"""What was made, in a few lines: an export, a calibration."""
+"""What an operation made or met with, in a few lines."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from emca_deploy.commands._console import echo
 
 if TYPE_CHECKING:
+    from emca_deploy.api.build import BuildReport
     from emca_deploy.api.calibrate import CalibrateReport
     from emca_deploy.api.export import ExportReport
 
-__all__ = ["print_calibration", "print_export"]
+__all__ = ["print_calibration", "print_engine", "print_export"]
 
 FORMS = ("poolings", "bands", "products", "sums", "scales", "stacks")
 
@@ -68,3 +70,27 @@ def print_calibration(report: "CalibrateReport") -> None:
     if (cache := report.cache) is not None:
         version = cache.tensorrt_version
         echo(f"{cache.path}: calibration cache for TensorRT {version}, {cache.scales} tensors, to go with {cache.model}")
+
+
+def print_engine(report: "BuildReport") -> None:
+    """Print what was built, and for which machine."""
+    manifest = report.manifest
+    machine, built = manifest.details["machine"], manifest.details.get("tensorrt")
+    mixed = built is not None and manifest.precision == "int8" and built["float_precision"] == "fp16"
+    precision = "int8, float part fp16" if mixed else manifest.precision
+    echo(f"{report.engine}: {manifest.backend} engine, {precision}, {report.size_mib:.1f} MiB")
+    if built is not None:
+        echo(f"{built['int8_convolutions']} of {built['convolutions']} convolutions in INT8, {built['layers']} layers", err=True)
+        for warning in built["warnings"]:
+            echo(f"warning: {' '.join(warning.split())}", err=True)
+    if dla := manifest.details.get("dla"):
+        _print_dla_part(dla)
+    echo(f"for {machine['model']} ({', '.join(machine['instruction_sets']) or machine['architecture']})", err=True)
+
+
+def _print_dla_part(dla: Mapping[str, Any]) -> None:
+    share = dla["macs_on_dla_percent"]
+    work = "" if share is None else f", {share:.1f}% of the multiplications"
+    echo(f"DLA: {len(dla['dla_parts'])} parts, {dla['nodes'].get('dla', 0)} nodes{work}", err=True)
+    for node in dla["gpu_nodes"]:
+        echo(f"on the GPU: {node}{': ' + reason if (reason := dla['refused'].get(node)) else ''}", err=True)

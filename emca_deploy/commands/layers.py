@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from emca_deploy.commands._console import json_option, print_json, table_console, tell_notes
+from emca_deploy.commands._measuring_options import document_option, untuned_option
 from emca_deploy.commands._options import io_options
 from emca_deploy.commands._progress_bars import progress
 from emca_deploy.results.codec import to_json
@@ -22,10 +23,10 @@ __all__ = ["command"]
 @click.option("--model", type=click.Path(path_type=Path), help="The .onnx file that engines were built from.")
 @click.option("--layer-info", type=click.Path(path_type=Path), help="What trtexec's --exportLayerInfo wrote, for its profiles.")
 @click.option("--no-roofline", is_flag=True, help="Do not measure what this machine reaches at best.")
-@click.option("--untuned", is_flag=True, help="Take no notice of tuned settings in a manifest.")
+@untuned_option
 @click.option("--top", type=click.IntRange(0), default=25, show_default=True, help="Rows of each table.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.svg", help="Also draw the shares and the roofline.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document to this file.")
+@document_option
 @io_options
 @json_option
 def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None, as_json: bool, **options: Any) -> None:

@@ -1,28 +1,26 @@
 """`emca-deploy profile`."""
 
-import json
-import os
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from emca_deploy.commands._board import power_mode_option
-from emca_deploy.commands._console import echo, json_option, print_json
+from emca_deploy.commands._console import json_option, print_json, table_console, tell_notes
+from emca_deploy.commands._measuring_options import (
+    document_option,
+    power_mode_option,
+    precision_option,
+    scenario_option,
+    seed_option,
+    untuned_option,
+)
 from emca_deploy.commands._options import io_options
+from emca_deploy.commands._outcome import exit_code, tell_outcome
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.errors import InputError, OutputError
+from emca_deploy.errors import InputError
 from emca_deploy.results.codec import to_json
 
-if TYPE_CHECKING:
-    from emca_deploy.harness.measure.raw_samples import RawSamples
-    from emca_deploy.results.latency import ProfileReport
-
 __all__ = ["command"]
-
-INTERRUPTED = 130
 
 
 @click.command("profile")
@@ -34,18 +32,10 @@ INTERRUPTED = 130
     show_default=True,
     help="Where: cpu, gpu, gpu:1 for the second one; on a board jetson; elsewhere ssh://[user@]host[:port].",
 )
-@click.option(
-    "--scenario",
-    type=click.Choice(["single-stream", "offline"]),
-    default="single-stream",
-    show_default=True,
-    help="One call after the other, or as many at once as the runtime wants.",
-)
+@scenario_option
 @click.option("--batch", type=click.IntRange(1), help="Images a call.  [default: 1; offline: 8]")
 @click.option("--threads", type=click.IntRange(1), help="Of each candidate.  [default: one a physical core]")
-@click.option(
-    "--duration", "duration_s", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds each, at least."
-)
+@click.option("--duration", "duration_s", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Least seconds each.")
 @click.option(
     "--max-duration",
     "max_duration_s",
@@ -60,20 +50,14 @@ INTERRUPTED = 130
     help="Of each candidate, whose blocks take turns.  [default: 8 to compare on a processor, else 1]",
 )
 @click.option("--warmup", "warmup_s", type=click.FloatRange(0), default=2.0, show_default=True, help="At most, seconds each.")
-@click.option(
-    "--precision",
-    type=click.Choice(["f32", "bf16"]),
-    default="f32",
-    show_default=True,
-    help="Of the float parts, where the backend has a choice.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the input and the order of the blocks.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also write the JSON document to this file.")
+@precision_option
+@seed_option
+@document_option
 @click.option("--raw", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write every sample to this file.")
 @click.option("--no-samples", is_flag=True, help="Leave the samples out of the JSON document; --raw has them.")
 @click.option("--telemetry/--no-telemetry", default=True, show_default=True, help="Sample clocks, heat, power and memory.")
 @power_mode_option
-@click.option("--untuned", is_flag=True, help="Take no notice of the settings that `tune` kept in a manifest.")
+@untuned_option
 @io_options
 @json_option
 def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bool, **options: Any) -> int:
@@ -97,101 +81,26 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     emca-deploy profile onnxruntime=model.onnx openvino=model.onnx --threads 1 --json
     emca-deploy profile model.onnx -o result.json --raw samples.npz
     """
+    from emca_deploy.api.profile import name_samples, profile_notes, profile_samples, write_samples
+    from emca_deploy.reporting.files import measured, write_document
+    from emca_deploy.reporting.terminal import print_profile
     from emca_deploy.requests import ProfileRequest
-    from emca_deploy.targets.named_machines import open_target
 
-    _check_samples(raw, no_samples)
-    target, options["power_mode"] = open_target(options["target"], options["power_mode"])
-    request = ProfileRequest(**{**options, "target": target.name})
-    target.check(request)
-    for note in target.notes(request):
-        echo(f"note: {note}", err=True)
-    report: ProfileReport | None = None
-    unwritten: OutputError | None = None
-    try:
-        # The files are opened first: a folder that cannot be written to is better known before the minutes of measuring.
-        with _opened(output) as written:
-            with _opened(raw) as to_raw:
-                with progress("measuring") as told:
-                    report, samples = target.run(request, told)
-                report = _as_asked(report, output, raw, no_samples=no_samples)
-                _save(to_raw, samples)
-            if written is not None:
-                written.write_text(json.dumps(to_json(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OutputError as error:
-        if report is None:
-            raise
-        unwritten = error  # the disk is full, say, but what was measured can still be shown
+    if no_samples and raw is None:
+        raise InputError("--no-samples without --raw would lose the samples", "add --raw samples.npz")
+    request = ProfileRequest(**options)
+    tell_notes(profile_notes(request))
+    with progress("measuring") as advance:
+        (report, _), unwritten = measured(
+            lambda: profile_samples(request, advance),
+            [(output, lambda found, path: write_document(to_json(found.report), path)), (raw, write_samples)],
+            finish=None if raw is None else lambda found: name_samples(found, raw, output, only_there=no_samples),
+        )
     if as_json:
         print_json(to_json(report))
     else:
-        _print(report)
-    _tell(report, warnings=not as_json)
+        print_profile(report, table_console())
+    tell_outcome(report, warnings=not as_json)
     if unwritten is not None:
         raise unwritten
-    return _exit_code(report)
-
-
-def _check_samples(raw: Path | None, no_samples: bool) -> None:
-    if no_samples and raw is None:
-        raise InputError("--no-samples without --raw would lose the samples", "add --raw samples.npz")
-
-
-def _opened(path: Path | None) -> AbstractContextManager[Path | None]:
-    from emca_deploy.artifacts import atomic_write
-
-    return nullcontext() if path is None else atomic_write(path)
-
-
-def _as_asked(report: "ProfileReport", output: Path | None, raw: Path | None, *, no_samples: bool) -> "ProfileReport":
-    """Name the file of raw samples as the JSON document's own folder sees it, and leave the samples out where asked."""
-    if raw is None:
-        return report
-    place = str(raw) if output is None else os.path.relpath(raw, output.parent)
-    results = report.results
-    if no_samples:
-        results = tuple(replace(result, samples_ms=()) for result in results)
-    return replace(report, raw_samples=place, results=results)
-
-
-def _save(place: Path | None, samples: "RawSamples") -> None:
-    from emca_deploy.harness.measure.raw_samples import save_raw
-
-    if place is not None:
-        save_raw(place, samples)
-
-
-def _exit_code(report: "ProfileReport") -> int:
-    if report.failures:
-        return report.failures[0].exit_code
-    return 0 if report.complete else INTERRUPTED
-
-
-def _print(report: "ProfileReport") -> None:
-    """Print the table on stdout."""
-    from emca_deploy.commands._console import table_console
-    from emca_deploy.reporting.terminal import print_profile
-
-    print_profile(report, table_console())
-
-
-def _tell(report: "ProfileReport", *, warnings: bool) -> None:
-    """Say on stderr what failed and whether it was interrupted, and each warning once, with the artifacts it is about."""
-    for failure in report.failures:
-        echo(f"error: {' '.join(failure.error.split())}\n  try: {' '.join(failure.remedy.split())}", err=True)
-    if not report.complete and not report.failures:
-        echo("interrupted: what was measured until then is kept, and marked incomplete", err=True)
-    for note in report.environment.get("ssh", {}).get("notes", ()):
-        echo(f"note: {note}", err=True)
-    for note in dict.fromkeys(note for result in report.results for note in result.telemetry.notes):
-        echo(f"note: {note}", err=True)
-    if not warnings:
-        return
-    about: dict[str, list[str]] = {}
-    for result in report.results:
-        for warning in result.warnings:
-            shared = sum(other.artifact == result.artifact for other in report.results) > 1
-            about.setdefault(warning, []).append(f"{result.backend}={result.artifact}" if shared else result.artifact)
-    for warning, artifacts in about.items():
-        names = "" if len(artifacts) == len(report.results) else f"{', '.join(artifacts)}: "
-        echo(f"warning: {names}{warning}", err=True)
+    return exit_code(report)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._board import power_mode_option
 from emca_deploy.commands._console import echo, json_option, print_json, tell_notes, tell_warnings
+from emca_deploy.commands._measuring_options import power_mode_option, precision_option, untuned_option
 from emca_deploy.commands._options import io_of, label_options, output_name_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import progress
@@ -51,7 +51,7 @@ INTERRUPTED = 130
 @click.option("--limit", type=click.IntRange(1), help="Use this many images, the same number of each class.  [default: all]")
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Images a call.")
 @click.option("--threads", type=click.IntRange(1), help="[default: one a physical core]")
-@click.option("--precision", type=click.Choice(["f32", "bf16"]), default="f32", show_default=True, help="Of the float parts.")
+@precision_option
 @click.option(
     "--logits",
     type=click.Path(path_type=Path),
@@ -63,7 +63,7 @@ INTERRUPTED = 130
     "--flips", type=click.Path(path_type=Path), metavar="FILE.csv|.json", help="Write all images whose class differs here."
 )
 @power_mode_option
-@click.option("--untuned", is_flag=True, help="Take no notice of the settings that `tune` kept in a manifest.")
+@untuned_option
 @output_name_option
 @preprocessing_options
 @label_options

@@ -15,13 +15,16 @@ Report = TypeVar("Report")
 
 
 def measured(
-    measure: Callable[[], Report], files: Sequence[tuple[Path | None, Callable[[Report, Path], object]]]
+    measure: Callable[[], Report],
+    files: Sequence[tuple[Path | None, Callable[[Report, Path], object]]],
+    finish: Callable[[Report], Report] | None = None,
 ) -> tuple[Report, OutputError | None]:
     """Measure, and write what was asked for of the report.
 
     Args:
         measure: does the work.
         files: each with what writes it; None stands for a file that was not asked for. Of several the first is written last.
+        finish: makes of the report what is written and returned; where it fails to write something, the report stays as it was.
 
     Returns:
         The report, and why a file could not be written: what was measured is not lost with it.
@@ -34,13 +37,15 @@ def measured(
         with ExitStack() as stack:
             drafts = [(stack.enter_context(atomic_write(path)), write) for path, write in files if path is not None]
             report.append(measure())
+            if finish is not None:
+                report.append(finish(report[0]))
             for draft, write in reversed(drafts):
-                write(report[0], draft)
+                write(report[-1], draft)
     except OutputError as error:
         if not report:
             raise
-        return report[0], error
-    return report[0], None
+        return report[-1], error
+    return report[-1], None
 
 
 def write_document(document: dict[str, Any], path: Path) -> None:

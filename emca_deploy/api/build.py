@@ -1,0 +1,95 @@
+"""`build`: an engine of one backend from an ONNX model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._progress import Progress
+from emca_deploy.api.targets import ready
+from emca_deploy.artifacts import Manifest, read_manifest
+from emca_deploy.backends.registry import recipe_of
+from emca_deploy.calibration.placement.calibration_cache import float_layers
+from emca_deploy.errors import InputError
+from emca_deploy.onnx_file.file import OnnxFile
+from emca_deploy.requests import BuildRequest
+
+__all__ = ["BuildReport", "build"]
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """An engine that was built.
+
+    Attributes:
+        engine: its file.
+        manifest: the engine's manifest.
+        notes: what a user should know, a line each.
+        warnings: what makes the engine doubtful, a line each.
+    """
+
+    engine: Path
+    manifest: Manifest
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def size_mib(self) -> float:
+        """The file's size."""
+        return self.engine.stat().st_size / 2**20
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of `build`."""
+        details = self.manifest.details
+        return {
+            "schema_version": 1,
+            "engine": str(self.engine),
+            "backend": self.manifest.backend,
+            "precision": self.manifest.precision,
+            "size_mib": self.size_mib,
+            "sha256": self.manifest.sha256,
+            "threads": details["threads"],
+            "batch": details["batch"],
+            "versions": self.manifest.versions,
+            "machine": details["machine"],
+            **{name: details[name] for name in ("board", "tensorrt", "trtexec", "dla") if name in details},
+        }
+
+
+def build(request: BuildRequest, progress: Progress | None = None) -> BuildReport:
+    """Build an engine, and write it with its manifest.
+
+    Args:
+        request: what to build, where, and how.
+        progress: called with (done, total) where the builder can tell.
+
+    Raises:
+        InputError: the target or an option is wrong.
+        ModelError: the model cannot be read, or not be built by this backend.
+        MissingError: the backend or the device is missing.
+        OutputError: the engine cannot be written.
+    """
+    target, request = ready(request)
+    if request.batch is not None and request.choices.batches is not None:
+        raise InputError("--batch and --batches exclude each other", "give --batch for one size, --batches for a range")
+    unfit = tuple(_unfit(request))
+    if request.choices.calibration_cache is not None and (request.trtexec or target.is_remote):
+        request = replace(request, float_layers=_float_layers(Path(request.model), request.backend))
+    manifest, notes, warnings = target.run(request, progress)
+    return BuildReport(Path(request.output), manifest, notes, (*unfit, *warnings))
+
+
+def _unfit(request: BuildRequest) -> Iterator[str]:
+    """Yield a warning where a model is quantized for another backend."""
+    source = read_manifest(Path(request.model), verify=False)
+    if source is not None and source.kind == "onnx" and source.backend not in (None, request.backend):
+        yield (
+            f"{request.model} is quantized for backend '{source.backend}'; on '{request.backend}' it may be slow: "
+            f"calibrate with --backend {request.backend}"
+        )
+
+
+def _float_layers(model: Path, backend: str) -> tuple[str, ...]:
+    """Return the layers that a calibration cache of ours leaves in float; a model with Q/DQ is refused by its builder."""
+    recipe = recipe_of(backend)
+    return () if recipe is None or OnnxFile.open(model).precision == "int8" else float_layers(model, recipe)

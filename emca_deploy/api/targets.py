@@ -1,0 +1,25 @@
+"""Where a request is run: the target that its text, or the name of a machine, stands for."""
+
+from dataclasses import replace
+from typing import TypeVar
+
+from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest
+from emca_deploy.targets.base import Target
+from emca_deploy.targets.named_machines import open_target
+
+__all__ = ["ready"]
+
+Asked = TypeVar("Asked", ProfileRequest, LogitsRequest, BuildRequest)
+
+
+def ready(request: Asked) -> tuple[Target, Asked]:
+    """Return the target of a request, and the request with a machine's name replaced by its target and power mode.
+
+    Raises:
+        InputError: the target does not run such a request.
+        UnknownNameError: there is no such target, and no machine of that name.
+    """
+    target, power_mode = open_target(request.target, request.power_mode)
+    request = replace(request, target=target.name, power_mode=power_mode)
+    target.check(request)
+    return target, request
