@@ -69,7 +69,8 @@ def build(request: BuildRequest, progress: Progress | None = None) -> BuildRepor
         MissingError: the backend or the device is missing.
         OutputError: the engine cannot be written.
     """
-    target, request = ready(request)
+    # Paths are welcome, too; what is sent to a remote machine are texts.
+    target, request = ready(replace(request, model=str(request.model), output=str(request.output)))
     if request.batch is not None and request.choices.batches is not None:
         raise InputError("--batch and --batches exclude each other", "give --batch for one size, --batches for a range")
     unfit = tuple(_unfit(request))

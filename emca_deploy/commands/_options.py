@@ -17,7 +17,6 @@ __all__ = [
     "io_options",
     "label_options",
     "output_name_option",
-    "power_mode_option",
     "recover_option",
 ]
 

@@ -5,15 +5,8 @@ from typing import Any
 
 import click
 
+from emca_deploy.commands import _measuring_options as measuring
 from emca_deploy.commands._console import json_option, print_json, table_console, tell_notes
-from emca_deploy.commands._measuring_options import (
-    document_option,
-    power_mode_option,
-    precision_option,
-    scenario_option,
-    seed_option,
-    untuned_option,
-)
 from emca_deploy.commands._options import io_options
 from emca_deploy.commands._outcome import exit_code, tell_outcome
 from emca_deploy.commands._progress_bars import progress
@@ -32,7 +25,7 @@ __all__ = ["command"]
     show_default=True,
     help="Where: cpu, gpu, gpu:1 for the second one; on a board jetson; elsewhere ssh://[user@]host[:port].",
 )
-@scenario_option
+@measuring.scenario_option
 @click.option("--batch", type=click.IntRange(1), help="Images a call.  [default: 1; offline: 8]")
 @click.option("--threads", type=click.IntRange(1), help="Of each candidate.  [default: one a physical core]")
 @click.option("--duration", "duration_s", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Least seconds each.")
@@ -50,14 +43,14 @@ __all__ = ["command"]
     help="Of each candidate, whose blocks take turns.  [default: 8 to compare on a processor, else 1]",
 )
 @click.option("--warmup", "warmup_s", type=click.FloatRange(0), default=2.0, show_default=True, help="At most, seconds each.")
-@precision_option
-@seed_option
-@document_option
+@measuring.precision_option
+@measuring.seed_option
+@measuring.document_option
 @click.option("--raw", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write every sample to this file.")
 @click.option("--no-samples", is_flag=True, help="Leave the samples out of the JSON document; --raw has them.")
 @click.option("--telemetry/--no-telemetry", default=True, show_default=True, help="Sample clocks, heat, power and memory.")
-@power_mode_option
-@untuned_option
+@measuring.power_mode_option
+@measuring.untuned_option
 @io_options
 @json_option
 def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bool, **options: Any) -> int:
