@@ -13,6 +13,7 @@ is run.
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -32,7 +33,6 @@ from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuild
-from emca_deploy.backends.tensorrt.log import TYPES
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
 from emca_deploy.calibration.graphs.graph import load_graph
@@ -52,6 +52,7 @@ from emca_deploy.exporting.half_quantized import to_half_quantized
 from emca_deploy.exporting.parity import parity_images
 
 BACKEND = "tensorrt-rtx"
+TYPES = re.compile(r"zero.?point|u?int8|int64|int32|half|fp16|datatype|data type|type cast|clamp|quantiz", re.IGNORECASE)
 RECIPE = find_recipe(BACKEND)
 FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")
 ARCHITECTURES = (*(f"{family}{depth}" for depth in (18, 34, 50) for family in FAMILIES), "pkcam_eca_resnet18")

@@ -1,6 +1,5 @@
 """How an image becomes the network's input: the record of it, and what a user says of images and of labels."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
@@ -102,6 +101,7 @@ class Preprocessing:
             if len(numbers) != self.channel_count or not all(map(isfinite, numbers)):
                 raise ValueError(f"{name} {numbers} for {self.channel_count} channels")
             object.__setattr__(self, name, numbers)
+        object.__setattr__(self, "pad_value", float(self.pad_value))
         if min(self.std) <= 0:
             raise ValueError(f"std {self.std} is not positive")
         if not 0 <= self.pad_value <= 255:
@@ -133,23 +133,10 @@ class Preprocessing:
         height, width = sides(image_size)
         return cls(image_size, (round(height * 256 / 224), round(width * 256 / 224)))
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Rebuild from `asdict` output; a field that an older version did not write has the value in force then.
-
-        Raises:
-            KeyError: the image size, the resize size, the mean or the std is missing.
-            TypeError, ValueError: a field is unknown, or its value is out of range.
-        """
-        known = {name: values[name] for name in ("image_size", "resize_size", "mean", "std")}
-        fields = {**_EARLIER, **values, **known}
-        fields["assumed"] = tuple(str(name) for name in fields.get("assumed", ()))
-        try:
-            fields["pad_value"] = float(fields.get("pad_value", 0.0))
-            tidy: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-            return cls(**tidy)
-        except OverflowError as exc:  # an integer too large for a float
-            raise ValueError(str(exc)) from exc
+    @staticmethod
+    def older(values: dict[str, Any]) -> dict[str, Any]:
+        """Return a record of an earlier version with the values in force then; what it always had must be there."""
+        return {**_EARLIER, **{name: values[name] for name in ("image_size", "resize_size", "mean", "std")}, **values}
 
     def identity(self) -> dict[str, Any]:
         """Return all that the pixels depend on, as JSON values: everything but what was assumed."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emca_deploy.artifacts import Preprocessing
+from emca_deploy.results.codec import from_json
 
 __all__ = ["Job", "Outcome"]
 
@@ -44,7 +45,7 @@ class Job:
     def from_dict(cls, values: Mapping[str, Any]) -> "Job":
         """Rebuild from JSON values."""
         paths = {name: Path(values[name]) for name in ("model", "output", "data")}
-        return cls(**{**values, **paths, "preprocessing": Preprocessing.from_dict(values["preprocessing"])})
+        return cls(**{**values, **paths, "preprocessing": from_json(Preprocessing, values["preprocessing"])})
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,13 @@
 
 from pathlib import Path
 
-from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import MissingError
+from emca_deploy.preprocessing import Preprocessing
 
-__all__ = [
-    "BUNDLED_ARCH",
-    "BUNDLED_PREPROCESSING",
-    "bundled_calibration_images",
-    "bundled_checkpoint",
-    "bundled_test_images",
-]
+__all__ = ["BUNDLED_ARCH", "BUNDLED_PREPROCESSING", "bundled_calibration_images", "bundled_checkpoint", "bundled_test_images"]
 
 BUNDLED_ARCH = "emca_eca_resnet18"
 BUNDLED_PREPROCESSING = Preprocessing(64, 64, (0.286, 0.286, 0.286), (0.353, 0.353, 0.353))
-"""Mean and deviation of Fashion-MNIST's 60,000 training images."""
-
 _FOLDER = Path(__file__).with_name("bundled")
 
 
@@ -24,26 +16,18 @@ def bundled_checkpoint() -> Path:
     """Return the trained network: `BUNDLED_ARCH`, ten classes, 64x64.
 
     Raises:
-        MissingError: this installation lacks it.
+        MissingError: this installation lacks the file, as it does for the functions below.
     """
     return _bundled("emca_eca_resnet18_fashion_mnist.safetensors")
 
 
 def bundled_test_images() -> Path:
-    """Return a zip of 2,000 of Fashion-MNIST's test images, 200 a class.
-
-    Raises:
-        MissingError: this installation lacks it.
-    """
+    """Return a zip of 2,000 of Fashion-MNIST's test images, 200 a class."""
     return _bundled("fashion_mnist_test.zip")
 
 
 def bundled_calibration_images() -> Path:
-    """Return a zip of 512 of Fashion-MNIST's training images, 51 or 52 a class.
-
-    Raises:
-        MissingError: this installation lacks it.
-    """
+    """Return a zip of 512 of Fashion-MNIST's training images, 51 or 52 a class."""
     return _bundled("fashion_mnist_calibration.zip")
 
 

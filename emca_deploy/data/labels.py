@@ -1,4 +1,4 @@
-"""Which output of the network an image belongs to: by its folder, or by a file, as the user says."""
+"""Which output of the network an image belongs to: by its folder, or by a file, as the user says; and whether it can be."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from emca_deploy.data.layout import are_numbers
 from emca_deploy.errors import DataError
 from emca_deploy.preprocessing import Labelling
 
-__all__ = ["MAX_CLASSES", "Labels", "LabelsFound", "label_array", "label_images"]
+__all__ = ["MAX_CLASSES", "Labels", "LabelsFound", "check_classes", "class_warnings", "label_array", "label_images"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -154,3 +154,50 @@ def _offset(found: LabelsFound, labelling: Labelling) -> LabelsFound:
     classes = found.classes[-offset:] if offset < 0 else tuple(str(label) for label in range(offset)) + found.classes
     other = None if found.as_strings is None else _offset(found.as_strings, labelling)
     return replace(found, labels=labels, classes=classes, as_strings=other)
+
+
+def check_classes(name: str, labels: Labels, outputs: int) -> None:
+    """Refuse labels that are no outputs of a network.
+
+    Args:
+        name: the network's.
+        labels: (N,) int64.
+        outputs: the width of its logits.
+
+    Raises:
+        DataError: a label is negative or too high.
+    """
+    highest, lowest = int(labels.max()), int(labels.min())
+    if lowest >= 0 and highest < outputs:
+        return
+    wrong = highest if highest >= outputs else lowest
+    remedy = "name a data set of the model's own classes, one subfolder per class"
+    if highest == outputs and lowest >= 1:
+        remedy = "if labels count from 1: --label-offset -1"
+    elif highest >= outputs:
+        remedy += ", or say with --class-map which output each class is"
+    raise DataError(f"the data set has label {wrong}, but {name} has {outputs} classes", remedy)
+
+
+def class_warnings(found: LabelsFound, outputs: int) -> tuple[str, ...]:
+    """Return what may be wrong with labels although each is an output of the network.
+
+    Args:
+        found: the labels.
+        outputs: the width of its logits.
+    """
+    if found.count == outputs or (found.said and found.source != "file"):
+        return ()
+    things = "class folders" if found.source == "folders" else "classes"
+    problem = f"the data set has {found.count} {things}, but the network has {outputs} outputs"
+    contiguous = int(found.labels.max()) == found.count - 1
+    if found.count == outputs - 1 and contiguous:
+        return (f"{problem}, one more: if output 0 is a background class, --label-offset 1 skips it",)
+    if found.said:
+        return ()
+    numbers = [int(name) for name in found.classes if name.isascii() and name.isdigit()]
+    if found.source == "folders" and len(numbers) == found.count and max(numbers) < outputs:
+        remedy = "if their names are the outputs: --class-order index; otherwise --class-map FILE"
+    else:
+        remedy = "--class-map FILE says which output each class is"
+    return (f"{problem}: the first is taken for output 0, the next for output 1; {remedy}",)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.data.files import printable
-from emca_deploy.errors import InputError
+from emca_deploy.errors import DataError, InputError
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions, Size
+from emca_deploy.results.codec import from_json
 
 __all__ = ["read_preprocessing_file"]
 
@@ -38,7 +39,7 @@ def read_preprocessing_file(path: Path) -> PreprocessingOptions:
         raise InputError(f"{shown}: is not JSON, or damaged", "name a config.json or a manifest") from exc
     try:
         return _read(document, str(path))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
+    except (DataError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
         said = f"it has no {exc}" if isinstance(exc, KeyError) else printable(str(exc))[:200]
         raise InputError(f"{shown}: its preprocessing cannot be used: {said}", "give the values as options instead") from exc
 
@@ -59,7 +60,7 @@ def _read(document: Any, source: str) -> PreprocessingOptions:
 def _ours(document: Mapping[str, Any], source: str) -> PreprocessingOptions:
     if document.get("preprocessing") is None:
         raise ValueError("the manifest has none")
-    known = Preprocessing.from_dict(document["preprocessing"])
+    known = from_json(Preprocessing, document["preprocessing"])
     read = ("resize", "resize_size") if known.resize in ("shortest", "squash") else ("resize",)
     names = ("image_size", "mean", "std", "interpolation", "pad", "pad_value", "channels", "scale", "exif", *read)
     said = {name: getattr(known, name) for name in names if name not in known.assumed}

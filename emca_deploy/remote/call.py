@@ -1,6 +1,5 @@
 """Commands on the far side: its interpreter, and marked messages among whatever else its shell prints."""
 
-import hashlib
 import json
 import os
 import secrets
@@ -16,7 +15,7 @@ from emca_deploy.errors import WorkerError
 from emca_deploy.remote.connection import LOST, Connection
 from emca_deploy.remote.errors import LineLostError, failure
 
-__all__ = ["Call", "call", "digest_of", "new_mark", "program"]
+__all__ = ["Call", "call", "new_mark", "program"]
 
 _TAIL_BYTES = 4000
 _TAIL_LINES = 3
@@ -152,8 +151,3 @@ def call(connection: Connection, command: Sequence[str], mark: str | None = None
 def new_mark() -> str:
     """Return a mark that nothing else begins with."""
     return f"emca-{secrets.token_hex(6)}:"
-
-
-def digest_of(text: str) -> str:
-    """Return the sha256 of a text, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,13 +1,12 @@
 """The agent: this package, without what only a desk needs, as one file that Python runs."""
 
-import hashlib
 import io
 import zipfile
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["LEFT_OUT", "agent_bytes", "agent_digest"]
+__all__ = ["LEFT_OUT", "agent_bytes"]
 
 LEFT_OUT = (
     "calibration",
@@ -40,8 +39,3 @@ def agent_bytes() -> bytes:
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
     return out.getvalue()
-
-
-def agent_digest() -> str:
-    """Return the sha256 of the agent."""
-    return hashlib.sha256(agent_bytes()).hexdigest()

@@ -6,10 +6,10 @@ A record is a frozen dataclass. Its fields are the keys of an object, in their o
   `left_out` is not written while it has its default value.
 - Version: a record with a field made with `version` is read of that version and of each older one that has an upgrade step.
 - Checked: every value is of the declared type, floats are finite, integers fit 64 bits, and no key is unknown. A record with
-  a method `contradiction() -> str` says what of its values cannot be; "" where nothing is wrong.
+  a method `contradiction() -> str` says what of its values cannot be, "" where nothing is wrong, or raises ValueError when
+  it is made.
 - Older: a record with a static method `older(values)` puts the keys and values of earlier documents of the same version into
   today's form.
-- A record with a class method `from_dict`, such as `Preprocessing`, reads itself.
 """
 
 import json
@@ -152,7 +152,7 @@ def _reader(wanted: Any) -> _Reader:
     if wanted is Any:
         return lambda value: value
     if is_dataclass(wanted):
-        return _self_reader(wanted) if hasattr(wanted, "from_dict") else _record_reader(wanted)
+        return _record_reader(wanted)
     kind, arguments = get_origin(wanted) or wanted, get_args(wanted)
     if kind in (Union, UnionType):
         return _union_reader(arguments)
@@ -161,16 +161,6 @@ def _reader(wanted: Any) -> _Reader:
     if kind in (tuple, list, Sequence):
         return _list_reader(kind, arguments)
     return _dict_reader(arguments[1] if arguments else Any) if kind in (dict, Mapping) else _scalar_reader(wanted)
-
-
-def _self_reader(record: Any) -> _Reader:
-    def read(value: Any) -> Any:
-        try:
-            return record.from_dict(_object(value))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
-            raise _WrongError(f"{exc} is missing" if isinstance(exc, KeyError) else str(exc)) from exc
-
-    return read
 
 
 def _record_reader(record: Any) -> _Reader:
@@ -190,7 +180,11 @@ def _record_reader(record: Any) -> _Reader:
             raise _WrongError(f"'{missing[0]}' is missing")
         if unknown := [name for name in values if name not in declared]:
             raise _WrongError(f"{_shown(unknown[0])} is not a field of it")
-        found = record(**{name: _at(f".{name}", _reader(hints[name]), each) for name, each in values.items()})
+        read = {name: _at(f".{name}", _reader(hints[name]), each) for name, each in values.items()}
+        try:
+            found = record(**read)
+        except ValueError as exc:
+            raise _WrongError(str(exc)) from exc
         if wrong := found.contradiction() if hasattr(found, "contradiction") else "":
             raise _WrongError(wrong)
         return found

@@ -302,7 +302,7 @@ CACHE = ["--backend", "tensorrt", "--tensorrt-version", "10.3.0"]
 
 
 def test_a_calibration_cache_for_tensorrt(own, data, out, files, capsys):
-    from emca_deploy.calibration.placement.calibration_cache import read_cache
+    from zoo.calibration_caches import read_cache
 
     cache = out / "model.cache"
     assert run(arguments(own, data["folder"], out / "a.onnx", *CACHE, "--cache", cache, "--json")) == 0

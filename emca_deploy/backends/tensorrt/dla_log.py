@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-__all__ = ["DlaPlacement", "GpuLayer", "concerns_dla", "place_nodes", "placement_table", "read_placement"]
+__all__ = ["DlaPlacement", "GpuLayer", "concerns_dla", "place_nodes", "read_placement"]
 
 Device = Literal["dla", "gpu", "unknown"]
 
@@ -197,9 +197,3 @@ def _node_of(text: str) -> str:
     """Return the node that a name belongs to: layers that the parser adds are named beside it."""
     parts = [part.strip() for part in text.split(" + ")]
     return next((part for part in parts if not UNNAMED.match(part)), text)
-
-
-def placement_table(placement: DlaPlacement, nodes: Sequence[str], macs: Mapping[str, int]) -> list[tuple[str, str, int]]:
-    """Return (node, device, multiply-accumulates) of the nodes that have any, in order."""
-    places = place_nodes(placement, nodes)
-    return [(node, places[node], macs[node]) for node in nodes if macs.get(node)]

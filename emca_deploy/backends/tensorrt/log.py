@@ -12,7 +12,6 @@ __all__ = ["BuildLog", "attach"]
 
 NAMES = ("internal error", "error", "warning", "info", "verbose")  # by TensorRT's severities, worst first
 LAYER_LISTS = ("Layers:", "Engine Layer Information:")
-TYPES = re.compile(r"zero.?point|u?int8|int64|int32|half|fp16|datatype|data type|type cast|clamp|quantiz", re.IGNORECASE)
 MISREAD = re.compile(r"Defaulting to INT8")
 # Every fp16 number is a float32 one: nothing is lost when TensorRT-RTX multiplies an INT8 convolution's fp16 scales in float32.
 EXACT = re.compile(r"Converting conv (?:activation|weight) scales to fp32")
@@ -51,10 +50,6 @@ class BuildLog:
                 kept.append(text)
         elif message.lstrip().startswith(LAYER_LISTS):
             self._layer_lists.append(message)
-
-    def type_warnings(self) -> list[str]:
-        """Return the warnings about types and zero points."""
-        return [text for text in self.warnings if TYPES.search(text)]
 
     def misreadings(self) -> list[str]:
         """Return the warnings that say a tensor was read as another type than the model's."""

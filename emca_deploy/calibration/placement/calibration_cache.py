@@ -22,10 +22,7 @@ from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.calibration.ranges.table import read_table
 from emca_deploy.errors import InputError
 
-__all__ = ["cache_version", "float_layers", "implicit_ranges", "read_cache", "write_cache", "write_model_cache"]
-
-HEADER = re.compile(r"TRT-(\d+)-EntropyCalibration2")
-LINE = re.compile(r"(.+): ([0-9a-f]{8})")
+__all__ = ["cache_version", "float_layers", "implicit_ranges", "write_cache", "write_model_cache"]
 
 
 def write_model_cache(model: Path, table: Path, cache: Path, tensorrt_version: str, recipe: Recipe) -> int:
@@ -157,30 +154,6 @@ def write_cache(ranges: Mapping[str, TensorRange], path: Path, tensorrt_version:
         scale = activation_params(values, symmetric=True).scale
         lines.append(f"{name}: {np.array(scale, '>f4').tobytes().hex():0>8}")
     write_text(path, "\n".join(lines) + "\n")
-
-
-def read_cache(path: Path) -> tuple[str, dict[str, float]]:
-    """Return a cache's TensorRT version, as digits ("8601"), and the scale (amax / 127) of each tensor.
-
-    Raises:
-        InputError: it cannot be read, or is no such cache.
-    """
-    remedy = "write it again"
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError) as exc:
-        raise InputError(f"{path}: cannot be read: {exc}", remedy) from exc
-    header = HEADER.fullmatch(lines[0]) if lines else None
-    if header is None:
-        raise InputError(f"{path}: not a TensorRT entropy calibration cache", remedy)
-    scales: dict[str, float] = {}
-    for number, line in enumerate(lines[1:], 2):
-        found = LINE.fullmatch(line)
-        scale = float(np.frombuffer(bytes.fromhex(found[2]), ">f4")[0]) if found else np.nan
-        if found is None or not 0 < scale < np.inf or found[1] in scales:
-            raise InputError(f"{path}: line {number} is not 'tensor: scale'", remedy)
-        scales[found[1]] = scale
-    return header[1], scales
 
 
 def cache_version(text: str) -> str:

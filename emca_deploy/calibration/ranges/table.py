@@ -12,7 +12,8 @@ from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
 from emca_deploy.calibration.ranges.thresholds import Method, choose_range
 from emca_deploy.canonical.canonicalize import CANONICAL_VERSION
-from emca_deploy.errors import InputError
+from emca_deploy.errors import DataError, InputError
+from emca_deploy.results.codec import from_json
 
 __all__ = ["ELSEWHERE", "RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]
 
@@ -123,7 +124,7 @@ def read_table(path: Path) -> RangeTable:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         key = {"measured": 1, "canonical": 0, **document["key"]}
-        key["preprocessing"] = Preprocessing.from_dict(key["preprocessing"])
+        key["preprocessing"] = from_json(Preprocessing, key["preprocessing"])
         if document["table_version"] == 1:
             ranges = {str(name): _range(ends, None) for name, ends in document["ranges"].items()}
             return RangeTable(TableKey(**key), ranges)
@@ -132,7 +133,7 @@ def read_table(path: Path) -> RangeTable:
         ranges = {name: _range(values["range"], values.get("threshold")) for name, values in tensors.items()}
         seen = {name: _observation(values) for name, values in tensors.items() if "minimum" in values}
         return RangeTable(TableKey(**key), ranges, seen)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
+    except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise InputError(
             f"{path}: not a range table of ours: {exc}",
             "name another file with --table, or move this one away and calibrate again",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.placement.quantize import quantize_with
 
-__all__ = ["DAMPING", "cholesky_in_place", "output_error", "round_weights"]
+__all__ = ["DAMPING", "cholesky_in_place", "round_weights"]
 
 
 DAMPING = 0.01
@@ -83,9 +83,3 @@ def cholesky_in_place(matrix: Float32Array) -> Float32Array:
         matrix[start:end, end:] = 0
         matrix[end:, start:end] = matrix[end:, start:end] @ np.linalg.inv(corner).T
     return matrix
-
-
-def output_error(weights: Float32Array, rounded: npt.NDArray[np.int8], scales: Float32Array, gram: Float32Array) -> float:
-    """Return the squared error of a layer's output, summed over its channels, in the Gram matrix's units."""
-    errors = (weights - rounded * scales[:, None]).astype(np.float64)
-    return float(np.einsum("oi,oi->", errors @ gram.astype(np.float64), errors))

@@ -13,8 +13,8 @@ from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.artifacts import TensorSpec, sha256_file
 from emca_deploy.data.choosing import assumed_for
+from emca_deploy.data.files import listing_sha256
 from emca_deploy.data.labels import LabelsFound
-from emca_deploy.data.listing import listing_sha256
 from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
 from emca_deploy.harness.measure.worker import LogitsPart, Worker

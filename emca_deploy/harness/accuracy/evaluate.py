@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array, Int64Array
-from emca_deploy.data.label_checks import check_classes
+from emca_deploy.data.labels import check_classes
 from emca_deploy.errors import DataError, ModelError
 from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun, collect_logits
 from emca_deploy.harness.accuracy.flips import ImageNames, find_flips

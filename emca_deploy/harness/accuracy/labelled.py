@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.data.image_checks import shared_images
-from emca_deploy.data.label_checks import check_classes, class_warnings
-from emca_deploy.data.labels import LabelsFound
+from emca_deploy.data.labels import LabelsFound, check_classes, class_warnings
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.harness.accuracy.collection import LogitsResult
 

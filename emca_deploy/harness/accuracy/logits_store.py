@@ -16,10 +16,11 @@ import numpy as np
 
 from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.atomic import atomic_write, check_writable
-from emca_deploy.errors import InputError, OutputError
+from emca_deploy.errors import DataError, InputError, OutputError
 from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.npz import read_arrays
 from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.results.codec import from_json
 
 __all__ = ["Kept", "LogitsStore", "partial_path"]
 
@@ -169,8 +170,8 @@ def _comparable(name: str, value: Any) -> Any:
     if name != "preprocessing" or not isinstance(value, dict):
         return value
     try:
-        return Preprocessing.from_dict(value)
-    except (KeyError, TypeError, ValueError):
+        return from_json(Preprocessing, value)
+    except DataError:
         return value
 
 

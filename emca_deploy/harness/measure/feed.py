@@ -16,6 +16,7 @@ from emca_deploy.data.subset import choose_indices
 from emca_deploy.harness.clock import elapsed_ms
 from emca_deploy.harness.measure.probabilities import logits_of
 from emca_deploy.harness.spec import LoadedModel
+from emca_deploy.results.codec import from_json
 
 __all__ = ["Wanted", "feed"]
 
@@ -41,7 +42,7 @@ class Wanted:
         self, source: str, preprocessing: dict[str, Any], limit: int | None, batch_size: int, start: int = 0
     ) -> None:  # fmt: skip
         self.source = Path(source)
-        self.preprocessing = Preprocessing.from_dict(preprocessing)
+        self.preprocessing = from_json(Preprocessing, preprocessing)
         self.limit = limit
         self.batch_size = batch_size
         self.start = start

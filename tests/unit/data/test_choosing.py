@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emca_deploy.data.choosing import InputFacts, assumed_note, choose_preprocessing
-from emca_deploy.errors import InputError, ModelError
+from emca_deploy.errors import DataError, InputError, ModelError
 from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, PreprocessingOptions
+from emca_deploy.results.codec import from_json
 
 FREE = InputFacts(3)
 SQUARE = InputFacts(3, 32, 32)
@@ -181,7 +182,7 @@ records = st.builds(
 def test_a_record_survives_json_and_the_choice_of_a_model_that_says_nothing(record):
     import json
 
-    assert Preprocessing.from_dict(json.loads(json.dumps(asdict(record)))) == record
+    assert from_json(Preprocessing, json.loads(json.dumps(asdict(record)))) == record
     assert choose(known=record, facts=InputFacts()) == record
     said = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "assumed"}
     assert choose(said, facts=InputFacts()) == record
@@ -189,7 +190,7 @@ def test_a_record_survives_json_and_the_choice_of_a_model_that_says_nothing(reco
 
 def test_a_record_of_before_there_was_a_choice_is_read_as_what_was_done_then():
     old = {"image_size": 64, "resize_size": 73, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
-    read = Preprocessing.from_dict(old)
+    read = from_json(Preprocessing, old)
     assert read == Preprocessing(64, 73, (0.5,) * 3, (0.2,) * 3, exif="apply")
     assert read.assumed == ()
 
@@ -218,8 +219,8 @@ def test_a_record_of_before_there_was_a_choice_is_read_as_what_was_done_then():
         {"assumed": 3},
     ],
 )
-def test_a_damaged_record_is_a_value_or_type_error(values):
+def test_a_damaged_record_is_an_error_of_data(values):
     sound = {"image_size": 64, "resize_size": 73, "mean": [0.5] * 3, "std": [0.2] * 3}
-    Preprocessing.from_dict(sound)
-    with pytest.raises((ValueError, TypeError)):
-        Preprocessing.from_dict({**sound, **values})
+    from_json(Preprocessing, sound)
+    with pytest.raises(DataError):
+        from_json(Preprocessing, {**sound, **values})

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emca_deploy.data.label_checks import check_classes, class_warnings
 from emca_deploy.data.label_files import LabelFile, read_class_map
-from emca_deploy.data.labels import label_images
+from emca_deploy.data.labels import check_classes, class_warnings, label_images
 from emca_deploy.errors import DataError
 from emca_deploy.preprocessing import Labelling
 

@@ -56,25 +56,9 @@ def test_a_log_keeps_what_matters() -> None:
     log.add(1, "[localCheckMacros.cpp::getErrorStr::132] Error Code 2: OutOfMemory\n(Requested size was 11230872 bytes.)")
     assert log.counts == {"verbose": 2, "info": 1, "warning": 3, "error": 1}
     assert [text.split()[0] for text in log.warnings] == ["TensorRT", "unused"]
-    assert log.type_warnings() == log.misreadings() == log.warnings[:1]
+    assert log.misreadings() == log.warnings[:1]
     assert list(log.layer_lines()) == ["Layers:", "a", "b"]
     assert log.reason() == "Error Code 2: OutOfMemory (Requested size was 11230872 bytes.)"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Your ONNX model has been generated with INT64 weights, while TensorRT does not natively support INT64.",
-        "Weights conv.weight has been clamped to the range of INT32",
-        "Missing scale and zero-point for tensor 427, expect fall back to non-int8 implementation",
-    ],
-)
-def test_warnings_about_types_are_told_apart(text: str) -> None:
-    log = BuildLog()
-    log.add(2, text)
-    log.add(2, "The getMaxBatchSize() function should not be used")
-    assert log.type_warnings() == [text]
-    assert log.misreadings() == []
 
 
 def test_what_changes_no_number_is_a_note() -> None:

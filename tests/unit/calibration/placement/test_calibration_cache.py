@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.calibration_cache import float_layers, implicit_ranges, read_cache, write_cache
+from emca_deploy.calibration.placement.calibration_cache import float_layers, implicit_ranges, write_cache
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.errors import InputError, OutputError
+from zoo.calibration_caches import read_cache
 
 
 @pytest.mark.parametrize(
@@ -68,23 +69,6 @@ def test_bad_ranges_versions_and_places(tmp_path):
             write_cache({}, tmp_path / "c", version)
     with pytest.raises(OutputError):
         write_cache({}, tmp_path / "nowhere" / "c", "8.6.1")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "TRT-8601-MinMaxCalibration\n", "x: 3f800000\n",
-        "TRT-8601-EntropyCalibration2\nx: 3f80\n", "TRT-8601-EntropyCalibration2\nx: 00000000\n",
-        "TRT-8601-EntropyCalibration2\nx: 7f800000\n", "TRT-8601-EntropyCalibration2\nx: 7fc00000\n",
-        "TRT-8601-EntropyCalibration2\nx: 3f800000\nx: 3f800000\n", "TRT-8601-EntropyCalibration2\nx: ü\n",
-    ],
-)  # fmt: skip
-def test_what_is_no_cache_is_refused(tmp_path, text):
-    (tmp_path / "c").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"c: "):
-        read_cache(tmp_path / "c")
-    with pytest.raises(InputError, match="cannot be read"):
-        read_cache(tmp_path / "missing")
 
 
 def test_ranges_of_a_network_for_implicit_int8(tmp_path):

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from emca_deploy.calibration.placement.quantize import quantize_weight
-from emca_deploy.calibration.recovery.rounding import BLOCK, FACTOR_BLOCK, cholesky_in_place, output_error, round_weights
+from emca_deploy.calibration.recovery.rounding import BLOCK, FACTOR_BLOCK, cholesky_in_place, round_weights
+
+
+def output_error(weights, rounded, scales, gram):
+    """Return the squared error of a layer's output, summed over its channels, in the Gram matrix's units."""
+    errors = (weights - rounded * scales[:, None]).astype(np.float64)
+    return float(np.einsum("oi,oi->", errors @ gram.astype(np.float64), errors))
 
 
 def correlated(inputs, samples=500, seed=0):
