@@ -12,7 +12,7 @@ from typing import Any
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.results.latency import Scenario
 
-__all__ = ["BuildRequest", "LogitsRequest", "ProfileRequest", "Request", "TrtChoices", "TuneRequest"]
+__all__ = ["BuildRequest", "DeploymentRequest", "ProfileRequest", "Request", "TrtChoices", "TuneRequest", "LogitsRequest"]
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,19 @@ class TuneRequest:
     precisions: tuple[str, ...] = ()
     seed: int = 0
     io: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeploymentRequest:
+    """Say what `deploy` would build and measure on a target.
+
+    Attributes:
+        target: as in `ProfileRequest`.
+        backends: the backends to use; none means all that fit the target.
+    """
+
+    target: str | None = "cpu"
+    backends: tuple[str, ...] = ()
 
 
 Request = ProfileRequest | LogitsRequest | BuildRequest

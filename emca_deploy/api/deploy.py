@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,15 +22,16 @@ from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
-from emca_deploy.harness.accuracy.evaluate import LogitsResult, collect_logits, compare
+from emca_deploy.harness.accuracy.evaluate import LogitsResult, compare
 from emca_deploy.harness.accuracy.labelled import LabelledImages
-from emca_deploy.harness.measure.latency import Protocol, measure
-from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
-from emca_deploy.pipeline.places import Candidate, Models, Place, distinct, find_places
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
+from emca_deploy.requests import LogitsRequest
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import ProfileReport
+from emca_deploy.targets.base import Part
+from emca_deploy.targets.deploying import find_parts, measure_parts
+from emca_deploy.targets.deployment import BuiltCandidate, Models, named_apart
 
 if TYPE_CHECKING:
     from emca_deploy.networks.checkpoints import Weights
@@ -52,7 +53,7 @@ class DeployRequest:
         arch: the architecture; None infers it from the checkpoint.
         weights: which weights of the checkpoint: "ema" or "plain"; None takes the moving average where there is one.
         prefix: what the network's names begin with, where the checkpoint holds several networks.
-        targets: where to measure: "cpu", "gpu", "gpu:1", "jetson". The first has the baseline.
+        targets: where to measure: "cpu", "gpu", "gpu:1", "jetson", "ssh://host". The first has the baseline.
         backends: which to build and compare; none means all that run on a target.
         preprocessing: how images become the input, or what is known about it.
         labelling: what is known about the labels of the validation images.
@@ -106,10 +107,10 @@ def deploy(request: DeployRequest, stage: Stage = silent) -> DeployReport:
     """
     preprocessing = network_preprocessing(request.preprocessing)
     import_optional("jinja2")  # the report comes last; a missing piece is said first
-    places = find_places(request.targets, tuple(dict.fromkeys(request.backends)))
+    parts = find_parts(request.targets, request.backends)
     images = _open_images(request, preprocessing)
     with _folder(request.output):
-        return _Walk(request, places, preprocessing, request.threads or default_threads(), stage).take(images)
+        return _Walk(request, parts, preprocessing, request.threads or default_threads(), stage).take(images)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class _Walk:
     """A deployment under way."""
 
     request: DeployRequest
-    places: tuple[Place, ...]
+    parts: tuple[Part, ...]
     preprocessing: Preprocessing
     threads: int
     stage: Stage
@@ -150,9 +151,11 @@ class _Walk:
         calibration_seconds = time.monotonic() - calibration_started
         int8 = {calibration.backend: calibration.onnx for calibration in calibrations}
         chosen = {"weights": request.weights, "prefix": request.prefix}
-        candidates = self._build(Models(request.checkpoint, exported.onnx, half, int8, used.image_size, chosen))
-        profile = self._measure(candidates)
-        logits = self._validate(candidates, images)
+        parts = self._build(Models(request.checkpoint, exported.onnx, half, int8, used.image_size, chosen))
+        candidates = [candidate for part in parts for candidate in part.candidates]
+        with self.stage("measuring latency") as progress:
+            profile = measure_parts(parts, request.duration_s, progress)
+        logits = self._validate(parts, images)
         report = DeployReport(
             title=f"{exported.arch}, {exported.num_classes} classes, {used.height}x{used.width}",
             baseline=candidates[0].name,
@@ -170,22 +173,22 @@ class _Walk:
         return report
 
     def _export(self, images: _Images) -> tuple[CheckpointExport, Path | None]:
-        """Return the fp32 model, and the fp16 one where a place needs it."""
+        """Return the fp32 model, and the fp16 one where a target needs it."""
         request = self.request
         options = ExportOptions(request.arch, preprocessing=self.preprocessing, weights=request.weights, prefix=request.prefix)
         with self.stage("exporting"):
             exported = export_checkpoint(request.checkpoint, request.output / "model.onnx", options)
         images.labelled.check(str(exported.onnx), exported.num_classes)
-        if not any(place.needs_half for place in self.places):
+        if not any(part.deployment.needs_half for part in self.parts):
             return exported, None
         with self.stage("exporting fp16"):
             half = replace(options, precision="fp16")
             return exported, export_checkpoint(request.checkpoint, request.output / "model.fp16.onnx", half).onnx
 
     def _calibrate(self, exported: CheckpointExport, images: ImageSource) -> list[Calibration]:
-        """Return an INT8 model for every placement that a place needs."""
+        """Return an INT8 model for every backend that needs one."""
         calibrations = []
-        for backend in dict.fromkeys(backend for place in self.places for backend in place.placements):
+        for backend in dict.fromkeys(backend for part in self.parts for backend in part.deployment.int8_backends):
             wanted = CalibrationOptions(
                 find_recipe(backend),
                 all_recipes(),
@@ -198,46 +201,30 @@ class _Walk:
             calibrations.append(calibrate_model(exported.onnx, images, target, wanted, within))
         return calibrations
 
-    def _build(self, models: Models) -> tuple[Candidate, ...]:
-        steps = [step for place in self.places for step in place.steps(models, self.threads)]
-        found: list[Candidate] = []
+    def _build(self, models: Models) -> tuple[Part, ...]:
+        steps = [(index, step) for index, part in enumerate(self.parts) for step in part.deployment.steps]
+        found: list[tuple[int, BuiltCandidate]] = []
         with self.stage("building engines") as progress:
-            for done, step in enumerate(steps):
-                found += step()
+            for done, (index, step) in enumerate(steps):
+                built = self.parts[index].target.build_step(step, models, self.request.threads)
+                found += [(index, candidate) for candidate in built]
                 if progress:
                     progress(done + 1, len(steps))
-        return distinct(found)
+        apart = list(zip((index for index, _ in found), named_apart([candidate for _, candidate in found]), strict=True))
+        return tuple(
+            replace(part, candidates=tuple(candidate for owner, candidate in apart if owner == index))
+            for index, part in enumerate(self.parts)
+        )
 
-    def _measure(self, candidates: Sequence[Candidate]) -> ProfileReport:
-        specs = [candidate.spec for candidate in candidates]
-        with self.stage("measuring latency") as progress, ExitStack() as stack:
-            records = [stack.enter_context(place.record()) for place in self.places]
-            processes = FEWEST_PROCESSES if set(self.request.targets) == {"cpu"} else 1  # loading takes too long elsewhere
-            protocol = Protocol(duration_s=self.request.duration_s, processes=processes, load_together=processes == 1)
-            profile = measure(specs, protocol, progress)
-        environment = dict(profile.environment)
-        for place, record in zip(self.places, records, strict=True):
-            for name, facts in record.items():  # a second GPU's are found under its target
-                environment[place.target if name in environment else name] = facts
-        profile = replace(profile, environment=environment)
-        for place, record in zip(self.places, records, strict=True):
-            profile = place.annotate(profile, record)
-        return profile
-
-    def _validate(self, candidates: Sequence[Candidate], images: _Images) -> list[LogitsResult]:
+    def _validate(self, parts: Sequence[Part], images: _Images) -> list[LogitsResult]:
+        request = LogitsRequest(
+            "", str(self.request.validation), preprocessing=self.preprocessing, limit=self.request.limit, batch=1, untuned=True
+        )
         results = []
-        for candidate in candidates:
-            with self.stage(f"validating {candidate.name}") as progress:
-                results.append(
-                    collect_logits(
-                        candidate.spec,
-                        self.request.validation,
-                        self.preprocessing,
-                        limit=self.request.limit,
-                        batch_size=1,
-                        progress=progress,
-                    )
-                )
+        for part in parts:
+            for candidate in part.candidates:
+                with self.stage(f"validating {candidate.name}") as progress:
+                    results.append(part.target.logits(candidate, request, progress))
         chosen = choose_indices(len(images.calibration), self.request.samples, images.calibration.labels)
         images.labelled.check_overlap(image_digests(images.calibration, chosen), results[0])
         return [images.labelled.settle(result, results[0].logits) for result in results]
@@ -287,7 +274,7 @@ def _make_folder(output: Path) -> None:
 
 
 def _candidates(
-    candidates: Sequence[Candidate], profile: ProfileReport, logits: list[LogitsResult]
+    candidates: Sequence[BuiltCandidate], profile: ProfileReport, logits: list[LogitsResult]
 ) -> tuple[DeployCandidate, ...]:
     """Return what was found of each candidate, held against the first."""
     reference, baseline = logits[0], profile.results[0]

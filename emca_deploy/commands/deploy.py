@@ -31,7 +31,7 @@ __all__ = ["command", "show_deployment"]
     default="cpu",
     show_default=True,
     metavar="TARGET,...",
-    help="Where to measure: cpu, gpu, gpu:1, jetson; the first has the baseline.",
+    help="Where to measure: cpu, gpu, gpu:1, jetson, ssh://host; the first has the baseline.",
 )
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Only this one, where it runs; may be repeated.")
 @preprocessing_options

@@ -14,7 +14,6 @@ LEFT_OUT = (
     "commands",
     "exporting",
     "api",
-    "pipeline",
     "reporting",
     "cli.py",
     "__main__.py",

@@ -1,7 +1,7 @@
 """What a target is: somewhere that requests can be run. The kinds are in files of their own, and listed in `registry`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, overload
 
@@ -13,8 +13,9 @@ from emca_deploy.harness.measure.raw_samples import RawSamples
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request
 from emca_deploy.results.latency import ProfileReport
+from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 
-__all__ = ["Built", "ChoosePreprocessing", "Profiled", "Report", "Target", "Validated"]
+__all__ = ["Built", "ChoosePreprocessing", "Part", "Profiled", "Report", "Target", "Validated"]
 
 ChoosePreprocessing = Callable[[TensorSpec | None, int | None], Preprocessing]
 """Chooses how images become a model's input, given its input and its number of classes; None where those are unknown."""
@@ -190,3 +191,74 @@ class Target(ABC):
         Raises:
             EmcaError: the model or an option is wrong, or something is missing.
         """
+
+    @abstractmethod
+    def deployment(self, backends: Sequence[str] = ()) -> Deployment:
+        """Return what `deploy` builds and measures on this target.
+
+        Args:
+            backends: the backends to use, of those that run on it; none means all.
+
+        Raises:
+            MissingError: the machine, the device or a backend's library is missing.
+        """
+
+    @abstractmethod
+    def build_step(self, step: BuildStep, models: Models, threads: int | None = None) -> list[BuiltCandidate]:
+        """Build what a step of a deployment builds, in the folder of the models, and return what runs it.
+
+        Args:
+            step: a step of `deployment`.
+            models: the network as files.
+            threads: threads of the engine; None is one per physical core of the target's machine.
+
+        Returns:
+            One candidate, or one for each variant; none where the step needs a checkpoint and there is none.
+
+        Raises:
+            EmcaError: the build fails.
+        """
+
+    @abstractmethod
+    def measure(self, parts: "Sequence[Part]", duration_s: float, progress: Progress | None = None) -> ProfileReport:
+        """Measure the candidates of a deployment on this target's machine.
+
+        Args:
+            parts: this target, and others on the same machine, with their candidates.
+            duration_s: measuring time of each candidate.
+            progress: called with (blocks done, total).
+
+        Returns:
+            A result for every candidate in the order of the parts; `a` of each comparison is a candidate's name.
+
+        Raises:
+            EmcaError: a candidate cannot be measured.
+        """
+
+    @abstractmethod
+    def logits(self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None) -> LogitsResult:
+        """Run the validation images through a candidate of a deployment.
+
+        Args:
+            candidate: one that `build_step` returned.
+            request: which images, and how many; its artifact and its target are the candidate's.
+            progress: called with (images done, total).
+
+        Raises:
+            EmcaError: as `validate`.
+        """
+
+
+@dataclass(frozen=True)
+class Part:
+    """A target of a deployment.
+
+    Attributes:
+        target: where.
+        deployment: what is built and measured on it.
+        candidates: what has been built.
+    """
+
+    target: Target
+    deployment: Deployment
+    candidates: tuple[BuiltCandidate, ...] = ()

@@ -3,18 +3,25 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
+from emca_deploy.artifacts import Precision
+from emca_deploy.backends.registry import BACKENDS, get_builder
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.measure.hook import available_sources
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.machines.nvidia import check_rtx
 from emca_deploy.targets.candidates import CandidateOptions
-from emca_deploy.targets.gpu_candidates import check_gpu, gpu_candidate, gpu_candidates
+from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
+from emca_deploy.targets.gpu_candidates import check_gpu, gpu_candidate, gpu_candidates, gpu_specs, onnx_backends
 from emca_deploy.targets.local import Held, LocalTarget
 from emca_deploy.telemetry.nvml import NvmlSource
 
-__all__ = ["GpuTarget"]
+__all__ = ["GpuTarget", "gpu_steps"]
+
+TORCH_FACTORY = "emca_deploy.backends.torch.gpu:open_at_size"
 
 _FORM = re.compile(r"gpu(?::(\d{1,3}))?$")
 
@@ -81,3 +88,53 @@ class GpuTarget(LocalTarget):
             found["telemetry"] = {"source": source.name, "before": source.read()}
             yield held
             found["telemetry"]["after"] = source.read()
+
+    def deployment(self, backends: Sequence[str] = ()) -> Deployment:
+        """Return PyTorch as it is, engines in fp32, fp16 and INT8, and ONNX Runtime in fp32 and fp16; see `Target.deployment`."""
+        try:
+            capability = check_gpu(self.device).capability
+        except MissingError as exc:  # in words of this command
+            raise MissingError(exc.problem, exc.remedy.replace("--target cpu", "--targets cpu")) from exc
+        fitting = [name for name in backends if BACKENDS[name].on_gpu] if backends else ["torch", *onnx_backends(self.device)]
+        if "tensorrt-rtx" in fitting:
+            check_rtx(capability)
+        for backend in fitting:
+            if BACKENDS[backend].builder:
+                get_builder(backend)  # refuses what is not installed
+        return Deployment(self.name, tuple(fitting), gpu_steps(fitting, capability, self.device))
+
+    def deployed(self, step: BuildStep, path: Path, models: Models, threads: int | None) -> list[BuiltCandidate]:
+        """Return a file in every way that its backend runs it on this GPU, under a short name."""
+        specs = gpu_specs(str(path), [step.backend], CandidateOptions(batch=1), self.device)
+        named = [replace(spec, name=f"{step.name} {spec.kwargs['variant']}".rstrip()) for spec in specs]
+        if step.precision is None:
+            details = {"image_size": models.image_size, **models.chosen}
+            given = ("artifact", "device", "batch", "variant")
+            named = [
+                replace(spec, factory=TORCH_FACTORY, kwargs={**{name: spec.kwargs[name] for name in given}, **details})
+                for spec in named
+            ]
+        return [BuiltCandidate(spec.name, path, spec) for spec in named]
+
+
+def gpu_steps(backends: Sequence[str], capability: str, device: int = 0) -> tuple[BuildStep, ...]:
+    """Return what is built for a GPU.
+
+    Args:
+        backends: the backends that run on it.
+        capability: its compute capability, "8.9".
+        device: its index.
+    """
+    number = f"-gpu{device}" if device else ""
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    steps = [BuildStep("torch", "torch", None)] if "torch" in backends else []
+    for name in (name for name in backends if BACKENDS[name].needs_gpu):
+        # TensorRT builds for the first GPU that it sees, TensorRT-RTX for the one that is named.
+        named = (capability,) if name == "tensorrt-rtx" else ()
+        steps += [
+            BuildStep(f"{name} {precision}", name, precision, f"{name}-{precision}{number}.engine", named)
+            for precision in precisions
+        ]
+    if "onnxruntime" in backends:  # its CUDA provider has no INT8 kernels: Q/DQ would only cost
+        steps += [BuildStep(f"onnxruntime-cuda {precision}", "onnxruntime", precision) for precision in precisions[:2]]
+    return tuple(steps)

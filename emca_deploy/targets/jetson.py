@@ -15,11 +15,16 @@ from emca_deploy.machines.jetson.session import BoardSession, annotate_report, b
 from emca_deploy.requests import BuildRequest, Request
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.candidates import CandidateOptions, candidate
+from emca_deploy.targets.cpu import CpuTarget
+from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
+from emca_deploy.targets.gpu import GpuTarget
 from emca_deploy.targets.gpu_candidates import gpu_candidate
 from emca_deploy.targets.local import Held, LocalTarget
 from emca_deploy.targets.named_artifacts import split_artifact
 
 __all__ = ["JetsonTarget"]
+
+CPU_BACKEND, GPU_BACKEND = "onnxruntime", "tensorrt"
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class JetsonTarget(LocalTarget):
         finished = False
         try:
             with board_session(power_mode) as board:
-                yield Held({"board": board.record}, board.record["warnings"], board.sources)
+                yield Held({"board": board.record}, board.record["warnings"], board.record["notes"], board.sources)
                 finished = True
         except MissingError as exc:
             if board is None or not finished:
@@ -109,6 +114,33 @@ class JetsonTarget(LocalTarget):
     def annotate(self, report: ProfileReport, record: Mapping[str, Any]) -> ProfileReport:
         """Return the report with what the board's state makes doubtful."""
         return annotate_report(report, record["board"])
+
+    def deployment(self, backends: Sequence[str] = ()) -> Deployment:
+        """Return ONNX Runtime on the processor, whose fp32 is the baseline, and TensorRT on the GPU; see `Target.deployment`.
+
+        Without TensorRT only the processor is used, unless TensorRT is asked for.
+        """
+        check_board()
+        on_gpu = [name for name in backends if BACKENDS[name].needs_gpu]
+        on_processor = [name for name in backends if name not in on_gpu] if backends else [CPU_BACKEND]
+        # Without a name the processor would take all backends of its own.
+        parts = [CpuTarget().deployment(on_processor)] if on_processor else []
+        notes = []
+        if on_gpu or not backends:
+            try:
+                parts.append(GpuTarget().deployment(on_gpu or [GPU_BACKEND]))
+            except MissingError as exc:
+                if on_gpu:
+                    raise
+                notes.append(f"nothing was measured on the GPU: {exc.problem}: {exc.remedy}")
+        found = tuple(name for part in parts for name in part.backends)
+        return Deployment(self.name, found, tuple(step for part in parts for step in part.steps), notes=tuple(notes))
+
+    def deployed(self, step: BuildStep, path: Path, models: Models, threads: int | None) -> list[BuiltCandidate]:
+        """Return what runs a file on the GPU or on the processor of this board."""
+        part = GpuTarget() if BACKENDS[step.backend].needs_gpu else CpuTarget()
+        found = part.deployed(step, path, models, threads)
+        return [replace(one, spec=replace(one.spec, target=self.name)) for one in found]
 
 
 def _runs_on_gpu(artifact: str, backend: str | None) -> bool:

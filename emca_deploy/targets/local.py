@@ -10,17 +10,18 @@ from typing import Any, ClassVar
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import TensorSpec, write_manifest
 from emca_deploy.data.choosing import assumed_for
-from emca_deploy.harness.accuracy.collection import LogitsRun
+from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun
 from emca_deploy.harness.measure.hook import Telemetry, available_sources
-from emca_deploy.harness.measure.latency import Protocol, measure_raw
+from emca_deploy.harness.measure.latency import Protocol, measure, measure_raw
 from emca_deploy.harness.measure.protocol import BLOCK_S
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
-from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request
+from emca_deploy.requests import BuildRequest, ProfileRequest, Request, TrtChoices, LogitsRequest
 from emca_deploy.results.latency import ProfileReport
-from emca_deploy.targets.base import Built, ChoosePreprocessing, Profiled, Target, Validated
+from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Target, Validated
 from emca_deploy.targets.building import build_engine
 from emca_deploy.targets.candidates import CandidateOptions
+from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Models
 from emca_deploy.targets.named_artifacts import grouped, split_artifact, split_builds
 from emca_deploy.telemetry.processor import CpuFrequencySource
 from emca_deploy.telemetry.source import TelemetrySource
@@ -42,11 +43,13 @@ class Held:
     Attributes:
         record: facts for the result's environment, by name; it may grow until the end.
         warnings: what makes results slower or doubtful, each with what to do; it may grow until the end.
+        notes: what could not be read or used; it may grow until the end.
         sources: returns what telemetry is sampled from.
     """
 
     record: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     sources: Callable[[], list[TelemetrySource]] = available_sources
 
 
@@ -180,6 +183,55 @@ class LocalTarget(Target):
                 details = {**manifest.details, **held.record}
                 manifest = write_manifest(Path(request.output), replace(manifest, details=details))
         return Built(manifest, warnings=tuple(held.warnings))
+
+    def build_step(self, step: BuildStep, models: Models, threads: int | None = None) -> list[BuiltCandidate]:
+        """Build on this machine what a step builds; see `Target.build_step`."""
+        source = models.source(step)
+        if source is None:
+            return []
+        if step.file is None:
+            return self.deployed(step, source, models, threads)
+        path = models.fp32.parent / step.file
+        choices = TrtChoices(targets=step.capabilities)
+        build_engine(BuildRequest(str(source), step.backend, str(path), threads=threads, batch=1, choices=choices))
+        return self.deployed(step, path, models, threads)
+
+    @abstractmethod
+    def deployed(self, step: BuildStep, path: Path, models: Models, threads: int | None) -> list[BuiltCandidate]:
+        """Return what runs a file that was built for a deployment; nothing is loaded yet.
+
+        Args:
+            step: the step that built it.
+            path: the file.
+            models: what it was made from.
+            threads: threads of a processor's runtime; None is one per physical core.
+        """
+
+    def measure(self, parts: Sequence[Part], duration_s: float, progress: Progress | None = None) -> ProfileReport:
+        """Measure the candidates of all targets of this machine in turn; see `Target.measure`."""
+        specs = [candidate.spec for part in parts for candidate in part.candidates]
+        processes = min(part.deployment.processes for part in parts)  # loading takes too long on accelerators
+        protocol = Protocol(duration_s=duration_s, processes=processes, load_together=processes == 1)
+        with ExitStack() as stack:
+            targets = [(part, part.target) for part in parts if isinstance(part.target, LocalTarget)]
+            held = [(target, stack.enter_context(target.hold())) for part, target in targets]
+            for (part, _), (_, machine) in zip(targets, held, strict=True):
+                machine.notes.extend(part.deployment.notes)
+                machine.warnings.extend(part.deployment.notes)
+            report = measure(specs, protocol, progress)
+        environment = dict(report.environment)
+        for target, machine in held:
+            for name, facts in machine.record.items():  # a second GPU's are found under its target
+                environment[target.name if name in environment else name] = facts
+        report = replace(report, environment=environment)
+        for target, machine in held:
+            report = target.annotate(report, machine.record)
+        return report
+
+    def logits(self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None) -> LogitsResult:
+        """Run the validation images through a candidate on this machine; see `Target.logits`."""
+        used = request.preprocessing or assumed_for
+        return LogitsRun(candidate.spec, Path(request.data), used, request.limit, request.batch).collect(progress)
 
 
 def _validation_options(request: LogitsRequest) -> CandidateOptions:

@@ -166,7 +166,7 @@ def open_target(text: str | None, power_mode: str | None = None) -> tuple[Target
         InputError: the target or the file of named machines is in error; the file is read only where a name is looked up.
         UnknownNameError: it is no target, and no named machine either.
     """
-    text = text or "cpu"
+    text = "cpu" if text is None else text
     if text.partition(":")[0] in KINDS or not _NAME.fullmatch(text):
         return parse(text), power_mode
     machines = read_devices()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +16,11 @@ from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Manifest, this_command, write_artifact
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.choosing import preprocessing_of_file
-from emca_deploy.errors import EmcaError, InputError, MissingError
+from emca_deploy.errors import EmcaError, InputError, MissingError, WorkerError
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.logits_store import LogitsStore
 from emca_deploy.harness.measure.raw_samples import read_raw
+from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.remote.address import SCHEME, Destination, parse_destination
@@ -28,11 +30,12 @@ from emca_deploy.remote.packing import packed
 from emca_deploy.remote.probe import Facts, check_runtime
 from emca_deploy.remote.protocol import COLLECT, RECONNECT_AFTER_S
 from emca_deploy.remote.session import Session, Working, session
-from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request
+from emca_deploy.requests import BuildRequest, DeploymentRequest, ProfileRequest, Request, TrtChoices, LogitsRequest
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import ProfileReport
-from emca_deploy.targets.base import Built, ChoosePreprocessing, Profiled, Target, Validated
+from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Target, Validated
 from emca_deploy.targets.building import builder_of
+from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 from emca_deploy.targets.named_artifacts import split_artifact, split_builds
 from emca_deploy.targets.requirements import check_backends, needed_backend, trtexec_suffices
 from emca_deploy.targets.shipment import Shipment
@@ -42,6 +45,7 @@ from emca_deploy.targets.trtexec_profiling import profile_by_trtexec
 __all__ = ["SshTarget"]
 
 CACHE = "@cache/calibration.cache"
+_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 ENGINE, LOGITS, RAW = "engine", "logits.npz", "raw.npz"
 
 T = TypeVar("T")
@@ -223,6 +227,56 @@ class SshTarget(Target):
             draft.manifest = replace(manifest, command=this_command(), details=details)
         return Built(draft.written, tuple(files.ours(list(answer.notes))))
 
+    def deployment(self, backends: Sequence[str] = ()) -> Deployment:
+        """Return what the other machine builds and measures; see `Target.deployment`. Checkpoints stay here."""
+        request = DeploymentRequest(self.address.there, tuple(backends))
+        with session(self.address) as there:
+            errand = _Errand(self.address, "deployment", request, Shipment())
+            found = errand.run(there, lambda working, _: from_json(Deployment, working.answer.document["report"]), None)
+        steps = tuple(step for step in found.steps if step.precision is not None)
+        return replace(found, target=self.name, steps=steps, backends=tuple(dict.fromkeys(step.backend for step in steps)))
+
+    def build_step(self, step: BuildStep, models: Models, threads: int | None = None) -> list[BuiltCandidate]:
+        """Build on the other machine what a step builds; see `Target.build_step`."""
+        source = models.source(step)
+        assert source is not None  # `deployment` leaves checkpoints out
+        path = source
+        if step.file is not None:
+            path = models.fp32.parent / f"{_PLAIN.sub('-', self.host)}-{step.file}"
+            choices = TrtChoices(targets=step.capabilities)
+            self.build(BuildRequest(str(source), step.backend, str(path), self.name, threads=threads, batch=1, choices=choices))
+        kwargs = {"threads": threads}
+        spec = RunnerSpec(step.name, "", kwargs, str(path), step.backend, step.precision or "fp32", self.name)
+        return [BuiltCandidate(step.name, path, spec)]
+
+    def measure(self, parts: Sequence[Part], duration_s: float, progress: Progress | None = None) -> ProfileReport:
+        """Measure the candidates on the other machine; see `Target.measure`."""
+        (part,) = parts  # a session has one target
+        specs = [candidate.spec for candidate in part.candidates]
+        request = ProfileRequest(
+            tuple(f"{spec.backend}={spec.artifact}" for spec in specs),
+            target=self.name,
+            threads=specs[0].kwargs["threads"],
+            duration_s=duration_s,
+            max_duration_s=duration_s,
+            processes=part.deployment.processes,
+            telemetry=False,
+        )
+        report = self.profile(request, progress).report
+        if report.failures:
+            raise WorkerError(report.failures[0].error, report.failures[0].remedy)
+        if not report.complete:
+            raise KeyboardInterrupt
+        names = [spec.name for spec in specs]
+        compared = [replace(one, a=name, b=names[0]) for name, one in zip(names[1:], report.comparisons, strict=True)]
+        return replace(report, comparisons=tuple(compared))
+
+    def logits(self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None) -> LogitsResult:
+        """Run the validation images through a candidate on the other machine; see `Target.logits`."""
+        spec = candidate.spec
+        asked = replace(request, artifact=f"{spec.backend}={spec.artifact}", target=self.name, threads=spec.kwargs["threads"])
+        return self.validate(asked, progress).logits
+
 
 @dataclass
 class _Errand:
@@ -239,7 +293,7 @@ class _Errand:
 
     address: Destination
     name: str
-    request: Request
+    request: Request | DeploymentRequest
     files: Shipment
     needs_pillow: bool = False
     collecting: bool = False
@@ -251,7 +305,7 @@ class _Errand:
         Raises:
             MissingError: a package is missing there.
         """
-        assert not isinstance(self.request, ProfileRequest)
+        assert not isinstance(self.request, ProfileRequest | DeploymentRequest)
         if isinstance(self.request, BuildRequest):
             check_backends(self.address, facts, [self.request.backend], builds=True)
             return
@@ -300,7 +354,7 @@ class _Errand:
                 raise _NothingKeptError
             return take(working, self)
 
-    def _kept_request(self, there: Session) -> Request:
+    def _kept_request(self, there: Session) -> Request | DeploymentRequest:
         """Return the request; logits are kept there under a name that the same request has again."""
         if not isinstance(self.request, LogitsRequest):
             return self.request

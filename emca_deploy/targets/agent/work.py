@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest
+from emca_deploy.requests import BuildRequest, DeploymentRequest, ProfileRequest, LogitsRequest
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.targets.agent.run_folder import LEFT, Run
 from emca_deploy.targets.base import Built, Profiled, Report
@@ -19,10 +19,11 @@ Say = Callable[..., None]
 RAW, LOGITS, ENGINE = "raw.npz", "logits.npz", "engine"
 """Names of the files that belong to a report."""
 
-REQUESTS: dict[str, type[ProfileRequest] | type[LogitsRequest] | type[BuildRequest]] = {
+REQUESTS: dict[str, type[ProfileRequest] | type[LogitsRequest] | type[BuildRequest] | type[DeploymentRequest]] = {
     "profile": ProfileRequest,
     "validate": LogitsRequest,
     "build": BuildRequest,
+    "deployment": DeploymentRequest,
 }
 """The requests that an agent takes, by name."""
 
@@ -45,6 +46,8 @@ def serve(name: str, document: dict[str, Any], run: Run, say: Say) -> dict[str, 
         logits.parent.mkdir(mode=0o700, exist_ok=True)
         run.until_fetched.append(logits)
     target = parse(request.target)
+    if isinstance(request, DeploymentRequest):
+        return {"report": to_json(target.deployment(request.backends))}
     for note in target.notes(request):
         say("note", text=note)
     report: Report = target.run(request, lambda done, total: say("progress", done=done, total=total))

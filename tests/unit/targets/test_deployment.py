@@ -1,16 +1,19 @@
 """What `deploy` builds for a target, and what runs it there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from emca_deploy.artifacts import read_manifest
-from emca_deploy.backends.registry import CPU_BACKENDS
 from emca_deploy.backends.torch import BACKEND as TORCH
 from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
-from emca_deploy.pipeline.places import Candidate, CpuPlace, GpuPlace, Models, distinct, find_places
+from emca_deploy.targets.cpu import CpuTarget
+from emca_deploy.targets.deploying import find_parts
+from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models, named_apart
+from emca_deploy.targets.gpu import GpuTarget, gpu_steps
+from emca_deploy.targets.local import LocalTarget
 from zoo.recipes import calibration_options
 
 SIZE = 32
@@ -18,7 +21,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[..., Path]) -> Models:
-    """A network in every form that a place needs; calibrated on little, for nobody looks at its accuracy."""
+    """A network in every form that a target needs; calibrated on little, for nobody looks at its accuracy."""
     pytest.importorskip("torch")
     from safetensors.torch import save_file
 
@@ -39,12 +42,16 @@ def models(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[...,
     return Models(folder / "net.safetensors", fp32, random_model("resnet18", SIZE, "fp16"), int8, SIZE)
 
 
-def built(place: CpuPlace | GpuPlace, models: Models) -> list[Candidate]:
-    return [candidate for step in place.steps(models, 1) for candidate in step()]
+def built(target: LocalTarget, steps: Iterable[BuildStep], models: Models) -> list[BuiltCandidate]:
+    return [candidate for step in steps for candidate in target.build_step(step, models, 1)]
+
+
+def built_on_gpu(models: Models, *backends: str, device: int = 0) -> list[BuiltCandidate]:
+    return built(GpuTarget(f"gpu:{device}", device), gpu_steps(backends, "8.9", device), models)
 
 
 def test_the_cpu_gets_fp32_and_int8_engines(models: Models) -> None:
-    found = built(CpuPlace("cpu", ("onnxruntime",)), models)
+    found = built(CpuTarget(), CpuTarget().deployment(["onnxruntime"]).steps, models)
     assert [candidate.name for candidate in found] == ["onnxruntime fp32", "onnxruntime int8"]
     with found[1].spec.make() as runner:  # type: ignore[attr-defined]
         assert runner.input.shape == (1, 3, SIZE, SIZE)
@@ -52,9 +59,7 @@ def test_the_cpu_gets_fp32_and_int8_engines(models: Models) -> None:
 
 def test_a_gpu_gets_pytorch_engines_and_onnx_runtime(models: Models) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    place = GpuPlace("gpu:1", ("torch", "tensorrt-rtx", "onnxruntime"), "8.9")
-    assert place.placements == ("tensorrt-rtx",)
-    found = built(place, models)
+    found = built_on_gpu(models, "torch", "tensorrt-rtx", "onnxruntime", device=1)
     assert [candidate.name for candidate in found] == [
         *(f"torch {variant}" for variant in TORCH.variants),
         *(f"tensorrt-rtx {precision}" for precision in ("fp32", "fp16", "int8")),
@@ -75,7 +80,7 @@ def test_a_gpu_gets_pytorch_engines_and_onnx_runtime(models: Models) -> None:
 
 def test_pytorch_is_measured_at_the_models_size(models: Models) -> None:
     """The checkpoint does not tell the size, and ImageNet's would be another network's work."""
-    first = built(GpuPlace("gpu:0", ("torch",), "8.9"), models)[0]
+    first = built_on_gpu(models, "torch")[0]
     on_this_machine = {**first.spec.kwargs, "device": "cpu"}
     from emca_deploy.backends.torch.gpu import open_at_size
 
@@ -87,36 +92,38 @@ def test_pytorch_is_measured_at_the_models_size(models: Models) -> None:
 def test_pytorch_is_measured_with_the_weights_that_were_exported(models: Models) -> None:
     """Of a checkpoint with a moving average, every candidate has the same weights."""
     chosen = replace(models, chosen={"weights": "plain", "prefix": "net"})
-    kwargs = built(GpuPlace("gpu:0", ("torch",), "8.9"), chosen)[0].spec.kwargs
+    kwargs = built_on_gpu(chosen, "torch")[0].spec.kwargs
     assert (kwargs["weights"], kwargs["prefix"]) == ("plain", "net")
 
 
 def test_an_engine_for_a_gpu_runs_nowhere_else(models: Models) -> None:
     """What is handed to the harness is what `profile --target gpu` hands to it: it fails for want of a GPU, not before."""
     pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
-    place = GpuPlace("gpu:0", ("tensorrt-rtx",), "8.9")
-    candidate = built(place, models)[0]
+    candidate = built_on_gpu(models, "tensorrt-rtx")[0]
     with pytest.raises((MissingError, EngineError), match=r"no NVIDIA driver|was built for"):
         candidate.spec.make().open()
 
 
 def test_what_a_gpu_needs_depends_on_the_backends() -> None:
-    assert GpuPlace("gpu:0", ("torch", "onnxruntime"), "8.9").needs_half
-    assert GpuPlace("gpu:0", ("torch", "onnxruntime"), "8.9").placements == ()
-    assert not GpuPlace("gpu:0", ("torch",), "8.9").needs_half
-    assert not CpuPlace("cpu", CPU_BACKENDS).needs_half
-    assert CpuPlace("cpu", CPU_BACKENDS).placements == CPU_BACKENDS
+    def on_gpu(*backends: str) -> Deployment:
+        return Deployment("gpu:0", backends, gpu_steps(backends, "8.9"))
+
+    assert on_gpu("torch", "onnxruntime").needs_half
+    assert on_gpu("torch", "onnxruntime").int8_backends == ()
+    assert on_gpu("torch", "tensorrt-rtx").int8_backends == ("tensorrt-rtx",)
+    assert not on_gpu("torch").needs_half
+    on_processor = CpuTarget().deployment(["onnxruntime"])
+    assert not on_processor.needs_half
+    assert on_processor.int8_backends == ("onnxruntime",)
 
 
 def test_random_weights_have_no_checkpoint_to_run() -> None:
-    assert GpuPlace("gpu:0", ("torch",), "8.9").steps(Models(None, Path("model.onnx")), 1) == []
+    assert built_on_gpu(Models(None, Path("model.onnx")), "torch") == []
 
 
 def test_the_cpu_is_found_with_the_backends_asked_for() -> None:
-    (place,) = find_places(["cpu"], ["onnxruntime", "onnxruntime"])
-    assert (place.target, place.backends) == ("cpu", ("onnxruntime",))
-    with place.record() as record:
-        assert record == {}
+    (part,) = find_parts(["cpu"], ["onnxruntime", "onnxruntime"])
+    assert (part.target, part.deployment.backends) == (CpuTarget(), ("onnxruntime",))
 
 
 @pytest.mark.parametrize(
@@ -136,12 +143,12 @@ def test_refusals(targets: list[str], backends: list[str], error: type[Exception
     if "tensorrt-rtx" in backends:
         pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     with pytest.raises(error, match=words):
-        find_places(targets, backends)
+        find_parts(targets, backends)
 
 
 def test_names_are_told_apart(models: Models) -> None:
-    both = [*built(GpuPlace("gpu:0", ("torch",), "8.9"), models), *built(GpuPlace("gpu:1", ("torch",), "8.6"), models)]
-    found = distinct(both)
+    both = [*built_on_gpu(models, "torch"), *built_on_gpu(models, "torch", device=1)]
+    found = named_apart(both)
     assert len({candidate.name for candidate in found}) == len(both)
     assert found[-1].name == f"torch {TORCH.variants[-1]} on gpu:1"
     assert all(candidate.name == candidate.spec.name for candidate in found)

@@ -1,1 +1,0 @@
-"""Where `deploy` measures."""

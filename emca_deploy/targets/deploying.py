@@ -1,0 +1,77 @@
+"""`deploy` on several targets at once: which can be used, and how their candidates are measured against each other."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from emca_deploy._progress import Progress
+from emca_deploy.backends.registry import BACKENDS, get_builder
+from emca_deploy.errors import InputError
+from emca_deploy.results.latency import LatencyResult, ProfileReport
+from emca_deploy.targets.base import Part
+from emca_deploy.targets.named_machines import open_target
+
+__all__ = ["find_parts", "measure_parts"]
+
+
+def find_parts(targets: Sequence[str], backends: Sequence[str] = ()) -> tuple[Part, ...]:
+    """Return the targets of a deployment; whatever must be there has been looked for.
+
+    Args:
+        targets: "cpu", "gpu", "gpu:1", "jetson", "ssh://host" or names of machines; each once. The first has the baseline.
+        backends: the backends to use; none means all that fit a target.
+
+    Raises:
+        UnknownNameError: no target or backend of that name.
+        InputError: a target is named twice, or a backend runs on none of them.
+        MissingError: a machine, a device or a backend's library is missing.
+    """
+    opened = [open_target(target)[0] for target in targets]
+    names = [target.name for target in opened]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"--targets {','.join(targets)}: names none, or one twice", "for example --targets cpu,gpu")
+    backends = tuple(dict.fromkeys(backends))
+    for backend in backends:
+        if backend not in BACKENDS:
+            get_builder(backend)  # says which names there are
+    parts = tuple(Part(target, target.deployment(backends)) for target in opened)
+    for backend in backends:
+        if not any(backend in part.deployment.backends for part in parts):
+            get_builder(backend)  # not installed, or builds nothing: that comes first
+            other = "gpu" if BACKENDS[backend].on_gpu else "cpu"
+            raise InputError(f"backend '{backend}' does not run on target {', '.join(names)}", f"add {other} to --targets")
+    for part in parts:
+        if not part.deployment.backends:
+            raise InputError(f"no backend that was asked for runs on target '{part.target.name}'", "leave that target out")
+    return parts
+
+
+def measure_parts(parts: Sequence[Part], duration_s: float, progress: Progress | None = None) -> ProfileReport:
+    """Measure all candidates of a deployment; those of one machine are interleaved and compared to the first of all.
+
+    Args:
+        parts: the targets with their candidates; the first candidate is the baseline.
+        duration_s: measuring time of each candidate.
+        progress: called with (blocks done, total) of the machine that is measured.
+
+    Returns:
+        A result for every candidate, in the order of the parts. The comparisons are those of the baseline's machine: two machines
+        cannot take turns.
+
+    Raises:
+        EmcaError: a candidate cannot be measured.
+    """
+    groups: dict[str, list[Part]] = {}
+    for part in parts:
+        groups.setdefault(part.target.name if part.target.is_remote else "", []).append(part)
+    reports = [group[0].target.measure(group, duration_s, progress) for group in groups.values()]
+    results: dict[str, LatencyResult] = {}
+    for group, report in zip(groups.values(), reports, strict=True):
+        names = [candidate.name for part in group for candidate in part.candidates]
+        results.update(zip(names, report.results, strict=True))
+    others: Mapping[str, object] = dict(zip(list(groups)[1:], (report.environment for report in reports[1:]), strict=True))
+    first = reports[0]
+    return replace(
+        first,
+        results=tuple(results[candidate.name] for part in parts for candidate in part.candidates),
+        environment={**first.environment, **{name or "local": environment for name, environment in others.items()}},
+    )

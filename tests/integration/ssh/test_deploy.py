@@ -1,0 +1,58 @@
+"""`deploy` on another machine: exported and calibrated here, built, measured and validated there."""
+
+import json
+
+import numpy as np
+import pytest
+
+from emca_deploy.artifacts import read_manifest
+from emca_deploy.cli import run
+
+pytest.importorskip("torch")
+pytest.importorskip("jinja2")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Random images of the size that the network takes; labels of ten classes."""
+    path = tmp_path / "images.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+    np.savez(path, images=pixels, labels=np.arange(20) % 10)
+    calibration = tmp_path / "calibration.npz"
+    np.savez(calibration, images=pixels[::-1] // 2)
+    return calibration, path
+
+
+@pytest.fixture
+def checkpoint(tmp_path, small_networks, lively_network):
+    from safetensors.torch import save_file
+
+    save_file(lively_network("resnet10").state_dict(), tmp_path / "net.safetensors")
+    with small_networks():
+        yield tmp_path / "net.safetensors"
+
+
+@pytest.mark.parametrize("targets", ["{far}", "cpu,{far}"])
+def test_a_checkpoint_is_deployed_over_there(far, checkpoint, images, tmp_path, capfd, targets):
+    words = ["deploy", str(checkpoint), "--data", str(images[0]), "--val", str(images[1]), "-o", str(tmp_path / "out")]
+    words += ["--targets", targets.format(far=far.target), "--backend", "onnxruntime", "--image-size", "32", "--arch", "resnet10"]
+    words += ["--samples", "4", "--recover", "none", "--duration", "0.5", "--threads", "1", "--json"]
+    assert run(words) == 0, capfd.readouterr().err
+    report = json.loads(capfd.readouterr().out)
+    both = "cpu" in targets
+    remote = ["onnxruntime fp32", "onnxruntime int8"]
+    if both:
+        assert [one["name"] for one in report["candidates"]] == [*remote, *(f"{name} on {far.target}" for name in remote)]
+    else:
+        assert [one["name"] for one in report["candidates"]] == remote
+        assert report["candidates"][1]["speedup_ci95"] is not None
+        assert report["environment"]["ssh"]["destination"] == far.target
+    there = report["candidates"][-1]
+    assert there["latency"]["target"] == far.target
+    assert there["accuracy"]["samples"] == 20
+    assert (there["speedup_ci95"] is None) == both  # machines cannot take turns
+    (engine,) = (tmp_path / "out").glob("*127.0.0.1*-int8.ort.onnx")
+    manifest = read_manifest(engine)
+    assert (manifest.backend, manifest.details["built_on"]) == ("onnxruntime", far.target)
+    assert (tmp_path / "out" / "report.html").is_file()
+    far.wait_until_nothing_runs()
