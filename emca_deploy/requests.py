@@ -12,7 +12,7 @@ from typing import Any
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.results.latency import Scenario
 
-__all__ = ["BuildRequest", "DeploymentRequest", "ProfileRequest", "Request", "TrtChoices", "TuneRequest", "LogitsRequest"]
+__all__ = ["BuildRequest", "DeploymentRequest", "LogitsRequest", "ProfileRequest", "Request", "TrtChoices", "TuneRequest"]
 
 
 @dataclass(frozen=True)

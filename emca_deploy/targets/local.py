@@ -16,7 +16,7 @@ from emca_deploy.harness.measure.latency import Protocol, measure, measure_raw
 from emca_deploy.harness.measure.protocol import BLOCK_S
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
-from emca_deploy.requests import BuildRequest, ProfileRequest, Request, TrtChoices, LogitsRequest
+from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request, TrtChoices
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Target, Validated
 from emca_deploy.targets.building import build_engine

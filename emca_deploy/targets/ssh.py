@@ -30,7 +30,7 @@ from emca_deploy.remote.packing import packed
 from emca_deploy.remote.probe import Facts, check_runtime
 from emca_deploy.remote.protocol import COLLECT, RECONNECT_AFTER_S
 from emca_deploy.remote.session import Session, Working, session
-from emca_deploy.requests import BuildRequest, DeploymentRequest, ProfileRequest, Request, TrtChoices, LogitsRequest
+from emca_deploy.requests import BuildRequest, DeploymentRequest, LogitsRequest, ProfileRequest, Request, TrtChoices
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Target, Validated

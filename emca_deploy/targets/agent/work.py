@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emca_deploy.requests import BuildRequest, DeploymentRequest, ProfileRequest, LogitsRequest
+from emca_deploy.requests import BuildRequest, DeploymentRequest, LogitsRequest, ProfileRequest
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.targets.agent.run_folder import LEFT, Run
 from emca_deploy.targets.base import Built, Profiled, Report
