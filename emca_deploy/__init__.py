@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emca_deploy.api.report import report
     from emca_deploy.api.sensitivity import Sensitivity, SensitivityRequest, sensitivity
     from emca_deploy.api.tune import tune
+    from emca_deploy.api.validate import ValidateReport, ValidateRequest, validate
     from emca_deploy.networks.checkpoints import load_checkpoint
     from emca_deploy.networks.registry import create_model
     from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
@@ -110,6 +111,53 @@ __all__ = [
     "tune",
 ]
 
+__all__ = [
+    "BuildReport",
+    "BuildRequest",
+    "CalibrateReport",
+    "CalibrateRequest",
+    "DeployRequest",
+    "DoctorReport",
+    "ExportReport",
+    "ExportRequest",
+    "Labelling",
+    "LayersRequest",
+    "ModelsReport",
+    "PlanReport",
+    "Preprocessing",
+    "PreprocessingOptions",
+    "ProfileRequest",
+    "Sensitivity",
+    "SensitivityRequest",
+    "TrtChoices",
+    "TuneRequest",
+    "ValidateReport",
+    "ValidateRequest",
+    "__version__",
+    "add_device",
+    "build",
+    "calibrate",
+    "check_devices",
+    "compare",
+    "create_model",
+    "demo",
+    "deploy",
+    "devices",
+    "doctor",
+    "export",
+    "layers",
+    "load_checkpoint",
+    "models",
+    "plan",
+    "profile",
+    "read_preprocessing",
+    "remove_device",
+    "report",
+    "sensitivity",
+    "tune",
+    "validate",
+]
+
 _PLACES = {
     "api.build": ("BuildReport", "build"),
     "api.calibrate": ("CalibrateReport", "CalibrateRequest", "calibrate"),
@@ -127,6 +175,7 @@ _PLACES = {
     "api.report": ("report",),
     "api.sensitivity": ("Sensitivity", "SensitivityRequest", "sensitivity"),
     "api.tune": ("tune",),
+    "api.validate": ("ValidateReport", "ValidateRequest", "validate"),
     "networks.checkpoints": ("load_checkpoint",),
     "networks.registry": ("create_model",),
     "preprocessing": ("Labelling", "Preprocessing", "PreprocessingOptions"),

@@ -10,7 +10,7 @@ import pytest
 import emca_deploy
 
 OPERATIONS = (
-    "export", "calibrate", "build", "profile", "layers", "tune", "sensitivity", "compare", "plan", "deploy", "demo",
+    "export", "calibrate", "build", "profile", "validate", "layers", "tune", "sensitivity", "compare", "plan", "deploy", "demo",
     "report", "devices", "models", "doctor",
 )  # fmt: skip
 

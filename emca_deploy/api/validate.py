@@ -1,0 +1,251 @@
+"""`validate`: the accuracy of an artifact, and what it lost against a reference on the same images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from emca_deploy._progress import Stage, silent
+from emca_deploy.api.images import image_notes, image_warnings
+from emca_deploy.api.targets import ready
+from emca_deploy.artifacts import TensorSpec, read_manifest
+from emca_deploy.backends.registry import CHECKPOINTS
+from emca_deploy.data.choosing import InputFacts, file_facts, preprocessing_of_file
+from emca_deploy.data.sources import open_source
+from emca_deploy.errors import InputError, OutputError
+from emca_deploy.harness.accuracy.collection import LogitsResult
+from emca_deploy.harness.accuracy.evaluate import compare
+from emca_deploy.harness.accuracy.flips import FlipsFile, find_flips
+from emca_deploy.harness.accuracy.labelled import LabelledImages
+from emca_deploy.harness.accuracy.logits_store import partial_path
+from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions, sides
+from emca_deploy.requests import LogitsRequest
+from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.gate import Gate, Verdict
+from emca_deploy.targets.base import Target
+from emca_deploy.targets.named_artifacts import split_artifact
+
+__all__ = ["ValidateReport", "ValidateRequest", "kept_logits", "validate"]
+
+
+@dataclass(frozen=True)
+class ValidateRequest:
+    """What to validate, and how.
+
+    Attributes:
+        artifact: "path" or "backend=path".
+        data: labelled images: a folder, a zip or an npz file. Without labels only the agreement with the reference is measured.
+        backend: the backend to run the artifact on; None is its own.
+        target: "cpu", "gpu" with an index, "jetson", "ssh://host" or the name of a machine.
+        reference: the model to compare with, such as the fp32 .onnx file; it runs on the processor of the same machine.
+        reference_backend: the backend to run the reference on; None is onnxruntime for .onnx.
+        max_drop: the gate, in points; None measures without one.
+        limit: number of images, the same number of each class; None uses all.
+        batch: images per call.
+        threads: threads of the runtime; None is one per physical core.
+        precision: "f32" or "bf16", of the float parts.
+        logits: an .npz file for the artifact's logits, from which an interrupted run goes on.
+        reference_logits: an .npz file for the reference's logits.
+        flips: a .csv or .json file for all images whose class differs.
+        power_mode: a Jetson's power mode, held for the whole run.
+        untuned: whether to ignore tuned settings in the manifest.
+        output_name: the output with the logits, where the model has several.
+        preprocessing: what is known about how images become the input; the rest is the manifest's.
+        labelling: what is known about the labels.
+    """
+
+    artifact: str
+    data: Path
+    backend: str | None = None
+    target: str | None = "cpu"
+    reference: str | None = None
+    reference_backend: str | None = None
+    max_drop: float | None = None
+    limit: int | None = None
+    batch: int = 16
+    threads: int | None = None
+    precision: str = "f32"
+    logits: Path | None = None
+    reference_logits: Path | None = None
+    flips: Path | None = None
+    power_mode: str | None = None
+    untuned: bool = False
+    output_name: str | None = None
+    preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
+    labelling: Labelling = field(default_factory=Labelling)
+
+
+@dataclass(frozen=True)
+class ValidateReport:
+    """What was measured.
+
+    Attributes:
+        accuracy: the accuracy, and the comparison with the reference.
+        verdict: whether the gate is kept; None without a gate.
+        warnings: what makes the result doubtful, a line each.
+        notes: what a user should know, a line each.
+        unwritten: why the file of flips could not be written; None where it was, or was not asked for.
+    """
+
+    accuracy: AccuracyReport
+    verdict: Verdict | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    unwritten: OutputError | None = None
+
+
+def validate(request: ValidateRequest, stage: Stage = silent) -> ValidateReport:
+    """Run a data set through an artifact, and through a reference if there is one.
+
+    Args:
+        request: what to validate, and how.
+        stage: opens a stage for each model, for progress in images.
+
+    Raises:
+        InputError: an artifact, the target or an option is wrong, or there are no labels where they are needed.
+        DataError: an image or a file of labels cannot be read, or a label is no class of the model.
+        MissingError: a backend or device is missing.
+        KeyboardInterrupt: interrupted; `kept_logits` returns the files from which the same request goes on.
+    """
+    _check(request)
+    flips = None if request.flips is None else FlipsFile(request.flips)
+    run = _Run(request, stage)
+    ours, theirs = run.both()
+    images = run.images[0]
+    logits = None if theirs is None else theirs.logits
+    ours = images.settle(ours, logits)
+    report = compare(request.artifact, ours.logits, ours.labels, request.reference, logits, ours.names)
+    images.check_overlap(_calibrated(run.path), ours)
+    warnings = tuple(images.warnings)
+    report = replace(report, images_per_s=ours.images_per_s, warnings=warnings, class_order=images.class_order)
+    verdict = None if request.max_drop is None else Gate(request.max_drop).judge_report(report)
+    unwritten = None
+    if flips is not None and logits is not None:
+        found = find_flips(ours.logits.argmax(axis=1), logits.argmax(axis=1), ours.labels, ours.names, most=None)
+        try:
+            flips.write(found, ours.names.classes)
+        except OutputError as error:  # what was measured is not lost with it
+            unwritten = error
+    return ValidateReport(report, verdict, (*run.warnings, *warnings), tuple(run.notes), unwritten)
+
+
+def kept_logits(request: ValidateRequest) -> tuple[Path, ...]:
+    """Return the files that an interrupted validation has left, from which the same request goes on."""
+    asked = [path for path in (request.logits, request.reference_logits) if path is not None]
+    return tuple(place for path in asked for place in (path, partial_path(path)) if place.exists())
+
+
+def _check(request: ValidateRequest) -> None:
+    """Refuse what needs a reference where there is none."""
+    if request.reference is not None:
+        return
+    needs = {"--max-drop": request.max_drop, "--flips": request.flips, "--reference-logits": request.reference_logits}
+    for option, value in needs.items():
+        if value is not None:
+            raise InputError(f"{option} needs something to compare with", "name the fp32 model with --reference")
+
+
+def _calibrated(path: Path) -> tuple[str, ...]:
+    """Return the digests of the images that an artifact was calibrated with, where its manifest has them."""
+    manifest = read_manifest(path, verify=False)
+    known = None if manifest is None else manifest.details.get("calibration_images")
+    return tuple(str(digest) for digest in known) if isinstance(known, list) else ()
+
+
+class _Run:
+    """A validation under way: the images once they are opened, and what a user should know."""
+
+    def __init__(self, request: ValidateRequest, stage: Stage) -> None:
+        self.images: list[LabelledImages] = []
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.path = Path(split_artifact(request.artifact)[1])
+        self._asked, self._stage = request, stage
+
+    def both(self) -> tuple[LogitsResult, LogitsResult | None]:
+        """Return what the artifact gives, and what the reference gives if there is one."""
+        target, request = ready(self._request())
+        self.notes += target.notes(request)
+        if self._asked.reference is None:
+            return self._logits(target, request, self._open), None
+        reference = self._reference(request, target.processor)
+        target.processor.check(reference)
+        target.processor.notes(reference)  # refuses a model that cannot be run
+        ours = self._logits(target, request, self._open)
+        return ours, self._logits(target.processor, reference, None, ours.preprocessing)
+
+    def _request(self) -> LogitsRequest:
+        asked = self._asked
+        size, output_name = asked.preprocessing.image_size, asked.output_name
+        return LogitsRequest(
+            asked.artifact,
+            str(asked.data),
+            asked.backend,
+            asked.target,
+            asked.power_mode,
+            limit=asked.limit,
+            batch=asked.batch,
+            threads=asked.threads,
+            precision=asked.precision,
+            untuned=asked.untuned,
+            io={
+                **({} if size is None else {"image_size": list(sides(size))}),
+                **({} if output_name is None else {"output_name": output_name}),
+            },
+            logits=None if asked.logits is None else str(asked.logits),
+        )
+
+    def _reference(self, request: LogitsRequest, processor: Target) -> LogitsRequest:
+        asked = self._asked
+        own, path = split_artifact(str(asked.reference))
+        return replace(
+            request,
+            artifact=path,
+            backend=own or asked.reference_backend or ("onnxruntime" if path.lower().endswith(".onnx") else None),
+            target=processor.name,
+            power_mode=None,
+            precision="f32",  # it is the reference
+            untuned=True,
+            logits=None if asked.reference_logits is None else str(asked.reference_logits),
+        )
+
+    def _logits(
+        self,
+        target: Target,
+        request: LogitsRequest,
+        opened: Callable[[Preprocessing, int | None], None] | None,
+        fallback: Preprocessing | None = None,
+    ) -> LogitsResult:
+        """Run the data set, once `opened` has been given the preprocessing and the number of classes."""
+        path, said = Path(split_artifact(request.artifact)[1]), self._asked.preprocessing
+
+        def choose(given: TensorSpec | None, classes: int | None) -> Preprocessing:
+            facts = None if given is None else InputFacts.of(given, file_facts(path).pixel_range if path.is_file() else None)
+            if facts is not None and path.suffix.lower() in CHECKPOINTS and said.image_size is not None:
+                facts = replace(facts, height=None, width=None)  # a checkpoint takes any size
+            used = preprocessing_of_file(path, said, fallback, facts)
+            if opened is not None:
+                opened(used, classes)
+            return used
+
+        with self._stage(request.artifact) as progress:
+            found, warnings = target.validate(request, progress, choose)
+        self.warnings += warnings
+        if found.reused and not target.is_remote:
+            count, reused = len(found.logits), found.reused
+            self.notes.append(f"{reused:,} of {count:,} images of {request.artifact} were in {request.logits} already")
+        return found
+
+    def _open(self, used: Preprocessing, classes: int | None) -> None:
+        """Open the data set; refuse one whose labels are missing or cannot be the artifact's."""
+        asked = self._asked
+        images = LabelledImages(open_source(asked.data, used, asked.labelling))
+        if images.found is None:
+            remedy = "give one subfolder per class, or --labels FILE"
+            if asked.max_drop is not None:
+                raise InputError(f"{asked.data}: has no labels, so that --max-drop cannot be checked", remedy)
+            if asked.reference is None:
+                raise InputError(f"{asked.data}: has no labels", f"{remedy}, or a --reference to agree with")
+        images.check(asked.artifact, classes)
+        self.notes += image_notes(str(self.path), images.source)
+        images.warnings += image_warnings(self.path, asked.data, images.source, asked.preprocessing)
+        self.images.append(images)
