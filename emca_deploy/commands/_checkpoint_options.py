@@ -1,14 +1,11 @@
 """Options that choose among the networks of a checkpoint, and what is said of the choice."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from emca_deploy.commands._console import echo
-
-if TYPE_CHECKING:
-    from emca_deploy.networks.checkpoints import CheckpointSource
 
 __all__ = ["checkpoint_options", "tell_source"]
 
@@ -31,9 +28,9 @@ def checkpoint_options(function: F) -> F:
     return function
 
 
-def tell_source(source: "CheckpointSource | Mapping[str, Any]") -> None:
-    """Print where in the checkpoint the network lay and what was left out (a record, or its JSON); nothing for a bare one."""
-    for line in _lines(source if isinstance(source, Mapping) else source.to_dict()):
+def tell_source(source: Mapping[str, Any]) -> None:
+    """Print where in the checkpoint the network lay and what was left out, from its JSON; nothing for a bare one."""
+    for line in _lines(source):
         echo(line)
 
 

@@ -13,7 +13,6 @@ from emca_deploy.preprocessing import Labelling, Size, sides
 __all__ = [
     "as_one",
     "image_size_option",
-    "io_of",
     "io_options",
     "label_options",
     "output_name_option",
@@ -43,11 +42,11 @@ def io_options(function: F) -> F:
         function,
         (image_size_option, output_name_option),
         "io",
-        lambda values: io_of(values.pop("image_size"), values.pop("output_name")),
+        lambda values: _io(values.pop("image_size"), values.pop("output_name")),
     )
 
 
-def io_of(image_size: Size | None, output_name: str | None) -> dict[str, Any]:
+def _io(image_size: Size | None, output_name: str | None) -> dict[str, Any]:
     """Return what the options say of a model's input and output as JSON values; empty where they say nothing."""
     size = {} if image_size is None else {"image_size": list(sides(image_size))}
     return {**size, **({} if output_name is None else {"output_name": output_name})}

@@ -44,7 +44,7 @@ def test_what_was_found_where_is_said(both, weights, said, capsys):
     from emca_deploy.networks.checkpoints import load_checkpoint
 
     source = load_checkpoint(both, weights=weights)[1].source
-    tell_source(source)
+    tell_source(source.to_dict())
     out, err = capsys.readouterr()
     assert err == ""
     assert [words for words in said if words not in out] == []
