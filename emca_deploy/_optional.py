@@ -11,7 +11,7 @@ from emca_deploy.backends.backend import Package
 from emca_deploy.backends.records import BACKENDS
 from emca_deploy.errors import MissingError
 
-__all__ = ["has_cuda", "import_optional", "installed_version", "package_of", "require"]
+__all__ = ["backend_packages", "has_cuda", "import_optional", "installed_version", "package_of", "require"]
 
 _PACKAGES = (
     Package("onnxscript", "onnxscript", "0.5.6", "export"),
@@ -24,10 +24,15 @@ _PACKAGES = (
 
 
 @cache
+def backend_packages() -> tuple[Package, ...]:
+    """Return the libraries of all backends."""
+    return tuple(backend.package for backend in BACKENDS.values() if backend.package)
+
+
+@cache
 def package_of(module: str) -> Package | None:
     """Return the package that brings a module; None of one that the base install has, or that nothing is known of."""
-    known = (*_PACKAGES, *(backend.package for backend in BACKENDS.values() if backend.package))
-    return next((package for package in known if package.module == module), None)
+    return next((package for package in (*_PACKAGES, *backend_packages()) if package.module == module), None)
 
 
 def installed_version(module: str) -> str | None:

@@ -20,6 +20,7 @@ from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.base import Runner
 from emca_deploy.backends.layer_profiler import LayerProfiler, RuntimeLayer
 from emca_deploy.backends.peak_models import PeakModel, write_peak_models
+from emca_deploy.backends.records import names_where
 from emca_deploy.backends.registry import BACKENDS, backend_of, open_profiler, open_runner, recipe_of
 from emca_deploy.calibration.explaining.explainer import explain_file
 from emca_deploy.errors import ModelError
@@ -260,7 +261,7 @@ def _of_file(name: str, request: LayersRequest) -> ArtifactLayers:
     precisions = [layer.precision for layer in layers if layer.kind == "convolution"]
     return ArtifactLayers(
         artifact=name,
-        backend="tensorrt",
+        backend=names_where(trtexec=True)[0],
         precision=max(set(precisions), key=precisions.count) if precisions else "unknown",
         batch=request.batch,
         threads=None,

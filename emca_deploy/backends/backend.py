@@ -55,6 +55,8 @@ class Backend:
         reads_onnx: whether its runner takes .onnx files as they are.
         checkpoints: whether its runner takes checkpoints.
         needs_gpu: whether its runner needs an NVIDIA GPU; the builder says itself what it needs.
+        names_capability: whether its builder is told the compute capabilities to compile for, and has no kernels for some.
+        saturates: whether 8-bit weights give wrong answers on processors that add INT8 products in 16 bits.
         trouble: function that returns (reason, remedy) where the installed library cannot be used here, else None.
         settings: the values that each of its settings takes; None is a positive number or "AUTO".
         tunables: function that returns the settings worth trying, called with a `Situation`; None where nothing is tuned.
@@ -77,6 +79,8 @@ class Backend:
     reads_onnx: bool = False
     checkpoints: bool = False
     needs_gpu: bool = False
+    names_capability: bool = False
+    saturates: bool = False
     trouble: str | None = None
     settings: Mapping[str, tuple[str | int | bool, ...] | None] = field(default_factory=dict)
     tunables: str | None = None

@@ -32,6 +32,7 @@ __all__ = [
     "check_settings",
     "find_recipe",
     "get_builder",
+    "names_no_file",
     "open_gpu_runner",
     "open_profiler",
     "open_runner",
@@ -96,6 +97,12 @@ def _installed(name: str) -> Backend:
     if status.version is None:
         raise MissingError(f"backend '{name}': {status.reason}", status.remedy or "choose another backend")
     return backend
+
+
+def names_no_file(artifact: str) -> bool:
+    """Return whether an artifact is a hidden backend's name with settings, "fake:latency_ms=2", rather than a file."""
+    scheme = artifact.partition(":")[0]
+    return scheme in BACKENDS and BACKENDS[scheme].hidden
 
 
 def open_runner(
@@ -195,9 +202,8 @@ def backend_of(artifact: Path, asked: str | None) -> str:
     """
     if asked is not None:
         _known(asked)
-    scheme = artifact.name.split(":")[0]
-    if scheme in BACKENDS and BACKENDS[scheme].hidden:
-        return _agreed(artifact, scheme, asked)
+    if names_no_file(artifact.name):
+        return _agreed(artifact, artifact.name.partition(":")[0], asked)
     if artifact.suffix.lower() in CHECKPOINTS:
         return _agreed(artifact, next(name for name, backend in BACKENDS.items() if backend.checkpoints), asked)
     manifest = read_manifest(artifact, verify=False)

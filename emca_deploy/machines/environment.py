@@ -5,18 +5,17 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from emca_deploy._machine import cpu_info, read_memory_mib
+from emca_deploy._optional import backend_packages, installed_version
 from emca_deploy._version import __version__
 from emca_deploy.machines.fingerprint import fingerprint_of, machine_parts
 from emca_deploy.machines.machine_state import CpuTimes, MachineState, read_cpu_times, read_machine_state
 
 __all__ = ["CpuTimes", "MachineState", "collect_environment", "extend_fingerprint", "read_cpu_times", "read_machine_state"]
 
-_DISTRIBUTIONS = ("numpy", "onnx", "onnxruntime", "openvino", "torch")
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
 
@@ -30,6 +29,7 @@ def collect_environment() -> dict[str, Any]:
     cpu = asdict(cpu_info())
     times = read_cpu_times()
     parts = machine_parts()
+    recorded = [*((name, name) for name in ("numpy", "onnx")), *((one.distribution, one.module) for one in backend_packages())]
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "emca_deploy": __version__,
@@ -48,7 +48,7 @@ def collect_environment() -> dict[str, Any]:
         "state": read_machine_state().to_dict(),
         "fingerprint": fingerprint_of(parts),
         "fingerprint_parts": parts,
-        "versions": {name: found for name in _DISTRIBUTIONS if (found := _version(name)) is not None},
+        "versions": {name: found for name, module in recorded if (found := installed_version(module)) is not None},
     }
 
 
@@ -115,10 +115,3 @@ def _container() -> str | None:
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         return "kubernetes"
     return os.environ.get("container")  # noqa: SIM112 - systemd-nspawn and podman write it in small letters
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None

@@ -13,8 +13,6 @@ __all__ = ["main", "root"]
 
 PIECE = 1 << 20
 OLDEST = (3, 10)
-PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "torch", "PIL")
-DISTRIBUTIONS = {"PIL": ("pillow",), "onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
 KEEP_BYTES = 8 << 30
 CUT_OFF = 4
 DATE = 1000000000
@@ -32,11 +30,14 @@ def root() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "emca-deploy"
 
 
-def probe(mark: str, name: str) -> int:
-    """Say what this Python is, found by that name, and has; return 0 only where it will do."""
+def probe(mark: str, name: str, packages: str) -> int:
+    """Say what this Python is, found by that name, and has of some packages; return 0 only where it will do.
+
+    The packages are JSON: module -> distributions that may bring it.
+    """
     from importlib.util import find_spec
 
-    have = {name: version(name) for name in PACKAGES if find_spec(name) is not None}
+    have = {name: version(found) for name, found in json.loads(packages).items() if find_spec(name) is not None}
     place = root()
     while not place.is_dir() and place.parent != place:
         place = place.parent
@@ -55,13 +56,13 @@ def probe(mark: str, name: str) -> int:
     return 0 if sys.version_info[:2] >= OLDEST and "numpy" in have else 3
 
 
-def version(module: str) -> Any:
-    """Return the version of a package, None where it does not say."""
+def version(distributions: Any) -> Any:
+    """Return the version of the first distribution that is installed, None where it does not say."""
     try:
         from importlib import metadata
     except ImportError:  # before Python 3.8
         return None
-    for name in DISTRIBUTIONS.get(module, (module.replace("_", "-"),)):
+    for name in distributions:
         with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
     return None
@@ -163,7 +164,7 @@ def main() -> int:
     what, mark, rest = sys.argv[1], sys.argv[2], sys.argv[3:]
     try:
         if what == "probe":
-            return probe(mark, rest[0])
+            return probe(mark, rest[0], rest[1])
         if what == "receive":
             return receive(mark, rest[0], int(rest[1]))
         if what == "send":

@@ -1,11 +1,13 @@
 """What a machine at the far end of a connection has: a Python that will do, runtimes, trtexec, disk, and its clock."""
 
+import json
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from emca_deploy._optional import backend_packages
 from emca_deploy.backends.tensorrt.tool.find import PLACES
 from emca_deploy.errors import MissingError
 from emca_deploy.remote.address import Destination
@@ -20,11 +22,11 @@ OLDEST = (3, 10)
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python")
 
 # The first Python that will do ends the search; each says what it is, so that the reason is known where none will.
-_SCRIPT = """mark=$1 program=$2; shift 2
+_SCRIPT = """mark=$1 program=$2 packages=$3; shift 3
 while [ "$1" != -- ]; do
   if found=$(command -v "$1" 2>/dev/null); then
     printf '\\n%s{"tried": "%s"}\\n' "$mark" "$found"
-    "$1" -c "$program" probe "$mark" "$found" </dev/null && break
+    "$1" -c "$program" probe "$mark" "$found" "$packages" </dev/null && break
   fi
   shift
 done
@@ -93,7 +95,7 @@ def look(connection: Connection) -> Facts:
         EmcaError: as `probe`.
     """
     mark, named = new_mark(), os.environ.get(PYTHON_VARIABLE)
-    words = [mark, program(), *((named,) if named else PYTHONS), "--", *PLACES]
+    words = [mark, program(), json.dumps(_packages()), *((named,) if named else PYTHONS), "--", *PLACES]
     started = time.time()
     answers: list[dict[str, Any]] = []
     with call(connection, ["sh", "-c", _SCRIPT, "emca-deploy", *words], mark) as running:
@@ -108,6 +110,12 @@ def look(connection: Connection) -> Facts:
             raise running.trouble(running.wait())
         facts = _facts(answers, started)
         return facts if facts.python_version else replace(facts, broken=_broken(answers, running))
+
+
+def _packages() -> dict[str, tuple[str, ...]]:
+    """Return which modules matter, and the distributions that may bring each."""
+    runtimes = {one.module: (one.distribution, *one.alternatives) for one in backend_packages()}
+    return {"numpy": ("numpy",), "onnx": ("onnx",), **runtimes, "PIL": ("Pillow",)}
 
 
 def _broken(answers: list[dict[str, Any]], running: Call) -> str | None:
@@ -187,7 +195,7 @@ def check_runtime(destination: Destination, facts: Facts, package: str, purpose:
     """
     if package in facts.versions:
         return
-    name = {"PIL": "Pillow", "tensorrt_rtx": "tensorrt-rtx"}.get(package, package)
+    name = _packages()[package][0] if package in _packages() else package
     raise MissingError(
         f"{destination}: {name} is not installed there, for {purpose}",
         f"there: {facts.python} -m pip install {name}; or name a Python that has it with {PYTHON_VARIABLE}",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.artifacts import Manifest, read_manifest
-from emca_deploy.backends.registry import BACKENDS, backend_of
+from emca_deploy.backends.registry import BACKENDS, backend_of, names_no_file
 from emca_deploy.errors import InputError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.targets.named_artifacts import digests_of, precision_of, split_artifact
@@ -84,7 +84,7 @@ def candidate(artifact: str, backend: str | None, options: CandidateOptions) -> 
     from emca_deploy._machine import default_threads
 
     path = Path(artifact)
-    is_file = not artifact.startswith("fake:")
+    is_file = not names_no_file(artifact)
     if is_file and not path.is_file():
         raise InputError(f"{artifact}: no such file", "name an .onnx file, or an engine with its manifest")
     found = backend_of(path, backend)
@@ -130,11 +130,16 @@ def run_notes(specs: Sequence[RunnerSpec], options: CandidateOptions) -> tuple[s
 def _saturates(path: Path, manifest: Manifest | None, backend: str) -> str | None:
     """Return a warning where a model of ours has weights of 8 bits, of which this processor adds the products in 16.
 
-    ONNX Runtime is told to compute exactly there.
+    Other backends compute exactly there.
     """
     from emca_deploy._machine import cpu_info
 
-    if manifest is None or backend != "openvino" or manifest.details.get("weight_bits") != 8 or not cpu_info().saturates_int8:
+    if (
+        manifest is None
+        or not BACKENDS[backend].saturates
+        or manifest.details.get("weight_bits") != 8
+        or not cpu_info().saturates_int8
+    ):
         return None
     return f"{path}: may give wrong answers here: its weights have 8 bits, and without VNNI products saturate; --weight-bits 7"
 

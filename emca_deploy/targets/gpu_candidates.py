@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from emca_deploy._optional import has_cuda
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.records import names_where
-from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, available, backend_of
+from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, available, backend_of, names_no_file
 from emca_deploy.backends.tensorrt.cuda import GpuFacts, capability_here, list_gpus
 from emca_deploy.backends.tensorrt.runner_checks import check_profile, profile_of, read_engine
 from emca_deploy.errors import InputError, MissingError
@@ -116,7 +117,7 @@ def ways_to_run(artifact: Path, asked: Sequence[str], index: int = 0) -> list[tu
         InputError: there is no such file, or it runs on no GPU.
         MissingError: what would run it is not here.
     """
-    if str(artifact).startswith("fake:"):
+    if names_no_file(str(artifact)):
         raise InputError(f"{artifact}: is a fake, which runs on no GPU", "use --target cpu")
     if not artifact.is_file():
         raise InputError(f"{artifact}: no such file", "name an .onnx file, an engine with its manifest, or a checkpoint")
@@ -136,7 +137,10 @@ def ways_to_run(artifact: Path, asked: Sequence[str], index: int = 0) -> list[tu
     for backend in asked:
         backend_of(artifact, backend)
         if not BACKENDS[backend].on_gpu:
-            raise InputError(f"backend '{backend}' does not run on a GPU", f"use one of: {', '.join((*ENGINES, 'onnxruntime'))}")
+            raise InputError(
+                f"backend '{backend}' does not run on a GPU",
+                f"use one of: {', '.join(names_where(on_gpu=True, checkpoints=False))}",
+            )
     return [(backend, "") for backend in (asked or onnx_backends(index))]
 
 
@@ -150,12 +154,12 @@ def onnx_backends(index: int = 0) -> list[str]:
         MissingError: nothing does.
     """
     installed = [name for name in ENGINES if available()[name].version is not None][:1]
-    if installed == ["tensorrt-rtx"] and rtx_refusal(capability := capability_here(index)) is not None:
-        if not _has_cuda_provider():
+    as_they_are = _onnx_with_cuda()
+    if installed and BACKENDS[installed[0]].names_capability and rtx_refusal(capability := capability_here(index)) is not None:
+        if not as_they_are:
             check_rtx(capability)
         installed = []
-    if _has_cuda_provider():
-        installed.append("onnxruntime")
+    installed += as_they_are
     if not installed:
         raise MissingError(
             "nothing that runs .onnx files on a GPU is installed", "pip install 'emca-deploy[tensorrt-rtx]', or onnxruntime-gpu"
@@ -163,10 +167,10 @@ def onnx_backends(index: int = 0) -> list[str]:
     return installed
 
 
-def _has_cuda_provider() -> bool:
-    import onnxruntime
-
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+def _onnx_with_cuda() -> list[str]:
+    """Return the backends that run .onnx files as they are, on a GPU too, and are installed in a build for CUDA."""
+    names = names_where(on_gpu=True, reads_onnx=True)
+    return [name for name in names if (package := BACKENDS[name].package) is not None and has_cuda(package)]
 
 
 def _spec(artifact: str, way: tuple[str, str], options: CandidateOptions, device: int) -> RunnerSpec:

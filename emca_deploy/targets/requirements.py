@@ -4,13 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emca_deploy.artifacts import read_manifest
-from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, backend_of
+from emca_deploy.backends.records import names_where
+from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, DEFAULT, backend_of
 from emca_deploy.remote.address import Destination
 from emca_deploy.remote.probe import Facts, check_runtime
 
 __all__ = ["check_backends", "needed_backend", "trtexec_suffices"]
-
-_ONNX = "onnxruntime"
 
 
 def needed_backend(path: Path, asked: str | None) -> str | None:
@@ -29,7 +28,7 @@ def needed_backend(path: Path, asked: str | None) -> str | None:
     if (manifest is not None and manifest.kind == "engine") or path.suffix.lower() != ".onnx":
         return own
     # INT8 that was placed for another backend runs on it only where the processor fits.
-    return _ONNX if own in (None, _ONNX) else None
+    return DEFAULT if own in (None, DEFAULT) else None
 
 
 def check_backends(destination: Destination, facts: Facts, backends: Iterable[str | None], *, builds: bool = False) -> None:
@@ -64,5 +63,6 @@ def trtexec_suffices(facts: Facts, backends: set[str | None], *, builds: bool) -
     """
     if facts.trtexec is None or any(BACKENDS[name].checkpoints for name in backends if name in BACKENDS):
         return False
-    needed = {"tensorrt", *(["onnx"] if builds else [])}
-    return facts.python is None or (backends == {"tensorrt"} and not needed <= set(facts.versions))
+    able = names_where(trtexec=True)
+    needed = {*(BACKENDS[name].module for name in able), *(["onnx"] if builds else [])}
+    return facts.python is None or (backends == set(able) and not needed <= set(facts.versions))

@@ -14,6 +14,7 @@ from typing import ClassVar, TypeVar
 
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Manifest, this_command, write_artifact
+from emca_deploy.backends.records import names_where
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.errors import EmcaError, InputError, MissingError, WorkerError
@@ -201,7 +202,9 @@ class SshTarget(Target):
         trtexec = None if request.trtexec == "auto" else request.trtexec
         if request.trtexec is None:
             with files.naming(), session(self.address) as first:
-                suffices = request.backend == "tensorrt" and trtexec_suffices(first.facts, {request.backend}, builds=True)
+                suffices = request.backend in names_where(trtexec=True) and trtexec_suffices(
+                    first.facts, {request.backend}, builds=True
+                )
                 if not suffices:
                     errand = _Errand(self.address, "build", sent, files)
                     errand.check(first.facts)

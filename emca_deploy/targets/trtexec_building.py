@@ -7,6 +7,7 @@ from typing import Any
 
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import this_command, write_manifest
+from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.backends.tensorrt.tool.builder import TrtexecBuilder
 from emca_deploy.backends.tensorrt.tool.dialects import TrtexecBuild
 from emca_deploy.backends.tensorrt.tool.find import Trtexec
@@ -42,8 +43,8 @@ def build_by_trtexec(
         EmcaError: whatever trtexec says, or the machine cannot be used.
         LineLostError: the connection was lost.
     """
-    if request.backend != "tensorrt":
-        raise InputError(f"backend '{request.backend}' is not built with trtexec", "use --backend tensorrt")
+    if request.backend not in (able := names_where(trtexec=True)):
+        raise InputError(f"backend '{request.backend}' is not built with trtexec", f"use --backend {one_of(able)}")
     core = request.choices.dla_core
     with far_trtexec(destination, trtexec, request.power_mode) as far:
         if core is not None and far.board is not None:

@@ -15,6 +15,7 @@ from emca_deploy._progress import Progress
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.records import names_where
 from emca_deploy.backends.tensorrt.model_facts import read_facts
 from emca_deploy.backends.tensorrt.runner_checks import check_profile, profile_of
 from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of
@@ -39,7 +40,7 @@ from emca_deploy.targets.remote_trtexec import FarTrtexec, far_trtexec
 
 __all__ = ["profile_by_trtexec"]
 
-BACKEND = "tensorrt"
+(BACKEND,) = names_where(trtexec=True)
 
 
 def profile_by_trtexec(

@@ -13,7 +13,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.base import Situation
-from emca_deploy.backends.registry import tunables
+from emca_deploy.backends.registry import names_no_file, tunables
 from emca_deploy.harness.measure.tuning import Found, Search, is_faster, search
 from emca_deploy.harness.measure.worker_main import input_shape
 from emca_deploy.harness.spec import RunnerSpec
@@ -112,7 +112,7 @@ def _space(request: TuneRequest, base: RunnerSpec, fixed: int | None) -> tuple[T
 
 
 def _manifest(artifact: str) -> Manifest | None:
-    return None if artifact.startswith("fake") else read_manifest(Path(artifact), verify=False)
+    return None if names_no_file(artifact) else read_manifest(Path(artifact), verify=False)
 
 
 def _fixed_batch(artifact: str) -> int | None:
@@ -122,7 +122,7 @@ def _fixed_batch(artifact: str) -> int | None:
         batch = manifest.details.get("batch")
         return batch if isinstance(batch, int) else None
     path = Path(artifact)
-    if artifact.startswith("fake") or path.suffix.lower() != ".onnx":
+    if names_no_file(artifact) or path.suffix.lower() != ".onnx":
         return None
     return OnnxFile.open(path).image.batch
 

@@ -16,6 +16,7 @@ BACKEND = Backend(
     layers=f"{HERE}.layers:OvLayerProfiler",
     recipe=f"{HERE}.recipe:RECIPE",
     reads_onnx=True,
+    saturates=True,
     settings={
         "streams": None,
         "hint": ("LATENCY", "THROUGHPUT"),

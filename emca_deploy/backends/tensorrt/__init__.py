@@ -29,5 +29,6 @@ TENSORRT_RTX = Backend(
     trt_settings=True,
     recipe=f"{HERE}.recipe:TENSORRT_RTX",
     needs_gpu=True,
+    names_capability=True,
     trouble=f"{HERE}.cuda:rtx_trouble",
 )

@@ -118,7 +118,7 @@ class TestWays:
         if available()["tensorrt-rtx"].version is None or available()["tensorrt"].version is not None:
             pytest.skip("TensorRT-RTX is not what runs ONNX files here")
         monkeypatch.setattr("emca_deploy.targets.gpu_candidates.capability_here", lambda index: "9.0")
-        monkeypatch.setattr("emca_deploy.targets.gpu_candidates._has_cuda_provider", lambda: cuda)
+        monkeypatch.setattr("emca_deploy.targets.gpu_candidates.has_cuda", lambda package: cuda)
         if cuda:
             assert ways_to_run(artifact("net.onnx"), []) == [("onnxruntime", "")]
             return
