@@ -1,8 +1,8 @@
 """Names of backends, for options and their help texts; no backend's code or library is loaded for them."""
 
-from emca_deploy.backends.records import names_where, one_of
+from emca_deploy.backends.records import DEFAULT, names_where, one_of
 
-__all__ = ["BUILT", "PLACED", "PLANNED", "TUNED", "listed"]
+__all__ = ["BUILT", "DEFAULT", "PLACED", "PLANNED", "TUNED", "listed"]
 
 BUILT = names_where(builder=True)
 """Backends that `build` makes engines for."""

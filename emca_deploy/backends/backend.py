@@ -45,6 +45,7 @@ class Backend:
         runner: class of its `Runner`, called with an artifact and `RunOptions`.
         on_gpu: class of its `Runner` on an NVIDIA GPU, which also takes `device` (and `variant`); None where it runs on none.
         variants: ways to run on a GPU that are measured one by one; empty where there is one only.
+        open_at_size: function that opens a checkpoint on a GPU for one image size; empty where it runs none.
         builder: class of its `Builder`; None where it has no engines.
         engine_suffix: how its engines' file names end.
         layers: class of its `LayerProfiler`; None where a running model does not tell its layers' times.
@@ -69,6 +70,7 @@ class Backend:
     runner: str = ""
     on_gpu: str | None = None
     variants: tuple[str, ...] = ()
+    open_at_size: str = ""
     builder: str | None = None
     engine_suffix: str = ".engine"
     layers: str | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 from emca_deploy.backends.backend import Backend, load_part
 
-__all__ = ["BACKENDS", "ENTRY_POINTS", "names_where", "one_of"]
+__all__ = ["BACKENDS", "DEFAULT", "ENTRY_POINTS", "names_where", "one_of"]
 
 ENTRY_POINTS = "emca_deploy.backends"
 
@@ -47,6 +47,10 @@ def _by_name() -> dict[str, Backend]:
 
 BACKENDS: dict[str, Backend] = _by_name()
 """Every backend by name, this package's first."""
+
+
+DEFAULT = next(iter(BACKENDS))
+"""The backend of .onnx files where nothing else decides, and the reference that others are compared with."""
 
 
 def names_where(**wanted: Any) -> tuple[str, ...]:

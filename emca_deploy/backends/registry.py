@@ -13,7 +13,7 @@ from emca_deploy.artifacts import manifest_path, read_manifest
 from emca_deploy.backends.backend import Backend, load_part
 from emca_deploy.backends.base import Builder, ModelIo, Runner, RunOptions, Situation
 from emca_deploy.backends.layer_profiler import LayerProfiler
-from emca_deploy.backends.records import BACKENDS, names_where, one_of
+from emca_deploy.backends.records import BACKENDS, DEFAULT, names_where, one_of
 from emca_deploy.errors import EngineError, InputError, MissingError, ModelError, UnknownNameError
 from emca_deploy.results.tuning import Tunable
 
@@ -40,9 +40,6 @@ __all__ = [
     "recipe_of",
     "tunables",
 ]
-
-DEFAULT = next(iter(BACKENDS))
-"""The backend of .onnx files where nothing else decides, and the reference that others are compared with."""
 
 CPU_BACKENDS = names_where(builder=True, needs_gpu=False)
 """The backends that are built and compared on the CPU; the first at fp32 is the baseline there."""

@@ -27,7 +27,7 @@ __all__ = ["command"]
     help="Where to run ARTIFACT: cpu, gpu, gpu:1, jetson, ssh://host; MODEL runs on the CPU there.",
 )
 @click.option("--reference", metavar="MODEL", help="The model to hold it against, for example the fp32 .onnx file.")
-@click.option("--reference-backend", metavar="NAME", help="Run MODEL on this one.  [default: onnxruntime for .onnx]")
+@click.option("--reference-backend", metavar="NAME", help=f"Run MODEL on this one.  [default: {DEFAULT} for .onnx]")
 @click.option(
     "--max-drop",
     type=click.FloatRange(0),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from emca_deploy.artifacts import Precision
+from emca_deploy.backends.records import names_where
 from emca_deploy.backends.registry import BACKENDS, get_builder
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.measure.hook import available_sources
@@ -20,8 +21,6 @@ from emca_deploy.targets.local import Held, LocalTarget
 from emca_deploy.telemetry.nvml import NvmlSource
 
 __all__ = ["GpuTarget", "gpu_steps"]
-
-TORCH_FACTORY = "emca_deploy.backends.torch.gpu:open_at_size"
 
 _FORM = re.compile(r"gpu(?::(\d{1,3}))?$")
 
@@ -95,8 +94,9 @@ class GpuTarget(LocalTarget):
             capability = check_gpu(self.device).capability
         except MissingError as exc:  # in words of this command
             raise MissingError(exc.problem, exc.remedy.replace("--target cpu", "--targets cpu")) from exc
-        fitting = [name for name in backends if BACKENDS[name].on_gpu] if backends else ["torch", *onnx_backends(self.device)]
-        if "tensorrt-rtx" in fitting:
+        every = [*names_where(open_at_size=True), *(() if backends else onnx_backends(self.device))]
+        fitting = [name for name in backends if BACKENDS[name].on_gpu] if backends else every
+        if any(BACKENDS[name].names_capability for name in fitting):
             check_rtx(capability)
         for backend in fitting:
             if BACKENDS[backend].builder:
@@ -111,7 +111,11 @@ class GpuTarget(LocalTarget):
             details = {"image_size": models.image_size, **models.chosen}
             given = ("artifact", "device", "batch", "variant")
             named = [
-                replace(spec, factory=TORCH_FACTORY, kwargs={**{name: spec.kwargs[name] for name in given}, **details})
+                replace(
+                    spec,
+                    factory=BACKENDS[step.backend].open_at_size,
+                    kwargs={**{name: spec.kwargs[name] for name in given}, **details},
+                )
                 for spec in named
             ]
         return [BuiltCandidate(spec.name, path, spec) for spec in named]
@@ -127,14 +131,14 @@ def gpu_steps(backends: Sequence[str], capability: str, device: int = 0) -> tupl
     """
     number = f"-gpu{device}" if device else ""
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-    steps = [BuildStep("torch", "torch", None)] if "torch" in backends else []
+    steps = [BuildStep(name, name, None) for name in backends if BACKENDS[name].open_at_size]
     for name in (name for name in backends if BACKENDS[name].needs_gpu):
         # TensorRT builds for the first GPU that it sees, TensorRT-RTX for the one that is named.
-        named = (capability,) if name == "tensorrt-rtx" else ()
+        named = (capability,) if BACKENDS[name].names_capability else ()
         steps += [
-            BuildStep(f"{name} {precision}", name, precision, f"{name}-{precision}{number}.engine", named)
+            BuildStep(f"{name} {precision}", name, precision, f"{name}-{precision}{number}{BACKENDS[name].engine_suffix}", named)
             for precision in precisions
         ]
-    if "onnxruntime" in backends:  # its CUDA provider has no INT8 kernels: Q/DQ would only cost
-        steps += [BuildStep(f"onnxruntime-cuda {precision}", "onnxruntime", precision) for precision in precisions[:2]]
+    for name in (name for name in backends if BACKENDS[name].reads_onnx):  # no INT8 kernels on GPUs: Q/DQ would only cost
+        steps += [BuildStep(f"{name}-cuda {precision}", name, precision) for precision in precisions[:2]]
     return tuple(steps)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from emca_deploy.artifacts import read_manifest
+from emca_deploy.backends.records import DEFAULT, names_where
 from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
@@ -24,7 +25,7 @@ from emca_deploy.targets.named_artifacts import split_artifact
 
 __all__ = ["JetsonTarget"]
 
-CPU_BACKEND, GPU_BACKEND = "onnxruntime", "tensorrt"
+CPU_BACKEND, GPU_BACKEND = DEFAULT, names_where(trtexec=True)[0]
 
 
 @dataclass(frozen=True)
