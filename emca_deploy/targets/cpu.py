@@ -65,6 +65,7 @@ class CpuTarget(LocalTarget):
             BuildStep(f"{name} {precision}", name, precision, f"{name}-{precision}{BACKENDS[name].engine_suffix}")
             for precision in precisions
             for name in fitting
+            if precision != "int8" or BACKENDS[name].recipe
         )
         return Deployment(self.name, tuple(fitting), tuple(steps), FEWEST_PROCESSES)
 
