@@ -8,6 +8,7 @@ from emca_deploy._progress import Stage, silent
 from emca_deploy.api.images import image_notes, image_warnings
 from emca_deploy.api.targets import ready
 from emca_deploy.artifacts import TensorSpec, read_manifest
+from emca_deploy.backends.records import DEFAULT
 from emca_deploy.backends.registry import CHECKPOINTS
 from emca_deploy.data.choosing import InputFacts, file_facts, preprocessing_of_file
 from emca_deploy.data.sources import open_source
@@ -200,7 +201,7 @@ class _Run:
         return replace(
             request,
             artifact=path,
-            backend=own or asked.reference_backend or ("onnxruntime" if path.lower().endswith(".onnx") else None),
+            backend=own or asked.reference_backend or (DEFAULT if path.lower().endswith(".onnx") else None),
             target=processor.name,
             power_mode=None,
             precision="f32",  # it is the reference

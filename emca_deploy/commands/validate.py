@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from emca_deploy.api.names import DEFAULT
 from emca_deploy.commands._console import echo, json_option, print_json, table_console, tell_notes, tell_warnings
 from emca_deploy.commands._measuring_options import power_mode_option, precision_option, untuned_option
 from emca_deploy.commands._options import label_options, output_name_option
