@@ -45,11 +45,11 @@ from emca_deploy.data.bundled import bundled_calibration_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
-from emca_deploy.exporting.convert import convert_to_half
-from emca_deploy.exporting.half import to_half
+from emca_deploy.exporting.half import convert_to_half, to_half
 from emca_deploy.exporting.half_layers import float_beside_int8
 from emca_deploy.exporting.half_quantized import to_half_quantized
 from emca_deploy.exporting.parity import parity_images
+from emca_deploy.results.codec import to_json
 
 BACKEND = "tensorrt-rtx"
 TYPES = re.compile(r"zero.?point|u?int8|int64|int32|half|fp16|datatype|data type|type cast|clamp|quantiz", re.IGNORECASE)
@@ -145,7 +145,7 @@ def halved(model: Path, images: Float32Array, *, attention: bool = True) -> tupl
     output = model.with_name("fp16.onnx")
     if attention:
         conversion = convert_to_half(graph, images)
-        found = {**conversion.to_dict(), "parity": conversion.parity.to_dict()}
+        found = {**conversion.to_dict(), "parity": to_json(conversion.parity)}
     else:
         found = to_half(graph, {}).to_dict()
     ir.save(graph, output)

@@ -161,7 +161,7 @@ class _Walk:
             baseline=candidates[0].name,
             candidates=_candidates(candidates, profile, logits),
             calibration=_calibration_record(request.data, calibrations, calibration_seconds),
-            parity=exported.parity.to_dict(),
+            parity=to_json(exported.parity),
             environment=profile.environment,
             command=this_command(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -43,8 +43,8 @@ def print_export(report: "ExportReport") -> None:
 def _print_dla(report: "ExportReport") -> None:
     made = report.dla
     assert made is not None
-    forms, parity = made.forms.to_dict(), made.parity
-    found = ", ".join(f"{count} {name}" for name in FORMS if (count := forms[name]))
+    parity = made.parity
+    found = ", ".join(f"{count} {name}" for name in FORMS if (count := getattr(made.forms, name)))
     echo(f"{made.onnx}: in forms for a DLA: {found or 'nothing to change'}; constants {made.grown_mib:+.1f} MiB")
     echo(f"parity on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
     for node in made.forms.remaining:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from emca_deploy._optional import import_optional, installed_version
 from emca_deploy.artifacts import Manifest, Precision, Preprocessing, sha256_file, this_command, write_artifact
 from emca_deploy.errors import InputError
-from emca_deploy.exporting.convert import HalfConversion, convert_to_half
 from emca_deploy.exporting.exporter import OPSET, export_onnx
+from emca_deploy.exporting.half import HalfConversion, convert_to_half
 from emca_deploy.exporting.parity import Parity, check_parity, parity_images
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +85,7 @@ class CheckpointExport:
             "num_classes": self.num_classes,
             "params": self.params,
             "precision": "fp16" if self.half else "fp32",
-            "parity": self.parity.to_dict(),
+            "parity": to_json(self.parity),
             **_half_details(self.half, self.fp32_parity),
             **_source_details(self.source),
         }
@@ -143,7 +144,7 @@ def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions
         versions={name: version for name in RECORDED_VERSIONS if (version := installed_version(name))},
         command=this_command(),
         details={
-            "parity": result.parity.to_dict(),
+            "parity": to_json(result.parity),
             "opset": options.opset,
             "batch": options.batch or "dynamic",
             "layout": spec.layout,
@@ -163,7 +164,7 @@ def _digests(checkpoint: Path) -> dict[str, str]:
 
 
 def _half_details(half: HalfConversion | None, fp32_parity: Parity) -> dict[str, Any]:
-    return {"fp16": {**half.to_dict(), "fp32_parity": fp32_parity.to_dict()}} if half else {}
+    return {"fp16": {**half.to_dict(), "fp32_parity": to_json(fp32_parity)}} if half else {}
 
 
 def _source_details(source: "CheckpointSource | None") -> dict[str, Any]:

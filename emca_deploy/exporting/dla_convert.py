@@ -6,23 +6,18 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from emca_deploy._optional import installed_version
 from emca_deploy.arrays import Float32Array
-from emca_deploy.artifacts import (
-    Manifest,
-    Preprocessing,
-    read_manifest,
-    sha256_file,
-    this_command,
-    write_artifact,
-)
+from emca_deploy.artifacts import Manifest, Preprocessing, read_manifest, sha256_file, this_command, write_artifact
 from emca_deploy.errors import GateError, InputError, ModelError
 from emca_deploy.exporting.dla_forms import DlaForms, to_dla
 from emca_deploy.exporting.dla_rules import LARGEST_BATCH
 from emca_deploy.exporting.parity import MAX_RELATIVE_ERROR, Parity, measure_parity, run_onnx
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.refusal import graph_errors
+from emca_deploy.results.codec import to_json
 
 __all__ = ["DlaConversion", "convert_for_dla", "load_float_model"]
 
@@ -60,8 +55,8 @@ class DlaConversion:
             "onnx": str(self.onnx),
             "source": str(self.source),
             "form": "dla",
-            "parity": self.parity.to_dict(),
-            "dla": {**self.forms.to_dict(), "grown_mib": self.grown_mib},
+            "parity": to_json(self.parity),
+            "dla": {**to_json(self.forms), "grown_mib": self.grown_mib},
         }
 
 
@@ -107,24 +102,17 @@ def load_float_model(path: Path) -> ir.Model:
     """
     import onnx
 
-    again = "export or copy the model again"
     proto = OnnxFile.open(path).load_proto()
     with graph_errors(path):
         model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
-        _constants_as_initializers(model)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     if not len(model.graph):
-        raise ModelError(f"{path}: is not an ONNX file, or holds no graph", again)
+        raise ModelError(f"{path}: is not an ONNX file, or holds no graph", "export or copy the model again")
     if any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in model.graph):
         raise ModelError(f"{path}: has Q/DQ, which DLA does not take", "name the fp32 model: a DLA reads a calibration cache")
     if any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values()):
         raise ModelError(f"{path}: is fp16", "name the fp32 model: TensorRT makes it fp16 for a DLA by itself")
     return model
-
-
-def _constants_as_initializers(model: ir.Model) -> None:
-    from onnx_ir.passes import common
-
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 
 
 def _input_shape(path: Path, graph: ir.Graph) -> list[int]:
@@ -157,11 +145,11 @@ def _images(shape: list[int], preprocessing: Preprocessing | None) -> Float32Arr
 def _manifest(source: Manifest | None, result: DlaConversion) -> Manifest:
     manifest = source or Manifest(kind="onnx", sha256="", precision="fp32")
     versions = {name: version for name in RECORDED_VERSIONS if (version := installed_version(name))}
-    dla = {key: value for key, value in result.to_dict().items() if key in ("parity", "dla")}
+    document = result.to_dict()
     return replace(
         manifest,
         inputs={**manifest.inputs, "model": sha256_file(result.source)},
         versions={**manifest.versions, **versions},
         command=this_command(),
-        details={**manifest.details, "form": "dla", "dla": {**dla["dla"], "parity": dla["parity"]}},
+        details={**manifest.details, "form": "dla", "dla": {**document["dla"], "parity": document["parity"]}},
     )

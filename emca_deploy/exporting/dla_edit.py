@@ -1,14 +1,18 @@
 """Graph surgery that the DLA forms share: new nodes in front of old ones, new constants, and results that take over a name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes import common
 
-__all__ = ["Editor", "channels_of", "constant_of", "is_descriptor", "sides_of", "skip_reshaping", "sole_reader"]
+from emca_deploy.arrays import Float64Array
+from emca_deploy.canonical import edit
+
+__all__ = ["Editor", "channels_of", "constant_of", "is_descriptor", "sides_of", "skip_reshaping", "split_constant"]
 
 SHAPE_ONLY = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
 Array = npt.NDArray[np.float32]
@@ -16,22 +20,35 @@ Array = npt.NDArray[np.float32]
 
 @dataclass
 class Editor:
-    """Edits one graph.
+    """Edits one model in place.
 
     Attributes:
-        graph: in place.
+        model: the model.
         scales: depthwise 1x1 convolutions made here, with their factor and offset per channel: those that can be joined.
     """
 
-    graph: ir.Graph
-    scales: dict[ir.Node, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = field(default_factory=dict)
+    model: ir.Model
+    scales: dict[ir.Node, tuple[Float64Array, Float64Array]] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> ir.Graph:
+        """The model's graph."""
+        return self.model.graph
+
+    def replace(self, make: Callable[[ir.Node], ir.Value | None]) -> int:
+        """Let what `make` returns for a node take over the node's result; return how often it returned something."""
+        count = 0
+        for node in list(self.graph):
+            made = make(node)
+            if made is not None:
+                self.take_over(node.outputs[0], made)
+                count += 1
+        self.sweep()
+        return count
 
     def constant(self, name: str, numbers: npt.NDArray[np.generic]) -> ir.Value:
         """Return a new initializer."""
-        tensor = ir.tensor(numbers, name=name)
-        value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(numbers.shape), type=ir.TensorType(tensor.dtype))
-        self.graph.register_initializer(value)
-        return value
+        return edit.new_constant(self.graph, name, numbers)
 
     def insert(
         self, before: ir.Node, operator: str, inputs: Sequence[ir.Value | None], name: str, shape: Sequence[int | ir.SymbolicDim],
@@ -64,9 +81,7 @@ class Editor:
         shape = [batch, len(weight), rows, 1]
         return self.insert(before, "Conv", inputs, name, shape, kernel_shape=[1, 1], group=groups)
 
-    def scale(
-        self, before: ir.Node, value: ir.Value, factor: npt.NDArray[np.float64], offset: npt.NDArray[np.float64], name: str
-    ) -> ir.Value:
+    def scale(self, before: ir.Node, value: ir.Value, factor: Float64Array, offset: Float64Array, name: str) -> ir.Value:
         """Return value * factor + offset by channel, as a depthwise convolution; one that is made here already takes it over.
 
         Args:
@@ -89,14 +104,22 @@ class Editor:
         self.scales[made] = (factor, offset)
         return result
 
+    def sum_scaled(
+        self, node: ir.Node, parts: Sequence[ir.Value], factors: Sequence[Float64Array], offset: Float64Array
+    ) -> ir.Value:
+        """Return the sum of parts (N, C, 1, 1), each times its factors (C,), plus an offset (C,), in front of a node."""
+        total: ir.Value | None = None
+        for index, (part, factor) in enumerate(zip(parts, factors, strict=True)):
+            own = offset if total is None else np.zeros_like(offset)
+            term = self.scale(node, part, factor, own, f"{node.name}.scale{index}")
+            sides = sides_of(part) or []
+            total = term if total is None else self.insert(node, "Add", [total, term], f"{node.name}.sum{index}", sides)
+        assert total is not None  # there is a part
+        return total
+
     def take_over(self, old: ir.Value, new: ir.Value) -> None:
         """Let all who read `old` read `new`, which gets its name, as its node gets the name of the old one's."""
-        outputs = self.graph.outputs
-        for index, value in enumerate(outputs):
-            if value is old:
-                outputs[index] = new
-        for use in list(old.uses()):
-            use.node.replace_input_with(use.idx, new)
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         name, old.name = old.name, f"{old.name}.replaced"
         new.name = name
         before, after = old.producer(), new.producer()
@@ -113,13 +136,7 @@ class Editor:
 
     def sweep(self) -> None:
         """Remove nodes and constants that nobody reads any more."""
-        waiting = list(reversed(list(self.graph)))
-        for node in waiting:
-            if not any(value.uses() or value.is_graph_output() for value in node.outputs):
-                self.graph.remove(node, safe=True)
-        for name, value in list(self.graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
-                self.graph.initializers.pop(name)
+        common.RemoveUnusedNodesPass()(self.model)
 
 
 def sides_of(value: ir.Value | None) -> list[int | ir.SymbolicDim] | None:
@@ -139,12 +156,17 @@ def is_descriptor(value: ir.Value | None, rows: int = 1) -> bool:
     return sides is not None and len(sides) == 4 and channels_of(value) > 0 and sides[2:] == [rows, 1]
 
 
-def constant_of(node: ir.Node, index: int) -> npt.NDArray[np.float64] | None:
+def constant_of(node: ir.Node, index: int) -> Float64Array | None:
     """Return a constant input as float64, or None where it is none."""
-    value = node.inputs[index] if len(node.inputs) > index else None
-    if value is None or value.const_value is None or value.is_graph_input():
-        return None
-    return np.asarray(value.const_value.numpy(), np.float64)
+    found = edit.constant_of(node.inputs[index] if len(node.inputs) > index else None)
+    return None if found is None else found.astype(np.float64)
+
+
+def split_constant(node: ir.Node) -> tuple[ir.Value | None, Float64Array | None]:
+    """Return the computed and the constant one of a node's two operands, each None where there is none."""
+    constants = [constant_of(node, index) for index in (0, 1)]
+    number = next((one for one in constants if one is not None), None)
+    return next((one for one, constant in zip(node.inputs, constants, strict=True) if constant is None), None), number
 
 
 def skip_reshaping(value: ir.Value | None) -> ir.Value | None:
@@ -161,12 +183,6 @@ def skip_reshaping(value: ir.Value | None) -> ir.Value | None:
             return None
         value = producer.inputs[0]
     return None
-
-
-def sole_reader(value: ir.Value) -> ir.Node | None:
-    """Return the one node that reads a value, or None where there are more, or it is a result of the network."""
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def _is_row(value: ir.Value) -> bool:

@@ -5,13 +5,22 @@ of two axes 1x1 convolutions, weighted sums over scales and scalar factors depth
 never stacked. What stays off a DLA then, `dla_rules.nodes_off_dla` tells.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.exporting.dla_edit import Editor, channels_of, constant_of, is_descriptor, sides_of, skip_reshaping, sole_reader
+from emca_deploy.canonical.edit import only_reader
+from emca_deploy.exporting.dla_edit import (
+    Editor,
+    channels_of,
+    constant_of,
+    is_descriptor,
+    sides_of,
+    skip_reshaping,
+    split_constant,
+)
 from emca_deploy.exporting.dla_pooling import pool_in_steps
 from emca_deploy.exporting.dla_products import lift_products
 from emca_deploy.exporting.dla_rows import unstack_rows
@@ -48,10 +57,6 @@ class DlaForms:
     weights_after: int
     remaining: tuple[OffDla, ...]
 
-    def to_dict(self) -> dict[str, object]:
-        """Return what a manifest records."""
-        return {**asdict(self), "remaining": [node.to_dict() for node in self.remaining]}
-
 
 def to_dla(model: ir.Model) -> DlaForms:
     """Rewrite a float32 classifier for a DLA, in place.
@@ -59,14 +64,14 @@ def to_dla(model: ir.Model) -> DlaForms:
     Args:
         model: with its tensors' shapes; the batch may be dynamic, though a build for a DLA fixes it.
     """
-    editor = Editor(model.graph)
+    editor = Editor(model)
     before = _weights(model.graph)
     counts = {
         "poolings": pool_in_steps(editor),
         "bands": _band_convolutions(editor),
         "products": lift_products(editor),
-        "sums": _weighted_sums(editor),
-        "scales": _scales(editor),
+        "sums": editor.replace(lambda node: _weighted_sum(editor, node)),
+        "scales": editor.replace(lambda node: _scale(editor, node)),
         "stacks": unstack_rows(editor),
     }
     return DlaForms(
@@ -125,7 +130,7 @@ def _channel_kernel(node: ir.Node) -> tuple[npt.NDArray[np.float64], int] | None
 def _reshaped_back(value: ir.Value) -> ir.Value | None:
     """Return the descriptor (N, C, 1, 1) that the only readers of a value reshape it to, or itself where it is one."""
     while not is_descriptor(value):
-        reader = sole_reader(value)
+        reader = only_reader(value)
         if (
             reader is None
             or reader.op_type not in {"Reshape", "Squeeze", "Unsqueeze", "Transpose"}
@@ -138,70 +143,40 @@ def _reshaped_back(value: ir.Value) -> ir.Value | None:
 
 def _band(taps: npt.NDArray[np.float64], before: int, channels: int) -> npt.NDArray[np.float32]:
     """Return (C, C, 1, 1) that maps channels as the convolution does: row i has tap t at column i + t - before."""
-    matrix = np.zeros((channels, channels))
-    for offset, tap in enumerate(taps, -before):
-        rows = np.arange(max(0, -offset), min(channels, channels - offset))
-        matrix[rows, rows + offset] = tap
-    return matrix.astype(np.float32)[:, :, None, None]
+    diagonals = (tap * np.eye(channels, k=offset) for offset, tap in enumerate(taps, -before))
+    return sum(diagonals, np.zeros((channels, channels))).astype(np.float32)[:, :, None, None]
 
 
-def _weighted_sums(editor: Editor) -> int:
-    """Turn the sum over scales, ReduceSum(Mul(Concat(d1, ..., dn), w)) along the last axis, into scaled descriptors added up."""
-    turned = 0
-    for node in list(editor.graph):
-        found = _scaled_parts(node)
-        if found is None:
-            continue
-        parts, weights = found
-        total: ir.Value | None = None
-        for index, (part, weight) in enumerate(zip(parts, weights, strict=True)):
-            channels = channels_of(part)
-            term = editor.scale(node, part, np.full(channels, weight), np.zeros(channels), f"{node.name}.scale{index}")
-            shape = sides_of(part) or []
-            total = term if total is None else editor.insert(node, "Add", [total, term], f"{node.name}.sum{index}", shape)
-        if total is not None:
-            editor.take_over(node.outputs[0], total)
-            turned += 1
-    editor.sweep()
-    return turned
-
-
-def _scaled_parts(node: ir.Node) -> tuple[list[ir.Value], npt.NDArray[np.float64]] | None:
+def _weighted_sum(editor: Editor, node: ir.Node) -> ir.Value | None:
+    """Return the sum over scales, ReduceSum(Mul(Concat(d1, ..., dn), w)) along the last axis, as scaled descriptors added up."""
     axes = constant_of(node, 1) if node.op_type == "ReduceSum" else None
     product = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     if axes is None or [int(axis) % 4 for axis in axes.ravel()] != [3] or product is None or product.op_type != "Mul":
         return None
     if node.attributes.get_int("keepdims", 1) != 1:
         return None
-    constants = [constant_of(product, index) for index in (0, 1)]
-    weights = next((one for one in constants if one is not None), None)
-    joined = next((value for value, one in zip(product.inputs, constants, strict=True) if one is None), None)
+    joined, weights = split_constant(product)
     stack = joined.producer() if joined is not None else None
     if weights is None or stack is None or stack.op_type != "Concat" or stack.attributes.get_int("axis", 0) not in (3, -1):
         return None
     parts = [value for value in stack.inputs if value is not None]
     fits = all(channels_of(part) and (sides_of(part) or [])[3:] == [1] for part in parts)
-    return (parts, weights.ravel()) if fits and weights.shape in {(1, 1, 1, len(parts)), (len(parts),)} else None
+    if not fits or weights.shape not in {(1, 1, 1, len(parts)), (len(parts),)}:
+        return None
+    factors = [np.full(channels_of(part), weight) for part, weight in zip(parts, weights.ravel(), strict=True)]
+    return editor.sum_scaled(node, parts, factors, np.zeros(channels_of(parts[0])))
 
 
-def _scales(editor: Editor) -> int:
-    """Turn products and sums of a descriptor with a constant into depthwise convolutions, successive ones into one."""
-    turned = 0
-    for node in list(editor.graph):
-        if node.op_type not in {"Mul", "Add"} or len(node.inputs) != 2:
-            continue
-        constants = [constant_of(node, index) for index in (0, 1)]
-        number = next((one for one in constants if one is not None), None)
-        value = next((one for one, constant in zip(node.inputs, constants, strict=True) if constant is None), None)
-        sides = sides_of(value)
-        if number is None or value is None or sides is None or len(sides) != 4 or sides[3] != 1 or not channels_of(value):
-            continue
-        channels = channels_of(value)
-        if number.size != 1 and number.shape[-3:] != (channels, 1, 1):
-            continue
-        by_channel = np.broadcast_to(number.ravel(), channels).astype(np.float64)
-        factor, offset = (by_channel, np.zeros(channels)) if node.op_type == "Mul" else (np.ones(channels), by_channel)
-        editor.take_over(node.outputs[0], editor.scale(node, value, factor, offset, f"{node.name}.scale"))
-        turned += 1
-    editor.sweep()
-    return turned
+def _scale(editor: Editor, node: ir.Node) -> ir.Value | None:
+    """Return the product or sum of a descriptor and a constant as a depthwise convolution, successive ones as one."""
+    if node.op_type not in {"Mul", "Add"} or len(node.inputs) != 2:
+        return None
+    value, number = split_constant(node)
+    sides, channels = sides_of(value), channels_of(value)
+    if number is None or value is None or sides is None or len(sides) != 4 or sides[3] != 1 or not channels:
+        return None
+    if number.size != 1 and number.shape[-3:] != (channels, 1, 1):
+        return None
+    by_channel = np.broadcast_to(number.ravel(), channels).astype(np.float64)
+    factor, offset = (by_channel, np.zeros(channels)) if node.op_type == "Mul" else (np.ones(channels), by_channel)
+    return editor.scale(node, value, factor, offset, f"{node.name}.scale")

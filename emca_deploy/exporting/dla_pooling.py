@@ -38,24 +38,21 @@ def pool_in_steps(editor: Editor) -> int:
     Returns:
         How many were replaced; those of maps with other sides stay.
     """
-    replaced = 0
-    for node in list(editor.graph):
-        if not _pools_globally(node):
-            continue
-        value, sides = node.inputs[0], sides_of(node.inputs[0])
-        if value is None or sides is None or len(sides) != 4:
-            continue
-        height, width = (windows(side) if isinstance(side, int) else None for side in sides[2:])
-        if height is None or width is None or not channels_of(value):
-            continue
-        result = _steps(editor, node, value, height or [1], width or [1])
-        if node.attributes.get_int("keepdims", 1) == 0:
-            shape = editor.constant(f"{node.name}.shape", np.array([0, -1], np.int64))
-            result = editor.insert(node, "Reshape", [result, shape], f"{node.name}.flat", [sides[0], channels_of(value)])
-        editor.take_over(node.outputs[0], result)
-        replaced += 1
-    editor.sweep()
-    return replaced
+    return editor.replace(lambda node: _pooled(editor, node))
+
+
+def _pooled(editor: Editor, node: ir.Node) -> ir.Value | None:
+    value, sides = node.inputs[0], sides_of(node.inputs[0])
+    if not _pools_globally(node) or value is None or sides is None or len(sides) != 4:
+        return None
+    height, width = (windows(side) if isinstance(side, int) else None for side in sides[2:])
+    if height is None or width is None or not channels_of(value):
+        return None
+    result = _steps(editor, node, value, height or [1], width or [1])
+    if node.attributes.get_int("keepdims", 1) == 0:
+        shape = editor.constant(f"{node.name}.shape", np.array([0, -1], np.int64))
+        result = editor.insert(node, "Reshape", [result, shape], f"{node.name}.flat", [sides[0], channels_of(value)])
+    return result
 
 
 def _pools_globally(node: ir.Node) -> bool:

@@ -15,29 +15,20 @@ def unstack_rows(editor: Editor) -> int:
         How many convolutions were turned.
     """
     rows_of = _Rows(editor)
-    turned = 0
-    for node in list(editor.graph):
+
+    def unstacked(node: ir.Node) -> ir.Value | None:
         weight = constant_of(node, 1) if node.op_type == "Conv" else None
         if weight is None or weight.ndim != 4 or weight.shape[1] != 1 or weight.shape[2] < 2 or weight.shape[3] != 1:
-            continue
-        value, channels, count = node.inputs[0], weight.shape[0], weight.shape[2]
-        if not is_descriptor(value, count) or channels_of(value) != channels or not is_descriptor(node.outputs[0]):
-            continue
-        rows = rows_of(value)
+            return None
+        value, channels = node.inputs[0], weight.shape[0]
+        fits = is_descriptor(value, weight.shape[2]) and channels_of(value) == channels and is_descriptor(node.outputs[0])
+        rows = rows_of(value) if fits else None
         if rows is None:
-            continue
+            return None
         bias = constant_of(node, 2)
-        total: ir.Value | None = None
-        for index, row in enumerate(rows):
-            offset = bias if bias is not None and index == 0 else np.zeros(channels)
-            term = editor.scale(node, row, weight[:, 0, index, 0], offset, f"{node.name}.row{index}")
-            sides = sides_of(row) or []
-            total = term if total is None else editor.insert(node, "Add", [total, term], f"{node.name}.sum{index}", sides)
-        if total is not None:
-            editor.take_over(node.outputs[0], total)
-            turned += 1
-    editor.sweep()
-    return turned
+        return editor.sum_scaled(node, rows, list(weight[:, 0, :, 0].T), np.zeros(channels) if bias is None else bias)
+
+    return editor.replace(unstacked)
 
 
 class _Rows:

@@ -4,7 +4,7 @@ Limits: NvInfer.h of TensorRT 8 to 10.7 and NVIDIA's page "DLA supported layers 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -31,10 +31,6 @@ class OffDla:
     node: str
     operator: str
     reason: str
-
-    def to_dict(self) -> dict[str, str]:
-        """Return its JSON."""
-        return asdict(self)
 
 
 def nodes_off_dla(graph: ir.Graph) -> list[OffDla]:

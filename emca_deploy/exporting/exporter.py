@@ -15,13 +15,20 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import nn
 
-__all__ = ["INPUT_NAME", "OPSET", "OUTPUT_NAME", "export_onnx"]
+__all__ = ["FORBIDDEN_OPERATORS", "INPUT_NAME", "OPSET", "OUTPUT_NAME", "check_operators", "export_onnx", "simplify"]
 
 OPSET = 20
 """The newest that ONNX Runtime, OpenVINO and TensorRT 10 all take without conversion."""
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
+
+FORBIDDEN_OPERATORS = frozenset(
+    {"Shape", "Gather", "If", "Loop", "BatchNormalization", "Expand", "Tile", "Unsqueeze", "Constant"}
+)
+"""What a finished export never holds: shape computations, unfolded batch norm, unfolded constants."""
+
+FOLD_LIMIT_BYTES = 2**30
 
 
 def export_onnx(module: "nn.Module", image_size: Size, batch: int | None = None, opset: int = OPSET) -> "ir.Model":
@@ -40,7 +47,6 @@ def export_onnx(module: "nn.Module", image_size: Size, batch: int | None = None,
     from onnx.defs import onnx_opset_version
 
     from emca_deploy.exporting.naming import name_graph
-    from emca_deploy.exporting.passes import check_operators, simplify
 
     if opset > onnx_opset_version():
         raise _opset_error(opset)
@@ -98,3 +104,32 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def simplify(model: "ir.Model") -> None:
+    """Clean a freshly exported model in place."""
+    from onnx_ir.passes import common
+
+    from emca_deploy.canonical.pooling import pool_globally
+
+    # The exporter folds small constants only; SE's weights, viewed as 1x1 convolutions, are larger.
+    import_optional("onnxscript.optimizer").fold_constants(
+        model, input_size_limit=FOLD_LIMIT_BYTES, output_size_limit=FOLD_LIMIT_BYTES
+    )
+    pool_globally(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.DeduplicateInitializersPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+
+
+def check_operators(model: "ir.Model") -> None:
+    """Refuse a model that holds any forbidden operator.
+
+    Raises:
+        ModelError: it does; they are named.
+    """
+    found = sorted({node.op_type for node in model.graph} & FORBIDDEN_OPERATORS)
+    if found:
+        raise ModelError(f"the export left {', '.join(found)} nodes", "report this with the architecture and versions")

@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
+from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import ModelError
-from emca_deploy.exporting.half_layers import STATISTICS
+from emca_deploy.exporting.half_layers import STATISTICS, attention_nodes, beyond_range
+from emca_deploy.exporting.half_parity import check_half, peaks_and_logits, roundings
+from emca_deploy.exporting.parity import Parity
 
-__all__ = ["HalfGraph", "Rewriter", "WeightLosses", "check_half_fits", "to_half"]
+__all__ = ["HalfConversion", "HalfGraph", "Rewriter", "WeightLosses", "check_half_fits", "convert_to_half", "to_half"]
 
 SMALLEST_NORMAL = 2.0**-14
 """Below it fp16 loses digits; below 2**-25 it is zero. SRM's 1e-5 is one reason why its variance stays float32."""
@@ -86,26 +90,13 @@ def to_half(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph:
         ModelError: it is quantized, does not say its tensors' types, or nothing with weights is left to be fp16.
     """
     nodes = list(model.graph)
-    _check(nodes, keep)
-    rewriter = Rewriter(model.graph)
-    halves = 0
-    float_nodes: dict[str, list[str]] = {}
-    for node in nodes:
-        if not any(value.dtype == FLOAT for value in node.outputs):
-            continue
-        rewriter.retype(node, FLOAT if node in keep else HALF)
-        halves += node not in keep
-        if node in keep:
-            float_nodes.setdefault(keep[node], []).append(str(node.name))
-    rewriter.finish()
-    reasons = {reason: tuple(names) for reason, names in float_nodes.items()}
-    return HalfGraph(halves, reasons, rewriter.casts, rewriter.losses)
-
-
-def _check(nodes: list[ir.Node], keep: Mapping[ir.Node, str]) -> None:
     if quantized := sorted({node.op_type for node in nodes} & QUANTIZED):
         raise ModelError(f"the model has {', '.join(quantized)} nodes", "convert the fp32 model it was made from")
     check_half_fits(nodes, keep)
+    rewriter = Rewriter(model)
+    for node in nodes:
+        rewriter.convert(node, keep)
+    return rewriter.finish()
 
 
 def check_half_fits(nodes: list[ir.Node], keep: Mapping[ir.Node, str]) -> None:
@@ -127,18 +118,25 @@ class Rewriter:
     """Gives nodes types. Walk the graph in its order, so that a tensor's first reader is where its Cast belongs.
 
     Args:
-        graph: changed in place.
-
-    Attributes:
-        casts: how many were put in.
-        losses: of the weights.
+        model: changed in place.
     """
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
+    def __init__(self, model: ir.Model) -> None:
+        self._model, self._graph = model, model.graph
         self._converted: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
-        self.casts = 0
-        self.losses = WeightLosses()
+        self._halves = self._casts = 0
+        self._float_nodes: dict[str, list[str]] = {}
+        self._losses = WeightLosses()
+
+    def convert(self, node: ir.Node, keep: Mapping[ir.Node, str]) -> None:
+        """Give a node fp16 inputs and outputs, or float32 ones where it is to keep them; one without floats stays as it is."""
+        if not any(value.dtype == FLOAT for value in node.outputs):
+            return
+        self.retype(node, FLOAT if node in keep else HALF)
+        if node in keep:
+            self._float_nodes.setdefault(keep[node], []).append(str(node.name))
+        else:
+            self._halves += 1
 
     def retype(self, node: ir.Node, dtype: ir.DataType) -> None:
         """Give a node's float inputs and outputs one type."""
@@ -157,7 +155,7 @@ class Rewriter:
             else:
                 cast = _cast(value, dtype)
                 self._graph.insert_before(reader, cast)
-                self.casts += 1
+                self._casts += 1
                 self._converted[key] = cast.outputs[0]
         return self._converted[key]
 
@@ -165,13 +163,13 @@ class Rewriter:
         assert value.const_value is not None
         before = value.const_value.numpy()
         after = before.astype(np.float16)  # to nearest, ties to even
-        self.losses.add(str(value.name), before, after)
+        self._losses.add(str(value.name), before, after)
         name = f"{value.name}.half"
         rounded = ir.Value(name=name, type=ir.TensorType(HALF), shape=value.shape, const_value=ir.tensor(after, name=name))
         self._graph.register_initializer(rounded)
         return rounded
 
-    def finish(self) -> None:
+    def finish(self) -> HalfGraph:
         """Make the outputs float32 again, under their own names, and drop the weights nobody reads any more."""
         for index, value in enumerate(list(self._graph.outputs)):
             if value.dtype != HALF:
@@ -181,22 +179,14 @@ class Rewriter:
             cast.name, cast.outputs[0].name = f"{name}.float", name
             self._graph.append(cast)
             self._graph.outputs[index] = cast.outputs[0]
-            self.casts += 1
-        for name, value in list(self._graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
-                del self._graph.initializers[name]
+            self._casts += 1
+        common.RemoveUnusedNodesPass()(self._model)
         for value in list(self._graph.initializers.values()):
             own = str(value.name).removesuffix(".half")
-            if own != value.name and own not in self._graph.initializers:  # the fp32 original is gone: its name is free
-                _rename(self._graph, value, own)
-
-
-def _rename(graph: ir.Graph, value: ir.Value, name: str) -> None:
-    graph.initializers.pop(str(value.name))
-    value.name = name
-    if value.const_value is not None:
-        value.const_value.name = name
-    graph.initializers[name] = value
+            if own not in self._graph.initializers:  # the fp32 original is gone: its name is free
+                value.name = own
+        reasons = {reason: tuple(names) for reason, names in self._float_nodes.items()}
+        return HalfGraph(self._halves, reasons, self._casts, self._losses)
 
 
 def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
@@ -204,3 +194,47 @@ def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
     cast = ir.node("Cast", [value], attributes={"to": int(dtype)}, name=name)
     cast.outputs[0].name, cast.outputs[0].type, cast.outputs[0].shape = name, ir.TensorType(dtype), value.shape
     return cast
+
+
+@dataclass(frozen=True)
+class HalfConversion:
+    """A conversion that passed.
+
+    Attributes:
+        graph: which nodes are fp16 and which are not, and what became of the weights.
+        parity: with the fp32 model, on the given images.
+        tolerance: the largest relative error that was allowed.
+        roundings: to fp16, on the longest way through the network.
+    """
+
+    graph: HalfGraph
+    parity: Parity
+    tolerance: float
+    roundings: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a manifest records."""
+        return {
+            **self.graph.to_dict(),
+            "tolerance": self.tolerance,
+            "roundings": self.roundings,
+        }
+
+
+def convert_to_half(model: ir.Model, images: Float32Array) -> HalfConversion:
+    """Turn an fp32 model into a typed fp16 one, in place, and check it against itself as it was.
+
+    Args:
+        model: what `export_onnx` returns, or another float32 classifier with named nodes and its constants as initializers.
+        images: that its activations' range and its parity are measured on, (N, 3, S, S) float32.
+
+    Raises:
+        GateError: the fp16 logits differ by more than rounding explains.
+        ModelError: the model is quantized or does not say its tensors' types, nothing of it fits fp16, or ONNX Runtime does not
+            run it.
+    """
+    peaks, logits = peaks_and_logits(model, images)
+    keep = beyond_range(model.graph, peaks) | attention_nodes(model.graph)
+    graph = to_half(model, keep)
+    parity, tolerance = check_half(model, images, logits)
+    return HalfConversion(graph, parity, tolerance, roundings(model.graph))

@@ -47,8 +47,7 @@ def to_half_quantized(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph
     nodes = list(model.graph)
     check_half_fits(nodes, keep)
     _round_scales(model.graph)
-    rewriter = Rewriter(model.graph)
-    halves, float_nodes = 0, dict[str, list[str]]()
+    rewriter = Rewriter(model)
     for node in nodes:
         if node.op_type == QUANTIZE:
             value = node.inputs[0]
@@ -56,14 +55,9 @@ def to_half_quantized(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph
             rewriter.retype(node, value.dtype or FLOAT)
         elif node.op_type == DEQUANTIZE:
             _dequantize_for_readers(model.graph, rewriter, node, keep)
-        elif any(value.dtype == FLOAT for value in node.outputs):
-            rewriter.retype(node, FLOAT if node in keep else HALF)
-            halves += node not in keep
-            if node in keep:
-                float_nodes.setdefault(keep[node], []).append(str(node.name))
-    rewriter.finish()
-    reasons = {reason: tuple(names) for reason, names in float_nodes.items()}
-    return HalfGraph(halves, reasons, rewriter.casts, rewriter.losses)
+        else:
+            rewriter.convert(node, keep)
+    return rewriter.finish()
 
 
 def _dequantize_for_readers(graph: ir.Graph, rewriter: Rewriter, node: ir.Node, keep: Mapping[ir.Node, str]) -> None:

@@ -83,16 +83,5 @@ def _name_constants(graph: ir.Graph) -> None:
                 continue
             role = roles[index] if index < len(roles) and roles[index] else f"constant{index}"
             value.metadata_props.clear()
-            _rename_initializer(graph, value, f"{node.name}.{role}")
-            taken.add(f"{node.name}.{role}")
-
-
-def _rename_initializer(graph: ir.Graph, value: ir.Value, name: str) -> None:
-    if value.name == name:
-        return
-    tensor = value.const_value
-    graph.initializers.pop(value.name or "")
-    value.name = name
-    if tensor is not None:
-        tensor.name = name
-    graph.initializers[name] = value
+            value.name = f"{node.name}.{role}"
+            taken.add(value.name)

@@ -1,8 +1,8 @@
 """Whether an exported model computes what the torch module computes, on random and on real images."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,10 +38,6 @@ class Parity:
     max_rel: float
     cosine: float
     samples: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object."""
-        return asdict(self)
 
 
 def measure_parity(reference: Float32Array, candidate: Float32Array) -> Parity:

@@ -6,8 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from emca_deploy.errors import GateError, ModelError
-from emca_deploy.exporting.convert import convert_to_half
-from emca_deploy.exporting.half import to_half
+from emca_deploy.exporting.half import convert_to_half, to_half
 from emca_deploy.exporting.half_layers import attention_nodes
 from emca_deploy.exporting.half_parity import check_half, peaks_and_logits
 from emca_deploy.exporting.parity import parity_images

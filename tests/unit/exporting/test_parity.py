@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from emca_deploy.errors import GateError, ModelError
+from emca_deploy.exporting.exporter import FORBIDDEN_OPERATORS, check_operators, simplify
 from emca_deploy.exporting.parity import check_parity, measure_parity, parity_images
-from emca_deploy.exporting.passes import FORBIDDEN_OPERATORS, check_operators, simplify
 
 
 def test_parity_of_equal_logits():
