@@ -29,7 +29,7 @@ from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement import place as placing
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.collect import collect_observations
-from emca_deploy.calibration.ranges.thresholds import Method, choose_range
+from emca_deploy.calibration.ranges.methods.registry import parse_method
 from emca_deploy.preprocessing import Preprocessing
 
 SIZE, ROUNDS, CALLS = 112, 12, 4
@@ -79,10 +79,10 @@ def quantized(path: Path, backend: str, output: Path) -> Path:
     model = load_graph(path)
     source = Pictures(pictures(8, SIZE))
     names = placing.quantizable(model.graph, all_recipes())
-    seen = collect_observations(model, names, source, range(len(source)), 1, None, Method("minmax"))
+    seen = collect_observations(model, names, source, range(len(source)), 1, None, parse_method("minmax"))
     recipe = find_recipe(backend)
     insert_qdq(
-        model, placing.place(model.graph, recipe), {name: choose_range(Method("minmax"), one) for name, one in seen.items()}
+        model, placing.place(model.graph, recipe), {name: parse_method("minmax").range_of(one) for name, one in seen.items()}
     )
     for rewrite in recipe.rewrites:
         rewrite(model.graph)

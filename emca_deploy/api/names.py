@@ -1,11 +1,15 @@
 """Names of backends, for options and their help texts; no backend's code or library is loaded for them."""
 
 from emca_deploy.backends.records import DEFAULT, names_where, one_of
+from emca_deploy.calibration.ranges.methods.registry import usage
 
-__all__ = ["BUILT", "DEFAULT", "PLACED", "PLANNED", "TUNED", "listed"]
+__all__ = ["BUILT", "DEFAULT", "METHODS", "PLACED", "PLANNED", "TUNED", "listed"]
 
 BUILT = names_where(builder=True)
 """Backends that `build` makes engines for."""
+
+METHODS = usage()
+"""Calibration methods, as a help text lists them."""
 
 PLACED = names_where(recipe=True)
 """Backends that `calibrate` and `sensitivity` have a recipe for."""

@@ -23,6 +23,7 @@ from emca_deploy.calibration.placement.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import in_place_of
 from emca_deploy.calibration.ranges.collect import collect_observations
+from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_method
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.calibration.ranges.table import (
     ELSEWHERE,
@@ -33,7 +34,6 @@ from emca_deploy.calibration.ranges.table import (
     table_path,
     write_table,
 )
-from emca_deploy.calibration.ranges.thresholds import METHODS, Method, choose_range
 from emca_deploy.calibration.recovery.weights import LEVELS, ensure_rounded_weights, nearest_weights
 from emca_deploy.canonical.canonicalize import CanonicalModel
 from emca_deploy.data.image_checks import calibration_warnings, image_digests
@@ -266,7 +266,7 @@ def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, Ran
         return {table.key.method: table}
     found = {}
     for name in CANDIDATES:
-        method = str(Method.parse(name))
+        method = str(parse_method(name))
         candidate = by_another_method(table, replace(table.key, method=method))
         assert candidate is not None  # `ensure_ranges` saw to histograms
         found[method] = candidate
@@ -295,7 +295,7 @@ def _ensure_table(
     model: Path, source: "ImageSource", options: CalibrationOptions, stage: Stage, *, any_method: bool = False
 ) -> tuple[RangeTable, Path, bool]:
     """Return the ranges by one method; a table by name may be of any other where that is said, if it has what is needed."""
-    method = Method.parse(options.method)
+    method = parse_method(options.method)
     indices = _indices(source, options)
     key = TableKey(OnnxFile.open(model).sha256, source.identity(), source.preprocessing, str(method), len(indices), options.seed)
     path = options.table or table_path(model)
@@ -314,7 +314,7 @@ def _ensure_table(
         graph_model = load_graph(model, source.preprocessing, options.output_name)
         names = quantizable(graph_model.graph, options.measured_for)
         seen = collect_observations(graph_model, names, source, indices, options.threads, progress, method)
-    table = RangeTable(key, {name: choose_range(method, values) for name, values in seen.items()}, seen)
+    table = RangeTable(key, {name: method.range_of(values) for name, values in seen.items()}, seen)
     write_table(path, table)
     return table, path, False
 

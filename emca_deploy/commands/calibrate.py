@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from emca_deploy.api.names import PLACED, listed
+from emca_deploy.api.names import METHODS, PLACED, listed
 from emca_deploy.commands._console import json_option, print_json, table_console, tell_notes, tell_warnings
 from emca_deploy.commands._options import label_options, output_name_option, recover_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
@@ -24,8 +24,7 @@ __all__ = ["command"]
     "--method",
     default="auto",
     show_default=True,
-    help="How ranges come from values: minmax, moving-average[:MOMENTUM], percentile[:P], entropy, mse, "
-    "or auto for the better of minmax and mse, judged by the logits.",
+    help=f"How ranges come from values: {METHODS}, or auto for the better of minmax and mse, judged by the logits.",
 )
 @recover_option
 @click.option("--samples", type=click.IntRange(1), default=300, show_default=True, help="Images to use; all if there are fewer.")

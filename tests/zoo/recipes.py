@@ -11,8 +11,8 @@ from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement.place import quantizable
 from emca_deploy.calibration.ranges.collect import collect_observations
+from emca_deploy.calibration.ranges.methods.registry import parse_method
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
-from emca_deploy.calibration.ranges.thresholds import Method, choose_range
 from emca_deploy.calibration.sensitivity import SensitivityOptions
 
 RECIPES = {recipe.backend: recipe for recipe in all_recipes()}
@@ -38,9 +38,9 @@ def collect_ranges(
     progress: Callable[[int, int], None] | None = None,
     method: str = "minmax",
 ) -> dict[str, TensorRange]:
-    chosen = Method.parse(method)
+    chosen = parse_method(method)
     seen = observe(load_graph(path, source.preprocessing), source, indices, threads, progress, chosen)
-    return {name: choose_range(chosen, observation) for name, observation in seen.items()}
+    return {name: chosen.range_of(observation) for name, observation in seen.items()}
 
 
 def rewrite_for(graph: Any, backend: str) -> None:

@@ -25,14 +25,9 @@ from emca_deploy.calibration.graphs.graph_session import (
 )
 from emca_deploy.calibration.graphs.workers import in_order, pool_size
 from emca_deploy.calibration.ranges.histogram import Histogram
-from emca_deploy.calibration.ranges.observers import (
-    HistogramObserver,
-    MinMaxObserver,
-    MovingAverageObserver,
-    Observation,
-)
+from emca_deploy.calibration.ranges.methods.base import Method
+from emca_deploy.calibration.ranges.observers import Observation
 from emca_deploy.calibration.ranges.relu_bounds import as_hard_swish_sees, as_relu_sees, hard_swish_inputs, relu_partners
-from emca_deploy.calibration.ranges.thresholds import Method
 from emca_deploy.canonical.marks import label_of
 from emca_deploy.errors import DataError
 
@@ -81,15 +76,15 @@ def collect_observations(
         ModelError: the model cannot be run on these images.
         DataError: an activation is infinite or not a number; the tensor and the image are named.
     """
-    work = _Pass(model.clone(), names, threads, counts=method.needs_histogram)
-    observers = {name: _observer(method) for name in work.names}
+    work = _Pass(model.clone(), names, threads, counts=method.reads_histogram)
+    observers = {name: method.observer() for name in work.names}
     done = 0
     for digests, count in work.digests(source, indices):
         for name, digest in zip(work.names, digests, strict=True):
             try:
                 if isinstance(digest, ValueError):
                     raise digest
-                _observe(observers[name], digest)
+                observers[name].observe(*(digest if isinstance(digest, tuple) else (digest,)))
             except ValueError as exc:
                 where = ", ".join(source.item_name(i) for i in _culprits(digest, indices[done : done + count]))
                 raise DataError(f"tensor {name}: {exc}, in image {where}", "check the image and the model's weights") from exc
@@ -97,19 +92,6 @@ def collect_observations(
         if progress:
             progress(done, len(indices))
     return {name: observer.observation() for name, observer in observers.items()}
-
-
-def _observer(method: Method) -> MinMaxObserver | HistogramObserver:
-    if method.needs_histogram:
-        return HistogramObserver()
-    return MovingAverageObserver(method.parameter or 0.0) if method.name == "moving-average" else MinMaxObserver()
-
-
-def _observe(observer: MinMaxObserver | HistogramObserver, digest: Digest) -> None:
-    if isinstance(observer, HistogramObserver) and isinstance(digest, Histogram):
-        observer.observe(digest)
-    elif isinstance(observer, MinMaxObserver) and isinstance(digest, tuple):
-        observer.observe(*digest)
 
 
 def _culprits(digest: Digest | ValueError, members: Sequence[int]) -> Sequence[int]:

@@ -1,13 +1,15 @@
 """Streaming observers: they see a tensor image by image and keep only what its range needs. Pure numpy."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.ranges.histogram import Histogram
 
-__all__ = ["HistogramObserver", "MinMaxObserver", "MovingAverageObserver", "Observation", "TensorRange"]
+__all__ = ["HistogramObserver", "MinMaxObserver", "Observation", "Observer", "TensorRange"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,34 @@ class Observation:
         minimum: the smallest.
         maximum: the largest.
         histogram: of all of them, where one was kept.
-        average: the moving averages of each image's smallest and largest, where they were kept.
+        own: what a method's own observer kept besides, by name: numbers and tuples of them.
     """
 
     minimum: float
     maximum: float
     histogram: Histogram | None = None
-    average: tuple[float, float] | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> Histogram:
+        """The histogram.
+
+        Raises:
+            ValueError: none was kept.
+        """
+        if self.histogram is None:
+            raise ValueError("no histogram was kept")
+        return self.histogram
+
+
+class Observer(Protocol):
+    """What sees one tensor, image by image: either each image's smallest and largest values, or histograms."""
+
+    def observe(self, *digest: Any) -> None:
+        """Take in what there is to know of some images' values."""
+
+    def observation(self) -> Observation:
+        """Return what is known of all of them."""
 
 
 class MinMaxObserver:
@@ -83,41 +106,6 @@ class MinMaxObserver:
         """
         seen = self.observation()
         return TensorRange(seen.minimum, seen.maximum)
-
-
-class MovingAverageObserver(MinMaxObserver):
-    """Exponential moving averages of each image's smallest and largest value, over images in their order, however batched.
-
-    Args:
-        momentum: the share of the past in each step, in [0, 1).
-    """
-
-    def __init__(self, momentum: float) -> None:
-        super().__init__()
-        self._momentum = momentum
-        self._average: tuple[float, float] | None = None
-
-    def observe(self, minima: Float32Array, maxima: Float32Array) -> None:
-        """Take in the smallest and largest values of some images, one an image, in order.
-
-        Raises:
-            ValueError: a value is infinite or not a number.
-        """
-        super().observe(minima, maxima)
-        for low, high in zip(minima.ravel().tolist(), maxima.ravel().tolist(), strict=True):
-            if self._average is None:
-                self._average = (low, high)
-            past, share = self._average, self._momentum
-            self._average = (share * past[0] + (1 - share) * low, share * past[1] + (1 - share) * high)
-
-    def observation(self) -> Observation:
-        """Return the range of everything observed and the averages.
-
-        Raises:
-            ValueError: nothing was observed.
-        """
-        seen = super().observation()
-        return Observation(seen.minimum, seen.maximum, average=self._average)
 
 
 class HistogramObserver:

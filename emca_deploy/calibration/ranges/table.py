@@ -3,14 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.calibration.ranges.histogram import Histogram
+from emca_deploy.calibration.ranges.methods.registry import parse_method
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
-from emca_deploy.calibration.ranges.thresholds import Method, choose_range
 from emca_deploy.canonical.canonicalize import CANONICAL_VERSION
 from emca_deploy.errors import DataError, InputError
 from emca_deploy.results.codec import from_json
@@ -23,6 +24,9 @@ TABLE_VERSION = 2
 MEASURED = 3
 """Raised where the same images give other ranges than before. Revision 1 looked at residual Adds' operands whole; 2 at what of
 them the ReLU after the Add lets through (`relu_bounds`); 3 at what of a HardSwish's operand is not always 0, and more tensors."""
+
+_KNOWN = frozenset({"range", "threshold", "minimum", "maximum", "summary", "histogram"})
+"""What is on file of a tensor, besides what a method's own observer kept."""
 
 SUMMARY_QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999, 0.9999)
 
@@ -80,11 +84,11 @@ def by_another_method(table: RangeTable, key: TableKey) -> RangeTable | None:
     """Return the table that `key` asks for, made from another method's observations; None where these do not suffice."""
     if replace(table.key, method=key.method) != key or table.observations.keys() != table.ranges.keys():
         return None
-    method = Method.parse(key.method)
-    if method.name == "moving-average":  # the averages on file are of another momentum
+    method = parse_method(key.method)
+    if not method.reuses:  # the averages on file are of another momentum
         return None
     try:
-        ranges = {name: choose_range(method, seen) for name, seen in table.observations.items()}
+        ranges = {name: method.range_of(seen) for name, seen in table.observations.items()}
     except ValueError:
         return None
     return RangeTable(key, ranges, table.observations)
@@ -107,8 +111,7 @@ def _packed(values: TensorRange, seen: Observation | None) -> dict[str, Any]:
     if seen is None:
         return document
     document["minimum"], document["maximum"] = seen.minimum, seen.maximum
-    if seen.average is not None:
-        document["average"] = list(seen.average)
+    document |= {name: list(kept) if isinstance(kept, tuple) else kept for name, kept in seen.own.items()}
     if seen.histogram is not None:
         document["summary"] = seen.histogram.summary(SUMMARY_QUANTILES)
         document["histogram"] = seen.histogram.packed()
@@ -163,6 +166,14 @@ def _ends(ends: Any) -> tuple[float, float]:
 
 def _observation(values: Mapping[str, Any]) -> Observation:
     low, high = _ends((values["minimum"], values["maximum"]))
-    average = _ends(values["average"]) if "average" in values else None
+    own = {name: _kept(value) for name, value in values.items() if name not in _KNOWN}
     histogram = Histogram.unpacked(values["histogram"], low, high) if "histogram" in values else None
-    return Observation(low, high, histogram, average)
+    return Observation(low, high, histogram, own)
+
+
+def _kept(value: Any) -> float | tuple[float, ...]:
+    """Return what a method's own observer kept: a number, or some."""
+    numbers = tuple(float(number) for number in (value if isinstance(value, list) else [value]))
+    if not all(map(isfinite, numbers)):
+        raise ValueError(f"values {value}")
+    return numbers if isinstance(value, list) else numbers[0]

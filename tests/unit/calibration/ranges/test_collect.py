@@ -9,7 +9,7 @@ from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.ranges import collect
 from emca_deploy.calibration.ranges.histogram import Histogram
-from emca_deploy.calibration.ranges.thresholds import METHODS, Method
+from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_method
 from emca_deploy.errors import DataError, InputError
 from zoo.recipes import RECIPES, collect_ranges, observe
 
@@ -46,7 +46,7 @@ def test_every_tensor_that_a_placement_quantizes_gets_a_range(exported, images, 
 
 
 def test_histograms_are_those_of_the_tensors(exported, images, tmp_path):
-    seen = observe(load_graph(exported(MODEL)), images, range(12), 1, None, Method.parse("mse"))
+    seen = observe(load_graph(exported(MODEL)), images, range(12), 1, None, parse_method("mse"))
     expected = tensors(exported(MODEL), {"stage2.block0.relu_1", "stage1.block0.conv2"} & seen.keys(), images.images, tmp_path)
     assert expected
     for name, tensor in expected.items():
@@ -66,12 +66,12 @@ def test_batches_do_not_matter(exported, images, monkeypatch, name):
     for batch in (1, 5, 12):
         monkeypatch.setattr(collect, "COUNTED_BATCH", batch)
         monkeypatch.setattr(collect, "REDUCED_BATCH", batch)
-        found.append(observe(load_graph(exported("resnet10")), images, range(12), 1, None, Method.parse(name)))
+        found.append(observe(load_graph(exported("resnet10")), images, range(12), 1, None, parse_method(name)))
     for other in found[1:]:
         for tensor, seen in found[0].items():
             assert other[tensor].maximum == pytest.approx(seen.maximum, rel=1e-5)
             if name == "moving-average":
-                assert other[tensor].average == pytest.approx(seen.average, rel=1e-5)
+                assert other[tensor].own["average"] == pytest.approx(seen.own["average"], rel=1e-5)
             if name == "percentile":
                 assert same_but_for_rounding(other[tensor].histogram, seen.histogram), tensor
     if name == "percentile":
@@ -98,14 +98,14 @@ def test_the_order_of_images_matters_to_averages_only(exported, images):
 @pytest.mark.parametrize("name", ["moving-average", "mse"])
 def test_a_fixed_batch_counts_each_image_once(exported, images, tmp_path, name):
     """Its last batch is filled by repetition, which no result shows."""
-    free = observe(load_graph(exported("resnet10")), images, range(11), 1, None, Method.parse(name))
-    fixed = observe(load_graph(fixed_batch(exported("resnet10"), 4, tmp_path)), images, range(11), 1, None, Method.parse(name))
+    free = observe(load_graph(exported("resnet10")), images, range(11), 1, None, parse_method(name))
+    fixed = observe(load_graph(fixed_batch(exported("resnet10"), 4, tmp_path)), images, range(11), 1, None, parse_method(name))
     for tensor, seen in free.items():
         if name == "mse":
             assert fixed[tensor].histogram.count == seen.histogram.count
             assert same_but_for_rounding(fixed[tensor].histogram, seen.histogram)
         else:
-            assert fixed[tensor].average == pytest.approx(seen.average, rel=1e-5)
+            assert fixed[tensor].own["average"] == pytest.approx(seen.own["average"], rel=1e-5)
 
 
 def test_an_older_opset(exported, images, tmp_path):

@@ -7,23 +7,16 @@ from hypothesis import strategies as st
 
 from emca_deploy.calibration.placement.quantize import activation_params
 from emca_deploy.calibration.ranges.histogram import Histogram
+from emca_deploy.calibration.ranges.methods.entropy import LEVELS, _divergences, entropy_threshold
+from emca_deploy.calibration.ranges.methods.moving_average import MovingAverageObserver
+from emca_deploy.calibration.ranges.methods.mse import expected_error, mse_range
+from emca_deploy.calibration.ranges.methods.percentile import percentile_range
+from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_method
 from emca_deploy.calibration.ranges.observers import (
     HistogramObserver,
     MinMaxObserver,
-    MovingAverageObserver,
     Observation,
     TensorRange,
-)
-from emca_deploy.calibration.ranges.thresholds import (
-    LEVELS,
-    METHODS,
-    Method,
-    _divergences,
-    choose_range,
-    entropy_threshold,
-    expected_error,
-    mse_range,
-    percentile_range,
 )
 from emca_deploy.errors import InputError, UnknownNameError
 
@@ -64,9 +57,9 @@ def test_averages_go_over_images_not_batches(batch):
     for image in images:
         low, high = 0.9 * low + (1 - 0.9) * float(image.min()), 0.9 * high + (1 - 0.9) * float(image.max())
     seen = observer.observation()
-    assert seen.average == (low, high)
+    assert seen.own["average"] == (low, high)
     assert (seen.minimum, seen.maximum) == (images.min(), images.max())
-    assert choose_range(Method("moving-average", 0.9), seen) == TensorRange(low, high)
+    assert parse_method("moving-average:0.9").range_of(seen) == TensorRange(low, high)
 
 
 @pytest.mark.parametrize("observer", [MinMaxObserver(), MovingAverageObserver(0.5), HistogramObserver()])
@@ -190,7 +183,7 @@ def test_constant_tensors_get_a_scale(name, constant):
     data = np.full(1000, constant, np.float32)
     histogram = Histogram.of(data)
     seen = Observation(histogram.minimum, histogram.maximum, histogram)
-    values = choose_range(Method.parse(name), seen)
+    values = parse_method(name).range_of(seen)
     for symmetric in (True, False):
         scale = activation_params(values, symmetric=symmetric).scale
         assert scale > 0
@@ -204,7 +197,7 @@ def test_constant_tensors_get_a_scale(name, constant):
 def test_ranges_stay_within_the_data(name, kind):
     data = draw(kind, 8)
     histogram = Histogram.of(data)
-    values = choose_range(Method.parse(name), Observation(histogram.minimum, histogram.maximum, histogram))
+    values = parse_method(name).range_of(Observation(histogram.minimum, histogram.maximum, histogram))
     assert values.minimum <= values.maximum
     assert min(data.min(), 0) <= values.minimum
     assert values.maximum <= max(data.max(), 0)
@@ -213,18 +206,18 @@ def test_ranges_stay_within_the_data(name, kind):
 
 def test_methods_read_and_write_themselves():
     for name in METHODS:
-        method = Method.parse(name)
-        assert Method.parse(str(method)) == method
-    assert Method.parse("percentile") == Method.parse("percentile:99.99")
-    assert str(Method.parse("percentile:99.9")) == "percentile:99.9"
+        method = parse_method(name)
+        assert parse_method(str(method)) == method
+    assert parse_method("percentile") == parse_method("percentile:99.99")
+    assert str(parse_method("percentile:99.9")) == "percentile:99.9"
     with pytest.raises(UnknownNameError, match="percentil"):
-        Method.parse("percentil")
+        parse_method("percentil")
     for bad in ("minmax:3", "percentile:101", "percentile:x", "percentile:nan", "moving-average:1", "moving-average:-1"):
         with pytest.raises(InputError, match=bad):
-            Method.parse(bad)
+            parse_method(bad)
 
 
 def test_a_method_without_what_it_needs_is_refused():
     for name in ("moving-average", "percentile"):
         with pytest.raises(ValueError, match="was kept"):
-            choose_range(Method.parse(name), Observation(0.0, 1.0))
+            parse_method(name).range_of(Observation(0.0, 1.0))

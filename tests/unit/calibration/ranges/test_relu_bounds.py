@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.graph_session import Probe
+from emca_deploy.calibration.ranges.methods.registry import parse_method
 from emca_deploy.calibration.ranges.relu_bounds import as_hard_swish_sees, hard_swish_inputs, relu_partners
-from emca_deploy.calibration.ranges.thresholds import Method
 from zoo.recipes import observe
 
 VALUES = arrays(np.float32, 40, elements=st.floats(-8, 8, width=32))
@@ -48,7 +48,7 @@ def test_nothing_is_cut_where_something_else_reads_the_sum(exported):
 @pytest.mark.parametrize("method", ["minmax", "mse"])
 def test_what_is_collected_ends_where_the_relu_cuts(exported, images, method):
     path = exported("emca_eca_resnet18")
-    seen = observe(load_graph(path), images, range(12), 1, None, Method.parse(method))
+    seen = observe(load_graph(path), images, range(12), 1, None, parse_method(method))
     probe = Probe(load_graph(path), ["stage2.block1.conv2", "stage2.block0.relu_1"], 1)
     branch, shortcut = probe(images.images).values()
     assert branch.min() < np.maximum(branch, -shortcut).min()

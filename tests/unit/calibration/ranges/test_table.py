@@ -9,9 +9,9 @@ import pytest
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.calibration.calibrate import ensure_ranges
 from emca_deploy.calibration.ranges.histogram import Histogram
+from emca_deploy.calibration.ranges.methods.registry import parse_method
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
 from emca_deploy.calibration.ranges.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
-from emca_deploy.calibration.ranges.thresholds import Method, choose_range
 from emca_deploy.errors import InputError
 from zoo.recipes import calibration_options
 
@@ -24,7 +24,7 @@ def table():
     for index, name in enumerate(["images", "stage1/relu: 0"]):
         histogram = Histogram.of(np.random.default_rng(index).standard_normal(1000).astype(np.float32))
         observations[name] = Observation(histogram.minimum, histogram.maximum, histogram)
-    ranges = {name: choose_range(Method("mse"), seen) for name, seen in observations.items()}
+    ranges = {name: parse_method("mse").range_of(seen) for name, seen in observations.items()}
     return RangeTable(KEY, ranges, observations)
 
 
@@ -49,7 +49,7 @@ def test_what_is_written_is_read(table, tmp_path):
 
 
 def test_averages_are_written_too(tmp_path):
-    seen = Observation(-2.0, 3.0, average=(-1.5, 2.5))
+    seen = Observation(-2.0, 3.0, own={"average": (-1.5, 2.5)})
     table = RangeTable(replace(KEY, method="moving-average:0.9"), {"x": TensorRange(-1.5, 2.5)}, {"x": seen})
     write_table(tmp_path / "t.json", table)
     assert read_table(tmp_path / "t.json") == table
@@ -100,7 +100,7 @@ def test_damaged_tables_are_refused(table, tmp_path, change):
 def test_a_histogram_serves_every_method_that_reads_one(table, method):
     found = by_another_method(table, replace(KEY, method=method))
     assert found.key.method == method
-    assert found.ranges == {name: choose_range(Method.parse(method), seen) for name, seen in table.observations.items()}
+    assert found.ranges == {name: parse_method(method).range_of(seen) for name, seen in table.observations.items()}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_nothing_else_may_differ(table, change):
 
 
 def test_averages_of_one_momentum_do_not_serve_another():
-    seen = Observation(-2.0, 3.0, average=(-1.5, 2.5))
+    seen = Observation(-2.0, 3.0, own={"average": (-1.5, 2.5)})
     table = RangeTable(replace(KEY, method="moving-average:0.9"), {"x": TensorRange(-1.5, 2.5)}, {"x": seen})
     assert by_another_method(table, replace(KEY, method="moving-average:0.5")) is None
     assert by_another_method(table, KEY) is None
@@ -136,7 +136,7 @@ def test_one_pass_serves_many_methods(exported, images, tmp_path):
     for method in ("minmax", "percentile", "percentile:99.9", "mse", "entropy"):
         table, _, reused = ensure_ranges(model, again, calibration_options("openvino", method))
         assert reused
-        assert table.key.method == str(Method.parse(method))
+        assert table.key.method == str(parse_method(method))
     assert table.ranges == first.ranges
 
 

@@ -1,0 +1,1 @@
+"""The calibration methods, one file each."""

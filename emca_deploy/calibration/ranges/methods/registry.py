@@ -1,0 +1,65 @@
+"""The list of calibration methods, a line each; their code is imported when a method is used."""
+
+from importlib import import_module
+from math import nan
+from typing import TYPE_CHECKING, NamedTuple
+
+from emca_deploy.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from emca_deploy.calibration.ranges.methods.base import Method
+
+__all__ = ["METHODS", "MethodLine", "parse_method", "usage"]
+
+
+class MethodLine(NamedTuple):
+    """Where a method is.
+
+    Attributes:
+        place: its class, as "module:Class".
+        parameter: the word for its parameter in help texts; empty for a method without one.
+    """
+
+    place: str
+    parameter: str = ""
+
+
+_HERE = "emca_deploy.calibration.ranges.methods"
+
+METHODS: dict[str, MethodLine] = {
+    "minmax": MethodLine(f"{_HERE}.minmax:MinMax"),
+    "moving-average": MethodLine(f"{_HERE}.moving_average:MovingAverage", "MOMENTUM"),
+    "percentile": MethodLine(f"{_HERE}.percentile:Percentile", "P"),
+    "entropy": MethodLine(f"{_HERE}.entropy:Entropy"),
+    "mse": MethodLine(f"{_HERE}.mse:LeastSquaredError"),
+}
+
+
+def usage() -> str:
+    """Return all methods for a help text: "minmax, percentile[:P]"."""
+    return ", ".join(f"{name}[:{line.parameter}]" if line.parameter else name for name, line in METHODS.items())
+
+
+def parse_method(text: str) -> "Method":
+    """Read "mse" or "percentile:99.9".
+
+    Raises:
+        InputError: no such method, or a parameter that is out of range or that the method does not have.
+    """
+    name, _, given = text.partition(":")
+    if name not in METHODS:
+        raise UnknownNameError.of("calibration method", name, METHODS, f"one of: {', '.join(METHODS)}")
+    module, _, attribute = METHODS[name].place.partition(":")
+    kind: type[Method] = getattr(import_module(module), attribute)
+    if not given:
+        return kind(kind.default)
+    if kind.default is None:
+        raise InputError(f"--method {text}: {name} has no parameter", f"write {name}")
+    low, high = kind.bounds
+    try:
+        parameter = float(given)
+    except ValueError:
+        parameter = nan
+    if not low <= parameter <= high or (kind.below_bound and parameter == high):
+        raise InputError(f"--method {text}: '{given}' is not within {low:g} and {high:g}", f"write {name}:{kind.default}")
+    return kind(parameter)
