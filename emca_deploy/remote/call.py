@@ -7,25 +7,17 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
-from pathlib import Path
 from typing import IO, Any
 
 from emca_deploy.errors import WorkerError
 from emca_deploy.remote.connection import LOST, Connection
 from emca_deploy.remote.errors import LineLostError, failure
 
-__all__ = ["Call", "call", "new_mark", "program"]
+__all__ = ["Call", "call", "new_mark"]
 
 _TAIL_BYTES = 4000
 _TAIL_LINES = 3
 _END_S = 10.0
-
-
-@lru_cache
-def program() -> str:
-    """Return the text of the program that the far side's Python is given."""
-    return Path(__file__).with_name("bootstrap.py").read_text(encoding="utf-8")
 
 
 class Call:

@@ -1,4 +1,7 @@
-"""Files to and from the far side: by their hash, from where an earlier attempt ended, and checked when they are there."""
+"""Files to and from a remote machine: by their hash, from where an earlier attempt ended, and checked once they are there.
+
+The other side is a shell with coreutils, so that a machine needs no Python for it.
+"""
 
 import hashlib
 import io
@@ -9,16 +12,74 @@ from pathlib import Path
 from typing import IO, Any
 
 from emca_deploy._progress import Progress
-from emca_deploy.artifacts import atomic_write, sha256_file
+from emca_deploy.artifacts import sha256_file
+from emca_deploy.atomic import atomic_write
 from emca_deploy.errors import EmcaError, MissingError, WorkerError
-from emca_deploy.remote.call import Call, call, new_mark, program
+from emca_deploy.remote.call import Call, call, new_mark
 from emca_deploy.remote.connection import Connection
 
-__all__ = ["Arriving", "Blob", "answer_of", "disk_error", "fetch", "send", "send_once"]
+__all__ = ["Arriving", "Blob", "disk_error", "fetch", "send"]
 
 PIECE = 1 << 17
 ATTEMPTS = 2
-ENOSPC = 28
+KEEP_BYTES = 8 << 30
+"""Size of a remote machine's cache; what was not used for longest is removed first."""
+NO_SPACE = 28
+"""ENOSPC."""
+
+# Two runs that send the same file at the same time take turns, where the machine has flock. A file gets its name only once its
+# hash is right. Its date is always the same, for kept logits know their images by size and date; its last use is its access time.
+_RECEIVE = """mark=$1 digest=$2 size=$3 most=$4 LC_ALL=C
+export LC_ALL
+folder=${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy/blobs
+file=$folder/$digest part=$folder/$digest.part
+say() { printf '\\n%s%s\\n' "$mark" "$1"; }
+fail() { say '{"error": "'"${1##*: }"'", "code": '"$2"', "path": "'"$folder"'"}'; exit 5; }
+hash() { sha256sum <"$1" | cut -c1-64; }
+ready() {
+  [ -f "$file" ] && [ "$(hash "$file")" = "$digest" ] || return 1
+  touch -a "$file"; rm -f "$part"
+  say '{"done": true, "path": "'"$file"'"}'
+  exit 0
+}
+error=$(umask 077; mkdir -p "$folder" 2>&1) || fail "$error" 13
+ready
+error=$( (: >>"$part") 2>&1) || fail "$error" 13
+exec 9>>"$part"
+command -v flock >/dev/null 2>&1 && flock 9
+ready
+rm -f "$file"
+have=$(wc -c <"$part" | tr -d ' ')
+[ "$have" -le "$size" ] || { : >"$part"; have=0; }
+total=$((size - have))
+for name in $(ls -tu "$folder"); do
+  case $name in *.part) continue ;; esac
+  total=$((total + $(wc -c <"$folder/$name")))
+  [ "$total" -le "$most" ] || rm -f "$folder/$name"
+done
+say '{"done": false, "have": '"$have"'}'
+{ error=$(cat 2>&1 >&8) || { rm -f "$part"; fail "$error" 28; }; } 8>>"$part"
+[ "$(wc -c <"$part")" -eq "$size" ] || exit 4
+if [ "$(hash "$part")" = "$digest" ]; then
+  TZ=UTC0 touch -m -t 200109090146.40 "$part"
+  mv -f "$part" "$file"
+  say '{"done": true, "path": "'"$file"'"}'
+else
+  rm -f "$part"
+  say '{"done": true, "wrong": true}'
+fi
+"""
+
+_GIVE = """mark=$1 path=$2 start=$3 digest=$4 LC_ALL=C
+export LC_ALL
+error=$( (: <"$path") 2>&1) || {
+  printf '\\n%s{"error": "%s", "code": 2, "path": "%s"}\\n' "$mark" "${error##*: }" "$path"
+  exit 5
+}
+[ -n "$digest" ] || digest=$(sha256sum <"$path" | cut -c1-64)
+printf '\\n%s{"size": %s, "sha256": "%s"}\\n' "$mark" "$(wc -c <"$path" | tr -d ' ')" "$digest"
+exec tail -c "+$((start + 1))" "$path"
+"""
 
 
 @dataclass(frozen=True)
@@ -55,35 +116,31 @@ class Blob:
         return io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb")
 
 
-def send(connection: Connection, python: str, blob: Blob, progress: Progress | None = None) -> None:
-    """Send content, or what the far side lacks of it.
+def send(connection: Connection, blob: Blob, progress: Progress | None = None) -> str:
+    """Send content, or what the remote machine lacks of it, and return its path there.
 
     Args:
-        connection: to the machine.
-        python: the interpreter there.
+        connection: the connection to the machine.
         blob: the content.
-        progress: called with (bytes there, bytes in all).
+        progress: called with (bytes arrived, bytes in all).
 
     Raises:
-        MissingError: the disk there is full, or the folder cannot be written.
+        MissingError: the remote disk is full, or its folder cannot be written.
         LineLostError: the connection was lost; what arrived stays, for the next attempt.
-        WorkerError: what arrives there is not what was sent.
+        WorkerError: what arrives is not what was sent.
     """
     for _ in range(ATTEMPTS):
         mark = new_mark()
-        with call(connection, [python, "-c", program(), "receive", mark, blob.digest, str(blob.size)], mark) as running:
-            if not send_once(connection, running, blob, progress).get("wrong"):
-                return
+        words = [mark, blob.digest, str(blob.size), str(KEEP_BYTES)]
+        with call(connection, ["sh", "-c", _RECEIVE, "emca-deploy", *words], mark) as running:
+            answer = _send_once(connection, running, blob, progress)
+            if not answer.get("wrong"):
+                return str(answer["path"])
     raise WorkerError(f"{connection.destination}: a file arrives damaged there", "look at its disk and memory")
 
 
-def send_once(connection: Connection, running: Call, blob: Blob, progress: Progress | None = None) -> dict[str, Any]:
-    """Send content to a command there that takes it, and return its last answer: "wrong" where the hash was.
-
-    Raises:
-        EmcaError: as `send`.
-    """
-    answer = answer_of(connection, running)
+def _send_once(connection: Connection, running: Call, blob: Blob, progress: Progress | None) -> dict[str, Any]:
+    answer = _answer(connection, running)
     if not answer["done"]:
         with blob.open() as stream, suppress(BrokenPipeError):
             stream.seek(answer["have"])
@@ -92,12 +149,12 @@ def send_once(connection: Connection, running: Call, blob: Blob, progress: Progr
                 if progress is not None:
                     progress(stream.tell(), blob.size)
         running.close_input()
-        answer = answer_of(connection, running)
+        answer = _answer(connection, running)
     return answer
 
 
-def answer_of(connection: Connection, running: Call) -> dict[str, Any]:
-    """Return the far side's next message.
+def _answer(connection: Connection, running: Call) -> dict[str, Any]:
+    """Return the remote machine's next message.
 
     Raises:
         EmcaError: it is an error, or there is none.
@@ -111,36 +168,35 @@ def answer_of(connection: Connection, running: Call) -> dict[str, Any]:
 
 
 def disk_error(connection: Connection, message: Mapping[str, Any]) -> EmcaError:
-    """Return the error for a file there that could not be read or written."""
+    """Return the error for a remote file that could not be read or written."""
     where, path = connection.destination, message["path"]
-    if message["code"] == ENOSPC:
+    if message["code"] == NO_SPACE:
         return MissingError(f"{where}: the disk there is full: {path}", "free space there, or set XDG_CACHE_HOME to another disk")
     return MissingError(
         f"{where}: {path}: {message['error']}", "see who owns that folder there, or set XDG_CACHE_HOME to another"
     )
 
 
-def fetch(connection: Connection, python: str, path: str, digest: str, place: Path) -> None:
-    """Bring a file home, whole or not at all.
+def fetch(connection: Connection, path: str, digest: str | None, output: Path) -> None:
+    """Fetch a file, whole or not at all.
 
     Args:
-        connection: to the machine.
-        python: the interpreter there.
-        path: of the file there.
-        digest: its sha256.
-        place: where to write it.
+        connection: the connection to the machine.
+        path: the remote file.
+        digest: its sha256; None has it taken there first.
+        output: the local file.
 
     Raises:
-        OutputError: it cannot be written here.
+        OutputError: the local file cannot be written.
         LineLostError: the connection was lost.
         WorkerError: what arrives is not what was sent.
     """
-    with atomic_write(place) as temporary, temporary.open("wb") as stream:
-        Arriving(stream.write).take(connection, python, path, digest)
+    with atomic_write(output) as temporary, temporary.open("wb") as stream:
+        Arriving(stream.write).take(connection, path, digest)
 
 
 class Arriving:
-    """A file on its way home, over as many connections as it takes.
+    """A file that is fetched, over as many connections as it takes.
 
     Args:
         write: takes the pieces, in order.
@@ -153,28 +209,29 @@ class Arriving:
         self.have = 0
         self._write, self._total = write, hashlib.sha256()
 
-    def take(self, connection: Connection, python: str, path: str, digest: str) -> None:
-        """Bring what is missing.
+    def take(self, connection: Connection, path: str, digest: str | None) -> None:
+        """Fetch what is missing.
 
         Args:
-            connection: to the machine.
-            python: the interpreter there.
-            path: of the file there.
-            digest: its sha256.
+            connection: the connection to the machine.
+            path: the remote file.
+            digest: its sha256; None has it taken there first.
 
         Raises:
             LineLostError: the connection was lost; call it again on another one.
             WorkerError: what arrives is not what was sent.
         """
         mark = new_mark()
-        with call(connection, [python, "-c", program(), "send", mark, path, str(self.have)], mark) as running:
+        words = [mark, path, str(self.have), digest or ""]
+        with call(connection, ["sh", "-c", _GIVE, "emca-deploy", *words], mark) as running:
             running.close_input()
-            size = int(answer_of(connection, running)["size"])
+            answer = _answer(connection, running)
+            size = int(answer["size"])
             while self.have < size and (piece := running.read(min(PIECE, size - self.have))):
                 self._write(piece)
                 self._total.update(piece)
                 self.have += len(piece)
             if self.have < size:
                 raise running.trouble(running.wait())
-        if self._total.hexdigest() != digest:
+        if self._total.hexdigest() != answer["sha256"]:
             raise WorkerError(f"{connection.destination}: {Path(path).name} arrives damaged", "run the same command again")

@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 from emca_deploy.data.files import FolderStore, printable
 from emca_deploy.data.layout import find_images
 from emca_deploy.errors import DataError
+from emca_deploy.remote.protocol import ZIP_DATE
 
 __all__ = ["packed"]
 
-_DATE = (1980, 1, 1, 0, 0, 0)
 _TOP = "data"
 """A folder around everything: a zip's only top folder is a wrapping, and never the only class."""
 
@@ -45,4 +45,4 @@ def _add(archive: zipfile.ZipFile, store: FolderStore, name: str, inside: str) -
     except UnicodeEncodeError as exc:
         raise DataError(f"{store.describe(name)}: its name is not UTF-8", "rename it") from exc
     with store.open(name) as stream:
-        archive.writestr(zipfile.ZipInfo(inside, _DATE), stream.read())
+        archive.writestr(zipfile.ZipInfo(inside, ZIP_DATE), stream.read())

@@ -5,28 +5,31 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from emca_deploy._optional import backend_packages
 from emca_deploy.backends.tensorrt.tool.find import PLACES
 from emca_deploy.errors import MissingError
 from emca_deploy.remote.address import Destination
-from emca_deploy.remote.call import Call, call, new_mark, program
+from emca_deploy.remote.call import Call, call, new_mark
 from emca_deploy.remote.connection import Connection
+from emca_deploy.remote.python_probe import OLDEST
 
 __all__ = ["PYTHON_VARIABLE", "Facts", "check_python", "check_runtime", "look", "probe"]
 
 PYTHON_VARIABLE = "EMCA_DEPLOY_REMOTE_PYTHON"
 CLOCK_LIMIT_S = 5.0
-OLDEST = (3, 10)
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python")
 
 # The first Python that will do ends the search; each says what it is, so that the reason is known where none will.
 _SCRIPT = """mark=$1 program=$2 packages=$3; shift 3
+root=${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy
 while [ "$1" != -- ]; do
   if found=$(command -v "$1" 2>/dev/null); then
     printf '\\n%s{"tried": "%s"}\\n' "$mark" "$found"
-    "$1" -c "$program" probe "$mark" "$found" "$packages" </dev/null && break
+    "$1" -c "$program" "$mark" "$found" "$root" "$packages" </dev/null && break
   fi
   shift
 done
@@ -35,7 +38,7 @@ shift
 for tool do
   found=$(command -v "$tool" 2>/dev/null) && printf '\\n%s{"trtexec": "%s"}\\n' "$mark" "$found" && break
 done
-printf '\\n%s{"end": true}\\n' "$mark"
+printf '\\n%s{"end": true, "root": "%s"}\\n' "$mark" "$root"
 """
 
 
@@ -95,7 +98,7 @@ def look(connection: Connection) -> Facts:
         EmcaError: as `probe`.
     """
     mark, named = new_mark(), os.environ.get(PYTHON_VARIABLE)
-    words = [mark, program(), json.dumps(_packages()), *((named,) if named else PYTHONS), "--", *PLACES]
+    words = [mark, _program(), json.dumps(_packages()), *((named,) if named else PYTHONS), "--", *PLACES]
     started = time.time()
     answers: list[dict[str, Any]] = []
     with call(connection, ["sh", "-c", _SCRIPT, "emca-deploy", *words], mark) as running:
@@ -118,6 +121,12 @@ def _packages() -> dict[str, tuple[str, ...]]:
     return {"numpy": ("numpy",), "onnx": ("onnx",), **runtimes, "PIL": ("Pillow",)}
 
 
+@cache
+def _program() -> str:
+    """Return the text of the program that each Python is given."""
+    return Path(__file__).with_name("python_probe.py").read_text(encoding="utf-8")
+
+
 def _broken(answers: list[dict[str, Any]], running: Call) -> str | None:
     tried = next((str(answer["tried"]) for answer in answers if "tried" in answer), None)
     return f"{tried} does not run: {running.last_lines(1)[0]}" if tried else None
@@ -135,7 +144,7 @@ def _facts(answers: list[dict[str, Any]], started: float) -> Facts:
         python=last["python"] if _fits(last) else None,
         python_version=last["version"],
         versions=dict(last["have"]),
-        root=last["root"],
+        root=answers[-1]["root"],
         machine=last["machine"],
         system=last["system"],
         clock_offset_s=round(last["clock"] - last["seen"], 3),

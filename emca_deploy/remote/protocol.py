@@ -1,6 +1,9 @@
 """What both ends of a connection agree on."""
 
-__all__ = ["COLLECT", "PROTOCOL", "RECONNECT_AFTER_S", "SILENCE_S"]
+import os
+from pathlib import Path
+
+__all__ = ["COLLECT", "PROTOCOL", "RECONNECT_AFTER_S", "SILENCE_S", "ZIP_DATE", "cache_root"]
 
 PROTOCOL = 2
 """Version of the messages between the two ends."""
@@ -10,3 +13,11 @@ SILENCE_S = 12.0
 """Time without a message after which the connection is taken to be lost, even where TCP still thinks otherwise."""
 RECONNECT_AFTER_S = (1.0, 4.0, 10.0)
 """Pauses before attempts to connect again after a connection was lost."""
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+"""Date of every entry of an archive: the same content gives the same bytes, which are then there already."""
+
+
+def cache_root() -> Path:
+    """Return the folder of this machine that holds what was sent to it."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "emca-deploy"

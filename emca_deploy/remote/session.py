@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -14,7 +14,7 @@ from emca_deploy import errors
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, WorkerError
 from emca_deploy.remote.address import Destination
-from emca_deploy.remote.call import Call, call, new_mark, program
+from emca_deploy.remote.call import Call, call, new_mark
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.files import Arriving, Blob, disk_error, fetch, send
 from emca_deploy.remote.package import agent_bytes
@@ -59,16 +59,6 @@ class Session:
     facts: Facts
     connect_s: float
     _agent: str = ""
-    _sent: set[str] = field(default_factory=set)
-
-    @property
-    def python(self) -> str:
-        """The interpreter that runs the agent.
-
-        Raises:
-            MissingError: there is none that can.
-        """
-        return check_python(self.connection.destination, self.facts)
 
     def give(self, blobs: Mapping[str, Blob], progress: Progress | None = None) -> dict[str, str]:
         """Send files, or what is not there yet, and the agent; return the hash of each by its name.
@@ -76,12 +66,10 @@ class Session:
         Raises:
             EmcaError: as `transfer.send`.
         """
-        agent = Blob.of_bytes(agent_bytes())
-        self._agent = agent.digest
-        for blob in (agent, *blobs.values()):
-            if blob.digest not in self._sent:
-                send(self.connection, self.python, blob, progress)
-                self._sent.add(blob.digest)
+        check_python(self.connection.destination, self.facts)
+        self._agent = send(self.connection, Blob.of_bytes(agent_bytes()), progress)
+        for blob in {blob.digest: blob for blob in blobs.values()}.values():
+            send(self.connection, blob, progress)
         return {name: blob.digest for name, blob in blobs.items()}
 
     @contextmanager
@@ -98,8 +86,8 @@ class Session:
             KeyboardInterrupt: interrupted before there was anything to keep.
         """
         mark = new_mark()
-        agent = f"{self.facts.root}/blobs/{self._agent}"
-        with call(self.connection, [self.python, "-c", program(), "serve", mark, agent], mark) as running:
+        python = check_python(self.connection.destination, self.facts)
+        with call(self.connection, [python, self._agent, mark], mark) as running:
             teller = _Teller(running)
             teller.tell({"protocol": PROTOCOL, "silence_s": SILENCE_S, **request})
             with teller:
@@ -182,7 +170,7 @@ class Working:
             EmcaError: as `transfer.fetch`.
         """
         entry = self.answer.document["files"][name]
-        fetch(self.session.connection, self.session.python, entry["path"], entry["sha256"], path)
+        fetch(self.session.connection, entry["path"], entry["sha256"], path)
 
     def go_on(self, name: str, arriving: Arriving) -> None:
         """Fetch what is missing of a file of the report.
@@ -191,7 +179,7 @@ class Working:
             EmcaError: as `Arriving.take`.
         """
         entry = self.answer.document["files"][name]
-        arriving.take(self.session.connection, self.session.python, entry["path"], entry["sha256"])
+        arriving.take(self.session.connection, entry["path"], entry["sha256"])
 
 
 class _StoppedError(Exception):

@@ -15,10 +15,10 @@ from emca_deploy.errors import EmcaError, MissingError, WorkerError
 from emca_deploy.machines.jetson.facts import BOARD_FILES, BoardFacts, detect
 from emca_deploy.machines.jetson.modes import PowerModes, read_power_modes
 from emca_deploy.remote.address import Destination, is_ssh, parse_destination
-from emca_deploy.remote.bootstrap import root
 from emca_deploy.remote.call import call, new_mark
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.probe import Facts, check_python, look
+from emca_deploy.remote.protocol import cache_root
 
 __all__ = ["Board", "Capabilities", "Lack", "examine", "far_board"]
 
@@ -185,7 +185,7 @@ def _here(target: str) -> Capabilities:
         board=board,
         trtexec=trtexec.path if trtexec else None,
         trtexec_version=trtexec.version_text if trtexec else None,
-        free_mib=_free_mib(root()),
+        free_mib=_free_mib(cache_root()),
         clock_offset_s=0.0,
         lacks=_lacks_here(target),
     )

@@ -15,8 +15,7 @@ from emca_deploy.backends.tensorrt.tool.run import EngineBuild, build_engine
 from emca_deploy.errors import EmcaError, InputError, WorkerError
 from emca_deploy.machines.jetson.facts import check_dla_core
 from emca_deploy.remote.address import Destination
-from emca_deploy.remote.by_shell import fetch_by_shell, put
-from emca_deploy.remote.files import Blob
+from emca_deploy.remote.files import Blob, fetch, send
 from emca_deploy.requests import BuildRequest
 from emca_deploy.targets.base import Built
 from emca_deploy.targets.building import run_options, trt_settings
@@ -70,13 +69,13 @@ class _FarBuilder(TrtexecBuilder):
     def _build(self, tool: Trtexec, wanted: TrtexecBuild) -> EngineBuild:
         connection, machine = self._far.connection, self._far.machine
         engine = f"{machine.folder}/{secrets.token_hex(4)}.engine"
-        there = put(connection, Blob.of_file(Path(wanted.onnx)), self._progress)
-        cache = put(connection, Blob.of_file(Path(wanted.cache))) if wanted.cache is not None else None
+        there = send(connection, Blob.of_file(Path(wanted.onnx)), self._progress)
+        cache = send(connection, Blob.of_file(Path(wanted.cache))) if wanted.cache is not None else None
         try:
             built = build_engine(tool, replace(wanted, onnx=there, engine=engine, cache=cache), machine, self._timeout_s)
         except EmcaError as error:
             raise type(error)(error.problem.replace(there, wanted.onnx), error.remedy.replace(there, wanted.onnx)) from error
-        fetch_by_shell(connection, engine, Path(wanted.engine))
+        fetch(connection, engine, None, Path(wanted.engine))
         return replace(built, options=tuple(option.replace(there, wanted.onnx) for option in built.options))
 
     def _machine(self) -> dict[str, Any]:

@@ -27,9 +27,8 @@ from emca_deploy.backends.tensorrt.tool.run import build_engine, time_engine
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.harness.measure.raw_samples import RawCandidate, RawSamples
 from emca_deploy.remote.address import Destination
-from emca_deploy.remote.by_shell import put
 from emca_deploy.remote.errors import LineLostError
-from emca_deploy.remote.files import Blob
+from emca_deploy.remote.files import Blob, send
 from emca_deploy.remote.probe import Facts
 from emca_deploy.remote.protocol import RECONNECT_AFTER_S
 from emca_deploy.requests import ProfileRequest
@@ -150,7 +149,7 @@ class _There:
         if not path.is_file():
             raise InputError(f"{text}: no such file", "name an .onnx file, or an engine of TensorRT")
         if path.suffix.lower() == ".onnx":
-            with _named(text, place := put(self.far.connection, Blob.of_file(path))):
+            with _named(text, place := send(self.far.connection, Blob.of_file(path))):
                 return self._time(artifact, *self._built(path, place))
         manifest = read_manifest(path)
         if manifest is None or manifest.backend != BACKEND:
@@ -159,7 +158,7 @@ class _There:
             )
         batch, shapes = self._shapes(path, manifest)
         dla_core = manifest.details.get("tensorrt", {}).get("dla_core")
-        with _named(text, place := put(self.far.connection, Blob.of_file(path))):
+        with _named(text, place := send(self.far.connection, Blob.of_file(path))):
             return self._time(artifact, place, manifest.precision, shapes, batch, dla_core)
 
     def _shapes(self, path: Path, manifest: Manifest) -> tuple[int, EngineShapes | None]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.errors import EmcaError
-from emca_deploy.remote.protocol import COLLECT, PROTOCOL, SILENCE_S
+from emca_deploy.remote.protocol import COLLECT, PROTOCOL, SILENCE_S, cache_root
 from emca_deploy.targets.agent import work
 from emca_deploy.targets.agent.run_folder import Run
 
@@ -54,6 +54,11 @@ class Line:
                 self._out.flush()
             except (OSError, ValueError):
                 self.lost = True
+
+    def say_failed(self, error: OSError, folder: Path) -> None:
+        """Send an error of the system; its path is the folder's where it has none."""
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        self.say("failed", error=reason, code=error.errno, path=str(error.filename or folder))
 
     def request(self) -> dict[str, Any] | None:
         """Return the first message."""
@@ -114,6 +119,9 @@ def main(mark: str) -> int:
             _serve(line, message, run)
     except KeyboardInterrupt:
         line.say("error", kind="KeyboardInterrupt", problem="", remedy="")
+    except OSError as error:
+        line.say_failed(error, cache_root())
+        return 1
     return 0
 
 
@@ -129,7 +137,7 @@ def _serve(line: Line, message: dict[str, Any], run: Run) -> None:
         return
     except OSError as error:
         line.finished()
-        line.say("failed", error=os.strerror(error.errno or 0), code=error.errno, path=str(error.filename or run.folder))
+        line.say_failed(error, run.folder)
         return
     files = {name: _described(path) for name, path in run.made.items()}
     if not run.until_fetched:  # else what is kept until then is enough to go on from

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from emca_deploy.artifacts import sha256_file
 from emca_deploy.errors import WorkerError
-from emca_deploy.remote.bootstrap import root
+from emca_deploy.remote.protocol import cache_root
 
 __all__ = ["LEFT", "Run"]
 
@@ -30,7 +30,7 @@ class Run:
     """
 
     def __init__(self, name: str) -> None:
-        self.folder = root() / "runs" / name
+        self.folder = cache_root() / "runs" / name
         self.made: dict[str, Path] = {}
         self.until_fetched: list[Path] = []
         self._lock: IO[str] | None = None
@@ -41,7 +41,7 @@ class Run:
         self._lock = (self.folder / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         _sweep(self.folder.parent, self.folder)
-        _sweep_logits(root() / "logits")
+        _sweep_logits(cache_root() / "logits")
         self._kept = (self.folder / LEFT).is_file()
         os.chdir(self.folder)
         return self
@@ -60,7 +60,7 @@ class Run:
             WorkerError: one is missing, or its content is not what its hash says.
         """
         for name, digest in files.items():
-            blob, path = root() / "blobs" / digest, self.folder / name
+            blob, path = cache_root() / "blobs" / digest, self.folder / name
             if not blob.is_file() or sha256_file(blob) != digest:
                 blob.unlink(missing_ok=True)
                 raise WorkerError(f"{name} is damaged in the remote cache", "run the same command again, it is sent anew")

@@ -128,12 +128,12 @@ def test_a_configuration_that_is_not_there(refused, far, monkeypatch):
 
 @pytest.fixture
 def only(sshds, monkeypatch, tmp_path):
-    """Return a function that starts a machine whose PATH has nothing but these scripts."""
+    """Return a function that starts a machine whose PATH has coreutils and these scripts only."""
 
     def make(**scripts: str):
         folder = tmp_path / "bin"
         folder.mkdir()
-        for name in ("sh", "cat"):
+        for name in ("sh", *("cat", "cut", "ls", "mkdir", "mv", "rm", "sha256sum", "tail", "touch", "tr", "wc")):
             (folder / name).symlink_to(shutil.which(name))
         for name, text in scripts.items():
             (folder / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -309,7 +309,7 @@ def test_a_shell_that_talks(sshds, model, remote_python, monkeypatch, tmp_path):
 
 def test_a_clock_that_is_wrong(only, model, remote_python):
     shift = "import sys, time; t = time.time; time.time = lambda: t() + 3600; p = sys.argv[1]; sys.argv[:2] = ['-c']; exec(p)"
-    found = only(python3=f'shift; exec {remote_python} -c "{shift}" "$@"')
+    found = only(python3=f'[ "$1" = -c ] || exec {remote_python} "$@"; shift; exec {remote_python} -c "{shift}" "$@"')
     report, _ = done(
         ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
     )

@@ -11,7 +11,7 @@ from emca_deploy.remote.address import parse_destination
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.files import Blob, fetch, send
 from emca_deploy.remote.package import agent_bytes
-from emca_deploy.remote.probe import check_python, look
+from emca_deploy.remote.probe import look
 from emca_deploy.requests import ProfileRequest
 from emca_deploy.targets.registry import parse
 
@@ -26,7 +26,8 @@ FIRST_MOST, SECOND_MOST = 1_000_000, 100_000
 @pytest.fixture
 def line(far):
     with Connection(parse_destination(far.target)) as connection:
-        yield connection, check_python(connection.destination, look(connection))
+        look(connection)
+        yield connection
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,9 @@ def test_what_arrived_before_is_not_sent_again(far, line, content):
     folder = far.cache / "blobs"
     folder.mkdir(parents=True)
     (folder / f"{content.digest}.part").write_bytes(content.content[:2_500_000])
-    connection, python = line
+    connection = line
     before = connection.sent_bytes
-    send(connection, python, content)
+    send(connection, content)
     assert 500_000 <= connection.sent_bytes - before < 550_000
     assert (folder / content.digest).read_bytes() == content.content
     assert [path.name for path in folder.iterdir()] == [content.digest]
@@ -59,24 +60,24 @@ def test_a_part_that_is_another_file_s(far, line, content, part):
     folder = far.cache / "blobs"
     folder.mkdir(parents=True)
     (folder / f"{content.digest}.part").write_bytes(part)
-    send(*line, content)
+    send(line, content)
     assert (folder / content.digest).read_bytes() == content.content
 
 
 def test_a_damaged_file_in_the_cache_is_sent_again(far, line, content):
-    send(*line, content)
+    send(line, content)
     place = far.cache / "blobs" / content.digest
     place.write_bytes(b"?" + content.content[1:])
-    send(*line, content)
+    send(line, content)
     assert place.read_bytes() == content.content
 
 
 def test_a_connection_cut_while_sending(far, line, content):
     from emca_deploy.remote.errors import LineLostError
 
-    connection, python = line
+    connection = line
     with pytest.raises(LineLostError):
-        send(connection, python, content, lambda done, total: far.cut() if done > 1_000_000 else None)
+        send(connection, content, lambda done, total: far.cut() if done > 1_000_000 else None)
     far.wait_until_nothing_runs()
     part = far.cache / "blobs" / f"{content.digest}.part"
     arrived = part.stat().st_size
@@ -84,7 +85,7 @@ def test_a_connection_cut_while_sending(far, line, content):
     with Connection(connection.destination) as again:
         look(again)
         before = again.sent_bytes
-        send(again, python, content)
+        send(again, content)
         assert again.sent_bytes - before < content.size - arrived + 50_000
     assert hashlib.sha256((far.cache / "blobs" / content.digest).read_bytes()).hexdigest() == content.digest
 
@@ -92,15 +93,15 @@ def test_a_connection_cut_while_sending(far, line, content):
 def test_a_file_comes_home_whole_or_not_at_all(far, line, tmp_path):
     from emca_deploy.errors import MissingError, WorkerError
 
-    connection, python = line
+    connection = line
     there, here = tmp_path / "there", tmp_path / "here"
     there.write_bytes(b"\0\n\xff" * 100_000)
-    fetch(connection, python, str(there), hashlib.sha256(there.read_bytes()).hexdigest(), here)
+    fetch(connection, str(there), hashlib.sha256(there.read_bytes()).hexdigest(), here)
     assert here.read_bytes() == there.read_bytes()
     with pytest.raises(WorkerError, match="damaged"):
-        fetch(connection, python, str(there), "0" * 64, tmp_path / "other")
+        fetch(connection, str(there), "0" * 64, tmp_path / "other")
     with pytest.raises(MissingError, match="No such file"):
-        fetch(connection, python, str(tmp_path / "gone"), "0" * 64, tmp_path / "other")
+        fetch(connection, str(tmp_path / "gone"), "0" * 64, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

@@ -29,7 +29,7 @@ STAND_IN = Path(__file__).parents[2] / "unit" / "backends" / "tensorrt" / "tool"
 BOARDS = Path(__file__).parents[2] / "data" / "boards"
 TOOLS = (
     *("sh", "cat", "mkdir", "rm", "mv", "sleep", "sha256sum", "cut", "wc", "tr", "touch", "env", "od", "awk", "head"),
-    *("find", "flock", "timeout", "dd", "uname", "sed", "dirname", "grep", "date"),
+    *("find", "flock", "ls", "tail", "timeout", "dd", "uname", "sed", "dirname", "grep", "date"),
 )
 
 
@@ -156,7 +156,7 @@ def test_a_cut_connection_costs_the_artifact_it_was_at_and_the_board_puts_its_mo
     assert seen == ["pmode:0001"]
     assert report.complete
     assert [result.artifact for result in report.results] == [str(model), str(other)] == [one.name for one in raw.candidates]
-    assert total_power(report.results[0].telemetry)["tegrastats"]["power_w"] == pytest.approx(4.824)
+    assert total_power(report.results[0].telemetry)["tegrastats"].power_w == pytest.approx(4.824)
     board.wait_until_nothing_runs()
     assert mode_of(tmp_path) == "pmode:0000"
     assert not list((board.cache / "by-shell").iterdir())

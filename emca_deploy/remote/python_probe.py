@@ -1,0 +1,55 @@
+"""Runs on a remote machine, sent as text: says what its Python is and has. Stands alone, and runs on Python 3.6."""
+
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+__all__ = ["OLDEST", "main"]
+
+OLDEST = (3, 10)
+"""The oldest Python that runs the agent."""
+
+
+def version(distributions: Any) -> Any:
+    """Return the version of the first of some distributions that is installed; None where it does not say."""
+    try:
+        from importlib import metadata
+    except ImportError:  # before Python 3.8
+        return None
+    for name in distributions:
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
+
+
+def main() -> int:
+    """Print one message; return 0 only where this Python runs the agent."""
+    from importlib.util import find_spec
+
+    mark, name, root, packages = sys.argv[1:]
+    sys.path[:] = [folder for folder in sys.path if folder]  # not the folder we happen to be in
+    have = {module: version(names) for module, names in json.loads(packages).items() if find_spec(module) is not None}
+    folder = Path(root)
+    while not folder.is_dir() and folder.parent != folder:
+        folder = folder.parent
+    disk = os.statvfs(str(folder))
+    message = {
+        "python": name if "/" in name else sys.executable,  # a script may set things up for the Python that it starts
+        "version": ".".join(map(str, sys.version_info[:3])),
+        "have": have,
+        "machine": os.uname().machine,
+        "system": os.uname().sysname,
+        "free_bytes": disk.f_bavail * disk.f_frsize,
+        "clock": time.time(),
+    }
+    # The line break ends what some banner left open.
+    sys.stdout.write("\n" + mark + json.dumps(message) + "\n")
+    return 0 if sys.version_info[:2] >= OLDEST and "numpy" in have else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())
