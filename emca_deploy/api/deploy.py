@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +17,7 @@ from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
 from emca_deploy.data.choosing import assumed_note
+from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
@@ -29,7 +30,7 @@ from emca_deploy.requests import LogitsRequest
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import ProfileReport
-from emca_deploy.targets.base import Part
+from emca_deploy.targets.base import Part, Shared
 from emca_deploy.targets.deploying import find_parts, measure_parts
 from emca_deploy.targets.deployment import BuiltCandidate, Models, named_apart
 
@@ -153,9 +154,7 @@ class _Walk:
         chosen = {"weights": request.weights, "prefix": request.prefix}
         parts = self._build(Models(request.checkpoint, exported.onnx, half, int8, used.image_size, chosen))
         candidates = [candidate for part in parts for candidate in part.candidates]
-        with self.stage("measuring latency") as progress:
-            profile = measure_parts(parts, request.duration_s, progress)
-        logits = self._validate(parts, images)
+        profile, logits = self._measure(parts, images)
         report = DeployReport(
             title=f"{exported.arch}, {exported.num_classes} classes, {used.height}x{used.width}",
             baseline=candidates[0].name,
@@ -216,7 +215,17 @@ class _Walk:
             for index, part in enumerate(self.parts)
         )
 
-    def _validate(self, parts: Sequence[Part], images: _Images) -> list[LogitsResult]:
+    def _measure(self, parts: Sequence[Part], images: _Images) -> tuple[ProfileReport, list[LogitsResult]]:
+        """Return the latencies of all candidates, and their logits, from the processes that were measured."""
+        source = images.labelled.source
+        count = min(self.request.limit or len(source), len(source))
+        with ExitStack() as stack, room_for_decoded(self.request.output, count, self.preprocessing) as decoded:
+            shared = Shared(stack, decoded=decoded)
+            with self.stage("measuring latency") as progress:
+                profile = measure_parts(parts, self.request.duration_s, progress, shared)
+            return profile, self._validate(parts, images, shared)
+
+    def _validate(self, parts: Sequence[Part], images: _Images, shared: Shared) -> list[LogitsResult]:
         request = LogitsRequest(
             "", str(self.request.validation), preprocessing=self.preprocessing, limit=self.request.limit, batch=1, untuned=True
         )
@@ -224,7 +233,7 @@ class _Walk:
         for part in parts:
             for candidate in part.candidates:
                 with self.stage(f"validating {candidate.name}") as progress:
-                    results.append(part.target.logits(candidate, request, progress))
+                    results.append(part.target.logits(candidate, request, progress, shared))
         chosen = choose_indices(len(images.calibration), self.request.samples, images.calibration.labels)
         images.labelled.check_overlap(image_digests(images.calibration, chosen), results[0])
         return [images.labelled.settle(result, results[0].logits) for result in results]

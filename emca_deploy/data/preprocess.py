@@ -14,7 +14,7 @@ from emca_deploy.preprocessing import MAX_PIXELS, Preprocessing, sides
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "decode", "preprocess", "resized_size", "to_rgb"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "decode", "normalize", "preprocess", "resized_size", "to_pixels", "to_rgb"]
 
 
 IMAGE_SUFFIXES = frozenset(
@@ -114,7 +114,16 @@ def _from_sixteen_bit(image: "Image") -> "Image":
 
 
 def preprocess(image: "Image", preprocessing: Preprocessing, name: str = "image") -> Float32Array:
-    """Return the network's input of one image: (channels, height, width) float32; see `Preprocessing`.
+    """Return the network's input of one image: (channels, height, width) float32; see `to_pixels`, whose arguments these are.
+
+    Raises:
+        DataError: as `to_pixels`.
+    """
+    return normalize(to_pixels(image, preprocessing, name), preprocessing)
+
+
+def to_pixels(image: "Image", preprocessing: Preprocessing, name: str = "image") -> Float32Array:
+    """Return one image at the network's size and in its channels, (channels, height, width) float32 of 0 to 255.
 
     Args:
         image: a Pillow image of any mode that `to_rgb` takes.
@@ -128,7 +137,11 @@ def preprocess(image: "Image", preprocessing: Preprocessing, name: str = "image"
     if preprocessing.channels == "gray":
         image = image.convert("L")
     values = np.atleast_3d(np.asarray(_resized(image, preprocessing, name)))
-    pixels = _fitted(values[:, :, ::-1] if preprocessing.channels == "bgr" else values, preprocessing)
+    return _fitted(values[:, :, ::-1] if preprocessing.channels == "bgr" else values, preprocessing)
+
+
+def normalize(pixels: Float32Array, preprocessing: Preprocessing) -> Float32Array:
+    """Scale what `to_pixels` returned, in place, and return it: the network's input."""
     pixels /= np.float32(preprocessing.scale)
     pixels -= np.array(preprocessing.mean, np.float32)[:, None, None]
     pixels /= np.array(preprocessing.std, np.float32)[:, None, None]

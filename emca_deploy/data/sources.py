@@ -18,7 +18,7 @@ from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.files import FileStore, FolderStore, printable
 from emca_deploy.data.labels import MAX_CLASSES, Labels, LabelsFound, label_array, label_images
 from emca_deploy.data.layout import find_images
-from emca_deploy.data.preprocess import decode, preprocess
+from emca_deploy.data.preprocess import decode, normalize, to_pixels
 from emca_deploy.errors import DataError, InputError
 from emca_deploy.preprocessing import Labelling, Preprocessing
 
@@ -58,9 +58,17 @@ class ImageSource(ABC):
     @abstractmethod
     def __len__(self) -> int: ...
 
-    @abstractmethod
     def load(self, index: int) -> Float32Array:
         """Return one image as the network takes it: (channels, height, width) float32, as the preprocessing has them.
+
+        Raises:
+            DataError: the image cannot be read; the error names it.
+        """
+        return normalize(self.pixels(index), self.preprocessing)
+
+    @abstractmethod
+    def pixels(self, index: int) -> Float32Array:
+        """Return one image before it is scaled: (channels, height, width) float32 of 0 to 255.
 
         Raises:
             DataError: the image cannot be read; the error names it.
@@ -150,13 +158,13 @@ class _FileSource(ImageSource):
     def __len__(self) -> int:
         return len(self._layout.names)
 
-    def load(self, index: int) -> Float32Array:
-        """Decode and preprocess one image."""
+    def pixels(self, index: int) -> Float32Array:
+        """Decode one image, and fit it to the input."""
         name = self._layout.root + self._layout.names[index]
         shown = self._store.describe(name)
         with self._store.open(name) as stream:
             image = decode(stream, shown, self.preprocessing.exif)
-        return preprocess(image, self.preprocessing, shown)
+        return to_pixels(image, self.preprocessing, shown)
 
     def item_name(self, index: int) -> str:
         """Return the file's name within the data set."""
@@ -202,13 +210,15 @@ class _ArraySource(ImageSource):
 
     def load(self, index: int) -> Float32Array:
         """Return one image, preprocessed if it is uint8."""
+        return np.array(self._images[index], np.float32, order="C") if self.finished else super().load(index)
+
+    def pixels(self, index: int) -> Float32Array:
+        """Fit one image to the input."""
         from PIL import Image
 
         values = self._images[index]
-        if values.dtype == np.float32:
-            return np.array(values, np.float32, order="C")
         image = Image.fromarray(np.array(values if values.shape[-1] == 3 else values[..., 0], order="C"))
-        return preprocess(image, self.preprocessing, f"{self._path}: image {index}")
+        return to_pixels(image, self.preprocessing, f"{self._path}: image {index}")
 
     def item_name(self, index: int) -> str:
         """Return the image's position as text."""

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, NamedTuple, overload
 
 from emca_deploy._progress import Progress
@@ -10,12 +12,13 @@ from emca_deploy.artifacts import Manifest, TensorSpec
 from emca_deploy.errors import InputError
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.measure.raw_samples import RawSamples
+from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 
-__all__ = ["Built", "ChoosePreprocessing", "Part", "Profiled", "Report", "Target", "Validated"]
+__all__ = ["Built", "ChoosePreprocessing", "Part", "Profiled", "Report", "Shared", "Target", "Validated"]
 
 ChoosePreprocessing = Callable[[TensorSpec | None, int | None], Preprocessing]
 """Chooses how images become a model's input, given its input and its number of classes; None where those are unknown."""
@@ -60,6 +63,21 @@ class Built(NamedTuple):
 
 
 Report = Profiled | Validated | Built
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a deployment keeps on this machine between measuring and validating.
+
+    Attributes:
+        stack: ends the processes.
+        workers: a process that has loaded a candidate, by the candidate's name.
+        decoded: a folder for decoded images, see `data.decoded`; None where there is no room.
+    """
+
+    stack: ExitStack = field(default_factory=ExitStack)
+    workers: dict[str, Worker] = field(default_factory=dict)
+    decoded: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -220,13 +238,16 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def measure(self, parts: "Sequence[Part]", duration_s: float, progress: Progress | None = None) -> ProfileReport:
+    def measure(
+        self, parts: "Sequence[Part]", duration_s: float, progress: Progress | None = None, shared: Shared | None = None
+    ) -> ProfileReport:
         """Measure the candidates of a deployment on this target's machine.
 
         Args:
             parts: this target, and others on the same machine, with their candidates.
             duration_s: measuring time of each candidate.
             progress: called with (blocks done, total).
+            shared: gets the processes that have loaded the candidates; without it they end.
 
         Returns:
             A result for every candidate in the order of the parts; `a` of each comparison is a candidate's name.
@@ -236,13 +257,16 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def logits(self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None) -> LogitsResult:
+    def logits(
+        self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None, shared: Shared | None = None
+    ) -> LogitsResult:
         """Run the validation images through a candidate of a deployment.
 
         Args:
             candidate: one that `build_step` returned.
             request: which images, and how many; its artifact and its target are the candidate's.
             progress: called with (images done, total).
+            shared: what is there already.
 
         Raises:
             EmcaError: as `validate`.

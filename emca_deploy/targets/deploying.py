@@ -7,7 +7,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.backends.registry import BACKENDS, get_builder
 from emca_deploy.errors import InputError
 from emca_deploy.results.latency import LatencyResult, ProfileReport
-from emca_deploy.targets.base import Part
+from emca_deploy.targets.base import Part, Shared
 from emca_deploy.targets.named_machines import open_target
 
 __all__ = ["find_parts", "measure_parts"]
@@ -45,13 +45,16 @@ def find_parts(targets: Sequence[str], backends: Sequence[str] = ()) -> tuple[Pa
     return parts
 
 
-def measure_parts(parts: Sequence[Part], duration_s: float, progress: Progress | None = None) -> ProfileReport:
+def measure_parts(
+    parts: Sequence[Part], duration_s: float, progress: Progress | None = None, shared: Shared | None = None
+) -> ProfileReport:
     """Measure all candidates of a deployment; those of one machine are interleaved and compared to the first of all.
 
     Args:
         parts: the targets with their candidates; the first candidate is the baseline.
         duration_s: measuring time of each candidate.
         progress: called with (blocks done, total) of the machine that is measured.
+        shared: gets the processes of this machine; without it they end.
 
     Returns:
         A result for every candidate, in the order of the parts. The comparisons are those of the baseline's machine: two machines
@@ -63,7 +66,7 @@ def measure_parts(parts: Sequence[Part], duration_s: float, progress: Progress |
     groups: dict[str, list[Part]] = {}
     for part in parts:
         groups.setdefault(part.target.name if part.target.is_remote else "", []).append(part)
-    reports = [group[0].target.measure(group, duration_s, progress) for group in groups.values()]
+    reports = [group[0].target.measure(group, duration_s, progress, shared) for group in groups.values()]
     results: dict[str, LatencyResult] = {}
     for group, report in zip(groups.values(), reports, strict=True):
         names = [candidate.name for part in group for candidate in part.candidates]

@@ -12,13 +12,13 @@ from emca_deploy.artifacts import TensorSpec, write_manifest
 from emca_deploy.data.choosing import assumed_for
 from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun
 from emca_deploy.harness.measure.hook import Telemetry, available_sources
-from emca_deploy.harness.measure.latency import Protocol, measure, measure_raw
+from emca_deploy.harness.measure.latency import Protocol, measure_raw, measuring
 from emca_deploy.harness.measure.protocol import BLOCK_S
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request, TrtChoices
 from emca_deploy.results.latency import ProfileReport
-from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Target, Validated
+from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Shared, Target, Validated
 from emca_deploy.targets.building import build_engine
 from emca_deploy.targets.candidates import CandidateOptions
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Models
@@ -207,7 +207,9 @@ class LocalTarget(Target):
             threads: threads of a processor's runtime; None is one per physical core.
         """
 
-    def measure(self, parts: Sequence[Part], duration_s: float, progress: Progress | None = None) -> ProfileReport:
+    def measure(
+        self, parts: Sequence[Part], duration_s: float, progress: Progress | None = None, shared: Shared | None = None
+    ) -> ProfileReport:
         """Measure the candidates of all targets of this machine in turn; see `Target.measure`."""
         specs = [candidate.spec for part in parts for candidate in part.candidates]
         processes = min(part.deployment.processes for part in parts)  # loading takes too long on accelerators
@@ -218,7 +220,11 @@ class LocalTarget(Target):
             for (part, _), (_, machine) in zip(targets, held, strict=True):
                 machine.notes.extend(part.deployment.notes)
                 machine.warnings.extend(part.deployment.notes)
-            report = measure(specs, protocol, progress)
+            living = stack if shared is None else shared.stack
+            run = living.enter_context(measuring(specs, protocol, progress))
+            if shared is not None:
+                shared.workers.update(run.workers)
+            report = run.report()
         environment = dict(report.environment)
         for target, machine in held:
             for name, facts in machine.record.items():  # a second GPU's are found under its target
@@ -228,10 +234,14 @@ class LocalTarget(Target):
             report = target.annotate(report, machine.record)
         return report
 
-    def logits(self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None) -> LogitsResult:
+    def logits(
+        self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None, shared: Shared | None = None
+    ) -> LogitsResult:
         """Run the validation images through a candidate on this machine; see `Target.logits`."""
         used = request.preprocessing or assumed_for
-        return LogitsRun(candidate.spec, Path(request.data), used, request.limit, request.batch).collect(progress)
+        shared = shared or Shared()
+        run = LogitsRun(candidate.spec, Path(request.data), used, request.limit, request.batch, shared.decoded)
+        return run.collect(progress, worker=shared.workers.get(candidate.name))
 
 
 def _validation_options(request: LogitsRequest) -> CandidateOptions:

@@ -34,7 +34,7 @@ from emca_deploy.remote.session import Session, Working, session
 from emca_deploy.requests import BuildRequest, DeploymentRequest, LogitsRequest, ProfileRequest, Request, TrtChoices
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import ProfileReport
-from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Target, Validated
+from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Shared, Target, Validated
 from emca_deploy.targets.building import builder_of
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 from emca_deploy.targets.named_artifacts import split_artifact, split_builds
@@ -252,7 +252,9 @@ class SshTarget(Target):
         spec = RunnerSpec(step.name, "", kwargs, str(path), step.backend, step.precision or "fp32", self.name)
         return [BuiltCandidate(step.name, path, spec)]
 
-    def measure(self, parts: Sequence[Part], duration_s: float, progress: Progress | None = None) -> ProfileReport:
+    def measure(
+        self, parts: Sequence[Part], duration_s: float, progress: Progress | None = None, shared: Shared | None = None
+    ) -> ProfileReport:
         """Measure the candidates on the other machine; see `Target.measure`."""
         (part,) = parts  # a session has one target
         specs = [candidate.spec for candidate in part.candidates]
@@ -274,7 +276,9 @@ class SshTarget(Target):
         compared = [replace(one, a=name, b=names[0]) for name, one in zip(names[1:], report.comparisons, strict=True)]
         return replace(report, comparisons=tuple(compared))
 
-    def logits(self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None) -> LogitsResult:
+    def logits(
+        self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None, shared: Shared | None = None
+    ) -> LogitsResult:
         """Run the validation images through a candidate on the other machine; see `Target.logits`."""
         spec = candidate.spec
         asked = replace(request, artifact=f"{spec.backend}={spec.artifact}", target=self.name, threads=spec.kwargs["threads"])

@@ -18,6 +18,7 @@ from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, c
 from emca_deploy.calibration.ranges.table import table_path
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
+from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests, shared_images
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
@@ -78,7 +79,8 @@ def calibrate_within(
     labelled = LabelledImages(open_source(gate.validation, source.preprocessing, gate.labelling))
     validation = Validation(model, labelled, gate.validation, options.backend, options.threads, options.output_name)
     _refuse_overlap(source, labelled, gate.validation, options)
-    with hidden_folder(output.parent) as folder:  # on the disk where the chosen model will lie
+    room = room_for_decoded(output.parent, len(labelled.source), source.preprocessing)
+    with hidden_folder(output.parent) as folder, room as validation.decoded:  # on the disk where the chosen model will lie
         models = _Models(model, source, options, folder, stage)
         calibration, report = _search(models, validation, gate)
         return _publish(calibration, output, report), replace(report, warnings=tuple(labelled.warnings))

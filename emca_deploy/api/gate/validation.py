@@ -9,7 +9,7 @@ from emca_deploy.artifacts import Precision
 from emca_deploy.backends.records import names_where
 from emca_deploy.backends.registry import DEFAULT, open_runner
 from emca_deploy.errors import DataError
-from emca_deploy.harness.accuracy.evaluate import LogitsResult, collect_logits, compare
+from emca_deploy.harness.accuracy.evaluate import LogitsResult, LogitsRun, compare
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
@@ -32,6 +32,7 @@ class Validation:
         backend: the placement that is validated.
         threads: of every runtime.
         output_name: the output with the logits, where the models have several.
+        decoded: a folder where the images are kept once they are decoded, see `data.decoded`.
     """
 
     model: Path
@@ -40,6 +41,7 @@ class Validation:
     backend: str
     threads: int
     output_name: str | None = None
+    decoded: Path | None = None
     _reference: LogitsResult | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +111,7 @@ class Validation:
     def _logits(self, name: str, backend: str, onnx: Path, precision: Precision, stage: Stage) -> LogitsResult:
         with stage(f"validating {name}") as progress:
             spec = self._spec(name, backend, onnx, precision)
-            return collect_logits(spec, self.path, self.images.source.preprocessing, progress=progress)
+            return LogitsRun(spec, self.path, self.images.source.preprocessing, decoded=self.decoded).collect(progress)
 
     def _spec(self, name: str, backend: str, onnx: Path, precision: Precision) -> RunnerSpec:
         arguments: dict[str, Any] = {"backend": backend, "artifact": str(onnx), "threads": self.threads, "spin": False}

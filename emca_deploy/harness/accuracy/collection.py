@@ -17,6 +17,7 @@ from emca_deploy.data.files import listing_sha256
 from emca_deploy.data.labels import LabelsFound
 from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
+from emca_deploy.harness.measure.feed import Wanted
 from emca_deploy.harness.measure.worker import LogitsPart, Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
@@ -77,6 +78,7 @@ class LogitsRun:
         preprocessing: how images become its input, or a function that says so given the model's input and output.
         limit: how many images, the same number of each class; None for all.
         batch_size: images a call; a model with a fixed batch size keeps its own.
+        decoded: a folder that runs of the same images share, see `data.decoded`.
     """
 
     spec: RunnerSpec
@@ -84,14 +86,16 @@ class LogitsRun:
     preprocessing: Preprocessing | ChoosePreprocessing = assumed_for
     limit: int | None = None
     batch_size: int = 16
+    decoded: Path | None = None
 
-    def collect(self, progress: Progress | None = None, keep: Path | None = None) -> LogitsResult:
+    def collect(self, progress: Progress | None = None, keep: Path | None = None, worker: Worker | None = None) -> LogitsResult:
         """Run it.
 
         Args:
             progress: called with (images done, images in all).
             keep: an .npz file to keep the logits in. Where an earlier run of the same kind left it, or was interrupted on the
                 way to it, only what is missing is run; see `logits_store`.
+            worker: a process that has loaded the candidate already, and stays; None starts one.
 
         Raises:
             DataError: the data set cannot be read.
@@ -100,16 +104,20 @@ class LogitsRun:
             WorkerError: the candidate crashed or hung.
             EmcaError: whatever the candidate's runner raises.
         """
-        with Worker(self.spec) as worker:
-            opened = worker.open()
-            used = self._preprocessing(opened.input, opened.output)
-            if keep is None:
-                return self._run(worker, used, None, progress)
-            with LogitsStore(keep, self._key(opened.runtime, used)) as store:
-                kept = store.kept()
-                if kept is not None:
-                    return LogitsResult(kept.logits, kept.labels, None, used, kept.names, len(kept.logits))
-                return self._run(worker, used, store, progress)
+        if worker is None:
+            with Worker(self.spec) as own:
+                found = self.collect(progress, keep, own)
+                own.finish()
+                return found
+        opened = worker.opened or worker.open()
+        used = self._preprocessing(opened.input, opened.output)
+        if keep is None:
+            return self._run(worker, used, None, progress)
+        with LogitsStore(keep, self._key(opened.runtime, used)) as store:
+            kept = store.kept()
+            if kept is not None:
+                return LogitsResult(kept.logits, kept.labels, None, used, kept.names, len(kept.logits))
+            return self._run(worker, used, store, progress)
 
     def _preprocessing(self, given: TensorSpec, gives: TensorSpec) -> Preprocessing:
         return self.preprocessing if isinstance(self.preprocessing, Preprocessing) else self.preprocessing(given, gives)
@@ -121,7 +129,7 @@ class LogitsRun:
         rows = _Rows(before)
         reused = rows.done
         last: LogitsPart | None = None
-        for part in worker.logits(self.source, used, self.limit, self.batch_size, start=reused):
+        for part in worker.logits(Wanted(self.source.absolute(), used, self.limit, self.batch_size, reused, self.decoded)):
             if part.logits is not None:
                 rows.add(part.logits, part.total)
                 if store is not None:
@@ -129,7 +137,6 @@ class LogitsRun:
             if progress is not None:
                 progress(part.done, part.total)
             last = part
-        worker.finish()
         assert last is not None
         names = ImageNames(**{name: _tuple(last.summary.get(name)) for name in ("classes", "indices", "files")})
         logits = rows.finish()

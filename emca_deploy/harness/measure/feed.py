@@ -1,6 +1,7 @@
 """Inside a worker: run a data set through the model and send the logits back as they come."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -11,12 +12,12 @@ import numpy.typing as npt
 from emca_deploy._machine import cpu_info
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Preprocessing
+from emca_deploy.data.decoded import Decoded
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.harness.clock import elapsed_ms
 from emca_deploy.harness.measure.probabilities import logits_of
 from emca_deploy.harness.spec import LoadedModel
-from emca_deploy.results.codec import from_json
 
 __all__ = ["Wanted", "feed"]
 
@@ -27,6 +28,7 @@ MOST_NAME_CHARACTERS = 1 << 23
 Send = Callable[[dict[str, Any], "npt.NDArray[Any] | None"], None]
 
 
+@dataclass(frozen=True)
 class Wanted:
     """What to run.
 
@@ -36,16 +38,15 @@ class Wanted:
         limit: how many images, chosen evenly over the classes; None for all.
         batch_size: images a call; a model with a fixed batch size keeps its own.
         start: how many of the images an earlier run has done.
+        decoded: a folder for decoded images, see `data.decoded`; None decodes them without keeping them.
     """
 
-    def __init__(
-        self, source: str, preprocessing: dict[str, Any], limit: int | None, batch_size: int, start: int = 0
-    ) -> None:  # fmt: skip
-        self.source = Path(source)
-        self.preprocessing = from_json(Preprocessing, preprocessing)
-        self.limit = limit
-        self.batch_size = batch_size
-        self.start = start
+    source: Path
+    preprocessing: Preprocessing
+    limit: int | None
+    batch_size: int
+    start: int = 0
+    decoded: Path | None = None
 
 
 def feed(runner: LoadedModel, wanted: Wanted, send: Send) -> None:
@@ -58,6 +59,8 @@ def feed(runner: LoadedModel, wanted: Wanted, send: Send) -> None:
     source = open_source(wanted.source, wanted.preprocessing)
     limit = len(source) if wanted.limit is None else wanted.limit
     indices = choose_indices(len(source), limit, source.labels)
+    if wanted.decoded is not None and not source.finished:
+        source = Decoded(source, wanted.decoded, indices)
     fixed = runner.input.shape[0]
     batch_size = fixed if isinstance(fixed, int) else wanted.batch_size
     start_ns, infer_ms, done = perf_counter_ns(), 0.0, wanted.start

@@ -5,8 +5,8 @@ where the absolute numbers do not. A round is one block of every candidate, in r
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from emca_deploy.machines.environment import MachineState, collect_environment, 
 from emca_deploy.results.latency import Failure, LatencyResult, ProfileReport
 from emca_deploy.results.telemetry import TelemetryResult
 
-__all__ = ["Protocol", "TelemetryHook", "measure", "measure_raw", "summarize"]
+__all__ = ["LiveRun", "Protocol", "TelemetryHook", "measure", "measure_raw", "measuring", "summarize"]
 
 
 @dataclass
@@ -92,6 +92,57 @@ def measure_raw(
     Raises:
         EmcaError, KeyboardInterrupt: as `measure`.
     """
+    with measuring(specs, protocol, progress, telemetry, keep_going=keep_going) as measured:
+        pass
+    return measured.report(), raw_of(measured.run.candidates, protocol)
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """What `measuring` yields.
+
+    Attributes:
+        run: the run.
+        stop: why it ended.
+        common: warnings that concern all candidates.
+        sampled: telemetry by candidate.
+        environment: the machine.
+    """
+
+    run: "_Run"
+    stop: str
+    common: list[str]
+    sampled: dict[str, TelemetryResult]
+    environment: dict[str, Any]
+
+    @property
+    def workers(self) -> dict[str, Worker]:
+        """A process of each candidate, by the candidate's name; all end with the block."""
+        return {candidate.name: candidate.living[0].worker for candidate in self.run.candidates}
+
+    def report(self) -> ProfileReport:
+        """Return what `measure` does; of processes that are alive, the memory is that until now."""
+        for candidate in self.run.candidates:
+            for process in candidate.living:
+                if not process.worker.peak_rss_mib:
+                    process.worker.note_peak()
+        return _report(self.run, self.stop, self.common, self.sampled, self.environment)
+
+
+@contextmanager
+def measuring(
+    specs: Sequence[RunnerSpec],
+    protocol: Protocol,
+    progress: Progress | None = None,
+    telemetry: TelemetryHook | None = None,
+    *,
+    keep_going: bool = False,
+) -> Iterator[LiveRun]:
+    """Do what `measure` does, and leave the processes loaded until the block is left.
+
+    Raises:
+        EmcaError, KeyboardInterrupt: as `measure`.
+    """
     if not specs or len({spec.name for spec in specs}) < len(specs):
         raise InputError("the candidates need different names, and at least one", "name every artifact once")
     run = _Run(protocol, keep_going)
@@ -103,31 +154,36 @@ def measure_raw(
         processes = Processes(specs, protocol, stack, run.failed)
         run.candidates = processes.start()
         _demand_one(run)
-        if telemetry:
-            telemetry.watch(_pids(run.candidates))
-            telemetry.begin()
         before, own_before, decoys_before = read_machine_state(), time.process_time(), processes.decoys_cpu_s
-
-        def renew() -> None:
-            if telemetry:
-                telemetry.unwatch()
-            processes.renew(run.candidates)
-            if telemetry:
-                telemetry.watch(_pids(run.candidates))
-
-        stop = interleave(
-            run.candidates, protocol, progress or (lambda done, total: None), _failing(run), renew, processes.renewals
-        )
-        if stop == INTERRUPTED and not keep_going:
-            raise KeyboardInterrupt
-        _demand_one(run)
+        stop = _interleave(run, processes, progress, telemetry)
         after = read_machine_state()
         environment |= {"state": before.to_dict(), "state_after": after.to_dict()}
         others_s = time.process_time() - own_before + processes.decoys_cpu_s - decoys_before
         common = _changes(run.candidates, before, after, others_s)
         sampled = _sampled(telemetry, run.candidates, protocol.batch)
+        yield LiveRun(run, stop, common, sampled, environment)
         _finish(run.candidates, stop)
-    return _report(run, stop, common, sampled, environment), raw_of(run.candidates, protocol)
+
+
+def _interleave(run: _Run, processes: Processes, progress: Progress | None, telemetry: TelemetryHook | None) -> str:
+    """Run all blocks, and return why they ended."""
+    if telemetry:
+        telemetry.watch(_pids(run.candidates))
+        telemetry.begin()
+
+    def renew() -> None:
+        if telemetry:
+            telemetry.unwatch()
+        processes.renew(run.candidates)
+        if telemetry:
+            telemetry.watch(_pids(run.candidates))
+
+    told = progress or (lambda done, total: None)
+    stop = interleave(run.candidates, run.protocol, told, _failing(run), renew, processes.renewals)
+    if stop == INTERRUPTED and not run.keep_going:
+        raise KeyboardInterrupt
+    _demand_one(run)
+    return stop
 
 
 def _failing(run: _Run) -> Any:

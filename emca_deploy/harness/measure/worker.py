@@ -6,21 +6,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from emca_deploy import errors
 from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
-from emca_deploy.artifacts import Preprocessing, TensorSpec
+from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import EmcaError, InputError, WorkerError
 from emca_deploy.harness.measure.channel import Channel
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.memory import peak_rss_mib
+from emca_deploy.results.codec import to_json
 from emca_deploy.results.latency import Scenario
+
+if TYPE_CHECKING:
+    from emca_deploy.harness.measure.feed import Wanted
 
 __all__ = ["LogitsPart", "Opened", "Prepared", "Worker"]
 
@@ -86,13 +89,15 @@ class Worker:
         cpu_s: processor seconds of the process, as of its last `prepare` or `block`.
         device_ms: of each call of the last `block` by the accelerator's own clock, (calls,) float64; None where it has none.
         window_ns: when the last `block` ran, (start, end) of `time.monotonic_ns`, which all processes of a machine share.
-        peak_rss_mib: of the process, once finished or abandoned.
+        peak_rss_mib: peak memory of the process, once it was noted, or the worker finished or abandoned.
+        opened: what was said of the model when it was loaded; None before.
     """
 
     def __init__(self, spec: RunnerSpec, timeout_s: float = 300.0) -> None:
         self.spec = spec
         self.cpu_s = 0.0
         self.peak_rss_mib = 0.0
+        self.opened: Opened | None = None
         self.window_ns = (0, 0)
         self.device_ms: Float64Array | None = None
         self._timeout_s = timeout_s
@@ -150,7 +155,8 @@ class Worker:
             EmcaError: whatever the runner raises, of the same class; WorkerError if the process crashes or hangs.
         """
         answer, _ = self._ask("open", spec=self.spec.to_json())
-        return Opened(_tensor(answer["input"]), _tensor(answer["output"]), answer["load_ms"], answer["runtime"])
+        self.opened = Opened(_tensor(answer["input"]), _tensor(answer["output"]), answer["load_ms"], answer["runtime"])
+        return self.opened
 
     def prepare(self, batch: int, seed: int, scenario: Scenario = "single-stream") -> Prepared:
         """Make a seeded standard normal input of `batch` images, infer once, and get ready for a scenario.
@@ -185,18 +191,15 @@ class Worker:
         self.device_ms = np.asarray(answer["device_ms"], np.float64) if "device_ms" in answer else None
         return np.asarray(latencies_ns, np.int64)
 
-    def logits(
-        self, source: Path, preprocessing: Preprocessing, limit: int | None, batch_size: int, start: int = 0
-    ) -> Iterator[LogitsPart]:
+    def logits(self, wanted: "Wanted") -> Iterator[LogitsPart]:
         """Run a data set, which the worker opens itself; yields parts as they come, the last with labels and summary.
 
-        The first `start` images are left out; the labels are those of all.
+        The images of an earlier run are left out; the labels are those of all.
 
         Raises:
             EmcaError: as `open`; DataError from the data set.
         """
-        wanted = {"preprocessing": asdict(preprocessing), "limit": limit, "batch_size": batch_size, "start": start}
-        self._send("logits", source=str(source.absolute()), **wanted)
+        self._send("logits", wanted=to_json(wanted))
         while True:
             message, array = self._receive(self._timeout_s)
             if "summary" in message:
@@ -206,14 +209,22 @@ class Worker:
             assert array is not None
             yield LogitsPart(message["done"], message["total"], np.asarray(array, np.float32))
 
+    def note_peak(self) -> None:
+        """Take the peak resident memory of the process as it is now, whatever it is used for afterwards.
+
+        Raises:
+            EmcaError: as `open`.
+        """
+        self.peak_rss_mib = float(self._ask("peak")[0]["peak_rss_mib"])
+
     def finish(self) -> float:
-        """Close the model and return the peak resident memory of the process in MiB.
+        """Close the model and return the peak resident memory of the process in MiB, as of `note_peak` where that was called.
 
         Raises:
             EmcaError: as `open`.
         """
         answer, _ = self._ask("close")
-        self.peak_rss_mib = float(answer["peak_rss_mib"])
+        self.peak_rss_mib = self.peak_rss_mib or float(answer["peak_rss_mib"])
         return self.peak_rss_mib
 
     def abandon(self) -> None:

@@ -24,6 +24,7 @@ from emca_deploy.harness.clock import elapsed_ms, keep_from_collection, no_garba
 from emca_deploy.harness.measure.channel import Channel
 from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
 from emca_deploy.machines.memory import peak_rss_mib
+from emca_deploy.results.codec import from_json
 
 __all__ = ["input_shape", "main", "serve"]
 
@@ -110,10 +111,13 @@ class _Session:
         latencies_ns = time_calls(lambda: runner.infer(batch), seconds, min_calls, max_calls, note)
         return latencies_ns, {"device_ms": device_ms} if note and None not in device_ms else {}
 
-    def logits(self, **wanted: Any) -> None:
+    def logits(self, wanted: dict[str, Any]) -> None:
         from emca_deploy.harness.measure.feed import Wanted, feed
 
-        feed(self._loaded(), Wanted(**wanted), self._channel.send)
+        feed(self._loaded(), from_json(Wanted, wanted), self._channel.send)
+
+    def peak(self) -> dict[str, Any]:
+        return {"peak_rss_mib": _peak_rss_mib()}
 
     def close(self) -> dict[str, Any]:
         peak = _peak_rss_mib()
@@ -173,7 +177,7 @@ def serve(channel: Channel) -> None:
     """Obey the other end of a channel until it says close or goes away."""
     session = _Session(channel)
     commands: dict[str, Callable[..., dict[str, Any] | None]] = {
-        name: getattr(session, name) for name in ("open", "prepare", "block", "logits", "close")
+        name: getattr(session, name) for name in ("open", "prepare", "block", "logits", "peak", "close")
     }
     try:
         while True:

@@ -15,6 +15,7 @@ from emca_deploy.harness.accuracy import collection, logits_store
 from emca_deploy.harness.accuracy.collection import LogitsRun
 from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
+from emca_deploy.harness.measure.worker import Worker
 
 FOUR = Preprocessing(4, 4)
 KEY = {"artifact": ["abc"], "limit": None}
@@ -175,6 +176,19 @@ def test_run_goes_on_from_every_place_it_may_have_stopped_at(make_spec, npz, tmp
         assert found.names == whole.names
         assert (found.reused, found.images_per_s is None) == (done, done == 11)
         assert ticks[0][0] == min(done + 2, 11)
+
+
+def test_a_process_that_is_alive_is_used_and_stays(make_spec, npz):
+    expected = run_of(make_spec(), npz).collect()
+    with Worker(make_spec()) as worker:
+        worker.open()
+        worker.prepare(1, 0)
+        worker.note_peak()
+        peak_mib = worker.peak_rss_mib
+        for _ in range(2):
+            found = run_of(make_spec(), npz).collect(worker=worker)
+            np.testing.assert_array_equal(found.logits, expected.logits)
+        assert worker.finish() == peak_mib > 0
 
 
 def test_what_the_logits_depend_on_is_told_apart(make_spec, npz, tmp_path):
