@@ -234,11 +234,7 @@ def write_manifest(path: Path, manifest: Manifest) -> Manifest:
 
 
 def read_manifest(path: Path, *, verify: bool = True) -> Manifest | None:
-    """Return the manifest of `path`, or None where it has none.
-
-    Args:
-        path: the file the manifest is about.
-        verify: also check the file against the manifest's sha256.
+    """Return the manifest of the file `path`, or None where it has none; `verify` checks the file against its sha256.
 
     Raises:
         ModelError: the manifest cannot be read, or the file is not the one it describes.

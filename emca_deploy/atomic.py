@@ -85,11 +85,7 @@ def hidden_folder(place: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path, remedy: str) -> None:
-    """Refuse a place that cannot be written to before the work whose result is to lie there.
-
-    Args:
-        path: the file that will be written later.
-        remedy: what to do instead.
+    """Refuse a place, with a remedy, that cannot be written to before the work whose result is to lie there.
 
     Raises:
         OutputError: its folder is missing or cannot be written to.

@@ -24,7 +24,7 @@ Shape = Sequence[int]
 def multiply_adds(
     op_type: str, reads: Shape | None, weight: Shape | None, returns: Shape | None, *, transposed: bool = False
 ) -> int:
-    """Return a node's multiply-adds.
+    """Return a node's multiply-adds; 0 for an operator without any, and where a shape that is needed is not known.
 
     Args:
         op_type: ONNX's, or one of ONNX Runtime's own.
@@ -32,9 +32,6 @@ def multiply_adds(
         weight: shape of its weights as they are stored.
         returns: shape of its output, the batch included.
         transposed: whether a product's weights are stored as (outputs, inputs), ONNX's `transB`.
-
-    Returns:
-        Their number; 0 for an operator without any, and where a shape that is needed is not known.
     """
     if op_type not in WEIGHT_INPUT or not weight or returns is None:
         return 0

@@ -88,8 +88,7 @@ def models(image_size: int = 224, family: str = "", progress: Progress | None = 
 def _count(architecture: Architecture, image_size: int) -> ModelSize:
     import torch
 
-    from emca_deploy.networks.counting import count_macs, count_parameters
-    from emca_deploy.networks.registry import create_model
+    from emca_deploy.networks.registry import count_macs, count_parameters, create_model
 
     with torch.device("meta"):
         module = create_model(architecture.name)

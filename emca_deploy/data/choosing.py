@@ -75,10 +75,6 @@ def file_facts(path: Path) -> InputFacts:
 def normalised_twice(path: Path, used: Preprocessing) -> str | None:
     """Return a warning where a graph that normalises its input itself is given normalised pixels, else None.
 
-    Args:
-        path: the model.
-        used: how images become its input.
-
     Raises:
         ModelError: an .onnx file that cannot be read or takes no images.
     """
@@ -112,13 +108,9 @@ def assumed_for(spec: TensorSpec, _logits: TensorSpec) -> Preprocessing:
 def preprocessing_of_file(
     path: Path, asked: PreprocessingOptions, fallback: Preprocessing | None = None, facts: InputFacts | None = None
 ) -> Preprocessing:
-    """Return how images become the input of a model's file.
+    """Return how images become the input of an ONNX file, an engine or a checkpoint.
 
-    Args:
-        path: an ONNX file, an engine or a checkpoint.
-        asked: what the user says.
-        fallback: taken where it has no manifest that says so.
-        facts: about its input, where it is known already; read from the file where None.
+    `fallback` is taken where its manifest does not say so, and `facts` about its input are read from it where None.
 
     Raises:
         InputError: what the user says is wrong, or does not fit the model.
@@ -134,11 +126,7 @@ def choose_preprocessing(
 ) -> Preprocessing:  # fmt: skip
     """Return what the user says, over what is known, over what the model shows, over ImageNet's; what is left is `assumed`.
 
-    Args:
-        name: the model's, for errors.
-        asked: what the user says.
-        known: what a manifest says.
-        facts: what the model says about its input.
+    `name` is the model's, for errors.
 
     Raises:
         InputError: a value is out of range, does not fit the model or another value.

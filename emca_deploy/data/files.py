@@ -90,12 +90,9 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
 
 
 def listing_sha256(path: Path) -> str:
-    """Return the sha256 in hex of a data set's file names, sizes and times of change.
+    """Return the sha256 in hex of the names, sizes and times of change of the files of a folder, a .zip or an .npz.
 
     Far cheaper than `ImageSource.identity`, which reads every byte; a copy of the data set has another.
-
-    Args:
-        path: a folder, or a .zip or .npz file.
 
     Raises:
         DataError: it cannot be read.

@@ -46,13 +46,9 @@ class LabelsFound:
 def label_images(
     names: Sequence[str], folders: Sequence[str], by_folder: Sequence[int], labelling: Labelling
 ) -> LabelsFound | None:  # fmt: skip
-    """Return the labels of a data set's images; None where there are neither class folders nor a file of labels.
+    """Return the labels of the images called `names`; None where there are neither class folders nor a file of labels.
 
-    Args:
-        names: of the images.
-        folders: the class folders, in the order of their labels; empty for a flat folder.
-        by_folder: an index into `folders` for each image.
-        labelling: what the user says.
+    `folders` are in the order of their labels, none for a flat folder; `by_folder` has an index into them for each image.
 
     Raises:
         DataError: a file cannot be read, lacks an image or a class, or a label is no index.
@@ -65,12 +61,9 @@ def label_images(
 
 
 def label_array(names: Sequence[str], own: Labels | None, labelling: Labelling) -> LabelsFound | None:
-    """Return the labels of an array of images.
+    """Return the labels of an array of images; `own` (N,) int64 came with it. The `names` are read with a file of labels only.
 
-    Args:
-        names: of the images; read with a file of labels only.
-        own: (N,) int64 that came with the array; None for none.
-        labelling: what the user says; a class map does not change numbers.
+    A class map does not change numbers.
 
     Raises:
         DataError: as `label_images`.
@@ -157,12 +150,7 @@ def _offset(found: LabelsFound, labelling: Labelling) -> LabelsFound:
 
 
 def check_classes(name: str, labels: Labels, outputs: int) -> None:
-    """Refuse labels that are no outputs of a network.
-
-    Args:
-        name: the network's.
-        labels: (N,) int64.
-        outputs: the width of its logits.
+    """Refuse labels (N,) int64 that are no outputs of the network `name`, whose logits are `outputs` wide.
 
     Raises:
         DataError: a label is negative or too high.
@@ -180,12 +168,7 @@ def check_classes(name: str, labels: Labels, outputs: int) -> None:
 
 
 def class_warnings(found: LabelsFound, outputs: int) -> tuple[str, ...]:
-    """Return what may be wrong with labels although each is an output of the network.
-
-    Args:
-        found: the labels.
-        outputs: the width of its logits.
-    """
+    """Return what may be wrong with labels although each is one of a network's `outputs`."""
     if found.count == outputs or (found.said and found.source != "file"):
         return ()
     things = "class folders" if found.source == "folders" else "classes"

@@ -97,12 +97,8 @@ class ImageSource(ABC):
     def batches(self, batch_size: int, indices: Sequence[int] | None = None, threads: int = 2) -> Iterator[Batch]:
         """Yield batches in order: images (n, channels, height, width) float32 and labels (n,) int64 or None.
 
-        The last may be smaller. Threads decode ahead by one batch at most. Closing the generator stops them.
-
-        Args:
-            batch_size: images a batch.
-            indices: which images, in this order; all where None.
-            threads: that decode.
+        The last may be smaller; `indices` are all images where None. `threads` decode ahead by one batch at most. Closing the
+        generator stops them.
 
         Raises:
             InputError: a batch size or number of threads below 1.

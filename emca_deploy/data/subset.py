@@ -11,19 +11,10 @@ __all__ = ["choose_indices"]
 def choose_indices(
     count: int, samples: int, labels: npt.NDArray[np.int64] | None = None, seed: int = 0
 ) -> list[int]:  # fmt: skip
-    """Choose `samples` of `count` images without replacement, the same ones on every machine.
+    """Choose `samples` of `count` images without replacement, the same ones on every machine; all where there are fewer.
 
-    With labels every class gets the same number, give or take one; a class that has too few gives all it has and the others
-    make up for it.
-
-    Args:
-        count: images there are.
-        samples: images wanted; `count` or more gives all.
-        labels: (count,) int64, one class an image.
-        seed: another seed, another choice.
-
-    Returns:
-        Indices in rising order.
+    With labels (count,) int64 every class gets the same number, give or take one; a class that has too few gives all it has and
+    the others make up for it. Another seed gives another choice. The indices are in rising order.
 
     Raises:
         InputError: fewer than one sample is asked for.

@@ -173,8 +173,7 @@ def _source_details(source: "CheckpointSource | None") -> dict[str, Any]:
 
 def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, ModelSpec]":
     from emca_deploy.networks.checkpoints import ModelSpec, load_checkpoint
-    from emca_deploy.networks.counting import count_parameters
-    from emca_deploy.networks.registry import create_model
+    from emca_deploy.networks.registry import count_parameters, create_model
 
     torch = import_optional("torch")
     if checkpoint is None:

@@ -64,15 +64,9 @@ class Editor:
     def convolve(
         self, before: ir.Node, value: ir.Value, weight: Array, bias: Array | None, name: str, groups: int = 1
     ) -> ir.Value:
-        """Return a convolution without padding whose kernel covers all of a descriptor's (N, C, H, 1) rows, or one of each.
+        """Return a 1x1 convolution of a descriptor (N, C, H, 1), in front of a node.
 
-        Args:
-            before: node to put it in front of.
-            value: (N, C, H, 1).
-            weight: (maps, C / groups, 1, 1).
-            bias: (maps,).
-            name: of node and result.
-            groups: of channels.
+        The weight is (maps, C / groups, 1, 1), the bias (maps,); `name` is that of node and result.
         """
         batch, rows = (value.shape or [])[0], (value.shape or [])[2]
         inputs = [value, self.constant(f"{name}.weight", weight.astype(np.float32))]
@@ -82,14 +76,9 @@ class Editor:
         return self.insert(before, "Conv", inputs, name, shape, kernel_shape=[1, 1], group=groups)
 
     def scale(self, before: ir.Node, value: ir.Value, factor: Float64Array, offset: Float64Array, name: str) -> ir.Value:
-        """Return value * factor + offset by channel, as a depthwise convolution; one that is made here already takes it over.
+        """Return a descriptor (N, C, H, 1) * factor (C,) + offset (C,) as a depthwise convolution in front of a node.
 
-        Args:
-            before: node to put it in front of.
-            value: (N, C, H, 1).
-            factor: (C,).
-            offset: (C,).
-            name: of node and result.
+        A value that is itself such a convolution, made here, takes both over.
         """
         producer = value.producer()
         if producer is not None and producer in self.scales and len(value.uses()) <= 1:

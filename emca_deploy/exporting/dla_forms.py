@@ -59,11 +59,7 @@ class DlaForms:
 
 
 def to_dla(model: ir.Model) -> DlaForms:
-    """Rewrite a float32 classifier for a DLA, in place.
-
-    Args:
-        model: with its tensors' shapes; the batch may be dynamic, though a build for a DLA fixes it.
-    """
+    """Rewrite a float32 classifier for a DLA, in place. It has its tensors' shapes; the batch may be dynamic."""
     editor = Editor(model)
     before = _weights(model.graph)
     counts = {

@@ -115,11 +115,7 @@ def check_half_fits(nodes: list[ir.Node], keep: Mapping[ir.Node, str]) -> None:
 
 
 class Rewriter:
-    """Gives nodes types. Walk the graph in its order, so that a tensor's first reader is where its Cast belongs.
-
-    Args:
-        model: changed in place.
-    """
+    """Gives a model's nodes types, in place. Go through them in order: a tensor's first reader is where its Cast belongs."""
 
     def __init__(self, model: ir.Model) -> None:
         self._model, self._graph = model, model.graph

@@ -77,9 +77,7 @@ def _reach(starts: Iterable[ir.Node], within: set[ir.Node], *, forward: bool) ->
 def beyond_range(graph: ir.Graph, peaks: Mapping[str, float]) -> dict[ir.Node, str]:
     """Return the nodes whose weights, inputs or outputs are too large for fp16, each with the tensor that is.
 
-    Args:
-        graph: the fp32 model's.
-        peaks: the largest absolute value of each activation, by name, on some images.
+    `peaks` has the largest absolute value of each activation of the fp32 graph, by name, on some images.
     """
     found: dict[ir.Node, str] = {}
     for node in graph:
@@ -99,11 +97,8 @@ def float_beside_int8(graph: ir.Graph, peaks: Mapping[str, float]) -> dict[ir.No
     """Return the nodes that stay float32 where what INT8 leaves in float becomes fp16, each with the reason.
 
     They are those of an fp16 model but for the heavy layers of the attention, with the Relu behind them: the pooled means that
-    they read and the sigmoid that reads them stay float32, and their sums are kept in float32 by the kernels.
-
-    Args:
-        graph: the fp32 model's, before it is quantized.
-        peaks: the largest absolute value of each activation, by name.
+    they read and the sigmoid that reads them stay float32, and their sums are kept in float32 by the kernels. The graph is the
+    fp32 one, before it is quantized; `peaks` are those of `beyond_range`.
     """
     found = attention_nodes(graph)
     heavy = {node for node, reason in found.items() if reason == GATES and _weights(node) >= HEAVY_WEIGHTS}

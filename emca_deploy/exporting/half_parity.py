@@ -62,11 +62,7 @@ def half_tolerance(count: int, logits: int) -> float:
 
 
 def emulated(model: ir.Model) -> ir.Model:
-    """Return a model that computes in float32 and rounds to fp16 what is fp16 in `model`, on any runtime.
-
-    Args:
-        model: a converted one; not changed.
-    """
+    """Return a model that computes in float32 and rounds to fp16 what is fp16 in a converted `model`, on any runtime."""
     twin = ir.from_proto(ir.to_proto(model))
     graph = twin.graph
     for value in graph.initializers.values():
@@ -96,11 +92,7 @@ def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
 
 
 def peaks_and_logits(model: ir.Model, images: Float32Array) -> tuple[dict[str, float], Float32Array]:
-    """Run an fp32 model and return the largest absolute value of each activation, by name, and the logits.
-
-    Args:
-        model: not changed.
-        images: (N, 3, S, S) float32.
+    """Run an fp32 model on images (N, 3, S, S); return each activation's largest absolute value, by name, and the logits.
 
     Raises:
         ModelError: ONNX Runtime does not run it.
@@ -121,16 +113,9 @@ def peaks_and_logits(model: ir.Model, images: Float32Array) -> tuple[dict[str, f
 
 
 def check_half(model: ir.Model, images: Float32Array, expected: Float32Array, gate: float | None = None) -> tuple[Parity, float]:
-    """Run a converted model emulated and hold its logits against the fp32 ones.
+    """Run a converted model emulated on images (N, 3, S, S) float32 and hold its logits against fp32 ones, (N, classes).
 
-    Args:
-        model: converted.
-        images: (N, 3, S, S) float32.
-        expected: fp32 logits of them, (N, classes).
-        gate: largest relative error allowed; `half_tolerance` where None.
-
-    Returns:
-        The parity, and the gate.
+    Returns the parity, and the gate: the largest relative error allowed, `half_tolerance` where None is given.
 
     Raises:
         GateError: the error is larger, or not a number.

@@ -57,13 +57,9 @@ def parity_images(image_size: Size, real: Float32Array | None, random: int = 4, 
 
 
 def check_parity(module: "nn.Module", path: Path, images: Float32Array, gate: float = MAX_RELATIVE_ERROR) -> Parity:
-    """Run a module and its exported file on the same images and hold the difference against the gate.
+    """Hold the logits of an exported file against those of its module in eval mode, on images (N, 3, H, W) float32.
 
-    Args:
-        module: in eval mode.
-        path: the ONNX file, run by ONNX Runtime on the CPU.
-        images: (N, 3, H, W) float32.
-        gate: largest relative error allowed.
+    The gate is the largest relative error allowed. ONNX Runtime runs the file on the CPU.
 
     Raises:
         GateError: the error is larger, or PyTorch's own logits are not finite.
@@ -92,14 +88,9 @@ def _torch_logits(module: "nn.Module", images: Float32Array) -> Float32Array:
 
 
 def run_onnx(model: Path | bytes, images: Float32Array) -> list[Float32Array]:
-    """Run an ONNX model on ONNX Runtime's CPU provider and return its outputs, concatenated over the batches it was run in.
+    """Run an ONNX file, or its bytes, on ONNX Runtime's CPU provider with images (N, 3, H, W) float32.
 
-    Args:
-        model: a file, or its bytes.
-        images: (N, 3, H, W) float32; a fixed batch is filled with zeros.
-
-    Returns:
-        The first output as (N, ...), of which the zeros' rows are cut off; of the others what each batch gave.
+    Returns the first output as (N, ...), and of the others what each batch gave. A fixed batch is filled with zeros.
 
     Raises:
         ModelError: ONNX Runtime refuses the model, or memory does not suffice for its batch.

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from emca_deploy._optional import require
 from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.checkpoint_files import CheckpointFile, open_checkpoint
-from emca_deploy.networks.counting import count_parameters
 from emca_deploy.networks.fitting import Fit, empty_network, fit_network, is_counter
 from emca_deploy.networks.layouts import translate
 from emca_deploy.networks.networks import Network, find_networks
-from emca_deploy.networks.registry import find_architecture
+from emca_deploy.networks.registry import count_parameters, find_architecture
 from emca_deploy.networks.stored import TensorProblem
 
 if TYPE_CHECKING:

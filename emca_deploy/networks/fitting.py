@@ -43,13 +43,8 @@ def fit_network(
 ) -> Fit:
     """Find the architecture of a network from the names and shapes of its tensors, whose values are not read.
 
-    Args:
-        file: the checkpoint.
-        network: one of its networks.
-        arch: the architecture it must be, or None.
-        position: where attention sits in a block.
-        trusted: the caller says that its logits go through no layers beside it.
-        explain: whether an error says which architecture is nearest, which takes building several.
+    It must be `arch` where that is not None. `trusted` says that its logits go through no layers beside it; `explain` makes an
+    error name the nearest architecture, which takes building several.
 
     Raises:
         CheckpointError: it fits no architecture, or not `arch`.

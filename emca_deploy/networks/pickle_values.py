@@ -74,15 +74,11 @@ def item_key(key: Any) -> str:
 
 
 def make(maker: Any, arguments: tuple[Any, ...], inert: MutableSet[str]) -> Any:
-    """Return what stands for `maker(*arguments)`; nothing is called.
+    """Return what stands for `maker(*arguments)`; nothing is called. A maker that is no `Global` makes a stub.
 
     The functions that torch.save itself uses are written here anew. Arguments are kept by reference: a pickle can pass the same
-    long list a million times, which must not cost a million copies.
-
-    Args:
-        maker: a `Global`; anything else makes a stub.
-        arguments: as the pickle has them.
-        inert: receives the name of a class that is not known, PyTorch's own modules aside.
+    long list a million times, which must not cost a million copies. `inert` receives the name of a class that is not known,
+    PyTorch's own modules aside.
 
     Raises:
         HostilePickleError: `maker` runs commands or touches the system.

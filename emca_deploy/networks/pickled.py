@@ -1,11 +1,11 @@
 """Reads a pickle into plain values and inert stubs: no class or function that it names is looked up, and nothing is called.
 
-Python's own unpickler imports what a pickle names, and trusts the sizes that it states; this one does neither.
+Python's own unpickler imports what a pickle names, and trusts the sizes that it states; this one does neither. `pickletools`
+splits the pickle into its instructions and runs none of them.
 """
 
-import codecs
+import pickletools
 import re
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -15,9 +15,8 @@ from emca_deploy.networks.pickle_values import Global, PickleError, Stub, Trunca
 __all__ = ["Budget", "read_pickle"]
 
 MAX_STEPS = 4_000_000
-MAX_KEPT_BYTES = 1 << 20
+MAX_PAYLOAD_BYTES = 256 << 20
 MAX_LINE_BYTES = 4096
-MAX_NUMBER_BYTES = 64
 MAX_MEMO_INDEX = 1 << 32
 MAX_NAME = 100
 
@@ -36,13 +35,9 @@ class Budget:
 
 
 def read_pickle(stream: BinaryIO, size: int, budget: Budget, storage: Callable[[tuple[Any, ...]], Any] | None = None) -> Any:
-    """Read one pickle from `stream`, which is left behind its end.
+    """Read one pickle from a seekable stream of `size` bytes, which is left behind its end; the budget is used up.
 
-    Args:
-        stream: seekable.
-        size: where the stream ends, in bytes.
-        budget: is used up.
-        storage: returns the `View` that a persistent id (a tuple) stands for; without it, ids are refused.
+    `storage` returns the `View` that a persistent id (a tuple) stands for; without it, ids are refused.
 
     Returns:
         None, bool, int, float, str, bytes, list, tuple, dict (its keys as text), `Global`, `StoredTensor` or `Stub`. Containers
@@ -52,81 +47,54 @@ def read_pickle(stream: BinaryIO, size: int, budget: Budget, storage: Callable[[
         PickleError: it is damaged, truncated, hostile or too large.
     """
     try:
-        return _Machine(stream, size, budget, storage).run()
+        return _Machine(budget, storage).run(_Bounded(stream, size))
     except PickleError:
         raise
     except Exception as exc:  # a damaged pickle can make any instruction fail in its own way
         raise PickleError("its pickle cannot be read") from exc
 
 
+class _Bounded:
+    """A stream that ends with an error, and never takes memory that the file does not fill."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream, self._size = stream, size
+
+    def read(self, count: int) -> bytes:
+        small = count <= MAX_LINE_BYTES or count <= self._size - self._stream.tell()
+        content = self._stream.read(count) if small and count <= MAX_PAYLOAD_BYTES else b""
+        if len(content) != count:
+            raise TruncatedPickleError("its pickle ends too early")
+        return content
+
+    def readline(self) -> bytes:
+        content = self._stream.readline(MAX_LINE_BYTES)
+        if not content.endswith(b"\n"):
+            raise PickleError("a line of its pickle does not end")
+        return content
+
+
 class _Machine:
     """The stack machine of the pickle protocols 0 to 5."""
 
-    def __init__(self, stream: BinaryIO, size: int, budget: Budget, storage: Callable[[tuple[Any, ...]], Any] | None) -> None:
-        self.stream = stream
-        self.size = size
+    def __init__(self, budget: Budget, storage: Callable[[tuple[Any, ...]], Any] | None) -> None:
         self.budget = budget
         self.storage = storage
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self) -> Any:
-        read, handlers, budget = self.stream.read, _HANDLERS, self.budget
-        while budget.steps > 0:
-            budget.steps -= 1
-            code = read(1)
-            if code == b".":
-                return self.stack.pop()
-            handler = handlers.get(code)
-            if handler is None:
-                if not code:
-                    raise TruncatedPickleError("its pickle ends too early")
-                raise PickleError("its pickle holds an instruction that does not exist")
-            handler(self)
-        raise PickleError(f"its pickle has more than {MAX_STEPS:,} instructions")
-
-    def take(self, count: int) -> bytes:
-        content = self.stream.read(count) if count <= self.size - self.stream.tell() else b""
-        if len(content) != count:
-            raise TruncatedPickleError("its pickle ends too early")
-        return content
-
-    def number(self, layout: str) -> int:
-        value: int = struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
-        return value
-
-    def line(self) -> bytes:
-        content = self.stream.readline(MAX_LINE_BYTES)
-        if not content.endswith(b"\n"):
-            raise PickleError("a line of its pickle does not end")
-        return content[:-1]
-
-    def payload(self, count: int) -> bytes | None:
-        """Return `count` bytes, or None in place of more than any name or option has."""
-        if count < 0 or count > self.size - self.stream.tell():
-            raise TruncatedPickleError("its pickle ends too early")
-        if count <= MAX_KEPT_BYTES:
-            return self.take(count)
-        self.stream.seek(count, 1)
-        return None
-
-    def skip(self, unused: object) -> None:
-        """Do nothing with what was read."""
-
-    def push_text(self, content: bytes | None) -> None:
-        self.stack.append(Stub("str") if content is None else content.decode("utf-8", "replace"))
-
-    def push_bytes(self, content: bytes | None) -> None:
-        self.stack.append(Stub("bytes") if content is None else content)
-
-    def push_old_text(self, content: bytes | None) -> None:  # a str of Python 2
-        self.stack.append(Stub("str") if content is None else content.decode("latin-1"))
-
-    def push_integer(self, count: int) -> None:
-        content = self.payload(count)
-        small = content is not None and len(content) <= MAX_NUMBER_BYTES
-        self.stack.append(int.from_bytes(content or b"", "little", signed=True) if small else Stub("int"))
+    def run(self, stream: _Bounded) -> Any:
+        for instruction, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type]
+            self.budget.steps -= 1
+            if self.budget.steps < 0:
+                raise PickleError(f"its pickle has more than {MAX_STEPS:,} instructions")
+            if instruction.name == "STOP":
+                break
+            if instruction.name not in _HANDLERS:
+                raise PickleError("its pickle holds an instruction that no checkpoint has")
+            _HANDLERS[instruction.name](self, argument)
+        return self.stack.pop()
 
     def items(self) -> list[Any]:
         """Return what lies above the last mark, and remove it."""
@@ -162,19 +130,6 @@ class _Machine:
     def get(self, index: int) -> None:
         self.stack.append(self.memo[index])
 
-    def text_number(self) -> None:
-        text = self.line()
-        if text in (b"00", b"01"):
-            self.stack.append(text == b"01")
-        else:
-            self.stack.append(int(text.rstrip(b"L")) if len(text) <= MAX_NUMBER_BYTES else Stub("int"))
-
-    def quoted_text(self) -> None:
-        text = self.line()
-        if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
-            raise PickleError("a text of its pickle has no quotes")
-        self.push_old_text(codecs.escape_decode(text[1:-1])[0])
-
     def extend(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, Stub):
@@ -194,15 +149,6 @@ class _Machine:
         for key, value in zip(values[::2], values[1::2], strict=True):
             items[item_key(key)] = value
 
-    def append(self) -> None:
-        value = self.stack.pop()
-        self.extend([value])
-
-    def set_item(self) -> None:
-        self.top(2)
-        pair = self.stack.pop()
-        self.update(list(pair))
-
     def new_dict(self) -> None:
         values = self.items()
         self.stack.append({})
@@ -218,14 +164,9 @@ class _Machine:
         full = f"{module[:MAX_NAME]}.{name[:MAX_NAME]}"  # a long text may be named a million times
         self.stack.append(Global(full if re.fullmatch(r"[\w.]+", full, re.ASCII) else ascii(full)))
 
-    def global_lines(self) -> None:
-        module, name = self.line(), self.line()
-        self.push_global(module.decode("utf-8"), name.decode("utf-8"))
-
-    def instance(self) -> None:  # INST
-        module, name = self.line(), self.line()
+    def instance(self, names: str) -> None:  # INST
         arguments = tuple(self.items())
-        self.push_global(module.decode("utf-8"), name.decode("utf-8"))
+        self.push_global(*names.split(" ", 1))
         self.stack.append(arguments)
         self.reduce()
 
@@ -262,67 +203,46 @@ class _Machine:
         self.stack.append(self.storage(key))
 
 
-_HANDLERS: dict[bytes, Callable[[_Machine], None]] = {
-    b"(": _Machine.mark,
-    b"0": _Machine.pop,
-    b"1": lambda m: m.skip(m.items()),
-    b"2": lambda m: m.stack.append(m.stack[-1]),
-    b"F": lambda m: m.stack.append(float(m.line())),
-    b"I": _Machine.text_number,
-    b"L": _Machine.text_number,
-    b"J": lambda m: m.stack.append(m.number("<i")),
-    b"K": lambda m: m.stack.append(m.take(1)[0]),
-    b"M": lambda m: m.stack.append(m.number("<H")),
-    b"G": lambda m: m.stack.append(m.number(">d")),
-    b"N": lambda m: m.stack.append(None),
-    b"\x88": lambda m: m.stack.append(True),
-    b"\x89": lambda m: m.stack.append(False),
-    b"\x8a": lambda m: m.push_integer(m.take(1)[0]),
-    b"\x8b": lambda m: m.push_integer(m.number("<i")),
-    b"S": _Machine.quoted_text,
-    b"T": lambda m: m.push_old_text(m.payload(m.number("<i"))),
-    b"U": lambda m: m.push_old_text(m.payload(m.take(1)[0])),
-    b"V": lambda m: m.stack.append(m.line().decode("raw-unicode-escape", "replace")),
-    b"X": lambda m: m.push_text(m.payload(m.number("<I"))),
-    b"\x8c": lambda m: m.push_text(m.payload(m.take(1)[0])),
-    b"\x8d": lambda m: m.push_text(m.payload(m.number("<Q"))),
-    b"B": lambda m: m.push_bytes(m.payload(m.number("<I"))),
-    b"C": lambda m: m.push_bytes(m.payload(m.take(1)[0])),
-    b"\x8e": lambda m: m.push_bytes(m.payload(m.number("<Q"))),
-    b"\x96": lambda m: m.push_bytes(m.payload(m.number("<Q"))),
-    b"}": lambda m: m.stack.append({}),
-    b"]": lambda m: m.stack.append([]),
-    b"\x8f": lambda m: m.stack.append([]),
-    b")": lambda m: m.stack.append(()),
-    b"d": _Machine.new_dict,
-    b"l": lambda m: m.push(m.items()),
-    b"t": lambda m: m.push(tuple(m.items())),
-    b"\x91": lambda m: m.push(m.items()),
-    b"\x85": lambda m: m.top(1),
-    b"\x86": lambda m: m.top(2),
-    b"\x87": lambda m: m.top(3),
-    b"a": _Machine.append,
-    b"e": lambda m: m.extend(m.items()),
-    b"\x90": lambda m: m.extend(m.items()),
-    b"s": _Machine.set_item,
-    b"u": lambda m: m.update(m.items()),
-    b"p": lambda m: m.put(int(m.line())),
-    b"q": lambda m: m.put(m.take(1)[0]),
-    b"r": lambda m: m.put(m.number("<I")),
-    b"\x94": lambda m: m.put(len(m.memo)),
-    b"g": lambda m: m.get(int(m.line())),
-    b"h": lambda m: m.get(m.take(1)[0]),
-    b"j": lambda m: m.get(m.number("<I")),
-    b"c": _Machine.global_lines,
-    b"\x93": _Machine.named,
-    b"i": _Machine.instance,
-    b"o": _Machine.object,
-    b"R": _Machine.reduce,
-    b"\x81": _Machine.reduce,
-    b"\x92": _Machine.new_object_with_names,
-    b"b": _Machine.build,
-    b"Q": _Machine.persistent,
-    b"\x80": lambda m: m.skip(m.take(1)),
-    b"\x95": lambda m: m.skip(m.take(8)),
-}
+_HANDLERS: dict[str, Callable[[_Machine, Any], object]] = {
+    **dict.fromkeys(
+        (
+            "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+            "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
+            "BINBYTES8", "BYTEARRAY8",
+        ),
+        _Machine.push,
+    ),
+    **dict.fromkeys(("PROTO", "FRAME"), lambda _, __: None),
+    **dict.fromkeys(("LIST", "FROZENSET"), lambda m, _: m.push(m.items())),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda m, _: m.push([])),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda m, _: m.extend(m.items())),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, _: m.reduce()),
+    "NONE": lambda m, _: m.push(None),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    "EMPTY_DICT": lambda m, _: m.push({}),
+    "EMPTY_TUPLE": lambda m, _: m.push(()),
+    "MARK": lambda m, _: m.mark(),
+    "POP": lambda m, _: m.pop(),
+    "POP_MARK": lambda m, _: m.items(),
+    "DUP": lambda m, _: m.push(m.stack[-1]),
+    "DICT": lambda m, _: m.new_dict(),
+    "TUPLE": lambda m, _: m.push(tuple(m.items())),
+    "TUPLE1": lambda m, _: m.top(1),
+    "TUPLE2": lambda m, _: m.top(2),
+    "TUPLE3": lambda m, _: m.top(3),
+    "APPEND": lambda m, _: m.extend([m.stack.pop()]),
+    "SETITEM": lambda m, _: m.update([m.stack.pop(-2), m.stack.pop()]),
+    "SETITEMS": lambda m, _: m.update(m.items()),
+    "MEMOIZE": lambda m, _: m.put(len(m.memo)),
+    "GLOBAL": lambda m, names: m.push_global(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m.named(),
+    "INST": _Machine.instance,
+    "OBJ": lambda m, _: m.object(),
+    "NEWOBJ_EX": lambda m, _: m.new_object_with_names(),
+    "BUILD": lambda m, _: m.build(),
+    "BINPERSID": lambda m, _: m.persistent(),
+}  # fmt: skip
 """What each instruction does. Not there: the extension registry and out-of-band buffers, which no checkpoint has."""

@@ -51,13 +51,8 @@ def _residual(in_channels: int, width: int, stride: int, bottleneck: bool) -> nn
 class PkcamBlock(nn.Module):
     """A residual block whose output is relu(residual * (1 + gates) + shortcut).
 
-    Args:
-        in_channels: channels of the block's input.
-        width: channels of the 3x3 convolutions.
-        stride: of the block.
-        stage: counted from 1; also how many stage descriptors precede it.
-        first: whether this is the stage's first block, which has no global branch in forward.
-        bottleneck: 1-3-1 convolutions instead of 3-3.
+    Its 3x3 convolutions have `width` channels. `stage` counts from 1, and as many stage descriptors precede it; a stage's `first`
+    block has no global branch in forward.
     """
 
     def __init__(self, in_channels: int, width: int, stride: int, stage: int, first: bool, bottleneck: bool) -> None:
@@ -93,12 +88,7 @@ class PkcamBlock(nn.Module):
 
 
 class PkcamResNet(nn.Module):
-    """A PKCAM-ECA ResNet classifier, (N, 3, H, W) float to logits (N, num_classes).
-
-    Args:
-        depth: 18, 34, 50, 101 or 152.
-        num_classes: the head's width.
-    """
+    """A PKCAM-ECA ResNet classifier of depth 18, 34, 50, 101 or 152, (N, 3, H, W) float to logits (N, num_classes)."""
 
     def __init__(self, depth: int, num_classes: int = 1000) -> None:
         super().__init__()

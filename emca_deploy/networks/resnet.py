@@ -118,9 +118,7 @@ def stage_channels(depth: int) -> tuple[int, ...]:
 class Stem(nn.Sequential):
     """The ImageNet stem: 7x7 convolution of stride 2, batch norm, ReLU, 3x3 max pooling of stride 2.
 
-    Args:
-        channels: out.
-        caffe: pool without padding, the last windows reaching over the edge, as Caffe does.
+    Caffe's pools without padding, the last windows reaching over the edge.
     """
 
     def __init__(self, channels: int, caffe: bool = False) -> None:
@@ -144,9 +142,13 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 class _Block(nn.Module):
     """What both block kinds share: the attention's place and the addition."""
 
-    attention: ChannelAttention | None
-    shortcut: nn.Module
-    position: Position
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, attention: ChannelAttention | None, position: Position
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.shortcut = _shortcut(in_channels, out_channels, stride)
+        self.position = position
 
     def residual(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -165,14 +167,11 @@ class BasicBlock(_Block):
     """Two 3x3 convolutions (depths 18 and 34); `width` channels out."""
 
     def __init__(self, in_channels: int, width: int, stride: int, attention: ChannelAttention | None, position: Position) -> None:
-        super().__init__()
+        super().__init__(in_channels, width, stride, attention, position)
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.attention = attention
-        self.shortcut = _shortcut(in_channels, width, stride)
-        self.position = position
 
     def residual(self, x: Tensor) -> Tensor:
         """Return the residual branch before attention."""
@@ -184,17 +183,14 @@ class Bottleneck(_Block):
     """1x1, 3x3, 1x1 convolutions (depths 50 and up); 4 * `width` channels out. The 3x3 carries the stride."""
 
     def __init__(self, in_channels: int, width: int, stride: int, attention: ChannelAttention | None, position: Position) -> None:
-        super().__init__()
         out_channels = width * BOTTLENECK_EXPANSION
+        super().__init__(in_channels, out_channels, stride, attention, position)
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.attention = attention
-        self.shortcut = _shortcut(in_channels, out_channels, stride)
-        self.position = position
 
     def residual(self, x: Tensor) -> Tensor:
         """Return the residual branch before attention."""

@@ -20,12 +20,7 @@ _DTYPES = {
 
 
 def read_safetensors(path: Path, stream: BinaryIO, size: int) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, not yet read, and its metadata.
-
-    Args:
-        path: for errors.
-        stream: the file; tensors are read from it later.
-        size: bytes of the file.
+    """Return the tensors of a safetensors file of `size` bytes, to be read from `stream` later, and its metadata.
 
     Raises:
         CheckpointError: it is damaged, truncated or no safetensors file.

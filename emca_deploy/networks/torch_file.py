@@ -38,11 +38,7 @@ _STORAGES = {
 def read_torch_zip(path: Path, stream: BinaryIO, open_files: ExitStack, inert: set[str]) -> Any:
     """Return the tree of values of a zip file of torch.save; see `read_pickle`.
 
-    Args:
-        path: for errors.
-        stream: the file.
-        open_files: closes the archive; tensors are read from it until then.
-        inert: receives the names of classes that became stubs.
+    Tensors are read from it until `open_files` closes it; `inert` receives the names of classes that became stubs.
 
     Raises:
         CheckpointError: it is no such file, is damaged, hostile, or unpacks to more than a checkpoint has.
@@ -156,11 +152,7 @@ def _unpack(
 def read_torch_legacy(path: Path, stream: BinaryIO, size: int, inert: set[str]) -> Any:
     """Return the tree of values of a file that torch.save wrote before PyTorch 1.6: five pickles, then the storages.
 
-    Args:
-        path: for errors.
-        stream: the file; tensors are read from it later.
-        size: bytes of the file.
-        inert: receives the names of classes that became stubs.
+    Tensors are read from `stream`, of `size` bytes, later; `inert` receives the names of classes that became stubs.
 
     Raises:
         CheckpointError: it is no such file, is damaged or hostile.

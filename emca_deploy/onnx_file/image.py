@@ -117,10 +117,7 @@ def _transposed_at_once(graph: "onnx.GraphProto", name: str) -> bool:
 def pixel_range(graph: "onnx.GraphProto", image: ImageInput, constant: Constant) -> float | None:
     """Return the largest pixel value, 1.0 or 255.0, that a graph which normalises its own input expects, else None.
 
-    Args:
-        graph: the classifier's.
-        image: its input.
-        constant: returns the value of a small constant by its name, None for what is not constant.
+    `constant` returns the value of a small constant by its name, None for what is not constant.
     """
     affine = _input_affine(graph, image.name, constant)
     if image.dtype == "uint8":

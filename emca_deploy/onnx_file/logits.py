@@ -53,13 +53,9 @@ class LogitsOutput:
 
 
 def choose_output(path: Path, outputs: Sequence[OutputSpec], wanted: str | None, preferred: str | None = None) -> OutputSpec:
-    """Return the output with the logits: the one named, or the one float (N, classes) or (N, classes, 1, 1).
+    """Return the output with the logits: the one `wanted`, or the one float (N, classes) or (N, classes, 1, 1).
 
-    Args:
-        path: the model, for errors.
-        outputs: all of them.
-        wanted: the name the user gave, or None.
-        preferred: which of several to take; None refuses several.
+    Of several the `preferred` one is taken; they are refused where that is None.
 
     Raises:
         ModelError: none fits, or several do.

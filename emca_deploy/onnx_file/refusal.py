@@ -42,13 +42,7 @@ def _without_source(text: str) -> str:
 
 
 def refusal(label: str, runtime: str, exc: BaseException) -> ModelError:
-    """Return the error for a model that a runtime refuses.
-
-    Args:
-        label: the model's path.
-        runtime: the runtime's name.
-        exc: what it raised.
-    """
+    """Return the error for the model `label`, its path, that a runtime refuses with an exception."""
     reason = library_reason(exc)
     remedy = "check the model with onnx.checker, or export it again"
     if "IR version" in reason or "opset" in reason.lower() or "under development" in reason:

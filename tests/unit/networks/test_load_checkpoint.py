@@ -12,8 +12,7 @@ from torch import nn
 import emca_deploy
 from emca_deploy.errors import CheckpointError, UnknownNameError
 from emca_deploy.networks.checkpoints import load_checkpoint
-from emca_deploy.networks.counting import count_parameters
-from emca_deploy.networks.registry import FAMILY_OPTIONS, create_model
+from emca_deploy.networks.registry import FAMILY_OPTIONS, count_parameters, create_model
 
 
 def _foreign():

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from emca_deploy.errors import InputError, UnknownNameError
-from emca_deploy.networks.counting import count_macs, count_parameters
-from emca_deploy.networks.registry import ARCHITECTURES, create_model
+from emca_deploy.networks.registry import ARCHITECTURES, count_macs, count_parameters, create_model
 
 MI, GI = 2**20, 2**30
 
