@@ -1,15 +1,35 @@
 """`tune`: the runtime settings that run an artifact fastest on this machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from emca_deploy._machine import cpu_info, default_threads
 from emca_deploy._progress import Progress
-from emca_deploy.artifacts import manifest_path
+from emca_deploy.arrays import Float32Array
+from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
+from emca_deploy.backends.base import Situation
+from emca_deploy.backends.registry import names_no_file, tunables
+from emca_deploy.harness.measure.tuning import Found, Search, is_faster, search
+from emca_deploy.harness.measure.worker_main import input_shape
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.requests import TuneRequest
-from emca_deploy.results.tuning import TuneReport
-from emca_deploy.targets.tuning import keep, run_tune
+from emca_deploy.results.latency import LatencyResult
+from emca_deploy.results.tuning import Numerics, Tunable, TuneReport, Value, Values
+from emca_deploy.stats.noise import signal_to_noise_db
+from emca_deploy.targets.candidates import CandidateOptions, candidate
+from emca_deploy.targets.settings import save_tuned, tuned_here, with_values
 
 __all__ = ["keep_tuned", "tune"]
+
+OFFLINE_BATCH = 8
+BATCHES = (1, 2, 4, 8, 16, 32)
+NUMERICS_IMAGES = 64
 
 
 def tune(
@@ -33,7 +53,7 @@ def tune(
         OutputError: the manifest cannot be written.
         KeyboardInterrupt: interrupted before anything was measured.
     """
-    report = run_tune(request, tell or (lambda line: None), progress)
+    report = _search_settings(request, tell or (lambda line: None), progress)
     return keep_tuned(report) if save else report
 
 
@@ -46,4 +66,177 @@ def keep_tuned(report: TuneReport) -> TuneReport:
     Raises:
         ModelError, OutputError: the manifest cannot be read or written.
     """
-    return keep(report) if report.complete and manifest_path(Path(report.artifact)).is_file() else report
+    return _save(report) if report.complete and manifest_path(Path(report.artifact)).is_file() else report
+
+
+def _search_settings(request: TuneRequest, tell: Callable[[str], None], progress: Progress | None = None) -> TuneReport:
+    """Find the fastest settings of an artifact here.
+
+    Args:
+        request: what and how.
+        tell: called with a line after each round.
+        progress: called with (done, in all).
+
+    Raises:
+        InputError: the artifact or an option is wrong, or the backend has no settings to tune.
+        MissingError: the backend is not installed.
+        EmcaError: the artifact does not run with the default settings.
+        KeyboardInterrupt: before anything was measured.
+    """
+    offline = request.scenario == "offline"
+    batch = OFFLINE_BATCH if offline else 1
+    base = candidate(request.artifact, request.backend, CandidateOptions(batch=None, untuned=True, io=request.io))
+    fixed = _fixed_batch(request.artifact)
+    space = _space(request, base, fixed)
+    default: Values = {tunable.name: tunable.default for tunable in space}
+    batch = fixed or batch
+
+    def make(name: str, values: Mapping[str, Value]) -> RunnerSpec:
+        spec = with_values(base, values)
+        # Specialised to its batch, as `profile` does.
+        return replace(spec, name=name, kwargs={**spec.kwargs, "batch": spec.batch or batch})
+
+    found = search(space, Search(make, request.scenario, batch, request.budget_s, request.seed, tell), progress)
+    better = is_faster(found.confirmed)
+    numerics = _numerics(make, default, found.best, (batch, request.seed)) if better else None
+    notes = _notes(found, numerics)
+    return _report(request, base, batch, default, found, numerics, notes)
+
+
+def _save(report: TuneReport) -> TuneReport:
+    """Write the chosen settings into the artifact's manifest, also where they are the default: that was found out, too.
+
+    Returns:
+        The report, saying where.
+
+    Raises:
+        ModelError, OutputError: there is no manifest, or it cannot be written.
+    """
+    changed = {name: value for name, value in report.settings.items() if report.default.get(name) != value}
+    record: dict[str, Any] = {
+        "backend": report.backend,
+        "scenario": report.scenario,
+        "batch": report.settings.get("batch", report.batch) if report.scenario == "offline" else report.batch,
+        # The threads are named even where they are the default, which other machines may have another of.
+        "values": {**changed, "threads": report.settings["threads"]} if changed else {},
+        **tuned_here(report.backend),
+        "ratio": report.ratio,
+        "ratio_ci95": report.ratio_ci95,
+        "verdict": report.verdict,
+        "created": report.environment.get("created"),
+    }
+    return replace(report, saved_to=str(save_tuned(Path(report.artifact), record)))
+
+
+def _space(request: TuneRequest, base: RunnerSpec, fixed: int | None) -> tuple[Tunable, ...]:
+    cpu = cpu_info()
+    most = request.threads_max or cpu.logical_cores
+    offline = request.scenario == "offline"
+    engine = _manifest(request.artifact)
+    situation = Situation(
+        cpu=cpu,
+        offline=offline,
+        threads_default=min(default_threads(), most),
+        threads_max=most,
+        engine=engine is not None and engine.kind == "engine",
+        precisions=request.precisions,
+    )
+    space = tunables(base.backend, situation)
+    if offline and fixed is None:
+        others = tuple(size for size in BATCHES if size != OFFLINE_BATCH)
+        space = (*space, Tunable("batch", OFFLINE_BATCH, others))
+    return space
+
+
+def _manifest(artifact: str) -> Manifest | None:
+    return None if names_no_file(artifact) else read_manifest(Path(artifact), verify=False)
+
+
+def _fixed_batch(artifact: str) -> int | None:
+    """Return the batch an engine was built for; a model of a fixed batch says so itself when it is opened."""
+    manifest = _manifest(artifact)
+    if manifest is not None and manifest.kind == "engine":
+        batch = manifest.details.get("batch")
+        return batch if isinstance(batch, int) else None
+    path = Path(artifact)
+    if names_no_file(artifact) or path.suffix.lower() != ".onnx":
+        return None
+    return OnnxFile.open(path).image.batch
+
+
+def _numerics(
+    make: Callable[[str, Mapping[str, Value]], RunnerSpec], default: Values, best: Values, of: tuple[int, int]
+) -> Numerics:
+    """Compare the answers of the default and the best settings on random images, batch by batch."""
+    batch, seed = of
+    size = int(best.get("batch", batch))
+    same_batch = {**default, "batch": size} if "batch" in default else default
+    logits = [
+        _logits(make(name, values), size, seed) for name, values in (("default", same_batch), ("best", {**default, **best}))
+    ]
+    agreement = 100 * float((logits[0].argmax(axis=1) == logits[1].argmax(axis=1)).mean())
+    sqnr_db = signal_to_noise_db(logits[0], logits[1])
+    return Numerics(len(logits[0]), agreement, sqnr_db if sqnr_db is None or isfinite(sqnr_db) else 0.0)
+
+
+def _logits(spec: RunnerSpec, batch: int, seed: int) -> Float32Array:
+    runner = spec.make()
+    runner.open()
+    try:
+        random = np.random.default_rng(seed)
+        shape = input_shape(runner.input, batch)
+        batches = -(-NUMERICS_IMAGES // batch)
+        return np.concatenate([runner.infer(random.standard_normal(shape, dtype=np.float32)).copy() for _ in range(batches)])
+    finally:
+        runner.close()
+
+
+def _notes(found: Found, numerics: Numerics | None) -> tuple[str, ...]:
+    notes = []
+    if found.best and found.confirmed is None and found.complete:
+        notes.append("the budget left no time to confirm what seemed fastest: give a larger --budget")
+    if numerics is not None and numerics.sqnr_db is not None:
+        notes.append(
+            f"the answers change: {numerics.agreement:.1f} % of {numerics.images} random images keep their class, "
+            f"{numerics.sqnr_db:.1f} dB; check with `emca-deploy validate`"
+        )
+    refused = {tuple(changed.items()): why for done in found.rounds for changed, why in done.refused}
+    for changed, why in refused.items():
+        notes.append(f"{', '.join(f'{name}={value}' for name, value in changed)}: not taken by the runtime: {why}")
+    return tuple(notes)
+
+
+def _report(
+    request: TuneRequest,
+    base: RunnerSpec,
+    batch: int,
+    default: Values,
+    found: Found,
+    numerics: Numerics | None,
+    notes: tuple[str, ...],
+) -> TuneReport:
+    results: tuple[LatencyResult | None, ...] = found.last.results if found.last else (None, None)
+    first, last = results[0], results[1]
+    confirmed = found.confirmed
+    return TuneReport(
+        artifact=request.artifact,
+        backend=base.backend,
+        scenario=request.scenario,
+        batch=batch,
+        default=default,
+        best=found.best,
+        settings={**default, **found.best} if is_faster(confirmed) else default,
+        verdict=confirmed.verdict if confirmed else "no difference shown",
+        ratio=confirmed.ratio_p50 if confirmed else None,
+        ratio_ci95=confirmed.ratio_ci95 if confirmed else None,
+        default_p50_ms=first.latency_ms.p50 if first else None,
+        best_p50_ms=last.latency_ms.p50 if last else None,
+        default_images_per_s=first.throughput_images_per_s if first else None,
+        best_images_per_s=last.throughput_images_per_s if last else None,
+        rounds=tuple(found.rounds),
+        seconds=round(found.seconds, 1),
+        complete=found.complete,
+        numerics=numerics,
+        notes=notes,
+        environment=dict(found.environment),
+    )

@@ -1,6 +1,6 @@
 """Artifacts, as a user names them, become candidates that run on the processor of this machine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.targets.named_artifacts import digests_of, precision_of, split_artifact
 from emca_deploy.targets.settings import Tuned, find_tuned, with_values
 
-__all__ = ["CandidateOptions", "candidate", "candidates", "run_notes"]
+__all__ = ["CandidateOptions", "candidate", "candidates", "processor_ways", "run_notes"]
 
 TARGET = "cpu"
 
@@ -40,37 +40,45 @@ class CandidateOptions:
     io: Mapping[str, Any] = field(default_factory=dict)
 
 
-def candidates(artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
+Ways = Callable[[str, Sequence[str], CandidateOptions], list[RunnerSpec]]
+"""Returns a file in every way that a target runs it on some backends; none means all that it chooses itself."""
+
+
+def candidates(
+    artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions, ways: Ways | None = None
+) -> tuple[RunnerSpec, ...]:
     """Return every artifact on every backend, with a name of its own each.
 
     With several candidates the runtimes' idle threads do not spin, so that one does not disturb another.
 
     Args:
         artifacts: "path" or "backend=path"; the latter runs on that backend only.
-        backends: to run the others on; none means the artifact's own.
-        options: how.
+        backends: the backends to run the others on; none means the artifact's own.
+        options: how they run.
+        ways: how a target runs a file; None is the processor of this machine.
 
     Raises:
-        EmcaError: as `candidate`.
+        EmcaError: as `ways`.
     """
-    found = []
+    found: list[RunnerSpec] = []
     for text in artifacts:
         own, path = split_artifact(text)
-        asked: Sequence[str | None] = [own] if own else list(backends) or [None]
-        found += [candidate(path, backend, options) for backend in asked]
+        found += (ways or processor_ways)(path, [own] if own else backends, options)
     paths = [spec.artifact for spec in found]
-    named = [spec if paths.count(spec.artifact) == 1 else replace(spec, name=f"{spec.backend}={spec.artifact}") for spec in found]
-    spin = len(named) == 1
-    return tuple(
-        replace(spec, name=_numbered(named, index), kwargs={**spec.kwargs, "spin": spin and spec.kwargs["spin"]})
-        for index, spec in enumerate(named)
-    )
+    seen: dict[str, int] = {}
+    named = []
+    for spec in found:
+        alone = spec.name != spec.artifact or paths.count(spec.artifact) == 1
+        name = spec.name if alone else f"{spec.backend}={spec.artifact}"
+        seen[name] = seen.get(name, 0) + 1
+        kwargs = {**spec.kwargs, "spin": False} if len(found) > 1 and "spin" in spec.kwargs else spec.kwargs
+        named.append(replace(spec, name=name if seen[name] == 1 else f"{name} #{seen[name]}", kwargs=kwargs))
+    return tuple(named)
 
 
-def _numbered(specs: Sequence[RunnerSpec], index: int) -> str:
-    name = specs[index].name
-    before = sum(spec.name == name for spec in specs[:index])
-    return f"{name} #{before + 1}" if before else name
+def processor_ways(path: str, backends: Sequence[str], options: CandidateOptions) -> list[RunnerSpec]:
+    """Return a file as a candidate on each backend; see `candidate`."""
+    return [candidate(path, backend, options) for backend in backends or (None,)]
 
 
 def candidate(artifact: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:

@@ -12,7 +12,7 @@ from emca_deploy.errors import UnknownNameError
 from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.requests import BuildRequest, Request
-from emca_deploy.targets.candidates import CandidateOptions, candidate, candidates, run_notes
+from emca_deploy.targets.candidates import CandidateOptions, processor_ways, run_notes
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 from emca_deploy.targets.local import LocalTarget, candidates_of
 
@@ -40,16 +40,9 @@ class CpuTarget(LocalTarget):
             raise UnknownNameError.of("target", text, ("cpu",), "the processor has no index; --threads takes fewer cores")
         return cls()
 
-    def candidates(self, artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
-        """Return every artifact on every backend; see `LocalTarget.candidates`.
-
-        With several candidates the runtimes' idle threads do not spin, so that one does not disturb another.
-        """
-        return candidates(artifacts, backends, options)
-
-    def candidate(self, artifact: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
-        """Return one artifact as a candidate; see `LocalTarget.candidate`."""
-        return candidate(artifact, backend, options)
+    def ways(self, path: str, backends: Sequence[str], options: CandidateOptions) -> list[RunnerSpec]:
+        """Return a file on each backend; see `LocalTarget.ways`."""
+        return processor_ways(path, backends, options)
 
     def notes(self, request: Request) -> tuple[str, ...]:
         """Return which artifacts run with tuned settings, or saturate on this processor."""

@@ -16,7 +16,7 @@ from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.nvidia import check_rtx
 from emca_deploy.targets.candidates import CandidateOptions
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
-from emca_deploy.targets.gpu_candidates import check_gpu, gpu_candidate, gpu_candidates, gpu_specs, onnx_backends
+from emca_deploy.targets.gpu_candidates import check_gpu, gpu_specs, onnx_backends
 from emca_deploy.targets.local import Held, LocalTarget
 from emca_deploy.telemetry.nvml import NvmlSource
 
@@ -52,13 +52,15 @@ class GpuTarget(LocalTarget):
         device = int(match[1] or 0)
         return cls(f"gpu:{device}", device)
 
-    def candidates(self, artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
-        """Return every artifact in every way that it runs on this GPU; see `LocalTarget.candidates`."""
-        return gpu_candidates(artifacts, backends, options, self.device)
+    def ways(self, path: str, backends: Sequence[str], options: CandidateOptions) -> list[RunnerSpec]:
+        """Return a file in every way that it runs on this GPU; see `LocalTarget.ways`."""
+        return gpu_specs(path, backends, options, self.device)
 
-    def candidate(self, artifact: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
-        """Return one artifact in the first way that it runs on this GPU; see `LocalTarget.candidate`."""
-        return gpu_candidate(artifact, backend, options, self.device)
+    def candidates(self, artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
+        """Return every artifact in every way that it runs on this GPU, which is looked for last; see `LocalTarget.candidates`."""
+        found = super().candidates(artifacts, backends, options)
+        check_gpu(self.device)
+        return found
 
     @contextmanager
     def hold(self, power_mode: str | None = None) -> Iterator[Held]:

@@ -14,12 +14,10 @@ from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.nvidia import check_rtx, rtx_refusal
 from emca_deploy.targets.candidates import CandidateOptions
-from emca_deploy.targets.named_artifacts import digests_of, precision_of, split_artifact
+from emca_deploy.targets.named_artifacts import digests_of, precision_of
 
 __all__ = [
     "check_gpu",
-    "gpu_candidate",
-    "gpu_candidates",
     "gpu_specs",
     "onnx_backends",
     "ways_to_run",
@@ -44,46 +42,6 @@ def check_gpu(index: int) -> GpuFacts:
             f"target 'gpu:{index}': CUDA sees {len(gpus)} here", f"use gpu:0 to gpu:{len(gpus) - 1}, or set CUDA_VISIBLE_DEVICES"
         )
     return gpus[index]
-
-
-def gpu_candidates(
-    artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions, device: int = 0
-) -> tuple[RunnerSpec, ...]:
-    """Return every artifact in every way it can run on a GPU, with a name of its own each.
-
-    Args:
-        artifacts: "path" or "backend=path"; the latter runs on that backend only.
-        backends: to run the others on; none means all that can.
-        options: how they run.
-        device: the GPU's index.
-
-    Raises:
-        InputError: there is no such file, or it runs on no GPU.
-        EngineError: an engine is damaged, or has no manifest.
-        MissingError: the GPU, or whatever would run it there, is missing; that is looked at last.
-    """
-    found: list[RunnerSpec] = []
-    for text in artifacts:
-        own, path = split_artifact(text)
-        found += gpu_specs(path, [own] if own else backends, options, device)
-    check_gpu(device)
-    seen: dict[str, int] = {}
-    named = []
-    for spec in found:
-        seen[spec.name] = seen.get(spec.name, 0) + 1
-        named.append(spec if seen[spec.name] == 1 else replace(spec, name=f"{spec.name} #{seen[spec.name]}"))
-    return tuple(named)
-
-
-def gpu_candidate(artifact: str, backend: str | None, options: CandidateOptions, device: int = 0) -> RunnerSpec:
-    """Return one artifact as a candidate, in the first way that it runs on a GPU.
-
-    Raises:
-        InputError, MissingError: as `gpu_candidates`.
-    """
-    (spec, *_) = gpu_specs(artifact, [backend] if backend else [], options, device)
-    check_gpu(device)
-    return spec
 
 
 def gpu_specs(artifact: str, backends: Sequence[str], options: CandidateOptions, device: int = 0) -> list[RunnerSpec]:

@@ -1,6 +1,6 @@
 """The Jetson board that this machine is: its GPU where TensorRT runs, and its processor."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +15,11 @@ from emca_deploy.machines.jetson.facts import check_dla_core
 from emca_deploy.machines.jetson.session import BoardSession, annotate_report, board_session, check_board
 from emca_deploy.requests import BuildRequest, Request
 from emca_deploy.results.latency import ProfileReport
-from emca_deploy.targets.candidates import CandidateOptions, candidate
+from emca_deploy.targets.candidates import CandidateOptions
 from emca_deploy.targets.cpu import CpuTarget
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 from emca_deploy.targets.gpu import GpuTarget
-from emca_deploy.targets.gpu_candidates import gpu_candidate
 from emca_deploy.targets.local import Held, LocalTarget
-from emca_deploy.targets.named_artifacts import split_artifact
 
 __all__ = ["JetsonTarget"]
 
@@ -58,35 +56,17 @@ class JetsonTarget(LocalTarget):
         if isinstance(request, BuildRequest) and request.choices.dla_core is not None:
             check_dla_core(check_board(), request.choices.dla_core)
 
-    def candidate(self, artifact: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
-        """Return one artifact as a candidate.
+    def ways(self, path: str, backends: Sequence[str], options: CandidateOptions) -> list[RunnerSpec]:
+        """Return a file on each backend; see `LocalTarget.ways`.
 
         An engine of TensorRT runs on the GPU, and so does whatever is asked to run on TensorRT; all else on the processor.
         Threads and precision are the processor's.
         """
-        make: Callable[[str, str | None, CandidateOptions], RunnerSpec]
-        make = gpu_candidate if _runs_on_gpu(artifact, backend) else candidate
-        return replace(make(artifact, backend, options), name=artifact, target=self.name)
-
-    def candidates(self, artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
-        """Return every artifact on every backend; see `LocalTarget.candidates`.
-
-        With several candidates the idle threads of the processor's do not spin: they would also take the GPU's power and memory.
-        """
-        found = []
-        for text in artifacts:
-            own, path = split_artifact(text)
-            asked: Sequence[str | None] = [own] if own else list(backends) or [None]
-            found += [self.candidate(path, backend, options) for backend in asked]
-        paths = [spec.artifact for spec in found]
-        seen: dict[str, int] = {}
-        named = []
-        for spec in found:
-            name = spec.name if paths.count(spec.artifact) == 1 else f"{spec.backend}={spec.artifact}"
-            seen[name] = seen.get(name, 0) + 1
-            kwargs = {**spec.kwargs, "spin": False} if len(found) > 1 and "spin" in spec.kwargs else spec.kwargs
-            named.append(replace(spec, name=name if seen[name] == 1 else f"{name} #{seen[name]}", kwargs=kwargs))
-        return tuple(named)
+        found: list[RunnerSpec] = []
+        for backend in backends or (None,):
+            part = GpuTarget() if _runs_on_gpu(path, backend) else CpuTarget()
+            found.append(replace(part.candidate(path, backend, options), name=path, target=self.name))
+        return found
 
     @contextmanager
     def hold(self, power_mode: str | None = None) -> Iterator[Held]:

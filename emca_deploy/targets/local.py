@@ -20,7 +20,7 @@ from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Re
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Shared, Target, Validated
 from emca_deploy.targets.building import build_engine
-from emca_deploy.targets.candidates import CandidateOptions
+from emca_deploy.targets.candidates import CandidateOptions, candidates
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Models
 from emca_deploy.targets.named_artifacts import grouped, split_artifact, split_builds
 from emca_deploy.telemetry.processor import CpuFrequencySource
@@ -70,13 +70,13 @@ class LocalTarget(Target):
         return parse("cpu")
 
     @abstractmethod
-    def candidates(self, artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
-        """Return every artifact on every backend, with a name of its own each.
+    def ways(self, path: str, backends: Sequence[str], options: CandidateOptions) -> list[RunnerSpec]:
+        """Return a file in every way that this target runs it.
 
         Args:
-            artifacts: "path" or "backend=path"; the latter runs on that backend only.
-            backends: to run the others on; none means the artifact's own.
-            options: how they run.
+            path: the file.
+            backends: the backends to run it on; none means its own.
+            options: how it runs.
 
         Raises:
             InputError: there is no such file, or it does not run on that backend.
@@ -84,18 +84,13 @@ class LocalTarget(Target):
             ModelError: its manifest is damaged or another file's.
         """
 
-    @abstractmethod
-    def candidate(self, artifact: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
-        """Return one artifact as a candidate.
+    def candidates(self, artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
+        """Return every artifact on every backend, with a name of its own each; see `targets.candidates.candidates`."""
+        return candidates(artifacts, backends, options, self.ways)
 
-        Args:
-            artifact: its path.
-            backend: the backend to run it on; None is the artifact's own.
-            options: how it runs.
-
-        Raises:
-            InputError, MissingError, ModelError: as `candidates`.
-        """
+    def candidate(self, path: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
+        """Return one file as a candidate, in the first way that it runs; the arguments are those of `ways`."""
+        return self.candidates([path], [backend] if backend else [], options)[0]
 
     def hold(self, power_mode: str | None = None) -> AbstractContextManager[Held]:
         """Yield the machine for as long as a run lasts.

@@ -9,13 +9,13 @@ import time
 
 import pytest
 
+from emca_deploy.api import tune as tuning
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_manifest
 from emca_deploy.backends.registry import tunables
 from emca_deploy.cli import run
 from emca_deploy.harness.measure import tuning as search_module
 from emca_deploy.results.codec import from_json
 from emca_deploy.results.tuning import TuneReport
-from emca_deploy.targets import tuning
 
 FAKE = "fake:latency_ms=4"
 

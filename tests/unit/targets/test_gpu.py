@@ -14,7 +14,7 @@ from emca_deploy.errors import InputError, MissingError, UnknownNameError
 from emca_deploy.machines.nvidia import rtx_refusal
 from emca_deploy.targets.candidates import CandidateOptions
 from emca_deploy.targets.gpu import GpuTarget
-from emca_deploy.targets.gpu_candidates import _spec, check_gpu, gpu_candidate, gpu_candidates, ways_to_run
+from emca_deploy.targets.gpu_candidates import _spec, check_gpu, ways_to_run
 
 no_gpu = pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
 
@@ -48,8 +48,8 @@ def test_without_a_gpu(artifact: Callable[..., Path]) -> None:
     path, options = str(artifact("net.pth")), CandidateOptions()
     calls = (
         lambda: check_gpu(0),
-        lambda: gpu_candidate(path, None, options),
-        lambda: gpu_candidates([path], [], options),
+        lambda: GpuTarget().candidate(path, None, options),
+        lambda: GpuTarget().candidates([path], [], options),
         lambda: GpuTarget().hold().__enter__(),
     )
     for call in calls:
