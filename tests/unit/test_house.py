@@ -90,8 +90,12 @@ def test_no_room_is_too_large():
 
 def test_every_module_is_in_a_room():
     names = rooms()
-    outside = {name for name in MODULES if not any(name == room or name.startswith(f"{room}.") for room in names)}
-    assert outside <= {"emca_deploy", "emca_deploy.__main__", "emca_deploy._version", "emca_deploy.harness"}
+    outside = {
+        name
+        for name, path in MODULES.items()
+        if path.name != "__init__.py" and not any(name == room or name.startswith(f"{room}.") for room in names)
+    }
+    assert outside <= {"emca_deploy.__main__", "emca_deploy._version"}
 
 
 def test_no_command_is_long():
