@@ -55,7 +55,7 @@ def test_what_was_found_where_is_said(both, weights, said, capsys):
 def test_a_bare_state_dict_needs_no_words(plain_checkpoint, capsys):
     from emca_deploy.networks.checkpoints import load_checkpoint
 
-    tell_source(load_checkpoint(plain_checkpoint)[1].source)
+    tell_source(load_checkpoint(plain_checkpoint)[1].source.to_dict())
     assert capsys.readouterr().out == ""
 
 
