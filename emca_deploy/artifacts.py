@@ -15,6 +15,7 @@ from emca_deploy.atomic import atomic_write
 from emca_deploy.errors import DataError, InputError, ModelError
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.results.codec import from_json, left_out, misfit, to_json, version
+from emca_deploy.unchanged import Remembered, set_apart, stamp_of
 
 __all__ = [
     "Draft",
@@ -122,25 +123,35 @@ _DETAILS: dict[tuple[str, ...], Any] = {
 """Those of a manifest's details that are read again, with what they must be where they are there."""
 
 
+_manifests: Remembered[Manifest] = Remembered()
+
+
 def this_command() -> str:
     """Return the command line of this process, as a person would type it."""
     return shell_line(["emca-deploy", *sys.argv[1:]])
 
 
 def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file in hex, read in pieces.
+    """Return the sha256 of a file in hex, read in pieces; not again while it is unchanged.
 
     Raises:
         InputError: it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
+        if known := _digests.get(path):
+            return known
+        digest, stamp = hashlib.sha256(), stamp_of(path)
         with path.open("rb") as stream:
             while piece := stream.read(1 << 20):
                 digest.update(piece)
     except OSError as exc:
         raise InputError(f"{path}: cannot be read: {exc.strerror}", "check the path and its permissions") from exc
-    return digest.hexdigest()
+    found = digest.hexdigest()
+    _digests.put(path, stamp, found)
+    return found
+
+
+_digests: Remembered[str] = Remembered()
 
 
 @dataclass
@@ -182,12 +193,15 @@ def write_artifact(path: Path) -> Iterator[Draft]:
             assert draft.manifest is not None, "an artifact has a manifest"
             before = place.read_bytes() if place.is_file() else None
             draft.manifest = replace(draft.manifest, sha256=sha256_file(temporary))
+            stamp = set_apart(temporary)  # it keeps the stamp when it takes its place
             write_json(place, to_json(draft.manifest))
             replaced = True
     except BaseException:
         if replaced:
             _restore(place, before)
         raise
+    if stamp is not None:
+        _digests.put(path, stamp, draft.written.sha256, apart=True)
 
 
 def _restore(place: Path, before: bytes | None) -> None:
@@ -241,7 +255,9 @@ def read_manifest(path: Path, *, verify: bool = True) -> Manifest | None:
     """
     place = manifest_path(path)
     try:
-        manifest = from_json(Manifest, json.loads(place.read_text(encoding="utf-8")))
+        known, stamp = _manifests.get(place), stamp_of(place)
+        manifest = known or from_json(Manifest, json.loads(place.read_text(encoding="utf-8")))
+        _manifests.put(place, stamp, manifest)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError, DataError) as exc:

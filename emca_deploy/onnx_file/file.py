@@ -16,6 +16,7 @@ from emca_deploy.onnx_file.logits import LogitsOutput, find_logits
 from emca_deploy.onnx_file.refusal import graph_errors
 from emca_deploy.onnx_file.sidecars import Sidecar, all_tensors, external_tensors, find_sidecars, load_tensor
 from emca_deploy.onnx_file.structure import check_structure
+from emca_deploy.unchanged import Stamp, stamp_of
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +30,6 @@ SMALL_ELEMENTS = 16
 OPENED_FILES = 4
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 
-Stamp = tuple[int, int, int]
 _opened: "OrderedDict[Path, OnnxFile]" = OrderedDict()
 
 
@@ -50,11 +50,11 @@ class OnnxFile:
         """
         check_onnx_file(path)
         self.path = path
-        self._stamps: dict[Path, Stamp] = {path: _stamp(path)}
+        self._stamps: dict[Path, Stamp] = {path: stamp_of(path)}
         self.proto = _parse(path)
         check_structure(path, self.proto)
         self.sidecars: tuple[Sidecar, ...] = find_sidecars(path, self.proto)
-        self._stamps |= {sidecar.path: _stamp(sidecar.path) for sidecar in self.sidecars}
+        self._stamps |= {sidecar.path: stamp_of(sidecar.path) for sidecar in self.sidecars}
 
     @classmethod
     def open(cls, path: Path) -> "OnnxFile":
@@ -74,7 +74,7 @@ class OnnxFile:
     def is_current(self) -> bool:
         """Return whether the file and its external data are still those that were read."""
         try:
-            return all(_stamp(path) == stamp for path, stamp in self._stamps.items())
+            return all(stamp_of(path) == stamp for path, stamp in self._stamps.items())
         except OSError:
             return False
 
@@ -202,11 +202,6 @@ class OnnxFile:
             return onnx.numpy_helper.to_array(copy)
         except (ValueError, TypeError, KeyError):
             return None
-
-
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _parse(path: Path) -> "onnx.ModelProto":
