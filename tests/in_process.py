@@ -80,15 +80,20 @@ class InProcess(Worker):
         return WorkerError(f"{self.spec.name}: its thread ended", "see what it printed")
 
 
-def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have everything of this process that measures do so in threads, and on a clock of its own."""
-    from emca_deploy.backends.fake import runner
-
-    clock = Clock()
+def use_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have candidates live in threads of this process."""
     for module in (starting, collection):
         monkeypatch.setattr(module, "Worker", InProcess)
+    monkeypatch.setattr(worker_main, "keep_from_collection", lambda: None)
+
+
+def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have candidates of the fake backend live in threads of this process, and on a clock of their own."""
+    from emca_deploy.backends.fake import runner
+
+    use_threads(monkeypatch)
+    clock = Clock()
     for module in (hook, runner, tuning, warmup, worker_main):
         monkeypatch.setattr(module, "time", clock)
     for module in (sys.modules["emca_deploy.harness.clock"], feed, worker_main):
         monkeypatch.setattr(module, "perf_counter_ns", clock.perf_counter_ns)
-    monkeypatch.setattr(worker_main, "keep_from_collection", lambda: None)
