@@ -92,6 +92,21 @@ def training_checkpoint(shared, weights):
 
 
 @pytest.fixture(scope="session")
+def trained_model(shared, request, once):
+    """That checkpoint exported, with a dynamic batch; once for all processes of a run."""
+
+    def export(folder):
+        from emca_deploy.commands import export  # noqa: F401  what runs
+
+        words = ["-o", str(folder / "trained.onnx"), "--image-size", str(SIZE), "--resize-size", "40"]
+        assert run(["export", str(request.getfixturevalue("training_checkpoint")), *words]) == 0
+
+    for path in once("cli-trained", export, keep=True).iterdir():
+        (shared / path.name).hardlink_to(path)
+    return shared / "trained.onnx"
+
+
+@pytest.fixture(scope="session")
 def small_checkpoint(shared, lively_network):
     """A state dict of the small network that `model` is."""
     import torch
