@@ -17,7 +17,7 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import ModelIo, check_batch, shape_text
 from emca_deploy.errors import InputError, ModelError
-from emca_deploy.onnx_file.image import input_layout
+from emca_deploy.onnx_file.image import input_layout, native_images
 from emca_deploy.onnx_file.logits import OutputSpec, choose_output
 
 __all__ = ["Boundary", "graph_facts"]
@@ -124,10 +124,7 @@ class Boundary:
         if batch.dtype == self.native.dtype and _fits(batch.shape, self.native.shape):
             return batch
         check_batch(batch, self.input)
-        values = batch.transpose(0, 2, 3, 1) if self.channels_last else batch
-        if self.native.dtype == "uint8":
-            values = np.clip(np.rint(values), 0, 255)
-        return np.ascontiguousarray(values, dtype=self.native.dtype)
+        return native_images(batch, self.native.dtype, channels_last=self.channels_last)
 
     def to_logits(self, answer: npt.NDArray[Any]) -> Float32Array:
         """Return what the model answers as (N, classes) float32; probabilities stay probabilities."""

@@ -183,7 +183,7 @@ def calibrate_model(
     canonical = canonical_graph(model, source.preprocessing, options.output_name)
     graph_model = canonical.model
     coverage = _covered(model, graph_model.graph, recipe, options.keep_float)  # what is wrong is said before the long pass
-    table, path, reused = ensure_ranges(model, source, options, stage)
+    table, path, reused = ensure_ranges(model, source, options, stage, graph_model)
     indices = _indices(source, options)
     weights = nearest_weights(graph_model.graph, recipe.largest_weight)
     if options.recover == "weights":
@@ -203,6 +203,7 @@ def calibrate_model(
     if tables[choice.method].key != table.key:
         table = tables[choice.method]
         write_table(path, table)
+    floating = graph_model.clone() if options.float_precision == "fp16" else graph_model
     add_to_biases(graph_model.graph, choice.shifts)
     keep = float_beside_int8(graph_model.graph, peaks_of(table)) if options.float_precision == "fp16" else None
     counts = quantize(graph_model, table.ranges)
@@ -211,7 +212,7 @@ def calibrate_model(
     float_part = None
     if keep is not None:
         keep = in_place_of(keep, counts.replaced)
-        float_part = halve_float_part(graph_model, keep, (model, source, indices, options.threads), stage)
+        float_part = halve_float_part(graph_model, keep, (floating, source, indices, options.threads), stage)
     with write_artifact(output) as draft:
         ir.save(graph_model, draft.path)
         manifest = _manifest(model, (path, table), options, counts, choice)
@@ -274,11 +275,18 @@ def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, Ran
 
 
 def ensure_ranges(
-    model: Path, source: "ImageSource", options: CalibrationOptions, stage: Stage = silent
+    model: Path, source: "ImageSource", options: CalibrationOptions, stage: Stage = silent, graph_model: ir.Model | None = None
 ) -> tuple[RangeTable, Path, bool]:
     """Return the ranges of a model on a data set, from the table on file where that is of the same, measured otherwise.
 
     Where the method is left open, they are those of the least squared error, and the table can give any other method's.
+
+    Args:
+        model: fp32 ONNX.
+        source: calibration images.
+        options: how to calibrate.
+        stage: opens a stage for progress.
+        graph_model: its canonical graph, where that is at hand; it is left as it is.
 
     Returns:
         The table, its file, and whether it was on file already.
@@ -287,12 +295,17 @@ def ensure_ranges(
         InputError: `options.table` names a table of something else.
     """
     if options.method == AUTO:
-        return _ensure_table(model, source, replace(options, method=WITH_HISTOGRAMS), stage, any_method=True)
-    return _ensure_table(model, source, options, stage)
+        return _ensure_table(model, source, replace(options, method=WITH_HISTOGRAMS), (stage, graph_model), any_method=True)
+    return _ensure_table(model, source, options, (stage, graph_model))
 
 
 def _ensure_table(
-    model: Path, source: "ImageSource", options: CalibrationOptions, stage: Stage, *, any_method: bool = False
+    model: Path,
+    source: "ImageSource",
+    options: CalibrationOptions,
+    measuring: tuple[Stage, ir.Model | None],
+    *,
+    any_method: bool = False,
 ) -> tuple[RangeTable, Path, bool]:
     """Return the ranges by one method; a table by name may be of any other where that is said, if it has what is needed."""
     method = parse_method(options.method)
@@ -310,8 +323,9 @@ def _ensure_table(
             write_table(path, other)
             return other, path, True
     check_writable(path, ELSEWHERE)
+    stage, graph_model = measuring
     with stage("measuring ranges") as progress:
-        graph_model = load_graph(model, source.preprocessing, options.output_name)
+        graph_model = graph_model or load_graph(model, source.preprocessing, options.output_name)
         names = quantizable(graph_model.graph, options.measured_for)
         seen = collect_observations(graph_model, names, source, indices, options.threads, progress, method)
     table = RangeTable(key, {name: method.range_of(values) for name, values in seen.items()}, seen)

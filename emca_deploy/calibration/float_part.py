@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from emca_deploy._progress import Stage
-from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.graph_session import few_of
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.ranges.table import RangeTable
+from emca_deploy.canonical.marks import label_of
 from emca_deploy.errors import GateError, InputError
 from emca_deploy.exporting.half import HalfGraph
 from emca_deploy.exporting.half_parity import emulated
@@ -81,7 +81,7 @@ def peaks_of(table: RangeTable) -> dict[str, float]:
 def halve_float_part(
     model: ir.Model,
     keep: Mapping[ir.Node, str],
-    images: tuple[Path, "ImageSource", Sequence[int], int],
+    images: tuple[ir.Model, "ImageSource", Sequence[int], int],
     stage: Stage,
 ) -> FloatPart:
     """Rewrite an INT8 model's float part to fp16, in place, and hold its logits against what they were.
@@ -89,19 +89,18 @@ def halve_float_part(
     Args:
         model: with Q/DQ, float32 besides.
         keep: nodes of it that stay float32, from `float_beside_int8`.
-        images: the fp32 ONNX file, the calibration images, which of them, and threads.
+        images: the fp32 model's canonical graph, the calibration images, which of them, and threads.
         stage: opens a stage for progress.
 
     Raises:
         GateError: the logits are worse than rounding to fp16 explains.
         ModelError: it cannot be fp16, or ONNX Runtime does not run it.
     """
-    path, source, indices, threads = images
+    floating, source, indices, threads = images
     before = model.clone()
     graph = to_half_quantized(model, keep)
     with stage("simulating fp16"):
-        floating = load_graph(path, source.preprocessing)
-        simulation = Simulation(path, floating.graph, source, few_of(indices, IMAGES), threads)
+        simulation = Simulation(Path(label_of(floating.graph)), floating.graph, source, few_of(indices, IMAGES), threads)
         reference, int8 = simulation.logits(floating), simulation.logits(before)
         mixed = simulation.logits(emulated(model))
     found: dict[FloatPrecision, float | None] = {

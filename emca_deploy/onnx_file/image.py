@@ -13,7 +13,7 @@ from emca_deploy.errors import ModelError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ImageInput", "find_image", "input_layout", "pixel_range"]
+__all__ = ["ImageInput", "find_image", "input_layout", "native_images", "pixel_range"]
 
 CHANNELS = (1, 3)
 NHWC_TO_NCHW = [0, 3, 1, 2]
@@ -50,6 +50,14 @@ class ImageInput:
     channels: int | None
     height: int | None
     width: int | None
+
+
+def native_images(images: "npt.NDArray[Any]", dtype: str, *, channels_last: bool) -> "npt.NDArray[Any]":
+    """Return images (N, C, H, W) float32 in a model's own layout and type; values for uint8 are rounded and clipped to 0..255."""
+    values = images.transpose(0, 2, 3, 1) if channels_last else images
+    if dtype == "uint8":
+        values = np.clip(np.rint(values), 0, 255)
+    return np.ascontiguousarray(values, dtype=dtype)
 
 
 def find_image(path: Path, graph: "onnx.GraphProto") -> ImageInput:

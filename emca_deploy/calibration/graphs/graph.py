@@ -1,6 +1,5 @@
 """Reading an ONNX classifier's graph: which tensors are activations, what reads them, what can be quantized."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.canonical.canonicalize import CanonicalModel, canonical_model
+from emca_deploy.canonical.edit import new_constant
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Preprocessing
 
 __all__ = [
-    "WEIGHTED", "activations", "canonical_graph", "constant", "has_weights", "image_value", "int64_initializer", "load_graph",
+    "WEIGHTED", "activations", "canonical_graph", "dequantized", "has_weights", "image_value", "load_graph",
     "only_feeds",
 ]  # fmt: skip
 
@@ -81,15 +81,24 @@ def only_feeds(value: ir.Value, op_type: str) -> bool:
     return bool(readers) and not value.is_graph_output() and all(node.op_type == op_type for node in readers)
 
 
-def constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Value:
-    """Return a new initializer of a graph with an array's shape and dtype."""
-    # `ir.tensor` looks for a dozen protocols in what it is given, a third of the time that quantizing a network takes.
-    value = ir.Value(name=name, const_value=ir.Tensor(array, name=name), shape=ir.Shape(array.shape))
-    value.dtype = ir.DataType.from_numpy(array.dtype)
-    graph.register_initializer(value)
-    return value
+def dequantized(
+    graph: ir.Graph, node: ir.Node, name: str, tensor: tuple[npt.NDArray[Any], npt.NDArray[Any]], axis: int
+) -> ir.Value:
+    """Store integers, and return them as the float32 they stand for, computed before a node.
 
-
-def int64_initializer(graph: ir.Graph, name: str, numbers: Sequence[int]) -> ir.Value:
-    """Return a new initializer of a graph: int64 (n,), as shapes, axes and bounds are."""
-    return constant(graph, name, np.array(numbers, np.int64))
+    Args:
+        graph: gets integers, scales, zero points of 0 and the DequantizeLinear.
+        node: that will read it.
+        name: of the tensor; names of what is added begin with it.
+        tensor: int8 or int32 of any shape, and float32 scales, one for each index of `axis`.
+        axis: of the scales.
+    """
+    integers, scales = tensor
+    stored = new_constant(graph, f"{name}/int{8 * integers.dtype.itemsize}", integers)
+    scale = new_constant(graph, f"{name}/scale", scales)
+    zero = new_constant(graph, f"{name}/zero_point", np.zeros(scales.shape, integers.dtype))
+    dequantize = ir.node("DequantizeLinear", [stored, scale, zero], {"axis": axis}, name=f"{name}/dequantize")
+    result = dequantize.outputs[0]
+    result.name, result.shape, result.dtype = f"{name}/dequantized", ir.Shape(integers.shape), ir.DataType.FLOAT
+    graph.insert_before(node, dequantize)
+    return result

@@ -1,7 +1,9 @@
 """Running a graph for its inner tensors, on ONNX Runtime: what calibration and recovery measure with."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,24 +15,34 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.canonical.batch import image_value_of
 from emca_deploy.canonical.marks import channels_last, label_of
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.image import native_images
 from emca_deploy.onnx_file.refusal import library_reason, refusal
 
 __all__ = [
-    "Probe",
+    "LARGEST_POOL",
+    "GraphRunner",
     "append_output",
     "batch_size",
+    "feed_of",
     "few_of",
     "filled",
     "find_values",
     "fixed_batch",
-    "image_input",
+    "in_order",
     "leave",
     "leave_mean",
-    "native_images",
     "open_session",
+    "pool_size",
     "prune",
     "run_session",
 ]
+
+
+LARGEST_POOL = 4
+"""Workers that run images side by side; each holds the tensors of its images."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def few_of(indices: Sequence[int], count: int) -> list[int]:
@@ -117,30 +129,20 @@ def _branches(node: ir.Node) -> list[ir.Graph]:
     return [attribute.as_graph() for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH]
 
 
-def image_input(graph: ir.Graph) -> ir.Value:
-    """Return a graph's image input: the first that is no initializer."""
-    return image_value_of(graph)
-
-
-def native_images(graph: ir.Graph, images: Float32Array) -> dict[str, npt.NDArray[Any]]:
+def feed_of(graph: ir.Graph, images: Float32Array) -> dict[str, npt.NDArray[Any]]:
     """Return what a session of a graph is fed: images (N, C, H, W) float32 in the graph's own layout, type and batch size.
 
-    Values for uint8 are rounded and clipped to 0..255. A fixed batch is filled by repetition.
+    A fixed batch is filled by repetition.
     """
-    entry = image_input(graph)
-    values: npt.NDArray[Any] = filled(images, fixed_batch(graph))
-    if channels_last(graph):
-        values = values.transpose(0, 2, 3, 1)
-    if entry.dtype == ir.DataType.UINT8:
-        values = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    elif entry.dtype == ir.DataType.FLOAT16:
-        values = values.astype(np.float16)
-    return {str(entry.name): np.ascontiguousarray(values)}
+    entry = image_value_of(graph)
+    dtype = {ir.DataType.UINT8: "uint8", ir.DataType.FLOAT16: "float16"}.get(entry.dtype or ir.DataType.FLOAT, "float32")
+    values = native_images(filled(images, fixed_batch(graph)), dtype, channels_last=channels_last(graph))
+    return {str(entry.name): values}
 
 
 def fixed_batch(graph: ir.Graph) -> int | None:
     """Return a graph's fixed batch size, or None."""
-    shape = image_input(graph).shape
+    shape = image_value_of(graph).shape
     return shape[0] if shape is not None and len(shape) and isinstance(shape[0], int) else None
 
 
@@ -189,7 +191,7 @@ def _remedy(session: Any, shape: tuple[int, ...]) -> str:
     return "check the model with onnx.checker and `emca-deploy profile`" if fits else "give data of the model's input size"
 
 
-class Probe:
+class GraphRunner:
     """A graph run for some of its tensors, whole or as the mean of each channel.
 
     A graph of fixed batch is run in pieces, the last one filled by repetition and trimmed again.
@@ -227,5 +229,30 @@ class Probe:
         return {name: np.concatenate(parts) for name, parts in zip(self._names, zip(*pieces, strict=True), strict=True)}
 
     def _run(self, images: Float32Array) -> list[Float32Array]:
-        outputs = run_session(self._session, native_images(self._graph, images), self._label)
+        outputs = run_session(self._session, feed_of(self._graph, images), self._label)
         return [output[: len(images)] for output in outputs]
+
+
+def pool_size(threads: int) -> tuple[int, int]:
+    """Return how many workers to use, and how many threads each one's runtime."""
+    workers = min(threads, LARGEST_POOL)
+    return workers, max(1, threads // workers)
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Yield the results of work on items, done by threads, in the items' order; few wait, however many items there are.
+
+    Raises:
+        Exception: what the work raises, in its item's turn.
+    """
+    pending: deque[Future[Result]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="calibrate")
+    try:
+        for item in items:
+            if len(pending) > workers:
+                yield pending.popleft().result()
+            pending.append(pool.submit(work, item))
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.attention_path import AttentionPath, is_global_pool
 from emca_deploy.calibration.graphs.graph import WEIGHTED, image_value
-from emca_deploy.calibration.graphs.pointwise import constants, origins
 from emca_deploy.canonical.marks import logits_value
 
 __all__ = ["PASS_THROUGH", "PICKING", "Trunk", "find_trunk"]
@@ -32,6 +31,17 @@ CARRYING = (
 
 HEAD = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Cast", "Dropout"}) | PASS_THROUGH
 """What may stand between the layer that makes the logits and a graph's output."""
+
+POINTWISE = frozenset({
+    "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Sigmoid", "HardSigmoid",
+    "HardSwish", "Swish", "Tanh", "Softplus", "Softsign", "Mish", "Gelu", "Erf", "Exp", "Log", "Sqrt", "Abs",
+    "Neg", "Reciprocal", "Sign", "Pow", "Add", "Sub", "Mul", "Div", "Max", "Min", "Where", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "BatchNormalization", "Identity",
+})  # fmt: skip
+"""Operators that compute each number of their result from one number of each operand, constants besides: activations, however an
+exporter writes them, and scales and shifts. SiLU is a Sigmoid and a Mul, HardSwish an Add, a Clip, a Mul and a Div, GELU five or
+nine nodes. What they have in common is their origin: every operand is a constant or comes, by such operators alone, from one
+tensor."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Trunk:
 
 def find_trunk(graph: ir.Graph, attention: AttentionPath) -> Trunk:
     """Find the trunk of a float graph whose attention is known."""
-    fixed, functions = constants(graph), origins(graph)
+    fixed, functions = _constants(graph), _origins(graph)
     values: set[ir.Value] = {image_value(graph)}
     maps = set(values)
     for node in graph:
@@ -104,3 +114,28 @@ def _behind(output: ir.Value, functions: dict[ir.Value, ir.Value], fixed: Abstra
                 head.add(value)
                 waiting.append(value)
     return head
+
+
+def _constants(graph: ir.Graph) -> set[ir.Value]:
+    """Return the tensors that are the same for every image: stored, or computed from what is stored."""
+    found = {*graph.initializers.values()}
+    for node in graph:
+        if all(value is None or value in found for value in node.inputs):
+            found.update(node.outputs)
+    return found
+
+
+def _origins(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
+    """Return, of each tensor of a graph that is a pointwise function of one other, that other; no tensor is its own.
+
+    An origin is no such function itself: of chains it is the first tensor.
+    """
+    fixed = _constants(graph)
+    found: dict[ir.Value, ir.Value] = {}
+    for node in graph:
+        if node.op_type not in POINTWISE or len(node.outputs) != 1:
+            continue
+        sources = {found.get(value, value) for value in node.inputs if value is not None and value not in fixed}
+        if len(sources) == 1:
+            found[node.outputs[0]] = sources.pop()
+    return found

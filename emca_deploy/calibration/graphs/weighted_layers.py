@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array
-from emca_deploy.calibration.graphs.graph import constant, has_weights
+from emca_deploy.calibration.graphs.graph import has_weights
+from emca_deploy.canonical.edit import new_constant
 from emca_deploy.multiply_adds import WEIGHT_INPUT, multiply_adds
 
 __all__ = [
@@ -115,7 +116,7 @@ def bias_of(node: ir.Node) -> Float32Array:
 
 def set_bias(graph: ir.Graph, node: ir.Node, bias: Float32Array) -> None:
     """Give a layer, of a float or a quantized graph, another bias, (output channels,) float32."""
-    value = constant(graph, f"{node.name}.bias/corrected", bias)
+    value = new_constant(graph, f"{node.name}.bias/corrected", bias)
     if len(node.inputs) < 3:
         node.resize_inputs(3)
     node.replace_input_with(2, value)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from emca_deploy.calibration.graphs.dequantized import dequantized
-from emca_deploy.calibration.graphs.graph import constant
+from emca_deploy.calibration.graphs.graph import dequantized
 from emca_deploy.calibration.graphs.weighted_layers import output_axis, weight_of
 from emca_deploy.calibration.placement.place import Edge, Placement
 from emca_deploy.calibration.placement.quantize import (
@@ -22,6 +21,7 @@ from emca_deploy.calibration.placement.quantize import (
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import store_as_int8
 from emca_deploy.calibration.ranges.observers import TensorRange
+from emca_deploy.canonical.edit import new_constant
 from emca_deploy.errors import InputError
 from emca_deploy.multiply_adds import WEIGHT_INPUT
 
@@ -98,8 +98,8 @@ def _source(value: ir.Value, placement: Placement) -> ir.Value:
 
 def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], params: QuantParams) -> None:
     integer = np.int8 if params.signed else np.uint8
-    scale = constant(graph, f"{value.name}/scale", np.array(params.scale, np.float32))
-    zero = constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, integer))
+    scale = new_constant(graph, f"{value.name}/scale", np.array(params.scale, np.float32))
+    zero = new_constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, integer))
     quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}/quantize")
     quantized = quantize.outputs[0]
     quantized.name, quantized.shape, quantized.dtype = (

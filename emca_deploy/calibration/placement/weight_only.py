@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from emca_deploy.calibration.graphs.dequantized import dequantized
-from emca_deploy.calibration.graphs.graph import has_weights, int64_initializer
+from emca_deploy.calibration.graphs.graph import dequantized, has_weights
 from emca_deploy.calibration.graphs.weighted_layers import conv_geometry, weight_of, weight_rows
 from emca_deploy.calibration.placement.quantize import quantize_weight
+from emca_deploy.canonical.edit import int64_constant
 
 __all__ = ["heavy_pixel_layers", "in_place_of", "store_as_int8"]
 
@@ -44,9 +44,9 @@ def store_as_int8(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
     weight, name, result = weight_rows(node), str(node.name), node.outputs[0]
     stored = dequantized(graph, node, f"{name}.weight", quantize_weight(weight, 0), 0)
     outputs, inputs = weight.shape
-    rows = ir.node("Reshape", [node.inputs[0], int64_initializer(graph, f"{name}/rows.shape", [-1, inputs])], name=f"{name}/rows")
+    rows = ir.node("Reshape", [node.inputs[0], int64_constant(graph, f"{name}/rows.shape", [-1, inputs])], name=f"{name}/rows")
     product = ir.node("Gemm", [rows.outputs[0], stored, *node.inputs[2:]], {"transB": 1}, name=name)
-    shape = int64_initializer(graph, f"{name}/pixel.shape", [-1, outputs, 1, 1])
+    shape = int64_constant(graph, f"{name}/pixel.shape", [-1, outputs, 1, 1])
     pixel = ir.node("Reshape", [product.outputs[0], shape], name=f"{name}/pixel")
     batch = result.shape[0] if result.shape is not None else None
     for new, sides in ((rows, [inputs]), (product, [outputs]), (pixel, [outputs, 1, 1])):

@@ -3,7 +3,11 @@
 Smallest and largest values are taken inside the graph, by ReduceMin and ReduceMax nodes, so that only a few numbers per
 tensor and image leave the runtime. Histograms need the tensors themselves: each worker runs a few images and counts their values
 before it takes the next, so memory depends on neither the number of images nor the method. Of the operands of a residual Add
-what is looked at is what of them survives the ReLU that follows (`relu_bounds`).
+what is looked at is what of them survives the ReLU that follows.
+
+What a ReLU cuts away needs no integers. Where relu(a + b) is all that becomes of a, relu(max(a, c) + b) is the same for every c
+that max(a, -b) never falls below: what lies beneath ends at zero whichever it is. Convolutions that end a branch often reach
+twice as far down as that. Ranges that stop there have finer steps, in exact arithmetic for nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,20 +18,22 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy._progress import Progress
+from emca_deploy.calibration.graphs.graph import only_feeds
 from emca_deploy.calibration.graphs.graph_session import (
     append_output,
+    feed_of,
     find_values,
     fixed_batch,
+    in_order,
     leave,
-    native_images,
     open_session,
+    pool_size,
     run_session,
 )
-from emca_deploy.calibration.graphs.workers import in_order, pool_size
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.methods.base import Method
 from emca_deploy.calibration.ranges.observers import Observation
-from emca_deploy.calibration.ranges.relu_bounds import as_hard_swish_sees, as_relu_sees, hard_swish_inputs, relu_partners
+from emca_deploy.canonical.edit import new_constant
 from emca_deploy.canonical.marks import label_of
 from emca_deploy.errors import DataError
 
@@ -124,7 +130,7 @@ class _Pass:
 
     def _digest(self, images: Images) -> list[Digest | ValueError]:
         count = len(images)
-        feed = native_images(self._graph, images)
+        feed = feed_of(self._graph, images)
         size = len(next(iter(feed.values())))
         outputs: list[Images] = run_session(self._session, feed, label_of(self._graph))
         if not self._counts:
@@ -151,13 +157,13 @@ def _histogram(values: Images) -> Histogram | ValueError:
 
 def _observed(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
     """Return what is looked at of the tensors of these names, in a graph that has no outputs any more."""
-    partners, cut = relu_partners(graph), hard_swish_inputs(graph)
+    partners, cut = _relu_partners(graph), _hard_swish_inputs(graph)
     graph.outputs.clear()
 
     def seen(value: ir.Value) -> ir.Value:
         if value in partners:
-            return as_relu_sees(graph, value, partners[value])
-        return as_hard_swish_sees(graph, value, cut[value]) if value in cut else value
+            return _as_relu_sees(graph, value, partners[value])
+        return _as_hard_swish_sees(graph, value, cut[value]) if value in cut else value
 
     return [seen(value) for value in find_values(graph, names)]
 
@@ -182,3 +188,49 @@ def _reduce(model: ir.Model, names: Sequence[str]) -> None:
             attributes: dict[str, Any] = {"keepdims": 0} if opset >= since else {"keepdims": 0, "axes": [1]}
             node = ir.node(operator, [flat, axes] if opset >= since else [flat], attributes)
             graph.outputs.append(append_output(graph, node, f"{value.name}/{operator}"))
+
+
+def _relu_partners(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
+    """Return, of each tensor that only an Add reads whose sum only ReLUs read, the Add's other operand.
+
+    Both can be cut at once: of two operands whose sum is below zero, neither cut, both at or below zero, lifts it above.
+    """
+    partners: dict[ir.Value, ir.Value] = {}
+    for node in graph:
+        if node.op_type != "Add" or len(node.inputs) != 2 or not only_feeds(node.outputs[0], "Relu"):
+            continue
+        first, second = node.inputs
+        if first is None or second is None or first is second or first.producer() is None or second.producer() is None:
+            continue
+        for value, other in ((first, second), (second, first)):
+            if len(value.uses()) == 1 and not value.is_graph_output():
+                partners[value] = other
+    return partners
+
+
+def _as_relu_sees(graph: ir.Graph, value: ir.Value, partner: ir.Value) -> ir.Value:
+    """Append max(value, -partner) to a graph and return it, of the Add's shape: what of `value` changes the ReLU's result."""
+    negative = append_output(graph, ir.node("Neg", [partner]), f"{value.name}/least")
+    return append_output(graph, ir.node("Max", [value, negative]), f"{value.name}/relu_sees")
+
+
+def _hard_swish_inputs(graph: ir.Graph) -> dict[ir.Value, float]:
+    """Return, of each tensor that only x * HardSigmoid(x) reads, the number below which that is always 0."""
+    found: dict[ir.Value, float] = {}
+    for node in graph:
+        value = node.inputs[0] if node.op_type == "HardSigmoid" else None
+        uses = list(node.outputs[0].uses())
+        if value is None or value.is_graph_output() or value.producer() is None or len(uses) != 1:
+            continue
+        product = uses[0].node
+        alpha, beta = float(node.attributes.get_float("alpha", 0.2)), float(node.attributes.get_float("beta", 0.5))
+        readers = {use.node for use in value.uses()}
+        if product.op_type == "Mul" and value in product.inputs and readers == {node, product} and alpha > 0:
+            found[value] = -beta / alpha
+    return found
+
+
+def _as_hard_swish_sees(graph: ir.Graph, value: ir.Value, least: float) -> ir.Value:
+    """Append max(value, least) to a graph and return it."""
+    bound = new_constant(graph, f"{value.name}/least_seen", np.array(least, np.float32))
+    return append_output(graph, ir.node("Max", [value, bound]), f"{value.name}/hard_swish_sees")

@@ -9,9 +9,8 @@ import onnx_ir as ir
 from emca_deploy._machine import read_memory_mib
 from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float32Array
-from emca_deploy.calibration.graphs.graph_session import Probe
+from emca_deploy.calibration.graphs.graph_session import GraphRunner, in_order, pool_size
 from emca_deploy.calibration.graphs.weighted_layers import ConvGeometry, conv_geometry, weight_rows, weighted_layers
-from emca_deploy.calibration.graphs.workers import in_order, pool_size
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -120,7 +119,7 @@ class _Reader:
         layers = weighted_layers(model.graph)
         self._geometry = {name: None if layers[name].op_type == "Gemm" else conv_geometry(layers[name]) for name in names}
         self._reads = {name: _first_input(layers[name]) for name in names}
-        self._probe = Probe(model.clone(), sorted(set(self._reads.values())), threads)
+        self._probe = GraphRunner(model.clone(), sorted(set(self._reads.values())), threads)
 
     def rows(self, numbered: tuple[int, Float32Array]) -> dict[str, Float32Array]:
         """Return each layer's (pixels, inputs) for one image, (1, 3, H, W), whose number seeds the choice of pixels."""

@@ -15,10 +15,10 @@ import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.calibration.graphs.graph_session import (
+    feed_of,
     find_values,
     leave,
     leave_mean,
-    native_images,
     open_session,
     prune,
     run_session,
@@ -58,7 +58,7 @@ class SettlingMeans:
         """
         graph = model.graph
         if not self._held:
-            self._held = [native_images(graph, batch) for batch in self._images]
+            self._held = [feed_of(graph, batch) for batch in self._images]
         _enter(graph, self._held[0])
         crossing = crossing_values(graph, to_change)
         found = find_values(graph, names)

@@ -7,7 +7,7 @@ scales, and a Concat that repeats the channels, each a node of its own that wake
 import numpy as np
 import onnx_ir as ir
 
-from emca_deploy.calibration.graphs.graph import constant, int64_initializer
+from emca_deploy.canonical.edit import int64_constant, new_constant
 
 __all__ = ["add_scales", "broadcast_repeats"]
 
@@ -132,12 +132,12 @@ def _constant(node: ir.Node, index: int) -> list[int] | None:
 
 
 def _scalar(graph: ir.Graph, name: str, number: float) -> ir.Value:
-    return constant(graph, name, np.array([[[[number]]]], np.float32))
+    return new_constant(graph, name, np.array([[[[number]]]], np.float32))
 
 
 def _reshape(graph: ir.Graph, before: ir.Node, value: ir.Value, sides: list[int], name: str) -> ir.Value:
     batch = value.shape[0] if value.shape is not None else None
-    shape = int64_initializer(graph, f"{name}.shape", sides)
+    shape = int64_constant(graph, f"{name}.shape", sides)
     return _insert(graph, before, "Reshape", [value, shape], name, ir.Shape([batch, *sides[1:]]))
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.attention_path import is_global_pool
-from emca_deploy.calibration.graphs.dequantized import dequantized
-from emca_deploy.calibration.graphs.graph import constant
+from emca_deploy.calibration.graphs.graph import dequantized
+from emca_deploy.canonical.edit import new_constant
 
 __all__ = ["average_pools_as_convolutions", "clip_hard_sigmoids", "hard_sigmoids_as_additions"]
 
@@ -61,9 +61,9 @@ def _add_instead(graph: ir.Graph, nodes: tuple[ir.Node, ir.Node, ir.Node], shift
     """Replace a HardSigmoid by an addition of `shift`, and the scale of the Q behind it accordingly; the DQ keeps its own."""
     node, quantize, _ = nodes
     name = f"{node.name}.shift"
-    stored = constant(graph, f"{name}/uint8", np.array(255, np.uint8))
-    step = constant(graph, f"{name}/scale", np.array(shift / 255, np.float32))
-    zero = constant(graph, f"{name}/zero_point", np.array(0, np.uint8))
+    stored = new_constant(graph, f"{name}/uint8", np.array(255, np.uint8))
+    step = new_constant(graph, f"{name}/scale", np.array(shift / 255, np.float32))
+    zero = new_constant(graph, f"{name}/zero_point", np.array(0, np.uint8))
     shifting = ir.node("DequantizeLinear", [stored, step, zero], name=f"{name}/dequantize")
     shifting.outputs[0].name, shifting.outputs[0].dtype, shifting.outputs[0].shape = name, ir.DataType.FLOAT, ir.Shape([])
     add = ir.node("Add", [node.inputs[0], shifting.outputs[0]], name=str(node.name))
@@ -72,7 +72,7 @@ def _add_instead(graph: ir.Graph, nodes: tuple[ir.Node, ir.Node, ir.Node], shift
     scale = quantize.inputs[1]
     assert scale is not None  # `_only_quantize` looked at it
     assert scale.const_value is not None
-    wide = constant(graph, f"{node.name}.shifted/scale", np.array(float(scale.const_value.numpy()) / alpha, np.float32))
+    wide = new_constant(graph, f"{node.name}.shifted/scale", np.array(float(scale.const_value.numpy()) / alpha, np.float32))
     graph.insert_before(node, [shifting, add])
     quantize.replace_input_with(0, result)
     quantize.replace_input_with(1, wide)
@@ -179,7 +179,7 @@ def _swish_instead(graph: ir.Graph, node: ir.Node, product: ir.Node) -> None:
 
 
 def _number(graph: ir.Graph, name: str, value: float) -> ir.Value:
-    return constant(graph, name, np.array(value, np.float32))
+    return new_constant(graph, name, np.array(value, np.float32))
 
 
 def _appended(graph: ir.Graph, before: ir.Node, operator: str, inputs: list[ir.Value | None], part: str) -> ir.Value:

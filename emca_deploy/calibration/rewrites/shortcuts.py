@@ -13,7 +13,7 @@ from math import prod
 import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.attention_path import is_global_pool
-from emca_deploy.calibration.graphs.graph import int64_initializer
+from emca_deploy.canonical.edit import int64_constant
 
 __all__ = ["FreedShortcuts", "free_shortcuts"]
 
@@ -78,7 +78,7 @@ def _let_branch_wait(graph: ir.Graph, shortcut: ir.Value, strays: list[ir.Node],
     name = f"{layer.name}.wait"
     # Means of what a ReLU returned are never negative: one of them, negated and rectified, is an exact zero that no optimizer can
     # know. One number for all channels makes the cheapest addition.
-    bounds = [int64_initializer(graph, f"{name}.{part}", [number]) for part, number in (("start", 0), ("end", 1), ("axis", 1))]
+    bounds = [int64_constant(graph, f"{name}.{part}", [number]) for part, number in (("start", 0), ("end", 1), ("axis", 1))]
     mean = ir.node("Slice", [pool.outputs[0], *bounds], name=f"{name}.mean")
     negated = ir.node("Neg", mean.outputs, name=f"{name}.neg")
     zero = ir.node("Relu", negated.outputs, name=f"{name}.zero")

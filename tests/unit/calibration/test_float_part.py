@@ -193,7 +193,7 @@ def test_worse_than_rounding_is_refused(exported, images, tmp_path):
     assert bias is not None
     bias.const_value = ir.tensor(np.full(10, 7e4, np.float32), name=bias.name)
     with pytest.raises((GateError, ModelError), match=r"loses|finite"), np.errstate(over="ignore"):
-        halve_float_part(graph, {}, (path, images, range(6), 1), silent)
+        halve_float_part(graph, {}, (load_graph(path, images.preprocessing), images, range(6), 1), silent)
 
 
 def test_peaks_are_what_was_seen():

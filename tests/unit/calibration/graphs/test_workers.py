@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from emca_deploy.calibration.graphs.workers import in_order, pool_size
+from emca_deploy.calibration.graphs.graph_session import in_order, pool_size
 
 
 def test_results_come_in_the_order_of_the_items_whichever_is_done_first():

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.graphs.graph_session import Probe
+from emca_deploy.calibration.graphs.graph_session import GraphRunner
+from emca_deploy.calibration.ranges.collect import _as_hard_swish_sees, _hard_swish_inputs, _relu_partners
 from emca_deploy.calibration.ranges.methods.registry import parse_method
-from emca_deploy.calibration.ranges.relu_bounds import as_hard_swish_sees, hard_swish_inputs, relu_partners
 from zoo.recipes import observe
 
 VALUES = arrays(np.float32, 40, elements=st.floats(-8, 8, width=32))
@@ -29,7 +29,7 @@ def test_both_operands_cut_there_leave_the_relu_as_it_is(a, b, first_lower, seco
 
 def test_partners_are_what_only_a_residual_add_reads(exported):
     graph = load_graph(exported("emca_eca_resnet18")).graph
-    partners = {str(value.name): str(other.name) for value, other in relu_partners(graph).items()}
+    partners = {str(value.name): str(other.name) for value, other in _relu_partners(graph).items()}
     assert partners["stage2.block0.attention.mul"] == "stage2.block0.shortcut.conv"
     assert partners["stage2.block0.shortcut.conv"] == "stage2.block0.attention.mul"
     assert partners["stage2.block1.conv2"] == "stage2.block0.relu_1"
@@ -42,14 +42,14 @@ def test_nothing_is_cut_where_something_else_reads_the_sum(exported):
     model = load_graph(exported("emca_eca_resnet18"))
     (add,) = [node for node in model.graph if node.op_type == "Add" and node.inputs[0].name == "stage2.block1.conv2"]
     model.graph.append(ir.node("Abs", [add.outputs[0]]))
-    assert not {"stage2.block1.conv2"} & {str(value.name) for value in relu_partners(model.graph)}
+    assert not {"stage2.block1.conv2"} & {str(value.name) for value in _relu_partners(model.graph)}
 
 
 @pytest.mark.parametrize("method", ["minmax", "mse"])
 def test_what_is_collected_ends_where_the_relu_cuts(exported, images, method):
     path = exported("emca_eca_resnet18")
     seen = observe(load_graph(path), images, range(12), 1, None, parse_method(method))
-    probe = Probe(load_graph(path), ["stage2.block1.conv2", "stage2.block0.relu_1"], 1)
+    probe = GraphRunner(load_graph(path), ["stage2.block1.conv2", "stage2.block0.relu_1"], 1)
     branch, shortcut = probe(images.images).values()
     assert branch.min() < np.maximum(branch, -shortcut).min()
     assert seen["stage2.block1.conv2"].minimum == pytest.approx(np.maximum(branch, -shortcut).min(), rel=1e-4)
@@ -62,10 +62,10 @@ def test_a_hard_swish_does_not_see_what_lies_below_its_zero(alpha, beta, seed):
     net (float[1,3,6,6] x) => (float[1,3,6,6] y) {{
         c = Abs(x) d = Sub(x, c) h = HardSigmoid<alpha={alpha}, beta={beta}>(d) y = Mul(d, h) }}"""
     model = ir.from_proto(onnx.parser.parse_model(text))
-    ((value, least),) = hard_swish_inputs(model.graph).items()
+    ((value, least),) = _hard_swish_inputs(model.graph).items()
     assert value.name == "d"
     assert least == pytest.approx(-beta / alpha, rel=1e-5)
-    cut = as_hard_swish_sees(model.graph, value, least)
+    cut = _as_hard_swish_sees(model.graph, value, least)
     for node in [use.node for use in value.uses() if use.node is not cut.producer()]:
         for index, operand in enumerate(node.inputs):
             if operand is value:
@@ -88,4 +88,4 @@ def test_a_hard_swish_does_not_see_what_lies_below_its_zero(alpha, beta, seed):
 def test_what_others_read_is_looked_at_whole(body):
     text = f"""<ir_version: 9, opset_import: ["" : 20]>
     net (float[1,3,6,6] x) => (float[1,3,6,6] y) {{ d = Neg(x) {body} }}"""
-    assert not hard_swish_inputs(ir.from_proto(onnx.parser.parse_model(text)).graph)
+    assert not _hard_swish_inputs(ir.from_proto(onnx.parser.parse_model(text)).graph)

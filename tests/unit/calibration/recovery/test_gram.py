@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.graphs.graph_session import Probe
+from emca_deploy.calibration.graphs.graph_session import GraphRunner
 from emca_deploy.calibration.graphs.weighted_layers import ConvGeometry, conv_geometry, weight_rows, weighted_layers
 from emca_deploy.calibration.recovery.gram import MEMORY_BYTES, POSITIONS, can_be_rounded, input_rows, layer_grams
 
@@ -67,7 +67,7 @@ def test_linear_layers_rows_are_their_inputs(exported, images):
     model = load_graph(exported("emca_eca_resnet18"))
     head = weighted_layers(model.graph)["head"]
     reads = str(head.inputs[0].name)
-    features = np.concatenate([Probe(model.clone(), [reads], 1)(image)[reads] for image, _ in images.batches(1, range(3))])
+    features = np.concatenate([GraphRunner(model.clone(), [reads], 1)(image)[reads] for image, _ in images.batches(1, range(3))])
     gram = dict(layer_grams(model, ["head"], images, range(3), 1))["head"]
     np.testing.assert_allclose(gram, features.T @ features, rtol=1e-4, atol=1e-4)
 
@@ -87,7 +87,7 @@ def test_a_matrix_is_all_products_whatever_the_blocks(exported, images, monkeypa
     model = load_graph(exported("emca_eca_resnet18"))
     layer = weighted_layers(model.graph)["stage2.block0.conv1"]
     reads, geometry = str(layer.inputs[0].name), conv_geometry(layer)
-    probe = Probe(model.clone(), [reads], 1)
+    probe = GraphRunner(model.clone(), [reads], 1)
     batches = list(images.batches(1, range(3)))
     rows = np.concatenate([input_rows(probe(image)[reads], geometry, [number]) for number, (image, _) in enumerate(batches)])
     monkeypatch.setattr("emca_deploy.calibration.recovery.gram.BLOCK", 100)  # 576 inputs: the last block is a smaller one

@@ -14,7 +14,7 @@ from emca_deploy.artifacts import manifest_path
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.calibrate import calibrate_model, ensure_ranges
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.graphs.graph_session import Probe
+from emca_deploy.calibration.graphs.graph_session import GraphRunner
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
@@ -37,7 +37,7 @@ def trained(tmp_path_factory, bundled_model):
 def logits(path, source, count=200):
     model = load_graph(path) if "int8" not in path.name else ir.load(path)
     name = str(model.graph.outputs[0].name)
-    probe = Probe(model, [name], 1)
+    probe = GraphRunner(model, [name], 1)
     return np.concatenate(
         [probe(batch)[name] for batch, _ in source.batches(50, range(0, len(source), max(1, len(source) // count)))]
     )
@@ -116,7 +116,7 @@ def test_shifts_restore_the_means_of_the_channels(trained, tmp_path):
     anchors = [find_anchors(model.graph)[name].value for name in watched]
 
     def means(graph_model):
-        probe = Probe(graph_model, anchors, 2, means=True)
+        probe = GraphRunner(graph_model, anchors, 2, means=True)
         return [
             np.concatenate(rows).mean(axis=0)
             for rows in zip(*(probe(b).values() for b, _ in images.batches(8, chosen)), strict=True)
