@@ -15,7 +15,7 @@ from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
 from emca_deploy.backends.base import Situation
 from emca_deploy.backends.registry import names_no_file, tunables
 from emca_deploy.harness.measure.tuning import Found, Search, is_faster, search
-from emca_deploy.harness.measure.worker_main import input_shape
+from emca_deploy.harness.measure.worker_main import input_shape, make_runner
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.requests import TuneRequest
@@ -180,7 +180,7 @@ def _numerics(
 
 
 def _logits(spec: RunnerSpec, batch: int, seed: int) -> Float32Array:
-    runner = spec.make()
+    runner = make_runner(spec)
     runner.open()
     try:
         random = np.random.default_rng(seed)

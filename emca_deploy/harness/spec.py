@@ -1,9 +1,6 @@
 """What the harness is told about a candidate: a name and a factory, never a backend."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from importlib import import_module
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -68,11 +65,12 @@ class Saturable(Protocol):
 
 @dataclass(frozen=True)
 class RunnerSpec:
-    """One candidate. Turns into JSON and back, and into a runner only inside the candidate's own process.
+    """One candidate. It is sent as JSON to the candidate's own process, and becomes a runner there.
 
     Attributes:
         name: unique among the candidates of a run; used in messages and comparisons.
-        factory: "module:function", called with `kwargs`, returning a runner that is not open yet.
+        factory: "module:function", called with `kwargs`, returning a runner that is not open yet; "" asks the registry of
+            backends.
         kwargs: its arguments; JSON values only.
         artifact: the file, as the user gave it; for the result.
         backend: for the result.
@@ -84,7 +82,7 @@ class RunnerSpec:
     """
 
     name: str
-    factory: str = "emca_deploy.backends.registry:open_runner"
+    factory: str = ""
     kwargs: dict[str, Any] = field(default_factory=dict)
     artifact: str = ""
     backend: str = ""
@@ -93,22 +91,6 @@ class RunnerSpec:
     group: str = ""
     batch: int | None = None
     digests: dict[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """Return the candidate as JSON."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "RunnerSpec":
-        """Rebuild from JSON."""
-        values: Mapping[str, Any] = json.loads(text)
-        return cls(**values)
-
-    def make(self) -> LoadedModel:
-        """Import the factory and return the runner, not yet open."""
-        module, _, function = self.factory.partition(":")
-        runner: LoadedModel = getattr(import_module(module), function)(**self.kwargs)
-        return runner
 
     def check_files(self) -> None:
         """Refuse files that are not those the run began with; to be called when they have been loaded.

@@ -144,7 +144,7 @@ class Worker:
         Raises:
             WorkerError: the process has ended.
         """
-        self._send("open", spec=self.spec.to_json())
+        self._send("open", spec=to_json(self.spec))
         self._send("prepare", batch=batch, seed=seed, scenario=scenario)
         self._ahead = ["open", "prepare"]
 
@@ -154,7 +154,7 @@ class Worker:
         Raises:
             EmcaError: whatever the runner raises, of the same class; WorkerError if the process crashes or hangs.
         """
-        answer, _ = self._ask("open", spec=self.spec.to_json())
+        answer, _ = self._ask("open", spec=to_json(self.spec))
         self.opened = Opened(_tensor(answer["input"]), _tensor(answer["output"]), answer["load_ms"], answer["runtime"])
         return self.opened
 

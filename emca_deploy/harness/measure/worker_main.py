@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from time import perf_counter_ns
 from typing import Any
 
@@ -26,7 +27,10 @@ from emca_deploy.harness.spec import LoadedModel, RunnerSpec, Saturable
 from emca_deploy.machines.memory import peak_rss_mib
 from emca_deploy.results.codec import from_json
 
-__all__ = ["input_shape", "main", "serve"]
+__all__ = ["input_shape", "main", "make_runner", "serve"]
+
+_RUNNERS = "emca_deploy.backends.registry:open_runner"
+"""By name, since only the process that runs a candidate knows backends."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -49,6 +53,13 @@ def input_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
     return (batch, *sizes)
 
 
+def make_runner(spec: RunnerSpec) -> LoadedModel:
+    """Import a spec's factory, and return its runner, not yet open."""
+    module, _, function = (spec.factory or _RUNNERS).partition(":")
+    runner: LoadedModel = getattr(import_module(module), function)(**spec.kwargs)
+    return runner
+
+
 class _Session:
     """The commands a worker obeys; each returns the answer, or sends several."""
 
@@ -58,9 +69,9 @@ class _Session:
         self._batch: npt.NDArray[Any] | None = None
         self._saturated: Saturable | None = None
 
-    def open(self, spec: str) -> dict[str, Any]:
-        wanted = RunnerSpec.from_json(spec)
-        runner = wanted.make()
+    def open(self, spec: dict[str, Any]) -> dict[str, Any]:
+        wanted = from_json(RunnerSpec, spec)
+        runner = make_runner(wanted)
         start_ns = perf_counter_ns()
         runner.open()
         load_ms = elapsed_ms(start_ns)

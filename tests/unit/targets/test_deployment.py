@@ -9,6 +9,7 @@ import pytest
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.torch import BACKEND as TORCH
 from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
+from emca_deploy.harness.measure.worker_main import make_runner
 from emca_deploy.targets.cpu import CpuTarget
 from emca_deploy.targets.deploying import find_parts
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models, named_apart
@@ -53,7 +54,7 @@ def built_on_gpu(models: Models, *backends: str, device: int = 0) -> list[BuiltC
 def test_the_cpu_gets_fp32_and_int8_engines(models: Models) -> None:
     found = built(CpuTarget(), CpuTarget().deployment(["onnxruntime"]).steps, models)
     assert [candidate.name for candidate in found] == ["onnxruntime fp32", "onnxruntime int8"]
-    with found[1].spec.make() as runner:  # type: ignore[attr-defined]
+    with make_runner(found[1].spec) as runner:  # type: ignore[attr-defined]
         assert runner.input.shape == (1, 3, SIZE, SIZE)
 
 
@@ -101,7 +102,7 @@ def test_an_engine_for_a_gpu_runs_nowhere_else(models: Models) -> None:
     pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
     candidate = built_on_gpu(models, "tensorrt-rtx")[0]
     with pytest.raises((MissingError, EngineError), match=r"no NVIDIA driver|was built for"):
-        candidate.spec.make().open()
+        make_runner(candidate.spec).open()
 
 
 def test_what_a_gpu_needs_depends_on_the_backends() -> None:

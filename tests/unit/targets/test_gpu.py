@@ -1,5 +1,6 @@
 """Who runs what on a GPU, and what is recorded of it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from emca_deploy.backends.registry import available
 from emca_deploy.backends.tensorrt.cuda import capability_here
 from emca_deploy.backends.torch import BACKEND as TORCH
 from emca_deploy.errors import InputError, MissingError, UnknownNameError
+from emca_deploy.harness.measure.worker_main import make_runner
 from emca_deploy.machines.nvidia import rtx_refusal
+from emca_deploy.results.codec import to_json
 from emca_deploy.targets.candidates import CandidateOptions
 from emca_deploy.targets.gpu import GpuTarget
 from emca_deploy.targets.gpu_candidates import _spec, check_gpu, ways_to_run
@@ -59,7 +62,7 @@ def test_without_a_gpu(artifact: Callable[..., Path]) -> None:
 
 def test_the_processors_precisions_are_not_a_gpus(artifact: Callable[..., Path]) -> None:
     path = str(artifact("net.engine", "engine", "tensorrt-rtx"))
-    assert _spec(path, ("tensorrt-rtx", ""), CandidateOptions(), 1).to_json().count("gpu:1") == 1
+    assert json.dumps(to_json(_spec(path, ("tensorrt-rtx", ""), CandidateOptions(), 1))).count("gpu:1") == 1
     with pytest.raises(InputError, match="--precision bf16 is for processors"):
         _spec(path, ("tensorrt-rtx", ""), CandidateOptions(precision="bf16"), 0)
 
@@ -69,7 +72,7 @@ def test_a_candidate_is_made_of_what_the_worker_needs(artifact: Callable[..., Pa
     options = CandidateOptions(batch=4)
     spec = _spec(engine, ("tensorrt-rtx", ""), options, 1)
     assert (spec.backend, spec.precision, spec.target) == ("tensorrt-rtx", "int8", "gpu:1")
-    assert not hasattr(spec.make(), "input")  # made, not opened
+    assert not hasattr(make_runner(spec), "input")  # made, not opened
     half = _spec(checkpoint, ("torch", "compiled fp16"), options, 1)
     assert (half.precision, half.kwargs["variant"], half.kwargs["device"], half.kwargs["batch"]) == (
         "fp16",

@@ -9,6 +9,7 @@ import pytest
 from emca_deploy._machine import CpuInfo
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_manifest
 from emca_deploy.errors import ModelError
+from emca_deploy.harness.measure.worker_main import make_runner
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.targets.candidates import CandidateOptions, candidate, candidates, run_notes
 from emca_deploy.targets.settings import find_tuned, save_tuned, tuned_here, with_values
@@ -52,7 +53,7 @@ def test_kept_settings_are_used_and_said(model):
     (note,) = run_notes([spec], CandidateOptions())
     assert "runs with its tuned settings" in note
     assert "spin=False" in note
-    with spec.make() as runner:
+    with make_runner(spec) as runner:
         assert runner.describe()["settings"] == {"flush_denormals": True}
     (alone,) = candidates([str(model)], (), CandidateOptions())
     assert alone.kwargs["spin"] is False
