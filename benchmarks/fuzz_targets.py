@@ -119,7 +119,7 @@ def _texts() -> list[Target]:
     from emca_deploy.backends.tensorrt.tool.log import read_log
     from emca_deploy.machines.jetson.clocks import parse_show
     from emca_deploy.machines.jetson.modes import parse_modes, parse_query
-    from emca_deploy.remote.address import parse_destination
+    from emca_deploy.remote.address import parse_address
     from emca_deploy.remote.errors import failure
     from emca_deploy.telemetry.tegrastats import parse_line
 
@@ -131,7 +131,7 @@ def _texts() -> list[Target]:
         found = read_placement(text.splitlines())
         return found and (place_nodes(found, nodes), found.to_dict(nodes, dict.fromkeys(nodes, 3)))
 
-    there = parse_destination("ssh://box")
+    there = parse_address("ssh://box")
     query = b"NVPM WARN: fan mode is not set!\nNV Power Mode: MAXN\n0\n"
     return [
         Target("tegrastats", "text", lines, _text(parse_line)),
@@ -146,7 +146,7 @@ def _texts() -> list[Target]:
         Target("builder's layers", "text", (LAYERS,), _text(lambda text: read_layers(text.splitlines()))),
         Target("ONNX Runtime profile", "json", (ORT_PROFILE,), _text(lambda text: read_ort_profile(text, "x"))),
         Target("ssh's complaints", "text", (SSH,), _text(lambda text: failure(there, text))),
-        Target("ssh address", "text", (b"ssh://me@host.example:2222/gpu:1",), _text(parse_destination)),
+        Target("ssh address", "text", (b"ssh://me@host.example:2222/gpu:1",), _text(parse_address)),
     ]
 
 

@@ -8,7 +8,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.errors import EmcaError
 from emca_deploy.targets import named_machines
-from emca_deploy.targets.capabilities import Capabilities, examine
+from emca_deploy.targets.capabilities import Capabilities
 from emca_deploy.targets.named_machines import Device
 
 __all__ = ["DeviceCheck", "DevicesReport", "add_device", "check_devices", "devices", "remove_device"]
@@ -121,7 +121,7 @@ def check_devices(name: str | None = None, progress: Progress | None = None) -> 
         if progress is not None:
             progress(done, len(asked))
         try:
-            found.append(DeviceCheck(device, examine(device.target, device.power_mode)))
+            found.append(DeviceCheck(device, device.examine()))
         except EmcaError as exc:
             found.append(DeviceCheck(device, error=exc))
     return tuple(found)

@@ -1,11 +1,11 @@
-"""What a user writes to name another machine: ssh://[user@]host[:port][/target-there]."""
+"""What a user writes to name another machine: ssh://[user@]host[:port][/target]."""
 
 import re
 from dataclasses import dataclass
 
 from emca_deploy.errors import InputError
 
-__all__ = ["SCHEME", "Destination", "is_ssh", "parse_destination"]
+__all__ = ["SCHEME", "Address", "is_ssh", "parse_address"]
 
 SCHEME = "ssh://"
 # A host or user that begins with a dash would be an option of ssh's, one with a space or a quote a word of some shell's.
@@ -13,28 +13,28 @@ _FORM = re.compile(
     r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.+-]*)@)?"
     r"(?P<host>\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?\]|[A-Za-z0-9_][A-Za-z0-9_.-]*)"
     r"(?::(?P<port>[0-9]{1,5}))?"
-    r"(?:/(?P<there>cpu|gpu(?::[0-9]+)?|jetson)?)?"
+    r"(?:/(?P<target>cpu|gpu(?::[0-9]+)?|jetson)?)?"
 )
 
 
 @dataclass(frozen=True)
-class Destination:
+class Address:
     """A machine.
 
     Attributes:
         host: a name, also one of ssh's configuration, or an address.
         user: None is what ssh's configuration says.
         port: likewise.
-        there: the target on that machine ("cpu", "gpu:1", "jetson"); None is jetson on a Jetson board and cpu elsewhere.
+        target: the target on that machine ("cpu", "gpu:1", "jetson"); None is jetson on a Jetson board and cpu elsewhere.
     """
 
     host: str
     user: str | None = None
     port: int | None = None
-    there: str | None = None
+    target: str | None = None
 
     def __str__(self) -> str:
-        """Return it as results name it, without the target there."""
+        """Return it as results name it, without the target."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         user = "" if self.user is None else f"{self.user}@"
         port = "" if self.port is None else f":{self.port}"
@@ -52,7 +52,7 @@ def is_ssh(target: str | None) -> bool:
     return target is not None and target.startswith(SCHEME)
 
 
-def parse_destination(text: str) -> Destination:
+def parse_address(text: str) -> Address:
     """Return the machine that a user named.
 
     Raises:
@@ -64,4 +64,4 @@ def parse_destination(text: str) -> Destination:
         raise InputError(
             f"target '{text}' names no machine", "write ssh://[user@]host[:port], with /gpu or /cpu behind to choose there"
         )
-    return Destination(found["host"].strip("[]"), found["user"], port, found["there"])
+    return Address(found["host"].strip("[]"), found["user"], port, found["target"])

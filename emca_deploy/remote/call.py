@@ -110,7 +110,7 @@ class Call:
 
     def trouble(self, code: int) -> Exception:
         """Return the error for a command that ended too soon."""
-        said, where = self.said(), self._connection.destination
+        said, where = self.said(), self._connection.address
         if code == LOST and not self._connection.reached:
             return failure(where, said, self._connection.resolved())
         if code == LOST:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from emca_deploy.errors import InputError, MissingError
-from emca_deploy.remote.address import Destination
+from emca_deploy.remote.address import Address
 from emca_deploy.remote.errors import CONFIG_VARIABLE
 
 __all__ = ["CONFIG_VARIABLE", "LOST", "Connection"]
@@ -43,14 +43,14 @@ class Connection:
     """A machine one can start commands on. A context manager: the connection is closed when the block is left.
 
     Attributes:
-        destination: the machine.
+        address: the machine.
         sent_bytes: written to it so far: command lines and what went to their standard input, before encryption.
         received_bytes: read from it, likewise.
         reached: whether it has answered.
     """
 
-    def __init__(self, destination: Destination) -> None:
-        self.destination = destination
+    def __init__(self, address: Address) -> None:
+        self.address = address
         self.sent_bytes = 0
         self.received_bytes = 0
         self.reached = False
@@ -58,9 +58,7 @@ class Connection:
 
     def __enter__(self) -> "Connection":
         if shutil.which("ssh") is None:
-            raise MissingError(
-                f"{self.destination}: there is no ssh on this machine", "install OpenSSH's client (openssh-client)"
-            )
+            raise MissingError(f"{self.address}: there is no ssh on this machine", "install OpenSSH's client (openssh-client)")
         config = os.environ.get(CONFIG_VARIABLE)
         if config and not Path(config).is_file():
             raise InputError(f"{CONFIG_VARIABLE}={config}: no such file", "name a configuration file of ssh's, or unset it")
@@ -71,7 +69,7 @@ class Connection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._folder is not None:
             with suppress(OSError, subprocess.TimeoutExpired):
-                words = [*self._ssh(), "-O", "exit", *self.destination.options()]
+                words = [*self._ssh(), "-O", "exit", *self.address.options()]
                 subprocess.run(words, timeout=_CLOSE_S, capture_output=True, check=False)
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -87,7 +85,7 @@ class Connection:
         line = shlex.join(command)
         self.sent_bytes += len(line.encode("utf-8", "surrogateescape"))
         return subprocess.Popen(
-            [*self._ssh(), *self.destination.options(), line],
+            [*self._ssh(), *self.address.options(), line],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -98,15 +96,15 @@ class Connection:
     def is_up(self) -> bool:
         """Return whether the connection is there."""
         try:
-            words = [*self._ssh(), "-O", "check", *self.destination.options()]
+            words = [*self._ssh(), "-O", "check", *self.address.options()]
             return subprocess.run(words, timeout=_CLOSE_S, capture_output=True, check=False).returncode == 0
         except (OSError, subprocess.TimeoutExpired):
             return False
 
     def resolved(self) -> dict[str, str]:
-        """Return what ssh's configuration makes of the destination, by keyword; empty where it cannot be read."""
+        """Return what ssh's configuration makes of the address, by keyword; empty where it cannot be read."""
         try:
-            words = [*self._ssh(), "-G", *self.destination.options()]
+            words = [*self._ssh(), "-G", *self.address.options()]
             said = subprocess.run(words, timeout=_CLOSE_S, capture_output=True, text=True, errors="replace", check=False)
         except (OSError, subprocess.TimeoutExpired):
             return {}

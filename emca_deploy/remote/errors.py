@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from emca_deploy.errors import EmcaError, InputError, MissingError
-from emca_deploy.remote.address import Destination
+from emca_deploy.remote.address import Address
 
 __all__ = ["CONFIG_VARIABLE", "LineLostError", "failure"]
 
@@ -49,34 +49,34 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def failure(destination: Destination, said: str, resolved: Mapping[str, str] | None = None) -> EmcaError:
+def failure(address: Address, said: str, resolved: Mapping[str, str] | None = None) -> EmcaError:
     """Return the error for a connection that was not made.
 
     Args:
-        destination: where to.
+        address: where to.
         said: what ssh printed.
-        resolved: what `ssh -G` makes of the destination: an alias of the configuration is no name for ssh-keyscan.
+        resolved: what `ssh -G` makes of the address: an alias of the configuration is no name for ssh-keyscan.
     """
-    names = _names(destination, resolved or {})
+    names = _names(address, resolved or {})
     for pattern, problem, remedy in _COMPLAINTS:
         if found := re.search(pattern, said, re.IGNORECASE):
             kind = InputError if "no host of that name" in problem or "configuration" in problem else MissingError
             line = said[said.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
-            return kind(f"{destination}: {problem.format(line=line)}", remedy.format(**names))
+            return kind(f"{address}: {problem.format(line=line)}", remedy.format(**names))
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     reason = lines[-1] if lines else "ssh does not say why"
-    return MissingError(f"{destination}: cannot be reached: {reason}", f"see that this works: {names['ssh']}")
+    return MissingError(f"{address}: cannot be reached: {reason}", f"see that this works: {names['ssh']}")
 
 
-def _names(destination: Destination, resolved: Mapping[str, str]) -> dict[str, str]:
+def _names(address: Address, resolved: Mapping[str, str]) -> dict[str, str]:
     """Return the words that a person types: all of them for this machine, this configuration and this port."""
     config = os.environ.get(CONFIG_VARIABLE)
-    words = ["ssh", *(["-F", config] if config else []), *([] if destination.port is None else ["-p", str(destination.port)])]
-    user = "" if destination.user is None else f"{destination.user}@"
-    host, port = resolved.get("hostname", destination.host), resolved.get("port", str(destination.port or 22))
+    words = ["ssh", *(["-F", config] if config else []), *([] if address.port is None else ["-p", str(address.port)])]
+    user = "" if address.user is None else f"{address.user}@"
+    host, port = resolved.get("hostname", address.host), resolved.get("port", str(address.port or 22))
     files = shlex.split(resolved.get("userknownhostsfile", ""))
     return {
-        "ssh": shlex.join([*words, user + destination.host]),
+        "ssh": shlex.join([*words, user + address.host]),
         "scan": shlex.join([*([] if port == "22" else ["-p", port]), host]),
         "known": shlex.quote(host if port == "22" else f"[{host}]:{port}"),
         "file": shlex.quote(files[0]) if files else "~/.ssh/known_hosts",

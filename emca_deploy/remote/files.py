@@ -136,7 +136,7 @@ def send(connection: Connection, blob: Blob, progress: Progress | None = None) -
             answer = _send_once(connection, running, blob, progress)
             if not answer.get("wrong"):
                 return str(answer["path"])
-    raise WorkerError(f"{connection.destination}: a file arrives damaged there", "look at its disk and memory")
+    raise WorkerError(f"{connection.address}: a file arrives damaged there", "look at its disk and memory")
 
 
 def _send_once(connection: Connection, running: Call, blob: Blob, progress: Progress | None) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _answer(connection: Connection, running: Call) -> dict[str, Any]:
 
 def disk_error(connection: Connection, message: Mapping[str, Any]) -> EmcaError:
     """Return the error for a remote file that could not be read or written."""
-    where, path = connection.destination, message["path"]
+    where, path = connection.address, message["path"]
     if message["code"] == NO_SPACE:
         return MissingError(f"{where}: the disk there is full: {path}", "free space there, or set XDG_CACHE_HOME to another disk")
     return MissingError(
@@ -234,4 +234,4 @@ class Arriving:
             if self.have < size:
                 raise running.trouble(running.wait())
         if self._total.hexdigest() != answer["sha256"]:
-            raise WorkerError(f"{connection.destination}: {Path(path).name} arrives damaged", "run the same command again")
+            raise WorkerError(f"{connection.address}: {Path(path).name} arrives damaged", "run the same command again")

@@ -151,9 +151,7 @@ def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = 
                 raise running.trouble(running.wait())
             said = bytes.fromhex(answer["hex"]).decode("utf-8", errors="replace").strip()
             if answer["code"]:
-                raise MissingError(
-                    f"{connection.destination}: {said[-200:] or 'a command fails there'}", "see what it says there"
-                )
+                raise MissingError(f"{connection.address}: {said[-200:] or 'a command fails there'}", "see what it says there")
             held = Held(running, said)
             try:
                 yield held

@@ -12,7 +12,7 @@ from typing import Any
 from emca_deploy._optional import backend_packages
 from emca_deploy.backends.tensorrt.tool.find import PLACES
 from emca_deploy.errors import MissingError
-from emca_deploy.remote.address import Destination
+from emca_deploy.remote.address import Address
 from emca_deploy.remote.call import Call, call, new_mark
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.python_probe import OLDEST
@@ -80,14 +80,14 @@ class Facts:
         return asdict(self)
 
 
-def probe(destination: Destination) -> Facts:
+def probe(address: Address) -> Facts:
     """Connect, and return what is there.
 
     Raises:
         InputError: there is no host of that name, or ssh's configuration is in error.
         MissingError: it cannot be reached, its key is unknown or another, or it does not let us in.
     """
-    with Connection(destination) as connection:
+    with Connection(address) as connection:
         return look(connection)
 
 
@@ -162,7 +162,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in version.split("."))
 
 
-def check_python(destination: Destination, facts: Facts) -> str:
+def check_python(address: Address, facts: Facts) -> str:
     """Return the Python there.
 
     Raises:
@@ -176,25 +176,25 @@ def check_python(destination: Destination, facts: Facts) -> str:
         none = f"has no '{named}' ({PYTHON_VARIABLE}) and" if named else "has no Python and"
         what = f"{facts.broken}; it has" if facts.broken else none
         raise MissingError(
-            f"{destination}: {what} {'only trtexec' if facts.trtexec else 'no trtexec'}",
+            f"{address}: {what} {'only trtexec' if facts.trtexec else 'no trtexec'}",
             f"install Python 3.10 or newer with numpy and a runtime there, or name it with {PYTHON_VARIABLE}{by_trtexec}",
         )
     if _numbers(facts.python_version)[:2] < OLDEST:
         raise MissingError(
-            f"{destination}: its Python is {facts.python_version}, and 3.10 is needed",
+            f"{address}: its Python is {facts.python_version}, and 3.10 is needed",
             f"install a newer one there, and name it with {PYTHON_VARIABLE}{by_trtexec}",
         )
     raise MissingError(
-        f"{destination}: its Python {facts.python_version} has no numpy",
+        f"{address}: its Python {facts.python_version} has no numpy",
         f"there: python3 -m pip install numpy onnxruntime; or name another Python with {PYTHON_VARIABLE}{by_trtexec}",
     )
 
 
-def check_runtime(destination: Destination, facts: Facts, package: str, purpose: str) -> None:
+def check_runtime(address: Address, facts: Facts, package: str, purpose: str) -> None:
     """Refuse a machine that lacks a package.
 
     Args:
-        destination: the machine.
+        address: the machine.
         facts: of it.
         package: as it is imported.
         purpose: what it is for ("backend 'openvino'").
@@ -206,6 +206,6 @@ def check_runtime(destination: Destination, facts: Facts, package: str, purpose:
         return
     name = _packages()[package][0] if package in _packages() else package
     raise MissingError(
-        f"{destination}: {name} is not installed there, for {purpose}",
+        f"{address}: {name} is not installed there, for {purpose}",
         f"there: {facts.python} -m pip install {name}; or name a Python that has it with {PYTHON_VARIABLE}",
     )

@@ -13,7 +13,7 @@ from typing import Any
 from emca_deploy import errors
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, WorkerError
-from emca_deploy.remote.address import Destination
+from emca_deploy.remote.address import Address
 from emca_deploy.remote.call import Call, call, new_mark
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.files import Arriving, Blob, disk_error, fetch, send
@@ -66,7 +66,7 @@ class Session:
         Raises:
             EmcaError: as `transfer.send`.
         """
-        check_python(self.connection.destination, self.facts)
+        check_python(self.connection.address, self.facts)
         self._agent = send(self.connection, Blob.of_bytes(agent_bytes()), progress)
         for blob in {blob.digest: blob for blob in blobs.values()}.values():
             send(self.connection, blob, progress)
@@ -86,7 +86,7 @@ class Session:
             KeyboardInterrupt: interrupted before there was anything to keep.
         """
         mark = new_mark()
-        python = check_python(self.connection.destination, self.facts)
+        python = check_python(self.connection.address, self.facts)
         with call(self.connection, [python, self._agent, mark], mark) as running:
             teller = _Teller(running)
             teller.tell({"protocol": PROTOCOL, "silence_s": SILENCE_S, **request})
@@ -145,7 +145,7 @@ class Session:
         """Return what a result says about the connection."""
         facts, connection = self.facts, self.connection
         return {
-            "destination": str(connection.destination),
+            "destination": str(connection.address),
             "python": facts.python,
             "python_version": facts.python_version,
             "versions": dict(facts.versions),
@@ -243,14 +243,14 @@ class _Teller:
 
 
 @contextmanager
-def session(destination: Destination) -> Iterator[Session]:
+def session(address: Address) -> Iterator[Session]:
     """Connect to a machine, look at it, and yield it; nothing is sent yet.
 
     Raises:
         InputError: there is no host of that name, or ssh's configuration is in error.
         MissingError: it cannot be reached, or does not let us in.
     """
-    with Connection(destination) as connection:
+    with Connection(address) as connection:
         started = time.monotonic()
         facts = look(connection)
         yield Session(connection, facts, time.monotonic() - started)

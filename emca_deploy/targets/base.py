@@ -16,6 +16,7 @@ from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest, Request
 from emca_deploy.results.latency import ProfileReport
+from emca_deploy.targets.capabilities import Capabilities
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 
 __all__ = ["Built", "ChoosePreprocessing", "Part", "Profiled", "Report", "Shared", "Target", "Validated"]
@@ -208,6 +209,14 @@ class Target(ABC):
 
         Raises:
             EmcaError: the model or an option is wrong, or something is missing.
+        """
+
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """Return what the target's machine can do.
+
+        Raises:
+            MissingError: it cannot be reached.
         """
 
     @abstractmethod

@@ -1,9 +1,8 @@
-"""What a machine can do: Python, runtimes, the board it is, trtexec, disk and clock; of this one, or of one reached by ssh."""
+"""What a machine can do: Python, runtimes, the board it is, trtexec, disk and clock; this one, or one reached over ssh."""
 
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,30 +11,15 @@ from typing import Any
 from emca_deploy.backends.registry import BACKENDS, available
 from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
 from emca_deploy.errors import EmcaError, MissingError, WorkerError
-from emca_deploy.machines.jetson.facts import BOARD_FILES, BoardFacts, detect
-from emca_deploy.machines.jetson.modes import PowerModes, read_power_modes
-from emca_deploy.remote.address import Destination, is_ssh, parse_destination
-from emca_deploy.remote.call import call, new_mark
+from emca_deploy.machines.jetson.facts import detect
+from emca_deploy.machines.jetson.modes import read_power_modes
+from emca_deploy.remote.address import Address
+from emca_deploy.remote.board import Board, remote_board
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.probe import Facts, check_python, look
 from emca_deploy.remote.protocol import cache_root
 
-__all__ = ["Board", "Capabilities", "Lack", "examine", "far_board"]
-
-# Files come as hexadecimal digits in messages: nothing a shell prints can be taken for them, and `od` is on every machine.
-# Of dpkg's list, which has megabytes, only the packages that tell a board's releases.
-_BOARD_SCRIPT = """mark=$1 root=${2:-${EMCA_DEPLOY_BOARD_ROOT:-}}; shift 2
-for name do
-  [ -f "$root/$name" ] && [ -r "$root/$name" ] || continue
-  printf '\\n%s{"name": "%s", "hex": "' "$mark" "$name"
-  case $name in
-    */dpkg/status) awk 'BEGIN { RS = ""; ORS = "\\n\\n" } /^Package: (libnvinfer|cuda-cudart|nvidia-l4t-core)/' "$root/$name" ;;
-    *) head -c 65536 "$root/$name" ;;
-  esac 2>/dev/null | od -An -v -tx1 | tr -d ' \\n'
-  printf '"}\\n'
-done
-printf '\\n%s{"end": true}\\n' "$mark"
-"""
+__all__ = ["Capabilities", "Lack", "local_capabilities", "remote_capabilities"]
 
 
 @dataclass(frozen=True)
@@ -51,33 +35,6 @@ class Lack:
     problem: str
     remedy: str
     blocks: bool = True
-
-
-@dataclass(frozen=True)
-class Board:
-    """A Jetson board.
-
-    Attributes:
-        facts: what it is.
-        modes: its power modes, and which is on, as far as its files tell.
-    """
-
-    facts: BoardFacts
-    modes: PowerModes
-
-    @property
-    def power_mode(self) -> str | None:
-        """The one that is on; None where nothing says."""
-        return self.modes.current.name if self.modes.current else None
-
-    @property
-    def fastest_mode(self) -> str | None:
-        """The fastest; None where nothing says."""
-        return self.modes.fastest.name if self.modes.fastest else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return its JSON."""
-        return {**self.facts.to_dict(), "power_mode": self.power_mode, "fastest_mode": self.fastest_mode}
 
 
 @dataclass(frozen=True)
@@ -143,29 +100,12 @@ class Capabilities:
         return {"usable": self.usable, "can": list(self.can), "backends": list(self.backends), **document}
 
 
-def examine(target: str, power_mode: str | None = None) -> Capabilities:
-    """Return what a target can do.
+def local_capabilities(lacks: tuple[Lack, ...] = ()) -> Capabilities:
+    """Return what this machine can do.
 
     Args:
-        target: "cpu", "gpu:1", "jetson" or "ssh://[user@]host[:port]"; no name of a device.
-        power_mode: that runs there are to have.
-
-    Raises:
-        InputError: there is no host of that name, or ssh's configuration is in error.
-        MissingError: it cannot be reached, its key is unknown or another, or it does not let us in.
+        lacks: what keeps a target of it from being used.
     """
-    there = parse_destination(target).there if is_ssh(target) else target
-    found = _far(parse_destination(target)) if is_ssh(target) else _here(target)
-    if found.board is None and there == "jetson":
-        lack = Lack("it is no Jetson board", "name the board: ssh://user@board")
-    elif found.board is None and power_mode is not None:
-        lack = Lack(f"power mode '{power_mode}': it is no Jetson board", "leave the device's power mode out")
-    else:
-        return found
-    return replace(found, lacks=(*found.lacks, lack))
-
-
-def _here(target: str) -> Capabilities:
     import platform
 
     from emca_deploy._optional import installed_version
@@ -173,21 +113,19 @@ def _here(target: str) -> Capabilities:
     found = {name: status.version for name, status in available().items() if status.version and BACKENDS[name].module}
     versions: dict[str, str | None] = {str(BACKENDS[name].module): version for name, version in found.items()}
     versions |= {module: installed_version(name) for module, name in (("numpy", "numpy"), ("PIL", "Pillow"))}
-    facts = detect()
-    board = None if facts is None else _board(facts, None)
-    trtexec = _trtexec_here()
+    facts, trtexec = detect(), _local_trtexec()
     return Capabilities(
         python=sys.executable,
         python_version=platform.python_version(),
         versions=versions,
         machine=platform.machine(),
         system=platform.system(),
-        board=board,
+        board=None if facts is None else Board(facts, read_power_modes()),
         trtexec=trtexec.path if trtexec else None,
         trtexec_version=trtexec.version_text if trtexec else None,
         free_mib=_free_mib(cache_root()),
         clock_offset_s=0.0,
-        lacks=_lacks_here(target),
+        lacks=lacks,
     )
 
 
@@ -196,32 +134,24 @@ def _free_mib(folder: Path) -> float | None:
     return None if place is None else shutil.disk_usage(place).free / 2**20
 
 
-def _lacks_here(target: str) -> tuple[Lack, ...]:
-    if target.startswith("gpu"):
-        from emca_deploy.backends.tensorrt.cuda import list_gpus
-
-        try:
-            count = len(list_gpus())
-        except MissingError as exc:
-            return (Lack(exc.problem, exc.remedy),)
-        index = int(target.partition(":")[2] or 0)
-        if index >= count:
-            return (Lack(f"there is no GPU {index} here, only {count}", "`emca-deploy doctor` lists them"),)
-    return ()
-
-
-def _trtexec_here() -> Trtexec | None:
+def _local_trtexec() -> Trtexec | None:
     try:
         return find_trtexec()
     except (MissingError, WorkerError):
         return None
 
 
-def _far(destination: Destination) -> Capabilities:
-    with Connection(destination) as connection:
+def remote_capabilities(address: Address) -> Capabilities:
+    """Return what a machine that is reached over ssh can do.
+
+    Raises:
+        InputError: there is no host of that name, or ssh's configuration is in error.
+        MissingError: it cannot be reached, its key is unknown or another, or it does not let us in.
+    """
+    with Connection(address) as connection:
         facts = look(connection)
-        board = far_board(connection)
-        trtexec = _far_trtexec(connection, facts.trtexec)
+        board = remote_board(connection)
+        trtexec = _remote_trtexec(connection, facts.trtexec)
     found = Capabilities(
         python=facts.python,
         python_version=facts.python_version,
@@ -236,62 +166,31 @@ def _far(destination: Destination) -> Capabilities:
         clock_offset_s=facts.clock_offset_s if facts.python_version else None,
         trip_s=facts.trip_s,
     )
-    return replace(found, lacks=_far_lacks(destination, facts, found))
+    return replace(found, lacks=_remote_lacks(address, facts, found))
 
 
-def _far_lacks(destination: Destination, facts: Facts, found: Capabilities) -> tuple[Lack, ...]:
+def _remote_lacks(address: Address, facts: Facts, found: Capabilities) -> tuple[Lack, ...]:
     lacks = []
     # trtexec builds and times by itself, so that a Python is wanted for the rest only.
     blocks = found.trtexec_version is None
     try:
-        python = check_python(destination, facts)
+        python = check_python(address, facts)
         if not found.backends:
             remedy = f"there: {python} -m pip install onnxruntime"
-            lacks.append(Lack(f"{destination}: its Python has no runtime", remedy, blocks=blocks))
+            lacks.append(Lack(f"{address}: its Python has no runtime", remedy, blocks=blocks))
         if "PIL" not in facts.versions:
             remedy = f"there: {python} -m pip install Pillow; arrays (.npz of float32) need none"
-            lacks.append(Lack(f"{destination}: Pillow is not installed there, to validate on images", remedy, blocks=False))
+            lacks.append(Lack(f"{address}: Pillow is not installed there, to validate on images", remedy, blocks=False))
     except MissingError as exc:
         lacks.append(Lack(exc.problem, exc.remedy, blocks=blocks))
     if facts.clock_is_off:
         ahead = f"{abs(facts.clock_offset_s):.0f} s {'ahead of' if facts.clock_offset_s > 0 else 'behind'}"
         remedy = "set it there (timedatectl set-ntp true); results are told how far it is off"
-        lacks.append(Lack(f"{destination}: its clock is {ahead} this one's", remedy, blocks=False))
+        lacks.append(Lack(f"{address}: its clock is {ahead} this one's", remedy, blocks=False))
     return tuple(lacks)
 
 
-def far_board(connection: Connection, below: str = "") -> Board | None:
-    """Return what Jetson board is at the other end, or None where it is none. Needs no Python there.
-
-    Args:
-        connection: to it.
-        below: the folder there that / is taken to be, without a slash at its end.
-
-    Raises:
-        EmcaError: the connection was lost.
-    """
-    mark = new_mark()
-    with (
-        tempfile.TemporaryDirectory() as made,
-        call(connection, ["sh", "-c", _BOARD_SCRIPT, "sh", mark, below, *BOARD_FILES], mark) as running,
-    ):
-        running.close_input()
-        while (message := running.message()) is not None and not message.get("end"):
-            if message["name"] in BOARD_FILES:
-                place = Path(made) / message["name"]
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(bytes.fromhex(message["hex"]))
-        if message is None:
-            raise running.trouble(running.wait())
-        facts = detect(Path(made))
-        return None if facts is None else _board(facts, Path(made))
-
-
-def _board(facts: BoardFacts, place: Path | None) -> Board:
-    return Board(facts, read_power_modes(place))
-
-
-def _far_trtexec(connection: Connection, path: str | None) -> str | None:
+def _remote_trtexec(connection: Connection, path: str | None) -> str | None:
     """Return the version of the trtexec there, None where it does not start or say."""
     if path is None:
         return None

@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 from emca_deploy.artifacts import Precision
 from emca_deploy.backends.records import names_where
 from emca_deploy.backends.registry import BACKENDS, get_builder
+from emca_deploy.backends.tensorrt.cuda import list_gpus
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.measure.hook import available_sources
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.nvidia import check_rtx
 from emca_deploy.targets.candidates import CandidateOptions
+from emca_deploy.targets.capabilities import Lack
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 from emca_deploy.targets.gpu_candidates import check_gpu, gpu_specs, onnx_backends
 from emca_deploy.targets.local import Held, LocalTarget
@@ -61,6 +63,15 @@ class GpuTarget(LocalTarget):
         found = super().candidates(artifacts, backends, options)
         check_gpu(self.device)
         return found
+
+    def lacks(self) -> tuple[Lack, ...]:
+        """Return why this GPU cannot be used."""
+        try:
+            count = len(list_gpus())
+        except MissingError as exc:
+            return (Lack(exc.problem, exc.remedy),)
+        missing = Lack(f"there is no GPU {self.device} here, only {count}", "`emca-deploy doctor` lists them")
+        return () if self.device < count else (missing,)
 
     @contextmanager
     def hold(self, power_mode: str | None = None) -> Iterator[Held]:

@@ -21,6 +21,7 @@ from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Shared, Target, Validated
 from emca_deploy.targets.building import build_engine
 from emca_deploy.targets.candidates import CandidateOptions, candidates
+from emca_deploy.targets.capabilities import Capabilities, Lack, local_capabilities
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Models
 from emca_deploy.targets.named_artifacts import grouped, split_artifact, split_builds
 from emca_deploy.telemetry.processor import CpuFrequencySource
@@ -91,6 +92,14 @@ class LocalTarget(Target):
     def candidate(self, path: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
         """Return one file as a candidate, in the first way that it runs; the arguments are those of `ways`."""
         return self.candidates([path], [backend] if backend else [], options)[0]
+
+    def lacks(self) -> tuple[Lack, ...]:
+        """Return what keeps this target from being used."""
+        return ()
+
+    def capabilities(self) -> Capabilities:
+        """Return what this machine can do."""
+        return local_capabilities(self.lacks())
 
     def hold(self, power_mode: str | None = None) -> AbstractContextManager[Held]:
         """Yield the machine for as long as a run lasts.

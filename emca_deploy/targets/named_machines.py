@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from emca_deploy.artifacts import write_text
 from emca_deploy.errors import InputError, OutputError, UnknownNameError
 from emca_deploy.remote.address import SCHEME
 from emca_deploy.targets.base import Target
+from emca_deploy.targets.capabilities import Capabilities, Lack
 from emca_deploy.targets.registry import KINDS, parse
 
 if sys.version_info >= (3, 11):
@@ -65,6 +66,26 @@ class Device:
         """What runs there: "cpu", "gpu", "gpu:1" or "jetson"; None is jetson on a board, and cpu elsewhere."""
         target = parse(self.target)
         return target.on_host if target.is_remote else self.target
+
+    def examine(self) -> Capabilities:
+        """Return what the machine can do, and what keeps it from being used as it is named.
+
+        Raises:
+            InputError: there is no host of that name, or ssh's configuration is in error.
+            MissingError: it cannot be reached.
+        """
+        target = parse(self.target)
+        found = target.capabilities()
+        runs_on = None if target.on_host is None else parse(target.on_host)
+        if found.board is not None:
+            return found
+        if runs_on is not None and runs_on.has_power_modes:
+            lack = Lack("it is no Jetson board", "name the board: ssh://user@board")
+        elif self.power_mode is not None:
+            lack = Lack(f"power mode '{self.power_mode}': it is no Jetson board", "leave the device's power mode out")
+        else:
+            return found
+        return replace(found, lacks=(*found.lacks, lack))
 
     def to_dict(self) -> dict[str, Any]:
         """Return its JSON."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.records import names_where
 from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, DEFAULT, backend_of
-from emca_deploy.remote.address import Destination
+from emca_deploy.remote.address import Address
 from emca_deploy.remote.probe import Facts, check_runtime
 
 __all__ = ["check_backends", "needed_backend", "trtexec_suffices"]
@@ -31,11 +31,11 @@ def needed_backend(path: Path, asked: str | None) -> str | None:
     return DEFAULT if own in (None, DEFAULT) else None
 
 
-def check_backends(destination: Destination, facts: Facts, backends: Iterable[str | None], *, builds: bool = False) -> None:
+def check_backends(address: Address, facts: Facts, backends: Iterable[str | None], *, builds: bool = False) -> None:
     """Refuse a machine without the runtimes that are asked for.
 
     Args:
-        destination: the machine.
+        address: the machine.
         facts: what it has.
         backends: the backends to run on; None is an unknown one.
         builds: whether an engine is built first, for which TensorRT's options are read from the model.
@@ -48,9 +48,9 @@ def check_backends(destination: Destination, facts: Facts, backends: Iterable[st
     for name in sorted({backend for backend in backends if backend}):
         module = BACKENDS[name].module if name in BACKENDS else None
         if module is not None:
-            check_runtime(destination, facts, module, f"backend '{name}'")
+            check_runtime(address, facts, module, f"backend '{name}'")
         if builds and name in BACKENDS and BACKENDS[name].trt_settings:
-            check_runtime(destination, facts, "onnx", f"backend '{name}' to build an engine")
+            check_runtime(address, facts, "onnx", f"backend '{name}' to build an engine")
 
 
 def trtexec_suffices(facts: Facts, backends: set[str | None], *, builds: bool) -> bool:

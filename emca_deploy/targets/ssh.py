@@ -1,42 +1,38 @@
 """Another machine, reached over ssh: a request is packed and sent, its agent runs it there, and the report is fetched."""
 
-import hashlib
-import json
 import re
-import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Manifest, this_command, write_artifact
 from emca_deploy.backends.records import names_where
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.choosing import preprocessing_of_file
-from emca_deploy.errors import EmcaError, InputError, MissingError, WorkerError
+from emca_deploy.errors import InputError, MissingError, WorkerError
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.logits_store import LogitsStore
 from emca_deploy.harness.measure.raw_samples import read_raw
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
-from emca_deploy.remote.address import SCHEME, Destination, parse_destination
-from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.address import SCHEME, Address, parse_address
 from emca_deploy.remote.files import Arriving
 from emca_deploy.remote.packing import packed
-from emca_deploy.remote.probe import Facts, check_runtime
-from emca_deploy.remote.protocol import COLLECT, RECONNECT_AFTER_S
+from emca_deploy.remote.probe import Facts
 from emca_deploy.remote.session import Session, Working, session
 from emca_deploy.requests import BuildRequest, DeploymentRequest, LogitsRequest, ProfileRequest, Request, TrtChoices
-from emca_deploy.results.codec import from_json, to_json
+from emca_deploy.results.codec import from_json
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Shared, Target, Validated
 from emca_deploy.targets.building import builder_of
+from emca_deploy.targets.capabilities import Capabilities, remote_capabilities
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
+from emca_deploy.targets.errand import Errand
 from emca_deploy.targets.named_artifacts import split_artifact, split_builds
 from emca_deploy.targets.requirements import check_backends, needed_backend, trtexec_suffices
 from emca_deploy.targets.shipment import Shipment
@@ -49,8 +45,6 @@ CACHE = "@cache/calibration.cache"
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 ENGINE, LOGITS, RAW = "engine", "logits.npz", "raw.npz"
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class SshTarget(Target):
@@ -60,7 +54,7 @@ class SshTarget(Target):
         address: the machine, and the target on it.
     """
 
-    address: Destination
+    address: Address
     kind: ClassVar[str] = "ssh"
     is_remote: ClassVar[bool] = True
     has_power_modes: ClassVar[bool] = True
@@ -72,12 +66,12 @@ class SshTarget(Target):
         Raises:
             InputError: the text is not of that form.
         """
-        return cls.at(parse_destination(text))
+        return cls.at(parse_address(text))
 
     @classmethod
-    def at(cls, address: Destination) -> "SshTarget":
+    def at(cls, address: Address) -> "SshTarget":
         """Return a machine, and the target on it."""
-        return cls(f"{address}/{address.there}" if address.there else str(address), address)
+        return cls(f"{address}/{address.target}" if address.target else str(address), address)
 
     @property
     def host(self) -> str:
@@ -87,12 +81,12 @@ class SshTarget(Target):
     @property
     def on_host(self) -> str | None:
         """The target on that machine; None is jetson on a Jetson board, and cpu elsewhere."""
-        return self.address.there
+        return self.address.target
 
     @property
     def processor(self) -> Target:
         """The processor of the same machine."""
-        return SshTarget.at(replace(self.address, there="cpu"))
+        return SshTarget.at(replace(self.address, target="cpu"))
 
     def check(self, request: Request) -> None:
         """Refuse files that are missing, or there already, before another one's minutes of work.
@@ -116,17 +110,17 @@ class SshTarget(Target):
         the machine ends its run; what it had measured is fetched once it can be reached again, and marked incomplete.
         """
         files = Shipment()
-        sent = replace(request, artifacts=files.add_all(request.artifacts), target=self.address.there)
+        sent = replace(request, artifacts=files.add_all(request.artifacts), target=self.address.target)
         backends = _backends(request)
         builds = any(name.lower().endswith(".onnx") for name in files.names)
-        errand = _Errand(self.address, "profile", sent, files)
+        errand = Errand(self.address, "profile", sent, files)
         with files.naming(), session(self.address) as first:
             if not trtexec_suffices(first.facts, backends, builds=builds):
                 check_backends(self.address, first.facts, backends, builds=builds)
                 return errand.run(first, self._profiled, progress)
         return profile_by_trtexec(self.address, first.facts, request, progress)
 
-    def _profiled(self, working: Working, errand: "_Errand") -> Profiled:
+    def _profiled(self, working: Working, errand: "Errand") -> Profiled:
         with TemporaryDirectory(prefix="emca-") as folder:
             path = Path(folder) / RAW
             working.fetch(RAW, path)
@@ -164,12 +158,12 @@ class SshTarget(Target):
                 artifact=files.add(path),
                 backend=backend or request.backend,
                 data=files.add_data(request.data, images),
-                target=self.address.there,
+                target=self.address.target,
                 preprocessing=used,
                 logits=None,
             )
 
-            def take(working: Working, _: "_Errand") -> LogitsResult:
+            def take(working: Working, _: "Errand") -> LogitsResult:
                 if working.answer.stopped:
                     raise KeyboardInterrupt
                 with TemporaryDirectory(prefix="emca-") as folder:
@@ -181,7 +175,7 @@ class SshTarget(Target):
                 rate = document["images_per_s"]
                 return LogitsResult(kept.logits, kept.labels, rate, used, kept.names, document["reused"])
 
-            errand = _Errand(self.address, "validate", sent, files, needs_pillow=needs_pillow)
+            errand = Errand(self.address, "validate", sent, files, needs_pillow=needs_pillow)
             with session(self.address) as first:
                 errand.check(first.facts)
                 return Validated(errand.run(first, take, progress))
@@ -195,7 +189,7 @@ class SshTarget(Target):
         with suppress(MissingError):  # choices are refused before anything is sent; what is missing here may be there
             builder_of(request)
         files = Shipment()
-        sent = replace(request, model=files.add(request.model), output=ENGINE, target=self.address.there)
+        sent = replace(request, model=files.add(request.model), output=ENGINE, target=self.address.target)
         cache = request.choices.calibration_cache
         if cache is not None:
             sent = replace(sent, choices=replace(request.choices, calibration_cache=Path(files.add_as(CACHE, cache))))
@@ -206,19 +200,19 @@ class SshTarget(Target):
                     first.facts, {request.backend}, builds=True
                 )
                 if not suffices:
-                    errand = _Errand(self.address, "build", sent, files)
+                    errand = Errand(self.address, "build", sent, files)
                     errand.check(first.facts)
                     return self._built(errand, first, Path(request.output), progress)
             trtexec = first.facts.trtexec
         return build_by_trtexec(self.address, trtexec, request, progress)
 
-    def _built(self, errand: "_Errand", first: Session, output: Path, progress: Progress | None) -> Built:
+    def _built(self, errand: "Errand", first: Session, output: Path, progress: Progress | None) -> Built:
         files = errand.files
         with write_artifact(output) as draft:
             with draft.path.open("wb") as stream:
                 arriving = Arriving(stream.write)
 
-                def take(working: Working, _: "_Errand") -> Working:
+                def take(working: Working, _: "Errand") -> Working:
                     if working.answer.stopped:
                         raise KeyboardInterrupt
                     working.go_on(ENGINE, arriving)
@@ -230,11 +224,15 @@ class SshTarget(Target):
             draft.manifest = replace(manifest, command=this_command(), details=details)
         return Built(draft.written, tuple(files.ours(list(answer.notes))))
 
+    def capabilities(self) -> Capabilities:
+        """Return what the other machine can do."""
+        return remote_capabilities(self.address)
+
     def deployment(self, backends: Sequence[str] = ()) -> Deployment:
         """Return what the other machine builds and measures; see `Target.deployment`. Checkpoints stay here."""
-        request = DeploymentRequest(self.address.there, tuple(backends))
+        request = DeploymentRequest(self.address.target, tuple(backends))
         with session(self.address) as there:
-            errand = _Errand(self.address, "deployment", request, Shipment())
+            errand = Errand(self.address, "deployment", request, Shipment())
             found = errand.run(there, lambda working, _: from_json(Deployment, working.answer.document["report"]), None)
         steps = tuple(step for step in found.steps if step.precision is not None)
         return replace(found, target=self.name, steps=steps, backends=tuple(dict.fromkeys(step.backend for step in steps)))
@@ -283,95 +281,6 @@ class SshTarget(Target):
         spec = candidate.spec
         asked = replace(request, artifact=f"{spec.backend}={spec.artifact}", target=self.name, threads=spec.kwargs["threads"])
         return self.validate(asked, progress).logits
-
-
-@dataclass
-class _Errand:
-    """A request that is run on another machine, over as many connections as it takes.
-
-    Attributes:
-        address: the machine.
-        name: the kind of request.
-        request: the request, with the files' names on that machine.
-        files: the files that it needs.
-        needs_pillow: whether images are decoded there.
-        collecting: whether the agent is asked for what an earlier attempt has left.
-    """
-
-    address: Destination
-    name: str
-    request: Request | DeploymentRequest
-    files: Shipment
-    needs_pillow: bool = False
-    collecting: bool = False
-    _run: str = field(default_factory=lambda: secrets.token_hex(8))
-
-    def check(self, facts: Facts) -> None:
-        """Refuse a machine that lacks what the request needs, before anything is sent.
-
-        Raises:
-            MissingError: a package is missing there.
-        """
-        assert not isinstance(self.request, ProfileRequest | DeploymentRequest)
-        if isinstance(self.request, BuildRequest):
-            check_backends(self.address, facts, [self.request.backend], builds=True)
-            return
-        name = self.request.artifact
-        backend = needed_backend(Path(self.files.names[name]), self.request.backend)
-        check_backends(self.address, facts, [backend], builds=name.endswith(".onnx"))
-        if self.needs_pillow and facts.python is not None:
-            check_runtime(self.address, facts, "PIL", "images that are to be preprocessed")
-
-    def run(self, first: Session, take: Callable[[Working, "_Errand"], T], progress: Progress | None) -> T:
-        """Have the request run, and return what is taken of it.
-
-        Args:
-            first: the session to begin with; others are opened where it is lost.
-            take: fetches what belongs to the report.
-            progress: called with (done, total).
-
-        Raises:
-            EmcaError: whatever the request raises there.
-            LineLostError: the connection was lost and cannot be made again, or was lost before there was anything to keep.
-        """
-        try:
-            return self._ask(first, take, progress)
-        except LineLostError as exc:
-            lost = exc
-        self.collecting = not isinstance(self.request, LogitsRequest)  # logits go on where they were, all else is kept whole
-        for pause_s in RECONNECT_AFTER_S:
-            time.sleep(pause_s)
-            try:
-                with session(self.address) as again:
-                    return self._ask(again, take, progress)
-            except _NothingKeptError:
-                raise LineLostError(f"{lost.problem}, before it was done", lost.remedy) from lost
-            except LineLostError as exc:
-                lost = exc
-            except EmcaError:
-                if not self.collecting:
-                    raise
-        raise lost
-
-    def _ask(self, there: Session, take: Callable[[Working, "_Errand"], T], progress: Progress | None) -> T:
-        sent = there.give({} if self.collecting else self.files.blobs, progress)
-        message = {"do": COLLECT} if self.collecting else {"do": self.name, "request": to_json(self._kept_request(there))}
-        with there.ask({**message, "run": self._run, "files": sent}, progress) as working:
-            if not set(working.answer.document) - {"files"}:
-                raise _NothingKeptError
-            return take(working, self)
-
-    def _kept_request(self, there: Session) -> Request | DeploymentRequest:
-        """Return the request; logits are kept there under a name that the same request has again."""
-        if not isinstance(self.request, LogitsRequest):
-            return self.request
-        content = {name: blob.digest for name, blob in self.files.blobs.items()}
-        key = hashlib.sha256(json.dumps([to_json(self.request), content], sort_keys=True).encode()).hexdigest()
-        return replace(self.request, logits=f"{there.facts.root}/logits/{key}.npz")
-
-
-class _NothingKeptError(Exception):
-    """The agent had nothing to keep when the connection was lost."""
 
 
 def _backends(request: ProfileRequest) -> set[str | None]:

@@ -14,18 +14,18 @@ from emca_deploy.backends.tensorrt.tool.find import Trtexec
 from emca_deploy.backends.tensorrt.tool.run import EngineBuild, build_engine
 from emca_deploy.errors import EmcaError, InputError, WorkerError
 from emca_deploy.machines.jetson.facts import check_dla_core
-from emca_deploy.remote.address import Destination
+from emca_deploy.remote.address import Address
 from emca_deploy.remote.files import Blob, fetch, send
+from emca_deploy.remote.trtexec import RemoteTrtexec, remote_trtexec
 from emca_deploy.requests import BuildRequest
 from emca_deploy.targets.base import Built
 from emca_deploy.targets.building import run_options, trt_settings
-from emca_deploy.targets.remote_trtexec import FarTrtexec, far_trtexec
 
 __all__ = ["build_by_trtexec"]
 
 
 def build_by_trtexec(
-    destination: Destination,
+    address: Address,
     trtexec: str | None,
     request: BuildRequest,
     progress: Progress | None = None,
@@ -33,7 +33,7 @@ def build_by_trtexec(
     """Build an engine of TensorRT with a far machine's trtexec, and return its manifest with notes for the user.
 
     Args:
-        destination: the machine.
+        address: the machine.
         trtexec: where it is there; None looks in the usual places.
         request: what to build; its files are this machine's.
         progress: called with (bytes there, bytes in all) while the model is sent.
@@ -45,21 +45,21 @@ def build_by_trtexec(
     if request.backend not in (able := names_where(trtexec=True)):
         raise InputError(f"backend '{request.backend}' is not built with trtexec", f"use --backend {one_of(able)}")
     core = request.choices.dla_core
-    with far_trtexec(destination, trtexec, request.power_mode) as far:
+    with remote_trtexec(address, trtexec, request.power_mode) as far:
         if core is not None and far.board is not None:
             check_dla_core(far.board.facts, core)
-        builder = _FarBuilder(request, far, progress)
+        builder = _RemoteBuilder(request, far, progress)
         manifest = builder.build(Path(request.model), Path(request.output), run_options(request))
     board = far.record()
-    details = {**manifest.details, "built_on": str(destination), **({"board": board} if board else {})}
+    details = {**manifest.details, "built_on": str(address), **({"board": board} if board else {})}
     written = write_manifest(Path(request.output), replace(manifest, command=this_command(), details=details))
     return Built(written, (f"built there with {far.tool.path} {far.tool.version_text}", *far.warnings))
 
 
-class _FarBuilder(TrtexecBuilder):
+class _RemoteBuilder(TrtexecBuilder):
     """The builder whose tool and files are a far machine's."""
 
-    def __init__(self, request: BuildRequest, far: FarTrtexec, progress: Progress | None) -> None:
+    def __init__(self, request: BuildRequest, far: RemoteTrtexec, progress: Progress | None) -> None:
         super().__init__(trt_settings(request), float_layers=request.float_layers)
         self._far, self._progress = far, progress
 
@@ -82,9 +82,9 @@ class _FarBuilder(TrtexecBuilder):
         board = self._far.board
         capability = board.facts.capability if board else None
         if board is None and self._far.architecture is None:
-            raise WorkerError(f"{self._far.connection.destination}: does not say what it is", "see what `uname -m` says there")
+            raise WorkerError(f"{self._far.connection.address}: does not say what it is", "see what `uname -m` says there")
         return {
-            "model": board.facts.model if board else f"a GPU of {self._far.connection.destination}",
+            "model": board.facts.model if board else f"a GPU of {self._far.connection.address}",
             "architecture": self._far.architecture,
             "instruction_sets": [f"sm_{capability.replace('.', '')}"] if capability else [],
         }

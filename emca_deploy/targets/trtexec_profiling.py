@@ -26,32 +26,30 @@ from emca_deploy.backends.tensorrt.tool.results import Timed
 from emca_deploy.backends.tensorrt.tool.run import build_engine, time_engine
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.harness.measure.raw_samples import RawCandidate, RawSamples
-from emca_deploy.remote.address import Destination
+from emca_deploy.remote.address import Address
 from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.files import Blob, send
 from emca_deploy.remote.probe import Facts
 from emca_deploy.remote.protocol import RECONNECT_AFTER_S
+from emca_deploy.remote.trtexec import RemoteTrtexec, remote_trtexec
 from emca_deploy.requests import ProfileRequest
 from emca_deploy.results.latency import LatencyResult, ProfileReport
 from emca_deploy.targets.base import Profiled
 from emca_deploy.targets.named_artifacts import split_artifact
-from emca_deploy.targets.remote_trtexec import FarTrtexec, far_trtexec
 
 __all__ = ["profile_by_trtexec"]
 
 (BACKEND,) = names_where(trtexec=True)
 
 
-def profile_by_trtexec(
-    destination: Destination, facts: Facts, request: ProfileRequest, progress: Progress | None = None
-) -> Profiled:
+def profile_by_trtexec(address: Address, facts: Facts, request: ProfileRequest, progress: Progress | None = None) -> Profiled:
     """Build and time with the far side's trtexec; nothing else runs there, so that there are no comparisons.
 
     Where the line goes down, trtexec is ended there, and the artifact that it was at is measured again once the line is up. What
     was measured before is kept in any case, also after Ctrl-C.
 
     Args:
-        destination: the machine.
+        address: the machine.
         facts: of it.
         request: what to measure: .onnx files, which are built there first, and engines of TensorRT.
         progress: called with (artifacts done, in all).
@@ -61,7 +59,7 @@ def profile_by_trtexec(
         LineLostError: the connection was lost before anything was measured, and is still down.
         KeyboardInterrupt: interrupted before anything was measured.
     """
-    run = _Run(destination, facts, request, progress)
+    run = _Run(address, facts, request, progress)
     lost: LineLostError | None = None
     for pause_s in (0.0, *RECONNECT_AFTER_S):
         try:
@@ -83,16 +81,16 @@ def profile_by_trtexec(
 class _Run:
     """Artifacts that are measured one after the other, over as many connections as it takes."""
 
-    def __init__(self, destination: Destination, facts: Facts, request: ProfileRequest, progress: Progress | None) -> None:
+    def __init__(self, address: Address, facts: Facts, request: ProfileRequest, progress: Progress | None) -> None:
         self.results: list[LatencyResult] = []
-        self._destination, self._facts, self._request, self._progress = destination, facts, request, progress
-        self._far: FarTrtexec | None = None
+        self._destination, self._facts, self._request, self._progress = address, facts, request, progress
+        self._far: RemoteTrtexec | None = None
         self._bytes = [0, 0]
 
     def go_on(self) -> None:
         """Measure what is not measured yet."""
         artifacts = self._request.artifacts
-        with far_trtexec(self._destination, self._facts.trtexec, self._request.power_mode) as far:
+        with remote_trtexec(self._destination, self._facts.trtexec, self._request.power_mode) as far:
             self._far = far
             try:
                 for artifact in artifacts[len(self.results) :]:
@@ -134,7 +132,7 @@ class _Run:
 class _There:
     """trtexec on the far side, and what it is asked for."""
 
-    far: FarTrtexec
+    far: RemoteTrtexec
     request: ProfileRequest
 
     def measure(self, artifact: str) -> LatencyResult:
@@ -143,7 +141,7 @@ class _There:
         path = Path(text)
         if backend not in (None, BACKEND) or any(name != BACKEND for name in self.request.backends):
             raise MissingError(
-                f"{self.far.connection.destination}: without a Python there, only backend '{BACKEND}' runs, by trtexec",
+                f"{self.far.connection.address}: without a Python there, only backend '{BACKEND}' runs, by trtexec",
                 "install Python 3.10 or newer with numpy and the runtime there, or leave --backend out",
             )
         if not path.is_file():

@@ -7,14 +7,14 @@ import pytest
 from emca_deploy.backends.tensorrt.tool.find import find_trtexec
 from emca_deploy.backends.tensorrt.tool.process import run_to_end
 from emca_deploy.errors import WorkerError
-from emca_deploy.remote.address import parse_destination
+from emca_deploy.remote.address import parse_address
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.hold import spawn_on
 
 
 @pytest.fixture
 def spawn(far):
-    with Connection(parse_destination(far.target)) as connection:
+    with Connection(parse_address(far.target)) as connection:
         run_to_end(spawn_on(connection), ["true"], 30)  # the master is up
         yield spawn_on(connection)
 

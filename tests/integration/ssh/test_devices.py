@@ -11,9 +11,9 @@ import pytest
 
 from emca_deploy.cli import run
 from emca_deploy.machines.jetson.facts import detect
-from emca_deploy.remote.address import parse_destination
+from emca_deploy.remote.address import parse_address
+from emca_deploy.remote.board import remote_board
 from emca_deploy.remote.connection import Connection
-from emca_deploy.targets.capabilities import far_board
 
 BOARDS = Path(__file__).parents[2] / "data/boards"
 QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
@@ -101,15 +101,15 @@ def test_only_trtexec_without_a_python(sshds, tmp_path: Path, monkeypatch: pytes
 
 def test_what_board_it_is_comes_from_its_files(far, tmp_path: Path) -> None:
     found = {}
-    with Connection(parse_destination(far.target)) as connection:
+    with Connection(parse_address(far.target)) as connection:
         for recorded in ("agx-orin", "agx-xavier-jp4", "orin-nano-super", "thor"):
             root = tmp_path / "its root" / recorded
             shutil.copytree(BOARDS / recorded, root)
             (root / "proc/device-tree").unlink(missing_ok=True)
             (root / "proc/device-tree").symlink_to("../sys/firmware/devicetree/base")  # the kernel's, on every board
-            found[recorded] = far_board(connection, str(root))
+            found[recorded] = remote_board(connection, str(root))
             assert found[recorded].facts == detect(root)
-        assert far_board(connection, str(far.folder)) is None
+        assert remote_board(connection, str(far.folder)) is None
     nano = found["orin-nano-super"]
     assert (nano.facts.device, nano.facts.l4t, nano.facts.jetpack) == ("orin-nano", "36.4.7", "6.2.1")
     assert (nano.power_mode, nano.fastest_mode) == ("15W", "MAXN_SUPER")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emca_deploy.cli import run
-from emca_deploy.remote.address import parse_destination
+from emca_deploy.remote.address import parse_address
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.probe import look
 from emca_deploy.requests import ProfileRequest
@@ -98,7 +98,7 @@ def test_an_unknown_host_key(refused, far):
     assert (far.folder / "known").read_text() == ""
     # What the remedy says can be pasted: the host's real name and port, and the file that this configuration names.
     subprocess.run(remedy[remedy.index("ssh-keyscan") :], shell=True, check=True, capture_output=True)
-    with Connection(parse_destination(far.target)) as connection:
+    with Connection(parse_address(far.target)) as connection:
         assert look(connection).python == os.environ["EMCA_DEPLOY_REMOTE_PYTHON"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emca_deploy.remote.address import parse_destination
+from emca_deploy.remote.address import parse_address
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.files import Blob, fetch, send
 from emca_deploy.remote.package import agent_bytes
@@ -25,7 +25,7 @@ FIRST_MOST, SECOND_MOST = 1_000_000, 100_000
 
 @pytest.fixture
 def line(far):
-    with Connection(parse_destination(far.target)) as connection:
+    with Connection(parse_address(far.target)) as connection:
         look(connection)
         yield connection
 
@@ -82,7 +82,7 @@ def test_a_connection_cut_while_sending(far, line, content):
     part = far.cache / "blobs" / f"{content.digest}.part"
     arrived = part.stat().st_size
     assert content.content.startswith(part.read_bytes())
-    with Connection(connection.destination) as again:
+    with Connection(connection.address) as again:
         look(again)
         before = again.sent_bytes
         send(again, content)
@@ -122,7 +122,7 @@ def test_the_agent_needs_numpy_and_a_runtime_only(sshds, model, tmp_path, monkey
     found = sshds()
     monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(found.folder / "ssh_config"))
     monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", str(bare))
-    with Connection(parse_destination(found.target)) as connection:
+    with Connection(parse_address(found.target)) as connection:
         assert set(look(connection).versions) == {"numpy", "onnxruntime"}
     # The interpreter names itself by what the script started: that one is taken for all that follows, so it must be the script.
     report, _ = done(

@@ -5,34 +5,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emca_deploy.errors import EmcaError, InputError, MissingError
-from emca_deploy.remote.address import Destination, parse_destination
+from emca_deploy.remote.address import Address, parse_address
 from emca_deploy.remote.errors import failure
 from emca_deploy.remote.probe import Facts
 from emca_deploy.targets.requirements import check_backends, trtexec_suffices
 from emca_deploy.targets.shipment import Shipment
 
-BOARD = Destination("board", "pi", 2222)
+BOARD = Address("board", "pi", 2222)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("ssh://board", Destination("board")),
+        ("ssh://board", Address("board")),
         ("ssh://pi@board:2222", BOARD),
-        ("ssh://board/", Destination("board")),
-        ("ssh://board/gpu:1", Destination("board", there="gpu:1")),
-        ("ssh://[fe80::1%eth0]:22", Destination("fe80::1%eth0", port=22)),
-        ("ssh://me@192.168.0.7/jetson", Destination("192.168.0.7", "me", there="jetson")),
+        ("ssh://board/", Address("board")),
+        ("ssh://board/gpu:1", Address("board", target="gpu:1")),
+        ("ssh://[fe80::1%eth0]:22", Address("fe80::1%eth0", port=22)),
+        ("ssh://me@192.168.0.7/jetson", Address("192.168.0.7", "me", target="jetson")),
     ],
 )
 def test_what_names_a_machine(text, expected):
-    assert parse_destination(text) == expected
+    assert parse_address(text) == expected
 
 
 @given(st.text())
 def test_a_name_never_becomes_an_option_or_a_shell_s_word(text):
     try:
-        found = parse_destination(f"ssh://{text}")
+        found = parse_address(f"ssh://{text}")
     except InputError:
         return
     for word in (found.host, found.user or "x"):
@@ -43,7 +43,7 @@ def test_a_name_never_becomes_an_option_or_a_shell_s_word(text):
 
 def test_a_machine_is_named_as_it_can_be_named_again():
     for text in ("ssh://board", "ssh://pi@board:2222", "ssh://[::1]:22"):
-        assert str(parse_destination(text)) == text
+        assert str(parse_address(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_what_is_to_be_typed_is_for_this_configuration_and_the_real_host(monkeyp
     resolved = {"hostname": "192.168.0.7", "port": "2200", "userknownhostsfile": "/k/one /k/two"}
     monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", "/my configs/ssh")
     said = "No ED25519 host key is known for [192.168.0.7]:2200 and you have requested strict checking."
-    remedy = failure(Destination("board"), said, resolved).remedy
+    remedy = failure(Address("board"), said, resolved).remedy
     assert "ssh -F '/my configs/ssh' board;" in remedy
     assert remedy.endswith("ssh-keyscan -p 2200 192.168.0.7 >> /k/one")
-    changed = failure(Destination("board"), "REMOTE HOST IDENTIFICATION HAS CHANGED", resolved).remedy
+    changed = failure(Address("board"), "REMOTE HOST IDENTIFICATION HAS CHANGED", resolved).remedy
     assert "ssh-keygen -R '[192.168.0.7]:2200' -f /k/one" in changed
     monkeypatch.delenv("EMCA_DEPLOY_SSH_CONFIG")
-    assert failure(Destination("board"), said).remedy.endswith("ssh-keyscan board >> ~/.ssh/known_hosts")
+    assert failure(Address("board"), said).remedy.endswith("ssh-keyscan board >> ~/.ssh/known_hosts")
     wrong = failure(BOARD, "a first line\n/x/config: line 3: Bad configuration option: foo\nterminating")
     assert wrong.problem.endswith("is in error: /x/config: line 3: Bad configuration option: foo")
 

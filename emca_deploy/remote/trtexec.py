@@ -16,13 +16,13 @@ from emca_deploy.machines.jetson.files import BOARD_ROOT
 from emca_deploy.machines.jetson.modes import PowerMode, parse_query
 from emca_deploy.machines.jetson.session import BoardState
 from emca_deploy.machines.jetson.switch import FOLDER, LOCK, NOTE
-from emca_deploy.remote.address import Destination
+from emca_deploy.remote.address import Address
+from emca_deploy.remote.board import Board, remote_board
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.hold import Held, hold, spawn_on
-from emca_deploy.targets.capabilities import Board, far_board
 
-__all__ = ["FarTrtexec", "far_trtexec"]
+__all__ = ["RemoteTrtexec", "remote_trtexec"]
 
 # What nobody has used for a week was left by a machine that lost its power.
 _MAKE = """folder=${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy/by-shell
@@ -70,7 +70,7 @@ _QUERY_S = 30.0
 
 
 @dataclass(frozen=True)
-class FarTrtexec:
+class RemoteTrtexec:
     """What is there.
 
     Attributes:
@@ -121,11 +121,11 @@ class FarTrtexec:
 
 
 @contextmanager
-def far_trtexec(destination: Destination, path: str | None, power_mode: str | None = None) -> Iterator[FarTrtexec]:
+def remote_trtexec(address: Address, path: str | None, power_mode: str | None = None) -> Iterator[RemoteTrtexec]:
     """Connect, and yield a machine's trtexec; its folder is gone afterwards and its power mode as before, whatever happens.
 
     Args:
-        destination: the machine.
+        address: the machine.
         path: of trtexec there; None looks in the usual places.
         power_mode: name or number of the mode to hold meanwhile; None leaves it as it is.
 
@@ -136,10 +136,10 @@ def far_trtexec(destination: Destination, path: str | None, power_mode: str | No
         LineLostError: the connection was lost.
     """
     held: list[Held] = []
-    with Connection(destination) as connection, _lost_is_lost(connection, held), ExitStack() as stack:
+    with Connection(address) as connection, _lost_is_lost(connection, held), ExitStack() as stack:
         spawn, warnings = spawn_on(connection), list[str]()
         tool = find_trtexec(spawn, path)
-        board = far_board(connection)
+        board = remote_board(connection)
         architecture = run_to_end(spawn, ["uname", "-m"], _QUERY_S).output.split()
         mode = (_power_mode(connection) or board.modes.current) if board else None
         if power_mode is not None:
@@ -147,14 +147,14 @@ def far_trtexec(destination: Destination, path: str | None, power_mode: str | No
         if board is not None:
             warnings += BoardState(replace(board.modes, current=mode), Clocks()).warnings
         held.append(stack.enter_context(hold(connection, _MAKE, _REMOVE, secrets.token_hex(8))))
-        machine = Machine(spawn, held[-1].said.splitlines()[-1], str(destination))
-        far = FarTrtexec(connection, tool, machine, architecture[-1] if architecture else None, board, mode, warnings, held)
+        machine = Machine(spawn, held[-1].said.splitlines()[-1], str(address))
+        far = RemoteTrtexec(connection, tool, machine, architecture[-1] if architecture else None, board, mode, warnings, held)
         yield far
         far.check()
 
 
 def _lost(connection: Connection) -> LineLostError:
-    return LineLostError(f"{connection.destination}: the connection was lost", "when it is back, run the same command again")
+    return LineLostError(f"{connection.address}: the connection was lost", "when it is back, run the same command again")
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def _held(
     connection: Connection, board: Board | None, wanted: str, warnings: list[str], all_held: list[Held]
 ) -> Iterator[PowerMode]:
     """Hold a power mode there; the far side puts the old one back by itself, also where the line goes down."""
-    where = connection.destination
+    where = connection.address
     if board is None:
         raise InputError(f"--power-mode {wanted}: the far machine is no Jetson board", "leave the option out")
     mode = board.modes.find(wanted)

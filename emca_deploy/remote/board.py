@@ -1,0 +1,82 @@
+"""What Jetson board a remote machine is; a shell reads its files, so that it needs no Python."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emca_deploy.machines.jetson.facts import BOARD_FILES, BoardFacts, detect
+from emca_deploy.machines.jetson.modes import PowerModes, read_power_modes
+from emca_deploy.remote.call import call, new_mark
+from emca_deploy.remote.connection import Connection
+
+__all__ = ["Board", "remote_board"]
+
+# Files come as hexadecimal digits in messages: nothing a shell prints can be taken for them, and `od` is on every machine.
+# Of dpkg's list, which has megabytes, only the packages that tell a board's releases.
+_BOARD_SCRIPT = """mark=$1 root=${2:-${EMCA_DEPLOY_BOARD_ROOT:-}}; shift 2
+for name do
+  [ -f "$root/$name" ] && [ -r "$root/$name" ] || continue
+  printf '\\n%s{"name": "%s", "hex": "' "$mark" "$name"
+  case $name in
+    */dpkg/status) awk 'BEGIN { RS = ""; ORS = "\\n\\n" } /^Package: (libnvinfer|cuda-cudart|nvidia-l4t-core)/' "$root/$name" ;;
+    *) head -c 65536 "$root/$name" ;;
+  esac 2>/dev/null | od -An -v -tx1 | tr -d ' \\n'
+  printf '"}\\n'
+done
+printf '\\n%s{"end": true}\\n' "$mark"
+"""
+
+
+@dataclass(frozen=True)
+class Board:
+    """A Jetson board.
+
+    Attributes:
+        facts: what it is.
+        modes: its power modes, and which is on, as far as its files tell.
+    """
+
+    facts: BoardFacts
+    modes: PowerModes
+
+    @property
+    def power_mode(self) -> str | None:
+        """The one that is on; None where nothing says."""
+        return self.modes.current.name if self.modes.current else None
+
+    @property
+    def fastest_mode(self) -> str | None:
+        """The fastest; None where nothing says."""
+        return self.modes.fastest.name if self.modes.fastest else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its JSON."""
+        return {**self.facts.to_dict(), "power_mode": self.power_mode, "fastest_mode": self.fastest_mode}
+
+
+def remote_board(connection: Connection, below: str = "") -> Board | None:
+    """Return what Jetson board is at the other end, or None where it is none. Needs no Python there.
+
+    Args:
+        connection: to it.
+        below: the remote folder that / is taken to be, without a slash at its end.
+
+    Raises:
+        EmcaError: the connection was lost.
+    """
+    mark = new_mark()
+    with (
+        tempfile.TemporaryDirectory() as made,
+        call(connection, ["sh", "-c", _BOARD_SCRIPT, "sh", mark, below, *BOARD_FILES], mark) as running,
+    ):
+        running.close_input()
+        while (message := running.message()) is not None and not message.get("end"):
+            if message["name"] in BOARD_FILES:
+                place = Path(made) / message["name"]
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(bytes.fromhex(message["hex"]))
+        if message is None:
+            raise running.trouble(running.wait())
+        facts = detect(Path(made))
+        return None if facts is None else Board(facts, read_power_modes(Path(made)))
