@@ -165,7 +165,7 @@ class _Walk:
             command=this_command(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - started, 1),
-            checkpoint=exported.source.to_dict() if exported.source else None,
+            checkpoint=to_json(exported.source) if exported.source else None,
             warnings=tuple(dict.fromkeys((*(w for made in calibrations for w in made.warnings), *images.labelled.warnings))),
         )
         _write_report(report, request.output)

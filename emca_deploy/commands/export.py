@@ -11,6 +11,7 @@ from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._summaries import print_export
 from emca_deploy.commands._types import batch_size
 from emca_deploy.errors import InputError
+from emca_deploy.results.codec import to_json
 
 __all__ = ["command"]
 
@@ -60,7 +61,7 @@ def command(random_init: bool, as_json: bool, **options: Any) -> None:
     if random_init == (options["checkpoint"] is not None):
         raise InputError("give either a CHECKPOINT or --random-init", "one of the two, not both and not neither")
     request = ExportRequest(**options)
-    report = export(request, None if as_json else lambda source: tell_source(source.to_dict()))
+    report = export(request, None if as_json else lambda source: tell_source(to_json(source)))
     tell_notes(report.notes)
     if as_json:
         print_json(report.to_dict())

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from emca_deploy._text import printable
-from emca_deploy.errors import DataError
+from emca_deploy.errors import DataError, InputError
 
-__all__ = ["FileStore", "FolderStore", "listing_sha256", "printable"]
+__all__ = ["FileStore", "FolderStore", "listing_sha256", "printable", "read_text"]
 
 
 class FileStore(ABC):
@@ -109,3 +109,20 @@ def listing_sha256(path: Path) -> str:
         entry = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"
         total.update(entry.encode("utf-8", "surrogateescape"))
     return total.hexdigest()
+
+
+def read_text(path: Path, most_mib: int, what: str, error: type[InputError]) -> str:
+    """Return the text of a file in UTF-8.
+
+    Raises:
+        InputError: an `error`: it is larger than `most_mib`, cannot be read or is no text; the remedy is to name `what`.
+    """
+    shown = printable(str(path))
+    try:
+        if path.stat().st_size > most_mib << 20:
+            raise error(f"{shown}: is larger than {most_mib} MiB", f"name {what}")
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as exc:
+        raise error(f"{shown}: cannot be read: {exc.strerror or exc}", "check the path and its permissions") from exc
+    except UnicodeDecodeError as exc:
+        raise error(f"{shown}: is not text in UTF-8", f"name {what}") from exc

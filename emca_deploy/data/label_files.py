@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from emca_deploy._text import printable
+from emca_deploy.data.files import read_text
 from emca_deploy.data.preprocess import IMAGE_SUFFIXES
 from emca_deploy.errors import DataError
 
 __all__ = ["LabelFile", "read_class_map"]
 
-LARGEST_BYTES = 256 << 20
+LARGEST_MIB = 256
 NAME_HEADINGS = (
     "filename", "file_name", "file", "image", "image_id", "imageid", "image_name", "image_path", "filepath", "path", "name", "id",
 )  # fmt: skip
@@ -93,18 +94,6 @@ def _short_names(name: str) -> set[str]:
     return {path.name, path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name}
 
 
-def _text(path: Path, what: str) -> str:
-    shown = printable(str(path))
-    try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise DataError(f"{shown}: is larger than {LARGEST_BYTES >> 20} MiB", f"name {what}")
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as exc:
-        raise DataError(f"{shown}: cannot be read: {exc.strerror or exc}", "check the path and its permissions") from exc
-    except UnicodeDecodeError as exc:
-        raise DataError(f"{shown}: is not text in UTF-8", f"name {what}") from exc
-
-
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield line numbers with their fields: two for "name label", any number for a CSV."""
     lines = text.splitlines()
@@ -148,7 +137,7 @@ class _Columns:
 
 def _pairs(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield line number, image name and label."""
-    rows = list(_rows(path, _text(path, f"a file of {FORMS}")))
+    rows = list(_rows(path, read_text(path, LARGEST_MIB, f"a file of {FORMS}", DataError)))
     columns = _columns(rows[:2])
     for number, row in rows[columns.heading :]:
         wide = len(row) > max(columns.name, columns.label)
@@ -184,7 +173,7 @@ def read_class_map(path: Path) -> dict[str, int]:
         DataError: it cannot be read, is in none of these forms, or gives one name two outputs.
     """
     shown, what = printable(str(path)), "a class map: lines of 'name output', or JSON"
-    text = _text(path, what)
+    text = read_text(path, LARGEST_MIB, what, DataError)
     try:
         pairs = _json_pairs(json.loads(text)) if text.lstrip()[:1] in ("{", "[") else _text_pairs(path, text)
         return _without_contradiction(pairs)

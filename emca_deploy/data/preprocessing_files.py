@@ -6,14 +6,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from emca_deploy.data.files import printable
+from emca_deploy.data.files import printable, read_text
 from emca_deploy.errors import DataError, InputError
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions, Size
 from emca_deploy.results.codec import from_json
 
 __all__ = ["read_preprocessing_file"]
 
-LARGEST_BYTES = 16 << 20
+LARGEST_MIB = 16
 RESAMPLES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers, which Hugging Face's files have; 4 and 5 are box and hamming."""
 
@@ -29,12 +29,9 @@ def read_preprocessing_file(path: Path) -> PreprocessingOptions:
         InputError: it cannot be read, is none of the known kinds, or says something that this package does not do.
     """
     shown = printable(str(path))
+    text = read_text(path, LARGEST_MIB, "a config.json or a manifest", InputError)
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise InputError(f"{shown}: is larger than {LARGEST_BYTES >> 20} MiB", "name a config.json or a manifest")
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as exc:
-        raise InputError(f"{shown}: cannot be read: {exc.strerror or exc}", "check the path and its permissions") from exc
+        document = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise InputError(f"{shown}: is not JSON, or damaged", "name a config.json or a manifest") from exc
     try:

@@ -9,20 +9,18 @@ from emca_deploy.artifacts import Manifest, Precision, Preprocessing, sha256_fil
 from emca_deploy.errors import InputError
 from emca_deploy.exporting.exporter import OPSET, export_onnx
 from emca_deploy.exporting.half import HalfConversion, convert_to_half
-from emca_deploy.exporting.parity import Parity, check_parity, parity_images
+from emca_deploy.exporting.parity import Parity, check_parity, parity_images, real_images
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy.typing as npt
     from torch import nn
 
     from emca_deploy.networks.checkpoints import CheckpointSource, ModelSpec, Weights
 
 __all__ = ["CheckpointExport", "ExportOptions", "export_checkpoint"]
 
-REAL_IMAGES = 4
 RECORDED_VERSIONS = ("torch", "onnxscript", "onnx_ir", "onnx", "onnxruntime", "numpy")
 SEED = 0
 
@@ -119,7 +117,7 @@ def export_checkpoint(
         module, spec = _module(checkpoint, options)
         if found is not None and spec.source is not None:
             found(spec.source)
-        images = parity_images(preprocessing.image_size, _real_images(preprocessing))
+        images = parity_images(preprocessing.image_size, real_images(preprocessing))
         model = export_onnx(module, preprocessing.image_size, options.batch, options.opset)
         ir.save(model, draft.path)
         parity = check_parity(module, draft.path, images)
@@ -168,7 +166,7 @@ def _half_details(half: HalfConversion | None, fp32_parity: Parity) -> dict[str,
 
 
 def _source_details(source: "CheckpointSource | None") -> dict[str, Any]:
-    return {"checkpoint": source.to_dict()} if source else {}
+    return {"checkpoint": to_json(source)} if source else {}
 
 
 def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, ModelSpec]":
@@ -190,12 +188,3 @@ def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module
             "drop --num-classes: it is read from the checkpoint",
         )
     return module, spec
-
-
-def _real_images(preprocessing: Preprocessing) -> "npt.NDArray[Any]":
-    """Return a few of the bundled photographs, (N, 3, S, S) float32: real statistics, unlike noise, reach every layer."""
-    from emca_deploy.data.bundled import bundled_test_images
-    from emca_deploy.data.sources import open_source
-
-    images, _ = next(iter(open_source(bundled_test_images(), preprocessing).batches(REAL_IMAGES)))
-    return images

@@ -14,14 +14,13 @@ from emca_deploy.artifacts import Manifest, Preprocessing, read_manifest, sha256
 from emca_deploy.errors import GateError, InputError, ModelError
 from emca_deploy.exporting.dla_forms import DlaForms, to_dla
 from emca_deploy.exporting.dla_rules import LARGEST_BATCH
-from emca_deploy.exporting.parity import MAX_RELATIVE_ERROR, Parity, measure_parity, run_onnx
+from emca_deploy.exporting.parity import MAX_RELATIVE_ERROR, Parity, measure_parity, parity_images, real_images, run_onnx
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.refusal import graph_errors
 from emca_deploy.results.codec import to_json
 
 __all__ = ["DlaConversion", "convert_for_dla", "load_float_model"]
 
-REAL_IMAGES = 4
 RANDOM_IMAGES = 4
 RECORDED_VERSIONS = ("onnx_ir", "onnx", "onnxruntime", "numpy")
 BYTES = 4
@@ -130,16 +129,12 @@ def _input_shape(path: Path, graph: ir.Graph) -> list[int]:
 
 def _images(shape: list[int], preprocessing: Preprocessing | None) -> Float32Array:
     """Return standard normal images and, where the model's input is such, real ones: (N, C, H, W) float32."""
-    noise = np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *shape[1:])).astype(np.float32)
-    if shape[1] != 3:
-        return noise
-    from emca_deploy.data.bundled import bundled_test_images
-    from emca_deploy.data.sources import open_source
-
-    fitting = preprocessing if preprocessing is not None and list(preprocessing.shape) == shape[1:] else None
-    source = open_source(bundled_test_images(), fitting or Preprocessing.for_size((shape[2], shape[3])))
-    real, _ = next(iter(source.batches(REAL_IMAGES)))
-    return np.concatenate([noise, real])
+    channels, height, width = shape[1:]
+    if channels != 3:
+        return np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *shape[1:])).astype(np.float32)
+    fits = preprocessing is not None and list(preprocessing.shape) == shape[1:]
+    size = (height, width)
+    return parity_images(size, real_images(preprocessing if preprocessing and fits else Preprocessing.for_size(size)))
 
 
 def _manifest(source: Manifest | None, result: DlaConversion) -> Manifest:

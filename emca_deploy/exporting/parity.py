@@ -9,16 +9,17 @@ import numpy as np
 from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import GateError, ModelError
-from emca_deploy.preprocessing import Size, sides
+from emca_deploy.preprocessing import Preprocessing, Size, sides
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["MAX_RELATIVE_ERROR", "Parity", "check_parity", "measure_parity", "parity_images", "run_onnx"]
+__all__ = ["MAX_RELATIVE_ERROR", "Parity", "check_parity", "measure_parity", "parity_images", "real_images", "run_onnx"]
 
 MAX_RELATIVE_ERROR = 1e-5
 """The fp32 gate: two runtimes sum a few thousand products in different orders, each rounding by 6e-8."""
 
+REAL_IMAGES = 4
 SILENT = 4
 """Of ONNX Runtime's log levels: what goes wrong arrives as an exception."""
 
@@ -48,6 +49,14 @@ def measure_parity(reference: Float32Array, candidate: Float32Array) -> Parity:
         norms = np.linalg.norm(wide, axis=1) * np.linalg.norm(other, axis=1)
         cosine = float(((wide * other).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny)).min())
     return Parity(max_abs, max_abs / max(float(np.abs(wide).max()), float(np.finfo(np.float32).tiny)), cosine, len(wide))
+
+
+def real_images(preprocessing: Preprocessing) -> Float32Array:
+    """Return a few of the bundled photographs, (N, 3, H, W) float32: real statistics, unlike noise, reach every layer."""
+    from emca_deploy.data.bundled import bundled_test_images
+    from emca_deploy.data.sources import open_source
+
+    return next(iter(open_source(bundled_test_images(), preprocessing).batches(REAL_IMAGES)))[0]
 
 
 def parity_images(image_size: Size, real: Float32Array | None, random: int = 4, seed: int = 0) -> Float32Array:

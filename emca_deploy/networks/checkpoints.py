@@ -13,6 +13,7 @@ from emca_deploy.networks.layouts import translate
 from emca_deploy.networks.networks import Network, find_networks
 from emca_deploy.networks.registry import count_parameters, find_architecture
 from emca_deploy.networks.stored import TensorProblem
+from emca_deploy.results import codec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,9 +36,9 @@ class CheckpointSource:
         prefix: what stands in front of the network's names in it ("module.").
         head: the name of the layer that makes the logits, as the file has it.
         weights: whether these are the moving average or the plain weights.
-        both: whether the file holds both, and so `weights` was a choice.
+        both_weights: whether the file holds both, and so `weights` was a choice.
         left_out: how many tensors beside the network were left out, by name, or by group ("optimizer.*").
-        inert: classes of objects beside the tensors; they were neither loaded nor run.
+        not_loaded: classes of objects beside the tensors; they were neither loaded nor run.
         statistics: where the batch norm statistics lay, in front of their names, where the average has none of its own; or None.
     """
 
@@ -45,23 +46,10 @@ class CheckpointSource:
     prefix: str
     head: str
     weights: Weights
-    both: bool
+    both_weights: bool
     left_out: dict[str, int]
-    inert: tuple[str, ...]
-    statistics: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document."""
-        return {
-            "container": self.container,
-            "prefix": self.prefix,
-            "head": self.head,
-            "weights": self.weights,
-            "both_weights": self.both,
-            "left_out": self.left_out,
-            "not_loaded": list(self.inert),
-            **({} if self.statistics is None else {"statistics": self.statistics}),
-        }
+    not_loaded: tuple[str, ...]
+    statistics: str | None = codec.left_out()
 
 
 @dataclass(frozen=True)
@@ -247,9 +235,9 @@ def _source(file: CheckpointFile, network: Network, both: bool) -> CheckpointSou
         prefix=_printable(network.prefix),
         head=_printable(network.head.removeprefix(network.container)),
         weights="ema" if network.average else "plain",
-        both=both,
+        both_weights=both,
         left_out=left_out,
-        inert=tuple(sorted(file.inert)),
+        not_loaded=tuple(sorted(file.inert)),
         statistics=None if network.statistics is None else _printable(network.statistics),
     )
 

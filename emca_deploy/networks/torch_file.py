@@ -2,8 +2,8 @@
 
 import struct
 import zipfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,14 +56,8 @@ def read_torch_zip(path: Path, stream: BinaryIO, open_files: ExitStack, inert: s
     root = _root(path, members)
     if f"{root}constants.pkl" in members and f"{root}data/0" not in members:
         raise CheckpointError(f"{path}: is a frozen TorchScript program, whose weights have no names", SAVE_AGAIN)
-    try:
+    with _damage(path):
         return _tree_of_zip(path, archive, members, root, inert)
-    except CheckpointError:
-        raise
-    except PickleError as exc:
-        raise _pickle_error(path, exc) from exc
-    except Exception as exc:
-        raise CheckpointError(f"{path}: is damaged: {_reason(exc)}", COPY_AGAIN) from exc
 
 
 def _check_directory(path: Path, stream: BinaryIO) -> None:
@@ -138,12 +132,9 @@ def _unpack(
         raise CheckpointError(f"{path}: is encrypted", "unpack it with its password, and pack it again without one")
     if member.CRC == 0:  # torch.save can be told to leave checksums out
         member.CRC = None  # type: ignore[assignment]
-    try:
-        with archive.open(member) as stream:
-            stream.seek(start)
-            content = stream.read((member.file_size if stop is None else stop) - start)
-    except Exception as exc:  # as above: zipfile, zlib and lzma each raise their own
-        raise CheckpointError(f"{path}: is damaged: {_reason(exc)}", COPY_AGAIN) from exc
+    with _damage(path), archive.open(member) as stream:
+        stream.seek(start)
+        content = stream.read((member.file_size if stop is None else stop) - start)
     if stop is not None and len(content) != stop - start:
         raise CheckpointError(f"{path}: is truncated", COPY_AGAIN)
     return content
@@ -157,14 +148,8 @@ def read_torch_legacy(path: Path, stream: BinaryIO, size: int, inert: set[str]) 
     Raises:
         CheckpointError: it is no such file, is damaged or hostile.
     """
-    try:
+    with _damage(path):
         return _tree_of_legacy(path, stream, size, inert)
-    except CheckpointError:
-        raise
-    except PickleError as exc:
-        raise _pickle_error(path, exc) from exc
-    except Exception as exc:
-        raise CheckpointError(f"{path}: is damaged: {_reason(exc)}", COPY_AGAIN) from exc
 
 
 def _tree_of_legacy(path: Path, stream: BinaryIO, size: int, inert: set[str]) -> Any:
@@ -248,17 +233,22 @@ def _find_storages(
             raise CheckpointError(f"{path}: is truncated", COPY_AGAIN)
 
 
-def _pickle_error(path: Path, exc: PickleError) -> CheckpointError:
-    if isinstance(exc, HostilePickleError):
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged file raises into an error of ours: zipfile, zlib, lzma and pickles each raise their own."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except HostilePickleError as exc:
         what = f"holds a pickled call of {exc}, which can run code; it was not loaded, and nothing was run"
-        return CheckpointError(
+        raise CheckpointError(
             f"{path}: {what}", "do not load it with anything else; get the checkpoint from its author as safetensors"
-        )
-    if isinstance(exc, TruncatedPickleError):
-        return CheckpointError(f"{path}: is truncated: {exc}", COPY_AGAIN)
-    return CheckpointError(f"{path}: is damaged or no checkpoint: {exc}", COPY_AGAIN)
-
-
-def _reason(exc: Exception) -> str:
-    lines = str(exc).strip().splitlines()
-    return ascii(lines[0][:120])[1:-1] if lines else type(exc).__name__
+        ) from exc
+    except PickleError as exc:
+        found = "truncated" if isinstance(exc, TruncatedPickleError) else "damaged or no checkpoint"
+        raise CheckpointError(f"{path}: is {found}: {exc}", COPY_AGAIN) from exc
+    except Exception as exc:
+        lines = str(exc).strip().splitlines()
+        reason = ascii(lines[0][:120])[1:-1] if lines else type(exc).__name__
+        raise CheckpointError(f"{path}: is damaged: {reason}", COPY_AGAIN) from exc

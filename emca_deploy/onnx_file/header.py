@@ -1,11 +1,11 @@
-"""Check the outermost fields of an ONNX file without any library: is it whole, and is it ONNX at all?"""
+"""The encoding of an ONNX file, without its graph: is it whole, is it ONNX at all, and what are its types called?"""
 
 from pathlib import Path
 from typing import BinaryIO
 
 from emca_deploy.errors import ModelError
 
-__all__ = ["check_onnx_file"]
+__all__ = ["REMEDY", "check_onnx_file", "dtype_name"]
 
 GRAPH_FIELD = 7
 LAST_MODEL_FIELD = 26  # ModelProto's highest field number is 26 (configuration)
@@ -66,3 +66,13 @@ def _varint(stream: BinaryIO) -> int | None:
         if byte[0] < 0x80:
             return value
     return None
+
+
+def dtype_name(elem_type: int) -> str:
+    """Return numpy's name of ONNX's number of a type, such as "float32", or ONNX's own where numpy has none."""
+    import onnx
+
+    try:
+        return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type).name)
+    except KeyError:
+        return str(onnx.TensorProto.DataType.Name(elem_type)).lower()

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.header import dtype_name
 
 if TYPE_CHECKING:
     import onnx
@@ -66,8 +67,6 @@ def find_image(path: Path, graph: "onnx.GraphProto") -> ImageInput:
     Raises:
         ModelError: there is not one input, or it is not a batch of images.
     """
-    import onnx
-
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
     remedy = "use an image classifier: one input (N, C, H, W) or (N, H, W, C)"
@@ -76,25 +75,13 @@ def find_image(path: Path, graph: "onnx.GraphProto") -> ImageInput:
         raise ModelError(f"{path}: has {len(inputs)} inputs ({names}), not one", remedy)
     kind = inputs[0].type.tensor_type
     dims = [int(size.dim_value) if size.dim_value > 0 else None for size in kind.shape.dim]
-    dtype = _dtype_name(kind.elem_type)
+    dtype = dtype_name(kind.elem_type)
     if len(dims) != 4 or dtype not in ("float32", "float16", "uint8"):
         shape = ", ".join("?" if size is None else str(size) for size in dims)
-        kind_name = dtype or onnx.TensorProto.DataType.Name(kind.elem_type).lower()
-        raise ModelError(f"{path}: input '{inputs[0].name}' is {kind_name} ({shape}), not a batch of images", remedy)
+        raise ModelError(f"{path}: input '{inputs[0].name}' is {dtype} ({shape}), not a batch of images", remedy)
     layout = input_layout(dims, _transposed_at_once(graph, inputs[0].name))
     batch, channels, height, width = dims if layout == "NCHW" else (dims[0], dims[3], dims[1], dims[2])
     return ImageInput(inputs[0].name, dtype, layout, batch, channels, height, width)
-
-
-def _dtype_name(elem_type: int) -> str:
-    import onnx
-
-    names: dict[int, str] = {
-        onnx.TensorProto.FLOAT: "float32",
-        onnx.TensorProto.FLOAT16: "float16",
-        onnx.TensorProto.UINT8: "uint8",
-    }
-    return names.get(elem_type, "")
 
 
 def input_layout(dims: "list[int | None]", transposed: bool) -> Literal["NCHW", "NHWC"]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emca_deploy.errors import ModelError, UnknownNameError
+from emca_deploy.onnx_file.header import dtype_name
 
 if TYPE_CHECKING:
     import onnx
@@ -97,18 +98,11 @@ def find_logits(path: Path, graph: "onnx.GraphProto", wanted: str | None = None)
 
 
 def _spec(value: "onnx.ValueInfoProto") -> OutputSpec:
-    import onnx
-
     kind = value.type.tensor_type
-    names: dict[int, str] = {
-        onnx.TensorProto.FLOAT: "float32",
-        onnx.TensorProto.FLOAT16: "float16",
-        onnx.TensorProto.DOUBLE: "float64",
-    }
     dims = list(kind.shape.dim) if kind.HasField("shape") else None
     rank = None if dims is None else len(dims)
     classes = int(dims[1].dim_value) or None if dims is not None and len(dims) > 1 else None
-    return OutputSpec(value.name, names.get(kind.elem_type, "other"), rank, classes)
+    return OutputSpec(value.name, dtype_name(kind.elem_type), rank, classes)
 
 
 def _before_softmax(name: str, makers: "dict[str, onnx.NodeProto]") -> tuple[str, bool]:

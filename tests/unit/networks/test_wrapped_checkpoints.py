@@ -162,7 +162,7 @@ def test_any_wrapping_loads_to_equal_tensors_and_says_what_lay_beside(folder, wr
     spec = assert_loads(path, state)
     assert (spec.arch, spec.num_classes) == (wrapping["arch"] if wrapping["layout"] == "native" else "resnet18", 7)
     assert ("criterion.weight" in spec.source.left_out) == wrapping["beside"]
-    assert ("numpy.dtype" in spec.source.inert) == bool(wrapping["container"])
+    assert ("numpy.dtype" in spec.source.not_loaded) == bool(wrapping["container"])
 
 
 class StateDict(OrderedDict):
@@ -221,9 +221,9 @@ def test_objects_beside_the_tensors_stay_inert(folder, zipped, monkeypatch):
     imported = []
     monkeypatch.setattr(importlib, "import_module", imported.append)
     source = assert_loads(path, state).source
-    assert {"argparse.Namespace", "numpy.dtype"} <= set(source.inert)
-    assert any(name.endswith(".Settings") for name in source.inert)
-    assert any(name.startswith("pathlib.") for name in source.inert)
+    assert {"argparse.Namespace", "numpy.dtype"} <= set(source.not_loaded)
+    assert any(name.endswith(".Settings") for name in source.not_loaded)
+    assert any(name.startswith("pathlib.") for name in source.not_loaded)
     assert source.left_out == {"rng": 1}
 
 
@@ -307,7 +307,7 @@ def test_the_average_is_taken_by_default_and_the_plain_weights_when_asked_for(fo
         ({"weights": "plain"}, plain, "plain"),
     ):
         source = assert_loads(path, state, **options).source
-        assert (source.weights, source.both) == (weights, True)
+        assert (source.weights, source.both_weights) == (weights, True)
 
 
 @pytest.mark.parametrize("names", [lambda name: name, lambda name: f"module.{name}"])
@@ -318,8 +318,8 @@ def test_an_average_of_parameters_only_has_the_statistics_of_the_plain_weights(f
         folder, {"model": plain, "ema": {"shadow": {names(name): value for name, value in parameters.items()}, "decay": 0.9}}
     )
     source = assert_loads(path, plain | parameters).source
-    assert (source.weights, source.both, source.statistics) == ("ema", True, "model.")
-    assert "statistics" not in assert_loads(path, plain, weights="plain").source.to_dict()
+    assert (source.weights, source.both_weights, source.statistics) == ("ema", True, "model.")
+    assert assert_loads(path, plain, weights="plain").source.statistics is None
 
 
 def test_weights_that_are_not_there_are_refused(folder):
