@@ -28,7 +28,7 @@ from emca_deploy.data.sources import open_source
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.networks.attention import ChannelAttention
 from emca_deploy.networks.checkpoints import load_checkpoint
-from emca_deploy.stats.noise import LogitsNoise
+from emca_deploy.tasks.logits import LogitsNoise
 
 FORMS = ("own", "new", "old", "authors-new", "authors-old")
 PLAIN = {"method": "minmax", "recover": "none"}

@@ -48,7 +48,7 @@ from emca_deploy.data.bundled import (
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
-from emca_deploy.harness.accuracy.evaluate import LogitsResult, collect_logits, compare
+from emca_deploy.harness.accuracy.collection import LogitsResult, collect_logits
 from emca_deploy.harness.measure.latency import Protocol, measure_raw
 from emca_deploy.harness.measure.raw_samples import write_raw
 from emca_deploy.harness.spec import RunnerSpec
@@ -57,6 +57,7 @@ from emca_deploy.results.codec import to_json
 from emca_deploy.targets.candidates import CandidateOptions
 from emca_deploy.targets.gpu import GpuTarget
 from emca_deploy.targets.gpu_candidates import check_gpu, ways_to_run
+from emca_deploy.tasks.classification import compare
 
 FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")
 ARCHITECTURES = tuple(f"{family}{depth}" for depth in (18, 34, 50) for family in FAMILIES)

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from emca_deploy.errors import EmcaError
-from emca_deploy.harness.accuracy.evaluate import LogitsResult, collect_logits, compare
+from emca_deploy.harness.accuracy.collection import LogitsResult, collect_logits
+from emca_deploy.tasks.classification import compare
 from peers.candidates import Candidate, accuracy_candidates, fp32
 from peers.job import Job
 from peers.process import quantize

@@ -23,7 +23,7 @@ from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
-from emca_deploy.harness.accuracy.evaluate import LogitsResult, compare
+from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
 from emca_deploy.requests import LogitsRequest
@@ -33,6 +33,7 @@ from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Part, Shared
 from emca_deploy.targets.deploying import find_parts, measure_parts
 from emca_deploy.targets.deployment import BuiltCandidate, Models, named_apart
+from emca_deploy.tasks.classification import compare
 
 if TYPE_CHECKING:
     from emca_deploy.networks.checkpoints import Weights

@@ -21,9 +21,9 @@ from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.requests import TuneRequest
 from emca_deploy.results.latency import LatencyResult
 from emca_deploy.results.tuning import Numerics, Tunable, TuneReport, Value, Values
-from emca_deploy.stats.noise import signal_to_noise_db
 from emca_deploy.targets.candidates import CandidateOptions, candidate
 from emca_deploy.targets.settings import save_tuned, tuned_here, with_values
+from emca_deploy.tasks.logits import agreement_percent, signal_to_noise_db
 
 __all__ = ["keep_tuned", "tune"]
 
@@ -174,7 +174,7 @@ def _numerics(
     logits = [
         _logits(make(name, values), size, seed) for name, values in (("default", same_batch), ("best", {**default, **best}))
     ]
-    agreement = 100 * float((logits[0].argmax(axis=1) == logits[1].argmax(axis=1)).mean())
+    agreement = agreement_percent(*logits)
     sqnr_db = signal_to_noise_db(logits[0], logits[1])
     return Numerics(len(logits[0]), agreement, sqnr_db if sqnr_db is None or isfinite(sqnr_db) else 0.0)
 

@@ -14,8 +14,6 @@ from emca_deploy.data.choosing import InputFacts, file_facts, preprocessing_of_f
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import InputError, OutputError
 from emca_deploy.harness.accuracy.collection import LogitsResult
-from emca_deploy.harness.accuracy.evaluate import compare
-from emca_deploy.harness.accuracy.flips import FlipsFile, find_flips
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.harness.accuracy.logits_store import partial_path
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions, sides
@@ -24,6 +22,9 @@ from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.gate import Gate, Verdict
 from emca_deploy.targets.base import Target
 from emca_deploy.targets.named_artifacts import split_artifact
+from emca_deploy.tasks.classification import compare
+from emca_deploy.tasks.flips import FlipsFile, find_flips
+from emca_deploy.tasks.logits import predicted
 
 __all__ = ["ValidateReport", "ValidateRequest", "kept_logits", "validate"]
 
@@ -121,7 +122,7 @@ def validate(request: ValidateRequest, stage: Stage = silent) -> ValidateReport:
     verdict = None if request.max_drop is None else Gate(request.max_drop).judge_report(report)
     unwritten = None
     if flips is not None and logits is not None:
-        found = find_flips(ours.logits.argmax(axis=1), logits.argmax(axis=1), ours.labels, ours.names, most=None)
+        found = find_flips(predicted(ours.logits), predicted(logits), ours.labels, ours.names, most=None)
         try:
             flips.write(found, ours.names.classes)
         except OutputError as error:  # what was measured is not lost with it

@@ -18,7 +18,7 @@ from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import ModelIo, check_batch, shape_text
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.onnx_file.image import input_layout, native_images
-from emca_deploy.onnx_file.logits import OutputSpec, choose_output
+from emca_deploy.tasks.outputs import OutputSpec, choose_output
 
 __all__ = ["Boundary", "graph_facts"]
 

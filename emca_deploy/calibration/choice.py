@@ -24,7 +24,7 @@ from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.calibration.recovery.bias_correction import BiasCorrection
-from emca_deploy.stats.noise import LogitsNoise
+from emca_deploy.tasks.logits import LogitsNoise
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource

@@ -18,7 +18,7 @@ from emca_deploy.errors import GateError, InputError
 from emca_deploy.exporting.half import HalfGraph
 from emca_deploy.exporting.half_parity import emulated
 from emca_deploy.exporting.half_quantized import to_half_quantized
-from emca_deploy.stats.noise import signal_to_noise_db
+from emca_deploy.tasks.logits import agreement_percent, signal_to_noise_db
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -107,7 +107,7 @@ def halve_float_part(
         "fp32": signal_to_noise_db(reference, int8),
         "fp16": signal_to_noise_db(reference, mixed),
     }
-    same = float(100 * np.mean(int8.argmax(axis=1) == mixed.argmax(axis=1)))
+    same = agreement_percent(int8, mixed)
     lost = (found["fp32"] or np.inf) - (found["fp16"] or np.inf) if found["fp16"] is not None else 0.0
     if lost > MOST_LOST_DB:
         raise GateError(

@@ -28,7 +28,7 @@ from emca_deploy.data.subset import choose_indices
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
-from emca_deploy.stats.noise import signal_to_noise_db
+from emca_deploy.tasks.logits import predicted, signal_to_noise_db
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -218,7 +218,7 @@ def _row(unit: Unit, costs: dict[str, Cost], total_macs: int) -> UnitSensitivity
 def _compare(reference: Images, logits: Images, model: Path) -> Cost:
     if not reference.any():
         raise ModelError(f"{model}: all its logits are zero", "name a trained model")
-    flips = float((reference.argmax(axis=1) != logits.argmax(axis=1)).mean())
+    flips = float((predicted(reference) != predicted(logits)).mean())
     return Cost(signal_to_noise_db(reference, logits), 100 * flips)
 
 

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from emca_deploy._machine import find_gpus
-from emca_deploy.harness.accuracy.evaluate import compare
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.results.codec import to_json
+from emca_deploy.tasks.classification import compare
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")

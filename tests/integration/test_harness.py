@@ -8,7 +8,7 @@ import pytest
 
 from emca_deploy.artifacts import Manifest, Preprocessing, write_manifest
 from emca_deploy.cli import run
-from emca_deploy.harness.accuracy.evaluate import collect_logits
+from emca_deploy.harness.accuracy.collection import collect_logits
 from emca_deploy.targets.candidates import CandidateOptions, candidate, candidates
 from emca_deploy.targets.named_artifacts import split_artifact
 

@@ -14,9 +14,9 @@ from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, sha256
 from emca_deploy.atomic import _sweep, atomic_write, hidden_folder
 from emca_deploy.calibration.resume import SideFile
 from emca_deploy.errors import ModelError, OutputError
-from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
 from emca_deploy.targets.settings import save_tuned
+from emca_deploy.tasks.flips import ImageNames
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 EVENTS = ("os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.truncate", "os.link")

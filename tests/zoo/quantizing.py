@@ -10,7 +10,7 @@ import onnx
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.calibration.calibrate import calibrate_model
-from emca_deploy.stats.noise import signal_to_noise_db
+from emca_deploy.tasks.logits import signal_to_noise_db
 from zoo.networks import SIZE
 from zoo.recipes import calibration_options
 from zoo.rewrites import MEAN, STD, Rewrite

@@ -9,7 +9,7 @@ from emca_deploy.artifacts import Precision
 from emca_deploy.backends.records import names_where
 from emca_deploy.backends.registry import DEFAULT, open_runner
 from emca_deploy.errors import DataError
-from emca_deploy.harness.accuracy.evaluate import LogitsResult, LogitsRun, compare
+from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
@@ -17,6 +17,7 @@ from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.codec import from_json
 from emca_deploy.results.gate import GateStep
+from emca_deploy.tasks.classification import compare
 
 __all__ = ["Validation", "step_from_file"]
 

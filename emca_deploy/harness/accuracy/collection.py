@@ -15,12 +15,12 @@ from emca_deploy.artifacts import TensorSpec, sha256_file
 from emca_deploy.data.choosing import assumed_for
 from emca_deploy.data.files import listing_sha256
 from emca_deploy.data.labels import LabelsFound
-from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
 from emca_deploy.harness.measure.feed import Wanted
 from emca_deploy.harness.measure.worker import LogitsPart, Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.tasks.flips import ImageNames
 
 __all__ = ["LogitsResult", "LogitsRun", "collect_logits"]
 

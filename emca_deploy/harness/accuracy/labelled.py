@@ -8,6 +8,7 @@ from emca_deploy.data.image_checks import shared_images
 from emca_deploy.data.labels import LabelsFound, check_classes, class_warnings
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.harness.accuracy.collection import LogitsResult
+from emca_deploy.tasks.logits import predicted, top1_percent
 
 __all__ = ["LabelledImages"]
 
@@ -61,11 +62,9 @@ class LabelledImages:
         """
         if self._found is None or self._found.as_strings is None or self.class_order is not None:
             return result.labelled_by(self._found)
-        predicted = (result.logits if logits is None else logits).argmax(axis=1)
+        classes = predicted(result.logits if logits is None else logits)
         orders = {"number": self._found, "string": self._found.as_strings}
-        top1 = {
-            order: 100 * float((result.labelled_by(found).labels == predicted).mean()) for order, found in orders.items()
-        }  # fmt: skip
+        top1 = {order: top1_percent(classes, result.labelled_by(found).labels) for order, found in orders.items()}
         self.class_order = max(orders, key=lambda order: top1[order])  # a tie is the order of numbers
         other = "number" if self.class_order == "string" else "string"
         self._found = orders[self.class_order]

@@ -17,10 +17,10 @@ import numpy as np
 from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.atomic import atomic_write, check_writable
 from emca_deploy.errors import DataError, InputError, OutputError
-from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.npz import read_arrays
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.results.codec import from_json
+from emca_deploy.tasks.flips import ImageNames
 
 __all__ = ["Kept", "LogitsStore", "partial_path"]
 

@@ -16,8 +16,8 @@ from emca_deploy.data.decoded import Decoded
 from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.data.subset import choose_indices
 from emca_deploy.harness.clock import elapsed_ms
-from emca_deploy.harness.measure.probabilities import logits_of
 from emca_deploy.harness.spec import LoadedModel
+from emca_deploy.tasks.logits import logits_of
 
 __all__ = ["Wanted", "feed"]
 

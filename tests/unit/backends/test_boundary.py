@@ -5,7 +5,7 @@ import pytest
 
 from emca_deploy.backends.registry import open_runner
 from emca_deploy.errors import InputError, ModelError, UnknownNameError
-from emca_deploy.harness.measure.probabilities import logits_of
+from emca_deploy.tasks.logits import logits_of
 
 BACKENDS = ("onnxruntime", "openvino")
 WEIGHT = "<float[4,3,3,3] w>"

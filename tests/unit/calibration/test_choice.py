@@ -14,7 +14,7 @@ from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.calibration.ranges.table import read_table
-from emca_deploy.stats.noise import LogitsNoise
+from emca_deploy.tasks.logits import LogitsNoise
 from zoo.recipes import calibration_options
 
 SAMPLES = 12

@@ -13,9 +13,9 @@ from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError, OutputError
 from emca_deploy.harness.accuracy import collection, logits_store
 from emca_deploy.harness.accuracy.collection import LogitsRun
-from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
 from emca_deploy.harness.measure.worker import Worker
+from emca_deploy.tasks.flips import ImageNames
 
 FOUR = Preprocessing(4, 4)
 KEY = {"artifact": ["abc"], "limit": None}

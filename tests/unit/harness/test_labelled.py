@@ -9,9 +9,9 @@ from emca_deploy.data.image_checks import image_digests
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import DataError
 from emca_deploy.harness.accuracy.collection import LogitsResult
-from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.preprocessing import Labelling
+from emca_deploy.tasks.flips import ImageNames
 
 PLAIN = Preprocessing(4, 4)
 

@@ -3,9 +3,9 @@ import io
 import numpy as np
 from rich.console import Console
 
-from emca_deploy.harness.accuracy.evaluate import compare
-from emca_deploy.harness.accuracy.flips import ImageNames
 from emca_deploy.reporting.accuracy import print_accuracy
+from emca_deploy.tasks.classification import compare
+from emca_deploy.tasks.flips import ImageNames
 
 
 def report_of(images=1000, lost=6, won=2, names=None):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from emca_deploy.errors import GateError
-from emca_deploy.harness.accuracy.evaluate import compare
 from emca_deploy.reporting.gate import closed_gate, missed_gate
 from emca_deploy.results.gate import Gate, GateReport, GateStep
+from emca_deploy.tasks.classification import compare
 
 
 def report_of(images=1000, lost=6, won=2):

@@ -12,7 +12,7 @@ import pytest
 from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.errors import DataError, OutputError
-from emca_deploy.harness.accuracy.evaluate import collect_logits
+from emca_deploy.harness.accuracy.collection import collect_logits
 from emca_deploy.harness.spec import RunnerSpec
 from zoo.networks import NETWORKS, to_onnx
 from zoo.quantizing import Images

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emca_deploy.stats.noise import LARGEST_DB, LogitsNoise, signal_to_noise_db
+from emca_deploy.tasks.logits import LARGEST_DB, LogitsNoise, signal_to_noise_db
 
 
 def logits_and_noise(factor: float) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
-from emca_deploy.stats.noise import ROWS_AT_ONCE
+from emca_deploy.tasks.logits import ROWS_AT_ONCE, predicted
 
 __all__ = ["BINS", "Confidence", "confidence_of", "expected_calibration_error"]
 
@@ -53,7 +53,7 @@ def confidence_of(logits: Float32Array, labels: Int64Array | None) -> Confidence
     mean = 100 * float(highest.mean())
     if labels is None:
         return Confidence(mean, None, None)
-    error = expected_calibration_error(highest, logits.argmax(axis=1) == labels)
+    error = expected_calibration_error(highest, predicted(logits) == labels)
     return Confidence(mean, 100 * error, -float(own.mean()))
 
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from emca_deploy.errors import InputError, OutputError
-from emca_deploy.harness.accuracy.evaluate import compare
-from emca_deploy.harness.accuracy.flips import FlipsFile, ImageNames, find_flips
-from emca_deploy.harness.accuracy.per_class import LARGEST_CONFUSION, confused_pairs, confusion_matrix, per_class
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import from_json, to_json
+from emca_deploy.tasks.classification import compare
+from emca_deploy.tasks.flips import FlipsFile, ImageNames, find_flips
+from emca_deploy.tasks.per_class import LARGEST_CONFUSION, confused_pairs, confusion_matrix, per_class
 
 LABELS = np.array([0, 0, 0, 1, 1, 3])
 OURS = np.array([0, 0, 1, 1, 0, 1])

@@ -6,10 +6,11 @@ import pytest
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError, ModelError
-from emca_deploy.harness.accuracy.evaluate import collect_logits, compare
+from emca_deploy.harness.accuracy.collection import collect_logits
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import from_json, to_json
-from emca_deploy.stats.noise import LogitsNoise
+from emca_deploy.tasks.classification import compare
+from emca_deploy.tasks.logits import LogitsNoise
 
 FOUR = Preprocessing(4, 4)
 

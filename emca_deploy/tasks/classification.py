@@ -1,4 +1,9 @@
-"""Accuracy of a candidate, and what it lost against a reference on the same images."""
+"""Classification: the accuracy of a candidate, and what it lost against a reference on the same images.
+
+A task consists of what a network takes and gives (`outputs`), what its outputs say and how far two networks' outputs are apart
+(`logits`), the metric (`compare`, with `confidence`, `flips` and `per_class`) and the gate on its drop (`results.gate.Gate`).
+The rest of the package gets the logits of images and hands them to this folder.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -8,16 +13,15 @@ import numpy.typing as npt
 from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.data.labels import check_classes
 from emca_deploy.errors import DataError, ModelError
-from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun, collect_logits
-from emca_deploy.harness.accuracy.flips import ImageNames, find_flips
-from emca_deploy.harness.accuracy.per_class import confused_pairs, confusion_matrix, per_class
 from emca_deploy.results.accuracy import AccuracyReport, ReferenceComparison
-from emca_deploy.stats.confidence import confidence_of
 from emca_deploy.stats.estimates import paired_difference_ci
-from emca_deploy.stats.noise import ROWS_AT_ONCE, LogitsNoise
 from emca_deploy.stats.paired import mcnemar_p
+from emca_deploy.tasks.confidence import confidence_of
+from emca_deploy.tasks.flips import ImageNames, find_flips
+from emca_deploy.tasks.logits import ROWS_AT_ONCE, LogitsNoise, predicted, top1_percent
+from emca_deploy.tasks.per_class import confused_pairs, confusion_matrix, per_class
 
-__all__ = ["LogitsResult", "LogitsRun", "collect_logits", "compare"]
+__all__ = ["compare"]
 
 
 def compare(
@@ -81,11 +85,11 @@ class _Answers:
     @classmethod
     def of(cls, name: str, logits: Float32Array, labels: Int64Array | None) -> "_Answers":
         _check_finite(name, logits)
-        predicted = logits.argmax(axis=1).astype(np.int64)
+        classes = predicted(logits)
         sure = confidence_of(logits, labels)
-        top1 = None if labels is None else 100 * float((predicted == labels).mean())
+        top1 = None if labels is None else top1_percent(classes, labels)
         top5 = None if labels is None else 100 * float(_within(logits, labels, 5).mean())
-        return cls(predicted, top1, top5, sure.mean_percent, sure.ece_percent, sure.nll)
+        return cls(classes, top1, top5, sure.mean_percent, sure.ece_percent, sure.nll)
 
 
 def _reference_answers(

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emca_deploy.harness.accuracy.evaluate import compare
-from emca_deploy.stats.confidence import confidence_of, expected_calibration_error
-from emca_deploy.stats.noise import ROWS_AT_ONCE, signal_to_noise_db
+from emca_deploy.tasks.classification import compare
+from emca_deploy.tasks.confidence import confidence_of, expected_calibration_error
+from emca_deploy.tasks.logits import ROWS_AT_ONCE, signal_to_noise_db
 
 
 def softmax(row):
