@@ -4,72 +4,11 @@ import math
 import numpy as np
 import pytest
 
-from emca_deploy.artifacts import Preprocessing
-from emca_deploy.errors import DataError, InputError, ModelError
-from emca_deploy.harness.accuracy.collection import collect_logits
+from emca_deploy.errors import DataError, ModelError
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.tasks.classification import compare
 from emca_deploy.tasks.logits import LogitsNoise
-
-FOUR = Preprocessing(4, 4)
-
-
-@pytest.fixture
-def npz(tmp_path):
-    def make(count=11, labels=True, size=4):
-        rng = np.random.default_rng(0)
-        arrays = {"images": rng.standard_normal((count, 3, size, size)).astype(np.float32)}
-        if labels:
-            arrays["labels"] = rng.integers(0, 4, count)
-        path = tmp_path / "data.npz"
-        np.savez(path, **arrays)
-        return path, arrays
-
-    return make
-
-
-@pytest.mark.parametrize("batch", ["batch", 1, 4, 16])
-def test_logits_are_the_models_in_order_whatever_its_batch(make_spec, npz, batch):
-    path, arrays = npz()
-    ticks = []
-    found = collect_logits(make_spec(batch=batch), path, FOUR, batch_size=3, progress=lambda *tick: ticks.append(tick))
-    np.testing.assert_allclose(found.logits, arrays["images"].sum(axis=(1, 2)), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found.labels, arrays["labels"])
-    assert ticks[-1] == (11, 11)
-    assert found.images_per_s > 0
-    assert found.preprocessing == FOUR
-
-
-def test_limit_takes_logits_and_labels_of_the_same_images(make_spec, npz):
-    path, arrays = npz(count=40)
-    found = collect_logits(make_spec(), path, FOUR, limit=8)
-    everything = arrays["images"].sum(axis=(1, 2))
-    assert found.logits.shape == (8, 4)
-    for logits, label in zip(found.logits, found.labels, strict=True):
-        (index,) = np.flatnonzero(np.isclose(everything, logits, rtol=1e-4, atol=1e-5).all(axis=1))
-        assert arrays["labels"][index] == label
-
-
-def test_preprocessing_can_be_chosen_by_the_models_size(make_spec, npz):
-    path, _ = npz(labels=False)
-    found = collect_logits(make_spec(), path)
-    assert found.preprocessing == Preprocessing.for_size(4)
-    assert found.labels is None
-
-
-def test_errors_of_the_data_set_come_back(make_spec, tmp_path, npz):
-    with pytest.raises(DataError, match=r"nowhere\.zip"):
-        collect_logits(make_spec(), tmp_path / "nowhere.zip", FOUR)
-    path, _ = npz(size=8)
-    with pytest.raises((DataError, InputError), match="8x8"):
-        collect_logits(make_spec(), path, FOUR)
-
-
-def test_relative_path_of_a_data_set(make_spec, npz, monkeypatch):
-    path, _ = npz()
-    monkeypatch.chdir(path.parent)
-    assert len(collect_logits(make_spec(), type(path)("data.npz"), FOUR).logits) == 11
 
 
 def random_case(count=200, classes=10, noise=0.8, seed=0):
