@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from emca_deploy._machine import CpuInfo
 from emca_deploy.arrays import Float32Array
-from emca_deploy.artifacts import Manifest, TensorSpec
+from emca_deploy.artifacts import Manifest, Precision, TensorSpec
 from emca_deploy.errors import InputError, ModelError
 
 __all__ = [
+    "PRECISION_OF_HINT",
     "RUN_OPTIONS",
     "Builder",
     "ModelIo",
@@ -28,6 +29,9 @@ __all__ = [
     "refuse_precision",
     "shape_text",
 ]
+
+PRECISION_OF_HINT: dict[str, Precision] = {"bf16": "bf16", "f16": "fp16"}
+"""`RunOptions.precision`, as the command line and tuned settings have it -> the precision in results; "f32" is the model's."""
 
 RUN_OPTIONS = ("threads", "spin", "precision")
 """Settings that every runner takes as options of its own; all others are in `RunOptions.settings`."""

@@ -9,21 +9,18 @@ from emca_deploy._machine import cpu_info
 from emca_deploy._text import shell_line
 from emca_deploy.artifacts import (
     Manifest,
-    Precision,
     read_manifest,
     sha256_file,
     this_command,
     write_artifact,
 )
-from emca_deploy.backends.base import Builder, ModelIo, RunOptions
+from emca_deploy.backends.base import PRECISION_OF_HINT, Builder, ModelIo, RunOptions
 from emca_deploy.backends.boundary import graph_facts
 from emca_deploy.errors import EngineError, InputError, ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.header import check_onnx_file
 
 __all__ = ["EngineBuilder", "engine_io", "identify", "machine_facts", "verify_engine"]
-
-PRECISION_OF_HINT: dict[str, Precision] = {"bf16": "bf16", "f16": "fp16"}
 
 
 def identify(path: Path, backend: str) -> Manifest | None:

@@ -1,7 +1,7 @@
 """Which backend an artifact belongs to, and its parts by name: runners, builders, layer profilers, settings to tune."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -102,26 +102,16 @@ def names_no_file(artifact: str) -> bool:
     return scheme in BACKENDS and BACKENDS[scheme].hidden
 
 
-def open_runner(
-    backend: str,
-    artifact: str,
-    threads: int = 1,
-    precision: str = "f32",
-    batch: int | None = None,
-    spin: bool = True,
-    settings: Mapping[str, Any] | None = None,
-    io: Mapping[str, Any] | None = None,
-) -> Runner:
-    """Return the runner of an artifact, not opened yet. The parameters are those of `RunOptions`, `io` as JSON.
+def open_runner(backend: str, artifact: str, **options: Any) -> Runner:
+    """Return the runner of an artifact, not opened yet; the options are the parameters of `read_options`.
 
     Raises:
         UnknownNameError: no backend, or no setting of it, of that name.
         MissingError: its library is not installed.
         InputError: threads or batch is not positive, or a setting has a value that it does not take.
     """
-    options = replace(read_options(backend, threads, precision, batch, spin, settings), io=ModelIo.from_dict(io or {}))
-    entry = _installed(backend)
-    return cast("Runner", load_part(entry.runner)(artifact, options))
+    given = read_options(backend, **options)
+    return cast("Runner", load_part(_installed(backend).runner)(artifact, given))
 
 
 def read_options(
@@ -131,14 +121,18 @@ def read_options(
     batch: int | None = None,
     spin: bool = True,
     settings: Mapping[str, Any] | None = None,
+    io: Mapping[str, Any] | None = None,
 ) -> RunOptions:
-    """Return the parameters of `open_runner` as options, looked over.
+    """Return the fields of `RunOptions`, `io` as JSON, as checked options.
 
     Raises:
         UnknownNameError, InputError: as `open_runner`.
     """
     check_settings(backend, settings or {})
-    return replace(_options(threads, precision, batch, spin), settings=dict(settings or {}))
+    for name, value in (("threads", threads), ("batch", batch)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}", f"give --{name} 1 or more")
+    return RunOptions(threads, precision, batch, spin, dict(settings or {}), ModelIo.from_dict(io or {}))
 
 
 def open_gpu_runner(backend: str, artifact: str, device: int = 0, batch: int | None = None, variant: str = "") -> Runner:
@@ -160,14 +154,7 @@ def open_gpu_runner(backend: str, artifact: str, device: int = 0, batch: int | N
     if entry.on_gpu is None:
         raise InputError(f"backend '{backend}' does not run on a GPU", f"choose one of: {', '.join(names_where(on_gpu=True))}")
     arguments = {"device": device, **({"variant": variant} if variant else {})}
-    return cast("Runner", load_part(entry.on_gpu)(artifact, _options(default_threads(), "f32", batch, True), **arguments))
-
-
-def _options(threads: int, precision: str, batch: int | None, spin: bool) -> RunOptions:
-    for name, value in (("threads", threads), ("batch", batch)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}", f"give --{name} 1 or more")
-    return RunOptions(threads, precision, batch, spin)
+    return cast("Runner", load_part(entry.on_gpu)(artifact, read_options(backend, default_threads(), batch=batch), **arguments))
 
 
 def get_builder(backend: str) -> Builder:

@@ -12,7 +12,7 @@ from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, this_command, write_artifact
 from emca_deploy.atomic import check_writable
-from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, Trial, choose
+from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, ChoiceInput, choose
 from emca_deploy.calibration.explaining.explainer import refuse_quantized
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
@@ -195,7 +195,7 @@ def calibrate_model(
 
     tables = _candidates(table, options)
     choice = choose(
-        Trial(model, graph_model, quantize, source, indices, options.threads),
+        ChoiceInput(model, graph_model, quantize, source, indices, options.threads),
         {name: candidate.ranges for name, candidate in tables.items()},
         stage,
         correct_biases=options.recover != "none",

@@ -29,7 +29,7 @@ from emca_deploy.tasks.logits import LogitsNoise
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["AUTO", "CANDIDATES", "CLOSE_DB", "Choice", "Trial", "choose", "nearest"]
+__all__ = ["AUTO", "CANDIDATES", "CLOSE_DB", "Choice", "ChoiceInput", "choose", "nearest"]
 
 AUTO = "auto"
 """The method that is a choice among `CANDIDATES`."""
@@ -48,8 +48,8 @@ Quantize = Callable[[ir.Model, Mapping[str, TensorRange]], object]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What is tried on.
+class ChoiceInput:
+    """What methods are tried on.
 
     Attributes:
         path: the fp32 ONNX file.
@@ -84,7 +84,7 @@ class Choice:
     sqnr_db: dict[str, float] = field(default_factory=dict)
 
 
-def choose(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], stage: Stage, *, correct_biases: bool) -> Choice:
+def choose(trial: ChoiceInput, ranges: Mapping[str, Mapping[str, TensorRange]], stage: Stage, *, correct_biases: bool) -> Choice:
     """Choose among methods' ranges, and whether to correct biases.
 
     Args:
@@ -120,7 +120,7 @@ def nearest(noises: Mapping[str, LogitsNoise]) -> str:
     return max(close, key=all_together)
 
 
-def _corrections(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], stage: Stage) -> dict[str, Shifts]:
+def _corrections(trial: ChoiceInput, ranges: Mapping[str, Mapping[str, TensorRange]], stage: Stage) -> dict[str, Shifts]:
     """Return what corrects the biases, by method."""
     found: dict[str, Shifts] = {}
     correction: BiasCorrection | None = None
@@ -133,7 +133,7 @@ def _corrections(trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], 
 
 
 def _compared(
-    trial: Trial, ranges: Mapping[str, Mapping[str, TensorRange]], variants: Mapping[str, Choice], stage: Stage
+    trial: ChoiceInput, ranges: Mapping[str, Mapping[str, TensorRange]], variants: Mapping[str, Choice], stage: Stage
 ) -> dict[str, LogitsNoise]:
     """Return how far each variant's logits are from fp32's on calibration images."""
     tried: dict[str, LogitsNoise] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from emca_deploy._optional import installed_version
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, write_json
-from emca_deploy.backends.base import RUN_OPTIONS
+from emca_deploy.backends.base import PRECISION_OF_HINT, RUN_OPTIONS
 from emca_deploy.backends.registry import BACKENDS, check_settings
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.harness.spec import RunnerSpec
@@ -48,7 +48,7 @@ def with_values(spec: RunnerSpec, values: Mapping[str, Value]) -> RunnerSpec:
     kwargs = {**spec.kwargs, **options}
     if own:
         kwargs["settings"] = {**spec.kwargs.get("settings", {}), **own}
-    precision = {"bf16": "bf16", "f16": "fp16"}.get(str(options.get("precision")), spec.precision)
+    precision = PRECISION_OF_HINT.get(str(options.get("precision")), spec.precision)
     if "batch" not in values:
         return replace(spec, kwargs=kwargs, precision=precision)
     batch = int(values["batch"])

@@ -12,7 +12,7 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.engines import identify, verify_engine
 from emca_deploy.backends.layer_profiler import LayerProfiler, RuntimeLayer, plain_precision
-from emca_deploy.backends.onnxruntime.runner import library_errors, open_session
+from emca_deploy.backends.onnxruntime.runner import library_errors, open_inference_session
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.refusal import library_reason
 
@@ -47,7 +47,7 @@ class OrtLayerProfiler(LayerProfiler):
         self._folder = tempfile.TemporaryDirectory(prefix="emca-layers-")
         self._errors = library_errors(ort)
         profile_to = Path(self._folder.name) / "profile"
-        self._session, self._boundary = open_session(self._path, self._options, profile_to=profile_to)
+        self._session, self._boundary = open_inference_session(self._path, self._options, profile_to=profile_to)
         self.input = self._boundary.input
 
     def infer(self, batch: Float32Array) -> None:

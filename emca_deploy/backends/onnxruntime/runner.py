@@ -17,7 +17,7 @@ from emca_deploy.backends.engines import EngineBuilder, engine_io, identify, ver
 from emca_deploy.errors import InputError, MissingError, ModelError
 from emca_deploy.onnx_file.refusal import library_reason, refusal
 
-__all__ = ["OrtBuilder", "OrtRunner", "library_errors", "open_session"]
+__all__ = ["OrtBuilder", "OrtRunner", "library_errors", "open_inference_session"]
 
 BACKEND = "onnxruntime"
 ERRORS_ONLY = 3
@@ -100,7 +100,7 @@ def _providers(ort: Any, device: int | None) -> list[Any]:
     return [(CUDA, {"device_id": device}), CPU]
 
 
-def open_session(
+def open_inference_session(
     path: Path,
     options: RunOptions,
     save_to: Path | None = None,
@@ -180,7 +180,7 @@ class OrtRunner(Runner):
         if manifest is not None:
             verify_engine(self._path, manifest, (BACKEND, ort.__version__))
             self._options = replace(self._options, io=engine_io(manifest, self._options.io))
-        self._session, self._boundary = open_session(self._path, self._options, device=self._device)
+        self._session, self._boundary = open_inference_session(self._path, self._options, device=self._device)
         self.input, self.output, self.softmax = self._boundary.input, self._boundary.output, self._boundary.softmax
         self._errors = library_errors(ort)
         self._outputs = [self.output.name]
@@ -239,5 +239,5 @@ class OrtBuilder(EngineBuilder):
         Raises:
             ModelError: ONNX Runtime does not take the model.
         """
-        open_session(model, options, save_to=output)
+        open_inference_session(model, options, save_to=output)
         return BACKEND, import_optional("onnxruntime").__version__

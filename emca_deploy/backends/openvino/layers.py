@@ -4,13 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
-from emca_deploy.backends.base import RunOptions, refuse_precision
-from emca_deploy.backends.boundary import Boundary
-from emca_deploy.backends.engines import engine_io, identify, verify_engine
+from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.layer_profiler import LayerProfiler, RuntimeLayer, plain_precision
-from emca_deploy.backends.openvino.runner import BACKEND, PRECISIONS, compile_onnx, import_engine, port_specs
+from emca_deploy.backends.openvino.runner import load_compiled
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.refusal import library_reason
 
@@ -39,17 +36,7 @@ class OvLayerProfiler(LayerProfiler):
             ModelError, EngineError, InputError: the file is none that may run here.
             MissingError: OpenVINO is not installed.
         """
-        refuse_precision(BACKEND, self._options.precision, PRECISIONS)
-        ov = import_optional("openvino")
-        manifest = identify(self._path, BACKEND)
-        if manifest is None:
-            compiled, self._boundary = compile_onnx(ov, self._path, self._options, COUNTERS)
-        else:
-            verify_engine(self._path, manifest, (BACKEND, ov.__version__))
-            precision = str(manifest.details.get("inference_precision", "f32"))
-            compiled = import_engine(ov, self._path, self._options, precision, COUNTERS)
-            io = engine_io(manifest, self._options.io)
-            self._boundary = Boundary.of(self._path, port_specs(compiled.inputs), port_specs(compiled.outputs), io)
+        compiled, self._boundary = load_compiled(self._path, self._options, COUNTERS)
         self.input = self._boundary.input
         self._nodes = _original_nodes(compiled)
         self._request = compiled.create_infer_request()

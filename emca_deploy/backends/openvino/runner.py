@@ -19,7 +19,7 @@ from emca_deploy.backends.openvino.offline import OvQueue, offline_options
 from emca_deploy.errors import EngineError, ModelError
 from emca_deploy.onnx_file.refusal import library_reason, refusal
 
-__all__ = ["OvBuilder", "OvRunner", "compile_onnx", "import_engine", "port_specs"]
+__all__ = ["OvBuilder", "OvRunner", "load_compiled"]
 
 BACKEND = "openvino"
 DEVICE = "CPU"
@@ -115,18 +115,36 @@ def _fixed(ov: Any, shape: Any, boundary: Boundary, batch: int | None, image_siz
     return shape
 
 
-def import_engine(ov: Any, path: Path, options: RunOptions, precision: str, more: Mapping[str, Any] | None = None) -> Any:
-    """Return the compiled model of an engine; the parameters are those of `compile_onnx`.
+def load_compiled(path: Path, options: RunOptions, more: Mapping[str, Any] | None = None) -> tuple[Any, Boundary]:
+    """Return the compiled model of an .onnx file or an engine, and the boundary to its input and output.
+
+    Args:
+        path: the file.
+        options: how it shall run.
+        more: further properties, by OpenVINO's names.
 
     Raises:
-        EngineError: OpenVINO does not load it.
+        ModelError, EngineError, InputError: the file is none that may run here.
+        MissingError: OpenVINO is not installed.
     """
+    refuse_precision(BACKEND, options.precision, PRECISIONS)
+    ov = import_optional("openvino")
+    manifest = identify(path, BACKEND)
+    if manifest is None:
+        return compile_onnx(ov, path, options, more)
+    verify_engine(path, manifest, (BACKEND, ov.__version__))
+    precision = str(manifest.details.get("inference_precision", "f32"))
     try:
-        return ov.Core().import_model(path.read_bytes(), DEVICE, {**_config(options, precision), **(more or {})})
+        properties = {**_config(options, precision), **(more or {})}
+        compiled = ov.Core().import_model(path.read_bytes(), DEVICE, properties)
     except RuntimeError as exc:
         raise EngineError(
             f"{path}: OpenVINO does not load it: {library_reason(exc)}", f"build it again here with --backend {BACKEND}"
         ) from exc
+    io = engine_io(manifest, options.io)
+    boundary = Boundary.of(path, port_specs(compiled.inputs), port_specs(compiled.outputs), io)
+    boundary.overrides(path, options.batch, io.image_size)
+    return compiled, boundary
 
 
 class OvRunner(Runner):
@@ -148,23 +166,12 @@ class OvRunner(Runner):
             ModelError, EngineError, InputError: the file is none that may run here.
             MissingError: OpenVINO is not installed.
         """
-        refuse_precision(BACKEND, self._options.precision, PRECISIONS)
-        ov = import_optional("openvino")
-        manifest = identify(self._path, BACKEND)
-        if manifest is None:
-            compiled, boundary = compile_onnx(ov, self._path, self._options)
-        else:
-            verify_engine(self._path, manifest, (BACKEND, ov.__version__))
-            self._precision = str(manifest.details.get("inference_precision", "f32"))
-            compiled = import_engine(ov, self._path, self._options, self._precision)
-            io = engine_io(manifest, self._options.io)
-            boundary = Boundary.of(self._path, port_specs(compiled.inputs), port_specs(compiled.outputs), io)
-            boundary.overrides(self._path, self._options.batch, io.image_size)
+        compiled, boundary = load_compiled(self._path, self._options)
         self._boundary = boundary
         self.input, self.output, self.softmax = boundary.input, boundary.output, boundary.softmax
         self._precision = compiled.get_property(PRECISION).to_string()  # asked for f16, many a CPU runs bf16
         self._compiled, self._request = compiled, compiled.create_infer_request()
-        self._tensor = ov.Tensor
+        self._tensor = import_optional("openvino").Tensor
 
     def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
         """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns.

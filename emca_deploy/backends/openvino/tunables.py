@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from emca_deploy._optional import import_optional
-from emca_deploy.backends.base import Situation
+from emca_deploy.backends.base import PRECISION_OF_HINT, Situation
 from emca_deploy.errors import InputError
 from emca_deploy.results.tuning import Tunable
 
@@ -25,9 +25,8 @@ def tunables(situation: Situation) -> list[Tunable]:
     """
     core = import_optional("openvino").Core()
     offered = {str(name).lower() for name in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")}
-    able = {"bf16": "bf16", "f16": "fp16"}
     for precision in situation.precisions:
-        if able.get(precision) not in offered:
+        if PRECISION_OF_HINT.get(precision) not in offered:
             offers = ", ".join(sorted(offered))
             raise InputError(f"OpenVINO does not offer {precision} on this processor: it offers {offers}", "leave it out")
     properties = {str(name) for name in core.get_property("CPU", "SUPPORTED_PROPERTIES")}

@@ -13,7 +13,7 @@ from emca_deploy.backends.engines import EngineBuilder
 from emca_deploy.backends.tensorrt.cache import check_cache, reading_calibrator
 from emca_deploy.backends.tensorrt.cuda import capability_here
 from emca_deploy.backends.tensorrt.dla_log import DlaPlacement, read_placement
-from emca_deploy.backends.tensorrt.inspect import Layer, int8_convolutions, moved_bytes_by_type, read_layers
+from emca_deploy.backends.tensorrt.inspect import EngineLayer, int8_convolutions, moved_bytes_by_type, read_layers
 from emca_deploy.backends.tensorrt.log import BuildLog, attach
 from emca_deploy.backends.tensorrt.model_facts import read_facts
 from emca_deploy.backends.tensorrt.model_macs import node_macs
@@ -22,7 +22,7 @@ from emca_deploy.backends.tensorrt.settings import (
     PORTABLE_TARGETS,
     TrtSettings,
     batches_of,
-    check_settings,
+    check_trt_settings,
     load_timing_cache,
     make_config,
     prepare_timing_cache,
@@ -64,7 +64,7 @@ class TrtBuild:
     batches: tuple[int, int, int] | None
     convolutions: int
     quantized_convolutions: int
-    layers: tuple[Layer, ...]
+    layers: tuple[EngineLayer, ...]
     warnings: tuple[str, ...]
     dla_core: int | None = None
     calibration_cache: str | None = None
@@ -151,7 +151,7 @@ class TrtBuilder(EngineBuilder):
         refuse_precision(self.backend, options.precision)
         trt = import_optional(MODULES[self.backend])
         rules = rules_of(self.backend, trt.__version__)
-        check_settings(trt, self.backend, rules, self._settings)
+        check_trt_settings(trt, self.backend, rules, self._settings)
         if self._settings.calibration_cache is not None:
             check_cache(self._settings.calibration_cache, str(trt.__version__))
         if self._settings.timing_cache is not None:

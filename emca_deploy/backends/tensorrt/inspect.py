@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-__all__ = ["EngineTensor", "Layer", "int8_convolutions", "moved_bytes_by_type", "read_layers"]
+__all__ = ["EngineLayer", "EngineTensor", "int8_convolutions", "moved_bytes_by_type", "read_layers"]
 
 DTYPES = {
     "int8": "int8", "uint8": "uint8", "bool": "bool", "fp8": "float8", "half": "float16", "fp16": "float16", "bf16": "bfloat16",
@@ -48,7 +48,7 @@ class EngineTensor:
 
 
 @dataclass(frozen=True)
-class Layer:
+class EngineLayer:
     """One layer of an engine: what runs as one kernel, or nearly so.
 
     Attributes:
@@ -82,7 +82,7 @@ class Layer:
         return sum(tensor.image_bytes for tensor in (*self.inputs, *self.outputs))
 
 
-def read_layers(lines: Iterable[str]) -> list[Layer]:
+def read_layers(lines: Iterable[str]) -> list[EngineLayer]:
     """Return the layers among the lines of a builder's verbose log, in the order of execution; other lines are skipped."""
     layers = []
     for line in lines:
@@ -93,7 +93,7 @@ def read_layers(lines: Iterable[str]) -> list[Layer]:
     return layers
 
 
-def _by_fields(text: str) -> Layer | None:
+def _by_fields(text: str) -> EngineLayer | None:
     """Read `Name: N, LayerType: K, Inputs: [...], Constants: [...], Outputs: [...], ...`; constants may be missing."""
     match = FIELDS.search(text)
     if match is None:
@@ -113,10 +113,10 @@ def _by_fields(text: str) -> Layer | None:
         stop, rest = found.start() + 1, found.end()
     inputs = text[match.end() : end if constants < 0 else constants]
     nodes = tuple(NODE.findall(text, rest))
-    return Layer(text[len("Name: ") : match.start()], match["kind"], _listed(inputs), _listed(text[begin:stop]), nodes)
+    return EngineLayer(text[len("Name: ") : match.start()], match["kind"], _listed(inputs), _listed(text[begin:stop]), nodes)
 
 
-def _by_arrow(text: str) -> Layer | None:
+def _by_arrow(text: str) -> EngineLayer | None:
     """Read `Layer(K): N, Tactic: T, inputs -> outputs`."""
     match = ARROW.match(text)
     tactic = TACTIC.search(text, match.end()) if match else None
@@ -125,15 +125,15 @@ def _by_arrow(text: str) -> Layer | None:
     inputs, arrow, outputs = text[tactic.end() :].partition(" -> ")
     if not arrow:
         return None
-    return Layer(text[match.end() : tactic.start()], match["kind"], _bracketed(inputs), _bracketed(outputs))
+    return EngineLayer(text[match.end() : tactic.start()], match["kind"], _bracketed(inputs), _bracketed(outputs))
 
 
-def int8_convolutions(layers: Iterable[Layer]) -> int:
+def int8_convolutions(layers: Iterable[EngineLayer]) -> int:
     """Return how many convolutions compute in INT8."""
     return sum(layer.is_convolution and layer.is_int8 for layer in layers)
 
 
-def moved_bytes_by_type(layers: Iterable[Layer]) -> dict[str, int]:
+def moved_bytes_by_type(layers: Iterable[EngineLayer]) -> dict[str, int]:
     """Return how many bytes of activations the layers read and write, by type, for one image where the batch is dynamic."""
     moved: dict[str, int] = {}
     for layer in layers:

@@ -13,7 +13,7 @@ from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
 from emca_deploy.backends.tensorrt.cuda import Gpu, GpuFacts, open_gpu
 from emca_deploy.backends.tensorrt.log import BuildLog, attach
 from emca_deploy.backends.tensorrt.runner_checks import check_gpu_fits, check_profile, check_version, profile_of, read_engine
-from emca_deploy.backends.tensorrt.runner_execution import Execution, engine_io, load_failure
+from emca_deploy.backends.tensorrt.runner_execution import Execution, engine_io, not_deserialized
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.backends.tensorrt.versions import MODULES, rules_of
 from emca_deploy.errors import InputError, MissingError
@@ -111,7 +111,7 @@ class TrtRunner(Runner):
             runtime.engine_host_code_allowed = True  # such an engine brings its runtime along; the hash says that it is ours
         engine = runtime.deserialize_cuda_engine(engine_bytes)
         if engine is None:
-            raise load_failure(str(self._path), log)
+            raise not_deserialized(str(self._path), log)
         spec, self.output = classifier_io(str(self._path), *engine_io(trt, engine))
         if isinstance(spec.shape[0], str):
             smallest, likeliest, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape(spec.name, 0))
@@ -119,7 +119,7 @@ class TrtRunner(Runner):
         self.input, fixed, room = self._batches(spec)
         context = _context(trt, engine, rtx=self.backend == "tensorrt-rtx")
         if context is None:
-            raise load_failure(str(self._path), log)
+            raise not_deserialized(str(self._path), log)
         self._kept = (logger, runtime, engine, context)
         self._execution = Execution(self._gpu, context, (self.input, self.output), room, fixed)
 

@@ -10,12 +10,12 @@ from emca_deploy.backends.tensorrt.cuda import Gpu
 from emca_deploy.backends.tensorrt.log import BuildLog
 from emca_deploy.errors import EmcaError, EngineError, InputError, MissingError, ModelError
 
-__all__ = ["Execution", "engine_io", "load_failure"]
+__all__ = ["Execution", "engine_io", "not_deserialized"]
 
 BYTES = 4  # of a float32
 
 
-def load_failure(path: str, log: BuildLog) -> EmcaError:
+def not_deserialized(path: str, log: BuildLog) -> EmcaError:
     """Return the error for an engine, proven to be ours, that TensorRT does not load."""
     reason = log.reason()
     lowered = reason.lower()

@@ -11,7 +11,7 @@ from emca_deploy.backends.tensorrt.versions import Rules
 from emca_deploy.errors import InputError, MissingError, OutputError
 
 __all__ = [
-    "PORTABLE_TARGETS", "TrtSettings", "batches_of", "check_settings", "load_timing_cache", "make_config",
+    "PORTABLE_TARGETS", "TrtSettings", "batches_of", "check_trt_settings", "load_timing_cache", "make_config",
     "prepare_timing_cache", "save_timing_cache",
 ]  # fmt: skip
 
@@ -52,7 +52,7 @@ class TrtSettings:
         return rules.weak_typing and (not rules.strong_flag or self.dla_core is not None or self.calibration_cache is not None)
 
 
-def check_settings(trt: Any, backend: str, rules: Rules, settings: TrtSettings) -> None:
+def check_trt_settings(trt: Any, backend: str, rules: Rules, settings: TrtSettings) -> None:
     """Refuse settings that make no sense or that this version does not have.
 
     Raises:

@@ -31,7 +31,7 @@ __all__ = [
     "in_order",
     "leave",
     "leave_mean",
-    "open_session",
+    "open_graph",
     "pool_size",
     "prune",
     "run_session",
@@ -50,7 +50,7 @@ def few_of(indices: Sequence[int], count: int) -> list[int]:
     return list(indices)[:: max(1, len(indices) // count)][:count]
 
 
-def open_session(model: ir.Model, label: str, threads: int, *, exact: bool | None = None) -> Any:
+def open_graph(model: ir.Model, label: str, threads: int, *, exact: bool | None = None) -> Any:
     """Return an ONNX Runtime session of a graph.
 
     Args:
@@ -216,7 +216,7 @@ class GraphRunner:
         prune(model)
         self._names, self._label = list(names), label_of(graph)
         self._graph, self._fixed = graph, fixed_batch(graph)
-        self._session = open_session(model, self._label, threads)
+        self._session = open_graph(model, self._label, threads)
 
     def __call__(self, images: Float32Array) -> dict[str, Float32Array]:
         """Run (N, 3, H, W) float32 images; returns each tensor, (N, ...) float32, by its name.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.calibration.graphs.graph_session import batch_size, feed_of, open_session, prune, run_session
+from emca_deploy.calibration.graphs.graph_session import batch_size, feed_of, open_graph, prune, run_session
 from emca_deploy.canonical.marks import logits_value
 from emca_deploy.errors import ModelError
 
@@ -56,7 +56,7 @@ class Simulation:
         variant.graph.outputs.clear()
         variant.graph.outputs.append(value)
         prune(variant)
-        session = open_session(variant, str(self._path), self._threads, exact=True)
+        session = open_graph(variant, str(self._path), self._threads, exact=True)
         parts = []
         for images in self._batches:
             outputs = run_session(session, feed_of(variant.graph, images), str(self._path))

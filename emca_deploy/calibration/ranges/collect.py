@@ -26,7 +26,7 @@ from emca_deploy.calibration.graphs.graph_session import (
     fixed_batch,
     in_order,
     leave,
-    open_session,
+    open_graph,
     pool_size,
     run_session,
 )
@@ -116,7 +116,7 @@ class _Pass:
         self._graph, self._counts = model.graph, counts
         _open(model, self.names) if counts else _reduce(model, self.names)
         self._workers, threads_each = pool_size(threads) if counts else (1, threads)
-        self._session = open_session(model, label_of(model.graph), threads_each)
+        self._session = open_graph(model, label_of(model.graph), threads_each)
         self._fixed = fixed_batch(model.graph)
 
     def digests(self, source: "ImageSource", indices: Sequence[int]) -> Iterator[tuple[list[Digest | ValueError], int]]:

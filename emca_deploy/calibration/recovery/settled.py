@@ -19,7 +19,7 @@ from emca_deploy.calibration.graphs.graph_session import (
     find_values,
     leave,
     leave_mean,
-    open_session,
+    open_graph,
     prune,
     run_session,
 )
@@ -66,7 +66,7 @@ class SettlingMeans:
         graph.outputs.extend(chain((leave_mean(graph, value) for value in found), (leave(graph, value) for value in crossing)))
         prune(model)
         label = label_of(graph)
-        session = open_session(model, label, self._threads)
+        session = open_graph(model, label, self._threads)
         entries = [entry.name for entry in session.get_inputs()]
         means: list[list[Float32Array]] = []
         hold = True

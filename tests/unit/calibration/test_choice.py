@@ -8,7 +8,7 @@ import pytest
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.calibrate import calibrate_model
-from emca_deploy.calibration.choice import CLOSE_DB, Trial, choose, nearest
+from emca_deploy.calibration.choice import CLOSE_DB, ChoiceInput, choose, nearest
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
@@ -85,7 +85,7 @@ def test_ranges_that_clip_everything_lose(exported, images, order):
     def quantize(floating, own):
         return insert_qdq(floating, place(floating.graph, recipe), own)
 
-    trial = Trial(path, model, quantize, images, range(4), 1)
+    trial = ChoiceInput(path, model, quantize, images, range(4), 1)
     choice = choose(trial, {name: ranges[name] for name in order}, lambda _: nullcontext(), correct_biases=False)
     assert choice.method == "wide"
     assert choice.sqnr_db["wide"] > choice.sqnr_db["narrow"] + 3

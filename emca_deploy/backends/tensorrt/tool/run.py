@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from emca_deploy.backends.tensorrt.dla_log import DlaPlacement, read_placement
-from emca_deploy.backends.tensorrt.inspect import Layer, int8_convolutions, read_layers
+from emca_deploy.backends.tensorrt.inspect import EngineLayer, int8_convolutions, read_layers
 from emca_deploy.backends.tensorrt.tool.beside import Beside, watching
 from emca_deploy.backends.tensorrt.tool.dialects import (
     TrtexecBuild,
@@ -68,7 +68,7 @@ class EngineBuild:
     version: str
     options: tuple[str, ...]
     seconds: float
-    layers: tuple[Layer, ...]
+    layers: tuple[EngineLayer, ...]
     dla: DlaPlacement | None
     warnings: tuple[str, ...]
     log: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.tensorrt.builder import TrtBuild, TrtBuilder, _allow_types, _lost_int8
 from emca_deploy.backends.tensorrt.cache import read_header, reading_calibrator
 from emca_deploy.backends.tensorrt.network import ParsedModel
-from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of, check_settings, make_config
+from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of, check_trt_settings, make_config
 from emca_deploy.backends.tensorrt.versions import rules_of
 from emca_deploy.calibration.placement.calibration_cache import cache_version, write_cache
 from emca_deploy.errors import InputError, MissingError, ModelError, OutputError
@@ -157,7 +157,7 @@ def test_networks_are_weakly_typed_for_a_cache_or_a_dla_only(cache: Path) -> Non
 )
 def test_what_a_version_lacks(version: str, settings: TrtSettings, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
-        check_settings(SimpleNamespace(__version__=version), "tensorrt", rules_of("tensorrt", version), settings)
+        check_trt_settings(SimpleNamespace(__version__=version), "tensorrt", rules_of("tensorrt", version), settings)
 
 
 def test_what_a_version_has() -> None:
@@ -165,8 +165,8 @@ def test_what_a_version_has() -> None:
         dla_core=1, calibration_cache=Path("x"), timing_cache=Path(), version_compatible=True, hardware_compatible=True
     )
     for version in ("8.6.1", "10.3.0", "10.7.0"):
-        check_settings(SimpleNamespace(__version__=version), "tensorrt", rules_of("tensorrt", version), settings)
-    check_settings(SimpleNamespace(__version__="11.4.1"), "tensorrt", rules_of("tensorrt", "11.4.1"), TrtSettings(dla_core=0))
+        check_trt_settings(SimpleNamespace(__version__=version), "tensorrt", rules_of("tensorrt", version), settings)
+    check_trt_settings(SimpleNamespace(__version__="11.4.1"), "tensorrt", rules_of("tensorrt", "11.4.1"), TrtSettings(dla_core=0))
 
 
 def test_a_dla_takes_one_batch() -> None:

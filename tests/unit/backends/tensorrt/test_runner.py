@@ -19,7 +19,7 @@ from emca_deploy.backends.tensorrt.cuda import GpuFacts, capability_here
 from emca_deploy.backends.tensorrt.log import BuildLog
 from emca_deploy.backends.tensorrt.runner import RtxRunner
 from emca_deploy.backends.tensorrt.runner_checks import check_gpu_fits, check_profile, check_version, profile_of, read_engine
-from emca_deploy.backends.tensorrt.runner_execution import load_failure
+from emca_deploy.backends.tensorrt.runner_execution import not_deserialized
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.errors import EngineError, InputError, MissingError, ModelError
 from emca_deploy.machines.nvidia import rtx_refusal
@@ -180,7 +180,7 @@ def test_versions(compatible: bool, here: str, runs: bool) -> None:
 def test_what_tensorrt_says_to_an_engine(message: str, kind: type[Exception], match: str) -> None:
     log = BuildLog()
     log.add(1, message)
-    error = load_failure("net.engine", log)
+    error = not_deserialized("net.engine", log)
     assert type(error) is kind
     assert match in error.problem
     assert "net.engine" in error.problem

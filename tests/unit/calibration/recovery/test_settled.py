@@ -8,7 +8,7 @@ import pytest
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.graphs.graph_session import open_session
+from emca_deploy.calibration.graphs.graph_session import open_graph
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.recovery import settled
@@ -67,9 +67,9 @@ def test_a_measurement_begins_where_the_last_one_left(branched, monkeypatch):
 
     def spy(given, *rest):
         ran.append([node.op_type for node in given.graph])
-        return open_session(given, *rest)
+        return open_graph(given, *rest)
 
-    monkeypatch.setattr(settled, "open_session", spy)
+    monkeypatch.setattr(settled, "open_graph", spy)
     settling = SettlingMeans([images[:2], images[2:]], 1)
     first = settling.measure(model.clone(), ["first"], {"second", "result"})["first"]
     np.testing.assert_allclose(first, images.mean(axis=(2, 3)) / 2, rtol=1e-5)
