@@ -40,6 +40,7 @@ from emca_deploy.data.image_checks import calibration_warnings, image_digests
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
 from emca_deploy.exporting.half_layers import float_beside_int8
 from emca_deploy.onnx_file.file import OnnxFile
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -149,7 +150,7 @@ class Calibration:
             "warnings": list(self.warnings),
             **({"canonical": self.canonical.to_dict()} if self.canonical else {}),
             "float_precision": "fp16" if self.float_part else "fp32",
-            **({"float_part": self.float_part.to_dict()} if self.float_part else {}),
+            **({"float_part": to_json(self.float_part)} if self.float_part else {}),
         }
 
 
@@ -219,7 +220,7 @@ def calibrate_model(
         half = {
             "coverage": coverage.to_dict(),
             "weight_bits": recipe.weight_bits,
-            **({"float_part": float_part.to_dict()} if float_part else {}),
+            **({"float_part": to_json(float_part)} if float_part else {}),
         }
         known = {"float_precision": options.float_precision, "calibration_images": image_digests(source, indices)}
         draft.manifest = replace(manifest, details={**manifest.details, **known, **half})

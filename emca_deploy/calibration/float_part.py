@@ -1,9 +1,9 @@
 """What an INT8 model leaves in float, in fp16: chosen when it is calibrated, simulated on the CPU before it is written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -51,10 +51,6 @@ class FloatPart:
     sqnr_db: dict[FloatPrecision, float | None]
     same_class_percent: float
     images: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what a manifest records."""
-        return {**asdict(self), "graph": self.graph.to_dict()}
 
 
 def check_float_precision(precision: str, recipe: Recipe) -> None:

@@ -33,11 +33,10 @@ def print_export(report: "ExportReport") -> None:
         f"fp16 parity with fp32, emulated: {half.parity.max_rel:.2g} relative, at most {half.tolerance:.2g} "
         f"from {half.roundings} roundings"
     )
-    kept, losses = half.graph.to_dict()["float32_nodes"], half.graph.losses
+    kept = half.graph.float32_nodes
     echo(f"{half.graph.half_nodes} nodes in fp16; in float32: {', '.join(f'{n} {why}' for why, n in kept.items())}")
-    if losses.zeroed:
-        zeroed = sum(losses.zeroed.values())
-        echo(f"warning: {zeroed:,} of {losses.weights:,} weights are too small for fp16 and became 0", err=True)
+    if zeroed := sum(half.graph.weights_rounded_to_zero.values()):
+        echo(f"warning: {zeroed:,} of {half.graph.half_weights:,} weights are too small for fp16 and became 0", err=True)
 
 
 def _print_dla(report: "ExportReport") -> None:
@@ -59,7 +58,7 @@ def print_calibration(report: "CalibrateReport") -> None:
     in_float = f"{counts.weighted_float} in float{stored}, {made.coverage.int8_macs_percent:.1f}% of the multiply-adds in INT8"
     echo(f"{made.onnx}: INT8 for {made.backend}, {counts.weighted} operators in INT8, {in_float}")
     if part is not None:
-        casts = sum(len(names) for names in part.graph.float_nodes.values())
+        casts = sum(part.graph.float32_nodes.values())
         decibels = [f"{value:.1f}" if value is not None else "exact" for value in (part.sqnr_db["fp16"], part.sqnr_db["fp32"])]
         echo(
             f"float part: {part.graph.half_nodes} nodes in fp16, {casts} in float32; simulated on {part.images} images: "

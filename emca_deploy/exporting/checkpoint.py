@@ -27,18 +27,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export.
-
-    Attributes:
-        arch: the architecture; inferred from the checkpoint where None.
-        num_classes: with fresh weights, the head's width; with a checkpoint, what it must have.
-        preprocessing: how images become input; its image size is the model's.
-        batch: a fixed batch size, or None for a dynamic one.
-        opset: of the ONNX file.
-        precision: "fp32", or "fp16" of weights and activations; input and logits are float32 either way.
-        weights: which weights of the checkpoint, "ema" or "plain"; the moving average where there is one, if None.
-        prefix: what the network's names begin with, where the checkpoint holds several.
-    """
+    """How to export; the fields are those of `ExportRequest` in `api.export`, None where they are to be found out."""
 
     arch: str | None = None
     num_classes: int | None = None

@@ -18,8 +18,9 @@ from emca_deploy.errors import ModelError
 from emca_deploy.exporting.half_layers import STATISTICS, attention_nodes, beyond_range
 from emca_deploy.exporting.half_parity import check_half, peaks_and_logits, roundings
 from emca_deploy.exporting.parity import Parity
+from emca_deploy.results.codec import to_json
 
-__all__ = ["HalfConversion", "HalfGraph", "Rewriter", "WeightLosses", "check_half_fits", "convert_to_half", "to_half"]
+__all__ = ["HalfConversion", "HalfGraph", "Rewriter", "check_half_fits", "convert_to_half", "to_half"]
 
 SMALLEST_NORMAL = 2.0**-14
 """Below it fp16 loses digits; below 2**-25 it is zero. SRM's 1e-5 is one reason why its variance stays float32."""
@@ -29,54 +30,26 @@ QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "Con
 
 
 @dataclass
-class WeightLosses:
-    """What rounding to nearest even did to the weights that became fp16.
-
-    Attributes:
-        weights: how many there are.
-        zeroed: by tensor, how many that were not zero are now.
-        subnormal: how many are so small that they have fewer than 11 digits left.
-    """
-
-    weights: int = 0
-    zeroed: dict[str, int] = field(default_factory=dict)
-    subnormal: int = 0
-
-    def add(self, name: str, before: "np.ndarray[Any, Any]", after: "np.ndarray[Any, Any]") -> None:
-        """Count one tensor."""
-        self.weights += before.size
-        if zeroed := int(((before != 0) & (after == 0)).sum()):
-            self.zeroed[name] = zeroed
-        self.subnormal += int(((after != 0) & (np.abs(after) < SMALLEST_NORMAL)).sum())
-
-
-@dataclass(frozen=True)
 class HalfGraph:
     """What a rewrite came to.
 
     Attributes:
         half_nodes: how many nodes compute in fp16.
-        float_nodes: names of those left in float32, by reason.
+        float32_nodes: how many are left in float32, by reason.
+        float32_layers: their names, by reason; without those that the structure of attention asks for.
         casts: how many Casts were put in.
-        losses: of the weights.
+        half_weights: how many weights became fp16, rounded to nearest even.
+        weights_rounded_to_zero: by tensor, how many that were not zero are now.
+        subnormal_weights: how many are so small that they have fewer than 11 digits left.
     """
 
-    half_nodes: int
-    float_nodes: dict[str, tuple[str, ...]]
-    casts: int
-    losses: WeightLosses
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what a manifest records."""
-        return {
-            "half_nodes": self.half_nodes,
-            "float32_nodes": {reason: len(names) for reason, names in self.float_nodes.items()},
-            "float32_layers": {reason: list(names) for reason, names in self.float_nodes.items() if reason not in STATISTICS},
-            "casts": self.casts,
-            "half_weights": self.losses.weights,
-            "weights_rounded_to_zero": dict(self.losses.zeroed),
-            "subnormal_weights": self.losses.subnormal,
-        }
+    half_nodes: int = 0
+    float32_nodes: dict[str, int] = field(default_factory=dict)
+    float32_layers: dict[str, list[str]] = field(default_factory=dict)
+    casts: int = 0
+    half_weights: int = 0
+    weights_rounded_to_zero: dict[str, int] = field(default_factory=dict)
+    subnormal_weights: int = 0
 
 
 def to_half(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph:
@@ -120,19 +93,20 @@ class Rewriter:
     def __init__(self, model: ir.Model) -> None:
         self._model, self._graph = model, model.graph
         self._converted: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
-        self._halves = self._casts = 0
-        self._float_nodes: dict[str, list[str]] = {}
-        self._losses = WeightLosses()
+        self._result = HalfGraph()
 
     def convert(self, node: ir.Node, keep: Mapping[ir.Node, str]) -> None:
         """Give a node fp16 inputs and outputs, or float32 ones where it is to keep them; one without floats stays as it is."""
         if not any(value.dtype == FLOAT for value in node.outputs):
             return
         self.retype(node, FLOAT if node in keep else HALF)
-        if node in keep:
-            self._float_nodes.setdefault(keep[node], []).append(str(node.name))
-        else:
-            self._halves += 1
+        if node not in keep:
+            self._result.half_nodes += 1
+            return
+        reason = keep[node]
+        self._result.float32_nodes[reason] = self._result.float32_nodes.get(reason, 0) + 1
+        if reason not in STATISTICS:
+            self._result.float32_layers.setdefault(reason, []).append(str(node.name))
 
     def retype(self, node: ir.Node, dtype: ir.DataType) -> None:
         """Give a node's float inputs and outputs one type."""
@@ -151,7 +125,7 @@ class Rewriter:
             else:
                 cast = _cast(value, dtype)
                 self._graph.insert_before(reader, cast)
-                self._casts += 1
+                self._result.casts += 1
                 self._converted[key] = cast.outputs[0]
         return self._converted[key]
 
@@ -159,7 +133,10 @@ class Rewriter:
         assert value.const_value is not None
         before = value.const_value.numpy()
         after = before.astype(np.float16)  # to nearest, ties to even
-        self._losses.add(str(value.name), before, after)
+        self._result.half_weights += before.size
+        if zeroed := int(((before != 0) & (after == 0)).sum()):
+            self._result.weights_rounded_to_zero[str(value.name)] = zeroed
+        self._result.subnormal_weights += int(((after != 0) & (np.abs(after) < SMALLEST_NORMAL)).sum())
         name = f"{value.name}.half"
         rounded = ir.Value(name=name, type=ir.TensorType(HALF), shape=value.shape, const_value=ir.tensor(after, name=name))
         self._graph.register_initializer(rounded)
@@ -175,14 +152,13 @@ class Rewriter:
             cast.name, cast.outputs[0].name = f"{name}.float", name
             self._graph.append(cast)
             self._graph.outputs[index] = cast.outputs[0]
-            self._casts += 1
+            self._result.casts += 1
         common.RemoveUnusedNodesPass()(self._model)
         for value in list(self._graph.initializers.values()):
             own = str(value.name).removesuffix(".half")
             if own not in self._graph.initializers:  # the fp32 original is gone: its name is free
                 value.name = own
-        reasons = {reason: tuple(names) for reason, names in self._float_nodes.items()}
-        return HalfGraph(self._halves, reasons, self._casts, self._losses)
+        return self._result
 
 
 def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
@@ -210,11 +186,7 @@ class HalfConversion:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a manifest records."""
-        return {
-            **self.graph.to_dict(),
-            "tolerance": self.tolerance,
-            "roundings": self.roundings,
-        }
+        return {**to_json(self.graph), "tolerance": self.tolerance, "roundings": self.roundings}
 
 
 def convert_to_half(model: ir.Model, images: Float32Array) -> HalfConversion:

@@ -68,7 +68,7 @@ def test_every_family_keeps_statistics_and_gates_in_float32_and_nothing_else(exp
         assert len(network) == 21
         assert all(kinds == {onnx.TensorProto.FLOAT16} for kinds in network)
     assert all(kinds == {onnx.TensorProto.FLOAT16} for kind, kinds in types.values() if kind in {"MaxPool", "Gemm"})
-    reasons = converted.graph.float_nodes
+    reasons = converted.graph.float32_nodes
     assert ("variance" in reasons) == ("srm" in exported[0])
     assert converted.graph.casts == sum(kind == "Cast" for kind, _ in types.values())
 
@@ -113,12 +113,12 @@ def weights(model, name):
 def test_weights_round_to_nearest_even_and_losses_are_counted(net):
     given = np.array([2049, 2051, 1 / 3, 2.0**-26, -(2.0**-25), 3e-6, 0, 1, 2.0**-14, -1, 5, 7], np.float32).reshape(4, 3, 1, 1)
     model = net(given)
-    losses = to_half(model, {}).losses
+    losses = to_half(model, {})
     rounded = weights(model, "c")
     assert rounded.dtype == np.float16
     np.testing.assert_array_equal(rounded.ravel()[:5], [2048, 2052, np.float16(1 / 3), 0, 0])
-    assert losses.zeroed == {"c": 2}
-    assert (losses.subnormal, losses.weights) == (1, 12 + 8)
+    assert losses.weights_rounded_to_zero == {"c": 2}
+    assert (losses.subnormal_weights, losses.half_weights) == (1, 12 + 8)
 
 
 def test_weights_beyond_fp16_keep_their_layer_in_float32_and_are_named(net):
