@@ -24,7 +24,7 @@ class Address:
     Attributes:
         host: a name, also one of ssh's configuration, or an address.
         user: None is what ssh's configuration says.
-        port: likewise.
+        port: as for user.
         target: the target on that machine ("cpu", "gpu:1", "jetson"); None is jetson on a Jetson board and cpu elsewhere.
     """
 
@@ -56,7 +56,7 @@ def parse_address(text: str) -> Address:
     """Return the machine that a user named.
 
     Raises:
-        InputError: it is in no form of ours.
+        InputError: it is not of that form.
     """
     found = _FORM.fullmatch(text.removeprefix(SCHEME)) if is_ssh(text) else None
     port = None if found is None or found["port"] is None else int(found["port"])

@@ -1,4 +1,4 @@
-"""Commands on the far side: its interpreter, and marked messages among whatever else its shell prints."""
+"""Commands on the remote machine: its interpreter, and marked messages among whatever else its shell prints."""
 
 import json
 import os
@@ -75,11 +75,11 @@ class Call:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has ended, or the line is down."""
+        """Whether it has ended, or the connection is lost."""
         return self._process.poll() is not None
 
     def wait(self, timeout_s: float = _END_S) -> int:
-        """Return its exit status, ssh's own 255 where the line is down."""
+        """Return its exit status, ssh's own 255 where the connection is lost."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -87,7 +87,7 @@ class Call:
             return LOST
 
     def end(self) -> None:
-        """Stop ssh; the far side notices."""
+        """Stop ssh; the remote machine notices."""
         if self._process.poll() is None:
             self._process.terminate()
         try:

@@ -19,7 +19,7 @@ __all__ = ["CONFIG_VARIABLE", "LOST", "Connection"]
 LOST = 255
 """ssh's own exit status; a command's is anything else."""
 ASK_EVERY_S = 3
-"""ssh here takes the line to be down when three such questions in a row stay without an answer."""
+"""ssh here takes the connection to be lost when three such questions in a row stay without an answer."""
 
 _OPTIONS = (
     "BatchMode=yes",  # nobody is asked anything in the middle of a run
@@ -45,7 +45,7 @@ class Connection:
     Attributes:
         address: the machine.
         sent_bytes: written to it so far: command lines and what went to their standard input, before encryption.
-        received_bytes: read from it, likewise.
+        received_bytes: read from it, as for user.
         reached: whether it has answered.
     """
 

@@ -1,4 +1,4 @@
-"""What ssh says on standard error when it does not get through, as errors of ours."""
+"""What ssh says on standard error when it does not get through, as this package's errors."""
 
 import os
 import re

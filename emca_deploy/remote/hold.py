@@ -19,7 +19,7 @@ LOCK_ATTEMPTS = 20
 """One a second."""
 _END_S = 60.0
 
-# Without a terminal nothing tells a command that its user has gone. Standard input does, by ending, or by falling silent where a
+# Without a terminal it is unknown a command that its user has gone. Standard input does, by ending, or by falling silent where a
 # cable was pulled; a machine without `timeout` notices the first only.
 _HEARD = """heard() {
   if command -v timeout >/dev/null 2>&1; then [ -n "$(timeout -s KILL "$silence" dd bs=16 count=1 <&3 2>/dev/null)" ]
@@ -72,7 +72,7 @@ eval "$end" >/dev/null 2>&1 9>&-
 
 
 def spawn_on(connection: Connection) -> Spawn:
-    """Return what starts a command on another machine; stopping what that returns, or losing the line, stops it there, too.
+    """Return what starts a command on another machine; stopping what that returns, or losing the connection, stops it there, too.
 
     Args:
         connection: to the machine, which stays open for as long as commands run.
@@ -89,7 +89,7 @@ def spawn_on(connection: Connection) -> Spawn:
 
 
 def _tell(process: "subprocess.Popen[bytes]") -> None:
-    """Tell a command's machine that home is still there."""
+    """Tell a command's machine that this machine is still there."""
     assert process.stdin is not None  # `start` gives a pipe
     while process.poll() is None:
         try:
@@ -104,7 +104,7 @@ class Held:
 
     Attributes:
         said: what the command printed that made it.
-        lost: whether it was undone before its time: the line went down.
+        lost: whether it was undone before its time: the connection was lost.
     """
 
     def __init__(self, running: Call, said: str) -> None:
@@ -117,7 +117,7 @@ class Held:
 
 @contextmanager
 def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = "") -> Iterator[Held]:
-    """Have a state on another machine until the block is left, and undone there even where the line goes down meanwhile.
+    """Hold a state on another machine until the block is left; it is undone there even where the connection is lost.
 
     Args:
         connection: to the machine.

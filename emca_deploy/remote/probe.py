@@ -1,4 +1,4 @@
-"""What a machine at the far end of a connection has: a Python that will do, runtimes, trtexec, disk, and its clock."""
+"""What a machine at the other end of a connection has: a Python that runs the agent, runtimes, trtexec, disk, and its clock."""
 
 import json
 import os
@@ -23,7 +23,7 @@ PYTHON_VARIABLE = "EMCA_DEPLOY_REMOTE_PYTHON"
 CLOCK_LIMIT_S = 5.0
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python")
 
-# The first Python that will do ends the search; each says what it is, so that the reason is known where none will.
+# The first Python that runs the agent ends the search; each says what it is, so that the reason is known where none will.
 _SCRIPT = """mark=$1 program=$2 packages=$3; shift 3
 root=${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy
 while [ "$1" != -- ]; do
@@ -47,11 +47,11 @@ class Facts:
     """What is there. What nothing says is None or empty.
 
     Attributes:
-        python: the interpreter that will do; None where there is none.
-        python_version: its version, or that of the newest one found where none will do.
+        python: the interpreter that runs the agent; None where there is none.
+        python_version: its version, or that of the newest one found where none runs the agent.
         broken: why the first Python there does not run what it is given; None where one does, or there is none.
         versions: version by package, of those that matter: numpy, runtimes, PIL; None where one does not say.
-        root: the folder there that holds all of ours.
+        root: the remote folder that holds all files of emca-deploy.
         clock_offset_s: what its clock is ahead of this one's.
         free_mib: on the disk of `root`.
         trtexec: where it is, where it is in a usual place.
@@ -72,7 +72,7 @@ class Facts:
 
     @property
     def clock_is_off(self) -> bool:
-        """Whether its clock is so far from ours that a person should know."""
+        """Whether its clock is so far from this machine's that a person should know."""
         return abs(self.clock_offset_s) > CLOCK_LIMIT_S
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def check_python(address: Address, facts: Facts) -> str:
     """Return the Python there.
 
     Raises:
-        MissingError: none will do.
+        MissingError: none runs the agent.
     """
     if facts.python is not None:
         return facts.python
@@ -195,7 +195,7 @@ def check_runtime(address: Address, facts: Facts, package: str, purpose: str) ->
 
     Args:
         address: the machine.
-        facts: of it.
+        facts: what it has.
         package: as it is imported.
         purpose: what it is for ("backend 'openvino'").
 

@@ -74,11 +74,11 @@ class Session:
 
     @contextmanager
     def ask(self, request: Mapping[str, Any], progress: Progress | None = None) -> Iterator["Working"]:
-        """Have work done, and yield it; once the block is left without an error, the far side forgets all about it.
+        """Have a request run, and yield what came of it; once the block is left without an error, the remote machine removes it.
 
         Args:
             request: what to do; see `agent_work`.
-            progress: called with (done, in all).
+            progress: called with (done, total).
 
         Raises:
             EmcaError: what went wrong there, of the same class.
@@ -206,7 +206,7 @@ def _read(running: Call, inbox: "SimpleQueue[dict[str, Any] | None]") -> None:
 
 
 class _Teller:
-    """Tells the agent that home is still there, and when to stop. A context manager."""
+    """Tells the agent that this machine is still there, and when to stop. A context manager."""
 
     def __init__(self, running: Call) -> None:
         self._running = running

@@ -1,4 +1,4 @@
-"""A far machine's trtexec with all it needs there: a folder that is gone afterwards, the board's facts, and its power mode."""
+"""A remote machine's trtexec with all it needs there: a folder that is gone afterwards, the board's facts, and its power mode."""
 
 import re
 import secrets
@@ -79,7 +79,7 @@ class RemoteTrtexec:
         machine: where that runs, with a folder of this run's.
         architecture: of its processor ("aarch64").
         board: the Jetson board it is.
-        power_mode: that is on; None where nothing tells.
+        power_mode: that is on; None where it is unknown.
         warnings: what makes results slower than they need be; each with what to do.
         held: its folder, and its power mode.
     """
@@ -148,9 +148,9 @@ def remote_trtexec(address: Address, path: str | None, power_mode: str | None = 
             warnings += BoardState(replace(board.modes, current=mode), Clocks()).warnings
         held.append(stack.enter_context(hold(connection, _MAKE, _REMOVE, secrets.token_hex(8))))
         machine = Machine(spawn, held[-1].said.splitlines()[-1], str(address))
-        far = RemoteTrtexec(connection, tool, machine, architecture[-1] if architecture else None, board, mode, warnings, held)
-        yield far
-        far.check()
+        remote = RemoteTrtexec(connection, tool, machine, architecture[-1] if architecture else None, board, mode, warnings, held)
+        yield remote
+        remote.check()
 
 
 def _lost(connection: Connection) -> LineLostError:
@@ -171,7 +171,7 @@ def _lost_is_lost(connection: Connection, held: list[Held]) -> Iterator[None]:
 
 
 def _power_mode(connection: Connection) -> PowerMode | None:
-    """Return the power mode that is on there; None where nothing tells."""
+    """Return the power mode that is on there; None where it is unknown."""
     return _mode_of(run_to_end(spawn_on(connection), ["sh", "-c", _TOOLS + "nvpmodel -q"], _QUERY_S).output)
 
 
@@ -184,10 +184,10 @@ def _mode_of(said: str) -> PowerMode | None:
 def _held(
     connection: Connection, board: Board | None, wanted: str, warnings: list[str], all_held: list[Held]
 ) -> Iterator[PowerMode]:
-    """Hold a power mode there; the far side puts the old one back by itself, also where the line goes down."""
+    """Hold a power mode there; the remote machine puts the old one back by itself, also where the connection is lost."""
     where = connection.address
     if board is None:
-        raise InputError(f"--power-mode {wanted}: the far machine is no Jetson board", "leave the option out")
+        raise InputError(f"--power-mode {wanted}: the remote machine is no Jetson board", "leave the option out")
     mode = board.modes.find(wanted)
     by_hand = f"set it there yourself before, and leave --power-mode out: sudo nvpmodel -m {mode.id}"
     with hold(connection, _SET, _PUT_BACK, str(mode.id), lock=f"{_FOLDER}/{LOCK}") as held:

@@ -42,8 +42,8 @@ class Capabilities:
     """What a machine has. What nothing says is None or empty.
 
     Attributes:
-        python: the interpreter that runs what we send; None where none will do.
-        python_version: its version, or that of the newest one where none will do.
+        python: the interpreter that runs what we send; None where none runs the agent.
+        python_version: its version, or that of the newest one where none runs the agent.
         versions: version by package, of runtimes and what they need; None where a package does not say.
         machine: the processor's architecture ("aarch64").
         system: "Linux".

@@ -36,8 +36,7 @@ from emca_deploy.targets.errand import Errand
 from emca_deploy.targets.named_artifacts import split_artifact, split_builds
 from emca_deploy.targets.requirements import check_backends, needed_backend, trtexec_suffices
 from emca_deploy.targets.shipment import Shipment
-from emca_deploy.targets.trtexec_building import build_by_trtexec
-from emca_deploy.targets.trtexec_profiling import profile_by_trtexec
+from emca_deploy.targets.trtexec import build_by_trtexec, profile_by_trtexec
 
 __all__ = ["SshTarget"]
 
@@ -118,7 +117,7 @@ class SshTarget(Target):
             if not trtexec_suffices(first.facts, backends, builds=builds):
                 check_backends(self.address, first.facts, backends, builds=builds)
                 return errand.run(first, self._profiled, progress)
-        return profile_by_trtexec(self.address, first.facts, request, progress)
+        return profile_by_trtexec(self.address, first.facts.trtexec, request, progress)
 
     def _profiled(self, working: Working, errand: "Errand") -> Profiled:
         with TemporaryDirectory(prefix="emca-") as folder:
