@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from emca_deploy.networks.registry import create_model
     from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
     from emca_deploy.requests import BuildRequest, ProfileRequest, TrtChoices, TuneRequest
+    from emca_deploy.results.codec import to_json
 
 __all__ = [
     "BuildReport",
@@ -78,6 +79,54 @@ __all__ = [
     "validate",
 ]
 
+__all__ = [
+    "BuildReport",
+    "BuildRequest",
+    "CalibrateReport",
+    "CalibrateRequest",
+    "DeployRequest",
+    "DoctorReport",
+    "ExportReport",
+    "ExportRequest",
+    "Labelling",
+    "LayersRequest",
+    "ModelsReport",
+    "PlanReport",
+    "Preprocessing",
+    "PreprocessingOptions",
+    "ProfileRequest",
+    "Sensitivity",
+    "SensitivityRequest",
+    "TrtChoices",
+    "TuneRequest",
+    "ValidateReport",
+    "ValidateRequest",
+    "__version__",
+    "add_device",
+    "build",
+    "calibrate",
+    "check_devices",
+    "compare",
+    "create_model",
+    "demo",
+    "deploy",
+    "devices",
+    "doctor",
+    "export",
+    "layers",
+    "load_checkpoint",
+    "models",
+    "plan",
+    "profile",
+    "read_preprocessing",
+    "remove_device",
+    "report",
+    "sensitivity",
+    "to_json",
+    "tune",
+    "validate",
+]
+
 _PLACES = {
     "api.build": ("BuildReport", "build"),
     "api.calibrate": ("CalibrateReport", "CalibrateRequest", "calibrate"),
@@ -100,6 +149,7 @@ _PLACES = {
     "networks.registry": ("create_model",),
     "preprocessing": ("Labelling", "Preprocessing", "PreprocessingOptions"),
     "requests": ("BuildRequest", "ProfileRequest", "TrtChoices", "TuneRequest"),
+    "results.codec": ("to_json",),
 }
 """Where the names are; a module is imported when one of its names is first asked for."""
 

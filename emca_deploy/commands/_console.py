@@ -8,6 +8,7 @@ import click
 
 from emca_deploy._text import printable_lines
 from emca_deploy.errors import OutputError
+from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,9 +41,9 @@ def _unwritable(exc: OSError) -> OutputError:
     return OutputError(problem, "send it elsewhere; what -o names, where a command has it, is written all the same")
 
 
-def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON document on stdout."""
-    echo(json.dumps(document, indent=1, allow_nan=False))
+def print_json(report: Any) -> None:
+    """Print a report, or a JSON document, on stdout."""
+    echo(json.dumps(to_json(report), indent=1, allow_nan=False))
 
 
 def table_console() -> "Console":

@@ -69,6 +69,6 @@ def command(as_json: bool, **options: Any) -> None:
     tell_notes(report.notes)
     tell_warnings(report.warnings)
     if as_json:
-        print_json(report.to_dict())
+        print_json(report)
     else:
         print_engine(report)

@@ -90,7 +90,7 @@ def command(as_json: bool, weight_bits: str, **options: Any) -> None:
     tell_notes(report.notes)
     tell_warnings(report.warnings)
     if as_json:
-        print_json(report.to_dict())
+        print_json(report)
     else:
         if report.gate is not None:
             print_gate(report.gate, table_console())

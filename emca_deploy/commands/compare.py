@@ -9,7 +9,6 @@ from emca_deploy.commands._console import echo, json_option, print_json, tell_wa
 
 if TYPE_CHECKING:
     from emca_deploy.results.latency import Comparison
-from emca_deploy.results.codec import to_json
 
 __all__ = ["command"]
 
@@ -35,7 +34,7 @@ def command(a: Path, b: Path, force: bool, seed: int, as_json: bool) -> None:
     report = compare(a, b, force=force, seed=seed)
     tell_warnings(report.differences)
     if as_json:
-        print_json(to_json(report))
+        print_json(report)
     else:
         for comparison in report.comparisons:
             echo(_sentence(comparison))

@@ -11,7 +11,6 @@ from emca_deploy.commands._options import label_options, recover_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import stages
 from emca_deploy.errors import InputError
-from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
     from emca_deploy.results.deploy import DeployReport
@@ -77,7 +76,7 @@ def show_deployment(report: "DeployReport", output: Path, *, as_json: bool) -> N
 
     tell_warnings(report.warnings)
     if as_json:
-        print_json(to_json(report))
+        print_json(report)
         return
     if report.checkpoint:
         tell_source(report.checkpoint)

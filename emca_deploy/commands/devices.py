@@ -41,7 +41,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     report = devices()
     if as_json:
-        print_json(report.to_dict())
+        print_json(report)
     elif report.devices:
         print_devices(report)
     else:

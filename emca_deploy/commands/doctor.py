@@ -21,7 +21,7 @@ def command(as_json: bool) -> None:
 
     report = doctor()
     if as_json:
-        print_json(report.to_dict())
+        print_json(report)
     else:
         _print(report)
 

@@ -64,6 +64,6 @@ def command(random_init: bool, as_json: bool, **options: Any) -> None:
     report = export(request, None if as_json else lambda source: tell_source(to_json(source)))
     tell_notes(report.notes)
     if as_json:
-        print_json(report.to_dict())
+        print_json(report)
     else:
         print_export(report)

@@ -9,7 +9,6 @@ from emca_deploy.commands._console import json_option, print_json, table_console
 from emca_deploy.commands._measuring_options import document_option, untuned_option
 from emca_deploy.commands._options import io_options
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.results.codec import to_json
 
 __all__ = ["command"]
 
@@ -51,12 +50,12 @@ def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None,
         report, unwritten = measured(
             lambda: layers(request, advance),
             [
-                (output, lambda found, path: write_document(to_json(found), path)),
+                (output, write_document),
                 (plot, lambda found, path: path.write_text(layers_plot(found) + "\n", encoding="utf-8")),
             ],
         )
     if as_json:
-        print_json(to_json(report))
+        print_json(report)
     else:
         print_layers(report, table_console(), top)
     if unwritten is not None:

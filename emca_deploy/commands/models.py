@@ -38,7 +38,7 @@ def command(image_size: int, family: str, as_json: bool) -> None:
     with progress("counting") as advance:
         report = models(image_size, family, advance)
     if as_json:
-        print_json(report.to_dict())
+        print_json(report)
     else:
         _print_table(report)
 

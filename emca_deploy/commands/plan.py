@@ -42,7 +42,7 @@ def command(as_json: bool, **options: Any) -> None:
 
     report = plan(**options)
     if as_json:
-        print_json(report.to_dict())
+        print_json(report)
     else:
         _print(report)
         _tell_off_dla(report)

@@ -11,7 +11,6 @@ from emca_deploy.commands._options import io_options
 from emca_deploy.commands._outcome import exit_code, tell_outcome
 from emca_deploy.commands._progress_bars import progress
 from emca_deploy.errors import InputError
-from emca_deploy.results.codec import to_json
 
 __all__ = ["command"]
 
@@ -86,11 +85,11 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
     with progress("measuring") as advance:
         (report, _), unwritten = measured(
             lambda: profile_samples(request, advance),
-            [(output, lambda found, path: write_document(to_json(found.report), path)), (raw, write_samples)],
+            [(output, lambda found, path: write_document(found.report, path)), (raw, write_samples)],
             finish=None if raw is None else lambda found: name_samples(found, raw, output, only_there=no_samples),
         )
     if as_json:
-        print_json(to_json(report))
+        print_json(report)
     else:
         print_profile(report, table_console())
     tell_outcome(report, warnings=not as_json)

@@ -10,7 +10,6 @@ from emca_deploy.commands._console import echo, json_option, print_json, table_c
 from emca_deploy.commands._options import output_name_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import stages
-from emca_deploy.results.codec import to_json
 
 __all__ = ["command"]
 
@@ -51,7 +50,7 @@ def command(output: Path | None, as_json: bool, **options: Any) -> None:
     tell_notes(found.notes)
     tell_warnings(found.warnings)
     if as_json:
-        print_json(to_json(found.report))
+        print_json(found.report)
     else:
         print_sensitivity(found.report, table_console())
         page = f"; page: {output}" if output is not None and unwritten is None else ""

@@ -11,7 +11,6 @@ from emca_deploy.commands._measuring_options import document_option, scenario_op
 from emca_deploy.commands._options import io_options
 from emca_deploy.commands._outcome import INTERRUPTED
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.results.codec import to_json
 
 __all__ = ["command"]
 
@@ -60,11 +59,11 @@ def command(output: Path | None, no_save: bool, as_json: bool, **options: Any) -
     with progress("tuning") as advance:
         report, unwritten = measured(
             lambda: tune(TuneRequest(**options), save=False, tell=lambda line: echo(f"  {line}", err=True), progress=advance),
-            [(output, lambda found, path: write_document(to_json(found), path))],
+            [(output, write_document)],
             finish=None if no_save else keep_tuned,
         )
     if as_json:
-        print_json(to_json(report))
+        print_json(report)
     else:
         print_tuning(report, table_console())
     if unwritten is not None:

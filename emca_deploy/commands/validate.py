@@ -12,7 +12,6 @@ from emca_deploy.commands._options import label_options, output_name_option
 from emca_deploy.commands._outcome import INTERRUPTED
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.results.codec import to_json
 
 __all__ = ["command"]
 
@@ -81,7 +80,7 @@ def command(as_json: bool, **options: Any) -> int:
     tell_notes(report.notes)
     tell_warnings(report.warnings)
     if as_json:
-        print_json(to_json(report.accuracy))
+        print_json(report.accuracy)
     else:
         print_accuracy(report.accuracy, table_console())
     if report.unwritten is not None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from emca_deploy.atomic import atomic_write
 from emca_deploy.errors import OutputError
+from emca_deploy.results.codec import to_json
 
 __all__ = ["measured", "write_document"]
 
@@ -48,6 +49,6 @@ def measured(
     return report[-1], None
 
 
-def write_document(document: dict[str, Any], path: Path) -> None:
-    """Write a JSON document as text."""
-    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+def write_document(report: Any, path: Path) -> None:
+    """Write a report as a JSON document."""
+    path.write_text(json.dumps(to_json(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")

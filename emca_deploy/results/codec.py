@@ -10,6 +10,7 @@ A record is a frozen dataclass. Its fields are the keys of an object, in their o
   it is made.
 - Older: a record with a static method `older(values)` puts the keys and values of earlier documents of the same version into
   today's form.
+- A record with a method `to_dict` writes itself.
 """
 
 import json
@@ -109,6 +110,8 @@ def misfit(value: Any, wanted: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if hasattr(value, "to_dict"):
+        return _plain(value.to_dict())
     if is_dataclass(value):
         given = ((f, getattr(value, f.name)) for f in fields(value))
         return {f.name: _plain(each) for f, each in given if not (f.metadata.get(_LEFT_OUT) and each == _default(f))}
