@@ -178,7 +178,7 @@ def _documents(folder: Path) -> list[Target]:
     from emca_deploy.results.layers import LayersReport
     from emca_deploy.results.sensitivity import SensitivityReport
     from emca_deploy.results.tuning import TuneReport
-    from emca_deploy.targets.named_machines import read_devices
+    from emca_deploy.targets.named_machines import read_machines
 
     engine = Manifest(
         "engine", "0" * 64, "int8", "openvino", preprocessing=Preprocessing(), details={"machine": {}, "threads": 1}
@@ -226,7 +226,7 @@ def _documents(folder: Path) -> list[Target]:
         Target("layers' JSON", "json", (_old("layers"),), _result(LayersReport), DOCUMENT),
         Target("sensitivity's JSON", "json", (_old("sensitivity"),), _result(SensitivityReport), DOCUMENT),
         Target("validate's JSON", "json", (_old("validate"),), _result(AccuracyReport), DOCUMENT),
-        Target("devices.toml", "text", (TOML,), _file(folder, "devices.toml", lambda path: read_devices())),
+        Target("devices.toml", "text", (TOML,), _file(folder, "devices.toml", lambda path: read_machines())),
         Target("preprocessing file", "json", configs, _file(folder, "config.json", read_preprocessing_file)),
         Target("label file", "text", labels, _file(folder, "labels.csv", lambda path: LabelFile(path).classes(("a/1.png",)))),
         Target("class map", "text", maps, _file(folder, "map.txt", read_class_map)),

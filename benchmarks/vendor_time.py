@@ -13,7 +13,7 @@ from emca_deploy._optional import installed_version
 from emca_deploy.backends.tensorrt.tool.dialects import TrtexecTiming
 from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
 from emca_deploy.backends.tensorrt.tool.results import Timed
-from emca_deploy.backends.tensorrt.tool.run import Machine, time_engine
+from emca_deploy.backends.tensorrt.tool.run import Host, time_engine
 from emca_deploy.errors import EmcaError
 
 __all__ = ["compare_with_vendor", "find_vendor_tool", "vendor_document", "vendor_row", "vendor_table"]
@@ -81,7 +81,7 @@ def compare_with_vendor(
     """
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        machine = Machine(folder=folder, target="gpu")
+        machine = Host(folder=folder, target="gpu")
         for precision, engine in engines.items():
             if precision not in measured:
                 continue

@@ -9,7 +9,7 @@ from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.errors import EmcaError
 from emca_deploy.targets import named_machines
 from emca_deploy.targets.capabilities import Capabilities
-from emca_deploy.targets.named_machines import Device
+from emca_deploy.targets.named_machines import Machine
 
 __all__ = ["DeviceCheck", "DevicesReport", "add_device", "check_devices", "devices", "remove_device"]
 
@@ -26,7 +26,7 @@ class DevicesReport:
     """
 
     file: Path
-    devices: tuple[Device, ...]
+    devices: tuple[Machine, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `devices`."""
@@ -43,7 +43,7 @@ class DeviceCheck:
         error: why it was not reached; None where it was.
     """
 
-    device: Device
+    device: Machine
     found: Capabilities | None = None
     error: EmcaError | None = None
 
@@ -76,7 +76,7 @@ def devices() -> DevicesReport:
     Raises:
         InputError: their file cannot be read, or is wrong.
     """
-    return DevicesReport(named_machines.devices_file(), tuple(named_machines.read_devices().values()))
+    return DevicesReport(named_machines.devices_file(), tuple(named_machines.read_machines().values()))
 
 
 def add_device(name: str, target: str, power_mode: str | None = None, notes: str = "") -> Path:
@@ -92,7 +92,7 @@ def add_device(name: str, target: str, power_mode: str | None = None, notes: str
         InputError: the name or the target cannot be used, or the name is taken.
         OutputError: the file cannot be written.
     """
-    return named_machines.add_device(Device(name, target, power_mode, notes))
+    return named_machines.add_machine(Machine(name, target, power_mode, notes))
 
 
 def remove_device(name: str) -> Path:
@@ -102,7 +102,7 @@ def remove_device(name: str) -> Path:
         UnknownNameError: no machine has that name.
         OutputError: the file cannot be written.
     """
-    return named_machines.remove_device(name)
+    return named_machines.remove_machine(name)
 
 
 def check_devices(name: str | None = None, progress: Progress | None = None) -> tuple[DeviceCheck, ...]:
@@ -115,7 +115,7 @@ def check_devices(name: str | None = None, progress: Progress | None = None) -> 
     Raises:
         InputError: no machine has that name, or the file of names is wrong. A machine that is not reached is in the result.
     """
-    asked = devices().devices if name is None else (named_machines.find_device(name),)
+    asked = devices().devices if name is None else (named_machines.find_machine(name),)
     found = []
     for done, device in enumerate(asked):
         if progress is not None:

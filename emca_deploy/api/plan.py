@@ -13,7 +13,7 @@ from emca_deploy.backends.tensorrt.steps import Step, can_build, list_steps, trt
 from emca_deploy.calibration.placement.calibration_cache import float_layers
 from emca_deploy.exporting.dla_convert import load_float_model
 from emca_deploy.exporting.dla_rules import nodes_off_dla
-from emca_deploy.machines.boards import find_device, find_jetpack
+from emca_deploy.machines.boards import find_board, find_jetpack
 
 __all__ = ["PlanReport", "plan"]
 
@@ -78,7 +78,7 @@ def plan(
         ModelError: the model cannot be read, or cannot be built so.
     """
     wanted = PlanRequest(
-        backend, find_device(device), tensorrt_version, find_jetpack(jetpack) if jetpack else None, dla, precision
+        backend, find_board(device), tensorrt_version, find_jetpack(jetpack) if jetpack else None, dla, precision
     )
     model = Path(model)
     facts = read_facts(model)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from emca_deploy.errors import InputError, UnknownNameError
 
 __all__ = [
-    "DEVICES",
+    "BOARDS",
     "JETPACKS",
-    "Device",
+    "Board",
     "JetPack",
     "check_jetpack",
-    "find_device",
+    "find_board",
     "find_jetpack",
     "jetpacks_of",
     "numbers_of",
@@ -22,7 +22,7 @@ VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,3}")
 
 
 @dataclass(frozen=True)
-class Device:
+class Board:
     """A GPU to build for.
 
     Attributes:
@@ -48,22 +48,22 @@ class Device:
 # Compute capability: of the system on chip, tegra210/186/194/234/264, as jetson_stats has it (jtop/core/jetson_variables.py).
 # DLA: NVIDIA's Deep-Learning-Accelerator-SW README: AGX and NX, Xavier and Orin. Not Orin Nano, not Thor.
 # JetPacks: L4T releases by board, jetson_stats, and JetPack's release notes on developer.nvidia.com.
-DEVICES: dict[str, Device] = {
+BOARDS: dict[str, Board] = {
     device.name: device
     for device in (
-        Device("nano", "Jetson Nano", "5.3", jetpacks=(4,)),
-        Device("tx2", "Jetson TX2", "6.2", jetpacks=(4,)),
-        Device("xavier-nx", "Jetson Xavier NX", "7.2", dla=True, jetpacks=(4, 5)),
-        Device("agx-xavier", "Jetson AGX Xavier", "7.2", dla=True, jetpacks=(4, 5)),
-        Device("orin-nano", "Jetson Orin Nano", "8.7", jetpacks=(5, 6, 7)),
-        Device("orin-nx", "Jetson Orin NX", "8.7", dla=True, jetpacks=(5, 6, 7)),
-        Device("agx-orin", "Jetson AGX Orin", "8.7", dla=True, jetpacks=(5, 6, 7)),
-        Device("thor", "Jetson AGX Thor", "11.0", jetpacks=(7,)),
+        Board("nano", "Jetson Nano", "5.3", jetpacks=(4,)),
+        Board("tx2", "Jetson TX2", "6.2", jetpacks=(4,)),
+        Board("xavier-nx", "Jetson Xavier NX", "7.2", dla=True, jetpacks=(4, 5)),
+        Board("agx-xavier", "Jetson AGX Xavier", "7.2", dla=True, jetpacks=(4, 5)),
+        Board("orin-nano", "Jetson Orin Nano", "8.7", jetpacks=(5, 6, 7)),
+        Board("orin-nx", "Jetson Orin NX", "8.7", dla=True, jetpacks=(5, 6, 7)),
+        Board("agx-orin", "Jetson AGX Orin", "8.7", dla=True, jetpacks=(5, 6, 7)),
+        Board("thor", "Jetson AGX Thor", "11.0", jetpacks=(7,)),
     )
 }
 """Boards by name."""
 
-TEGRA: dict[str, tuple[int, ...]] = {device.capability: device.jetpacks for device in DEVICES.values()}
+TEGRA: dict[str, tuple[int, ...]] = {device.capability: device.jetpacks for device in BOARDS.values()}
 """JetPacks of the compute capabilities that only Jetsons have."""
 
 
@@ -113,24 +113,24 @@ JETPACKS: dict[str, JetPack] = {
 """JetPacks by version."""
 
 
-def find_device(name: str) -> Device:
+def find_board(name: str) -> Board:
     """Return a board by name ("orin-nx"), or a GPU by compute capability ("8.7", "sm_87", "87").
 
     Raises:
         UnknownNameError: neither.
     """
     key = name.strip().lower().replace("_", "-").removeprefix("jetson-")
-    if key in DEVICES:
-        return DEVICES[key]
+    if key in BOARDS:
+        return BOARDS[key]
     match = CAPABILITY.fullmatch(name.strip())
     if match is None:
         raise UnknownNameError.of(
-            "device", name, DEVICES, f"boards: {', '.join(DEVICES)}; other GPUs by compute capability, such as 8.6 or sm_86"
+            "device", name, BOARDS, f"boards: {', '.join(BOARDS)}; other GPUs by compute capability, such as 8.6 or sm_86"
         )
     capability = f"{int(match[1])}.{match[2]}"
-    return Device(
+    return Board(
         capability, f"NVIDIA GPU, compute capability {capability}", capability,
-        dla=None if any(board.dla for board in DEVICES.values() if board.capability == capability) else False,
+        dla=None if any(board.dla for board in BOARDS.values() if board.capability == capability) else False,
         jetpacks=TEGRA.get(capability, ()),
     )  # fmt: skip
 
@@ -148,7 +148,7 @@ def find_jetpack(version: str) -> JetPack:
     return JETPACKS[version]
 
 
-def check_jetpack(pack: JetPack, device: Device) -> None:
+def check_jetpack(pack: JetPack, device: Board) -> None:
     """Refuse a JetPack that does not run on a device.
 
     Raises:
@@ -163,7 +163,7 @@ def check_jetpack(pack: JetPack, device: Device) -> None:
         )
 
 
-def jetpacks_of(device: Device) -> list[str]:
+def jetpacks_of(device: Board) -> list[str]:
     """Return the versions of the JetPacks that run on a device, oldest first."""
     return [
         pack.version

@@ -1,7 +1,7 @@
 """What NVIDIA's deep learning accelerator takes, by version of TensorRT."""
 
 from emca_deploy.errors import InputError
-from emca_deploy.machines.boards import DEVICES, Device, JetPack, numbers_of
+from emca_deploy.machines.boards import BOARDS, Board, JetPack, numbers_of
 
 __all__ = ["check_dla"]
 
@@ -13,13 +13,13 @@ TYPED_BOARDS = ("agx-orin",)
 TYPED_JETPACK = (7, 2, 2)
 
 
-def check_dla(version: tuple[int, int, int], device: Device, jetpack: JetPack | None, precision: str) -> None:
+def check_dla(version: tuple[int, int, int], device: Board, jetpack: JetPack | None, precision: str) -> None:
     """Refuse what no DLA does.
 
     Raises:
         InputError: the device has none, TensorRT does not support it, or it does not compute in that precision.
     """
-    with_dla = ", ".join(board.name for board in DEVICES.values() if board.dla)
+    with_dla = ", ".join(board.name for board in BOARDS.values() if board.dla)
     if device.dla is None:
         raise InputError(f"--dla: whether a GPU of compute capability {device.capability} has a DLA beside it, "
                          "its board decides", f"name the board: {with_dla}")  # fmt: skip

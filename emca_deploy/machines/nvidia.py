@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from emca_deploy.errors import InputError, MissingError
-from emca_deploy.machines.boards import Device
+from emca_deploy.machines.boards import Board
 
 __all__ = ["RTX_CAPABILITIES", "check_capability", "check_hardware_precision", "check_rtx", "rtx_refusal"]
 
@@ -74,7 +74,7 @@ def check_rtx(capability: str | None) -> None:
         raise MissingError(reason, "install TensorRT for this GPU, or pip install onnxruntime-gpu in place of onnxruntime")
 
 
-def check_capability(backend: str, version: Version, device: Device) -> None:
+def check_capability(backend: str, version: Version, device: Board) -> None:
     """Refuse a GPU that a version has no kernels for.
 
     Raises:
@@ -99,7 +99,7 @@ def check_capability(backend: str, version: Version, device: Device) -> None:
         raise InputError(f"no build of {name} has {sm}", f"use {support.gap[2]}")
 
 
-def check_hardware_precision(device: Device, precision: str) -> None:
+def check_hardware_precision(device: Board, precision: str) -> None:
     """Refuse a precision that a GPU does not compute in, or no faster than in fp32.
 
     Raises:

@@ -10,7 +10,7 @@ from emca_deploy.machines.jetson.modes import PowerModes, read_power_modes
 from emca_deploy.remote.call import call, new_mark
 from emca_deploy.remote.connection import Connection
 
-__all__ = ["Board", "remote_board"]
+__all__ = ["FoundBoard", "remote_board"]
 
 # Files come as hexadecimal digits in messages: nothing a shell prints can be taken for them, and `od` is on every machine.
 # Of dpkg's list, which has megabytes, only the packages that tell a board's releases.
@@ -29,7 +29,7 @@ printf '\\n%s{"end": true}\\n' "$mark"
 
 
 @dataclass(frozen=True)
-class Board:
+class FoundBoard:
     """A Jetson board.
 
     Attributes:
@@ -55,7 +55,7 @@ class Board:
         return {**self.facts.to_dict(), "power_mode": self.power_mode, "fastest_mode": self.fastest_mode}
 
 
-def remote_board(connection: Connection, below: str = "") -> Board | None:
+def remote_board(connection: Connection, below: str = "") -> FoundBoard | None:
     """Return what Jetson board is at the other end, or None where it is none. Needs no Python there.
 
     Args:
@@ -79,4 +79,4 @@ def remote_board(connection: Connection, below: str = "") -> Board | None:
         if message is None:
             raise running.trouble(running.wait())
         facts = detect(Path(made))
-        return None if facts is None else Board(facts, read_power_modes(Path(made)))
+        return None if facts is None else FoundBoard(facts, read_power_modes(Path(made)))

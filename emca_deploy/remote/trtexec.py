@@ -9,7 +9,7 @@ from typing import Any
 
 from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
 from emca_deploy.backends.tensorrt.tool.process import run_to_end
-from emca_deploy.backends.tensorrt.tool.run import Machine
+from emca_deploy.backends.tensorrt.tool.run import Host
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.machines.jetson.clocks import Clocks
 from emca_deploy.machines.jetson.files import BOARD_ROOT
@@ -17,7 +17,7 @@ from emca_deploy.machines.jetson.modes import PowerMode, parse_query
 from emca_deploy.machines.jetson.session import BoardState
 from emca_deploy.machines.jetson.switch import FOLDER, LOCK, NOTE
 from emca_deploy.remote.address import Address
-from emca_deploy.remote.board import Board, remote_board
+from emca_deploy.remote.board import FoundBoard, remote_board
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.errors import LineLostError
 from emca_deploy.remote.hold import Held, hold, spawn_on
@@ -86,9 +86,9 @@ class RemoteTrtexec:
 
     connection: Connection
     tool: Trtexec
-    machine: Machine
+    machine: Host
     architecture: str | None = None
-    board: Board | None = None
+    board: FoundBoard | None = None
     power_mode: PowerMode | None = None
     warnings: list[str] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
@@ -147,7 +147,7 @@ def remote_trtexec(address: Address, path: str | None, power_mode: str | None = 
         if board is not None:
             warnings += BoardState(replace(board.modes, current=mode), Clocks()).warnings
         held.append(stack.enter_context(hold(connection, _MAKE, _REMOVE, secrets.token_hex(8))))
-        machine = Machine(spawn, held[-1].said.splitlines()[-1], str(address))
+        machine = Host(spawn, held[-1].said.splitlines()[-1], str(address))
         remote = RemoteTrtexec(connection, tool, machine, architecture[-1] if architecture else None, board, mode, warnings, held)
         yield remote
         remote.check()
@@ -182,7 +182,7 @@ def _mode_of(said: str) -> PowerMode | None:
 
 @contextmanager
 def _held(
-    connection: Connection, board: Board | None, wanted: str, warnings: list[str], all_held: list[Held]
+    connection: Connection, board: FoundBoard | None, wanted: str, warnings: list[str], all_held: list[Held]
 ) -> Iterator[PowerMode]:
     """Hold a power mode there; the remote machine puts the old one back by itself, also where the connection is lost."""
     where = connection.address

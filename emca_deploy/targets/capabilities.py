@@ -14,7 +14,7 @@ from emca_deploy.errors import EmcaError, MissingError, WorkerError
 from emca_deploy.machines.jetson.facts import detect
 from emca_deploy.machines.jetson.modes import read_power_modes
 from emca_deploy.remote.address import Address
-from emca_deploy.remote.board import Board, remote_board
+from emca_deploy.remote.board import FoundBoard, remote_board
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.probe import Facts, check_python, look
 from emca_deploy.remote.protocol import cache_root
@@ -61,7 +61,7 @@ class Capabilities:
     versions: dict[str, str | None] = field(default_factory=dict)
     machine: str | None = None
     system: str | None = None
-    board: Board | None = None
+    board: FoundBoard | None = None
     trtexec: str | None = None
     trtexec_version: str | None = None
     free_mib: float | None = None
@@ -120,7 +120,7 @@ def local_capabilities(lacks: tuple[Lack, ...] = ()) -> Capabilities:
         versions=versions,
         machine=platform.machine(),
         system=platform.system(),
-        board=None if facts is None else Board(facts, read_power_modes()),
+        board=None if facts is None else FoundBoard(facts, read_power_modes()),
         trtexec=trtexec.path if trtexec else None,
         trtexec_version=trtexec.version_text if trtexec else None,
         free_mib=_free_mib(cache_root()),

@@ -1,5 +1,6 @@
-"""Named devices: a TOML file that a person may edit, and targets that are named after its tables."""
+"""Named machines: a TOML file that a person may edit, whose tables are targets with names."""
 
+import json
 import os
 import re
 import sys
@@ -22,14 +23,14 @@ else:
 
 __all__ = [
     "DEVICES_VARIABLE",
-    "Device",
-    "add_device",
-    "check_device",
+    "Machine",
+    "add_machine",
+    "check_machine",
     "devices_file",
-    "find_device",
+    "find_machine",
     "open_target",
-    "read_devices",
-    "remove_device",
+    "read_machines",
+    "remove_machine",
 ]
 
 DEVICES_VARIABLE = "EMCA_DEPLOY_DEVICES"
@@ -37,11 +38,10 @@ _FORMS = "cpu, gpu, gpu:1, jetson or ssh://[user@]host[:port]"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")  # TOML's bare keys: what needs no quotes in the file needs none in a shell, either
 _KEYS = ("target", "host", "kind", "power_mode", "notes")
 _HEADER = "# Devices of emca-deploy: `emca-deploy devices add NAME TARGET` writes here, and so may you.\n"
-_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
 
 
 @dataclass(frozen=True)
-class Device:
+class Machine:
     """A machine with a name.
 
     Attributes:
@@ -99,8 +99,13 @@ class Device:
         return "\n".join([f"[{self.name}]", *lines]) + "\n"
 
 
+def _quoted(text: str) -> str:
+    """Return a basic string of TOML: one of JSON, in which it also escapes DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def devices_file() -> Path:
-    """Return the file of named devices, which need not exist.
+    """Return the file of named machines, which need not exist.
 
     Raises:
         InputError: there is no home folder to look for it in.
@@ -115,61 +120,61 @@ def devices_file() -> Path:
     return folder / "emca-deploy" / "devices.toml"
 
 
-def read_devices() -> dict[str, Device]:
-    """Return all named devices by their names, in the file's order; none where there is no file.
+def read_machines() -> dict[str, Machine]:
+    """Return all named machines by their names, in the file's order; none where there is no file.
 
     Raises:
-        InputError: the file cannot be read, is not TOML, or has something in it that is no device.
+        InputError: the file cannot be read, is not TOML, or has something in it that is no machine.
     """
     return _parse(devices_file(), _read(devices_file()))
 
 
-def find_device(name: str) -> Device:
-    """Return the device of a name.
+def find_machine(name: str) -> Machine:
+    """Return the machine of a name.
 
     Raises:
-        InputError: as `read_devices`.
+        InputError: as `read_machines`.
         UnknownNameError: there is none of that name.
     """
-    devices = read_devices()
-    if name not in devices:
-        raise UnknownNameError.of("device", name, devices, "`emca-deploy devices` lists them")
-    return devices[name]
+    machines = read_machines()
+    if name not in machines:
+        raise UnknownNameError.of("device", name, machines, "`emca-deploy devices` lists them")
+    return machines[name]
 
 
-def add_device(device: Device) -> Path:
-    """Write one more device into the file, whose text stays as it is, and return the file.
+def add_machine(machine: Machine) -> Path:
+    """Write one more machine into the file, whose text stays as it is, and return the file.
 
     Raises:
-        InputError: the device is in error, there is one of that name, or the file cannot be read.
+        InputError: the machine is in error, there is one of that name, or the file cannot be read.
         OutputError: it cannot be written.
     """
-    check_device(device)
+    check_machine(machine)
     path = devices_file()
     before = _read(path)
-    devices = _parse(path, before)
-    if device.name in devices:
+    machines = _parse(path, before)
+    if machine.name in machines:
         raise InputError(
-            f"{path}: there is a device '{device.name}' already",
-            f"`emca-deploy devices remove {device.name}` first, or edit the file",
+            f"{path}: there is a device '{machine.name}' already",
+            f"`emca-deploy devices remove {machine.name}` first, or edit the file",
         )
     text = before or _HEADER
-    _write(path, f"{text}{'' if text.endswith(chr(10)) else chr(10)}\n{device.to_toml()}", {**devices, device.name: device})
+    _write(path, f"{text}{'' if text.endswith(chr(10)) else chr(10)}\n{machine.to_toml()}", {**machines, machine.name: machine})
     return path
 
 
-def remove_device(name: str) -> Path:
-    """Take a device out of the file, and return the file.
+def remove_machine(name: str) -> Path:
+    """Take a machine out of the file, and return the file.
 
     Raises:
         InputError: the file cannot be read.
         OutputError: it cannot be written.
         UnknownNameError: there is none of that name.
     """
-    device = find_device(name)
+    machine = find_machine(name)
     path = devices_file()
     before = _read(path)
-    left = {key: value for key, value in _parse(path, before).items() if key != device.name}
+    left = {key: value for key, value in _parse(path, before).items() if key != machine.name}
     # The table: its header, and all lines behind it that begin no other table and no comment or blank line before one.
     table = re.compile(rf"^[ \t]*\[[ \t]*{re.escape(name)}[ \t]*\].*\n(?:(?![ \t]*(?:\[|#|\n)).*\n)*\n?", re.MULTILINE)
     _write(path, table.sub("", before if before.endswith("\n") else before + "\n", count=1), left)
@@ -188,9 +193,9 @@ def open_target(text: str | None, power_mode: str | None = None) -> tuple[Target
         UnknownNameError: it is no target, and no named machine either.
     """
     text = "cpu" if text is None else text
-    if text.partition(":")[0] in KINDS or not _NAME.fullmatch(text):
+    if _is_target(text) or not _NAME.fullmatch(text):
         return parse(text), power_mode
-    machines = read_devices()
+    machines = read_machines()
     if text not in machines:
         own = "`emca-deploy devices` lists yours" if machines else "`emca-deploy devices add` gives a machine a name"
         raise UnknownNameError.of("target", text, (*KINDS, *machines), f"targets: cpu, gpu, jetson, ssh://HOST; {own}")
@@ -198,16 +203,24 @@ def open_target(text: str | None, power_mode: str | None = None) -> tuple[Target
     return parse(machine.target), machine.power_mode if power_mode is None else power_mode
 
 
-def check_device(device: Device) -> None:
-    """Refuse a device that could not be used.
+def _is_target(text: str) -> bool:
+    try:
+        parse(text)
+    except InputError:
+        return False
+    return True
+
+
+def check_machine(machine: Machine) -> None:
+    """Refuse a machine that could not be used.
 
     Raises:
         InputError: its name is not usable, its target is none, or it has a power mode where there are none.
     """
-    name, target = device.name, device.target
+    name, target = machine.name, machine.target
     if not _NAME.fullmatch(name):
         raise InputError(f"device '{name}': not a name", "use letters, digits, - and _ only, for example orin-nano")
-    if name.lower() in KINDS:
+    if _is_target(name.lower()):
         raise InputError(f"device '{name}': is a target by itself", f"choose another name, for example my-{name.lower()}")
     try:
         runs_on = parse(target)
@@ -215,12 +228,12 @@ def check_device(device: Device) -> None:
         if target.startswith(SCHEME):
             raise
         raise InputError(f"device '{name}': '{target}' is no target", f"give {_FORMS}") from exc
-    if device.power_mode is not None and not runs_on.has_power_modes:
+    if machine.power_mode is not None and not runs_on.has_power_modes:
         raise InputError(f"device '{name}': target '{target}' has no power modes", "leave the power mode out")
-    for key, value in (("power mode", device.power_mode), ("notes", device.notes)):
+    for key, value in (("power mode", machine.power_mode), ("notes", machine.notes)):
         if any("\ud800" <= char <= "\udfff" for char in value or ""):
             raise InputError(f"device '{name}': its {key} is not UTF-8 text", "type it in a terminal that is set to UTF-8")
-    if device.power_mode == "":
+    if machine.power_mode == "":
         raise InputError(f"device '{name}': its power mode is empty", "name one, or leave it out")
 
 
@@ -239,18 +252,18 @@ def _read(path: Path) -> str:
         ) from exc
 
 
-def _parse(path: Path, text: str) -> dict[str, Device]:
+def _parse(path: Path, text: str) -> dict[str, Machine]:
     try:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as exc:  # ValueError also of integers with thousands of digits
         raise InputError(
             f"{path}: not TOML: {exc or 'nested too deep'}", "mend that line, or move the file away and add again"
         ) from exc
-    return {name: _device(path, name, table) for name, table in tables.items()}
+    return {name: _machine(path, name, table) for name, table in tables.items()}
 
 
-def _device(path: Path, name: str, table: Any) -> Device:
-    """Return a table of the file as a device."""
+def _machine(path: Path, name: str, table: Any) -> Machine:
+    """Return a table of the file as a machine."""
     remedy = 'a device is [name] with target = "...", or host = "..." and kind = "...", and, if you like, power_mode and notes'
     if not isinstance(table, Mapping):
         raise InputError(f"{path}: '{name}' is no table", remedy)
@@ -264,12 +277,12 @@ def _device(path: Path, name: str, table: Any) -> Device:
         raise InputError(f"{path}: [{name}]: has a target, and {' and '.join(own)} beside it", "leave one of them out")
     if "target" not in table and not own:
         raise InputError(f"{path}: [{name}]: has no target", remedy)
-    device = Device(name, table.get("target") or _target(table), table.get("power_mode"), table.get("notes", ""))
+    machine = Machine(name, table.get("target") or _target(table), table.get("power_mode"), table.get("notes", ""))
     try:
-        check_device(device)
+        check_machine(machine)
     except InputError as exc:
         raise InputError(f"{path}: {exc.problem}", exc.remedy) from exc
-    return device
+    return machine
 
 
 def _target(table: Mapping[str, str]) -> str:
@@ -280,14 +293,14 @@ def _target(table: Mapping[str, str]) -> str:
     return f"{SCHEME}{host}" + (f"/{kind}" if kind is not None else "")
 
 
-def _write(path: Path, text: str, devices: Mapping[str, Device]) -> None:
-    """Write an edited text where it means these devices, else these devices alone: comments are worth less than they."""
+def _write(path: Path, text: str, machines: Mapping[str, Machine]) -> None:
+    """Write an edited text where it means these machines, else these machines alone: comments are worth less than they."""
     try:
-        same = _parse(path, text) == devices
+        same = _parse(path, text) == machines
     except InputError:
         same = False
     if not same:
-        text = "\n".join([_HEADER, *(device.to_toml() for device in devices.values())])
+        text = "\n".join([_HEADER, *(machine.to_toml() for machine in machines.values())])
     try:
         place = path.resolve()  # a link to a file of settings elsewhere stays one
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -295,12 +308,3 @@ def _write(path: Path, text: str, devices: Mapping[str, Device]) -> None:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise OutputError(f"{path}: its folder cannot be made: {reason}", f"name another file with {DEVICES_VARIABLE}") from exc
     write_text(place, text)
-
-
-def _quoted(text: str) -> str:
-    """Return a basic string of TOML."""
-    return (
-        '"'
-        + "".join(_SHORT.get(char) or (f"\\u{ord(char):04x}" if char < " " or char == "\x7f" else char) for char in text)
-        + '"'
-    )

@@ -7,7 +7,7 @@ from emca_deploy.artifacts import Precision
 from emca_deploy.backends.tensorrt.model_facts import ModelFacts
 from emca_deploy.backends.tensorrt.versions import TABLE
 from emca_deploy.errors import InputError, ModelError
-from emca_deploy.machines.boards import Device, JetPack, check_jetpack, jetpacks_of, numbers_of
+from emca_deploy.machines.boards import Board, JetPack, check_jetpack, jetpacks_of, numbers_of
 from emca_deploy.machines.dla import check_dla
 from emca_deploy.machines.nvidia import check_capability, check_hardware_precision
 
@@ -45,7 +45,7 @@ class PlanRequest:
     """
 
     backend: str
-    device: Device
+    device: Board
     version: str | None = None
     jetpack: JetPack | None = None
     dla: bool = False

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy.errors import InputError, MissingError
-from emca_deploy.machines.boards import DEVICES, JETPACKS, numbers_of
+from emca_deploy.machines.boards import BOARDS, JETPACKS, numbers_of
 from emca_deploy.machines.dla import check_dla
 from emca_deploy.machines.jetson.files import board_root, read_text
 from emca_deploy.machines.jetson.releases import (
@@ -138,7 +138,7 @@ def detect(root: Path | None = None) -> BoardFacts | None:
         device=device,
         module=part,
         soc=soc,
-        capability=SOC_CAPABILITY.get(soc or "") or (DEVICES[device].capability if device else None),
+        capability=SOC_CAPABILITY.get(soc or "") or (BOARDS[device].capability if device else None),
         l4t=l4t,
         jetpack=jetpack_of(l4t),
         tensorrt=versions.get("tensorrt"),
@@ -194,7 +194,7 @@ def _device_of(model: str) -> str | None:
 
 def _dla_cores(device: str | None) -> int | None:
     """Return 0 where a board has none; how many it has, only its module's number says."""
-    return 0 if device is not None and DEVICES[device].dla is False else None
+    return 0 if device is not None and BOARDS[device].dla is False else None
 
 
 def _versions(root: Path, jetpack: str | None) -> tuple[dict[str, str], dict[str, str]]:
@@ -215,7 +215,7 @@ def _dla_missing(device: str | None, tensorrt: str | None, jetpack: str | None) 
     if device is None or tensorrt is None:
         return None
     try:
-        check_dla(numbers_of(tensorrt), DEVICES[device], JETPACKS.get(jetpack or ""), "fp16")
+        check_dla(numbers_of(tensorrt), BOARDS[device], JETPACKS.get(jetpack or ""), "fp16")
     except InputError as exc:
         return exc.problem
     return None

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from emca_deploy.errors import InputError, OutputError, UnknownNameError
 from emca_deploy.targets.named_machines import (
-    Device,
-    add_device,
+    Machine,
+    add_machine,
     devices_file,
     open_target,
-    read_devices,
-    remove_device,
+    read_machines,
+    remove_machine,
 )
 from emca_deploy.targets.registry import parse
 
@@ -49,7 +49,7 @@ def edited(file: Path) -> Path:
 
 def test_none_without_a_file(file: Path) -> None:
     assert devices_file() == file
-    assert read_devices() == {}
+    assert read_machines() == {}
     assert not file.parent.exists()
 
 
@@ -60,28 +60,28 @@ def test_where_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert devices_file() == tmp_path / ".config/emca-deploy/devices.toml"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
     assert devices_file() == tmp_path / "xdg/emca-deploy/devices.toml"
-    assert add_device(Device("a", "cpu")) == tmp_path / "xdg/emca-deploy/devices.toml"
-    assert read_devices() == {"a": Device("a", "cpu")}
+    assert add_machine(Machine("a", "cpu")) == tmp_path / "xdg/emca-deploy/devices.toml"
+    assert read_machines() == {"a": Machine("a", "cpu")}
 
 
 texts = st.text(st.characters(exclude_categories=("Cs",)))
 names = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True).filter(lambda name: name.lower() not in ("cpu", "gpu", "jetson"))
 boards = st.builds(
-    Device, names, st.sampled_from(["jetson", "ssh://h", "ssh://me@[::1]:22/gpu"]), st.none() | texts.filter(bool), texts
+    Machine, names, st.sampled_from(["jetson", "ssh://h", "ssh://me@[::1]:22/gpu"]), st.none() | texts.filter(bool), texts
 )
-here = st.builds(Device, names, st.sampled_from(["cpu", "gpu", "gpu:1"]), st.none(), texts)
+here = st.builds(Machine, names, st.sampled_from(["cpu", "gpu", "gpu:1"]), st.none(), texts)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(devices=st.lists(boards | here, unique_by=lambda device: device.name, min_size=1, max_size=4), data=st.data())
-def test_any_text_survives_adding_and_removing(file: Path, devices: list[Device], data: st.DataObject) -> None:
+def test_any_text_survives_adding_and_removing(file: Path, devices: list[Machine], data: st.DataObject) -> None:
     file.unlink(missing_ok=True)
     for device in devices:
-        add_device(device)
-    assert list(read_devices().values()) == devices
+        add_machine(device)
+    assert list(read_machines().values()) == devices
     gone = data.draw(st.sampled_from(devices))
-    remove_device(gone.name)
-    assert list(read_devices().values()) == [device for device in devices if device != gone]
+    remove_machine(gone.name)
+    assert list(read_machines().values()) == [device for device in devices if device != gone]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -90,16 +90,16 @@ def test_any_file_is_read_or_refused(file: Path, content: bytes) -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(content)
     with suppress(InputError):
-        assert all(device.name == name for name, device in read_devices().items())
+        assert all(device.name == name for name, device in read_machines().items())
 
 
 def test_comments_of_people_stay(edited: Path) -> None:
-    add_device(Device("third", "gpu:1"))
+    add_machine(Machine("third", "gpu:1"))
     assert edited.read_text() == EDITED + '\n[third]\ntarget = "gpu:1"\n'
-    remove_device("third")
-    remove_device("orin")
+    remove_machine("third")
+    remove_machine("orin")
     text = edited.read_text()
-    assert list(read_devices()) == ["nano"]
+    assert list(read_machines()) == ["nano"]
     assert "# my boards" in text
     assert "# do not move" in text
     assert "upstairs" not in text
@@ -119,18 +119,18 @@ def test_comments_of_people_stay(edited: Path) -> None:
 def test_however_a_table_is_written_it_is_removed_and_nothing_else(file: Path, text: str) -> None:
     file.parent.mkdir()
     file.write_bytes(text.encode())
-    before = read_devices()
-    remove_device("a")
-    assert read_devices() == {"b": before["b"]}
-    add_device(Device("c", "cpu"))
-    assert list(read_devices()) == ["b", "c"]
+    before = read_machines()
+    remove_machine("a")
+    assert read_machines() == {"b": before["b"]}
+    add_machine(Machine("c", "cpu"))
+    assert list(read_machines()) == ["b", "c"]
 
 
 def test_a_link_to_settings_elsewhere_stays_one(file: Path, tmp_path: Path) -> None:
     file.parent.mkdir()
     (tmp_path / "dotfiles.toml").write_text("")
     file.symlink_to(tmp_path / "dotfiles.toml")
-    add_device(Device("a", "cpu"))
+    add_machine(Machine("a", "cpu"))
     assert file.is_symlink()
     assert "[a]" in (tmp_path / "dotfiles.toml").read_text()
 
@@ -138,29 +138,29 @@ def test_a_link_to_settings_elsewhere_stays_one(file: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        (Device("", "cpu"), "device '': not a name"),
-        (Device("a b", "cpu"), "device 'a b': not a name"),
-        (Device("ä", "cpu"), "not a name"),
-        (Device("a.b", "cpu"), "not a name"),
-        (Device("a\n", "cpu"), "not a name"),
-        (Device("cpu", "ssh://h"), "device 'cpu': is a target by itself"),
-        (Device("Jetson", "ssh://h"), "is a target by itself"),
-        (Device("a", "orin.local"), "'orin.local' is no target"),
-        (Device("a", "cpu:1"), "'cpu:1' is no target"),
-        (Device("a", "gpu:x"), "'gpu:x' is no target"),
-        (Device("a", "http://h"), "'http://h' is no target"),
-        (Device("a", ""), "'' is no target"),
-        (Device("a", "ssh://"), "names no machine"),
-        (Device("a", "ssh://-oProxyCommand=x"), "names no machine"),
-        (Device("a", "ssh://h:99999"), "names no machine"),
-        (Device("a", "cpu", "MAXN"), "target 'cpu' has no power modes"),
-        (Device("a", "jetson", ""), "power mode is empty"),
-        (Device("a", "cpu", None, "\udcff"), "not UTF-8"),
+        (Machine("", "cpu"), "device '': not a name"),
+        (Machine("a b", "cpu"), "device 'a b': not a name"),
+        (Machine("ä", "cpu"), "not a name"),
+        (Machine("a.b", "cpu"), "not a name"),
+        (Machine("a\n", "cpu"), "not a name"),
+        (Machine("cpu", "ssh://h"), "device 'cpu': is a target by itself"),
+        (Machine("Jetson", "ssh://h"), "is a target by itself"),
+        (Machine("a", "orin.local"), "'orin.local' is no target"),
+        (Machine("a", "cpu:1"), "'cpu:1' is no target"),
+        (Machine("a", "gpu:x"), "'gpu:x' is no target"),
+        (Machine("a", "http://h"), "'http://h' is no target"),
+        (Machine("a", ""), "'' is no target"),
+        (Machine("a", "ssh://"), "names no machine"),
+        (Machine("a", "ssh://-oProxyCommand=x"), "names no machine"),
+        (Machine("a", "ssh://h:99999"), "names no machine"),
+        (Machine("a", "cpu", "MAXN"), "target 'cpu' has no power modes"),
+        (Machine("a", "jetson", ""), "power mode is empty"),
+        (Machine("a", "cpu", None, "\udcff"), "not UTF-8"),
     ],
 )
-def test_a_device_that_cannot_be_used_is_not_written(file: Path, device: Device, said: str) -> None:
+def test_a_device_that_cannot_be_used_is_not_written(file: Path, device: Machine, said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
-        add_device(device)
+        add_machine(device)
     assert not file.exists()
 
 
@@ -188,7 +188,7 @@ def test_a_device_that_cannot_be_used_is_not_written(file: Path, device: Device,
 def test_a_broken_file_is_refused_with_its_place_and_left_alone(file: Path, text: str, said: str) -> None:
     file.parent.mkdir()
     file.write_text(text)
-    for use in (read_devices, lambda: add_device(Device("new", "cpu")), lambda: remove_device("a"), lambda: open_target("a")):
+    for use in (read_machines, lambda: add_machine(Machine("new", "cpu")), lambda: remove_machine("a"), lambda: open_target("a")):
         with pytest.raises(InputError) as caught:
             use()
         assert str(file) in caught.value.problem
@@ -208,12 +208,12 @@ def test_a_broken_file_is_refused_with_its_place_and_left_alone(file: Path, text
 def test_a_host_and_a_kind_are_a_target(file: Path, text: str, target: str) -> None:
     file.parent.mkdir()
     file.write_text(f'[a]\n{text}\nnotes = "n"\n')
-    device = read_devices()["a"]
-    assert device == Device("a", target, None, "n")
+    device = read_machines()["a"]
+    assert device == Machine("a", target, None, "n")
     for key in ("host", "kind"):
         written = re.search(f'^{key} = "(.*)"', text, re.MULTILINE)
         assert device.to_dict()[key] == (written[1] if written else None)
-    add_device(Device("b", "cpu"))
+    add_machine(Machine("b", "cpu"))
     assert text in file.read_text()
 
 
@@ -221,27 +221,27 @@ def test_bytes_that_are_no_text_have_a_line(file: Path) -> None:
     file.parent.mkdir()
     file.write_bytes(b'[a]\ntarget = "\xff"\n')
     with pytest.raises(InputError, match="line 2: not UTF-8"):
-        read_devices()
+        read_machines()
 
 
 def test_a_folder_is_no_file_of_devices(file: Path) -> None:
     file.mkdir(parents=True)
     with pytest.raises(InputError, match="cannot be read"):
-        read_devices()
+        read_machines()
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EMCA_DEPLOY_DEVICES", str(tmp_path / "file" / "devices.toml"))
     with pytest.raises(OutputError, match="folder cannot be made"):
-        add_device(Device("a", "cpu"))
+        add_machine(Machine("a", "cpu"))
 
 
 def test_a_name_twice_and_a_name_unknown(edited: Path) -> None:
     with pytest.raises(InputError, match="there is a device 'orin' already"):
-        add_device(Device("orin", "cpu"))
+        add_machine(Machine("orin", "cpu"))
     with pytest.raises(UnknownNameError) as caught:
-        remove_device("orim")
+        remove_machine("orim")
     assert "nearest: orin" in caught.value.remedy
     assert edited.read_text() == EDITED
 

@@ -25,7 +25,7 @@ from emca_deploy.backends.tensorrt.tool.results import Timed, latency_result, me
 from emca_deploy.errors import EmcaError, InputError, MissingError, ModelError, WorkerError
 from emca_deploy.results.latency import LatencyResult
 
-__all__ = ["EngineBuild", "Machine", "build_engine", "time_engine"]
+__all__ = ["EngineBuild", "Host", "build_engine", "time_engine"]
 
 NO_GPU = re.compile(
     r"CUDA initialization failure|no CUDA-capable device|cudaError|Cuda failure|CUDA driver version", re.IGNORECASE
@@ -37,7 +37,7 @@ BEYOND_MEASURING_S = 300.0
 
 
 @dataclass(frozen=True)
-class Machine:
+class Host:
     """Where trtexec runs.
 
     Attributes:
@@ -92,7 +92,7 @@ class EngineBuild:
         }
 
 
-def build_engine(tool: Trtexec, build: TrtexecBuild, machine: Machine | None = None, timeout_s: float = 3600.0) -> EngineBuild:
+def build_engine(tool: Trtexec, build: TrtexecBuild, machine: Host | None = None, timeout_s: float = 3600.0) -> EngineBuild:
     """Build an engine, whole or not at all: it is written beside and renamed.
 
     Args:
@@ -108,7 +108,7 @@ def build_engine(tool: Trtexec, build: TrtexecBuild, machine: Machine | None = N
         WorkerError: it crashed or hung.
         KeyboardInterrupt: Ctrl-C; trtexec has been stopped, and nothing is left.
     """
-    machine = machine or Machine()
+    machine = machine or Host()
     unfinished = f"{build.engine}.{secrets.token_hex(4)}.part"
     options = build_options(tool.version, replace(build, engine=unfinished))
     options += [dialect_of(tool.version).build_only, "--verbose"]
@@ -134,7 +134,7 @@ def build_engine(tool: Trtexec, build: TrtexecBuild, machine: Machine | None = N
 
 
 def time_engine(
-    tool: Trtexec, timing: TrtexecTiming, timed: Timed, machine: Machine | None = None, *, beside: Beside | None = None
+    tool: Trtexec, timing: TrtexecTiming, timed: Timed, machine: Host | None = None, *, beside: Beside | None = None
 ) -> LatencyResult:
     """Time an engine and return a result of our schema.
 
@@ -153,7 +153,7 @@ def time_engine(
         WorkerError: it crashed or hung, or what it wrote is cut off.
         KeyboardInterrupt: Ctrl-C; trtexec has been stopped, and nothing is left.
     """
-    machine = machine or Machine()
+    machine = machine or Host()
     token = secrets.token_hex(4)
     there = replace(
         timing,
@@ -189,7 +189,7 @@ def _last(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple([line for line in lines if line.strip() and "[V]" not in line][-LOG_LINES:])
 
 
-def _layers(machine: Machine, path: str | None, options: Sequence[str]) -> dict[str, Any]:
+def _layers(machine: Host, path: str | None, options: Sequence[str]) -> dict[str, Any]:
     """Return the engine's layers for the result, where this version writes them."""
     if path is None or not any(option.startswith("--exportLayerInfo") for option in options):
         return {}
@@ -197,12 +197,12 @@ def _layers(machine: Machine, path: str | None, options: Sequence[str]) -> dict[
     return {"layers": [{"name": layer.name, "kind": layer.kind, "outputs": list(layer.outputs)} for layer in layers]}
 
 
-def _place(machine: Machine, name: str, token: str) -> str:
+def _place(machine: Host, name: str, token: str) -> str:
     return f"{machine.folder.rstrip('/')}/emca-{token}.{name}"
 
 
 def _run(
-    machine: Machine, tool: Trtexec, options: Sequence[str], timeout_s: float, on_line: Callable[[str], None] | None = None
+    machine: Host, tool: Trtexec, options: Sequence[str], timeout_s: float, on_line: Callable[[str], None] | None = None
 ) -> Finished:
     try:
         return run_to_end(machine.spawn, [tool.path, *options], timeout_s, on_line)
@@ -212,7 +212,7 @@ def _run(
         ) from exc
 
 
-def _read(machine: Machine, path: str) -> str:
+def _read(machine: Host, path: str) -> str:
     """Return a file of the machine's; what its shell prints of itself comes before the mark."""
     mark = f"begin-{secrets.token_hex(8)}"
     finished = run_to_end(machine.spawn, ["sh", "-c", 'printf "%s\\n" "$0"; exec cat "$1"', mark, path], 300.0)
@@ -223,7 +223,7 @@ def _read(machine: Machine, path: str) -> str:
 
 
 @contextmanager
-def _removed(machine: Machine, paths: Sequence[str]) -> Iterator[None]:
+def _removed(machine: Host, paths: Sequence[str]) -> Iterator[None]:
     """Remove files of the machine's at the end, however it comes."""
     try:
         yield

@@ -13,7 +13,7 @@ from emca_deploy.backends.tensorrt.planner import Plan, PlanRequest, make_plan
 from emca_deploy.backends.tensorrt.steps import can_build, list_steps, trtexec_command
 from emca_deploy.backends.tensorrt.versions import rules_of
 from emca_deploy.errors import InputError, ModelError, UnknownNameError
-from emca_deploy.machines.boards import DEVICES, JETPACKS, find_device, find_jetpack, jetpacks_of, numbers_of
+from emca_deploy.machines.boards import BOARDS, JETPACKS, find_board, find_jetpack, jetpacks_of, numbers_of
 from emca_deploy.machines.nvidia import RTX_CAPABILITIES, SUPPORT
 
 FLOAT = ModelFacts(Path("net.onnx"), "fp32", 17, TensorSpec("images", "float", ("batch", 3, 64, 64)))
@@ -23,7 +23,7 @@ HALF = ModelFacts(Path("net.fp16.onnx"), "fp16", 17, FLOAT.input)
 
 def request(device: str, jetpack: str | None = None, version: str | None = None, **options: Any) -> PlanRequest:
     options.setdefault("backend", "tensorrt")
-    return PlanRequest(device=find_device(device), jetpack=find_jetpack(jetpack) if jetpack else None, version=version, **options)
+    return PlanRequest(device=find_board(device), jetpack=find_jetpack(jetpack) if jetpack else None, version=version, **options)
 
 
 def planned(device: str, *where: str | None, model: ModelFacts = FLOAT, **options: Any) -> Plan:
@@ -279,26 +279,26 @@ def test_what_may_go_wrong_is_said() -> None:
 
 @pytest.mark.parametrize("name", ["8.7", "sm_87", "SM87", "87"])
 def test_compute_capabilities(name: str) -> None:
-    device = find_device(name)
+    device = find_board(name)
     assert (device.capability, device.is_jetson, device.dla) == ("8.7", True, None)
 
 
 def test_names_of_devices() -> None:
-    assert find_device("Jetson-Orin_NX") is DEVICES["orin-nx"]
-    assert find_device("sm_120").capability == "12.0"
+    assert find_board("Jetson-Orin_NX") is BOARDS["orin-nx"]
+    assert find_board("sm_120").capability == "12.0"
     with pytest.raises(UnknownNameError) as caught:
-        find_device("orin-n")
+        find_board("orin-n")
     assert "orin-nx" in caught.value.remedy
 
 
 def test_the_tables_agree() -> None:
-    assert all(board.capability in SUPPORT for board in DEVICES.values())
-    for board in DEVICES.values():
+    assert all(board.capability in SUPPORT for board in BOARDS.values())
+    for board in BOARDS.values():
         for version in jetpacks_of(board):  # whatever a JetPack brings has its boards' kernels
             precision = "fp16" if board.capability in ("5.3", "6.2") else "int8"
             planned(board.name, version, precision=precision)
     for pack in JETPACKS.values():
-        assert any(pack.version in jetpacks_of(board) for board in DEVICES.values())
+        assert any(pack.version in jetpacks_of(board) for board in BOARDS.values())
     assert numbers_of("10.3.0.30") == (10, 3, 0)
 
 
@@ -308,7 +308,7 @@ def test_the_planner_and_the_builder_agree_on_versions() -> None:
             continue
         rules, plan = rules_of("tensorrt", pack.tensorrt), planned("8.6", None, pack.tensorrt)
         assert (plan.typing == "typed") == (rules.strong_flag or not rules.weak_typing)
-        if pack.version in jetpacks_of(DEVICES["agx-orin"]):
+        if pack.version in jetpacks_of(BOARDS["agx-orin"]):
             try:
                 found = planned("agx-orin", pack.version, dla=True, precision="fp16").request.dla
             except InputError:

@@ -15,7 +15,7 @@ from emca_deploy.backends.tensorrt.tool.beside import Beside
 from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBuild, TrtexecTiming
 from emca_deploy.backends.tensorrt.tool.process import spawn_here
 from emca_deploy.backends.tensorrt.tool.results import BOUNDARY, Timed
-from emca_deploy.backends.tensorrt.tool.run import Machine, build_engine, time_engine
+from emca_deploy.backends.tensorrt.tool.run import Host, build_engine, time_engine
 from emca_deploy.errors import InputError, MissingError, ModelError, WorkerError
 from emca_deploy.reporting.energy import energy_columns, total_power
 from emca_deploy.results.codec import from_json, to_json
@@ -44,7 +44,7 @@ def timed_on(tool, folder: Path, **options) -> LatencyResult:
     engine = folder / "model.engine"
     engine.write_bytes(b"an engine")
     timing = TrtexecTiming(str(engine), "times.json", SHAPES, 3.0, **options)
-    return time_engine(tool, timing, TIMED, Machine(folder=str(folder), target="jetson"))
+    return time_engine(tool, timing, TIMED, Host(folder=str(folder), target="jetson"))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -55,7 +55,7 @@ def test_every_version_builds_and_times_with_options_it_knows(stand_in, model, t
     assert engine.read_bytes() == b"an engine of " + version.encode()
     assert built.int8_convolutions == 1
     timing = TrtexecTiming(str(engine), "times.json", SHAPES, 3.0, profile="profile.json", layer_info="layers.json")
-    result = time_engine(tool, timing, TIMED, Machine(folder=str(tmp_path), target="jetson"))
+    result = time_engine(tool, timing, TIMED, Host(folder=str(tmp_path), target="jetson"))
     assert (result.samples, len(result.samples_ms), sum(result.block_calls)) == (400, 400, 400)
     assert result.stable, result.warnings
     assert {path.name for path in tmp_path.iterdir()} == {"model.onnx", "model.engine", f"tensorrt-{version}"}
@@ -242,7 +242,7 @@ def test_tegrastats_is_read_beside_the_run_and_ended_with_it(stand_in, tmp_path)
     engine.write_bytes(b"an engine")
     timing = TrtexecTiming(str(engine), "times.json", SHAPES, 3.0)
     beside = Beside(command=(str(tegrastats),))
-    result = time_engine(one.find(), timing, TIMED, Machine(folder=str(tmp_path)), beside=beside)
+    result = time_engine(one.find(), timing, TIMED, Host(folder=str(tmp_path)), beside=beside)
     found = result.telemetry.sources["tegrastats"]
     assert found.power["VDD_IN"].power_w == pytest.approx(4.97)
     assert found.values["gpu_load_percent"].mean == 40
@@ -251,7 +251,7 @@ def test_tegrastats_is_read_beside_the_run_and_ended_with_it(stand_in, tmp_path)
     assert energy.energy_per_inference_mj == pytest.approx(4970 / result.throughput_images_per_s, rel=0.01)
     assert [column.heading for column in energy_columns([result])][:2] == ["W (tegrastats)", "mJ/image"]
     assert not _running(tegrastats)
-    absent = time_engine(one.find(), timing, TIMED, Machine(folder=str(tmp_path)), beside=Beside(command=("no-tegrastats-here",)))
+    absent = time_engine(one.find(), timing, TIMED, Host(folder=str(tmp_path)), beside=Beside(command=("no-tegrastats-here",)))
     assert absent.telemetry == TelemetryResult()
 
 
@@ -264,7 +264,7 @@ def test_another_machines_shell_may_print_before_a_file(stand_in, tmp_path) -> N
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"an engine")
     timing = TrtexecTiming(str(engine), "times.json", SHAPES, 3.0, profile="profile.json")
-    result = time_engine(stand_in().find(), timing, TIMED, Machine(greeting, str(tmp_path), "ssh://board"))
+    result = time_engine(stand_in().find(), timing, TIMED, Host(greeting, str(tmp_path), "ssh://board"))
     assert (result.samples, result.target) == (400, "ssh://board")
 
 
@@ -274,7 +274,7 @@ def test_throughput_counts_images(stand_in, tmp_path) -> None:
     timing = TrtexecTiming(str(engine), "times.json", SHAPES, 3.0, one_at_a_time=False)
     one = stand_in()
     timed = Timed("model.engine", "int8", "local", 8, "offline", 3.0)
-    result = time_engine(one.find(), timing, timed, Machine(folder=str(tmp_path)))
+    result = time_engine(one.find(), timing, timed, Host(folder=str(tmp_path)))
     assert result.throughput_images_per_s == pytest.approx(8 * 1000 / np.mean(result.samples_ms), rel=1e-4)
     assert "--exposeDMA" not in one.calls[-1]
 
