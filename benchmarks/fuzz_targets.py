@@ -172,9 +172,9 @@ def _documents(folder: Path) -> list[Target]:
     from emca_deploy.data.preprocessing_files import read_preprocessing_file
     from emca_deploy.harness.measure.comparing import Measured, compare_runs
     from emca_deploy.reporting.html import render_html
-    from emca_deploy.reporting.reading import read_result
     from emca_deploy.results.accuracy import AccuracyReport
     from emca_deploy.results.codec import to_json
+    from emca_deploy.results.deploy import read_deploy_report
     from emca_deploy.results.layers import LayersReport
     from emca_deploy.results.sensitivity import SensitivityReport
     from emca_deploy.results.tuning import TuneReport
@@ -195,7 +195,7 @@ def _documents(folder: Path) -> list[Target]:
         return read_manifest(folder / "m.onnx", verify=False)
 
     def drawn(path: Path) -> object:
-        return render_html(read_result(path))
+        return render_html(read_deploy_report(path))
 
     def compared(path: Path) -> object:
         one = Measured.read(path)

@@ -48,7 +48,7 @@ from emca_deploy.data.bundled import (
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
-from emca_deploy.harness.accuracy.collection import LogitsResult, collect_logits
+from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun
 from emca_deploy.harness.measure.latency import Protocol, measure_raw
 from emca_deploy.harness.measure.raw_samples import write_raw
 from emca_deploy.harness.spec import RunnerSpec
@@ -225,12 +225,12 @@ def measure_accuracy(bench: Bench, limit: int | None) -> dict[str, Any]:
     engines = build_engines(bench, models, 64)
     images = bundled_test_images()
     kwargs = {"backend": "onnxruntime", "artifact": str(models["fp32"]), "threads": default_threads()}
-    reference = collect_logits(RunnerSpec("fp32 on the CPU", kwargs=kwargs), images, BUNDLED_PREPROCESSING, limit=limit)
+    reference = LogitsRun(RunnerSpec("fp32 on the CPU", kwargs=kwargs), images, BUNDLED_PREPROCESSING, limit=limit).collect()
     specs = named_specs(bench, planned(checkpoint, models, engines), None)
 
     def collect(spec: RunnerSpec) -> LogitsResult | EmcaError:
         try:
-            return collect_logits(spec, images, BUNDLED_PREPROCESSING, limit=limit, batch_size=64)
+            return LogitsRun(spec, images, BUNDLED_PREPROCESSING, limit=limit, batch_size=64).collect()
         except EmcaError as error:
             return error
 

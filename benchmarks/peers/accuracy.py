@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emca_deploy.errors import EmcaError
-from emca_deploy.harness.accuracy.collection import LogitsResult, collect_logits
+from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun
 from emca_deploy.tasks.classification import compare
 from peers.candidates import Candidate, accuracy_candidates, fp32
 from peers.job import Job
@@ -112,7 +112,7 @@ class _Comparison:
     def _logits(self, candidate: Candidate, artifact: Path, precision: str = "int8") -> LogitsResult:
         spec = candidate.spec(artifact, self._run.threads, precision=precision)
         limit, preprocessing = self._run.limit, self._subject.preprocessing
-        return collect_logits(spec, self._tests.path, preprocessing, limit=limit, batch_size=BATCH)
+        return LogitsRun(spec, self._tests.path, preprocessing, limit=limit, batch_size=BATCH).collect()
 
 
 def _in_words(figures: dict[str, Any]) -> str:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from emca_deploy.artifacts import write_text
 from emca_deploy.reporting.html import render_html
-from emca_deploy.reporting.reading import read_result
-from emca_deploy.results.deploy import DeployReport
+from emca_deploy.results.deploy import DeployReport, read_deploy_report
 
 __all__ = ["page_in", "report"]
 
@@ -31,6 +30,6 @@ def report(folder: Path | str, page: Path | str | None = None) -> DeployReport:
         MissingError: Jinja2 is not installed.
         OutputError: the page cannot be written.
     """
-    found = read_result(Path(folder))
+    found = read_deploy_report(Path(folder))
     write_text(page_in(Path(folder)) if page is None else Path(page), render_html(found))
     return found

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from emca_deploy.reporting.formats import NONE, fixed, interval, plain, significant
+from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _FLIPS_SHOWN = 5
 def print_accuracy(report: AccuracyReport, console: "Console") -> None:
     """Print an artifact's accuracy, below it the reference's and what lies between them, and the classes it is worst at."""
     rate = "" if report.images_per_s is None else f", {fixed(report.images_per_s, 0)} images/s with decoding"
-    _text(console, f"{plain(report.artifact)}: {report.samples:,} images{rate}", "bold")
+    say(console, f"{plain(report.artifact)}: {report.samples:,} images{rate}", "bold")
     _print_side(report, console)
     if report.reference is not None:
         _print_reference(report.reference, console)
@@ -26,34 +27,34 @@ def print_accuracy(report: AccuracyReport, console: "Console") -> None:
     names = {entry.label: entry.name for entry in report.per_class or ()}
     if report.confused:
         pairs = [f"{_called(c.label, names)} as {_called(c.predicted, names)} {c.samples:,}" for c in report.confused]
-        _text(console, f"  most often confused: {', '.join(pairs[:_CLASSES_SHOWN])}")
+        say(console, f"  most often confused: {', '.join(pairs[:_CLASSES_SHOWN])}")
     if report.reference is not None and report.reference.flips is not None:
         for flip in report.reference.flips.images[:_FLIPS_SHOWN]:
-            _text(console, f"  {_flip(flip, names)}")
+            say(console, f"  {_flip(flip, names)}")
 
 
 def _print_side(side: AccuracyReport | ReferenceComparison, console: "Console") -> None:
     if side.top1 is not None:
         top5 = "" if side.top5 is None else f", top-5 {fixed(side.top5)}%"
-        _text(console, f"  top-1 {fixed(side.top1)}%{top5}")
+        say(console, f"  top-1 {fixed(side.top1)}%{top5}")
     if side.mean_confidence is not None:
         labelled = side.ece is not None and side.nll is not None
         errors = f", ECE {fixed(side.ece or 0)}%, NLL {fixed(side.nll or 0, 4)} nats" if labelled else ""
-        _text(console, f"  mean confidence {fixed(side.mean_confidence)}%{errors}")
+        say(console, f"  mean confidence {fixed(side.mean_confidence)}%{errors}")
 
 
 def _print_reference(reference: ReferenceComparison, console: "Console") -> None:
-    _text(console, f"against {plain(reference.artifact)}", "bold")
+    say(console, f"against {plain(reference.artifact)}", "bold")
     _print_side(reference, console)
     if reference.top1_drop is not None:
         limits = "" if reference.top1_drop_ci95 is None else f" (95%: {interval(reference.top1_drop_ci95)})"
         chance = "" if reference.mcnemar_p is None else f", McNemar p {significant(reference.mcnemar_p)}"
-        _text(console, f"  drop {fixed(reference.top1_drop)} points{limits}{chance}")
-    _text(console, f"  same class for {fixed(reference.agreement)}%, {_sqnr(reference)}")
+        say(console, f"  drop {fixed(reference.top1_drop)} points{limits}{chance}")
+    say(console, f"  same class for {fixed(reference.agreement)}%, {_sqnr(reference)}")
     flips = reference.flips
     if flips is not None and flips.total and flips.lost is not None and flips.won is not None:
         both = flips.total - flips.lost - flips.won
-        _text(
+        say(
             console,
             f"  flips {flips.total:,}: right to wrong {flips.lost:,}, wrong to right {flips.won:,}, wrong to wrong {both:,}",
         )
@@ -67,21 +68,16 @@ def _sqnr(reference: ReferenceComparison) -> str:
 
 
 def _print_classes(classes: tuple[ClassAccuracy, ...], console: "Console") -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     with_reference = any(entry.reference_recall is not None for entry in classes)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("worst classes" if len(classes) > _CLASSES_SHOWN else "class", overflow="fold")
-    for heading in ("images", "recall %", *(("reference's",) if with_reference else ()), "precision %"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    first = "worst classes" if len(classes) > _CLASSES_SHOWN else "class"
+    headings = (first, "images", "recall %", *(("reference's",) if with_reference else ()), "precision %")
+    rows = []
     seen = [entry for entry in classes if entry.samples]
     for entry in sorted(seen, key=lambda entry: entry.recall or 0.0)[:_CLASSES_SHOWN]:
         theirs = (_percent(entry.reference_recall),) if with_reference else ()
         cells = (plain(entry.name), f"{entry.samples:,}", _percent(entry.recall), *theirs, _percent(entry.precision))
-        table.add_row(*map(Text, cells))
-    console.print(table)
+        rows.append((cells, False))
+    show_table(console, headings, rows)
 
 
 def _called(label: int, names: dict[int, str]) -> str:
@@ -96,7 +92,3 @@ def _flip(flip: Flip, names: dict[int, str]) -> str:
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else fixed(value)
-
-
-def _text(console: "Console", text: str, style: str = "") -> None:
-    console.print(text, style=style, markup=False, highlight=False)

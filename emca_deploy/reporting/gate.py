@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from emca_deploy.errors import GateError
 from emca_deploy.reporting.formats import fixed, interval, plain
+from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.gate import Gate, GateReport, GateStep, Verdict
 
@@ -15,27 +16,20 @@ __all__ = ["closed_gate", "missed_gate", "print_gate"]
 
 def print_gate(report: GateReport, console: "Console") -> None:
     """Print a row for each model on the way, the one that was written in bold, and what it costs in time."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     how = f"simulated with {report.measured_with}" if report.simulated else f"on {report.measured_with}"
     fp32 = f"top-1 {fixed(report.top1_fp32)}% in fp32 on {report.images:,} images"
     title = f"{fp32}; gate: drop at most {report.max_drop:g} points, {how}"
-    console.print(plain(title), style="bold", markup=False, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("left in float", overflow="fold")
-    for heading in ("MACs %", "top-1 %", "drop, points (95%)"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    say(console, plain(title), "bold")
+    rows = []
     before: tuple[str, ...] = ()
     for index, step in enumerate(report.steps):
         drop = f"{fixed(step.top1_drop)} ({interval(step.top1_drop_ci95)})"
         cells = (_change(step, before), fixed(step.float_macs_percent, 1), fixed(step.top1), drop)
-        table.add_row(*map(Text, cells), style="bold" if index == report.chosen else "")
+        rows.append((cells, index == report.chosen))
         before = step.kept_float
-    console.print(table)
+    show_table(console, ("left in float", "MACs %", "top-1 %", "drop, points (95%)"), rows)
     for line in _notes(report):
-        console.print(line, markup=False, highlight=False)
+        say(console, line)
 
 
 def _change(step: GateStep, before: tuple[str, ...]) -> str:

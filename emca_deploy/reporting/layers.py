@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from emca_deploy.reporting import svg
 from emca_deploy.reporting.axis import Axis, fit_axis
 from emca_deploy.reporting.formats import NONE, fixed, plain, significant
+from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersReport
 
 if TYPE_CHECKING:
@@ -39,28 +40,17 @@ def print_layers(report: LayersReport, console: "Console", most: int) -> None:
 
 
 def _print_result(result: ArtifactLayers, console: "Console", most: int) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False, highlight=False)
-
     threads = f", {result.threads} thread{'s' if result.threads > 1 else ''}" if result.threads else ""
-    say(f"{plain(result.artifact)}: {result.backend} {result.precision}, batch {result.batch}{threads}", "bold")
+    say(console, f"{plain(result.artifact)}: {result.backend} {result.precision}, batch {result.batch}{threads}", "bold")
     shown = set(sorted(range(len(result.layers)), key=lambda place: -result.layers[place].median_ms)[:most])
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if index < 4 else "right", overflow="fold")
-    for place in sorted(shown):
-        layer = result.layers[place]
-        table.add_row(*(Text(cell) for cell in _cells(layer)), style="bold" if layer.slow else "")
-    console.print(table)
+    rows = [(_cells(result.layers[place]), result.layers[place].slow) for place in sorted(shown)]
+    show_table(console, HEADINGS, rows, left=4, gap=None)
     rest = [layer for place, layer in enumerate(result.layers) if place not in shown]
     if rest:
-        say(f"and {len(rest)} shorter layers, {fixed(sum(layer.share_percent for layer in rest), 1)} % (--top, --json)", "dim")
+        share = fixed(sum(layer.share_percent for layer in rest), 1)
+        say(console, f"and {len(rest)} shorter layers, {share} % (--top, --json)", "dim")
     for line in (*_summary(result), *_int8(result)):
-        say(line)
+        say(console, line)
 
 
 def _cells(layer: Layer) -> tuple[str, ...]:

@@ -1,13 +1,12 @@
 """Sensitivity on the terminal and as a page: which layers and blocks INT8 costs most."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emca_deploy._optional import import_optional
-from emca_deploy._version import __version__
 from emca_deploy.reporting.bars import BarRow, bar_chart
 from emca_deploy.reporting.formats import NONE, fixed, plain, signed
+from emca_deploy.reporting.output import render_page, say, show_table
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ _LEAST = frozenset({"gain dB"})
 """Left out where the terminal is narrow: the difference to what the first line says."""
 
 _SERIES = ("error removed by leaving it in float", "error made when quantized alone")
-_TEMPLATE = Path(__file__).with_name("sensitivity.html")
 
 
 def require_page() -> None:
@@ -36,23 +34,15 @@ def require_page() -> None:
 
 def print_sensitivity(report: SensitivityReport, console: "Console") -> None:
     """Print a row for each layer and block, the one first whose stay in float helps most."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    console.print(f"{plain(report.artifact)}, placed for {plain(report.backend)}", style="bold", markup=False, highlight=False)
-    console.print(f"{_summary(report)}.", markup=False, highlight=False)
+    say(console, f"{plain(report.artifact)}, placed for {plain(report.backend)}", "bold")
+    say(console, f"{_summary(report)}.")
     rows = [_cells(unit, report.int8) for unit in report.units]
     longest = max((len(row[0]) for row in rows), default=0)
     fits = longest + sum(len(heading) + 2 for heading in HEADINGS[1:]) <= console.width
     shown = [index for index, heading in enumerate(HEADINGS) if fits or heading not in _LEAST]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 0))
-    for index in shown:
-        table.add_column(HEADINGS[index], justify="right" if index else "left", no_wrap=bool(index), overflow="fold")
-    for unit, row in zip(report.units, rows, strict=True):
-        table.add_row(*(Text(row[index]) for index in shown), style="bold" if unit.kind == "block" else "")
-    console.print(table)
-    console.print(f"{_LEGEND} Bold: blocks.", style="dim", markup=False, highlight=False)
+    table = [([row[index] for index in shown], unit.kind == "block") for unit, row in zip(report.units, rows, strict=True)]
+    show_table(console, [HEADINGS[index] for index in shown], table, gap=0)
+    say(console, f"{_LEGEND} Bold: blocks.", "dim")
 
 
 _LEGEND = (
@@ -95,32 +85,19 @@ def _gain(unit: UnitSensitivity, int8: Cost) -> str:
 def render_sensitivity(report: SensitivityReport) -> str:
     """Return the page: a bar chart of the blocks, one of the layers, and the table. It needs nothing else.
 
-    Everything in the report is text to the page: it is escaped, whatever it contains.
-
     Raises:
         MissingError: Jinja2 is not installed.
     """
-    jinja2 = import_optional("jinja2")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_plain, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     charts = [(f"{kind.capitalize()}s", _chart(report, kind)) for kind in ("block", "layer")]
-    return str(
-        template.render(
-            report=report,
-            summary=_summary(report),
-            headings=HEADINGS,
-            rows=[(unit.kind, _cells(unit, report.int8)) for unit in report.units],
-            charts=[(title, chart) for title, chart in charts if chart],
-            legend=_LEGEND,
-            version=__version__,
-        )
+    return render_page(
+        "sensitivity.html",
+        report=report,
+        summary=_summary(report),
+        headings=HEADINGS,
+        rows=[(unit.kind, _cells(unit, report.int8)) for unit in report.units],
+        charts=[(title, chart) for title, chart in charts if chart],
+        legend=_LEGEND,
     )
-
-
-def _plain(value: Any) -> Any:
-    return plain(value) if type(value) is str else value  # Markup is our own SVG, already so
 
 
 def _chart(report: SensitivityReport, kind: str) -> str:

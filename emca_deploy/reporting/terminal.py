@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from emca_deploy.reporting.formats import NONE, plain
 from emca_deploy.reporting.notices import warnings_of
+from emca_deploy.reporting.output import say, show_table
 from emca_deploy.reporting.profile_columns import profile_columns, profile_heading
 from emca_deploy.reporting.recommendation import cautions_of, sentence_of
 from emca_deploy.reporting.table import Column, deploy_columns
@@ -25,49 +26,42 @@ _GAP = 2
 def print_deploy(report: DeployReport, console: "Console") -> None:
     """Print a deployment: a row for each candidate, the verdict, warnings, and the file to deploy."""
     found = recommend(report)
-    _text(console, plain(report.title), "bold")
+    say(console, plain(report.title), "bold")
     chosen = [index for index, c in enumerate(report.candidates) if c.name == found.use]
     shaky = [index for index, c in enumerate(report.candidates) if not c.latency.stable]
     _print_columns(console, deploy_columns(report), chosen, shaky)
     console.print()
-    _text(console, sentence_of(report, found), _STYLES[found.level])
+    say(console, sentence_of(report, found), _STYLES[found.level])
     for caution in cautions_of(found):
-        _text(console, f"- {caution}")
+        say(console, f"- {caution}")
     for names, warning in warnings_of(report):
-        _text(console, f"warning: {names + ': ' if names else ''}{warning}", "yellow")
+        say(console, f"warning: {names + ': ' if names else ''}{warning}", "yellow")
     for index in chosen:
         console.print()
-        _text(console, f"deploy this file: {plain(report.candidates[index].latency.artifact)}", wrap=False)
+        say(console, f"deploy this file: {plain(report.candidates[index].latency.artifact)}", wrap=False)
 
 
 def print_profile(report: ProfileReport, console: "Console") -> None:
     """Print latencies: a row for each artifact, and how many times faster it is than the first. Warnings are the caller's."""
     if not report.results:
         return
-    _text(console, profile_heading(report), "bold")
+    say(console, profile_heading(report), "bold")
     _print_columns(console, profile_columns(report), (), [i for i, r in enumerate(report.results) if not r.stable])
 
 
 def _print_columns(console: "Console", columns: tuple[Column, ...], chosen: Sequence[int], shaky: Sequence[int]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     shown, intervals, left_out = _fitting(columns, console.width)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))  # the box adds 1
-    for column in shown:
-        first = column is columns[0]
-        table.add_column(column.heading, justify="left" if first else "right", no_wrap=not first, overflow="fold")
+    rows = []
     for index in range(len(columns[0].cells)):
         cells = [_cell(column, index, column in intervals) for column in shown]
         cells[0] += "*" if index in shaky else ""
-        table.add_row(*(Text(cell) for cell in cells), style="bold" if index in chosen else "")
-    console.print(table)
+        rows.append((cells, index in chosen))
+    show_table(console, [column.heading for column in shown], rows, gap=_GAP - 1)  # the box adds 1
     notes = ["( ): 95% interval"] if intervals else []
     notes += ["*: not stable, see the warnings"] if shaky else []
     notes += [f"no room for: {', '.join(left_out)}"] if left_out else []
     if notes:
-        _text(console, "; ".join(notes), "dim")
+        say(console, "; ".join(notes), "dim")
 
 
 def _cell(column: Column, index: int, with_interval: bool) -> str:
@@ -98,8 +92,3 @@ def _width(shown: list[Column], intervals: list[Column]) -> int:
         needed = max(len(column.heading), *(len(cell) for cell in cells))
         total += min(needed + 1, _LONGEST_NAME) if column is shown[0] else needed  # 1: the mark of an unstable one
     return total + _GAP * (len(shown) - 1)
-
-
-def _text(console: "Console", text: str, style: str = "", *, wrap: bool = True) -> None:
-    """Print foreign text as it is: no markup, no highlighting. A path is not wrapped, so that it can be copied."""
-    console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=not wrap)

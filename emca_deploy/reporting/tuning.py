@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from emca_deploy.reporting.formats import NONE, interval, plain, significant
+from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.tuning import TuneReport, TuneRound, Values
 
 if TYPE_CHECKING:
@@ -10,36 +11,26 @@ if TYPE_CHECKING:
 
 __all__ = ["print_tuning"]
 
+HEADINGS = ("settings", "p50 ms", "images/s", "times default", "95% interval", "tried")
 MOST_ROWS = 12
 
 
 def print_tuning(report: TuneReport, console: "Console") -> None:
     """Print the settings of the first round, which has all single changes, and what came of the search."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False, highlight=False)
-
     what = f"{plain(report.backend)}, {report.scenario}, batch {report.settings.get('batch', report.batch)}"
-    say(f"{plain(report.artifact)}: {what}", "bold")
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for index, heading in enumerate(("settings", "p50 ms", "images/s", "times default", "95% interval", "tried")):
-        table.add_column(heading, justify="right" if index else "left", overflow="fold")
+    say(console, f"{plain(report.artifact)}: {what}", "bold")
     rows = _rows(report.rounds)
-    for changed, cells in rows[:MOST_ROWS]:
-        chosen = changed == report.best and report.settings != report.default
-        table.add_row(*(Text(cell) for cell in (_named(changed), *cells)), style="bold" if chosen else "")
+    tuned = report.settings != report.default
+    shown = [((_named(changed), *cells), tuned and changed == report.best) for changed, cells in rows[:MOST_ROWS]]
     if rows:
-        console.print(table)
+        show_table(console, HEADINGS, shown, gap=None)
     if len(rows) > MOST_ROWS:
-        say(f"and {len(rows) - MOST_ROWS} slower ones (--json has all)", "dim")
-    say(_verdict(report))
+        say(console, f"and {len(rows) - MOST_ROWS} slower ones (--json has all)", "dim")
+    say(console, _verdict(report))
     if report.saved_to:
-        say(f"kept in {plain(report.saved_to)}")
+        say(console, f"kept in {plain(report.saved_to)}")
     elif report.complete and report.settings != report.default:
-        say(f"use them: {_named(report.best)}", "dim")
+        say(console, f"use them: {_named(report.best)}", "dim")
 
 
 def _rows(rounds: tuple[TuneRound, ...]) -> list[tuple[Values, tuple[str, ...]]]:

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emca_deploy.errors import InputError
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import read_json, version
 from emca_deploy.results.latency import LatencyResult
 
 __all__ = ["SCHEMA_VERSION", "DeployCandidate", "DeployReport", "read_deploy_report"]
 
+RESULT_NAME = "result.json"
 SCHEMA_VERSION = 2
 """2 has latencies of version 2 (see `latency_results`). 1 is still read."""
 
@@ -71,10 +73,16 @@ class DeployReport:
         return "" if known else "its baseline is not among its candidates"
 
 
-def read_deploy_report(path: Path) -> DeployReport:
-    """Return the report in a result.json.
+def read_deploy_report(place: Path) -> DeployReport:
+    """Return the report of a finished deployment.
+
+    Args:
+        place: the folder that `deploy` or `demo` made, or the result.json in it.
 
     Raises:
-        InputError: it cannot be read, is damaged, or is of a newer schema version.
+        InputError: there is none, or it cannot be read, is damaged, or is of a newer schema version.
     """
+    path = place / RESULT_NAME if place.is_dir() else place
+    if not path.exists():
+        raise InputError(f"{place}: there is no {RESULT_NAME}", "name the folder of a finished `deploy` or `demo`")
     return read_json(DeployReport, path, "a result", "name a result.json that `deploy` or `demo` wrote")

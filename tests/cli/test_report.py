@@ -56,7 +56,7 @@ def refused(arguments, capsys):
 
 
 def test_no_such_folder(tmp_path, capsys):
-    assert "no such folder" in refused([tmp_path / "none"], capsys)
+    assert "result.json" in refused([tmp_path / "none"], capsys)
 
 
 def test_a_folder_without_a_result(tmp_path, capsys):

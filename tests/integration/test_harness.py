@@ -8,7 +8,7 @@ import pytest
 
 from emca_deploy.artifacts import Manifest, Preprocessing, write_manifest
 from emca_deploy.cli import run
-from emca_deploy.harness.accuracy.collection import collect_logits
+from emca_deploy.harness.accuracy.collection import LogitsRun
 from emca_deploy.targets.candidates import CandidateOptions, candidate, candidates
 from emca_deploy.targets.named_artifacts import split_artifact
 
@@ -94,7 +94,7 @@ def test_fixed_batch_is_said_with_its_remedy_and_works_with_it(tmp_path, data, c
     assert "4" in capsys.readouterr().err
     assert run(["profile", str(model), "--batch", "4", *QUICK]) == 0
     capsys.readouterr()
-    found = collect_logits(candidate(str(model), None, CandidateOptions(threads=1)), data, PLAIN)
+    found = LogitsRun(candidate(str(model), None, CandidateOptions(threads=1)), data, PLAIN).collect()
     assert found.logits.shape == (23, CLASSES)
     np.testing.assert_array_equal(found.logits.argmax(axis=1), found.labels)
 

@@ -22,7 +22,7 @@ from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.tasks.flips import ImageNames
 
-__all__ = ["LogitsResult", "LogitsRun", "collect_logits"]
+__all__ = ["LogitsResult", "LogitsRun"]
 
 MOST_IN_MEMORY_BYTES = 256 << 20
 """Logits that take more lie in a temporary file, mapped: fifty thousand images of a thousand classes still fit."""
@@ -195,20 +195,3 @@ def _allocate(count: int, width: int) -> Float32Array:
         except OSError:  # no room there either way: memory is what is left
             pass
     return np.empty((count, width), np.float32)
-
-
-def collect_logits(
-    spec: RunnerSpec,
-    source: Path,
-    preprocessing: Preprocessing | ChoosePreprocessing = assumed_for,
-    *,
-    limit: int | None = None,
-    batch_size: int = 16,
-    progress: Progress | None = None,
-) -> LogitsResult:
-    """Run a data set through a candidate in its own process; see `LogitsRun`, whose fields these are.
-
-    Raises:
-        EmcaError: as `LogitsRun.collect`.
-    """
-    return LogitsRun(spec, source, preprocessing, limit, batch_size).collect(progress)

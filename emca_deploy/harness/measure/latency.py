@@ -13,7 +13,8 @@ from typing import Any
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.harness.measure.candidate import Candidate
-from emca_deploy.harness.measure.protocol import Protocol, TelemetryHook
+from emca_deploy.harness.measure.hook import Telemetry
+from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.harness.measure.raw_samples import RawSamples, raw_of
 from emca_deploy.harness.measure.rounds import INTERRUPTED, interleave
 from emca_deploy.harness.measure.stability import changes_between
@@ -25,7 +26,7 @@ from emca_deploy.machines.environment import MachineState, collect_environment, 
 from emca_deploy.results.latency import Failure, LatencyResult, ProfileReport
 from emca_deploy.results.telemetry import TelemetryResult
 
-__all__ = ["LiveRun", "Protocol", "TelemetryHook", "measure", "measure_raw", "measuring", "summarize"]
+__all__ = ["LiveRun", "Protocol", "measure", "measure_raw", "measuring", "summarize"]
 
 
 @dataclass
@@ -52,7 +53,7 @@ def measure(
     specs: Sequence[RunnerSpec],
     protocol: Protocol,
     progress: Progress | None = None,
-    telemetry: TelemetryHook | None = None,
+    telemetry: Telemetry | None = None,
     *,
     keep_going: bool = False,
 ) -> ProfileReport:
@@ -83,7 +84,7 @@ def measure_raw(
     specs: Sequence[RunnerSpec],
     protocol: Protocol,
     progress: Progress | None = None,
-    telemetry: TelemetryHook | None = None,
+    telemetry: Telemetry | None = None,
     *,
     keep_going: bool = False,
 ) -> tuple[ProfileReport, RawSamples]:
@@ -134,7 +135,7 @@ def measuring(
     specs: Sequence[RunnerSpec],
     protocol: Protocol,
     progress: Progress | None = None,
-    telemetry: TelemetryHook | None = None,
+    telemetry: Telemetry | None = None,
     *,
     keep_going: bool = False,
 ) -> Iterator[LiveRun]:
@@ -165,7 +166,7 @@ def measuring(
         _finish(run.candidates, stop)
 
 
-def _interleave(run: _Run, processes: Processes, progress: Progress | None, telemetry: TelemetryHook | None) -> str:
+def _interleave(run: _Run, processes: Processes, progress: Progress | None, telemetry: Telemetry | None) -> str:
     """Run all blocks, and return why they ended."""
     if telemetry:
         telemetry.watch(_pids(run.candidates))
@@ -208,7 +209,7 @@ def _changes(candidates: list[Candidate], before: MachineState, after: MachineSt
     return changes_between(before, after, own_cpu_s + workers_cpu_s)
 
 
-def _sampled(telemetry: TelemetryHook | None, candidates: list[Candidate], batch: int) -> dict[str, TelemetryResult]:
+def _sampled(telemetry: Telemetry | None, candidates: list[Candidate], batch: int) -> dict[str, TelemetryResult]:
     """Return what telemetry found, while the processes still live."""
     if telemetry is None:
         return {}

@@ -1,14 +1,11 @@
 """How latency is measured: what a caller may choose, and what a result says of it."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
-from typing import Protocol as StructuralType
 
 from emca_deploy.results.latency import ProtocolRecord, Scenario
-from emca_deploy.results.telemetry import TelemetryResult
 
-__all__ = ["BLOCK_S", "FEWEST_PROCESSES", "Protocol", "TelemetryHook"]
+__all__ = ["BLOCK_S", "FEWEST_PROCESSES", "Protocol"]
 
 FEWEST_PROCESSES = 2
 """Of each candidate that is held against another: the first of a run is always loaded first, which alone could make it slower."""
@@ -96,39 +93,3 @@ class Protocol:
             stop=stop,
             timing_boundary=_BOUNDARIES[self.scenario],
         )
-
-
-class TelemetryHook(StructuralType):
-    """What samples the machine beside a run. `measure` calls these in this order; none of them may raise.
-
-    Where a run is interrupted before `end`, whoever made the hook stops it.
-    """
-
-    def begin_idle(self) -> None:
-        """Begin to sample the idle machine: no candidate is there yet."""
-
-    def end_idle(self) -> None:
-        """Wait until the machine was watched for long enough."""
-
-    def watch(self, name_to_pid: Mapping[str, int]) -> None:
-        """Watch the candidates' processes too, from now on; of a candidate with several, the first one.
-
-        Called again when other processes have taken their place.
-        """
-
-    def unwatch(self) -> None:
-        """The processes watched are about to end; `watch` tells of those that take their place."""
-
-    def begin(self) -> None:
-        """The run begins."""
-
-    def end(
-        self, name_to_windows: Mapping[str, Sequence[tuple[int, int]]], name_to_inferences: Mapping[str, int]
-    ) -> dict[str, TelemetryResult]:
-        """The run is over: return what was found of each candidate, by its name; it goes into the result as it is.
-
-        Args:
-            name_to_windows: when each candidate ran: (start, end) of each of its blocks, `time.monotonic_ns`.
-            name_to_inferences: images within those windows, of the unmeasured calls too.
-        """
-        ...

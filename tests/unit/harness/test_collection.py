@@ -3,7 +3,7 @@ import pytest
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError
-from emca_deploy.harness.accuracy.collection import collect_logits
+from emca_deploy.harness.accuracy.collection import LogitsRun
 
 FOUR = Preprocessing(4, 4)
 
@@ -26,7 +26,7 @@ def npz(tmp_path):
 def test_logits_are_the_models_in_order_whatever_its_batch(make_spec, npz, batch):
     path, arrays = npz()
     ticks = []
-    found = collect_logits(make_spec(batch=batch), path, FOUR, batch_size=3, progress=lambda *tick: ticks.append(tick))
+    found = LogitsRun(make_spec(batch=batch), path, FOUR, batch_size=3).collect(lambda *tick: ticks.append(tick))
     np.testing.assert_allclose(found.logits, arrays["images"].sum(axis=(1, 2)), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found.labels, arrays["labels"])
     assert ticks[-1] == (11, 11)
@@ -36,7 +36,7 @@ def test_logits_are_the_models_in_order_whatever_its_batch(make_spec, npz, batch
 
 def test_limit_takes_logits_and_labels_of_the_same_images(make_spec, npz):
     path, arrays = npz(count=40)
-    found = collect_logits(make_spec(), path, FOUR, limit=8)
+    found = LogitsRun(make_spec(), path, FOUR, limit=8).collect()
     everything = arrays["images"].sum(axis=(1, 2))
     assert found.logits.shape == (8, 4)
     for logits, label in zip(found.logits, found.labels, strict=True):
@@ -46,20 +46,20 @@ def test_limit_takes_logits_and_labels_of_the_same_images(make_spec, npz):
 
 def test_preprocessing_can_be_chosen_by_the_models_size(make_spec, npz):
     path, _ = npz(labels=False)
-    found = collect_logits(make_spec(), path)
+    found = LogitsRun(make_spec(), path).collect()
     assert found.preprocessing == Preprocessing.for_size(4)
     assert found.labels is None
 
 
 def test_errors_of_the_data_set_come_back(make_spec, tmp_path, npz):
     with pytest.raises(DataError, match=r"nowhere\.zip"):
-        collect_logits(make_spec(), tmp_path / "nowhere.zip", FOUR)
+        LogitsRun(make_spec(), tmp_path / "nowhere.zip", FOUR).collect()
     path, _ = npz(size=8)
     with pytest.raises((DataError, InputError), match="8x8"):
-        collect_logits(make_spec(), path, FOUR)
+        LogitsRun(make_spec(), path, FOUR).collect()
 
 
 def test_relative_path_of_a_data_set(make_spec, npz, monkeypatch):
     path, _ = npz()
     monkeypatch.chdir(path.parent)
-    assert len(collect_logits(make_spec(), type(path)("data.npz"), FOUR).logits) == 11
+    assert len(LogitsRun(make_spec(), type(path)("data.npz"), FOUR).collect().logits) == 11

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emca_deploy.harness.measure.hook import NO_POWER, Telemetry, available_sources
-from emca_deploy.harness.measure.latency import Protocol, TelemetryHook, measure
+from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.telemetry import TelemetryResult
@@ -185,8 +185,7 @@ def test_measure_puts_it_into_each_result(growing_counter, make_spec):
     root, _ = growing_counter
     protocol = Protocol(warmup_s=0.1, block_s=0.1, duration_s=0.6)
     with Telemetry([RaplSource(root), CpuFrequencySource()], 0.02, idle_s=0.2) as telemetry:
-        hook: TelemetryHook = telemetry
-        report = measure([make_spec("a", latency_s=0.002), make_spec("b", latency_s=0.004)], protocol, telemetry=hook)
+        report = measure([make_spec("a", latency_s=0.002), make_spec("b", latency_s=0.004)], protocol, telemetry=telemetry)
     for result in report.results:
         power = result.telemetry.sources["rapl"].power["total"]
         assert power.power_w == pytest.approx(2, rel=0.5)

@@ -6,8 +6,8 @@ import pytest
 
 from emca_deploy.errors import InputError
 from emca_deploy.reporting.html import render_html
-from emca_deploy.reporting.reading import read_result
 from emca_deploy.results.codec import to_json
+from emca_deploy.results.deploy import read_deploy_report
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def written(typical, tmp_path):
 
 
 def test_reads_back_what_was_written(written, typical):
-    assert render_html(read_result(written)) == render_html(typical)
-    assert render_html(read_result(written / "result.json")) == render_html(typical)
+    assert render_html(read_deploy_report(written)) == render_html(typical)
+    assert render_html(read_deploy_report(written / "result.json")) == render_html(typical)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_refuses_what_does_not_belong(written, place, value, told):
     target[place[-1]] = value
     (written / "result.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match=r"result\.json") as caught:
-        read_result(written)
+        read_deploy_report(written)
     assert told in caught.value.problem
 
 
@@ -54,4 +54,4 @@ def test_refuses_what_does_not_belong(written, place, value, told):
 def test_refuses_what_is_no_result(tmp_path, content):
     (tmp_path / "result.json").write_bytes(content)
     with pytest.raises(InputError):
-        read_result(tmp_path)
+        read_deploy_report(tmp_path)

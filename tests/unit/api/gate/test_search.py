@@ -12,7 +12,7 @@ import pytest
 from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.errors import DataError, OutputError
-from emca_deploy.harness.accuracy.collection import collect_logits
+from emca_deploy.harness.accuracy.collection import LogitsRun
 from emca_deploy.harness.spec import RunnerSpec
 from zoo.networks import NETWORKS, to_onnx
 from zoo.quantizing import Images
@@ -122,7 +122,7 @@ def test_a_gate_out_of_reach_ends_with_the_best_model_and_says_why(hopeless, mod
 
 def right(onnx, validation):
     spec = RunnerSpec("x", kwargs={"backend": "onnxruntime", "artifact": str(onnx)})
-    result = collect_logits(spec, validation)
+    result = LogitsRun(spec, validation).collect()
     return result.logits.argmax(axis=1) == result.labels
 
 
