@@ -12,8 +12,7 @@ __all__ = [
     "default_threads",
     "find_gpus",
     "parse_cpuinfo",
-    "parse_quota_v1",
-    "parse_quota_v2",
+    "parse_quota",
     "read_governors",
     "read_memory_mib",
 ]
@@ -132,19 +131,10 @@ def _arm_model(fields: dict[str, str]) -> str | None:
     return ARM_PARTS.get((implementer, part), generic)
 
 
-def parse_quota_v2(text: str) -> float | None:
-    """Return the cores that cgroup v2's `cpu.max` ("200000 100000" or "max 100000") allows, or None for no limit."""
-    words = text.split()
+def parse_quota(text: str) -> float | None:
+    """Return the cores that a cgroup's quota and period ("200000 100000") allow, or None for no limit ("max 100000", -1)."""
     try:
-        return None if words[0] == "max" else int(words[0]) / int(words[1])
-    except (IndexError, ValueError, ZeroDivisionError):
-        return None
-
-
-def parse_quota_v1(quota_text: str, period_text: str) -> float | None:
-    """Return the cores that cgroup v1's `cpu.cfs_quota_us` and `cpu.cfs_period_us` allow, or None for no limit (-1)."""
-    try:
-        quota, period = int(quota_text), int(period_text)
+        quota, period = map(int, text.split())
     except ValueError:
         return None
     return quota / period if quota > 0 and period > 0 else None
@@ -158,9 +148,9 @@ def _read(path: Path) -> str:
 
 
 def _quota_cores(root: Path) -> float | None:
-    limits = [parse_quota_v2(_read(folder / "cpu.max")) for folder in _own_groups(root)]
+    limits = [parse_quota(_read(folder / "cpu.max")) for folder in _own_groups(root)]
     v1 = root / "cpu"
-    limits.append(parse_quota_v1(_read(v1 / "cpu.cfs_quota_us"), _read(v1 / "cpu.cfs_period_us")))
+    limits.append(parse_quota(f"{_read(v1 / 'cpu.cfs_quota_us')} {_read(v1 / 'cpu.cfs_period_us')}"))
     return min((limit for limit in limits if limit is not None), default=None)
 
 

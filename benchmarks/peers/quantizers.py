@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
-from emca_deploy.data.sources import ImageSource, open_source
-from emca_deploy.data.subset import choose_indices
+from emca_deploy.data.sources import ImageSource, choose_indices, open_source
 from peers.job import Job
 
 __all__ = ["METHODS", "SEED", "Images", "Method"]

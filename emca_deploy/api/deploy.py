@@ -19,8 +19,7 @@ from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, c
 from emca_deploy.data.choosing import assumed_note
 from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests
-from emca_deploy.data.sources import ImageSource, open_source
-from emca_deploy.data.subset import choose_indices
+from emca_deploy.data.sources import ImageSource, choose_indices, open_source
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy.collection import LogitsResult

@@ -257,7 +257,7 @@ def _covered(model: Path, graph: ir.Graph, recipe: Recipe, keep_float: Sequence[
 
 
 def _indices(source: "ImageSource", options: CalibrationOptions) -> list[int]:
-    from emca_deploy.data.subset import choose_indices
+    from emca_deploy.data.sources import choose_indices
 
     return list(choose_indices(len(source), options.samples, source.labels, options.seed))
 

@@ -24,7 +24,7 @@ from emca_deploy.calibration.ranges.table import RangeTable, read_table, table_p
 from emca_deploy.calibration.recovery.weights import ensure_rounded_weights, nearest_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
 from emca_deploy.calibration.units import Unit, find_units
-from emca_deploy.data.subset import choose_indices
+from emca_deploy.data.sources import choose_indices
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity

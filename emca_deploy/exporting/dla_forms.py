@@ -6,6 +6,7 @@ never stacked. What stays off a DLA then, `dla_rules.nodes_off_dla` tells.
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,10 @@ from emca_deploy.exporting.dla_edit import (
     skip_reshaping,
     split_constant,
 )
-from emca_deploy.exporting.dla_pooling import pool_in_steps
 from emca_deploy.exporting.dla_products import lift_products
-from emca_deploy.exporting.dla_rows import unstack_rows
-from emca_deploy.exporting.dla_rules import MOST_MAPS, OffDla, nodes_off_dla
+from emca_deploy.exporting.dla_rules import LARGEST_KERNEL, LARGEST_WINDOW, MOST_MAPS, OffDla, nodes_off_dla
 
-__all__ = ["DlaForms", "to_dla"]
+__all__ = ["DlaForms", "pool_in_steps", "to_dla", "unstack_rows", "windows"]
 
 SMALLEST_BAND = 2
 
@@ -176,3 +175,159 @@ def _scale(editor: Editor, node: ir.Node) -> ir.Value | None:
     by_channel = np.broadcast_to(number.ravel(), channels).astype(np.float64)
     factor, offset = (by_channel, np.zeros(channels)) if node.op_type == "Mul" else (np.ones(channels), by_channel)
     return editor.scale(node, value, factor, offset, f"{node.name}.scale")
+
+
+def windows(side: int) -> list[int] | None:
+    """Return the fewest windows of at most 8 whose product is `side`, the largest first; the last may be a kernel of up to 32.
+
+    56 is 8 * 7, 28 is 7 * 4, 14 is 7 * 2. Where windows cover a map without overlap, the mean of their means is its mean.
+
+    Returns:
+        None where no such product exists: a prime factor above 32.
+    """
+    best: list[int] | None = [] if side == 1 else None
+    for window in range(LARGEST_WINDOW, 1, -1):
+        if side % window == 0:
+            rest = windows(side // window)
+            if rest is not None and (best is None or len(rest) + 1 < len(best)):
+                best = [window, *rest]
+    if best is None and side <= LARGEST_KERNEL:
+        best = [side]
+    return sorted(best, reverse=True) if best is not None and max(best, default=1) <= LARGEST_WINDOW else best
+
+
+def pool_in_steps(editor: Editor) -> int:
+    """Replace every mean over whole maps by steps, in place.
+
+    A map of one pixel keeps a pooling of one, by which attention is known.
+
+    Returns:
+        How many were replaced; those of maps with other sides stay.
+    """
+    return editor.replace(lambda node: _pooled(editor, node))
+
+
+def _pooled(editor: Editor, node: ir.Node) -> ir.Value | None:
+    value, sides = node.inputs[0], sides_of(node.inputs[0])
+    if not _pools_globally(node) or value is None or sides is None or len(sides) != 4:
+        return None
+    height, width = (windows(side) if isinstance(side, int) else None for side in sides[2:])
+    if height is None or width is None or not channels_of(value):
+        return None
+    result = _steps(editor, node, value, height or [1], width or [1])
+    if node.attributes.get_int("keepdims", 1) == 0:
+        shape = editor.constant(f"{node.name}.shape", np.array([0, -1], np.int64))
+        result = editor.insert(node, "Reshape", [result, shape], f"{node.name}.flat", [sides[0], channels_of(value)])
+    return result
+
+
+def _pools_globally(node: ir.Node) -> bool:
+    if node.op_type == "GlobalAveragePool":
+        return True
+    if node.op_type != "ReduceMean":
+        return False
+    attribute = node.attributes.get("axes")
+    axes = np.array(attribute.as_ints()) if attribute is not None else constant_of(node, 1)
+    return axes is not None and sorted(int(axis) % 4 for axis in axes.ravel()) == [2, 3]
+
+
+def _steps(editor: Editor, node: ir.Node, value: ir.Value, rows: list[int], columns: list[int]) -> ir.Value:
+    """Return the mean of maps (N, C, H, W) as (N, C, 1, 1), a step for every window of its rows and its columns."""
+    sides = sides_of(value)
+    assert sides is not None  # the caller has looked
+    channels, height, width = channels_of(value), prod(rows), prod(columns)
+    count = max(len(rows), len(columns))
+    steps = list(zip(_filled(rows, count), _filled(columns, count), strict=True))
+    if max(steps[-1]) > LARGEST_WINDOW:
+        steps.append((1, 1))  # attention is known by the pooling it begins with
+    for index, (tall, wide) in enumerate(steps):
+        height, width = height // tall, width // wide
+        name, shape = f"{node.name}.step{index}", [sides[0], channels, height, width]
+        if max(tall, wide) <= LARGEST_WINDOW:
+            sizes = {"kernel_shape": [tall, wide], "strides": [tall, wide]}
+            value = editor.insert(node, "AveragePool", [value], name, shape, **sizes)
+        else:
+            weight = editor.constant(f"{name}.weight", np.full((channels, 1, tall, wide), 1 / (tall * wide), np.float32))
+            value = editor.insert(node, "Conv", [value, weight], name, shape, kernel_shape=[tall, wide], group=channels)
+    return value
+
+
+def _filled(steps: list[int], count: int) -> list[int]:
+    """Return as many steps as the other side has; a kernel, which does not stride, must come last."""
+    ones = [1] * (count - len(steps))
+    return [*ones, *steps] if steps[-1] > LARGEST_WINDOW else [*steps, *ones]
+
+
+def unstack_rows(editor: Editor) -> int:
+    """Turn depthwise convolutions over stacked statistics (N, C, K, 1) into a sum over the K statistics, in place.
+
+    Returns:
+        How many convolutions were turned.
+    """
+    rows_of = _Rows(editor)
+
+    def unstacked(node: ir.Node) -> ir.Value | None:
+        weight = constant_of(node, 1) if node.op_type == "Conv" else None
+        if weight is None or weight.ndim != 4 or weight.shape[1] != 1 or weight.shape[2] < 2 or weight.shape[3] != 1:
+            return None
+        value, channels = node.inputs[0], weight.shape[0]
+        fits = is_descriptor(value, weight.shape[2]) and channels_of(value) == channels and is_descriptor(node.outputs[0])
+        rows = rows_of(value) if fits else None
+        if rows is None:
+            return None
+        bias = constant_of(node, 2)
+        return editor.sum_scaled(node, rows, list(weight[:, 0, :, 0].T), np.zeros(channels) if bias is None else bias)
+
+    return editor.replace(unstacked)
+
+
+class _Rows:
+    """Splits stacked descriptors into their rows by computing every row for itself, each once."""
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+        self._known: dict[ir.Value, list[ir.Value] | None] = {}
+
+    def __call__(self, value: ir.Value | None) -> list[ir.Value] | None:
+        """Return the rows (N, C, 1, 1) of (N, C, K, 1), or None where it is not made of such."""
+        if value is None:
+            return None
+        if value not in self._known:
+            self._known[value] = self._split(value)
+        return self._known[value]
+
+    def _split(self, value: ir.Value) -> list[ir.Value] | None:
+        node = value.producer()
+        if node is None:
+            return None
+        axis = node.attributes.get_int("axis", 0) if node.op_type == "Concat" else None
+        if axis in (2, -2):
+            parts = [one for one in node.inputs if one is not None]
+            return parts if all(is_descriptor(part) for part in parts) else None
+        if node in self._editor.scales:
+            return self._scaled(node)
+        if node.op_type in {"Relu", "Add"} or axis in (1, -3):
+            return self._each(node, axis)
+        return None
+
+    def _scaled(self, node: ir.Node) -> list[ir.Value] | None:
+        factor, offset = self._editor.scales[node]
+        rows = self(node.inputs[0])
+        if rows is None:
+            return None
+        return [self._editor.scale(node, row, factor, offset, f"{node.name}.row{index}") for index, row in enumerate(rows)]
+
+    def _each(self, node: ir.Node, axis: int | None) -> list[ir.Value] | None:
+        """Return the rows of a node that treats every row alike."""
+        inputs = [self(value) for value in node.inputs]
+        if any(rows is None for rows in inputs):
+            return None
+        known = [rows for rows in inputs if rows is not None]
+        if len({len(rows) for rows in known}) != 1:
+            return None
+        attributes = {} if axis is None else {"axis": 1}
+        results = []
+        for index, row in enumerate(zip(*known, strict=True)):
+            sides = [*(sides_of(node.outputs[0]) or [])[:2], 1, 1]
+            results.append(self._editor.insert(node, node.op_type, list(row), f"{node.name}.row{index}", sides, **attributes))
+        return results

@@ -13,8 +13,7 @@ from emca_deploy._machine import (
     default_threads,
     find_gpus,
     parse_cpuinfo,
-    parse_quota_v1,
-    parse_quota_v2,
+    parse_quota,
     read_governors,
     read_memory_mib,
 )
@@ -115,12 +114,12 @@ def test_unknown_text_gives_an_empty_answer(text: str) -> None:
     [("max 100000\n", None), ("200000 100000\n", 2.0), ("150000 100000", 1.5), ("", None), ("x y", None), ("1 0", None)],
 )
 def test_quota_v2(text: str, cores: float | None) -> None:
-    assert parse_quota_v2(text) == cores
+    assert parse_quota(text) == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("-1\n", None), ("50000\n", 0.5), ("", None), ("400000", 4.0)])
 def test_quota_v1(quota: str, cores: float | None) -> None:
-    assert parse_quota_v1(quota, "100000\n") == cores
+    assert parse_quota(f"{quota} 100000\n") == cores
 
 
 @pytest.fixture

@@ -20,8 +20,7 @@ from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
 from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests, shared_images
-from emca_deploy.data.sources import ImageSource, open_source
-from emca_deploy.data.subset import choose_indices
+from emca_deploy.data.sources import ImageSource, choose_indices, open_source
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.onnx_file.file import OnnxFile

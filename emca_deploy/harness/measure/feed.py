@@ -13,8 +13,7 @@ from emca_deploy._machine import cpu_info
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.decoded import Decoded
-from emca_deploy.data.sources import ImageSource, open_source
-from emca_deploy.data.subset import choose_indices
+from emca_deploy.data.sources import ImageSource, choose_indices, open_source
 from emca_deploy.harness.clock import elapsed_ms
 from emca_deploy.harness.spec import LoadedModel
 from emca_deploy.tasks.logits import logits_of

@@ -12,7 +12,7 @@ import pytest
 from emca_deploy.calibration.calibrate import calibrate_model, ensure_ranges
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import measure_sensitivity, options_on_file
-from emca_deploy.data.subset import choose_indices
+from emca_deploy.data.sources import choose_indices
 from emca_deploy.errors import InputError, ModelError
 from zoo.recipes import RECIPES, calibration_options, sensitivity_options
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emca_deploy.data.subset import choose_indices
+from emca_deploy.data.sources import choose_indices
 from emca_deploy.errors import InputError
 
 

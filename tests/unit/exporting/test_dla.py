@@ -10,8 +10,7 @@ from onnx import TensorProto, checker, helper, numpy_helper, save
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.exporting.dla_convert import convert_for_dla, load_float_model
-from emca_deploy.exporting.dla_forms import to_dla
-from emca_deploy.exporting.dla_pooling import windows
+from emca_deploy.exporting.dla_forms import to_dla, windows
 from emca_deploy.exporting.dla_rules import nodes_off_dla
 from emca_deploy.exporting.parity import measure_parity, run_onnx
 

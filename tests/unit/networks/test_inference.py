@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emca_deploy.networks.inference import Inferred, count_classes, infer, nearest_depth
+from emca_deploy.networks.fitting import Inferred, count_classes, infer, nearest_depth
 from emca_deploy.networks.registry import ARCHITECTURES, FAMILY_OPTIONS, create_model
 
 CONFIGURATIONS = [
