@@ -84,5 +84,5 @@ def read_deploy_report(place: Path) -> DeployReport:
     """
     path = place / RESULT_NAME if place.is_dir() else place
     if not path.exists():
-        raise InputError(f"{place}: there is no {RESULT_NAME}", "name the folder of a finished `deploy` or `demo`")
+        raise InputError(f"{place}: has no {RESULT_NAME}", "name the folder of a finished `deploy` or `demo`")
     return read_json(DeployReport, path, "a result", "name a result.json that `deploy` or `demo` wrote")
