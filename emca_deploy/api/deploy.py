@@ -13,6 +13,7 @@ from emca_deploy._optional import import_optional
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy.api.images import network_preprocessing
+from emca_deploy.api.parts import find_parts, measure_parts
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
@@ -30,7 +31,6 @@ from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Part, Shared
-from emca_deploy.targets.deploying import find_parts, measure_parts
 from emca_deploy.targets.deployment import BuiltCandidate, Models, named_apart
 from emca_deploy.tasks.classification import compare
 

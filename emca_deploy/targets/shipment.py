@@ -63,27 +63,18 @@ class Shipment:
         self.names[remote] = path
         return remote
 
-    def add_data(self, source: str, packed: Path) -> str:
-        """Add a data set that was packed into one file; return its remote name.
-
-        Args:
-            source: the user's name for it.
-            packed: the file.
-
-        Raises:
-            InputError: the file cannot be read.
-        """
-        remote = f"@data/images{packed.suffix.lower()}"
-        self.blobs[remote], self.names[remote] = Blob.of_file(packed), source
-        return remote
-
-    def add_as(self, remote: str, path: Path) -> str:
+    def add_as(self, remote: str, path: Path, local: str | None = None) -> str:
         """Add a file under a remote name, and return that.
 
+        Args:
+            remote: its remote name.
+            path: the file.
+            local: the user's name for it; None is its path.
+
         Raises:
             InputError: the file cannot be read.
         """
-        self.blobs[remote], self.names[remote] = Blob.of_file(path), str(path)
+        self.blobs[remote], self.names[remote] = Blob.of_file(path), local or str(path)
         return remote
 
     def add_all(self, artifacts: Sequence[str]) -> tuple[str, ...]:

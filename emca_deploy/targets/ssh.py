@@ -156,7 +156,7 @@ class SshTarget(Target):
                 request,
                 artifact=files.add(path),
                 backend=backend or request.backend,
-                data=files.add_data(request.data, images),
+                data=files.add_as(f"@data/images{images.suffix.lower()}", images, request.data),
                 target=self.address.target,
                 preprocessing=used,
                 logits=None,

@@ -74,7 +74,7 @@ def test_it_measures_validates_builds_and_gets_names(model, labelled_images, tmp
 
 @pytest.mark.usefixtures("toy")
 def test_deploy_goes_to_it():
-    from emca_deploy.targets.deploying import find_parts
+    from emca_deploy.api.parts import find_parts
 
     (part,) = find_parts(["toy:1"], ["onnxruntime"])
     assert (part.target.name, part.deployment.target) == ("toy:1", "toy:1")

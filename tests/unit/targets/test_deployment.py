@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from emca_deploy.api.parts import find_parts
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.torch import BACKEND as TORCH
 from emca_deploy.errors import EngineError, InputError, MissingError, UnknownNameError
 from emca_deploy.harness.measure.worker_main import make_runner
 from emca_deploy.targets.cpu import CpuTarget
-from emca_deploy.targets.deploying import find_parts
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models, named_apart
 from emca_deploy.targets.gpu import GpuTarget, gpu_steps
 from emca_deploy.targets.local import LocalTarget

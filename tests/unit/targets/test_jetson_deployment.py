@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from emca_deploy._machine import find_gpus
+from emca_deploy.api.parts import find_parts
 from emca_deploy.errors import MissingError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.targets.base import Part
-from emca_deploy.targets.deploying import find_parts
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Models
 from emca_deploy.targets.jetson import JetsonTarget
 
