@@ -25,15 +25,15 @@ def find_parts(targets: Sequence[str], backends: Sequence[str] = ()) -> tuple[Pa
         InputError: a target is named twice, or a backend runs on none of them.
         MissingError: a machine, a device or a backend's library is missing.
     """
-    opened = [open_target(target)[0] for target in targets]
-    names = [target.name for target in opened]
+    opened = [open_target(target) for target in targets]
+    names = [target.name for target, _ in opened]
     if not names or len(set(names)) < len(names):
         raise InputError(f"--targets {','.join(targets)}: names none, or one twice", "for example --targets cpu,gpu")
     backends = tuple(dict.fromkeys(backends))
     for backend in backends:
         if backend not in BACKENDS:
             get_builder(backend)  # says which names there are
-    parts = tuple(Part(target, target.deployment(backends)) for target in opened)
+    parts = tuple(Part(target, target.deployment(backends), power_mode=mode) for target, mode in opened)
     for backend in backends:
         if not any(backend in part.deployment.backends for part in parts):
             get_builder(backend)  # not installed, or builds nothing: that comes first

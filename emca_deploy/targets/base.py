@@ -290,8 +290,10 @@ class Part:
         target: where.
         deployment: what is built and measured on it.
         candidates: what has been built.
+        power_mode: a named board's, held while its candidates are measured; None leaves it as it is.
     """
 
     target: Target
     deployment: Deployment
     candidates: tuple[BuiltCandidate, ...] = ()
+    power_mode: str | None = None

@@ -220,7 +220,7 @@ class LocalTarget(Target):
         protocol = Protocol(duration_s=duration_s, processes=processes, load_together=processes == 1)
         with ExitStack() as stack:
             targets = [(part, part.target) for part in parts if isinstance(part.target, LocalTarget)]
-            held = [(target, stack.enter_context(target.hold())) for part, target in targets]
+            held = [(target, stack.enter_context(target.hold(part.power_mode))) for part, target in targets]
             for (part, _), (_, machine) in zip(targets, held, strict=True):
                 machine.notes.extend(part.deployment.notes)
                 machine.warnings.extend(part.deployment.notes)

@@ -263,6 +263,7 @@ class SshTarget(Target):
             max_duration_s=duration_s,
             processes=part.deployment.processes,
             telemetry=False,
+            power_mode=part.power_mode,
         )
         report = self.profile(request, progress).report
         if report.failures:

@@ -208,3 +208,21 @@ def test_deploy_on_the_board(board, checkpoint, flat_images, labelled_images, tm
         assert candidate["latency"]["target"] == "jetson"
         assert any("15W, not MAXN_SUPER" in warning for warning in candidate["latency"]["warnings"])
     assert "MAXN_SUPER" in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_named_boards_power_mode_is_held_while_deploy_measures(board, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from emca_deploy.api.parts import find_parts
+    from emca_deploy.harness.spec import RunnerSpec
+    from emca_deploy.targets.deployment import BuiltCandidate
+
+    file = tmp_path / "devices.toml"
+    file.write_text('[shelf]\ntarget = "jetson"\npower_mode = "25W"\n')
+    monkeypatch.setenv("EMCA_DEPLOY_DEVICES", str(file))
+    (part,) = find_parts(["shelf"], ["onnxruntime"])
+    artifact = "fake:latency_ms=0.1"
+    spec = RunnerSpec("fake", kwargs={"backend": "fake", "artifact": artifact}, artifact=artifact, backend="fake")
+    report = part.target.measure([replace(part, candidates=(BuiltCandidate("fake", file, spec),))], 0.1)
+    assert report.environment["board"]["power_mode"]["name"] == "25W"
+    assert mode_of(board) == "pmode:0000"
