@@ -53,6 +53,7 @@ def test_a_cut_connection_loses_nothing_measured(far, model):
     assert not list((far.cache / "runs").iterdir())
 
 
+@pytest.mark.slow  # 24 s of silence; test_trtexec_there.py has a shorter one
 def test_a_line_that_falls_silent_ends_the_run_there(far, model, monkeypatch):
     monkeypatch.setattr(session, "SILENCE_S", 3.0)
     monkeypatch.setattr(session, "ALIVE_EVERY_S", 0.5)

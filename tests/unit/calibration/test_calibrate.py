@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from refusals import refusing
 
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.backends.registry import find_recipe
@@ -139,7 +140,7 @@ def test_the_table_is_reused_by_the_next_backend_and_refused_for_another_model(e
     assert first.table == table_path(model)
     other = exported("se_resnet10")
     options = calibration_options("openvino", table=first.table, method="minmax", recover="none")
-    with pytest.raises(InputError, match="another model"):
+    with refusing(InputError, first.table):
         calibrate_model(other, images, tmp_path / "c.onnx", options)
     assert not (tmp_path / "c.onnx").exists()
     manifest = read_manifest(tmp_path / "a.onnx")
@@ -151,7 +152,7 @@ def test_a_damaged_table_is_refused(exported, images, tmp_path):
     table = tmp_path / "ranges.json"
     for text in ("", "{", "[]", '{"table_version": 99}', json.dumps({"table_version": 1, "key": {}, "ranges": {}})):
         table.write_text(text)
-        with pytest.raises(InputError, match="not a range table"):
+        with refusing(InputError, table):
             read_table(table)
 
 
@@ -181,7 +182,7 @@ def test_ranges_match_the_tensors_themselves(exported, images, tmp_path):
 
 def test_infinite_activations_name_tensor_and_image(exported, images):
     images.images[3, 0, 0, 0] = np.inf
-    with pytest.raises(DataError, match=r"tensor images: .* image 3"):
+    with refusing(DataError, "images", "image 3"):
         collect_ranges(exported("resnet10"), images, range(12), threads=1)
 
 
@@ -190,7 +191,7 @@ def test_keep_float(exported):
     placement = place(graph, find_recipe("openvino"), ["stage1.*", "head"])
     assert {node.name for node in placement.weighted}.isdisjoint({"head", "stage1.block0.conv1"})
     assert "stage2.block0.conv1" in {node.name for node in placement.weighted}
-    with pytest.raises(InputError, match="matches no node"):
+    with refusing(InputError, "nonsense*"):
         place(graph, find_recipe("openvino"), ["nonsense*"])
 
 
@@ -201,9 +202,9 @@ def test_bad_models_and_names(tmp_path, exported, images):
         preprocessing_of_file(empty, PreprocessingOptions())
     truncated = tmp_path / "truncated.onnx"
     truncated.write_bytes(exported("resnet10").read_bytes()[:5000])
-    with pytest.raises(ModelError, match="not an ONNX file"):
+    with refusing(ModelError, truncated):
         preprocessing_of_file(truncated, PreprocessingOptions())
-    with pytest.raises(UnknownNameError, match="openvin"):
+    with refusing(UnknownNameError, "openvin"):
         find_recipe("openvin")
     quantized = tmp_path / "int8.onnx"
     calibrate_model(
@@ -212,7 +213,7 @@ def test_bad_models_and_names(tmp_path, exported, images):
         quantized,
         calibration_options("openvino", table=tmp_path / "t.json", method="minmax", recover="none"),
     )
-    with pytest.raises(ModelError, match="quantized already"):
+    with refusing(ModelError, quantized):
         calibrate_model(
             quantized, images, tmp_path / "twice.onnx", calibration_options("openvino", method="minmax", recover="none")
         )

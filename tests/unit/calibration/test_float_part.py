@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from refusals import refusing
 
 from emca_deploy._progress import silent
 from emca_deploy.artifacts import read_manifest
@@ -171,14 +172,14 @@ def test_weights_too_small_for_fp16_get_a_coarser_scale():
     assert SMALLEST_SCALE in [float(np.ravel(constant(model, name))[0]) for name in model.graph.initializers]
 
 
-@pytest.mark.parametrize(("scale", "words"), [(1e-6, "too small for fp16"), (1e5, "too large for fp16")])
-def test_activations_out_of_fp16s_range_are_refused(scale, words):
-    with pytest.raises(ModelError, match=words):
+@pytest.mark.parametrize("scale", [1e-6, 1e5])
+def test_activations_out_of_fp16s_range_are_refused(scale):
+    with refusing(ModelError, "fp16"):
         to_half_quantized(small(scale, 0.01), {})
 
 
 def test_an_opset_without_fp16_pairs_is_refused():
-    with pytest.raises(ModelError, match="opset 17, and fp16 Q/DQ nodes begin with 19"):
+    with refusing(ModelError, 17, 19):
         to_half_quantized(small(0.1, 0.01, opset=17), {})
 
 
@@ -192,7 +193,7 @@ def test_worse_than_rounding_is_refused(exported, images, tmp_path):
     bias = head.inputs[2]
     assert bias is not None
     bias.const_value = ir.tensor(np.full(10, 7e4, np.float32), name=bias.name)
-    with pytest.raises((GateError, ModelError), match=r"loses|finite"), np.errstate(over="ignore"):
+    with pytest.raises((GateError, ModelError)), np.errstate(over="ignore"):
         halve_float_part(graph, {}, (load_graph(path, images.preprocessing), images, range(6), 1), silent)
 
 
@@ -203,14 +204,7 @@ def test_peaks_are_what_was_seen():
     assert peaks_of(RangeTable(key, ranges, {"b": Observation(-9, 2)})) == {"a": 2, "b": 9}
 
 
-@pytest.mark.parametrize(
-    ("precision", "backend", "words"),
-    [
-        ("fp8", "tensorrt", "--float-precision fp8"),
-        ("fp16", "openvino", "computes in float32"),
-        ("fp16", "onnxruntime", "float32"),
-    ],
-)
-def test_precisions_that_there_are_not(precision, backend, words):
-    with pytest.raises(InputError, match=words):
+@pytest.mark.parametrize(("precision", "backend"), [("fp8", "tensorrt"), ("fp16", "openvino"), ("fp16", "onnxruntime")])
+def test_precisions_that_there_are_not(precision, backend):
+    with refusing(InputError, precision):
         check_float_precision(precision, RECIPES[backend])

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from refusals import refusing
 
 from emca_deploy.calibration.calibrate import calibrate_model, ensure_ranges
 from emca_deploy.calibration.resume import SideFile, side_path
@@ -168,7 +169,7 @@ def test_the_table_on_file_says_how_to_calibrate(model, images, table, tmp_path)
 
 
 def test_what_cannot_be_measured_is_refused(model, images, table, options):
-    with pytest.raises(ModelError, match="no layer with a name"):
+    with refusing(ModelError):
         measure_sensitivity(model, images, table, replace(options, keep_float=["*"]))
-    with pytest.raises(InputError, match="matches no node"):
+    with refusing(InputError, "nothing"):
         measure_sensitivity(model, images, table, replace(options, keep_float=["nothing"]))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy import harness
 from emca_deploy.errors import InputError, ModelError, WorkerError
@@ -67,10 +68,17 @@ def test_calls_longer_than_a_block_do_not_multiply_the_time_limit():
     assert result.samples <= 5  # not the 10 of the fewest rounds
 
 
-def test_one_that_crashes_one_that_raises_and_one_that_hangs_leave_the_others_measured():
+def test_one_that_crashes_one_that_raises_and_one_that_hangs_leave_the_others_measured(monkeypatch):
+    block = Worker.block
+
+    def impatient(self, *arguments):
+        self._timeout_s = 3.0  # from now on: to start may take longer on a busy machine
+        return block(self, *arguments)
+
+    monkeypatch.setattr(Worker, "block", impatient)
     faults = {"crash": {"crash_at": 40}, "good": {}, "raise": {"fail_at": 60}, "hang": {"hang_at": 50}, "bad": {"fail_at": 1}}
     specs = [fake(name, **fault) for name, fault in faults.items()]
-    report = measure(specs, replace(QUICK, timeout_s=4.0, duration_s=1.0), keep_going=True)
+    report = measure(specs, replace(QUICK, duration_s=1.0), keep_going=True)
     assert [result.artifact for result in report.results] == [specs[1].artifact]
     assert not report.complete
     assert report.comparisons == ()
@@ -78,7 +86,7 @@ def test_one_that_crashes_one_that_raises_and_one_that_hangs_leave_the_others_me
     assert set(failures) == {"crash", "raise", "hang", "bad"}
     assert "ended with exit code 41" in failures["crash"].error
     assert (failures["raise"].error, failures["raise"].exit_code) == (f"{specs[2].artifact}: call 60 fails, as asked", 2)
-    assert "hang: no answer for 4 s" in failures["hang"].error
+    assert "hang: no answer for 3 s" in failures["hang"].error
     assert all(failure.remedy for failure in report.failures)
     again = from_json(ProfileReport, json.loads(json.dumps(to_json(report))))
     assert again.failures == report.failures
@@ -86,12 +94,12 @@ def test_one_that_crashes_one_that_raises_and_one_that_hangs_leave_the_others_me
 
 @pytest.mark.usefixtures("in_process")
 def test_without_keep_going_the_error_is_raised():
-    with pytest.raises(ModelError, match="call 30 fails"):
+    with refusing(ModelError, "fail_at=30"):
         measure([fake("good"), fake("raise", fail_at=30)], QUICK)
 
 
 def test_where_all_fail_the_first_error_is_raised():
-    with pytest.raises(WorkerError, match="crash: its process ended"):
+    with refusing(WorkerError, "crash"):
         measure([fake("crash", crash_at=1), fake("raise", fail_at=1)], QUICK, keep_going=True)
 
 
@@ -186,7 +194,7 @@ def test_raw_samples_keep_calls_of_more_than_four_seconds(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"\x93NUMPY\x01\x00"])
 def test_damaged_raw_samples_are_refused(tmp_path, content):
     (tmp_path / "raw.npz").write_bytes(content)
-    with pytest.raises(InputError, match="not raw samples of ours"):
+    with refusing(InputError, tmp_path / "raw.npz"):
         read_raw(tmp_path / "raw.npz")
 
 
@@ -293,7 +301,7 @@ def test_abandoning_keeps_the_peak_and_ends_the_process(make_spec):
         worker.open()
         worker.abandon()
         assert worker.peak_rss_mib > 5
-        with pytest.raises(WorkerError, match="killed by SIGKILL"):
+        with refusing(WorkerError, "SIGKILL"):
             worker.prepare(1, 0)
 
 

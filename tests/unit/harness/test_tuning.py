@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 import pytest
+from refusals import refusing
 
 from emca_deploy.errors import DataError, EmcaError, InputError
 from emca_deploy.harness.measure.tuning import Search, combined, is_faster, search, starting_settings
@@ -133,5 +134,5 @@ def test_report_turns_into_json_and_back():
     again = from_json(TuneReport, document)
     assert again.rounds == rounds
     assert to_json(again) == to_json(report)
-    with pytest.raises(DataError, match="schema version"):
+    with refusing(DataError):
         from_json(TuneReport, {**document, "schema_version": 99})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy.errors import InputError, ModelError, WorkerError
 from emca_deploy.harness.measure.worker import Worker
@@ -73,7 +74,7 @@ def test_our_errors_come_back_as_their_class(make_spec):
 def test_other_errors_name_the_candidate(make_spec):
     with Worker(make_spec("mine", does="raise")) as worker:
         worker.open()
-        with pytest.raises(WorkerError, match="mine: ZeroDivisionError: a bug of the runtime") as caught:
+        with refusing(WorkerError, "mine", "ZeroDivisionError") as caught:
             worker.prepare(1, 0)
     assert caught.value.exit_code == 1
 
@@ -81,7 +82,7 @@ def test_other_errors_name_the_candidate(make_spec):
 def test_crash_names_the_candidate_the_signal_and_what_was_said(make_spec):
     with Worker(make_spec("mine", does="abort")) as worker:
         worker.open()
-        with pytest.raises(WorkerError, match=r"mine: its process was killed by SIGABRT: .*free\(\): invalid pointer"):
+        with refusing(WorkerError, "mine", "SIGABRT", "free(): invalid pointer"):
             worker.prepare(1, 0)
 
 
@@ -89,21 +90,22 @@ def test_killed_worker_suggests_memory(make_spec):
     with Worker(make_spec("mine")) as worker:
         worker.open()
         os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(WorkerError, match="mine: its process was killed by SIGKILL") as caught:
+        with refusing(WorkerError, "mine", "SIGKILL") as caught:
             worker.prepare(1, 0)
     assert "memory" in caught.value.remedy
 
 
 def test_factory_that_does_not_exist(make_spec):
     spec = type(make_spec())("mine", "no_such_module:make", {})
-    with Worker(spec) as worker, pytest.raises(WorkerError, match="mine: ModuleNotFoundError"):
+    with Worker(spec) as worker, refusing(WorkerError, "mine", "ModuleNotFoundError"):
         worker.open()
 
 
 def test_hang_is_ended(make_spec):
-    with Worker(make_spec("mine", does="hang"), timeout_s=2.0) as worker:
+    with Worker(make_spec("mine", does="hang")) as worker:
         worker.open()
-        with pytest.raises(WorkerError, match="mine: no answer for 2 s"):
+        worker._timeout_s = 2.0  # from now on: to start may take longer on a busy machine
+        with refusing(WorkerError, "mine", "2 s"):
             worker.prepare(1, 0)
         pid = worker.pid
     assert not alive(pid)
@@ -112,7 +114,7 @@ def test_hang_is_ended(make_spec):
 def test_fixed_batch_of_another_size_is_refused(make_spec):
     with Worker(make_spec("mine", batch=4)) as worker:
         worker.open()
-        with pytest.raises(InputError, match="mine: the model's batch size is fixed at 4, not 1"):
+        with refusing(InputError, "mine", 4, 1):
             worker.prepare(1, 0)
         assert worker.prepare(4, 0).first_inference_ms > 0
 

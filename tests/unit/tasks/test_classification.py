@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy.errors import DataError, ModelError
 from emca_deploy.results.accuracy import AccuracyReport
@@ -76,13 +77,13 @@ def test_without_labels_there_is_agreement_only():
 
 
 def test_neither_labels_nor_reference():
-    with pytest.raises(DataError, match="no labels"):
+    with refusing(DataError):
         compare("a", np.eye(3, dtype=np.float32), None)
 
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_label_that_is_no_class(label):
-    with pytest.raises(DataError, match=f"label {label}"):
+    with refusing(DataError, label):
         compare("a", np.eye(3, dtype=np.float32), np.array([0, 1, label]))
 
 
@@ -91,12 +92,12 @@ def test_logits_that_are_not_finite_name_whose(value):
     bad = np.eye(3, dtype=np.float32)
     bad[1, 2] = value
     labels = np.array([0, 1, 2])
-    with pytest.raises(ModelError, match="ours: its logits are NaN or infinite for 1 of 3"):
+    with refusing(ModelError, "ours", 1, 3):
         compare("ours", bad, labels)
-    with pytest.raises(ModelError, match="theirs: its logits"):
+    with refusing(ModelError, "theirs"):
         compare("ours", np.eye(3, dtype=np.float32), labels, "theirs", bad)
 
 
 def test_reference_of_other_classes():
-    with pytest.raises(ModelError, match=r"a: logits \(3, 3\), but b has \(3, 4\)"):
+    with refusing(ModelError, "a", (3, 3), "b", (3, 4)):
         compare("a", np.eye(3, dtype=np.float32), np.array([0, 1, 2]), "b", np.ones((3, 4), np.float32))

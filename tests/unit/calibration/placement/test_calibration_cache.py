@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refusals import refusing
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
@@ -56,16 +57,16 @@ def test_names_with_colons_and_spaces_come_back(tmp_path, amaxes):
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a\rb", "a\tb", "größe"])
 def test_names_the_format_cannot_hold_are_refused(tmp_path, name):
-    with pytest.raises(InputError, match="not a name"):
+    with refusing(InputError):
         write_cache({name: TensorRange(0, 1)}, tmp_path / "c", "8.6.1")
     assert not list(tmp_path.iterdir())
 
 
 def test_bad_ranges_versions_and_places(tmp_path):
-    with pytest.raises(InputError, match="not finite"):
+    with refusing(InputError, "x"):
         write_cache({"x": TensorRange(0.0, float("inf"))}, tmp_path / "c", "8.6.1")
     for version in ("", "8", "8.6", "eight", "8.6.1\n"):
-        with pytest.raises(InputError, match="version"):
+        with refusing(InputError, version.strip()):
             write_cache({}, tmp_path / "c", version)
     with pytest.raises(OutputError):
         write_cache({}, tmp_path / "nowhere" / "c", "8.6.1")

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from refusals import refusing
 
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement.place import place
@@ -122,7 +123,7 @@ def test_an_older_opset(exported, images, tmp_path):
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_the_very_image_is_named(exported, images, name, value):
     images.images[7, 1, 2, 3] = value
-    with pytest.raises(DataError, match=r"tensor images: .* in image image 7 ") as caught:
+    with refusing(DataError, "images", "image 7") as caught:
         collect_ranges(exported("resnet10"), images, range(12), threads=2, method=name)
     assert "image 6" not in caught.value.problem
 
@@ -131,7 +132,7 @@ def test_images_of_another_size_are_refused(exported, images):
     images.images = images.images[:, :, :40, :40]
     model = ir.load(exported("resnet10"))
     assert model.graph.inputs[0].shape[2] == 64
-    with pytest.raises(InputError, match="40"):
+    with refusing(InputError, 40):
         collect_ranges(exported("resnet10"), images, range(4), threads=2, method="mse")
 
 

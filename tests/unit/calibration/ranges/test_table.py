@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.calibration.calibrate import ensure_ranges
@@ -92,7 +93,7 @@ def test_damaged_tables_are_refused(table, tmp_path, change):
     path = tmp_path / "t.json"
     write_table(path, table)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(InputError, match="not a range table"):
+    with refusing(InputError, path):
         read_table(path)
 
 
@@ -144,12 +145,12 @@ def test_a_named_table_of_another_method_is_refused(exported, images, tmp_path):
     path = tmp_path / "t.json"
     ensure_ranges(exported("resnet10"), images, calibration_options("openvino", "percentile", table=path))
     before = path.read_bytes()
-    for options, words in (
-        (calibration_options("openvino", "percentile:99", table=path), "another method"),
-        (calibration_options("openvino", "percentile", samples=3, table=path), "another number of images"),
-        (calibration_options("openvino", "percentile", samples=3, seed=1, table=path), "number of images and seed"),
+    for options in (
+        calibration_options("openvino", "percentile:99", table=path),
+        calibration_options("openvino", "percentile", samples=3, table=path),
+        calibration_options("openvino", "percentile", samples=3, seed=1, table=path),
     ):
-        with pytest.raises(InputError, match=words):
+        with refusing(InputError, path):
             ensure_ranges(exported("resnet10"), images, options)
     assert path.read_bytes() == before
 
@@ -161,7 +162,7 @@ def test_a_table_of_an_older_revision_is_measured_anew_and_by_name_refused(expor
     document = json.loads(path.read_text())
     del document["key"]["measured"]
     path.write_text(json.dumps(document))
-    with pytest.raises(InputError, match="another revision of emca-deploy's measuring"):
+    with refusing(InputError, path):
         ensure_ranges(model, images, calibration_options("openvino", "minmax", table=path))
     table, _, reused = ensure_ranges(model, images, calibration_options("openvino", "minmax"))
     assert not reused

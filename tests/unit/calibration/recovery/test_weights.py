@@ -8,6 +8,7 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
+from refusals import refusing
 
 from emca_deploy._machine import CpuInfo
 from emca_deploy.artifacts import manifest_path
@@ -146,7 +147,7 @@ def test_anchors_of_a_residual_branch_are_where_it_joins_the_shortcut(exported):
 
 
 def test_unknown_level_is_named(exported, images, tmp_path):
-    with pytest.raises(UnknownNameError, match="full"):
+    with refusing(UnknownNameError, "full"):
         calibrate_model(exported("resnet10"), images, tmp_path / "o.onnx", calibration_options("openvino", recover="full"))
     assert list(tmp_path.iterdir()) == []
 
@@ -168,7 +169,7 @@ def test_weights_keep_to_seven_bits_where_eight_saturate(exported, images, tmp_p
         assert json.loads(manifest_path(output).read_text())["details"]["weight_bits"] == (bits or 7)
     assert found == {None: 64, 8: 127}
     assert find_recipe("tensorrt").largest_weight == 127
-    with pytest.raises(InputError, match="processors without VNNI"):
+    with refusing(InputError, 7):
         find_recipe("tensorrt", 7)
 
 
