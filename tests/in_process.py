@@ -84,6 +84,7 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have candidates live in threads of this process."""
     for module in (starting, collection):
         monkeypatch.setattr(module, "Worker", InProcess)
+    monkeypatch.setattr(starting, "peak_rss_mib", lambda pid: 10.0)  # as of a process of its own, and not of all tests
     # A process of its own collects before each block what little it has; here that would be all of the tests' objects.
     nothing = dict.fromkeys(("collect", "freeze", "disable", "enable", "isenabled"), lambda: None)
     monkeypatch.setattr(sys.modules["emca_deploy.harness.clock"], "gc", SimpleNamespace(**nothing))
