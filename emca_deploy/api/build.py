@@ -91,6 +91,6 @@ def _unfit(request: BuildRequest) -> Iterator[str]:
 
 
 def _float_layers(model: Path, backend: str) -> tuple[str, ...]:
-    """Return the layers that a calibration cache of ours leaves in float; a model with Q/DQ is refused by its builder."""
+    """Return the layers that a calibration cache leaves in float; a model with Q/DQ is refused by its builder."""
     recipe = recipe_of(backend)
     return () if recipe is None or OnnxFile.open(model).precision == "int8" else float_layers(model, recipe)

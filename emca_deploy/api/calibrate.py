@@ -75,7 +75,7 @@ class CalibrateRequest:
     output_name: str | None = None
 
     def calibration(self) -> CalibrationOptions:
-        """Return what the calibration itself is told."""
+        """Return the options of the calibration itself."""
         return CalibrationOptions(
             find_recipe(self.backend, self.weight_bits),
             all_recipes(),

@@ -30,7 +30,7 @@ class DoctorReport:
         cpu: the processor: model, architecture, cores, and what each of its instruction sets means for INT8.
         gpus: names; empty where there are none.
         governors: distinct frequency governors; empty where unknown.
-        threads: what every operation uses unless it is told otherwise.
+        threads: what every operation uses by default.
         memory_mib: memory; None where unknown.
         python: the interpreter's version.
         platform: the operating system.
@@ -159,7 +159,7 @@ def _gpu(facts: MachineFacts) -> Trap | None:
         return None
     return Trap(
         "gpu-unused",
-        f"{facts.gpus[0]} is here, but no backend that runs on it: everything measured is the processor's",
+        f"{facts.gpus[0]} is present, but no backend can run on it: everything runs on the processor",
         "pip install 'emca-deploy[gpu,tensorrt-rtx]' for TensorRT-RTX, or TensorRT for this GPU; then --target gpu",
     )
 

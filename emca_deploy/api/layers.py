@@ -43,18 +43,19 @@ BLOCK = 5
 
 @dataclass(frozen=True)
 class LayersRequest:
-    """What a user asks of `layers`.
+    """What to profile, and how.
 
     Attributes:
         artifacts: "path" or "backend=path"; a .json file is what trtexec's --exportProfile wrote.
-        backends: to run the others on; none means each artifact's own.
-        calls: profiled, of each.
-        batch: images a call.
-        threads: of each; None is one a physical core.
+        backends: the backends to run the artifacts on; none means each artifact's own.
+        calls: profiled calls per artifact.
+        batch: images per call.
+        threads: threads per artifact; None is one per physical core.
         model: the .onnx file that engines were built from, where their manifests do not lead to it.
         layer_info: what trtexec's --exportLayerInfo wrote, for profiles of trtexec.
         roofline: whether to measure the probes.
-        untuned: whether to run with the default settings although a manifest has tuned ones.
+        untuned: whether to ignore tuned settings in manifests.
+        io: what the user says of the models' input and output: "image_size", "output_name".
     """
 
     artifacts: tuple[str, ...]
@@ -96,7 +97,7 @@ def layers(request: LayersRequest, progress: Progress | None = None) -> LayersRe
         progress: called with (calls done, calls in all).
 
     Raises:
-        InputError, ModelError, EngineError: an artifact is none that can be profiled here.
+        InputError, ModelError, EngineError: an artifact cannot be profiled on this machine.
         MissingError: a backend is not installed.
     """
     files = [name for name in request.artifacts if name.lower().endswith(".json")]
@@ -122,7 +123,7 @@ def _local(request: LayersRequest) -> CandidateOptions:
 
 
 def _specs(request: LayersRequest) -> tuple[RunnerSpec, ...]:
-    """Return the artifacts that are run here; engines of TensorRT are told how their layers' times are to be had."""
+    """Return the artifacts to run; engines of TensorRT are refused with how to get the times of their layers."""
     others = [name for name in request.artifacts if not name.lower().endswith(".json")]
     for name in others:
         own, path = split_artifact(name)
@@ -221,7 +222,7 @@ def _result(run: _Run, found: list[RuntimeLayer], request: LayersRequest, roofli
     notes = []
     graph = LayerGraph()
     if source is None:
-        notes.append("attention and utilisation are not told: the model it was built from is not there; name it with --model")
+        notes.append("attention share and utilisation are unavailable: the source .onnx file was not found; pass --model")
     else:
         graph = graph_of(source, request.batch)
     layers = joined(found, graph, roofline)
@@ -257,7 +258,7 @@ def _of_file(name: str, request: LayersRequest) -> ArtifactLayers:
     graph = graph_of(request.model, request.batch) if request.model else LayerGraph()
     found, calls = read_trtexec(Path(name), request.layer_info)
     layers = joined(found, graph, None)
-    notes = () if request.model else ("attention is told by --model MODEL.onnx only",)
+    notes = () if request.model else ("the attention share needs the source .onnx file; pass --model",)
     precisions = [layer.precision for layer in layers if layer.kind == "convolution"]
     return ArtifactLayers(
         artifact=name,

@@ -83,7 +83,7 @@ def plan(
     model = Path(model)
     facts = read_facts(model)
     made = make_plan(facts, wanted)
-    # What a cache quantizes, trtexec is told to leave in float where the recipe does.
+    # With a calibration cache, trtexec has to be given the layers that the recipe leaves in float.
     in_float = float_layers(model, find_recipe(backend)) if made.quantization == "cache" else ()
     return PlanReport(
         model,

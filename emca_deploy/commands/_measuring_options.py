@@ -27,7 +27,7 @@ seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Random seed for the input and the order of the blocks."
 )
 untuned_option = click.option(
-    "--untuned", is_flag=True, help="Take no notice of the settings that `tune` kept in a manifest."
+    "--untuned", is_flag=True, help="Ignore the settings that `tune` kept in a manifest."
 )  # fmt: skip
 power_mode_option = click.option(
     "--power-mode",

@@ -81,7 +81,7 @@ _LABELS = (
     click.option(
         "--class-order",
         type=click.Choice(("number", "string", "index")),
-        help="Of number-named folders; index: the number is the output.  [default: the more accurate of number and string]",
+        help="Order of number-named folders; index: the number is the output.  [default: the more accurate of number and string]",
     ),
 )
 

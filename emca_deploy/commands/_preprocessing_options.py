@@ -24,7 +24,7 @@ _PREPROCESSING = (
     click.option(
         "--crop-pct", type=click.FloatRange(0, 1, min_open=True), help="Part that the crop keeps, instead of --resize-size."
     ),
-    click.option("--interpolation", type=click.Choice(INTERPOLATIONS), help="Of the resize.  [default: bilinear]"),
+    click.option("--interpolation", type=click.Choice(INTERPOLATIONS), help="Interpolation of the resize.  [default: bilinear]"),
     click.option("--pad", type=click.Choice(PADS), help="Place of the image in a letterbox.  [default: center]"),
     click.option("--pad-value", type=click.FloatRange(0, 255), help="Pixel value of a letterbox's border.  [default: 114]"),
     click.option("--channels", type=click.Choice(CHANNEL_ORDERS), help="Order of the channels.  [default: rgb, or gray for one]"),

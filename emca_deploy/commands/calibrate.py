@@ -19,7 +19,7 @@ __all__ = ["command"]
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Calibration images: folder, zip or npz.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The INT8 ONNX file.")
-@click.option("--backend", required=True, help=f"Whose placement: {listed(PLACED)}.")
+@click.option("--backend", required=True, help=f"Backend of the placement: {listed(PLACED)}.")
 @click.option(
     "--method",
     default="auto",
@@ -28,14 +28,14 @@ __all__ = ["command"]
 )
 @recover_option
 @click.option("--samples", type=click.IntRange(1), default=300, show_default=True, help="Images to use; all if there are fewer.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of images.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed for the choice of images.")
 @click.option("--keep-float", multiple=True, metavar="PATTERN", help="Nodes that stay in float, for example 'stage1.*'.")
 @click.option(
     "--float-precision",
     type=click.Choice(("fp32", "fp16")),
     default="fp32",
     show_default=True,
-    help="Of what stays in float. fp16 is for tensorrt from 10 on and tensorrt-rtx.",
+    help="Precision of what stays in float. fp16 is for tensorrt from 10 on and tensorrt-rtx.",
 )
 @click.option(
     "--weight-bits",
@@ -60,7 +60,7 @@ __all__ = ["command"]
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="Also write TensorRT's calibration cache here: DLA takes nothing else."
 )
-@click.option("--tensorrt-version", metavar="VERSION", help="Of the TensorRT that will read the cache; it takes no other's.")
+@click.option("--tensorrt-version", metavar="VERSION", help="Version of the TensorRT that will read the cache.")
 @click.option("--threads", type=click.IntRange(1), help="For the fp32 pass.  [default: all cores]")
 @preprocessing_options
 @label_options

@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.argument("a", metavar="A.json", type=click.Path(path_type=Path))
 @click.argument("b", metavar="B.json", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Compare although machine or protocol differ or are unknown, and say so.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed for the bootstrap.")
 @json_option
 def command(a: Path, b: Path, force: bool, seed: int, as_json: bool) -> None:
     """Compare two runs of `profile`: how many times faster each candidate was in A than in B.

@@ -51,8 +51,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
 @command.command("add")
 @click.argument("name")
 @click.argument("target")
-@click.option("--power-mode", metavar="NAME|ID", help="Of a Jetson board, for every run on it that names no other.")
-@click.option("--notes", default="", metavar="TEXT", help="For people.")
+@click.option("--power-mode", metavar="NAME|ID", help="Power mode of a Jetson board, for every run on it that names no other.")
+@click.option("--notes", default="", metavar="TEXT", help="Notes for people.")
 def add(name: str, target: str, power_mode: str | None, notes: str) -> None:
     """Give TARGET the NAME by which `--target` finds it.
 

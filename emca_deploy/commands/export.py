@@ -27,7 +27,11 @@ MIN_OPSET = 18
 @checkpoint_options
 @preprocessing_options
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="Of weights and activations."
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Precision of weights and activations.",
 )
 @click.option(
     "--form",
@@ -43,7 +47,7 @@ MIN_OPSET = 18
     show_default=True,
     help="'dynamic', or a fixed number of images.",
 )
-@click.option("--opset", type=click.IntRange(MIN_OPSET), default=20, show_default=True, help="Of the ONNX file.")
+@click.option("--opset", type=click.IntRange(MIN_OPSET), default=20, show_default=True, help="Opset of the ONNX file.")
 @json_option
 def command(random_init: bool, as_json: bool, **options: Any) -> None:
     """Export a checkpoint to ONNX, checked against PyTorch on random and real images.

@@ -15,10 +15,10 @@ __all__ = ["command"]
 
 @click.command("layers")
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
-@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Run on this one; repeat it to compare several.")
-@click.option("--calls", type=click.IntRange(1), default=100, show_default=True, help="To profile, of each.")
+@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend to run on; repeat it to compare several.")
+@click.option("--calls", type=click.IntRange(1), default=100, show_default=True, help="Profiled calls per artifact.")
 @click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images a call.")
-@click.option("--threads", type=click.IntRange(1), help="Of each.  [default: one a physical core]")
+@click.option("--threads", type=click.IntRange(1), help="Threads per artifact.  [default: one a physical core]")
 @click.option("--model", type=click.Path(path_type=Path), help="The .onnx file that engines were built from.")
 @click.option("--layer-info", type=click.Path(path_type=Path), help="What trtexec's --exportLayerInfo wrote, for its profiles.")
 @click.option("--no-roofline", is_flag=True, help="Do not measure what this machine reaches at best.")

@@ -17,11 +17,11 @@ __all__ = ["command"]
 
 @click.command("plan")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--backend", required=True, type=click.Choice(PLANNED), help="Whose engine.")
+@click.option("--backend", required=True, type=click.Choice(PLANNED), help="Backend of the engine.")
 @click.option(
     "--device", required=True, metavar="NAME", help="A board (orin-nx, agx-orin, thor, ...) or a compute capability (8.6, sm_87)."
 )
-@click.option("--jetpack", metavar="VERSION", help="Of the board: says which TensorRT it has.")
+@click.option("--jetpack", metavar="VERSION", help="The board's release: says which TensorRT it has.")
 @click.option("--tensorrt-version", metavar="VERSION", help="Where the engine is built.  [the JetPack's]")
 @click.option("--dla", is_flag=True, help="On a DLA core, with the GPU for the layers it does not take.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", show_default=True)

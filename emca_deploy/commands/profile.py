@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 @click.command("profile")
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
-@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Run on this one; repeat it to compare several.")
+@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend to run on; repeat it to compare several.")
 @click.option(
     "--target",
     default="cpu",
@@ -26,7 +26,7 @@ __all__ = ["command"]
 )
 @measuring.scenario_option
 @click.option("--batch", type=click.IntRange(1), help="Images a call.  [default: 1; offline: 8]")
-@click.option("--threads", type=click.IntRange(1), help="Of each candidate.  [default: one a physical core]")
+@click.option("--threads", type=click.IntRange(1), help="Threads per candidate.  [default: one a physical core]")
 @click.option("--duration", "duration_s", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Least seconds each.")
 @click.option(
     "--max-duration",
@@ -39,9 +39,9 @@ __all__ = ["command"]
     "--processes",
     type=click.IntRange(1),
     metavar="N",
-    help="Of each candidate, whose blocks take turns.  [default: 8 to compare on a processor, else 1]",
+    help="Processes per candidate, whose blocks take turns.  [default: 8 to compare on a processor, else 1]",
 )
-@click.option("--warmup", "warmup_s", type=click.FloatRange(0), default=2.0, show_default=True, help="At most, seconds each.")
+@click.option("--warmup", "warmup_s", type=click.FloatRange(0), default=2.0, show_default=True, help="Most seconds each.")
 @measuring.precision_option
 @measuring.seed_option
 @measuring.document_option

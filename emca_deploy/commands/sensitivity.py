@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.command("sensitivity")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Calibration images: folder, zip or npz.")
-@click.option("--backend", required=True, help=f"Whose placement: {listed(PLACED)}.")
+@click.option("--backend", required=True, help=f"Backend of the placement: {listed(PLACED)}.")
 @click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="Images to compare logits on.")
 @click.option("--table", type=click.Path(path_type=Path), help="Range table to use or write.  [default: beside MODEL]")
 @click.option("--threads", type=click.IntRange(1), help="[default: all cores]")

@@ -19,7 +19,7 @@ __all__ = ["command"]
 @click.command("validate")
 @click.argument("artifact")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Labelled images: folder, zip or npz.")
-@click.option("--backend", metavar="NAME", help="Run ARTIFACT on this one.")
+@click.option("--backend", metavar="NAME", help="Backend to run ARTIFACT on.")
 @click.option(
     "--target",
     default="cpu",
@@ -27,7 +27,7 @@ __all__ = ["command"]
     help="Where to run ARTIFACT: cpu, gpu, gpu:1, jetson, ssh://host; MODEL runs on the CPU there.",
 )
 @click.option("--reference", metavar="MODEL", help="The model to hold it against, for example the fp32 .onnx file.")
-@click.option("--reference-backend", metavar="NAME", help=f"Run MODEL on this one.  [default: {DEFAULT} for .onnx]")
+@click.option("--reference-backend", metavar="NAME", help=f"Backend to run MODEL on.  [default: {DEFAULT} for .onnx]")
 @click.option(
     "--max-drop",
     type=click.FloatRange(0),
@@ -44,7 +44,7 @@ __all__ = ["command"]
     metavar="FILE.npz",
     help="Keep ARTIFACT's logits here; interrupted, the same command goes on where it was.",
 )
-@click.option("--reference-logits", type=click.Path(path_type=Path), metavar="FILE.npz", help="Likewise for MODEL's.")
+@click.option("--reference-logits", type=click.Path(path_type=Path), metavar="FILE.npz", help="Keep MODEL's logits here.")
 @click.option(
     "--flips", type=click.Path(path_type=Path), metavar="FILE.csv|.json", help="Write all images whose class differs here."
 )

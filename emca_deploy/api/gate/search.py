@@ -109,7 +109,7 @@ class _Models:
     _made: dict[tuple[str, ...], Calibration] = field(default_factory=dict)
 
     def get(self, kept: tuple[str, ...]) -> Calibration:
-        """Return the model with these patterns in float besides the user's own."""
+        """Return the model with these patterns in float, and the user's own."""
         if kept not in self._made:
             for other in [other for other in self._made if other and kept]:
                 self._made.pop(other).onnx.unlink()
@@ -215,7 +215,7 @@ def _labels_sha256(images: LabelledImages) -> str:
 
 
 def _publish(calibration: Calibration, output: Path, report: GateReport) -> Calibration:
-    """Copy the chosen model to where it was asked for; its manifest tells of the gate."""
+    """Copy the chosen model to where it was asked for; its manifest records the gate."""
     manifest = read_manifest(calibration.onnx)
     assert manifest is not None  # calibrate_model has just written it
     best = report.best

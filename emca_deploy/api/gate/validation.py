@@ -1,4 +1,4 @@
-"""What an INT8 model loses against fp32 on labelled images, measured with the backend it is placed for where that runs here."""
+"""The drop of an INT8 model on labelled images, measured with its own backend if that can run on this machine."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,7 +122,7 @@ class Validation:
 
 
 def step_from_file(value: Any) -> GateStep | None:
-    """Return a step from a side file, or None where there is none that makes sense."""
+    """Return a step from a side file, or None where the value is not one."""
     try:
         return replace(from_json(GateStep, value), reused=True)
     except DataError:

@@ -72,7 +72,7 @@ class LayerGraph:
 
 
 def source_of(artifact: Path, manifest: Manifest | None) -> Path | None:
-    """Return the .onnx file an artifact is, or was built from where that still lies there; None where it does not."""
+    """Return the .onnx file that an artifact is or was built from; None where it was moved or changed."""
     if manifest is None or manifest.kind != "engine":
         return artifact
     source = Path(str(manifest.details.get("source", "")))

@@ -28,8 +28,8 @@ _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 def kind_of(type_: str, nodes: Sequence[Node]) -> Kind:
     """Return what a layer is for.
 
-    Conversions are told first, wherever they are. Then attention, by the model's structure: any of its nodes, unless the layer is
-    a convolution outside of it that took the multiplication by the gate along. The rest goes by the runtime's own word.
+    Conversions are recognized first, wherever they are. Then attention, by the model's structure: any of its nodes, unless the
+    layer is a convolution outside of it that took the multiplication by the gate along. The rest goes by the runtime's own word.
 
     Args:
         type_: the runtime's word for the layer.

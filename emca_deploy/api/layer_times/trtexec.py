@@ -21,23 +21,23 @@ def read_trtexec(profile: Path, layer_info: Path | None = None) -> tuple[list[Ru
 
     Args:
         profile: what --exportProfile wrote.
-        layer_info: what --exportLayerInfo wrote of the same engine, built with --profilingVerbosity=detailed; tells types and
+        layer_info: what --exportLayerInfo wrote for the same engine, built with --profilingVerbosity=detailed; it has types and
             precisions. Without it they are guessed from the layers' names.
 
     Raises:
         InputError: a file cannot be read, or is no such file.
     """
-    told = read_profile(_text(profile), str(profile))
+    exported = read_profile(_text(profile), str(profile))
     about: dict[str, EngineLayer] = {}
     if layer_info is not None:
         about = {layer.name: layer for layer in read_layer_info(_text(layer_info), str(layer_info))}
     layers = []
-    for row in told.layers:
+    for row in exported.layers:
         ms = row.average_ms if row.median_ms is None else row.median_ms
         known = about.get(row.name, EngineLayer(row.name))
         nodes = tuple(dict.fromkeys((*_NODE.findall(known.nodes), *_names(row.name))))
         layers.append(RuntimeLayer(row.name, known.kind or _type(row.name), _precision(known), nodes, (ms,)))
-    return layers, told.queries
+    return layers, exported.queries
 
 
 def _text(path: Path) -> str:
