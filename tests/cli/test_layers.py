@@ -58,9 +58,9 @@ def test_an_engine_finds_its_model_and_says_when_it_does_not(engine, model, caps
     place.write_text(json.dumps(manifest))
     assert run(["layers", str(engine), *QUICK, "--no-roofline"]) == 0
     out = capsys.readouterr().out
-    assert "name it with --model" in out
+    assert "pass --model" in out
     assert run(["layers", str(engine), *QUICK, "--no-roofline", "--model", str(model)]) == 0
-    assert "name it with --model" not in capsys.readouterr().out
+    assert "pass --model" not in capsys.readouterr().out
 
 
 @pytest.fixture
