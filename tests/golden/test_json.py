@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Return a function that runs a command with `--json` in the folder, and returns the shape of what it prints."""
+    """Return a function that runs a command with `--json` in the folder, and returns the shape of what it prints.
+
+    A document whose schema the package ships fits it.
+    """
     monkeypatch.chdir(folder)
     monkeypatch.setenv("EMCA_DEPLOY_DEVICES", str(folder / "devices.toml"))
 
     def call(*words: str) -> Any:
         capsys.readouterr()
         assert run([*words, "--json"]) == 0
-        return shape_of(json.loads(capsys.readouterr().out))
+        document = json.loads(capsys.readouterr().out)
+        schema = files("emca_deploy") / "results" / "schemas" / f"{words[0]}.json"
+        if schema.is_file():
+            jsonschema = pytest.importorskip("jsonschema")
+            jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(document)
+        return shape_of(document)
 
     return call
 
