@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from emca_deploy.errors import MissingError
+
 __all__ = ["Backend", "Package", "load_part"]
 
 
@@ -96,6 +98,13 @@ class Backend:
 
 
 def load_part(place: str) -> Any:
-    """Import what "module:attribute" names."""
+    """Import what "module:attribute" names.
+
+    Raises:
+        MissingError: it is not there: the distribution that names it is damaged, or another version.
+    """
     module, _, name = place.partition(":")
-    return getattr(import_module(module), name)
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as exc:
+        raise MissingError(f"{place} cannot be imported: {exc}", f"reinstall {module.partition('.')[0]}") from exc

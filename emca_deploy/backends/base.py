@@ -25,7 +25,6 @@ __all__ = [
     "Situation",
     "check_batch",
     "check_logits",
-    "classifier_io",
     "refuse_precision",
     "shape_text",
 ]
@@ -162,23 +161,6 @@ class Builder(ABC):
             ModelError: the model is not one this backend takes.
             OutputError: `output` cannot be written.
         """
-
-
-def classifier_io(path: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> tuple[TensorSpec, TensorSpec]:
-    """Return the one input, an image batch (N, C, H, W) float32, and the one output, logits (N, classes) float32.
-
-    Raises:
-        ModelError: the model has others.
-    """
-    remedy = "use an image classifier: one input (N, C, H, W) float32, one output (N, classes) float32"
-    for role, specs, rank in (("input", inputs, 4), ("output", outputs, 2)):
-        if len(specs) != 1:
-            names = ", ".join(spec.name for spec in specs)
-            raise ModelError(f"{path}: has {len(specs)} {role}s ({names}), not one", remedy)
-        spec = specs[0]
-        if spec.dtype != "float32" or len(spec.shape) != rank:
-            raise ModelError(f"{path}: {role} '{spec.name}' is {spec.dtype} {shape_text(spec.shape)}", remedy)
-    return inputs[0], outputs[0]
 
 
 def check_batch(batch: npt.NDArray[Any], spec: TensorSpec) -> None:

@@ -1,10 +1,11 @@
 """What each layer and block of a network costs the logits when quantized, alone and among the others, by simulation."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from emca_deploy._optional import installed_version
 from emca_deploy._progress import Counter, Progress, silent
 from emca_deploy._version import __version__
 from emca_deploy.calibration.calibrate import CalibrationOptions
+from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.simulation import Images, Simulation
+from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
 from emca_deploy.calibration.placement.place import Placement, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.quantize import QuantizedWeight
@@ -23,17 +26,19 @@ from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.ranges.table import RangeTable, read_table, table_path
 from emca_deploy.calibration.recovery.weights import ensure_rounded_weights, nearest_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
-from emca_deploy.calibration.units import Unit, find_units
 from emca_deploy.data.sources import choose_indices
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.file import OnnxFile
-from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
+from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitKind, UnitSensitivity
 from emca_deploy.tasks.logits import predicted, signal_to_noise_db
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["SensitivityOptions", "measure_sensitivity", "options_on_file", "weights_on_file"]
+__all__ = ["SensitivityOptions", "Unit", "find_units", "measure_sensitivity", "options_on_file", "weights_on_file"]
+
+SEPARATORS = "./"
+"""Between the parts of a node's name: ours and TorchScript's exporter's."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,25 @@ def measure_sensitivity(
 
 
 @dataclass(frozen=True)
+class Unit:
+    """A layer or a block.
+
+    Attributes:
+        name: of the layer's node, or what the names of the block's nodes begin with, without the separator.
+        kind: see there.
+        pattern: what `--keep-float` takes.
+        layers: names of its quantized layers with weights.
+        macs: their multiply-adds for one image.
+    """
+
+    name: str
+    kind: UnitKind
+    pattern: str
+    layers: tuple[str, ...]
+    macs: int
+
+
+@dataclass(frozen=True)
 class _Study:
     path: Path
     floating: ir.Model
@@ -254,3 +278,40 @@ def _fingerprint(placement: Placement, table: RangeTable, weights: Mapping[str, 
     for name, (integers, scales) in sorted(weights.items()):
         total.update(name.encode() + integers.tobytes() + scales.tobytes())
     return total.hexdigest()
+
+
+def find_units(graph: ir.Graph, placement: Placement) -> list[Unit]:
+    """Return the layers with weights that a placement quantizes, in the order they run, then the blocks they form.
+
+    A block is what shares its name's beginning with a residual Add, attention and shortcut included. Layers without a name are
+    left out: no pattern could tell them apart.
+
+    Args:
+        graph: float.
+        placement: the placement on that graph.
+    """
+    macs = {node.name: image_multiply_adds(node) for node in placement.weighted if node.name}
+    layers = [Unit(name, "layer", escape(name), (name,), count) for name, count in macs.items()]
+    blocks = []
+    for prefix in _block_prefixes(graph):
+        members = tuple(name for name in macs if name.startswith(prefix))
+        if len(members) > 1:
+            blocks.append(Unit(prefix[:-1], "block", escape(prefix) + "*", members, sum(macs[name] for name in members)))
+    return layers + blocks
+
+
+def _block_prefixes(graph: ir.Graph) -> Iterable[str]:
+    """Yield what the names in each block begin with, its separator included, each once."""
+    attention = find_attention(graph)
+    prefixes: dict[str, None] = {}
+    for node in graph:
+        if node.op_type == "Add" and node not in attention.nodes and not any(_is_constant(value) for value in node.inputs):
+            name = node.name or ""
+            end = max(name.rfind(separator) for separator in SEPARATORS)
+            if end > 0:
+                prefixes[name[: end + 1]] = None
+    return prefixes
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is None or value.const_value is not None

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -17,11 +19,9 @@ from emca_deploy.canonical.check import TOLERANCE, TOLERANCE_OF_HALF, known_erro
 from emca_deploy.canonical.clean import clean, name_nodes, remove_no_ops
 from emca_deploy.canonical.constants import fold_constants
 from emca_deploy.canonical.forms import add_sums, flatten_reshapes, linear_layers, merge_pads
-from emca_deploy.canonical.half import widen
 from emca_deploy.canonical.infer import infer_shapes
 from emca_deploy.canonical.layers import plain_linear_layers, plain_paddings
 from emca_deploy.canonical.marks import logits_value, mark
-from emca_deploy.canonical.opset import raise_opset
 from emca_deploy.canonical.pooling import pool_globally
 from emca_deploy.canonical.rectifiers import rectify
 from emca_deploy.canonical.shapes import settle_shapes
@@ -29,7 +29,19 @@ from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.refusal import graph_errors
 
+if TYPE_CHECKING:
+    import onnx
+
 __all__ = ["CANONICAL_VERSION", "CanonicalModel", "canonical_model"]
+
+HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
+
+LEAST_OPSET = 13
+"""Since 13, DequantizeLinear has one scale for each channel."""
+
+RAISED_OPSET = 17
+OLDEST_OPSET = 7
+LEAST_IR = 8
 
 CANONICAL_VERSION = 3
 """Raised when a rule changes: range tables of the same file are then measured anew."""
@@ -182,3 +194,88 @@ def _fallback(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, f
         "the graph is quantized as it is"
     )
     return CanonicalModel(model, (), error, (warning,))
+
+
+def raise_opset(path: Path, model: "onnx.ModelProto", opset: int) -> "onnx.ModelProto":
+    """Return the model at opset 13 or newer; one that is there already is returned as it is.
+
+    Raises:
+        ModelError: the opset is older than 7, or the converter cannot convert an operator.
+    """
+    if opset >= LEAST_OPSET:
+        return model
+    remedy = f"export it again with opset {RAISED_OPSET}"
+    if opset < OLDEST_OPSET:
+        raise ModelError(f"{path}: its opset is {opset}, and {OLDEST_OPSET} is the oldest that can be converted", remedy)
+    from onnx import version_converter
+
+    # The converter takes no initializers among the inputs, and files of IR version 3 need them there.
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, LEAST_IR)
+    try:
+        return version_converter.convert_version(model, RAISED_OPSET)
+    except Exception as exc:  # the converter raises RuntimeError and its own ConvertError
+        cause = str(exc).strip().splitlines() or [type(exc).__name__]
+        raise ModelError(f"{path}: its opset {opset} cannot be converted to {RAISED_OPSET}: {cause[-1][:200]}", remedy) from exc
+
+
+def widen(model: ir.Model) -> bool:
+    """Make every float16 constant and tensor of a graph float32; return whether there was one.
+
+    A float16 input gets a Cast behind it and a float16 output one in front of it, so that the file's interface stays.
+    """
+    graph = model.graph
+    halves = [value for value in graph.initializers.values() if value.dtype == HALF]
+    if not halves:
+        return False
+    for value in halves:
+        assert value.const_value is not None
+        array = value.const_value.numpy().astype(np.float32)
+        value.const_value = ir.Tensor(array, name=value.name)
+        value.dtype = FLOAT
+    for node in graph:
+        _widen_attributes(node)
+        for value in node.outputs:
+            if value.dtype in (HALF, FLOAT) and not value.is_graph_output():
+                value.dtype = FLOAT
+    for value in list(graph.inputs):
+        if value.dtype == HALF:
+            _cast_input(graph, value)
+    for index, value in enumerate(list(graph.outputs)):
+        if value.dtype == HALF:
+            _cast_output(graph, index, value)
+    return True
+
+
+def _widen_attributes(node: ir.Node) -> None:
+    if node.op_type == "Cast" and node.attributes.get_int("to", 0) == HALF.value:
+        node.attributes.add(ir.AttrInt64("to", FLOAT.value))
+    for attribute in list(node.attributes.values()):
+        if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.TENSOR:
+            tensor = attribute.as_tensor()
+            if tensor.dtype == HALF:
+                node.attributes.add(ir.AttrTensor(attribute.name, ir.Tensor(tensor.numpy().astype(np.float32))))
+
+
+def _cast_input(graph: ir.Graph, value: ir.Value) -> None:
+    readers = list(value.uses())
+    cast = ir.node("Cast", [value], {"to": FLOAT.value}, name=f"{value.name}/to_float32")
+    result = cast.outputs[0]
+    result.name, result.shape, result.dtype = f"{value.name}/float32", value.shape, FLOAT
+    first = next(iter(graph))
+    graph.insert_before(first, cast)
+    for use in readers:
+        use.node.replace_input_with(use.idx, result)
+
+
+def _cast_output(graph: ir.Graph, index: int, value: ir.Value) -> None:
+    name = value.name
+    value.name, value.dtype = f"{name}/float32", FLOAT
+    cast = ir.node("Cast", [value], {"to": HALF.value}, name=f"{name}/to_float16")
+    result = cast.outputs[0]
+    result.name, result.shape, result.dtype = name, value.shape, HALF
+    graph.append(cast)
+    graph.outputs[index] = result

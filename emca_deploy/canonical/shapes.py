@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.canonical.branches import inline_branches
 from emca_deploy.canonical.constants import fold_constants
-from emca_deploy.canonical.edit import constant_of, new_constant, set_constant
+from emca_deploy.canonical.edit import constant_of, new_constant, set_constant, take_over
 from emca_deploy.canonical.infer import infer_shapes
 
 __all__ = ["Size", "dimensions", "known_sizes", "settle_shapes"]
@@ -186,3 +185,37 @@ _RULES: dict[str, Callable[[ir.Node, list[list[Size]]], list[Size] | None]] = {
     "Mul": _arithmetic(lambda a, b: a * b),
     "Div": _arithmetic(_divide),
 }
+
+
+def inline_branches(model: ir.Model) -> bool:
+    """Put the branch that is taken in the place of each If with a constant condition; return whether there was one."""
+    graph = model.graph
+    changed = False
+    for node in list(graph):
+        condition = constant_of(node.inputs[0]) if node.op_type == "If" and node.inputs else None
+        if condition is None or condition.size != 1 or node.domain != "":
+            continue
+        branch = node.attributes["then_branch" if bool(condition.ravel()[0]) else "else_branch"].as_graph()
+        _inline(graph, node, branch)
+        changed = True
+    return changed
+
+
+def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
+    results = list(branch.outputs)
+    for name, value in list(branch.initializers.items()):
+        branch.initializers.pop(name)
+        value.name = f"{node.name}/{name}"
+        graph.register_initializer(value)
+    members = list(branch)
+    branch.remove(members)
+    for member in members:
+        member.name = f"{node.name}/{member.name or member.op_type}"
+        for value in member.outputs:
+            value.name = f"{node.name}/{value.name}"
+    branch.outputs.clear()
+    graph.insert_before(node, members)
+    for old, new in zip(node.outputs, results, strict=True):
+        new.shape = None  # both branches' shapes were merged into the If's; the next inference finds this one's
+        take_over(graph, old, new)
+    graph.remove(node, safe=True)

@@ -15,8 +15,7 @@ from emca_deploy.backends.tensorrt.cuda import capability_here
 from emca_deploy.backends.tensorrt.dla_log import DlaPlacement, read_placement
 from emca_deploy.backends.tensorrt.inspect import EngineLayer, int8_convolutions, moved_bytes_by_type, read_layers
 from emca_deploy.backends.tensorrt.log import BuildLog, attach
-from emca_deploy.backends.tensorrt.model_facts import read_facts
-from emca_deploy.backends.tensorrt.model_macs import node_macs
+from emca_deploy.backends.tensorrt.model_facts import node_macs, read_facts
 from emca_deploy.backends.tensorrt.network import ParsedModel, parse_model
 from emca_deploy.backends.tensorrt.settings import (
     PORTABLE_TARGETS,

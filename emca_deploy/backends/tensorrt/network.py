@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import classifier_io
+from emca_deploy.backends.base import shape_text
 from emca_deploy.backends.tensorrt.log import BuildLog
 from emca_deploy.backends.tensorrt.versions import Rules
 from emca_deploy.errors import ModelError
 
-__all__ = ["ParsedModel", "parse_model"]
+__all__ = ["ParsedModel", "classifier_io", "parse_model"]
 
 NO_PLUGIN = "Plugin not found"
 MISREAD_REMEDY = "calibrate the fp32 model with --backend {backend}: symmetric int8 with zero point 0"
@@ -66,6 +66,23 @@ def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tupl
     convolutions = [layer for layer in layers if layer.type == trt.LayerType.CONVOLUTION]
     quantized = sum(layer.num_inputs > 1 and layer.get_input(1) is not None for layer in convolutions)
     return ParsedModel(network, spec, len(convolutions), quantized, parser)
+
+
+def classifier_io(path: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> tuple[TensorSpec, TensorSpec]:
+    """Return the one input, an image batch (N, C, H, W) float32, and the one output, logits (N, classes) float32.
+
+    Raises:
+        ModelError: the model has others.
+    """
+    remedy = "use an image classifier: one input (N, C, H, W) float32, one output (N, classes) float32"
+    for role, specs, rank in (("input", inputs, 4), ("output", outputs, 2)):
+        if len(specs) != 1:
+            names = ", ".join(spec.name for spec in specs)
+            raise ModelError(f"{path}: has {len(specs)} {role}s ({names}), not one", remedy)
+        spec = specs[0]
+        if spec.dtype != "float32" or len(spec.shape) != rank:
+            raise ModelError(f"{path}: {role} '{spec.name}' is {spec.dtype} {shape_text(spec.shape)}", remedy)
+    return inputs[0], outputs[0]
 
 
 def _flags(trt: Any, rules: Rules) -> int:

@@ -8,10 +8,11 @@ from typing import Any
 from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, TensorSpec, read_manifest
-from emca_deploy.backends.base import Runner, RunOptions, check_batch, check_logits, classifier_io, refuse_precision
+from emca_deploy.backends.base import Runner, RunOptions, check_batch, check_logits, refuse_precision
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
 from emca_deploy.backends.tensorrt.cuda import Gpu, GpuFacts, open_gpu
 from emca_deploy.backends.tensorrt.log import BuildLog, attach
+from emca_deploy.backends.tensorrt.network import classifier_io
 from emca_deploy.backends.tensorrt.runner_checks import check_gpu_fits, check_profile, check_version, profile_of, read_engine
 from emca_deploy.backends.tensorrt.runner_execution import Execution, engine_io, not_deserialized
 from emca_deploy.backends.tensorrt.settings import TrtSettings

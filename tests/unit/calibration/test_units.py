@@ -5,7 +5,7 @@ import pytest
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.placement.place import place
-from emca_deploy.calibration.units import find_units
+from emca_deploy.calibration.sensitivity import find_units
 
 
 def units_of(path, keep_float=(), rename=None, backend="openvino"):

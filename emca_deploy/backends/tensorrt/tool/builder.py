@@ -13,8 +13,7 @@ from emca_deploy.backends.tensorrt.builder import TrtBuild
 from emca_deploy.backends.tensorrt.cache import check_cache
 from emca_deploy.backends.tensorrt.cuda import capability_here
 from emca_deploy.backends.tensorrt.dla_log import DlaPlacement
-from emca_deploy.backends.tensorrt.model_facts import ModelFacts, count_convolutions, read_facts
-from emca_deploy.backends.tensorrt.model_macs import node_macs
+from emca_deploy.backends.tensorrt.model_facts import ModelFacts, count_convolutions, node_macs, read_facts
 from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of
 from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBuild
 from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
