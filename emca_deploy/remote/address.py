@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from emca_deploy.errors import InputError
 
-__all__ = ["SCHEME", "Address", "is_ssh", "parse_address"]
+__all__ = ["SCHEME", "Address", "parse_address"]
 
 SCHEME = "ssh://"
 # A host or user that begins with a dash would be an option of ssh's, one with a space or a quote a word of some shell's.
@@ -47,18 +47,13 @@ class Address:
         return [*user, *port, "--", self.host]
 
 
-def is_ssh(target: str | None) -> bool:
-    """Return whether a target is on another machine."""
-    return target is not None and target.startswith(SCHEME)
-
-
 def parse_address(text: str) -> Address:
     """Return the machine that a user named.
 
     Raises:
         InputError: it is not of that form.
     """
-    found = _FORM.fullmatch(text.removeprefix(SCHEME)) if is_ssh(text) else None
+    found = _FORM.fullmatch(text.removeprefix(SCHEME)) if text.startswith(SCHEME) else None
     port = None if found is None or found["port"] is None else int(found["port"])
     if found is None or (port is not None and not 1 <= port <= 65535):
         raise InputError(

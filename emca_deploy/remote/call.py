@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from emca_deploy.errors import WorkerError
 from emca_deploy.remote.connection import LOST, Connection
-from emca_deploy.remote.errors import LineLostError, failure
+from emca_deploy.remote.errors import ConnectionLostError, failure
 
 __all__ = ["Call", "call", "new_mark"]
 
@@ -114,7 +114,7 @@ class Call:
         if code == LOST and not self._connection.reached:
             return failure(where, said, self._connection.resolved())
         if code == LOST:
-            return LineLostError(f"{where}: the connection was lost", "when it is back, run the same command again")
+            return ConnectionLostError(f"{where}: the connection was lost", "when it is back, run the same command again")
         reason = " | ".join(self.last_lines(_TAIL_LINES))
         return WorkerError(
             f"{where}: what ran there ended with exit code {code}: {reason}", "look at that machine: memory, or its Python"

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.remote.address import Address
 
-__all__ = ["CONFIG_VARIABLE", "LineLostError", "failure"]
+__all__ = ["CONFIG_VARIABLE", "ConnectionLostError", "failure"]
 
 CONFIG_VARIABLE = "EMCA_DEPLOY_SSH_CONFIG"
 _TOUCH = "connect once by hand and compare the key: {ssh}; or add it with ssh-keyscan {scan} >> {file}"
 
 
-class LineLostError(MissingError):
+class ConnectionLostError(MissingError):
     """The connection was there, and is gone."""
 
 

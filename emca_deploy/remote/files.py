@@ -126,7 +126,7 @@ def send(connection: Connection, blob: Blob, progress: Progress | None = None) -
 
     Raises:
         MissingError: the remote disk is full, or its folder cannot be written.
-        LineLostError: the connection was lost; what arrived stays, for the next attempt.
+        ConnectionLostError: the connection was lost; what arrived stays, for the next attempt.
         WorkerError: what arrives is not what was sent.
     """
     for _ in range(ATTEMPTS):
@@ -188,7 +188,7 @@ def fetch(connection: Connection, path: str, digest: str | None, output: Path) -
 
     Raises:
         OutputError: the local file cannot be written.
-        LineLostError: the connection was lost.
+        ConnectionLostError: the connection was lost.
         WorkerError: what arrives is not what was sent.
     """
     with atomic_write(output) as temporary, temporary.open("wb") as stream:
@@ -218,7 +218,7 @@ class Arriving:
             digest: its sha256; None has it taken there first.
 
         Raises:
-            LineLostError: the connection was lost; call it again on another one.
+            ConnectionLostError: the connection was lost; call it again on another one.
             WorkerError: what arrives is not what was sent.
         """
         mark = new_mark()

@@ -10,11 +10,10 @@ from emca_deploy.backends.tensorrt.tool.process import Spawn
 from emca_deploy.errors import MissingError
 from emca_deploy.remote.call import Call, call, new_mark
 from emca_deploy.remote.connection import Connection
-from emca_deploy.remote.protocol import SILENCE_S
+from emca_deploy.remote.protocol import ALIVE_EVERY_S, SILENCE_S
 
 __all__ = ["Held", "hold", "spawn_on"]
 
-ALIVE_EVERY_S = 3.0
 LOCK_ATTEMPTS = 20
 """One a second."""
 _END_S = 60.0
@@ -128,7 +127,7 @@ def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = 
 
     Raises:
         MissingError: `begin` fails, and `end` has been done; or the lock cannot be had, and neither has been done.
-        LineLostError: the connection was lost.
+        ConnectionLostError: the connection was lost.
     """
     mark = new_mark()
     over = threading.Event()

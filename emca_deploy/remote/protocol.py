@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-__all__ = ["COLLECT", "PROTOCOL", "RECONNECT_AFTER_S", "SILENCE_S", "ZIP_DATE", "cache_root"]
+__all__ = ["ALIVE_EVERY_S", "COLLECT", "PROTOCOL", "RECONNECT_AFTER_S", "SILENCE_S", "ZIP_DATE", "cache_root"]
 
 PROTOCOL = 2
 """Version of the messages between the two ends."""
@@ -11,6 +11,8 @@ COLLECT = "collect"
 """Asks for what a run kept when its connection was lost."""
 SILENCE_S = 12.0
 """Time without a message after which the connection is taken to be lost, even where TCP still thinks otherwise."""
+ALIVE_EVERY_S = 2.0
+"""Pause between the messages of one end that has nothing to say."""
 RECONNECT_AFTER_S = (1.0, 4.0, 10.0)
 """Pauses before attempts to connect again after a connection was lost."""
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)

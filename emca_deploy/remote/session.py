@@ -19,11 +19,10 @@ from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.files import Arriving, Blob, disk_error, fetch, send
 from emca_deploy.remote.package import agent_bytes
 from emca_deploy.remote.probe import Facts, check_python, look
-from emca_deploy.remote.protocol import PROTOCOL, SILENCE_S
+from emca_deploy.remote.protocol import ALIVE_EVERY_S, PROTOCOL, SILENCE_S
 
 __all__ = ["Answer", "Session", "Working", "session"]
 
-ALIVE_EVERY_S = 2.0
 STOP_WITHIN_S = 30.0
 """Time in which an interrupted run finishes its block and reports what it has."""
 
@@ -82,7 +81,7 @@ class Session:
 
         Raises:
             EmcaError: what went wrong there, of the same class.
-            LineLostError: the connection was lost.
+            ConnectionLostError: the connection was lost.
             KeyboardInterrupt: interrupted before there was anything to keep.
         """
         mark = new_mark()

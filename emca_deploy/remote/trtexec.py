@@ -19,7 +19,7 @@ from emca_deploy.machines.jetson.switch import FOLDER, LOCK, NOTE
 from emca_deploy.remote.address import Address
 from emca_deploy.remote.board import FoundBoard, remote_board
 from emca_deploy.remote.connection import Connection
-from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.errors import ConnectionLostError
 from emca_deploy.remote.hold import Held, hold, spawn_on
 
 __all__ = ["RemoteTrtexec", "remote_trtexec"]
@@ -97,7 +97,7 @@ class RemoteTrtexec:
         """See that all is as it was.
 
         Raises:
-            LineLostError: the line was down in between: ssh connects anew by itself, and the power mode is not held any more.
+            ConnectionLostError: the connection was lost in between; ssh has made a new one, which no longer holds the power mode.
         """
         for held in self.held:
             held.check()
@@ -133,7 +133,7 @@ def remote_trtexec(address: Address, path: str | None, power_mode: str | None = 
         InputError: a power mode is asked for, and it is no Jetson board.
         UnknownNameError: the board has no such power mode.
         MissingError: there is no trtexec, no folder can be made, or the power mode cannot be set.
-        LineLostError: the connection was lost.
+        ConnectionLostError: the connection was lost.
     """
     held: list[Held] = []
     with Connection(address) as connection, _lost_is_lost(connection, held), ExitStack() as stack:
@@ -153,8 +153,8 @@ def remote_trtexec(address: Address, path: str | None, power_mode: str | None = 
         remote.check()
 
 
-def _lost(connection: Connection) -> LineLostError:
-    return LineLostError(f"{connection.address}: the connection was lost", "when it is back, run the same command again")
+def _lost(connection: Connection) -> ConnectionLostError:
+    return ConnectionLostError(f"{connection.address}: the connection was lost", "when it is back, run the same command again")
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def _lost_is_lost(connection: Connection, held: list[Held]) -> Iterator[None]:
     """Have every error be that of a lost connection where that is what it comes from: trtexec's output just ends then."""
     try:
         yield
-    except LineLostError:
+    except ConnectionLostError:
         raise
     except EmcaError as exc:
         if connection.is_up() and not any(one.lost for one in held):

@@ -12,7 +12,7 @@ from typing import TypeVar
 from emca_deploy._progress import Progress
 from emca_deploy.errors import EmcaError
 from emca_deploy.remote.address import Address
-from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.errors import ConnectionLostError
 from emca_deploy.remote.probe import Facts, check_runtime
 from emca_deploy.remote.protocol import COLLECT, RECONNECT_AFTER_S
 from emca_deploy.remote.session import Session, Working, session
@@ -73,11 +73,11 @@ class Errand:
 
         Raises:
             EmcaError: whatever the request raises there.
-            LineLostError: the connection was lost and cannot be made again, or was lost before there was anything to keep.
+            ConnectionLostError: the connection was lost and cannot be made again, or was lost before there was anything to keep.
         """
         try:
             return self._ask(first, take, progress)
-        except LineLostError as exc:
+        except ConnectionLostError as exc:
             lost = exc
         self.collecting = not isinstance(self.request, LogitsRequest)  # logits go on where they were, all else is kept whole
         for pause_s in RECONNECT_AFTER_S:
@@ -86,8 +86,8 @@ class Errand:
                 with session(self.address) as again:
                     return self._ask(again, take, progress)
             except _NothingKeptError:
-                raise LineLostError(f"{lost.problem}, before it was done", lost.remedy) from lost
-            except LineLostError as exc:
+                raise ConnectionLostError(f"{lost.problem}, before it was done", lost.remedy) from lost
+            except ConnectionLostError as exc:
                 lost = exc
             except EmcaError:
                 if not self.collecting:

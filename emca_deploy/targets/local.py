@@ -23,7 +23,7 @@ from emca_deploy.targets.building import build_engine
 from emca_deploy.targets.candidates import CandidateOptions, candidates
 from emca_deploy.targets.capabilities import Capabilities, Lack, local_capabilities
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Models
-from emca_deploy.targets.named_artifacts import grouped, split_artifact, split_builds
+from emca_deploy.targets.named_artifacts import grouped, split_artifact, split_artifacts
 from emca_deploy.telemetry.processor import CpuFrequencySource
 from emca_deploy.telemetry.source import TelemetrySource
 from emca_deploy.telemetry.thermal import ThermalSource
@@ -127,7 +127,7 @@ class LocalTarget(Target):
     def profile(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled:
         """Measure latency on this machine; see `Target.profile`."""
         self.check(request)
-        protocol, builds = self.protocol(request), split_builds(request.artifacts)
+        protocol, builds = self.protocol(request), split_artifacts(request.artifacts)
         options = _profile_options(request, protocol)
 
         def find() -> tuple[RunnerSpec, ...]:
@@ -269,7 +269,7 @@ def candidates_of(target: LocalTarget, request: Request) -> tuple[tuple[RunnerSp
     """Return the candidates of a request, and how they run."""
     if isinstance(request, ProfileRequest):
         options = _profile_options(request, target.protocol(request))
-        return target.candidates(split_builds(request.artifacts).artifacts, request.backends, options), options
+        return target.candidates(split_artifacts(request.artifacts).artifacts, request.backends, options), options
     assert isinstance(request, LogitsRequest)
     backend, path = split_artifact(request.artifact)
     options = _validation_options(request)

@@ -9,7 +9,7 @@ from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.errors import InputError
 from emca_deploy.harness.spec import RunnerSpec
 
-__all__ = ["Builds", "digests_of", "grouped", "precision_of", "split_artifact", "split_builds"]
+__all__ = ["NamedArtifacts", "digests_of", "grouped", "precision_of", "split_artifact", "split_artifacts"]
 
 _SIGN = "+"
 
@@ -23,23 +23,23 @@ def split_artifact(text: str) -> tuple[str | None, str]:
 
 
 @dataclass(frozen=True)
-class Builds:
+class NamedArtifacts:
     """What a user named.
 
     Attributes:
         artifacts: every single one, as "path" or "backend=path".
-        groups: for each path that is one build of several, what the user called all of them together.
+        groups: for each path that is one process of several, what the user called all of them together.
     """
 
     artifacts: tuple[str, ...]
     groups: dict[str, str]
 
 
-def split_builds(artifacts: Sequence[str]) -> Builds:
-    """Return the single artifacts in what a user named, "a+b" being two builds of one candidate; a file is never split.
+def split_artifacts(artifacts: Sequence[str]) -> NamedArtifacts:
+    """Return the single artifacts in what a user named, "a+b" being two processes of one candidate; a file is never split.
 
     Raises:
-        InputError: a build is named twice, or a part is empty.
+        InputError: a file is named twice, or a part is empty.
     """
     single: list[str] = []
     groups: dict[str, str] = {}
@@ -49,21 +49,21 @@ def split_builds(artifacts: Sequence[str]) -> Builds:
         prefix = f"{backend}=" if backend else ""
         if len(parts) > 1:
             if not all(parts):
-                raise InputError(f"{text}: a build has no name", f"name every build: first.engine{_SIGN}second.engine")
+                raise InputError(f"{text}: a file has no name", f"name every file: first.engine{_SIGN}second.engine")
             groups.update(dict.fromkeys(parts, path))
         single += [prefix + part for part in parts]
     for path in groups:
         if sum(split_artifact(text)[1] == path for text in single) > 1:
-            raise InputError(f"{path}: is named twice, and once as a build of several", "name it once")
-    return Builds(tuple(single), groups)
+            raise InputError(f"{path}: is named twice, and once as one of several", "name it once")
+    return NamedArtifacts(tuple(single), groups)
 
 
-def grouped(specs: Sequence[RunnerSpec], builds: Builds) -> tuple[RunnerSpec, ...]:
-    """Return the specs, those that are builds of one candidate on one backend marked as such."""
+def grouped(specs: Sequence[RunnerSpec], named: NamedArtifacts) -> tuple[RunnerSpec, ...]:
+    """Return the specs, those that are processes of one candidate on one backend marked as such."""
     backends = {spec.artifact: {other.backend for other in specs if other.artifact == spec.artifact} for spec in specs}
 
     def marked(spec: RunnerSpec) -> RunnerSpec:
-        together = builds.groups.get(spec.artifact)
+        together = named.groups.get(spec.artifact)
         if together is None:
             return spec
         return replace(spec, group=together if len(backends[spec.artifact]) == 1 else f"{spec.backend}={together}")

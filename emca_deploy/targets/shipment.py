@@ -12,10 +12,10 @@ from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
 from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.networks.checkpoint_files import list_shards
 from emca_deploy.onnx_file.file import OnnxFile
-from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.errors import ConnectionLostError
 from emca_deploy.remote.files import Blob
 from emca_deploy.results.codec import to_json
-from emca_deploy.targets.named_artifacts import precision_of, split_artifact, split_builds
+from emca_deploy.targets.named_artifacts import precision_of, split_artifact, split_artifacts
 
 __all__ = ["Shipment"]
 
@@ -79,7 +79,7 @@ class Shipment:
 
     def add_all(self, artifacts: Sequence[str]) -> tuple[str, ...]:
         """Add what a user named, "backend=path" and "first+second" too; return it with the remote names."""
-        builds = split_builds(artifacts)
+        builds = split_artifacts(artifacts)
         groups: dict[str, list[str]] = {}
         for path, together in builds.groups.items():
             groups.setdefault(together, []).append(path)
@@ -106,7 +106,7 @@ class Shipment:
         """Have errors that are raised in the block name the local files."""
         try:
             yield
-        except LineLostError:
+        except ConnectionLostError:
             raise
         except EmcaError as error:
             raise type(error)(self.ours(error.problem), self.ours(error.remedy)) from error

@@ -33,7 +33,7 @@ from emca_deploy.targets.building import builder_of
 from emca_deploy.targets.capabilities import Capabilities, remote_capabilities
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 from emca_deploy.targets.errand import Errand
-from emca_deploy.targets.named_artifacts import split_artifact, split_builds
+from emca_deploy.targets.named_artifacts import split_artifact, split_artifacts
 from emca_deploy.targets.requirements import check_backends, needed_backend, trtexec_suffices
 from emca_deploy.targets.shipment import Shipment
 from emca_deploy.targets.trtexec import build_by_trtexec, profile_by_trtexec
@@ -286,7 +286,7 @@ class SshTarget(Target):
 def _backends(request: ProfileRequest) -> set[str | None]:
     """Return the backends that a request needs; None is one that the other machine chooses."""
     found: set[str | None] = set()
-    for text in split_builds(request.artifacts).artifacts:
+    for text in split_artifacts(request.artifacts).artifacts:
         own, path = split_artifact(text)
         choices: Sequence[str | None] = [own] if own else request.backends or [None]
         found |= {needed_backend(Path(path), asked) for asked in choices}

@@ -29,7 +29,7 @@ from emca_deploy.errors import EmcaError, InputError, MissingError, WorkerError
 from emca_deploy.harness.measure.raw_samples import RawCandidate, RawSamples
 from emca_deploy.machines.jetson.facts import check_dla_core
 from emca_deploy.remote.address import Address
-from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.errors import ConnectionLostError
 from emca_deploy.remote.files import Blob, fetch, send
 from emca_deploy.remote.protocol import RECONNECT_AFTER_S
 from emca_deploy.remote.trtexec import RemoteTrtexec, remote_trtexec
@@ -56,7 +56,7 @@ def build_by_trtexec(address: Address, path: str | None, request: BuildRequest, 
 
     Raises:
         EmcaError: trtexec fails, or the machine cannot be used.
-        LineLostError: the connection was lost.
+        ConnectionLostError: the connection was lost.
     """
     if request.backend != BACKEND:
         raise InputError(f"backend '{request.backend}' is not built with trtexec", f"use --backend {BACKEND}")
@@ -112,18 +112,18 @@ def profile_by_trtexec(address: Address, path: str | None, request: ProfileReque
 
     Raises:
         EmcaError: an artifact is not for TensorRT, or trtexec fails.
-        LineLostError: the connection was lost before anything was measured, and cannot be made again.
+        ConnectionLostError: the connection was lost before anything was measured, and cannot be made again.
         KeyboardInterrupt: interrupted before anything was measured.
     """
     run = _Run(address, path, request, progress)
-    lost: LineLostError | None = None
+    lost: ConnectionLostError | None = None
     for pause_s in (0.0, *RECONNECT_AFTER_S):
         try:
             time.sleep(pause_s)
             run.go_on()
             lost = None
             break
-        except LineLostError as exc:
+        except ConnectionLostError as exc:
             lost = exc
         except KeyboardInterrupt:
             if not run.results:
@@ -159,7 +159,7 @@ class _Run:
                 self._bytes[0] += remote.connection.sent_bytes
                 self._bytes[1] += remote.connection.received_bytes
 
-    def report(self, lost: LineLostError | None) -> Profiled:
+    def report(self, lost: ConnectionLostError | None) -> Profiled:
         """Return what was measured."""
         assert self._remote is not None  # there is a result
         complete = len(self.results) == len(self._request.artifacts)

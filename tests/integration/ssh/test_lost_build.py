@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from emca_deploy.artifacts import read_manifest, sha256_file
-from emca_deploy.remote.errors import LineLostError
+from emca_deploy.remote.errors import ConnectionLostError
 from emca_deploy.remote.files import Arriving
 from emca_deploy.requests import BuildRequest
 from emca_deploy.targets.registry import parse
@@ -73,7 +73,7 @@ def test_a_line_that_goes_down_before_leaves_nothing(far, model, tmp_path):
             far.cut()
 
     request = BuildRequest(str(model), "onnxruntime", str(tmp_path / "net.ort"), far.target, threads=1)
-    with pytest.raises(LineLostError, match="was lost"):
+    with pytest.raises(ConnectionLostError, match="was lost"):
         parse(far.target).run(request, cut)
     far.wait_until_nothing_runs()
     assert not list(tmp_path.glob("net.ort*"))

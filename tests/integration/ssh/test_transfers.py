@@ -73,10 +73,10 @@ def test_a_damaged_file_in_the_cache_is_sent_again(far, line, content):
 
 
 def test_a_connection_cut_while_sending(far, line, content):
-    from emca_deploy.remote.errors import LineLostError
+    from emca_deploy.remote.errors import ConnectionLostError
 
     connection = line
-    with pytest.raises(LineLostError):
+    with pytest.raises(ConnectionLostError):
         send(connection, content, lambda done, total: far.cut() if done > 1_000_000 else None)
     far.wait_until_nothing_runs()
     part = far.cache / "blobs" / f"{content.digest}.part"
