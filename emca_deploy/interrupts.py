@@ -11,14 +11,10 @@ WAIT_S = 0.05
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; while a module is imported, do so once the import is done.
+    """Raise KeyboardInterrupt, as a signal's handler; while a module is imported, do so once the import is done.
 
     Extension modules run Python code while they are initialized. An exception there reaches C++ code that does not expect one
     (nanobind in `onnx`): the process aborts, and no `finally` runs.
-
-    Args:
-        number: the signal's number.
-        frame: the frame that the signal interrupted.
 
     Raises:
         KeyboardInterrupt: no module is being imported.

@@ -60,11 +60,7 @@ class DlaConversion:
 
 
 def convert_for_dla(model: Path, output: Path) -> DlaConversion:
-    """Write a float32 classifier in the forms a DLA runs, and check it against the original before it appears.
-
-    Args:
-        model: ONNX with float32 weights.
-        output: the ONNX file; its manifest goes beside it.
+    """Write a float32 ONNX classifier in the forms a DLA runs, with a manifest, once it is checked against the original.
 
     Raises:
         ModelError: it cannot be read, is quantized or fp16, or ONNX Runtime does not run it.

@@ -56,11 +56,7 @@ _RESIDUAL_INDEX = re.compile(r"\.residual\.(\d+)")
 def export_onnx(module: "nn.Module", image_size: Size, batch: int | None = None, opset: int = OPSET) -> "ir.Model":
     """Return a module as an ONNX model: batch norm and constants folded, nodes named after modules, no shape computations.
 
-    Args:
-        module: maps (N, 3, H, W) float32 to logits (N, classes).
-        image_size: pixels of the input: the side of a square, or (height, width).
-        batch: a fixed batch size, or None for a dynamic one.
-        opset: of the ONNX file.
+    The module maps (N, 3, H, W) float32 to logits (N, classes); N is `batch`, or dynamic where that is None.
 
     Raises:
         MissingError: torch or onnxscript is not installed.

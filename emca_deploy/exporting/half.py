@@ -53,11 +53,9 @@ class HalfGraph:
 
 
 def to_half(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph:
-    """Rewrite an fp32 model in place.
+    """Rewrite in place a model that is float32 throughout, its constants initializers, its nodes and tensors named.
 
-    Args:
-        model: float32 throughout, constants as initializers, nodes and tensors named.
-        keep: nodes of it that stay in float32, each with the reason.
+    The nodes in `keep` stay in float32, each with its reason.
 
     Raises:
         ModelError: it is quantized, does not say its tensors' types, or nothing with weights is left to be fp16.
@@ -190,11 +188,9 @@ class HalfConversion:
 
 
 def convert_to_half(model: ir.Model, images: Float32Array) -> HalfConversion:
-    """Turn an fp32 model into a typed fp16 one, in place, and check it against itself as it was.
+    """Turn an fp32 model into a typed fp16 one, in place, and check it against itself as it was, on images (N, 3, S, S) float32.
 
-    Args:
-        model: what `export_onnx` returns, or another float32 classifier with named nodes and its constants as initializers.
-        images: that its activations' range and its parity are measured on, (N, 3, S, S) float32.
+    The model is a classifier with named nodes, its constants initializers, as `export_onnx` makes them.
 
     Raises:
         GateError: the fp16 logits differ by more than rounding explains.

@@ -48,14 +48,10 @@ def half_tolerance(count: int, logits: int) -> float:
     `count` roundings one after another, each by at most u = 2**-11, independent and with mean zero, together err by at most
     lambda * sqrt(count) * u, to first order, with probability 1 - 2 exp(-lambda**2 (1 - u)**2 / 2): Higham and Mary, "A new
     approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4. lambda is chosen so that of
-    all `logits` one errs more with probability 0.001.
+    all `logits` that are compared one errs more with probability 0.001.
 
     It is an estimate, no bound: a layer is taken to pass on a relative error without enlarging it. Networks stay far below, since
     errors average over the sums of a layer, and a shortcut carries fewer roundings than its branch.
-
-    Args:
-        count: of `roundings`.
-        logits: how many are compared.
     """
     factor = math.sqrt(2 * math.log(2 * max(logits, 1) / FAILURE)) / (1 - HALF_ROUNDOFF)
     return math.expm1(factor * math.sqrt(count) * HALF_ROUNDOFF + count * HALF_ROUNDOFF**2 / (1 - HALF_ROUNDOFF))

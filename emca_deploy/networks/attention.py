@@ -83,11 +83,8 @@ class MultiscaleAggregation(nn.Module):
     """Mix the current descriptor with those of preceding maps: ReLU of one weighted sum, the same for every channel.
 
     EMCA writes it as Conv1d(1, 1, kernel=R, stride=R) over the (N, C, R) stack. That is a weighted sum over the R scales, so
-    preceding descriptors of equal width are summed before their channels are repeated: the same numbers, far fewer nodes.
-
-    Args:
-        channels: C, the width of the current map.
-        previous_channels: widths of the preceding maps, older first; each divides C.
+    preceding descriptors of equal width are summed before their channels are repeated: the same numbers, far fewer nodes. The
+    widths of the preceding maps, older first, divide that of the current one, C.
     """
 
     def __init__(self, channels: int, previous_channels: Sequence[int]) -> None:
@@ -112,14 +109,9 @@ class MultiscaleAggregation(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """SE's two fully connected layers, (N, C, 1, 1) to gates (N, C, 1, 1).
+    """SE's two fully connected layers, (N, C, 1, 1) to gates (N, C, 1, 1); the hidden width is C / `reduction`.
 
-    They run as 1x1 convolutions, which is the same product and needs no reshaping.
-
-    Args:
-        channels: C.
-        reduction: C divided by the hidden width.
-        bias: whether both layers add one; the paper's do not, timm's do.
+    They run as 1x1 convolutions, which is the same product and needs no reshaping. The paper's have no bias, timm's do.
     """
 
     def __init__(self, channels: int, reduction: int = 16, bias: bool = False) -> None:
