@@ -9,6 +9,7 @@ from emca_deploy.machines.jetson.facts import BOARD_FILES, BoardFacts, detect
 from emca_deploy.machines.jetson.modes import PowerModes, read_power_modes
 from emca_deploy.remote.call import call, new_mark
 from emca_deploy.remote.connection import Connection
+from emca_deploy.results.codec import to_json
 
 __all__ = ["FoundBoard", "remote_board"]
 
@@ -52,7 +53,7 @@ class FoundBoard:
 
     def to_dict(self) -> dict[str, Any]:
         """Return its JSON."""
-        return {**self.facts.to_dict(), "power_mode": self.power_mode, "fastest_mode": self.fastest_mode}
+        return {**to_json(self.facts), "power_mode": self.power_mode, "fastest_mode": self.fastest_mode}
 
 
 def remote_board(connection: Connection, below: str = "") -> FoundBoard | None:

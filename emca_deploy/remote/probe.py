@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,6 @@ class Facts:
     def clock_is_off(self) -> bool:
         """Whether its clock is so far from this machine's that a person should know."""
         return abs(self.clock_offset_s) > CLOCK_LIMIT_S
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return its JSON."""
-        return asdict(self)
 
 
 def probe(address: Address) -> Facts:

@@ -21,6 +21,7 @@ from emca_deploy.remote.board import FoundBoard, remote_board
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.errors import ConnectionLostError
 from emca_deploy.remote.hold import Held, hold, spawn_on
+from emca_deploy.results.codec import to_json
 
 __all__ = ["RemoteTrtexec", "remote_trtexec"]
 
@@ -117,7 +118,7 @@ class RemoteTrtexec:
             "is_fastest": mode.id == modes.fastest.id if known and mode and modes.fastest else None,
             "before": modes.current.name if modes.current else None,
         }
-        return {**self.board.facts.to_dict(), "power_mode": power, "warnings": list(self.warnings)}
+        return {**to_json(self.board.facts), "power_mode": power, "warnings": list(self.warnings)}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.measure.hook import available_sources
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.nvidia import check_rtx
+from emca_deploy.results.codec import to_json
 from emca_deploy.targets.candidates import CandidateOptions
 from emca_deploy.targets.capabilities import Lack
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
@@ -87,7 +88,7 @@ class GpuTarget(LocalTarget):
         """
         del power_mode
         facts = check_gpu(self.device)
-        found: dict[str, Any] = facts.to_dict()
+        found: dict[str, Any] = to_json(facts)
         held = Held({"gpu": found}, sources=lambda: available_sources(gpu_bus_id=facts.bus_id))
         with ExitStack() as stack:
             try:

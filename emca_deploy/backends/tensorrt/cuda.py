@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -49,10 +49,6 @@ class GpuFacts:
     memory_mib: float
     driver_cuda: str
     bus_id: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return its JSON."""
-        return asdict(self)
 
 
 def cuda_error(name: str, text: str, driver: int, runtime: int, doing: str) -> EmcaError:

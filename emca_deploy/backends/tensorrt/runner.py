@@ -20,6 +20,7 @@ from emca_deploy.backends.tensorrt.versions import MODULES, rules_of
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.machines.nvidia import check_rtx
 from emca_deploy.onnx_file.refusal import library_reason
+from emca_deploy.results.codec import to_json
 
 __all__ = ["RtxRunner", "TrtRunner"]
 
@@ -176,7 +177,7 @@ class TrtRunner(Runner):
             return found
         return {
             **found,
-            "gpu": self._gpu.facts.to_dict(),
+            "gpu": to_json(self._gpu.facts),
             "cuda_graph": self._execution.captured,
             "batch": self.input.shape[0],
             "profile": list(self._profile) if self._profile else None,

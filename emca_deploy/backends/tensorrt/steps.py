@@ -1,6 +1,6 @@
 """The commands that follow from a plan, as they are to be typed."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from emca_deploy._text import shell_line
@@ -27,10 +27,6 @@ class Step:
 
     where: str
     command: str
-
-    def to_dict(self) -> dict[str, str]:
-        """Return its JSON."""
-        return asdict(self)
 
 
 def list_steps(plan: Plan, model: ModelFacts, data: Path | None = None) -> list[Step]:

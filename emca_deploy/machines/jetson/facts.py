@@ -1,9 +1,8 @@
 """What board this is: model, system on chip, releases, accelerators and memory, from files that every user may read."""
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.machines.boards import BOARDS, JETPACKS, numbers_of
@@ -109,10 +108,6 @@ class BoardFacts:
     dla_missing: str | None = None
     memory_mib: float | None = None
     unified_memory: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return its JSON."""
-        return asdict(self)
 
 
 def detect(root: Path | None = None) -> BoardFacts | None:

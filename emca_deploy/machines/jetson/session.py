@@ -17,6 +17,7 @@ from emca_deploy.machines.jetson.rails import find_rails
 from emca_deploy.machines.jetson.sources import board_sources
 from emca_deploy.machines.jetson.switch import hold_power_mode, is_held, left_behind, restore_left_behind
 from emca_deploy.machines.jetson.throttling import describe_throttling, read_throttle_counters, throttled_since
+from emca_deploy.results.codec import to_json
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.telemetry.source import TelemetrySource
 from emca_deploy.telemetry.thermal import read_temperatures_c
@@ -163,7 +164,7 @@ def board_session(power_mode: str | None = None, root: Path | None = None) -> It
         if power_mode is not None:
             stack.enter_context(hold_power_mode(power_mode, root))
         state = read_board_state(root) if power_mode is not None else before
-        record = {**facts.to_dict(), **state.to_dict(), **_now(root), "power_rails": [rail.name for rail in find_rails(root)]}
+        record = {**to_json(facts), **state.to_dict(), **_now(root), "power_rails": [rail.name for rail in find_rails(root)]}
         notes = list(state.notes)
         record["power_mode"]["before"] = before.modes.current.name if before.modes.current else None
         if power_mode is not None and before.clocks.locked and not state.clocks.locked:

@@ -9,6 +9,7 @@ from emca_deploy.machines.jetson.facts import BoardFacts, detect
 from emca_deploy.machines.jetson.files import board_root
 from emca_deploy.machines.jetson.session import BoardState, read_board_state
 from emca_deploy.machines.jetson.switch import Note, left_behind
+from emca_deploy.results.codec import to_json
 
 __all__ = ["Trap", "examine_board", "find_board_traps"]
 
@@ -35,7 +36,7 @@ def examine_board(root: Path | None = None) -> tuple[dict[str, Any], list[Trap]]
     state = read_board_state(root)
     is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
     traps = find_board_traps(facts, state, left_behind(root, state.modes), is_root=is_root)
-    return {**facts.to_dict(), **state.to_dict(), "notes": list(state.notes)}, traps
+    return {**to_json(facts), **state.to_dict(), "notes": list(state.notes)}, traps
 
 
 def find_board_traps(facts: BoardFacts, state: BoardState, left: Note | None, *, is_root: bool) -> list[Trap]:

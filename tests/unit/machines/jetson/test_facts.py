@@ -12,6 +12,7 @@ from emca_deploy.errors import InputError, MissingError
 from emca_deploy.machines.jetson.facts import BOARD_FILES, check_dla_core, detect
 from emca_deploy.machines.jetson.modes import read_power_modes
 from emca_deploy.machines.jetson.releases import L4T_JETPACKS, RELEASE, cuda_of, jetpack_of, tensorrt_of
+from emca_deploy.results.codec import to_json
 
 BOARDS = {
     "nano": ("nano", "p3448-0000", "tegra210", "5.3", "32.7.1", "4.6.1", "8.2.1", "10.2.300", 0),
@@ -58,7 +59,7 @@ def test_versions_say_where_they_are_from(recorded_board):
     assert facts.origins == {"tensorrt": "installed", "cuda": "jetpack"}
     assert facts.memory_mib == 7620.0
     assert facts.model == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
-    assert facts.to_dict()["origins"] == facts.origins
+    assert to_json(facts)["origins"] == facts.origins
 
 
 def test_an_unknown_release_is_unknown(recorded_board):
