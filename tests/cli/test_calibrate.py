@@ -335,10 +335,12 @@ def test_caches_that_cannot_be_are_refused_before_any_work(own, data, tmp_path, 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a file system")
-def test_a_read_only_folder_is_said_before_the_work_and_the_remedy_works(bundled_model, flat_images, tmp_path, refused):
+def test_a_read_only_folder_is_said_before_the_work_and_the_remedy_works(own, flat_images, tmp_path, refused):
     folder = tmp_path / "ro"
     folder.mkdir()
-    model = bundled_model(folder)
+    model = folder / own.name
+    for path in (own, Path(f"{own}.manifest.json")):
+        shutil.copy(path, folder)
     mounted = subprocess.run(["mount", "--bind", str(folder), str(folder)], check=False)
     if mounted.returncode:
         pytest.skip("cannot mount")

@@ -24,6 +24,9 @@ def _foreign():
 
 
 foreign = _foreign()
+SLOW = pytest.mark.slow
+DEEP_TWINS = {"torchvision-50", "ecanet-50"}
+"""Of forms that another case has at this depth, or at another."""
 
 
 def randomise(module, seed=0):
@@ -65,7 +68,8 @@ def saved(tmp_path, state, name="weights.pth"):
 
 
 @pytest.mark.parametrize(
-    ("family", "depth"), [*((family, 18) for family in FAMILY_OPTIONS), ("emca_se_resnet", 50), ("emca_srm_resnet", 50)]
+    ("family", "depth"),
+    [*((family, 18) for family in FAMILY_OPTIONS), pytest.param("emca_se_resnet", 50, marks=SLOW), ("emca_srm_resnet", 50)],
 )
 def test_native_round_trip(tmp_path, family, depth):
     model = randomise(create_model(f"{family}{depth}", 7))
@@ -149,7 +153,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("case", FOREIGN)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=SLOW if case in DEEP_TWINS else ()) for case in FOREIGN])
 def test_foreign_networks_keep_their_logits(tmp_path, case):
     make, arch, options, layout = FOREIGN[case]
     model = randomise(make())
@@ -177,7 +181,7 @@ def as_hugging_face(key):
     return f"resnet.encoder.stages.{int(stage) - 1}.layers.{block}.{part}.{module}.{rest}"
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=SLOW)])
 def test_hugging_faces_network_keeps_its_logits(tmp_path, depth):
     model = randomise(foreign.ForeignResNet(depth, 6))
     path = tmp_path / "model.safetensors"
