@@ -20,7 +20,7 @@ class Axis:
         low: the value at `start_px`.
         high: the value at `end_px`, larger than `low`.
         start_px: may be larger than `end_px`: upright axes grow upwards.
-        end_px: see there.
+        end_px: where `high` is drawn.
         log: logarithmic; `low` is positive then.
     """
 

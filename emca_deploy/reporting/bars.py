@@ -30,7 +30,7 @@ def bar_chart(name: str, title: str, rows: Sequence[BarRow], series: Sequence[st
         title: what it is.
         rows: at least one, from the top.
         series: what each of a row's bars is.
-        unit: of the values.
+        unit: unit of the values.
     """
     labels = [_shortened(row.label) for row in rows]
     left = 12 + max(svg.text_width_px(label) for label in labels)

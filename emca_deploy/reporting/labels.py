@@ -58,7 +58,7 @@ def place_labels(
 
     Args:
         names: the labels.
-        centres: of their marks, (x, y).
+        centres: centres of their marks, (x, y).
         taken: what must not be covered.
         bounds: where labels may be.
         lines: what should rather not be covered.

@@ -31,7 +31,7 @@ def show_table(
 
     Args:
         console: the terminal.
-        headings: of the columns.
+        headings: headings of the columns.
         rows: cells, and whether they are bold.
         left: columns that are aligned to the left, and folded where there is no room.
         gap: spaces between columns beside the one of the box; None also lets the other columns fold.

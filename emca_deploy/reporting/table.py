@@ -19,7 +19,7 @@ class Column:
         cells: a text for each candidate.
         interval: for each candidate the 95% interval that belongs to its cell, or "".
         rank: columns of a higher rank go first where there is no room; 0 always stays.
-        interval_rank: likewise for the intervals alone.
+        interval_rank: rank for the intervals alone.
     """
 
     heading: str

@@ -17,8 +17,8 @@ class ClassAccuracy:
         label: the class's index.
         name: the data set's name for it.
         samples: images of it.
-        recall: of the images of this class, those that are told so.
-        precision: of the images told to be of this class, those that are.
+        recall: share of the images of this class that are predicted as it.
+        precision: share of the images predicted as this class that belong to it.
         reference_recall: the reference's recall; None without a reference.
     """
 
@@ -81,7 +81,7 @@ class ReferenceComparison:
 
     Attributes:
         agreement: percent of images with the same top-1 class.
-        sqnr_db: of the logits, 10 log10(sum ref^2 / sum (ref - candidate)^2); None when they are identical.
+        sqnr_db: signal-to-noise ratio of the logits, 10 log10(sum ref^2 / sum (ref - candidate)^2); None when they are identical.
         top1_drop: reference minus candidate, points; None without labels.
         top1_drop_ci95: paired 95% interval of the drop.
         mcnemar_p: two-sided p-value of McNemar's exact test; None without labels.
@@ -111,10 +111,10 @@ class AccuracyReport:
 
     Attributes:
         samples: images.
-        mean_confidence: of the highest probability.
+        mean_confidence: mean of the highest probability.
         ece: expected calibration error, 15 bins of equal width, in percent like the confidences it compares.
         nll: mean negative log-likelihood of the label, nats.
-        images_per_s: of the whole run, decoding included; not the model's throughput, which `profile` measures.
+        images_per_s: images per second of the whole run, decoding included; not the model's throughput, which `profile` measures.
         per_class: every class that occurs, in order; None where it was not asked for (`deploy` does not).
         confusion: images by label (row) and predicted class (column); None for more classes than fit a page.
         confused: the classes most often taken for another, the worst first.

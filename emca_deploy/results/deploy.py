@@ -47,7 +47,7 @@ class DeployReport:
         title: what was deployed, for example "emca_eca_resnet18, 10 classes, 64x64".
         baseline: the candidate that speed-ups and accuracy are held against.
         calibration: data set, images, method, seconds.
-        parity: of the export against PyTorch.
+        parity: parity of the export against PyTorch.
         warnings: what may be wrong with the images or their labels, a line each.
         checkpoint: where in the checkpoint the network lay, and which weights these are; None for fresh weights.
     """

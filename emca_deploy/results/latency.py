@@ -67,14 +67,14 @@ class ProtocolRecord:
     Attributes:
         headline: what to quote: "p90" of single-stream, "throughput" of offline.
         batch: images a call.
-        seed: of the input, the order of the blocks and the bootstrap.
+        seed: random seed of the input, the order of the blocks and the bootstrap.
         rounds: blocks of each candidate.
-        block_s: of one block.
+        block_s: seconds of one block.
         duration_s: the least that each candidate was measured, as asked.
         max_duration_s: the most; None where the duration was fixed.
         interval_goal: half the width of the headline's 95 % interval that ends a run, as a share of it.
         min_queries: the fewest calls of each candidate.
-        processes: of each candidate, as asked; together, or one after the other where they do not fit into memory.
+        processes: processes of each candidate, as asked; together, or one after the other where they do not fit into memory.
         stop: "interval within 1 %", "time limit", "fixed duration" or "interrupted".
         timing_boundary: what lies between the two readings of the clock.
         warm_up: the candidate's; None in the report's own protocol, which is that of all candidates.
@@ -105,7 +105,7 @@ class LatencyResult:
     Attributes:
         samples: measured calls, warm-up excluded.
         samples_ms: those calls, in the order they were made; empty where they are only in the raw samples' file.
-        device_ms: of the same calls by the accelerator's own clock, copies excluded; not in the JSON where there is none.
+        device_ms: milliseconds of the same calls by the accelerator's own clock, copies excluded; None where it has none.
         stable: false where a warning casts doubt on the numbers.
         protocol: how it was measured; None in a file of version 1.
         throughput_ci95: 95 % interval of the images per second; only offline.
@@ -177,7 +177,7 @@ class Failure:
         name: the candidate's.
         error: what went wrong.
         remedy: what to do about it.
-        exit_code: of the command, for this error.
+        exit_code: exit code of the command, for this error.
     """
 
     name: str
@@ -205,8 +205,8 @@ class ProfileReport:
 
     Attributes:
         complete: false where the run was interrupted or a candidate failed; what is there was measured.
-        protocol: of all candidates; None in a file of version 1.
-        failures: of candidates; those are not in `results`.
+        protocol: protocol of all candidates; None in a file of version 1.
+        failures: failures of candidates; those are not in `results`.
         raw_samples: the file with all raw samples, as named by the user; None where there is none.
     """
 

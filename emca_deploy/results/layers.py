@@ -20,7 +20,7 @@ class Roofline:
 
     Attributes:
         gops: billion operations (a multiply-add is two) a second of one large convolution, by precision.
-        bandwidth_gb_s: of one large elementwise layer, read and written together; None where it could not be measured.
+        bandwidth_gb_s: GB/s of one large elementwise layer, read and written together; None where it could not be measured.
     """
 
     gops: dict[str, float]
@@ -36,8 +36,8 @@ class Layer:
         type: the runtime's word.
         kind: what it is for: all within an attention's path is attention, but for conversions.
         precision: it computes in.
-        median_ms: of the profiled calls.
-        share_percent: of all layers' time.
+        median_ms: median of the profiled calls, milliseconds.
+        share_percent: share of all layers' time.
         nodes: names of the ONNX nodes in it.
         macs: multiply-adds of one call; 0 where it has none or its shapes are not known.
         gops: attained billion operations a second; None without multiply-adds.
@@ -70,12 +70,12 @@ class ArtifactLayers:
 
     Attributes:
         layers: in the order of execution.
-        sum_ms: of the layers' medians.
+        sum_ms: sum of the layers' medians.
         end_to_end_ms: median of a call without profiling, made in turn with the profiled ones; None of a file's profile.
         profiled_ms: median of a profiled call, end to end; None likewise.
         layers_ms: median of all layers' time in a profiled call; more than `sum_ms` where interruptions lengthen some layer of
             most calls, but each layer in few; None likewise.
-        share_percent: of each kind.
+        share_percent: share of each kind.
         calls: profiled.
         roofline: None where there is none for this runtime.
         notes: what a reader should know.

@@ -34,8 +34,8 @@ class UnitSensitivity:
     """One layer or block.
 
     Attributes:
-        name: of the layer's node, or what the names of the block's nodes begin with.
-        kind: see there.
+        name: name of the layer's node, or what the names of the block's nodes begin with.
+        kind: "layer" or "block".
         pattern: what `--keep-float` takes to leave it in float.
         layers: how many layers with weights it has.
         macs_percent: its multiply-adds, of all that the placement quantizes.
@@ -65,10 +65,10 @@ class SensitivityReport:
         artifact: the fp32 model.
         backend: whose placement.
         simulated_with: the runtime that computed it, in float arithmetic, with its version.
-        method: of the ranges.
+        method: calibration method of the ranges.
         range_samples: images the ranges come from.
         samples: images the logits are compared on.
-        seed: of the choice of both.
+        seed: random seed of the choice of both.
         int8: the cost with everything quantized that the placement quantizes.
         units: layers and blocks, the one first whose stay in float helps most.
     """

@@ -83,7 +83,7 @@ class TelemetryResult:
         energy: why there is no energy.
         notes: what could not be read, and what to do.
         pss_mib: memory of the candidate's process, shared pages divided among those that share them.
-        context_switches: of the candidate's processes.
+        context_switches: context switches of the candidate's processes.
         warnings: what casts doubt on the candidate's numbers.
     """
 

@@ -73,7 +73,7 @@ class Numerics:
     Attributes:
         images: how many.
         agreement: percent with the same class.
-        sqnr_db: of the logits; None where they are the same to the last bit.
+        sqnr_db: signal-to-noise ratio of the logits; None where they are the same to the last bit.
     """
 
     images: int
@@ -89,13 +89,13 @@ class TuneReport:
         default: every setting as it is without tuning.
         best: what differs from it in the fastest settings found; empty where the default is.
         settings: every setting as chosen: the best ones where they are shown to be faster, else the default.
-        verdict: of the last round, best against default: "faster", else the default is kept.
+        verdict: verdict of the last round, best against default: "faster", else the default is kept.
         ratio: best against default in the last round, which chose nothing, so that it is not flattered; None where none was run.
         ratio_ci95: its interval.
-        default_p50_ms: of the last round.
-        best_p50_ms: likewise.
-        default_images_per_s: likewise.
-        best_images_per_s: likewise.
+        default_p50_ms: median call of the default settings in the last round.
+        best_p50_ms: median call of the best settings in the last round.
+        default_images_per_s: throughput of the default settings in the last round.
+        best_images_per_s: throughput of the best settings in the last round.
         complete: false where it was interrupted; `best` is then the fastest so far, and unconfirmed.
         numerics: whether the answers stay the same; None where the default is kept.
         saved_to: the manifest that was written; None where none was.

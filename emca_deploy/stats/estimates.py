@@ -61,7 +61,7 @@ def median_ci(blocks: Sequence[Float64Array], seed: int = 0, processes: Sequence
 
     Args:
         blocks: the measurements of each block, at least one in all.
-        seed: of the resampling.
+        seed: random seed of the resampling.
         processes: the process that each block ran in, where a candidate has several: processes are resampled, then blocks.
     """
     kept = [index for index, block in enumerate(blocks) if len(block)]
@@ -88,8 +88,8 @@ def ratio_of_medians(
 
     Args:
         numerator: the measurements of each round; element i was measured next to element i of `denominator`.
-        denominator: likewise, as many rounds.
-        seed: of the resampling.
+        denominator: measurements of the other side, as many rounds.
+        seed: random seed of the resampling.
         paired: false where the two are of different runs, so that their rounds are resampled apart and may differ in number.
         processes: the process that each block ran in, for each of the two, as in `median_ci`. Where both have the same, they
             lived side by side and are resampled together.
@@ -167,7 +167,7 @@ class _Pooled:
 
     Attributes:
         values: ascending, (n,).
-        block: of each value, (n,), then the last one's again up to a multiple of the stride.
+        block: block of each value, (n,), then the last one's again up to a multiple of the stride.
         before: how many of the first 0, 32, 64, ... values are each block's, (rows, blocks) float64: whole numbers, for BLAS.
     """
 

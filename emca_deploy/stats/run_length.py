@@ -44,7 +44,7 @@ def run_length(levels: Float64Array) -> int:
     """Return how many neighbours to draw together, from n^(1/3), rounded down, to a quarter of them.
 
     Args:
-        levels: of the blocks, in the order of time, (n,), n >= 1.
+        levels: levels of the blocks, in the order of time, (n,), n >= 1.
     """
     count = len(levels)
     fewest = int(round(count ** (1 / 3), 9))

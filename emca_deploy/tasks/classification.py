@@ -43,7 +43,7 @@ def compare(
         labels: (N,) int64, or None: then a reference is needed.
         reference_name: the reference's.
         reference_logits: (N, classes) float32.
-        names: of images and classes; given, the report goes class by class and lists the images whose class differs.
+        names: names of images and classes; given, the report goes class by class and lists the images whose class differs.
 
     Raises:
         ModelError: logits that are not finite, or not of the reference's shape.

@@ -23,7 +23,7 @@ class Confidence:
     """What a model's probabilities are worth.
 
     Attributes:
-        mean_percent: of the highest probability of each image.
+        mean_percent: mean of the highest probability of each image.
         ece_percent: expected calibration error; None without labels.
         nll: mean negative log-likelihood of the label, nats; None without labels.
     """

@@ -55,7 +55,7 @@ def find_flips(
 
     Args:
         candidate: the candidate's class of each image, (N,) int64.
-        reference: likewise.
+        reference: the reference's class of each image, (N,) int64.
         labels: (N,) int64, or None.
         names: what to call the images; None lists none of them.
         most: how many to list, None for all.

@@ -53,7 +53,7 @@ class LogitsNoise:
 
     Attributes:
         signal: each image's sum of reference^2, (N,) float64.
-        noise: of (reference - logits)^2, likewise.
+        noise: each image's sum of (reference - logits)^2, (N,) float64.
     """
 
     signal: Float64Array

@@ -24,7 +24,7 @@ def per_class(
     Args:
         predicted: the candidate's class of each image, (N,) int64.
         labels: (N,) int64.
-        names: of the classes by index; those past its end are called by their index.
+        names: names of the classes by index; those past its end are called by their index.
         reference: the reference's class of each image, (N,) int64.
     """
     width = int(max(predicted.max(), labels.max())) + 1

@@ -48,10 +48,10 @@ def attribute(
     """Return for each candidate, by source, what happened while it ran.
 
     Args:
-        samples: of all sources, from before the idle time to after the last window.
-        windows: of each candidate, not overlapping.
+        samples: samples of all sources, from before the idle time to after the last window.
+        windows: windows of each candidate, not overlapping.
         idle: when nothing ran; its power is subtracted, and both are given.
-        inferences: of each candidate in all its windows; energy is per one of these. Without, there is none.
+        inferences: inferences of each candidate in all its windows; energy is per one of these. Without, there is none.
 
     Returns:
         By candidate and source. What no sample reports is absent, a source without any sample too.

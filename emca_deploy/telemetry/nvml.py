@@ -42,7 +42,7 @@ class NvmlSource:
     """A GPU's telemetry.
 
     Args:
-        bus_id: of the GPU on PCI, as CUDA names it; indices of CUDA and NVML need not agree.
+        bus_id: bus id of the GPU on PCI, as CUDA names it; indices of CUDA and NVML need not agree.
 
     Attributes:
         name: "nvml".

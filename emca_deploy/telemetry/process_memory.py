@@ -17,9 +17,9 @@ class ProcessMemorySource:
     """`rss_mib`, the resident memory of a process.
 
     Args:
-        pid: of the process.
+        pid: process id of the process.
         owner: the candidate that lives in it.
-        root: of the file system; a test points at a recorded tree.
+        root: root of the file system; a test points at a recorded tree.
 
     Attributes:
         name: "process_memory".

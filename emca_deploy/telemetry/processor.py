@@ -17,7 +17,7 @@ class CpuFrequencySource:
     """`core_<n>_mhz` of each usable core, and `mean_mhz` of them.
 
     Args:
-        root: of the file system; a test points at a recorded tree.
+        root: root of the file system; a test points at a recorded tree.
         cores: which; those that this process may run on unless given.
 
     Attributes:
@@ -63,7 +63,7 @@ def read_frequencies_mhz(root: Path = Path("/"), cores: frozenset[int] | None = 
     """Return the current clock of each core in MHz; empty where the system does not say.
 
     Args:
-        root: of the file system.
+        root: root of the file system.
         cores: which; those that this process may run on unless given.
     """
     wanted = usable_cores() if cores is None else cores

@@ -52,7 +52,7 @@ class RaplSource:
     there is one, is the whole platform: these are given beside the total and not added.
 
     Args:
-        root: of the file system; a test points at a recorded tree.
+        root: root of the file system; a test points at a recorded tree.
 
     Attributes:
         name: "rapl".

@@ -21,7 +21,7 @@ class Sample:
     """What one source said at one time.
 
     Attributes:
-        time_ns: of time.monotonic_ns, half-way between the question and the answer.
+        time_ns: reading of time.monotonic_ns, half-way between the question and the answer.
         owner: the candidate it is about; None for the machine.
     """
 

@@ -22,7 +22,7 @@ class TelemetrySource(Protocol):
     only) and `notes` (list of str: what it could not get, and what to do; filled while it is open).
 
     Attributes:
-        name: of the source, for the result.
+        name: name of the source, for the result.
     """
 
     name: str

@@ -32,14 +32,14 @@ class TegrastatsSample:
 
     Attributes:
         timestamp: local time of the board, in whole seconds; JetPack 4 prints none.
-        ram_used_mib: of the memory that processor and GPU share.
+        ram_used_mib: use of the memory that processor and GPU share.
         ram_largest_free_block_mib: the size of the largest free blocks ("lfb").
-        iram_used_kib: of the small memory inside the chip, as root on older boards.
+        iram_used_kib: use of the small memory inside the chip, as root on older boards.
         cpu_load_percent: one a core, None for one that is off (or of unknown load, then it has a frequency).
         cpu_freq_mhz: one a core, None for one that is off.
         gpu_freq_mhz: the highest of the GPU's clusters; a cluster that is gated reads 0.
         gpu_cluster_freq_mhz: each cluster, where they are listed.
-        emc_load_percent: of the memory controller.
+        emc_load_percent: load of the memory controller.
         temperature_c: current value by zone, named as printed; zones that are switched off (-256 C) are left out.
         temperature_peak_c: highest value by zone, JetPack 7.2 and newer.
         power_mw: current value by rail, named as printed; it may be negative. A rail "NC" is not connected. Rails may include

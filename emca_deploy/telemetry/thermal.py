@@ -17,7 +17,7 @@ class ThermalSource:
     """`<zone or sensor>_temperature_c`; a zone that is switched off is left out.
 
     Args:
-        root: of the file system; a test points at a recorded tree.
+        root: root of the file system; a test points at a recorded tree.
 
     Attributes:
         name: "temperature".

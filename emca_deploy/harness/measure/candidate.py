@@ -20,7 +20,7 @@ class Block:
     Attributes:
         process: the index of the process that ran it.
         calls_ms: milliseconds of each call, (calls,) float64.
-        device_ms: of the same calls by the accelerator's own clock; None where it has none.
+        device_ms: milliseconds of the same calls by the accelerator's own clock; None where it has none.
         window_ns: when it ran, (start, end) of `time.monotonic_ns`; unmeasured calls at its beginning are within.
     """
 

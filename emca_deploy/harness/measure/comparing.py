@@ -27,7 +27,7 @@ class CompareReport:
 
     Attributes:
         differences: what ought to keep the two runs from being compared; empty unless --force was given.
-        comparisons: of the candidates that both have.
+        comparisons: comparisons of the candidates that both have.
     """
 
     differences: tuple[str, ...]
@@ -136,7 +136,7 @@ def compare_runs(a: Measured, b: Measured, seed: int = 0) -> tuple[Comparison, .
     Args:
         a: a run.
         b: the other, which `check_comparable` has let pass.
-        seed: of the bootstrap; the rounds of the two runs are resampled apart, for they were not measured side by side.
+        seed: random seed of the bootstrap; the rounds of the two runs are resampled apart: they were not measured together.
 
     Raises:
         InputError: the runs have no candidate in common, or no samples.

@@ -30,8 +30,8 @@ def available_sources(
     """Return the sources that this machine has; opening one may still fail, for want of a right, which the recorder notes.
 
     Args:
-        root: of the file system; a test points at a recorded tree.
-        gpu_bus_id: of the NVIDIA GPU that the candidates run on, if on one.
+        root: root of the file system; a test points at a recorded tree.
+        gpu_bus_id: PCI bus id of the NVIDIA GPU that the candidates run on, if on one.
         total_power_mw: for tegrastats: how this board's rails add up.
     """
     sources: list[TelemetrySource] = []

@@ -30,16 +30,16 @@ class Protocol:
         scenario: "single-stream" is one call after the other; "offline" keeps as many in flight as the runtime wants.
         batch: images a call.
         warmup_s: the most that a candidate is warmed up; less where successive medians agree within 2 % sooner.
-        block_s: of one block, give or take a quarter by chance; a call is never cut, so a slow candidate's block is one call.
+        block_s: seconds of one block, give or take a random quarter; a call is never cut, so a slow candidate's block is one call.
         duration_s: measured time of each candidate, the least where there is a `max_duration_s`.
         max_samples: calls kept of each candidate; its blocks are cut short to stay below.
-        seed: of the input, the order of the blocks and the bootstrap.
+        seed: random seed of the input, the order of the blocks and the bootstrap.
         timeout_s: how long any one answer of a candidate may take.
         max_duration_s: measure on until the headline's interval is narrow, at most this long; None, or no more than
             `duration_s`, measures for that.
         interval_goal: narrow: the 95 % interval ends within this share of the headline to both sides.
         min_queries: the fewest calls of each candidate, of which a fast one makes 100 at least.
-        processes: of each candidate, whose blocks take turns; one after the other where they do not fit into memory together.
+        processes: processes of each candidate, whose blocks take turns; one after the other where memory is too small for all.
             Which pages of memory a process happens to get makes it some percent faster or slower for as long as it lives: two
             processes of one candidate differ, and one of each says nothing of a difference of that size.
         load_together: load all candidates side by side: for accelerators, where loading takes longer than measuring and the order

@@ -40,7 +40,7 @@ class RawCandidate:
         windows_ns: when each block ran, (blocks, 2), `time.monotonic_ns` of the machine then.
         warmup_ms: the medians of the warm-up's windows, (windows,).
         warmup_build: the build of each window, (windows,).
-        device_ms: of each call by the accelerator's own clock, (calls,); None where it has none.
+        device_ms: milliseconds of each call by the accelerator's own clock, (calls,); None where it has none.
     """
 
     name: str

@@ -49,7 +49,7 @@ def clock_warnings(times_ns: Sequence[int], clocks_mhz: Sequence[float]) -> list
     """Return a warning if the processor's clock fell while a candidate ran.
 
     Args:
-        times_ns: of the samples, all from within the candidate's blocks.
+        times_ns: times of the samples, all from within the candidate's blocks.
         clocks_mhz: the fastest core's clock at each.
     """
     if len(clocks_mhz) < _FEWEST_CLOCKS:

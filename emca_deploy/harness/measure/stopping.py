@@ -53,7 +53,7 @@ def precise(blocks: Sequence[Float64Array], goal: float, seed: int, processes: S
     Args:
         blocks: the measurements of each block.
         goal: a share of the median.
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
         processes: the process of each block, see `stats.median_ci`.
     """
     low, high = median_ci(blocks, seed, processes)

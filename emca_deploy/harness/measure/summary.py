@@ -24,7 +24,7 @@ def summarize(blocks_ms: Sequence[Float64Array], seed: int = 0, processes: Seque
 
     Args:
         blocks_ms: milliseconds a call, one array a block, at least one call in all.
-        seed: of the interval's bootstrap.
+        seed: random seed of the interval's bootstrap.
         processes: the process that each block ran in, where there are several.
     """
     ordered = np.sort(np.concatenate(blocks_ms))

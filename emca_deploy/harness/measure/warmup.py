@@ -22,7 +22,7 @@ class WarmedUp:
         settled: whether the medians of two successive windows agreed within 2 %.
         seconds: how long it took.
         calls: made meanwhile.
-        medians_ms: of every window, in order.
+        medians_ms: median of every window, in order.
     """
 
     settled: bool

@@ -41,7 +41,7 @@ class Opened:
     """What a worker says once its model is loaded.
 
     Attributes:
-        load_ms: of the runner's `open` alone, Python's start and imports of the factory excluded.
+        load_ms: milliseconds of the runner's `open` alone, Python's start and imports of the factory excluded.
     """
 
     input: TensorSpec
@@ -55,7 +55,7 @@ class Prepared:
     """What a worker says once it has made its first call.
 
     Attributes:
-        first_inference_ms: of that call.
+        first_inference_ms: milliseconds of that call.
         in_flight: requests it will keep going at once.
         runtime: what the runtime says of itself then; offline it may run with other settings.
     """
@@ -87,7 +87,7 @@ class Worker:
 
     Attributes:
         cpu_s: processor seconds of the process, as of its last `prepare` or `block`.
-        device_ms: of each call of the last `block` by the accelerator's own clock, (calls,) float64; None where it has none.
+        device_ms: milliseconds of each call of the last `block` by the accelerator's clock, (calls,) float64; None without one.
         window_ns: when the last `block` ran, (start, end) of `time.monotonic_ns`, which all processes of a machine share.
         peak_rss_mib: peak memory of the process, once it was noted, or the worker finished or abandoned.
         opened: what was said of the model when it was loaded; None before.
@@ -174,7 +174,7 @@ class Worker:
         Args:
             seconds: how long, at least `min_calls` and at most `max_calls` calls.
             min_calls: see `clock.time_calls`.
-            max_calls: likewise.
+            max_calls: the most calls.
             lead_calls: unmeasured calls before, to bring the caches back after other candidates ran.
 
         Returns:
