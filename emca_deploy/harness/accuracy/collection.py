@@ -42,8 +42,8 @@ class LogitsResult:
     Attributes:
         logits: (N, classes) float32, in the order of the data set.
         labels: (N,) int64, or None for a data set without.
-        images_per_s: images per second of the whole run, decoding included, which is not the model's throughput; None where nothing
-            had to be run.
+        images_per_s: images per second of the whole run, decoding included: not the model's throughput; None where nothing had
+            to be run.
         preprocessing: that was used.
         names: names of images and classes.
         reused: images whose logits an earlier run had left.

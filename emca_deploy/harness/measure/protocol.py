@@ -30,7 +30,7 @@ class Protocol:
         scenario: "single-stream" is one call after the other; "offline" keeps as many in flight as the runtime wants.
         batch: images a call.
         warmup_s: the most that a candidate is warmed up; less where successive medians agree within 2 % sooner.
-        block_s: seconds of one block, give or take a random quarter; a call is never cut, so a slow candidate's block is one call.
+        block_s: seconds of one block, give or take a random quarter; a call is never cut: a slow candidate's block is one call.
         duration_s: measured time of each candidate, the least where there is a `max_duration_s`.
         max_samples: calls kept of each candidate; its blocks are cut short to stay below.
         seed: random seed of the input, the order of the blocks and the bootstrap.
