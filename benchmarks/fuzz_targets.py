@@ -123,7 +123,7 @@ def _texts() -> list[Target]:
     from emca_deploy.remote.errors import failure
     from emca_deploy.telemetry.tegrastats import parse_line
 
-    samples = (ROOT / "tests/unit/harness/telemetry/tegrastats_samples.txt").read_text().splitlines()
+    samples = (ROOT / "tests/unit/telemetry/tegrastats_samples.txt").read_text().splitlines()
     lines = tuple(line.encode() for line in samples if line and not line.startswith("#"))
     nodes = [f"conv{index}" for index in range(12)] + [f"relu{index}" for index in range(12)]
 

@@ -13,6 +13,8 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     """Return the two-sided p-value of McNemar's exact test: the chance of so uneven a split were both models equally good.
 
     Under that hypothesis each image that only one of them gets right is a fair coin's throw.
+    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages" (Psychometrika 12,
+    1947), with the binomial distribution in place of its normal approximation.
 
     Args:
         only_first: images that the first alone gets right.

@@ -28,7 +28,7 @@ _FEWEST_RUNS = 4
 def block_levels(blocks: Sequence[Float64Array], processes: Sequence[int] | None) -> Float64Array:
     """Return the logarithm of each block's median less the mean of its process's, (blocks,); 0 of an empty block.
 
-    Builds that take turns differ for good, which is no likeness of neighbours.
+    Processes that take turns differ for good, which does not make neighbours alike.
     """
     medians = np.array([np.median(block) if len(block) else np.nan for block in blocks])
     levels = np.log(medians, out=np.full(len(blocks), np.nan), where=medians > 0)
