@@ -24,7 +24,7 @@ def available_mib(root: Path = Path("/")) -> float | None:
     """Return what new processes can take without swapping, within the limit of a container, in MiB, or None where nothing tells.
 
     Args:
-        root: of the file system; a test points at a recorded tree.
+        root: root folder of the file system; a test points at a recorded tree.
     """
     free_mib = unused_mib(root)
     if free_mib is None:

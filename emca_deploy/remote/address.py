@@ -41,7 +41,7 @@ class Address:
         return f"{SCHEME}{user}{host}{port}"
 
     def options(self) -> list[str]:
-        """Return the words by which ssh is told."""
+        """Return the words that name it to ssh."""
         user = [] if self.user is None else ["-l", self.user]
         port = [] if self.port is None else ["-p", str(self.port)]
         return [*user, *port, "--", self.host]

@@ -120,8 +120,8 @@ def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = 
 
     Args:
         connection: to the machine.
-        begin: of a shell, makes the state. Nothing interrupts it.
-        end: of a shell, undoes it.
+        begin: shell command that makes the state. Nothing interrupts it.
+        end: shell command that undoes it.
         words: $1, $2, ... of both.
         lock: file to lock (flock) around both, in which a shell expands variables; none where empty.
 

@@ -78,7 +78,7 @@ class RemoteTrtexec:
         connection: to the machine.
         tool: its trtexec.
         machine: where that runs, with a folder of this run's.
-        architecture: of its processor ("aarch64").
+        architecture: architecture of its processor ("aarch64").
         board: the Jetson board it is.
         power_mode: that is on; None where it is unknown.
         warnings: what makes results slower than they need be; each with what to do.
@@ -127,7 +127,7 @@ def remote_trtexec(address: Address, path: str | None, power_mode: str | None = 
 
     Args:
         address: the machine.
-        path: of trtexec there; None looks in the usual places.
+        path: where trtexec is; None looks in the usual places.
         power_mode: name or number of the mode to hold meanwhile; None leaves it as it is.
 
     Raises:

@@ -136,7 +136,7 @@ def run_notes(specs: Sequence[RunnerSpec], options: CandidateOptions) -> tuple[s
 
 
 def _saturates(path: Path, manifest: Manifest | None, backend: str) -> str | None:
-    """Return a warning where a model of ours has weights of 8 bits, of which this processor adds the products in 16.
+    """Return a warning where a model of `calibrate` has weights of 8 bits, whose products this processor adds in 16 bits.
 
     Other backends compute exactly there.
     """

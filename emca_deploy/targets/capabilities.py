@@ -49,7 +49,7 @@ class Capabilities:
         system: "Linux".
         board: the Jetson board it is.
         trtexec: where it is.
-        trtexec_version: of its TensorRT.
+        trtexec_version: version of its TensorRT.
         free_mib: on the disk that files go to.
         clock_offset_s: what its clock is ahead of this one's.
         trip_s: from asking to having been answered, the connection included; 0 for this machine.

@@ -66,13 +66,13 @@ def find_tuned(path: Path, manifest: Manifest | None, backend: str, scenario: st
     """Return the settings to run an artifact with.
 
     Args:
-        path: of the artifact, for the note.
+        path: path of the artifact, for the note.
         manifest: its; None where it has none.
         backend: that runs it.
         scenario: "single-stream" or "offline".
 
     Raises:
-        ModelError: the record in the manifest is none of ours.
+        ModelError: the record in the manifest is not valid.
     """
     for record in manifest.settings if manifest is not None else ():
         if (record.get("backend"), record.get("scenario")) == (backend, scenario):
@@ -90,9 +90,9 @@ def _fitting(path: Path, record: Mapping[str, Any], backend: str) -> Tuned:
             differences.append(f"{backend}: {here['runtime']}, not {record['runtime']}")
         good = isinstance(values.get("threads", 1), int) and isinstance(batch, int | None)
     except (KeyError, TypeError, ValueError, AttributeError, InputError) as exc:
-        raise ModelError(f"{manifest_path(path)}: its tuned settings are none of ours: {exc}", _REMEDY) from exc
+        raise ModelError(f"{manifest_path(path)}: the tuned settings in this manifest are not valid: {exc}", _REMEDY) from exc
     if not good:
-        raise ModelError(f"{manifest_path(path)}: its tuned settings are none of ours", _REMEDY)
+        raise ModelError(f"{manifest_path(path)}: the tuned settings in this manifest are not valid", _REMEDY)
     if differences:
         return Tuned({}, f"{path}: tuned elsewhere, its settings are not used ({'; '.join(differences[:2])}); tune it again here")
     if not values:
@@ -105,7 +105,7 @@ def save_tuned(path: Path, record: Mapping[str, Any]) -> Path:
     """Write a record into the manifest of an artifact in place of the one for the same backend and scenario; return its path.
 
     Args:
-        path: of the artifact, whose manifest is read anew and otherwise left as it is.
+        path: path of the artifact, whose manifest is read anew and otherwise left as it is.
         record: "backend", "scenario", "values" (what differs from the default), "machine" and "runtime" as in `tuned_here`,
             and whatever else is worth knowing.
 

@@ -91,15 +91,15 @@ class Shipment:
             found[prefix + "+".join(self.add(part) for part in parts)] = None
         return tuple(found)
 
-    def ours(self, value: Any) -> Any:
+    def local(self, value: Any) -> Any:
         """Return a value from the remote machine with the local names in it."""
         if isinstance(value, str):
             for remote, local in self.names.items():
                 value = value.replace(remote, local)
             return value
         if isinstance(value, dict):
-            return {self.ours(key): self.ours(item) for key, item in value.items()}
-        return [self.ours(item) for item in value] if isinstance(value, list | tuple) else value
+            return {self.local(key): self.local(item) for key, item in value.items()}
+        return [self.local(item) for item in value] if isinstance(value, list | tuple) else value
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -109,7 +109,7 @@ class Shipment:
         except ConnectionLostError:
             raise
         except EmcaError as error:
-            raise type(error)(self.ours(error.problem), self.ours(error.remedy)) from error
+            raise type(error)(self.local(error.problem), self.local(error.remedy)) from error
 
 
 def _weights(model: Path) -> list[str]:

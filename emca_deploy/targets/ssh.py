@@ -125,15 +125,15 @@ class SshTarget(Target):
             working.fetch(RAW, path)
             raw = read_raw(path)
         files, document = errand.files, working.answer.document
-        report = from_json(ProfileReport, files.ours(document["report"]))
-        notes = [*files.ours(list(working.answer.notes)), *_clock_notes(working.session.facts)]
+        report = from_json(ProfileReport, files.local(document["report"]))
+        notes = [*files.local(list(working.answer.notes)), *_clock_notes(working.session.facts)]
         if errand.collecting:
             notes.append("the connection was lost: this is what was measured until then")
         record = {**working.session.record(), "target_there": document["target"], "notes": notes}
-        record["log"] = files.ours(list(working.answer.log))
+        record["log"] = files.local(list(working.answer.log))
         results = tuple(replace(result, target=str(self.address)) for result in report.results)
         report = replace(report, results=results, environment={**report.environment, "ssh": record})
-        named = (replace(one, name=files.ours(one.name), builds=tuple(files.ours(one.builds))) for one in raw.candidates)
+        named = (replace(one, name=files.local(one.name), builds=tuple(files.local(one.builds))) for one in raw.candidates)
         return Profiled(
             replace(report, complete=report.complete and not errand.collecting), replace(raw, candidates=tuple(named))
         )
@@ -218,10 +218,10 @@ class SshTarget(Target):
                     return working
 
                 answer = errand.run(first, take, progress).answer
-            manifest = from_json(Manifest, files.ours(answer.document["report"]))
-            details = {**manifest.details, "built_on": str(self.address), "log": files.ours(list(answer.log))}
+            manifest = from_json(Manifest, files.local(answer.document["report"]))
+            details = {**manifest.details, "built_on": str(self.address), "log": files.local(list(answer.log))}
             draft.manifest = replace(manifest, command=this_command(), details=details)
-        return Built(draft.written, tuple(files.ours(list(answer.notes))))
+        return Built(draft.written, tuple(files.local(list(answer.notes))))
 
     def capabilities(self) -> Capabilities:
         """Return what the other machine can do."""

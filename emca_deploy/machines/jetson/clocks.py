@@ -43,9 +43,9 @@ class Clocks:
     """The clocks of a board.
 
     Attributes:
-        cores: of the cores that are on, by number.
+        cores: clocks of the cores that are on, by number.
         gpu: None where it could not be read.
-        emc: of the memory controller; only root can read it.
+        emc: clock of the memory controller; only root can read it.
         emc_locked: whether its frequency is overridden; None where that could not be read.
         source: "jetson_clocks" or "kernel".
         notes: what could not be had, and what to do.
@@ -112,7 +112,7 @@ def read_clocks(root: Path | None = None) -> Clocks:
     """Return the clocks of this board now; nothing here raises or changes anything.
 
     Args:
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
     """
     root = board_root() if root is None else root
     try:

@@ -30,7 +30,7 @@ class _Module:
 
     Attributes:
         device: as `trt.boards` calls it; None where that does not have it.
-        dla_cores: of NVIDIA's data sheets.
+        dla_cores: number of DLA cores, from NVIDIA's data sheets.
     """
 
     device: str | None
@@ -86,11 +86,11 @@ class BoardFacts:
         l4t: release of Jetson Linux ("36.4.4").
         jetpack: the JetPack that this release belongs to.
         tensorrt: the version installed, else the one that the JetPack brings.
-        cuda: likewise.
-        origins: of "tensorrt" and "cuda": "installed" or "jetpack".
+        cuda: the CUDA version installed, else the one that the JetPack brings.
+        origins: where "tensorrt" and "cuda" are known from: "installed" or "jetpack".
         dla_cores: 0 where there are none.
         dla_missing: why its DLA cores cannot be used with this TensorRT; None where they can, or there are none.
-        memory_mib: of the memory that processor and GPU share.
+        memory_mib: size of the memory that processor and GPU share.
         unified_memory: True of every Jetson.
     """
 
@@ -114,7 +114,7 @@ def detect(root: Path | None = None) -> BoardFacts | None:
     """Return what board this is, or None where it is no Jetson.
 
     Args:
-        root: of the file system; None is / (or what the tests' environment variable says).
+        root: root folder of the file system; None is / (or what the tests' environment variable says).
     """
     root = board_root() if root is None else root
     compatible = _device_tree(root, "compatible")

@@ -21,7 +21,7 @@ class GpuClock:
 
     Attributes:
         current_mhz, min_mhz, max_mhz: as the frequency governor has them.
-        load_percent: of its time; None where the kernel does not tell.
+        load_percent: share of its time that it works; None where the kernel does not say.
     """
 
     current_mhz: float | None
@@ -39,7 +39,7 @@ def find_gpu(root: Path | None = None) -> Path | None:
     """Return the folder of the GPU's devfreq, or None.
 
     Args:
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
     """
     devices = sorted(((board_root() if root is None else root) / "sys/class/devfreq").glob("*"))
     for device in devices:
@@ -63,7 +63,7 @@ class GpuClockSource:
     """`gpu_mhz` and `gpu_load_percent`; needs no root.
 
     Args:
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
 
     Attributes:
         name: "gpu_clock".

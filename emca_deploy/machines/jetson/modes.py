@@ -29,8 +29,8 @@ class PowerMode:
         id: its number; the fastest is not 0 on every board.
         name: "15W".
         cores: that are on; None where its definition does not say.
-        gpu_max_hz: infinite where it sets no limit; None where its definition does not say.
-        cpu_max_khz: likewise, the highest of all clusters.
+        gpu_max_hz: highest GPU frequency; infinite where it sets no limit, None where its definition does not say.
+        cpu_max_khz: highest CPU frequency of all clusters; infinite or None as for the GPU.
     """
 
     id: int
@@ -124,7 +124,7 @@ def read_power_modes(root: Path | None = None) -> PowerModes:
     """Return the modes of this board and which is on; nothing here raises or changes anything.
 
     Args:
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
     """
     root = board_root() if root is None else root
     modes = parse_modes(read_text(root / CONF) or "")

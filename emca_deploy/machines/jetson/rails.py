@@ -41,7 +41,7 @@ class Rail:
     """A rail and where it is read.
 
     Attributes:
-        name: of the rail.
+        name: name of the rail.
         factors: files whose product is its power: one in milliwatts, or millivolts and milliamperes.
     """
 
@@ -61,7 +61,7 @@ def find_rails(root: Path | None = None) -> tuple[Rail, ...]:
     """Return the rails that the board's monitors measure; empty where there are none.
 
     Args:
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
     """
     drivers = (board_root() if root is None else root) / "sys/bus/i2c/drivers"
     found = {rail.name: rail for rail in (*_hwmon_rails(drivers / "ina3221"), *_iio_rails(drivers / "ina3221x"))}
@@ -90,7 +90,7 @@ class Ina3221Source:
     """`<rail>_power_mw` and, where the board's rails say so, `total_power_mw`; needs no root.
 
     Args:
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
 
     Attributes:
         name: "ina3221".

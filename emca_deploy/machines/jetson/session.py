@@ -72,7 +72,7 @@ def read_board_state(root: Path | None = None) -> BoardState:
     """Return power mode and clocks now; nothing here raises or changes anything.
 
     Args:
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
     """
     return BoardState(read_power_modes(root), read_clocks(root))
 
@@ -81,7 +81,7 @@ def check_board(root: Path | None = None) -> BoardFacts:
     """Return what board this is.
 
     Args:
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
 
     Raises:
         MissingError: this machine is no Jetson.
@@ -102,7 +102,7 @@ class BoardSession:
     Attributes:
         facts: what board it is.
         record: for the result's environment, under "board"; it grows until the session is over.
-        root: of the file system.
+        root: root folder of the file system.
     """
 
     facts: BoardFacts
@@ -150,7 +150,7 @@ def board_session(power_mode: str | None = None, root: Path | None = None) -> It
 
     Args:
         power_mode: name or number of the mode to hold meanwhile; None leaves it as it is.
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
 
     Raises:
         MissingError: this is no Jetson, or the power mode cannot be set or put back.

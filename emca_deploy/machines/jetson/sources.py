@@ -26,7 +26,7 @@ def board_sources(root: Path | None = None) -> list[TelemetrySource]:
     """Return the sources of a board. Every rail's power comes from one of them only: its monitors, else tegrastats.
 
     Args:
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
     """
     root = board_root() if root is None else root
     rails, tegrastats = find_rails(root), find_tool(root, "tegrastats")

@@ -38,7 +38,7 @@ class Note:
 
     Attributes:
         restore: number of the mode to put back.
-        name: of that mode.
+        name: name of that mode.
         held: number of the mode that the run set.
     """
 
@@ -51,8 +51,8 @@ def left_behind(root: Path | None = None, modes: PowerModes | None = None) -> No
     """Return the note of a run that was killed before it could put the power mode back, or None.
 
     Args:
-        root: of the file system; None is /.
-        modes: of the board, where they are known already.
+        root: root folder of the file system; None is /.
+        modes: power modes of the board, where they are known already.
     """
     root = board_root() if root is None else root
     if _read_note(root) is None or is_held(root):
@@ -92,7 +92,7 @@ def hold_power_mode(wanted: str, root: Path | None = None) -> Iterator[PowerMode
 
     Args:
         wanted: name or number of the mode.
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
 
     Raises:
         UnknownNameError: the board has no such mode.

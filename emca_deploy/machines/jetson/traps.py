@@ -27,7 +27,7 @@ def examine_board(root: Path | None = None) -> tuple[dict[str, Any], list[Trap]]
     """Return what `doctor` tells of this board and its traps, or None where this is no Jetson. Changes nothing.
 
     Args:
-        root: of the file system; None is /.
+        root: root folder of the file system; None is /.
     """
     root = board_root() if root is None else root
     facts = detect(root)

@@ -127,7 +127,7 @@ def test_names_there_are_plain_and_come_back_as_the_user_wrote_them(tmp_path):
     first, second = (str(path.with_suffix(".engine")) for path in paths)
     there = files.add_all([first, f"openvino={second}"])
     assert there == ("@0/a_b_c___x_.engine", "openvino=@1/a_b.engine")
-    assert files.ours({"a": [there[1], 3, None]}) == {"a": [f"openvino={second}", 3, None]}
+    assert files.local({"a": [there[1], 3, None]}) == {"a": [f"openvino={second}", 3, None]}
     assert set(files.blobs) == {
         f"@{i}/{name}{end}" for i, name in enumerate(("a_b_c___x_.engine", "a_b.engine")) for end in ("", ".manifest.json")
     }
@@ -143,7 +143,7 @@ def test_several_builds_of_one_candidate_stay_together(tmp_path):
     together = f"{tmp_path}/one.engine+{tmp_path}/two.engine"
     (there,) = files.add_all([together])
     assert there == "@0/one.engine+@1/two.engine"
-    assert files.ours(there) == together
+    assert files.local(there) == together
 
 
 def test_weights_outside_an_onnx_file_go_along(tmp_path):

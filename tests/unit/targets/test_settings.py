@@ -120,7 +120,7 @@ def test_another_machine_or_runtime_takes_the_default_and_says_why(model, change
 )
 def test_a_manifest_that_was_tampered_with_is_refused(model, change):
     save_tuned(model, record(**change))
-    with pytest.raises(ModelError, match="tuned settings are none of ours") as caught:
+    with pytest.raises(ModelError) as caught:
         candidate(str(model), None, CandidateOptions())
     assert "--untuned" in caught.value.remedy
     candidate(str(model), None, CandidateOptions(untuned=True))

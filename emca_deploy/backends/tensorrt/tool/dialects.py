@@ -91,7 +91,7 @@ class EngineShapes:
     """Shapes of the one input of a model whose batch is dynamic.
 
     Attributes:
-        name: of the input.
+        name: name of the input.
         image: (C, H, W).
         batches: smallest, likeliest and largest.
     """
@@ -116,7 +116,7 @@ class TrtexecBuild:
         typed: whether every type is the model's; else the flags below allow types.
         int8: allow INT8; needed for Q/DQ, too, where types are not the model's.
         fp16: allow fp16.
-        shapes: of a dynamic batch; None where the model fixes it.
+        shapes: shapes of a dynamic batch; None where the model fixes it.
         cache: calibration cache, by its path there.
         float_layers: names of layers that stay fp16 where INT8 comes from a cache.
         dla_core: to run on, with the GPU for what it does not take.
@@ -144,7 +144,7 @@ class TrtexecTiming:
     Attributes:
         engine: its path where trtexec runs.
         times: JSON file of every query's times to write there.
-        shapes: of a dynamic batch; the likeliest is timed.
+        shapes: shapes of a dynamic batch; the likeliest is timed.
         duration_s: to measure, at least; trtexec counts whole seconds until 8.2.
         warm_up_ms: before that.
         one_at_a_time: no query is enqueued before the one before it is back, as a caller who waits does.

@@ -49,9 +49,9 @@ class LayerTime:
 
     Attributes:
         name: as the engine has it, usually that of the nodes fused into it.
-        average_ms: of one query.
+        average_ms: average time of one query.
         median_ms: None before 8.4, which does not tell it.
-        percent: of the time of all layers.
+        percent: share of the time of all layers.
     """
 
     name: str
@@ -75,7 +75,7 @@ class EngineLayer:
     Attributes:
         kind: TensorRT's word for it.
         inputs: "name: format and type" of each.
-        outputs: likewise.
+        outputs: "name: format and type" of each.
         tactic: the kernel's name.
         nodes: what Metadata says of the ONNX nodes it came from.
     """
@@ -92,7 +92,7 @@ def read_times(text: str, source: str) -> QueryTimes:
     """Read what --exportTimes wrote.
 
     Args:
-        text: of the file.
+        text: text of the file.
         source: its name, for errors.
 
     Raises:
@@ -109,7 +109,7 @@ def read_profile(text: str, source: str) -> LayerProfile:
     """Read what --exportProfile wrote; a layer's name may hold quotes that trtexec does not escape.
 
     Args:
-        text: of the file.
+        text: text of the file.
         source: its name, for errors.
 
     Raises:
@@ -133,7 +133,7 @@ def read_layer_info(text: str, source: str) -> tuple[EngineLayer, ...]:
     """Read what --exportLayerInfo wrote: names alone, or objects where the engine was built with detailed verbosity.
 
     Args:
-        text: of the file.
+        text: text of the file.
         source: its name, for errors.
 
     Raises:

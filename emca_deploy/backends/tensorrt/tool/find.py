@@ -31,7 +31,7 @@ class Trtexec:
 
     Attributes:
         path: by which its machine knows it.
-        version: of TensorRT, three numbers.
+        version: version of TensorRT, three numbers.
     """
 
     path: str

@@ -41,7 +41,7 @@ class TrtexecLog:
     """What a run printed, as far as it was understood; what it did not print is None or empty.
 
     Attributes:
-        version: of TensorRT, three numbers.
+        version: version of TensorRT, three numbers.
         passed: whether the last line says so; None where there is no such line.
         queries_per_s: trtexec's throughput: a query is one batch.
         summaries: by their names: "Latency", "GPU Compute Time", "H2D Latency", ...
@@ -54,7 +54,7 @@ class TrtexecLog:
         unstable_percent: the coefficient of variation that trtexec warns of.
         unknown_options: that this version does not know.
         warnings: in order, each once, continued lines joined.
-        errors: likewise.
+        errors: in order, each once, continued lines joined.
     """
 
     version: tuple[int, int, int] | None = None

@@ -14,7 +14,7 @@ __all__ = ["Finished", "Spawn", "run_to_end", "spawn_here", "stop"]
 
 Spawn = Callable[[Sequence[str]], "subprocess.Popen[bytes]"]
 """Starts a command (its argument vector) on a machine: standard output and error in one pipe, standard input empty. A connection
-supplies its own; stopping what it returns must stop the command at the far end, too."""
+supplies its own; stopping what it returns must stop the command on the remote machine, too."""
 
 GRACE_S = 5.0
 MOST_LINES = 400_000
@@ -54,7 +54,7 @@ def run_to_end(
 
     Args:
         spawn: starts it.
-        arguments: of the command, itself first.
+        arguments: words of the command, itself first.
         timeout_s: after which it is taken to hang.
         on_line: called with every line as it comes, from another thread.
 

@@ -1,4 +1,4 @@
-"""From what trtexec wrote to a result of ours, with our percentiles, and its own held against them."""
+"""From what trtexec wrote to a result, with this package's percentiles checked against its own."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -112,7 +112,7 @@ def latency_result(
     Args:
         tool: that timed it.
         timed: what.
-        log: of the run.
+        log: log of the run.
         times: measured, as `measured` returns them.
         profile: of the layers, where there was such a run.
     """
