@@ -8,7 +8,7 @@ from emca_deploy.artifacts import Preprocessing
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.tensorrt.builder import RtxBuilder
 from emca_deploy.backends.tensorrt.log import BuildLog, attach
-from emca_deploy.backends.tensorrt.settings import TrtSettings, check_settings
+from emca_deploy.backends.tensorrt.settings import TrtSettings, check_trt_settings
 from emca_deploy.backends.tensorrt.versions import rules_of
 from emca_deploy.data.bundled import bundled_checkpoint
 from emca_deploy.errors import InputError
@@ -31,7 +31,7 @@ def rtx_refusal(capability: str, folder: Path) -> dict[str, str]:
     """
     trt = import_optional("tensorrt_rtx")
     try:
-        check_settings(trt, BACKEND, rules_of(BACKEND, trt.__version__), TrtSettings(targets=(capability,)))
+        check_trt_settings(trt, BACKEND, rules_of(BACKEND, trt.__version__), TrtSettings(targets=(capability,)))
     except InputError as error:
         builder = str(error)
     else:

@@ -183,9 +183,9 @@ def test_fp16_of_weights_it_cannot_hold_is_told_and_of_none_refused(tmp_path, pl
 
 @pytest.mark.usefixtures("with_small_networks")
 def test_outside_the_fp16_gate_is_exit_4_and_leaves_the_old_file(tmp_path, plain_checkpoint, refused, monkeypatch, files):
-    from emca_deploy.exporting import convert
+    from emca_deploy.exporting import half
 
-    monkeypatch.setattr(convert, "check_half", partial(convert.check_half, gate=1e-9))
+    monkeypatch.setattr(half, "check_half", partial(half.check_half, gate=1e-9))
     output = tmp_path / "model.onnx"
     output.write_bytes(b"old")
     said = refused("export", plain_checkpoint, "-o", output, "--image-size", 32, "--precision", "fp16", code=4)
