@@ -11,20 +11,18 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from emca_deploy.canonical.activations import name_activations
-from emca_deploy.canonical.affine import fold_scales
+from emca_deploy.canonical.affine import drop_expands, fold_scales
 from emca_deploy.canonical.batch import fix_image_size, free_batch, free_negative_sizes, image_value_of
 from emca_deploy.canonical.batch_norm import fold_batch_norm
-from emca_deploy.canonical.broadcast import drop_expands
 from emca_deploy.canonical.check import TOLERANCE, TOLERANCE_OF_HALF, known_error, largest_error, remember_error
 from emca_deploy.canonical.clean import clean, name_nodes, remove_no_ops
 from emca_deploy.canonical.constants import fold_constants
 from emca_deploy.canonical.forms import add_sums, flatten_reshapes, linear_layers, merge_pads
-from emca_deploy.canonical.infer import infer_shapes
 from emca_deploy.canonical.layers import plain_linear_layers, plain_paddings
 from emca_deploy.canonical.marks import logits_value, mark
 from emca_deploy.canonical.pooling import pool_globally
 from emca_deploy.canonical.rectifiers import rectify
-from emca_deploy.canonical.shapes import settle_shapes
+from emca_deploy.canonical.shapes import infer_shapes, settle_shapes
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.refusal import graph_errors

@@ -2,8 +2,7 @@
 
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.rewrites.aggregation import add_scales, broadcast_repeats
-from emca_deploy.calibration.rewrites.functions import clip_hard_sigmoids
-from emca_deploy.calibration.rewrites.poolings import split_poolings
+from emca_deploy.calibration.rewrites.functions import clip_hard_sigmoids, split_poolings
 from emca_deploy.calibration.rewrites.shortcuts import free_shortcuts
 
 __all__ = ["RECIPE"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emca_deploy.calibration.placement.quantize import quantize_weight
-from emca_deploy.calibration.recovery.rounding import BLOCK, FACTOR_BLOCK, cholesky_in_place, round_weights
+from emca_deploy.calibration.recovery.weights import BLOCK, FACTOR_BLOCK, cholesky_in_place, round_weights
 
 
 def output_error(weights, rounded, scales, gram):

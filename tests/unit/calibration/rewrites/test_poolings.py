@@ -14,7 +14,7 @@ from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.rewrites.aggregation import add_scales, broadcast_repeats
-from emca_deploy.calibration.rewrites.poolings import split_poolings
+from emca_deploy.calibration.rewrites.functions import split_poolings
 from emca_deploy.calibration.rewrites.shortcuts import FreedShortcuts, free_shortcuts
 from zoo.recipes import collect_ranges, rewrite_for
 
