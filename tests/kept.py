@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -22,8 +21,6 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = Path(emca_deploy.__file__).parent
 VERSIONS_KEPT = 4
 """Of each entry: work on several branches goes on side by side."""
-
-_MODULE_NAME = re.compile(r"emca_deploy(\.\w+)+")
 
 Fill = Callable[[Path], object]
 
@@ -73,9 +70,12 @@ def key_of(fill: Fill) -> str:
 
 @cache
 def _sources_of(modules: frozenset[str]) -> tuple[Path, ...]:
-    """Return the files of some modules and of what they import, wherever in the module and by whatever string, and their data."""
+    """Return the files of some modules and of what they import, wherever in them, and their data.
+
+    What the package as a whole offers is not followed, nor what registries name by string: no export uses a backend.
+    """
     found: set[Path] = set()
-    waiting, seen = list(modules), set()
+    waiting, seen = list(modules), {"emca_deploy"}
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -97,5 +97,3 @@ def _named_in(code: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("emca_deploy"):
             yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from (match.group() for match in _MODULE_NAME.finditer(node.value))

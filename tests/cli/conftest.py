@@ -96,7 +96,7 @@ def trained_model(shared, request, once):
     """That checkpoint exported, with a dynamic batch; once for all processes of a run."""
 
     def export(folder):
-        from emca_deploy.commands import export  # noqa: F401  what runs
+        from emca_deploy.api import export  # noqa: F401  what runs
 
         words = ["-o", str(folder / "trained.onnx"), "--image-size", str(SIZE), "--resize-size", "40"]
         assert run(["export", str(request.getfixturevalue("training_checkpoint")), *words]) == 0
@@ -120,7 +120,7 @@ def model(shared, request, small_networks, once):
     """A small network of the family exported, with a dynamic batch; once for all processes of a run."""
 
     def export(folder):
-        from emca_deploy.commands import export  # noqa: F401  what runs
+        from emca_deploy.api import export  # noqa: F401  what runs
 
         words = ["-o", str(folder / "model.onnx"), "--image-size", str(SIZE), "--resize-size", "40"]
         with small_networks():
