@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from emca_deploy.artifacts import atomic_write
-from emca_deploy.data.subset import choose_indices
+from emca_deploy.data.sources import choose_indices
 
 __all__ = ["main"]
 
