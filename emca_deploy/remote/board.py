@@ -74,9 +74,9 @@ def remote_board(connection: Connection, below: str = "") -> FoundBoard | None:
         running.close_input()
         while (message := running.message()) is not None and not message.get("end"):
             if message["name"] in BOARD_FILES:
-                place = Path(made) / message["name"]
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(bytes.fromhex(message["hex"]))
+                copy = Path(made) / message["name"]
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(bytes.fromhex(message["hex"]))
         if message is None:
             raise running.trouble(running.wait())
         facts = detect(Path(made))

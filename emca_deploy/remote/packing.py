@@ -32,11 +32,11 @@ def packed(source: Path) -> Iterator[Path]:
     store = FolderStore(source)
     layout = find_images(store, may_be_wrapped=False)
     with TemporaryDirectory(prefix="emca-") as folder:
-        place = Path(folder) / "images.zip"
-        with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED) as archive:
+        packed_file = Path(folder) / "images.zip"
+        with zipfile.ZipFile(packed_file, "w", zipfile.ZIP_STORED) as archive:
             for name in layout.names:
                 _add(archive, store, layout.root + name, f"{_TOP}/{name}")
-        yield place
+        yield packed_file
 
 
 def _add(archive: zipfile.ZipFile, store: FolderStore, name: str, inside: str) -> None:

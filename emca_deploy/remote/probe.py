@@ -17,7 +17,7 @@ from emca_deploy.remote.call import Call, call, new_mark
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.python_probe import OLDEST
 
-__all__ = ["PYTHON_VARIABLE", "Facts", "check_python", "check_runtime", "look", "probe"]
+__all__ = ["PYTHON_VARIABLE", "Facts", "check_python", "check_runtime", "look"]
 
 PYTHON_VARIABLE = "EMCA_DEPLOY_REMOTE_PYTHON"
 CLOCK_LIMIT_S = 5.0
@@ -76,22 +76,12 @@ class Facts:
         return abs(self.clock_offset_s) > CLOCK_LIMIT_S
 
 
-def probe(address: Address) -> Facts:
-    """Connect, and return what is there.
-
-    Raises:
-        InputError: there is no host of that name, or ssh's configuration is in error.
-        MissingError: it cannot be reached, its key is unknown or another, or it does not let us in.
-    """
-    with Connection(address) as connection:
-        return look(connection)
-
-
 def look(connection: Connection) -> Facts:
     """Return what is at the other end of a connection.
 
     Raises:
-        EmcaError: as `probe`.
+        InputError: there is no host of that name, or ssh's configuration is in error.
+        MissingError: it cannot be reached, its key is unknown or another, or it does not let us in.
     """
     mark, named = new_mark(), os.environ.get(PYTHON_VARIABLE)
     words = [mark, _program(), json.dumps(_packages()), *((named,) if named else PYTHONS), "--", *PLACES]

@@ -130,8 +130,8 @@ def local_capabilities(lacks: tuple[Lack, ...] = ()) -> Capabilities:
 
 
 def _free_mib(folder: Path) -> float | None:
-    place = next((each for each in (folder, *folder.parents) if each.is_dir()), None)
-    return None if place is None else shutil.disk_usage(place).free / 2**20
+    found = next((each for each in (folder, *folder.parents) if each.is_dir()), None)
+    return None if found is None else shutil.disk_usage(found).free / 2**20
 
 
 def _local_trtexec() -> Trtexec | None:

@@ -302,9 +302,9 @@ def _write(path: Path, text: str, machines: Mapping[str, Machine]) -> None:
     if not same:
         text = "\n".join([_HEADER, *(machine.to_toml() for machine in machines.values())])
     try:
-        place = path.resolve()  # a link to a file of settings elsewhere stays one
-        place.parent.mkdir(parents=True, exist_ok=True)
+        file = path.resolve()  # a link to a file of settings elsewhere stays one
+        file.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise OutputError(f"{path}: its folder cannot be made: {reason}", f"name another file with {DEVICES_VARIABLE}") from exc
-    write_text(place, text)
+    write_text(file, text)
