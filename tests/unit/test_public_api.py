@@ -45,3 +45,8 @@ def test_operations_stay_functions_when_the_rooms_are_imported():
 def test_other_names_are_attribute_errors():
     with pytest.raises(AttributeError):
         _ = emca_deploy.nothing
+
+
+def test_commands_only_translate():
+    folder = Path(emca_deploy.__file__).parent / "commands"
+    assert [path.name for path in folder.glob("*.py") if len(path.read_text(encoding="utf-8").splitlines()) > 100] == []
