@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,11 @@ def example(tmp_path_factory, small_checkpoint, small_networks, labelled_images)
     shutil.copytree(labelled_images, folder / "validation")
     names = {}
 
-    def run(section):
-        exec(compile(code(section), str(PAGE), "exec"), names)
-        return names
+    def run(section, networks=small_networks):
+        with networks():
+            exec(compile(code(section), str(PAGE), "exec"), names)
 
-    with pytest.MonkeyPatch.context() as patch, small_networks():
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("EMCA_DEPLOY_DEVICES", str(folder / "devices.toml"))
         run(INTRODUCTION)
@@ -59,8 +60,8 @@ def test_the_examples_run(example, capsys):
 
 
 @pytest.mark.slow  # a search, a deployment, the demo, and every library loaded once
-def test_the_long_examples_run(example, capsys):
+def test_the_long_examples_run(example, small_networks, capsys):
     example(SECTIONS["export"])
     for name in LONG:
-        example(SECTIONS[name])
+        example(SECTIONS[name], nullcontext if name == "demo" else small_networks)
         assert capsys.readouterr().out.strip(), name
