@@ -59,10 +59,6 @@ class BuildReport:
 def build(request: BuildRequest, progress: Progress | None = None) -> BuildReport:
     """Build an engine, and write it with its manifest.
 
-    Args:
-        request: what to build, where, and how.
-        progress: called with (done, total) where the builder can tell.
-
     Raises:
         InputError: the target or an option is wrong.
         ModelError: the model cannot be read, or not be built by this backend.

@@ -139,10 +139,6 @@ class CalibrateReport:
 def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateReport:
     """Quantize a model to INT8. Ranges are measured once and kept in a table, so that the next backend needs no second pass.
 
-    Args:
-        request: what to quantize, and how.
-        stage: opens each stage of the work, for progress.
-
     Raises:
         InputError: an option is wrong, or belongs to another one that is missing.
         ModelError: the model cannot be read, run or quantized.

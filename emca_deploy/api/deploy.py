@@ -96,10 +96,6 @@ def deploy_notes(request: DeployRequest) -> tuple[str, ...]:
 def deploy(request: DeployRequest, stage: Stage = silent) -> DeployReport:
     """Take a checkpoint to measured, verified INT8 engines; everything is written into one folder.
 
-    Args:
-        request: what to deploy, and how.
-        stage: opens each stage, for progress.
-
     Returns:
         The report, also written as result.json and report.html.
 

@@ -84,9 +84,7 @@ class ExportReport:
 def export(request: ExportRequest, found: Found | None = None) -> ExportReport:
     """Export a checkpoint, or random weights, to ONNX; the file is checked against PyTorch before it appears.
 
-    Args:
-        request: what to export, and how.
-        found: called with the network's place in the checkpoint, before the work.
+    `found` gets the network's place.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or fits no architecture.

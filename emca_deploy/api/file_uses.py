@@ -99,11 +99,7 @@ def _ignores_case(folder: Path) -> bool:
 def beside_table(model: Path, table: Path | None, backend: str, option: str) -> Iterator[FileUse]:
     """Yield the range table where it has its default name, and what is kept beside it.
 
-    Args:
-        model: what is calibrated.
-        table: the range table, if it was named.
-        backend: whose placement it is for.
-        option: what a person changes to have another table.
+    `option` is what a person changes to have another table.
     """
     from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
     from emca_deploy.calibration.ranges.table import table_path
@@ -121,13 +117,7 @@ def beside_table(model: Path, table: Path | None, backend: str, option: str) -> 
 
 
 def manifest_use(path: Path, name: str, option: str = "") -> FileUse:
-    """Return the manifest beside an artifact.
-
-    Args:
-        path: the artifact.
-        name: what to call the manifest in an error.
-        option: what a person changes to have another one, where it is written.
-    """
+    """Return the manifest beside an artifact. It is written where `option` names what a person changes to have another."""
     from emca_deploy.artifacts import manifest_path
 
     return FileUse(manifest_path(path), name, option, written=bool(option))
@@ -136,9 +126,7 @@ def manifest_use(path: Path, name: str, option: str = "") -> FileUse:
 def unfinished_use(path: Path, option: str) -> FileUse:
     """Return the file in which an interrupted validation keeps unfinished logits.
 
-    Args:
-        path: the file of finished logits.
-        option: what a person changes to have another one.
+    `option` is what a person changes to have another file.
     """
     from emca_deploy.harness.accuracy.logits_store import partial_path
 
@@ -148,10 +136,7 @@ def unfinished_use(path: Path, option: str) -> FileUse:
 def deployed(inputs: Iterable[Path], output: Path, option: str) -> Iterator[FileUse]:
     """Yield the inputs that lie where `deploy` writes a file of that name.
 
-    Args:
-        inputs: every file that is read.
-        output: the folder that is written to.
-        option: what a person changes to have another one.
+    `option` is what a person changes to have another folder.
     """
     for path in inputs:
         taken = path.name in _DEPLOYED or (path.name.startswith("model.") and path.suffix.lower() in _DEPLOYED_SUFFIXES)

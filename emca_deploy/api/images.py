@@ -39,26 +39,14 @@ def network_preprocessing(said: PreprocessingOptions | Preprocessing) -> Preproc
 
 
 def image_notes(name: str, source: "ImageSource") -> Iterator[str]:
-    """Yield what is assumed of a data set's images.
-
-    Args:
-        name: the model's.
-        source: the images.
-    """
+    """Yield what is assumed of a data set's images."""
     note = None if source.finished else assumed_note(name, source.preprocessing)
     if note is not None:
         yield note
 
 
 def image_warnings(model: Path, data: Path, source: "ImageSource", said: PreprocessingOptions) -> Iterator[str]:
-    """Yield what cannot be meant: pixels that are normalised twice, or options that change nothing.
-
-    Args:
-        model: its file.
-        data: where the images are.
-        source: the images.
-        said: what the user says about their preprocessing.
-    """
+    """Yield what cannot be meant: pixels that are normalised twice, or options that change nothing."""
     if not source.finished:
         twice = normalised_twice(model, source.preprocessing)
         if twice is not None:

@@ -92,10 +92,6 @@ def layers_notes(request: LayersRequest) -> tuple[str, ...]:
 def layers(request: LayersRequest, progress: Progress | None = None) -> LayersReport:
     """Profile the layers of every artifact, in turn.
 
-    Args:
-        request: what and how.
-        progress: called with (calls done, calls in all).
-
     Raises:
         InputError, ModelError, EngineError: an artifact cannot be profiled on this machine.
         MissingError: a backend is not installed.

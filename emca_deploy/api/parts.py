@@ -50,11 +50,7 @@ def measure_parts(
 ) -> ProfileReport:
     """Measure all candidates of a deployment; those of one machine are interleaved and compared to the first of all.
 
-    Args:
-        parts: the targets with their candidates; the first candidate is the baseline.
-        duration_s: measuring time of each candidate.
-        progress: called with (blocks done, total) of the machine that is measured.
-        shared: gets the processes of this machine; without it they end.
+    The first candidate is the baseline. `shared` gets the processes of this machine; without it they end.
 
     Returns:
         A result for every candidate, in the order of the parts. The comparisons are those of the baseline's machine: two machines

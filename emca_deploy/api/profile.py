@@ -19,10 +19,6 @@ def profile(request: ProfileRequest, progress: Progress | None = None) -> Profil
 
     Short blocks of all candidates alternate in random order, so that heat, clocks and neighbours affect all of them alike.
 
-    Args:
-        request: what to measure, where, and how.
-        progress: called with (done, total).
-
     Returns:
         The report. A candidate that failed is listed in its `failures`; interrupted, it has what was measured until then.
 

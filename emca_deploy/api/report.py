@@ -10,11 +10,7 @@ __all__ = ["page_in", "report"]
 
 
 def page_in(folder: Path) -> Path:
-    """Return where the page of a deployment is drawn unless another file is named.
-
-    Args:
-        folder: of the deployment, or its result.json.
-    """
+    """Return where the page of a deployment is drawn unless another file is named. `folder` may also be its result.json."""
     return (folder if folder.is_dir() else folder.parent) / "report.html"
 
 

@@ -66,10 +66,6 @@ def sensitivity(request: SensitivityRequest, stage: Stage = silent) -> Sensitivi
     ONNX Runtime computes the backend's placement in float arithmetic, not with that backend's kernels. Ranges and rounded weights
     are those of the last calibration of the model on the same data; ranges are measured where there was none.
 
-    Args:
-        request: what to examine, and how.
-        stage: opens each stage of the work, for progress.
-
     Raises:
         InputError: an option is wrong, or the range table is of something else.
         ModelError: the model cannot be read, run or quantized.

@@ -72,11 +72,6 @@ def keep_tuned(report: TuneReport) -> TuneReport:
 def _search_settings(request: TuneRequest, tell: Callable[[str], None], progress: Progress | None = None) -> TuneReport:
     """Find the fastest settings of an artifact here.
 
-    Args:
-        request: what and how.
-        tell: called with a line after each round.
-        progress: called with (done, in all).
-
     Raises:
         InputError: the artifact or an option is wrong, or the backend has no settings to tune.
         MissingError: the backend is not installed.

@@ -98,10 +98,6 @@ class ValidateReport:
 def validate(request: ValidateRequest, stage: Stage = silent) -> ValidateReport:
     """Run a data set through an artifact, and through a reference if there is one.
 
-    Args:
-        request: what to validate, and how.
-        stage: opens a stage for each model, for progress in images.
-
     Raises:
         InputError: an artifact, the target or an option is wrong, or there are no labels where they are needed.
         DataError: an image or a file of labels cannot be read, or a label is no class of the model.

@@ -59,9 +59,7 @@ class FoundBoard:
 def remote_board(connection: Connection, below: str = "") -> FoundBoard | None:
     """Return what Jetson board is at the other end, or None where it is none. Needs no Python there.
 
-    Args:
-        connection: to it.
-        below: the remote folder that / is taken to be, without a slash at its end.
+    `below` is the remote folder that / is taken to be, without a slash at its end.
 
     Raises:
         EmcaError: the connection was lost.

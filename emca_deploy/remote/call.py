@@ -125,10 +125,7 @@ class Call:
 def call(connection: Connection, command: Sequence[str], mark: str | None = None) -> Iterator[Call]:
     """Run a command there; it is stopped when the block is left, if it has not ended.
 
-    Args:
-        connection: to the machine.
-        command: its words.
-        mark: what begins its messages, where the command has been told already.
+    `mark` is what begins its messages, where the command has been told already.
     """
     with tempfile.TemporaryFile() as stderr:
         running = Call(connection, connection.start(command, stderr.fileno()), mark or new_mark(), stderr)

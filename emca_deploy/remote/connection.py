@@ -77,10 +77,8 @@ class Connection:
     def start(self, command: Sequence[str], stderr: int) -> "subprocess.Popen[bytes]":
         """Start a command there, with pipes to its standard input and output.
 
-        Args:
-            command: its words; they arrive as they are, whatever is in them.
-            stderr: descriptor for what ssh and the command say on standard error. Never a pipe that somebody reads to its end:
-                the connection's master keeps it open.
+        The words arrive as they are, whatever is in them. `stderr` is never a pipe that somebody reads to its end: the
+        connection's master keeps it open.
         """
         line = shlex.join(command)
         self.sent_bytes += len(line.encode("utf-8", "surrogateescape"))

@@ -52,10 +52,7 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
 def failure(address: Address, said: str, resolved: Mapping[str, str] | None = None) -> EmcaError:
     """Return the error for a connection that was not made.
 
-    Args:
-        address: where to.
-        said: what ssh printed.
-        resolved: what `ssh -G` makes of the address: an alias of the configuration is no name for ssh-keyscan.
+    `resolved` is what `ssh -G` makes of the address: an alias of the configuration is no name for ssh-keyscan.
     """
     names = _names(address, resolved or {})
     for pattern, problem, remedy in _COMPLAINTS:

@@ -119,11 +119,6 @@ class Blob:
 def send(connection: Connection, blob: Blob, progress: Progress | None = None) -> str:
     """Send content, or what the remote machine lacks of it, and return its path there.
 
-    Args:
-        connection: the connection to the machine.
-        blob: the content.
-        progress: called with (bytes arrived, bytes in all).
-
     Raises:
         MissingError: the remote disk is full, or its folder cannot be written.
         ConnectionLostError: the connection was lost; what arrived stays, for the next attempt.
@@ -178,13 +173,7 @@ def disk_error(connection: Connection, message: Mapping[str, Any]) -> EmcaError:
 
 
 def fetch(connection: Connection, path: str, digest: str | None, output: Path) -> None:
-    """Fetch a file, whole or not at all.
-
-    Args:
-        connection: the connection to the machine.
-        path: the remote file.
-        digest: its sha256; None has it taken there first.
-        output: the local file.
+    """Fetch a file, whole or not at all. Without a sha256 it is taken there first.
 
     Raises:
         OutputError: the local file cannot be written.
@@ -198,9 +187,6 @@ def fetch(connection: Connection, path: str, digest: str | None, output: Path) -
 class Arriving:
     """A file that is fetched, over as many connections as it takes.
 
-    Args:
-        write: takes the pieces, in order.
-
     Attributes:
         have: bytes that have arrived.
     """
@@ -210,12 +196,7 @@ class Arriving:
         self._write, self._total = write, hashlib.sha256()
 
     def take(self, connection: Connection, path: str, digest: str | None) -> None:
-        """Fetch what is missing.
-
-        Args:
-            connection: the connection to the machine.
-            path: the remote file.
-            digest: its sha256; None has it taken there first.
+        """Fetch what is missing. Without a sha256 it is taken there first.
 
         Raises:
             ConnectionLostError: the connection was lost; call it again on another one.

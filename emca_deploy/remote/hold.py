@@ -71,11 +71,7 @@ eval "$end" >/dev/null 2>&1 9>&-
 
 
 def spawn_on(connection: Connection) -> Spawn:
-    """Return what starts a command on another machine; stopping what that returns, or losing the connection, stops it there, too.
-
-    Args:
-        connection: to the machine, which stays open for as long as commands run.
-    """
+    """Return what starts a command on another machine; stopping that, or losing the connection, stops the command, too."""
 
     def spawn(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
         # What ssh itself has to say comes with the output: that is where the reason is looked for.
@@ -118,12 +114,8 @@ class Held:
 def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = "") -> Iterator[Held]:
     """Hold a state on another machine until the block is left; it is undone there even where the connection is lost.
 
-    Args:
-        connection: to the machine.
-        begin: shell command that makes the state. Nothing interrupts it.
-        end: shell command that undoes it.
-        words: $1, $2, ... of both.
-        lock: file to lock (flock) around both, in which a shell expands variables; none where empty.
+    `begin` and `end` are shell commands with `words` as $1, $2, ...; nothing interrupts them. `lock` is a file to lock (flock)
+    around both, in which a shell expands variables.
 
     Raises:
         MissingError: `begin` fails, and `end` has been done; or the lock cannot be had, and neither has been done.

@@ -177,13 +177,7 @@ def check_python(address: Address, facts: Facts) -> str:
 
 
 def check_runtime(address: Address, facts: Facts, package: str, purpose: str) -> None:
-    """Refuse a machine that lacks a package.
-
-    Args:
-        address: the machine.
-        facts: what it has.
-        package: as it is imported.
-        purpose: what it is for ("backend 'openvino'").
+    """Refuse a machine that lacks a package. `purpose` is "backend 'openvino'".
 
     Raises:
         MissingError: it is not there.

@@ -75,10 +75,6 @@ class Session:
     def ask(self, request: Mapping[str, Any], progress: Progress | None = None) -> Iterator["Working"]:
         """Have a request run, and yield what came of it; once the block is left without an error, the remote machine removes it.
 
-        Args:
-            request: what to do; see `agent_work`.
-            progress: called with (done, total).
-
         Raises:
             EmcaError: what went wrong there, of the same class.
             ConnectionLostError: the connection was lost.

@@ -125,10 +125,7 @@ class RemoteTrtexec:
 def remote_trtexec(address: Address, path: str | None, power_mode: str | None = None) -> Iterator[RemoteTrtexec]:
     """Connect, and yield a machine's trtexec; its folder is gone afterwards and its power mode as before, whatever happens.
 
-    Args:
-        address: the machine.
-        path: where trtexec is; None looks in the usual places.
-        power_mode: name or number of the mode to hold meanwhile; None leaves it as it is.
+    Without a path trtexec is looked for in the usual places.
 
     Raises:
         InputError: a power mode is asked for, and it is no Jetson board.

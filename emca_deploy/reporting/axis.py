@@ -71,12 +71,7 @@ def _label(value: float) -> str:
 def fit_axis(values: Sequence[float], start_px: float, end_px: float, *, may_be_log: bool = True, margin: float = 0.05) -> Axis:
     """Return an axis that holds all values with a margin on both sides.
 
-    Args:
-        values: at least one, finite.
-        start_px: where it begins.
-        end_px: where it ends.
-        may_be_log: whether values further than `LOG_OVER` apart make it logarithmic.
-        margin: part of the range that is left free on each side.
+    `margin` is the part of the range that is left free on each side. Values further than `LOG_OVER` apart make it logarithmic.
     """
     low, high = min(values), max(values)
     if may_be_log and low > 0 and high / low > LOG_OVER:

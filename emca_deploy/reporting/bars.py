@@ -25,12 +25,7 @@ class BarRow:
 def bar_chart(name: str, title: str, rows: Sequence[BarRow], series: Sequence[str], unit: str) -> str:
     """Return an SVG element.
 
-    Args:
-        name: unique on its page.
-        title: what it is.
-        rows: at least one, from the top.
-        series: what each of a row's bars is.
-        unit: unit of the values.
+    `name` is unique on its page; `series` says what each of a row's bars is.
     """
     labels = [_shortened(row.label) for row in rows]
     left = 12 + max(svg.text_width_px(label) for label in labels)

@@ -56,12 +56,7 @@ def place_labels(
 ) -> list[Label]:
     """Return a place for each name near its centre, one after the other, the nearest that covers nothing.
 
-    Args:
-        names: the labels.
-        centres: centres of their marks, (x, y).
-        taken: what must not be covered.
-        bounds: where labels may be.
-        lines: what should rather not be covered.
+    Centres are (x, y). `taken` must not be covered, and `lines` should rather not be.
     """
     placed: list[Label] = []
     for name, centre in zip(names, centres, strict=True):

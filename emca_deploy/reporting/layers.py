@@ -26,13 +26,7 @@ _COLOUR_OF = dict(zip(KINDS, svg.COLOURS, strict=True))
 
 
 def print_layers(report: LayersReport, console: "Console", most: int) -> None:
-    """Print each artifact's slowest layers, in the order they run, and what the kinds come to.
-
-    Args:
-        report: what was found.
-        console: where to.
-        most: rows of each artifact.
-    """
+    """Print each artifact's slowest layers, in the order they run, and what the kinds come to."""
     for index, result in enumerate(report.results):
         if index:
             console.print()

@@ -29,12 +29,8 @@ def show_table(
 ) -> None:
     """Print a table.
 
-    Args:
-        console: the terminal.
-        headings: headings of the columns.
-        rows: cells, and whether they are bold.
-        left: columns that are aligned to the left, and folded where there is no room.
-        gap: spaces between columns beside the one of the box; None also lets the other columns fold.
+    Rows are cells, and whether they are bold. The first `left` columns are folded where there is no room. `gap` is the spaces
+    between columns beside the one of the box; None also lets the other columns fold.
     """
     from rich import box
     from rich.table import Table

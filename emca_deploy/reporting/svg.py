@@ -18,13 +18,7 @@ Point = tuple[float, float]
 def document(name: str, size: tuple[int, int], title: str, description: str, shapes: list[str], margin: int = 0) -> str:
     """Return an accessible SVG element.
 
-    Args:
-        name: unique on its page.
-        size: width and height of the view box, pixels.
-        title: what it is.
-        description: what it shows, in words.
-        shapes: SVG elements.
-        margin: around them, pixels; what stands in a page has that of the page.
+    `name` is unique on its page, `size` the width and height of the view box in pixels, and `margin` the pixels around that.
     """
     width, height = (length + 2 * margin for length in size)
     body = "\n".join(shapes)

@@ -38,11 +38,7 @@ _Reader = Callable[[Any], Any]
 
 
 def left_out(default: Any = None) -> Any:
-    """Declare a field that is not written while it has its default.
-
-    Args:
-        default: the value, or a function such as `dict` that makes it.
-    """
+    """Declare a field that is not written while it has its default. A function such as `dict` makes the default."""
     metadata = {_LEFT_OUT: True}
     return field(default_factory=default, metadata=metadata) if callable(default) else field(default=default, metadata=metadata)
 
@@ -50,9 +46,7 @@ def left_out(default: Any = None) -> Any:
 def version(written: int, upgrades: Mapping[int, Upgrade] | None = None) -> Any:
     """Declare the field with a document's version.
 
-    Args:
-        written: the version that is written now.
-        upgrades: by version, what turns the keys and values of a document of that version into those of the next one.
+    `upgrades` has by version what turns the values of a document of that version into those of the next one.
     """
     return field(default=written, metadata={_UPGRADES: dict(upgrades or {})})
 
@@ -64,13 +58,7 @@ def to_json(record: Any) -> dict[str, Any]:
 
 
 def from_json(record: type[Record], value: Any, source: str = "", remedy: str = "make it again with this emca-deploy") -> Record:
-    """Return the record of a JSON document.
-
-    Args:
-        record: its class.
-        value: the parsed document.
-        source: where it is from, for the message.
-        remedy: what to do about a document that is wrong.
+    """Return the record of a JSON document. `source` is for the message.
 
     Raises:
         DataError: it is of another version, or a value is missing, unknown or of another type.
@@ -83,13 +71,7 @@ def from_json(record: type[Record], value: Any, source: str = "", remedy: str = 
 
 
 def read_json(record: type[Record], path: Path, what: str, remedy: str) -> Record:
-    """Return the record in a JSON file.
-
-    Args:
-        record: its class.
-        path: the file.
-        what: it should be, such as "a profile", for the message.
-        remedy: what to do about a file that is wrong.
+    """Return the record in a JSON file. `what` it should be, "a profile", is for the message.
 
     Raises:
         DataError: it is no such document; see `from_json`.

@@ -74,10 +74,7 @@ class DeployReport:
 
 
 def read_deploy_report(place: Path) -> DeployReport:
-    """Return the report of a finished deployment.
-
-    Args:
-        place: the folder that `deploy` or `demo` made, or the result.json in it.
+    """Return the report of a finished deployment. `place` may also be its result.json.
 
     Raises:
         InputError: there is none, or it cannot be read, is damaged, or is of a newer schema version.

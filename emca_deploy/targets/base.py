@@ -157,10 +157,6 @@ class Target(ABC):
     def run(self, request: Request, progress: Progress | None = None) -> Report:
         """Run a request.
 
-        Args:
-            request: what to do.
-            progress: called with (done, total) while it is done.
-
         Raises:
             EmcaError: the request is wrong, or it failed.
             KeyboardInterrupt: interrupted before there was anything to keep.
@@ -175,10 +171,6 @@ class Target(ABC):
     def profile(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled:
         """Measure latency. A candidate that fails is listed in the report, unless all fail.
 
-        Args:
-            request: what to measure, and how.
-            progress: called with (done, total).
-
         Raises:
             EmcaError: an artifact or option is wrong, something is missing, or no candidate could be measured.
             KeyboardInterrupt: interrupted before there was anything to keep.
@@ -190,10 +182,7 @@ class Target(ABC):
     ) -> Validated:
         """Run a data set through a model.
 
-        Args:
-            request: the model, the data set and how to run it.
-            progress: called with (images done, total).
-            choose: chooses the preprocessing where the request has none; None takes what the model's shape suggests.
+        `choose` chooses the preprocessing where the request has none; without it the model's shape suggests one.
 
         Raises:
             EmcaError: the model or the data set is wrong, or something is missing.
@@ -202,10 +191,6 @@ class Target(ABC):
     @abstractmethod
     def build(self, request: BuildRequest, progress: Progress | None = None) -> Built:
         """Build an engine, and write it with its manifest.
-
-        Args:
-            request: what to build.
-            progress: called with (done, total) where the builder can tell.
 
         Raises:
             EmcaError: the model or an option is wrong, or something is missing.
@@ -221,10 +206,7 @@ class Target(ABC):
 
     @abstractmethod
     def deployment(self, backends: Sequence[str] = ()) -> Deployment:
-        """Return what `deploy` builds and measures on this target.
-
-        Args:
-            backends: the backends to use, of those that run on it; none means all.
+        """Return what `deploy` builds and measures on this target. No backends means all that run on it.
 
         Raises:
             MissingError: the machine, the device or a backend's library is missing.
@@ -234,10 +216,7 @@ class Target(ABC):
     def build_step(self, step: BuildStep, models: Models, threads: int | None = None) -> list[BuiltCandidate]:
         """Build what a step of a deployment builds, in the folder of the models, and return what runs it.
 
-        Args:
-            step: a step of `deployment`.
-            models: the network as files.
-            threads: threads of the engine; None is one per physical core of the target's machine.
+        Without threads an engine has one per physical core of the target's machine.
 
         Returns:
             One candidate, or one for each variant; none where the step needs a checkpoint and there is none.
@@ -252,11 +231,7 @@ class Target(ABC):
     ) -> ProfileReport:
         """Measure the candidates of a deployment on this target's machine.
 
-        Args:
-            parts: this target, and others on the same machine, with their candidates.
-            duration_s: measuring time of each candidate.
-            progress: called with (blocks done, total).
-            shared: gets the processes that have loaded the candidates; without it they end.
+        `shared` gets the processes that have loaded the candidates; without it they end.
 
         Returns:
             A result for every candidate in the order of the parts; `a` of each comparison is a candidate's name.
@@ -269,13 +244,7 @@ class Target(ABC):
     def logits(
         self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None, shared: Shared | None = None
     ) -> LogitsResult:
-        """Run the validation images through a candidate of a deployment.
-
-        Args:
-            candidate: one that `build_step` returned.
-            request: which images, and how many; its artifact and its target are the candidate's.
-            progress: called with (images done, total).
-            shared: what is there already.
+        """Run the validation images through a candidate of a deployment. Artifact and target are the candidate's.
 
         Raises:
             EmcaError: as `validate`.

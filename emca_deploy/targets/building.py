@@ -19,10 +19,6 @@ __all__ = ["build_engine", "builder_of", "run_options", "trt_settings"]
 def build_engine(request: BuildRequest, progress: Progress | None = None) -> Manifest:
     """Build an engine, write it with its manifest, and return the manifest.
 
-    Args:
-        request: what to build.
-        progress: called with (done, total) where the backend can tell.
-
     Raises:
         EmcaError: a choice or the model is wrong, something is missing, or the build fails.
     """

@@ -51,11 +51,7 @@ def candidates(
 
     With several candidates the runtimes' idle threads do not spin, so that one does not disturb another.
 
-    Args:
-        artifacts: "path" or "backend=path"; the latter runs on that backend only.
-        backends: the backends to run the others on; none means the artifact's own.
-        options: how they run.
-        ways: how a target runs a file; None is the processor of this machine.
+    No backends means the artifact's own. Without `ways` they run on the processor of this machine.
 
     Raises:
         EmcaError: as `ways`.

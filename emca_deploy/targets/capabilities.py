@@ -101,11 +101,7 @@ class Capabilities:
 
 
 def local_capabilities(lacks: tuple[Lack, ...] = ()) -> Capabilities:
-    """Return what this machine can do.
-
-    Args:
-        lacks: what keeps a target of it from being used.
-    """
+    """Return what this machine can do. `lacks` keeps a target of it from being used."""
     import platform
 
     from emca_deploy._optional import installed_version

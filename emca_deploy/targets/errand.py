@@ -66,10 +66,7 @@ class Errand:
     def run(self, first: Session, take: Callable[[Working, "Errand"], T], progress: Progress | None) -> T:
         """Have the request run, and return what is taken of it.
 
-        Args:
-            first: the session to begin with; others are opened where it is lost.
-            take: fetches what belongs to the report.
-            progress: called with (done, total).
+        The first session may be lost; others are opened then.
 
         Raises:
             EmcaError: whatever the request raises there.

@@ -80,9 +80,6 @@ class GpuTarget(LocalTarget):
 
         Telemetry that cannot be read is absent, with the reason.
 
-        Args:
-            power_mode: None; a GPU has none.
-
         Raises:
             MissingError: there is no such GPU.
         """
@@ -136,13 +133,7 @@ class GpuTarget(LocalTarget):
 
 
 def gpu_steps(backends: Sequence[str], capability: str, device: int = 0) -> tuple[BuildStep, ...]:
-    """Return what is built for a GPU.
-
-    Args:
-        backends: the backends that run on it.
-        capability: its compute capability, "8.9".
-        device: its index.
-    """
+    """Return what is built for a GPU. Its compute capability is for example "8.9"."""
     number = f"-gpu{device}" if device else ""
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     steps = [BuildStep(name, name, None) for name in backends if BACKENDS[name].open_at_size]

@@ -66,10 +66,7 @@ def ways_to_run(artifact: Path, asked: Sequence[str], index: int = 0) -> list[tu
     An engine of TensorRT runs as it is. A checkpoint runs on torch in every variant. An .onnx file runs on TensorRT, or
     TensorRT-RTX where that is not here, which build it first, and on ONNX Runtime's CUDA provider.
 
-    Args:
-        artifact: the file.
-        asked: backends to run it on; empty for all that can.
-        index: the GPU's.
+    Without `asked` every backend that can run the file does.
 
     Raises:
         InputError: there is no such file, or it runs on no GPU.
@@ -105,8 +102,7 @@ def ways_to_run(artifact: Path, asked: Sequence[str], index: int = 0) -> list[tu
 def onnx_backends(index: int = 0) -> list[str]:
     """Return what runs ONNX files on a GPU here: TensorRT, else TensorRT-RTX, and ONNX Runtime where it has CUDA.
 
-    Args:
-        index: the GPU's; TensorRT-RTX is left out where it has no kernels for it.
+    TensorRT-RTX is left out where it has no kernels for the GPU of that index.
 
     Raises:
         MissingError: nothing does.

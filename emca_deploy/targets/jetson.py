@@ -74,9 +74,6 @@ class JetsonTarget(LocalTarget):
 
         A power mode that cannot be restored is reported as a warning: what was measured is kept.
 
-        Args:
-            power_mode: name or number of the power mode; None leaves it as it is.
-
         Raises:
             MissingError: this machine is no Jetson, or the power mode cannot be set.
             UnknownNameError: the board has no such power mode.

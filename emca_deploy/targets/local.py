@@ -72,12 +72,7 @@ class LocalTarget(Target):
 
     @abstractmethod
     def ways(self, path: str, backends: Sequence[str], options: CandidateOptions) -> list[RunnerSpec]:
-        """Return a file in every way that this target runs it.
-
-        Args:
-            path: the file.
-            backends: the backends to run it on; none means its own.
-            options: how it runs.
+        """Return a file in every way that this target runs it. No backends means its own.
 
         Raises:
             InputError: there is no such file, or it does not run on that backend.
@@ -102,10 +97,7 @@ class LocalTarget(Target):
         return local_capabilities(self.lacks())
 
     def hold(self, power_mode: str | None = None) -> AbstractContextManager[Held]:
-        """Yield the machine for as long as a run lasts.
-
-        Args:
-            power_mode: name or number of the power mode to hold; None leaves it as it is.
+        """Yield the machine for as long as a run lasts. No power mode leaves it as it is.
 
         Raises:
             MissingError: the device is missing, or the power mode cannot be set.
@@ -202,14 +194,7 @@ class LocalTarget(Target):
 
     @abstractmethod
     def deployed(self, step: BuildStep, path: Path, models: Models, threads: int | None) -> list[BuiltCandidate]:
-        """Return what runs a file that was built for a deployment; nothing is loaded yet.
-
-        Args:
-            step: the step that built it.
-            path: the file.
-            models: what it was made from.
-            threads: threads of a processor's runtime; None is one per physical core.
-        """
+        """Return what runs a file that was built for a deployment; nothing is loaded yet."""
 
     def measure(
         self, parts: Sequence[Part], duration_s: float, progress: Progress | None = None, shared: Shared | None = None

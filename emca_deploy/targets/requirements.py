@@ -13,12 +13,7 @@ __all__ = ["check_backends", "needed_backend", "trtexec_suffices"]
 
 
 def needed_backend(path: Path, asked: str | None) -> str | None:
-    """Return the backend that an artifact runs on: the one asked for, else its own; None where the remote machine decides.
-
-    Args:
-        path: the artifact's, on this machine.
-        asked: the backend that the user chose for it.
-    """
+    """Return the backend that an artifact runs on: the one asked for, else its own; None where the remote machine decides."""
     if asked is not None:
         return asked
     if path.suffix.lower() in CHECKPOINTS:
@@ -34,11 +29,7 @@ def needed_backend(path: Path, asked: str | None) -> str | None:
 def check_backends(address: Address, facts: Facts, backends: Iterable[str | None], *, builds: bool = False) -> None:
     """Refuse a machine without the runtimes that are asked for.
 
-    Args:
-        address: the machine.
-        facts: what it has.
-        backends: the backends to run on; None is an unknown one.
-        builds: whether an engine is built first, for which TensorRT's options are read from the model.
+    A backend of None is an unknown one. Before an engine is built (`builds`), TensorRT's options are read from the model.
 
     Raises:
         MissingError: one is not installed.
@@ -54,13 +45,7 @@ def check_backends(address: Address, facts: Facts, backends: Iterable[str | None
 
 
 def trtexec_suffices(facts: Facts, backends: set[str | None], *, builds: bool) -> bool:
-    """Return whether a machine's trtexec has to do the work: it has no Python that can, and a trtexec.
-
-    Args:
-        facts: what the machine has.
-        backends: the backends to run on.
-        builds: as for `check_backends`.
-    """
+    """Return whether a machine's trtexec has to do the work: it has no Python that can, and a trtexec."""
     if facts.trtexec is None or any(BACKENDS[name].checkpoints for name in backends if name in BACKENDS):
         return False
     able = names_where(trtexec=True)

@@ -65,12 +65,6 @@ def tuned_here(backend: str) -> dict[str, Any]:
 def find_tuned(path: Path, manifest: Manifest | None, backend: str, scenario: str) -> Tuned:
     """Return the settings to run an artifact with.
 
-    Args:
-        path: path of the artifact, for the note.
-        manifest: its; None where it has none.
-        backend: that runs it.
-        scenario: "single-stream" or "offline".
-
     Raises:
         ModelError: the record in the manifest is not valid.
     """
@@ -104,10 +98,8 @@ def _fitting(path: Path, record: Mapping[str, Any], backend: str) -> Tuned:
 def save_tuned(path: Path, record: Mapping[str, Any]) -> Path:
     """Write a record into the manifest of an artifact in place of the one for the same backend and scenario; return its path.
 
-    Args:
-        path: path of the artifact, whose manifest is read anew and otherwise left as it is.
-        record: "backend", "scenario", "values" (what differs from the default), "machine" and "runtime" as in `tuned_here`,
-            and whatever else is worth knowing.
+    The record has "backend", "scenario", "values" (what differs from the default), "machine" and "runtime" as in `tuned_here`,
+    and whatever else is worth knowing.
 
     Raises:
         ModelError: it has no manifest, or is not the file that the manifest describes any more.

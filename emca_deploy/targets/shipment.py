@@ -64,12 +64,7 @@ class Shipment:
         return remote
 
     def add_as(self, remote: str, path: Path, local: str | None = None) -> str:
-        """Add a file under a remote name, and return that.
-
-        Args:
-            remote: its remote name.
-            path: the file.
-            local: the user's name for it; None is its path.
+        """Add a file under a remote name, and return that. The user's own name for it is its path, or `local`.
 
         Raises:
             InputError: the file cannot be read.

@@ -48,11 +48,7 @@ OFFLINE_BATCH = 8
 def build_by_trtexec(address: Address, path: str | None, request: BuildRequest, progress: Progress | None = None) -> Built:
     """Build an engine with a remote machine's trtexec, and write it here.
 
-    Args:
-        address: the machine.
-        path: where its trtexec is; None looks in the usual places.
-        request: what to build; its files are on this machine.
-        progress: called with (bytes sent, total) while the model is sent.
+    Without a path trtexec is looked for in the usual places. `progress` is called while the model is sent.
 
     Raises:
         EmcaError: trtexec fails, or the machine cannot be used.
@@ -103,12 +99,6 @@ def profile_by_trtexec(address: Address, path: str | None, request: ProfileReque
 
     Where the connection is lost, trtexec is ended there, and the artifact under way is measured again once the machine can be
     reached. What was measured before is kept in any case, also after Ctrl-C.
-
-    Args:
-        address: the machine.
-        path: where its trtexec is.
-        request: what to measure: .onnx files, which are built there first, and engines of TensorRT.
-        progress: called with (artifacts done, total).
 
     Raises:
         EmcaError: an artifact is not for TensorRT, or trtexec fails.

@@ -79,10 +79,7 @@ def find_flips(
 
 
 class FlipsFile:
-    """A .csv or .json file of all flips, one a row or an object.
-
-    Args:
-        path: where to write it; checked now, before any work is done.
+    """A .csv or .json file of all flips, one a row or an object. Its path is checked when it is made.
 
     Raises:
         InputError: another suffix.

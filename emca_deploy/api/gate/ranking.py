@@ -21,10 +21,6 @@ def next_kept(report: SensitivityReport, kept: Sequence[str]) -> tuple[str, ...]
     """Return the patterns kept in float with the next one added, or None where none is left that helps.
 
     The next is the one that does most harm for what it costs in multiply-adds. A block takes the place of its layers.
-
-    Args:
-        report: the ranking.
-        kept: patterns of its units.
     """
     best: tuple[float, tuple[str, ...]] | None = None
     for unit in report.units:

@@ -61,13 +61,7 @@ def calibrate_within(
 
     What was measured is kept in side files beside the range table, so that an interrupted search goes on where it was.
 
-    Args:
-        model: fp32 ONNX.
-        source: calibration images, preprocessed as the model takes them.
-        output: the INT8 ONNX file: the first inside the gate, or the best found; its manifest goes beside it.
-        options: of every calibration on the way; what `keep_float` names stays in float throughout.
-        gate: see there.
-        stage: opens each stage of the work, for progress.
+    `output` gets the first INT8 model inside the gate, or the best found; what `options.keep_float` names is in float throughout.
 
     Raises:
         DataError: the validation images have no labels, are those of calibration, or cannot be read.

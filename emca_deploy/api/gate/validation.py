@@ -68,13 +68,7 @@ class Validation:
         return self.runs_on != self.backend
 
     def measure(self, onnx: Path, kept: tuple[str, ...], macs_percent: float, stage: Stage) -> GateStep:
-        """Measure an INT8 model.
-
-        Args:
-            onnx: the model.
-            kept: patterns of what it has in float.
-            macs_percent: their multiply-adds.
-            stage: opens a stage for progress.
+        """Measure an INT8 model. `kept` are the patterns of what is in float, with `macs_percent` of the multiply-adds.
 
         Raises:
             DataError: an image cannot be read, or a label is no class of the model.

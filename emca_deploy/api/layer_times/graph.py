@@ -82,11 +82,7 @@ def source_of(artifact: Path, manifest: Manifest | None) -> Path | None:
 
 
 def graph_of(path: Path, batch: int) -> LayerGraph:
-    """Read a model.
-
-    Args:
-        path: of an .onnx file.
-        batch: what a dynamic batch is taken to be.
+    """Read a model. A dynamic batch is taken to be `batch`.
 
     Raises:
         ModelError: it cannot be read.

@@ -31,9 +31,7 @@ def kind_of(type_: str, nodes: Sequence[Node]) -> Kind:
     Conversions are recognized first, wherever they are. Then attention, by the model's structure: any of its nodes, unless the
     layer is a convolution outside of it that took the multiplication by the gate along. The rest goes by the runtime's own word.
 
-    Args:
-        type_: the runtime's word for the layer.
-        nodes: of the model, that it was made of; none where that is not known.
+    `type_` is the runtime's word for it; `nodes` are empty where they are not known.
     """
     word = type_.lower()
     weighted = [node for node in nodes if node.macs]

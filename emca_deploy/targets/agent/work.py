@@ -31,12 +31,6 @@ REQUESTS: dict[str, type[ProfileRequest] | type[LogitsRequest] | type[BuildReque
 def serve(name: str, document: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
     """Run a request on this machine; return its report as JSON, with its larger parts in files of the run.
 
-    Args:
-        name: the kind of request, a key of `REQUESTS`.
-        document: the request as JSON.
-        run: the run's folder.
-        say: sends notes and progress.
-
     Raises:
         EmcaError: whatever the target raises.
     """
