@@ -19,6 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/emca-deploy demo -o demo
 
+# Tests are compiled once, whatever the caller's setting: rewriting their assertions takes every worker 4 s of processor time.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
 test: setup
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 

@@ -107,6 +107,7 @@ def test_every_command_that_has_a_target_knows_the_names(
     assert f"{file}: not TOML" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_name_may_be_of_this_machine(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text('[here]\ntarget = "cpu"\n')
     assert run(["profile", "fake:latency_ms=1", "--target", "here", "--duration", "0.2", "--warmup", "0", "--json"]) == 0

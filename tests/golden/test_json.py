@@ -109,6 +109,7 @@ def test_layers(ask: Ask, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     golden("json/layers", ask("layers", "net.onnx", "--calls", "2", *ONE))
 
 
+@pytest.mark.usefixtures("in_process")  # on a real clock, which setting wins depends on what else runs, and `numerics` on that
 def test_tune(ask: Ask, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from emca_deploy.harness.measure import tuning
 
