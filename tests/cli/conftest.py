@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emca_deploy.artifacts import manifest_path
 from emca_deploy.cli import run
 
 SIZE, CLASSES, ARCH, SMALL = 32, 3, "emca_eca_resnet18", "emca_eca_resnet10"
@@ -129,6 +130,24 @@ def model(shared, request, small_networks, once):
     for path in once("cli-model", export, keep=True).iterdir():
         (shared / path.name).hardlink_to(path)
     return shared / "model.onnx"
+
+
+@pytest.fixture(scope="session")
+def alone():
+    """Return a function that puts a model with its manifest into a folder of its own, where its tables will lie."""
+
+    def put(model: Path, folder: Path) -> Path:
+        folder.mkdir(exist_ok=True)
+        for path in (model, manifest_path(model)):
+            (folder / path.name).hardlink_to(path)
+        return folder / model.name
+
+    return put
+
+
+@pytest.fixture
+def own(model, tmp_path, alone):
+    return alone(model, tmp_path / "model")
 
 
 @pytest.fixture(scope="session")

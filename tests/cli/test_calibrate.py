@@ -22,16 +22,6 @@ def sha256(path: Path) -> str:
 
 
 @pytest.fixture
-def own(model, tmp_path):
-    """The model with its manifest in a folder of its own, where its range table will lie."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for path in (model, Path(f"{model}.manifest.json")):
-        (folder / path.name).hardlink_to(path)
-    return folder / model.name
-
-
-@pytest.fixture
 def out(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()

@@ -1,20 +1,10 @@
 """`emca-deploy calibrate --max-drop` as a user runs it: a network that knows nothing, and twelve images."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from emca_deploy.cli import run
-
-
-@pytest.fixture
-def own(model, tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for path in (model, Path(f"{model}.manifest.json")):
-        (folder / path.name).hardlink_to(path)
-    return folder / model.name
 
 
 @pytest.fixture

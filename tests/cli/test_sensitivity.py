@@ -14,12 +14,8 @@ from emca_deploy.cli import run
 
 
 @pytest.fixture(scope="module")
-def own(model, tmp_path_factory):
-    """The model with its manifest in a folder of its own, where its tables will lie."""
-    folder = tmp_path_factory.mktemp("own")
-    for path in (model, Path(f"{model}.manifest.json")):
-        (folder / path.name).hardlink_to(path)
-    return folder / model.name
+def own(model, tmp_path_factory, alone):
+    return alone(model, tmp_path_factory.mktemp("own"))
 
 
 def arguments(model, data, *more):

@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from emca_deploy.artifacts import Preprocessing
@@ -194,20 +192,3 @@ def test_many_threads_read_the_right_members(tmp_path):
     finally:
         sys.setswitchinterval(interval)
     assert [round(float(image[0, 0, 0]) * 255) for image in got] == [n % 200 for n in range(1000)]
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(damage=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6))
-def test_no_damage_raises_anything_but_a_data_error(tmp_path, damage):
-    content = bytearray(zip_bytes([("a/1.png", png(1)), ("b/2.png", png(2))], zipfile.ZIP_DEFLATED))
-    for place, value in damage:
-        content[place % len(content)] = value
-    problem = ""
-    try:
-        source = opened(tmp_path, bytes(content))
-        for index in range(len(source)):
-            source.load(index)
-        source.identity()
-    except DataError as error:
-        problem = error.problem
-    assert problem.isprintable()

@@ -6,8 +6,6 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from emca_deploy.artifacts import Preprocessing
@@ -226,22 +224,6 @@ def test_the_identity_is_of_the_values_not_of_the_file(tmp_path):
     assert identity(images=np.asfortranarray(FLOATS)) == plain
     others = [identity(images=FLOATS[::-1]), identity(images=FLOATS[:5]), identity(images=FLOATS, labels=LABELS)]
     assert len({plain, *others, identity(images=FLOATS, labels=np.roll(LABELS, 1))}) == 5
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(damage=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6), packed=st.booleans())
-def test_no_damage_raises_anything_but_a_data_error(tmp_path, damage, packed):
-    path = saved(tmp_path, np.savez_compressed if packed else np.savez, images=BYTES[:1], labels=LABELS[:1])
-    content = bytearray(path.read_bytes())
-    for place, value in damage:
-        content[place % len(content)] = value
-    path.write_bytes(content)
-    problem = ""
-    try:
-        open_source(path, SMALL).load(0)
-    except DataError as error:
-        problem = error.problem
-    assert problem.isprintable()
 
 
 @pytest.mark.parametrize(("channels", "count"), [("gray", 1), ("bgr", 3)])

@@ -1,6 +1,7 @@
 """Folders and zips of images: classes, order, identity, batches."""
 
 import gc
+import io
 import os
 import threading
 import time
@@ -8,6 +9,8 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from emca_deploy.artifacts import Preprocessing
@@ -324,3 +327,37 @@ def test_no_thread_is_left_whatever_ends_the_batches(end):
     else:
         assert sum(len(images) for images, _ in batches) == 992
     assert decoding_threads() == []
+
+
+def sound(kind):
+    """Return the bytes of two images in a compressed zip, or of one in a plain or compressed .npz."""
+    stream = io.BytesIO()
+    if kind != "zip":
+        save = np.savez_compressed if kind == "packed" else np.savez
+        save(stream, images=np.random.default_rng(0).integers(0, 256, (1, 9, 7, 3), np.uint8), labels=[2])
+        return bytearray(stream.getvalue())
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for value, name in enumerate(("a/1.png", "b/2.png")):
+            with archive.open(name, "w") as member:
+                Image.new("L", (4, 4), value).save(member, "PNG")
+    return bytearray(stream.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["zip", "npz", "packed"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damage=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6))
+def test_no_damage_raises_anything_but_a_data_error(tmp_path, kind, damage):
+    content = sound(kind)
+    for place, value in damage:
+        content[place % len(content)] = value
+    path = tmp_path / ("damaged.zip" if kind == "zip" else "damaged.npz")
+    path.write_bytes(content)
+    problem = ""
+    try:
+        source = open_source(path, PLAIN)
+        for index in range(len(source)):
+            source.load(index)
+        source.identity()
+    except DataError as error:
+        problem = error.problem
+    assert problem.isprintable()
