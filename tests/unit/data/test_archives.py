@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
+from refusals import refusing
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data import archives
@@ -143,7 +144,7 @@ def test_a_member_that_is_larger_than_it_declares_yields_no_more_than_declared(t
     content = bytearray(zip_bytes([("a.png", b"\0" * 1_000_000)], zipfile.ZIP_DEFLATED))
     struct.pack_into("<I", content, content.index(b"PK\1\2") + 24, 5000)
     source = opened(tmp_path, bytes(content))
-    with pytest.raises(DataError, match=r"'a\.png' cannot be unpacked"):
+    with refusing(DataError, "'a.png'"):
         source.load(0)
 
 
@@ -151,7 +152,7 @@ def test_an_unknown_compression_is_named(tmp_path):
     content = bytearray(zip_bytes([("a.png", png())]))
     for signature, offset in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
         struct.pack_into("<H", content, content.index(signature) + offset, 97)
-    with pytest.raises(DataError, match=r"'a\.png' cannot be unpacked"):
+    with refusing(DataError, "'a.png'"):
         opened(tmp_path, bytes(content)).load(0)
 
 

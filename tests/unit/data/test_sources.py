@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from refusals import refusing
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.sources import ImageSource, open_source
@@ -112,14 +113,14 @@ def test_one_folder_around_a_flat_zip_is_taken_off_but_in_a_folder_it_is_a_class
 
 def test_an_image_beside_class_folders_is_refused(tmp_path, open_as):
     put(tmp_path / "d", "a/1.png", "b/1.png", "stray.png")
-    with pytest.raises(DataError, match=r"'stray\.png' beside class folders"):
+    with refusing(DataError, tmp_path, "'stray.png'"):
         open_as(tmp_path / "d")
 
 
 def test_a_class_folder_without_images_is_refused_rather_than_shifting_labels(tmp_path, open_as):
     put(tmp_path / "d", "a/1.png", "c/1.png")
     (tmp_path / "d" / "b").mkdir()
-    with pytest.raises(DataError, match="class folder 'b' has no images"):
+    with refusing(DataError, tmp_path, "'b'"):
         open_as(tmp_path / "d")
 
 
@@ -133,7 +134,7 @@ def test_a_flat_folder_may_have_folders_without_images_in_it(tmp_path, open_as):
 def test_a_data_set_without_images_is_refused(tmp_path, open_as):
     (tmp_path / "d" / "a").mkdir(parents=True)
     (tmp_path / "d" / "a" / "x.txt").write_text("x")
-    with pytest.raises(DataError, match="has no images") as caught:
+    with refusing(DataError, tmp_path) as caught:
         open_as(tmp_path / "d")
     assert ".png" in caught.value.remedy
 
@@ -170,7 +171,7 @@ def test_a_damaged_image_is_named(tmp_path, open_as):
     damaged.write_bytes(damaged.read_bytes()[:45])
     source = open_as(tmp_path / "d")
     source.load(0)
-    with pytest.raises(DataError, match=r"a/2\.png"):
+    with refusing(DataError, "a/2.png"):
         source.load(1)
 
 
@@ -178,7 +179,7 @@ def test_an_image_that_vanished_is_named(tmp_path):
     put(tmp_path, "1.png")
     source = open_source(tmp_path, PLAIN)
     (tmp_path / "1.png").unlink()
-    with pytest.raises(DataError, match=r"1\.png: cannot be read"):
+    with refusing(DataError, tmp_path / "1.png"):
         source.load(0)
 
 
@@ -243,7 +244,7 @@ def test_batches_of_chosen_images_keep_the_order_asked_for(twenty, kind):
 
 def test_batches_refuse_nonsense_at_once(twenty):
     for arguments in ({"batch_size": 0}, {"batch_size": 1, "threads": 0}):
-        with pytest.raises(InputError, match="at least 1"):
+        with refusing(InputError):
             twenty.batches(**arguments)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refusing
 
 from emca_deploy.data.sources import choose_indices
 from emca_deploy.errors import InputError
@@ -55,7 +56,7 @@ def test_every_image_has_the_same_chance():
 
 def test_nonsense_is_refused():
     for samples in (0, -3):
-        with pytest.raises(InputError, match="too few"):
+        with refusing(InputError, samples):
             choose_indices(10, samples)
     with pytest.raises(ValueError, match="labels of shape"):
         choose_indices(10, 5, np.zeros(9, np.int64))

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from refusals import refusing
 
 from emca_deploy.errors import GateError, ModelError
 from emca_deploy.exporting.half import convert_to_half, to_half
@@ -144,7 +145,7 @@ def test_activations_near_the_end_of_fp16_stay_float32_with_all_that_touch_them(
 
 
 def test_a_model_that_fits_nowhere_is_refused(net):
-    with pytest.raises(ModelError, match=r"nothing of this model fits fp16: '\w+' reaches"):
+    with refusing(ModelError, "fp16", "'conv'"):
         convert_to_half(net(1e9, 1e9), parity_images(4, None))
 
 
@@ -155,14 +156,14 @@ def test_a_quantized_model_is_refused(net):
     model.graph.register_initializer(scale)
     quantize = ir.node("QuantizeLinear", [conv.inputs[0], scale], name="q")
     model.graph.insert_before(conv, quantize)
-    with pytest.raises(ModelError, match="QuantizeLinear"):
+    with refusing(ModelError, "QuantizeLinear"):
         to_half(model, {})
 
 
 def test_a_model_without_types_is_refused_rather_than_left_as_it_is(net):
     proto = ir.to_proto(net(1))
     del proto.graph.value_info[:]
-    with pytest.raises(ModelError, match="which type 'conv' has"):
+    with refusing(ModelError, "'conv'"):
         convert_to_half(ir.from_proto(proto), parity_images(4, None))
 
 
@@ -196,5 +197,5 @@ def test_variance_in_fp16_would_overflow_and_does_not(loud_style):
     to_half(lost, {})
     parity, gate = check_half(kept, images, logits)
     assert parity.max_rel < gate
-    with pytest.raises(GateError, match="fp16 logits differ"):
+    with refusing(GateError, "fp16"):
         check_half(lost, images, logits)

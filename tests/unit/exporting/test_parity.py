@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from refusals import refusing
 
 from emca_deploy.errors import GateError, ModelError
 from emca_deploy.exporting.exporter import FORBIDDEN_OPERATORS, check_operators, simplify
@@ -76,7 +77,7 @@ def test_another_network_is_outside_the_gate(means, factor, cause):
 
 def test_a_file_that_onnxruntime_refuses(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"not a model")
-    with pytest.raises(ModelError, match="ONNX Runtime cannot run"):
+    with refusing(ModelError, tmp_path / "x.onnx"):
         check_parity(Scale(1.0), tmp_path / "x.onnx", parity_images(8, None))
 
 
@@ -87,7 +88,7 @@ def _model(*nodes: ir.Node, inputs: list[ir.Value]) -> ir.Model:
 @pytest.mark.parametrize("operator", sorted(FORBIDDEN_OPERATORS))
 def test_forbidden_operators_are_named(operator):
     value = ir.Value(name="x")
-    with pytest.raises(ModelError, match=operator):
+    with refusing(ModelError, operator):
         check_operators(_model(ir.node(operator, [value]), inputs=[value]))
 
 

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from refusals import refusing
 from safetensors.torch import save_file
 from torch import nn
 
@@ -64,7 +65,7 @@ def test_names_say_the_containers_and_everything_beside_is_found(tmp_path, conta
 def test_containers_that_contain_themselves_end(tmp_path):
     loop = {"epoch": 1}
     loop["model"] = loop
-    with pytest.raises(CheckpointError, match="holds no tensors"):
+    with refusing(CheckpointError, tmp_path):
         read_tensors(write(tmp_path, loop))
 
 

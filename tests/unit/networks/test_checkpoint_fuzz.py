@@ -14,6 +14,7 @@ from collections import OrderedDict, defaultdict
 import numpy as np
 import pytest
 import torch
+from refusals import refusing
 from safetensors.torch import save_file
 
 from emca_deploy.errors import CheckpointError
@@ -206,7 +207,7 @@ def test_a_small_archive_that_unpacks_to_much_is_not_unpacked(tmp_path):
         for _ in range(30):
             stream.write(b"N0" * (1 << 19))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(CheckpointError, match="unpack"), open_checkpoint(path):
+    with refusing(CheckpointError, path), open_checkpoint(path):
         pass
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 << 10
 

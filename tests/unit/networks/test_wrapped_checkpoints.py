@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusing
 from safetensors.torch import save_file
 from torch import nn
 
@@ -423,7 +424,7 @@ def test_shards_that_are_missing_cut_or_elsewhere_are_refused(tmp_path):
     shard = tmp_path / "model-00002-of-00003.safetensors"
     content = shard.read_bytes()
     shard.write_bytes(content[:-100])
-    with pytest.raises(CheckpointError, match=r"00002-of-00003.*truncated"):
+    with refusing(CheckpointError, shard):
         load_checkpoint(index)
     shard.unlink()
     assert shard.name in refused(index).problem

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refusing
 
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.machines.jetson.facts import BOARD_FILES, check_dla_core, detect
@@ -157,11 +158,11 @@ def test_a_core_of_the_dla(recorded_board):
     check_dla_core(one, 0)
     check_dla_core(two, 1)
     check_dla_core(replace(one, dla_cores=None), 7)  # nobody knows
-    with pytest.raises(InputError, match="cores 0 to 0"):
+    with refusing(InputError):
         check_dla_core(one, 1)
-    with pytest.raises(InputError, match="no DLA"):
+    with refusing(InputError, "DLA"):
         check_dla_core(none, 0)
-    with pytest.raises(MissingError, match=r"10\.16"):
+    with refusing(MissingError, "10.16"):
         check_dla_core(replace(two, dla_missing="TensorRT 10.16 has no DLA"), 0)
 
 
