@@ -19,14 +19,7 @@ __all__ = ["BuildReport", "build"]
 
 @dataclass(frozen=True)
 class BuildReport:
-    """An engine that was built.
-
-    Attributes:
-        engine: its file.
-        manifest: the engine's manifest.
-        notes: what a user should know, a line each.
-        warnings: what makes the engine doubtful, a line each.
-    """
+    """An engine that was built, and its manifest; notes and warnings have a line each."""
 
     engine: Path
     manifest: Manifest

@@ -93,14 +93,7 @@ class CalibrateRequest:
 
 @dataclass(frozen=True)
 class CalibrationCache:
-    """A calibration cache that was written.
-
-    Attributes:
-        model: the fp32 model that TensorRT builds with it.
-        path: its file.
-        scales: how many tensors it has.
-        tensorrt_version: the TensorRT that reads it.
-    """
+    """A calibration cache of so many tensors (`scales`) that was written, and the fp32 model that TensorRT builds with it."""
 
     model: Path
     path: Path

@@ -18,12 +18,7 @@ NOT_USABLE = 3
 
 @dataclass(frozen=True)
 class DevicesReport:
-    """The machines that have a name.
-
-    Attributes:
-        file: where they are kept.
-        devices: in the order of the file.
-    """
+    """The machines that have a name, in the order of their file."""
 
     file: Path
     devices: tuple[Machine, ...]
@@ -35,13 +30,7 @@ class DevicesReport:
 
 @dataclass(frozen=True)
 class DeviceCheck:
-    """What one machine can do, or why it could not be asked.
-
-    Attributes:
-        device: the machine.
-        found: what it can do; None where it was not reached.
-        error: why it was not reached; None where it was.
-    """
+    """What one machine can do (`found`), or why it could not be asked (`error`)."""
 
     device: Machine
     found: Capabilities | None = None

@@ -59,14 +59,7 @@ class DoctorReport:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What the traps are judged by.
-
-    Attributes:
-        governors: distinct frequency governors; empty where unknown.
-        gpus: names; empty where there are none.
-        usable: backends that can be used here.
-        with_cuda: backends whose library is built for CUDA and can use the GPU.
-    """
+    """What the traps are judged by; `with_cuda` are the backends whose library is built for CUDA and can use the GPU."""
 
     cpu: CpuInfo
     governors: tuple[str, ...]

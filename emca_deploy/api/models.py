@@ -15,13 +15,7 @@ MEBI, GIBI = 2**20, 2**30
 
 @dataclass(frozen=True)
 class ModelSize:
-    """One architecture, counted with 1000 classes.
-
-    Attributes:
-        architecture: its name, family, depth and published figures.
-        params: parameters.
-        macs: multiply-adds of one image.
-    """
+    """One architecture, counted with 1000 classes: its parameters, and the multiply-adds of one image."""
 
     architecture: Architecture
     params: int
@@ -45,12 +39,7 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class ModelsReport:
-    """The architectures at one image size.
-
-    Attributes:
-        image_size: pixels of the square input.
-        models: one entry an architecture, in the order of the registry.
-    """
+    """The architectures at one image size, pixels of the square input, in the order of the registry."""
 
     image_size: int
     models: tuple[ModelSize, ...]

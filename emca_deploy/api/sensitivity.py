@@ -45,14 +45,7 @@ class SensitivityRequest:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What was found, and where it is kept.
-
-    Attributes:
-        report: the cost of each layer and block.
-        side_file: where results are kept, so that an interrupted run goes on and a second one is immediate.
-        warnings: what may be wrong with the images, a line each.
-        notes: what a user should know, a line each.
-    """
+    """What was found, and the file that keeps it, so that an interrupted run goes on and a second one is immediate."""
 
     report: SensitivityReport
     side_file: Path

@@ -31,12 +31,7 @@ printf '\\n%s{"end": true}\\n' "$mark"
 
 @dataclass(frozen=True)
 class FoundBoard:
-    """A Jetson board.
-
-    Attributes:
-        facts: what it is.
-        modes: its power modes, and which is on, as far as its files tell.
-    """
+    """A Jetson board, and its power modes as far as its files tell."""
 
     facts: BoardFacts
     modes: PowerModes

@@ -21,11 +21,7 @@ _END_S = 10.0
 
 
 class Call:
-    """A command that runs there, seen from here.
-
-    Attributes:
-        mark: what begins its messages; a new one each time, so that no banner has it.
-    """
+    """A command that runs there. Its messages begin with `mark`, a new one each time, so that no banner has it."""
 
     def __init__(self, connection: Connection, process: "subprocess.Popen[bytes]", mark: str, stderr: IO[bytes]) -> None:
         self.mark = mark

@@ -84,13 +84,7 @@ exec tail -c "+$((start + 1))" "$path"
 
 @dataclass(frozen=True)
 class Blob:
-    """Content to be sent.
-
-    Attributes:
-        digest: its sha256.
-        size: its bytes.
-        content: a file, or the bytes themselves.
-    """
+    """Content to be sent, a file or the bytes themselves, with its sha256 and its size in bytes."""
 
     digest: str
     size: int
@@ -185,11 +179,7 @@ def fetch(connection: Connection, path: str, digest: str | None, output: Path) -
 
 
 class Arriving:
-    """A file that is fetched, over as many connections as it takes.
-
-    Attributes:
-        have: bytes that have arrived.
-    """
+    """A file that is fetched, over as many connections as it takes; `have` bytes have arrived."""
 
     def __init__(self, write: Callable[[bytes], Any]) -> None:
         self.have = 0

@@ -95,12 +95,7 @@ def _tell(process: "subprocess.Popen[bytes]") -> None:
 
 
 class Held:
-    """A state that another machine is in for as long as it is held.
-
-    Attributes:
-        said: what the command printed that made it.
-        lost: whether it was undone before its time: the connection was lost.
-    """
+    """A state that another machine is held in; `lost` where the connection was lost, so that it was undone before its time."""
 
     def __init__(self, running: Call, said: str) -> None:
         self._running, self.said, self.lost = running, said, False

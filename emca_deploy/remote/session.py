@@ -29,14 +29,7 @@ STOP_WITHIN_S = 30.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request.
-
-    Attributes:
-        document: the result.
-        notes: lines for the user.
-        stopped: whether the user interrupted it.
-        log: the last lines that runtimes printed there.
-    """
+    """What came of a request: the result, lines for the user, whether the user stopped it, and the last that runtimes said."""
 
     document: dict[str, Any]
     notes: tuple[str, ...] = ()
@@ -46,13 +39,7 @@ class Answer:
 
 @dataclass
 class Session:
-    """A machine that can be asked.
-
-    Attributes:
-        connection: the connection to it.
-        facts: what it has.
-        connect_s: how long it took to connect and to look at it.
-    """
+    """A machine that can be asked; `connect_s` is how long it took to connect and to look at it."""
 
     connection: Connection
     facts: Facts

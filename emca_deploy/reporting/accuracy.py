@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from emca_deploy.reporting.formats import NONE, fixed, interval, plain, significant
+from emca_deploy.reporting.formats import fixed, fixed_or_none, interval, plain, significant
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison
 
@@ -74,8 +74,9 @@ def _print_classes(classes: tuple[ClassAccuracy, ...], console: "Console") -> No
     rows = []
     seen = [entry for entry in classes if entry.samples]
     for entry in sorted(seen, key=lambda entry: entry.recall or 0.0)[:_CLASSES_SHOWN]:
-        theirs = (_percent(entry.reference_recall),) if with_reference else ()
-        cells = (plain(entry.name), f"{entry.samples:,}", _percent(entry.recall), *theirs, _percent(entry.precision))
+        theirs = (fixed_or_none(entry.reference_recall),) if with_reference else ()
+        own, precision = fixed_or_none(entry.recall), fixed_or_none(entry.precision)
+        cells = (plain(entry.name), f"{entry.samples:,}", own, *theirs, precision)
         rows.append((cells, False))
     show_table(console, headings, rows)
 
@@ -88,7 +89,3 @@ def _flip(flip: Flip, names: dict[int, str]) -> str:
     what = plain(flip.file) or f"image {flip.index}"
     label = "" if flip.label is None else f" (is {_called(flip.label, names)})"
     return f"flip: {what}{label}: {_called(flip.reference, names)} became {_called(flip.candidate, names)}"
-
-
-def _percent(value: float | None) -> str:
-    return NONE if value is None else fixed(value)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from emca_deploy.reporting import svg
 from emca_deploy.reporting.axis import Axis, fit_axis
-from emca_deploy.reporting.formats import fixed, plain
+from emca_deploy.reporting.formats import fixed, plain, shortened
 
 __all__ = ["BarRow", "bar_chart"]
 
@@ -27,13 +27,15 @@ def bar_chart(name: str, title: str, rows: Sequence[BarRow], series: Sequence[st
 
     `name` is unique on its page; `series` says what each of a row's bars is.
     """
-    labels = [_shortened(row.label) for row in rows]
+    labels = [shortened(row.label, _LONGEST_LABEL) for row in rows]
     left = 12 + max(svg.text_width_px(label) for label in labels)
     top = 8 + 20 * len(series)
     height = _BAR * len(series) + _GAP
     bottom = top + height * len(rows)
     axis = _axis([value for row in rows for value in row.values], left)
-    shapes = [shape for index, words in enumerate(series) for shape in _legend(index, words)]
+    shapes = []
+    for index, words in enumerate(series):
+        shapes += [_bar(0, 12, 4 + 20 * index, index), svg.text(20, 4 + 20 * index + _BAR, words)]
     shapes += _scale(axis, top, bottom, unit)
     for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
         shapes += _row(row, label, axis, top + height * index)
@@ -45,11 +47,6 @@ def _axis(values: Sequence[float], left: float) -> Axis:
     fitted = fit_axis([0.0, *values], left, WIDTH - _RIGHT, may_be_log=False, margin=0.02)
     low = 0.0 if min(values) >= 0 else fitted.low
     return Axis(low, fitted.high, fitted.start_px, fitted.end_px)
-
-
-def _legend(index: int, words: str) -> list[str]:
-    y = 4 + 20 * index
-    return [_bar(0, 12, y, index), svg.text(20, y + _BAR, words)]
 
 
 def _scale(axis: Axis, top: float, bottom: float, unit: str) -> list[str]:
@@ -75,11 +72,4 @@ def _row(row: BarRow, label: str, axis: Axis, top: float) -> list[str]:
 
 def _bar(start: float, end: float, y: float, index: int) -> str:
     """Return a bar; the first series is a solid, the others as high but pale, so that not colour alone tells them apart."""
-    high = y + _BAR - 1
-    points = [(start, y), (end, y), (end, high), (start, high)]
-    return svg.path(points, svg.COLOURS[index % len(svg.COLOURS)])
-
-
-def _shortened(name: str) -> str:
-    name = plain(name)
-    return name if len(name) <= _LONGEST_LABEL else f"\N{HORIZONTAL ELLIPSIS}{name[1 - _LONGEST_LABEL :]}"
+    return svg.box(start, end, y, _BAR - 1, svg.COLOURS[index % len(svg.COLOURS)])

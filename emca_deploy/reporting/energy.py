@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from emca_deploy.reporting.formats import NONE, plain, uniform
+from emca_deploy.reporting.formats import plain, uniform
 from emca_deploy.reporting.table import Column
 from emca_deploy.results.latency import LatencyResult
 from emca_deploy.results.telemetry import Power, TelemetryResult
@@ -27,12 +27,7 @@ def energy_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
         return ()
     powers = [total.get(source) for total in totals]
     return (
-        Column(f"W ({plain(source)})", _cells([None if p is None else p.power_w for p in powers]), rank=11),
-        Column("mJ/image", _cells([None if p is None else p.energy_per_inference_mj for p in powers]), rank=2),
-        Column("above idle", _cells([None if p is None else p.net_energy_per_inference_mj for p in powers]), rank=11),
+        Column(f"W ({plain(source)})", tuple(uniform([p and p.power_w for p in powers])), rank=11),
+        Column("mJ/image", tuple(uniform([p and p.energy_per_inference_mj for p in powers])), rank=2),
+        Column("above idle", tuple(uniform([p and p.net_energy_per_inference_mj for p in powers])), rank=11),
     )
-
-
-def _cells(values: Sequence[float | None]) -> tuple[str, ...]:
-    texts = iter(uniform([value for value in values if value is not None]))
-    return tuple(NONE if value is None else next(texts) for value in values)

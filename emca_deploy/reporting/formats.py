@@ -7,7 +7,19 @@ from typing import Any
 
 from emca_deploy._text import printable as plain
 
-__all__ = ["NONE", "facts", "fixed", "interval", "moment", "plain", "signed", "significant", "uniform"]
+__all__ = [
+    "NONE",
+    "facts",
+    "fixed",
+    "fixed_or_none",
+    "interval",
+    "moment",
+    "plain",
+    "shortened",
+    "signed",
+    "significant",
+    "uniform",
+]
 
 NONE = "-"
 """What stands for a value there is none of."""
@@ -20,15 +32,26 @@ def fixed(value: float, decimals: int = 2) -> str:
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
+def fixed_or_none(value: float | None, decimals: int = 2) -> str:
+    """Return a number with so many decimals, or what stands for none."""
+    return NONE if value is None else fixed(value, decimals)
+
+
+def shortened(name: str, most: int) -> str:
+    """Return the end of a foreign name, at most so many characters."""
+    name = plain(name)
+    return name if len(name) <= most else f"\N{HORIZONTAL ELLIPSIS}{name[1 - most :]}"
+
+
 def significant(value: float) -> str:
     """Return a number to three significant digits, without exponent: 0.0123, 1.23, 12.3, 1,234."""
     return fixed(value, _decimals(abs(value)))
 
 
-def uniform(values: Sequence[float]) -> list[str]:
+def uniform(values: Sequence[float | None]) -> list[str]:
     """Return a column of numbers with the same decimals: three significant digits for the smallest of them."""
     smallest = min((abs(value) for value in values if value), default=1.0)
-    return [fixed(value, _decimals(smallest)) for value in values]
+    return [fixed_or_none(value, _decimals(smallest)) for value in values]
 
 
 def moment(iso: str) -> str:

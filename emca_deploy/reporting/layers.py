@@ -1,11 +1,10 @@
 """Layers on the terminal and as a plot: where the time goes, and how near each layer is to what the machine can do."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emca_deploy.reporting import svg
 from emca_deploy.reporting.axis import Axis, fit_axis
-from emca_deploy.reporting.formats import NONE, fixed, plain, significant
+from emca_deploy.reporting.formats import NONE, fixed, fixed_or_none, plain, shortened, significant
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersReport
 
@@ -51,13 +50,13 @@ def _cells(layer: Layer) -> tuple[str, ...]:
     near = layer.utilisation_percent
     mark = " *" if layer.slow else ""
     return (
-        _shortened(layer.name, _LONGEST_NAME),
+        shortened(layer.name, _LONGEST_NAME),
         plain(layer.type),
         layer.kind,
         layer.precision,
         f"{layer.median_ms:.3f}",
         fixed(layer.share_percent, 1),
-        NONE if layer.gops is None else fixed(layer.gops, 1),
+        fixed_or_none(layer.gops, 1),
         NONE if near is None else f"{fixed(near, 0)} {layer.bound}{mark}",
     )
 
@@ -100,15 +99,11 @@ def _against_the_whole(result: ArtifactLayers) -> str:
     )
 
 
-def _shortened(name: str, most: int) -> str:
-    name = plain(name)
-    return name if len(name) <= most else f"\N{HORIZONTAL ELLIPSIS}{name[1 - most :]}"
-
-
 def layers_plot(report: LayersReport) -> str:
     """Return a stacked bar of each artifact by kind, and below it each artifact's roofline, as an SVG element."""
     bars_bottom = _TOP + 20 + _ROW * len(report.results)
-    axis = _time_axis(report.results)
+    ends = [max(result.sum_ms, result.end_to_end_ms or 0.0) for result in report.results]
+    axis = Axis(0.0, max(ends) * 1.02 or 1.0, 0.0, WIDTH - _RIGHT)
     shapes = _legend()
     shapes += _scale(axis, _TOP + 10, bars_bottom, "milliseconds of a call: layers, then what no layer accounts for")
     for index, result in enumerate(report.results):
@@ -118,7 +113,11 @@ def layers_plot(report: LayersReport) -> str:
         if result.roofline is not None and any(layer.utilisation_percent for layer in result.layers):
             shapes += _roofline(result, top)
             top += _ROOF_HEIGHT
-    told = "; ".join(_told(result) for result in report.results)
+    told = "; ".join(
+        f"{plain(result.artifact)} on {result.backend}: {significant(result.sum_ms)} ms; "
+        + ", ".join(f"{kind} {fixed(result.share_percent[kind], 1)} %" for kind in KINDS)
+        for result in report.results
+    )
     drawn = svg.document(
         "layers", (WIDTH, round(top + 4)), "Time of each kind of layer, and the roofline", told, shapes, margin=_MARGIN
     )
@@ -126,28 +125,14 @@ def layers_plot(report: LayersReport) -> str:
     return drawn.replace("<svg ", '<svg font-family="system-ui, sans-serif" style="background:#fff;color:#222" ', 1)
 
 
-def _told(result: ArtifactLayers) -> str:
-    parts = ", ".join(f"{kind} {fixed(result.share_percent[kind], 1)} %" for kind in KINDS)
-    return f"{plain(result.artifact)} on {result.backend}: {significant(result.sum_ms)} ms; {parts}"
-
-
-def _time_axis(results: Sequence[ArtifactLayers]) -> Axis:
-    ends = [max(result.sum_ms, result.end_to_end_ms or 0.0) for result in results]
-    return Axis(0.0, max(ends) * 1.02 or 1.0, 0.0, WIDTH - _RIGHT)
-
-
 def _legend() -> list[str]:
     shapes, x = [], 0.0
     for kind in KINDS:
-        shapes.append(_box(x, x + 12, 6, 11, _COLOUR_OF[kind]))
+        shapes.append(svg.box(x, x + 12, 6, 11, _COLOUR_OF[kind]))
         shapes.append(svg.marker(KINDS.index(kind), x + 22, 11.5, 4))
         shapes.append(svg.text(x + 31, 16, kind))
         x += 31 + svg.text_width_px(kind) + 8
     return shapes
-
-
-def _box(left: float, right: float, top: float, height: float, colour: str) -> str:
-    return svg.path([(left, top), (right, top), (right, top + height), (left, top + height)], colour)
 
 
 def _scale(axis: Axis, top: float, bottom: float, label: str) -> list[str]:
@@ -166,7 +151,7 @@ def _stack(result: ArtifactLayers, axis: Axis, top: float) -> list[str]:
     title = f"{result.backend} {result.precision}: {result.artifact.rpartition('/')[2]}"
     room = int((WIDTH - 30 - svg.text_width_px(total)) / svg.text_width_px("x"))
     shapes = [
-        svg.text(0, top + 14, _shortened(title, room), bold=True),
+        svg.text(0, top + 14, shortened(title, room), bold=True),
         svg.text(WIDTH - _RIGHT, top + 14, total, anchor="end", muted=True),
     ]
     left = 0.0
@@ -176,7 +161,7 @@ def _stack(result: ArtifactLayers, axis: Axis, top: float) -> list[str]:
             continue
         right = left + result.sum_ms * share / 100
         start, end = axis.px(left), axis.px(right)
-        shapes.append(_box(start, end, top + 20, _BAR, _COLOUR_OF[kind]))
+        shapes.append(svg.box(start, end, top + 20, _BAR, _COLOUR_OF[kind]))
         words = f"{fixed(share, 0)} %"
         if end - start > svg.text_width_px(words) + 4:
             shapes.append(svg.text((start + end) / 2, top + 20 + _BAR / 2 + 4.5, words, anchor="middle"))
@@ -198,7 +183,7 @@ def _roofline(result: ArtifactLayers, top: float) -> list[str]:
     x_axis = fit_axis([layer.intensity or 1 for layer in layers] + [10.0, 1000.0], _LEFT, WIDTH - _RIGHT, margin=0.03)
     y_axis = fit_axis([layer.gops or 1 for layer in layers] + list(roofline.gops.values()), floor, ceiling, margin=0.06)
     title = f"{result.backend} {result.precision}: {result.artifact.rpartition('/')[2]}"
-    shapes = [svg.text(0, top + 10, _shortened(title, 70), bold=True), svg.text(0, top + 27, "billion operations/s", muted=True)]
+    shapes = [svg.text(0, top + 10, shortened(title, 70), bold=True), svg.text(0, top + 27, "billion operations/s", muted=True)]
     shapes += _scale(
         x_axis, ceiling, floor, "operations for each byte of input, weights and output (log scale); roofs as measured here"
     )

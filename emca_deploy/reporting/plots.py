@@ -29,12 +29,9 @@ def latency_plot(report: DeployReport) -> str:
     shapes = _x_axis(axis, bottom, _TOP, f"latency of one call, ms{' (log scale)' if axis.log else ''}")
     for index, candidate in enumerate(rows):
         shapes += _latency_row(candidate, index, axis, _TOP + _ROW * index)
-    told = "; ".join(f"{c.name}: p50 {significant(c.latency.latency_ms.p50)} ms, {_p99(c)}" for c in rows)
+    summaries = ((c.name, c.latency.latency_ms) for c in rows)
+    told = "; ".join(f"{name}: p50 {significant(s.p50)} ms, p99 {significant(s.p99)} ms" for name, s in summaries)
     return svg.document("latency", (WIDTH, bottom + _FOOT), "Latency distribution of each candidate", told, shapes)
-
-
-def _p99(candidate: DeployCandidate) -> str:
-    return f"p99 {significant(candidate.latency.latency_ms.p99)} ms"
 
 
 def _latency_row(candidate: DeployCandidate, index: int, axis: Axis, top: float) -> list[str]:

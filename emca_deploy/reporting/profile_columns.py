@@ -1,11 +1,9 @@
 """The table of a profile, as text."""
 
-from collections.abc import Sequence
-
 from emca_deploy.reporting.energy import energy_columns
-from emca_deploy.reporting.formats import NONE, fixed, interval, plain, uniform
+from emca_deploy.reporting.formats import fixed, interval, plain, uniform
 from emca_deploy.reporting.table import Column
-from emca_deploy.results.latency import LatencyResult, ProfileReport
+from emca_deploy.results.latency import ProfileReport
 
 __all__ = ["profile_columns", "profile_heading"]
 
@@ -22,7 +20,7 @@ def profile_heading(report: ProfileReport) -> str:
 
 def profile_columns(report: ProfileReport) -> tuple[Column, ...]:
     """Return the columns of a profile's table, a row for each result in the report's order."""
-    results: Sequence[LatencyResult] = report.results
+    results = report.results
     summaries = [result.latency_ms for result in results]
     milliseconds = uniform([value for s in summaries for value in (s.p50, s.p90, s.p99)])
     rates = [interval(r.throughput_ci95) if r.throughput_ci95 else "" for r in results]
@@ -33,7 +31,7 @@ def profile_columns(report: ProfileReport) -> tuple[Column, ...]:
         Column("p50 ms", tuple(milliseconds[0::3]), tuple(interval(s.p50_ci95) for s in summaries), 0, 9),
         Column("p90 ms", tuple(milliseconds[1::3]), rank=6),
         Column("p99 ms", tuple(milliseconds[2::3]), rank=2),
-        Column("device ms", _device(results), rank=4),
+        Column("device ms", tuple(uniform([r.device_ms and r.device_ms.p50 for r in results])), rank=4),
         Column("images/s", tuple(uniform([result.throughput_images_per_s for result in results])), tuple(rates), 3, 9),
         *energy_columns(results),
         Column("load ms", tuple(uniform([result.load_ms for result in results])), rank=7),
@@ -45,10 +43,3 @@ def profile_columns(report: ProfileReport) -> tuple[Column, ...]:
         columns.append(Column("speed-up", tuple(ratios), tuple(limits), 0, 1))
         columns.append(Column("", ("", *(c.verdict for c in report.comparisons)), rank=10))
     return tuple(columns)
-
-
-def _device(results: Sequence[LatencyResult]) -> tuple[str, ...]:
-    """Return the medians by the accelerator's own clock; all are dashes, and the column stays out, where none has one."""
-    found = [result.device_ms.p50 for result in results if result.device_ms is not None]
-    texts = iter(uniform(found))
-    return tuple(NONE if result.device_ms is None else next(texts) for result in results)

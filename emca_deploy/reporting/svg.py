@@ -4,7 +4,7 @@ from html import escape
 
 from emca_deploy.reporting.formats import plain
 
-__all__ = ["COLOURS", "Point", "document", "line", "marker", "path", "text", "text_width_px"]
+__all__ = ["COLOURS", "Point", "box", "document", "line", "marker", "path", "text", "text_width_px"]
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 """Okabe and Ito's, told apart by colour-blind people too; without yellow and black, which vanish on one of our backgrounds."""
@@ -57,6 +57,11 @@ def path(points: list[Point], colour: str) -> str:
     """Return a filled outline."""
     steps = " L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     return f'<path d="M{steps} Z" fill="{colour}" fill-opacity="0.45" stroke="{colour}" stroke-width="1"/>'
+
+
+def box(left: float, right: float, top: float, height: float, colour: str) -> str:
+    """Return a filled rectangle."""
+    return path([(left, top), (right, top), (right, top + height), (left, top + height)], colour)
 
 
 def marker(index: int, x: float, y: float, radius: float = 6) -> str:

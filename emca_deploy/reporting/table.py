@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from emca_deploy.reporting.formats import NONE, fixed, interval, plain, uniform
+from emca_deploy.reporting.formats import NONE, fixed, fixed_or_none, interval, plain, uniform
 from emca_deploy.results.accuracy import ReferenceComparison
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 
@@ -36,8 +36,12 @@ def deploy_columns(report: DeployReport) -> tuple[Column, ...]:
     milliseconds = uniform([value for latency in latencies for value in (latency.p50, latency.p99)])
     return (
         Column("candidate", tuple(plain(c.name) for c in rows)),
-        Column("top-1 %", tuple(_percent(c.accuracy.top1) for c in rows)),
-        Column("drop, points", _each(report, _drop), _each(report, _drop_interval, "")),
+        Column("top-1 %", tuple(fixed_or_none(c.accuracy.top1) for c in rows)),
+        Column(
+            "drop, points",
+            _each(report, lambda r: fixed_or_none(r.top1_drop)),
+            _each(report, lambda r: _interval(r.top1_drop_ci95), ""),
+        ),
         Column("agree %", _each(report, lambda r: fixed(r.agreement)), rank=4),
         Column("SQNR dB", _each(report, lambda r: "exact" if r.sqnr_db is None else fixed(r.sqnr_db, 1)), rank=6),
         Column("typical dB", _each(report, _typical), rank=8),
@@ -45,12 +49,8 @@ def deploy_columns(report: DeployReport) -> tuple[Column, ...]:
         Column("p99 ms", tuple(milliseconds[1::2]), rank=2),
         Column("images/s", tuple(uniform([c.latency.throughput_images_per_s for c in rows])), rank=7),
         Column("MiB", tuple(uniform([c.file_mib for c in rows])), rank=5),
-        Column("speed-up", tuple(_speedup(report, c) for c in rows), tuple(_speedup_interval(c) for c in rows), 0, 3),
+        Column("speed-up", tuple(_speedup(report, c) for c in rows), tuple(_interval(c.speedup_ci95) for c in rows), 0, 3),
     )
-
-
-def _percent(value: float | None) -> str:
-    return NONE if value is None else fixed(value)
 
 
 def _each(report: DeployReport, cell: Callable[[ReferenceComparison], str], missing: str = NONE) -> tuple[str, ...]:
@@ -65,17 +65,9 @@ def _typical(reference: ReferenceComparison) -> str:
     return fixed(reference.typical_sqnr_db, 1)
 
 
-def _drop(reference: ReferenceComparison) -> str:
-    return NONE if reference.top1_drop is None else fixed(reference.top1_drop)
-
-
-def _drop_interval(reference: ReferenceComparison) -> str:
-    return "" if reference.top1_drop_ci95 is None else interval(reference.top1_drop_ci95)
+def _interval(limits: tuple[float, float] | None) -> str:
+    return "" if limits is None else interval(limits)
 
 
 def _speedup(report: DeployReport, candidate: DeployCandidate) -> str:
     return "baseline" if candidate.name == report.baseline else f"{fixed(candidate.speedup)}x"
-
-
-def _speedup_interval(candidate: DeployCandidate) -> str:
-    return "" if candidate.speedup_ci95 is None else interval(candidate.speedup_ci95)

@@ -26,37 +26,21 @@ ChoosePreprocessing = Callable[[TensorSpec | None, int | None], Preprocessing]
 
 
 class Profiled(NamedTuple):
-    """What `profile` returns.
-
-    Attributes:
-        report: the results.
-        samples: every call that was measured.
-    """
+    """What `profile` returns: the results, and every call that was measured."""
 
     report: ProfileReport
     samples: RawSamples
 
 
 class Validated(NamedTuple):
-    """What `validate` returns.
-
-    Attributes:
-        logits: the logits, with labels and names of the images.
-        warnings: what makes the run doubtful; each with what to do.
-    """
+    """What `validate` returns: logits with labels and names of the images, and what makes the run doubtful."""
 
     logits: LogitsResult
     warnings: tuple[str, ...] = ()
 
 
 class Built(NamedTuple):
-    """What `build` returns.
-
-    Attributes:
-        manifest: the engine's, as it was written.
-        notes: lines for the user.
-        warnings: what makes the engine doubtful; each with what to do.
-    """
+    """What `build` returns: the engine's manifest, lines for the user, and what makes the engine doubtful."""
 
     manifest: Manifest
     notes: tuple[str, ...] = ()
@@ -253,14 +237,7 @@ class Target(ABC):
 
 @dataclass(frozen=True)
 class Part:
-    """A target of a deployment.
-
-    Attributes:
-        target: where.
-        deployment: what is built and measured on it.
-        candidates: what has been built.
-        power_mode: a named board's, held while its candidates are measured; None leaves it as it is.
-    """
+    """A target of a deployment with what was built for it; `power_mode` is a named board's, held while that is measured."""
 
     target: Target
     deployment: Deployment

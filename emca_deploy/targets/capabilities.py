@@ -24,13 +24,7 @@ __all__ = ["Capabilities", "Lack", "local_capabilities", "remote_capabilities"]
 
 @dataclass(frozen=True)
 class Lack:
-    """What keeps a machine from being used, or makes it doubtful.
-
-    Attributes:
-        problem: what is missing.
-        remedy: what to do.
-        blocks: whether nothing can be run there until that is done.
-    """
+    """What keeps a machine from being used, or makes it doubtful; `blocks` where nothing runs there before it is remedied."""
 
     problem: str
     remedy: str

@@ -90,13 +90,7 @@ class Models:
 
 @dataclass(frozen=True)
 class BuiltCandidate:
-    """One way to deploy.
-
-    Attributes:
-        name: for people.
-        path: the file that is shipped.
-        spec: what the harness runs, on the machine of its target.
-    """
+    """One way to deploy: the file that is shipped, and what the harness runs on the machine of its target."""
 
     name: str
     path: Path

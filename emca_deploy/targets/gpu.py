@@ -30,11 +30,7 @@ _FORM = re.compile(r"gpu(?::(\d{1,3}))?$")
 
 @dataclass(frozen=True)
 class GpuTarget(LocalTarget):
-    """An NVIDIA GPU of this machine.
-
-    Attributes:
-        device: its index, as CUDA counts.
-    """
+    """An NVIDIA GPU of this machine; `device` is its index, as CUDA counts."""
 
     name: str = "gpu:0"
     device: int = 0

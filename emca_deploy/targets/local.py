@@ -39,14 +39,7 @@ LONGEST = 6
 
 @dataclass(frozen=True)
 class Held:
-    """The machine while a run lasts.
-
-    Attributes:
-        record: facts for the result's environment, by name; it may grow until the end.
-        warnings: what makes results slower or doubtful, each with what to do; it may grow until the end.
-        notes: what could not be read or used; it may grow until the end.
-        sources: returns what telemetry is sampled from.
-    """
+    """The machine while a run lasts: facts for the result's environment, doubts, and what could not be used; all may grow."""
 
     record: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

@@ -24,12 +24,7 @@ _PLAIN = re.compile(r"[^A-Za-z0-9._-]")
 
 @dataclass
 class Shipment:
-    """Files to be sent, and their names on either side.
-
-    Attributes:
-        blobs: content by remote name.
-        names: local names by remote name.
-    """
+    """Files to be sent, by remote name, and their local names by remote name."""
 
     blobs: dict[str, Blob] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)

@@ -47,11 +47,7 @@ ENGINE, LOGITS, RAW = "engine", "logits.npz", "raw.npz"
 
 @dataclass(frozen=True)
 class SshTarget(Target):
-    """Another machine.
-
-    Attributes:
-        address: the machine, and the target on it.
-    """
+    """Another machine; the address also has the target on it."""
 
     address: Address
     kind: ClassVar[str] = "ssh"

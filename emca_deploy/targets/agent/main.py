@@ -26,13 +26,7 @@ LINGER_S = 20.0
 
 
 class Line:
-    """The agent's end of the connection.
-
-    Attributes:
-        silence_s: time without a message after which the connection is taken to be lost.
-        lost: whether the connection is lost.
-        released: set once everything is fetched, or the connection is lost.
-    """
+    """The agent's end of the connection, which is taken to be lost after `silence_s` without a message."""
 
     def __init__(self, mark: str) -> None:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
