@@ -26,6 +26,7 @@ from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, ex
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
+from emca_deploy.reporting.html import render_html
 from emca_deploy.requests import LogitsRequest
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
@@ -164,7 +165,8 @@ class _Walk:
             checkpoint=to_json(exported.source) if exported.source else None,
             warnings=tuple(dict.fromkeys((*(w for made in calibrations for w in made.warnings), *images.labelled.warnings))),
         )
-        _write_report(report, request.output)
+        write_json(request.output / "result.json", to_json(report))
+        write_text(request.output / "report.html", render_html(report))
         return report
 
     def _export(self, images: _Images) -> tuple[CheckpointExport, Path | None]:
@@ -258,16 +260,6 @@ def _within(whole: str, stage: Stage) -> Stage:
 def _folder(output: Path) -> Iterator[None]:
     """Make a folder where it is not there yet, and remove it again if nothing came to lie in it."""
     made = not output.exists()
-    _make_folder(output)
-    try:
-        yield
-    finally:
-        if made:
-            with suppress(OSError):  # it is not empty
-                output.rmdir()
-
-
-def _make_folder(output: Path) -> None:
     try:
         output.mkdir(exist_ok=True)
     except FileNotFoundError as exc:
@@ -276,6 +268,12 @@ def _make_folder(output: Path) -> None:
         ) from exc
     except OSError as exc:
         raise OutputError(f"{output}: cannot be made: {exc.strerror}", "choose a folder you can write to") from exc
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # it is not empty
+                output.rmdir()
 
 
 def _candidates(
@@ -298,10 +296,3 @@ def _candidates(
             )
         )
     return tuple(found)
-
-
-def _write_report(report: DeployReport, output: Path) -> None:
-    from emca_deploy.reporting.html import render_html
-
-    write_json(output / "result.json", to_json(report))
-    write_text(output / "report.html", render_html(report))

@@ -54,23 +54,17 @@ def check_uses(uses: Sequence[FileUse]) -> None:
 
 def _check_folder(use: FileUse, folder: FileUse) -> None:
     """Refuse to write over a file of a folder that is read: an image of a data set, or what a deployment left."""
-    if folder.written or not folder.path.is_dir() or not use.path.is_file() or not _inside(use.path, folder.path):
+    from emca_deploy.data.preprocess import IMAGE_SUFFIXES
+
+    if folder.written or not folder.path.is_dir() or not use.path.is_file():
         return
-    deployment = folder.option == "DIR"
-    if _is_image(use.path) or (deployment and use.path.suffix.lower() != ".html"):
+    if Path(os.path.realpath(folder.path)) not in Path(os.path.realpath(use.path)).parents:
+        return
+    deployment, suffix = folder.option == "DIR", use.path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES or (deployment and suffix != ".html"):
         raise InputError(
             f"{use.name} {use.path}: is a file of {folder.name}, and would be overwritten", f"name another with {use.option}"
         )
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
-
-
-def _is_image(path: Path) -> bool:
-    from emca_deploy.data.preprocess import IMAGE_SUFFIXES
-
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _same(one: Path, other: Path) -> bool:

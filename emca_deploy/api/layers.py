@@ -236,18 +236,14 @@ def _result(run: _Run, found: list[RuntimeLayer], request: LayersRequest, roofli
         sum_ms=total,
         end_to_end_ms=median(run.plain_ms[WARM_UP:]),
         profiled_ms=median(run.profiled_ms[WARM_UP:]),
-        layers_ms=_layers_ms(found),
+        # The median over the calls of what all layers of a call took.
+        layers_ms=median(map(sum, zip(*(layer.samples_ms for layer in found), strict=True))),
         share_percent=shares(layers),
         calls=request.calls,
         roofline=roofline,
         notes=tuple(notes),
         int8=None if source is None else explain_file(source, recipe_of(run.spec.backend)),
     )
-
-
-def _layers_ms(found: Sequence[RuntimeLayer]) -> float:
-    """Return the median over the calls of what all layers of a call took."""
-    return median(map(sum, zip(*(layer.samples_ms for layer in found), strict=True)))
 
 
 def _of_file(name: str, request: LayersRequest) -> ArtifactLayers:

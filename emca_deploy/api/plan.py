@@ -86,15 +86,13 @@ def plan(
     made = make_plan(facts, wanted)
     # With a calibration cache, trtexec has to be given the layers that the recipe leaves in float.
     in_float = float_layers(model, find_recipe(backend)) if made.quantization == "cache" else ()
+    checked = dla and facts.precision == "fp32"
+    off_dla = nodes_off_dla(load_float_model(model).graph) if checked else ()
     return PlanReport(
         model,
         made,
         tuple(list_steps(made, facts, data)),
         can_build(made),
         trtexec_command(made, facts, in_float),
-        _off_dla(model) if dla and facts.precision == "fp32" else None,
+        dict(Counter(node.operator for node in off_dla)) if checked else None,
     )
-
-
-def _off_dla(model: Path) -> dict[str, int]:
-    return dict(Counter(node.operator for node in nodes_off_dla(load_float_model(model).graph)))

@@ -53,60 +53,34 @@ def tune(
         OutputError: the manifest cannot be written.
         KeyboardInterrupt: interrupted before anything was measured.
     """
-    report = _search_settings(request, tell or (lambda line: None), progress)
-    return keep_tuned(report) if save else report
-
-
-def keep_tuned(report: TuneReport) -> TuneReport:
-    """Write the settings into the artifact's manifest, where it has one; not what an interrupt left unconfirmed.
-
-    Returns:
-        The report, which names the manifest if it was written.
-
-    Raises:
-        ModelError, OutputError: the manifest cannot be read or written.
-    """
-    return _save(report) if report.complete and manifest_path(Path(report.artifact)).is_file() else report
-
-
-def _search_settings(request: TuneRequest, tell: Callable[[str], None], progress: Progress | None = None) -> TuneReport:
-    """Find the fastest settings of an artifact here.
-
-    Raises:
-        InputError: the artifact or an option is wrong, or the backend has no settings to tune.
-        MissingError: the backend is not installed.
-        EmcaError: the artifact does not run with the default settings.
-        KeyboardInterrupt: before anything was measured.
-    """
-    offline = request.scenario == "offline"
-    batch = OFFLINE_BATCH if offline else 1
     base = candidate(request.artifact, request.backend, CandidateOptions(batch=None, untuned=True, io=request.io))
     fixed = _fixed_batch(request.artifact)
     space = _space(request, base, fixed)
     default: Values = {tunable.name: tunable.default for tunable in space}
-    batch = fixed or batch
+    batch = fixed or (OFFLINE_BATCH if request.scenario == "offline" else 1)
 
     def make(name: str, values: Mapping[str, Value]) -> RunnerSpec:
         spec = with_values(base, values)
         # Specialised to its batch, as `profile` does.
         return replace(spec, name=name, kwargs={**spec.kwargs, "batch": spec.batch or batch})
 
-    found = search(space, Search(make, request.scenario, batch, request.budget_s, request.seed, tell), progress)
-    better = is_faster(found.confirmed)
-    numerics = _numerics(make, default, found.best, (batch, request.seed)) if better else None
-    notes = _notes(found, numerics)
-    return _report(request, base, batch, default, found, numerics, notes)
+    told = tell or (lambda line: None)
+    found = search(space, Search(make, request.scenario, batch, request.budget_s, request.seed, told), progress)
+    numerics = _numerics(make, default, found.best, (batch, request.seed)) if is_faster(found.confirmed) else None
+    report = _report(request, base, batch, default, found, numerics)
+    return keep_tuned(report) if save else report
 
 
-def _save(report: TuneReport) -> TuneReport:
-    """Write the chosen settings into the artifact's manifest, also where they are the default: that was found out, too.
+def keep_tuned(report: TuneReport) -> TuneReport:
+    """Write the settings into the artifact's manifest, where it has one; not what an interrupt left unconfirmed.
 
-    Returns:
-        The report, saying where.
+    They are written also where they are the default: that was found out, too. The report that is returned says where.
 
     Raises:
-        ModelError, OutputError: there is no manifest, or it cannot be written.
+        ModelError, OutputError: the manifest cannot be read or written.
     """
+    if not report.complete or not manifest_path(Path(report.artifact)).is_file():
+        return report
     changed = {name: value for name, value in report.settings.items() if report.default.get(name) != value}
     record: dict[str, Any] = {
         "backend": report.backend,
@@ -202,13 +176,7 @@ def _notes(found: Found, numerics: Numerics | None) -> tuple[str, ...]:
 
 
 def _report(
-    request: TuneRequest,
-    base: RunnerSpec,
-    batch: int,
-    default: Values,
-    found: Found,
-    numerics: Numerics | None,
-    notes: tuple[str, ...],
+    request: TuneRequest, base: RunnerSpec, batch: int, default: Values, found: Found, numerics: Numerics | None
 ) -> TuneReport:
     results: tuple[LatencyResult | None, ...] = found.last.results if found.last else (None, None)
     first, last = results[0], results[1]
@@ -232,6 +200,6 @@ def _report(
         seconds=round(found.seconds, 1),
         complete=found.complete,
         numerics=numerics,
-        notes=notes,
+        notes=_notes(found, numerics),
         environment=dict(found.environment),
     )

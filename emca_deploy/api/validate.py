@@ -226,8 +226,9 @@ class _Run:
             return used
 
         with self._stage(request.artifact) as progress:
-            found, warnings = target.validate(request, progress, choose)
+            found, warnings, notes = target.validate(request, progress, choose)
         self.warnings += warnings
+        self.notes += notes
         if found.reused and not target.is_remote:
             count, reused = len(found.logits), found.reused
             self.notes.append(f"{reused:,} of {count:,} images of {request.artifact} were in {request.logits} already")

@@ -110,7 +110,7 @@ class Call:
         if code == LOST and not self._connection.reached:
             return failure(where, said, self._connection.resolved())
         if code == LOST:
-            return ConnectionLostError(f"{where}: the connection was lost", "when it is back, run the same command again")
+            return ConnectionLostError.to(where)
         reason = " | ".join(self.last_lines(_TAIL_LINES))
         return WorkerError(
             f"{where}: what ran there ended with exit code {code}: {reason}", "look at that machine: memory, or its Python"

@@ -17,6 +17,11 @@ _TOUCH = "connect once by hand and compare the key: {ssh}; or add it with ssh-ke
 class ConnectionLostError(MissingError):
     """The connection was there, and is gone."""
 
+    @classmethod
+    def to(cls, address: Address) -> "ConnectionLostError":
+        """Build the error for a machine."""
+        return cls(f"{address}: the connection was lost", "when it is back, run the same command again")
+
 
 # What ssh prints -> (what that means, what to do). The first that fits is taken: a changed key also fails the verification.
 _COMPLAINTS: tuple[tuple[str, str, str], ...] = (

@@ -32,16 +32,9 @@ def agent_bytes() -> bytes:
     """Return the agent, a zip archive that Python runs."""
     root = Path(__file__).parents[1]
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in sorted(root.rglob("*.py")):
-            name = path.relative_to(root).as_posix()
-            if not any(fnmatch(name, part) or name.startswith(f"{part}/") for part in LEFT_OUT):
-                _add(archive, f"emca_deploy/{name}", path)
-        _add(archive, "__main__.py", root / MAIN)
+    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.py"))]
+    sent = [name for name in names if not any(fnmatch(name, part) or name.startswith(f"{part}/") for part in LEFT_OUT)]
+    with zipfile.ZipFile(out, "w") as archive:
+        for inside, name in (*((f"emca_deploy/{name}", name) for name in sent), ("__main__.py", MAIN)):
+            archive.writestr(zipfile.ZipInfo(inside, ZIP_DATE), (root / name).read_bytes(), zipfile.ZIP_DEFLATED)
     return out.getvalue()
-
-
-def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
-    entry = zipfile.ZipInfo(name, ZIP_DATE)
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(entry, path.read_bytes())

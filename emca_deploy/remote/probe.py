@@ -75,6 +75,11 @@ class Facts:
         """Whether its clock is so far from this machine's that a person should know."""
         return abs(self.clock_offset_s) > CLOCK_LIMIT_S
 
+    @property
+    def clock_told(self) -> str:
+        """How far it is off, "12 s ahead of"."""
+        return f"{abs(self.clock_offset_s):.0f} s {'ahead of' if self.clock_offset_s > 0 else 'behind'}"
+
 
 def look(connection: Connection) -> Facts:
     """Return what is at the other end of a connection.

@@ -3,12 +3,25 @@
 import os
 from pathlib import Path
 
-__all__ = ["ALIVE_EVERY_S", "COLLECT", "PROTOCOL", "RECONNECT_AFTER_S", "SILENCE_S", "ZIP_DATE", "cache_root"]
+__all__ = [
+    "ALIVE_EVERY_S",
+    "COLLECT",
+    "ENGINE",
+    "LOGITS",
+    "PROTOCOL",
+    "RAW",
+    "RECONNECT_AFTER_S",
+    "SILENCE_S",
+    "ZIP_DATE",
+    "cache_root",
+]
 
 PROTOCOL = 2
 """Version of the messages between the two ends."""
 COLLECT = "collect"
 """Asks for what a run kept when its connection was lost."""
+RAW, LOGITS, ENGINE = "raw.npz", "logits.npz", "engine"
+"""Names of the files that belong to a report."""
 SILENCE_S = 12.0
 """Time without a message after which the connection is taken to be lost, even where TCP still thinks otherwise."""
 ALIVE_EVERY_S = 2.0

@@ -103,7 +103,7 @@ class RemoteTrtexec:
         for held in self.held:
             held.check()
         if any(held.lost for held in self.held):
-            raise _lost(self.connection)
+            raise ConnectionLostError.to(self.connection.address)
 
     def record(self) -> dict[str, Any]:
         """Return what a result or manifest says of the board; empty where it is none."""
@@ -151,10 +151,6 @@ def remote_trtexec(address: Address, path: str | None, power_mode: str | None = 
         remote.check()
 
 
-def _lost(connection: Connection) -> ConnectionLostError:
-    return ConnectionLostError(f"{connection.address}: the connection was lost", "when it is back, run the same command again")
-
-
 @contextmanager
 def _lost_is_lost(connection: Connection, held: list[Held]) -> Iterator[None]:
     """Have every error be that of a lost connection where that is what it comes from: trtexec's output just ends then."""
@@ -165,16 +161,12 @@ def _lost_is_lost(connection: Connection, held: list[Held]) -> Iterator[None]:
     except EmcaError as exc:
         if connection.is_up() and not any(one.lost for one in held):
             raise
-        raise _lost(connection) from exc
+        raise ConnectionLostError.to(connection.address) from exc
 
 
 def _power_mode(connection: Connection) -> PowerMode | None:
     """Return the power mode that is on there; None where it is unknown."""
-    return _mode_of(run_to_end(spawn_on(connection), ["sh", "-c", _TOOLS + "nvpmodel -q"], _QUERY_S).output)
-
-
-def _mode_of(said: str) -> PowerMode | None:
-    asked = parse_query(said)
+    asked = parse_query(run_to_end(spawn_on(connection), ["sh", "-c", _TOOLS + "nvpmodel -q"], _QUERY_S).output)
     return None if asked is None else PowerMode(asked[1], asked[0])
 
 

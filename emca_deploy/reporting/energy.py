@@ -27,7 +27,7 @@ def energy_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:
         return ()
     powers = [total.get(source) for total in totals]
     return (
-        Column(f"W ({plain(source)})", tuple(uniform([p and p.power_w for p in powers])), rank=11),
-        Column("mJ/image", tuple(uniform([p and p.energy_per_inference_mj for p in powers])), rank=2),
-        Column("above idle", tuple(uniform([p and p.net_energy_per_inference_mj for p in powers])), rank=11),
+        Column(f"W ({plain(source)})", tuple(uniform([p.power_w if p else None for p in powers])), rank=11),
+        Column("mJ/image", tuple(uniform([p.energy_per_inference_mj if p else None for p in powers])), rank=2),
+        Column("above idle", tuple(uniform([p.net_energy_per_inference_mj if p else None for p in powers])), rank=11),
     )

@@ -48,17 +48,13 @@ def render_html(report: DeployReport) -> str:
         created=moment(report.created),
         protocol=_protocol(report),
         files=[(c.name, f"{c.latency.artifact} ({fixed(c.file_mib)} MiB)") for c in report.candidates],
-        sections=[(title, facts(values)) for title, values in _sections(report)],
+        sections=[
+            ("Calibration", facts(_renamed(report.calibration))),
+            ("Parity of the export with PyTorch", facts(_renamed(report.parity))),
+            ("Machine and versions", facts(report.environment)),
+        ],
         images=first.accuracy.samples,
     )
-
-
-def _sections(report: DeployReport) -> list[tuple[str, dict[str, Any]]]:
-    return [
-        ("Calibration", _renamed(report.calibration)),
-        ("Parity of the export with PyTorch", _renamed(report.parity)),
-        ("Machine and versions", report.environment),
-    ]
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:

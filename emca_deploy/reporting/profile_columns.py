@@ -31,7 +31,7 @@ def profile_columns(report: ProfileReport) -> tuple[Column, ...]:
         Column("p50 ms", tuple(milliseconds[0::3]), tuple(interval(s.p50_ci95) for s in summaries), 0, 9),
         Column("p90 ms", tuple(milliseconds[1::3]), rank=6),
         Column("p99 ms", tuple(milliseconds[2::3]), rank=2),
-        Column("device ms", tuple(uniform([r.device_ms and r.device_ms.p50 for r in results])), rank=4),
+        Column("device ms", tuple(uniform([r.device_ms.p50 if r.device_ms else None for r in results])), rank=4),
         Column("images/s", tuple(uniform([result.throughput_images_per_s for result in results])), tuple(rates), 3, 9),
         *energy_columns(results),
         Column("load ms", tuple(uniform([result.load_ms for result in results])), rank=7),

@@ -33,10 +33,11 @@ class Profiled(NamedTuple):
 
 
 class Validated(NamedTuple):
-    """What `validate` returns: logits with labels and names of the images, and what makes the run doubtful."""
+    """What `validate` returns: logits labels and names of the images, what makes the run doubtful, and lines for the user."""
 
     logits: LogitsResult
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Built(NamedTuple):

@@ -42,28 +42,23 @@ def builder_of(request: BuildRequest, progress: Progress | None = None) -> Build
     from emca_deploy.backends.registry import BACKENDS, get_builder
 
     if request.trtexec is not None:
-        return _trtexec_builder(request)
+        from emca_deploy.backends.tensorrt.tool.builder import TrtexecBuilder
+
+        if request.backend not in (able := names_where(trtexec=True)):
+            raise InputError(f"--trtexec: backend '{request.backend}' is not built with it", f"use --backend {one_of(able)}")
+        path = None if request.trtexec == "auto" else request.trtexec
+        return TrtexecBuilder(trt_settings(request), path, float_layers=request.float_layers)
     builder, given = get_builder(request.backend), request.choices.given()
     if not BACKENDS[request.backend].trt_settings:
         if given:
             names = ", ".join(f"--{name.replace('_', '-').replace('targets', 'target-capability')}" for name in sorted(given))
-            able = one_of(names_where(trt_settings=True))
-            raise InputError(f"backend '{request.backend}' has no {names}", f"leave it out, or use --backend {able}")
+            others = one_of(names_where(trt_settings=True))
+            raise InputError(f"backend '{request.backend}' has no {names}", f"leave it out, or use --backend {others}")
         return builder
     from emca_deploy.backends.tensorrt.builder import TrtBuilder
 
     assert isinstance(builder, TrtBuilder)  # the registry says so
     return type(builder)(trt_settings(request), progress)
-
-
-def _trtexec_builder(request: BuildRequest) -> Builder:
-    from emca_deploy.backends.records import names_where, one_of
-    from emca_deploy.backends.tensorrt.tool.builder import TrtexecBuilder
-
-    if request.backend not in (able := names_where(trtexec=True)):
-        raise InputError(f"--trtexec: backend '{request.backend}' is not built with it", f"use --backend {one_of(able)}")
-    path = None if request.trtexec == "auto" else request.trtexec
-    return TrtexecBuilder(trt_settings(request), path, float_layers=request.float_layers)
 
 
 def trt_settings(request: BuildRequest) -> "TrtSettings":

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from emca_deploy.backends.registry import BACKENDS, available
@@ -103,7 +102,8 @@ def local_capabilities(lacks: tuple[Lack, ...] = ()) -> Capabilities:
     found = {name: status.version for name, status in available().items() if status.version and BACKENDS[name].module}
     versions: dict[str, str | None] = {str(BACKENDS[name].module): version for name, version in found.items()}
     versions |= {module: installed_version(name) for module, name in (("numpy", "numpy"), ("PIL", "Pillow"))}
-    facts, trtexec = detect(), _local_trtexec()
+    facts, trtexec, cache = detect(), _local_trtexec(), cache_root()
+    disk = next((each for each in (cache, *cache.parents) if each.is_dir()), None)
     return Capabilities(
         python=sys.executable,
         python_version=platform.python_version(),
@@ -113,15 +113,10 @@ def local_capabilities(lacks: tuple[Lack, ...] = ()) -> Capabilities:
         board=None if facts is None else FoundBoard(facts, read_power_modes()),
         trtexec=trtexec.path if trtexec else None,
         trtexec_version=trtexec.version_text if trtexec else None,
-        free_mib=_free_mib(cache_root()),
+        free_mib=None if disk is None else shutil.disk_usage(disk).free / 2**20,
         clock_offset_s=0.0,
         lacks=lacks,
     )
-
-
-def _free_mib(folder: Path) -> float | None:
-    found = next((each for each in (folder, *folder.parents) if each.is_dir()), None)
-    return None if found is None else shutil.disk_usage(found).free / 2**20
 
 
 def _local_trtexec() -> Trtexec | None:
@@ -174,9 +169,8 @@ def _remote_lacks(address: Address, facts: Facts, found: Capabilities) -> tuple[
     except MissingError as exc:
         lacks.append(Lack(exc.problem, exc.remedy, blocks=blocks))
     if facts.clock_is_off:
-        ahead = f"{abs(facts.clock_offset_s):.0f} s {'ahead of' if facts.clock_offset_s > 0 else 'behind'}"
         remedy = "set it there (timedatectl set-ntp true); results are told how far it is off"
-        lacks.append(Lack(f"{address}: its clock is {ahead} this one's", remedy, blocks=False))
+        lacks.append(Lack(f"{address}: its clock is {facts.clock_told} this one's", remedy, blocks=False))
     return tuple(lacks)
 
 

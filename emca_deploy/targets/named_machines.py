@@ -94,14 +94,11 @@ class Machine:
 
     def to_toml(self) -> str:
         """Return its table."""
-        values = {"target": self.target, "power_mode": self.power_mode, "notes": self.notes or None}
-        lines = [f"{key} = {_quoted(value)}" for key, value in values.items() if value is not None]
+        values = {"target": self.target, "power_mode": self.power_mode, "notes": self.notes}
+        # A basic string of TOML is one of JSON, in which DEL is escaped, too.
+        quoted = {key: json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") for key, value in values.items() if value}
+        lines = [f"{key} = {value}" for key, value in quoted.items()]
         return "\n".join([f"[{self.name}]", *lines]) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """Return a basic string of TOML: one of JSON, in which it also escapes DEL."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def devices_file() -> Path:

@@ -23,7 +23,7 @@ from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.remote.address import SCHEME, Address, parse_address
 from emca_deploy.remote.files import Arriving
 from emca_deploy.remote.packing import packed
-from emca_deploy.remote.probe import Facts
+from emca_deploy.remote.protocol import ENGINE, LOGITS, RAW
 from emca_deploy.remote.session import Session, Working, session
 from emca_deploy.requests import BuildRequest, DeploymentRequest, LogitsRequest, ProfileRequest, Request, TrtChoices
 from emca_deploy.results.codec import from_json
@@ -42,7 +42,6 @@ __all__ = ["SshTarget"]
 
 CACHE = "@cache/calibration.cache"
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
-ENGINE, LOGITS, RAW = "engine", "logits.npz", "raw.npz"
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,9 @@ class SshTarget(Target):
             raw = read_raw(path)
         files, document = errand.files, working.answer.document
         report = from_json(ProfileReport, files.local(document["report"]))
-        notes = [*files.local(list(working.answer.notes)), *_clock_notes(working.session.facts)]
+        notes = files.local(list(working.answer.notes))
+        if (facts := working.session.facts).clock_is_off:
+            notes.append(f"its clock is {facts.clock_told} this machine's: see 'created'")
         if errand.collecting:
             notes.append("the connection was lost: this is what was measured until then")
         record = {**working.session.record(), "target_there": document["target"], "notes": notes}
@@ -158,7 +159,7 @@ class SshTarget(Target):
                 logits=None,
             )
 
-            def take(working: Working, _: "Errand") -> LogitsResult:
+            def take(working: Working, _: "Errand") -> Validated:
                 if working.answer.stopped:
                     raise KeyboardInterrupt
                 with TemporaryDirectory(prefix="emca-") as folder:
@@ -168,12 +169,13 @@ class SshTarget(Target):
                     kept = LogitsStore(kept_in, document["key"]).kept()
                 assert kept is not None  # it was fetched
                 rate = document["images_per_s"]
-                return LogitsResult(kept.logits, kept.labels, rate, used, kept.names, document["reused"])
+                found = LogitsResult(kept.logits, kept.labels, rate, used, kept.names, document["reused"])
+                return Validated(found, notes=tuple(files.local(list(working.answer.notes))))
 
             errand = Errand(self.address, "validate", sent, files, needs_pillow=needs_pillow)
             with session(self.address) as first:
                 errand.check(first.facts)
-                return Validated(errand.run(first, take, progress))
+                return errand.run(first, take, progress)
 
     def build(self, request: BuildRequest, progress: Progress | None = None) -> Built:
         """Build on the other machine, for it; the engine with its manifest is written here. See `Target.build`.
@@ -287,13 +289,6 @@ def _backends(request: ProfileRequest) -> set[str | None]:
         choices: Sequence[str | None] = [own] if own else request.backends or [None]
         found |= {needed_backend(Path(path), asked) for asked in choices}
     return found
-
-
-def _clock_notes(facts: Facts) -> list[str]:
-    if not facts.clock_is_off:
-        return []
-    ahead = f"{abs(facts.clock_offset_s):.0f} s {'ahead of' if facts.clock_offset_s > 0 else 'behind'}"
-    return [f"its clock is {ahead} this machine's: see 'created'"]
 
 
 def _chosen(path: Path, request: LogitsRequest, choose: ChoosePreprocessing | None) -> Preprocessing:

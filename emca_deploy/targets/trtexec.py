@@ -2,8 +2,6 @@
 
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,7 +23,7 @@ from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBui
 from emca_deploy.backends.tensorrt.tool.find import Trtexec
 from emca_deploy.backends.tensorrt.tool.results import Timed
 from emca_deploy.backends.tensorrt.tool.run import EngineBuild, build_engine, time_engine
-from emca_deploy.errors import EmcaError, InputError, MissingError, WorkerError
+from emca_deploy.errors import InputError, MissingError, WorkerError
 from emca_deploy.harness.measure.raw_samples import RawCandidate, RawSamples
 from emca_deploy.machines.jetson.facts import check_dla_core
 from emca_deploy.remote.address import Address
@@ -38,6 +36,7 @@ from emca_deploy.results.latency import LatencyResult, ProfileReport
 from emca_deploy.targets.base import Built, Profiled
 from emca_deploy.targets.building import run_options, trt_settings
 from emca_deploy.targets.named_artifacts import split_artifact
+from emca_deploy.targets.shipment import Shipment
 
 __all__ = ["build_by_trtexec", "profile_by_trtexec"]
 
@@ -202,7 +201,7 @@ class _Measuring:
         batch, shapes = self._shapes(path, manifest)
         dla_core = manifest.details.get("tensorrt", {}).get("dla_core")
         engine = send(self.remote.connection, Blob.of_file(path))
-        with _naming(text, engine):
+        with Shipment(names={engine: text}).naming():
             return self._time(artifact, engine, manifest.precision, shapes, batch, dla_core)
 
     def _shapes(self, path: Path, manifest: Manifest) -> tuple[int, EngineShapes | None]:
@@ -262,18 +261,9 @@ def _built(
     engine = f"{remote.machine.folder}/{secrets.token_hex(4)}.engine"
     onnx = send(remote.connection, Blob.of_file(Path(wanted.onnx)), progress)
     cache = None if wanted.cache is None else send(remote.connection, Blob.of_file(Path(wanted.cache)))
-    with _naming(wanted.onnx, onnx):
+    with Shipment(names={onnx: wanted.onnx}).naming():
         built = build_engine(remote.tool, replace(wanted, onnx=onnx, engine=engine, cache=cache), remote.machine, timeout_s)
     return engine, replace(built, options=tuple(option.replace(onnx, wanted.onnx) for option in built.options))
-
-
-@contextmanager
-def _naming(local: str, remote: str) -> Iterator[None]:
-    """Have errors name the local file."""
-    try:
-        yield
-    except EmcaError as error:
-        raise type(error)(error.problem.replace(remote, local), error.remedy.replace(remote, local)) from error
 
 
 def _raw(result: LatencyResult) -> RawCandidate:

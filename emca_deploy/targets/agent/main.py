@@ -54,10 +54,6 @@ class Line:
         reason = os.strerror(error.errno) if error.errno else str(error)
         self.say("failed", error=reason, code=error.errno, path=str(error.filename or folder))
 
-    def request(self) -> dict[str, Any] | None:
-        """Return the first message."""
-        return self._next()
-
     def watch(self) -> None:
         """Listen from now on, in a thread, which interrupts the main thread where work has to end."""
         self._busy = True
@@ -68,7 +64,7 @@ class Line:
         self._busy = False
 
     def _listen(self) -> None:
-        while (message := self._next()) is not None:
+        while (message := self.next()) is not None:
             if message.get("do") == "done":
                 self.released.set()
                 return
@@ -83,7 +79,8 @@ class Line:
         if self._busy:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    def _next(self) -> dict[str, Any] | None:
+    def next(self) -> dict[str, Any] | None:
+        """Return the next message, or None where the connection is lost."""
         while b"\n" not in self._rest:
             ready, _, _ = select.select([0], [], [], self.silence_s)
             piece = os.read(0, 1 << 16) if ready else b""
@@ -100,7 +97,7 @@ def main(mark: str) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     line = Line(mark)
-    message = line.request()
+    message = line.next()
     if message is None:
         return 0
     if message.get("protocol") != PROTOCOL:

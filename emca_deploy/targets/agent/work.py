@@ -5,19 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emca_deploy.remote.protocol import ENGINE, LOGITS, RAW
 from emca_deploy.requests import BuildRequest, DeploymentRequest, LogitsRequest, ProfileRequest
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.targets.agent.run_folder import LEFT, Run
 from emca_deploy.targets.base import Built, Profiled, Report
 from emca_deploy.targets.registry import parse
 
-__all__ = ["ENGINE", "LOGITS", "RAW", "REQUESTS", "Say", "collect", "serve"]
+__all__ = ["REQUESTS", "Say", "collect", "serve"]
 
 Say = Callable[..., None]
 """Sends a message to the machine that asked: its kind, and its values."""
-
-RAW, LOGITS, ENGINE = "raw.npz", "logits.npz", "engine"
-"""Names of the files that belong to a report."""
 
 REQUESTS: dict[str, type[ProfileRequest] | type[LogitsRequest] | type[BuildRequest] | type[DeploymentRequest]] = {
     "profile": ProfileRequest,

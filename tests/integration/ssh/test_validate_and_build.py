@@ -1,12 +1,15 @@
 """`validate` and `build` through a real sshd."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from emca_deploy.artifacts import read_manifest, sha256_file
 from emca_deploy.cli import run
+from emca_deploy.targets.settings import save_tuned, tuned_here
 
 QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
 
@@ -44,6 +47,15 @@ def test_accuracy_over_there_is_that_of_here(far, model, images, capfd, tmp_path
     far.wait_until_nothing_runs()
     assert not list((far.cache / "logits").iterdir())
     assert not list((far.cache / "runs").iterdir())
+
+
+def test_notes_come_home_and_name_the_file_of_here(far, model, images, capfd, tmp_path):
+    tuned = Path(shutil.copytree(model.parent, tmp_path / "tuned")) / model.name
+    record = {"backend": "onnxruntime", "scenario": "single-stream", "values": {"threads": 1}, **tuned_here("onnxruntime")}
+    save_tuned(tuned, record)
+    code, _, err = validate(capfd, tuned, "--data", images, "--target", far.target)
+    assert code == 0, err
+    assert f"note: {tuned}: " in err
 
 
 def test_preprocessing_goes_along_and_labels_stay_here(far, model, images, capfd, tmp_path):
