@@ -47,13 +47,7 @@ class Boundary:
 
     @classmethod
     def of(cls, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], io: ModelIo) -> "Boundary":
-        """Find the image input and the logits among what a runtime lists.
-
-        Args:
-            path: the model, for errors.
-            inputs: all inputs, as the runtime describes them.
-            outputs: all outputs, as the runtime describes them.
-            io: what is known of them besides.
+        """Find the image input and the logits among all that a runtime lists; `io` is known besides, `path` is for errors.
 
         Raises:
             ModelError: there is not one image input, or no output or several outputs with logits.

@@ -63,12 +63,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def verify_engine(path: Path, manifest: Manifest, runtime: tuple[str, str]) -> None:
-    """Refuse an engine whose bytes, runtime version or machine are not what its manifest says.
-
-    Args:
-        path: of the engine.
-        manifest: as read beside it.
-        runtime: name and version of the runtime that would load it.
+    """Refuse an engine whose bytes, runtime (name, version) or machine are not what the manifest beside it says.
 
     Raises:
         EngineError: it is not for here; the remedy is the command that builds one that is.

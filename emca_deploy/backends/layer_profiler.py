@@ -63,10 +63,7 @@ class LayerProfiler(ABC):
 
     @abstractmethod
     def layers(self, skip: int) -> list[RuntimeLayer]:
-        """Return the layers that took any time, in the order of execution; call it once, at the end.
-
-        Args:
-            skip: calls at the beginning that are left out.
+        """Return the layers that took any time after `skip` calls, in the order of execution; call it once, at the end.
 
         Raises:
             ModelError: what the runtime wrote cannot be read.

@@ -138,12 +138,7 @@ def read_options(
 def open_gpu_runner(backend: str, artifact: str, device: int = 0, batch: int | None = None, variant: str = "") -> Runner:
     """Return the runner of an artifact on an NVIDIA GPU, not opened yet.
 
-    Args:
-        backend: its name.
-        artifact: the file.
-        device: the GPU's index.
-        batch: to specialise to; None leaves a dynamic one dynamic.
-        variant: of torch: one of the backend's `variants`.
+    A batch of None leaves a dynamic one dynamic; `variant` is one of the backend's `variants`.
 
     Raises:
         UnknownNameError: no backend of that name.
@@ -221,12 +216,7 @@ def _agreed(artifact: Path, owner: str, asked: str | None) -> str:
 
 
 def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
-    """Return what profiles an artifact's layers, not opened yet.
-
-    Args:
-        backend: the backend that runs it.
-        artifact: the file.
-        options: the parameters of `read_options`.
+    """Return what profiles an artifact's layers, not opened yet; the options are those of `read_options`.
 
     Raises:
         InputError: this backend does not tell its layers' times here.
@@ -246,9 +236,7 @@ def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
 def find_recipe(backend: str, weight_bits: int | None = None) -> "Recipe":
     """Return what a backend wants quantized.
 
-    Args:
-        backend: its name.
-        weight_bits: 8 or 7; None is 7 for what runs on processors where this one would saturate with 8, else 8.
+    Its weights take 8 or 7 bits; None is 7 for what runs on processors where this one would saturate with 8, else 8.
 
     Raises:
         UnknownNameError: no recipe for that backend.

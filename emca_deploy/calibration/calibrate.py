@@ -157,14 +157,9 @@ class Calibration:
 def calibrate_model(
     model: Path, source: "ImageSource", output: Path, options: CalibrationOptions, stage: Stage = silent
 ) -> Calibration:
-    """Quantize a model for one backend.
+    """Quantize an fp32 ONNX model for one backend, and write it to `output`, its manifest beside it.
 
-    Args:
-        model: fp32 ONNX.
-        source: calibration images, preprocessed as the model takes them.
-        output: the INT8 ONNX file; its manifest goes beside it.
-        options: see there.
-        stage: opens each stage of the work, for progress.
+    The calibration images are preprocessed as the model takes them; `stage` opens each stage of the work, for progress.
 
     Raises:
         InputError: a table given by name is of another model or data set; no such backend, method or level; no node matches
@@ -281,13 +276,7 @@ def ensure_ranges(
     """Return the ranges of a model on a data set, from the table on file where that is of the same, measured otherwise.
 
     Where the method is left open, they are those of the least squared error, and the table can give any other method's.
-
-    Args:
-        model: fp32 ONNX.
-        source: calibration images.
-        options: how to calibrate.
-        stage: opens a stage for progress.
-        graph_model: its canonical graph, where that is at hand; it is left as it is.
+    `graph_model` is the model's canonical graph, where that is at hand; it is left as it is.
 
     Returns:
         The table, its file, and whether it was on file already.

@@ -85,13 +85,7 @@ class Choice:
 
 
 def choose(trial: ChoiceInput, ranges: Mapping[str, Mapping[str, TensorRange]], stage: Stage, *, correct_biases: bool) -> Choice:
-    """Choose among methods' ranges, and whether to correct biases.
-
-    Args:
-        trial: see there.
-        ranges: of every tensor, by method; the first of equals is chosen.
-        stage: opens a stage for progress.
-        correct_biases: whether that is tried.
+    """Choose among methods' ranges of every tensor, the first of equals, and whether to correct biases, if that is to be tried.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.

@@ -82,11 +82,8 @@ def halve_float_part(
 ) -> FloatPart:
     """Rewrite an INT8 model's float part to fp16, in place, and hold its logits against what they were.
 
-    Args:
-        model: with Q/DQ, float32 besides.
-        keep: nodes of it that stay float32, from `float_beside_int8`.
-        images: the fp32 model's canonical graph, the calibration images, which of them, and threads.
-        stage: opens a stage for progress.
+    `keep` are nodes that stay float32, from `float_beside_int8`; `images` is the fp32 model's canonical graph, the calibration
+    images, which of them, and threads.
 
     Raises:
         GateError: the logits are worse than rounding to fp16 explains.

@@ -16,11 +16,7 @@ class SideFile:
     """Findings by name, each a JSON value, valid for one key.
 
     A file of another key, of another version, or damaged counts as none: it is replaced by the first finding. Every finding is
-    written at once, whole or not at all.
-
-    Args:
-        path: of the file.
-        key: all that the findings depend on; JSON values.
+    written at once, whole or not at all. The key is all that the findings depend on, as JSON values.
     """
 
     def __init__(self, path: Path, key: Mapping[str, Any]) -> None:

@@ -112,13 +112,8 @@ def measure_sensitivity(
 ) -> SensitivityReport:
     """Quantize every layer and block alone, and leave each alone in float, and compare the logits with fp32's.
 
-    Args:
-        model: fp32 ONNX.
-        source: calibration images.
-        table: the model's ranges.
-        options: see there.
-        weights: rounded weights by layer, as calibration uses them; the nearest integers of others.
-        progress: called with (images run, images to run in all).
+    `weights` are rounded weights by layer, as calibration uses them; others get the nearest integers. `progress` is called with
+    (images run, images to run in all).
 
     Raises:
         UnknownNameError: no placement for that backend.
@@ -285,10 +280,6 @@ def find_units(graph: ir.Graph, placement: Placement) -> list[Unit]:
 
     A block is what shares its name's beginning with a residual Add, attention and shortcut included. Layers without a name are
     left out: no pattern could tell them apart.
-
-    Args:
-        graph: float.
-        placement: the placement on that graph.
     """
     macs = {node.name: image_multiply_adds(node) for node in placement.weighted if node.name}
     layers = [Unit(name, "layer", escape(name), (name,), count) for name, count in macs.items()]

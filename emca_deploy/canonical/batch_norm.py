@@ -43,13 +43,9 @@ def _affine(node: ir.Node) -> tuple[Float64Array, Float64Array] | None:
 
 
 def fold_affine(graph: ir.Graph, node: ir.Node, scale: Float64Array, shift: Float64Array) -> bool:
-    """Fold y = scale * x + shift of each channel into the layer that makes x, if nothing else reads x.
+    """Fold y = scale * x + shift, both (C,) float64, into the layer that makes x, if nothing else reads x; return whether it is.
 
-    Args:
-        graph: the node's.
-        node: computes y from its first input; it is removed.
-        scale: (C,) float64.
-        shift: (C,) float64.
+    The node computes y from its first input; it is removed.
 
     Returns:
         Whether there is such a layer.

@@ -99,10 +99,7 @@ def canonical_model(
 ) -> CanonicalModel:  # fmt: skip
     """Return the canonical graph of a float file, held against the file once.
 
-    Args:
-        file: the ONNX file.
-        image_size: (height, width) in pixels that a dynamic input is fixed to.
-        output_name: the output with the logits, where the file has several.
+    A dynamic input is fixed to `image_size`, (height, width) in pixels; `output_name` is the logits', where there are several.
 
     Raises:
         ModelError: the file is no float image classifier, or its graph is damaged.

@@ -55,11 +55,8 @@ def remember_error(key: str, error: float) -> None:
 def largest_error(file: OnnxFile, logits: str, model: ir.Model, image_size: tuple[int, int] | None) -> float:
     """Return the largest difference of logits over the largest logit, of seeded inputs; infinity where one does not run.
 
-    Args:
-        file: the original.
-        logits: its tensor with the logits.
-        model: the canonical graph; it is left as it is.
-        image_size: height and width in pixels of a dynamic input.
+    `logits` names the original's tensor; the canonical graph is left as it is; a dynamic input gets `image_size`, (height, width)
+    in pixels.
     """
     canonical = ir.to_proto(model)
     images = _images(file, image_size)

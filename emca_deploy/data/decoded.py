@@ -26,13 +26,7 @@ _PIXELS, _DONE = "pixels.npy", "done.npy"
 
 @contextmanager
 def room_for_decoded(place: Path, count: int, preprocessing: Preprocessing) -> Iterator[Path | None]:
-    """Yield a hidden folder in `place` where `Decoded` keeps images, and remove it in the end; None where they do not fit.
-
-    Args:
-        place: a folder that can be written to.
-        count: images.
-        preprocessing: how they become the network's input.
-    """
+    """Yield a hidden folder in `place` for images of `Decoded`, and remove it at the end; None where they do not fit."""
     exact = float(preprocessing.pad_value).is_integer()  # so that every pixel is one of 256 values
     shape, kind = (count, *preprocessing.shape), "uint8" if exact else "float32"
     try:
@@ -60,10 +54,7 @@ def _reserve(folder: Path, shape: tuple[int, ...], kind: str) -> bool:
 class Decoded(ImageSource):
     """The images of another source, each decoded by whoever asks for it first; several processes may share the file in turn.
 
-    Args:
-        source: the images.
-        folder: that `room_for_decoded` has made.
-        indices: the images that are kept there, in their order.
+    It keeps those of `indices`, in their order, in a folder that `room_for_decoded` has made.
     """
 
     def __init__(self, source: ImageSource, folder: Path, indices: Sequence[int]) -> None:

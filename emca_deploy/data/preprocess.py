@@ -31,12 +31,7 @@ _opening = threading.Lock()
 
 
 def decode(stream: BinaryIO, name: str, exif: str = "ignore") -> "Image":
-    """Read one image, in RGB.
-
-    Args:
-        stream: the encoded file.
-        name: how to call it in an error.
-        exif: "apply" turns it upright as its EXIF orientation says; "ignore" takes the pixels as they are stored.
+    """Read one image, in RGB; `exif` "apply" turns it upright, "ignore" takes the pixels as they are stored.
 
     Raises:
         DataError: it is not an image, is damaged or truncated, or has more than `MAX_PIXELS` pixels.
@@ -124,11 +119,6 @@ def preprocess(image: "Image", preprocessing: Preprocessing, name: str = "image"
 
 def to_pixels(image: "Image", preprocessing: Preprocessing, name: str = "image") -> Float32Array:
     """Return one image at the network's size and in its channels, (channels, height, width) float32 of 0 to 255.
-
-    Args:
-        image: a Pillow image of any mode that `to_rgb` takes.
-        preprocessing: what is done.
-        name: how to call the image in an error.
 
     Raises:
         DataError: the image is so narrow that resizing it would make more than `MAX_PIXELS` pixels.

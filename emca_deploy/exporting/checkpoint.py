@@ -86,11 +86,7 @@ def export_checkpoint(
 ) -> CheckpointExport:
     """Export a checkpoint, or fresh weights where it is None, and check the file against PyTorch before it appears.
 
-    Args:
-        checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors, or the .index.json of shards.
-        output: the ONNX file; its manifest goes beside it.
-        options: see there.
-        found: called with the network's place in the checkpoint as soon as it is known, before the work.
+    `found` is called with the network's place in the checkpoint as soon as it is known, before the work.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or fits no architecture.

@@ -28,11 +28,9 @@ def to_half_quantized(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph
     """Rewrite an INT8 model whose float part is fp32, in place.
 
     Integers stay as they are, but for channels of weights whose scale is too small for fp16: they are rounded to a coarser one.
-    Every scale is rounded to fp16, also where it stays a float32: both ends of a Q/DQ pair have the same.
-
-    Args:
-        model: Q/DQ and float32, constants as initializers, nodes and tensors named.
-        keep: nodes of it, none of them Q/DQ, whose float stays float32, each with the reason.
+    Every scale is rounded to fp16, also where it stays a float32: both ends of a Q/DQ pair have the same. The graph has named
+    nodes and tensors, and constants as initializers; `keep` are nodes whose float stays float32, none of them Q/DQ, each with the
+    reason.
 
     Raises:
         ModelError: its opset has no fp16 Q/DQ, a scale does not fit fp16, it does not say its tensors' types, or nothing with

@@ -46,14 +46,9 @@ def time_calls(
     max_calls: int = 1_000_000,
     after: Callable[[], object] | None = None,
 ) -> Int64Array:
-    """Call again and again until the time is used.
+    """Call again and again until the time is used: no call starts after it once `min_calls` are made, nor after `max_calls`.
 
-    Args:
-        call: what to time.
-        seconds: no call starts after this long, once `min_calls` are made.
-        min_calls: made even if they take longer.
-        max_calls: never exceeded.
-        after: called after every call; its own time is not counted.
+    `after` is called after every call; its own time is not counted.
 
     Returns:
         Nanoseconds of every call, in order, (calls,) int64. The time between two calls is not counted.

@@ -53,10 +53,7 @@ class Saturable(Protocol):
     def run_offline(self, seconds: float, min_calls: int, max_calls: int, /) -> npt.NDArray[np.int64]:
         """Keep that many requests in flight for some time, and return when all are done.
 
-        Args:
-            seconds: no request starts after this long, once `min_calls` have.
-            min_calls: started even if they take longer.
-            max_calls: never exceeded.
+        No request starts after those seconds, once `min_calls` have, nor after `max_calls`.
 
         Returns:
             Nanoseconds of each request from its start to its completion, (requests,) int64.

@@ -25,8 +25,7 @@ _CHARACTERS = 16
 def machine_parts(root: Path = Path("/")) -> dict[str, Any]:
     """Return what must be equal for two results to be comparable; None is not known here.
 
-    Args:
-        root: root folder of the file system for what is read from /sys; the processor itself is always this one's.
+    `root` is for what is read from /sys; the processor itself is always this one's.
     """
     cpu = cpu_info()
     cpus = root / _CPUS

@@ -93,11 +93,7 @@ class MachineState:
 
 
 def read_machine_state(root: Path = Path("/")) -> MachineState:
-    """Return what the machine is doing now; never raises.
-
-    Args:
-        root: root folder of the file system; a test points at a recorded tree.
-    """
+    """Return what the machine is doing now; never raises. A test's `root` is a recorded tree."""
     frequencies = read_frequencies_mhz(root)
     return MachineState(
         time_ns=time.monotonic_ns(),

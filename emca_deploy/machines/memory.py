@@ -6,11 +6,7 @@ __all__ = ["available_mib", "peak_rss_mib", "unused_mib"]
 
 
 def peak_rss_mib(pid: int | None = None) -> float | None:
-    """Return the peak resident memory of a process in MiB, or None where the system does not tell.
-
-    Args:
-        pid: the process; None is this one.
-    """
+    """Return the peak resident memory of a process (None: this one) in MiB, or None where the system does not tell."""
     try:
         for line in Path(f"/proc/{pid or 'self'}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
@@ -21,11 +17,7 @@ def peak_rss_mib(pid: int | None = None) -> float | None:
 
 
 def available_mib(root: Path = Path("/")) -> float | None:
-    """Return what new processes can take without swapping, within the limit of a container, in MiB, or None where nothing tells.
-
-    Args:
-        root: root folder of the file system; a test points at a recorded tree.
-    """
+    """Return what new processes can take without swapping, within a container's limit, in MiB; None where nothing tells."""
     free_mib = unused_mib(root)
     if free_mib is None:
         return None

@@ -158,10 +158,7 @@ class StyleExcitation(nn.Module):
 class ChannelAttention(nn.Module):
     """Scale a feature map's channels by gates computed from its own descriptor and, in EMCA, from preceding ones.
 
-    Args:
-        excitation: maps a descriptor to gates (N, C, 1, 1).
-        channels: C.
-        previous_channels: widths of the preceding maps, older first; empty for SE, ECA and SRM.
+    `excitation` maps a descriptor to gates (N, C, 1, 1); `previous_channels` are widths of the preceding maps, older first.
     """
 
     def __init__(self, excitation: nn.Module, channels: int, previous_channels: Sequence[int] = ()) -> None:

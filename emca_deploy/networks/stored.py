@@ -110,12 +110,7 @@ class StoredTensor:
 def describe_tensor(dtype: str, storage: Storage, shape: Any, stride: Any = None, offset: Any = 0) -> StoredTensor:
     """Return a tensor whose description comes from a file and is not trusted.
 
-    Args:
-        dtype: torch's name of it.
-        storage: where its values are.
-        shape: what the file says of the dimensions.
-        stride: what it says of the strides in elements; of a contiguous tensor where None.
-        offset: what it says of the first element's place.
+    Dimensions, strides and offset (in elements; no strides is contiguous) are what the file says.
 
     Raises:
         ValueError: these are not sizes at all.

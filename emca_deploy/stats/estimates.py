@@ -30,9 +30,7 @@ _FEWEST_BLOCKS = 5
 def percentile(ordered: Float64Array, percent: float) -> float:
     """Return the nearest-rank percentile: the smallest value with at least `percent` % of the data at or below it.
 
-    Args:
-        ordered: ascending, (n,) float64, n >= 1.
-        percent: in (0, 100].
+    `ordered` is ascending, (n,) float64, n >= 1; `percent` in (0, 100].
     """
     rank = ceil(round(percent / 100 * len(ordered), 9))  # rounded: 0.999 * 1000 is 999.0000000000001 in floating point
     return float(ordered[max(rank, 1) - 1])
@@ -57,12 +55,8 @@ def median_ci(blocks: Sequence[Float64Array], seed: int = 0, processes: Sequence
     """Return a 95 % interval of the median of all blocks together.
 
     Whole blocks are resampled, because calls next to each other in time are alike. Below 5 blocks the interval is that of the
-    order statistics of independent calls, which is too narrow where they are not.
-
-    Args:
-        blocks: the measurements of each block, at least one in all.
-        seed: random seed of the resampling.
-        processes: the process that each block ran in, where a candidate has several: processes are resampled, then blocks.
+    order statistics of independent calls, which is too narrow where they are not. Where a candidate has several processes, they
+    are resampled, then their blocks.
     """
     kept = [index for index, block in enumerate(blocks) if len(block)]
     blocks = [blocks[index] for index in kept]
@@ -117,12 +111,8 @@ def paired_difference_ci(only_first: int, only_second: int, total: int) -> tuple
     """Return the 95 % interval of the difference of two proportions measured on the same items, by Tango's score method.
 
     T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
-    Statistics in Medicine 17 (1998). It needs the discordant counts only, and has width even where both are zero.
-
-    Args:
-        only_first: items that count for the first and not for the second.
-        only_second: the other way round.
-        total: all items, >= 1.
+    Statistics in Medicine 17 (1998). It needs the discordant counts only, and has width even where both are zero. `only_first`
+    items count for the first and not for the second, `only_second` the other way round.
 
     Returns:
         The interval of (only_first - only_second) / total, within [-1, 1].

@@ -15,10 +15,6 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     Under that hypothesis each image that only one of them gets right is a fair coin's throw.
     Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages" (Psychometrika 12,
     1947), with the binomial distribution in place of its normal approximation.
-
-    Args:
-        only_first: images that the first alone gets right.
-        only_second: images that the second alone gets right.
     """
     total, fewer = only_first + only_second, min(only_first, only_second)
     if 2 * fewer == total:  # as even as can be; also where there are none
@@ -36,13 +32,9 @@ def upper_end_without_difference(images: int) -> float:
 
 
 def images_needed(lost: int, won: int, images: int, max_drop: float) -> int | None:
-    """Return about how many images bring the drop's interval inside the gate, if more of them were like those there are.
+    """Return about how many images bring the drop's interval inside the gate (points), if more of them were like those there are.
 
-    Args:
-        lost: images that the reference alone gets right.
-        won: images that the model alone gets right.
-        images: all of them.
-        max_drop: the gate, points.
+    The reference alone gets `lost` of the images right, the model alone `won`.
 
     Returns:
         The number, to two digits; None where the drop itself is not below the gate.

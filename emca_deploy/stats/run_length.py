@@ -41,11 +41,7 @@ def block_levels(blocks: Sequence[Float64Array], processes: Sequence[int] | None
 
 
 def run_length(levels: Float64Array) -> int:
-    """Return how many neighbours to draw together, from n^(1/3), rounded down, to a quarter of them.
-
-    Args:
-        levels: levels of the blocks, in the order of time, (n,), n >= 1.
-    """
+    """Return how many neighbours to draw together, from n^(1/3), rounded down, to a quarter of n >= 1 blocks in time order."""
     count = len(levels)
     fewest = int(round(count ** (1 / 3), 9))
     most = max(fewest, count // _FEWEST_RUNS)

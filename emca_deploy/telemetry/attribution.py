@@ -47,11 +47,8 @@ def attribute(
 ) -> dict[str, dict[str, SourceTelemetry]]:
     """Return for each candidate, by source, what happened while it ran.
 
-    Args:
-        samples: samples of all sources, from before the idle time to after the last window.
-        windows: windows of each candidate, not overlapping.
-        idle: when nothing ran; its power is subtracted, and both are given.
-        inferences: inferences of each candidate in all its windows; energy is per one of these. Without, there is none.
+    The samples of all sources last from before the idle time to after the last window; windows do not overlap. While idle nothing
+    ran: its power is subtracted, and both are given. Energy is per one of `inferences`, by candidate in all its windows.
 
     Returns:
         By candidate and source. What no sample reports is absent, a source without any sample too.

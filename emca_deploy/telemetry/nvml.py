@@ -39,10 +39,7 @@ def read_values(nvml: Any, gpu: Any) -> Reading:
 
 
 class NvmlSource:
-    """A GPU's telemetry.
-
-    Args:
-        bus_id: bus id of the GPU on PCI, as CUDA names it; indices of CUDA and NVML need not agree.
+    """A GPU's telemetry, by its bus id on PCI, as CUDA names it: indices of CUDA and NVML need not agree.
 
     Attributes:
         name: "nvml".

@@ -14,12 +14,7 @@ _MIB = 2**20
 
 
 class ProcessMemorySource:
-    """`rss_mib`, the resident memory of a process.
-
-    Args:
-        pid: process id of the process.
-        owner: the candidate that lives in it.
-        root: root of the file system; a test points at a recorded tree.
+    """`rss_mib`, the resident memory of a process, in which the candidate `owner` lives.
 
     Attributes:
         name: "process_memory".

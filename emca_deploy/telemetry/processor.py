@@ -14,11 +14,7 @@ _TREE = "sys/devices/system/cpu"
 
 
 class CpuFrequencySource:
-    """`core_<n>_mhz` of each usable core, and `mean_mhz` of them.
-
-    Args:
-        root: root of the file system; a test points at a recorded tree.
-        cores: which; those that this process may run on unless given.
+    """`core_<n>_mhz` of each core, by default of those that this process may run on, and `mean_mhz` of them.
 
     Attributes:
         name: "cpu_frequency".
@@ -60,12 +56,7 @@ class CpuFrequencySource:
 
 
 def read_frequencies_mhz(root: Path = Path("/"), cores: frozenset[int] | None = None) -> dict[int, float]:
-    """Return the current clock of each core in MHz; empty where the system does not say.
-
-    Args:
-        root: root of the file system.
-        cores: which; those that this process may run on unless given.
-    """
+    """Return each core's clock in MHz, by default of those that this process may run on; empty where the system does not say."""
     wanted = usable_cores() if cores is None else cores
     found: dict[int, float] = {}
     for core in sorted(wanted):

@@ -51,9 +51,6 @@ class RaplSource:
     The total is every package and the memory beside it (dram); cores and graphics are inside their package, and "psys", where
     there is one, is the whole platform: these are given beside the total and not added.
 
-    Args:
-        root: root of the file system; a test points at a recorded tree.
-
     Attributes:
         name: "rapl".
         notes: counters that stopped making sense.

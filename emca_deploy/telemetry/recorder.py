@@ -34,9 +34,7 @@ class Sample:
 class Recorder:
     """A context manager that samples while it is open. Telemetry never fails a measurement: what fails is a note.
 
-    Args:
-        sources: what to sample; each is opened and closed with the recorder.
-        interval_s: between two samples of a source, unless the source asks for fewer.
+    Each source is opened and closed with the recorder, and read every `interval_s`, unless it asks for fewer samples.
 
     Attributes:
         notes: what could not be had and what to do, each said once.

@@ -83,8 +83,7 @@ class TegrastatsSample:
 def parse_line(line: str) -> TegrastatsSample:
     """Return what a line of tegrastats says; never raises, whatever the text.
 
-    Args:
-        line: as printed, with or without its line end. Of a line whose beginning or end was cut off, the whole fields are read.
+    Of a line whose beginning or end was cut off, the whole fields are read.
     """
     line = " ".join(line.split())
     values: dict[str, Any] = {}

@@ -16,9 +16,6 @@ _PLAUSIBLE_C = (-60.0, 200.0)
 class ThermalSource:
     """`<zone or sensor>_temperature_c`; a zone that is switched off is left out.
 
-    Args:
-        root: root of the file system; a test points at a recorded tree.
-
     Attributes:
         name: "temperature".
         interval_s: between samples; heat is slow, and some sensors are on a slow bus.

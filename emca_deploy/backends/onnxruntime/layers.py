@@ -79,12 +79,7 @@ class OrtLayerProfiler(LayerProfiler):
 
 
 def read_ort_profile(text: str, source: str, skip: int = 0) -> list[RuntimeLayer]:
-    """Read what ONNX Runtime's profiler wrote: a list of events in the format of Chrome's tracing.
-
-    Args:
-        text: of the file.
-        source: its name, for errors.
-        skip: calls at the beginning that are left out.
+    """Read the text that ONNX Runtime's profiler wrote, events in the format of Chrome's tracing, without the first `skip` calls.
 
     Raises:
         ModelError: it is no such file.

@@ -109,12 +109,7 @@ def open_inference_session(
 ) -> tuple[Any, Boundary]:
     """Return a session and the boundary to its input and output; dynamic sizes are fixed where `options` asks for it.
 
-    Args:
-        path: the model's file.
-        options: how it shall run.
-        save_to: where the optimised graph goes; None writes none.
-        device: the GPU's index; None for the CPU.
-        profile_to: how the name of the profile shall begin; None takes no profile.
+    `device` is a GPU's index, None the CPU; `save_to` gets the optimised graph; `profile_to` is how a profile's name begins.
 
     Raises:
         MissingError: a GPU is asked for, and this ONNX Runtime cannot use it.
@@ -152,13 +147,7 @@ def open_inference_session(
 
 
 class OrtRunner(Runner):
-    """Runs an .onnx file, on the CPU or a GPU, or an engine of `OrtBuilder`, on the CPU.
-
-    Args:
-        artifact: the file.
-        options: how.
-        device: the GPU's index; None for the CPU.
-    """
+    """Runs an .onnx file, on the CPU (`device` None) or a GPU (its index), or an engine of `OrtBuilder`, on the CPU."""
 
     def __init__(self, artifact: str, options: RunOptions, device: int | None = None) -> None:
         self._device = device

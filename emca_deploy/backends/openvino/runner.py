@@ -69,11 +69,7 @@ def compile_onnx(
 ) -> tuple[Any, Boundary]:  # fmt: skip
     """Return the compiled model of an .onnx file and the boundary to its input and output; asked sizes are fixed.
 
-    Args:
-        ov: the library.
-        path: the model's file.
-        options: how it shall run.
-        more: further properties, by OpenVINO's names.
+    `more` are further properties, by OpenVINO's names.
 
     Raises:
         ModelError: OpenVINO does not take the model, or it is no classifier.
@@ -119,10 +115,7 @@ def _fixed(ov: Any, shape: Any, boundary: Boundary, batch: int | None, image_siz
 def load_compiled(path: Path, options: RunOptions, more: Mapping[str, Any] | None = None) -> tuple[Any, Boundary]:
     """Return the compiled model of an .onnx file or an engine, and the boundary to its input and output.
 
-    Args:
-        path: the file.
-        options: how it shall run.
-        more: further properties, by OpenVINO's names.
+    `more` are further properties, by OpenVINO's names.
 
     Raises:
         ModelError, EngineError, InputError: the file is none that may run here.
@@ -274,13 +267,7 @@ def offline_options(options: RunOptions) -> RunOptions:
 
 
 class OvQueue:
-    """Requests that share one compiled model and one input.
-
-    Args:
-        ov: the library.
-        compiled: the model, compiled for throughput.
-        batch: images in the model's own layout and type, given to every request.
-        path: of the model, for errors.
+    """Requests that share one model, compiled for throughput, and one input: `batch`, in the model's own layout and type.
 
     Attributes:
         in_flight: requests at once: OpenVINO's OPTIMAL_NUMBER_OF_INFER_REQUESTS.

@@ -101,12 +101,7 @@ class TrtBuild:
 
 
 class TrtBuilder(EngineBuilder):
-    """Builds engines of TensorRT, on the GPU they are for.
-
-    Args:
-        settings: how to build.
-        progress: called with (done, in all) while TensorRT works, from a thread of its own.
-    """
+    """Builds engines of TensorRT, on the GPU they are for; a thread of its own calls `progress` with (done, in all)."""
 
     backend = "tensorrt"
 

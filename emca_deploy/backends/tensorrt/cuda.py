@@ -52,14 +52,10 @@ class GpuFacts:
 
 
 def cuda_error(name: str, text: str, driver: int, runtime: int, doing: str) -> EmcaError:
-    """Return the error of ours for one of CUDA's.
+    """Return the error of ours for one of CUDA's, from the status's name ("cudaErrorNoDevice") and its words.
 
-    Args:
-        name: of the status, "cudaErrorNoDevice".
-        text: CUDA's own words for it.
-        driver: the newest CUDA that the driver knows, as CUDA numbers it (12060); 0 where there is no driver.
-        runtime: the CUDA of cuda-bindings, likewise.
-        doing: the call it came from, and with what.
+    `driver` is the newest CUDA that the driver knows, as CUDA numbers it (12060), 0 where there is none; `runtime` is that of
+    cuda-bindings.
     """
     if name == "cudaErrorInsufficientDriver" and driver > 0:
         major = driver // 1000
@@ -172,10 +168,6 @@ def open_gpu(index: int = 0) -> "Gpu":
 
 class Gpu:
     """One stream of a GPU, and the memory, events and graphs that were made on it; `close` frees them all.
-
-    Args:
-        rt: the module cuda.bindings.runtime.
-        facts: of the GPU.
 
     Attributes:
         facts: of the GPU.

@@ -59,12 +59,7 @@ class DlaPlacement:
     refused: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self, nodes: Sequence[str] = (), macs: Mapping[str, int] | None = None) -> dict[str, Any]:
-        """Return what a manifest records.
-
-        Args:
-            nodes: names of the model's nodes, in topological order.
-            macs: multiply-accumulates for one image, by node.
-        """
+        """Return what a manifest records; nodes are in topological order, `macs` their multiply-accumulates for one image."""
         places = place_nodes(self, nodes)
         total = sum((macs or {}).values())
         on_dla = sum(count for node, count in (macs or {}).items() if places.get(node) == "dla")
@@ -88,9 +83,6 @@ def concerns_dla(message: str) -> bool:
 
 def read_placement(lines: Iterable[str]) -> DlaPlacement | None:
     """Return the placement among the lines of a builder's log; the last where it was listed several times.
-
-    Args:
-        lines: of the log, with or without time and severity in front.
 
     Returns:
         None where the log lists none: nothing was built, or its severity was too high.
@@ -147,14 +139,10 @@ def _refusal(line: str) -> dict[str, str]:
 
 
 def place_nodes(placement: DlaPlacement, nodes: Sequence[str]) -> dict[str, Device]:
-    """Return where each node of the model runs, as far as the lists tell.
+    """Return where each node of the model, given in topological order, runs, as far as the lists tell.
 
     A GPU layer names the nodes fused into it. A part of the DLA names its first and last node only: what lies between them in
     topological order, and is on no GPU list, is on the DLA. What is in no list was folded away, or its name was lost.
-
-    Args:
-        placement: read from the log.
-        nodes: names of the model's nodes, in topological order.
     """
     position = {name: index for index, name in enumerate(nodes)}
     named: dict[str, set[Device]] = {}

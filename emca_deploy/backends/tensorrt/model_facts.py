@@ -86,11 +86,7 @@ def _is_half(tensor: Any) -> bool:
 
 
 def count_convolutions(path: Path) -> tuple[int, int]:
-    """Return how many convolutions an ONNX file has, and how many of them have weights behind a DequantizeLinear.
-
-    Args:
-        path: of a file that `read_facts` has read.
-    """
+    """Return how many convolutions an ONNX file has, and how many of them have weights behind a DequantizeLinear."""
     nodes = OnnxFile.open(path).graph.node
     dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
     convolutions = [node for node in nodes if node.op_type == "Conv"]

@@ -38,14 +38,7 @@ class ParsedModel:
 
 
 def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tuple[Path, str, Rules]) -> ParsedModel:
-    """Parse an ONNX file.
-
-    Args:
-        trt: the module.
-        builder: TensorRT's.
-        logger: of TensorRT's kind, writing to `log`.
-        log: where the parser's warnings end up.
-        source: the file, the backend's name and its rules.
+    """Parse an ONNX file (`source`: the file, the backend's name, its rules); the parser's warnings go through `logger` to `log`.
 
     Raises:
         ModelError: the parser does not take it, reads its types otherwise than they are, or it is no classifier.

@@ -28,10 +28,7 @@ __all__ = ["RtxRunner", "TrtRunner"]
 class TrtRunner(Runner):
     """Runs an engine of `TrtBuilder`, or an .onnx file, which it builds for this GPU first.
 
-    Args:
-        artifact: the engine, with its manifest beside it, or the .onnx file.
-        options: how; a batch given there fixes the shape, so that calls replay a CUDA graph.
-        device: the GPU's index.
+    A batch in the options fixes the shape, so that calls replay a CUDA graph.
     """
 
     backend = "tensorrt"

@@ -30,13 +30,7 @@ class Step:
 
 
 def list_steps(plan: Plan, model: ModelFacts, data: Path | None = None) -> list[Step]:
-    """Return what to type, in order, with emca-deploy on both machines; the build only where it can run.
-
-    Args:
-        plan: for this model.
-        model: to build.
-        data: calibration images; a placeholder where None.
-    """
+    """Return what to type, in order, with emca-deploy on both machines; the build only where it can run."""
     steps = []
     if plan.needs_half:
         steps.append(["emca-deploy", "export", "CHECKPOINT", "--precision", "fp16", "-o", str(_half(model.path))])
@@ -62,10 +56,7 @@ def trtexec_command(plan: Plan, model: ModelFacts, float_layers: tuple[str, ...]
 
     It builds the engine and times it, the same thing in every version: `boundary_options` says what.
 
-    Args:
-        plan: for this model.
-        model: to build.
-        float_layers: layers that stay fp16 where INT8 comes from a calibration cache.
+    `float_layers` stay fp16 where INT8 comes from a calibration cache.
     """
     request = plan.request
     if request.backend != "tensorrt":

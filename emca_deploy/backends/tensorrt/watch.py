@@ -67,12 +67,7 @@ class PhaseTracker:
 def run_build(trt: Any, builder: Any, network: Any, config: Any, tracker: PhaseTracker | None) -> Any:
     """Build an engine in a thread of its own, so that Ctrl-C is noticed while TensorRT works.
 
-    Args:
-        trt: the module.
-        builder: TensorRT's.
-        network: what to build.
-        config: how; with a tracker, gets a progress monitor.
-        tracker: what follows the phases; None where the version has no progress monitor: a build then cannot be stopped.
+    The tracker follows the phases through a progress monitor; None where the version has none: a build then cannot be stopped.
 
     Returns:
         The serialized engine, or None where TensorRT could not build it.

@@ -25,14 +25,9 @@ BACKEND = "torch"
 class TorchRunner(Runner):
     """Runs a checkpoint (.pth, .pt, .safetensors) eagerly.
 
-    Checkpoints do not tell their image size, and the networks take any: `input` names that of the checkpoint's manifest
-    where it has one, else ImageNet's, and `infer` takes all.
-
-    Args:
-        artifact: the checkpoint.
-        options: how it runs.
-        weights: "ema" or "plain", where it holds a moving average and the weights themselves; None is the average.
-        prefix: what the network's names begin with, where it holds several.
+    Checkpoints do not tell their image size, and the networks take any: `input` names that of the checkpoint's manifest where it
+    has one, else ImageNet's, and `infer` takes all. Where the checkpoint holds a moving average and the weights themselves,
+    `weights` says "ema" (as does None) or "plain"; where it holds several networks, `prefix` is what the names of one begin with.
     """
 
     def __init__(

@@ -22,16 +22,10 @@ COMPILE_MODE = "reduce-overhead"  # with CUDA graphs, as our engines run; withou
 
 
 class TorchGpuRunner(TorchRunner):
-    """Runs a checkpoint on a GPU.
+    """Runs a checkpoint on a GPU, by its index, or on a device as PyTorch names it ("cpu").
 
-    Args:
-        artifact: the checkpoint.
-        options: how.
-        device: the GPU's index, or a device as PyTorch names it ("cpu").
-        variant: words of "compiled", "fp16" and "channels-last"; "eager" for none of them.
-        image_size: that `input` names; None is the manifest's, else ImageNet's. Any is taken.
-        weights: see `TorchRunner`.
-        prefix: see `TorchRunner`.
+    The variant is "eager" or words of "compiled", "fp16" and "channels-last". `input` names the image size given, else the
+    manifest's, else ImageNet's; any is taken.
 
     Attributes:
         device_ms: of the last call, by CUDA events around the network, copies and conversion of the images excluded; None on

@@ -64,12 +64,9 @@ def refuse_quantized(path: Path, recipe: Recipe) -> None:
 
 
 def explain_int8(graph: ir.Graph, recipe: Recipe, *, saturates: bool = False) -> Int8Report:
-    """Explain a quantized graph.
+    """Explain a quantized graph, with its shapes inferred and weights in memory, to be run by the recipe's backend.
 
-    Args:
-        graph: with its shapes inferred, weights in memory.
-        recipe: that of the backend that is to run it.
-        saturates: whether the processor adds INT8 products in 16 bits; see `CpuInfo.saturates_int8`.
+    `saturates` says whether the processor adds INT8 products in 16 bits; see `CpuInfo.saturates_int8`.
     """
     return (recipe.explainer or Explainer)(graph, recipe.backend, saturates).report()
 

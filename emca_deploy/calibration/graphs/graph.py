@@ -27,10 +27,8 @@ PREAMBLE = frozenset({"Cast", "Transpose", "Identity", "Sub", "Div", "Mul", "Add
 def load_graph(path: Path, preprocessing: Preprocessing | None = None, output_name: str | None = None) -> ir.Model:
     """Return the canonical graph of a float ONNX file, for quantization.
 
-    Args:
-        path: the file.
-        preprocessing: a dynamic height and width are fixed to its image size.
-        output_name: the output with the logits, where the file has several.
+    A dynamic height and width are fixed to the image size of `preprocessing`; `output_name` is the logits', where there are
+    several.
 
     Raises:
         ModelError: not an ONNX file, already quantized, or not an image classifier's graph.
@@ -84,14 +82,10 @@ def only_feeds(value: ir.Value, op_type: str) -> bool:
 def dequantized(
     graph: ir.Graph, node: ir.Node, name: str, tensor: tuple[npt.NDArray[Any], npt.NDArray[Any]], axis: int
 ) -> ir.Value:
-    """Store integers, and return them as the float32 they stand for, computed before a node.
+    """Store integers, and return them as the float32 they stand for, computed before the node that will read it.
 
-    Args:
-        graph: gets integers, scales, zero points of 0 and the DequantizeLinear.
-        node: that will read it.
-        name: of the tensor; names of what is added begin with it.
-        tensor: int8 or int32 of any shape, and float32 scales, one for each index of `axis`.
-        axis: of the scales.
+    `tensor` is int8 or int32 of any shape, and float32 scales, one for each index of `axis`; `name` begins the names of what is
+    added.
     """
     integers, scales = tensor
     stored = new_constant(graph, f"{name}/int{8 * integers.dtype.itemsize}", integers)

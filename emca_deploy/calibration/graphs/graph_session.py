@@ -51,14 +51,10 @@ def few_of(indices: Sequence[int], count: int) -> list[int]:
 
 
 def open_graph(model: ir.Model, label: str, threads: int, *, exact: bool | None = None) -> Any:
-    """Return an ONNX Runtime session of a graph.
+    """Return an ONNX Runtime session of a graph; `label` is what an error calls it, a path for example.
 
-    Args:
-        model: any.
-        label: what an error calls it, a path for example.
-        threads: of one run.
-        exact: compute Q/DQ pairs in float, as ONNX defines them, instead of fusing them into integer kernels; None does so only
-            where the processor's integer kernels saturate.
+    `exact` computes Q/DQ pairs in float, as ONNX defines them, instead of fusing them into integer kernels; None does so only
+    where the processor's integer kernels saturate.
 
     Raises:
         ModelError: the runtime refuses the graph.

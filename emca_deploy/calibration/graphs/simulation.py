@@ -28,12 +28,7 @@ Step = Callable[[int], None]
 class Simulation:
     """Images in memory, and the logits that variants of one model give for them.
 
-    Args:
-        path: the fp32 ONNX model, as errors name it.
-        graph: its own.
-        source: images.
-        indices: which of them; they are decoded once and held, 4 bytes a value.
-        threads: of the runtime.
+    The images asked for are decoded once and held, 4 bytes a value. `path` is the fp32 model, as errors name it, `graph` its own.
     """
 
     def __init__(self, path: Path, graph: ir.Graph, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
@@ -42,11 +37,7 @@ class Simulation:
         self.samples = len(indices)
 
     def logits(self, model: ir.Model, step: Step | None = None) -> Images:
-        """Return the logits (N, classes) float32 of a variant.
-
-        Args:
-            model: the variant.
-            step: called after each batch with its number of images.
+        """Return the logits (N, classes) float32 of a variant; `step` is called after each batch with its number of images.
 
         Raises:
             ModelError: ONNX Runtime does not take the model, or not these images, or its logits are not finite.

@@ -26,14 +26,7 @@ __all__ = ["cache_version", "float_layers", "implicit_ranges", "write_cache", "w
 
 
 def write_model_cache(model: Path, table: Path, cache: Path, tensorrt_version: str, recipe: Recipe) -> int:
-    """Write the calibration cache of a model from its range table.
-
-    Args:
-        model: fp32 ONNX.
-        table: its range table.
-        cache: to write.
-        tensorrt_version: as `cache_version` takes it.
-        recipe: TensorRT's.
+    """Write the calibration cache of an fp32 model from its range table, and return how many tensors have a scale.
 
     Returns:
         How many tensors have a scale.
@@ -54,11 +47,6 @@ def implicit_ranges(graph: ir.Graph, ranges: Mapping[str, TensorRange], recipe: 
     Without Q/DQ a layer computes in INT8 where all it reads and returns has a range. So what stays in float gets none: the
     attention path, and what only convolutions kept in float read. What a ReLU reads has the ReLU's range, for it is cut off there
     anyway. A DLA wants the same range before and after a pooling, and on both operands of an Add: the larger one.
-
-    Args:
-        graph: float.
-        ranges: measured, by tensor name.
-        recipe: TensorRT's.
     """
     attention = find_attention(graph)
     steps = {step for pool in attention.pools for step in pooling_steps(pool)}  # a mean in steps is not rounded on the way
@@ -97,10 +85,6 @@ def float_layers(model: Path, recipe: Recipe) -> tuple[str, ...]:
 
     They are those that read or return a tensor without a range; which these are, the graph alone says.
 
-    Args:
-        model: fp32 ONNX.
-        recipe: TensorRT's.
-
     Raises:
         ModelError: it cannot be read.
     """
@@ -134,12 +118,8 @@ def _join(shared: dict[ir.Value, ir.Value], first: ir.Value, second: ir.Value) -
 def write_cache(ranges: Mapping[str, TensorRange], path: Path, tensorrt_version: str) -> None:
     """Write a calibration cache; TensorRT reads it back with any calibrator whose cache this is.
 
-    A name may hold colons and spaces: the hex is what follows the last colon. A tensor that is always zero gets scale 1.
-
-    Args:
-        ranges: by tensor name.
-        path: of the cache.
-        tensorrt_version: "8.6.1" or "8601"; TensorRT refuses a cache of another version.
+    A name may hold colons and spaces: the hex is what follows the last colon. A tensor that is always zero gets scale 1. TensorRT
+    ("8.6.1" or "8601") refuses a cache of another version.
 
     Raises:
         InputError: the version is none, a name is empty, has a line break or is not ASCII, or a range is not finite.
@@ -159,8 +139,7 @@ def write_cache(ranges: Mapping[str, TensorRange], path: Path, tensorrt_version:
 def cache_version(text: str) -> str:
     """Return a version as TensorRT writes it into a cache's header: major, minor and patch by digits.
 
-    Args:
-        text: "8.6.1", "10.3.0.30" or "8601"; also "10.3", because 10.1 to 10.12 had no patches.
+    The text is "8.6.1", "10.3.0.30" or "8601"; also "10.3", because 10.1 to 10.12 had no patches.
 
     Raises:
         InputError: it is no version, misses its patch, or is one that takes no calibration cache.

@@ -82,13 +82,7 @@ def _some(names: list[str]) -> str:
 
 
 def measure_coverage(graph: ir.Graph, placement: Placement, kept: Iterable[ir.Node] = ()) -> Coverage:
-    """Return what a placement covers.
-
-    Args:
-        graph: float, before Q/DQ pairs are put in.
-        placement: the placement on that graph.
-        kept: nodes that a user keeps in float.
-    """
+    """Return what a placement covers of the float graph it is for; `kept` are nodes that a user keeps in float."""
     attention = find_attention(graph)
     trunk = find_trunk(graph, attention)
     layers = {node: image_multiply_adds(node) for node in graph if node.op_type in WEIGHT_INPUT}

@@ -72,12 +72,7 @@ class Placement:
 
 
 def place(graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str] = ()) -> Placement:
-    """Decide where a recipe's Q/DQ pairs go in a float graph.
-
-    Args:
-        graph: float.
-        recipe: the backend's.
-        keep_float: node name patterns, as a shell matches; these nodes read float.
+    """Decide where a recipe's Q/DQ pairs go in a float graph; nodes that match `keep_float`, as a shell matches, read float.
 
     Raises:
         InputError: a pattern matches no node.

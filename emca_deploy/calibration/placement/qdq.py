@@ -56,13 +56,9 @@ def insert_qdq(
     ranges: Mapping[str, TensorRange],
     weights: Mapping[str, QuantizedWeight] | None = None,
 ) -> InsertionCount:
-    """Insert a placement's Q/DQ pairs into the float model it was made for, in place.
+    """Insert a placement's Q/DQ pairs into the float model it was made for, opset 13 or newer, in place.
 
-    Args:
-        model: float, opset 13 or newer.
-        placement: of the same model's graph.
-        ranges: by tensor name.
-        weights: integers and scales of layers, by node name; of others the nearest integers.
+    `weights` are integers and scales of layers, by node name; others get the nearest integers.
 
     Raises:
         InputError: a tensor's range is missing: the table is of another model.

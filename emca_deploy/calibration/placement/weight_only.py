@@ -60,10 +60,5 @@ def store_as_int8(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
 
 
 def in_place_of(keep: Mapping[ir.Node, str], replaced: Mapping[ir.Node, ir.Node]) -> dict[ir.Node, str]:
-    """Return what is said of nodes, said also of those in their place.
-
-    Args:
-        keep: what is said, by node.
-        replaced: nodes, and which each took the place of.
-    """
+    """Return what is said of nodes, also for those in their place; `replaced` gives the node whose place one took."""
     return {**keep, **{node: keep[old] for node, old in replaced.items() if old in keep}}

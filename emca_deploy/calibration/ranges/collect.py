@@ -66,16 +66,9 @@ def collect_observations(
 ) -> dict[str, Observation]:
     """Return what a method needs to know of some tensors.
 
-    Of a residual Add's operands it is what the ReLU after the Add sees of them.
-
-    Args:
-        model: the canonical graph; it is left as it is.
-        names: of the tensors, in the order they are computed.
-        source: the calibration images.
-        indices: which of them.
-        threads: for the runtime and the counting together.
-        progress: called with (images done, images in all).
-        method: what to keep.
+    Of a residual Add's operands it is what the ReLU after the Add sees of them. The canonical graph is left as it is; names come
+    in the order they are computed; threads serve the runtime and the counting together; `progress` is called with (images done,
+    images in all).
 
     Raises:
         InputError: no such method.

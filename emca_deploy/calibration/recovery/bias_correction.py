@@ -109,14 +109,9 @@ class BiasCorrection:
         indices: Sequence[int],
         threads: int,
     ) -> None:
-        """Take in the images.
+        """Take in `IMAGES` of the images that the ranges come from; the float model is left as it is.
 
-        Args:
-            model: float; it is left as it is.
-            quantize: inserts the placement's Q/DQ pairs into a clone of it, in place; with whatever ranges.
-            source: calibration images.
-            indices: those the ranges come from; `IMAGES` of them are used.
-            threads: for the runtime.
+        `quantize` inserts the placement's Q/DQ pairs into a clone of it, in place, with whatever ranges.
 
         Raises:
             DataError: an image cannot be read.
@@ -138,9 +133,7 @@ class BiasCorrection:
     def shifts(self, quantize: Quantize, progress: Progress | None = None) -> dict[str, Float32Array]:
         """Measure what to add to the bias of every quantized layer; (output channels,) float32 by node name.
 
-        Args:
-            quantize: as above, with the ranges that matter.
-            progress: called with (layers done, layers in all).
+        `quantize` inserts the ranges that matter; `progress` is called with (layers done, layers in all).
 
         Raises:
             ModelError: ONNX Runtime refuses the model, or the images.

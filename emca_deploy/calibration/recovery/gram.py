@@ -39,12 +39,7 @@ def can_be_rounded(node: ir.Node) -> bool:
 
 
 def input_rows(images: Float32Array, geometry: ConvGeometry, seed: Sequence[int]) -> Float32Array:
-    """Return what some output pixels of a convolution read.
-
-    Args:
-        images: (1, C, H, W), the layer's input for one image.
-        geometry: the convolution's.
-        seed: of the choice of pixels.
+    """Return what seeded output pixels read of an input (1, C, H, W): (pixels, C * kernel height * kernel width).
 
     Returns:
         (pixels, C * kernel height * kernel width).
@@ -70,13 +65,7 @@ def layer_grams(
 ) -> Iterator[tuple[str, Float32Array]]:
     """Yield the Gram matrix of each layer's input, (inputs, inputs) float32, a few layers at a time.
 
-    Args:
-        model: float; it is left as it is.
-        names: of layers that can be rounded.
-        source: images.
-        indices: which of them.
-        threads: for the runtime.
-        progress: called with (images done, images in all), of all passes together.
+    The float model is left as it is. `progress` is called with (images done, images in all), of all passes together.
 
     Raises:
         ModelError: the model cannot be run on these images.

@@ -35,9 +35,7 @@ less did is begun with again."""
 class SettlingMeans:
     """Channel means of successive states of one network, in each of which more of it is settled.
 
-    Args:
-        images: batches of (N, 3, H, W) float32, of the network's own size where it has one; the last may be smaller.
-        threads: of one run.
+    Images are batches of (N, 3, H, W) float32, of the network's own size where it has one; the last may be smaller.
     """
 
     def __init__(self, images: Sequence[Float32Array], threads: int) -> None:
@@ -47,11 +45,8 @@ class SettlingMeans:
     def measure(self, model: ir.Model, names: Sequence[str], to_change: Set[str]) -> dict[str, Float64Array]:
         """Return the mean of each channel of tensors over the pixels of each image, (N, C), by tensor.
 
-        Args:
-            model: the network as it is now; it is changed. It differs from those of earlier calls in layers only that those
-                named in `to_change`.
-            names: of activations.
-            to_change: names of the nodes that later calls may find changed.
+        The model is the network as it is now; it is changed. It differs from those of earlier calls only in layers that those
+        named in `to_change`; there `to_change` names the nodes that later calls may find changed.
 
         Raises:
             ModelError: ONNX Runtime refuses the graph, or these images.
@@ -102,9 +97,8 @@ def _enter(graph: ir.Graph, held: Mapping[str, npt.NDArray[Any]]) -> None:
 def crossing_values(graph: ir.Graph, to_change: Set[str]) -> list[ir.Value]:
     """Return the tensors that are settled, and that something reads which is not: all of it that the rest depends on.
 
-    Args:
-        graph: its nodes in the order they run.
-        to_change: names of the nodes that may yet change; what depends on them is not settled either.
+    The graph's nodes are in the order they run; `to_change` names those that may yet change, and what depends on them is not
+    settled either.
     """
     constants = set(graph.initializers.values())
     varying = {value for value in graph.inputs if value not in constants}

@@ -63,15 +63,9 @@ def ensure_rounded_weights(
 ) -> dict[str, QuantizedWeight]:
     """Return the rounded weights of every layer that can be rounded: from the file where that is of the same, computed otherwise.
 
-    They depend on the model and the images only, so one file serves every backend, method and choice of layers.
-
-    Args:
-        model: float; it is left as it is.
-        key: of the range table they go with.
-        file: the range table's, beside which they are kept, and the largest magnitude of a weight.
-        images: calibration images, and which of them.
-        threads: for the runtime.
-        stage: opens a stage for progress.
+    They depend on the model and the images only, so one file serves every backend, method and choice of layers. `key` and the
+    file are those of the range table, beside which they are kept, with the largest magnitude of a weight. The model is left as it
+    is.
 
     Raises:
         ModelError: the model cannot be run on these images.

@@ -89,13 +89,10 @@ class LogitsRun:
     decoded: Path | None = None
 
     def collect(self, progress: Progress | None = None, keep: Path | None = None, worker: Worker | None = None) -> LogitsResult:
-        """Run it.
+        """Run every image, and call `progress` with (images done, images in all).
 
-        Args:
-            progress: called with (images done, images in all).
-            keep: an .npz file to keep the logits in. Where an earlier run of the same kind left it, or was interrupted on the
-                way to it, only what is missing is run; see `logits_store`.
-            worker: a process that has loaded the candidate already, and stays; None starts one.
+        `keep` is an .npz file for the logits: where an earlier run of the same kind left it, or was interrupted on the way to it,
+        only what is missing is run, see `logits_store`. A worker given has loaded the candidate already, and stays.
 
         Raises:
             DataError: the data set cannot be read.

@@ -39,11 +39,7 @@ class LabelledImages:
         return self._found
 
     def check(self, name: str, outputs: int | None) -> None:
-        """Hold the labels against a network.
-
-        Args:
-            name: the network's, for errors.
-            outputs: the width of its logits; None where that is not known yet.
+        """Hold the labels against a network and the width of its logits, None where that is not known yet.
 
         Raises:
             DataError: a label is none of its outputs.
@@ -56,9 +52,7 @@ class LabelledImages:
     def settle(self, result: LogitsResult, logits: Float32Array | None = None) -> LogitsResult:
         """Return a result with these labels; number-named folders come into the order in which the network is more often right.
 
-        Args:
-            result: whose logits decide.
-            logits: (N, classes) float32 of the same images that decide instead: those of the fp32 reference.
+        `logits`, (N, classes) float32 of the same images, decide in place of the result's: those of the fp32 reference.
         """
         if self._found is None or self._found.as_strings is None or self.class_order is not None:
             return result.labelled_by(self._found)
@@ -76,11 +70,7 @@ class LabelledImages:
         return result.labelled_by(self._found)
 
     def check_overlap(self, calibrated: Collection[str], result: LogitsResult) -> None:
-        """Warn where validation images were calibrated with.
-
-        Args:
-            calibrated: digests of calibration images, see `image_digests`.
-            result: says which of the images were run.
+        """Warn where images of a result were calibrated with, by their digests as `image_digests` gives them.
 
         Raises:
             DataError: an image cannot be read.

@@ -54,9 +54,7 @@ def partial_path(path: Path) -> Path:
 class LogitsStore:
     """A run's logits in a file. A context manager: left by an exception, it saves what there is.
 
-    Args:
-        path: an .npz file, which need not be there yet.
-        key: all that the logits depend on; JSON values. They are used again only if it is the same.
+    The key, JSON values, is all that the logits depend on: they are used again only if it is the same.
 
     Raises:
         InputError: the file has another suffix.

@@ -21,12 +21,7 @@ _READ_AT_ONCE = 1 << 20
 
 
 class Channel:
-    """Both ends of a pair of pipes.
-
-    Args:
-        read_fd: where messages come from; owned, closed by `close`.
-        write_fd: where they go; likewise.
-    """
+    """Both ends of a pair of pipes, which it owns and `close` closes."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd = read_fd
@@ -50,10 +45,7 @@ class Channel:
         _write_all(self._write_fd, _LENGTHS.pack(len(header), len(payload)) + header + payload)
 
     def receive(self, timeout_s: float | None = None) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
-        """Return the next message and its array, if it has one.
-
-        Args:
-            timeout_s: for the whole message; None waits for ever.
+        """Return the next message and its array, if it has one; a timeout of None waits for ever.
 
         Raises:
             EOFError: the other end is gone, or what it sent is no message.

@@ -132,11 +132,7 @@ def compare_runs(a: Measured, b: Measured, seed: int = 0) -> tuple[Comparison, .
     """Return how many times faster each candidate was in run `a` than the same one in run `b`.
 
     The same is that of the same artifact, backend and precision; where each run has a single candidate, these two.
-
-    Args:
-        a: a run.
-        b: the other, which `check_comparable` has let pass.
-        seed: random seed of the bootstrap; the rounds of the two runs are resampled apart: they were not measured together.
+    `check_comparable` has let both pass. Their rounds are resampled apart: they were not measured together.
 
     Raises:
         InputError: the runs have no candidate in common, or no samples.

@@ -29,10 +29,7 @@ def available_sources(
 ) -> list[TelemetrySource]:
     """Return the sources that this machine has; opening one may still fail, for want of a right, which the recorder notes.
 
-    Args:
-        root: root of the file system; a test points at a recorded tree.
-        gpu_bus_id: PCI bus id of the NVIDIA GPU that the candidates run on, if on one.
-        total_power_mw: for tegrastats: how this board's rails add up.
+    `gpu_bus_id` is the PCI bus id of the GPU that the candidates run on; `total_power_mw` tells tegrastats how rails add up.
     """
     sources: list[TelemetrySource] = []
     if CpuFrequencySource.is_here(root):
@@ -51,12 +48,8 @@ def available_sources(
 class Telemetry:
     """What the latency harness calls around a run. Leave it, as a context manager or by `close`, however the run ended.
 
-    The calls come in this order: `begin_idle`, `end_idle`, `watch` (optional), `begin`, `end`. Nothing here fails a run.
-
-    Args:
-        sources: what to sample.
-        interval_s: between two samples of a source.
-        idle_s: how long the machine is watched at rest; `end_idle` waits for it. 0 is not at all.
+    The calls come in this order: `begin_idle`, `end_idle`, `watch` (optional), `begin`, `end`. Nothing here fails a run. The
+    machine is watched at rest for `idle_s`, for which `end_idle` waits; 0 is not at all.
 
     Attributes:
         notes: what could not be had and what to do, each said once.
@@ -139,9 +132,8 @@ class Telemetry:
     ) -> dict[str, TelemetryResult]:
         """End the run and return each candidate's telemetry, see `attribution.attribute`; the processes may still live.
 
-        Args:
-            name_to_windows: when each candidate ran, in nanoseconds of time.monotonic_ns.
-            name_to_inferences: images of each in all its windows: energy is per image.
+        Windows are nanoseconds of time.monotonic_ns; inferences are each candidate's images in all its windows: energy is per
+        image.
         """
         self._recorder.sample_now()
         processes = {name: self._of_processes(name) for name in name_to_windows}

@@ -72,12 +72,7 @@ class Protocol:
         return max(1, round(longest_s / self.block_s))
 
     def record(self, rounds: int, stop: str) -> ProtocolRecord:
-        """Return what a result says of how it was measured.
-
-        Args:
-            rounds: blocks that each candidate got.
-            stop: why there were no more.
-        """
+        """Return what a result says of how it was measured, of the blocks that each candidate got, and why no more."""
         return ProtocolRecord(
             scenario=self.scenario,
             headline=_HEADLINES[self.scenario],

@@ -24,11 +24,8 @@ _FIXED_GOVERNORS = frozenset({"performance", "userspace"})
 def changes_between(before: MachineState, after: MachineState, own_cpu_s: float | None = None) -> list[str]:
     """Return what happened to the machine that casts doubt on what was measured meanwhile, each with what to do about it.
 
-    Args:
-        before: the machine at the beginning.
-        after: at the end.
-        own_cpu_s: processor seconds of the coordinator and all its workers in between; without it, other processes are not
-            told from ours. With it, `contention_warnings` is included.
+    `own_cpu_s` are the processor seconds of the coordinator and all its workers in between: with it, `contention_warnings` is
+    included; without, other processes are not told from ours.
     """
     seconds = (after.time_ns - before.time_ns) / 1e9
     if seconds <= 0:
@@ -46,12 +43,7 @@ def changes_between(before: MachineState, after: MachineState, own_cpu_s: float 
 
 
 def clock_warnings(times_ns: Sequence[int], clocks_mhz: Sequence[float]) -> list[str]:
-    """Return a warning if the processor's clock fell while a candidate ran.
-
-    Args:
-        times_ns: times of the samples, all from within the candidate's blocks.
-        clocks_mhz: the fastest core's clock at each.
-    """
+    """Return a warning if the fastest core's clock, at times within the candidate's blocks, fell while the candidate ran."""
     if len(clocks_mhz) < _FEWEST_CLOCKS:
         return []
     ordered = np.array([mhz for _, mhz in sorted(zip(times_ns, clocks_mhz, strict=True))])
@@ -61,13 +53,7 @@ def clock_warnings(times_ns: Sequence[int], clocks_mhz: Sequence[float]) -> list
 
 
 def contention_warnings(before: CpuTimes | None, after: CpuTimes | None, own_cpu_s: float) -> list[str]:
-    """Return warnings about processor time that others took while measuring.
-
-    Args:
-        before: counters at the beginning; None where the system has none.
-        after: at the end.
-        own_cpu_s: processor seconds of the coordinator and all its workers in between.
-    """
+    """Return warnings about processor time that others than the coordinator and its workers took while measuring."""
     if before is None or after is None:
         return []
     passed = after.since(before)
@@ -81,11 +67,7 @@ def contention_warnings(before: CpuTimes | None, after: CpuTimes | None, own_cpu
 
 
 def drift_warnings(blocks: Sequence[Float64Array]) -> list[str]:
-    """Return a warning if a candidate's latency at the end is not what it was at the beginning.
-
-    Args:
-        blocks: the measurements of each block, in the order of time.
-    """
+    """Return a warning if a candidate's latency in its last blocks is not what it was in its first."""
     medians = np.array([np.median(block) for block in blocks if len(block)])
     if len(medians) < _FEWEST_BLOCKS:
         return []

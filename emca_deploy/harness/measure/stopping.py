@@ -33,11 +33,8 @@ def planned_looks(first: int, last: int) -> tuple[int, ...]:
 def planned_renewals(protocol: Protocol, at_once: int) -> frozenset[int]:
     """Return the rounds after which every candidate goes on in new processes: evenly in the least duration, then at every look.
 
-    A look comes before the renewal, and may end the run instead.
-
-    Args:
-        protocol: how many processes each candidate is to have.
-        at_once: how many of them live together; there are no renewals where those are all.
+    A look comes before the renewal, and may end the run instead. `at_once` processes of a candidate live together; there are no
+    renewals where those are all.
     """
     sets = -(-protocol.processes // at_once)
     if sets < 2:
@@ -48,14 +45,7 @@ def planned_renewals(protocol: Protocol, at_once: int) -> frozenset[int]:
 
 
 def precise(blocks: Sequence[Float64Array], goal: float, seed: int, processes: Sequence[int] | None = None) -> bool:
-    """Return whether the median's 95 % interval ends within `goal` of it to both sides.
-
-    Args:
-        blocks: the measurements of each block.
-        goal: a share of the median.
-        seed: random seed of the bootstrap.
-        processes: the process of each block, see `stats.median_ci`.
-    """
+    """Return whether the median's 95 % interval ends within `goal`, a share of it, to both sides; see `stats.median_ci`."""
     low, high = median_ci(blocks, seed, processes)
     middle = (low + high) / 2
     return (high - low) / 2 <= goal * middle

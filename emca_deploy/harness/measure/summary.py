@@ -20,12 +20,9 @@ _ENOUGH_FOR_P99_9 = 1000
 
 
 def summarize(blocks_ms: Sequence[Float64Array], seed: int = 0, processes: Sequence[int] | None = None) -> LatencySummary:
-    """Return the summary of a candidate's blocks.
+    """Return the summary of a candidate's blocks: milliseconds a call, one array a block, at least one call in all.
 
-    Args:
-        blocks_ms: milliseconds a call, one array a block, at least one call in all.
-        seed: random seed of the interval's bootstrap.
-        processes: the process that each block ran in, where there are several.
+    `processes` are those that each block ran in, where there are several.
     """
     ordered = np.sort(np.concatenate(blocks_ms))
     percents = {name: percentile(ordered, p) for name, p in _PERCENTILES.items()}
@@ -40,14 +37,7 @@ def summarize(blocks_ms: Sequence[Float64Array], seed: int = 0, processes: Seque
 
 
 def result_of(candidate: Candidate, protocol: Protocol, record: ProtocolRecord, common: Sequence[str]) -> LatencyResult:
-    """Return a candidate's result.
-
-    Args:
-        candidate: with at least one block; its processes are finished or abandoned.
-        protocol: how it was measured.
-        record: what is said of that for all candidates.
-        common: warnings about all candidates.
-    """
+    """Return the result of a candidate with at least one block, whose processes are finished or abandoned."""
     spec, processes = candidate.spec, candidate.processes
     artifacts = [process.worker.spec.artifact or process.worker.spec.name for process in processes]
     several = len(set(artifacts)) > 1

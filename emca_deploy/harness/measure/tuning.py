@@ -100,13 +100,9 @@ def starting_settings(space: Sequence[Tunable]) -> list[Values]:
 
 
 def combined(ranked: Sequence[Trial], known: Sequence[Values]) -> list[Values]:
-    """Return the unions of changes that each helped: pairs with the best one, and all of them together.
+    """Return the untried unions of changes that each helped, fastest first: pairs with the best one, and all of them together.
 
     Where two change the same setting, the faster one's value is taken.
-
-    Args:
-        ranked: the fastest first.
-        known: settings that are tried already.
     """
     helped = [trial.changed for trial in ranked if trial.ratio > 1]
     unions: list[Values] = []
@@ -119,12 +115,9 @@ def combined(ranked: Sequence[Trial], known: Sequence[Values]) -> list[Values]:
 
 
 def search(space: Sequence[Tunable], how: Search, progress: Progress | None = None) -> Found:
-    """Find the fastest settings.
+    """Find the fastest settings; ties are broken by the order of the space.
 
-    Args:
-        space: the settings, in the order in which ties are broken.
-        how: the rest.
-        progress: called with (seconds gone, seconds in all), rescaled so that it never runs back.
+    `progress` is called with (seconds gone, seconds in all), rescaled so that it never runs back.
 
     Returns:
         What was found; after an interrupt what was found by then.

@@ -32,11 +32,7 @@ class WarmedUp:
 
 
 def warm_up(worker: Worker, limit_s: float) -> WarmedUp:
-    """Run until two successive windows have medians within 2 %, or the time is over.
-
-    Args:
-        worker: prepared.
-        limit_s: the most it may take; 0 runs nothing and calls that settled.
+    """Run until two successive windows have medians within 2 %, or the time is over; a limit of 0 runs nothing and is settled.
 
     Raises:
         EmcaError: as `Worker.block`.

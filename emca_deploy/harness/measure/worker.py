@@ -169,13 +169,9 @@ class Worker:
         return Prepared(float(answer["first_inference_ms"]), int(answer["in_flight"]), answer["runtime"])
 
     def block(self, seconds: float, min_calls: int = 1, max_calls: int = 1_000_000, lead_calls: int = 0) -> Int64Array:
-        """Infer for some time.
+        """Infer for some seconds, within `min_calls` and `max_calls`, see `clock.time_calls`.
 
-        Args:
-            seconds: how long, at least `min_calls` and at most `max_calls` calls.
-            min_calls: see `clock.time_calls`.
-            max_calls: the most calls.
-            lead_calls: unmeasured calls before, to bring the caches back after other candidates ran.
+        Unmeasured `lead_calls` come before, to bring the caches back after other candidates ran.
 
         Returns:
             Nanoseconds of each call, (calls,) int64; offline, of each request from its start to its completion.

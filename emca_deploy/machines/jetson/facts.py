@@ -113,8 +113,7 @@ class BoardFacts:
 def detect(root: Path | None = None) -> BoardFacts | None:
     """Return what board this is, or None where it is no Jetson.
 
-    Args:
-        root: root folder of the file system; None is / (or what the tests' environment variable says).
+    A `root` of None is /, or what the tests' environment variable says.
     """
     root = board_root() if root is None else root
     compatible = _device_tree(root, "compatible")

@@ -36,11 +36,7 @@ class GpuClock:
 
 
 def find_gpu(root: Path | None = None) -> Path | None:
-    """Return the folder of the GPU's devfreq, or None.
-
-    Args:
-        root: root folder of the file system; None is /.
-    """
+    """Return the folder of the GPU's devfreq, or None."""
     devices = sorted(((board_root() if root is None else root) / "sys/class/devfreq").glob("*"))
     for device in devices:
         if read_text(device / "device/of_node/name") in GPU_NODES:
@@ -61,9 +57,6 @@ def _mhz(hertz: int | None) -> float | None:
 
 class GpuClockSource:
     """`gpu_mhz` and `gpu_load_percent`; needs no root.
-
-    Args:
-        root: root folder of the file system; None is /.
 
     Attributes:
         name: "gpu_clock".

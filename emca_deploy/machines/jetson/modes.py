@@ -121,11 +121,7 @@ def parse_query(text: str) -> tuple[str, int] | None:
 
 
 def read_power_modes(root: Path | None = None) -> PowerModes:
-    """Return the modes of this board and which is on; nothing here raises or changes anything.
-
-    Args:
-        root: root folder of the file system; None is /.
-    """
+    """Return the modes of this board and which is on; nothing here raises or changes anything."""
     root = board_root() if root is None else root
     modes = parse_modes(read_text(root / CONF) or "")
     fastest = fastest_mode(modes)

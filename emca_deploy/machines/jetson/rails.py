@@ -22,11 +22,7 @@ SUMS = (("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"), ("VDD_GPU_SOC", "VDD_CPU_
 
 
 def total_power_mw(rails: Mapping[str, float]) -> float | None:
-    """Return what the whole board takes in milliwatts, no rail counted twice; None where these rails do not say.
-
-    Args:
-        rails: milliwatts by rail, named as tegrastats and the kernel name them.
-    """
+    """Return what the whole board takes in milliwatts, no rail counted twice, from each rail's; None where these do not say."""
     for name in INPUTS:
         if name in rails:
             return rails[name]
@@ -58,11 +54,7 @@ class Rail:
 
 
 def find_rails(root: Path | None = None) -> tuple[Rail, ...]:
-    """Return the rails that the board's monitors measure; empty where there are none.
-
-    Args:
-        root: root folder of the file system; None is /.
-    """
+    """Return the rails that the board's monitors measure; empty where there are none."""
     drivers = (board_root() if root is None else root) / "sys/bus/i2c/drivers"
     found = {rail.name: rail for rail in (*_hwmon_rails(drivers / "ina3221"), *_iio_rails(drivers / "ina3221x"))}
     return tuple(found.values())
@@ -88,9 +80,6 @@ def _iio_rails(driver: Path) -> Iterator[Rail]:
 
 class Ina3221Source:
     """`<rail>_power_mw` and, where the board's rails say so, `total_power_mw`; needs no root.
-
-    Args:
-        root: root folder of the file system; None is /.
 
     Attributes:
         name: "ina3221".

@@ -69,19 +69,12 @@ class BoardState:
 
 
 def read_board_state(root: Path | None = None) -> BoardState:
-    """Return power mode and clocks now; nothing here raises or changes anything.
-
-    Args:
-        root: root folder of the file system; None is /.
-    """
+    """Return power mode and clocks now; nothing here raises or changes anything."""
     return BoardState(read_power_modes(root), read_clocks(root))
 
 
 def check_board(root: Path | None = None) -> BoardFacts:
     """Return what board this is.
-
-    Args:
-        root: root folder of the file system; None is /.
 
     Raises:
         MissingError: this machine is no Jetson.
@@ -146,11 +139,7 @@ def annotate_report(report: ProfileReport, record: dict[str, Any]) -> ProfileRep
 
 @contextmanager
 def board_session(power_mode: str | None = None, root: Path | None = None) -> Iterator[BoardSession]:
-    """Yield a session on this board; at its end a power mode that it has set is what it was before.
-
-    Args:
-        power_mode: name or number of the mode to hold meanwhile; None leaves it as it is.
-        root: root folder of the file system; None is /.
+    """Yield a session on this board; at its end a power mode (name or number) that it has set is what it was before.
 
     Raises:
         MissingError: this is no Jetson, or the power mode cannot be set or put back.

@@ -23,11 +23,7 @@ class _LoadsOnly(TegrastatsSource):
 
 
 def board_sources(root: Path | None = None) -> list[TelemetrySource]:
-    """Return the sources of a board. Every rail's power comes from one of them only: its monitors, else tegrastats.
-
-    Args:
-        root: root folder of the file system; None is /.
-    """
+    """Return the sources of a board. Every rail's power comes from one of them only: its monitors, else tegrastats."""
     root = board_root() if root is None else root
     rails, tegrastats = find_rails(root), find_tool(root, "tegrastats")
     sources: list[TelemetrySource] = [kind(root) for kind in (CpuFrequencySource, ThermalSource) if kind.is_here(root)]

@@ -48,12 +48,7 @@ class Note:
 
 
 def left_behind(root: Path | None = None, modes: PowerModes | None = None) -> Note | None:
-    """Return the note of a run that was killed before it could put the power mode back, or None.
-
-    Args:
-        root: root folder of the file system; None is /.
-        modes: power modes of the board, where they are known already.
-    """
+    """Return the note of a run that was killed before it could put the power mode back, or None."""
     root = board_root() if root is None else root
     if _read_note(root) is None or is_held(root):
         return None
@@ -88,11 +83,7 @@ def _fitting_note(root: Path, modes: PowerModes) -> Note | None:
 
 @contextmanager
 def hold_power_mode(wanted: str, root: Path | None = None) -> Iterator[PowerMode]:
-    """Set a power mode and yield it; at the end the mode from before is set again.
-
-    Args:
-        wanted: name or number of the mode.
-        root: root folder of the file system; None is /.
+    """Set a power mode, by name or number, and yield it; at the end the mode from before is set again.
 
     Raises:
         UnknownNameError: the board has no such mode.

@@ -12,11 +12,7 @@ MEANINGS = {"oc1": "under-voltage", "oc2": "average over-current", "oc3": "insta
 
 
 def read_throttle_counters(root: Path | None = None) -> dict[str, int]:
-    """Return the events since boot by their name, "oc3"; empty on boards without such counters, which need no root.
-
-    Args:
-        root: root folder of the file system; None is /.
-    """
+    """Return the events since boot by their name, "oc3"; empty on boards without such counters, which need no root."""
     places = ((board_root() if root is None else root) / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")
     found = {place.name.partition("_")[0]: read_number(place) for place in sorted(places)}
     return {name: count for name, count in found.items() if count is not None}

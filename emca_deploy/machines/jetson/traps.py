@@ -24,11 +24,7 @@ class Trap:
 
 
 def examine_board(root: Path | None = None) -> tuple[dict[str, Any], list[Trap]] | None:
-    """Return what `doctor` tells of this board and its traps, or None where this is no Jetson. Changes nothing.
-
-    Args:
-        root: root folder of the file system; None is /.
-    """
+    """Return what `doctor` tells of this board and its traps, or None where this is no Jetson. Changes nothing."""
     root = board_root() if root is None else root
     facts = detect(root)
     if facts is None:
@@ -40,14 +36,7 @@ def examine_board(root: Path | None = None) -> tuple[dict[str, Any], list[Trap]]
 
 
 def find_board_traps(facts: BoardFacts, state: BoardState, left: Note | None, *, is_root: bool) -> list[Trap]:
-    """Return the traps of a board, worst first.
-
-    Args:
-        facts: what board it is.
-        state: its power mode and clocks.
-        left: what a killed run has left, if anything.
-        is_root: whether this process may ask the board's tools for everything.
-    """
+    """Return the traps of a board, worst first; `left` is what a killed run has left, if anything."""
     candidates = (_left(left), _mode(state), _clocks(state), _release(facts), _dla(facts), _not_root(is_root=is_root))
     return [trap for trap in candidates if trap is not None]
 

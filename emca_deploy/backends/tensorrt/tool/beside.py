@@ -38,11 +38,7 @@ class Beside:
 
 
 class Watch:
-    """Samples of tegrastats, and when the engine ran.
-
-    Args:
-        interval_ms: between samples.
-    """
+    """Samples of tegrastats, `interval_ms` apart, and when the engine ran."""
 
     def __init__(self, interval_ms: int = 0) -> None:
         self._interval_ms = interval_ms
@@ -65,9 +61,8 @@ class Watch:
     def telemetry(self, images_per_s: float) -> TelemetryResult:
         """Return the telemetry of a result, empty where tegrastats reported nothing meanwhile.
 
-        Args:
-            images_per_s: throughput of the run. The window begins with trtexec's warm-up, whose queries it does not export, so
-                the images of the window follow from its length.
+        The window begins with trtexec's warm-up, whose queries it does not export, so the images of the window follow from its
+        length and the run's throughput.
         """
         window = (self._begin_ns, self._end_ns)
         images = round(images_per_s * (self._end_ns - self._begin_ns) / 1e9)

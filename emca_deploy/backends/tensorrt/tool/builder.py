@@ -35,13 +35,8 @@ def trtexec_build(
 ) -> TrtexecBuild:
     """Return what to tell trtexec so that a model comes out in its own types, or in those of a DLA or a calibration cache.
 
-    Args:
-        version: of TensorRT.
-        facts: of the model, which is read here; replace the paths of what is returned where trtexec runs elsewhere.
-        settings: how to build.
-        batches: of a dynamic batch; None where the model fixes it.
-        engine: path to write.
-        float_layers: names of the layers that the calibration cache leaves in float.
+    The model is read here; replace the paths of what is returned where trtexec runs elsewhere. `batches` are those of a dynamic
+    batch, None where the model fixes it. `float_layers` are those that the calibration cache leaves in float.
     """
     dla, cache = settings.dla_core is not None, settings.calibration_cache
     flagged = version < TYPED_SINCE or ((dla or cache is not None) and version < (11, 0, 0))
@@ -67,11 +62,8 @@ def trtexec_build(
 class TrtexecBuilder(EngineBuilder):
     """Builds engines of TensorRT with its own tool, on the GPU they are for.
 
-    Args:
-        settings: how to build.
-        path: of trtexec; looked for in the usual places where None.
-        timeout_s: after which it is taken to hang.
-        float_layers: names of the layers that the calibration cache leaves in float.
+    Without a path, trtexec is looked for in the usual places. `float_layers` are those that the calibration cache leaves in
+    float.
     """
 
     backend = "tensorrt"

@@ -89,11 +89,7 @@ class EngineLayer:
 
 
 def read_times(text: str, source: str) -> QueryTimes:
-    """Read what --exportTimes wrote.
-
-    Args:
-        text: text of the file.
-        source: its name, for errors.
+    """Read the text that --exportTimes wrote; `source` is the file's name, for errors.
 
     Raises:
         InputError: it is cut off, no such file, has no query, or a time that is none.
@@ -106,11 +102,7 @@ def read_times(text: str, source: str) -> QueryTimes:
 
 
 def read_profile(text: str, source: str) -> LayerProfile:
-    """Read what --exportProfile wrote; a layer's name may hold quotes that trtexec does not escape.
-
-    Args:
-        text: text of the file.
-        source: its name, for errors.
+    """Read the text that --exportProfile wrote; a layer's name may hold quotes that trtexec does not escape.
 
     Raises:
         InputError: it is cut off, or no such file.
@@ -130,11 +122,7 @@ def read_profile(text: str, source: str) -> LayerProfile:
 
 
 def read_layer_info(text: str, source: str) -> tuple[EngineLayer, ...]:
-    """Read what --exportLayerInfo wrote: names alone, or objects where the engine was built with detailed verbosity.
-
-    Args:
-        text: text of the file.
-        source: its name, for errors.
+    """Read the text that --exportLayerInfo wrote: names alone, or objects where the engine was built with detailed verbosity.
 
     Raises:
         InputError: it is cut off, or no such file.

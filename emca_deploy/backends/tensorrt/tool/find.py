@@ -44,12 +44,7 @@ class Trtexec:
 
 
 def find_trtexec(spawn: Spawn = spawn_here, path: str | None = None, places: tuple[str, ...] = PLACES) -> Trtexec:
-    """Find trtexec on a machine and ask it for its version.
-
-    Args:
-        spawn: starts commands on that machine.
-        path: where somebody says it is; the usual places are tried where None.
-        places: the usual ones.
+    """Find trtexec on the machine where `spawn` starts commands, at `path` or in the usual places, and ask it for its version.
 
     Raises:
         MissingError: it is nowhere there, does not start, is too old, or does not say its version.

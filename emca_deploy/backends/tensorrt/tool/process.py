@@ -52,11 +52,7 @@ def run_to_end(
 ) -> Finished:
     """Run a command and return what it printed; Ctrl-C and a timeout stop it first.
 
-    Args:
-        spawn: starts it.
-        arguments: words of the command, itself first.
-        timeout_s: after which it is taken to hang.
-        on_line: called with every line as it comes, from another thread.
+    `on_line` is called with every line as it comes, from another thread.
 
     Raises:
         OSError: it cannot be started.

@@ -107,15 +107,7 @@ def _differences(summary: Summary, ordered: npt.NDArray[np.float64]) -> list[str
 def latency_result(
     tool: Trtexec, timed: Timed, log: TrtexecLog, times: QueryTimes, profile: LayerProfile | None = None
 ) -> LatencyResult:
-    """Return a result in our schema.
-
-    Args:
-        tool: that timed it.
-        timed: what.
-        log: log of the run.
-        times: measured, as `measured` returns them.
-        profile: of the layers, where there was such a run.
-    """
+    """Return a result in our schema, from the log of a run and its times as `measured` returns them."""
     blocks = np.array_split(np.array(times.latency_ms), min(BLOCKS, len(times.latency_ms)))
     doubts = _doubts(log, times, blocks)
     return LatencyResult(

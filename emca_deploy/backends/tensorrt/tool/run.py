@@ -93,13 +93,9 @@ class EngineBuild:
 
 
 def build_engine(tool: Trtexec, build: TrtexecBuild, machine: Host | None = None, timeout_s: float = 3600.0) -> EngineBuild:
-    """Build an engine, whole or not at all: it is written beside and renamed.
+    """Build an engine on a machine (None: this one), whole or not at all: it is written beside and renamed.
 
-    Args:
-        tool: trtexec of that machine.
-        build: what to build; its paths are the machine's.
-        machine: where; this one where None.
-        timeout_s: after which trtexec is taken to hang.
+    The paths of `build` are that machine's.
 
     Raises:
         InputError: this version of TensorRT does not build so, or memory does not suffice.
@@ -136,16 +132,10 @@ def build_engine(tool: Trtexec, build: TrtexecBuild, machine: Host | None = None
 def time_engine(
     tool: Trtexec, timing: TrtexecTiming, timed: Timed, machine: Host | None = None, *, beside: Beside | None = None
 ) -> LatencyResult:
-    """Time an engine and return a result of our schema.
+    """Time an engine on a machine (None: this one) and return a result of our schema; `timed` names it there.
 
-    What trtexec exports is written into the machine's folder, read and removed.
-
-    Args:
-        tool: trtexec of that machine.
-        timing: what and how; `times`, `profile` and `layer_info` are file names in the machine's folder.
-        timed: its name and kind, for the result.
-        machine: where; this one where None.
-        beside: watches the machine's power and load while the engine runs.
+    What trtexec exports is written into the machine's folder, read and removed. `times`, `profile` and `layer_info` are file
+    names in that folder. `beside` watches power and load while the engine runs.
 
     Raises:
         InputError: the engine is not one that trtexec loads.

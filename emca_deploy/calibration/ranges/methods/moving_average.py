@@ -10,8 +10,7 @@ __all__ = ["MovingAverage", "MovingAverageObserver"]
 class MovingAverageObserver(MinMaxObserver):
     """Exponential moving averages of each image's smallest and largest value, over images in their order, however batched.
 
-    Args:
-        momentum: the share of the past in each step, in [0, 1).
+    `momentum` is the share of the past in each step, in [0, 1).
     """
 
     def __init__(self, momentum: float) -> None:
