@@ -116,11 +116,14 @@ class TegrastatsSource:
             raise MissingError(problem, "it comes with JetPack and runs on Jetson boards only") from exc
         self._reader = threading.Thread(target=self._follow, args=(self._process,), name="tegrastats", daemon=True)
         self._reader.start()
-        if not self._first.wait(self._timeout_s) or not self._fresh:
-            said = self._tail()
+        try:
+            if not self._first.wait(self._timeout_s) or not self._fresh:
+                said = self._tail()
+                problem = f"{self._command[0]} tells nothing" + (f": {said}" if said else "")
+                raise MissingError(problem, f"see what it prints: {' '.join(self._command)}")
+        except BaseException:  # Ctrl-C, too: the process has a session of its own, and would go on
             self._close()
-            problem = f"{self._command[0]} tells nothing" + (f": {said}" if said else "")
-            raise MissingError(problem, f"see what it prints: {' '.join(self._command)}")
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -55,12 +55,15 @@ class Channel:
         header_length, payload_length = _LENGTHS.unpack(self._read(_LENGTHS.size, deadline))
         if header_length > _LONGEST_JSON:
             raise EOFError("not a message")
-        message: dict[str, Any] = json.loads(self._read(header_length, deadline))
-        shape = message.pop("array", None)
+        header = self._read(header_length, deadline)
         payload = self._read(payload_length, deadline)
-        if shape is None:
-            return message, None
-        return message, np.frombuffer(payload, dtype=np.dtype(shape["dtype"])).reshape(shape["shape"])
+        try:
+            message: dict[str, Any] = json.loads(header)
+            shape = message.pop("array", None)
+            array = None if shape is None else np.frombuffer(payload, dtype=np.dtype(shape["dtype"])).reshape(shape["shape"])
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+            raise EOFError("not a message") from exc
+        return message, array
 
     def _read(self, length: int, deadline: float | None) -> bytearray:
         taken = bytearray()

@@ -56,6 +56,13 @@ def test_garbage_is_not_believed(ends):
         ends[1].receive(5)
 
 
+@pytest.mark.parametrize("header", [b"Loading", b"[1, 2]", b'{"array": {}}', b'{"array": {"dtype": "<f4", "shape": [3]}}'])
+def test_a_frame_that_holds_no_message_is_not_believed(ends, header):
+    os.write(ends[0]._write_fd, struct.pack("<QQ", len(header), 4) + header + bytes(4))
+    with pytest.raises(EOFError):
+        ends[1].receive(5)
+
+
 def test_what_json_lacks_is_sent_as_text(ends):
     ends[0].send({"path": os})
     assert "module" in json.dumps(ends[1].receive(5)[0])

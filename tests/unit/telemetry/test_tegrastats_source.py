@@ -163,3 +163,17 @@ def test_the_boards_rule_gives_the_total():
     assert "total_power_mw" not in reading_of(parse_line(ORIN_ROOT), lambda rails: rule(rails, "VDD_IN"))
     no_rails = next(line for line in LINES if "1689/3825MB" in line)
     assert "total_power_mw" not in reading_of(parse_line(no_rails), lambda rails: 1 / 0)
+
+
+def test_an_interrupt_while_it_starts_leaves_no_process(tmp_path):
+    source = TegrastatsSource(50, command=[str(script(tmp_path, forever("nothing of tegrastats", tmp_path)))])
+
+    def interrupt(timeout_s):
+        while not (tmp_path / "pids").exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    source._first.wait = interrupt
+    with pytest.raises(KeyboardInterrupt), source:
+        pass
+    wait_until_gone(int((tmp_path / "pids").read_text()))
