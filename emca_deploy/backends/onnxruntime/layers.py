@@ -10,15 +10,13 @@ from typing import Any
 from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.backends.base import RunOptions
-from emca_deploy.backends.engines import identify, verify_engine
 from emca_deploy.backends.layer_profiler import LayerProfiler, RuntimeLayer, plain_precision
-from emca_deploy.backends.onnxruntime.runner import library_errors, open_inference_session
+from emca_deploy.backends.onnxruntime.runner import library_errors, load_session
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.refusal import library_reason
 
 __all__ = ["OrtLayerProfiler", "read_ort_profile"]
 
-BACKEND = "onnxruntime"
 SUFFIX = "_kernel_time"
 ADDED = re.compile(r"_(nchwc|nhwc|token_\d+|quant|fused)$")
 """What the optimiser appends to a node's or a tensor's name when it writes a node of its own."""
@@ -40,14 +38,14 @@ class OrtLayerProfiler(LayerProfiler):
             ModelError, EngineError, InputError: the file is none that may run here.
             MissingError: ONNX Runtime is not installed.
         """
-        ort = import_optional("onnxruntime")
-        manifest = identify(self._path, BACKEND)
-        if manifest is not None:
-            verify_engine(self._path, manifest, (BACKEND, ort.__version__))
+        self._errors = library_errors(import_optional("onnxruntime"))
         self._folder = tempfile.TemporaryDirectory(prefix="emca-layers-")
-        self._errors = library_errors(ort)
         profile_to = Path(self._folder.name) / "profile"
-        self._session, self._boundary = open_inference_session(self._path, self._options, profile_to=profile_to)
+        try:
+            self._session, self._boundary = load_session(self._path, self._options, profile_to=profile_to)
+        except BaseException:
+            self.close()
+            raise
         self.input = self._boundary.input
 
     def infer(self, batch: Float32Array) -> None:

@@ -17,7 +17,7 @@ from emca_deploy.backends.engines import EngineBuilder, engine_io, identify, ver
 from emca_deploy.errors import InputError, MissingError, ModelError
 from emca_deploy.onnx_file.refusal import library_reason, refusal
 
-__all__ = ["OrtBuilder", "OrtRunner", "library_errors", "open_inference_session"]
+__all__ = ["OrtBuilder", "OrtRunner", "library_errors", "load_session", "open_inference_session"]
 
 BACKEND = "onnxruntime"
 ERRORS_ONLY = 3
@@ -146,6 +146,25 @@ def open_inference_session(
     return session, boundary if io.image_size is None else boundary.at(*io.image_size)
 
 
+def load_session(
+    path: Path, options: RunOptions, device: int | None = None, profile_to: Path | None = None
+) -> tuple[Any, Boundary]:
+    """Return the session of an .onnx file or of an engine, which is for the CPU, and the boundary to its input and output.
+
+    Raises:
+        ModelError, EngineError, InputError: the file is none that may run here.
+        MissingError: ONNX Runtime is not installed, or cannot use the GPU.
+    """
+    ort = import_optional("onnxruntime")
+    manifest = identify(path, BACKEND)
+    if manifest is not None:
+        if device is not None:
+            raise InputError(f"{path}: is an engine for a processor", "name the .onnx file, or an engine of TensorRT")
+        verify_engine(path, manifest, (BACKEND, ort.__version__))
+        options = replace(options, io=engine_io(manifest, options.io))
+    return open_inference_session(path, options, device=device, profile_to=profile_to)
+
+
 class OrtRunner(Runner):
     """Runs an .onnx file, on the CPU (`device` None) or a GPU (its index), or an engine of `OrtBuilder`, on the CPU."""
 
@@ -162,16 +181,9 @@ class OrtRunner(Runner):
             ModelError, EngineError, InputError: the file is none that may run here.
             MissingError: ONNX Runtime is not installed, or cannot use the GPU.
         """
-        ort = import_optional("onnxruntime")
-        manifest = identify(self._path, BACKEND)
-        if manifest is not None and self._device is not None:
-            raise InputError(f"{self._path}: is an engine for a processor", "name the .onnx file, or an engine of TensorRT")
-        if manifest is not None:
-            verify_engine(self._path, manifest, (BACKEND, ort.__version__))
-            self._options = replace(self._options, io=engine_io(manifest, self._options.io))
-        self._session, self._boundary = open_inference_session(self._path, self._options, device=self._device)
+        self._session, self._boundary = load_session(self._path, self._options, self._device)
         self.input, self.output, self.softmax = self._boundary.input, self._boundary.output, self._boundary.softmax
-        self._errors = library_errors(ort)
+        self._errors = library_errors(import_optional("onnxruntime"))
         self._outputs = [self.output.name]
         self._name = self.input.name
 

@@ -70,6 +70,17 @@ def test_the_profile_leaves_no_file_behind(tmp_path, monkeypatch):
     assert set(tmp_path.iterdir()) == before
 
 
+def test_a_model_that_is_refused_leaves_no_folder_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    probe = write_peak_models(tmp_path)[2]
+    profiler = open_profiler("onnxruntime", str(probe.path), batch=3)  # the probe's batch is fixed to 1
+    with pytest.raises(InputError) as caught:
+        profiler.open()
+    assert not list((tmp_path / "tmp").iterdir())
+    assert caught.value.exit_code == 2
+
+
 def test_backends_without_a_profile_say_what_to_do():
     with pytest.raises(InputError, match="read from a file") as caught:
         open_profiler("tensorrt", "model.engine")
