@@ -14,7 +14,7 @@ from emca_deploy.backends.tensorrt.cache import check_cache, reading_calibrator
 from emca_deploy.backends.tensorrt.cuda import capability_here
 from emca_deploy.backends.tensorrt.dla_log import DlaPlacement, read_placement
 from emca_deploy.backends.tensorrt.inspect import EngineLayer, int8_convolutions, moved_bytes_by_type, read_layers
-from emca_deploy.backends.tensorrt.log import BuildLog, attach
+from emca_deploy.backends.tensorrt.log import BuildLog, attach, started
 from emca_deploy.backends.tensorrt.model_facts import node_macs, read_facts
 from emca_deploy.backends.tensorrt.network import ParsedModel, parse_model
 from emca_deploy.backends.tensorrt.settings import (
@@ -31,7 +31,6 @@ from emca_deploy.backends.tensorrt.versions import MODULES, Rules, rules_of
 from emca_deploy.backends.tensorrt.watch import PhaseTracker, Progress, run_build
 from emca_deploy.errors import InputError, MissingError, ModelError
 from emca_deploy.onnx_file.file import OnnxFile
-from emca_deploy.onnx_file.refusal import library_reason
 
 __all__ = ["RtxBuilder", "TrtBuild", "TrtBuilder"]
 
@@ -111,19 +110,6 @@ class TrtBuilder(EngineBuilder):
         self.last: TrtBuild | None = None
         """What the last build came to."""
 
-    def build(self, model: Path, output: Path, options: RunOptions) -> Manifest:
-        """Write the engine to `output` and its manifest beside it, whole or not at all.
-
-        Raises:
-            ModelError: TensorRT does not take the model, would misread it, or compiles none of its INT8 convolutions to INT8.
-            InputError: a setting, the batch or the cache makes no sense, `output` is the model itself, or the model is
-                an engine already.
-            MissingError: TensorRT is missing or too old, or it needs a GPU to build and there is none.
-            OutputError: `output` cannot be written.
-            KeyboardInterrupt: Ctrl-C; nothing is left.
-        """
-        return super().build(model, output, options)
-
     def describe(self, manifest: Manifest) -> Manifest:
         """Return the manifest with what the builder's log says of the engine; INT8 is claimed only where that shows it."""
         assert self.last is not None  # `compile` has set it
@@ -140,7 +126,10 @@ class TrtBuilder(EngineBuilder):
         """Write the serialized engine and return the library's name and version.
 
         Raises:
-            ModelError, InputError, MissingError: as `build`.
+            ModelError: TensorRT does not take the model, would misread it, or compiles none of its INT8 convolutions to INT8.
+            InputError: a setting, the batch or the cache makes no sense.
+            MissingError: TensorRT is missing or too old, or it needs a GPU to build and there is none.
+            KeyboardInterrupt: Ctrl-C; nothing is left.
         """
         refuse_precision(self.backend, options.precision)
         trt = import_optional(MODULES[self.backend])
@@ -199,11 +188,7 @@ class TrtBuilder(EngineBuilder):
                 f"backend '{self.backend}' builds on the GPU its engines are for, and there is none here",
                 "build on the target, or for RTX GPUs of any machine with --backend tensorrt-rtx",
             )
-        try:
-            return trt.Builder(logger)
-        except (RuntimeError, TypeError) as exc:  # pybind raises TypeError where the library returns nothing
-            reason = log.reason() if log.errors else library_reason(exc)
-            raise MissingError(f"backend '{self.backend}' does not start: {reason}", "check the driver with nvidia-smi") from exc
+        return started(trt.Builder, logger, log, self.backend)
 
     def _timing_cache(self, trt: Any, config: Any) -> Path | None:
         if self._settings.timing_cache is None:

@@ -2,13 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from emca_deploy.backends.tensorrt.dla_log import concerns_dla
+from emca_deploy.errors import MissingError
+from emca_deploy.onnx_file.refusal import library_reason
 
-__all__ = ["BuildLog", "attach"]
+__all__ = ["BuildLog", "attach", "started"]
 
 NAMES = ("internal error", "error", "warning", "info", "verbose")  # by TensorRT's severities, worst first
 LAYER_LISTS = ("Layers:", "Engine Layer Information:")
@@ -81,3 +83,16 @@ def attach(trt: Any, log: BuildLog) -> Any:
             log.add(int(severity), message)
 
     return Logger()
+
+
+def started(kind: Callable[[Any], Any], logger: Any, log: BuildLog, backend: str) -> Any:
+    """Return a builder or runtime of TensorRT that writes to `logger`.
+
+    Raises:
+        MissingError: the library does not start, the driver is too old for it, for example.
+    """
+    try:
+        return kind(logger)
+    except (RuntimeError, TypeError) as exc:  # pybind raises TypeError where the library returns nothing
+        reason = log.reason() if log.errors else library_reason(exc)
+        raise MissingError(f"backend '{backend}' does not start: {reason}", "check the driver with nvidia-smi") from exc

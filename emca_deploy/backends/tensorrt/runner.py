@@ -11,15 +11,14 @@ from emca_deploy.artifacts import Manifest, TensorSpec, read_manifest
 from emca_deploy.backends.base import Runner, RunOptions, check_batch, check_logits, refuse_precision
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
 from emca_deploy.backends.tensorrt.cuda import Gpu, GpuFacts, open_gpu
-from emca_deploy.backends.tensorrt.log import BuildLog, attach
+from emca_deploy.backends.tensorrt.log import BuildLog, attach, started
 from emca_deploy.backends.tensorrt.network import classifier_io
 from emca_deploy.backends.tensorrt.runner_checks import check_gpu_fits, check_profile, check_version, profile_of, read_engine
 from emca_deploy.backends.tensorrt.runner_execution import Execution, engine_io, not_deserialized
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.backends.tensorrt.versions import MODULES, rules_of
-from emca_deploy.errors import InputError, MissingError
+from emca_deploy.errors import InputError
 from emca_deploy.machines.nvidia import check_rtx
-from emca_deploy.onnx_file.refusal import library_reason
 from emca_deploy.results.codec import to_json
 
 __all__ = ["RtxRunner", "TrtRunner"]
@@ -101,11 +100,7 @@ class TrtRunner(Runner):
         assert self._gpu is not None
         log = BuildLog()
         logger = attach(trt, log)
-        try:
-            runtime = trt.Runtime(logger)
-        except (RuntimeError, TypeError) as exc:  # pybind raises TypeError where the library returns nothing
-            reason = log.reason() if log.errors else library_reason(exc)
-            raise MissingError(f"backend '{self.backend}' does not start: {reason}", "check the driver with nvidia-smi") from exc
+        runtime = started(trt.Runtime, logger, log, self.backend)
         if manifest.details.get("tensorrt", {}).get("version_compatible"):
             runtime.engine_host_code_allowed = True  # such an engine brings its runtime along; the hash says that it is ours
         engine = runtime.deserialize_cuda_engine(engine_bytes)

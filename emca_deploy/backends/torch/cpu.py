@@ -9,7 +9,7 @@ from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Preprocessing, TensorSpec, read_manifest
 from emca_deploy.backends.base import Runner, RunOptions, check_batch, refuse_precision
-from emca_deploy.errors import ModelError
+from emca_deploy.errors import InputError, ModelError
 from emca_deploy.onnx_file.refusal import library_reason
 
 if TYPE_CHECKING:
@@ -65,20 +65,25 @@ class TorchRunner(Runner):
         """Return logits (N, classes) float32 of a batch (N, 3, H, W) float32.
 
         Raises:
-            InputError: the batch's shape or dtype does not fit the model.
+            InputError: the batch's shape or dtype does not fit the model, or memory does not suffice.
             ModelError: PyTorch fails on it.
         """
         if self._module is None:
             raise RuntimeError("infer on a runner that is not open")
         check_batch(batch, self._any_size)
-        images = self._torch.from_numpy(np.require(batch, np.float32, ["C", "A", "W"]))  # PyTorch shares no other memory
         try:
             with self._torch.inference_mode():
-                logits: Float32Array = self._module(images).numpy()
+                return self._run(batch)
         except RuntimeError as exc:
+            if "out of memory" in str(exc):
+                raise InputError(f"{self._path}: memory does not suffice", "use a smaller --batch, or free memory") from exc
             raise ModelError(
-                f"{self._path}: fails while running: {library_reason(exc)}", "try larger images, or another batch"
+                f"{self._path}: fails while running: {library_reason(exc)}", "try larger images, another batch or variant"
             ) from exc
+
+    def _run(self, batch: Float32Array) -> Float32Array:
+        images = self._torch.from_numpy(np.require(batch, np.float32, ["C", "A", "W"]))  # PyTorch shares no other memory
+        logits: Float32Array = self._module(images).numpy()  # type: ignore[misc]
         return logits
 
     def close(self) -> None:

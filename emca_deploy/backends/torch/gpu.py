@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from emca_deploy._machine import default_threads
 from emca_deploy.arrays import Float32Array
-from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import RunOptions, check_batch
+from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.torch import BACKEND
 from emca_deploy.backends.torch.cpu import TorchRunner
-from emca_deploy.errors import InputError, MissingError, ModelError
+from emca_deploy.errors import InputError, MissingError
 from emca_deploy.onnx_file.refusal import library_reason
 from emca_deploy.preprocessing import Size, sides
 
@@ -85,35 +84,18 @@ class TorchGpuRunner(TorchRunner):
         if self._image_size is not None:
             self.input = replace(self.input, shape=(*self.input.shape[:2], *sides(self._image_size)))
         if self._options.batch is not None:
-            self.input = _with_batch(self.input, self._options.batch)
+            self.input = replace(self.input, shape=(self._options.batch, *self.input.shape[1:]))
 
-    def infer(self, batch: Float32Array) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, 3, H, W) float32.
-
-        Raises:
-            InputError: the batch's shape or dtype does not fit the model.
-            ModelError: PyTorch fails on it.
-        """
-        if self._module is None:
-            raise RuntimeError("infer on a runner that is not open")
-        check_batch(batch, self._any_size)
-        torch = self._torch
-        try:
-            with torch.inference_mode():
-                images = self._stage(batch).to(self._place, non_blocking=True)
-                images = images.to(dtype=self._dtype, memory_format=self._layout)
-                if self._events:
-                    self._events[0].record()
-                logits = self._module(images)
-                if self._events:
-                    self._events[1].record()
-                answer: Float32Array = logits.float().cpu().numpy().copy()  # a compiled network reuses its output
-        except RuntimeError as exc:
-            if "out of memory" in str(exc):
-                raise InputError(f"{self._path}: the GPU is out of memory", "use a smaller --batch, or free the GPU") from exc
-            raise ModelError(
-                f"{self._path}: fails while running: {library_reason(exc)}", "try larger images, or another variant"
-            ) from exc
+    def _run(self, batch: Float32Array) -> Float32Array:
+        module: Any = self._module
+        images = self._stage(batch).to(self._place, non_blocking=True)
+        images = images.to(dtype=self._dtype, memory_format=self._layout)
+        if self._events:
+            self._events[0].record()
+        logits = module(images)
+        if self._events:
+            self._events[1].record()
+        answer: Float32Array = logits.float().cpu().numpy().copy()  # a compiled network reuses its output
         if self._events:
             self._events[1].synchronize()
             self.device_ms = float(self._events[0].elapsed_time(self._events[1]))
@@ -140,10 +122,6 @@ class TorchGpuRunner(TorchRunner):
             "compile_mode": COMPILE_MODE if "compiled" in self._words else None,
             "device_time": "CUDA events around the network, copies and conversion of the images excluded",
         }
-
-
-def _with_batch(spec: TensorSpec, batch: int) -> TensorSpec:
-    return replace(spec, shape=(batch, *spec.shape[1:]))
 
 
 def open_at_size(

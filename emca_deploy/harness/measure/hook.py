@@ -31,13 +31,8 @@ def available_sources(
 
     `gpu_bus_id` is the PCI bus id of the GPU that the candidates run on; `total_power_mw` tells tegrastats how rails add up.
     """
-    sources: list[TelemetrySource] = []
-    if CpuFrequencySource.is_here(root):
-        sources.append(CpuFrequencySource(root))
-    if ThermalSource.is_here(root):
-        sources.append(ThermalSource(root))
-    if RaplSource.is_here(root):
-        sources.append(RaplSource(root))
+    kinds = (CpuFrequencySource, ThermalSource, RaplSource)
+    sources: list[TelemetrySource] = [kind(root) for kind in kinds if kind.is_here(root)]
     if gpu_bus_id is not None:
         sources.append(NvmlSource(gpu_bus_id))
     if TegrastatsSource.is_here():

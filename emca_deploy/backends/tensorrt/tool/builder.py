@@ -12,7 +12,6 @@ from emca_deploy.backends.engines import EngineBuilder
 from emca_deploy.backends.tensorrt.builder import TrtBuild
 from emca_deploy.backends.tensorrt.cache import check_cache
 from emca_deploy.backends.tensorrt.cuda import capability_here
-from emca_deploy.backends.tensorrt.dla_log import DlaPlacement
 from emca_deploy.backends.tensorrt.model_facts import ModelFacts, count_convolutions, node_macs, read_facts
 from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of
 from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBuild
@@ -117,7 +116,7 @@ class TrtexecBuilder(EngineBuilder):
             "trtexec": built.to_dict(),
         }
         if built.dla is not None:
-            details["dla"] = placed(built.dla, Path(manifest.details["source"]))
+            details["dla"] = built.dla.to_dict(*node_macs(Path(manifest.details["source"])))
         cache = self._settings.calibration_cache
         inputs = {**manifest.inputs, **({"calibration_cache": sha256_file(cache)} if cache else {})}
         without: Precision = "fp16" if self._settings.dla_core is not None else manifest.precision
@@ -168,8 +167,3 @@ class TrtexecBuilder(EngineBuilder):
             calibration_cache=str(cache) if cache else None,
             placement=built.dla,
         )
-
-
-def placed(placement: DlaPlacement, model: Path) -> dict[str, Any]:
-    """Return what a manifest records of a placement: its lists, and the share of the model's work on the DLA."""
-    return placement.to_dict(*node_macs(model))
