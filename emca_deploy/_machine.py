@@ -13,6 +13,7 @@ __all__ = [
     "find_gpus",
     "parse_cpuinfo",
     "parse_quota",
+    "read_file",
     "read_governors",
     "read_memory_mib",
 ]
@@ -140,23 +141,24 @@ def parse_quota(text: str) -> float | None:
     return quota / period if quota > 0 and period > 0 else None
 
 
-def _read(path: Path) -> str:
+def read_file(path: Path) -> str:
+    """Return a small file's text without outer blanks; empty where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except (OSError, ValueError):  # a cgroup's name that is no file name
         return ""
 
 
 def _quota_cores(root: Path) -> float | None:
-    limits = [parse_quota(_read(folder / "cpu.max")) for folder in _own_groups(root)]
+    limits = [parse_quota(read_file(folder / "cpu.max")) for folder in _own_groups(root)]
     v1 = root / "cpu"
-    limits.append(parse_quota(f"{_read(v1 / 'cpu.cfs_quota_us')} {_read(v1 / 'cpu.cfs_period_us')}"))
+    limits.append(parse_quota(f"{read_file(v1 / 'cpu.cfs_quota_us')} {read_file(v1 / 'cpu.cfs_period_us')}"))
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _own_groups(root: Path) -> list[Path]:
     """Every cgroup v2 folder from this process's own up to the root: a limit on any of them binds."""
-    for line in _read(Path("/proc/self/cgroup")).splitlines():
+    for line in read_file(Path("/proc/self/cgroup")).splitlines():
         if line.startswith("0::/"):
             own = root / line[len("0::/") :]
             return [own, *(parent for parent in own.parents if parent == root or root in parent.parents)]
@@ -172,7 +174,7 @@ def _affinity_cores() -> int:
 
 def cpu_info() -> CpuInfo:
     """Return what this processor is; never raises."""
-    parsed = parse_cpuinfo(_read(CPUINFO))
+    parsed = parse_cpuinfo(read_file(CPUINFO))
     online = parsed.processors or os.cpu_count() or 1
     quota = _quota_cores(CGROUP)
     usable = _affinity_cores()
@@ -197,7 +199,7 @@ def default_threads() -> int:
 
 def read_memory_mib() -> float | None:
     """Return this machine's memory in MiB, or None where the system does not say."""
-    for line in _read(MEMINFO).splitlines():
+    for line in read_file(MEMINFO).splitlines():
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) / 1024
     return None
@@ -205,15 +207,15 @@ def read_memory_mib() -> float | None:
 
 def read_governors(root: Path = Path("/sys/devices/system/cpu")) -> tuple[str, ...]:
     """Return the distinct frequency governors of the cores ("performance", "schedutil"); empty where none can be read."""
-    found = {_read(place).strip() for place in root.glob("cpu[0-9]*/cpufreq/scaling_governor")}
+    found = {read_file(place) for place in root.glob("cpu[0-9]*/cpufreq/scaling_governor")}
     return tuple(sorted(found - {""}))
 
 
 def find_gpus(root: Path = Path("/")) -> tuple[str, ...]:
     """Return the NVIDIA GPUs the driver lists, or a Jetson's integrated one, without any library; empty where there are none."""
     listed = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
-    names = [_fields(_read(place)).get("model", "NVIDIA GPU") for place in listed]
+    names = [_fields(read_file(place)).get("model", "NVIDIA GPU") for place in listed]
     if not names and any((root / place).exists() for place in ("dev/nvhost-gpu", "dev/nvgpu", "dev/nvidia0")):
-        board = _read(root / "proc/device-tree/model").strip("\0\n ")
+        board = read_file(root / "proc/device-tree/model").strip("\0\n ")
         names = [f"{board} GPU" if board else "NVIDIA GPU"]
     return tuple(names)

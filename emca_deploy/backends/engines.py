@@ -20,7 +20,7 @@ from emca_deploy.errors import EngineError, InputError, ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.header import check_onnx_file
 
-__all__ = ["EngineBuilder", "engine_io", "identify", "machine_facts", "verify_engine"]
+__all__ = ["EngineBuilder", "build_command", "engine_io", "identify", "machine_facts", "verify_engine"]
 
 
 def identify(path: Path, backend: str) -> Manifest | None:
@@ -41,7 +41,7 @@ def identify(path: Path, backend: str) -> Manifest | None:
     if manifest is None and path.suffix.lower() != ".onnx" and path.is_file():
         raise EngineError(
             f"{path}: is neither an .onnx file nor an engine with its manifest",
-            f"copy {path.name}.manifest.json along with it, or build it again: {_command(path, backend, None)}",
+            f"copy {path.name}.manifest.json along with it, or build it again: {build_command(path, backend, None)}",
         )
     check_onnx_file(path)
     return None
@@ -68,7 +68,7 @@ def verify_engine(path: Path, manifest: Manifest, runtime: tuple[str, str]) -> N
     Raises:
         EngineError: it is not for here; the remedy is the command that builds one that is.
     """
-    remedy = f"build it again here: {_command(path, manifest.backend or '', manifest)}"
+    remedy = f"build it again here: {build_command(path, manifest.backend or '', manifest)}"
     if not path.is_file() or sha256_file(path) != manifest.sha256:
         raise EngineError(f"{path}: is not the engine its manifest describes (sha256 differs)", remedy)
     name, version = runtime
@@ -82,7 +82,8 @@ def verify_engine(path: Path, manifest: Manifest, runtime: tuple[str, str]) -> N
         raise EngineError(f"{path}: was built for a processor with {', '.join(lacking)}, which this one lacks", remedy)
 
 
-def _command(path: Path, backend: str, manifest: Manifest | None) -> str:
+def build_command(path: Path, backend: str, manifest: Manifest | None) -> str:
+    """Return what to type to build an engine, as its manifest says where there is one."""
     details = manifest.details if manifest else {}
     batch = ["--batch", str(details["batch"])] if details.get("batch") else []
     source = str(details.get("source", "MODEL.onnx"))

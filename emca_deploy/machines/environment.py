@@ -8,11 +8,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from emca_deploy._machine import cpu_info, read_memory_mib
+from emca_deploy._machine import cpu_info, read_file, read_memory_mib
 from emca_deploy._optional import backend_packages, installed_version
 from emca_deploy._version import __version__
 from emca_deploy.machines.fingerprint import fingerprint_of, machine_parts
 from emca_deploy.machines.machine_state import CpuTimes, MachineState, read_cpu_times, read_machine_state
+from emca_deploy.machines.memory import unused_mib
 
 __all__ = ["CpuTimes", "MachineState", "collect_environment", "extend_fingerprint", "read_cpu_times", "read_machine_state"]
 
@@ -25,7 +26,6 @@ def collect_environment() -> dict[str, Any]:
     Unknown values are None; nothing here raises. "fingerprint" is equal for two results that may be compared, and
     "fingerprint_parts" says what it is made of; see `fingerprint`. "state" is this moment, see `machine_state.MachineState`.
     """
-    memory = _memory_mib()
     cpu = asdict(cpu_info())
     times = read_cpu_times()
     parts = machine_parts()
@@ -35,7 +35,7 @@ def collect_environment() -> dict[str, Any]:
         "emca_deploy": __version__,
         "cpu": {**cpu, "instruction_sets": list(cpu["instruction_sets"]), **_frequency()},
         "memory_mib": read_memory_mib(),
-        "memory_available_mib": memory.get("MemAvailable"),
+        "memory_available_mib": unused_mib(),
         "steal_share_since_boot": round(times.steal_s / times.total_s, 4) if times and times.total_s else None,
         "load_average": _load_average(),
         "os": _os_name(),
@@ -44,7 +44,7 @@ def collect_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "numa_nodes": parts["numa_nodes"],
         "smt": parts["smt"],
-        "transparent_hugepages": _chosen(_read("/sys/kernel/mm/transparent_hugepage/enabled")),
+        "transparent_hugepages": _chosen(read_file(Path("/sys/kernel/mm/transparent_hugepage/enabled"))),
         "state": read_machine_state().to_dict(),
         "fingerprint": fingerprint_of(parts),
         "fingerprint_parts": parts,
@@ -63,30 +63,18 @@ def _chosen(text: str) -> str | None:
     return text.partition("[")[2].partition("]")[0] or None
 
 
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _memory_mib() -> dict[str, float]:
-    pairs = (line.split() for line in _read("/proc/meminfo").splitlines())
-    return {words[0].rstrip(":"): int(words[1]) / 1024 for words in pairs if len(words) > 1 and words[1].isdigit()}
-
-
 def _frequency() -> dict[str, Any]:
-    current = _read(_CPUFREQ / "scaling_cur_freq").strip()
-    highest = _read(_CPUFREQ / "cpuinfo_max_freq").strip()
+    current = read_file(_CPUFREQ / "scaling_cur_freq")
+    highest = read_file(_CPUFREQ / "cpuinfo_max_freq")
     return {
-        "governor": _read(_CPUFREQ / "scaling_governor").strip() or None,
+        "governor": read_file(_CPUFREQ / "scaling_governor") or None,
         "frequency_mhz": int(current) / 1000 if current.isdigit() else _cpuinfo_mhz(),
         "max_frequency_mhz": int(highest) / 1000 if highest.isdigit() else None,
     }
 
 
 def _cpuinfo_mhz() -> float | None:
-    for line in _read("/proc/cpuinfo").splitlines():
+    for line in read_file(Path("/proc/cpuinfo")).splitlines():
         if line.startswith("cpu MHz"):
             return float(line.partition(":")[2])
     return None
@@ -100,7 +88,7 @@ def _load_average() -> list[float] | None:
 
 
 def _os_name() -> str:
-    for line in _read("/etc/os-release").splitlines():
+    for line in read_file(Path("/etc/os-release")).splitlines():
         if line.startswith("PRETTY_NAME="):
             return line.partition("=")[2].strip('"')
     return f"{platform.system()} {platform.release()}"

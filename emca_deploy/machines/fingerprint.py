@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from emca_deploy._machine import cpu_info, find_gpus, read_governors, read_memory_mib
+from emca_deploy._machine import cpu_info, find_gpus, read_file, read_governors, read_memory_mib
 
 __all__ = ["differing_parts", "fingerprint_of", "machine_parts"]
 
@@ -30,7 +30,7 @@ def machine_parts(root: Path = Path("/")) -> dict[str, Any]:
     cpu = cpu_info()
     cpus = root / _CPUS
     memory_mib = read_memory_mib()
-    max_khz = _read(cpus / "cpu0/cpufreq/cpuinfo_max_freq")
+    max_khz = read_file(cpus / "cpu0/cpufreq/cpuinfo_max_freq")
     return {
         "architecture": cpu.architecture,
         "cpu": cpu.model,
@@ -39,7 +39,7 @@ def machine_parts(root: Path = Path("/")) -> dict[str, Any]:
         "online_cores": cpu.online_cores,
         "usable_cores": cpu.logical_cores,
         "quota_cores": None if cpu.quota_cores is None else round(cpu.quota_cores, 2),
-        "smt": {"1": True, "0": False}.get(_read(cpus / "smt/active")),
+        "smt": {"1": True, "0": False}.get(read_file(cpus / "smt/active")),
         "numa_nodes": len(list((root / "sys/devices/system/node").glob("node[0-9]*"))) or None,
         "governors": list(read_governors(cpus)),
         "boost": _boost(cpus),
@@ -76,13 +76,6 @@ def _show(value: Any) -> str:
 
 
 def _boost(cpus: Path) -> bool | None:
-    if (off := _read(cpus / "intel_pstate/no_turbo")) in {"0", "1"}:
+    if (off := read_file(cpus / "intel_pstate/no_turbo")) in {"0", "1"}:
         return off == "0"
-    return {"1": True, "0": False}.get(_read(cpus / "cpufreq/boost"))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
+    return {"1": True, "0": False}.get(read_file(cpus / "cpufreq/boost"))

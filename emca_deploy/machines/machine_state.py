@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from emca_deploy._machine import read_governors
+from emca_deploy._machine import read_file, read_governors
 from emca_deploy.machines.memory import unused_mib
 from emca_deploy.telemetry.processor import read_frequencies_mhz
 from emca_deploy.telemetry.thermal import read_temperatures_c
@@ -117,7 +117,7 @@ def read_machine_state(root: Path = Path("/")) -> MachineState:
 def read_cpu_times(root: Path = Path("/")) -> CpuTimes | None:
     """Return the counters, or None where the system has no /proc/stat."""
     try:
-        fields = [int(field) for field in _read(root / "proc/stat").splitlines()[0].split()[1:9]]
+        fields = [int(field) for field in read_file(root / "proc/stat").splitlines()[0].split()[1:9]]
         ticks = os.sysconf("SC_CLK_TCK")
     except (IndexError, ValueError, OSError, AttributeError):
         return None
@@ -127,23 +127,16 @@ def read_cpu_times(root: Path = Path("/")) -> CpuTimes | None:
     return CpuTimes(user + nice + system + irq + softirq, steal, user + nice + system + idle + iowait + irq + softirq + steal)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):  # a cgroup's name that is no file name
-        return ""
-
-
 def _number(path: Path) -> int | None:
     try:
-        return int(_read(path))
+        return int(read_file(path))
     except ValueError:
         return None
 
 
 def _table(path: Path) -> dict[str, int]:
     """Return the first number of each line that has a word and then a number."""
-    rows = (line.split() for line in _read(path).splitlines())
+    rows = (line.split() for line in read_file(path).splitlines())
     return {words[0]: int(words[1]) for words in rows if len(words) > 1 and _is_count(words[1])}
 
 
@@ -163,7 +156,7 @@ def _cooling_steps(thermal: Path) -> int | None:
     """Fans are cooling devices too, but they slow nothing down."""
     steps = []
     for device in thermal.glob("cooling_device*"):
-        kind, step = _read(device / "type").strip().lower(), _number(device / "cur_state")
+        kind, step = read_file(device / "type").lower(), _number(device / "cur_state")
         if step is not None and "fan" not in kind and any(word in kind for word in _PROCESSOR_COOLING):
             steps.append(step)
     return sum(steps) if steps else None
@@ -187,7 +180,7 @@ def _quota(root: Path) -> QuotaThrottling | None:
 def _groups(root: Path) -> Iterator[Path]:
     """Both versions of cgroups; inside a container the path may lie above what is mounted, then only the mount's top exists."""
     seen: set[Path] = set()
-    for line in ["::/", *_read(root / "proc/self/cgroup").splitlines()]:
+    for line in ["::/", *read_file(root / "proc/self/cgroup").splitlines()]:
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -201,7 +194,7 @@ def _groups(root: Path) -> Iterator[Path]:
 
 
 def _stall_s(root: Path, what: str) -> float | None:
-    for line in _read(root / "proc/pressure" / what).splitlines():
+    for line in read_file(root / "proc/pressure" / what).splitlines():
         words = line.split()
         total = dict(word.partition("=")[::2] for word in words).get("total", "")
         if words[:1] == ["some"] and _is_count(total):
@@ -218,7 +211,7 @@ def _swapped_mib(root: Path) -> float | None:
 
 def _load_average(root: Path) -> tuple[float, ...] | None:
     try:
-        loads = tuple(float(word) for word in _read(root / "proc/loadavg").split()[:3])
+        loads = tuple(float(word) for word in read_file(root / "proc/loadavg").split()[:3])
     except ValueError:
         return None
     return loads if loads and all(map(math.isfinite, loads)) else None

@@ -42,7 +42,6 @@ class NvmlSource:
     """A GPU's telemetry, by its bus id on PCI, as CUDA names it: indices of CUDA and NVML need not agree.
 
     Attributes:
-        name: "nvml".
         driver: the driver's version, once open; None where it does not say.
     """
 

@@ -14,11 +14,7 @@ _MIB = 2**20
 
 
 class ProcessMemorySource:
-    """`rss_mib`, the resident memory of a process, in which the candidate `owner` lives.
-
-    Attributes:
-        name: "process_memory".
-    """
+    """`rss_mib`, the resident memory of a process, in which the candidate `owner` lives."""
 
     name = "process_memory"
 

@@ -17,7 +17,6 @@ class CpuFrequencySource:
     """`core_<n>_mhz` of each core, by default of those that this process may run on, and `mean_mhz` of them.
 
     Attributes:
-        name: "cpu_frequency".
         interval_s: between samples: the kernel asks each core, which costs microseconds a core.
     """
 

@@ -52,7 +52,6 @@ class RaplSource:
     there is one, is the whole platform: these are given beside the total and not added.
 
     Attributes:
-        name: "rapl".
         notes: counters that stopped making sense.
     """
 

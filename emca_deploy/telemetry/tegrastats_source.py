@@ -64,7 +64,6 @@ class TegrastatsSource:
         timeout_s: how long the first line may take.
 
     Attributes:
-        name: "tegrastats".
         notes: what it does not tell here, and what to do.
     """
 
@@ -117,13 +116,15 @@ class TegrastatsSource:
         self._reader = threading.Thread(target=self._follow, args=(self._process,), name="tegrastats", daemon=True)
         self._reader.start()
         try:
-            if not self._first.wait(self._timeout_s) or not self._fresh:
-                said = self._tail()
-                problem = f"{self._command[0]} tells nothing" + (f": {said}" if said else "")
-                raise MissingError(problem, f"see what it prints: {' '.join(self._command)}")
-        except BaseException:  # Ctrl-C, too: the process has a session of its own, and would go on
+            heard = self._first.wait(self._timeout_s) and bool(self._fresh)
+        except BaseException:  # Ctrl-C: the process has a session of its own, and would go on
             self._close()
             raise
+        if not heard:
+            said = self._tail()
+            self._close()
+            problem = f"{self._command[0]} tells nothing" + (f": {said}" if said else "")
+            raise MissingError(problem, f"see what it prints: {' '.join(self._command)}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from emca_deploy._machine import read_file
 from emca_deploy.errors import MissingError
 from emca_deploy.telemetry.source import Reading
 
@@ -17,7 +18,6 @@ class ThermalSource:
     """`<zone or sensor>_temperature_c`; a zone that is switched off is left out.
 
     Attributes:
-        name: "temperature".
         interval_s: between samples; heat is slow, and some sensors are on a slow bus.
     """
 
@@ -62,12 +62,12 @@ def read_temperatures_c(root: Path = Path("/")) -> dict[str, float]:
 def _places(root: Path) -> Iterator[tuple[str, Path]]:
     taken: set[str] = set()
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*"), key=lambda zone: (len(zone.name), zone.name)):
-        yield _unused(_text(zone / "type") or zone.name, zone.name.removeprefix("thermal_zone"), taken), zone / "temp"
+        yield _unused(read_file(zone / "type") or zone.name, zone.name.removeprefix("thermal_zone"), taken), zone / "temp"
     for chip in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        if (kind := _text(chip / "name")) not in _PROCESSOR_SENSORS:
+        if (kind := read_file(chip / "name")) not in _PROCESSOR_SENSORS:
             continue
         for place in sorted(chip.glob("temp*_input")):
-            label = _text(place.with_name(place.name.replace("_input", "_label"))) or place.name.removesuffix("_input")
+            label = read_file(place.with_name(place.name.replace("_input", "_label"))) or place.name.removesuffix("_input")
             if not label.startswith("Core "):  # the package's is the hottest of them
                 yield _unused(f"{kind}_{label}".replace(" ", "_"), chip.name, taken), place
 
@@ -80,16 +80,9 @@ def _unused(name: str, suffix: str, taken: set[str]) -> str:
     return name
 
 
-def _text(place: Path) -> str:
-    try:
-        return place.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
-
 def _celsius(place: Path) -> float | None:
     try:
-        value = int(_text(place)) / 1000
+        value = int(read_file(place)) / 1000
     except ValueError:
         return None
     return value if _PLAUSIBLE_C[0] <= value <= _PLAUSIBLE_C[1] else None

@@ -32,7 +32,7 @@ from emca_deploy.backends.tensorrt.watch import PhaseTracker, Progress, run_buil
 from emca_deploy.errors import InputError, MissingError, ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 
-__all__ = ["RtxBuilder", "TrtBuild", "TrtBuilder"]
+__all__ = ["RtxBuilder", "TrtBuild", "TrtBuilder", "described", "machine_of"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,17 @@ class TrtBuild:
         }
 
 
+def described(manifest: Manifest, built: TrtBuild, details: dict[str, Any]) -> Manifest:
+    """Return a manifest with details of an engine, where its layers run, and INT8 where its log shows that."""
+    details = {**manifest.details, **details}
+    if built.placement is not None:
+        details["dla"] = built.placement.to_dict(*node_macs(Path(details["source"])))
+    cache = built.calibration_cache
+    inputs = {**manifest.inputs, **({"calibration_cache": sha256_file(Path(cache))} if cache else {})}
+    without: Precision = "fp16" if built.dla_core is not None else manifest.precision
+    return replace(manifest, precision="int8" if built.int8_convolutions else without, inputs=inputs, details=details)
+
+
 class TrtBuilder(EngineBuilder):
     """Builds engines of TensorRT, on the GPU they are for; a thread of its own calls `progress` with (done, in all)."""
 
@@ -113,14 +124,7 @@ class TrtBuilder(EngineBuilder):
     def describe(self, manifest: Manifest) -> Manifest:
         """Return the manifest with what the builder's log says of the engine; INT8 is claimed only where that shows it."""
         assert self.last is not None  # `compile` has set it
-        details = {**manifest.details, "machine": self._machine(self.last), "tensorrt": self.last.to_dict()}
-        if self.last.placement is not None:
-            details["dla"] = self.last.placement.to_dict(*node_macs(Path(manifest.details["source"])))
-        cache = self._settings.calibration_cache
-        inputs = {**manifest.inputs, **({"calibration_cache": sha256_file(cache)} if cache else {})}
-        without = "fp16" if self.last.dla_core is not None else manifest.precision
-        precision: Precision = "int8" if self.last.int8_convolutions else without
-        return replace(manifest, precision=precision, inputs=inputs, details=details)
+        return described(manifest, self.last, {"machine": machine_of(self.last.targets), "tensorrt": self.last.to_dict()})
 
     def compile(self, model: Path, output: Path, options: RunOptions) -> tuple[str, str]:
         """Write the serialized engine and return the library's name and version.
@@ -219,17 +223,18 @@ class TrtBuilder(EngineBuilder):
             input=parsed.input,
         )
 
-    def _machine(self, built: TrtBuild) -> dict[str, Any]:
-        gpu = "NVIDIA GPU" if built.targets else (find_gpus() or ("NVIDIA GPU",))[0]
-        targets = built.targets or tuple(filter(None, [capability_here()]))
-        names = [f"sm_{target.replace('.', '')}" for target in targets]
-        return {"model": gpu, "architecture": platform.machine(), "instruction_sets": names}
-
 
 class RtxBuilder(TrtBuilder):
     """Builds engines of TensorRT-RTX, for GPUs that are named; needs none itself."""
 
     backend = "tensorrt-rtx"
+
+
+def machine_of(targets: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what machine an engine is for: GPUs of these compute capabilities, or this machine's where none is named."""
+    gpu = "NVIDIA GPU" if targets else (find_gpus() or ("NVIDIA GPU",))[0]
+    names = [f"sm_{target.replace('.', '')}" for target in targets or filter(None, [capability_here()])]
+    return {"model": gpu, "architecture": platform.machine(), "instruction_sets": names}
 
 
 def _lost_int8(built: TrtBuild) -> bool:

@@ -3,8 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from emca_deploy._text import shell_line
 from emca_deploy.artifacts import Manifest, read_manifest
+from emca_deploy.backends.engines import build_command
 from emca_deploy.backends.tensorrt.cuda import GpuFacts
 from emca_deploy.errors import EngineError, InputError
 from emca_deploy.machines.nvidia import check_rtx
@@ -28,7 +28,7 @@ def read_engine(path: Path, backend: str) -> tuple[bytes, Manifest]:
     if manifest is None or manifest.kind != "engine":
         raise EngineError(
             f"{path}: is no engine with a manifest of ours, so its bytes are not trusted",
-            f"copy {path.name}.manifest.json along with it, or build it again: {_build(path, backend, None)}",
+            f"copy {path.name}.manifest.json along with it, or build it again: {build_command(path, backend, None)}",
         )
     if manifest.backend != backend:
         raise InputError(
@@ -41,7 +41,7 @@ def read_engine(path: Path, backend: str) -> tuple[bytes, Manifest]:
     if hashlib.sha256(engine).hexdigest() != manifest.sha256:
         raise EngineError(
             f"{path}: is truncated or changed: it is not the engine its manifest describes (sha256 differs)",
-            f"copy it again, or build it again: {_build(path, backend, manifest)}",
+            f"copy it again, or build it again: {build_command(path, backend, manifest)}",
         )
     return engine, manifest
 
@@ -59,7 +59,8 @@ def check_version(path: Path, manifest: Manifest, version: str) -> None:
     if manifest.details.get("tensorrt", {}).get("version_compatible") and built and _older(built, version):
         return
     raise EngineError(
-        f"{path}: was built with {backend} {built}, here is {version}", f"build it again: {_build(path, backend, manifest)}"
+        f"{path}: was built with {backend} {built}, here is {version}",
+        f"build it again: {build_command(path, backend, manifest)}",
     )
 
 
@@ -84,7 +85,7 @@ def check_gpu_fits(path: Path, manifest: Manifest, gpu: GpuFacts) -> None:
     wanted = f" --target-capability {gpu.capability}" if built.get("targets") else ""
     raise EngineError(
         f"{path}: was built for {', '.join(names) or 'a GPU its manifest does not name'}, GPU {gpu.index} ({gpu.name}) is {here}",
-        f"build it {'again' if wanted else 'on this GPU'}: {_build(path, manifest.backend or '', manifest)}{wanted}",
+        f"build it {'again' if wanted else 'on this GPU'}: {build_command(path, manifest.backend or '', manifest)}{wanted}",
     )
 
 
@@ -108,8 +109,3 @@ def check_profile(path: Path, profile: Profile | None, batch: int) -> None:
         f"{path}: takes batches of {smallest} to {largest}, not {batch}",
         f"use a --batch in that range, or build it with --batches {wider}",
     )
-
-
-def _build(path: Path, backend: str, manifest: Manifest | None) -> str:
-    source = manifest.details.get("source", "MODEL.onnx") if manifest else "MODEL.onnx"
-    return shell_line(["emca-deploy", "build", str(source), "--backend", backend, "-o", str(path)])

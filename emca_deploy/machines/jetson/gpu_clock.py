@@ -56,11 +56,7 @@ def _mhz(hertz: int | None) -> float | None:
 
 
 class GpuClockSource:
-    """`gpu_mhz` and `gpu_load_percent`; needs no root.
-
-    Attributes:
-        name: "gpu_clock".
-    """
+    """`gpu_mhz` and `gpu_load_percent`; needs no root."""
 
     name = "gpu_clock"
 

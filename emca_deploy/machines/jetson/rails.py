@@ -79,11 +79,7 @@ def _iio_rails(driver: Path) -> Iterator[Rail]:
 
 
 class Ina3221Source:
-    """`<rail>_power_mw` and, where the board's rails say so, `total_power_mw`; needs no root.
-
-    Attributes:
-        name: "ina3221".
-    """
+    """`<rail>_power_mw` and, where the board's rails say so, `total_power_mw`; needs no root."""
 
     name = "ina3221"
 

@@ -1,18 +1,15 @@
 """Engines of TensorRT built with trtexec on this machine: where TensorRT is installed without its Python package."""
 
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emca_deploy._machine import find_gpus
-from emca_deploy.artifacts import Manifest, Precision, sha256_file
+from emca_deploy.artifacts import Manifest
 from emca_deploy.backends.base import RunOptions, refuse_precision
 from emca_deploy.backends.engines import EngineBuilder
-from emca_deploy.backends.tensorrt.builder import TrtBuild
+from emca_deploy.backends.tensorrt.builder import TrtBuild, described, machine_of
 from emca_deploy.backends.tensorrt.cache import check_cache
-from emca_deploy.backends.tensorrt.cuda import capability_here
-from emca_deploy.backends.tensorrt.model_facts import ModelFacts, count_convolutions, node_macs, read_facts
+from emca_deploy.backends.tensorrt.model_facts import ModelFacts, count_convolutions, read_facts
 from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of
 from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBuild
 from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
@@ -109,19 +106,8 @@ class TrtexecBuilder(EngineBuilder):
         """Return the manifest with what trtexec's log says of the engine; INT8 is claimed only where that shows it."""
         assert self.last is not None  # `compile` has set it
         outcome, built = self.last
-        details: dict[str, Any] = {
-            **manifest.details,
-            "machine": self._machine(),
-            "tensorrt": outcome.to_dict(),
-            "trtexec": built.to_dict(),
-        }
-        if built.dla is not None:
-            details["dla"] = built.dla.to_dict(*node_macs(Path(manifest.details["source"])))
-        cache = self._settings.calibration_cache
-        inputs = {**manifest.inputs, **({"calibration_cache": sha256_file(cache)} if cache else {})}
-        without: Precision = "fp16" if self._settings.dla_core is not None else manifest.precision
-        precision: Precision = "int8" if built.int8_convolutions else without
-        return replace(manifest, precision=precision, inputs=inputs, details=details)
+        details = {"machine": self._machine(), "tensorrt": outcome.to_dict(), "trtexec": built.to_dict()}
+        return described(manifest, outcome, details)
 
     def _find(self) -> Trtexec:
         """Return the tool, wherever it runs."""
@@ -133,8 +119,7 @@ class TrtexecBuilder(EngineBuilder):
 
     def _machine(self) -> dict[str, Any]:
         """Return what machine the engine is for."""
-        names = [f"sm_{capability.replace('.', '')}" for capability in filter(None, [capability_here()])]
-        return {"model": (find_gpus() or ("NVIDIA GPU",))[0], "architecture": platform.machine(), "instruction_sets": names}
+        return machine_of()
 
     def _check_settings(self) -> None:
         lacking = (
