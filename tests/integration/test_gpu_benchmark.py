@@ -52,7 +52,7 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--arch", "resnet19"], "no architecture is called 'resnet19'"),
-        (["--target", "cpu"], "is no GPU"),
+        (["--target", "cpu"], "target 'cpu'"),
         (["--dry-run", "--output", "OUT"], "is of another machine, version or size"),
     ],
 )

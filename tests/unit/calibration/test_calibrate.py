@@ -19,8 +19,6 @@ from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.ranges.table import read_table, table_path
 from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.errors import DataError, InputError, ModelError, UnknownNameError
-from emca_deploy.exporting.exporter import export_onnx
-from emca_deploy.networks.registry import create_model
 from emca_deploy.preprocessing import PreprocessingOptions
 from zoo.recipes import RECIPES, calibration_options, collect_ranges
 
@@ -98,6 +96,9 @@ def test_openvino_computes_srm_right_without_biases(images, tmp_path, once, name
 
     def export(folder):
         import torch
+
+        from emca_deploy.exporting.exporter import export_onnx
+        from emca_deploy.networks.registry import create_model
 
         torch.manual_seed(0)
         ir.save(export_onnx(create_model(name, num_classes=10).eval(), 64), folder / "model.onnx")

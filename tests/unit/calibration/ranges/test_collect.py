@@ -11,7 +11,7 @@ from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.ranges import collect
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_method
-from emca_deploy.errors import DataError, InputError
+from emca_deploy.errors import DataError, ModelError
 from zoo.recipes import RECIPES, collect_ranges, observe
 
 MODEL = "emca_eca_resnet10"
@@ -132,7 +132,7 @@ def test_images_of_another_size_are_refused(exported, images):
     images.images = images.images[:, :, :40, :40]
     model = ir.load(exported("resnet10"))
     assert model.graph.inputs[0].shape[2] == 64
-    with refusing(InputError, 40):
+    with refusing(ModelError, 40):
         collect_ranges(exported("resnet10"), images, range(4), threads=2, method="mse")
 
 
