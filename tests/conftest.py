@@ -213,7 +213,7 @@ def random_model(once, tmp_path_factory) -> Callable[..., Path]:
             from emca_deploy.artifacts import Preprocessing
             from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 
-            options = ExportOptions(arch, 10, Preprocessing.for_size(size), precision=precision)
+            options = ExportOptions(arch=arch, num_classes=10, preprocessing=Preprocessing.for_size(size), precision=precision)
             export_checkpoint(None, made / f"{precision}.onnx", options)
 
         own = folder / f"{arch}-{size}-{precision}"

@@ -1,6 +1,6 @@
 """`calibrate`: an fp32 ONNX model and images to an INT8 model placed for one backend, within an accuracy gate if one is given."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.api.images import few_images, image_notes, image_warnings
 from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.backends.registry import all_recipes, find_recipe
-from emca_deploy.calibration.calibrate import DEFAULT_SAMPLES, Calibration, CalibrationOptions, calibrate_model
-from emca_deploy.calibration.choice import AUTO
+from emca_deploy.calibration.calibrate import Calibration, CalibrationChoices, CalibrationOptions, calibrate_model
 from emca_deploy.calibration.placement.calibration_cache import cache_version, write_model_cache
 from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.data.sources import open_source
@@ -27,68 +26,42 @@ SEVEN_BITS = "weights keep to 7 bits: this processor has no VNNI and saturates w
 
 
 @dataclass(frozen=True)
-class CalibrateRequest:
-    """What to quantize, and how.
+class CalibrateRequest(CalibrationChoices):
+    """What to quantize, and how; see also `CalibrationChoices`.
 
     Attributes:
         model: the fp32 .onnx file.
         data: calibration images: a folder, a zip or an npz file.
         output: the INT8 .onnx file; its manifest is written beside it.
         backend: the backend whose recipe places the Q/DQ pairs.
-        method: the calibration method; "auto" is the better of minmax and mse, judged by the logits.
-        recover: work spent on accuracy: "none", "bias" or "weights".
-        samples: calibration images to use; all where there are fewer.
-        seed: random seed for the choice of images.
-        keep_float: patterns of nodes that stay in float, such as "stage1.*".
-        float_precision: "fp32" or "fp16", of what stays in float.
         weight_bits: 7 or 8; None looks at this machine's processor.
         max_drop: the gate, in points; None calibrates without one. Needs `validation`.
         validation: labelled images to measure the drop on, none of them used in calibration.
         labelling: what is known about the labels of `validation`.
-        table: the range table to use or write; None keeps it beside `model`.
         cache: also write TensorRT's calibration cache to this file. Needs `tensorrt_version`.
         tensorrt_version: the TensorRT that will read the cache.
         threads: for the fp32 pass; None uses all cores.
         preprocessing: what is known about how images become the input; the rest is the manifest's.
-        output_name: the output with the logits, where the model has several.
     """
 
     model: Path
     data: Path
     output: Path
     backend: str
-    method: str = AUTO
-    recover: str = "weights"
-    samples: int = DEFAULT_SAMPLES
-    seed: int = 0
-    keep_float: tuple[str, ...] = ()
-    float_precision: str = "fp32"
     weight_bits: int | None = None
     max_drop: float | None = None
     validation: Path | None = None
     labelling: Labelling = field(default_factory=Labelling)
-    table: Path | None = None
     cache: Path | None = None
     tensorrt_version: str | None = None
     threads: int | None = None
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
-    output_name: str | None = None
 
     def calibration(self) -> CalibrationOptions:
         """Return the options of the calibration itself."""
-        return CalibrationOptions(
-            find_recipe(self.backend, self.weight_bits),
-            all_recipes(),
-            self.method,
-            self.samples,
-            self.seed,
-            self.threads or default_threads(),
-            self.keep_float,
-            self.table,
-            self.recover,
-            self.float_precision,
-            self.output_name,
-        )
+        chosen = {one.name: getattr(self, one.name) for one in fields(CalibrationChoices)}
+        recipe = find_recipe(self.backend, self.weight_bits)
+        return CalibrationOptions(recipe, all_recipes(), self.threads or default_threads(), **chosen)
 
 
 @dataclass(frozen=True)

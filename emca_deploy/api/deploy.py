@@ -12,12 +12,11 @@ from emca_deploy._machine import default_threads
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
-from emca_deploy.api.images import network_preprocessing
 from emca_deploy.api.parts import find_parts, measure_parts
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
-from emca_deploy.data.choosing import assumed_note
+from emca_deploy.data.choosing import assumed_note, network_preprocessing
 from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests
 from emca_deploy.data.sources import ImageSource, choose_indices, open_source
@@ -172,7 +171,9 @@ class _Walk:
     def _export(self, images: _Images) -> tuple[CheckpointExport, Path | None]:
         """Return the fp32 model, and the fp16 one where a target needs it."""
         request = self.request
-        options = ExportOptions(request.arch, preprocessing=self.preprocessing, weights=request.weights, prefix=request.prefix)
+        options = ExportOptions(
+            arch=request.arch, preprocessing=self.preprocessing, weights=request.weights, prefix=request.prefix
+        )
         with self.stage("exporting"):
             exported = export_checkpoint(request.checkpoint, request.output / "model.onnx", options)
         images.labelled.check(str(exported.onnx), exported.num_classes)

@@ -1,22 +1,19 @@
 """`export`: a checkpoint to a checked ONNX file."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from emca_deploy.api.images import network_preprocessing
-from emca_deploy.artifacts import Precision
-from emca_deploy.data.choosing import assumed_note
+from emca_deploy.data.choosing import assumed_note, network_preprocessing
 from emca_deploy.errors import InputError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.exporting.dla_convert import DlaConversion, convert_for_dla
-from emca_deploy.exporting.exporter import OPSET
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 
 if TYPE_CHECKING:
-    from emca_deploy.networks.checkpoints import CheckpointSource, Weights
+    from emca_deploy.networks.checkpoints import CheckpointSource
 
 __all__ = ["ExportReport", "ExportRequest", "export"]
 
@@ -25,35 +22,20 @@ Found = Callable[["CheckpointSource"], None]
 
 
 @dataclass(frozen=True)
-class ExportRequest:
-    """What to export, and how.
+class ExportRequest(ExportOptions):
+    """What to export, and how; see also `ExportOptions`.
 
     Attributes:
         checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors or the .index.json of shards; None for random weights. With the
             form "dla" also an .onnx file.
         output: the ONNX file; its manifest is written beside it.
-        arch: the architecture; None infers it from the checkpoint.
-        num_classes: width of the logits; None reads it from the checkpoint.
-        preprocessing: how images become the input, or what is known about it; its image size is the model's.
-        batch: a fixed number of images, or None for a dynamic batch.
-        opset: of the ONNX file.
-        precision: "fp32", or "fp16" for weights and activations; input and logits are float32 either way.
         form: "plain", or "dla" for forms that a Jetson's DLA runs, with the same numbers.
-        weights: which weights of the checkpoint: "ema" or "plain"; None takes the moving average where there is one.
-        prefix: what the network's names begin with, where the checkpoint holds several networks.
     """
 
     checkpoint: Path | None
     output: Path
-    arch: str | None = None
-    num_classes: int | None = None
-    preprocessing: PreprocessingOptions | Preprocessing = field(default_factory=PreprocessingOptions)
-    batch: int | None = None
-    opset: int = OPSET
-    precision: Precision = "fp32"
+    preprocessing: PreprocessingOptions | Preprocessing = field(default_factory=PreprocessingOptions, kw_only=True)
     form: Literal["plain", "dla"] = "plain"
-    weights: "Weights | None" = None
-    prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,23 +77,21 @@ def export(request: ExportRequest, found: Found | None = None) -> ExportReport:
         OutputError: `output` cannot be written.
     """
     used = network_preprocessing(request.preprocessing)
-    options = ExportOptions(
-        request.arch, request.num_classes, used, request.batch, request.opset, request.precision, request.weights, request.prefix
-    )
+    request = replace(request, preprocessing=used)
     if request.form == "dla":
-        return _for_dla(request, options, found)
-    exported = export_checkpoint(request.checkpoint, request.output, options, found)
+        return _for_dla(request, found)
+    exported = export_checkpoint(request.checkpoint, request.output, request, found)
     note = assumed_note(str(request.output), used)
     return ExportReport(exported, checkpoint=request.checkpoint, notes=() if note is None else (note,))
 
 
-def _for_dla(request: ExportRequest, options: ExportOptions, found: Found | None) -> ExportReport:
+def _for_dla(request: ExportRequest, found: Found | None) -> ExportReport:
     """Write the forms for a DLA of an ONNX file, or of what a checkpoint exports to."""
-    if options.precision != "fp32":
+    if request.precision != "fp32":
         raise InputError("--form dla with --precision fp16", "leave --precision out: TensorRT makes a DLA's fp16 from float32")
     if request.checkpoint is not None and request.checkpoint.suffix.lower() == ".onnx":
         return ExportReport(None, convert_for_dla(request.checkpoint, request.output), request.checkpoint)
     with TemporaryDirectory() as folder:
         plain = Path(folder) / request.output.name
-        exported = export_checkpoint(request.checkpoint, plain, options, found)
+        exported = export_checkpoint(request.checkpoint, plain, request, found)
         return ExportReport(exported, convert_for_dla(plain, request.output), request.checkpoint)

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emca_deploy.data.choosing import assumed_note, choose_preprocessing, network_facts, normalised_twice
+from emca_deploy.data.choosing import assumed_note, normalised_twice
 from emca_deploy.data.preprocessing_files import read_preprocessing_file
-from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
+from emca_deploy.preprocessing import PreprocessingOptions
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["few_images", "image_notes", "image_warnings", "network_preprocessing", "read_preprocessing"]
+__all__ = ["few_images", "image_notes", "image_warnings", "read_preprocessing"]
 
 
 def read_preprocessing(path: Path | str, said: PreprocessingOptions | None = None) -> PreprocessingOptions:
@@ -25,17 +25,6 @@ def read_preprocessing(path: Path | str, said: PreprocessingOptions | None = Non
         InputError: the file cannot be read, is of no known kind, or asks for something that this package does not do.
     """
     return (said or PreprocessingOptions()).over(read_preprocessing_file(Path(path)))
-
-
-def network_preprocessing(said: PreprocessingOptions | Preprocessing) -> Preprocessing:
-    """Return how images become the input of a checkpoint's network: what the user says, over ImageNet's.
-
-    Raises:
-        InputError: a value is out of range, or does not fit another one.
-    """
-    if isinstance(said, Preprocessing):
-        return said
-    return choose_preprocessing("the network", said, None, network_facts(said))
 
 
 def image_notes(name: str, source: "ImageSource") -> Iterator[str]:

@@ -45,7 +45,7 @@ from emca_deploy.results.codec import to_json
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
 
-__all__ = ["METHODS", "Calibration", "CalibrationOptions", "calibrate_model", "ensure_ranges"]
+__all__ = ["METHODS", "Calibration", "CalibrationChoices", "CalibrationOptions", "calibrate_model", "ensure_ranges"]
 
 DEFAULT_SAMPLES = 300
 
@@ -53,36 +53,42 @@ WITH_HISTOGRAMS = "mse"
 """A method whose table has what every candidate of "auto" needs."""
 
 
-@dataclass(frozen=True)
-class CalibrationOptions:
-    """How to calibrate.
+@dataclass(frozen=True, kw_only=True)
+class CalibrationChoices:
+    """What a user chooses of a calibration.
 
     Attributes:
-        recipe: what the backend wants; its weights' bits are chosen already.
-        measured_for: recipes of all backends: what any of them quantizes is measured in one pass.
         method: how ranges come from values: a name of `METHODS`, with a parameter if wanted ("percentile:99.9"), or "auto" for
-            the one of two that suits the network and the placement better.
-        samples: images to use; all where the data set has fewer.
-        seed: of the choice of images.
-        threads: for the fp32 pass.
-        keep_float: node name patterns (`stage1.*`) that stay in float.
-        table: a range table to use or to write; beside the model where None.
-        recover: what is done for accuracy besides: a name of `LEVELS`.
-        float_precision: of what is not quantized: "fp32", or "fp16" for TensorRT.
+            the better of minmax and mse, judged by the logits.
+        samples: calibration images to use; all where there are fewer.
+        seed: random seed of the choice of images.
+        keep_float: patterns of nodes that stay in float, such as "stage1.*".
+        table: the range table to use or write; None keeps it beside the model.
+        recover: work spent on accuracy: "none", "bias" or "weights".
+        float_precision: "fp32", or "fp16" for TensorRT, of what stays in float.
         output_name: the output with the logits, where the model has several.
     """
 
-    recipe: Recipe
-    measured_for: Sequence[Recipe]
     method: str = AUTO
     samples: int = DEFAULT_SAMPLES
     seed: int = 0
-    threads: int = 1
     keep_float: Sequence[str] = ()
     table: Path | None = None
     recover: str = "weights"
     float_precision: str = "fp32"
     output_name: str | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationOptions(CalibrationChoices):
+    """How to calibrate: also with what the backend wants (its weights' bits are chosen already), and threads for the fp32 pass.
+
+    What any of the recipes in `measured_for` quantizes is measured in one pass.
+    """
+
+    recipe: Recipe
+    measured_for: Sequence[Recipe]
+    threads: int = 1
 
     @property
     def backend(self) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "choose_preprocessing",
     "file_facts",
     "network_facts",
+    "network_preprocessing",
     "normalised_twice",
     "preprocessing_of_file",
 ]
@@ -103,6 +104,17 @@ def assumed_for(spec: TensorSpec, _logits: TensorSpec) -> Preprocessing:
         ModelError: its height or width is dynamic.
     """
     return choose_preprocessing(spec.name, PreprocessingOptions(), None, InputFacts.of(spec))
+
+
+def network_preprocessing(said: PreprocessingOptions | Preprocessing) -> Preprocessing:
+    """Return how images become the input of a checkpoint's network: what the user says, over ImageNet's.
+
+    Raises:
+        InputError: a value is out of range, or does not fit another one.
+    """
+    if isinstance(said, Preprocessing):
+        return said
+    return choose_preprocessing("the network", said, None, network_facts(said))
 
 
 def preprocessing_of_file(

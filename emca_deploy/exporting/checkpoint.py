@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emca_deploy._optional import import_optional, installed_version
-from emca_deploy.artifacts import Manifest, Precision, Preprocessing, sha256_file, this_command, write_artifact
+from emca_deploy.artifacts import Manifest, Precision, sha256_file, this_command, write_artifact
+from emca_deploy.data.choosing import network_preprocessing
 from emca_deploy.errors import InputError
 from emca_deploy.exporting.exporter import OPSET, export_onnx
 from emca_deploy.exporting.half import HalfConversion, convert_to_half
 from emca_deploy.exporting.parity import Parity, check_parity, parity_images, real_images
+from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
@@ -25,13 +27,24 @@ RECORDED_VERSIONS = ("torch", "onnxscript", "onnx_ir", "onnx", "onnxruntime", "n
 SEED = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """How to export; the fields are those of `ExportRequest` in `api.export`, None where they are to be found out."""
+    """How to export.
+
+    Attributes:
+        arch: the architecture; None infers it from the checkpoint.
+        num_classes: width of the logits; None reads it from the checkpoint.
+        preprocessing: how images become the input, or what is known about it; its image size is the model's.
+        batch: a fixed number of images, or None for a dynamic batch.
+        opset: the opset of the ONNX file.
+        precision: "fp32", or "fp16" for weights and activations; input and logits are float32 either way.
+        weights: which weights of the checkpoint: "ema" or "plain"; None takes the moving average where there is one.
+        prefix: what the network's names begin with, where the checkpoint holds several networks.
+    """
 
     arch: str | None = None
     num_classes: int | None = None
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    preprocessing: PreprocessingOptions | Preprocessing = field(default_factory=Preprocessing)
     batch: int | None = None
     opset: int = OPSET
     precision: Precision = "fp32"
@@ -97,7 +110,7 @@ def export_checkpoint(
         OutputError: `output` cannot be written.
     """
     ir = import_optional("onnx_ir")
-    preprocessing = options.preprocessing
+    preprocessing = network_preprocessing(options.preprocessing)
     with write_artifact(output) as draft:  # first, so that a place that cannot be written to is said before the work
         module, spec = _module(checkpoint, options)
         if found is not None and spec.source is not None:
@@ -111,18 +124,20 @@ def export_checkpoint(
             ir.save(model, draft.path)
         told = half.parity if half else parity
         result = CheckpointExport(output, spec.arch, spec.num_classes, spec.params, told, parity, half, spec.source)
-        draft.manifest = _manifest(checkpoint, spec, options, result)
+        draft.manifest = _manifest(checkpoint, spec, options, preprocessing, result)
     return result
 
 
-def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions, result: CheckpointExport) -> Manifest:
+def _manifest(
+    checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions, preprocessing: Preprocessing, result: CheckpointExport
+) -> Manifest:
     return Manifest(
         kind="onnx",
         sha256="",
         precision=options.precision,
         arch=spec.arch,
         num_classes=spec.num_classes,
-        preprocessing=options.preprocessing,
+        preprocessing=preprocessing,
         inputs=_digests(checkpoint) if checkpoint else {},
         versions={name: version for name in RECORDED_VERSIONS if (version := installed_version(name))},
         command=this_command(),

@@ -19,7 +19,8 @@ RECIPES = {recipe.backend: recipe for recipe in all_recipes()}
 
 
 def calibration_options(backend: str, *given: Any, weight_bits: int | None = None, **more: Any) -> CalibrationOptions:
-    return CalibrationOptions(find_recipe(backend, weight_bits), all_recipes(), *given, **more)
+    named = dict(zip(("method", "samples"), given, strict=False))
+    return CalibrationOptions(find_recipe(backend, weight_bits), all_recipes(), **named, **more)
 
 
 def sensitivity_options(backend: str, *given: Any, **more: Any) -> SensitivityOptions:
