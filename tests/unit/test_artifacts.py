@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from refusals import refusing
 
 from emca_deploy.artifacts import (
     Manifest,
@@ -219,7 +220,7 @@ def test_a_file_without_manifest_has_none(artifact):
 def test_a_changed_file_is_not_the_one_of_its_manifest(artifact):
     write_manifest(artifact, MANIFEST)
     artifact.write_bytes(b"grapH")
-    with pytest.raises(ModelError, match="sha256 differs"):
+    with refusing(ModelError, artifact):
         read_manifest(artifact)
     unverified = read_manifest(artifact, verify=False)
     assert unverified is not None
@@ -229,7 +230,7 @@ def test_a_changed_file_is_not_the_one_of_its_manifest(artifact):
 def test_a_manifest_whose_file_is_gone_is_an_input_error(artifact):
     write_manifest(artifact, MANIFEST)
     artifact.unlink()
-    with pytest.raises(InputError, match="cannot be read"):
+    with refusing(InputError, artifact):
         read_manifest(artifact)
 
 
@@ -268,7 +269,7 @@ def test_a_damaged_manifest_is_named(artifact, damage):
 
 def test_a_manifest_of_bytes_that_are_no_text_is_named(artifact):
     manifest_path(artifact).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ModelError, match="not a manifest"):
+    with refusing(ModelError, manifest_path(artifact)):
         read_manifest(artifact)
 
 

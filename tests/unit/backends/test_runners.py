@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy.backends.fake.runner import CRASH_CODE, FakeSettings
 from emca_deploy.backends.registry import available, open_runner
@@ -98,9 +99,9 @@ def test_a_named_batch_dimension_is_fixed_when_asked(backend: str, make_onnx: Ca
 
 def test_a_fixed_batch_cannot_be_changed(backend: str, make_onnx: Callable[..., Path]) -> None:
     path = make_onnx(FIXED)
-    with open_runner(backend, str(path), batch=2) as runner, pytest.raises(InputError, match=r"\(2, 3, 8, 8\)"):
+    with open_runner(backend, str(path), batch=2) as runner, refusing(InputError, "'images'", "(2, 3, 8, 8)"):
         runner.infer(IMAGES)
-    with pytest.raises(InputError, match="batch is fixed to 2"):
+    with refusing(InputError, path, "2"):
         open_runner(backend, str(path), batch=1).open()
 
 
@@ -110,9 +111,9 @@ def test_a_failure_while_running_is_ours(backend: str, make_onnx: Callable[..., 
     graph = f"(float[N,3,8,8] x) => (float[M,3] y) {three} {{ p = GlobalAveragePool(x) s = Add(p, three) y = Flatten(s) }}"
     with open_runner(backend, str(make_onnx(graph))) as runner:
         assert runner.infer(np.ones((3, 3, 8, 8), np.float32)).shape == (3, 3)
-        with pytest.raises(ModelError, match=r"fails while running|3 rows of logits for 2 images"):
+        with refusing(ModelError):
             runner.infer(np.ones((2, 3, 8, 8), np.float32))
-        with pytest.raises(ModelError, match="3 rows of logits for 1 images"):
+        with refusing(ModelError, 3, 1):
             runner.infer(IMAGES)
 
 
@@ -121,7 +122,7 @@ def test_a_batch_size_baked_into_the_graph_is_noticed(backend: str, make_onnx: C
     graph = "(float[N,3,8,8] x) => (float[1,3] y) <int64[2] s = {1, 3}> { p = GlobalAveragePool(x) y = Reshape(p, s) }"
     with open_runner(backend, str(make_onnx(graph))) as runner:
         assert runner.infer(IMAGES).shape == (1, 3)
-        with pytest.raises(ModelError, match=r"fails while running|1 rows of logits for 2 images"):
+        with refusing(ModelError):
             runner.infer(np.ones((2, 3, 8, 8), np.float32))
 
 
@@ -155,7 +156,7 @@ def test_torch_names_an_unreadable_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     path = tmp_path / "junk.pth"
     path.write_bytes(b"junk")
-    with pytest.raises(CheckpointError, match=r"junk\.pth"):
+    with refusing(CheckpointError, path):
         open_runner("torch", str(path)).open()
 
 
@@ -202,7 +203,7 @@ def test_fake_settings() -> None:
     assert FakeSettings.parse("fake:") == FakeSettings.parse("fake") == FakeSettings()
     assert FakeSettings.parse("fake:latency_ms=2,classes=5,size=4,fail_at=3") == FakeSettings(2.0, classes=5, size=4, fail_at=3)
     for name in ("fake:speed=1", "fake:size=big", "fake:size"):
-        with pytest.raises(InputError, match=name):
+        with refusing(InputError, name):
             FakeSettings.parse(name)
 
 

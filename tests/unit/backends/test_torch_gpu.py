@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import open_gpu_runner
@@ -51,13 +52,13 @@ def test_variants_compute_the_same(checkpoint: Path, variant: str, tolerance: fl
 
 
 def test_an_unknown_variant(checkpoint: Path) -> None:
-    with pytest.raises(InputError, match="no variant 'int4'"):
+    with refusing(InputError, "'int4'"):
         open_gpu_runner("torch", str(checkpoint), variant="int4")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_pytorch_that_finds_no_gpu(checkpoint: Path) -> None:
-    with pytest.raises(MissingError, match="finds no GPU") as caught:
+    with refusing(MissingError, "GPU") as caught:
         open_gpu_runner("torch", str(checkpoint)).open()
     assert caught.value.exit_code == 3
 
@@ -66,11 +67,11 @@ def test_onnx_runtime_without_a_cuda_provider(make_onnx) -> None:
     ort = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in ort.get_available_providers():
         pytest.skip("this ONNX Runtime has it")
-    with pytest.raises(MissingError, match="has no CUDA provider") as caught:
+    with refusing(MissingError, "CUDA") as caught:
         open_gpu_runner("onnxruntime", str(make_onnx())).open()
     assert "onnxruntime-gpu" in caught.value.remedy
 
 
 def test_a_backend_without_gpus() -> None:
-    with pytest.raises(InputError, match="does not run on a GPU"):
+    with refusing(InputError, "'fake'"):
         open_gpu_runner("fake", "fake:classes=3")

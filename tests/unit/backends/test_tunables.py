@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy._machine import cpu_info
 from emca_deploy.backends.base import RUN_OPTIONS, Situation
@@ -78,7 +79,7 @@ def test_throughput_has_settings_that_latency_has_not():
 
 def test_a_precision_is_tried_only_where_the_processor_has_it():
     ov = pytest.importorskip("openvino")
-    with pytest.raises(InputError, match="ONNX Runtime does not compute in f16"):
+    with refusing(InputError, "ONNX Runtime", "f16"):
         tunables("onnxruntime", situation(precisions=("f16",)))
     offered = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     for precision, capability in (("bf16", "BF16"), ("f16", "FP16")):
@@ -86,7 +87,7 @@ def test_a_precision_is_tried_only_where_the_processor_has_it():
         if capability in offered:
             assert {tunable.name: tunable.others for tunable in tunables("openvino", asked)}["precision"] == (precision,)
         else:
-            with pytest.raises(InputError, match=f"does not offer {precision}"):
+            with refusing(InputError, precision):
                 tunables("openvino", asked)
 
 
@@ -113,5 +114,5 @@ def test_unknown_settings_and_backends_without_any_are_refused():
     assert "nearest: pinning" in caught.value.remedy
     with pytest.raises(UnknownNameError):
         open_runner("torch", "model.pth", settings={"streams": 1})
-    with pytest.raises(InputError, match="no settings to tune"):
+    with refusing(InputError, "torch"):
         tunables("torch", situation())

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from refusals import refusing
 
 from emca_deploy.canonical import canonicalize, check
 from emca_deploy.canonical.canonicalize import canonical_model
@@ -118,5 +119,5 @@ def test_files_that_are_not_float_are_refused(tmp_path):
 
 
 def test_an_opset_older_than_the_converter_takes(tmp_path):
-    with pytest.raises(ModelError, match=r"m\.onnx: its opset is 6"):
+    with refusing(ModelError, tmp_path / "m.onnx", 6):
         canonical_model(save(tmp_path / "m.onnx", opset=6))

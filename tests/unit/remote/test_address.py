@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refusing
 
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.remote.address import Address, parse_address
@@ -102,7 +103,7 @@ def test_when_trtexec_does_the_work(facts, backends, builds, expected):
 def test_tensorrt_without_onnx_builds_nothing():
     facts = Facts(python="/p", versions={"tensorrt": "10.3.0"})
     check_backends(BOARD, facts, ["tensorrt"])
-    with pytest.raises(MissingError, match="onnx is not installed there, for backend 'tensorrt' to build an engine"):
+    with refusing(MissingError, "onnx", "'tensorrt'"):
         check_backends(BOARD, facts, ["tensorrt", None], builds=True)
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from refusals import refusing
 
 from emca_deploy.errors import MissingError
 from emca_deploy.telemetry.recorder import Recorder
@@ -89,7 +90,7 @@ def test_what_a_user_without_root_lacks_is_said(tmp_path):
 
 
 def test_it_is_not_there():
-    with pytest.raises(MissingError, match="does not start: No such file") as caught:
+    with refusing(MissingError, "/nonexistent/tegrastats") as caught:
         TegrastatsSource(command=["/nonexistent/tegrastats"]).__enter__()
     assert "JetPack" in caught.value.remedy
 
@@ -97,7 +98,7 @@ def test_it_is_not_there():
 @pytest.mark.parametrize("body", ["echo 'cannot open nvmap' >&2; exit 1", "echo 'cannot open nvmap' >&2; echo hello; sleep 60"])
 def test_it_says_nothing_that_is_understood(tmp_path, body):
     source = TegrastatsSource(command=[str(script(tmp_path, body))], timeout_s=2.0)
-    with pytest.raises(MissingError, match="tells nothing: cannot open nvmap"):
+    with refusing(MissingError, "cannot open nvmap"):
         source.__enter__()
 
 

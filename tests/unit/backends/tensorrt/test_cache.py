@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import RunOptions
@@ -88,7 +89,7 @@ def test_the_calibrator_has_the_cache_and_nothing_else(trt: Any, cache: Path) ->
 
 def test_caches_of_another_version_and_other_files_are_refused(trt: Any, cache: Path, tmp_path: Path) -> None:
     trt.__version__ = "10.7.0.23"
-    with pytest.raises(InputError, match=r"is for TensorRT 10\.3\.0, and this is 10\.7\.0") as caught:
+    with refusing(InputError, cache, "10.3.0", "10.7.0") as caught:
         reading_calibrator(trt, cache)
     assert "--tensorrt-version 10.7.0" in caught.value.remedy
     (tmp_path / "min-max").write_text("TRT-8601-MinMaxCalibration\nx: 3f800000\n")
@@ -134,7 +135,7 @@ def test_fp16_pairs_want_a_typed_network(trt: Any, make_net: Callable[..., Path]
     config = Config()
     _allow_types(trt, config, make_net(), parsed(3), TrtSettings())
     assert config.flags == {"INT8"}
-    with pytest.raises(ModelError, match="its Q/DQ is fp16"):
+    with refusing(ModelError, "fp16"):
         _allow_types(trt, Config(), half, parsed(3), TrtSettings())
 
 
@@ -171,7 +172,7 @@ def test_what_a_version_has() -> None:
 
 def test_a_dla_takes_one_batch() -> None:
     settings = TrtSettings(dla_core=0)
-    with pytest.raises(InputError, match="one batch size only"):
+    with refusing(InputError, "DLA"):
         batches_of(SPEC, settings, RunOptions())
     assert batches_of(SPEC, settings, RunOptions(batch=4)) == (4, 4, 4)
     assert batches_of(SPEC, TrtSettings(dla_core=0, batches=(2, 2, 2)), RunOptions()) == (2, 2, 2)
@@ -192,7 +193,7 @@ def test_the_configuration_says_what_was_asked_for(rtx: Any) -> None:
     assert made.get_flag(rtx.BuilderFlag.VERSION_COMPATIBLE)
     assert made.get_memory_pool_limit(rtx.MemoryPoolType.WORKSPACE) == 64 << 20
     assert made.builder_optimization_level == 2
-    with pytest.raises(MissingError, match="no DLA on this machine"):
+    with refusing(MissingError, "DLA"):
         config(dla_core=0)
 
 
@@ -208,7 +209,7 @@ def test_a_dla_core_falls_back_to_the_gpu(rtx: Any) -> None:
     made = make_config(rtx, TwoCores(), SPEC, None, TEN, TrtSettings(dla_core=1))
     assert made.get_flag(rtx.BuilderFlag.GPU_FALLBACK)
     assert made.default_device_type == rtx.DeviceType.DLA
-    with pytest.raises(InputError, match="no DLA core 2"):
+    with refusing(InputError, "DLA core 2"):
         make_config(rtx, TwoCores(), SPEC, None, TEN, TrtSettings(dla_core=2))
 
 
@@ -242,5 +243,5 @@ def test_a_folder_for_timings_that_cannot_be_is_said_before_the_build(tmp_path: 
     prepare_timing_cache(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be made"):
+    with refusing(OutputError, tmp_path / "file"):
         prepare_timing_cache(tmp_path / "file")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy._machine import find_gpus
 from emca_deploy.backends.tensorrt.cuda import Gpu, GpuFacts, capability_here, cuda_error, list_gpus, open_gpu
@@ -22,7 +23,7 @@ def rt() -> Any:
 @no_gpu
 def test_no_driver(rt: Any) -> None:
     for call in (list_gpus, lambda: open_gpu(0), lambda: open_gpu(3)):
-        with pytest.raises(MissingError, match="no NVIDIA driver is installed here"):
+        with refusing(MissingError, "NVIDIA"):
             call()
     assert capability_here() is None
 
@@ -47,14 +48,14 @@ def test_calls_reach_the_driver_that_is_missing(rt: Any, call: Callable[[Gpu], o
     gpu = Gpu.__new__(Gpu)  # its maker asks the driver already
     gpu._rt, gpu.facts, gpu._frees, gpu._capturing = rt, FACTS, [], False
     gpu.stream = rt.cudaStream_t(0)
-    with pytest.raises(MissingError, match="no NVIDIA driver"):
+    with refusing(MissingError, "NVIDIA"):
         call(gpu)
     gpu.close()
 
 
 @no_gpu
 def test_the_maker_asks_the_driver_first(rt: Any) -> None:
-    with pytest.raises(MissingError, match="no NVIDIA driver"):
+    with refusing(MissingError, "NVIDIA"):
         Gpu(rt, FACTS)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.tensorrt.model_facts import ModelFacts, read_facts
@@ -140,7 +141,7 @@ def test_zero_points(make_net: Callable[..., Path], tmp_path: Path) -> None:
     onnx.save(proto, tmp_path / "asymmetric.onnx")
     facts = read_facts(tmp_path / "asymmetric.onnx")
     assert facts.asymmetric == ("images/q", "images/d")
-    with pytest.raises(ModelError, match="the zero point of node 'images/q' is not 0"):
+    with refusing(ModelError, "'images/q'"):
         planned("orin-nx", "6.2", model=facts)
     for node in proto.graph.node:
         if node.name in facts.asymmetric:
@@ -242,7 +243,7 @@ def test_an_fp16_float_part_wants_the_models_own_types(tmp_path: Path) -> None:
     mixed = ModelFacts(INT8.path, "int8", 20, FLOAT.input, half_scales=True)
     assert planned("orin-nx", "6.2", model=mixed).typing == "typed"
     for jetpack in ("6.0", "5.1.2"):
-        with pytest.raises(ModelError, match="its Q/DQ is fp16"):
+        with refusing(ModelError, "fp16"):
             planned("orin-nx", jetpack, model=mixed)
 
 
