@@ -12,7 +12,11 @@ from emca_deploy.artifacts import Manifest, write_manifest
 from emca_deploy.cli import run
 
 no_gpu = pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
-pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def libraries():
+    pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
 
 
 @no_gpu

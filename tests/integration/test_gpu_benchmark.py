@@ -18,8 +18,12 @@ from emca_deploy.results.codec import to_json
 from emca_deploy.tasks.classification import compare
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
-pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def libraries():
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,8 +8,11 @@ import pytest
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.cli import run
 
-pytest.importorskip("torch")
-pytest.importorskip("jinja2")
+
+@pytest.fixture(autouse=True, scope="module")
+def libraries():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("jinja2", reason="Jinja2 is not installed")
 
 
 @pytest.fixture

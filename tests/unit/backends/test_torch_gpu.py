@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from refusals import refusing
 
+from emca_deploy._machine import find_gpus
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import open_gpu_runner
 from emca_deploy.errors import InputError, MissingError
-
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 CLASSES = 7
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     from emca_deploy.networks.registry import create_model
 
     torch.manual_seed(0)
@@ -56,7 +56,7 @@ def test_an_unknown_variant(checkpoint: Path) -> None:
         open_gpu_runner("torch", str(checkpoint), variant="int4")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
 def test_a_pytorch_that_finds_no_gpu(checkpoint: Path) -> None:
     with refusing(MissingError, "GPU") as caught:
         open_gpu_runner("torch", str(checkpoint)).open()

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 
 from emca_deploy._version import __version__
 
@@ -18,6 +17,8 @@ UNWANTED = {
 
 
 def test_the_graph_is_valid_clean_and_named(exported):
+    import torch
+
     name, module, path = exported
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
@@ -55,6 +56,8 @@ def test_tensors_are_named_after_their_nodes_and_nothing_of_this_machine_is_kept
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_every_batch_size_computes_what_pytorch_does(exported, batch):
+    import torch
+
     _, module, path = exported
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

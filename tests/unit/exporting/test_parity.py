@@ -3,7 +3,6 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
 from refusals import refusing
 
 from emca_deploy.errors import GateError, ModelError
@@ -40,20 +39,25 @@ def test_images_are_seeded_noise_then_real_ones():
     np.testing.assert_array_equal(images[:3], parity_images(8, None, random=3, seed=1))
 
 
-class Scale(torch.nn.Module):
-    """Multiplies by a factor; its logits are the means of the channels."""
+@pytest.fixture
+def scale():
+    """Return a function that makes a network: it multiplies by a factor, and its logits are the means of the channels."""
+    import torch
 
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
+    class Scale(torch.nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.factor = factor
 
-    def forward(self, x):
-        return x.mean((2, 3)) * self.factor
+        def forward(self, x):
+            return x.mean((2, 3)) * self.factor
+
+    return Scale
 
 
 @pytest.fixture
 def means(tmp_path):
-    """An ONNX file that computes what `Scale(1)` does, for a fixed batch of three."""
+    """An ONNX file that computes what `scale(1)` does, for a fixed batch of three."""
     images = ir.Value(name="images", shape=ir.Shape([3, 3, 8, 8]), type=ir.TensorType(ir.DataType.FLOAT))
     pool = ir.node("GlobalAveragePool", [images])
     flat = ir.node("Flatten", [pool.outputs[0]])
@@ -64,21 +68,21 @@ def means(tmp_path):
     return tmp_path / "means.onnx"
 
 
-def test_a_fixed_batch_is_padded_and_cut(means):
-    assert check_parity(Scale(1.0), means, parity_images(8, None, random=4)).samples == 4
+def test_a_fixed_batch_is_padded_and_cut(scale, means):
+    assert check_parity(scale(1.0), means, parity_images(8, None, random=4)).samples == 4
 
 
 @pytest.mark.parametrize(("factor", "cause"), [(1.001, "more than 1e-05"), (float("nan"), "NaN"), (float("inf"), "infinite")])
 @pytest.mark.filterwarnings("error")
-def test_another_network_is_outside_the_gate(means, factor, cause):
+def test_another_network_is_outside_the_gate(scale, means, factor, cause):
     with pytest.raises(GateError, match=cause):
-        check_parity(Scale(factor), means, parity_images(8, None))
+        check_parity(scale(factor), means, parity_images(8, None))
 
 
-def test_a_file_that_onnxruntime_refuses(tmp_path):
+def test_a_file_that_onnxruntime_refuses(scale, tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"not a model")
     with refusing(ModelError, tmp_path / "x.onnx"):
-        check_parity(Scale(1.0), tmp_path / "x.onnx", parity_images(8, None))
+        check_parity(scale(1.0), tmp_path / "x.onnx", parity_images(8, None))
 
 
 def _model(*nodes: ir.Node, inputs: list[ir.Value]) -> ir.Model:

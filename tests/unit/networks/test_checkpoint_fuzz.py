@@ -13,9 +13,7 @@ from collections import OrderedDict, defaultdict
 
 import numpy as np
 import pytest
-import torch
 from refusals import refusing
-from safetensors.torch import save_file
 
 from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.checkpoint_files import open_checkpoint
@@ -42,6 +40,8 @@ PIECES = [
 
 
 def value():
+    import torch
+
     shared = torch.arange(40.0)
     return {
         "state_dict": OrderedDict(
@@ -57,6 +57,10 @@ def value():
 
 def seeds(folder):
     """Small files of every kind that is read."""
+
+    import torch
+    from safetensors.torch import save_file
+
     made = []
     for zipped in (True, False):
         torch.save(value(), folder / "seed", _use_new_zipfile_serialization=zipped)
@@ -114,6 +118,9 @@ def try_to_read(path):
 
 
 def fuzz(folder, count, seed):
+    import torch
+    from safetensors.torch import save_file
+
     rng = random.Random(seed)
     originals = seeds(folder)
     save_file({"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2, dtype=torch.int64)}, folder / "seed")
@@ -214,6 +221,8 @@ def test_a_small_archive_that_unpacks_to_much_is_not_unpacked(tmp_path):
 
 def tensor_pickle(offset=0, shape=(2, 2), stride=(2, 1), elements=4, key="0", kind="FloatStorage"):
     """The pickle of {"a": tensor} as torch.save writes it, with any numbers."""
+
+    import torch
 
     class Storage:
         pass

@@ -2,18 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
-
-from emca_deploy.networks.attention import (
-    ChannelAttention,
-    EfficientExcitation,
-    MultiscaleAggregation,
-    SqueezeExcitation,
-    StyleExcitation,
-    eca_kernel_size,
-    style_descriptor,
-)
-from emca_deploy.networks.pkcam import PkcamBlock
 
 C = 64
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
@@ -32,6 +20,8 @@ def arrays(module):
 
 
 def randomised(module, seed=0):
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     for key, value in module.state_dict().items():
         if key.endswith("running_var"):
@@ -42,6 +32,8 @@ def randomised(module, seed=0):
 
 
 def feature_map(channels=C, size=(7, 5), seed=1):
+    import torch
+
     return torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(seed)) * 2 + 0.3
 
 
@@ -76,6 +68,8 @@ def check(result, x, gates):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("reduction", [16, 8])
 def test_se(bias, reduction):
+    from emca_deploy.networks.attention import ChannelAttention, SqueezeExcitation
+
     module = randomised(ChannelAttention(SqueezeExcitation(C, reduction, bias), C))
     w, x = arrays(module), feature_map()
     assert w["excitation.reduce.weight"].shape == (C // reduction, C)
@@ -85,6 +79,8 @@ def test_se(bias, reduction):
 
 @pytest.mark.parametrize("kernel_size", [None, 1, 7])
 def test_eca(kernel_size):
+    from emca_deploy.networks.attention import ChannelAttention, EfficientExcitation
+
     module = randomised(ChannelAttention(EfficientExcitation(C, kernel_size), C))
     kernel, x = arrays(module)["excitation.conv.weight"].reshape(-1), feature_map()
     assert len(kernel) == (kernel_size or 3)
@@ -93,6 +89,8 @@ def test_eca(kernel_size):
 
 @pytest.mark.parametrize(("channels", "kernel_size"), [(64, 3), (128, 5), (256, 5), (512, 5), (1024, 5), (2048, 7)])
 def test_eca_kernel_sizes(channels, kernel_size):
+    from emca_deploy.networks.attention import eca_kernel_size
+
     t = int(abs((np.log2(channels) + 1) / 2))
     assert eca_kernel_size(channels) == kernel_size == (t if t % 2 else t + 1)
 
@@ -110,12 +108,16 @@ def srm_gates(w, styles):
 
 
 def test_srm_in_evaluation():
+    from emca_deploy.networks.attention import ChannelAttention, StyleExcitation
+
     module = randomised(ChannelAttention(StyleExcitation(C), C))
     x = feature_map()
     check(module(x), x, srm_gates(arrays(module), style(x)))
 
 
 def test_srm_normalises_with_the_batch_in_training():
+    from emca_deploy.networks.attention import ChannelAttention, StyleExcitation
+
     module = randomised(ChannelAttention(StyleExcitation(C), C)).train()
     w, x = arrays(module), feature_map()
     z = (style(x) * w["excitation.cfc"]).sum(2)
@@ -126,17 +128,25 @@ def test_srm_normalises_with_the_batch_in_training():
 
 
 def test_style_survives_channels_far_from_zero():
+    from emca_deploy.networks.attention import style_descriptor
+
     x = feature_map() + 1000
     np.testing.assert_allclose(style_descriptor(x)[..., 0].numpy(), style(x), rtol=1e-4)
 
 
 def test_style_of_one_pixel_has_no_deviation():
+    from emca_deploy.networks.attention import style_descriptor
+
     descriptor = style_descriptor(feature_map(size=(1, 1)))
     np.testing.assert_allclose(descriptor[:, :, 1, 0].numpy(), np.sqrt(1e-5), rtol=1e-6)
 
 
 @pytest.mark.parametrize("widths", [[32], [32, 32], [16, 16, 32], [64], [16, 32, 16]])
 def test_aggregation_is_the_papers_strided_convolution(widths):
+    import torch
+
+    from emca_deploy.networks.attention import MultiscaleAggregation
+
     module = MultiscaleAggregation(C, widths)
     torch.nn.init.normal_(module.weight, generator=torch.Generator().manual_seed(0))
     maps = [feature_map(width, (9 - i, 9 - i), seed=i) for i, width in enumerate(widths)]
@@ -151,6 +161,8 @@ def test_aggregation_is_the_papers_strided_convolution(widths):
 
 
 def test_aggregation_handles_both_statistics_of_srm():
+    from emca_deploy.networks.attention import ChannelAttention, StyleExcitation, style_descriptor
+
     module = randomised(ChannelAttention(StyleExcitation(C), C, [32, 32]))
     x, maps = feature_map(), [feature_map(32, (14, 10), seed=s) for s in (5, 6)]
     w = arrays(module)
@@ -167,6 +179,10 @@ def pkcam_kernel(w, name):
 
 @pytest.mark.parametrize("first", [True, False])
 def test_pkcam_gates(first):
+    import torch
+
+    from emca_deploy.networks.pkcam import PkcamBlock
+
     block = randomised(PkcamBlock(128, 128, 1, stage=2, first=first, bottleneck=False))
     w = arrays(block)
     d = mean(feature_map(128))
@@ -186,6 +202,10 @@ def test_pkcam_gates(first):
 
 
 def test_pkcam_block_adds_the_gated_residual_to_itself_and_the_shortcut():
+    import torch
+
+    from emca_deploy.networks.pkcam import PkcamBlock
+
     block = randomised(PkcamBlock(64, 128, 2, stage=2, first=True, bottleneck=False))
     x = feature_map(64, (8, 8))
     with torch.no_grad():

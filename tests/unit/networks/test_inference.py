@@ -1,7 +1,6 @@
 """Which architecture a state dict belongs to; shapes are enough, so these run on the meta device."""
 
 import pytest
-import torch
 
 from emca_deploy.networks.fitting import Inferred, count_classes, infer, nearest_depth
 from emca_deploy.networks.registry import ARCHITECTURES, FAMILY_OPTIONS, create_model
@@ -23,6 +22,8 @@ CONFIGURATIONS = [
 
 
 def state_of(name, classes=5, **options):
+    import torch
+
     with torch.device("meta"):
         return create_model(name, classes, **options).state_dict()
 
@@ -62,6 +63,8 @@ def test_squeeze_and_excitation_of_another_shape(options):
 
 
 def test_what_is_none_of_ours():
+    import torch
+
     state = state_of("emca_eca_resnet18")
     without_block = {key: value for key, value in state.items() if not key.startswith("stage4.block1.")}
     assert infer(without_block) is None

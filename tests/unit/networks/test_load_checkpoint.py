@@ -1,14 +1,12 @@
 """Loading checkpoints of every layout, and what is said of those that fit nothing."""
 
+import functools
 import importlib.util
 import re
 from pathlib import Path
 
 import pytest
-import torch
 from refusals import refusing
-from safetensors.torch import save_file
-from torch import nn
 
 import emca_deploy
 from emca_deploy.errors import CheckpointError, UnknownNameError
@@ -16,7 +14,8 @@ from emca_deploy.networks.checkpoints import load_checkpoint
 from emca_deploy.networks.registry import FAMILY_OPTIONS, count_parameters, create_model
 
 
-def _foreign():
+@functools.cache
+def foreign():
     # The tests have no packages, so that a helper beside them is loaded by its path.
     spec = importlib.util.spec_from_file_location("foreign_resnets", Path(__file__).with_name("foreign.py"))
     module = importlib.util.module_from_spec(spec)
@@ -24,7 +23,6 @@ def _foreign():
     return module
 
 
-foreign = _foreign()
 SLOW = pytest.mark.slow
 DEEP_TWINS = {"torchvision-50", "ecanet-50"}
 """Of forms that another case has at this depth, or at another."""
@@ -32,6 +30,9 @@ DEEP_TWINS = {"torchvision-50", "ecanet-50"}
 
 def randomise(module, seed=0):
     """Give every parameter and statistic a value of its own, so that a swapped tensor shows."""
+
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     for key, value in module.state_dict().items():
         if key.endswith("running_var"):
@@ -45,24 +46,32 @@ def randomise(module, seed=0):
 
 
 def image(size=40):
+    import torch
+
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(3))
 
 
-@torch.inference_mode()
 def assert_equal_logits(a, b):
-    logits = a(image())
-    assert logits.std() > 1e-3
-    assert torch.equal(logits, b(image()))
+    import torch
+
+    with torch.inference_mode():
+        logits = a(image())
+        assert logits.std() > 1e-3
+        assert torch.equal(logits, b(image()))
 
 
-@torch.inference_mode()
 def assert_close_logits(a, b):
-    logits = a(image())
-    assert logits.std() > 1e-3
-    torch.testing.assert_close(b(image()), logits, rtol=1e-3, atol=1e-3 * float(logits.std()))
+    import torch
+
+    with torch.inference_mode():
+        logits = a(image())
+        assert logits.std() > 1e-3
+        torch.testing.assert_close(b(image()), logits, rtol=1e-3, atol=1e-3 * float(logits.std()))
 
 
 def saved(tmp_path, state, name="weights.pth"):
+    import torch
+
     path = tmp_path / name
     torch.save(state, path)
     return path
@@ -93,60 +102,60 @@ def test_position_is_what_the_caller_says(tmp_path):
 
 KERNELS_18 = (3, 5, 7, 7)
 FOREIGN = {
-    "torchvision-18": (lambda: foreign.ForeignResNet(18, 6), "resnet18", {}, "torchvision"),
-    "torchvision-50": (lambda: foreign.ForeignResNet(50, 6), "resnet50", {}, "torchvision"),
+    "torchvision-18": (lambda: foreign().ForeignResNet(18, 6), "resnet18", {}, "torchvision"),
+    "torchvision-50": (lambda: foreign().ForeignResNet(50, 6), "resnet50", {}, "torchvision"),
     "ecanet-18": (
-        lambda: foreign.ForeignResNet(18, 6, "eca", lambda s, c: foreign.Eca(c, KERNELS_18[s])),
+        lambda: foreign().ForeignResNet(18, 6, "eca", lambda s, c: foreign().Eca(c, KERNELS_18[s])),
         "eca_resnet18",
         {"eca_kernel_sizes": KERNELS_18},
         "torchvision",
     ),
     "ecanet-50": (
-        lambda: foreign.ForeignResNet(50, 6, "eca", lambda s, c: foreign.Eca(c, (5, 5, 5, 7)[s])),
+        lambda: foreign().ForeignResNet(50, 6, "eca", lambda s, c: foreign().Eca(c, (5, 5, 5, 7)[s])),
         "eca_resnet50",
         {},
         "torchvision",
     ),
-    "senet-34": (lambda: foreign.ForeignResNet(34, 6, "se", lambda s, c: foreign.SeNet(c)), "se_resnet34", {}, "torchvision"),
+    "senet-34": (lambda: foreign().ForeignResNet(34, 6, "se", lambda s, c: foreign().SeNet(c)), "se_resnet34", {}, "torchvision"),
     "timm-se-18": (
-        lambda: foreign.ForeignResNet(18, 6, "se", lambda s, c: foreign.SeConv(c, smallest=8)),
+        lambda: foreign().ForeignResNet(18, 6, "se", lambda s, c: foreign().SeConv(c, smallest=8)),
         "se_resnet18",
         {"se_bias": True, "se_reduction": (8, 16, 16, 16)},
         "timm",
     ),
     "timm-se-50": (
-        lambda: foreign.ForeignResNet(50, 6, "se", lambda s, c: foreign.SeConv(c, smallest=8)),
+        lambda: foreign().ForeignResNet(50, 6, "se", lambda s, c: foreign().SeConv(c, smallest=8)),
         "se_resnet50",
         {"se_bias": True},
         "timm",
     ),
     "timm-eca-18": (
-        lambda: foreign.ForeignResNet(18, 6, "se", lambda s, c: foreign.Eca(c, (3, 5, 5, 5)[s])),
+        lambda: foreign().ForeignResNet(18, 6, "se", lambda s, c: foreign().Eca(c, (3, 5, 5, 5)[s])),
         "eca_resnet18",
         {},
         "timm",
     ),
     "pretrained-models-50": (
-        lambda: foreign.ForeignResNet(50, 6, "se_module", lambda s, c: foreign.SeConv(c), caffe=True),
+        lambda: foreign().ForeignResNet(50, 6, "se_module", lambda s, c: foreign().SeConv(c), caffe=True),
         "se_resnet50",
         {"se_bias": True, "caffe": True},
         "pretrained-models",
     ),
     "se-module-18": (
-        lambda: foreign.ForeignResNet(18, 6, "se_module", lambda s, c: foreign.SeConv(c)),
+        lambda: foreign().ForeignResNet(18, 6, "se_module", lambda s, c: foreign().SeConv(c)),
         "se_resnet18",
         {"se_bias": True},
         "pretrained-models",
     ),
-    "srm-18": (lambda: foreign.ForeignResNet(18, 6, "rclb", lambda s, c: foreign.Srm(c)), "srm_resnet18", {}, "srm"),
+    "srm-18": (lambda: foreign().ForeignResNet(18, 6, "rclb", lambda s, c: foreign().Srm(c)), "srm_resnet18", {}, "srm"),
     "srm-layer-18": (
-        lambda: foreign.ForeignResNet(18, 6, "srm", lambda s, c: foreign.Srm(c, convolution=True)),
+        lambda: foreign().ForeignResNet(18, 6, "srm", lambda s, c: foreign().Srm(c, convolution=True)),
         "srm_resnet18",
         {},
         "srm",
     ),
     "srm-se-18": (
-        lambda: foreign.ForeignResNet(18, 6, "rclb", lambda s, c: foreign.SeNet(c, bias=True)),
+        lambda: foreign().ForeignResNet(18, 6, "rclb", lambda s, c: foreign().SeNet(c, bias=True)),
         "se_resnet18",
         {"se_bias": True},
         "srm",
@@ -184,7 +193,9 @@ def as_hugging_face(key):
 
 @pytest.mark.parametrize("depth", [18, pytest.param(50, marks=SLOW)])
 def test_hugging_faces_network_keeps_its_logits(tmp_path, depth):
-    model = randomise(foreign.ForeignResNet(depth, 6))
+    from safetensors.torch import save_file
+
+    model = randomise(foreign().ForeignResNet(depth, 6))
     path = tmp_path / "model.safetensors"
     save_file({as_hugging_face(key): value.contiguous() for key, value in model.state_dict().items()}, path)
     loaded, spec = load_checkpoint(path)
@@ -193,7 +204,9 @@ def test_hugging_faces_network_keeps_its_logits(tmp_path, depth):
 
 
 def test_a_sequential_of_torchvisions_children_keeps_its_logits(tmp_path):
-    model = randomise(foreign.ForeignResNet(18, 6))
+    from torch import nn
+
+    model = randomise(foreign().ForeignResNet(18, 6))
     stages = [model.get_submodule(f"layer{stage}") for stage in range(1, 5)]
     wrapper = nn.Module()
     wrapper.features = nn.Sequential(model.conv1, model.bn1, nn.ReLU(), nn.MaxPool2d(3, 2, 1), *stages, nn.AdaptiveAvgPool2d(1))
@@ -228,6 +241,8 @@ def test_renamed_keys_give_the_same_logits_exactly(tmp_path, name):
 
 
 def test_released_training_script(tmp_path):
+    import torch
+
     model = randomise(create_model("pkcam_eca_resnet50", 11))
     state = {f"module.{key}": value for key, value in model.state_dict().items()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9).state_dict()
@@ -242,6 +257,9 @@ def test_released_training_script(tmp_path):
 
 
 def test_safetensors_in_half_precision(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
     model = randomise(create_model("emca_eca_resnet18", 10))
     half = {key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     path = tmp_path / "model.safetensors"
@@ -261,6 +279,8 @@ def test_counters_of_batch_norm_may_be_missing(tmp_path):
 
 
 def test_loaded_weights_do_not_depend_on_the_file(tmp_path):
+    from safetensors.torch import save_file
+
     model = randomise(create_model("emca_eca_resnet18", 10))
     path = tmp_path / "model.safetensors"
     save_file(model.state_dict(), path)
@@ -291,6 +311,8 @@ def problem_of(tmp_path, state, arch=None):
 
 
 def test_what_fits_nothing_names_the_nearest_and_the_keys(tmp_path):
+    import torch
+
     state = create_model("emca_eca_resnet18", 10).state_dict()
     del state["stage4.block1.conv2.weight"], state["stage4.block1.bn2.weight"]
     state["stage1.block0.gate.weight"] = torch.zeros(3)
@@ -303,7 +325,9 @@ def test_what_fits_nothing_names_the_nearest_and_the_keys(tmp_path):
 
 
 def test_foreign_problems_are_told_in_the_files_own_names(tmp_path):
-    state = foreign.ForeignResNet(18, 6).state_dict()
+    import torch
+
+    state = foreign().ForeignResNet(18, 6).state_dict()
     del state["layer2.0.downsample.0.weight"], state["fc.bias"]
     state["layer3.1.conv2.weight"] = torch.zeros(256, 128, 3, 3)
     problem = problem_of(tmp_path, state)
@@ -319,7 +343,7 @@ def test_long_lists_of_keys_are_cut(tmp_path):
 
 
 def test_a_backbone_without_its_head_is_refused(tmp_path):
-    state = foreign.ForeignResNet(50, 6).state_dict()
+    state = foreign().ForeignResNet(50, 6).state_dict()
     problem = problem_of(tmp_path, {k: v for k, v in state.items() if not k.startswith("fc.")})
     assert "resnet50" in problem
     assert "missing 2: fc.weight, fc.bias" in problem
@@ -332,12 +356,16 @@ def test_attention_in_odd_blocks_is_refused(tmp_path):
 
 
 def test_impossible_numbers_of_scales_are_refused(tmp_path):
+    import torch
+
     state = create_model("emca_eca_resnet18", 10).state_dict()
     state["stage3.block0.attention.aggregation.weight"] = torch.zeros(1, 1, 9)
     assert "stage3.block0.attention.aggregation.weight (1x1x9, not 1x1x3)" in problem_of(tmp_path, state)
 
 
 def test_even_kernels_and_integer_weights_are_refused(tmp_path):
+    import torch
+
     state = create_model("eca_resnet18", 10).state_dict()
     state["stage1.block0.attention.excitation.conv.weight"] = torch.zeros(1, 1, 4)
     assert "(1x1x4, not 1x1x3)" in problem_of(tmp_path, state)
@@ -347,13 +375,17 @@ def test_even_kernels_and_integer_weights_are_refused(tmp_path):
 
 
 def test_other_networks_are_no_resnets(tmp_path):
+    import torch
+
     state = {"blocks.0.attn.qkv.weight": torch.zeros(3, 3), "cls_token": torch.zeros(1)}
     assert "holds no ResNet; its keys are like blocks.0.attn.qkv.weight, cls_token" in problem_of(tmp_path, state)
 
 
 def variant(**changes):
+    import torch
+
     with torch.device("meta"):
-        shapes = foreign.ForeignResNet(50, 6).state_dict()
+        shapes = foreign().ForeignResNet(50, 6).state_dict()
     state = {key: torch.zeros(value.shape) for key, value in shapes.items() if "layer3" not in key and "layer4" not in key}
     for key, shape in changes.items():
         state[key.replace("__", ".")] = torch.zeros(shape)

@@ -1,7 +1,6 @@
 """Parameters and multiply-adds against the paper's table."""
 
 import pytest
-import torch
 
 from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.networks.registry import ARCHITECTURES, count_macs, count_parameters, create_model
@@ -21,6 +20,8 @@ PUBLISHED = [name for name, arch in ARCHITECTURES.items() if arch.published]
 
 
 def on_meta(name, **options):
+    import torch
+
     with torch.device("meta"):
         return create_model(name, **options)
 
@@ -43,11 +44,15 @@ def test_multiply_adds_match_the_paper(name):
 
 def test_multiply_adds_of_a_layer_counted_by_hand():
     # 8 x 8 outputs of 5 channels, each 3 * 3 * 3 products; then 320 inputs to 7 outputs.
+    import torch
+
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, padding=1), torch.nn.Flatten(), torch.nn.Linear(320, 7))
     assert count_macs(module, 8) == 8 * 8 * 5 * 27 + 320 * 7
 
 
 def test_counting_leaves_the_module_alone():
+    import torch
+
     module = create_model("emca_srm_resnet18", 10).train()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     count_macs(module, 64)

@@ -15,12 +15,9 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusing
-from safetensors.torch import save_file
-from torch import nn
 
 from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.checkpoint_files import list_shards, open_checkpoint
@@ -33,6 +30,9 @@ from emca_deploy.networks.registry import create_model
 
 def numbered(arch="resnet18", classes=7, start=1):
     """Our state dict of `arch`: tensor number i holds (start + i) / 1024, which every float format here keeps."""
+
+    import torch
+
     with torch.device("meta"):
         shapes = create_model(arch, classes).state_dict()
     return {
@@ -78,12 +78,16 @@ LAYOUTS = {
 
 
 def saved(folder, value, name="a.pth", **options):
+    import torch
+
     path = folder / name
     torch.save(value, path, **options)
     return path
 
 
 def assert_loads(path, state, **options):
+    import torch
+
     module, spec = load_checkpoint(path, **options)
     loaded = module.state_dict()
     for name, value in state.items():
@@ -130,6 +134,9 @@ wrappings = st.fixed_dictionaries(
 
 def wrapped(folder, wrapping):
     """Write a checkpoint; return its path and the network's own state dict."""
+
+    import torch
+
     state = numbered(wrapping["arch"] if wrapping["layout"] == "native" else "resnet18")
     value = prefixed("".join(f"{part}." for part in wrapping["prefix"]), LAYOUTS[wrapping["layout"]](state))
     if wrapping["beside"]:
@@ -188,6 +195,9 @@ class Settings:
 def test_objects_beside_the_tensors_stay_inert(folder, zipped, monkeypatch):
     import importlib
 
+    import torch
+    from torch import nn
+
     state = numbered()
     value = {
         "model": StateDict(state),
@@ -229,6 +239,8 @@ def test_objects_beside_the_tensors_stay_inert(folder, zipped, monkeypatch):
 
 
 def test_a_whole_module_loads_without_its_class(folder):
+    import torch
+
     module = create_model("emca_eca_resnet18", 3)
     path = saved(folder, {"ema": module, "epoch": 1})
     loaded, spec = load_checkpoint(path)
@@ -243,6 +255,8 @@ def test_names_of_a_compiled_part_are_those_of_the_network(folder):
 
 
 def test_profilers_counters_are_left_out(folder):
+    import torch
+
     state = numbered()
     counters = {f"{name.rpartition('.')[0]}.total_ops": torch.zeros(1, dtype=torch.float64) for name in state}
     spec = assert_loads(saved(folder, state | counters | {"total_params": torch.zeros(1)}), state)
@@ -273,13 +287,19 @@ def test_one_network_under_two_names_is_one(folder):
     assert_loads(saved(folder, separate), state)
 
 
+def five():
+    import torch
+
+    return torch.tensor(5)
+
+
 AVERAGED = {
     "timm": lambda plain, average: {"state_dict": plain, "state_dict_ema": average, "arch": "resnet18"},
     "torchvision": lambda plain, average: {
         "model": plain,
-        "model_ema": {"n_averaged": torch.tensor(5)} | prefixed("module.", average),
+        "model_ema": {"n_averaged": five()} | prefixed("module.", average),
     },
-    "swa": lambda plain, average: {"net": plain, "swa_model": {"n_averaged": torch.tensor(5)} | prefixed("module.", average)},
+    "swa": lambda plain, average: {"net": plain, "swa_model": {"n_averaged": five()} | prefixed("module.", average)},
     "ema-pytorch": lambda plain, average: prefixed("online_model.", plain) | prefixed("ema_model.", average),
     "lightning": lambda plain, average: {"current_model_state": plain, "state_dict": average, "averaging_state": {}},
     "mmengine": lambda plain, average: {
@@ -349,12 +369,16 @@ def test_weights_that_are_not_there_are_refused(folder):
     ],
 )
 def test_networks_with_more_layers_are_refused_with_these_layers(folder, extra, said):
+    import torch
+
     trunk = {name: value for name, value in torchvision(numbered()).items() if not name.startswith("fc.")}
     path = saved(folder, {"state_dict": prefixed("model.", trunk | {name: torch.ones(shape) for name, shape in extra.items()})})
     assert said in refused(path).problem
 
 
 def test_layers_beside_may_be_left_out_when_asked_for(folder):
+    import torch
+
     state = numbered()
     path = saved(folder, {"net." + name: value for name, value in (state | {"decoder.weight": torch.ones(4, 512, 1, 1)}).items()})
     choice = re.search(r"--prefix (\S+)", refused(path).remedy)[1]
@@ -373,6 +397,8 @@ def test_a_missing_tensor_is_named_as_the_file_would_name_it(folder):
 
 
 def test_values_that_are_none_name_the_tensor_and_only_of_the_network(folder):
+    import torch
+
     state = numbered()
     assert_loads(saved(folder, {"model": state, "losses": torch.tensor([1.0, float("nan")])}), state)
     broken = state | {"stem.bn.bias": torch.full((64,), float("inf"))}
@@ -386,6 +412,9 @@ def test_values_that_are_none_name_the_tensor_and_only_of_the_network(folder):
 
 
 def sharded(folder, state, shards=3, ending=".safetensors"):
+    import torch
+    from safetensors.torch import save_file
+
     contiguous = {name: value.clone() for name, value in state.items()}
     names = sorted(contiguous)
     weight_map = {}

@@ -3,8 +3,6 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
-from torch import nn
 
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from zoo.networks import NETWORKS, to_onnx
@@ -41,40 +39,48 @@ def test_no_trunk_convolution_is_taken_for_attention(exported, name, gates):
         assert "attention" in node.name or "excitation" in node.name or "fusion" in node.name or node.op_type != "Conv", node.name
 
 
-class PlainSqueezeExcitation(nn.Module):
-    """SE as senet.pytorch writes it: views and linear layers."""
+def plain_modules():
+    """Attention as others write it."""
+    import torch
+    from torch import nn
 
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 16, 3, padding=1)
-        self.fc = nn.Sequential(nn.Linear(16, 4, bias=False), nn.ReLU(), nn.Linear(4, 16, bias=False), nn.Sigmoid())
+    class PlainSqueezeExcitation(nn.Module):
+        """SE as senet.pytorch writes it: views and linear layers."""
 
-    def forward(self, x):
-        x = self.conv(x)
-        y = nn.functional.adaptive_avg_pool2d(x, 1).view(x.size(0), 16)
-        return x * self.fc(y).view(x.size(0), 16, 1, 1).expand_as(x)
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 16, 3, padding=1)
+            self.fc = nn.Sequential(nn.Linear(16, 4, bias=False), nn.ReLU(), nn.Linear(4, 16, bias=False), nn.Sigmoid())
+
+        def forward(self, x):
+            x = self.conv(x)
+            y = nn.functional.adaptive_avg_pool2d(x, 1).view(x.size(0), 16)
+            return x * self.fc(y).view(x.size(0), 16, 1, 1).expand_as(x)
+
+    class PlainEfficient(nn.Module):
+        """ECA as its authors write it: squeeze, transpose, one-dimensional convolution."""
+
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(3, 16, 3, padding=1)
+            self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+
+        def forward(self, x):
+            x = self.first(x)
+            y = nn.functional.adaptive_avg_pool2d(x, 1)
+            y = self.conv(y.squeeze(-1).transpose(-1, -2)).transpose(-1, -2).unsqueeze(-1)
+            return x * torch.sigmoid(y).expand_as(x)
+
+    return {"se": PlainSqueezeExcitation, "eca": PlainEfficient}
 
 
-class PlainEfficient(nn.Module):
-    """ECA as its authors write it: squeeze, transpose, one-dimensional convolution."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(3, 16, 3, padding=1)
-        self.conv = nn.Conv1d(1, 1, 3, padding=1, bias=False)
-
-    def forward(self, x):
-        x = self.first(x)
-        y = nn.functional.adaptive_avg_pool2d(x, 1)
-        y = self.conv(y.squeeze(-1).transpose(-1, -2)).transpose(-1, -2).unsqueeze(-1)
-        return x * torch.sigmoid(y).expand_as(x)
-
-
-@pytest.mark.parametrize("module", [PlainSqueezeExcitation, PlainEfficient])
+@pytest.mark.parametrize("module", ["se", "eca"])
 @pytest.mark.parametrize("size", [8, 1])
 def test_other_peoples_exports(tmp_path, module, size):
+    import torch
+
     path = tmp_path / "plain.onnx"
-    torch.onnx.export(module().eval(), (torch.zeros(1, 3, size, size),), path, dynamo=True, verbose=False)
+    torch.onnx.export(plain_modules()[module]().eval(), (torch.zeros(1, 3, size, size),), path, dynamo=True, verbose=False)
     graph = ir.load(path).graph
     attention = find_attention(graph)
     if size == 1:  # the exporter drops a pooling of one pixel: nothing separates gate and map, so nothing is claimed

@@ -3,7 +3,6 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
 
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.graph_session import GraphRunner
@@ -13,6 +12,8 @@ from emca_deploy.calibration.recovery.gram import MEMORY_BYTES, POSITIONS, can_b
 
 @pytest.mark.parametrize(("kernel", "stride", "pad"), [((3, 3), 1, 1), ((7, 7), 2, 3), ((1, 1), 2, 0)])
 def test_rows_times_weights_are_the_convolutions_outputs(kernel, stride, pad):
+    import torch
+
     rng = np.random.default_rng(0)
     image = rng.standard_normal((1, 4, 6, 8)).astype(np.float32)
     weight = rng.standard_normal((5, 4, *kernel)).astype(np.float32)
