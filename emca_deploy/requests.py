@@ -58,21 +58,15 @@ class ProfileRequest:
 
 @dataclass(frozen=True)
 class LogitsRequest:
-    """Run a data set through one model, and gather its logits.
+    """Run a data set through one model, and gather its logits. Other fields are as in `ProfileRequest`.
 
     Attributes:
         artifact: "path" or "backend=path".
         data: the data set: a folder of images, a .zip or an .npz.
         backend: the backend to run it on; None means the artifact's own.
-        target: as in `ProfileRequest`.
-        power_mode: as in `ProfileRequest`.
         preprocessing: how images become the model's input; None leaves the choice to the caller's `choose` function.
         limit: number of images, the same number of each class; None for all.
         batch: images per call.
-        threads: threads of the runtime; None is one per physical core.
-        precision: precision of the float parts, where the backend has a choice.
-        untuned: whether to ignore tuned settings in the manifest.
-        io: what the user says of the model's input and output: "image_size", "output_name".
         logits: an .npz file to keep the logits in, from which an interrupted run goes on; None for none.
     """
 
@@ -117,19 +111,16 @@ class TrtChoices:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """Build an engine from an ONNX model.
+    """Build an engine from an ONNX model. Other fields are as in `ProfileRequest`.
 
     Attributes:
         model: the .onnx file.
         backend: the backend that the engine is for.
         output: the engine's file; its manifest is written beside it.
-        target: as in `ProfileRequest`.
-        power_mode: as in `ProfileRequest`.
         threads: threads to compile for; None is one per physical core.
         batch: a size to specialise a dynamic batch to; None leaves it dynamic.
         choices: TensorRT's options.
         trtexec: "auto" or the path of trtexec, to build with it; None for TensorRT's Python package.
-        io: what the user says of the model's input and output: "image_size", "output_name".
         float_layers: names of the layers that a calibration cache leaves in float, for trtexec.
     """
 

@@ -42,11 +42,7 @@ _CLOSE_S = 5.0
 class Connection:
     """A machine one can start commands on. A context manager: the connection is closed when the block is left.
 
-    Attributes:
-        address: the machine.
-        sent_bytes: written to it so far: command lines and what went to their standard input, before encryption.
-        received_bytes: read from it, as for user.
-        reached: whether it has answered.
+    Bytes sent are command lines and what went to their standard input, before encryption. `reached` says whether it has answered.
     """
 
     def __init__(self, address: Address) -> None:

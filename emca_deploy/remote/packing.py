@@ -35,14 +35,10 @@ def packed(source: Path) -> Iterator[Path]:
         packed_file = Path(folder) / "images.zip"
         with zipfile.ZipFile(packed_file, "w", zipfile.ZIP_STORED) as archive:
             for name in layout.names:
-                _add(archive, store, layout.root + name, f"{_TOP}/{name}")
+                try:
+                    name.encode()
+                except UnicodeEncodeError as exc:
+                    raise DataError(f"{store.describe(layout.root + name)}: its name is not UTF-8", "rename it") from exc
+                with store.open(layout.root + name) as stream:
+                    archive.writestr(zipfile.ZipInfo(f"{_TOP}/{name}", ZIP_DATE), stream.read())
         yield packed_file
-
-
-def _add(archive: zipfile.ZipFile, store: FolderStore, name: str, inside: str) -> None:
-    try:
-        inside.encode()
-    except UnicodeEncodeError as exc:
-        raise DataError(f"{store.describe(name)}: its name is not UTF-8", "rename it") from exc
-    with store.open(name) as stream:
-        archive.writestr(zipfile.ZipInfo(inside, ZIP_DATE), stream.read())

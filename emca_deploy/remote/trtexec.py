@@ -72,17 +72,10 @@ _QUERY_S = 30.0
 
 @dataclass(frozen=True)
 class RemoteTrtexec:
-    """What is there.
+    """A remote machine's trtexec, where it runs, and what is held there meanwhile: its folder, and its power mode.
 
-    Attributes:
-        connection: to the machine.
-        tool: its trtexec.
-        machine: where that runs, with a folder of this run's.
-        architecture: architecture of its processor ("aarch64").
-        board: the Jetson board it is.
-        power_mode: that is on; None where it is unknown.
-        warnings: what makes results slower than they need be; each with what to do.
-        held: its folder, and its power mode.
+    `architecture` is that of its processor ("aarch64"), `power_mode` the one that is on, None where it is unknown. Warnings say
+    what makes results slower than they need be, each with what to do.
     """
 
     connection: Connection

@@ -6,7 +6,7 @@ from emca_deploy.errors import GateError
 from emca_deploy.reporting.formats import fixed, interval, plain
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.accuracy import AccuracyReport
-from emca_deploy.results.gate import Gate, GateReport, GateStep, Verdict
+from emca_deploy.results.gate import Gate, GateReport, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,17 +24,13 @@ def print_gate(report: GateReport, console: "Console") -> None:
     before: tuple[str, ...] = ()
     for index, step in enumerate(report.steps):
         drop = f"{fixed(step.top1_drop)} ({interval(step.top1_drop_ci95)})"
-        cells = (_change(step, before), fixed(step.float_macs_percent, 1), fixed(step.top1), drop)
+        added = ", ".join(plain(pattern) for pattern in step.kept_float if pattern not in before)
+        cells = (f"+ {added}" if added else "nothing", fixed(step.float_macs_percent, 1), fixed(step.top1), drop)
         rows.append((cells, index == report.chosen))
         before = step.kept_float
     show_table(console, ("left in float", "MACs %", "top-1 %", "drop, points (95%)"), rows)
     for line in _notes(report):
         say(console, line)
-
-
-def _change(step: GateStep, before: tuple[str, ...]) -> str:
-    added = [plain(pattern) for pattern in step.kept_float if pattern not in before]
-    return f"+ {', '.join(added)}" if added else "nothing"
 
 
 def _notes(report: GateReport) -> list[str]:

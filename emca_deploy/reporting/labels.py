@@ -36,12 +36,8 @@ class Box:
 class Label:
     """A placed label.
 
-    Attributes:
-        x: where its text starts.
-        y: its base line.
-        near: the point of it that is nearest to its mark.
-        far: whether it needs a line to its mark.
-        box: what it covers.
+    Its text starts at (x, y), y being the base line. `near` is the point of it that is nearest to its mark, to which it needs a
+    line where it is `far`; `box` is what it covers.
     """
 
     x: float

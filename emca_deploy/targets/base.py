@@ -55,10 +55,8 @@ Report = Profiled | Validated | Built
 class Shared:
     """What a deployment keeps on this machine between measuring and validating.
 
-    Attributes:
-        stack: ends the processes.
-        workers: a process that has loaded a candidate, by the candidate's name.
-        decoded: a folder for decoded images, see `data.decoded`; None where there is no room.
+    `stack` ends the processes; `workers` are those that have loaded a candidate, by the candidate's name. `decoded` is a folder
+    for decoded images, see `data.decoded`; None where there is no room.
     """
 
     stack: ExitStack = field(default_factory=ExitStack)

@@ -34,19 +34,9 @@ class Lack:
 class Capabilities:
     """What a machine has. What nothing says is None or empty.
 
-    Attributes:
-        python: the interpreter that runs what we send; None where none runs the agent.
-        python_version: its version, or that of the newest one where none runs the agent.
-        versions: version by package, of runtimes and what they need; None where a package does not say.
-        machine: the processor's architecture ("aarch64").
-        system: "Linux".
-        board: the Jetson board it is.
-        trtexec: where it is.
-        trtexec_version: version of its TensorRT.
-        free_mib: on the disk that files go to.
-        clock_offset_s: what its clock is ahead of this one's.
-        trip_s: from asking to having been answered, the connection included; 0 for this machine.
-        lacks: what is in the way.
+    `python` is the interpreter that runs the agent, and `python_version` its version, or that of the newest one where none does.
+    `versions` are by package: runtimes and what they need. `free_mib` is on the disk that files go to, `clock_offset_s` what its
+    clock is ahead of this one's, and `trip_s` the time from asking to having been answered, the connection included.
     """
 
     python: str | None = None

@@ -30,13 +30,8 @@ T = TypeVar("T")
 class Errand:
     """A request that is run on another machine, over as many connections as it takes.
 
-    Attributes:
-        address: the machine.
-        name: the kind of request.
-        request: the request, with the files' names on that machine.
-        files: the files that it needs.
-        needs_pillow: whether images are decoded there.
-        collecting: whether the agent is asked for what an earlier attempt has left.
+    The request has the files' names on that machine. `needs_pillow` says whether images are decoded there, and `collecting`
+    whether the agent is asked for what an earlier attempt has left.
     """
 
     address: Address

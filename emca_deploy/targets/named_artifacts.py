@@ -24,11 +24,9 @@ def split_artifact(text: str) -> tuple[str | None, str]:
 
 @dataclass(frozen=True)
 class NamedArtifacts:
-    """What a user named.
+    """What a user named: every single artifact, as "path" or "backend=path".
 
-    Attributes:
-        artifacts: every single one, as "path" or "backend=path".
-        groups: for each path that is one process of several, what the user called all of them together.
+    `groups` has for each path that is one process of several what the user called all of them together.
     """
 
     artifacts: tuple[str, ...]

@@ -26,14 +26,8 @@ __all__ = ["Validation", "step_from_file"]
 class Validation:
     """The labelled images, and what fp32 says about them.
 
-    Attributes:
-        model: fp32 ONNX.
-        images: the labelled images.
-        path: where they lie.
-        backend: the placement that is validated.
-        threads: of every runtime.
-        output_name: the output with the logits, where the models have several.
-        decoded: a folder where the images are kept once they are decoded, see `data.decoded`.
+    `backend` is the placement that is validated, and `decoded` a folder where the images are kept once they are decoded, see
+    `data.decoded`.
     """
 
     model: Path

@@ -25,14 +25,9 @@ _FURTHEST_BACK = 6
 class Node:
     """A node of the model.
 
-    Attributes:
-        op_type: ONNX's.
-        attention: whether it is on an attention's path: its pooling, what makes the gate, or the multiplication by it.
-        macs: multiply-adds of one call; 0 where it has none or a shape is not known.
-        input_elements: of its first input.
-        weight_elements: of its weights.
-        output_elements: of its first output.
-        before: the key of the node that makes its first input; empty where none does.
+    It is of an attention where it is on its path: its pooling, what makes the gate, or the multiplication by it. Multiply-adds
+    (`macs`) are of one call, 0 where it has none or a shape is not known; elements are of its first input, its weights and its
+    first output. `before` is the key of the node that makes its first input.
     """
 
     op_type: str

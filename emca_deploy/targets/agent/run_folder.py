@@ -23,10 +23,8 @@ KEEP_LEFT_S = 7 * 86400.0
 class Run:
     """A folder of one run, and its working folder. A context manager: afterwards it is gone, or has what was kept.
 
-    Attributes:
-        folder: where it is.
-        made: files that belong to the report, by name.
-        until_fetched: files elsewhere that are kept for the next attempt until the report has been fetched.
+    `made` are the files that belong to the report, by name; `until_fetched` are files elsewhere that are kept for the next
+    attempt until the report has been fetched.
     """
 
     def __init__(self, name: str) -> None:
