@@ -279,13 +279,10 @@ def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, Ran
 def ensure_ranges(
     model: Path, source: "ImageSource", options: CalibrationOptions, stage: Stage = silent, graph_model: ir.Model | None = None
 ) -> tuple[RangeTable, Path, bool]:
-    """Return the ranges of a model on a data set, from the table on file where that is of the same, measured otherwise.
+    """Return a model's ranges on a data set, their file, and whether they were on file; measured where they were not.
 
     Where the method is left open, they are those of the least squared error, and the table can give any other method's.
     `graph_model` is the model's canonical graph, where that is at hand; it is left as it is.
-
-    Returns:
-        The table, its file, and whether it was on file already.
 
     Raises:
         InputError: `options.table` names a table of something else.

@@ -46,9 +46,6 @@ def fold_affine(graph: ir.Graph, node: ir.Node, scale: Float64Array, shift: Floa
     """Fold y = scale * x + shift, both (C,) float64, into the layer that makes x, if nothing else reads x; return whether it is.
 
     The node computes y from its first input; it is removed.
-
-    Returns:
-        Whether there is such a layer.
     """
     source = node.inputs[0]
     layer = source.producer() if source is not None else None

@@ -140,7 +140,7 @@ def _prepared(file: OnnxFile, logits: str, rules: list[str]) -> ir.Model:
     """Return the graph cleaned, at a current opset, and in float32."""
     model = file.load()
     free_negative_sizes(model.graph)
-    if model.functions:
+    if model.functions:  # before the opset is raised: the converter knows none
         common.InlinePass()(model)
     opset = model.opset_imports.get("", 0)
     proto = raise_opset(file.path, ir.to_proto(model), opset) if opset < 13 else None

@@ -1,4 +1,4 @@
-"""What every graph gets: no functions, no Constant nodes, no stray inputs, no Identity or Dropout, and a name for each node."""
+"""What every graph gets: no Constant nodes, no stray inputs, no Identity or Dropout, and a name for each node."""
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -9,9 +9,7 @@ __all__ = ["clean", "name_nodes", "remove_no_ops"]
 
 
 def clean(model: ir.Model) -> None:
-    """Inline functions, turn Constant nodes into initializers and take initializers out of the inputs."""
-    if model.functions:
-        common.InlinePass()(model)
+    """Turn Constant nodes into initializers and take initializers out of the inputs."""
     common.RemoveInitializersFromInputsPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.TopologicalSortPass()(model)
@@ -47,17 +45,15 @@ def _bypass(graph: ir.Graph, node: ir.Node) -> None:
     graph.remove(node, safe=True)
 
 
-def name_nodes(model: ir.Model) -> bool:
-    """Give each node and tensor a name of its own; return whether any lacked one."""
+def name_nodes(model: ir.Model) -> None:
+    """Give each node and tensor a name of its own."""
     graph = model.graph
     taken = {node.name for node in graph if node.name}
     doubled: set[str] = set()
-    changed = False
     for index, node in enumerate(graph):
         if node.name and node.name not in doubled:
             doubled.add(node.name)
             continue
-        changed = True
         base = node.name or f"{node.op_type}_{index}"
         name, number = base, 0
         while name in taken:
@@ -67,4 +63,3 @@ def name_nodes(model: ir.Model) -> bool:
         taken.add(name)
         doubled.add(name)
     common.NameFixPass()(model)
-    return changed

@@ -9,7 +9,16 @@ import onnx_ir as ir
 
 from emca_deploy.canonical.marks import LOGITS
 
-__all__ = ["constant_of", "fresh_name", "int64_constant", "new_constant", "only_reader", "replace_node", "set_constant"]
+__all__ = [
+    "constant_of",
+    "fresh_name",
+    "int64_constant",
+    "ints_of",
+    "new_constant",
+    "only_reader",
+    "replace_node",
+    "set_constant",
+]
 
 
 def constant_of(value: ir.Value | None) -> npt.NDArray[Any] | None:
@@ -47,6 +56,12 @@ def new_constant(graph: ir.Graph, wanted: str, array: npt.NDArray[Any]) -> ir.Va
 def int64_constant(graph: ir.Graph, wanted: str, numbers: Sequence[int]) -> ir.Value:
     """Return a new initializer of a graph: int64 (n,), as shapes, axes and bounds are."""
     return new_constant(graph, wanted, np.array(numbers, np.int64))
+
+
+def ints_of(node: ir.Node, name: str, default: list[int]) -> list[int]:
+    """Return the integers of a node's attribute; the default where it has none of that name."""
+    attribute = node.attributes.get(name)
+    return list(attribute.as_ints()) if attribute is not None else default
 
 
 def set_constant(graph: ir.Graph, node: ir.Node, index: int, wanted: str, array: npt.NDArray[Any]) -> None:

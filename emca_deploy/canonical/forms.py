@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from emca_deploy.canonical.edit import constant_of, replace_node, set_constant
+from emca_deploy.canonical.edit import constant_of, ints_of, replace_node, set_constant
 
 __all__ = ["add_sums", "flatten_reshapes", "linear_layers", "merge_pads"]
 
@@ -27,8 +27,7 @@ def merge_pads(model: ir.Model) -> bool:
         if not readers or node.outputs[0].is_graph_output() or not all(_takes_pads(reader, node) for reader in readers):
             continue
         for reader in readers:
-            given = reader.attributes.get("pads")
-            own = list(given.as_ints()) if given is not None else [0] * 4
+            own = ints_of(reader, "pads", [0] * 4)
             reader.attributes.add(ir.AttrInt64s("pads", [a + b for a, b in zip(own, pads, strict=True)]))
             reader.replace_input_with(0, node.inputs[0])
         graph.remove(node, safe=True)

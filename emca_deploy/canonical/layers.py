@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from emca_deploy.canonical.edit import constant_of, set_constant
+from emca_deploy.canonical.edit import constant_of, ints_of, set_constant
 
 __all__ = ["plain_linear_layers", "plain_paddings"]
 
@@ -58,7 +58,7 @@ def _pads(node: ir.Node, mode: str) -> list[int] | None:
     kernel = _kernel(node)
     if not sides or kernel is None or not all(isinstance(side, int) for side in sides):
         return None
-    strides, dilations = (_ints(node, name, [1] * len(sides)) for name in ("strides", "dilations"))
+    strides, dilations = (ints_of(node, name, [1] * len(sides)) for name in ("strides", "dilations"))
     begins, ends = [], []
     for side, size, stride, dilation in zip(sides, kernel, strides, dilations, strict=True):
         assert isinstance(side, int)
@@ -72,9 +72,4 @@ def _pads(node: ir.Node, mode: str) -> list[int] | None:
 
 def _kernel(node: ir.Node) -> list[int] | None:
     weight = constant_of(node.inputs[1]) if node.op_type == "Conv" else None
-    return list(weight.shape[2:]) if weight is not None else _ints(node, "kernel_shape", []) or None
-
-
-def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
-    attribute = node.attributes.get(name)
-    return list(attribute.as_ints()) if attribute is not None else default
+    return list(weight.shape[2:]) if weight is not None else ints_of(node, "kernel_shape", []) or None

@@ -71,16 +71,16 @@ def _fold_shapes(model: ir.Model) -> bool:
             changed |= _reshape_by_constant(graph, node, known)
     for result, sizes in known.items():
         if all(isinstance(size, int) for size in sizes) and result.uses() and not result.is_graph_output():
-            changed |= _replace(graph, result, sizes)
+            _replace(graph, result, sizes)
+            changed = True
     return changed
 
 
-def _replace(graph: ir.Graph, result: ir.Value, sizes: list[Size]) -> bool:
+def _replace(graph: ir.Graph, result: ir.Value, sizes: list[Size]) -> None:
     scalar = result.shape is not None and len(result.shape) == 0
     kind = np.int32 if result.dtype == ir.DataType.INT32 else np.int64
     array = np.array(sizes[0] if scalar else sizes, kind)
     ir.convenience.replace_all_uses_with(result, new_constant(graph, f"{result.name}/constant", array))
-    return True
 
 
 def _reshape_by_constant(graph: ir.Graph, node: ir.Node, known: dict[ir.Value, list[Size]]) -> bool:
@@ -191,18 +191,15 @@ _RULES: dict[str, Callable[[ir.Node, list[list[Size]]], list[Size] | None]] = {
 }
 
 
-def inline_branches(model: ir.Model) -> bool:
-    """Put the branch that is taken in the place of each If with a constant condition; return whether there was one."""
+def inline_branches(model: ir.Model) -> None:
+    """Put the branch that is taken in the place of each If with a constant condition."""
     graph = model.graph
-    changed = False
     for node in list(graph):
         condition = constant_of(node.inputs[0]) if node.op_type == "If" and node.inputs else None
         if condition is None or condition.size != 1 or node.domain != "":
             continue
         branch = node.attributes["then_branch" if bool(condition.ravel()[0]) else "else_branch"].as_graph()
         _inline(graph, node, branch)
-        changed = True
-    return changed
 
 
 def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:

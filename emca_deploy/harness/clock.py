@@ -46,12 +46,10 @@ def time_calls(
     max_calls: int = 1_000_000,
     after: Callable[[], object] | None = None,
 ) -> Int64Array:
-    """Call again and again until the time is used: no call starts after it once `min_calls` are made, nor after `max_calls`.
+    """Call until the time is used, and return nanoseconds of every call, in order, (calls,) int64.
 
-    `after` is called after every call; its own time is not counted.
-
-    Returns:
-        Nanoseconds of every call, in order, (calls,) int64. The time between two calls is not counted.
+    No call starts after that time once `min_calls` are made, nor after `max_calls`. `after` is called after every call: its time,
+    and all others between two calls, are not counted.
     """
     latencies_ns: list[int] = []
     with no_garbage_collection():

@@ -51,12 +51,9 @@ class Saturable(Protocol):
         """
 
     def run_offline(self, seconds: float, min_calls: int, max_calls: int, /) -> npt.NDArray[np.int64]:
-        """Keep that many requests in flight for some time, and return when all are done.
+        """Keep that many requests in flight; return nanoseconds from each one's start to its completion, (requests,) int64.
 
-        No request starts after those seconds, once `min_calls` have, nor after `max_calls`.
-
-        Returns:
-            Nanoseconds of each request from its start to its completion, (requests,) int64.
+        No request starts after those seconds, once `min_calls` have, nor after `max_calls`; all are done at the return.
         """
 
 

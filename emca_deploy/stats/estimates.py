@@ -108,14 +108,11 @@ def ratio_of_medians(
 
 
 def paired_difference_ci(only_first: int, only_second: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of the difference of two proportions measured on the same items, by Tango's score method.
+    """Return the 95 % interval of (only_first - only_second) / total, paired proportions, by Tango's score method.
 
     T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
     Statistics in Medicine 17 (1998). It needs the discordant counts only, and has width even where both are zero. `only_first`
     items count for the first and not for the second, `only_second` the other way round.
-
-    Returns:
-        The interval of (only_first - only_second) / total, within [-1, 1].
     """
     z = NormalDist().inv_cdf(0.975)
     estimate = (only_first - only_second) / total

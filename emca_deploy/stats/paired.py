@@ -36,8 +36,7 @@ def images_needed(lost: int, won: int, images: int, max_drop: float) -> int | No
 
     The reference alone gets `lost` of the images right, the model alone `won`.
 
-    Returns:
-        The number, to two digits; None where the drop itself is not below the gate.
+    Rounded to two digits; None where the drop itself is not below the gate.
     """
     if 100 * (lost - won) / images >= max_drop:
         return None

@@ -45,13 +45,10 @@ def attribute(
     idle: Sequence[Window] = (),
     inferences: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, SourceTelemetry]]:
-    """Return for each candidate, by source, what happened while it ran.
+    """Return for each candidate, by source, what happened while it ran; what no sample reports is absent.
 
     The samples of all sources last from before the idle time to after the last window; windows do not overlap. While idle nothing
     ran: its power is subtracted, and both are given. Energy is per one of `inferences`, by candidate in all its windows.
-
-    Returns:
-        By candidate and source. What no sample reports is absent, a source without any sample too.
     """
     series = _series(samples)
     result: dict[str, dict[str, SourceTelemetry]] = {}

@@ -248,10 +248,7 @@ def _unwatched(done: int, total: int) -> None:
 
 
 def _allow_types(trt: Any, config: Any, model: Path, parsed: ParsedModel, settings: TrtSettings) -> Any:
-    """Let a weakly typed network use the types that its model, its cache and a DLA have.
-
-    Returns:
-        What must live until the engine is built.
+    """Let a weakly typed network use the types of its model, cache and DLA; return what must outlive the build.
 
     Raises:
         ModelError: it has Q/DQ where ranges come from a cache, or where a DLA would have to take them, or fp16 Q/DQ.

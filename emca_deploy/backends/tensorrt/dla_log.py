@@ -82,11 +82,7 @@ def concerns_dla(message: str) -> bool:
 
 
 def read_placement(lines: Iterable[str]) -> DlaPlacement | None:
-    """Return the placement among the lines of a builder's log; the last where it was listed several times.
-
-    Returns:
-        None where the log lists none: nothing was built, or its severity was too high.
-    """
+    """Return the last placement listed among the lines of a builder's log; None where it has none: see its severity."""
     lists: dict[str, list[str]] = {"DLA": [], "GPU": []}
     refused: dict[str, str] = {}
     seen, heading = False, ""

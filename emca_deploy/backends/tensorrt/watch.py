@@ -65,12 +65,9 @@ class PhaseTracker:
 
 
 def run_build(trt: Any, builder: Any, network: Any, config: Any, tracker: PhaseTracker | None) -> Any:
-    """Build an engine in a thread of its own, so that Ctrl-C is noticed while TensorRT works.
+    """Build in a thread of its own, so that Ctrl-C is noticed; return the serialized engine, None where TensorRT cannot.
 
     The tracker follows the phases through a progress monitor; None where the version has none: a build then cannot be stopped.
-
-    Returns:
-        The serialized engine, or None where TensorRT could not build it.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the build has ended, at its next step.

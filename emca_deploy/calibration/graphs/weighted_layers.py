@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.graph import has_weights
-from emca_deploy.canonical.edit import new_constant
+from emca_deploy.canonical.edit import ints_of, new_constant
 from emca_deploy.multiply_adds import WEIGHT_INPUT, multiply_adds
 
 __all__ = [
@@ -91,19 +91,14 @@ def conv_geometry(node: ir.Node) -> ConvGeometry | None:
     plain = (
         len(shape) == 4
         and attributes.get_int("group", 1) == 1
-        and set(_ints(node, "dilations", [1, 1])) == {1}
+        and set(ints_of(node, "dilations", [1, 1])) == {1}
         and attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
     )
     if not plain:
         return None
-    vertical, horizontal = _ints(node, "strides", [1, 1])
-    top, left, bottom, right = _ints(node, "pads", [0, 0, 0, 0])
+    vertical, horizontal = ints_of(node, "strides", [1, 1])
+    top, left, bottom, right = ints_of(node, "pads", [0, 0, 0, 0])
     return ConvGeometry((shape[2], shape[3]), (vertical, horizontal), (top, left, bottom, right))
-
-
-def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
-    attribute = node.attributes.get(name)
-    return list(attribute.as_ints()) if attribute is not None else default
 
 
 def bias_of(node: ir.Node) -> Float32Array:

@@ -53,11 +53,7 @@ def activation_params(values: TensorRange, *, symmetric: bool) -> QuantParams:
 
 
 def quantize_weight(weight: npt.NDArray[np.float32], axis: int, largest: int = 127) -> QuantizedWeight:
-    """Quantize weights symmetrically to [-largest, largest], one scale for each index of `axis`.
-
-    Returns:
-        The int8 weights, and float32 scales of length weight.shape[axis]; a dead channel (all zero) has scale 1.
-    """
+    """Quantize weights symmetrically to [-largest, largest], one scale for each index of `axis`; 1 for a channel of zeros."""
     axes = tuple(i for i in range(weight.ndim) if i != axis)
     scales = (np.abs(weight).max(axis=axes) / largest).astype(np.float32)
     scales[scales <= SMALLEST_SCALE] = 1.0

@@ -33,13 +33,10 @@ def _is_pixel(value: ir.Value | None) -> bool:
 
 
 def store_as_int8(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
-    """Write a convolution of one-pixel maps as a product with dequantized INT8 weights, in place.
+    """Write a convolution of one-pixel maps as a product with dequantized INT8 weights; return its nodes that run in float.
 
     The weights (output channels, input channels) are symmetric, a scale for each output channel. The result keeps its name, the
     product has the convolution's.
-
-    Returns:
-        The nodes in its place that compute in float.
     """
     weight, name, result = weight_rows(node), str(node.name), node.outputs[0]
     stored = dequantized(graph, node, f"{name}.weight", quantize_weight(weight, 0), 0)

@@ -98,15 +98,6 @@ class MinMaxObserver:
             raise ValueError("nothing was observed")
         return Observation(self._minimum, self._maximum)
 
-    def range(self) -> TensorRange:
-        """Return the range of everything observed.
-
-        Raises:
-            ValueError: nothing was observed.
-        """
-        seen = self.observation()
-        return TensorRange(seen.minimum, seen.maximum)
-
 
 class HistogramObserver:
     """The histogram of everything seen; independent of the order and the size of batches."""

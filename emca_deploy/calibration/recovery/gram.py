@@ -39,11 +39,7 @@ def can_be_rounded(node: ir.Node) -> bool:
 
 
 def input_rows(images: Float32Array, geometry: ConvGeometry, seed: Sequence[int]) -> Float32Array:
-    """Return what seeded output pixels read of an input (1, C, H, W): (pixels, C * kernel height * kernel width).
-
-    Returns:
-        (pixels, C * kernel height * kernel width).
-    """
+    """Return what seeded output pixels read of an input (1, C, H, W): (pixels, C * kernel height * kernel width)."""
     top, left, bottom, right = geometry.pads
     padded = np.pad(images[0], ((0, 0), (top, bottom), (left, right))) if any(geometry.pads) else images[0]
     windows = np.lib.stride_tricks.sliding_window_view(padded, geometry.kernel, axis=(1, 2))

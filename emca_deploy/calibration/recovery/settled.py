@@ -45,8 +45,8 @@ class SettlingMeans:
     def measure(self, model: ir.Model, names: Sequence[str], to_change: Set[str]) -> dict[str, Float64Array]:
         """Return the mean of each channel of tensors over the pixels of each image, (N, C), by tensor.
 
-        The model is the network as it is now; it is changed. It differs from those of earlier calls only in layers that those
-        named in `to_change`; there `to_change` names the nodes that later calls may find changed.
+        The model, the network as it is now, is changed. It differs from those of earlier calls only in layers that their
+        `to_change` named; this call's names the nodes that later calls may find changed.
 
         Raises:
             ModelError: ONNX Runtime refuses the graph, or these images.

@@ -136,16 +136,10 @@ def _read(path: Path, label: str) -> dict[str, QuantizedWeight] | None:
 
 
 def round_weights(weights: Float32Array, gram: Float32Array, scales: Float32Array, largest: int = 127) -> npt.NDArray[np.int8]:
-    """Round weights to INT8 for the smallest error of the layer's output.
+    """Round weights (outputs, inputs) to INT8 in [-largest, largest] for the smallest error of the layer's output.
 
-    Args:
-        weights: (outputs, inputs).
-        gram: (inputs, inputs), the inputs' second moments, to any factor; not centred, so that the output's mean is kept too.
-        scales: (outputs,).
-        largest: magnitude.
-
-    Returns:
-        (outputs, inputs) in [-largest, largest].
+    `gram` (inputs, inputs) is the inputs' second moments, to any factor; not centred, so that the output's mean is kept too.
+    Scales are (outputs,).
     """
     energy = np.diag(gram).astype(np.float64)
     damping = DAMPING * float(energy.mean())

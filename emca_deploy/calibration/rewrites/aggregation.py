@@ -13,12 +13,9 @@ __all__ = ["add_scales", "broadcast_repeats"]
 
 
 def add_scales(graph: ir.Graph) -> int:
-    """Replace every weighted sum over concatenated descriptors by additions of scaled ones, in place.
+    """Replace weighted sums over concatenated descriptors by additions of scaled ones, in place; return how many.
 
     The pattern is `ReduceSum(Mul(Concat(d_1, ..., d_n; axis 3), w); axis 3)` with d_i (N, C, 1, 1) and constant w (1, 1, 1, n).
-
-    Returns:
-        How many sums were replaced.
     """
     replaced = 0
     for node in list(graph):
@@ -39,13 +36,10 @@ def add_scales(graph: ir.Graph) -> int:
 
 
 def broadcast_repeats(graph: ir.Graph) -> int:
-    """Let an addition repeat channels by broadcasting instead of a Concat that writes them out, in place.
+    """Let additions repeat channels by broadcasting instead of a Concat that writes them out, in place; return how many.
 
     The pattern is `Relu(Add(Mul(x, constant scalar), Concat(s, ..., s; axis 1)))` with x (N, C, 1, 1) and s (N, C / k, 1, 1).
     All of it is then computed at shape (N, 1, k, C / k), which has the same numbers in the same order.
-
-    Returns:
-        How many Concats were removed.
     """
     removed = 0
     for relu in list(graph):

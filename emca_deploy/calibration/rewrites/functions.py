@@ -16,13 +16,10 @@ SWISH = (1 / 6, 0.5)
 
 
 def hard_sigmoids_as_additions(graph: ir.Graph) -> int:
-    """Compute each HardSigmoid between a DequantizeLinear and a QuantizeLinear as one INT8 addition.
+    """Compute each HardSigmoid between a DequantizeLinear and a QuantizeLinear as one INT8 addition; return how many.
 
     min(max(alpha * x + beta, 0), 1) in integers of a scale s is x + beta / alpha in integers of s / alpha, which saturate at the
     same two ends. ONNX Runtime has an INT8 kernel for the addition only.
-
-    Returns:
-        How many were rewritten.
     """
     done = 0
     for node in list(graph):
@@ -80,13 +77,10 @@ def _add_instead(graph: ir.Graph, nodes: tuple[ir.Node, ir.Node, ir.Node], shift
 
 
 def average_pools_as_convolutions(graph: ir.Graph) -> int:
-    """Compute each INT8 average pooling of windows as a depthwise convolution whose weights are all the same.
+    """Compute each INT8 average pooling of windows as a depthwise convolution with all weights the same; return how many.
 
     ONNX Runtime's INT8 average pooling takes five times as long as its depthwise convolution. A window that is the whole map is
     left alone, and so is padding that does not count, of which a convolution knows nothing.
-
-    Returns:
-        How many were rewritten.
     """
     found = [node for node in graph if node.op_type == "AveragePool" and _is_plain_window(node) and _reads_and_returns_int8(node)]
     for node in found:
@@ -192,13 +186,10 @@ def _appended(graph: ir.Graph, before: ir.Node, operator: str, inputs: list[ir.V
 
 
 def split_poolings(graph: ir.Graph) -> int:
-    """Pool a quantized map along its rows, then along its columns.
+    """Pool a quantized map along its rows, then along its columns; return how many poolings were split.
 
     OpenVINO's INT8 average pooling of rows takes half the time of its global mean, which turns every number into a float before
     adding it; the columns that are left are little work.
-
-    Returns:
-        How many poolings were split.
     """
     split = 0
     for node in list(graph):

@@ -115,12 +115,9 @@ def combined(ranked: Sequence[Trial], known: Sequence[Values]) -> list[Values]:
 
 
 def search(space: Sequence[Tunable], how: Search, progress: Progress | None = None) -> Found:
-    """Find the fastest settings; ties are broken by the order of the space.
+    """Find the fastest settings; ties are broken by the order of the space. After an interrupt, return what was found by then.
 
     `progress` is called with (seconds gone, seconds in all), rescaled so that it never runs back.
-
-    Returns:
-        What was found; after an interrupt what was found by then.
 
     Raises:
         EmcaError: the default does not run.

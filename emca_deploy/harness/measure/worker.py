@@ -169,12 +169,10 @@ class Worker:
         return Prepared(float(answer["first_inference_ms"]), int(answer["in_flight"]), answer["runtime"])
 
     def block(self, seconds: float, min_calls: int = 1, max_calls: int = 1_000_000, lead_calls: int = 0) -> Int64Array:
-        """Infer for some seconds, within `min_calls` and `max_calls`, see `clock.time_calls`.
+        """Infer for some seconds and return nanoseconds of each call, or offline of each request, (calls,) int64.
 
-        Unmeasured `lead_calls` come before, to bring the caches back after other candidates ran.
-
-        Returns:
-            Nanoseconds of each call, (calls,) int64; offline, of each request from its start to its completion.
+        The limits on calls are those of `clock.time_calls`. Unmeasured `lead_calls` bring the caches back after other candidates
+        ran.
 
         Raises:
             EmcaError: as `open`.

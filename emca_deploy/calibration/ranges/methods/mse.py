@@ -69,17 +69,10 @@ def _least(candidates: Float64Array, errors: Float64Array) -> float:
 def expected_error(
     values: Float64Array, shares: Float64Array, lows: Float64Array, highs: Float64Array, *, symmetric: bool
 ) -> Float64Array:
-    """Return the expected squared error of quantizing values to each of several ranges.
+    """Return the expected squared error, (m,) float64, of quantizing values to each of several ranges.
 
-    Args:
-        values: (n,).
-        shares: of each value among all, (n,).
-        lows: of each range, at most 0, (m,).
-        highs: of each range, at least 0, (m,).
-        symmetric: int8 in [-127, 127] to the larger end, instead of uint8 with a zero point.
-
-    Returns:
-        Of each range, float64 (m,).
+    Values and their shares are (n,), the ranges' lows (at most 0) and highs (at least 0) are (m,). Symmetric is int8 in [-127,
+    127] to the larger end, instead of uint8 with a zero point.
     """
     if symmetric:
         scales, zeros, levels = np.maximum(-lows, highs) / 127, np.zeros_like(lows), (-127.0, 127.0)

@@ -14,7 +14,7 @@ from emca_deploy.calibration.placement.quantize import (
     quantize_weight,
     raise_scales_for_bias,
 )
-from emca_deploy.calibration.ranges.observers import MinMaxObserver, TensorRange
+from emca_deploy.calibration.ranges.observers import MinMaxObserver, Observation, TensorRange
 
 finite = st.floats(-1e6, 1e6, width=32)
 
@@ -65,14 +65,14 @@ def test_min_max_is_exact_whatever_the_batches(batches):
     for batch in batches:
         observer.observe(batch, batch)
     everything = np.concatenate(batches)
-    assert observer.range() == TensorRange(float(everything.min()), float(everything.max()))
+    assert observer.observation() == Observation(float(everything.min()), float(everything.max()))
 
 
 def test_min_max_refuses_infinities_and_nothing():
     with pytest.raises(ValueError, match="not finite"):
         MinMaxObserver().observe(np.array([np.nan], np.float32), np.array([1.0], np.float32))
     with pytest.raises(ValueError, match="nothing"):
-        MinMaxObserver().range()
+        MinMaxObserver().observation()
 
 
 @given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-10, 10, width=32)), st.sampled_from([7, 8]))
