@@ -270,7 +270,9 @@ class SshTarget(Target):
             raise KeyboardInterrupt
         names = [spec.name for spec in specs]
         compared = [replace(one, a=name, b=names[0]) for name, one in zip(names[1:], report.comparisons, strict=True)]
-        return replace(report, comparisons=tuple(compared))
+        notes = part.deployment.notes
+        results = (replace(one, warnings=(*one.warnings, *notes)) for one in report.results)
+        return replace(report, results=tuple(results), comparisons=tuple(compared))
 
     def logits(
         self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None, shared: Shared | None = None

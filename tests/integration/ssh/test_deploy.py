@@ -1,12 +1,19 @@
 """`deploy` on another machine: exported and calibrated here, built, measured and validated there."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from emca_deploy._machine import find_gpus
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.cli import run
+from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.targets.base import Part
+from emca_deploy.targets.deployment import BuiltCandidate
+from emca_deploy.targets.ssh import SshTarget
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,3 +66,17 @@ def test_a_checkpoint_is_deployed_over_there(far, checkpoint, images, tmp_path, 
     assert (manifest.backend, manifest.details["built_on"]) == ("onnxruntime", far.target)
     assert (tmp_path / "out" / "report.html").is_file()
     far.wait_until_nothing_runs()
+
+
+@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
+def test_what_a_board_leaves_out_is_said_with_every_result(sshds, remote_python, model, tmp_path, monkeypatch):
+    board = shutil.copytree(Path(__file__).parents[2] / "data/boards/nano", tmp_path / "board")
+    far = sshds(environment={"EMCA_DEPLOY_BOARD_ROOT": str(board)})
+    monkeypatch.setenv("EMCA_DEPLOY_SSH_CONFIG", str(far.folder / "ssh_config"))
+    monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", remote_python)
+    target = SshTarget.parse(f"{far.target}/jetson")
+    found = target.deployment()
+    (note,) = found.notes
+    spec = RunnerSpec("fp32", "", {"threads": 1}, str(model), "onnxruntime")
+    report = target.measure([Part(target, found, (BuiltCandidate("fp32", model, spec),))], 0.2)
+    assert note in report.results[0].warnings
