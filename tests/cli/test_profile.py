@@ -127,17 +127,17 @@ def test_same_artifact_twice_has_two_names(capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["missing.onnx"], 2, "missing.onnx: no such file"),
-        ([FAKE, "--target", "gpu:0"], 2, "is a fake, which runs on no GPU"),
-        ([FAKE, "--target", "ssh://me@"], 2, "target 'ssh://me@' names no machine"),
-        ([FAKE, "--target", "moon"], 2, "no target is called 'moon'"),
+        (["missing.onnx"], 2, "missing.onnx"),
+        ([FAKE, "--target", "gpu:0"], 2, FAKE),
+        ([FAKE, "--target", "ssh://me@"], 2, "'ssh://me@'"),
+        ([FAKE, "--target", "moon"], 2, "'moon'"),
         ([FAKE, "--backend", "onnx"], 2, "nearest: onnxruntime"),
-        ([FAKE, "--backend", "onnxruntime"], 2, "is a fake, not for backend"),
-        (["fake:speed=1"], 2, "cannot read 'speed=1'"),
-        (["fake:crash_at=1"], 1, "fake:crash_at=1: its process ended with exit code 41"),
-        (["fake:fail_at=3"], 2, "call 3 fails, as asked"),
-        ([FAKE, "-o", "no/such/folder/r.json"], 2, "cannot be written"),
-        ([], 2, "Missing argument"),
+        ([FAKE, "--backend", "onnxruntime"], 2, FAKE),
+        (["fake:speed=1"], 2, "'speed=1'"),
+        (["fake:crash_at=1"], 1, "41"),
+        (["fake:fail_at=3"], 2, "fake:fail_at=3"),
+        ([FAKE, "-o", "no/such/folder/r.json"], 2, "no/such/folder/r.json"),
+        ([], 2, "ARTIFACT"),
         ([FAKE, "--batch", "0"], 2, "--batch"),
     ],
 )
@@ -164,8 +164,9 @@ def test_one_candidate_that_fails_does_not_fail_the_others(tmp_path, capsys):
     assert run(["profile", FAKE, "fake:fail_at=30", "fake:crash_at=1", "-o", str(path), *QUICK]) == 1
     out, err = capsys.readouterr()
     assert FAKE in out
-    assert "error: fake:crash_at=1: its process ended with exit code 41" in err
-    assert "error: fake:fail_at=30: call 30 fails, as asked\n  try: leave out fail_at" in err
+    for name in ("fake:crash_at=1", "fake:fail_at=30"):
+        assert f"error: {name}: " in err
+    assert err.count("\n  try: ") == 2
     document = json.loads(path.read_text())
     assert document["complete"] is False
     assert [result["artifact"] for result in document["results"]] == [FAKE]

