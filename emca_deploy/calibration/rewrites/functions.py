@@ -30,8 +30,7 @@ def hard_sigmoids_as_additions(graph: ir.Graph) -> int:
         if quantize is None or source is None or source.op_type != "DequantizeLinear":
             continue
         alpha, beta = _alpha_beta(node)
-        dequantize = next(iter(quantize.outputs[0].uses())).node
-        _add_instead(graph, (node, quantize, dequantize), beta / alpha, alpha)
+        _add_instead(graph, node, quantize, beta / alpha, alpha)
         done += 1
     return done
 
@@ -54,9 +53,8 @@ def _alpha_beta(node: ir.Node) -> tuple[float, float]:
     return float(node.attributes.get_float("alpha", 0.2)), float(node.attributes.get_float("beta", 0.5))
 
 
-def _add_instead(graph: ir.Graph, nodes: tuple[ir.Node, ir.Node, ir.Node], shift: float, alpha: float) -> None:
+def _add_instead(graph: ir.Graph, node: ir.Node, quantize: ir.Node, shift: float, alpha: float) -> None:
     """Replace a HardSigmoid by an addition of `shift`, and the scale of the Q behind it accordingly; the DQ keeps its own."""
-    node, quantize, _ = nodes
     name = f"{node.name}.shift"
     stored = new_constant(graph, f"{name}/uint8", np.array(255, np.uint8))
     step = new_constant(graph, f"{name}/scale", np.array(shift / 255, np.float32))
@@ -127,10 +125,7 @@ def clip_hard_sigmoids(graph: ir.Graph) -> int:
     """Write x * HardSigmoid(x) as x * Clip(x + 3) / 6 where it is HardSwish, and any other HardSigmoid as Mul, Add and Clip.
 
     OpenVINO fuses the first into the convolution before it, and the second into what surrounds it; its HardSigmoid is a
-    reference implementation that runs alone.
-
-    Returns:
-        How many were rewritten.
+    reference implementation that runs alone. Returned is how many were rewritten.
     """
     found = [node for node in graph if node.op_type == "HardSigmoid" and not node.outputs[0].is_graph_output()]
     for node in found:

@@ -179,19 +179,15 @@ def _interleave(run: _Run, processes: Processes, progress: Progress | None, tele
         if telemetry:
             telemetry.watch(_pids(run.candidates))
 
+    def failed(candidate: Candidate, error: EmcaError) -> None:
+        run.failed(candidate.name, [process.worker for process in candidate.living], error)
+
     told = progress or (lambda done, total: None)
-    stop = interleave(run.candidates, run.protocol, told, _failing(run), renew, processes.renewals)
+    stop = interleave(run.candidates, run.protocol, told, failed, renew, processes.renewals)
     if stop == INTERRUPTED and not run.keep_going:
         raise KeyboardInterrupt
     _demand_one(run)
     return stop
-
-
-def _failing(run: _Run) -> Any:
-    def failed(candidate: Candidate, error: EmcaError) -> None:
-        run.failed(candidate.name, [process.worker for process in candidate.living], error)
-
-    return failed
 
 
 def _pids(candidates: list[Candidate]) -> dict[str, int]:

@@ -1,13 +1,12 @@
 """tegrastats beside a run of trtexec: the board's power, load and temperature while the engine runs."""
 
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from emca_deploy.backends.tensorrt.tool.process import Spawn, spawn_here, stop
+from emca_deploy.backends.tensorrt.tool.process import Spawn, reading, spawn_here
 from emca_deploy.machines.jetson.rails import total_power_mw
 from emca_deploy.results.telemetry import TelemetryResult
 from emca_deploy.telemetry.attribution import attribute
@@ -78,13 +77,8 @@ def watching(beside: Beside | None) -> Iterator[Watch]:
     if process is None:
         yield watch
         return
-    reader = threading.Thread(target=_collect, args=(process, watch), daemon=True)
-    reader.start()
-    try:
+    with reading(process, watch.sample):
         yield watch
-    finally:
-        stop(process)
-        reader.join(5.0)
 
 
 def _start(beside: Beside) -> "subprocess.Popen[bytes] | None":
@@ -92,10 +86,3 @@ def _start(beside: Beside) -> "subprocess.Popen[bytes] | None":
         return beside.spawn([*beside.command, "--interval", str(beside.interval_ms)])
     except OSError:  # no Jetson, or not on the PATH
         return None
-
-
-def _collect(process: "subprocess.Popen[bytes]", watch: Watch) -> None:
-    assert process.stdout is not None  # a Spawn gives a pipe
-    with process.stdout as pipe:
-        for raw in pipe:
-            watch.sample(raw.decode("utf-8", errors="replace"))

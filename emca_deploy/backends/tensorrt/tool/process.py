@@ -5,12 +5,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from emca_deploy.errors import WorkerError
 
-__all__ = ["Finished", "Spawn", "run_to_end", "spawn_here", "stop"]
+__all__ = ["Finished", "Spawn", "reading", "run_to_end", "spawn_here", "stop"]
 
 Spawn = Callable[[Sequence[str]], "subprocess.Popen[bytes]"]
 """Starts a command (its argument vector) on a machine: standard output and error in one pipe, standard input empty. A connection
@@ -62,18 +63,40 @@ def run_to_end(
     started = time.monotonic()
     process = spawn(arguments)
     lines: list[str] = []
-    reader = threading.Thread(target=_collect, args=(process, lines, on_line or _ignore), daemon=True)
-    reader.start()
+
+    def keep(line: str) -> None:
+        if len(lines) < MOST_LINES:
+            lines.append(line)
+        if on_line is not None:
+            on_line(line)
+
     try:
-        code = process.wait(timeout_s)
+        with reading(process, keep):
+            code = process.wait(timeout_s)
     except subprocess.TimeoutExpired as exc:
         raise WorkerError(
             f"{arguments[0]} did not end within {timeout_s:g} s", "give it longer with --timeout, or look at the machine"
         ) from exc
+    return Finished(code, "".join(lines), time.monotonic() - started)
+
+
+@contextmanager
+def reading(process: "subprocess.Popen[bytes]", on_line: Callable[[str], None]) -> Iterator[None]:
+    """Call with each line that a process prints, from another thread, and end the process with the block."""
+
+    def follow() -> None:
+        assert process.stdout is not None  # a Spawn gives a pipe
+        with process.stdout as pipe:
+            for raw in pipe:
+                on_line(raw.decode("utf-8", errors="replace"))
+
+    reader = threading.Thread(target=follow, daemon=True)
+    reader.start()
+    try:
+        yield
     finally:
         stop(process)
         reader.join(GRACE_S)
-    return Finished(code, "".join(lines), time.monotonic() - started)
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
@@ -96,17 +119,3 @@ def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
             process.send_signal(number)
     except ProcessLookupError:  # it ended in between
         pass
-
-
-def _collect(process: "subprocess.Popen[bytes]", lines: list[str], on_line: Callable[[str], None]) -> None:
-    assert process.stdout is not None  # a Spawn gives a pipe
-    with process.stdout as pipe:
-        for raw in pipe:
-            line = raw.decode("utf-8", errors="replace")
-            if len(lines) < MOST_LINES:
-                lines.append(line)
-            on_line(line)
-
-
-def _ignore(line: str) -> None:
-    """Take a line that nobody watches."""
