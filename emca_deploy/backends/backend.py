@@ -15,7 +15,6 @@ class Package:
     """A library that is installed separately.
 
     Attributes:
-        module: the module to import.
         distribution: what pip installs it as.
         minimum: the oldest version that works.
         extra: the extra of emca-deploy that brings it; empty where pip installs the distribution itself.

@@ -87,7 +87,6 @@ class Situation:
     """What decides which settings are worth trying.
 
     Attributes:
-        cpu: of this machine.
         offline: for throughput rather than for the latency of a call.
         threads_default: threads without tuning.
         threads_max: the most to try.

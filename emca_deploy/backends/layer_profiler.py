@@ -21,7 +21,6 @@ class RuntimeLayer:
     """One layer, as the runtime runs it.
 
     Attributes:
-        name: the runtime's.
         type: the runtime's word for what it does.
         precision: it computes in: "fp32", "bf16", "fp16", "int8"; "unknown" where the runtime does not say.
         nodes: names of the ONNX nodes it came from, or of their outputs, as far as the runtime tells, the main one first.
@@ -36,11 +35,7 @@ class RuntimeLayer:
 
 
 class LayerProfiler(ABC):
-    """A model that tells its layers' times. A context manager: nothing is loaded before `__enter__`.
-
-    Attributes:
-        input: of the model.
-    """
+    """A model that tells its layers' times. A context manager: nothing is loaded before `__enter__`."""
 
     input: TensorSpec
 

@@ -26,8 +26,6 @@ class PeakModel:
 
     Attributes:
         name: "fp32" or "int8" of a convolution; "copy".
-        path: of its .onnx file.
-        shape: of its input.
         macs: multiply-adds of the layer; 0 of the copy.
         moved_bytes: input and output of the layer, float32.
     """

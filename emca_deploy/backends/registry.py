@@ -54,7 +54,6 @@ class BackendStatus:
     Attributes:
         version: of its library; None where it is not installed.
         reason: why it cannot be used; None where it can.
-        remedy: what to do about it.
     """
 
     version: str | None

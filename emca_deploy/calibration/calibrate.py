@@ -101,12 +101,9 @@ class Calibration:
     """What was quantized, from what.
 
     Attributes:
-        onnx: the INT8 model.
-        backend: whose placement it has.
         table: the range table's file.
         reused: whether the ranges were on file already.
         samples: images the ranges come from.
-        counts: what was quantized.
         choice: what was tried before, and chosen.
         float_part: what became of the rest where that is fp16.
         weight_bits: that the weights keep to.

@@ -52,12 +52,9 @@ class ChoiceInput:
     """What methods are tried on.
 
     Attributes:
-        path: the fp32 ONNX file.
         model: its graph; it is left as it is.
         quantize: inserts a placement's Q/DQ pairs with the ranges given into a clone of the graph, in place.
-        source: calibration images.
         indices: those of them that the ranges come from.
-        threads: of the runtime.
     """
 
     path: Path

@@ -44,7 +44,6 @@ class FloatPart:
         graph: which nodes are fp16, which are not.
         sqnr_db: of the logits against fp32, with the float part in fp32 and in fp16; None where there is no error.
         same_class_percent: of the images, between the two.
-        images: how many.
     """
 
     graph: HalfGraph

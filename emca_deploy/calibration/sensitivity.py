@@ -46,10 +46,8 @@ class SensitivityOptions:
     """How to measure sensitivity.
 
     Attributes:
-        recipe: what the backend wants.
         samples: images to compare logits on; all where the data set has fewer.
         seed: of the choice of images.
-        threads: of the simulation.
         keep_float: node name patterns that stay in float throughout.
         side_file: where results so far are kept; not kept where None.
         output_name: the output with the logits, where the model has several.
@@ -158,7 +156,6 @@ class Unit:
 
     Attributes:
         name: of the layer's node, or what the names of the block's nodes begin with, without the separator.
-        kind: see there.
         pattern: what `--keep-float` takes.
         layers: names of its quantized layers with weights.
         macs: their multiply-adds for one image.

@@ -39,8 +39,6 @@ class InputFacts:
 
     Attributes:
         channels: 1 or 3.
-        height: pixels.
-        width: pixels.
         pixel_range: 1.0 or 255.0 where the graph normalises its input itself: the largest pixel value that it expects.
     """
 

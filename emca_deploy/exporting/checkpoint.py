@@ -36,7 +36,6 @@ class ExportOptions:
         num_classes: width of the logits; None reads it from the checkpoint.
         preprocessing: how images become the input, or what is known about it; its image size is the model's.
         batch: a fixed number of images, or None for a dynamic batch.
-        opset: the opset of the ONNX file.
         precision: "fp32", or "fp16" for weights and activations; input and logits are float32 either way.
         weights: which weights of the checkpoint: "ema" or "plain"; None takes the moving average where there is one.
         prefix: what the network's names begin with, where the checkpoint holds several networks.
@@ -57,8 +56,6 @@ class CheckpointExport:
     """What was exported, with `params` counted and parity measured.
 
     Attributes:
-        onnx: the file.
-        arch: the architecture.
         num_classes: width of the logits.
         params: parameters of the network.
         parity: of the file with PyTorch; of an fp16 file, run emulated, with the fp32 model it was made from.

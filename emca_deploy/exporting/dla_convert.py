@@ -34,7 +34,6 @@ class DlaConversion:
         onnx: the file written.
         source: the file it was made from.
         forms: what was rewritten, and what stays off a DLA.
-        parity: with the source.
     """
 
     onnx: Path

@@ -23,7 +23,6 @@ class Editor:
     """Edits one model in place.
 
     Attributes:
-        model: the model.
         scales: depthwise 1x1 convolutions made here, with their factor and offset per channel: those that can be joined.
     """
 

@@ -32,7 +32,6 @@ class Parity:
         max_abs: the largest absolute difference of a logit.
         max_rel: that divided by the largest absolute reference logit.
         cosine: the smallest cosine similarity of an image's logits.
-        samples: images compared.
     """
 
     max_abs: float

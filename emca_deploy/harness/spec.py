@@ -67,9 +67,6 @@ class RunnerSpec:
             backends.
         kwargs: its arguments; JSON values only.
         artifact: the file, as the user gave it; for the result.
-        backend: for the result.
-        precision: for the result.
-        target: for the result.
         group: specs with the same group are measured as one candidate; empty means no group.
         batch: images a call, where it is not the protocol's: offline, batches are compared by their time per image.
         digests: sha256 by path of the files it is made of, where they are known; a process that loads others refuses.

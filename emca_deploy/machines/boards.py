@@ -72,8 +72,6 @@ class JetPack:
     """What a JetPack brings.
 
     Attributes:
-        version: "6.2.1".
-        tensorrt: the TensorRT in it.
         python: Python version of its Ubuntu.
         devices: compute capabilities it is for, where not for all that its major version is.
         certain: False where NVIDIA's pages and packages were not seen to agree.

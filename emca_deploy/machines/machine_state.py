@@ -57,17 +57,13 @@ class MachineState:
 
     Attributes:
         time_ns: reading of time.monotonic_ns.
-        context_switches: context switches of the whole machine.
         frequency_mhz: mean of the cores that this process may use.
-        governors: the distinct frequency governors.
         thermal_throttles: times that cores and packages lowered their clock for heat; Intel processors count them.
         cooling_steps: by how many steps processors and GPUs are held back for heat right now, by the kernel's cooling devices.
-        temperature_c: temperature of the hottest sensor.
         memory_stall_s: time in which some task waited for memory (pressure stall information).
         io_stall_s: time that some task waited for storage.
         cpu_stall_s: time that some task waited for a core.
         swapped_mib: read from and written to swap.
-        load_average: load average over 1, 5 and 15 minutes.
     """
 
     time_ns: int

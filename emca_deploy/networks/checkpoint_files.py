@@ -27,7 +27,6 @@ class CheckpointFile:
     """What a checkpoint file holds.
 
     Attributes:
-        path: the file.
         tensors: by full name: the keys of the dictionaries around it and its own, joined by dots ("state_dict.fc.weight").
         containers: how many characters of a full name belong to the dictionaries around the state dict ("state_dict.").
         keys: the keys at the file's top.

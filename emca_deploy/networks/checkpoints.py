@@ -57,11 +57,9 @@ class ModelSpec:
     """What a checkpoint turned out to be.
 
     Attributes:
-        arch: the architecture's name.
         num_classes: the width of the logits.
         options: for `create_model(arch, num_classes, **options)`; empty for the family's own configuration.
         layout: whose key names it had (see `layouts.Layout`).
-        params: how many parameters the network has.
         source: where in the file it lay; None for fresh weights.
     """
 

@@ -45,8 +45,6 @@ class Fit:
 
     Attributes:
         network: where it lies in the file.
-        inferred: the architecture.
-        classes: the width of its logits.
         layout: whose key names it has.
     """
 

@@ -46,7 +46,6 @@ class Stub:
     """An object of a class that is not known: the class's name, and what the pickle put into it, by reference.
 
     Attributes:
-        name: the class.
         items: items of a dictionary's subclass.
         values: elements of a list's subclass, and arguments.
         state: attributes, as dictionaries.

@@ -35,7 +35,6 @@ class Storage:
 
     Attributes:
         key: identifies the storage within its file.
-        nbytes: its size.
         read: returns the bytes from the first offset to the second; None where the file does not hold them.
     """
 
@@ -50,7 +49,6 @@ class StoredTensor:
 
     Attributes:
         dtype: torch's name of it ("float32").
-        shape: dimensions.
         stride: elements from one index to the next, per dimension.
         offset: elements from the storage's start to the first.
         storage: where the values are; None where `problem` says why there are none.

@@ -20,9 +20,6 @@ class TelemetrySource(Protocol):
 
     A source may also have `interval_s` (float: sample it no more often), `owner` (str: its readings are about this candidate
     only) and `notes` (list of str: what it could not get, and what to do; filled while it is open).
-
-    Attributes:
-        name: name of the source, for the result.
     """
 
     name: str

@@ -39,7 +39,6 @@ class TegrastatsSample:
         cpu_freq_mhz: one a core, None for one that is off.
         gpu_freq_mhz: the highest of the GPU's clusters; a cluster that is gated reads 0.
         gpu_cluster_freq_mhz: each cluster, where they are listed.
-        emc_load_percent: load of the memory controller.
         temperature_c: current value by zone, named as printed; zones that are switched off (-256 C) are left out.
         temperature_peak_c: highest value by zone, JetPack 7.2 and newer.
         power_mw: current value by rail, named as printed; it may be negative. A rail "NC" is not connected. Rails may include

@@ -45,8 +45,6 @@ class TrtBuild:
         batches: smallest, likeliest and largest batch; None where the model fixes it.
         convolutions: of the model.
         quantized_convolutions: those with INT8 weights in the model.
-        layers: of the engine.
-        warnings: of parser and builder.
         notes: warnings of theirs about what changes no number.
         float_precision: of what an INT8 model leaves in float, as the model has it; None of other models.
         dla_core: it runs on; None for the GPU alone.

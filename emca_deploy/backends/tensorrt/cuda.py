@@ -170,7 +170,6 @@ class Gpu:
     """One stream of a GPU, and the memory, events and graphs that were made on it; `close` frees them all.
 
     Attributes:
-        facts: of the GPU.
         stream: the stream's handle.
     """
 

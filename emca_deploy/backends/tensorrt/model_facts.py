@@ -24,9 +24,7 @@ class ModelFacts:
     """An ONNX model, as far as a plan depends on it.
 
     Attributes:
-        path: of the file.
         precision: "int8" with Q/DQ nodes, else that of most weights.
-        opset: of ONNX's own operators.
         input: the image batch; a dynamic dimension has a name.
         uint8: Q/DQ nodes with a uint8 zero point, or the default one, which is uint8.
         asymmetric: Q/DQ nodes with a zero point that is not 0.

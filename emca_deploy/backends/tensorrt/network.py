@@ -23,9 +23,7 @@ class ParsedModel:
     """A parsed model.
 
     Attributes:
-        network: TensorRT's.
         input: the image batch.
-        convolutions: how many it has.
         quantized_convolutions: how many of them have weights behind a DequantizeLinear.
         parser: kept alive, for it owns the weights.
     """

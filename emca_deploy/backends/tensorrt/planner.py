@@ -36,8 +36,6 @@ class PlanRequest:
     """What somebody wants to build.
 
     Attributes:
-        backend: "tensorrt" or "tensorrt-rtx".
-        device: to build for.
         version: of TensorRT where it will be built; None takes the JetPack's.
         jetpack: of the board, if it is known.
         dla: on a DLA core, with the GPU for what that does not take.
@@ -57,15 +55,12 @@ class Plan:
     """How to build it.
 
     Attributes:
-        request: what was wanted.
         version: of TensorRT, three numbers.
         quantization: where INT8 comes from.
         typing: "typed" where every type is the model's, "flagged" where builder flags allow types.
         calibrate_for: whose recipe the model is to be calibrated for; None where no calibration is wanted any more.
         needs_half: whether a typed fp16 model must be exported first.
         flags: of network and builder, by TensorRT's names.
-        reasons: of every choice.
-        warnings: what may still go wrong.
     """
 
     request: PlanRequest

@@ -22,7 +22,6 @@ class Step:
 
     Attributes:
         where: "here", or "on the device".
-        command: one line for a shell.
     """
 
     where: str

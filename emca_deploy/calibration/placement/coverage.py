@@ -24,9 +24,6 @@ class FloatLayer:
     """A layer that stays in float.
 
     Attributes:
-        name: the node's name.
-        op: its operator.
-        reason: in words.
         macs: its multiply-adds for one image.
     """
 

@@ -38,7 +38,6 @@ class Placement:
     """What is quantized.
 
     Attributes:
-        recipe: the backend's.
         edges: tensors, and which of their readers read the quantized one.
         weighted: operators that get INT8 weights and read INT8.
         symmetric: tensors that are symmetric beyond the recipe.

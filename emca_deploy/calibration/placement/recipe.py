@@ -30,7 +30,6 @@ class Recipe:
     """What one backend wants.
 
     Attributes:
-        backend: its name.
         symmetric: int8 activations with zero point 0 instead of uint8 with one.
         integer_bias: INT32 biases behind a DequantizeLinear instead of float ones.
         readers: operators, besides those with weights, whose trunk inputs are quantized; "Gate" is the attention's Mul and

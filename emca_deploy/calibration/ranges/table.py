@@ -40,7 +40,6 @@ class TableKey:
         data_sha256: of the calibration data set's content.
         preprocessing: how its images became input; None where the data set holds finished input.
         method: how ranges come from values, with its parameter ("minmax", "percentile:99.99").
-        samples: images used.
         seed: of the choice of images.
         measured: the revision of measuring; a table without one is of the first.
         canonical: the version of the rules that rewrite a graph before it is measured; a table without one is of none.
@@ -61,8 +60,6 @@ class RangeTable:
     """Ranges by tensor name, with what they depend on.
 
     Attributes:
-        key: what they depend on.
-        ranges: by tensor name.
         observations: what was seen of each tensor; empty in a table of version 1.
     """
 

@@ -44,8 +44,6 @@ class LogitsResult:
         labels: (N,) int64, or None for a data set without.
         images_per_s: images per second of the whole run, decoding included: not the model's throughput; None where nothing had
             to be run.
-        preprocessing: that was used.
-        names: names of images and classes.
         reused: images whose logits an earlier run had left.
     """
 
@@ -73,7 +71,6 @@ class LogitsRun:
     """A data set to be run through a candidate.
 
     Attributes:
-        spec: the candidate.
         source: where the data set lies; see `data.sources.open_source`.
         preprocessing: how images become its input, or a function that says so given the model's input and output.
         limit: how many images, the same number of each class; None for all.

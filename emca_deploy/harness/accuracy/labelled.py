@@ -21,7 +21,6 @@ class LabelledImages:
 
     Attributes:
         source: the images; they may have no labels.
-        warnings: a line each.
         class_order: how number-named class folders were sorted, where no option set it and the accuracy decided.
     """
 

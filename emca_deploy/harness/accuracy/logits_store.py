@@ -38,7 +38,6 @@ class Kept:
     Attributes:
         logits: (N, classes) float32.
         labels: (N,) int64, or None.
-        names: names of its images.
     """
 
     logits: Float32Array

@@ -55,7 +55,6 @@ class Candidate:
     """What is measured under one name.
 
     Attributes:
-        name: as in comparisons.
         processes: at least one; the last `alive` of them are the processes that live now.
         alive: how many those are.
         blocks: so far, in the order of time.

@@ -27,7 +27,6 @@ class CompareReport:
 
     Attributes:
         differences: what ought to keep the two runs from being compared; empty unless --force was given.
-        comparisons: comparisons of the candidates that both have.
     """
 
     differences: tuple[str, ...]

@@ -32,8 +32,6 @@ class Wanted:
     """What to run.
 
     Attributes:
-        source: where the data set lies.
-        preprocessing: how its images become the input.
         limit: how many images, chosen evenly over the classes; None for all.
         batch_size: images a call; a model with a fixed batch size keeps its own.
         start: how many of the images an earlier run has done.

@@ -103,11 +103,7 @@ class LiveRun:
     """What `measuring` yields.
 
     Attributes:
-        run: the run.
-        stop: why it ended.
         common: warnings that concern all candidates.
-        sampled: telemetry by candidate.
-        environment: the machine.
     """
 
     run: "_Run"

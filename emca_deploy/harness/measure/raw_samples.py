@@ -32,8 +32,6 @@ class RawCandidate:
     """All samples of one candidate.
 
     Attributes:
-        name: as in comparisons.
-        builds: its artifacts.
         calls_ns: nanoseconds of each call, in order, (calls,).
         block_calls: how many calls each block has, (blocks,).
         block_build: the index in `builds` that each block ran, (blocks,).

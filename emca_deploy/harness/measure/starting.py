@@ -36,10 +36,7 @@ class Processes:
     """The processes of a run.
 
     Attributes:
-        specs: specs of all candidates.
-        protocol: how they are measured.
         stack: ends every process with the run.
-        failed: see `Failed`.
         sets: sets of processes, started so far.
         at_once: processes of each artifact that live together; as many as fit, once the first is loaded.
         decoys_cpu_s: processor seconds of what was loaded and not measured.

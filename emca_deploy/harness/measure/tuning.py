@@ -43,10 +43,8 @@ class Search:
 
     Attributes:
         make: returns the candidate of a name with settings (all of them, defaults included).
-        scenario: scenario of the measurement.
         batch: images a call.
         budget_s: about how long it may take in all: at most half as long again, as far as loading takes as long as it did before.
-        seed: random seed of the measurement.
         tell: called with a line after each round.
     """
 
@@ -68,7 +66,6 @@ class Found:
         confirmed: comparison of the last round; None where it was not reached or there was nothing to confirm.
         last: the last round's report, the default first.
         complete: false after an interrupt.
-        environment: facts of the machine.
     """
 
     best: Values = field(default_factory=dict)

@@ -20,8 +20,6 @@ class WarmedUp:
 
     Attributes:
         settled: whether the medians of two successive windows agreed within 2 %.
-        seconds: how long it took.
-        calls: made meanwhile.
         medians_ms: median of every window, in order.
     """
 

@@ -47,7 +47,6 @@ class Clocks:
         gpu: None where it could not be read.
         emc: clock of the memory controller; only root can read it.
         emc_locked: whether its frequency is overridden; None where that could not be read.
-        source: "jetson_clocks" or "kernel".
         notes: what could not be had, and what to do.
     """
 

@@ -37,7 +37,6 @@ class Rail:
     """A rail and where it is read.
 
     Attributes:
-        name: name of the rail.
         factors: files whose product is its power: one in milliwatts, or millivolts and milliamperes.
     """
 

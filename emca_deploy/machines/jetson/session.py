@@ -93,9 +93,7 @@ class BoardSession:
     """A run on a board.
 
     Attributes:
-        facts: what board it is.
         record: for the result's environment, under "board"; it grows until the session is over.
-        root: root folder of the file system.
     """
 
     facts: BoardFacts

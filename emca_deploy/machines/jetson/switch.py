@@ -38,7 +38,6 @@ class Note:
 
     Attributes:
         restore: number of the mode to put back.
-        name: name of that mode.
         held: number of the mode that the run set.
     """
 

@@ -91,9 +91,7 @@ class EngineShapes:
     """Shapes of the one input of a model whose batch is dynamic.
 
     Attributes:
-        name: name of the input.
         image: (C, H, W).
-        batches: smallest, likeliest and largest.
     """
 
     name: str
@@ -115,7 +113,6 @@ class TrtexecBuild:
         engine: the path to write there.
         typed: whether every type is the model's; else the flags below allow types.
         int8: allow INT8; needed for Q/DQ, too, where types are not the model's.
-        fp16: allow fp16.
         shapes: shapes of a dynamic batch; None where the model fixes it.
         cache: calibration cache, by its path there.
         float_layers: names of layers that stay fp16 where INT8 comes from a cache.

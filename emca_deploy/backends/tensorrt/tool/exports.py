@@ -28,8 +28,6 @@ class QueryTimes:
     Attributes:
         latency_ms: copy to the device + GPU compute + copy back, by the device's clock.
         compute_ms: GPU compute alone.
-        to_device_ms: the copy of the input.
-        to_host_ms: the copy of the output.
     """
 
     latency_ms: tuple[float, ...]
@@ -49,9 +47,7 @@ class LayerTime:
 
     Attributes:
         name: as the engine has it, usually that of the nodes fused into it.
-        average_ms: average time of one query.
         median_ms: None before 8.4, which does not tell it.
-        percent: share of the time of all layers.
     """
 
     name: str

@@ -46,9 +46,7 @@ class TrtexecLog:
         queries_per_s: trtexec's throughput: a query is one batch.
         summaries: by their names: "Latency", "GPU Compute Time", "H2D Latency", ...
         warm_up_queries: before the measured ones.
-        queries: measured.
         load_s: to load the engine.
-        build_s: to build it.
         memory_mib: the most memory of the process that the log mentions.
         graph_lost: a CUDA graph was asked for and could not be captured.
         unstable_percent: the coefficient of variation that trtexec warns of.

@@ -29,7 +29,6 @@ class Finished:
     Attributes:
         code: exit status; negative for a signal.
         output: standard output and error, in order; bytes that are no text replaced.
-        seconds: it took.
     """
 
     code: int

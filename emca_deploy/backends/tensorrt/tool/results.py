@@ -41,13 +41,10 @@ class Timed:
     """A timed engine, by name and kind, for the result.
 
     Attributes:
-        artifact: its name.
-        precision: "fp32", "fp16" or "int8".
         target: where it ran: "jetson", "ssh://board".
         batch: images a query.
         scenario: "single-stream" where queries were made one at a time.
         duration_s: that was asked for.
-        options: given to trtexec.
         details: what else belongs into the result's `runtime`.
     """
 

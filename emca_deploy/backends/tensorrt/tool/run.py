@@ -57,11 +57,7 @@ class EngineBuild:
 
     Attributes:
         version: of TensorRT.
-        options: given to trtexec.
-        seconds: it took.
-        layers: of the engine.
         dla: which of them run on the DLA; None for an engine of the GPU alone, or where the log does not say.
-        warnings: of parser and builder.
         log: the last lines that trtexec printed, the verbose ones left out.
     """
 
