@@ -100,25 +100,16 @@ class BoardSession:
     record: dict[str, Any] = field(default_factory=dict)
     root: Path = Path("/")
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What makes results slower, or less sure, than they need be; each with what to do."""
-        return tuple(self.record["warnings"])
-
     def sources(self) -> list[TelemetrySource]:
         """Return what to sample beside the run: loads, clocks, temperatures, and each rail's power from one place only."""
         return board_sources(self.root)
 
-    def annotate(self, report: ProfileReport) -> ProfileReport:
-        """Return a report with the board in its environment and fingerprint, and the warnings with every result.
-
-        Results are not stable where the board slowed itself down; call it after the session.
-        """
-        return annotate_report(report, self.record)
-
 
 def annotate_report(report: ProfileReport, record: dict[str, Any]) -> ProfileReport:
-    """Return what `BoardSession.annotate` does, of the record of a session that is over."""
+    """Return a report with the board in its environment and fingerprint, and the warnings with every result.
+
+    The record is that of a session that is over. Results are not stable where the board slowed itself down.
+    """
     parts = {
         "board": record["model"],
         "l4t": record["l4t"],

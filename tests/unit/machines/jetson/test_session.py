@@ -5,7 +5,7 @@ from refusals import refusing
 
 from emca_deploy.errors import MissingError
 from emca_deploy.machines.environment import collect_environment
-from emca_deploy.machines.jetson.session import UNLOCKED, board_session, check_board
+from emca_deploy.machines.jetson.session import UNLOCKED, annotate_report, board_session, check_board
 from emca_deploy.results.latency import LatencyResult, LatencySummary, ProfileReport
 
 
@@ -39,7 +39,7 @@ def test_what_is_recorded(recorded_board):
     assert record["temperature_c"]["gpu-thermal"] == 49.031
     assert record["after"]["gpu_mhz"] == 306.0
     assert record["power_rails"] == ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]
-    slow, unlocked = session.warnings
+    slow, unlocked = session.record["warnings"]
     assert "15W, not MAXN_SUPER" in slow
     assert "--power-mode MAXN_SUPER" in slow
     assert unlocked == UNLOCKED
@@ -57,7 +57,7 @@ def test_zones_that_are_gated_are_left_out(recorded_board):
 
 def test_a_board_at_its_fastest_has_no_warnings(recorded_board):
     with board_session(root=recorded_board("nano")) as session:
-        assert session.warnings == ()
+        assert session.record["warnings"] == []
         assert session.record["power_mode"]["is_fastest"] is True
         assert session.record["notes"] == []
 
@@ -66,7 +66,7 @@ def test_the_mode_of_the_run_is_recorded(recorded_board):
     with board_session("MAXN_SUPER", recorded_board("orin-nano-super")) as session:
         assert session.record["power_mode"]["name"] == "MAXN_SUPER"
         assert session.record["power_mode"]["before"] == "15W"
-        assert not any("power mode is" in warning for warning in session.warnings)
+        assert not any("power mode is" in warning for warning in session.record["warnings"])
 
 
 def test_clocks_that_the_mode_unlocked_are_told(recorded_board):
@@ -77,7 +77,7 @@ def test_clocks_that_the_mode_unlocked_are_told(recorded_board):
     unlock = f"sed -i s/MinFreq=921600000/MinFreq=76800000/ '{shown}'"
     tool.write_text(tool.read_text().replace("printf 'pmode", f"{unlock}\n    printf 'pmode"))
     with board_session("5W", board) as session:
-        assert any("has unlocked the clocks" in warning for warning in session.warnings)
+        assert any("has unlocked the clocks" in warning for warning in session.record["warnings"])
 
 
 def test_without_root_the_notes_say_so(recorded_board):
@@ -98,11 +98,11 @@ def test_a_run_that_the_board_slowed_down(recorded_board, profile_report):
     with board_session(root=board) as session:
         pass
     assert session.record["throttled"] == {}
-    assert session.annotate(profile_report).results[0].stable
+    assert annotate_report(profile_report, session.record).results[0].stable
     with board_session(root=board) as session:
         (counters / "oc2_event_cnt").write_text("9\n")
     assert session.record["throttled"] == {"oc2": 2}
-    (result,) = session.annotate(profile_report).results
+    (result,) = annotate_report(profile_report, session.record).results
     assert not result.stable
     assert "2 times for average over-current" in result.warnings[-1]
 
@@ -112,7 +112,7 @@ def test_a_report_with_the_board(recorded_board):
     board, prints = recorded_board("orin-nano-super"), set()
     for mode in ("15W", "25W"):
         with board_session(mode, board) as session:
-            annotated = session.annotate(report)
+            annotated = annotate_report(report, session.record)
         assert annotated.environment["board"]["power_mode"]["name"] == mode
         assert annotated.environment["fingerprint_parts"]["power_mode"] == mode
         prints.add(annotated.environment["fingerprint"])

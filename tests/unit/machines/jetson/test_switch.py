@@ -122,7 +122,7 @@ def test_what_a_killed_run_left_is_put_back_by_the_next(board):
     assert (note.restore, note.name) == (0, "15W")
     with board_session(root=board) as session:
         assert mode_of(board) == "pmode:0000"
-        assert any("15W was put back" in warning for warning in session.warnings)
+        assert any("15W was put back" in warning for warning in session.record["warnings"])
     assert left_behind(board) is None
     assert restore_left_behind(board) is None
 
@@ -153,7 +153,7 @@ def test_a_mode_set_by_hand_since_then_stays(board):
     (board / "var/lib/nvpmodel/status").write_text("pmode:0001\n")
     assert left_behind(board) is None
     with board_session(root=board) as session:
-        assert not any("killed" in warning for warning in session.warnings)
+        assert not any("killed" in warning for warning in session.record["warnings"])
     assert mode_of(board) == "pmode:0001"
     (board / "var/lib/nvpmodel/status").write_text("pmode:0002\n")  # chosen by hand: nobody's leftover any more
     assert left_behind(board) is None
@@ -171,7 +171,7 @@ def test_two_runs_do_not_both_set_the_mode(board):
 
 def test_a_run_beside_one_that_holds_the_mode_is_warned(board):
     with hold_power_mode("MAXN_SUPER", board), board_session(root=board) as session:
-        assert any("another emca-deploy holds" in warning for warning in session.warnings)
+        assert any("another emca-deploy holds" in warning for warning in session.record["warnings"])
         assert mode_of(board) == "pmode:0002"
 
 
