@@ -4,8 +4,10 @@ Every operation is a function here, which takes a request and returns a report: 
 package loads no torch, OpenVINO, TensorRT or ONNX Runtime; each is loaded when it is first used.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+from emca_deploy._moved import OldNames
 from emca_deploy._version import __version__
 
 if TYPE_CHECKING:
@@ -107,6 +109,9 @@ _PLACES = {
 """Where the names are; a module is imported when one of its names is first asked for."""
 
 _LAZY = {name: place for place, names in _PLACES.items() for name in names}
+
+
+sys.meta_path.insert(0, OldNames())
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ __all__ = ["KINDS", "parse"]
 KINDS: dict[str, str] = {
     "cpu": "emca_deploy.targets.cpu:CpuTarget",
     "gpu": "emca_deploy.targets.gpu:GpuTarget",
-    "jetson": "emca_deploy.targets.jetson:JetsonTarget",
+    "jetson": "emca_deploy.targets.jetson_board:JetsonTarget",
     "ssh": "emca_deploy.targets.ssh:SshTarget",
 }
 """Where each kind is, by what stands before the colon; imported where it is used."""

@@ -30,13 +30,13 @@ from emca_deploy.results.codec import from_json
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Built, ChoosePreprocessing, Part, Profiled, Shared, Target, Validated
 from emca_deploy.targets.building import builder_of
+from emca_deploy.targets.by_trtexec import build_by_trtexec, profile_by_trtexec
 from emca_deploy.targets.capabilities import Capabilities, remote_capabilities
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 from emca_deploy.targets.errand import Errand
 from emca_deploy.targets.named_artifacts import split_artifact, split_artifacts
 from emca_deploy.targets.requirements import check_backends, needed_backend, trtexec_suffices
 from emca_deploy.targets.shipment import Shipment
-from emca_deploy.targets.trtexec import build_by_trtexec, profile_by_trtexec
 
 __all__ = ["SshTarget"]
 

@@ -22,7 +22,7 @@ ALLOWED = {
     "machines/jetson": "what a board has installed, by package",
     "machines/nvidia.py": "which GPUs each of NVIDIA's libraries has kernels for",
     "artifacts.py": "a field of manifests",
-    "targets/trtexec.py": "a field of manifests",
+    "targets/by_trtexec.py": "a field of manifests",
     "api/build.py": "a field of manifests",
     "commands/_summaries.py": "a field of manifests",
     "commands/doctor.py": "a field of a board's facts",

@@ -11,7 +11,7 @@ from emca_deploy.errors import MissingError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.targets.base import Part
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Models
-from emca_deploy.targets.jetson import JetsonTarget
+from emca_deploy.targets.jetson_board import JetsonTarget
 
 BOARDS = Path(__file__).parents[2] / "data/boards"
 no_gpu = pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
