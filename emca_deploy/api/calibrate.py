@@ -167,5 +167,6 @@ def _write_cache(request: CalibrateRequest, table: Path) -> CalibrationCache | N
     cache, version = request.cache, request.tensorrt_version
     if cache is None or version is None:
         return None
-    scales = write_model_cache(request.model, table, cache, version, find_recipe(request.backend))
+    recipe = find_recipe(request.backend)
+    scales = write_model_cache(request.model, table, cache, version, recipe, request.output_name)
     return CalibrationCache(request.model, cache, scales, version)

@@ -25,7 +25,9 @@ from emca_deploy.errors import InputError
 __all__ = ["cache_version", "float_layers", "implicit_ranges", "write_cache", "write_model_cache"]
 
 
-def write_model_cache(model: Path, table: Path, cache: Path, tensorrt_version: str, recipe: Recipe) -> int:
+def write_model_cache(
+    model: Path, table: Path, cache: Path, tensorrt_version: str, recipe: Recipe, output_name: str | None = None
+) -> int:
     """Write the calibration cache of an fp32 model from its range table, and return how many tensors have a scale.
 
     Returns:
@@ -36,7 +38,7 @@ def write_model_cache(model: Path, table: Path, cache: Path, tensorrt_version: s
         ModelError: the model cannot be read.
         OutputError: it cannot be written.
     """
-    ranges = implicit_ranges(load_graph(model).graph, read_table(table).ranges, recipe)
+    ranges = implicit_ranges(load_graph(model, output_name=output_name).graph, read_table(table).ranges, recipe)
     write_cache(ranges, cache, tensorrt_version)
     return len(ranges)
 

@@ -3,6 +3,7 @@
 import struct
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,9 +11,11 @@ from refusals import refusing
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.placement.calibration_cache import float_layers, implicit_ranges, write_cache
+from emca_deploy.calibration.placement.calibration_cache import float_layers, implicit_ranges, write_cache, write_model_cache
 from emca_deploy.calibration.ranges.observers import TensorRange
-from emca_deploy.errors import InputError, OutputError
+from emca_deploy.calibration.ranges.table import RangeTable, TableKey, write_table
+from emca_deploy.errors import InputError, ModelError, OutputError
+from emca_deploy.preprocessing import Preprocessing
 from zoo.calibration_caches import read_cache
 
 
@@ -125,3 +128,20 @@ def test_the_stem_and_attention_stay_in_float(exported) -> None:
     assert "stem.conv" in names
     assert all(name == "stem.conv" or ".attention." in name for name in names)
     assert len(names) > 1
+
+
+def test_the_cache_of_a_model_with_several_logits_is_that_of_the_one_named(exported, tmp_path):
+    model = onnx.load(exported("resnet10"))
+    first = model.graph.output[0]
+    model.graph.node.append(onnx.helper.make_node("Neg", [first.name], ["other"]))
+    other = model.graph.output.add()
+    other.CopyFrom(first)
+    other.name = "other"
+    onnx.save(model, tmp_path / "two.onnx")
+    inside = model.graph.node[0].output[0]
+    key = TableKey("", "", Preprocessing(), "minmax", 1, 0)
+    write_table(tmp_path / "table.json", RangeTable(key, {inside: TensorRange(-1.0, 1.0), "images": TensorRange(-1.0, 1.0)}))
+    places = (tmp_path / "two.onnx", tmp_path / "table.json", tmp_path / "c", "8.6.1", find_recipe("tensorrt"))
+    with refusing(ModelError, "other"):
+        write_model_cache(*places)
+    assert write_model_cache(*places, first.name) == len(read_cache(tmp_path / "c")[1])
