@@ -35,10 +35,8 @@ class Layout:
 def find_images(store: FileStore, *, may_be_wrapped: bool) -> Layout:
     """Find the images and their classes: the first folder of a name is its class. Hidden and other files are left out.
 
-    Args:
-        store: the files.
-        may_be_wrapped: whether a single top folder with nothing but images in it is a wrapping, as zip programs make,
-            rather than the only class. One with nothing but folders in it is a wrapping in any case.
+    `may_be_wrapped` takes a single top folder with nothing but images in it for a wrapping, as zip programs make, not for the
+    only class. One with nothing but folders in it is a wrapping in any case.
 
     Raises:
         DataError: no images, images beside class folders, a class folder without images, or parts of a data set

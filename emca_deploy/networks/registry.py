@@ -105,12 +105,8 @@ def find_architecture(name: str) -> Architecture:
 def create_model(name: str, num_classes: int = 1000, **options: Any) -> "nn.Module":
     """Build an architecture with fresh weights.
 
-    Args:
-        name: as `emca-deploy models` lists it, for example "emca_eca_resnet50".
-        num_classes: the head's width.
-        options: any field of `AttentionConfig`: `placement`, `previous_stages` (the paper's S), `blocks_per_stage` (its N),
-            `position`, `eca_kernel_sizes`, `se_bias`, `se_reduction`; also `caffe` of `ResNet`. The family's own configuration
-            where not given.
+    The name is one that `emca-deploy models` lists. Options are any field of `AttentionConfig`, and `caffe` of `ResNet`; where
+    not given, those of the family's own configuration.
 
     Returns:
         A module that maps (N, 3, H, W) float32 to logits (N, num_classes), in training mode.

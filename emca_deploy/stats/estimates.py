@@ -80,13 +80,9 @@ def ratio_of_medians(
 ) -> tuple[float, tuple[float, float]]:
     """Return the ratio of two medians, and its 95 % interval by resampling rounds, the same for both.
 
-    Args:
-        numerator: the measurements of each round; element i was measured next to element i of `denominator`.
-        denominator: measurements of the other side, as many rounds.
-        seed: random seed of the resampling.
-        paired: false where the two are of different runs, so that their rounds are resampled apart and may differ in number.
-        processes: the process that each block ran in, for each of the two, as in `median_ci`. Where both have the same, they
-            lived side by side and are resampled together.
+    Element i of one side was measured next to element i of the other, unless they are not paired: of different runs, their rounds
+    are resampled apart and may differ in number. `processes` are as in `median_ci`, for each of the two; where both have the
+    same, they lived side by side and are resampled together.
     """
     above, below = _Pooled.of(numerator), _Pooled.of(denominator)
     ratio = float(above.medians(_once(len(numerator)))[0] / below.medians(_once(len(denominator)))[0])

@@ -55,13 +55,9 @@ class TegrastatsSource:
     """Lines of a tegrastats of our own, each with the time at which it came.
 
     Its averages run from its start, so that every run gets a new one; only current values are used. Should this process be
-    killed, tegrastats ends with its next line, as nobody reads it any more.
-
-    Args:
-        interval_ms: between lines.
-        total_power_mw: how this board's rails add up; without it there is no total.
-        command: what to start instead of the tegrastats on PATH; the interval's option is added.
-        timeout_s: how long the first line may take.
+    killed, tegrastats ends with its next line, as nobody reads it any more. Without `total_power_mw`, which says how rails add
+    up, there is no total. The option for `interval_ms` between lines is added to the command; its first line may take
+    `timeout_s`.
 
     Attributes:
         notes: what it does not tell here, and what to do.

@@ -45,14 +45,10 @@ def engine_io(trt: Any, engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]
 
 
 class Execution:
-    """One execution context with its buffers.
+    """One execution context with its buffers on a GPU, which its owner closes after this.
 
-    Args:
-        gpu: where; owned by the caller, and closed after this.
-        context: TensorRT's.
-        specs: input and output; sizes other than the batch are numbers.
-        largest: the most images a call.
-        fixed: the only number of images a call, which is then captured as a CUDA graph; None where it changes.
+    Sizes in `specs` other than the batch are numbers. `largest` is the most images a call; `fixed` the only number of them, whose
+    calls are then captured as a CUDA graph, None where it changes.
 
     Attributes:
         device_ms: of the last call, between the events before and after the engine's own work, copies excluded.

@@ -194,13 +194,9 @@ class GraphRunner:
     """
 
     def __init__(self, model: ir.Model, names: Sequence[str], threads: int, *, means: bool = False) -> None:
-        """Make the tensors of these names the graph's outputs.
+        """Make the tensors of these names, activations or inputs, the outputs of the model's graph, which is changed.
 
-        Args:
-            model: it is changed.
-            names: of activations or inputs.
-            threads: of one run.
-            means: give (N, C) means over the pixels of each image instead of the tensors.
+        `means` gives (N, C) means over the pixels of each image instead of the tensors.
 
         Raises:
             ModelError: ONNX Runtime refuses the graph.

@@ -59,14 +59,12 @@ def measure(
 ) -> ProfileReport:
     """Measure every candidate, and compare each of the others to the first.
 
-    Args:
-        specs: the candidates, of different names; the first is the one that the others are held against. Those with the same
-            `group` are processes of one candidate, whose blocks alternate between them.
-        protocol: how.
-        progress: called with (blocks done, blocks in all); fewer are made where the intervals are narrow sooner.
-        telemetry: samples the machine beside the run; what it finds goes into the results.
-        keep_going: measure the others where a candidate fails, and keep what was measured before an interrupt. The report is
-            then marked incomplete and lists the failures; where nothing was measured, the error is raised all the same.
+    The first of the specs is the one that the others are held against; those with the same `group` are processes of one
+    candidate, whose blocks alternate between them. `progress` is called with (blocks done, blocks in all); fewer are made where
+    the intervals are narrow sooner.
+
+    With `keep_going` the others are measured where a candidate fails, and what was measured before an interrupt is kept: the
+    report is marked incomplete and lists the failures. Where nothing was measured, the error is raised all the same.
 
     Returns:
         A result for every candidate in the order of `specs`, and the comparisons: b is the first candidate, a another.

@@ -27,15 +27,10 @@ def interleave(
 ) -> str:
     """Measure all candidates in blocks that alternate, and return why it ended.
 
-    An interrupt ends it as well, once every candidate has a block: what was measured by then is worth keeping.
-
-    Args:
-        candidates: warm; one that fails is taken out of the list.
-        protocol: how.
-        report: called with (blocks done, blocks in all).
-        failed: called with a candidate that fails and its error; what it raises passes.
-        renew: called when all are to go on in new processes; it takes those that fail out of the list.
-        renewals: the rounds after which they are.
+    An interrupt ends it as well, once every candidate has a block: what was measured by then is worth keeping. Candidates are
+    warm; one that fails is taken out of the list, and `failed` is called with it and its error. After each of the rounds
+    `renewals`, `renew` lets all go on in new processes; it takes those that fail out of the list. `report` is called with (blocks
+    done, blocks in all).
 
     Raises:
         KeyboardInterrupt: before every candidate has a block.
