@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+from refusals import refusing
 
 from emca_deploy.errors import MissingError
 from emca_deploy.telemetry.process_memory import (
@@ -39,7 +40,7 @@ def test_clock_from_cpuinfo_where_the_driver_tells_none(tmp_path):
 
 
 def test_no_clock_at_all(tmp_path):
-    with pytest.raises(MissingError, match="no processor frequency"), CpuFrequencySource(tmp_path):
+    with refusing(MissingError), CpuFrequencySource(tmp_path):
         pass
 
 
