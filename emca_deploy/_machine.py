@@ -63,9 +63,9 @@ class CpuInfo:
 
     Attributes:
         model: its name.
-        architecture: of the machine: "x86_64", "aarch64".
+        architecture: the instruction set: "x86_64", "aarch64".
         logical_cores: that this process may use: affinity and the cgroup's quota (rounded up) both counted.
-        physical_cores: of the whole machine, without hyperthreads.
+        physical_cores: cores of the whole machine, without hyperthreads.
         instruction_sets: those of `INSTRUCTION_SETS` it has.
         online_cores: logical cores of the whole machine.
         quota_cores: the cgroup's limit in cores; None where there is none.

@@ -61,7 +61,7 @@ class Manifest:
     Attributes:
         kind: "onnx" or "engine".
         sha256: of the file itself.
-        precision: of its convolutions.
+        precision: the precision of its convolutions.
         backend: the backend an engine or an INT8 placement is for; None for a plain ONNX file.
         arch: the architecture's name where known.
         num_classes: the width of the logits where known.

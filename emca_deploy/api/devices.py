@@ -98,7 +98,7 @@ def check_devices(name: str | None = None, progress: Progress | None = None) -> 
     """Ask a machine for its Python, runtimes, trtexec, disk and clock, and what Jetson board it is.
 
     Args:
-        name: of the machine; None asks every one.
+        name: the name of a machine; None asks every one.
         progress: called with (done, total).
 
     Raises:

@@ -18,7 +18,7 @@ def report(folder: Path | str, page: Path | str | None = None) -> DeployReport:
     """Read the result.json of a deployment, and draw its page again.
 
     Args:
-        folder: of the deployment, or its result.json.
+        folder: the folder of the deployment, or its result.json.
         page: the HTML file to write; None is report.html in the folder.
 
     Raises:

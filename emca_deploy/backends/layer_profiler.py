@@ -24,7 +24,7 @@ class RuntimeLayer:
         type: the runtime's word for what it does.
         precision: it computes in: "fp32", "bf16", "fp16", "int8"; "unknown" where the runtime does not say.
         nodes: names of the ONNX nodes it came from, or of their outputs, as far as the runtime tells, the main one first.
-        samples_ms: of each profiled call, (calls,) in the order they were made; 0 of a call that did without the layer.
+        samples_ms: the time of each profiled call, (calls,) in the order they were made; 0 of a call that did without the layer.
     """
 
     name: str

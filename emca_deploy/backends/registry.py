@@ -52,7 +52,7 @@ class BackendStatus:
     """Whether a backend can be used here.
 
     Attributes:
-        version: of its library; None where it is not installed.
+        version: the version of its library; None where it is not installed.
         reason: why it cannot be used; None where it can.
     """
 

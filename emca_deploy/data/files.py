@@ -17,7 +17,7 @@ class FileStore(ABC):
     """Files by name.
 
     Attributes:
-        path: of the whole, for errors.
+        path: the folder or archive, for errors.
         names: "a/b.png" for files and "a/" for folders; relative, with slashes, in no particular order.
     """
 

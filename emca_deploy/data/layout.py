@@ -20,7 +20,7 @@ class Layout:
     """The images of a data set, in order.
 
     Attributes:
-        names: of the images, relative to `root`.
+        names: names of the images, relative to `root`.
         root: the folder that wraps everything, with a slash, or "".
         classes: names in order; empty for a flat folder.
         labels: one index into `classes` an image; empty for a flat folder.

@@ -33,7 +33,7 @@ class ImageSource(ABC):
     """Images by index, 0 to `len(source)` - 1. Any thread may load.
 
     Attributes:
-        name: of the folder or file.
+        name: the name of the folder or file.
         preprocessing: how images become the network's input.
         labelled: the labels with what is known of them; None if unlabelled. An .npz has no names of classes: they are "0",
             "1", ... up to the highest label in it.

@@ -42,7 +42,7 @@ class DlaForms:
         scales: factors and offsets.
         stacks: convolutions over stacked statistics.
         weights_before: numbers in the model's constants.
-        weights_after: likewise, now: a band of C channels has C * C.
+        weights_after: the same of the new form: a band of C channels has C * C.
         remaining: nodes off a DLA.
     """
 

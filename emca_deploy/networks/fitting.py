@@ -204,7 +204,7 @@ def _another(path: Path, inferred: Inferred, arch: str) -> CheckpointError:
 
 
 def infer(state: Mapping[str, "Tensor"]) -> Inferred | None:
-    """Return the architecture that `state`, with our key names, belongs to, or None where it is none of ours.
+    """Return the architecture that `state`, with our key names, belongs to, or None where it is not recognized.
 
     This reads what identifies an architecture; it does not check every tensor. Where two configurations have equal weights (all
     previous stages, or as many as there are), the smaller number is returned; `position` is always the residual branch.

@@ -28,8 +28,8 @@ class FakeSettings:
     """What a fake artifact's name says: "fake:latency_ms=2,classes=10,size=8,fail_at=5".
 
     Attributes:
-        latency_ms: of every call.
-        load_ms: of opening it.
+        latency_ms: the time of every call.
+        load_ms: the time of opening it.
         classes: width of the logits.
         size: height and width of its images.
         seed: another one gives other logits.

@@ -49,7 +49,7 @@ class DlaPlacement:
     """Where the layers of an engine run.
 
     Attributes:
-        parts: of the DLA (loadables), as logged: "{ForeignNode[first...last]}".
+        parts: parts for the DLA (loadables), as logged: "{ForeignNode[first...last]}".
         gpu: layers on the GPU, copies between the two among them.
         refused: why a layer is not on the DLA, by its name, where the builder says.
     """

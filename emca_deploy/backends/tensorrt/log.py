@@ -26,7 +26,7 @@ class BuildLog:
 
     Attributes:
         errors: messages of errors, in order, without their place in TensorRT's sources.
-        warnings: likewise, each once.
+        warnings: its warnings, each once.
         notes: warnings about what changes no number, each once.
         counts: messages by severity.
     """

@@ -36,7 +36,7 @@ class PlanRequest:
     """What somebody wants to build.
 
     Attributes:
-        version: of TensorRT where it will be built; None takes the JetPack's.
+        version: the version of TensorRT where it will be built; None takes the JetPack's.
         jetpack: of the board, if it is known.
         dla: on a DLA core, with the GPU for what that does not take.
         precision: of the convolutions.

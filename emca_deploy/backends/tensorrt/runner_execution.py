@@ -51,7 +51,7 @@ class Execution:
     calls are then captured as a CUDA graph, None where it changes.
 
     Attributes:
-        device_ms: of the last call, between the events before and after the engine's own work, copies excluded.
+        device_ms: the time of the last call, between the events before and after the engine's own work, copies excluded.
         captured: whether calls replay a CUDA graph.
     """
 

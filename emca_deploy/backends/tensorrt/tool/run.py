@@ -56,7 +56,7 @@ class EngineBuild:
     """What a build came to.
 
     Attributes:
-        version: of TensorRT.
+        version: TensorRT's version.
         dla: which of them run on the DLA; None for an engine of the GPU alone, or where the log does not say.
         log: the last lines that trtexec printed, the verbose ones left out.
     """
