@@ -3,9 +3,12 @@
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:  # importing it takes as long as the rest of this package's start
+    from importlib.abc import Loader
 
 __all__ = ["MOVED", "OldNames"]
 
@@ -19,14 +22,14 @@ MOVED = {
 """Old name of a package: its new name. Only packages whose modules the documentation named, or that scripts import."""
 
 
-class OldNames(Loader):
+class OldNames:
     """Finds modules by their old names. It stands before Python's own finders, which would load the file a second time."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Return a spec for a name that begins with an old one, or None."""
         for old, new in MOVED.items():
             if fullname == old or fullname.startswith(f"{old}."):
-                return ModuleSpec(fullname, self, origin=new + fullname.removeprefix(old))
+                return ModuleSpec(fullname, cast("Loader", self), origin=new + fullname.removeprefix(old))
         return None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

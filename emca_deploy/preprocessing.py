@@ -220,7 +220,7 @@ class Labelling:
         labels: a file with the label of each image, instead of folders.
         class_map: a file with the network's output of each class.
         offset: added to every label; 1 skips a background class.
-        order: of class folders whose names are numbers: by "number" or as a "string", or "index": the number is the output.
+        order: how class folders with numbers for names are ordered: "number", "string", or "index": the number is the output.
     """
 
     labels: Path | None = None

@@ -111,7 +111,7 @@ def _no_dot_product(cpu: CpuInfo) -> Trap | None:
     return Trap(
         "no-int8-dot-product",
         "this processor has no VNNI: pairs of u8*s8 products are summed in 16 bits and saturate, so that weights of 8 bits give "
-        "wrong answers in OpenVINO (ONNX Runtime is told to compute exactly, which is slower), and INT8 gains less speed",
+        "wrong answers in OpenVINO (ONNX Runtime is set to compute exactly, which is slower), and INT8 gains less speed",
         "calibrate here, or with --weight-bits 7, and check: emca-deploy validate MODEL --reference FLOAT_MODEL --data VAL",
     )
 

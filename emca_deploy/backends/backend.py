@@ -57,7 +57,7 @@ class Backend:
         reads_onnx: whether its runner takes .onnx files as they are.
         checkpoints: whether its runner takes checkpoints.
         needs_gpu: whether its runner needs an NVIDIA GPU; the builder says itself what it needs.
-        names_capability: whether its builder is told the compute capabilities to compile for, and has no kernels for some.
+        names_capability: whether its builder takes the compute capabilities to compile for; it may lack kernels for some.
         saturates: whether 8-bit weights give wrong answers on processors that add INT8 products in 16 bits.
         trouble: function that returns (reason, remedy) where the installed library cannot be used here, else None.
         settings: the values that each of its settings takes; None is a positive number or "AUTO".

@@ -155,7 +155,7 @@ class Unit:
     """A layer or a block.
 
     Attributes:
-        name: of the layer's node, or what the names of the block's nodes begin with, without the separator.
+        name: the name of the layer's node, or the prefix of the names of the block's nodes, without the separator.
         pattern: what `--keep-float` takes.
         layers: names of its quantized layers with weights.
         macs: their multiply-adds for one image.
