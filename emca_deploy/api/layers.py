@@ -27,7 +27,8 @@ from emca_deploy.errors import ModelError
 from emca_deploy.harness.measure.stability import contention_warnings
 from emca_deploy.harness.measure.worker_main import input_shape
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.machines.environment import collect_environment, read_cpu_times
+from emca_deploy.machines.environment import collect_environment
+from emca_deploy.machines.machine_state import read_cpu_times
 from emca_deploy.results.layers import ArtifactLayers, LayersReport, Roofline
 from emca_deploy.targets.candidates import CandidateOptions, candidates, run_notes
 from emca_deploy.targets.named_artifacts import split_artifact

@@ -1,4 +1,4 @@
-"""What runs TensorRT: Jetson boards, what their JetPacks bring, and GPUs by compute capability."""
+"""Devices that run TensorRT: Jetson boards, with the contents of their JetPacks, and GPUs by compute capability."""
 
 import re
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ class Board:
     """A GPU to build for.
 
     Attributes:
-        name: as the command line takes it; a bare compute capability names itself.
-        title: for people.
-        capability: compute capability, "8.7".
-        dla: whether there are DLA cores; None where only the board says.
-        jetpacks: major versions of JetPack that run on it; empty where it is no Jetson.
+        name: Name on the command line, or the compute capability.
+        title: Name for people.
+        capability: Compute capability, "8.7".
+        dla: Whether there are DLA cores; None if the compute capability does not decide it.
+        jetpacks: Major versions of JetPack that run on it; empty if it is no Jetson.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Board:
         return bool(self.jetpacks)
 
 
-# Compute capability: of the system on chip, tegra210/186/194/234/264, as jetson_stats has it (jtop/core/jetson_variables.py).
+# Compute capability: that of the system on chip, tegra210/186/194/234/264 (jetson_stats, jtop/core/jetson_variables.py).
 # DLA: NVIDIA's Deep-Learning-Accelerator-SW README: AGX and NX, Xavier and Orin. Not Orin Nano, not Thor.
 # JetPacks: L4T releases by board, jetson_stats, and JetPack's release notes on developer.nvidia.com.
 BOARDS: dict[str, Board] = {
@@ -64,17 +64,17 @@ BOARDS: dict[str, Board] = {
 """Boards by name."""
 
 TEGRA: dict[str, tuple[int, ...]] = {device.capability: device.jetpacks for device in BOARDS.values()}
-"""JetPacks of the compute capabilities that only Jetsons have."""
+"""Major versions of JetPack by compute capability of a Jetson."""
 
 
 @dataclass(frozen=True)
 class JetPack:
-    """What a JetPack brings.
+    """The contents of a JetPack.
 
     Attributes:
         python: Python version of its Ubuntu.
-        devices: compute capabilities it is for, where not for all that its major version is.
-        certain: False where NVIDIA's pages and packages were not seen to agree.
+        devices: Compute capabilities that it supports; empty if all that its major version supports.
+        certain: Whether NVIDIA's pages and packages agree.
     """
 
     version: str
@@ -86,8 +86,8 @@ class JetPack:
 
 # TensorRT: developer.nvidia.com/embedded/jetpack-sdk-*, DLA-SW operators/README, the JetPack page of pytorch.org/TensorRT;
 # 7.0: read on a Thor with R38.2.2 (dataplayer12/SAM3-TensorRT pull request 24). 7.1: 10.13 by roboflow/inference pull requests
-# 1935 and 2478, which do not tell the third number. 7.2: read on a Thor with R39.2.0 (the latter). 7.2.2: TensorRT 11.4.1's
-# DLA page says that it is supported there, not that the JetPack brings it. Python: of Ubuntu 18.04, 20.04, 22.04, 24.04.
+# 1935 and 2478, without the third number. 7.2: read on a Thor with R39.2.0 (pull request 2478). 7.2.2: TensorRT 11.4.1's DLA
+# page says that it is supported there, not that the JetPack contains it. Python: that of Ubuntu 18.04, 20.04, 22.04, 24.04.
 JETPACKS: dict[str, JetPack] = {
     pack.version: pack
     for pack in (
@@ -137,11 +137,11 @@ def find_jetpack(version: str) -> JetPack:
     """Return a JetPack by version.
 
     Raises:
-        UnknownNameError: none of that version is in the table.
+        UnknownNameError: it is unknown.
     """
     if version not in JETPACKS:
         raise UnknownNameError.of(
-            "JetPack", version, JETPACKS, f"known: {', '.join(JETPACKS)}; or give --tensorrt-version as the board has it"
+            "JetPack", version, JETPACKS, f"known: {', '.join(JETPACKS)}; or give the board's --tensorrt-version"
         )
     return JETPACKS[version]
 
@@ -150,7 +150,7 @@ def check_jetpack(pack: JetPack, device: Board) -> None:
     """Refuse a JetPack that does not run on a device.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not run on that device.
     """
     major = int(pack.version.partition(".")[0])
     if not device.is_jetson:
@@ -174,9 +174,9 @@ def numbers_of(version: str) -> tuple[int, int, int]:
     """Return a version's first three numbers; a missing third is 0.
 
     Raises:
-        InputError: it is no version.
+        InputError: the text is no version.
     """
     if VERSION.fullmatch(version) is None:
-        raise InputError(f"version '{version}' is none", "write it as 10.3 or 10.3.0.30")
+        raise InputError(f"'{version}' is not a version", "write it as 10.3 or 10.3.0.30")
     first, second, third = (*(int(part) for part in version.split(".")), 0)[:3]
     return first, second, third

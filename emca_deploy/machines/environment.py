@@ -1,4 +1,4 @@
-"""The machine a result comes from, and how much of it went to somebody else while measuring."""
+"""What a result records of the machine that it comes from."""
 
 import os
 import platform
@@ -12,19 +12,19 @@ from emca_deploy._machine import cpu_info, read_file, read_memory_mib
 from emca_deploy._optional import backend_packages, installed_version
 from emca_deploy._version import __version__
 from emca_deploy.machines.fingerprint import fingerprint_of, machine_parts
-from emca_deploy.machines.machine_state import CpuTimes, MachineState, read_cpu_times, read_machine_state
+from emca_deploy.machines.machine_state import read_cpu_times, read_machine_state
 from emca_deploy.machines.memory import unused_mib
 
-__all__ = ["CpuTimes", "MachineState", "collect_environment", "extend_fingerprint", "read_cpu_times", "read_machine_state"]
+__all__ = ["collect_environment", "extend_fingerprint"]
 
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
 
 def collect_environment() -> dict[str, Any]:
-    """Return what is needed to judge, and to repeat, a measurement made now on this machine. Imports no runtime.
+    """Return what is needed to judge and to repeat a measurement on this machine now. Imports no runtime, and never raises.
 
-    Unknown values are None; nothing here raises. "fingerprint" is equal for two results that may be compared, and
-    "fingerprint_parts" says what it is made of; see `fingerprint`. "state" is this moment, see `machine_state.MachineState`.
+    Unknown values are None. "fingerprint" is equal for two results that may be compared, "fingerprint_parts" says what it
+    consists of, and "state" is a `machine_state.MachineState`.
     """
     cpu = asdict(cpu_info())
     times = read_cpu_times()
@@ -53,13 +53,13 @@ def collect_environment() -> dict[str, Any]:
 
 
 def extend_fingerprint(environment: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the environment with more parts in its fingerprint, such as a board's power mode or the accelerator in use."""
+    """Return the environment with more parts in its fingerprint, such as a board's power mode."""
     parts = {**environment["fingerprint_parts"], **more}
     return {**environment, "fingerprint": fingerprint_of(parts), "fingerprint_parts": parts}
 
 
 def _chosen(text: str) -> str | None:
-    """Return what stands in brackets: "always [madvise] never"."""
+    """Return the word in brackets: "always [madvise] never"."""
     return text.partition("[")[2].partition("]")[0] or None
 
 
@@ -95,7 +95,7 @@ def _os_name() -> str:
 
 
 def _container() -> str | None:
-    """Return the container's kind where the usual traces are there; None may also mean one that leaves none."""
+    """Return the container's kind, or None if there is no container or it leaves none of the usual traces."""
     if Path("/.dockerenv").exists():
         return "docker"
     if Path("/run/.containerenv").exists():

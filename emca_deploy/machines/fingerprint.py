@@ -1,9 +1,8 @@
-"""Whether two results come from machines that may be compared: what must be equal, by name, and one short string over it.
+"""Whether two results come from machines that may be compared: a fingerprint, and its parts by name.
 
-In it is what decides how fast the same program runs: processor, cores and quota this process may use, memory, clock policy,
-kernel, accelerators. Not in it: what varies from run to run (clocks now, temperature, load: warnings tell of these), and the
-versions of runtimes and of Python, which belong to the candidates: comparing two versions on one machine is what a comparison
-is for.
+It covers what decides how fast the same program runs: processor, cores and quota of this process, memory, clock policy, kernel,
+accelerators. It leaves out what varies from run to run (clocks now, temperature, load), of which warnings are given, and the
+versions of runtimes and of Python, which a comparison on one machine may compare.
 """
 
 import hashlib
@@ -23,10 +22,7 @@ _CHARACTERS = 16
 
 
 def machine_parts(root: Path = Path("/")) -> dict[str, Any]:
-    """Return what must be equal for two results to be comparable; None is not known here.
-
-    `root` is for what is read from /sys; the processor itself is always this one's.
-    """
+    """Return what must be equal for two results to be comparable; None is unknown. Tests replace /sys by `root`."""
     cpu = cpu_info()
     cpus = root / _CPUS
     memory_mib = read_memory_mib()
@@ -51,20 +47,20 @@ def machine_parts(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def memory_class_gib(memory_mib: float) -> int:
-    """Return the size that is printed on the memory: what the kernel keeps for itself varies from version to version."""
+    """Return the nominal size of the memory: what the kernel reserves for itself varies from version to version."""
     gib = memory_mib / 1024
     step = 2 ** max(0, math.floor(math.log2(gib)) - 3) if gib > 1 else 1
     return max(1, math.ceil(gib / step) * step)
 
 
 def fingerprint_of(parts: Mapping[str, Any]) -> str:
-    """Return 16 hexadecimal digits that are equal exactly where the parts are."""
+    """Return 16 hexadecimal digits that are equal if and only if the parts are."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:_CHARACTERS]
 
 
 def differing_parts(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Return a line for each part that differs, "governors: performance, not powersave": a's value first."""
+    """Return a line for each part that differs, such as "governors: performance, not powersave", a's value first."""
     names = [*a, *(name for name in b if name not in a)]
     return [f"{name}: {_show(a.get(name))}, not {_show(b.get(name))}" for name in names if a.get(name) != b.get(name)]
 

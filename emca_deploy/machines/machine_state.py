@@ -1,6 +1,6 @@
-"""What the machine is doing at one moment: counters and clocks, read before and after a run and compared by `stability`.
+"""The state of this machine at one moment: counters and clocks, read before and after a run and compared by `stability`.
 
-Everything is read from files of the kernel below a `root` that tests point at a recorded tree; what is not there is None.
+Everything is read from the kernel's files below a `root`, for which tests use a recorded tree; what is missing is None.
 """
 
 import math
@@ -25,12 +25,12 @@ _PROCESSOR_COOLING = ("cpu", "gpu", "processor")
 
 @dataclass(frozen=True)
 class CpuTimes:
-    """Seconds since boot, of all cores together, from /proc/stat.
+    """Seconds since boot, summed over all cores, from /proc/stat.
 
     Attributes:
-        busy_s: running anything, on this machine's account.
-        steal_s: runnable, but the hypervisor ran another machine.
-        total_s: busy, stolen and idle.
+        busy_s: Time in which something ran.
+        steal_s: Time in which something was runnable, but the hypervisor ran another machine.
+        total_s: Sum of busy, stolen and idle time.
     """
 
     busy_s: float
@@ -38,13 +38,13 @@ class CpuTimes:
     total_s: float
 
     def since(self, before: "CpuTimes") -> "CpuTimes":
-        """Return what went by since `before`."""
+        """Return the time that has passed since `before`."""
         return CpuTimes(self.busy_s - before.busy_s, self.steal_s - before.steal_s, self.total_s - before.total_s)
 
 
 @dataclass(frozen=True)
 class QuotaThrottling:
-    """How often the cgroups around this process paused it for having used up its processor quota, since they were made."""
+    """How often this process's cgroups have paused it for using up its processor quota, since they were created."""
 
     periods: int
     throttled_periods: int
@@ -53,17 +53,17 @@ class QuotaThrottling:
 
 @dataclass(frozen=True)
 class MachineState:
-    """One moment of this machine. Counters run since boot, or since the cgroup was made; None is not known.
+    """The state of this machine at one moment; None is unknown. Counters start at boot, or when the cgroup was created.
 
     Attributes:
-        time_ns: reading of time.monotonic_ns.
-        frequency_mhz: mean of the cores that this process may use.
-        thermal_throttles: times that cores and packages lowered their clock for heat; Intel processors count them.
-        cooling_steps: by how many steps processors and GPUs are held back for heat right now, by the kernel's cooling devices.
-        memory_stall_s: time in which some task waited for memory (pressure stall information).
-        io_stall_s: time that some task waited for storage.
-        cpu_stall_s: time that some task waited for a core.
-        swapped_mib: read from and written to swap.
+        time_ns: Reading of `time.monotonic_ns`.
+        frequency_mhz: Mean frequency of the cores that this process may use.
+        thermal_throttles: How often cores and packages have lowered their clock for heat; Intel processors count it.
+        cooling_steps: Steps by which the kernel's cooling devices slow processors and GPUs down now.
+        memory_stall_s: Time in which some task waited for memory (pressure stall information).
+        io_stall_s: Time in which some task waited for storage.
+        cpu_stall_s: Time in which some task waited for a core.
+        swapped_mib: Size of what was read from and written to swap.
     """
 
     time_ns: int
@@ -83,13 +83,13 @@ class MachineState:
     load_average: tuple[float, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return its JSON."""
         loads = None if self.load_average is None else list(self.load_average)
         return {**asdict(self), "governors": list(self.governors), "load_average": loads}
 
 
 def read_machine_state(root: Path = Path("/")) -> MachineState:
-    """Return what the machine is doing now; never raises. A test's `root` is a recorded tree."""
+    """Return the state of the machine now; never raises."""
     frequencies = read_frequencies_mhz(root)
     return MachineState(
         time_ns=time.monotonic_ns(),
@@ -111,7 +111,7 @@ def read_machine_state(root: Path = Path("/")) -> MachineState:
 
 
 def read_cpu_times(root: Path = Path("/")) -> CpuTimes | None:
-    """Return the counters, or None where the system has no /proc/stat."""
+    """Return the counters, or None without /proc/stat."""
     try:
         fields = [int(field) for field in read_file(root / "proc/stat").splitlines()[0].split()[1:9]]
         ticks = os.sysconf("SC_CLK_TCK")
@@ -131,7 +131,7 @@ def _number(path: Path) -> int | None:
 
 
 def _table(path: Path) -> dict[str, int]:
-    """Return the first number of each line that has a word and then a number."""
+    """Return the number of each line that begins with a word and a number, by the word."""
     rows = (line.split() for line in read_file(path).splitlines())
     return {words[0]: int(words[1]) for words in rows if len(words) > 1 and _is_count(words[1])}
 
@@ -149,8 +149,7 @@ def _thermal_throttles(cpus: Path) -> int | None:
 
 
 def _cooling_steps(thermal: Path) -> int | None:
-    """Fans are cooling devices too, but they slow nothing down."""
-    steps = []
+    steps = []  # fans are cooling devices too, but slow nothing down
     for device in thermal.glob("cooling_device*"):
         kind, step = read_file(device / "type").lower(), _number(device / "cur_state")
         if step is not None and "fan" not in kind and any(word in kind for word in _PROCESSOR_COOLING):
@@ -159,7 +158,7 @@ def _cooling_steps(thermal: Path) -> int | None:
 
 
 def _quota(root: Path) -> QuotaThrottling | None:
-    """Add up the groups from this process's own to the top: a limit on any of them pauses it."""
+    """Sum over this process's group and those around it: a limit on any of them pauses it."""
     found = []
     for folder in _groups(root):
         table = _table(folder / "cpu.stat")
@@ -174,7 +173,7 @@ def _quota(root: Path) -> QuotaThrottling | None:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Both versions of cgroups; inside a container the path may lie above what is mounted, then only the mount's top exists."""
+    """Yield this process's cgroups of both versions. In a container only the top may be mounted, not the path itself."""
     seen: set[Path] = set()
     for line in ["::/", *read_file(root / "proc/self/cgroup").splitlines()]:
         _, controllers, path = (*line.split(":", 2), "", "")[:3]

@@ -1,4 +1,4 @@
-"""The memory of a process, and what is free, as the kernel counts it."""
+"""The memory of a process, and the free memory, from the kernel."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ __all__ = ["available_mib", "peak_rss_mib", "unused_mib"]
 
 
 def peak_rss_mib(pid: int | None = None) -> float | None:
-    """Return the peak resident memory of a process (None: this one) in MiB, or None where the system does not tell."""
+    """Return the peak resident memory of a process (None is this one) in MiB, or None if it is unknown."""
     try:
         for line in Path(f"/proc/{pid or 'self'}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
@@ -17,7 +17,7 @@ def peak_rss_mib(pid: int | None = None) -> float | None:
 
 
 def available_mib(root: Path = Path("/")) -> float | None:
-    """Return what new processes can take without swapping, within a container's limit, in MiB; None where nothing tells."""
+    """Return the memory that new processes can take without swapping, within a container's limit, in MiB, or None."""
     free_mib = unused_mib(root)
     if free_mib is None:
         return None
@@ -30,7 +30,7 @@ def available_mib(root: Path = Path("/")) -> float | None:
 
 
 def unused_mib(root: Path = Path("/")) -> float | None:
-    """Return what the machine has left for new processes, containers or not, in MiB, or None where it does not say."""
+    """Return the memory that the machine has left for new processes, in MiB, or None."""
     try:
         lines = (root / "proc/meminfo").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:"))

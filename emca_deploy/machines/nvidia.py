@@ -1,4 +1,4 @@
-"""Which TensorRT builds for which GPU, in which precision: compute capabilities by version."""
+"""Which versions of TensorRT support which GPU (by compute capability), and in which precisions."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ Version = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Support:
-    """Which versions have kernels for a compute capability.
+    """The versions of TensorRT that have kernels for a compute capability.
 
     Attributes:
-        first: the first that has.
-        end: the first that has no longer; None where it still does.
-        gap: from the first to the last that left it out, with what to install instead.
+        first: First version with kernels.
+        end: First later version without; None if the newest still has them.
+        gap: First and last version of a gap without kernels, and what to install instead.
     """
 
     first: tuple[int, int]
@@ -25,7 +25,7 @@ class Support:
     gap: tuple[tuple[int, int], tuple[int, int], str] | None = None
 
 
-# Of TensorRT 8 and later; where a version is not said, all of them.
+# TensorRT 8 and later.
 SUPPORT: dict[str, Support] = {
     "5.3": Support((8, 0), (8, 6)),  # 8.5 was the last for SM 5.x: NVIDIA/TensorRT issue 3589
     "6.0": Support((8, 0), (10, 0)),  # "Unsupported SM: 0x601" in 10.0.1: NVIDIA/TensorRT issue 3826
@@ -39,7 +39,7 @@ SUPPORT: dict[str, Support] = {
     # Jetson Orin: JetPack 5.0.2 has 8.4. No build of 10.8 for JetPack: NVIDIA/TensorRT issue 4347; "Target GPU SM 87 is not
     # supported by this TensorRT release" in 10.13.3, and 10.16.1 has it: NVIDIA-ISAAC-ROS/isaac-ros-cli issue 22.
     "8.7": Support((8, 4), gap=((10, 8), (10, 15), "TensorRT 10.7 on JetPack 6, or 10.16 with JetPack 7.2")),
-    "8.9": Support((8, 5)),  # 8.4.1 has not, 8.5.1 has: NVIDIA/TensorRT issue 2727
+    "8.9": Support((8, 5)),  # 8.4.1 lacks it, 8.5.1 has it: NVIDIA/TensorRT issue 2727
     "9.0": Support((8, 5)),  # release notes of 8.5.1
     "10.0": Support((10, 8)),  # release notes of 10.8.0
     "11.0": Support((10, 13)),  # Jetson Thor: JetPack 7.0
@@ -54,9 +54,9 @@ WITHOUT: dict[str, tuple[str, ...]] = {"fp16": ("6.1",), "int8": ("5.3", "6.0", 
 
 
 def rtx_refusal(capability: str | None) -> str | None:
-    """Return why TensorRT-RTX runs nothing on a GPU, or None where it does, or where the GPU is not known.
+    """Return why TensorRT-RTX does not run on a GPU; None if it does, or if the GPU is unknown.
 
-    An H200 was seen to refuse engines of every kind: "TensorRT-RTX does not support this compute capability".
+    On an H200 it refuses every engine: "TensorRT-RTX does not support this compute capability".
     """
     if capability is None or capability in RTX_CAPABILITIES:
         return None
@@ -64,13 +64,12 @@ def rtx_refusal(capability: str | None) -> str | None:
 
 
 def check_rtx(capability: str | None) -> None:
-    """Refuse a GPU that TensorRT-RTX does not know.
+    """Refuse a GPU that TensorRT-RTX does not support.
 
     Raises:
-        MissingError: it does not know it.
+        MissingError: it is not supported.
     """
-    reason = rtx_refusal(capability)
-    if reason is not None:
+    if (reason := rtx_refusal(capability)) is not None:
         raise MissingError(reason, "install TensorRT for this GPU, or pip install onnxruntime-gpu in place of onnxruntime")
 
 
@@ -78,32 +77,32 @@ def check_capability(backend: str, version: Version, device: Board) -> None:
     """Refuse a GPU that a version has no kernels for.
 
     Raises:
-        InputError: it has none, or nothing is known of that GPU.
+        InputError: it has none, or the GPU is unknown.
     """
     name, capability = f"{backend} {version[0]}.{version[1]}", device.capability
+    sm = f"sm_{capability.replace('.', '')} ({device.title})"
     if backend == "tensorrt-rtx":
         if capability not in RTX_CAPABILITIES:
-            way = "use --backend tensorrt" if capability in SUPPORT else f"it knows {', '.join(RTX_CAPABILITIES)}"
-            raise InputError(f"{name} compiles for no sm_{capability.replace('.', '')} ({device.title})", way)
+            way = "use --backend tensorrt" if capability in SUPPORT else f"it supports {', '.join(RTX_CAPABILITIES)}"
+            raise InputError(f"{name} does not support {sm}", way)
         return
     support = SUPPORT.get(capability)
-    sm = f"sm_{capability.replace('.', '')} ({device.title})"
     if support is None:
-        raise InputError(f"nothing is known of {name} on {sm}", f"known: {', '.join(SUPPORT)}")
+        raise InputError(f"whether {name} supports {sm} is unknown", f"known: {', '.join(SUPPORT)}")
     numbers = version[:2]
     if numbers < support.first:
-        raise InputError(f"{name} has no {sm}", f"use TensorRT {support.first[0]}.{support.first[1]} or newer")
+        raise InputError(f"{name} does not support {sm} yet", f"use TensorRT {support.first[0]}.{support.first[1]} or newer")
     if support.end is not None and numbers >= support.end:
-        raise InputError(f"{name} has no {sm} any more", f"use a TensorRT older than {support.end[0]}.{support.end[1]}")
+        raise InputError(f"{name} no longer supports {sm}", f"use a TensorRT older than {support.end[0]}.{support.end[1]}")
     if support.gap is not None and support.gap[0] <= numbers <= support.gap[1]:
-        raise InputError(f"no build of {name} has {sm}", f"use {support.gap[2]}")
+        raise InputError(f"no build of {name} supports {sm}", f"use {support.gap[2]}")
 
 
 def check_hardware_precision(device: Board, precision: str) -> None:
-    """Refuse a precision that a GPU does not compute in, or no faster than in fp32.
+    """Refuse a precision in which a GPU does not compute, or is no faster than in fp32.
 
     Raises:
-        InputError: it does not.
+        InputError: it is such a precision.
     """
     if device.capability in WITHOUT.get(precision, ()):
         others = [other for other in ("int8", "fp16", "fp32") if device.capability not in WITHOUT.get(other, ())]

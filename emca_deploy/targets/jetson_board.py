@@ -12,7 +12,7 @@ from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.jetson.facts import check_dla_core
-from emca_deploy.machines.jetson.session import BoardSession, annotate_report, board_session, check_board
+from emca_deploy.machines.jetson.session import annotate_report, board_session, board_sources, check_board
 from emca_deploy.requests import BuildRequest, Request
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.candidates import CandidateOptions
@@ -78,16 +78,15 @@ class JetsonTarget(LocalTarget):
             MissingError: this machine is no Jetson, or the power mode cannot be set.
             UnknownNameError: the board has no such power mode.
         """
-        board: BoardSession | None = None
-        finished = False
+        finished: dict[str, Any] | None = None
         try:
-            with board_session(power_mode) as board:
-                yield Held({"board": board.record}, board.record["warnings"], board.record["notes"], board.sources)
-                finished = True
+            with board_session(power_mode) as record:
+                yield Held({"board": record}, record["warnings"], record["notes"], board_sources)
+                finished = record
         except MissingError as exc:
-            if board is None or not finished:
+            if finished is None:
                 raise
-            board.record["warnings"].append(f"{exc.problem}: {exc.remedy}")
+            finished["warnings"].append(f"{exc.problem}: {exc.remedy}")
 
     def annotate(self, report: ProfileReport, record: Mapping[str, Any]) -> ProfileReport:
         """Return the report with what the board's state makes doubtful."""

@@ -22,7 +22,8 @@ from emca_deploy.harness.measure.starting import Processes, finish
 from emca_deploy.harness.measure.summary import compare_candidates, result_of, summarize
 from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.machines.environment import MachineState, collect_environment, read_machine_state
+from emca_deploy.machines.environment import collect_environment
+from emca_deploy.machines.machine_state import MachineState, read_machine_state
 from emca_deploy.results.latency import Failure, LatencyResult, ProfileReport
 from emca_deploy.results.telemetry import TelemetryResult
 

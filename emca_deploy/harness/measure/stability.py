@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from emca_deploy.arrays import Float64Array
-from emca_deploy.machines.environment import CpuTimes, MachineState
+from emca_deploy.machines.machine_state import CpuTimes, MachineState
 
 __all__ = ["changes_between", "clock_warnings", "contention_warnings", "drift_warnings"]
 

@@ -1,9 +1,9 @@
-"""Whether a board's clocks are locked: what `jetson_clocks --show` prints, or without root what the kernel has."""
+"""Whether a board's clocks are locked, from `jetson_clocks --show`, or from the kernel's files without root."""
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emca_deploy.errors import EmcaError
 from emca_deploy.machines.jetson.files import board_root, core_numbers, read_number, read_text, run_tool
@@ -20,9 +20,8 @@ ONLINE = re.compile(r"[ \t]*Online CPUs:[ \t]*([\d,\- ]+)")
 KHZ, HZ = 1000, 1_000_000
 
 
-@dataclass(frozen=True)
-class ClockRange:
-    """A clock: between what it may vary, and where it is."""
+class ClockRange(NamedTuple):
+    """The limits of a clock, and its current frequency."""
 
     min_mhz: float
     max_mhz: float
@@ -33,21 +32,18 @@ class ClockRange:
         """Whether it cannot change."""
         return self.min_mhz == self.max_mhz
 
-    def to_list(self) -> list[float]:
-        """Return lowest, highest and current."""
-        return [self.min_mhz, self.max_mhz, self.current_mhz]
-
 
 @dataclass(frozen=True)
 class Clocks:
     """The clocks of a board.
 
     Attributes:
-        cores: clocks of the cores that are on, by number.
-        gpu: None where it could not be read.
-        emc: clock of the memory controller; only root can read it.
-        emc_locked: whether its frequency is overridden; None where that could not be read.
-        notes: what could not be had, and what to do.
+        cores: Clocks of the cores that are on, by core number.
+        gpu: Clock of the GPU; None if it could not be read.
+        emc: Clock of the memory controller; only root can read it.
+        emc_locked: Whether the memory controller's frequency is overridden; None if it could not be read.
+        source: Where the clocks were read: "jetson_clocks" or "kernel".
+        notes: What could not be read, and what to do.
     """
 
     cores: dict[int, ClockRange] = field(default_factory=dict)
@@ -59,7 +55,7 @@ class Clocks:
 
     @property
     def locked(self) -> bool | None:
-        """Whether processor and GPU cannot change their clocks; None where nothing could be read."""
+        """Whether the clocks of processor and GPU are fixed; None if none could be read."""
         known = [*self.cores.values(), *([self.gpu] if self.gpu else [])]
         return all(clock.is_locked for clock in known) if known else None
 
@@ -68,19 +64,19 @@ class Clocks:
         return {
             "locked": self.locked,
             "source": self.source,
-            "cores_mhz": {str(core): clock.to_list() for core, clock in self.cores.items()},
-            "gpu_mhz": self.gpu.to_list() if self.gpu else None,
-            "emc_mhz": self.emc.to_list() if self.emc else None,
+            "cores_mhz": {str(core): list(clock) for core, clock in self.cores.items()},
+            "gpu_mhz": list(self.gpu) if self.gpu else None,
+            "emc_mhz": list(self.emc) if self.emc else None,
             "emc_locked": self.emc_locked,
         }
 
 
 def parse_show(text: str) -> Clocks | None:
-    """Return what `jetson_clocks --show` printed, in the form of any release; None where it is no such output."""
+    """Return the clocks that `jetson_clocks --show` of any release printed, or None if the text is something else."""
     cores: dict[int, ClockRange] = {}
     others: dict[str, ClockRange] = {}
     listed: set[int] | None = None
-    told: set[int] = set()
+    stated: set[int] = set()
     override = None
     for line in text.splitlines():
         if listed is None and (online := ONLINE.match(line)):
@@ -88,14 +84,14 @@ def parse_show(text: str) -> Clocks | None:
         elif (core := CORE.match(line)) and (numbers := NUMBERS.search(line, core.end())):
             state = CORE_ONLINE.search(line, core.end())
             if state is not None:
-                told.add(int(core[1]))
+                stated.add(int(core[1]))
             if state is None or state[1] == "1":
                 cores[int(core[1])] = _range(numbers, KHZ)
         elif (other := OTHER.match(line)) and (numbers := NUMBERS.match(line, other.end())):
             others[other[1]] = _range(numbers, HZ)
             if other[1] == "EMC":
                 override = OVERRIDE.match(line, numbers.end())
-    cores = {core: clock for core, clock in cores.items() if listed is None or core in listed or core in told}
+    cores = {core: clock for core, clock in cores.items() if listed is None or core in listed or core in stated}
     gpu = next((clock for name, clock in others.items() if name.startswith("GPU")), None)
     if not cores and gpu is None:
         return None
@@ -111,7 +107,7 @@ def read_clocks(root: Path | None = None) -> Clocks:
     """Return the clocks of this board now; nothing here raises or changes anything."""
     root = board_root() if root is None else root
     try:
-        shown = parse_show(run_tool(root, "jetson_clocks", "--show").text)
+        shown = parse_show(run_tool(root, "jetson_clocks", "--show"))
     except EmcaError as exc:
         return _kernel_clocks(root, f"{exc.problem}: {exc.remedy}")
     return shown or _kernel_clocks(root, "the memory controller's clock is unknown: jetson_clocks --show needs root (sudo)")

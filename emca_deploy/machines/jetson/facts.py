@@ -1,4 +1,4 @@
-"""What board this is: model, system on chip, releases, accelerators and memory, from files that every user may read."""
+"""Facts of a board: model, system on chip, releases, accelerators and memory, from files that every user may read."""
 
 import re
 from dataclasses import dataclass, field
@@ -24,38 +24,26 @@ SOC_CAPABILITY: dict[str, str] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Module:
-    """A family of modules.
-
-    Attributes:
-        device: as `trt.boards` calls it; None where that does not have it.
-        dla_cores: number of DLA cores, from NVIDIA's data sheets.
-    """
-
-    device: str | None
-    dla_cores: int
-
-
-# By part number, or its beginning: jetson_stats (jtop/core/jetson_variables.py); carriers have numbers that are not here.
-MODULES: dict[str, _Module] = {
-    "p2180": _Module(None, 0),  # TX1
-    "p3448": _Module("nano", 0),
-    "p3310": _Module("tx2", 0),
-    "p3489": _Module("tx2", 0),
-    "p3636": _Module("tx2", 0),
-    "p2888": _Module("agx-xavier", 2),
-    "p3668": _Module("xavier-nx", 2),
-    "p3701": _Module("agx-orin", 2),
-    "p3767-0000": _Module("orin-nx", 2),
-    "p3767-0001": _Module("orin-nx", 1),
-    "p3767-0003": _Module("orin-nano", 0),
-    "p3767-0004": _Module("orin-nano", 0),
-    "p3767-0005": _Module("orin-nano", 0),
-    "p3834": _Module("thor", 0),
+# (board, number of DLA cores) by part number of the module, or its beginning. Part numbers: jetson_stats
+# (jtop/core/jetson_variables.py), which has those of modules only; DLA cores: NVIDIA's data sheets.
+MODULES: dict[str, tuple[str | None, int]] = {
+    "p2180": (None, 0),  # TX1
+    "p3448": ("nano", 0),
+    "p3310": ("tx2", 0),
+    "p3489": ("tx2", 0),
+    "p3636": ("tx2", 0),
+    "p2888": ("agx-xavier", 2),
+    "p3668": ("xavier-nx", 2),
+    "p3701": ("agx-orin", 2),
+    "p3767-0000": ("orin-nx", 2),
+    "p3767-0001": ("orin-nx", 1),
+    "p3767-0003": ("orin-nano", 0),
+    "p3767-0004": ("orin-nano", 0),
+    "p3767-0005": ("orin-nano", 0),
+    "p3834": ("thor", 0),
 }
 
-# Where the part number is not to be had: words of the model, the longer ones first.
+# Words of the model, the longer ones first, for boards whose part number cannot be read.
 MODEL_WORDS: tuple[tuple[str, str], ...] = (
     ("xavier nx", "xavier-nx"), ("orin nano", "orin-nano"), ("orin nx", "orin-nx"), ("agx orin", "agx-orin"),
     ("agx xavier", "agx-xavier"), ("jetson-agx", "agx-xavier"), ("thor", "thor"), ("tx2", "tx2"), ("quill", "tx2"),
@@ -67,7 +55,7 @@ BOARD_FILES = (
     "sys/devices/soc0/machine", "usr/local/cuda/version.json", "usr/local/cuda/version.txt", "var/lib/dpkg/status",
     "var/lib/nvpmodel/status",
 )  # fmt: skip
-"""What `detect` and the power mode need, below /: brought here from a board without a usable Python, they tell as much."""
+"""The files below / that `detect` and `read_power_modes` need; they are copied from a board without a usable Python."""
 
 PART = re.compile(r"p\d{4}-\d{4}")
 SOC = re.compile(r"\btegra\d{3}\b")
@@ -75,23 +63,23 @@ SOC = re.compile(r"\btegra\d{3}\b")
 
 @dataclass(frozen=True)
 class BoardFacts:
-    """What a Jetson board is. What nothing says is None: never a guess.
+    """What a Jetson board is; None is unknown, never a guess.
 
     Attributes:
-        model: as its device tree has it.
-        device: the board's name as `plan --device` takes it ("orin-nx").
-        module: part number of the module ("p3767-0000").
-        soc: system on chip ("tegra234").
-        capability: compute capability of its GPU ("8.7").
-        l4t: release of Jetson Linux ("36.4.4").
-        jetpack: the JetPack that this release belongs to.
-        tensorrt: the version installed, else the one that the JetPack brings.
-        cuda: the CUDA version installed, else the one that the JetPack brings.
-        origins: where "tensorrt" and "cuda" are known from: "installed" or "jetpack".
-        dla_cores: 0 where there are none.
-        dla_missing: why its DLA cores cannot be used with this TensorRT; None where they can, or there are none.
-        memory_mib: size of the memory that processor and GPU share.
-        unified_memory: True of every Jetson.
+        model: Name in its device tree.
+        device: Name of the board, as `plan --device` takes it ("orin-nx").
+        module: Part number of the module ("p3767-0000").
+        soc: System on chip ("tegra234").
+        capability: Compute capability of its GPU ("8.7").
+        l4t: Release of Jetson Linux ("36.4.4").
+        jetpack: JetPack of this release.
+        tensorrt: Installed version, else that of the JetPack.
+        cuda: Installed version, else that of the JetPack.
+        origins: How "tensorrt" and "cuda" are known: "installed" or "jetpack".
+        dla_cores: Number of DLA cores.
+        dla_missing: Why its DLA cores cannot be used with this TensorRT; None if they can, or if there are none.
+        memory_mib: Size of the memory that processor and GPU share.
+        unified_memory: Whether processor and GPU share their memory, as in every Jetson.
     """
 
     model: str
@@ -111,22 +99,18 @@ class BoardFacts:
 
 
 def detect(root: Path | None = None) -> BoardFacts | None:
-    """Return what board this is, or None where it is no Jetson.
-
-    A `root` of None is /, or what the tests' environment variable says.
-    """
+    """Return the facts of this board, or None if it is no Jetson. A `root` of None is `board_root()`."""
     root = board_root() if root is None else root
     compatible = _device_tree(root, "compatible")
     model = " ".join(_device_tree(root, "model").split()) or read_text(root / "sys/devices/soc0/machine") or ""
     soc = _soc(compatible)
     l4t = read_l4t(root)
-    # Docker hides the device tree: then only L4T's own file tells.
+    # Docker hides the device tree, so L4T's own file decides then.
     if soc is None and (l4t is None or not (root / "etc/nv_tegra_release").is_file()):
         return None
-    part, module = _module(compatible)
-    device = module.device if module else _device_of(model)
-    versions, origins = _versions(root, jetpack_of(l4t))
-    dla_cores = module.dla_cores if module else _dla_cores(device)
+    part, device, dla_cores = _module(compatible, model)
+    jetpack = jetpack_of(l4t)
+    versions, origins = _versions(root, jetpack)
     return BoardFacts(
         model=model or "unknown Jetson",
         device=device,
@@ -134,21 +118,21 @@ def detect(root: Path | None = None) -> BoardFacts | None:
         soc=soc,
         capability=SOC_CAPABILITY.get(soc or "") or (BOARDS[device].capability if device else None),
         l4t=l4t,
-        jetpack=jetpack_of(l4t),
+        jetpack=jetpack,
         tensorrt=versions.get("tensorrt"),
         cuda=versions.get("cuda"),
         origins=origins,
         dla_cores=dla_cores,
-        dla_missing=_dla_missing(device, versions.get("tensorrt"), jetpack_of(l4t)) if dla_cores else None,
+        dla_missing=_dla_missing(device, versions.get("tensorrt"), jetpack) if dla_cores else None,
         memory_mib=_memory_mib(root),
     )
 
 
 def check_dla_core(facts: BoardFacts, core: int) -> None:
-    """Refuse a DLA core that a board does not have, or that its TensorRT cannot use; what is unknown is not refused.
+    """Refuse a DLA core that a board is known not to have, or that its TensorRT is known not to support.
 
     Raises:
-        InputError: it has no such core.
+        InputError: the board has no such core.
         MissingError: its TensorRT does not support it.
     """
     if facts.dla_cores is not None and core >= facts.dla_cores:
@@ -173,36 +157,20 @@ def _soc(compatible: str) -> str | None:
     return known[-1] if known else None
 
 
-def _module(compatible: str) -> tuple[str | None, _Module | None]:
+def _module(compatible: str, model: str) -> tuple[str | None, str | None, int | None]:
+    """Return (part number, board, DLA cores); how many DLA cores there are, only the part number says."""
     for part in PART.findall(compatible):
-        found = MODULES.get(part) or MODULES.get(part.partition("-")[0])
-        if found:
-            return part, found
-    return None, None
-
-
-def _device_of(model: str) -> str | None:
-    lowered = model.lower()
-    return next((device for words, device in MODEL_WORDS if words in lowered), None)
-
-
-def _dla_cores(device: str | None) -> int | None:
-    """Return 0 where a board has none; how many it has, only its module's number says."""
-    return 0 if device is not None and BOARDS[device].dla is False else None
+        if found := MODULES.get(part) or MODULES.get(part.partition("-")[0]):
+            return part, *found
+    device = next((device for words, device in MODEL_WORDS if words in model.lower()), None)
+    return None, device, 0 if device is not None and BOARDS[device].dla is False else None
 
 
 def _versions(root: Path, jetpack: str | None) -> tuple[dict[str, str], dict[str, str]]:
-    versions, origins = {}, {}
-    found = (
-        ("tensorrt", installed_tensorrt(root), tensorrt_of(jetpack)),
-        ("cuda", installed_cuda(root), cuda_of(jetpack)),
-    )
-    for name, installed, brought in found:
-        version = installed or brought
-        if version is not None:
-            versions[name] = version
-            origins[name] = "installed" if installed else "jetpack"
-    return versions, origins
+    installed = {"tensorrt": installed_tensorrt(root), "cuda": installed_cuda(root)}
+    brought = {"tensorrt": tensorrt_of(jetpack), "cuda": cuda_of(jetpack)}
+    versions = {name: version for name in installed if (version := installed[name] or brought[name]) is not None}
+    return versions, {name: "installed" if installed[name] else "jetpack" for name in versions}
 
 
 def _dla_missing(device: str | None, tensorrt: str | None, jetpack: str | None) -> str | None:

@@ -1,33 +1,20 @@
-"""Small files of a board, below a root that a test points at a recorded tree; and the board's own tools there."""
+"""Small files of a board, and its own tools. Tests read a recorded tree instead of /."""
 
 import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from emca_deploy.errors import MissingError
 
-__all__ = ["BOARD_ROOT", "ToolOutput", "board_root", "core_numbers", "find_tool", "read_number", "read_text", "run_tool"]
+__all__ = ["BOARD_ROOT", "board_root", "core_numbers", "find_tool", "read_number", "read_text", "run_tool"]
 
 BOARD_ROOT = "EMCA_DEPLOY_BOARD_ROOT"
 """Environment variable, for tests only: a folder to read instead of /."""
 
 TOOL_FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin")
 TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True)
-class ToolOutput:
-    """What a tool of the board printed, both streams together.
-
-    Attributes:
-        code: its exit status; negative for a signal.
-    """
-
-    text: str
-    code: int
 
 
 def board_root() -> Path:
@@ -44,7 +31,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_number(path: Path) -> int | None:
-    """Return the integer that a small file begins with, or None: some drivers write a unit behind it."""
+    """Return the integer that a small file begins with, or None. Some drivers write a unit after it."""
     words = (read_text(path) or "").split()
     try:
         return int(words[0]) if words else None
@@ -61,7 +48,7 @@ def core_numbers(text: str) -> set[int]:
 
 
 def find_tool(root: Path, name: str) -> Path | None:
-    """Return where a tool of the board is, or None. /usr/sbin is looked through even where it is not on a user's PATH."""
+    """Return the path of a tool of the board, or None. /usr/sbin is searched even if it is not on the user's PATH."""
     for folder in TOOL_FOLDERS:
         place = root / folder / name
         if place.is_file() and os.access(place, os.X_OK):
@@ -70,15 +57,15 @@ def find_tool(root: Path, name: str) -> Path | None:
     return Path(found) if found else None
 
 
-def run_tool(root: Path, name: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> ToolOutput:
-    """Run a tool of the board. It gets no input, so that whatever it asks is never answered yes.
+def run_tool(root: Path, name: str, *arguments: str, timeout_s: float = TIMEOUT_S) -> str:
+    """Run a tool of the board, and return what it printed on both streams. Its input is empty: no question is answered yes.
 
     Raises:
-        MissingError: it is not there, does not start, or does not end.
+        MissingError: it is not installed, does not start, or does not end.
     """
     place = find_tool(root, name)
     if place is None:
-        raise MissingError(f"{name} is not here", "it comes with JetPack; in a container, mount it from the board")
+        raise MissingError(f"{name} is not installed", "it comes with JetPack; in a container, mount it from the board")
     try:
         # A session of its own: a Ctrl-C in the terminal must not stop it half-way.
         done = subprocess.run(
@@ -95,4 +82,4 @@ def run_tool(root: Path, name: str, *arguments: str, timeout_s: float = TIMEOUT_
         raise MissingError(f"{name} {' '.join(arguments)} did not end within {timeout_s:g} s", f"run it by hand: {name}") from exc
     except OSError as exc:
         raise MissingError(f"{name} does not start: {exc.strerror}", f"run it by hand: {place}") from exc
-    return ToolOutput(done.stdout.decode("utf-8", errors="replace"), done.returncode)
+    return done.stdout.decode("utf-8", errors="replace")

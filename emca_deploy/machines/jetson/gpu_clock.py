@@ -1,4 +1,4 @@
-"""Clock and load of a board's GPU, as the kernel's devfreq has them."""
+"""Clock and load of a board's GPU, from the kernel's devfreq."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,27 +12,17 @@ __all__ = ["GpuClock", "GpuClockSource", "find_gpu", "read_gpu_clock"]
 
 GPU_NODES = frozenset({"gpu", "gp10b", "gv11b", "ga10b", "gb10b"})
 THOR_GPU = "gpu-gpc-0"
-"""Thor has a clock domain for its graphics clusters and one for its video engines; the first is what networks run on."""
+"""Thor has two clock domains: graphics clusters, which run networks, and video engines."""
 
 
 @dataclass(frozen=True)
 class GpuClock:
-    """A GPU's clock now.
-
-    Attributes:
-        current_mhz, min_mhz, max_mhz: as the frequency governor has them.
-        load_percent: share of its time that it works; None where the kernel does not say.
-    """
+    """A GPU's clock and load (share of time at work) now; None if unknown."""
 
     current_mhz: float | None
     min_mhz: float | None
     max_mhz: float | None
     load_percent: float | None
-
-    @property
-    def is_locked(self) -> bool | None:
-        """Whether it cannot change; None where the kernel does not tell."""
-        return None if self.min_mhz is None or self.max_mhz is None else self.min_mhz == self.max_mhz
 
 
 def find_gpu(root: Path | None = None) -> Path | None:
@@ -45,14 +35,11 @@ def find_gpu(root: Path | None = None) -> Path | None:
 
 
 def read_gpu_clock(device: Path) -> GpuClock:
-    """Return what a GPU's devfreq folder says now."""
-    current, low, high = (read_number(device / f"{name}_freq") for name in ("cur", "min", "max"))
+    """Return the clock in a devfreq folder."""
+    hertz = [read_number(device / f"{name}_freq") for name in ("cur", "min", "max")]
+    current, low, high = (None if value is None else value / 1e6 for value in hertz)
     permille = read_number(device / "device/load")
-    return GpuClock(_mhz(current), _mhz(low), _mhz(high), None if permille is None else permille / 10)
-
-
-def _mhz(hertz: int | None) -> float | None:
-    return None if hertz is None else hertz / 1e6
+    return GpuClock(current, low, high, None if permille is None else permille / 10)
 
 
 class GpuClockSource:
@@ -68,11 +55,11 @@ class GpuClockSource:
         """Find the GPU.
 
         Raises:
-            MissingError: the kernel tells of none.
+            MissingError: the kernel reports none.
         """
         self._device = find_gpu(self._root)
         if self._device is None:
-            raise MissingError("the kernel has no clock of a GPU in /sys/class/devfreq", "nothing to do on this release")
+            raise MissingError("the kernel has no GPU clock in /sys/class/devfreq", "nothing to do on this release")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

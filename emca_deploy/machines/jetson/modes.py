@@ -1,10 +1,11 @@
-"""A board's power modes: which there are, which is on, and which is the fastest."""
+"""A board's power modes, the current one and the fastest one."""
 
 import math
 import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from emca_deploy.errors import EmcaError, UnknownNameError
 from emca_deploy.machines.jetson.files import board_root, read_text, run_tool
@@ -26,11 +27,11 @@ class PowerMode:
     """One mode of nvpmodel.
 
     Attributes:
-        id: its number; the fastest is not 0 on every board.
-        name: "15W".
-        cores: that are on; None where its definition does not say.
-        gpu_max_hz: highest GPU frequency; infinite where it sets no limit, None where its definition does not say.
-        cpu_max_khz: highest CPU frequency of all clusters; infinite or None as for the GPU.
+        id: Number of the mode; the fastest is not 0 on every board.
+        name: Name, such as "15W".
+        cores: Number of cores that are on; None if unknown.
+        gpu_max_hz: Highest GPU frequency; infinite without a limit, None if unknown.
+        cpu_max_khz: Highest CPU frequency of all clusters; infinite without a limit, None if unknown.
     """
 
     id: int
@@ -45,10 +46,10 @@ class PowerModes:
     """The modes of a board.
 
     Attributes:
-        current: the one that is on; None where that could not be read.
-        fastest: the one with the highest limits; None where its definitions do not say.
-        modes: all of them; empty where nvpmodel.conf cannot be read.
-        note: why `current` is None, and what to do; empty where it is not.
+        current: Mode that is on; None if it could not be read.
+        fastest: Mode with the highest limits; None if unknown.
+        modes: All modes; empty if nvpmodel.conf cannot be read.
+        note: Why `current` is None, and what to do; otherwise empty.
     """
 
     current: PowerMode | None
@@ -56,22 +57,32 @@ class PowerModes:
     modes: tuple[PowerMode, ...]
     note: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what results record of the current mode."""
+        current, fastest = self.current, self.fastest
+        return {
+            "name": current.name if current else None,
+            "id": current.id if current else None,
+            "fastest": fastest.name if fastest else None,
+            "is_fastest": current.id == fastest.id if current and fastest else None,
+        }
+
     def find(self, wanted: str) -> PowerMode:
-        """Return a mode by name, in capitals or not, or by number.
+        """Return a mode by name, in any case, or by number.
 
         Raises:
-            UnknownNameError: the board has none of that name.
+            UnknownNameError: the board has no such mode.
         """
         text = wanted.strip().upper()
         for mode in self.modes:
             if text == mode.name.upper() or (text.isdecimal() and int(text) == mode.id):
                 return mode
-        have = ", ".join(f"{mode.id} {mode.name}" for mode in self.modes) or "none that can be read"
+        have = ", ".join(f"{mode.id} {mode.name}" for mode in self.modes) or "no mode that can be read"
         raise UnknownNameError.of("power mode", wanted, [mode.name for mode in self.modes], f"this board has: {have}")
 
 
 def parse_modes(conf: str) -> tuple[PowerMode, ...]:
-    """Return the modes that a nvpmodel.conf defines, in its order."""
+    """Return the modes that an nvpmodel.conf defines, in its order."""
     text = "\n".join(line for line in conf.splitlines() if not line.lstrip().startswith("#"))
     heads = list(MODE.finditer(text))
     modes = []
@@ -91,9 +102,9 @@ def _limits(values: list[str]) -> float | None:
 
 
 def fastest_mode(modes: tuple[PowerMode, ...]) -> PowerMode | None:
-    """Return the mode with the highest limits: MAXN_SUPER, MAXN, else by the GPU's clock, watts, cores and their clock.
+    """Return the mode with the highest limits, or None if the modes look alike.
 
-    None where nothing tells them apart.
+    MAXN_SUPER and MAXN come first; then GPU clock, watts, cores and CPU clock decide, in this order.
     """
     ranks = [_rank(mode) for mode in modes]
     if not modes or (len(modes) > 1 and len(set(ranks)) == 1):
@@ -110,7 +121,7 @@ def _rank(mode: PowerMode) -> tuple[int, float, int, int, float]:
 
 
 def parse_query(text: str) -> tuple[str, int] | None:
-    """Return name and number of what `nvpmodel -q` printed, warnings before it or not; None where it is no such output."""
+    """Return (name, number) of the mode that `nvpmodel -q` printed, or None if the text is something else."""
     lines = [line for line in text.splitlines() if line.strip()]
     for line, following in pairwise(lines):
         found = QUERY.match(line)
@@ -121,18 +132,18 @@ def parse_query(text: str) -> tuple[str, int] | None:
 
 
 def read_power_modes(root: Path | None = None) -> PowerModes:
-    """Return the modes of this board and which is on; nothing here raises or changes anything."""
+    """Return the modes of this board; nothing here raises or changes anything."""
     root = board_root() if root is None else root
     modes = parse_modes(read_text(root / CONF) or "")
     fastest = fastest_mode(modes)
     try:
-        asked = parse_query(run_tool(root, "nvpmodel", "-q").text)
-        note = "" if asked else "nvpmodel -q does not tell the power mode: run it as root (sudo)"
+        asked = parse_query(run_tool(root, "nvpmodel", "-q"))
+        note = "" if asked else "nvpmodel -q does not report the power mode: run it as root (sudo)"
     except EmcaError as exc:
         asked, note = None, f"{exc.problem}: {exc.remedy}"
     if asked is not None:
         name, number = asked
-    else:  # what nvpmodel keeps for the next boot, which everybody may read
+    else:  # nvpmodel keeps it for the next boot in a file that everybody may read
         saved = SAVED.search(read_text(root / STATUS) or "")
         if saved is None:
             return PowerModes(None, fastest, modes, note)

@@ -1,4 +1,4 @@
-"""Power of a board: its INA3221 monitors in sysfs, and how rails add up to what the whole board takes."""
+"""Power of a board from its INA3221 monitors in sysfs, and the sum of its rails."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ __all__ = ["Ina3221Source", "Rail", "find_rails", "total_power_mw"]
 NOT_CONNECTED = "NC"
 CHANNELS = (1, 2, 3)
 
-# Nano; TX2, Xavier NX, Orin NX and Orin Nano; Thor. Each measures the board's input, of which the other rails are parts.
+# Nano; TX2, Xavier NX, Orin NX and Orin Nano; Thor. Each measures the board's input, which includes the other rails.
 INPUTS = ("POM_5V_IN", "VDD_IN", "VIN")
 
 # Boards without a monitor at their input. AGX Xavier: all rails. AGX Orin: not VDDQ_VDD2_1V8AO, which VIN_SYS_5V0 feeds.
@@ -22,7 +22,7 @@ SUMS = (("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"), ("VDD_GPU_SOC", "VDD_CPU_
 
 
 def total_power_mw(rails: Mapping[str, float]) -> float | None:
-    """Return what the whole board takes in milliwatts, no rail counted twice, from each rail's; None where these do not say."""
+    """Return the power of the whole board in milliwatts from that of its rails; None if these do not determine it."""
     for name in INPUTS:
         if name in rails:
             return rails[name]
@@ -34,17 +34,17 @@ def total_power_mw(rails: Mapping[str, float]) -> float | None:
 
 @dataclass(frozen=True)
 class Rail:
-    """A rail and where it is read.
+    """A power rail.
 
     Attributes:
-        factors: files whose product is its power: one in milliwatts, or millivolts and milliamperes.
+        factors: Files whose product is its power: one in milliwatts, or millivolts and milliamperes.
     """
 
     name: str
     factors: tuple[Path, ...]
 
     def read_mw(self) -> float | None:
-        """Return its power now in milliwatts, or None where the monitor does not tell."""
+        """Return its power now in milliwatts, or None if it cannot be read."""
         values = [read_number(place) for place in self.factors]
         if any(value is None for value in values):
             return None
@@ -53,7 +53,7 @@ class Rail:
 
 
 def find_rails(root: Path | None = None) -> tuple[Rail, ...]:
-    """Return the rails that the board's monitors measure; empty where there are none."""
+    """Return the rails that the board's monitors measure."""
     drivers = (board_root() if root is None else root) / "sys/bus/i2c/drivers"
     found = {rail.name: rail for rail in (*_hwmon_rails(drivers / "ina3221"), *_iio_rails(drivers / "ina3221x"))}
     return tuple(found.values())
@@ -78,7 +78,7 @@ def _iio_rails(driver: Path) -> Iterator[Rail]:
 
 
 class Ina3221Source:
-    """`<rail>_power_mw` and, where the board's rails say so, `total_power_mw`; needs no root."""
+    """`<rail>_power_mw` and, if the board's rails determine it, `total_power_mw`; needs no root."""
 
     name = "ina3221"
 
@@ -90,7 +90,7 @@ class Ina3221Source:
         """Find the rails.
 
         Raises:
-            MissingError: the board tells of none.
+            MissingError: none can be read.
         """
         self._rails = find_rails(self._root)
         if not self.read():
@@ -101,7 +101,7 @@ class Ina3221Source:
         self._rails = ()
 
     def read(self) -> Reading:
-        """Return the power of every rail now; one that cannot be read is absent, and then so is a total that needs it."""
+        """Return the power of every rail now. One that cannot be read is absent, and so is a total that needs it."""
         rails = {rail.name: value for rail in self._rails if (value := rail.read_mw()) is not None}
         found = {f"{name}_power_mw": value for name, value in rails.items()}
         total = total_power_mw(rails)

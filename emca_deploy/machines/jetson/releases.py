@@ -1,4 +1,4 @@
-"""Which JetPack an L4T release is, and what is installed of it."""
+"""The JetPack of an L4T release, and the versions that are installed."""
 
 import json
 import re
@@ -49,7 +49,7 @@ SO_VERSION = re.compile(r"libnvinfer\.so\.(\d{1,9}\.\d{1,9}\.\d{1,9})$", re.ASCI
 
 
 def read_l4t(root: Path) -> str | None:
-    """Return the L4T release, "36.4.4", or None where nothing says so."""
+    """Return the L4T release, such as "36.4.4", or None."""
     for line in (read_text(root / "etc/nv_tegra_release") or "").splitlines():
         release = RELEASE.search(line)
         revision = REVISION.search(line, release.end()) if release else None
@@ -59,7 +59,7 @@ def read_l4t(root: Path) -> str | None:
 
 
 def jetpack_of(l4t: str | None) -> str | None:
-    """Return the JetPack of an L4T release, or None for one that is not in the table: never the nearest."""
+    """Return the JetPack of an L4T release, or None for one that is not in the table."""
     if l4t is None:
         return None
     return L4T_JETPACKS.get(l4t) or L4T_JETPACKS.get(f"{l4t}.0" if l4t.count(".") == 1 else l4t)
@@ -77,19 +77,17 @@ def cuda_of(jetpack: str | None) -> str | None:
 
 
 def installed_tensorrt(root: Path) -> str | None:
-    """Return the version of the TensorRT that is installed, by its package or its library's name, or None."""
-    package = _newest(root, NVINFER)
-    if package is not None:
+    """Return the version of the installed TensorRT, from its package or its library's name, or None."""
+    if package := _newest(root, NVINFER):
         return package
     libraries = [*(root / "usr/lib/aarch64-linux-gnu").glob("libnvinfer.so.*"), *(root / "usr/lib").glob("libnvinfer.so.*")]
     return _highest([match[1] for library in libraries if (match := SO_VERSION.fullmatch(library.name))])
 
 
 def installed_cuda(root: Path) -> str | None:
-    """Return the version of the CUDA that is installed, or None."""
+    """Return the version of the installed CUDA, or None."""
     for folder in (root / "usr/local/cuda", *sorted((root / "usr/local").glob("cuda-*"), reverse=True)):
-        found = _cuda_version(folder)
-        if found is not None:
+        if found := _cuda_version(folder):
             return found
     return _newest(root, CUDART)
 
@@ -113,7 +111,7 @@ def _highest(versions: list[str]) -> str | None:
 
 
 def _packages(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield (package, version) of what dpkg has installed."""
+    """Yield (package, version) of every package that dpkg has installed."""
     for paragraph in (read_text(root / "var/lib/dpkg/status") or "").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
         if fields.get("Status", "").endswith(" installed") and "Package" in fields and "Version" in fields:

@@ -1,7 +1,7 @@
-"""Sets a board's power mode for as long as a run takes, and puts the old one back however the run ends.
+"""Sets a board's power mode while a run lasts, and restores the old one however the run ends.
 
-Ctrl-C, a request to terminate and a lost terminal all end the run in order. Against what cannot be caught (SIGKILL, power off)
-a note in /var/lib/emca-deploy says which mode is to be put back; the next run on the board does so.
+Ctrl-C, SIGTERM and a lost terminal all end the run in order. For what cannot be caught (SIGKILL, power off), a note in
+/var/lib/emca-deploy says which mode to restore; the next run on the board does so.
 """
 
 import json
@@ -9,10 +9,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from emca_deploy.artifacts import write_json
@@ -24,7 +25,7 @@ from emca_deploy.machines.jetson.modes import PowerMode, PowerModes, read_power_
 __all__ = ["FOLDER", "LOCK", "NOTE", "Note", "hold_power_mode", "is_held", "left_behind", "restore_left_behind"]
 
 FOLDER = "var/lib/emca-deploy"
-"""Folder of the note and the lock, below the root. Runs over ssh on a board without Python use the same two."""
+"""Folder of the note and the lock, below the root. Runs over ssh on a board without Python use the same folder."""
 NOTE = "power-mode.json"
 LOCK = "power-mode.lock"
 """File that the holder of the power mode keeps locked (flock)."""
@@ -34,11 +35,12 @@ NEEDS_ROOT = "run it as root (sudo), or set the mode yourself before: sudo nvpmo
 
 @dataclass(frozen=True)
 class Note:
-    """What a run leaves while it holds a power mode that is not the board's own.
+    """A file that exists while a run holds another power mode than the board's own.
 
     Attributes:
-        restore: number of the mode to put back.
-        held: number of the mode that the run set.
+        restore: Number of the mode to restore.
+        name: Name of the mode to restore.
+        held: Number of the mode that the run set.
     """
 
     restore: int
@@ -47,7 +49,7 @@ class Note:
 
 
 def left_behind(root: Path | None = None, modes: PowerModes | None = None) -> Note | None:
-    """Return the note of a run that was killed before it could put the power mode back, or None."""
+    """Return the note of a run that was killed before it could restore the power mode, or None."""
     root = board_root() if root is None else root
     if _read_note(root) is None or is_held(root):
         return None
@@ -55,9 +57,9 @@ def left_behind(root: Path | None = None, modes: PowerModes | None = None) -> No
 
 
 def restore_left_behind(root: Path | None = None) -> Note | None:
-    """Put back the power mode that a killed run left, and return its note; None where there is nothing to do.
+    """Restore the power mode that a killed run left, and return its note; None if there is nothing to do.
 
-    A note that no longer fits, because somebody has set another mode since, is thrown away.
+    A note is deleted unused if somebody has set another mode since.
 
     Raises:
         MissingError: root is missing, or the mode cannot be set.
@@ -74,7 +76,7 @@ def restore_left_behind(root: Path | None = None) -> Note | None:
 
 
 def _fitting_note(root: Path, modes: PowerModes) -> Note | None:
-    """Return the note where the mode that it tells of is still on; otherwise somebody has decided since."""
+    """Return the note if the mode that its run set is still on."""
     note = _read_note(root)
     fits = note is not None and modes.current is not None and modes.current.id == note.held != note.restore
     return note if fits else None
@@ -82,49 +84,48 @@ def _fitting_note(root: Path, modes: PowerModes) -> Note | None:
 
 @contextmanager
 def hold_power_mode(wanted: str, root: Path | None = None) -> Iterator[PowerMode]:
-    """Set a power mode, by name or number, and yield it; at the end the mode from before is set again.
+    """Set a power mode, by name or number, and yield it; at the end the old mode is restored.
 
     Raises:
         UnknownNameError: the board has no such mode.
-        MissingError: nvpmodel or root is missing, the mode needs a reboot, or the old mode cannot be put back.
+        MissingError: nvpmodel or root is missing, the mode needs a reboot, or the old mode cannot be restored.
+        InputError: another run holds a power mode.
     """
     root = board_root() if root is None else root
     modes = read_power_modes(root)
     mode = modes.find(wanted)
     if modes.current is None:
-        raise MissingError(f"the power mode that is on now cannot be read: {modes.note}", NEEDS_ROOT)
+        raise MissingError(f"the current power mode cannot be read: {modes.note}", NEEDS_ROOT)
     if mode.id == modes.current.id and left_behind(root, modes) is None:
         yield mode
         return
+    ending = (signal.SIGTERM, signal.SIGHUP)
     with _locked(root):
         leftover = _fitting_note(root, modes)
         before = PowerMode(leftover.restore, leftover.name) if leftover else modes.current
-        with _interruptible():
+        # SIGTERM and a lost terminal end the run as Ctrl-C does, unless the program handles them.
+        with _signals(interrupt, [number for number in ending if signal.getsignal(number) == signal.SIG_DFL]):
             try:
                 _write_note(root, Note(before.id, before.name, mode.id))
                 _set(root, mode)
                 yield mode
             finally:
-                with _uninterruptible():
-                    _put_back(root, before)
+                with _signals(signal.SIG_IGN, (signal.SIGINT, *ending)):  # it takes a second
+                    _restore(root, before)
 
 
-def _put_back(root: Path, before: PowerMode) -> None:
+def _restore(root: Path, before: PowerMode) -> None:
     try:
         _set(root, before)
     except EmcaError as exc:
         raise MissingError(
-            f"the power mode {before.name} could not be put back: {exc.problem}", f"sudo nvpmodel -m {before.id}"
+            f"the power mode {before.name} could not be restored: {exc.problem}", f"sudo nvpmodel -m {before.id}"
         ) from exc
     _note_place(root).unlink(missing_ok=True)
 
 
 def _set(root: Path, mode: PowerMode) -> None:
-    """Set a mode and see that it is on.
-
-    Raises:
-        MissingError: it is not.
-    """
+    """Set a mode, and raise a MissingError if it is not on then."""
     current = read_power_modes(root).current
     if current is not None and current.id == mode.id:
         return
@@ -133,17 +134,17 @@ def _set(root: Path, mode: PowerMode) -> None:
     if current is not None and current.id == mode.id:
         _await_cores(root, mode)
         return
-    if "reboot" in answer.text.lower():
+    if "reboot" in answer.lower():
         raise MissingError(
-            f"power mode {mode.name} needs a reboot, which is never answered with yes here",
+            f"power mode {mode.name} needs a reboot, and emca-deploy never reboots a board",
             f"sudo nvpmodel -m {mode.id}, answer yes, and run this again in that mode without --power-mode",
         )
-    said = " ".join(answer.text.split())[-200:]
+    said = " ".join(answer.split())[-200:]
     raise MissingError(f"nvpmodel does not set power mode {mode.name}" + (f": {said}" if said else ""), NEEDS_ROOT)
 
 
 def _await_cores(root: Path, mode: PowerMode) -> None:
-    """Wait until as many cores are on as the mode says, for a while: what does not come then is not this mode's to bring."""
+    """Wait for a while until as many cores are on as the mode says."""
     end = time.monotonic() + CORES_S
     while mode.cores is not None and time.monotonic() < end:
         online = read_text(root / "sys/devices/system/cpu/online")
@@ -172,7 +173,7 @@ def _write_note(root: Path, note: Note) -> None:
 
 
 def is_held(root: Path) -> bool:
-    """Return whether a living run holds the power mode; the kernel takes the lock from one that died."""
+    """Return whether a living run holds the power mode; the kernel releases the lock of one that died."""
     import fcntl
 
     try:
@@ -190,12 +191,7 @@ def is_held(root: Path) -> bool:
 
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """Hold the board's power mode against other runs.
-
-    Raises:
-        InputError: another run holds it.
-        MissingError: root is missing.
-    """
+    """Lock the board's power mode against other runs: an InputError if one holds it, a MissingError without root."""
     import fcntl
 
     place = root / FOLDER / LOCK
@@ -216,33 +212,12 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let a request to terminate, and a lost terminal, end the run as Ctrl-C does."""
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may; there the caller's handlers hold
-        yield
-        return
-    before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
-    changed = [number for number, handler in before.items() if handler == signal.SIG_DFL]
-    for number in changed:
-        signal.signal(number, interrupt)
+def _signals(handler: Callable[[int, FrameType | None], Any] | int, numbers: Sequence[int]) -> Iterator[None]:
+    """Handle signals in the block. Only the main thread may; in another one the program's own handlers stay."""
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in numbers if in_main}
     try:
         yield
     finally:
-        for number in changed:
-            signal.signal(number, before[number])
-
-
-@contextmanager
-def _uninterruptible() -> Iterator[None]:
-    """Keep signals away for the second that putting a mode back takes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)

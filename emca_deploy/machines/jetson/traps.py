@@ -1,6 +1,7 @@
-"""What of a board makes a measurement slower, less steady or less complete than it need be."""
+"""What makes measurements on a board slower, less steady or less complete than they could be."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,67 +25,41 @@ class Trap:
 
 
 def examine_board(root: Path | None = None) -> tuple[dict[str, Any], list[Trap]] | None:
-    """Return what `doctor` tells of this board and its traps, or None where this is no Jetson. Changes nothing."""
+    """Return what `doctor` reports of this board, and its traps; None if this is no Jetson. Changes nothing."""
     root = board_root() if root is None else root
     facts = detect(root)
     if facts is None:
         return None
     state = read_board_state(root)
     is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
-    traps = find_board_traps(facts, state, left_behind(root, state.modes), is_root=is_root)
+    traps = list(find_board_traps(facts, state, left_behind(root, state.modes), is_root=is_root))
     return {**to_json(facts), **state.to_dict(), "notes": list(state.notes)}, traps
 
 
-def find_board_traps(facts: BoardFacts, state: BoardState, left: Note | None, *, is_root: bool) -> list[Trap]:
-    """Return the traps of a board, worst first; `left` is what a killed run has left, if anything."""
-    candidates = (_left(left), _mode(state), _clocks(state), _release(facts), _dla(facts), _not_root(is_root=is_root))
-    return [trap for trap in candidates if trap is not None]
-
-
-def _left(left: Note | None) -> Trap | None:
-    if left is None:
-        return None
-    problem = f"a run that was killed has left its power mode; before it, it was {left.name}"
-    return Trap("power-mode-left", problem, f"sudo nvpmodel -m {left.restore}, or run `profile --target jetson` as root")
-
-
-def _mode(state: BoardState) -> Trap | None:
+def find_board_traps(facts: BoardFacts, state: BoardState, left: Note | None, *, is_root: bool) -> Iterator[Trap]:
+    """Yield the traps of a board, worst first; `left` is the note of a killed run."""
+    if left is not None:
+        problem = f"a run that was killed has left its power mode on; the mode before it was {left.name}"
+        yield Trap("power-mode-left", problem, f"sudo nvpmodel -m {left.restore}, or run `profile --target jetson` as root")
     current, fastest = state.modes.current, state.modes.fastest
-    if current is None or fastest is None or current.id == fastest.id:
-        return None
-    return Trap(
-        "power-mode",
-        f"the power mode is {current.name}; this board's fastest is {fastest.name}",
-        f"sudo nvpmodel -m {fastest.id}, or --power-mode {fastest.name} for a run only; or keep it, if the product has it too",
-    )
-
-
-def _clocks(state: BoardState) -> Trap | None:
-    if state.clocks.locked is not False:
-        return None
-    problem = "the clocks are not locked: latencies depend on how busy the board was just before"
-    return Trap("clocks-not-locked", problem, "sudo jetson_clocks")
-
-
-def _release(facts: BoardFacts) -> Trap | None:
-    if facts.jetpack is not None:
-        return None
-    named = f"L4T {facts.l4t}" if facts.l4t else "the release of this board's L4T"
-    return Trap(
-        "unknown-release",
-        f"{named} is not known here: nothing is said of its JetPack, TensorRT and DLA but what is installed",
-        "update emca-deploy; give `plan` --tensorrt-version instead of --jetpack",
-    )
-
-
-def _dla(facts: BoardFacts) -> Trap | None:
-    if not facts.dla_cores or facts.dla_missing is None:
-        return None
-    return Trap("dla-unsupported", f"this board has DLA cores, but: {facts.dla_missing}", "build for the GPU")
-
-
-def _not_root(*, is_root: bool) -> Trap | None:
-    if is_root:
-        return None
-    problem = "not root: the board hides the memory controller and some engines and rails, and no power mode can be set"
-    return Trap("not-root", problem, "run it with sudo where that matters; everything else works without")
+    if current is not None and fastest is not None and current.id != fastest.id:
+        yield Trap(
+            "power-mode",
+            f"the power mode is {current.name}; this board's fastest is {fastest.name}",
+            f"sudo nvpmodel -m {fastest.id}, or --power-mode {fastest.name} for one run; keep it if the product uses it too",
+        )
+    if state.clocks.locked is False:
+        problem = "the clocks are not locked: latencies depend on how busy the board was just before"
+        yield Trap("clocks-not-locked", problem, "sudo jetson_clocks")
+    if facts.jetpack is None:
+        yield Trap(
+            "unknown-release",
+            f"{f'L4T {facts.l4t}' if facts.l4t else 'the L4T release of this board'} is unknown: JetPack, TensorRT and DLA are "
+            "reported only as far as they are installed",
+            "update emca-deploy; give `plan` --tensorrt-version instead of --jetpack",
+        )
+    if facts.dla_cores and facts.dla_missing is not None:
+        yield Trap("dla-unsupported", f"this board has DLA cores, but: {facts.dla_missing}", "build for the GPU")
+    if not is_root:
+        problem = "not root: the memory controller and some engines and rails are hidden, and no power mode can be set"
+        yield Trap("not-root", problem, "run it with sudo if you need these; everything else works without")

@@ -10,7 +10,8 @@ from emca_deploy.harness.clock import time_calls
 from emca_deploy.harness.measure.latency import Protocol, measure, summarize
 from emca_deploy.harness.measure.stability import contention_warnings, drift_warnings
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.machines.environment import CpuTimes, collect_environment, read_cpu_times
+from emca_deploy.machines.environment import collect_environment
+from emca_deploy.machines.machine_state import CpuTimes, read_cpu_times
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import ProfileReport
 

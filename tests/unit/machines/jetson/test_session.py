@@ -29,8 +29,8 @@ def test_refused_elsewhere(tmp_path):
 
 
 def test_what_is_recorded(recorded_board):
-    with board_session(root=recorded_board("orin-nano-super")) as session:
-        record = session.record
+    with board_session(root=recorded_board("orin-nano-super")) as record:
+        pass
     assert record["device"] == "orin-nano"
     assert record["unified_memory"] is True
     assert record["power_mode"] == {"name": "15W", "id": 0, "fastest": "MAXN_SUPER", "is_fastest": False, "before": "15W"}
@@ -39,7 +39,7 @@ def test_what_is_recorded(recorded_board):
     assert record["temperature_c"]["gpu-thermal"] == 49.031
     assert record["after"]["gpu_mhz"] == 306.0
     assert record["power_rails"] == ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]
-    slow, unlocked = session.record["warnings"]
+    slow, unlocked = record["warnings"]
     assert "15W, not MAXN_SUPER" in slow
     assert "--power-mode MAXN_SUPER" in slow
     assert unlocked == UNLOCKED
@@ -50,23 +50,23 @@ def test_zones_that_are_gated_are_left_out(recorded_board):
     zone = board / "sys/class/thermal/thermal_zone1/temp"
     zone.unlink()
     zone.mkdir()  # reading it is an error, as of a zone that is switched off
-    with board_session(root=board) as session:
-        zones = session.record["temperature_c"]
+    with board_session(root=board) as record:
+        zones = record["temperature_c"]
     assert sorted(zones) == ["cpu-thermal", "soc0-thermal", "tj-thermal"]  # cv0 reads -256
 
 
 def test_a_board_at_its_fastest_has_no_warnings(recorded_board):
-    with board_session(root=recorded_board("nano")) as session:
-        assert session.record["warnings"] == []
-        assert session.record["power_mode"]["is_fastest"] is True
-        assert session.record["notes"] == []
+    with board_session(root=recorded_board("nano")) as record:
+        assert record["warnings"] == []
+        assert record["power_mode"]["is_fastest"] is True
+        assert record["notes"] == []
 
 
 def test_the_mode_of_the_run_is_recorded(recorded_board):
-    with board_session("MAXN_SUPER", recorded_board("orin-nano-super")) as session:
-        assert session.record["power_mode"]["name"] == "MAXN_SUPER"
-        assert session.record["power_mode"]["before"] == "15W"
-        assert not any("power mode is" in warning for warning in session.record["warnings"])
+    with board_session("MAXN_SUPER", recorded_board("orin-nano-super")) as record:
+        assert record["power_mode"]["name"] == "MAXN_SUPER"
+        assert record["power_mode"]["before"] == "15W"
+        assert not any("power mode is" in warning for warning in record["warnings"])
 
 
 def test_clocks_that_the_mode_unlocked_are_told(recorded_board):
@@ -76,16 +76,16 @@ def test_clocks_that_the_mode_unlocked_are_told(recorded_board):
     # As on a board: setting a mode sets its clocks.
     unlock = f"sed -i s/MinFreq=921600000/MinFreq=76800000/ '{shown}'"
     tool.write_text(tool.read_text().replace("printf 'pmode", f"{unlock}\n    printf 'pmode"))
-    with board_session("5W", board) as session:
-        assert any("has unlocked the clocks" in warning for warning in session.record["warnings"])
+    with board_session("5W", board) as record:
+        assert any("has unlocked the clocks" in warning for warning in record["warnings"])
 
 
 def test_without_root_the_notes_say_so(recorded_board):
     board = recorded_board("orin-nano-super")
     (board / "var/recorded/not-root").touch()
-    with board_session(root=board) as session:
-        assert session.record["clocks"]["source"] == "kernel"
-        (note,) = session.record["notes"]
+    with board_session(root=board) as record:
+        assert record["clocks"]["source"] == "kernel"
+        (note,) = record["notes"]
     assert "sudo" in note
 
 
@@ -95,14 +95,14 @@ def test_a_run_that_the_board_slowed_down(recorded_board, profile_report):
     counters.mkdir(parents=True)
     for name, count in (("oc1", "0"), ("oc2", "7"), ("oc3", "no number")):
         (counters / f"{name}_event_cnt").write_text(f"{count}\n")
-    with board_session(root=board) as session:
+    with board_session(root=board) as record:
         pass
-    assert session.record["throttled"] == {}
-    assert annotate_report(profile_report, session.record).results[0].stable
-    with board_session(root=board) as session:
+    assert record["throttled"] == {}
+    assert annotate_report(profile_report, record).results[0].stable
+    with board_session(root=board) as record:
         (counters / "oc2_event_cnt").write_text("9\n")
-    assert session.record["throttled"] == {"oc2": 2}
-    (result,) = annotate_report(profile_report, session.record).results
+    assert record["throttled"] == {"oc2": 2}
+    (result,) = annotate_report(profile_report, record).results
     assert not result.stable
     assert "2 times for average over-current" in result.warnings[-1]
 
@@ -111,8 +111,8 @@ def test_a_report_with_the_board(recorded_board):
     report = ProfileReport((), (), collect_environment())
     board, prints = recorded_board("orin-nano-super"), set()
     for mode in ("15W", "25W"):
-        with board_session(mode, board) as session:
-            annotated = annotate_report(report, session.record)
+        with board_session(mode, board) as record:
+            annotated = annotate_report(report, record)
         assert annotated.environment["board"]["power_mode"]["name"] == mode
         assert annotated.environment["fingerprint_parts"]["power_mode"] == mode
         prints.add(annotated.environment["fingerprint"])

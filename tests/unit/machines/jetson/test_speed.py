@@ -93,7 +93,7 @@ def test_the_mode_without_the_tool(recorded_board):
     (board / "usr/sbin/nvpmodel").unlink()
     assert read_power_modes(board).current == read_power_modes(board).find("15w")
     (board / "var/lib/nvpmodel/status").unlink()
-    assert "nvpmodel is not here" in read_power_modes(board).note
+    assert "nvpmodel is not installed" in read_power_modes(board).note
 
 
 def test_a_mode_that_the_file_does_not_have(recorded_board):
@@ -114,9 +114,9 @@ def test_finding_a_mode(recorded_board):
 
 def test_the_clocks_of_a_nano(recorded_board):
     clocks = read_clocks(recorded_board("nano"))
-    assert clocks.gpu.to_list() == [921.6, 921.6, 921.6]
-    assert clocks.cores[3].to_list() == [1479.0, 1479.0, 1479.0]
-    assert clocks.emc.to_list() == [204.0, 1600.0, 1600.0]
+    assert clocks.gpu == (921.6, 921.6, 921.6)
+    assert clocks.cores[3] == (1479.0, 1479.0, 1479.0)
+    assert clocks.emc == (204.0, 1600.0, 1600.0)
     assert clocks.emc_locked is True
     assert clocks.to_dict()["gpu_mhz"] == [921.6, 921.6, 921.6]
 
@@ -144,7 +144,7 @@ def test_the_clocks_without_root(recorded_board):
     clocks = read_clocks(board)
     assert clocks.source == "kernel"
     assert clocks.locked is False
-    assert clocks.gpu.to_list() == [306.0, 612.0, 306.0]
+    assert clocks.gpu == (306.0, 612.0, 306.0)
     assert sorted(clocks.cores) == [0, 1, 2, 3, 4, 5]
     assert clocks.emc is None
     assert "sudo" in clocks.notes[0]
@@ -161,7 +161,7 @@ def test_clocks_that_nothing_tells(recorded_board):
         place.write_text("no number\n")
     clocks = read_clocks(board)
     assert clocks.locked is None
-    assert "jetson_clocks is not here" in clocks.notes[0]
+    assert "jetson_clocks is not installed" in clocks.notes[0]
 
 
 @given(st.text(max_size=300))

@@ -41,7 +41,7 @@ def test_nothing_is_said_of_what_is_unknown(recorded_board):
     assert not [trap for trap in traps if trap.id != "not-root"]
     rows = board_rows(document)
     assert ("power mode", "unknown; clocks unknown") in rows
-    assert any("nvpmodel is not here" in value for _, value in rows)
+    assert any("nvpmodel is not installed" in value for _, value in rows)
 
 
 @pytest.mark.parametrize(
