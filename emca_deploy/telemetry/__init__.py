@@ -1,3 +1,3 @@
-"""What a device says of itself while it works; a file for each source."""
+"""Power, clocks, loads and temperatures during a run; a file for each source."""
 
 __all__: list[str] = []

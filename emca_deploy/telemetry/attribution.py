@@ -1,14 +1,14 @@
-"""Whose samples are whose: cuts telemetry at the windows in which each candidate ran, and turns power into energy an inference.
+"""Splits samples among the candidates by the windows in which each ran, and turns power into energy per inference.
 
-Candidates are interleaved in short blocks, so that a sample taken at the edge of a block mixes two of them. Therefore a counter
-is read between the samples that lie wholly inside a block, and power from the samples inside it: neither reaches over an edge.
-The mean power of these times the time of all blocks is the energy. Only where no block is as long as two samples lie apart is a
-counter interpolated to the edges, which blurs neighbours, and said ("blurred").
+Candidates alternate in short blocks, so a sample at the edge of a block mixes two of them. A counter is therefore read between
+the samples wholly inside a block, and power from the samples inside it: neither crosses an edge. Their mean power times the time
+of all blocks is the energy. A counter is interpolated to the edges only where no block is longer than the time between two
+samples; this mixes neighbouring blocks and is marked as "blurred".
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from emca_deploy.results.telemetry import Power, SourceTelemetry, ValueSummary
@@ -18,7 +18,7 @@ from emca_deploy.telemetry.source import energy_channel, power_channel
 __all__ = ["Window", "attribute"]
 
 Window = tuple[int, int]
-"""Begin and end in nanoseconds of time.monotonic_ns."""
+"""Start and end in nanoseconds of time.monotonic_ns."""
 
 _NS_PER_S = 1e9
 
@@ -32,23 +32,16 @@ class _Series:
         return slice(bisect_left(self.times_ns, window[0]), bisect_right(self.times_ns, window[1]))
 
 
-@dataclass(frozen=True)
-class _Power:
-    watts: float
-    samples: int
-    blurred: bool = False
-
-
 def attribute(
     samples: Sequence[Sample],
     windows: Mapping[str, Sequence[Window]],
     idle: Sequence[Window] = (),
     inferences: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, SourceTelemetry]]:
-    """Return for each candidate, by source, what happened while it ran; what no sample reports is absent.
+    """Return the telemetry of each candidate by source; values without samples are absent.
 
-    The samples of all sources last from before the idle time to after the last window; windows do not overlap. While idle nothing
-    ran: its power is subtracted, and both are given. Energy is per one of `inferences`, by candidate in all its windows.
+    The samples of all sources span the time from before the idle windows to after the last window; windows do not overlap. Idle
+    power is subtracted for the net values. `inferences` is each candidate's number in all its windows; energy is per inference.
     """
     series = _series(samples)
     result: dict[str, dict[str, SourceTelemetry]] = {}
@@ -63,11 +56,9 @@ def attribute(
     return result
 
 
-_Key = tuple[str, str | None]
-
-
-def _series(samples: Sequence[Sample]) -> dict[_Key, dict[str, _Series]]:
-    series: dict[_Key, dict[str, _Series]] = {}
+def _series(samples: Sequence[Sample]) -> dict[tuple[str, str | None], dict[str, _Series]]:
+    """Return the series by (source, owner), then by the name of the reading."""
+    series: dict[tuple[str, str | None], dict[str, _Series]] = {}
     for sample in sorted(samples, key=lambda sample: sample.time_ns):
         by_name = series.setdefault((sample.source, sample.owner), {})
         for name, value in sample.values.items():
@@ -80,38 +71,35 @@ def _series(samples: Sequence[Sample]) -> dict[_Key, dict[str, _Series]]:
 def _of_source(by_name: Mapping[str, _Series], windows: Sequence[Window], idle: Sequence[Window], count: int) -> SourceTelemetry:
     power: dict[str, Power] = {}
     values: dict[str, ValueSummary] = {}
+    counted_s = sum(end - begin for begin, end in windows) / _NS_PER_S
     for name, series in by_name.items():
+        busy = None
         if (channel := energy_channel(name)) is not None:
             # A counter misses nothing between two samples: it replaces a power of the same channel.
-            _put(power, channel, _counter_power(series, windows), _counter_power(series, idle), windows, count)
+            busy, rest = _counter_power(series, windows), _counter_power(series, idle)
         elif (found := power_channel(name)) is not None:
             channel, factor = found
             if channel not in power:
-                _put(power, channel, _gauge_power(series, windows, factor), _gauge_power(series, idle, factor), windows, count)
+                busy, rest = _gauge_power(series, windows, factor), _gauge_power(series, idle, factor)
         elif (summary := _summary(series, windows)) is not None:
             values[name] = summary
+        if channel is not None and busy is not None:
+            power[channel] = _with_energy(busy, rest, counted_s * 1000 / count if count else None)
     return SourceTelemetry(power, values)
 
 
-def _put(
-    power: dict[str, Power], channel: str, busy: _Power | None, idle: _Power | None, windows: Sequence[Window], count: int
-) -> None:
-    if busy is None:
-        return
-    mj_per_w = sum(end - begin for begin, end in windows) / _NS_PER_S * 1000 / count if count else None
-    net_w = None if idle is None else busy.watts - idle.watts
-    power[channel] = Power(
-        power_w=busy.watts,
-        energy_per_inference_mj=None if mj_per_w is None else busy.watts * mj_per_w,
-        idle_power_w=None if idle is None else idle.watts,
+def _with_energy(busy: Power, idle: Power | None, mj_per_w: float | None) -> Power:
+    net_w = None if idle is None else busy.power_w - idle.power_w
+    return replace(
+        busy,
+        energy_per_inference_mj=None if mj_per_w is None else busy.power_w * mj_per_w,
+        idle_power_w=None if idle is None else idle.power_w,
         net_power_w=net_w,
         net_energy_per_inference_mj=None if net_w is None or mj_per_w is None else net_w * mj_per_w,
-        samples=busy.samples,
-        blurred=busy.blurred,
     )
 
 
-def _counter_power(series: _Series, windows: Sequence[Window]) -> _Power | None:
+def _counter_power(series: _Series, windows: Sequence[Window]) -> Power | None:
     joules = seconds = 0.0
     used = 0
     for window in windows:
@@ -122,11 +110,11 @@ def _counter_power(series: _Series, windows: Sequence[Window]) -> _Power | None:
             seconds += (times[-1] - times[0]) / _NS_PER_S
             used += len(times)
     if seconds > 0:
-        return _Power(joules / seconds, used)
+        return Power(joules / seconds, samples=used)
     return _blurred_counter_power(series, windows)
 
 
-def _blurred_counter_power(series: _Series, windows: Sequence[Window]) -> _Power | None:
+def _blurred_counter_power(series: _Series, windows: Sequence[Window]) -> Power | None:
     joules = seconds = 0.0
     used = 0
     for begin_ns, end_ns in windows:
@@ -134,7 +122,7 @@ def _blurred_counter_power(series: _Series, windows: Sequence[Window]) -> _Power
             joules += _interpolate(series, end_ns) - _interpolate(series, begin_ns)
             seconds += (end_ns - begin_ns) / _NS_PER_S
             used += 1
-    return _Power(joules / seconds, used, blurred=True) if seconds > 0 else None
+    return Power(joules / seconds, samples=used, blurred=True) if seconds > 0 else None
 
 
 def _interpolate(series: _Series, time_ns: int) -> float:
@@ -144,8 +132,8 @@ def _interpolate(series: _Series, time_ns: int) -> float:
     return v0 + (v1 - v0) * (time_ns - t0) / (t1 - t0) if t1 > t0 else v1
 
 
-def _gauge_power(series: _Series, windows: Sequence[Window], factor: float) -> _Power | None:
-    """Integrate over each window: straight lines between its samples, held to its edges."""
+def _gauge_power(series: _Series, windows: Sequence[Window], factor: float) -> Power | None:
+    """Integrate over each window: linear between samples, constant from the outer samples to the edges."""
     joules = seconds = 0.0
     used = 0
     for begin_ns, end_ns in windows:
@@ -158,7 +146,7 @@ def _gauge_power(series: _Series, windows: Sequence[Window], factor: float) -> _
             joules += (v0 + v1) / 2 * (t1 - t0) / _NS_PER_S
         seconds += (end_ns - begin_ns) / _NS_PER_S
         used += len(times)
-    return _Power(joules / seconds * factor, used) if seconds > 0 else None
+    return Power(joules / seconds * factor, samples=used) if seconds > 0 else None
 
 
 def _summary(series: _Series, windows: Sequence[Window]) -> ValueSummary | None:

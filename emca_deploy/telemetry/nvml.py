@@ -1,12 +1,11 @@
 """NVIDIA's management library: power, temperature, clocks and memory of a GPU. Jetsons do not have it."""
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from emca_deploy._optional import import_optional
 from emca_deploy.errors import MissingError
-from emca_deploy.telemetry.source import Reading
+from emca_deploy.telemetry.source import Reading, TelemetrySource
 
 __all__ = ["NvmlSource", "read_values"]
 
@@ -14,7 +13,7 @@ MIB = 2**20
 
 READERS: dict[str, Callable[[Any, Any], float]] = {
     "power_w": lambda nvml, gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
-    # Since the driver was loaded; newer than Pascal. Power is a mean of up to a second on some GPUs, this misses nothing.
+    # Since the driver was loaded; on GPUs newer than Pascal. Power is a mean over up to a second on some GPUs, energy is exact.
     "energy_j": lambda nvml, gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1000,
     "power_limit_w": lambda nvml, gpu: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000,
     "temperature_c": lambda nvml, gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
@@ -28,7 +27,7 @@ READERS: dict[str, Callable[[Any, Any], float]] = {
 
 
 def read_values(nvml: Any, gpu: Any) -> Reading:
-    """Return what a GPU tells; what it does not support, or this process may not know, is left out."""
+    """Return a GPU's values; those that it does not support, or that this process may not read, are left out."""
     found: Reading = {}
     for name, reader in READERS.items():
         try:
@@ -38,11 +37,11 @@ def read_values(nvml: Any, gpu: Any) -> Reading:
     return found
 
 
-class NvmlSource:
-    """A GPU's telemetry, by its bus id on PCI, as CUDA names it: indices of CUDA and NVML need not agree.
+class NvmlSource(TelemetrySource):
+    """A GPU's telemetry, by its PCI bus id as CUDA names it: indices of CUDA and NVML need not agree.
 
     Attributes:
-        driver: the driver's version, once open; None where it does not say.
+        driver: Version of the driver, once open; None where NVML does not report it.
     """
 
     name = "nvml"
@@ -54,7 +53,7 @@ class NvmlSource:
         self.driver: str | None = None
 
     def __enter__(self) -> "NvmlSource":
-        """Open it.
+        """Open the GPU.
 
         Raises:
             MissingError: nvidia-ml-py, the driver's library or the GPU is missing.
@@ -67,24 +66,18 @@ class NvmlSource:
         self._nvml = nvml
         try:
             self._gpu = nvml.nvmlDeviceGetHandleByPciBusId(self._bus_id.encode())
-            self.driver = _text(nvml.nvmlSystemGetDriverVersion())
+            version: str | bytes = nvml.nvmlSystemGetDriverVersion()
+            self.driver = version.decode() if isinstance(version, bytes) else version
         except nvml.NVMLError as exc:
-            self._close()
+            self.__exit__()
             raise MissingError(f"NVML has no GPU {self._bus_id}: {exc}", "check the GPU with nvidia-smi") from exc
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._nvml is not None:
             self._nvml.nvmlShutdown()
             self._nvml = None
 
     def read(self) -> Reading:
-        """Return what the GPU says now."""
+        """Return the GPU's values now."""
         return read_values(self._nvml, self._gpu)
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value

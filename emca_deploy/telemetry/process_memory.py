@@ -1,31 +1,30 @@
-"""Memory and context switches of one candidate's process."""
+"""Memory and context switches of a candidate's process."""
 
 import os
 from pathlib import Path
-from types import TracebackType
 
 from emca_deploy.errors import MissingError
 from emca_deploy.results.telemetry import ContextSwitches
-from emca_deploy.telemetry.source import Reading
+from emca_deploy.telemetry.source import Reading, TelemetrySource
 
 __all__ = ["ProcessMemorySource", "read_context_switches", "read_pss_mib"]
 
 _MIB = 2**20
 
 
-class ProcessMemorySource:
-    """`rss_mib`, the resident memory of a process, in which the candidate `owner` lives."""
+class ProcessMemorySource(TelemetrySource):
+    """`rss_mib`, the resident memory of the process that the candidate `owner` runs in."""
 
     name = "process_memory"
 
-    def __init__(self, pid: int, owner: str, root: Path = Path("/")) -> None:
+    def __init__(self, pid: int, owner: str) -> None:
         self.owner = owner
-        self._statm = root / f"proc/{pid}/statm"
+        self._statm = Path(f"/proc/{pid}/statm")
         self._descriptor = -1
         self._page_bytes = os.sysconf("SC_PAGESIZE") if hasattr(os, "sysconf") else 4096
 
     def __enter__(self) -> "ProcessMemorySource":
-        """Open it.
+        """Open the process's file in /proc.
 
         Raises:
             MissingError: no such process, or a system without /proc.
@@ -37,7 +36,7 @@ class ProcessMemorySource:
             raise MissingError(problem, "the process has ended, or the system has no /proc") from exc
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -49,20 +48,20 @@ class ProcessMemorySource:
             return {}
 
 
-def read_pss_mib(pid: int, root: Path = Path("/")) -> float | None:
-    """Return a process's resident memory with shared pages divided among those that share them, or None.
+def read_pss_mib(pid: int) -> float | None:
+    """Return a process's resident memory with shared pages divided among the processes that share them, or None.
 
-    The kernel walks all pages and stops the process from mapping memory meanwhile: never ask beside a measurement.
+    The kernel walks all pages and keeps the process from mapping memory while it does: do not call this during a measurement.
     """
     try:
-        lines = (root / f"proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
     except (OSError, ValueError, IndexError, StopIteration):
         return None
 
 
 def read_context_switches(pid: int, root: Path = Path("/")) -> ContextSwitches | None:
-    """Return the switches of all threads of a process since they began, or None where the system does not say."""
+    """Return the switches of all threads of a process since they started, or None where the system does not report them."""
     voluntary = involuntary = found = 0
     for status in (root / f"proc/{pid}/task").glob("*/status"):
         try:

@@ -3,49 +3,28 @@
 import math
 import os
 from pathlib import Path
-from types import TracebackType
 
-from emca_deploy.errors import MissingError
-from emca_deploy.telemetry.source import Reading
+from emca_deploy.telemetry.source import Reading, TelemetrySource
 
 __all__ = ["CpuFrequencySource", "read_frequencies_mhz", "usable_cores"]
 
 _TREE = "sys/devices/system/cpu"
 
 
-class CpuFrequencySource:
-    """`core_<n>_mhz` of each core, by default of those that this process may run on, and `mean_mhz` of them.
-
-    Attributes:
-        interval_s: between samples: the kernel asks each core, which costs microseconds a core.
-    """
+class CpuFrequencySource(TelemetrySource):
+    """`core_<n>_mhz` of each core that this process may run on, and `mean_mhz` of them."""
 
     name = "cpu_frequency"
-    interval_s = 0.5
+    interval_s = 0.5  # the kernel asks each core, which costs microseconds a core
 
     def __init__(self, root: Path = Path("/"), cores: frozenset[int] | None = None) -> None:
         self._root = root
         self._cores = cores
 
     @classmethod
-    def is_here(cls, root: Path = Path("/")) -> bool:
-        """Return whether the system tells any frequency."""
+    def is_available(cls, root: Path = Path("/")) -> bool:
+        """Return whether the system reports any frequency; many virtual machines and ARM boards report none."""
         return bool(read_frequencies_mhz(root))
-
-    def __enter__(self) -> "CpuFrequencySource":
-        """Open it.
-
-        Raises:
-            MissingError: the system tells no frequency.
-        """
-        if not read_frequencies_mhz(self._root, self._cores):
-            raise MissingError(
-                "the system tells no processor frequency", "nothing to do: many virtual machines and ARM boards do not"
-            )
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Nothing is held open."""
 
     def read(self) -> Reading:
         """Return the clocks now."""
@@ -55,7 +34,7 @@ class CpuFrequencySource:
 
 
 def read_frequencies_mhz(root: Path = Path("/"), cores: frozenset[int] | None = None) -> dict[int, float]:
-    """Return each core's clock in MHz, by default of those that this process may run on; empty where the system does not say."""
+    """Return each core's clock in MHz, by default of the cores that this process may run on; empty where none is reported."""
     wanted = usable_cores() if cores is None else cores
     found: dict[int, float] = {}
     for core in sorted(wanted):
@@ -86,15 +65,8 @@ def _from_cpuinfo(root: Path, cores: frozenset[int]) -> dict[int, float]:
         try:
             if key.strip() == "processor":
                 core = int(value)
-            elif key.strip() == "cpu MHz" and core in cores:
-                found[core] = _finite(value)
+            elif key.strip() == "cpu MHz" and core in cores and math.isfinite(mhz := float(value)):
+                found[core] = mhz
         except ValueError:
             continue
     return found
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value

@@ -1,12 +1,11 @@
-"""Energy counters of Intel and AMD processors (RAPL), by the kernel's powercap tree; ARM and most virtual machines have none."""
+"""Energy counters of Intel and AMD processors (RAPL) in the kernel's powercap tree; ARM and most virtual machines have none."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from emca_deploy.errors import MissingError
-from emca_deploy.telemetry.source import Reading
+from emca_deploy.telemetry.source import Reading, TelemetrySource
 
 __all__ = ["RaplSource"]
 
@@ -19,10 +18,10 @@ class _Zone:
     """One counter.
 
     Attributes:
-        name: "package_0", "package_0_dram".
-        counts: whether it is a part of the total that no other part includes.
-        range_uj: the counter begins again at zero above this; None where the kernel does not say.
-        sum_uj: counted since it was opened.
+        name: Such as "package_0" or "package_0_dram".
+        counts: Whether the total includes it; no other counted zone includes it as well.
+        range_uj: Largest value, after which the counter starts at zero again; None where the kernel does not report it.
+        sum_uj: Energy since the source was opened.
     """
 
     name: str
@@ -33,7 +32,7 @@ class _Zone:
     sum_uj: int = 0
 
     def advance(self) -> bool:
-        """Read the counter on; return False where it went back and nobody knows by how much."""
+        """Add the energy since the last read; return False where the counter went back by an unknown amount."""
         now_uj = _number(self.descriptor)
         step_uj = now_uj - self.last_uj
         if step_uj < 0:
@@ -45,14 +44,11 @@ class _Zone:
         return True
 
 
-class RaplSource:
-    """Joules since it was opened: `<zone>_energy_j`, and `total_energy_j`.
+class RaplSource(TelemetrySource):
+    """Joules since the source was opened: `<zone>_energy_j`, and `total_energy_j`.
 
-    The total is every package and the memory beside it (dram); cores and graphics are inside their package, and "psys", where
-    there is one, is the whole platform: these are given beside the total and not added.
-
-    Attributes:
-        notes: counters that stopped making sense.
+    The total is the sum of every package and its memory (dram). Cores and graphics are included in their package, and "psys",
+    where there is one, is the whole platform: these have values of their own, and the total does not add them.
     """
 
     name = "rapl"
@@ -61,18 +57,18 @@ class RaplSource:
         self.notes: list[str] = []
         self._tree = root / _TREE
         self._zones: list[_Zone] = []
-        self._whole = True  # a total that lacks a part would be a wrong one
+        self._whole = True  # no total where one of its parts is missing
 
     @classmethod
-    def is_here(cls, root: Path = Path("/")) -> bool:
-        """Return whether the kernel has such counters, readable or not."""
+    def is_available(cls, root: Path = Path("/")) -> bool:
+        """Return whether the kernel has energy counters, readable or not."""
         return any((root / _TREE).glob("*rapl*:*/energy_uj"))
 
     def __enter__(self) -> "RaplSource":
         """Open every counter.
 
         Raises:
-            MissingError: there are none, or they are for root only.
+            MissingError: there are no counters, or only root may read them.
         """
         denied = False
         for folder in self._folders():
@@ -83,28 +79,27 @@ class RaplSource:
             except (OSError, ValueError):
                 continue
         if not self._zones and denied:
-            remedy = f"sudo chmod a+r {self._tree}/*/energy_uj (until the next boot; it lets every user see a side channel)"
-            raise MissingError("the energy counters are readable by root only", remedy)
+            remedy = f"sudo chmod a+r {self._tree}/*/energy_uj (until the next boot; it opens a side channel to every user)"
+            raise MissingError("only root can read the energy counters", remedy)
         if not self._zones:
-            raise MissingError(
-                f"no energy counters in {self._tree}", "modprobe intel_rapl_msr; virtual machines and ARM have none"
-            )
+            remedy = "modprobe intel_rapl_msr; virtual machines and ARM have none"
+            raise MissingError(f"no energy counters in {self._tree}", remedy)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         for zone in self._zones:
             os.close(zone.descriptor)
         self._zones.clear()
 
     def read(self) -> Reading:
-        """Return the joules since it was opened."""
+        """Return the joules since the source was opened."""
         for zone in tuple(self._zones):
             try:
                 sensible = zone.advance()
             except (OSError, ValueError):
                 sensible = False
             if not sensible:
-                self.notes.append(f"rapl: the counter {zone.name} cannot be read on; it and the total end there")
+                self.notes.append(f"rapl: the counter {zone.name} can no longer be read: its values and the total end there")
                 self._zones.remove(zone)
                 os.close(zone.descriptor)
                 self._whole = self._whole and not zone.counts
@@ -113,7 +108,7 @@ class RaplSource:
         return {**values, "total_energy_j": sum(parts) / _UJ_PER_J} if parts and self._whole else values
 
     def _folders(self) -> list[Path]:
-        """Zones in their order; those that the kernel also offers through another register window only once."""
+        """Return the zones in order; a zone that the kernel also shows through another register window comes once."""
         folders = sorted(folder for folder in self._tree.glob("*rapl*:*") if (folder / "energy_uj").exists())
         if any("mmio" not in folder.name for folder in folders):
             folders = [folder for folder in folders if "mmio" not in folder.name]
@@ -142,4 +137,4 @@ def _open_zone(folder: Path) -> _Zone:
 
 
 def _number(descriptor: int) -> int:
-    return int(os.pread(descriptor, 32, 0))  # one call on an open file: this happens ten times a second beside the run
+    return int(os.pread(descriptor, 32, 0))  # one call on an open file: it happens ten times a second during the run

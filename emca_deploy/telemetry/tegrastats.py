@@ -1,7 +1,7 @@
-"""One line of tegrastats, as a record: every form of every field from JetPack 3 to 7.
+"""Parses a line of tegrastats into a record: every form of every field from JetPack 3 to 7.
 
-A field that is not understood is kept as text and never fatal, so that a new release costs a number and not the run. Text that is
-no tegrastats line at all is therefore a sample in which nothing was recognised (`TegrastatsSample.is_empty`), not an error.
+A field that is not recognized is kept as text and is never an error: a new release costs a value, not the run. Text that is not a
+tegrastats line gives a sample without values (`TegrastatsSample.is_empty`).
 """
 
 import re
@@ -15,11 +15,11 @@ __all__ = ["EngineState", "TegrastatsSample", "parse_line"]
 
 @dataclass(frozen=True)
 class EngineState:
-    """An engine that is on; None is what tegrastats does not say.
+    """An engine that is on; None is a value that tegrastats does not print.
 
     Attributes:
-        load_percent: mean of its units where each is listed.
-        freq_mhz: highest of its units where each is listed.
+        load_percent: Mean of its units where each is listed.
+        freq_mhz: Maximum of its units where each is listed.
     """
 
     load_percent: float | None = None
@@ -28,25 +28,25 @@ class EngineState:
 
 @dataclass(frozen=True)
 class TegrastatsSample:
-    """What one line says. What it does not say is None, or missing from its dictionary: never zero.
+    """The values of one line. A value that the line lacks is None, or missing from its dictionary: never zero.
 
     Attributes:
-        timestamp: local time of the board, in whole seconds; JetPack 4 prints none.
-        ram_used_mib: use of the memory that processor and GPU share.
-        ram_largest_free_block_mib: the size of the largest free blocks ("lfb").
-        iram_used_kib: use of the small memory inside the chip, as root on older boards.
-        cpu_load_percent: one a core, None for one that is off (or of unknown load, then it has a frequency).
-        cpu_freq_mhz: one a core, None for one that is off.
-        gpu_freq_mhz: the highest of the GPU's clusters; a cluster that is gated reads 0.
-        gpu_cluster_freq_mhz: each cluster, where they are listed.
-        temperature_c: current value by zone, named as printed; zones that are switched off (-256 C) are left out.
-        temperature_peak_c: highest value by zone, JetPack 7.2 and newer.
-        power_mw: current value by rail, named as printed; it may be negative. A rail "NC" is not connected. Rails may include
-            one another: they do not simply add up.
-        power_average_mw: by rail, since that tegrastats was started.
-        power_peak_mw: highest by rail, JetPack 7.2 and newer.
-        engines: state by engine, "_FREQ" removed from the name; None for one that is off.
-        unknown: runs of text that were not understood, and fields whose name came a second time, in their order.
+        timestamp: Local time of the board in whole seconds; JetPack 4 prints none.
+        ram_used_mib: Memory in use; processor and GPU share it.
+        ram_largest_free_block_mib: Size of the largest free blocks ("lfb").
+        iram_used_kib: Use of the small memory inside the chip, on older boards as root.
+        cpu_load_percent: Load of each core; None for a core that is off, or whose load is unknown (it has a frequency then).
+        cpu_freq_mhz: Clock of each core; None for a core that is off.
+        gpu_freq_mhz: Highest clock of the GPU's clusters; a gated cluster reads 0.
+        gpu_cluster_freq_mhz: Clock of each cluster, where they are listed.
+        temperature_c: Current value by zone, named as printed; zones that are switched off (-256 C) are left out.
+        temperature_peak_c: Highest value by zone, JetPack 7.2 and newer.
+        power_mw: Current value by rail, named as printed; it may be negative. A rail "NC" is not connected. Rails may include
+            one another, so their sum means nothing.
+        power_average_mw: Mean by rail since tegrastats started.
+        power_peak_mw: Highest value by rail, JetPack 7.2 and newer.
+        engines: State by engine, "_FREQ" removed from the name; None for an engine that is off.
+        unknown: Text that was not recognized, and fields whose name came a second time, in order.
     """
 
     timestamp: datetime | None = None
@@ -75,14 +75,14 @@ class TegrastatsSample:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing in the line was recognised."""
+        """Whether nothing in the line was recognized."""
         return self == TegrastatsSample(unknown=self.unknown)
 
 
 def parse_line(line: str) -> TegrastatsSample:
-    """Return what a line of tegrastats says; never raises, whatever the text.
+    """Return the values of a line of tegrastats; never raises, whatever the text.
 
-    Of a line whose beginning or end was cut off, the whole fields are read.
+    Where the start or end of a line was cut off, its complete fields are read.
     """
     line = " ".join(line.split())
     values: dict[str, Any] = {}
@@ -103,13 +103,13 @@ def parse_line(line: str) -> TegrastatsSample:
 _Match = re.Match[str]
 _Values = dict[str, Any]
 
-# Digits are bounded so that no text becomes an infinity, and ASCII so that \d is what tegrastats prints.
+# The number of digits is limited, so no text becomes infinity; patterns are ASCII, so \d matches what tegrastats prints.
 _N = r"-?\d{1,9}(?:\.\d{1,6})?"
 _END = r"(?= |$)"
 _UNIT = r"([kMG])B"
 _CORE = rf"(?:off|(?:{_N}%)?@{_N}|{_N}%)"
 _CLOCK = rf"@(?:{_N}|\[{_N}(?:, ?{_N})*\])"
-_LOAD = rf"(?:{_N} ?%|\[{_N}%(?:, ?{_N}%)*\])"  # one form is documented with a blank
+_LOAD = rf"(?:{_N} ?%|\[{_N}%(?:, ?{_N}%)*\])"  # the documentation has one form with a space
 _STATE = rf"(off|{_LOAD}(?:{_CLOCK})?|{_CLOCK}|{_N})"
 _ENGINE = r"(?:NV(?:ENC|DEC|JPG|DLA)|VIC|OFA|PVA|APE|AVP|MSENC|GR3D|EMC)\d*|\w{1,40}(?=_FREQ )"
 
@@ -121,11 +121,11 @@ def _field(pattern: str) -> re.Pattern[str]:
 _WORD = re.compile(r"[^ ]+")
 _NUMBER = re.compile(_N, re.ASCII)
 _LOADS = re.compile(rf"({_N}) ?%", re.ASCII)
-_KIB = {"k": 1.0, "M": 1024.0, "G": 1024.0**2}
+_MIB = {"k": 1 / 1024, "M": 1.0, "G": 1024.0}
 
 
 def _take_field(line: str, start: int, values: _Values) -> tuple[_Match | None, bool]:
-    """Put the field that begins at `start` into `values`; return its match, None if it is none, and whether it was new."""
+    """Put the field at `start` into `values`; return its match, None if it is no field, and whether it was new."""
     for pattern, take in _FIELDS:
         if found := pattern.match(line, start):
             try:
@@ -136,7 +136,7 @@ def _take_field(line: str, start: int, values: _Values) -> tuple[_Match | None, 
 
 
 def _put(values: _Values, new: _Values) -> bool:
-    """Add what a field says unless the line said it before."""
+    """Add a field's values, unless the line had them before."""
     if values.keys() & new.keys():
         return False
     values.update({name: value for name, value in new.items() if value is not None})
@@ -144,7 +144,7 @@ def _put(values: _Values, new: _Values) -> bool:
 
 
 def _put_named(values: _Values, name: str, new: dict[str, Any]) -> bool:
-    """Add to each dictionary its value for `name`, unless the first of them has one."""
+    """Add to each dictionary its value for `name`, unless the first dictionary has one."""
     if name in values.get(next(iter(new)), {}):
         return False
     for mapping, value in new.items():
@@ -156,35 +156,32 @@ def _take_timestamp(found: _Match, values: _Values) -> bool:
     return _put(values, {"timestamp": datetime.strptime(found[0], "%m-%d-%Y %H:%M:%S")})
 
 
-def _kib(number: str | None, unit: str | None) -> float | None:
-    return float(number) * _KIB[unit] if number and unit else None
-
-
 def _mib(number: str | None, unit: str | None) -> float | None:
-    kib = _kib(number, unit)
-    return None if kib is None else kib / 1024
+    return float(number) * _MIB[unit] if number and unit else None
 
 
 def _take_ram(found: _Match, values: _Values) -> bool:
-    used, total, unit, block, block_unit = found.groups()
-    sizes = {"ram_used_mib": _mib(used, unit), "ram_total_mib": _mib(total, unit)}
-    return _put(values, {**sizes, "ram_largest_free_block_mib": _mib(block, block_unit)})
+    return _take_sizes(found, values, "ram_used_mib", "ram_total_mib", "ram_largest_free_block_mib")
 
 
 def _take_swap(found: _Match, values: _Values) -> bool:
-    used, total, unit, cached, cached_unit = found.groups()
-    sizes = {"swap_used_mib": _mib(used, unit), "swap_total_mib": _mib(total, unit)}
-    return _put(values, {**sizes, "swap_cached_mib": _mib(cached, cached_unit)})
+    return _take_sizes(found, values, "swap_used_mib", "swap_total_mib", "swap_cached_mib")
+
+
+def _take_sizes(found: _Match, values: _Values, used_name: str, total_name: str, more_name: str) -> bool:
+    used, total, unit, more, more_unit = found.groups()
+    return _put(values, {used_name: _mib(used, unit), total_name: _mib(total, unit), more_name: _mib(more, more_unit)})
 
 
 def _take_iram(found: _Match, values: _Values) -> bool:
     used, total, unit = found.groups()
-    return _put(values, {"iram_used_kib": _kib(used, unit), "iram_total_kib": _kib(total, unit)})
+    kib = 1024 * _MIB[unit]
+    return _put(values, {"iram_used_kib": float(used) * kib, "iram_total_kib": float(total) * kib})
 
 
 def _take_cpu(found: _Match, values: _Values) -> bool:
     cores = [core.strip() for core in found[1].split(",")]
-    shared = _clocks(found[2] or "")  # the documented form has one clock for all, behind the bracket
+    shared = _clocks(found[2] or "")  # the documented form has one clock for all cores, after the bracket
     states = [None if core == "off" else _state(core) for core in cores]
     clocks = [None if s is None else s.freq_mhz if s.freq_mhz is not None else max(shared, default=None) for s in states]
     loads = [s and s.load_percent for s in states]
@@ -196,7 +193,7 @@ def _clocks(text: str) -> list[float]:
 
 
 def _state(text: str) -> EngineState:
-    """Return what `p%`, `p%@MHz`, `@MHz`, `MHz`, or the same with lists, says."""
+    """Parse `p%`, `p%@MHz`, `@MHz` or `MHz`, or the same with lists."""
     loads = [float(load) for load in _LOADS.findall(text.partition("@")[0])]
     clocks = _clocks(text) if "%" in text or "@" in text else [float(text)]
     return EngineState(sum(loads) / len(loads) if loads else None, max(clocks, default=None))
@@ -234,11 +231,11 @@ def _take_temperature(found: _Match, values: _Values) -> bool:
 
 def _take_power(found: _Match, values: _Values) -> bool:
     rail, *numbers = found.groups()
-    if rail in {"RAM", "SWAP", "IRAM"}:  # cut off before their unit
+    if rail in {"RAM", "SWAP", "IRAM"}:  # cut off before the unit
         return False
     names = ("power_mw", "power_average_mw", "power_peak_mw")
     known = {name: float(number) for name, number in zip(names, numbers, strict=True) if number}
-    # Boards have several rails "NC", all of them not connected: one of them says it.
+    # A board may have several rails "NC", none of them connected: one stands for all.
     return _put_named(values, rail, known) or rail == "NC"
 
 
@@ -248,7 +245,7 @@ _FIELDS: tuple[tuple[re.Pattern[str], Callable[[_Match, _Values], bool]], ...] =
     (_field(rf"RAM ({_N})/({_N}){_UNIT}(?: ?\(lfb (?:\d{{1,9}}x)?({_N}){_UNIT}\))?"), _take_ram),
     (_field(rf"SWAP ({_N})/({_N}){_UNIT}(?: ?\(cached ({_N}){_UNIT}\))?"), _take_swap),
     (_field(rf"IRAM ({_N})/({_N}){_UNIT}(?: ?\(lfb {_N}[kMG]B\))?"), _take_iram),
-    # The name is missing where a line's beginning was cut off; nothing else is a list of loads.
+    # The name is missing where the start of the line was cut off; no other field is a list of loads.
     (_field(rf"(?:CPU |cpu )?\[({_CORE}(?:, ?{_CORE})*)\]({_CLOCK})?"), _take_cpu),
     (_field(rf"GR3D(?:_FREQ)? {_STATE}"), _take_gpu),
     (_field(rf"EMC(?:_FREQ)? {_STATE}"), _take_emc),

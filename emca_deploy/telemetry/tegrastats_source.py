@@ -1,4 +1,4 @@
-"""A Jetson's telemetry by its own tool: starts tegrastats for a run, and ends it with the run."""
+"""A Jetson's telemetry from its own tool: starts tegrastats for a run, and ends it with the run."""
 
 import os
 import shutil
@@ -9,24 +9,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import IO
 
 from emca_deploy.errors import MissingError
-from emca_deploy.telemetry.source import Reading
+from emca_deploy.telemetry.source import Reading, TelemetrySource
 from emca_deploy.telemetry.tegrastats import TegrastatsSample, parse_line
 
 __all__ = ["TegrastatsSource", "TotalPower", "reading_of"]
 
 TotalPower = Callable[[Mapping[str, float]], float | None]
-"""Rails in milliwatts -> what the whole board takes in milliwatts, None where these rails do not say. Boards differ."""
+"""Rails in milliwatts -> the whole board's power in milliwatts, None where the rails do not show it. Boards differ."""
 
 _END_S = 2.0
 _TAIL_BYTES = 500
 
 
 def reading_of(sample: TegrastatsSample, total_power_mw: TotalPower | None = None) -> Reading:
-    """Return a sample as named values; what the line does not say is absent.
+    """Return a sample as named values; values that the line lacks are absent.
 
     Names: `<rail>_power_mw`, `total_power_mw`, `<zone>_temperature_c`, `gpu_load_percent`, `gpu_mhz`, `emc_load_percent`,
     `emc_mhz`, `cpu_load_percent` (mean of the cores that are on), `core_<n>_mhz`, `ram_used_mib`, `swap_used_mib`,
@@ -51,16 +50,17 @@ def reading_of(sample: TegrastatsSample, total_power_mw: TotalPower | None = Non
     return {name: value for name, value in found.items() if value is not None}
 
 
-class TegrastatsSource:
-    """Lines of a tegrastats of our own, each with the time at which it came.
+class TegrastatsSource(TelemetrySource):
+    """The values of each line of tegrastats, with the time at which the line came.
 
-    Its averages run from its start, so that every run gets a new one; only current values are used. Should this process be
-    killed, tegrastats ends with its next line, as nobody reads it any more. Without `total_power_mw`, which says how rails add
-    up, there is no total. The option for `interval_ms` between lines is added to the command; its first line may take
-    `timeout_s`.
+    Every run starts a new tegrastats; only its current values are used, since its averages begin at its start. Should this
+    process be killed, tegrastats ends with its next line, because nobody reads it.
 
-    Attributes:
-        notes: what it does not tell here, and what to do.
+    Args:
+        interval_ms: Time between two lines.
+        total_power_mw: Rule for the board's total; without it there is no total.
+        command: tegrastats, without the option for the interval.
+        timeout_s: Longest wait for the first line.
     """
 
     name = "tegrastats"
@@ -85,15 +85,15 @@ class TegrastatsSource:
         self._closing = False
 
     @classmethod
-    def is_here(cls) -> bool:
-        """Return whether there is a tegrastats on PATH."""
+    def is_available(cls) -> bool:
+        """Return whether tegrastats is on PATH."""
         return shutil.which("tegrastats") is not None
 
     def __enter__(self) -> "TegrastatsSource":
-        """Start it, and wait for its first line.
+        """Start tegrastats, and wait for its first line.
 
         Raises:
-            MissingError: it is not there, does not start, or says nothing that can be understood.
+            MissingError: it is missing, does not start, or prints nothing that is recognized.
         """
         self.notes.clear()
         self._first.clear()
@@ -101,7 +101,7 @@ class TegrastatsSource:
         self._closing = False
         self._stderr = tempfile.TemporaryFile()  # a file never blocks its writer, as a pipe can
         try:
-            # A session of its own: Ctrl-C in the terminal must reach us, who then end it.
+            # In a session of its own, so Ctrl-C in the terminal reaches this process only, which then ends tegrastats.
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr, start_new_session=True
             )
@@ -113,22 +113,18 @@ class TegrastatsSource:
         self._reader.start()
         try:
             heard = self._first.wait(self._timeout_s) and bool(self._fresh)
-        except BaseException:  # Ctrl-C: the process has a session of its own, and would go on
+        except BaseException:  # Ctrl-C: the process has a session of its own, and would continue
             self._close()
             raise
         if not heard:
             said = self._tail()
             self._close()
-            problem = f"{self._command[0]} tells nothing" + (f": {said}" if said else "")
+            problem = f"{self._command[0]} reports nothing" + (f": {said}" if said else "")
             raise MissingError(problem, f"see what it prints: {' '.join(self._command)}")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close()
-
-    def read(self) -> Reading:
-        """Return the newest line's values, empty where none came since the last call."""
-        return max(self.drain(), key=lambda stamped: stamped[0], default=(0, {}))[1]
 
     def drain(self) -> list[tuple[int, Reading]]:
         """Return the values of the lines that came since the last call, each with its time.monotonic_ns."""
@@ -149,7 +145,7 @@ class TegrastatsSource:
                 self.notes.extend(_degradations(sample))
                 self._first.set()
         if self._first.is_set() and not self._closing:
-            self.notes.append("tegrastats: it ended before the run did: its values end there")
+            self.notes.append("tegrastats: it ended before the run: its values end there")
         self._first.set()
 
     def _tail(self) -> str:
@@ -164,7 +160,7 @@ class TegrastatsSource:
             _signal_group(self._process, signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_END_S)
-            _signal_group(self._process, signal.SIGKILL)  # also what it started and left behind
+            _signal_group(self._process, signal.SIGKILL)  # also the processes that it started and left behind
             self._process.wait()
             if self._reader is not None:
                 self._reader.join(_END_S)
@@ -176,26 +172,22 @@ class TegrastatsSource:
 
 
 def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> None:
-    """Signal the process and all it started; it leads a group of its own."""
+    """Signal the process and all that it started; it leads a process group of its own."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
 def _degradations(sample: TegrastatsSample) -> list[str]:
-    """Say what this line lacks. Without root, a release leaves out clocks, the memory controller, engines, sometimes rails."""
-    missing = []
-    if not sample.power_mw:
-        missing.append("power")
-    if sample.gpu_freq_mhz is None:
-        missing.append("the GPU's clock")
-    if sample.gpu_load_percent is None:
-        missing.append("the GPU's load")
-    if sample.emc_load_percent is None and sample.emc_freq_mhz is None:
-        missing.append("the memory controller")
+    """Return a note on the values that this line lacks. Releases print clocks, engines and sometimes rails to root only."""
+    has = {
+        "power": bool(sample.power_mw),
+        "the GPU's clock": sample.gpu_freq_mhz is not None,
+        "the GPU's load": sample.gpu_load_percent is not None,
+        "the memory controller": sample.emc_load_percent is not None or sample.emc_freq_mhz is not None,
+    }
+    missing = [name for name, there in has.items() if not there]
     if not missing:
         return []
     root = hasattr(os, "geteuid") and os.geteuid() == 0
-    why = (
-        "this board or release does not print it" if root else "run as root (sudo) to have what this release prints for root only"
-    )
+    why = "this board or release does not print it" if root else "run as root (sudo): this release may print it for root only"
     return [f"tegrastats: no values of {', '.join(missing)}: {why}"]

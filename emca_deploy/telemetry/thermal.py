@@ -1,12 +1,10 @@
-"""Temperatures that the kernel knows: thermal zones, and the processor's own sensor."""
+"""Temperatures that the kernel reports: thermal zones, and the processor's own sensor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from emca_deploy._machine import read_file
-from emca_deploy.errors import MissingError
-from emca_deploy.telemetry.source import Reading
+from emca_deploy.telemetry.source import Reading, TelemetrySource
 
 __all__ = ["ThermalSource", "read_temperatures_c"]
 
@@ -14,49 +12,37 @@ _PROCESSOR_SENSORS = frozenset({"coretemp", "k10temp", "zenpower"})
 _PLAUSIBLE_C = (-60.0, 200.0)
 
 
-class ThermalSource:
-    """`<zone or sensor>_temperature_c`; a zone that is switched off is left out.
-
-    Attributes:
-        interval_s: between samples; heat is slow, and some sensors are on a slow bus.
-    """
+class ThermalSource(TelemetrySource):
+    """`<zone or sensor>_temperature_c`; a zone that is switched off is left out."""
 
     name = "temperature"
-    interval_s = 0.5
+    interval_s = 0.5  # heat is slow, and some sensors are on a slow bus
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._places: dict[str, Path] = {}
 
     @classmethod
-    def is_here(cls, root: Path = Path("/")) -> bool:
-        """Return whether the system tells any temperature."""
+    def is_available(cls, root: Path = Path("/")) -> bool:
+        """Return whether the system reports any temperature; virtual machines and most containers report none."""
         return bool(read_temperatures_c(root))
 
     def __enter__(self) -> "ThermalSource":
-        """Find the sensors.
-
-        Raises:
-            MissingError: there is none.
-        """
         self._places = dict(_places(self._root))
-        if not self.read():
-            raise MissingError("the system tells no temperature", "nothing to do: virtual machines and most containers do not")
         return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._places.clear()
 
     def read(self) -> Reading:
         """Return the temperatures now."""
-        found = {name: _celsius(place) for name, place in self._places.items()}
-        return {f"{name}_temperature_c": value for name, value in found.items() if value is not None}
+        return {f"{name}_temperature_c": value for name, value in _read(self._places.items()).items()}
 
 
 def read_temperatures_c(root: Path = Path("/")) -> dict[str, float]:
-    """Return what each sensor says now in degrees Celsius, by zone or sensor; empty where there is none."""
-    found = {name: _celsius(place) for name, place in _places(root)}
-    return {name: value for name, value in found.items() if value is not None}
+    """Return the temperatures now in degrees Celsius, by zone or sensor; empty where there is none."""
+    return _read(_places(root))
+
+
+def _read(places: Iterable[tuple[str, Path]]) -> dict[str, float]:
+    return {name: value for name, place in places if (value := _celsius(place)) is not None}
 
 
 def _places(root: Path) -> Iterator[tuple[str, Path]]:
@@ -73,7 +59,7 @@ def _places(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _unused(name: str, suffix: str, taken: set[str]) -> str:
-    """Return `name`, made different from the others: several zones may be called "acpitz"."""
+    """Return `name`, made unique with the suffix: several zones may be called "acpitz"."""
     if name in taken:
         name = f"{name}_{suffix}"
     taken.add(name)

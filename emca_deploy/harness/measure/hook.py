@@ -32,10 +32,10 @@ def available_sources(
     `gpu_bus_id` is the PCI bus id of the GPU that the candidates run on; `total_power_mw` tells tegrastats how rails add up.
     """
     kinds = (CpuFrequencySource, ThermalSource, RaplSource)
-    sources: list[TelemetrySource] = [kind(root) for kind in kinds if kind.is_here(root)]
+    sources: list[TelemetrySource] = [kind(root) for kind in kinds if kind.is_available(root)]
     if gpu_bus_id is not None:
         sources.append(NvmlSource(gpu_bus_id))
-    if TegrastatsSource.is_here():
+    if TegrastatsSource.is_available():
         sources.append(TegrastatsSource(total_power_mw=total_power_mw))
     return sources
 

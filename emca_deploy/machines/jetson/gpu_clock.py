@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from emca_deploy.errors import MissingError
 from emca_deploy.machines.jetson.files import board_root, read_number, read_text
-from emca_deploy.telemetry.source import Reading
+from emca_deploy.telemetry.source import Reading, TelemetrySource
 
 __all__ = ["GpuClock", "GpuClockSource", "find_gpu", "read_gpu_clock"]
 
@@ -42,7 +41,7 @@ def read_gpu_clock(device: Path) -> GpuClock:
     return GpuClock(current, low, high, None if permille is None else permille / 10)
 
 
-class GpuClockSource:
+class GpuClockSource(TelemetrySource):
     """`gpu_mhz` and `gpu_load_percent`; needs no root."""
 
     name = "gpu_clock"
@@ -62,7 +61,7 @@ class GpuClockSource:
             raise MissingError("the kernel has no GPU clock in /sys/class/devfreq", "nothing to do on this release")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._device = None
 
     def read(self) -> Reading:

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from emca_deploy.errors import MissingError
 from emca_deploy.machines.jetson.files import board_root, read_number, read_text
-from emca_deploy.telemetry.source import Reading
+from emca_deploy.telemetry.source import Reading, TelemetrySource
 
 __all__ = ["Ina3221Source", "Rail", "find_rails", "total_power_mw"]
 
@@ -77,7 +76,7 @@ def _iio_rails(driver: Path) -> Iterator[Rail]:
                 yield Rail(name, (monitor / f"in_power{channel}_input",))
 
 
-class Ina3221Source:
+class Ina3221Source(TelemetrySource):
     """`<rail>_power_mw` and, if the board's rails determine it, `total_power_mw`; needs no root."""
 
     name = "ina3221"
@@ -97,7 +96,7 @@ class Ina3221Source:
             raise MissingError("no INA3221 power monitor can be read", "some boards have none, such as the Jetson Nano 2GB")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._rails = ()
 
     def read(self) -> Reading:

@@ -94,7 +94,7 @@ def board_sources(root: Path | None = None) -> list[TelemetrySource]:
     """Return the telemetry sources of a board. Power comes from one of them only: the monitors, else tegrastats."""
     root = board_root() if root is None else root
     rails, tegrastats = find_rails(root), find_tool(root, "tegrastats")
-    sources: list[TelemetrySource] = [kind(root) for kind in (CpuFrequencySource, ThermalSource) if kind.is_here(root)]
+    sources: list[TelemetrySource] = [kind(root) for kind in (CpuFrequencySource, ThermalSource) if kind.is_available(root)]
     if find_gpu(root) is not None:
         sources.append(GpuClockSource(root))
     if rails:

@@ -17,6 +17,7 @@ from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.telemetry import TelemetryResult
 from emca_deploy.telemetry.processor import CpuFrequencySource
 from emca_deploy.telemetry.rapl import RaplSource
+from emca_deploy.telemetry.source import TelemetrySource
 
 BUSY = "import time; x = bytearray(40 << 20)\nwhile True: time.sleep(0.001)"
 
@@ -37,19 +38,13 @@ def make_spec(monkeypatch):
     return lambda name, **kwargs: RunnerSpec(name, "harness_runners:make", kwargs)
 
 
-class Steps:
+class Steps(TelemetrySource):
     """A clock that falls after some readings."""
 
     name = "cpu_frequency"
 
     def __init__(self, before_mhz, after_mhz, at):
         self.before_mhz, self.after_mhz, self.at, self.n = before_mhz, after_mhz, at, 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
 
     def read(self):
         self.n += 1

@@ -7,11 +7,12 @@ import time
 from emca_deploy.errors import MissingError
 from emca_deploy.telemetry.process_memory import ProcessMemorySource
 from emca_deploy.telemetry.recorder import Recorder
+from emca_deploy.telemetry.source import TelemetrySource
 
 THREADS = "telemetry"
 
 
-class Counting:
+class Counting(TelemetrySource):
     """Says how often it was read; may break at some reading."""
 
     def __init__(self, name="counting", breaks_at=None, values=lambda n: {"n": float(n)}):
