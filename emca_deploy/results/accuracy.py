@@ -1,4 +1,4 @@
-"""What `validate` found, as immutable, versioned records that turn into JSON and back. Units are in the names."""
+"""Results of `validate`: immutable records that convert to JSON and back. Units are in the names."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """One class. Percent; None where there is nothing to divide by.
+    """Accuracy of one class, in percent; None where there is nothing to divide by.
 
     Attributes:
-        label: the class's index.
-        name: the data set's name for it.
-        samples: images of it.
-        recall: share of the images of this class that are predicted as it.
-        precision: share of the images predicted as this class that belong to it.
-        reference_recall: the reference's recall; None without a reference.
+        label: Index of the class.
+        name: Name of the class in the data set.
+        samples: Number of images of the class.
+        recall: Share of the images of this class that are predicted as it.
+        precision: Share of the images predicted as this class that belong to it.
+        reference_recall: Recall of the reference; None without a reference.
     """
 
     label: int
@@ -32,7 +32,7 @@ class ClassAccuracy:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How many images of one class were taken for another."""
+    """The number of images of one class that were predicted as another."""
 
     label: int
     predicted: int
@@ -41,14 +41,14 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Flip:
-    """An image that the candidate puts into another class than the reference does.
+    """An image for which candidate and reference predict different classes.
 
     Attributes:
-        index: the image's number in the data set, from 0.
-        file: its name in the data set; "" where it has none.
-        label: its class; None without labels.
-        reference: the class the reference says.
-        candidate: the class the candidate says.
+        index: Position of the image in the data set, from 0.
+        file: Name of the image in the data set; "" where it has none.
+        label: True class; None without labels.
+        reference: Class that the reference predicts.
+        candidate: Class that the candidate predicts.
     """
 
     index: int
@@ -60,13 +60,13 @@ class Flip:
 
 @dataclass(frozen=True)
 class Flips:
-    """All such images.
+    """Counts of flips, and the first of them.
 
     Attributes:
-        total: how many.
-        lost: those that the reference gets right; None without labels.
-        won: those that the candidate gets right; None without labels. The rest, both get wrong.
-        images: the first of them, in the order of the data set; empty where they were not asked for.
+        total: Number of flips.
+        lost: Flips where the reference is right; None without labels.
+        won: Flips where the candidate is right; None without labels. In the other flips both are wrong.
+        images: First flips in the order of the data set; empty where they were not requested.
     """
 
     total: int
@@ -77,17 +77,17 @@ class Flips:
 
 @dataclass(frozen=True)
 class ReferenceComparison:
-    """A candidate held against a reference on the same images.
+    """A reference, and the candidate's difference from it on the same images.
 
     Attributes:
-        agreement: percent of images with the same top-1 class.
-        sqnr_db: signal-to-noise ratio of the logits, 10 log10(sum ref^2 / sum (ref - candidate)^2); None when they are identical.
-        top1_drop: reference minus candidate, points; None without labels.
-        top1_drop_ci95: paired 95% interval of the drop.
-        mcnemar_p: two-sided p-value of McNemar's exact test; None without labels.
-        mean_confidence, ece, nll: the reference's, as in `AccuracyReport`.
-        flips: images whose class differs.
-        typical_sqnr_db: mean over images of each one's SQNR, so that no few images decide it; identical ones count 150.
+        artifact, top1, top5, mean_confidence, ece, nll: Values of the reference, with the meanings in `AccuracyReport`.
+        agreement: Percent of images with the same top-1 class.
+        sqnr_db: Signal-to-noise ratio of the logits, 10 log10(sum ref^2 / sum (ref - candidate)^2); None when they are identical.
+        top1_drop: Top-1 of the reference minus that of the candidate, points; None without labels.
+        top1_drop_ci95: Paired 95% interval of the drop.
+        mcnemar_p: Two-sided p-value of McNemar's exact test; None without labels.
+        flips: Images whose class differs.
+        typical_sqnr_db: Mean of the images' SQNR, which a few images cannot decide; identical logits count as 150.
     """
 
     artifact: str
@@ -107,19 +107,19 @@ class ReferenceComparison:
 
 @dataclass(frozen=True)
 class AccuracyReport:
-    """What `validate --json` prints; percent, None without labels. The fields with a default are not in older files.
+    """The output of `validate --json`; accuracies in percent, None without labels. Older files lack the fields with a default.
 
     Attributes:
-        samples: images.
-        mean_confidence: mean of the highest probability.
-        ece: expected calibration error, 15 bins of equal width, in percent like the confidences it compares.
-        nll: mean negative log-likelihood of the label, nats.
-        images_per_s: images per second of the whole run, decoding included; not the model's throughput, which `profile` measures.
-        per_class: every class that occurs, in order; None where it was not asked for (`deploy` does not).
-        confusion: images by label (row) and predicted class (column); None for more classes than fit a page.
-        confused: the classes most often taken for another, the worst first.
-        warnings: what may be wrong with the labels or the images, a line each.
-        class_order: how class folders whose names are numbers were sorted where no option set it: "number" or "string".
+        samples: Number of images.
+        mean_confidence: Mean of the highest probability, percent.
+        ece: Expected calibration error with 15 bins of equal width, percent.
+        nll: Mean negative log-likelihood of the label, nats.
+        images_per_s: Images per second of the whole run, decoding included; `profile` measures the model's throughput.
+        per_class: Accuracy of every class that occurs, in order; None where it was not requested (`deploy` does not).
+        confusion: Images by label (row) and predicted class (column); None for more classes than fit a page.
+        confused: Pairs of classes that are confused most often, the worst first.
+        warnings: Possible faults of the labels or images, a line each.
+        class_order: Order of class folders with numbers as names, "number" or "string", where no option set it.
     """
 
     artifact: str

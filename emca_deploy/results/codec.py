@@ -1,16 +1,14 @@
-"""Records as JSON and back, by their type hints: one codec for every document that this package writes and reads.
+"""Converts records to JSON and back by their type hints: one codec for every document that this package writes and reads.
 
-A record is a frozen dataclass. Its fields are the keys of an object, in their order; tuples are lists, paths are strings.
+A record is a frozen dataclass. Its fields are the keys of an object, in order; tuples are lists, paths are strings.
 
-- Absent: a key that is not there takes the field's default; a field without a default must be there. A field made with
-  `left_out` is not written while it has its default value.
-- Version: a record with a field made with `version` is read of that version and of each older one that has an upgrade step.
-- Checked: every value is of the declared type, floats are finite, integers fit 64 bits, and no key is unknown. A record with
-  a method `contradiction() -> str` says what of its values cannot be, "" where nothing is wrong, or raises ValueError when
-  it is made.
-- Older: a record with a static method `older(values)` puts the keys and values of earlier documents of the same version into
-  today's form.
-- A record with a method `to_dict` writes itself.
+- Absent: a missing key takes the field's default; a field without a default is required. A field made with `left_out` is not
+  written while it has its default value.
+- Version: a record with a field made with `version` is read in that version and in each older one that has an upgrade step.
+- Checked: every value has the declared type, floats are finite, integers fit 64 bits, and no key is unknown. A record may have a
+  method `contradiction() -> str` that returns why its values cannot be true, or "", and may raise ValueError when it is made.
+- Older: a static method `older(values)` of a record converts earlier documents of the same version to the current form.
+- A record with a method `to_dict` converts itself.
 """
 
 import json
@@ -27,7 +25,7 @@ from emca_deploy.errors import DataError, InputError
 __all__ = ["from_json", "left_out", "misfit", "read_json", "to_json", "version"]
 
 LARGEST = 2**63
-"""Integers from here on fit into no array, and may be too long to print."""
+"""Integers of this size and more fit no array, and may be too long to print."""
 
 _LEFT_OUT, _UPGRADES = "left out", "upgrades"
 _NAMES = {str: "text", int: "an integer", float: "a finite number", bool: "true or false", NoneType: "null", Path: "a path"}
@@ -38,16 +36,13 @@ _Reader = Callable[[Any], Any]
 
 
 def left_out(default: Any = None) -> Any:
-    """Declare a field that is not written while it has its default. A function such as `dict` makes the default."""
+    """Declare a field that is not written while it has its default value. A function such as `dict` makes the default."""
     metadata = {_LEFT_OUT: True}
     return field(default_factory=default, metadata=metadata) if callable(default) else field(default=default, metadata=metadata)
 
 
 def version(written: int, upgrades: Mapping[int, Upgrade] | None = None) -> Any:
-    """Declare the field with a document's version.
-
-    `upgrades` has by version what turns the values of a document of that version into those of the next one.
-    """
+    """Declare the field with a document's version. `upgrades` converts the values of each older version to the next one."""
     return field(default=written, metadata={_UPGRADES: dict(upgrades or {})})
 
 
@@ -58,10 +53,10 @@ def to_json(record: Any) -> dict[str, Any]:
 
 
 def from_json(record: type[Record], value: Any, source: str = "", remedy: str = "make it again with this emca-deploy") -> Record:
-    """Return the record of a JSON document. `source` is for the message.
+    """Return the record of a JSON document. The error's message begins with `source`.
 
     Raises:
-        DataError: it is of another version, or a value is missing, unknown or of another type.
+        DataError: the document is of another version, or a value is missing, unknown or of another type.
     """
     wrong, found = _read(value, record)
     if wrong:
@@ -71,11 +66,11 @@ def from_json(record: type[Record], value: Any, source: str = "", remedy: str = 
 
 
 def read_json(record: type[Record], path: Path, what: str, remedy: str) -> Record:
-    """Return the record in a JSON file. `what` it should be, "a profile", is for the message.
+    """Return the record in a JSON file. `what`, such as "a profile", names the document in messages.
 
     Raises:
-        DataError: it is no such document; see `from_json`.
-        InputError: it cannot be read.
+        DataError: the file is not such a document; see `from_json`.
+        InputError: the file cannot be read.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -87,7 +82,7 @@ def read_json(record: type[Record], path: Path, what: str, remedy: str) -> Recor
 
 
 def misfit(value: Any, wanted: Any) -> str:
-    """Return what of a JSON value is not of a type, or "" where all is."""
+    """Return why a JSON value does not have a type, or ""."""
     return _read(value, wanted)[0]
 
 
@@ -109,31 +104,27 @@ def _default(declared: "Field[Any]") -> Any:
 
 
 class _WrongError(Exception):
-    """A value does not fit; every container that it is in adds itself to the path."""
+    """A value does not fit; every container around it adds itself to the path."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
-        self.what = what
         self.path: list[str] = []
-
-    def __str__(self) -> str:
-        """Return the path to the value, and what is wrong with it."""
-        return ": ".join(filter(None, ("".join(reversed(self.path)).lstrip("."), self.what)))
 
 
 def _read(value: Any, wanted: Any) -> tuple[str, Any]:
-    """Return what is wrong, or "", and what was read."""
+    """Return why the value does not fit, or "", and the value read."""
     try:
         return "", _reader(wanted)(value)
     except _WrongError as exc:
-        return str(exc), None
+        path = "".join(reversed(exc.path)).lstrip(".")
+        return f"{path}: {exc}" if path else str(exc), None
     except RecursionError:
         return "it is nested too deeply", None
 
 
 @cache
 def _reader(wanted: Any) -> _Reader:
-    """Return what reads a value of a type, made once for each type."""
+    """Return the function that reads a value of a type, made once for each type."""
     if wanted is Any:
         return lambda value: value
     if is_dataclass(wanted):
@@ -165,9 +156,9 @@ def _record_reader(record: Any) -> _Reader:
             raise _WrongError(f"'{missing[0]}' is missing")
         if unknown := [name for name in values if name not in declared]:
             raise _WrongError(f"{_shown(unknown[0])} is not a field of it")
-        read = {name: _at(f".{name}", _reader(hints[name]), each) for name, each in values.items()}
+        converted = {name: _at(f".{name}", _reader(hints[name]), each) for name, each in values.items()}
         try:
-            found = record(**read)
+            found = record(**converted)
         except ValueError as exc:
             raise _WrongError(str(exc)) from exc
         if wrong := found.contradiction() if hasattr(found, "contradiction") else "":

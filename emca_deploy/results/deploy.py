@@ -1,4 +1,4 @@
-"""What `deploy` found, as immutable, versioned records that turn into JSON and back. Units are in the names."""
+"""Results of `deploy`: immutable records that convert to JSON and back. Units are in the names."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["SCHEMA_VERSION", "DeployCandidate", "DeployReport", "read_deploy_rep
 
 RESULT_NAME = "result.json"
 SCHEMA_VERSION = 2
-"""2 has latencies of version 2 (see `latency_results`). 1 is still read."""
+"""Version 2 has the latencies of version 2 of `profile`. Version 1 is still read."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class DeployCandidate:
     """One way to deploy the model: a backend at a precision.
 
     Attributes:
-        name: for example "openvino int8".
-        file_mib: size of what must be shipped.
-        speedup: the baseline's median latency divided by this one's.
-        speedup_ci95: its bootstrap interval; None for the baseline itself.
+        name: Such as "openvino int8".
+        file_mib: Size of the files to ship.
+        speedup: Median latency of the baseline divided by that of this candidate.
+        speedup_ci95: Bootstrap interval of the speed-up; None for the baseline.
     """
 
     name: str
@@ -35,21 +35,21 @@ class DeployCandidate:
     speedup_ci95: tuple[float, float] | None
 
     def contradiction(self) -> str:
-        """Return what of it cannot be, or ""."""
+        """Return why its values cannot be true, or ""."""
         return f"'{self.name}' has a negative speed-up or size" if min(self.speedup, self.file_mib) < 0 else ""
 
 
 @dataclass(frozen=True)
 class DeployReport:
-    """What `deploy` and `demo` write as result.json.
+    """The result.json of `deploy` and `demo`.
 
     Attributes:
-        title: what was deployed, for example "emca_eca_resnet18, 10 classes, 64x64".
-        baseline: the candidate that speed-ups and accuracy are held against.
-        calibration: data set, images, method, seconds.
-        parity: parity of the export against PyTorch.
-        warnings: what may be wrong with the images or their labels, a line each.
-        checkpoint: where in the checkpoint the network lay, and which weights these are; None for fresh weights.
+        title: Name of the model, such as "emca_eca_resnet18, 10 classes, 64x64".
+        baseline: Name of the candidate that the others are compared with.
+        calibration: Data set, images, method, seconds.
+        parity: Difference of the export from PyTorch.
+        warnings: Possible faults of the images or their labels, a line each.
+        checkpoint: Place of the network in the checkpoint, and the kind of weights; None for fresh weights.
     """
 
     title: str
@@ -66,7 +66,7 @@ class DeployReport:
     checkpoint: dict[str, Any] | None = None
 
     def contradiction(self) -> str:
-        """Return what of it cannot be, or ""."""
+        """Return why its values cannot be true, or ""."""
         if not self.candidates:
             return "it has no candidates"
         known = self.baseline in (candidate.name for candidate in self.candidates)
@@ -77,7 +77,7 @@ def read_deploy_report(place: Path) -> DeployReport:
     """Return the report of a finished deployment. `place` may also be its result.json.
 
     Raises:
-        InputError: there is none, or it cannot be read, is damaged, or is of a newer schema version.
+        InputError: the file is missing, unreadable, damaged, or of a newer schema version.
     """
     path = place / RESULT_NAME if place.is_dir() else place
     if not path.exists():

@@ -1,4 +1,4 @@
-"""The gate on accuracy: one decision for `calibrate`, `validate` and `deploy`, and the record of how a search reached it."""
+"""The accuracy gate, shared by `calibrate`, `validate` and `deploy`, and the record of a search for a model within it."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ class Verdict:
     """The gate's decision about one candidate.
 
     Attributes:
-        reached: whether the candidate is inside.
-        reason: why it is not; empty where it is.
-        images_needed: about how many images would bring the interval inside, if more of them were like these; None where no
-            number would, or where it is inside already.
+        reached: Whether the candidate is within the gate.
+        reason: Why it is not; empty where it is.
+        images_needed: Approximate number of similar images that would bring the interval within the gate; None where no number
+            would, or where it is within already.
     """
 
     reached: bool
@@ -29,12 +29,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a candidate may lose: the upper end of the drop's 95% interval must not lie above `max_drop`.
+    """The limit on a candidate's drop: the upper end of the drop's 95% interval must not be above `max_drop` points of top-1.
 
-    Only then has the drop been shown to be no larger.
-
-    Attributes:
-        max_drop: points of top-1.
+    Only then is it shown that the drop is no larger.
     """
 
     max_drop: float
@@ -43,18 +40,18 @@ class Gate:
         """Decide about a candidate.
 
         Args:
-            drop: the reference's top-1 less the candidate's, points.
-            interval: its paired 95% interval.
-            images: that both were measured on.
-            lost: images that the reference alone gets right.
-            won: images that the candidate alone gets right.
+            drop: Top-1 of the reference minus that of the candidate, points.
+            interval: Paired 95% interval of the drop.
+            images: Number of images that both were measured on.
+            lost: Number of images that only the reference gets right.
+            won: Number of images that only the candidate gets right.
         """
         if interval[1] <= self.max_drop:
             return Verdict(True)
-        reason = "the drop itself is outside" if drop > self.max_drop else "the drop itself is inside, but not its interval"
+        reason = "the drop is above it" if drop > self.max_drop else "the drop is within it, but its interval is not"
         if not self.decidable(images):
             least = upper_end_without_difference(images)
-            reason += f"; {images:,} images are too few, the interval reaches {least:.2f} points even without any difference"
+            reason += f"; {images:,} images are too few: the interval reaches {least:.2f} points even without any difference"
         return Verdict(False, reason, images_needed(lost, won, images, self.max_drop))
 
     def judge_report(self, report: AccuracyReport) -> Verdict:
@@ -68,7 +65,7 @@ class Gate:
         return self.judge(reference.top1_drop, reference.top1_drop_ci95, report.samples, lost, won)
 
     def decidable(self, images: int) -> bool:
-        """Return whether so many images could show any candidate to be inside."""
+        """Return whether this number of images can show any candidate to be within the gate."""
         return upper_end_without_difference(images) <= self.max_drop
 
 
@@ -77,15 +74,15 @@ class GateStep:
     """One INT8 model, measured on the validation images.
 
     Attributes:
-        kept_float: patterns of the layers and blocks left in float, the user's own aside, in the order they were chosen.
-        float_macs_percent: their multiply-adds, of all that the placement quantizes.
-        top1: percent.
-        agreement: percent of images with the class that fp32 gives.
-        top1_drop: fp32's top-1 minus this one's, points.
-        top1_drop_ci95: its paired 95% interval.
-        only_fp32: images that fp32 gets right and this one wrong.
-        only_int8: the other way round.
-        reused: whether it was measured by an earlier run.
+        kept_float: Patterns of the layers and blocks left in float, in the order they were chosen; without the user's own.
+        float_macs_percent: Share of multiply-adds in float, of all that the placement quantizes.
+        top1: Accuracy in percent.
+        agreement: Percent of images with the same class as in fp32.
+        top1_drop: Top-1 of fp32 minus that of this model, points.
+        top1_drop_ci95: Paired 95% interval of the drop.
+        only_fp32: Number of images that only fp32 gets right.
+        only_int8: Number of images that only this model gets right.
+        reused: Whether an earlier run measured it.
     """
 
     kept_float: tuple[str, ...]
@@ -101,24 +98,21 @@ class GateStep:
 
 @dataclass(frozen=True)
 class GateReport:
-    """What `calibrate --max-drop` found.
+    """The result of `calibrate --max-drop`.
 
     Attributes:
-        max_drop: the gate: the upper end of the drop's interval must not lie above it, points.
-        images: validation images.
-        top1_fp32: percent, of the fp32 model on ONNX Runtime.
-        measured_with: the backend that ran the INT8 models.
-        simulated: whether that is another than the one they are placed for, which cannot run here.
-        steps: every model measured, the first with nothing left in float.
-        chosen: index of the step whose model was written.
-        reached: whether that one is inside the gate.
-        reason: why the gate was not reached; empty where it was.
-        images_needed: how many validation images would bring the chosen one's interval inside the gate, if they were like these;
-            None where no number would, or where it is inside already.
-        slowdown: the chosen model's median latency over that of the one with nothing left in float; None where they are the
-            same or cannot run here.
-        slowdown_ci95: its bootstrap interval.
-        warnings: what may be wrong with the labels of the validation images, a line each.
+        max_drop: Limit on the upper end of the drop's interval, points.
+        images: Number of validation images.
+        top1_fp32: Accuracy of the fp32 model on ONNX Runtime, percent.
+        measured_with: Backend that ran the INT8 models.
+        simulated: Whether that is not the backend they are placed for, which this machine cannot run.
+        steps: Every measured model; the first has nothing left in float.
+        chosen: Index of the step whose model was written.
+        reached, reason, images_needed: Verdict on the chosen model, with the meanings in `Verdict`.
+        slowdown: Median latency of the chosen model divided by that of the first; None where they are the same or cannot run on
+            this machine.
+        slowdown_ci95: Bootstrap interval of the slowdown.
+        warnings: Possible faults of the validation images' labels, a line each.
     """
 
     max_drop: float

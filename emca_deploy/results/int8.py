@@ -1,4 +1,4 @@
-"""What runs in INT8 in a quantized model, and what keeps it slow on a backend: records that turn into JSON and back."""
+"""What runs in INT8 in a quantized model, and what makes it slow on a backend: records that convert to JSON and back."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,13 +11,11 @@ Int8Form = Literal["qdq", "operators", "dynamic"]
 
 @dataclass(frozen=True)
 class Int8Finding:
-    """One thing that costs speed or accuracy.
+    """A cause of lost speed or accuracy.
 
     Attributes:
-        kind: a word for it, stable.
-        nodes: names of the nodes that have it, in the order they run.
-        problem: what it is, in words.
-        remedy: what to do.
+        kind: Stable identifier of the cause.
+        nodes: Names of the nodes that it affects, in execution order.
     """
 
     kind: str
@@ -28,15 +26,13 @@ class Int8Finding:
 
 @dataclass(frozen=True)
 class Int8Report:
-    """What a backend makes of a quantized model.
+    """How a backend runs a quantized model.
 
     Attributes:
-        backend: its name.
-        form: how the model is quantized.
-        layers: operators that multiply and add.
-        int8_layers: those of them that this backend runs in INT8, as far as the graph tells.
-        int8_macs_percent: share of their multiply-adds.
-        findings: the worst for speed first.
+        layers: Number of operators with multiply-adds.
+        int8_layers: Number of those that this backend runs in INT8, judging by the graph.
+        int8_macs_percent: Share of the multiply-adds that run in INT8.
+        findings: Causes of lost speed or accuracy, the worst for speed first.
     """
 
     backend: str

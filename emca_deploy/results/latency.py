@@ -1,4 +1,4 @@
-"""What `profile` found, as immutable, versioned records that turn into JSON and back. Units are in the names."""
+"""Results of `profile`: immutable records that convert to JSON and back. Units are in the names."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-"""2 declares the protocol, gives verdicts, lists failures, and keeps the blocks. 1 is still read."""
+"""Version 2 has the protocol, verdicts, failures and blocks. Version 1 is still read."""
 
 Scenario = Literal["single-stream", "offline"]
 SpeedVerdict = Literal["faster", "slower", "no difference shown"]
@@ -29,7 +29,7 @@ SpeedVerdict = Literal["faster", "slower", "no difference shown"]
 
 @dataclass(frozen=True)
 class LatencySummary:
-    """Milliseconds per call (a call is one batch). Percentiles are order statistics, never interpolated beyond the data."""
+    """Milliseconds per call (a call is one batch). Percentiles are order statistics: measured values, never interpolated."""
 
     min: float
     mean: float
@@ -45,13 +45,12 @@ class LatencySummary:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What a candidate needed before it was steady; of several builds, the longest.
+    """A candidate's warm-up; the longest one where it has several processes.
 
     Attributes:
-        settled: whether the medians of successive windows agreed within the time allowed.
-        seconds: how long it took.
-        calls: made meanwhile, the first one not among them.
-        windows: how many there were; their medians are in the raw samples.
+        settled: Whether the medians of successive windows agreed within the time limit, in every process.
+        calls: Number of calls, without the first.
+        windows: Number of windows; their medians are in the raw samples.
     """
 
     settled: bool
@@ -62,23 +61,23 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class ProtocolRecord:
-    """How it was measured. Results of different protocols are not compared.
+    """How a result was measured. Results of different protocols are not compared.
 
     Attributes:
-        headline: what to quote: "p90" of single-stream, "throughput" of offline.
-        batch: images a call.
-        seed: random seed of the input, the order of the blocks and the bootstrap.
-        rounds: blocks of each candidate.
-        block_s: seconds of one block.
-        duration_s: the least that each candidate was measured, as asked.
-        max_duration_s: the most; None where the duration was fixed.
-        interval_goal: half the width of the headline's 95 % interval that ends a run, as a share of it.
-        min_queries: the fewest calls of each candidate.
-        processes: processes of each candidate, as asked; together, or one after the other where they do not fit into memory.
-        stop: "interval within 1 %", "time limit", "fixed duration" or "interrupted".
-        timing_boundary: what lies between the two readings of the clock.
-        warm_up: the candidate's; None in the report's own protocol, which is that of all candidates.
-        in_flight: requests at once; the most of all candidates in the report's own protocol.
+        headline: Value to quote: "p90" of single-stream, "throughput" of offline.
+        batch: Images per call.
+        seed: Random seed of the input, the order of the blocks and the bootstrap.
+        rounds: Blocks of each candidate.
+        block_s: Length of one block.
+        duration_s: Shortest measured time of each candidate, as requested.
+        max_duration_s: Longest measured time; None where the duration was fixed.
+        interval_goal: Half-width of the headline's 95 % interval, as a share of it, that ends a run.
+        min_queries: Smallest number of calls of each candidate.
+        processes: Processes of each candidate, as requested; they run one after the other where memory is too small for all.
+        stop: Reason for the end: "interval within 1 %", "time limit", "fixed duration" or "interrupted".
+        timing_boundary: Work between the two readings of the clock.
+        warm_up: Warm-up of the candidate; None in the report's protocol, which holds for all candidates.
+        in_flight: Concurrent requests; the maximum of all candidates in the report's protocol.
     """
 
     scenario: Scenario
@@ -100,20 +99,19 @@ class ProtocolRecord:
 
 @dataclass(frozen=True)
 class LatencyResult:
-    """One candidate's latency. What is null, or empty among the last ones, is left out of the JSON.
+    """One candidate's latency. Fields from `device_ms` on are left out of the JSON where they are null or empty.
 
     Attributes:
-        samples: measured calls, warm-up excluded.
-        samples_ms: those calls, in the order they were made; empty where they are only in the raw samples' file.
-        device_ms: milliseconds of the same calls by the accelerator's own clock, copies excluded; None where it has none.
-        stable: false where a warning casts doubt on the numbers.
-        protocol: how it was measured; None in a file of version 1.
-        throughput_ci95: 95 % interval of the images per second; only offline.
-        telemetry: what was sampled during the run; empty, and not in the JSON, where nothing was.
-        builds: the artifact of each process, of a candidate that was built several times; empty for a single one.
-        block_calls: how many of `samples_ms` each block has, in order.
-        block_builds: the process that each block ran in, from 0; empty where all ran in one.
-        block_wall_ms: how long each block took; only offline, where calls overlap.
+        samples: Number of measured calls, without the warm-up.
+        stable: False where a warning casts doubt on the numbers.
+        samples_ms: Latency of each call, in order; empty where only the file of raw samples has them.
+        device_ms: Latency by the accelerator's own clock, without copies; None where it has none.
+        protocol: Protocol of the measurement; None in a file of version 1.
+        throughput_ci95: 95 % interval of the images per second; offline only.
+        builds: Artifact of each process, where a candidate was built several times.
+        block_calls: Number of calls in each block, in order.
+        block_builds: Index of the process that ran each block; empty where one process ran all.
+        block_wall_ms: Time that each block took; offline only, where calls overlap.
     """
 
     artifact: str
@@ -142,24 +140,22 @@ class LatencyResult:
     block_wall_ms: tuple[float, ...] = left_out(())
 
     def contradiction(self) -> str:
-        """Return what of it cannot be, or ""."""
+        """Return why its values cannot be true, or ""."""
         blocks, summary = len(self.block_calls), self.latency_ms
         counts = (*self.block_calls, *self.block_builds, *self.block_wall_ms, *self.samples_ms)
         if min((*counts, summary.min, summary.p50, 0)) < 0 or self.batch < 1:
             return f"'{self.artifact}' has negative counts or times"
         if any(len(listed) != blocks for listed in (self.block_builds, self.block_wall_ms) if listed):
-            return f"'{self.artifact}' has {blocks} blocks, and others by their builds or times"
+            return f"'{self.artifact}' has {blocks} blocks, but another number of their builds or times"
         return ""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The ratio of b's median to a's: how many times faster a is than b, with a bootstrap interval.
+    """How many times faster a is than b: the ratio of b's median latency to a's, with a bootstrap interval.
 
-    Offline it is the ratio of the medians of the blocks' time per image, and so of the throughputs.
-
-    Attributes:
-        verdict: "no difference shown" where the interval holds 1.
+    Offline, the medians are those of the blocks' time per image. The verdict is "no difference shown" where the interval
+    contains 1.
     """
 
     a: str
@@ -171,14 +167,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Failure:
-    """A candidate that could not be measured, while others could.
-
-    Attributes:
-        name: the candidate's.
-        error: what went wrong.
-        remedy: what to do about it.
-        exit_code: exit code of the command, for this error.
-    """
+    """A candidate that could not be measured, and the exit code of its error."""
 
     name: str
     error: str
@@ -187,7 +176,7 @@ class Failure:
 
 
 def verdict_of(ratio_ci95: tuple[float, float]) -> SpeedVerdict:
-    """Return what an interval of a ratio, of b's time to a's, shows about a."""
+    """Return what the interval of the ratio of b's time to a's shows about a."""
     low, high = ratio_ci95
     if low > 1:
         return "faster"
@@ -201,13 +190,13 @@ def _from_version_1(values: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ProfileReport:
-    """What `profile --json` prints.
+    """The output of `profile --json`.
 
     Attributes:
-        complete: false where the run was interrupted or a candidate failed; what is there was measured.
-        protocol: protocol of all candidates; None in a file of version 1.
-        failures: failures of candidates; those are not in `results`.
-        raw_samples: the file with all raw samples, as named by the user; None where there is none.
+        complete: False where the run was interrupted or a candidate failed.
+        protocol: Protocol of all candidates; None in a file of version 1.
+        failures: Candidates that are not in `results` because they failed.
+        raw_samples: File with all raw samples, as the user named it; None where there is none.
     """
 
     results: tuple[LatencyResult, ...]

@@ -1,4 +1,4 @@
-"""What `layers` found, as immutable, versioned records that turn into JSON and back. Units are in the names."""
+"""Results of `layers`: immutable records that convert to JSON and back. Units are in the names."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,11 +16,11 @@ KINDS: tuple[Kind, ...] = ("convolution", "attention", "conversion", "pooling", 
 
 @dataclass(frozen=True)
 class Roofline:
-    """What this machine reaches with the same runtime and threads, measured just before.
+    """The peak that this machine reaches with the same runtime and threads, measured just before.
 
     Attributes:
-        gops: billion operations (a multiply-add is two) a second of one large convolution, by precision.
-        bandwidth_gb_s: GB/s of one large elementwise layer, read and written together; None where it could not be measured.
+        gops: Billion operations per second of one large convolution, by precision; a multiply-add is two operations.
+        bandwidth_gb_s: GB/s that one large elementwise layer reads and writes; None where it could not be measured.
     """
 
     gops: dict[str, float]
@@ -32,20 +32,19 @@ class Layer:
     """A layer as the runtime runs it.
 
     Attributes:
-        name: the runtime's.
-        type: the runtime's word.
-        kind: what it is for: all within an attention's path is attention, but for conversions.
-        precision: it computes in.
-        median_ms: median of the profiled calls, milliseconds.
-        share_percent: share of all layers' time.
-        nodes: names of the ONNX nodes in it.
-        macs: multiply-adds of one call; 0 where it has none or its shapes are not known.
-        gops: attained billion operations a second; None without multiply-adds.
-        intensity: operations a byte of input, weights and output; None without multiply-adds.
-        roof_gops: what is attainable at that intensity; None where the roofline does not have that precision.
-        utilisation_percent: attained of attainable. More than 100 where the data came from a cache.
-        bound: by what the roof is set.
-        slow: far below its roof, and worth looking at.
+        name, type: Name and type that the runtime gives it.
+        kind: Purpose of the layer: everything in an attention's path is attention, except conversions.
+        precision: Precision that it computes in.
+        median_ms: Median of the profiled calls.
+        share_percent: Share of all layers' time.
+        nodes: Names of the ONNX nodes in it.
+        macs: Multiply-adds of one call; 0 where it has none or its shapes are unknown.
+        gops: Billion operations per second; None without multiply-adds.
+        intensity: Operations per byte of input, weights and output; None without multiply-adds.
+        roof_gops: Attainable value of `gops` at that intensity; None where the roofline lacks that precision.
+        utilisation_percent: Share of `roof_gops` that is reached; more than 100 where the data came from a cache.
+        bound: Resource that sets the roof.
+        slow: Whether it is far below its roof.
     """
 
     name: str
@@ -69,17 +68,17 @@ class ArtifactLayers:
     """An artifact's layers.
 
     Attributes:
-        layers: in the order of execution.
-        sum_ms: sum of the layers' medians.
-        end_to_end_ms: median of a call without profiling, made in turn with the profiled ones; None of a file's profile.
-        profiled_ms: median of a profiled call, end to end; None likewise.
-        layers_ms: median of all layers' time in a profiled call; more than `sum_ms` where interruptions lengthen some layer of
-            most calls, but each layer in few; None likewise.
-        share_percent: share of each kind.
-        calls: profiled.
-        roofline: None where there is none for this runtime.
-        notes: what a reader should know.
-        int8: what of a quantized model runs in INT8 there, and what keeps it slow; None of a float one.
+        layers: Layers in the order of execution.
+        sum_ms: Sum of the layers' medians.
+        end_to_end_ms: Median of a call without profiling, made in turn with the profiled ones; None for a profile from a file.
+        profiled_ms: Median of a profiled call, end to end; None for a profile from a file.
+        layers_ms: Median of all layers' time in a profiled call; None for a profile from a file. It is larger than `sum_ms` where
+            interruptions lengthen some layer in most calls, but each layer in few.
+        share_percent: Share of each kind in the layers' time.
+        calls: Number of profiled calls.
+        roofline: Peak of this machine; None where it is unknown for the runtime.
+        notes: Remarks for the reader.
+        int8: What runs in INT8, and what makes it slow; None for a float model.
     """
 
     artifact: str
@@ -101,7 +100,7 @@ class ArtifactLayers:
 
 @dataclass(frozen=True)
 class LayersReport:
-    """What `layers --json` prints."""
+    """The output of `layers --json`."""
 
     results: tuple[ArtifactLayers, ...]
     environment: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Which candidate of a deployment to use, decided from its report."""
+"""Decides from a deployment's report which candidate to use."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,10 +9,10 @@ from emca_deploy.results.gate import Gate
 __all__ = ["AGREEMENT_LIMIT", "DEPLOY_GATE", "Doubt", "Level", "Recommendation", "drop_of", "recommend"]
 
 DEPLOY_GATE = Gate(0.5)
-"""What a recommended candidate may lose."""
+"""Gate of a recommended candidate."""
 
 AGREEMENT_LIMIT = 95.0
-"""Percent of images; below it an equal top-1 may be luck."""
+"""Percent of images; with less agreement an equal top-1 may be luck."""
 
 Level = Literal["recommended", "caution", "keep", "unknown"]
 Doubt = Literal["drop not measured", "drop unsure", "agreement", "speed-up not measured", "speed-up unsure"]
@@ -20,18 +20,18 @@ Doubt = Literal["drop not measured", "drop unsure", "agreement", "speed-up not m
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The decision.
+    """The recommendation for a deployment.
 
     Attributes:
-        level: "recommended"; "caution" where the evidence is thin; "keep" where nothing beats the baseline; "unknown" where the
-            images had no labels.
-        use: the name of what to deploy; None where nothing can be recommended.
-        best: the fastest candidate that loses little enough; where all lose more or have no labels, the fastest; None where
-            none is faster than the baseline.
-        doubts: what the evidence about `best` leaves open.
-        unstable: candidates among those recommended, and the baseline, whose measurement was not stable.
-        as_fast: a candidate that may be as fast as `best` and loses less.
-        too_lossy: faster candidates than `best` that lose too much.
+        level: Strength: "recommended"; "caution" where the evidence is weak; "keep" where nothing beats the baseline; "unknown"
+            where the images had no labels.
+        use: Name of the candidate to deploy; None where none can be recommended.
+        best: Fastest candidate within the gate; where none is within it or labels are missing, the fastest; None where none is
+            faster than the baseline.
+        doubts: Open questions about `best`.
+        unstable: Candidates in the recommendation, baseline included, whose measurement was not stable.
+        as_fast: Candidate that may be as fast as `best` and has a smaller drop.
+        too_lossy: Candidates that are faster than `best` and outside the gate.
     """
 
     level: Level
@@ -44,7 +44,7 @@ class Recommendation:
 
 
 def drop_of(candidate: DeployCandidate) -> float | None:
-    """Return the points of top-1 lost against the baseline; None without labels."""
+    """Return the drop against the baseline, points of top-1; None without labels."""
     reference = candidate.accuracy.reference
     return None if reference is None else reference.top1_drop
 

@@ -1,4 +1,4 @@
-"""What quantizing each part of a network costs its logits, as an immutable, versioned record. Units are in the names."""
+"""Results of `sensitivity`: immutable records that convert to JSON and back. Units are in the names."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,11 +13,11 @@ UnitKind = Literal["layer", "block"]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a partly quantized network's logits lost against fp32 on the same images.
+    """The difference of a partly quantized network's logits from fp32 on the same images.
 
     Attributes:
-        sqnr_db: 10 log10(sum fp32^2 / sum (fp32 - quantized)^2); None where they are identical.
-        flips_percent: images with another top-1 class than in fp32.
+        sqnr_db: Ratio 10 log10(sum fp32^2 / sum (fp32 - quantized)^2); None where the logits are identical.
+        flips_percent: Percent of images with another top-1 class than in fp32.
     """
 
     sqnr_db: float | None
@@ -25,24 +25,23 @@ class Cost:
 
     @property
     def noise(self) -> float:
-        """The power of the error over that of the fp32 logits; that of independent parts adds up, unlike decibels."""
+        """The error's power divided by that of the fp32 logits; unlike decibels, it adds up over independent parts."""
         return 0.0 if self.sqnr_db is None else float(10 ** (-self.sqnr_db / 10))
 
 
 @dataclass(frozen=True)
 class UnitSensitivity:
-    """One layer or block.
+    """The sensitivity of one layer or block.
 
     Attributes:
-        name: name of the layer's node, or what the names of the block's nodes begin with.
-        kind: "layer" or "block".
-        pattern: what `--keep-float` takes to leave it in float.
-        layers: how many layers with weights it has.
-        macs_percent: its multiply-adds, of all that the placement quantizes.
-        alone: the cost with it in INT8 and everything else in float.
-        kept_float: the cost with it in float and everything else in INT8.
-        noise_made_percent: its error when quantized alone, of the error with everything quantized.
-        noise_removed_percent: by how much leaving it in float lowers the error with everything quantized; negative where the
+        name: Name of the layer's node, or the common start of the names of the block's nodes.
+        pattern: Value for `--keep-float` that leaves it in float.
+        layers: Number of layers with weights.
+        macs_percent: Share of the multiply-adds, of all that the placement quantizes.
+        alone: Cost with it in INT8 and everything else in float.
+        kept_float: Cost with it in float and everything else in INT8.
+        noise_made_percent: Error when it is quantized alone, as a share of the error with everything quantized.
+        noise_removed_percent: Share of the error with everything quantized that leaving it in float removes; negative where the
             error grows.
     """
 
@@ -59,18 +58,18 @@ class UnitSensitivity:
 
 @dataclass(frozen=True)
 class SensitivityReport:
-    """What `sensitivity --json` prints.
+    """The output of `sensitivity --json`.
 
     Attributes:
-        artifact: the fp32 model.
-        backend: whose placement.
-        simulated_with: the runtime that computed it, in float arithmetic, with its version.
-        method: calibration method of the ranges.
-        range_samples: images the ranges come from.
-        samples: images the logits are compared on.
-        seed: random seed of the choice of both.
-        int8: the cost with everything quantized that the placement quantizes.
-        units: layers and blocks, the one first whose stay in float helps most.
+        artifact: The fp32 model.
+        backend: Backend that the placement is for.
+        simulated_with: Runtime and version that simulated INT8 in float arithmetic.
+        method: Calibration method of the ranges.
+        range_samples: Number of images that the ranges come from.
+        samples: Number of images that the logits are compared on.
+        seed: Random seed of the choice of both.
+        int8: Cost with everything in INT8 that the placement quantizes.
+        units: Layers and blocks; the one that gains most from staying in float comes first.
     """
 
     artifact: str

@@ -1,4 +1,4 @@
-"""What the machine did while a candidate ran: power, clocks, loads and temperatures. Units are in the names."""
+"""Telemetry of the machine while a candidate ran: power, clocks, loads and temperatures. Units are in the names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ class Power:
     """Mean power of one channel of a power meter, and the energy that follows from it.
 
     Attributes:
-        power_w: while the candidate ran.
-        energy_per_inference_mj: energy of one image; None where the images are not known.
-        idle_power_w: before any candidate was started; None where the machine was not watched then.
-        net_power_w: power less idle power.
-        net_energy_per_inference_mj: energy of one image from the net power.
-        samples: readings that were used.
-        blurred: whether a counter had to be interpolated to the edges of blocks, so that neighbours mix.
+        power_w: Power while the candidate ran.
+        energy_per_inference_mj: Energy per image; None where the number of images is unknown.
+        idle_power_w: Power before any candidate was started; None where it was not sampled.
+        net_power_w: Power minus idle power.
+        net_energy_per_inference_mj: Energy per image by the net power.
+        samples: Number of readings used.
+        blurred: Whether a counter was interpolated to the edges of blocks, which mixes neighbouring blocks.
     """
 
     power_w: float
@@ -34,7 +34,7 @@ class Power:
 
 @dataclass(frozen=True)
 class ValueSummary:
-    """Readings of anything but power, in the unit that its name ends with."""
+    """Readings other than power, in the unit at the end of their name."""
 
     mean: float
     min: float
@@ -44,11 +44,11 @@ class ValueSummary:
 
 @dataclass(frozen=True)
 class SourceTelemetry:
-    """What one source reported of a candidate.
+    """One source's telemetry of a candidate.
 
     Attributes:
-        power: by channel; "total" is all that the source sees.
-        values: by the name of the reading.
+        power: Power by channel; "total" is the source's whole.
+        values: Other values by name.
     """
 
     power: dict[str, Power] = left_out(dict)
@@ -57,34 +57,34 @@ class SourceTelemetry:
 
 @dataclass(frozen=True)
 class ContextSwitches:
-    """How often the threads of a process left their core: to wait, or because something else took it."""
+    """How often the threads of a process left their core: to wait (voluntary), or because another thread took it."""
 
     voluntary: int
     involuntary: int
 
     def since(self, before: "ContextSwitches") -> "ContextSwitches":
-        """Return what came since `before`; threads that ended meanwhile took theirs with them."""
+        """Return the switches since `before`; those of threads that have ended are lost."""
         return ContextSwitches(max(0, self.voluntary - before.voluntary), max(0, self.involuntary - before.involuntary))
 
     def plus(self, other: "ContextSwitches") -> "ContextSwitches":
-        """Return both together."""
+        """Return the sum."""
         return ContextSwitches(self.voluntary + other.voluntary, self.involuntary + other.involuntary)
 
 
 @dataclass(frozen=True)
 class TelemetryResult:
-    """One candidate's telemetry. What was not measured is left out of the JSON.
+    """One candidate's telemetry. Values that were not measured are left out of the JSON.
 
     Attributes:
-        sources: what each source reported, by its name.
-        interval_ms: time between samples.
-        sampling_core_share: what the sampling itself took of one core.
-        idle_s: how long the machine was watched at rest.
-        energy: why there is no energy.
-        notes: what could not be read, and what to do.
-        pss_mib: memory of the candidate's process, shared pages divided among those that share them.
-        context_switches: context switches of the candidate's processes.
-        warnings: what casts doubt on the candidate's numbers.
+        sources: Telemetry of each source, by name.
+        interval_ms: Time between samples.
+        sampling_core_share: Share of one core that the sampling took.
+        idle_s: Time that the idle machine was sampled.
+        energy: Reason why there is no energy.
+        notes: Values that could not be read, and what to do.
+        pss_mib: Memory of the candidate's process, with shared pages divided among the processes that share them.
+        context_switches: Context switches of the candidate's processes.
+        warnings: Reasons to doubt the candidate's numbers.
     """
 
     sources: dict[str, SourceTelemetry] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class TelemetryResult:
 
     @staticmethod
     def older(values: dict[str, Any]) -> dict[str, Any]:
-        """Return values in this form; earlier results of trtexec have milliwatts and temperatures of tegrastats at the top."""
+        """Return values in this form; earlier results of trtexec have the values of tegrastats at the top, in milliwatts."""
         if not isinstance(found := values.get("tegrastats"), Mapping):
             return values
         count = found.get("samples", 0)

@@ -1,4 +1,4 @@
-"""What `tune` found, as immutable, versioned records that turn into JSON and back. Units are in the names."""
+"""Results of `tune`: immutable records that convert to JSON and back. Units are in the names."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ SCHEMA_VERSION = 1
 
 Value = str | int | bool
 Values = dict[str, Value]
-"""Settings by name; those that are not named stay at their default."""
+"""Settings by name; settings that are not named keep their default."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Tunable:
     """A setting to try.
 
     Attributes:
-        name: unique among those of a search.
-        default: what runs without tuning; never left to the runtime.
-        others: the values to try against it.
-        threaded: makes a difference only where the setting "threads" is more than 1.
+        name: Unique name in a search.
+        default: Value without tuning; never left to the runtime.
+        others: Values to compare with the default.
+        threaded: Whether it matters only where the setting "threads" is more than 1.
     """
 
     name: str
@@ -37,11 +37,9 @@ class Trial:
     """Some settings in one round.
 
     Attributes:
-        changed: what differs from the default.
-        p50_ms: median of a call.
-        throughput_images_per_s: images per second.
-        ratio: how many times faster than the default, which was measured in turn with it.
-        ratio_ci95: its bootstrap interval.
+        changed: Settings that differ from the default.
+        ratio: How many times faster they are than the default, measured in turn with them.
+        ratio_ci95: Bootstrap interval of the ratio.
     """
 
     changed: Values
@@ -56,9 +54,9 @@ class TuneRound:
     """One round of the search.
 
     Attributes:
-        duration_s: measured time of each setting.
-        trials: the fastest first; the default is not among them.
-        refused: settings that the runtime does not take, with its reason.
+        duration_s: Measured time of each trial.
+        trials: Trials, the fastest first, without the default.
+        refused: Settings that the runtime refuses, with its reason.
     """
 
     duration_s: float
@@ -68,12 +66,12 @@ class TuneRound:
 
 @dataclass(frozen=True)
 class Numerics:
-    """How far the answers with the chosen settings are from those with the default ones, on random images.
+    """The difference of the logits with the chosen settings from those with the default ones, on random images.
 
     Attributes:
-        images: how many.
-        agreement: percent with the same class.
-        sqnr_db: signal-to-noise ratio of the logits; None where they are the same to the last bit.
+        images: Number of images.
+        agreement: Percent of images with the same class.
+        sqnr_db: Signal-to-noise ratio of the logits; None where they are identical.
     """
 
     images: int
@@ -83,22 +81,19 @@ class Numerics:
 
 @dataclass(frozen=True)
 class TuneReport:
-    """What `tune --json` prints.
+    """The output of `tune --json`. Values of default and best settings are those of the last round.
 
     Attributes:
-        default: every setting as it is without tuning.
-        best: what differs from it in the fastest settings found; empty where the default is.
-        settings: every setting as chosen: the best ones where they are shown to be faster, else the default.
-        verdict: verdict of the last round, best against default: "faster", else the default is kept.
-        ratio: best against default in the last round, which chose nothing, so that it is not flattered; None where none was run.
-        ratio_ci95: its interval.
-        default_p50_ms: median call of the default settings in the last round.
-        best_p50_ms: median call of the best settings in the last round.
-        default_images_per_s: throughput of the default settings in the last round.
-        best_images_per_s: throughput of the best settings in the last round.
-        complete: false where it was interrupted; `best` is then the fastest so far, and unconfirmed.
-        numerics: whether the answers stay the same; None where the default is kept.
-        saved_to: the manifest that was written; None where none was.
+        default: All settings without tuning.
+        best: Settings that differ from the default in the fastest settings found; empty where the default is fastest.
+        settings: All settings chosen: the best ones where they are shown to be faster, else the default.
+        verdict: Verdict on best against default; unless it is "faster", the default is kept.
+        ratio: How many times faster best is than default in the last round, which chooses nothing, so the ratio is not biased
+            upwards; None where it was not run.
+        ratio_ci95: Bootstrap interval of the ratio.
+        complete: False where the search was interrupted; `best` is then the fastest so far, and unconfirmed.
+        numerics: Difference of the logits; None where the default is kept.
+        saved_to: Manifest that was written; None where none was.
     """
 
     artifact: str

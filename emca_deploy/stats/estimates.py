@@ -1,6 +1,6 @@
-"""Statistics of latencies and of paired accuracies, in numpy alone.
+"""Statistics of latencies and paired accuracies, in numpy only.
 
-Percentiles are order statistics (nearest rank): a value that was measured, never one between two.
+Percentiles are order statistics (nearest rank): always a measured value, never one between two.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,6 @@ from emca_deploy.arrays import Float64Array
 from emca_deploy.stats.run_length import block_levels, run_length
 
 __all__ = [
-    "Float64Array",
     "median_ci",
     "paired_difference_ci",
     "percentile",
@@ -30,16 +29,16 @@ _FEWEST_BLOCKS = 5
 def percentile(ordered: Float64Array, percent: float) -> float:
     """Return the nearest-rank percentile: the smallest value with at least `percent` % of the data at or below it.
 
-    `ordered` is ascending, (n,) float64, n >= 1; `percent` in (0, 100].
+    `ordered` is ascending, (n,) float64, n >= 1; `percent` is in (0, 100].
     """
     rank = ceil(round(percent / 100 * len(ordered), 9))  # rounded: 0.999 * 1000 is 999.0000000000001 in floating point
     return float(ordered[max(rank, 1) - 1])
 
 
 def student_t_quantile(probability: float, degrees: int) -> float:
-    """Return the quantile of Student's t, by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5).
+    """Return the quantile of Student's t by the Cornish-Fisher expansion (Abramowitz and Stegun 26.7.5).
 
-    Within 1 % at 97.5 % from 4 degrees of freedom on.
+    For a probability of 97.5 % it is within 1 % of the exact value from 4 degrees of freedom.
     """
     x = NormalDist().inv_cdf(probability)
     terms = (
@@ -54,9 +53,9 @@ def student_t_quantile(probability: float, degrees: int) -> float:
 def median_ci(blocks: Sequence[Float64Array], seed: int = 0, processes: Sequence[int] | None = None) -> tuple[float, float]:
     """Return a 95 % interval of the median of all blocks together.
 
-    Whole blocks are resampled, because calls next to each other in time are alike. Below 5 blocks the interval is that of the
-    order statistics of independent calls, which is too narrow where they are not. Where a candidate has several processes, they
-    are resampled, then their blocks.
+    Whole blocks are resampled, because calls close in time are similar. Below 5 blocks the interval is that of the order
+    statistics of independent calls, which is too narrow where calls depend on each other. `processes` is the process of each
+    block, where there are several: processes are resampled first, then their blocks.
     """
     kept = [index for index, block in enumerate(blocks) if len(block)]
     blocks = [blocks[index] for index in kept]
@@ -78,20 +77,20 @@ def ratio_of_medians(
     paired: bool = True,
     processes: tuple[Sequence[int] | None, Sequence[int] | None] = (None, None),
 ) -> tuple[float, tuple[float, float]]:
-    """Return the ratio of two medians, and its 95 % interval by resampling rounds, the same for both.
+    """Return the ratio of two medians, and its 95 % interval by resampling rounds.
 
-    Element i of one side was measured next to element i of the other, unless they are not paired: of different runs, their rounds
-    are resampled apart and may differ in number. `processes` are as in `median_ci`, for each of the two; where both have the
-    same, they lived side by side and are resampled together.
+    Paired: block i of one side was measured next to block i of the other, and both sides use the same resampled rounds. Not
+    paired: the sides are of different runs, are resampled separately and may differ in length. `processes` is as in `median_ci`,
+    for each side; where both sides have the same, the processes ran together and are resampled together.
     """
     above, below = _Pooled.of(numerator), _Pooled.of(denominator)
-    ratio = float(above.medians(_once(len(numerator)))[0] / below.medians(_once(len(denominator)))[0])
+    ratio = above.median() / below.median()
     if min(len(numerator), len(denominator)) < _FEWEST_BLOCKS:
         (a_low, a_high), (b_low, b_high) = median_ci(numerator, seed, processes[0]), median_ci(denominator, seed, processes[1])
         return ratio, (a_low / b_high, a_high / b_low)
     rng = np.random.default_rng(seed)
     levels = [block_levels(blocks, of) for blocks, of in zip((numerator, denominator), processes, strict=True)]
-    # What both of a pair have in common is in neither's favour.
+    # A change that both sides of a pair share does not affect their ratio.
     lengths = [run_length(levels[0] - levels[1])] * 2 if paired else [run_length(level) for level in levels]
     rounds = _resampled_blocks(len(numerator), lengths[0], rng)
     others = rounds if paired else _resampled_blocks(len(denominator), lengths[1], rng)
@@ -107,8 +106,8 @@ def paired_difference_ci(only_first: int, only_second: int, total: int) -> tuple
     """Return the 95 % interval of (only_first - only_second) / total, paired proportions, by Tango's score method.
 
     T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
-    Statistics in Medicine 17 (1998). It needs the discordant counts only, and has width even where both are zero. `only_first`
-    items count for the first and not for the second, `only_second` the other way round.
+    Statistics in Medicine 17 (1998). It needs only the discordant counts, and has width even where both are zero. `only_first`
+    is the number of items that count for the first and not for the second; `only_second` is the reverse.
     """
     z = NormalDist().inv_cdf(0.975)
     estimate = (only_first - only_second) / total
@@ -131,7 +130,7 @@ def _tango_score(b: int, c: int, n: int, difference: float) -> float:
 
 
 def _crossing(score: Callable[[float], float], level: float, low: float, high: float) -> float:
-    """Bisect for where the score, which falls from `low` to `high`, passes `level`."""
+    """Find by bisection where the score, which falls from `low` to `high`, reaches `level`."""
     for _ in range(60):
         middle = (low + high) / 2
         if score(middle) > level:
@@ -146,12 +145,12 @@ _STRIDE = 32
 
 @dataclass(frozen=True)
 class _Pooled:
-    """All measurements in order, each with its block's number.
+    """All measurements in ascending order, each with the number of its block.
 
     Attributes:
-        values: ascending, (n,).
-        block: block of each value, (n,), then the last one's again up to a multiple of the stride.
-        before: how many of the first 0, 32, 64, ... values are each block's, (rows, blocks) float64: whole numbers, for BLAS.
+        values: Ascending, (n,).
+        block: Block of each value, (n,), padded with the last one to a multiple of the stride.
+        before: Number of values of each block among the first 0, 32, 64, ..., (rows, blocks); float64 so that BLAS multiplies.
     """
 
     values: Float64Array
@@ -171,10 +170,14 @@ class _Pooled:
         before[1:] = np.cumsum(within[:-1], axis=0)
         return cls(values[order], np.pad(block, (0, rows * _STRIDE - len(block)), mode="edge"), before)
 
-    def medians(self, counts: npt.NDArray[np.int64]) -> Float64Array:
-        """Return the nearest-rank median of each resample, (resamples,): of r, block i occurs counts[r, i] times.
+    def median(self) -> float:
+        """Return the nearest-rank median of all measurements."""
+        return float(self.medians(np.ones((1, self.before.shape[1]), dtype=np.int64))[0])
 
-        First the stride that holds it is found for all resamples at once, then the value within.
+    def medians(self, counts: npt.NDArray[np.int64]) -> Float64Array:
+        """Return the nearest-rank median of each resample, (resamples,), in which block i occurs counts[r, i] times.
+
+        The stride with the median is found first, for all resamples at once, then the value within it.
         """
         weight = counts @ self.before.T
         sizes = np.bincount(self.block[: len(self.values)], minlength=counts.shape[1])
@@ -187,17 +190,8 @@ class _Pooled:
         return found
 
 
-def _once(blocks: int) -> npt.NDArray[np.int64]:
-    return np.ones((1, blocks), dtype=np.int64)
-
-
-def _resampled_counts(things: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return how often each of independent things is drawn in each resample, (RESAMPLES, things)."""
-    return rng.multinomial(things, np.full(things, 1 / things), size=RESAMPLES).astype(np.int64)
-
-
 def _resampled_blocks(blocks: int, length: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return how often each block is drawn in each resample, (RESAMPLES, blocks), in runs of `length` around the circle.
+    """Return how often each block is drawn in each resample, (RESAMPLES, blocks), in circular runs of `length`.
 
     D. Politis and J. Romano, "A circular block-resampling procedure for stationary data" (1992).
     """
@@ -209,7 +203,7 @@ def _resampled_blocks(blocks: int, length: int, rng: np.random.Generator) -> npt
 
 
 def _clusters(blocks: int, length: int, processes: Sequence[int] | None) -> int:
-    """Return how many independent things were drawn: the processes, where there are several, or the runs of blocks."""
+    """Return the number of independent draws: of processes, where there are several, else of runs of blocks."""
     distinct = len(set(processes)) if processes is not None else 1
     runs = round(blocks / length)
     return min(distinct, runs) if distinct > 1 else runs
@@ -218,19 +212,20 @@ def _clusters(blocks: int, length: int, processes: Sequence[int] | None) -> int:
 def _of_processes(
     counts: npt.NDArray[np.int64], processes: Sequence[int] | None, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """Return the counts of blocks, times how often each block's process is drawn; as they are for one process."""
+    """Return the counts of blocks times how often each block's process is drawn; unchanged for one process."""
     if processes is None or len(set(processes)) < 2:
         return counts
     _, of_block = np.unique(np.asarray(processes), return_inverse=True)
-    drawn = _resampled_counts(int(of_block.max()) + 1, rng)[:, of_block]
+    distinct = int(of_block.max()) + 1
+    drawn = rng.multinomial(distinct, np.full(distinct, 1 / distinct), size=RESAMPLES).astype(np.int64)[:, of_block]
     both = counts * drawn
-    empty = both.sum(axis=1) == 0  # only blocks of the processes not drawn: all blocks of those that are
+    empty = both.sum(axis=1) == 0  # no block of a drawn process: take all blocks of the drawn processes
     both[empty] = drawn[empty]
     return both
 
 
 def _expanded_interval(ordered: Float64Array, blocks: int) -> tuple[float, float]:
-    """Return the percentile interval, widened for few blocks as Student's t is.
+    """Return the percentile interval, widened for few blocks in the way of Student's t.
 
     T. Hesterberg, "What Teachers Should Know About the Bootstrap" (The American Statistician 69, 2015), expanded percentiles.
     """
@@ -241,11 +236,11 @@ def _expanded_interval(ordered: Float64Array, blocks: int) -> tuple[float, float
 
 
 def _order_statistics_ci(ordered: Float64Array) -> tuple[float, float]:
-    """Return the interval between the order statistics that hold the median with at least 95 %, by the binomial distribution.
+    """Return the order statistics that contain the median with at least 95 %, by the binomial distribution.
 
-    Fewer than 6 values cannot reach 95 %: the whole range is returned.
+    Fewer than 6 values cannot reach 95 %: their whole range is returned.
     """
     count = len(ordered)
     reach = NormalDist().inv_cdf(0.975) * sqrt(count) / 2
-    low = max(int(count / 2 - reach) - 1, 0)  # rounded outwards: never narrower than the exact one
+    low = max(int(count / 2 - reach) - 1, 0)  # rounded outwards: never narrower than the exact interval
     return float(ordered[low]), float(ordered[count - 1 - low])

@@ -1,4 +1,4 @@
-"""Two models on the same images: the exact test of their difference, and how many images a gate on it needs."""
+"""Compares two models on the same images: the exact test of their difference, and the images that a gate needs."""
 
 from math import ceil, comb
 
@@ -10,33 +10,31 @@ MOST_IMAGES = 10**8
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test: the chance of so uneven a split were both models equally good.
+    """Return the two-sided p-value of McNemar's exact test: the chance of a split at least as uneven if both are equally good.
 
-    Under that hypothesis each image that only one of them gets right is a fair coin's throw.
     Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages" (Psychometrika 12,
     1947), with the binomial distribution in place of its normal approximation.
     """
     total, fewer = only_first + only_second, min(only_first, only_second)
-    if 2 * fewer == total:  # as even as can be; also where there are none
+    if 2 * fewer == total:  # the most even split; also without any
         return 1.0
     ways = term = comb(total, fewer)
-    for rank in range(fewer, 0, -1):  # integers all the way: exact, however many images
+    for rank in range(fewer, 0, -1):  # integers only: exact for any number of images
         term = term * rank // (total - rank + 1)
         ways += term
     return float(min(1.0, 2 * ways / 2**total))
 
 
 def upper_end_without_difference(images: int) -> float:
-    """Return the upper end of the drop's interval, points, of a model that is right where its reference is right."""
+    """Return the upper end of the drop's interval, in points, for a model that is right exactly where its reference is."""
     return 100 * paired_difference_ci(0, 0, images)[1]
 
 
 def images_needed(lost: int, won: int, images: int, max_drop: float) -> int | None:
-    """Return about how many images bring the drop's interval inside the gate (points), if more of them were like those there are.
+    """Return about how many similar images would bring the drop's interval within the gate of `max_drop` points.
 
-    The reference alone gets `lost` of the images right, the model alone `won`.
-
-    Rounded to two digits; None where the drop itself is not below the gate.
+    `lost` of the images are right with the reference only, `won` with the model only. The result is rounded to two digits; it is
+    None where the drop itself is not below the gate.
     """
     if 100 * (lost - won) / images >= max_drop:
         return None
