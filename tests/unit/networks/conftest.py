@@ -1,6 +1,7 @@
 """What the tests of the models share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +16,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one folder for all the tests of a module: hypothesis runs an example many times in a test."""
+    return tmp_path_factory.mktemp("checkpoints")
