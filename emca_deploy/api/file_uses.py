@@ -18,10 +18,10 @@ class FileUse:
     """One file, and what an operation does with it.
 
     Attributes:
-        path: the file, which need not exist.
-        name: what to call it in an error ("-o", "MODEL", "the manifest of -o").
-        option: what a person changes to have another file.
-        written: whether it is written.
+        path: The file, which need not exist.
+        name: Its name in an error ("-o", "MODEL", "the manifest of -o").
+        option: Option that names another file instead.
+        written: Whether it is written.
     """
 
     path: Path
@@ -34,17 +34,17 @@ def check_uses(uses: Sequence[FileUse]) -> None:
     """Refuse a file that is written and has another use.
 
     Raises:
-        InputError: there is one; nothing has been written.
+        InputError: A file has two uses; nothing has been written.
     """
     outputs = [use for use in uses if use.written]
-    if any(use.path.exists() for use in outputs):  # only then is there anything to lose
+    if any(use.path.exists() for use in outputs):
         uses = [*uses, *(sidecar for use in uses if not use.written for sidecar in _sidecars(use))]
     for index, use in enumerate(uses):
         for other in uses[index + 1 :]:
             if (use.written or other.written) and _same(use.path, other.path):
                 written, kept = (use, other) if use.written else (other, use)
                 raise InputError(
-                    f"{written.name} {written.path}: is {kept.name} as well, and would be overwritten",
+                    f"{written.name} {written.path}: is {kept.name} too, and would be overwritten",
                     f"name another file with {written.option}",
                 )
     for use in outputs:
@@ -53,7 +53,7 @@ def check_uses(uses: Sequence[FileUse]) -> None:
 
 
 def _check_folder(use: FileUse, folder: FileUse) -> None:
-    """Refuse to write over a file of a folder that is read: an image of a data set, or what a deployment left."""
+    """Refuse to overwrite a file in a folder that is read: an image of a data set, or a file of a deployment."""
     from emca_deploy.data.preprocess import IMAGE_SUFFIXES
 
     if folder.written or not folder.path.is_dir() or not use.path.is_file():
@@ -68,10 +68,10 @@ def _check_folder(use: FileUse, folder: FileUse) -> None:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Return whether two paths are one file: links are followed, and case where the file system ignores it."""
+    """Return whether two paths are one file; links are followed, and case counts unless the file system ignores it."""
     try:
         return one.samefile(other)
-    except (OSError, ValueError):  # one is not there yet
+    except (OSError, ValueError):  # one does not exist yet
         return _resolved(one) == _resolved(other)
 
 
@@ -90,56 +90,48 @@ def _ignores_case(folder: Path) -> bool:
         return False
 
 
-def beside_table(model: Path, table: Path | None, backend: str, option: str) -> Iterator[FileUse]:
-    """Yield the range table where it has its default name, and what is kept beside it.
-
-    `option` is what a person changes to have another table.
-    """
+def beside_table(model: Path, table: Path | None, backend: str) -> Iterator[FileUse]:
+    """Yield the range table if it has its default name, and the files that are kept beside it."""
     from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
     from emca_deploy.calibration.ranges.table import table_path
     from emca_deploy.calibration.recovery.weights import rounded_path
     from emca_deploy.calibration.resume import side_path
 
+    named = {}
     if table is None:
         table = table_path(model)
-        yield FileUse(table, "the range table", option, written=True)
-    for largest in LARGEST_WEIGHT.values():
-        yield FileUse(rounded_path(table, largest), "the rounded weights beside the range table", option, written=True)
+        named["the range table"] = [table]
+    named["the rounded weights beside the range table"] = [rounded_path(table, largest) for largest in LARGEST_WEIGHT.values()]
     for what in ("sensitivity", "search"):
-        path = side_path(table, backend.replace("/", "_"), what)
-        yield FileUse(path, f"the {what} file beside the range table", option, written=True)
+        named[f"the {what} file beside the range table"] = [side_path(table, backend.replace("/", "_"), what)]
+    for name, paths in named.items():
+        yield from (FileUse(path, name, "--table", written=True) for path in paths)
 
 
 def manifest_use(path: Path, name: str, option: str = "") -> FileUse:
-    """Return the manifest beside an artifact. It is written where `option` names what a person changes to have another."""
+    """Return the use of an artifact's manifest, which is written if the artifact is named by an output `option`."""
     from emca_deploy.artifacts import manifest_path
 
     return FileUse(manifest_path(path), name, option, written=bool(option))
 
 
 def unfinished_use(path: Path, option: str) -> FileUse:
-    """Return the file in which an interrupted validation keeps unfinished logits.
-
-    `option` is what a person changes to have another file.
-    """
+    """Return the use of the file in which an interrupted validation keeps the logits that `option` names."""
     from emca_deploy.harness.accuracy.logits_store import partial_path
 
     return FileUse(partial_path(path), f"the partial file of {option}", option, written=True)
 
 
-def deployed(inputs: Iterable[Path], output: Path, option: str) -> Iterator[FileUse]:
-    """Yield the inputs that lie where `deploy` writes a file of that name.
-
-    `option` is what a person changes to have another folder.
-    """
+def deployed(inputs: Iterable[Path], output: Path) -> Iterator[FileUse]:
+    """Yield the inputs in the folder `output` that have the name of a file which `deploy` writes there."""
     for path in inputs:
         taken = path.name in _DEPLOYED or (path.name.startswith("model.") and path.suffix.lower() in _DEPLOYED_SUFFIXES)
         if taken and _same(path.parent, output):
-            yield FileUse(path, f"a file in {option}", option, written=True)
+            yield FileUse(path, "a file in -o", "-o", written=True)
 
 
 def _sidecars(use: FileUse) -> Iterator[FileUse]:
-    """Yield the files with external data of an ONNX model that is read."""
+    """Yield the external data files of an ONNX model that is read."""
     if use.path.suffix.lower() != ".onnx" or not use.path.is_file():
         return
     from emca_deploy.onnx_file.file import OnnxFile
@@ -147,6 +139,6 @@ def _sidecars(use: FileUse) -> Iterator[FileUse]:
     try:
         sidecars = OnnxFile.open(use.path).sidecars
     except ModelError:
-        return  # the command says so in a moment
+        return  # the command itself reports it
     for sidecar in sidecars:
         yield FileUse(sidecar.path, f"the weights of {use.name}", use.option, written=False)

@@ -1,13 +1,14 @@
-"""Options that choose among the networks of a checkpoint, and what is said of the choice."""
+"""Options that choose among the networks of a checkpoint, and a summary of the choice."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import click
 
 from emca_deploy.commands._console import echo
+from emca_deploy.commands._types import option
 
-__all__ = ["checkpoint_options", "tell_source"]
+__all__ = ["checkpoint_options", "print_source"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 SHOWN = 6
@@ -15,27 +16,24 @@ SHOWN = 6
 
 def checkpoint_options(function: F) -> F:
     """Add --weights and --prefix."""
-    options = (
-        click.option(
-            "--weights",
-            type=click.Choice(["ema", "plain"]),
-            help="Which weights of the checkpoint: their moving average, or the plain ones.  [default: ema where there is one]",
-        ),
-        click.option("--prefix", help="What the network's names begin with, where the checkpoint holds several networks."),
+    weights = option(
+        "--weights",
+        type=click.Choice(["ema", "plain"]),
+        unset="ema if there is one",
+        help="Weights to take from the checkpoint: their moving average (ema) or the plain ones.",
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return weights(
+        option("--prefix", help="Prefix of the network's tensor names, if the checkpoint holds several networks.")(function)
+    )
 
 
-def tell_source(source: Mapping[str, Any]) -> None:
-    """Print where in the checkpoint the network lay and what was left out, from its JSON; nothing for a bare one."""
+def print_source(source: Mapping[str, Any]) -> None:
+    """Print where in the checkpoint the network was found and what was left out, from its JSON; nothing for a bare one."""
     for line in _lines(source):
         echo(line)
 
 
-def _lines(source: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _lines(source: Mapping[str, Any]) -> Iterator[str]:
     head, prefix = source["head"], source["prefix"]
     places = [
         f"under '{source['container']}'" if source["container"] else "",
@@ -43,21 +41,20 @@ def _lines(source: Mapping[str, Any]) -> list[str]:
         f"with the head '{head}'" if prefix and not head.startswith(prefix) else "",
     ]
     if any(places):
-        lines.append(f"network found {', '.join(filter(None, places))}")
+        yield f"network found {', '.join(filter(None, places))}"
     name = {"ema": "moving average (EMA)", "plain": "plain weights"}
     if source["both_weights"]:
         other = "plain" if source["weights"] == "ema" else "ema"
-        lines.append(f"weights: the {name[source['weights']]}; the file also holds the {name[other]}: --weights {other}")
+        yield f"weights: the {name[source['weights']]}; the file also holds the {name[other]}: --weights {other}"
     elif source["weights"] == "ema":
-        lines.append("weights: a moving average (EMA); the file holds no other")
+        yield "weights: a moving average (EMA); the file holds no other"
     if "statistics" in source:
-        lines.append(f"note: the average has no batch norm statistics; those under '{source['statistics']}' are used")
+        yield f"note: the average has no batch norm statistics; those under '{source['statistics']}' are used"
     if source["left_out"]:
         shown = [f"{group} ({count})" if count > 1 else group for group, count in source["left_out"].items()]
-        lines.append(f"note: left out, beside the network: {_first(shown)}")
+        yield f"note: not part of the network, left out: {_first(shown)}"
     if source["not_loaded"]:
-        lines.append(f"note: not loaded, beside the tensors: objects of {_first(source['not_loaded'])}")
-    return lines
+        yield f"note: not tensors, not loaded: objects of {_first(source['not_loaded'])}"
 
 
 def _first(names: list[str]) -> str:

@@ -1,7 +1,7 @@
-"""What the commands share in talking to a person: text and JSON on stdout, notes and warnings on stderr."""
+"""What the commands print: text and JSON on stdout, notes and warnings on stderr."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,16 +13,16 @@ from emca_deploy.results.codec import to_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console_for", "echo", "json_option", "print_json", "table_console", "tell_notes", "tell_warnings"]
+__all__ = ["console_for", "echo", "json_option", "print_json", "show", "table_console", "tell"]
 
 PIPE_WIDTH = 200
-"""Columns of a table in a file or a pipe, which has no edge to wrap at."""
+"""Columns of a table in a file or a pipe, which have no edge to wrap at."""
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else there.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout instead of text.")
 
 
 def echo(text: str = "", *, err: bool = False) -> None:
-    """Print text of ours on stdout or stderr; foreign names in it come without what a terminal would obey.
+    """Print text on stdout or stderr, without the control characters that foreign names in it may hold.
 
     Raises:
         OutputError: stdout cannot be written, for example because a disk is full.
@@ -32,13 +32,13 @@ def echo(text: str = "", *, err: bool = False) -> None:
     except BrokenPipeError:  # the reader, such as `head`, has gone: no error
         raise
     except OSError as exc:
-        if not err:  # a stderr that takes nothing cannot be told of either
+        if not err:  # where stderr fails, there is nowhere to report it
             raise _unwritable(exc) from exc
 
 
 def _unwritable(exc: OSError) -> OutputError:
     problem = f"standard output: cannot be written: {exc.strerror or exc}"
-    return OutputError(problem, "send it elsewhere; what -o names, where a command has it, is written all the same")
+    return OutputError(problem, "redirect it to another place; a file named with -o has been written")
 
 
 def print_json(report: Any) -> None:
@@ -46,8 +46,16 @@ def print_json(report: Any) -> None:
     echo(json.dumps(to_json(report), indent=1, allow_nan=False))
 
 
+def show(report: Any, as_json: bool, print_text: Callable[[], None]) -> None:
+    """Print a report on stdout, as JSON or as text."""
+    if as_json:
+        print_json(report)
+    else:
+        print_text()
+
+
 def table_console() -> "Console":
-    """Return the console for tables on stdout: as wide as the terminal, or wide enough for everything in a file or a pipe."""
+    """Return a console for tables on stdout: as wide as the terminal, or `PIPE_WIDTH` in a file or a pipe."""
     console = console_for()
     if not console.is_terminal:
         console.width = PIPE_WIDTH
@@ -55,7 +63,7 @@ def table_console() -> "Console":
 
 
 def console_for(*, err: bool = False, highlight: bool = True) -> "Console":
-    """Return a console on stdout or stderr that prints foreign text without what a terminal would obey."""
+    """Return a console on stdout or stderr that prints foreign text without its control characters."""
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
@@ -77,13 +85,8 @@ def console_for(*, err: bool = False, highlight: bool = True) -> "Console":
     return Printable(stderr=err, highlight=highlight)
 
 
-def tell_notes(notes: Iterable[str]) -> None:
-    """Print each note once on stderr."""
-    for note in dict.fromkeys(notes):
-        echo(f"note: {note}", err=True)
-
-
-def tell_warnings(warnings: Iterable[str]) -> None:
-    """Print each warning once on stderr."""
-    for warning in dict.fromkeys(warnings):
-        echo(f"warning: {warning}", err=True)
+def tell(*, notes: Iterable[str] = (), warnings: Iterable[str] = ()) -> None:
+    """Print each note and each warning once on stderr."""
+    for kind, lines in (("note", notes), ("warning", warnings)):
+        for line in dict.fromkeys(lines):
+            echo(f"{kind}: {line}", err=True)

@@ -1,5 +1,6 @@
-"""Machines with names, and what each can do, on the terminal."""
+"""Named machines, and what each can do, on the terminal."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emca_deploy._text import printable
@@ -12,7 +13,7 @@ __all__ = ["print_check", "print_devices"]
 
 
 def print_devices(report: "DevicesReport") -> None:
-    """Print a row for each machine."""
+    """Print one row per machine."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -26,8 +27,15 @@ def print_devices(report: "DevicesReport") -> None:
     table_console().print(table)
 
 
-def print_check(check: "DeviceCheck") -> None:
-    """Print what a machine can do, and what it lacks."""
+def print_check(checks: "Sequence[DeviceCheck]") -> None:
+    """Print what each machine can do, and what it lacks."""
+    for check in checks:
+        _print_one(check)
+    if not checks:
+        echo("there are no named machines; add one: emca-deploy devices add NAME ssh://user@host")
+
+
+def _print_one(check: "DeviceCheck") -> None:
     echo(f"{check.device.name} ({check.device.target})")
     found, error = check.found, check.error
     if error is not None:
@@ -48,7 +56,7 @@ def print_check(check: "DeviceCheck") -> None:
         _row("free disk", f"{found.free_mib / 1024:.1f} GiB")
     if found.clock_offset_s is not None:
         ahead = round(found.clock_offset_s, 1)
-        _row("clock", f"{ahead:+.1f} s" if ahead else "as here")
+        _row("clock", f"{ahead:+.1f} s" if ahead else "in sync")
     for lack in found.lacks:
         _row("missing" if lack.blocks else "note", lack.problem)
         _row("  try", lack.remedy)

@@ -2,54 +2,87 @@
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from emca_deploy.commands._types import SizeType
-from emca_deploy.preprocessing import Labelling, Size, sides
+from emca_deploy.commands._types import PATH, SizeType, option
+from emca_deploy.preprocessing import Labelling, sides
 
 __all__ = [
+    "arch_option",
     "as_one",
+    "backends_option",
+    "data_option",
+    "duration_option",
     "image_size_option",
     "io_options",
     "label_options",
+    "limit_option",
     "output_name_option",
     "recover_option",
+    "samples_option",
+    "table_option",
+    "threads_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-recover_option = click.option(
+arch_option = option("--arch", unset="inferred from the checkpoint", help="Architecture; `emca-deploy models` lists them.")
+backends_option = option("--backend", "backends", multiple=True, metavar="NAME", help="Backend to run on; may be repeated.")
+data_option = option("--data", required=True, type=PATH, help="Calibration images: a folder, a .zip or an .npz file.")
+duration_option = option(
+    "--duration", "duration_s", type=click.FloatRange(0.5), default=5.0, help="Seconds to measure each candidate."
+)
+image_size_option = option(
+    "--image-size", type=SizeType(), metavar="S|HxW", unset="the model's", help="Height and width of the input in pixels."
+)
+limit_option = option(
+    "--limit", type=click.IntRange(1), unset="all", help="Number of labelled images to use, equally many per class."
+)
+output_name_option = option("--output-name", metavar="NAME", help="Name of the output with the logits, if there are several.")
+recover_option = option(
     "--recover",
     type=click.Choice(("none", "bias", "weights")),  # calibration.recovery.LEVELS, which is slow to import
     default="weights",
-    show_default=True,
-    help="Work spent on accuracy: none, corrected biases, or better rounded weights and then corrected biases.",
+    help="Accuracy recovery: none, corrected biases, or optimized rounding of weights and then corrected biases.",
 )
-image_size_option = click.option(
-    "--image-size", type=SizeType(), metavar="S|HxW", help="Height and width of the input.  [default: the model's]"
+samples_option = option("--samples", type=click.IntRange(1), default=300, help="Number of calibration images to use.")
+table_option = option("--table", type=PATH, unset="MODEL.ranges.json", help="Range table to reuse or write.")
+threads_option = option(
+    "--threads", type=click.IntRange(1), unset="one per physical core", help="Number of threads of each runtime."
 )
-output_name_option = click.option(
-    "--output-name", metavar="NAME", help="The output with the logits, where a model has several."
-)  # fmt: skip
+
+_LABELS = (
+    option("--labels", type=PATH, metavar="FILE", help="Labels by image name: lines of 'name label', or a CSV file."),
+    option("--class-map", type=PATH, metavar="FILE", help="Output index of each class, as lines of text or JSON."),
+    option("--label-offset", type=click.IntRange(-(2**20), 2**20), default=0, help="Number added to every label."),
+    option(
+        "--class-order",
+        type=click.Choice(("number", "string", "index")),
+        unset="number or string, whichever is more accurate",
+        help="Order of class folders named by numbers. With index, the number is the output index.",
+    ),
+)
 
 
 def io_options(function: F) -> F:
     """Add --image-size and --output-name; the command gets `io`, what `ModelIo` is made of."""
-    return as_one(
-        function,
-        (image_size_option, output_name_option),
-        "io",
-        lambda values: _io(values.pop("image_size"), values.pop("output_name")),
-    )
+    return as_one(function, (image_size_option, output_name_option), "io", _io)
 
 
-def _io(image_size: Size | None, output_name: str | None) -> dict[str, Any]:
-    """Return what the options say of a model's input and output as JSON values; empty where they say nothing."""
-    size = {} if image_size is None else {"image_size": list(sides(image_size))}
-    return {**size, **({} if output_name is None else {"output_name": output_name})}
+def _io(values: dict[str, Any]) -> dict[str, Any]:
+    size, name = values.pop("image_size"), values.pop("output_name")
+    return {**({} if size is None else {"image_size": list(sides(size))}), **({} if name is None else {"output_name": name})}
+
+
+def label_options(function: F) -> F:
+    """Add the options for labels of validation images; the command gets `labelling`, a `Labelling`."""
+    return as_one(function, _LABELS, "labelling", _labelling)
+
+
+def _labelling(values: dict[str, Any]) -> Labelling:
+    return Labelling(*(values.pop(name) for name in ("labels", "class_map", "label_offset", "class_order")))
 
 
 def as_one(function: F, options: Sequence[Callable[[Any], Any]], name: str, collect: Callable[[dict[str, Any]], Any]) -> F:
@@ -61,36 +94,7 @@ def as_one(function: F, options: Sequence[Callable[[Any], Any]], name: str, coll
         return function(**values, **{name: value})
 
     result: Any = collected
-    for option in reversed(options):
-        result = option(result)
+    for add in reversed(options):
+        result = add(result)
     wrapped: F = result
     return wrapped
-
-
-_LABELS = (
-    click.option(
-        "--labels",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Labels by image name: lines of 'name label', or a CSV.",
-    ),
-    click.option(
-        "--class-map", type=click.Path(path_type=Path), metavar="FILE", help="The network's output of each class: lines or JSON."
-    ),
-    click.option("--label-offset", type=click.IntRange(-(2**20), 2**20), default=0, help="Added to every label."),
-    click.option(
-        "--class-order",
-        type=click.Choice(("number", "string", "index")),
-        help="Order of number-named folders; index: the number is the output.  [default: the more accurate of number and string]",
-    ),
-)
-
-
-def label_options(function: F) -> F:
-    """Add all options that say which labels validation images have; the command gets `labelling`, a `Labelling`."""
-    return as_one(function, _LABELS, "labelling", _labelling)
-
-
-def _labelling(values: dict[str, Any]) -> Labelling:
-    offset, order = values.pop("label_offset"), values.pop("class_order")
-    return Labelling(values.pop("labels"), values.pop("class_map"), offset, order)

@@ -1,4 +1,4 @@
-"""Which parameters of a command line name files that are read, and which name files that are written."""
+"""The parameters of command lines that name files, and whether each file is read or written."""
 
 import functools
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from emca_deploy.api.file_uses import FileUse, beside_table, check_uses, deploye
 __all__ = ["INPUTS", "OUTPUTS", "with_roles"]
 
 OUTPUTS = frozenset({"output", "raw", "plot", "table", "cache", "logits", "reference_logits", "flips", "timing_cache"})
-"""Parameters of commands that name a file or folder which is written. A range table and logits are read as well."""
+"""Parameters that name a file or folder which is written; a range table and logits are also read."""
 
 INPUTS = frozenset(
     {
@@ -23,18 +23,11 @@ INPUTS = frozenset(
 )  # fmt: skip
 """Parameters that name a file or folder which is only read."""
 
-_WITH_MANIFEST = ("export", "calibrate", "build")
-"""Commands whose output has a manifest beside it."""
-
-_WITH_TABLE = ("calibrate", "sensitivity")
-"""Commands that keep a range table, and more beside it."""
-
 
 def with_roles(name: str, command: click.Command) -> click.Command:
-    """Return a command that compares the files of its command line before it does anything else."""
+    """Return a command that first checks that no file of its command line is both read and written."""
     inner = command.callback
-    if inner is None:
-        return command
+    assert inner is not None
 
     @functools.wraps(inner)
     def checked(*args: Any, **values: Any) -> Any:
@@ -47,7 +40,7 @@ def with_roles(name: str, command: click.Command) -> click.Command:
 
 
 def _uses(name: str, command: click.Command, values: dict[str, Any]) -> Iterator[FileUse]:
-    """Yield every file of a command line, and those whose names are derived from them."""
+    """Yield every file of a command line, and those whose names follow from them."""
     for parameter in command.params:
         key = parameter.name or ""
         if key not in OUTPUTS | INPUTS or values.get(key) is None:
@@ -76,15 +69,13 @@ def _paths(value: Any) -> Iterator[Path]:
 
 
 def _derived(name: str, values: dict[str, Any]) -> Iterator[FileUse]:
-    """Yield the files whose names follow from those of the command line."""
-    output = values.get("output")
     for key in ("model", "artifact", "artifacts", "reference"):
         for path in _paths(values[key]) if values.get(key) else ():
             yield manifest_use(path, f"the manifest of {path}")
-    if name in _WITH_MANIFEST and output is not None:
-        yield manifest_use(output, "the manifest of -o", "-o")
-    if name in _WITH_TABLE:
-        yield from beside_table(values["model"], values["table"], str(values["backend"]), "--table")
+    if name in ("export", "calibrate", "build"):
+        yield manifest_use(values["output"], "the manifest of -o", "-o")
+    if name in ("calibrate", "sensitivity"):
+        yield from beside_table(values["model"], values["table"], str(values["backend"]))
     for key, option in (("logits", "--logits"), ("reference_logits", "--reference-logits")):
         if values.get(key) is not None:
             yield unfinished_use(values[key], option)
@@ -92,4 +83,4 @@ def _derived(name: str, values: dict[str, Any]) -> Iterator[FileUse]:
         yield FileUse(values["folder"] / "result.json", "the result", "DIR", written=False)
     if name == "deploy":
         inputs = (path for key in INPUTS if values.get(key) for path in _paths(values[key]))
-        yield from deployed(inputs, values["output"], "-o")
+        yield from deployed(inputs, values["output"])

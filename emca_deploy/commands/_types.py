@@ -1,19 +1,48 @@
-"""Kinds of values that options take."""
+"""How groups of commands and options are declared, and the kinds of values that options take."""
 
+from collections.abc import Callable
 from math import isfinite
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
-from emca_deploy.errors import InputError
+from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.preprocessing import Size
 
-__all__ = ["NumbersType", "SizeType", "batch_size"]
+__all__ = ["PATH", "Group", "NumbersType", "SizeType", "batch_size", "option"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
 
 LARGEST_SIDE = 4096
 
 
-def _option(param: click.Parameter | None) -> str:
+def option(*names: str, unset: str = "", **settings: Any) -> Callable[[F], F]:
+    """Declare an option whose help text ends with its default; `unset` describes a default that is not a constant."""
+    if unset:
+        settings["help"] += f"  [default: {unset}]"
+    return click.option(*names, **{"show_default": not settings.get("is_flag"), **settings})
+
+
+class Group(click.Group):
+    """A group that names the nearest of its commands where one is not recognized."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that a command line begins with.
+
+        Raises:
+            UnknownNameError: no command has that name.
+        """
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            what = "command" if ctx.parent is None else f"command of `{self.name}`"
+            raise UnknownNameError.of(what, args[0], known, f"`{ctx.command_path} --help` lists them")
+        return super().resolve_command(ctx, args)
+
+
+def _name(param: click.Parameter | None) -> str:
     return param.opts[0] if param is not None else "value"
 
 
@@ -27,8 +56,8 @@ class SizeType(click.ParamType[Size]):
         parts = str(value).lower().split("x")
         numbers = [int(part) if part.isascii() and part.isdigit() and len(part) < 6 else 0 for part in parts]
         if len(numbers) > 2 or not all(1 <= number <= LARGEST_SIDE for number in numbers):
-            problem = f"{_option(param)} {value}: neither a number of pixels nor HEIGHTxWIDTH, each 1 to {LARGEST_SIDE}"
-            raise InputError(problem, f"for example {_option(param)} 224, or {_option(param)} 256x128")
+            problem = f"{_name(param)} {value}: neither a number of pixels nor HEIGHTxWIDTH, each 1 to {LARGEST_SIDE}"
+            raise InputError(problem, f"for example {_name(param)} 224, or {_name(param)} 256x128")
         return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
@@ -44,16 +73,15 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
         except ValueError:
             numbers = ()
         if len(numbers) not in (1, 3) or not all(map(isfinite, numbers)):
-            problem = f"{_option(param)} {value}: neither one finite number nor three"
-            raise InputError(problem, f"for example {_option(param)} 0.485,0.456,0.406")
+            problem = f"{_name(param)} {value}: neither one finite number nor three"
+            raise InputError(problem, f"for example {_name(param)} 0.485,0.456,0.406")
         return numbers
 
 
 def batch_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
-    """Return the number of images that an option says, or None for "dynamic"."""
+    """Return a batch size, or None for "dynamic"."""
     if value == "dynamic":
         return None
     if not (value.isascii() and value.isdigit()) or int(value) < 1:  # '²' is a digit too
-        problem = f"{_option(param)} {value}: neither 'dynamic' nor a number of images"
-        raise InputError(problem, f"for example {_option(param)} 1")
+        raise InputError(f"{_name(param)} {value}: neither 'dynamic' nor a number of images", f"for example {_name(param)} 1")
     return int(value)

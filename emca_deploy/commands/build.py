@@ -1,63 +1,62 @@
-"""`emca-deploy build`: an engine of one backend from an ONNX model."""
+"""`emca-deploy build`."""
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.api.names import BUILT, listed
-from emca_deploy.commands._console import json_option, print_json, tell_notes, tell_warnings
+from emca_deploy.api.names import BUILT
+from emca_deploy.commands._console import echo, json_option, show, tell
 from emca_deploy.commands._measuring_options import power_mode_option
-from emca_deploy.commands._options import io_options
+from emca_deploy.commands._options import io_options, threads_option
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.commands._summaries import print_engine
+from emca_deploy.commands._types import PATH, option
+
+if TYPE_CHECKING:
+    from emca_deploy.api.build import BuildReport
 
 __all__ = ["command"]
 
 
 @click.command("build")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--backend", required=True, metavar="NAME", help=f"{listed(BUILT)}.")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The engine to write; its manifest goes beside it."
+@click.argument("model", type=PATH)
+@option("--backend", required=True, metavar="NAME", help=f"Backend of the engine: {BUILT}.")
+@option("-o", "--output", required=True, type=PATH, help="Engine file to write; its manifest is written beside it.")
+@threads_option
+@option("--batch", type=click.IntRange(min=1), help="Fix a dynamic batch to this number of images.")
+@option("--batches", metavar="MIN,OPT,MAX", unset="1,1,64", help="TensorRT: smallest, most likely and largest dynamic batch.")
+@option("--workspace-mib", type=click.IntRange(min=1), help="TensorRT: scratch memory that one layer may use, in MiB.")
+@option(
+    "--optimization-level",
+    type=click.IntRange(0, 5),
+    unset="3",
+    help="TensorRT: search effort, from 0 (fast) to 5 (long).",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads to compile for (TensorRT: with).  [one a physical core]")
-@click.option("--batch", type=click.IntRange(min=1), help="Specialise a dynamic batch to this size; left dynamic unless given.")
-@click.option("--batches", metavar="MIN,OPT,MAX", help="TensorRT: a dynamic batch's smallest, likeliest, largest.  [1,1,64]")
-@click.option("--workspace-mib", type=click.IntRange(min=1), help="TensorRT: most memory a layer may use besides its tensors.")
-@click.option("--optimization-level", type=click.IntRange(0, 5), help="TensorRT: 0 builds fastest, 5 searches longest.  [3]")
-@click.option("--timing-cache", metavar="FOLDER", type=click.Path(path_type=Path), help="tensorrt: keep and reuse measurements.")
-@click.option(
-    "--target-capability", "targets", multiple=True, metavar="8.6", help="tensorrt-rtx: a GPU to compile for; repeat it."
-)
-@click.option("--version-compatible", is_flag=True, help="tensorrt: an engine that later versions run, too.")
-@click.option("--hardware-compatible", is_flag=True, help="tensorrt: an engine for all GPUs from Ampere on; not for Jetson.")
-@click.option(
-    "--dla-core", type=click.IntRange(min=0), help="tensorrt: run on this DLA core, and on the GPU what that cannot do."
-)
-@click.option(
-    "--calibration-cache", metavar="FILE", type=click.Path(path_type=Path), help="tensorrt up to 10: INT8 of an fp32 model."
-)
-@click.option(
-    "--trtexec", metavar="auto|PATH", help="tensorrt: build with TensorRT's own tool, where its Python package is missing."
-)
-@click.option("--target", metavar="NAME", help="jetson: on this board; or on another machine: ssh://host.  [default: here]")
+@option("--timing-cache", metavar="FOLDER", type=PATH, help="tensorrt: folder that keeps kernel timings between builds.")
+@option("--target-capability", "targets", multiple=True, metavar="8.6", help="tensorrt-rtx: GPU to compile for; may be repeated.")
+@option("--version-compatible", is_flag=True, help="tensorrt: build an engine that later versions can run.")
+@option("--hardware-compatible", is_flag=True, help="tensorrt: build for all GPUs since Ampere; not available on Jetson.")
+@option("--dla-core", type=click.IntRange(min=0), help="tensorrt: index of the DLA core to use, with the GPU as fallback.")
+@option("--calibration-cache", metavar="FILE", type=PATH, help="tensorrt before 11: scales that make an fp32 MODEL INT8.")
+@option("--trtexec", metavar="auto|PATH", help="tensorrt: build with trtexec instead of TensorRT's Python package.")
+@option("--target", metavar="NAME", unset="this machine", help="Where to build: jetson, ssh://[user@]host, or a named machine.")
 @power_mode_option
 @io_options
 @json_option
 def command(as_json: bool, **options: Any) -> None:
-    """Build a backend's engine from MODEL.onnx.
+    """Build a backend's engine from MODEL, an .onnx file.
 
-    An engine loads quicker than the model, and only where it was built: another runtime version or a processor without the
-    instruction sets of this one is refused. TensorRT builds on the GPU that the engine is for, TensorRT-RTX anywhere for the GPUs
-    that are named. `emca-deploy plan` says beforehand what TensorRT on a board wants.
+    An engine loads faster than its model, but other runtime versions and processors without the same instruction sets refuse it.
+    TensorRT builds on the GPU that the engine is for; TensorRT-RTX builds anywhere, for the GPUs of --target-capability.
+    `emca-deploy plan` shows the options that a board needs.
 
     \b
-    emca-deploy build model.int8.onnx --backend openvino -o model.int8.ov --batch 1
-    emca-deploy build model.int8.onnx --backend tensorrt-rtx -o model.engine --batches 1,8,32 --target-capability 8.9
-    emca-deploy build model.onnx --backend tensorrt -o model.engine --dla-core 0 --calibration-cache model.cache --batch 1
-    emca-deploy build model.int8.onnx --backend tensorrt --trtexec auto -o model.engine
+    Examples:
+      emca-deploy build model.int8.onnx --backend openvino -o model.ov --batch 1
+      emca-deploy build model.int8.onnx --backend tensorrt -o model.engine
+      emca-deploy build model.onnx --backend tensorrt -o model.engine \\
+          --batch 1 --dla-core 0 --calibration-cache model.cache
     """
     from emca_deploy.api.build import build
     from emca_deploy.requests import BuildRequest, TrtChoices
@@ -66,9 +65,23 @@ def command(as_json: bool, **options: Any) -> None:
     request = BuildRequest(choices=choices, **options)
     with progress(f"building {Path(request.output).name}") as advance:
         report = build(request, advance)
-    tell_notes(report.notes)
-    tell_warnings(report.warnings)
-    if as_json:
-        print_json(report)
-    else:
-        print_engine(report)
+    tell(notes=report.notes, warnings=report.warnings)
+    show(report, as_json, lambda: _print(report))
+
+
+def _print(report: "BuildReport") -> None:
+    manifest = report.manifest
+    machine, built = manifest.details["machine"], manifest.details.get("tensorrt")
+    mixed = built is not None and manifest.precision == "int8" and built["float_precision"] == "fp16"
+    precision = "int8, float part fp16" if mixed else manifest.precision
+    echo(f"{report.engine}: {manifest.backend} engine, {precision}, {report.size_mib:.1f} MiB")
+    if built is not None:
+        echo(f"{built['int8_convolutions']} of {built['convolutions']} convolutions in INT8, {built['layers']} layers", err=True)
+        tell(warnings=(" ".join(warning.split()) for warning in built["warnings"]))
+    if dla := manifest.details.get("dla"):
+        share = dla["macs_on_dla_percent"]
+        work = "" if share is None else f", {share:.1f}% of the multiply-adds"
+        echo(f"DLA: {len(dla['dla_parts'])} parts, {dla['nodes'].get('dla', 0)} nodes{work}", err=True)
+        for node in dla["gpu_nodes"]:
+            echo(f"on the GPU: {node}{': ' + reason if (reason := dla['refused'].get(node)) else ''}", err=True)
+    echo(f"for {machine['model']} ({', '.join(machine['instruction_sets']) or machine['architecture']})", err=True)

@@ -1,85 +1,71 @@
 """`emca-deploy calibrate`."""
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.api.names import METHODS, PLACED, listed
-from emca_deploy.commands._console import json_option, print_json, table_console, tell_notes, tell_warnings
-from emca_deploy.commands._options import label_options, output_name_option, recover_option
+from emca_deploy.api.names import METHODS, PLACED
+from emca_deploy.commands import _options as shared
+from emca_deploy.commands._console import echo, json_option, show, table_console, tell
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import stages
-from emca_deploy.commands._summaries import print_calibration
+from emca_deploy.commands._types import PATH, option
+
+if TYPE_CHECKING:
+    from emca_deploy.api.calibrate import CalibrateReport
 
 __all__ = ["command"]
 
 
 @click.command("calibrate")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Calibration images: folder, zip or npz.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The INT8 ONNX file.")
-@click.option("--backend", required=True, help=f"Backend of the placement: {listed(PLACED)}.")
-@click.option(
-    "--method",
-    default="auto",
-    show_default=True,
-    help=f"How ranges come from values: {METHODS}, or auto for the better of minmax and mse, judged by the logits.",
-)
-@recover_option
-@click.option("--samples", type=click.IntRange(1), default=300, show_default=True, help="Images to use; all if there are fewer.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Random seed for the choice of images.")
-@click.option("--keep-float", multiple=True, metavar="PATTERN", help="Nodes that stay in float, for example 'stage1.*'.")
-@click.option(
-    "--float-precision",
-    type=click.Choice(("fp32", "fp16")),
-    default="fp32",
-    show_default=True,
-    help="Precision of what stays in float. fp16 is for tensorrt from 10 on and tensorrt-rtx.",
-)
-@click.option(
+@click.argument("model", type=PATH)
+@shared.data_option
+@option("-o", "--output", required=True, type=PATH, help="INT8 .onnx file to write; its manifest is written beside it.")
+@option("--backend", required=True, help=f"Backend to quantize for: {PLACED}.")
+@option("--method", default="auto", help=f"Calibration method: {METHODS}, or auto (the better of minmax and mse).")
+@shared.recover_option
+@shared.samples_option
+@option("--seed", type=int, default=0, help="Random seed for the choice of images.")
+@option("--keep-float", multiple=True, metavar="PATTERN", help="Nodes to leave in float, such as 'stage1.*'; may be repeated.")
+@option("--float-precision", type=click.Choice(("fp32", "fp16")), default="fp32", help="Precision of the float part on TensorRT.")
+@option(
     "--weight-bits",
     type=click.Choice(("auto", "7", "8")),
     default="auto",
-    show_default=True,
-    help="7 for processors without VNNI, which saturate with 8; auto looks at this one. For backends on processors.",
+    help="Bits of weights on processors. Without VNNI, 8 can saturate; auto decides by this machine.",
 )
-@click.option(
+@option(
     "--max-drop",
     type=click.FloatRange(0),
     metavar="PT",
-    help="Keep the most harmful layers in float until the 95% interval of the top-1 drop ends below PT points; else exit 4.",
+    help="Accuracy gate: largest top-1 drop, in points, at its 95% upper bound.",
 )
-@click.option(
-    "--val",
-    "validation",
-    type=click.Path(path_type=Path),
-    help="Labelled images to measure the drop on, none used in calibration.",
-)
-@click.option("--table", type=click.Path(path_type=Path), help="Range table to use or write.  [default: beside MODEL]")
-@click.option(
-    "--cache", type=click.Path(path_type=Path), help="Also write TensorRT's calibration cache here: DLA takes nothing else."
-)
-@click.option("--tensorrt-version", metavar="VERSION", help="Version of the TensorRT that will read the cache.")
-@click.option("--threads", type=click.IntRange(1), help="For the fp32 pass.  [default: all cores]")
+@option("--val", "validation", type=PATH, help="Labelled images for --max-drop; must not include calibration images.")
+@shared.table_option
+@option("--cache", type=PATH, help="Also write TensorRT's calibration cache, the only form that a DLA accepts.")
+@option("--tensorrt-version", metavar="VERSION", help="TensorRT version that will read the cache.")
+@shared.threads_option
 @preprocessing_options
-@label_options
-@output_name_option
+@shared.label_options
+@shared.output_name_option
 @json_option
 def command(as_json: bool, weight_bits: str, **options: Any) -> None:
-    """Quantize MODEL to INT8 with Q/DQ placed for one backend.
+    """Quantize MODEL, an .onnx file, to INT8 for one backend.
 
-    Ranges are measured once and kept in a table beside MODEL, so that the next backend needs no second pass.
+    Ranges are measured once and kept in a table beside MODEL, which the next calibration reuses.
 
-    With --max-drop the INT8 model is run on the labelled images of --val, on its own backend where that can run here, and the
-    layers and blocks that do most harm stay in float, one after the other, until the drop is inside the gate. An interrupted
-    search goes on where it was. Where the gate cannot be reached the best model found is written all the same.
+    With --max-drop, the INT8 model is validated on the images of --val, on its own backend if that runs on this machine. Layers
+    and blocks are left in float, the most harmful first, until the gate is reached. An interrupted search continues where it
+    stopped. If the gate cannot be reached, the best model is still written, and the exit code is 4.
 
     \b
-    emca-deploy calibrate model.onnx --data images/ --backend openvino -o model.openvino.onnx
-    emca-deploy calibrate model.onnx --data images/ --backend openvino -o model.openvino.onnx --max-drop 0.5 --val val/
-    emca-deploy calibrate model.onnx --data images/ --backend tensorrt -o model.tensorrt.onnx --float-precision fp16
-    emca-deploy calibrate model.onnx --data images/ --backend tensorrt -o m.onnx --cache m.cache --tensorrt-version 10.3.0
+    Examples:
+      emca-deploy calibrate model.onnx --data images/ --backend openvino \\
+          -o model.int8.onnx
+      emca-deploy calibrate model.onnx --data images/ --backend openvino \\
+          -o model.int8.onnx --max-drop 0.5 --val val/
+      emca-deploy calibrate model.onnx --data images/ --backend tensorrt \\
+          -o model.int8.onnx --cache model.cache --tensorrt-version 10.3.0
     """
     from emca_deploy.api.calibrate import CalibrateRequest, calibrate
     from emca_deploy.reporting.gate import missed_gate, print_gate
@@ -87,13 +73,26 @@ def command(as_json: bool, weight_bits: str, **options: Any) -> None:
     request = CalibrateRequest(weight_bits=None if weight_bits == "auto" else int(weight_bits), **options)
     with stages(tell=False) as stage:
         report = calibrate(request, stage)
-    tell_notes(report.notes)
-    tell_warnings(report.warnings)
-    if as_json:
-        print_json(report)
-    else:
-        if report.gate is not None:
-            print_gate(report.gate, table_console())
-        print_calibration(report)
+    tell(notes=report.notes, warnings=report.warnings)
+    if report.gate is not None and not as_json:
+        print_gate(report.gate, table_console())
+    show(report, as_json, lambda: _print(report))
     if report.gate is not None and not report.gate.reached:
         raise missed_gate(report.gate, str(request.output))
+
+
+def _print(report: "CalibrateReport") -> None:
+    made = report.calibration
+    counts, part = made.counts, made.float_part
+    stored = f", {counts.weight_only} of these with INT8 weights" if counts.weight_only else ""
+    in_float = f"{counts.weighted_float} in float{stored}, {made.coverage.int8_macs_percent:.1f}% of the multiply-adds in INT8"
+    echo(f"{made.onnx}: INT8 for {made.backend}, {counts.weighted} operators in INT8, {in_float}")
+    if part is not None:
+        fp16, fp32 = (f"{part.sqnr_db[name]:.1f}" if part.sqnr_db[name] is not None else "exact" for name in ("fp16", "fp32"))
+        nodes = f"{part.graph.half_nodes} nodes in fp16, {sum(part.graph.float32_nodes.values())} in float32"
+        sqnr = f"simulated on {part.images} images: {fp16} dB against fp32 ({fp32} without fp16)"
+        echo(f"float part: {nodes}; {sqnr}, the same class for {part.same_class_percent:.1f}%")
+    source = f"reused from {made.table}" if made.reused else f"measured on {made.samples} images, kept in {made.table}"
+    echo(f"ranges ({made.method}) {source}")
+    if (cache := report.cache) is not None:
+        echo(f"{cache.path}: calibration cache of {cache.scales} tensors for TensorRT {cache.tensorrt_version} and {cache.model}")

@@ -5,28 +5,29 @@ from pathlib import Path
 import click
 
 from emca_deploy.commands._console import json_option
+from emca_deploy.commands._options import duration_option, limit_option, threads_option
 from emca_deploy.commands._progress_bars import stages
+from emca_deploy.commands._types import PATH, option
 from emca_deploy.commands.deploy import show_deployment
 
 __all__ = ["command"]
 
 
 @click.command("demo")
-@click.option(
-    "-o", "--output", default="demo", show_default=True, type=click.Path(path_type=Path), help="A folder for the result."
-)
-@click.option("--threads", type=click.IntRange(1), help="For every runtime.  [default: all cores]")
-@click.option("--duration", type=click.FloatRange(0.5), default=5.0, show_default=True, help="Seconds to measure each candidate.")
-@click.option("--limit", type=click.IntRange(1), help="Validate on this many of the 2,000 images only.")
+@option("-o", "--output", default="demo", type=PATH, help="Folder for everything that is made.")
+@threads_option
+@duration_option
+@limit_option
 @json_option
-def command(output: Path, threads: int | None, duration: float, limit: int | None, as_json: bool) -> None:
-    """`deploy` on the bundled EMCA-ECA-ResNet-18 (Fashion-MNIST) and its labelled images; about a minute.
+def command(output: Path, threads: int | None, duration_s: float, limit: int | None, as_json: bool) -> None:
+    """Run `deploy` on the bundled EMCA-ECA-ResNet-18 and 2,000 labelled images of Fashion-MNIST, in about a minute.
 
     \b
-    emca-deploy demo -o demo
+    Example:
+      emca-deploy demo -o demo
     """
     from emca_deploy.api.demo import demo
 
     with stages() as stage:
-        report = demo(output, threads=threads, duration_s=duration, limit=limit, stage=stage)
+        report = demo(output, threads=threads, duration_s=duration_s, limit=limit, stage=stage)
     show_deployment(report, output, as_json=as_json)

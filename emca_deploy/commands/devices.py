@@ -1,39 +1,29 @@
-"""`emca-deploy devices`: machines with names, and what each of them can do."""
+"""`emca-deploy devices`."""
 
 import click
 
-from emca_deploy.commands._console import echo, json_option, print_json
+from emca_deploy.commands._console import echo, json_option, print_json, show
 from emca_deploy.commands._machines import print_check, print_devices
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.errors import UnknownNameError
+from emca_deploy.commands._types import Group, option
 
 __all__ = ["command"]
 
-SCHEMA_VERSION = 1
 
-
-class _Group(click.Group):
-    """A group that names the nearest of its commands."""
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in self.commands and not args[0].startswith("-"):
-            raise UnknownNameError.of("command of `devices`", args[0], self.commands, "`emca-deploy devices --help` lists them")
-        return super().resolve_command(ctx, args)
-
-
-@click.group("devices", cls=_Group, invoke_without_command=True)
+@click.group("devices", cls=Group, invoke_without_command=True)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """List the machines that have a name; `--target NAME` runs on one of them.
+    """List named machines, and examine what each can do. `--target NAME` runs on one of them.
 
-    They are kept in ~/.config/emca-deploy/devices.toml (XDG_CONFIG_HOME is heeded; EMCA_DEPLOY_DEVICES names another file), which
-    may be edited by hand.
+    The names are kept in ~/.config/emca-deploy/devices.toml, which may be edited by hand. XDG_CONFIG_HOME moves the folder, and
+    EMCA_DEPLOY_DEVICES names another file.
 
     \b
-    emca-deploy devices add orin ssh://me@orin.local --power-mode MAXN --notes "on the shelf"
-    emca-deploy devices check orin
-    emca-deploy profile model.onnx --target orin
+    Examples:
+      emca-deploy devices add orin ssh://me@orin.local --power-mode MAXN
+      emca-deploy devices check orin
+      emca-deploy profile model.onnx --target orin
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -45,55 +35,60 @@ def command(ctx: click.Context, as_json: bool) -> None:
     elif report.devices:
         print_devices(report)
     else:
-        echo(f"no devices in {report.file}; add one: emca-deploy devices add NAME ssh://user@host")
+        echo(f"no machines in {report.file}; add one: emca-deploy devices add NAME ssh://user@host")
 
 
 @command.command("add")
 @click.argument("name")
 @click.argument("target")
-@click.option("--power-mode", metavar="NAME|ID", help="Power mode of a Jetson board, for every run on it that names no other.")
-@click.option("--notes", default="", metavar="TEXT", help="Notes for people.")
+@option("--power-mode", metavar="NAME|ID", help="Jetson: power mode of every run on it that names no other.")
+@option("--notes", default="", metavar="TEXT", show_default=False, help="Notes for people.")
 def add(name: str, target: str, power_mode: str | None, notes: str) -> None:
-    """Give TARGET the NAME by which `--target` finds it.
+    """Give TARGET the name NAME for `--target`.
 
-    TARGET is ssh://[user@]host[:port], where host may be one of ~/.ssh/config, or cpu, gpu, gpu:1 or jetson of this machine.
+    TARGET is ssh://[user@]host[:port], where host may come from ~/.ssh/config; or cpu, gpu, gpu:1 or jetson of this machine.
 
     \b
-    emca-deploy devices add orin ssh://me@orin.local --power-mode MAXN
+    Example:
+      emca-deploy devices add orin ssh://me@orin.local --power-mode MAXN
     """
     from emca_deploy.api.devices import add_device
 
     path = add_device(name, target, power_mode, notes)
-    echo(f"{name} is {target} ({path}); what it can do: emca-deploy devices check {name}", err=True)
+    echo(f"{name} is {target} ({path}); examine it: emca-deploy devices check {name}", err=True)
 
 
 @command.command("remove")
 @click.argument("name")
 def remove(name: str) -> None:
-    """Forget NAME. The machine itself is not touched."""
+    """Remove NAME from the list; the machine itself is not changed.
+
+    \b
+    Example:
+      emca-deploy devices remove orin
+    """
     from emca_deploy.api.devices import remove_device
 
-    echo(f"{name} is no more in {remove_device(name)}", err=True)
+    echo(f"removed {name} from {remove_device(name)}", err=True)
 
 
 @command.command("check")
 @click.argument("name", required=False)
 @json_option
 def check(name: str | None, as_json: bool) -> int:
-    """Say what the machine called NAME can do, or every one.
+    """Examine the machine NAME, or every one.
 
-    It is asked for its Python, runtimes, trtexec, disk and clock, and what Jetson board it is. Exit code 0 where all of them can
-    be used, else that of the first that cannot.
+    The report has its Python, runtimes, trtexec, free disk, clock and Jetson board. The exit code is 0 if all machines can be
+    used, else that of the first that cannot.
+
+    \b
+    Example:
+      emca-deploy devices check orin
     """
     from emca_deploy.api.devices import check_devices
 
     with progress("checking") as advance:
         found = check_devices(name, advance)
-    if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "devices": [each.to_dict() for each in found]})
-    else:
-        for each in found:
-            print_check(each)
-        if not found:
-            echo("there are no devices; add one: emca-deploy devices add NAME ssh://user@host")
+    document = {"schema_version": 1, "devices": [each.to_dict() for each in found]}
+    show(document, as_json, lambda: print_check(found))
     return next((each.exit_code for each in found if each.exit_code), 0)

@@ -1,11 +1,11 @@
-"""`emca-deploy doctor`: what this machine can do, and which traps it has."""
+"""`emca-deploy doctor`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from emca_deploy.commands._console import console_for, json_option, print_json
+from emca_deploy.commands._console import console_for, json_option, show
 
 if TYPE_CHECKING:
     from emca_deploy.api.doctor import DoctorReport
@@ -16,14 +16,16 @@ __all__ = ["command"]
 @click.command("doctor")
 @json_option
 def command(as_json: bool) -> None:
-    """What this machine can do, and which traps it has."""
+    """Show what this machine can do, and what to fix on it: what makes INT8 slow, inexact or hard to measure.
+
+    \b
+    Example:
+      emca-deploy doctor
+    """
     from emca_deploy.api.doctor import doctor
 
     report = doctor()
-    if as_json:
-        print_json(report)
-    else:
-        _print(report)
+    show(report, as_json, lambda: _print(report))
 
 
 def _print(report: "DoctorReport") -> None:
@@ -67,7 +69,7 @@ def board_rows(board: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"L4T {board['l4t'] or 'unknown'}",
         f"JetPack {board['jetpack'] or 'unknown'}",
         *(
-            f"{title} {board[name]}{'' if board['origins'][name] == 'installed' else ' (of this JetPack; not seen installed)'}"
+            f"{title} {board[name]}{'' if board['origins'][name] == 'installed' else ' (of this JetPack; not found installed)'}"
             for name, title in (("tensorrt", "TensorRT"), ("cuda", "CUDA"))
             if board[name]
         ),

@@ -1,11 +1,12 @@
-"""`emca-deploy models`: every architecture with its size, its cost and what was published of it."""
+"""`emca-deploy models`."""
 
 from typing import TYPE_CHECKING
 
 import click
 
-from emca_deploy.commands._console import console_for, json_option, print_json
+from emca_deploy.commands._console import console_for, json_option, show
 from emca_deploy.commands._progress_bars import progress
+from emca_deploy.commands._types import option
 
 if TYPE_CHECKING:
     from emca_deploy.api.models import ModelSize, ModelsReport
@@ -18,16 +19,14 @@ HEADERS = ("params\n1e6", "params\n2**20", "GMACs\n1e9", "GFLOPs\n2**30", "top-1
 
 
 @click.command("models")
-@click.option(
-    "--image-size", type=click.IntRange(min=SMALLEST_IMAGE), default=224, show_default=True, help="Pixels of the square input."
-)
-@click.option("--family", metavar="PREFIX", default="", help="Only architectures whose name starts so, for example emca_eca.")
+@option("--image-size", type=click.IntRange(min=SMALLEST_IMAGE), default=224, help="Side of the square input in pixels.")
+@option("--family", metavar="PREFIX", default="", show_default=False, help="List only names with this prefix, such as emca_eca.")
 @json_option
 def command(image_size: int, family: str, as_json: bool) -> None:
-    """List every architecture with parameters, GFLOPs and published accuracy.
+    """List all architectures with their size and published accuracy.
 
-    Parameters and multiply-adds are counted from the networks themselves, with 1000 classes. The paper counts parameters in
-    units of 2**20 and "GFLOPs" in units of 2**30 multiply-adds; the table shows these and plain millions and billions.
+    Parameters and multiply-adds are counted from the networks, with 1000 classes. The paper counts parameters in units of 2**20
+    and "GFLOPs" in units of 2**30 multiply-adds; the table shows both these and millions and billions.
 
     \b
     Example:
@@ -37,13 +36,10 @@ def command(image_size: int, family: str, as_json: bool) -> None:
 
     with progress("counting") as advance:
         report = models(image_size, family, advance)
-    if as_json:
-        print_json(report)
-    else:
-        _print_table(report)
+    show(report, as_json, lambda: _print(report))
 
 
-def _print_table(report: "ModelsReport") -> None:
+def _print(report: "ModelsReport") -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

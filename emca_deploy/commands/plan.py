@@ -1,13 +1,13 @@
-"""`emca-deploy plan`: what a TensorRT build must look like, before it is begun."""
+"""`emca-deploy plan`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from emca_deploy._text import shell_line
 from emca_deploy.api.names import PLANNED
-from emca_deploy.commands._console import echo, json_option, print_json, tell_warnings
+from emca_deploy.commands._console import echo, json_option, show, tell
+from emca_deploy.commands._types import PATH, option
 
 if TYPE_CHECKING:
     from emca_deploy.api.plan import PlanReport
@@ -16,45 +16,37 @@ __all__ = ["command"]
 
 
 @click.command("plan")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--backend", required=True, type=click.Choice(PLANNED), help="Backend of the engine.")
-@click.option(
-    "--device", required=True, metavar="NAME", help="A board (orin-nx, agx-orin, thor, ...) or a compute capability (8.6, sm_87)."
+@click.argument("model", type=PATH)
+@option("--backend", required=True, type=click.Choice(PLANNED), help="Backend of the engine.")
+@option(
+    "--device", required=True, metavar="NAME", help="Board (orin-nx, agx-orin, thor, ...) or compute capability (8.6, sm_87)."
 )
-@click.option("--jetpack", metavar="VERSION", help="The board's release: says which TensorRT it has.")
-@click.option("--tensorrt-version", metavar="VERSION", help="Where the engine is built.  [the JetPack's]")
-@click.option("--dla", is_flag=True, help="On a DLA core, with the GPU for the layers it does not take.")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), help="Calibration images, to complete the commands with.")
+@option("--jetpack", metavar="VERSION", help="JetPack release of the board, which implies its TensorRT version.")
+@option("--tensorrt-version", metavar="VERSION", unset="the JetPack's", help="TensorRT version that builds the engine.")
+@option("--dla", is_flag=True, help="Plan for a DLA core, with the GPU for the layers that it cannot run.")
+@option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", help="Precision of the engine.")
+@option("--data", type=PATH, help="Calibration images, to complete the printed commands.")
 @json_option
 def command(as_json: bool, **options: Any) -> None:
-    """Choose how TensorRT builds an engine of MODEL.onnx: Q/DQ or calibration cache, typed or by flags, and the commands to type.
+    """Plan how TensorRT builds an engine from MODEL, an .onnx file, and print the commands to run.
 
-    Neither TensorRT nor the device is needed. What cannot work is refused with the reason and the way out. Nothing is built, and
-    MODEL is only read.
+    The plan chooses between Q/DQ nodes and a calibration cache, and between strong typing and builder flags. Neither TensorRT nor
+    the device is needed, and nothing is built. A plan that cannot work is refused, with the reason and an alternative.
 
     \b
-    emca-deploy plan model.onnx --backend tensorrt --device orin-nx --jetpack 6.2
-    emca-deploy plan model.onnx --backend tensorrt --device agx-orin --jetpack 6.2 --dla --json
-    emca-deploy plan model.onnx --backend tensorrt --device sm_89 --tensorrt-version 11.1 --precision fp16
+    Examples:
+      emca-deploy plan model.onnx --backend tensorrt --device orin-nx \\
+          --jetpack 6.2
+      emca-deploy plan model.onnx --backend tensorrt --device agx-orin \\
+          --jetpack 6.2 --dla
+      emca-deploy plan model.onnx --backend tensorrt --device sm_89 \\
+          --tensorrt-version 11.1 --precision fp16
     """
     from emca_deploy.api.plan import plan
 
     report = plan(**options)
-    if as_json:
-        print_json(report)
-    else:
-        _print(report)
-        _tell_off_dla(report)
-
-
-def _tell_off_dla(report: "PlanReport") -> None:
-    off_dla = report.off_dla or {}
-    if sum(off_dla.values()) > 1:  # one is left in the forms for a DLA, too: the result's
-        listed = ", ".join(f"{count} {operator}" for operator, count in off_dla.items())
-        echo(f"\nnot for a DLA: {listed}. Most of it has forms that are; plan again with those:")
-        words = ["emca-deploy", "export", str(report.model), "--form", "dla", "-o", str(report.model.with_suffix(".dla.onnx"))]
-        echo(f"  {shell_line(words)}")
+    tell(warnings=report.plan.warnings)
+    show(report, as_json, lambda: _print(report))
 
 
 def _print(report: "PlanReport") -> None:
@@ -65,7 +57,6 @@ def _print(report: "PlanReport") -> None:
     echo(f"builder flags: {', '.join(plan.flags) or 'none'}")
     for reason in plan.reasons:
         echo(f"- {reason}")
-    tell_warnings(plan.warnings)
     place = ""
     for step in report.commands:
         if step.where != place:
@@ -74,3 +65,9 @@ def _print(report: "PlanReport") -> None:
         echo(f"  {step.command}")
     if report.trtexec is not None:
         echo(f"\n{'or with' if report.builds else 'with'} TensorRT's own tool, on the device:\n  {report.trtexec}")
+    off_dla = report.off_dla or {}
+    if sum(off_dla.values()) > 1:  # the forms for a DLA also leave one node on the GPU: the output's
+        listed = ", ".join(f"{count} {operator}" for operator, count in off_dla.items())
+        echo(f"\nnot for a DLA: {listed}. Most of them can be rewritten; export the model in forms for a DLA and plan again:")
+        words = ["emca-deploy", "export", str(report.model), "--form", "dla", "-o", str(report.model.with_suffix(".dla.onnx"))]
+        echo(f"  {shell_line(words)}")

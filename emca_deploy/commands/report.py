@@ -5,18 +5,20 @@ from pathlib import Path
 import click
 
 from emca_deploy.commands._console import echo, table_console
+from emca_deploy.commands._types import PATH, option
 
 __all__ = ["command"]
 
 
 @click.command("report")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page to write.  [default: report.html in DIR]")
+@click.argument("folder", metavar="DIR", type=PATH)
+@option("-o", "--output", type=PATH, unset="report.html in DIR", help="HTML page to write.")
 def command(folder: Path, output: Path | None) -> None:
-    """Draw the report of a finished deployment again, from the result.json in DIR: the table here, the page to a file.
+    """Make the report of a finished deployment again, from the result.json in DIR: print the table and write the page.
 
     \b
-    emca-deploy report out -o report.html
+    Example:
+      emca-deploy report out -o report.html
     """
     from emca_deploy.api.report import page_in, report
     from emca_deploy.reporting.terminal import print_deploy

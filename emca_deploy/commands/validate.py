@@ -1,53 +1,43 @@
 """`emca-deploy validate`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from emca_deploy.api.names import DEFAULT
-from emca_deploy.commands._console import echo, json_option, print_json, table_console, tell_notes, tell_warnings
-from emca_deploy.commands._measuring_options import power_mode_option, precision_option, untuned_option
-from emca_deploy.commands._options import label_options, output_name_option
+from emca_deploy.commands._console import echo, json_option, show, table_console, tell
+from emca_deploy.commands._measuring_options import power_mode_option, precision_option, target_option, untuned_option
+from emca_deploy.commands._options import label_options, limit_option, output_name_option, threads_option
 from emca_deploy.commands._outcome import INTERRUPTED
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import progress
+from emca_deploy.commands._types import PATH, option
 
 __all__ = ["command"]
 
 
 @click.command("validate")
 @click.argument("artifact")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Labelled images: folder, zip or npz.")
-@click.option("--backend", metavar="NAME", help="Backend to run ARTIFACT on.")
-@click.option(
-    "--target",
-    default="cpu",
-    show_default=True,
-    help="Where to run ARTIFACT: cpu, gpu, gpu:1, jetson, ssh://host; MODEL runs on the CPU there.",
-)
-@click.option("--reference", metavar="MODEL", help="The model to hold it against, for example the fp32 .onnx file.")
-@click.option("--reference-backend", metavar="NAME", help=f"Backend to run MODEL on.  [default: {DEFAULT} for .onnx]")
-@click.option(
+@option("--data", required=True, type=PATH, help="Labelled images: a folder, a .zip or an .npz file.")
+@option("--backend", metavar="NAME", unset="the artifact's own", help="Backend to run ARTIFACT on.")
+@target_option
+@option("--reference", metavar="MODEL", help="Model to compare with, such as the fp32 .onnx file; it runs on the target's CPU.")
+@option("--reference-backend", metavar="NAME", unset=f"{DEFAULT} for .onnx", help="Backend to run MODEL on.")
+@option(
     "--max-drop",
     type=click.FloatRange(0),
     metavar="PT",
-    help="Exit 4 unless the images show that top-1 drops by PT points at most: the end of the drop's interval counts.",
+    help="Accuracy gate: exit with 4 unless the 95% interval of the top-1 drop ends at PT points or below.",
 )
-@click.option("--limit", type=click.IntRange(1), help="Use this many images, the same number of each class.  [default: all]")
-@click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Images a call.")
-@click.option("--threads", type=click.IntRange(1), help="[default: one a physical core]")
+@limit_option
+@option("--batch", type=click.IntRange(1), default=16, help="Number of images per call.")
+@threads_option
 @precision_option
-@click.option(
-    "--logits",
-    type=click.Path(path_type=Path),
-    metavar="FILE.npz",
-    help="Keep ARTIFACT's logits here; interrupted, the same command goes on where it was.",
+@option(
+    "--logits", type=PATH, metavar="FILE.npz", help="Keep ARTIFACT's logits in this file; an interrupted run continues from it."
 )
-@click.option("--reference-logits", type=click.Path(path_type=Path), metavar="FILE.npz", help="Keep MODEL's logits here.")
-@click.option(
-    "--flips", type=click.Path(path_type=Path), metavar="FILE.csv|.json", help="Write all images whose class differs here."
-)
+@option("--reference-logits", type=PATH, metavar="FILE.npz", help="Keep MODEL's logits in this file.")
+@option("--flips", type=PATH, metavar="FILE.csv|.json", help="Write all images whose predicted class differs to this file.")
 @power_mode_option
 @untuned_option
 @output_name_option
@@ -55,13 +45,15 @@ __all__ = ["command"]
 @label_options
 @json_option
 def command(as_json: bool, **options: Any) -> int:
-    """Measure the accuracy of ARTIFACT, and what it lost against a reference on the same images.
+    """Measure the accuracy of ARTIFACT, and its drop against a reference on the same images.
 
-    The interval of the drop is that of paired proportions (Tango's score interval, 95 %). Without labels only the agreement with
-    the reference is measured. Images are preprocessed as ARTIFACT's manifest says, unless options say otherwise.
+    The drop has Tango's 95 % score interval for paired proportions. Without labels, only the agreement with the reference is
+    measured. Options for preprocessing take priority over ARTIFACT's manifest.
 
     \b
-    emca-deploy validate model.openvino.onnx --data val/ --reference model.onnx --max-drop 0.5
+    Example:
+      emca-deploy validate model.int8.onnx --data val/ --reference model.onnx \\
+          --max-drop 0.5
     """
     from emca_deploy.api.validate import ValidateRequest, kept_logits, validate
     from emca_deploy.reporting.accuracy import print_accuracy
@@ -75,14 +67,10 @@ def command(as_json: bool, **options: Any) -> int:
         if not (kept := kept_logits(request)):
             raise
         files = " and ".join(map(str, kept))
-        echo(f"interrupted: the logits until then are in {files}; the same command goes on from there", err=True)
+        echo(f"interrupted: the logits so far are in {files}; the same command continues from them", err=True)
         return INTERRUPTED
-    tell_notes(report.notes)
-    tell_warnings(report.warnings)
-    if as_json:
-        print_json(report.accuracy)
-    else:
-        print_accuracy(report.accuracy, table_console())
+    tell(notes=report.notes, warnings=report.warnings)
+    show(report.accuracy, as_json, lambda: print_accuracy(report.accuracy, table_console()))
     if report.unwritten is not None:
         raise report.unwritten
     if request.max_drop is not None and report.verdict is not None and not report.verdict.reached:

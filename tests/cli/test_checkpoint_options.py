@@ -3,7 +3,7 @@
 import pytest
 
 from emca_deploy.backends.base import RunOptions
-from emca_deploy.commands._checkpoint_options import tell_source
+from emca_deploy.commands._checkpoint_options import print_source
 from emca_deploy.results.codec import to_json
 
 
@@ -45,18 +45,18 @@ def test_what_was_found_where_is_said(both, weights, said, capsys):
     from emca_deploy.networks.checkpoints import load_checkpoint
 
     source = load_checkpoint(both, weights=weights)[1].source
-    tell_source(to_json(source))
+    print_source(to_json(source))
     out, err = capsys.readouterr()
     assert err == ""
     assert [words for words in said if words not in out] == []
-    tell_source(to_json(source))
+    print_source(to_json(source))
     assert capsys.readouterr().out == out
 
 
 def test_a_bare_state_dict_needs_no_words(plain_checkpoint, capsys):
     from emca_deploy.networks.checkpoints import load_checkpoint
 
-    tell_source(to_json(load_checkpoint(plain_checkpoint)[1].source))
+    print_source(to_json(load_checkpoint(plain_checkpoint)[1].source))
     assert capsys.readouterr().out == ""
 
 

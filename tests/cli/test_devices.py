@@ -35,7 +35,7 @@ def test_the_walk(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert document == {"schema_version": 1, "file": str(file), "devices": [device]}
     assert run(["devices", "remove", "orin"]) == 0
     assert run(["devices", "check"]) == 0
-    assert "there are no devices" in capsys.readouterr().out
+    assert "emca-deploy devices add NAME" in capsys.readouterr().out
 
 
 def test_this_machine_can_be_checked(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ def test_nothing_is_said_of_what_is_unknown(recorded_board):
     [
         ("agx-orin", "DLA cores: 2"),
         ("orin-nano-super", "DLA cores: none"),
-        ("orin-nx", "TensorRT 10.3.0 (of this JetPack; not seen installed)"),
+        ("orin-nx", "TensorRT 10.3.0 (of this JetPack; not found installed)"),
         ("nano", "MAXN, the fastest; clocks locked"),
         ("thor-r39", "L4T 39.2.0, JetPack 7.2"),
     ],
