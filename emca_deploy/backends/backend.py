@@ -1,4 +1,4 @@
-"""What a backend is: one frozen record, which names its parts without importing them."""
+"""The record of a backend, which names its parts without importing them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ class Package:
     """A library that is installed separately.
 
     Attributes:
-        distribution: what pip installs it as.
-        minimum: the oldest version that works.
-        extra: the extra of emca-deploy that brings it; empty where pip installs the distribution itself.
-        alternatives: other distributions that bring the same module.
-        cuda_files: pattern of the files, below the module's folder, that only a build for CUDA has; None where nothing tells.
+        distribution: name under which pip installs it.
+        minimum: oldest version that works.
+        extra: extra of emca-deploy that installs it; empty where pip installs the distribution itself.
+        alternatives: other distributions with the same module.
+        cuda_files: pattern of the files, below the module's folder, that only a CUDA build has; None if no file shows that.
     """
 
     module: str
@@ -31,39 +31,39 @@ class Package:
 
     @property
     def install(self) -> str:
-        """What to type to install it."""
+        """The command that installs it."""
         target = f"'emca-deploy[{self.extra}]'" if self.extra else self.distribution
         return f"pip install {target} (needs {self.distribution} {self.minimum} or newer)"
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend. Its parts are named "module:attribute" and are imported when they are first used, see `load_part`.
+    """A backend. Its parts are written "module:attribute", and `load_part` imports them on first use.
 
     Attributes:
-        name: as on the command line.
+        name: name on the command line.
         package: its library; None where it needs none.
         runner: class of its `Runner`, called with an artifact and `RunOptions`.
         on_gpu: class of its `Runner` on an NVIDIA GPU, which also takes `device` (and `variant`); None where it runs on none.
-        variants: ways to run on a GPU that are measured one by one; empty where there is one only.
-        open_at_size: function that opens a checkpoint on a GPU for one image size; empty where it runs none.
+        variants: ways to run on a GPU that are measured separately; empty where there is only one.
+        open_at_size: function that opens a checkpoint on a GPU for one image size; empty where it runs no checkpoints.
         builder: class of its `Builder`; None where it has no engines.
-        engine_suffix: how its engines' file names end.
-        layers: class of its `LayerProfiler`; None where a running model does not tell its layers' times.
+        engine_suffix: ending of its engines' file names.
+        layers: class of its `LayerProfiler`; None where a running model does not report the times of its layers.
         trt_settings: whether its builder is called with `TrtSettings` and a progress callable.
         calibration_cache: whether its builder takes INT8 ranges from a calibration cache.
         trtexec: whether the tool `trtexec` builds and times its engines.
-        recipe: its `calibration.recipes.Recipe`; None where it runs no INT8 model.
+        recipe: its `Recipe` (`calibration.placement.recipe`); None where it runs no INT8 model.
         reads_onnx: whether its runner takes .onnx files as they are.
         checkpoints: whether its runner takes checkpoints.
-        needs_gpu: whether its runner needs an NVIDIA GPU; the builder says itself what it needs.
+        needs_gpu: whether its runner needs an NVIDIA GPU; the builder checks its own needs.
         names_capability: whether its builder takes the compute capabilities to compile for; it may lack kernels for some.
         saturates: whether 8-bit weights give wrong answers on processors that add INT8 products in 16 bits.
-        trouble: function that returns (reason, remedy) where the installed library cannot be used here, else None.
-        settings: the values that each of its settings takes; None is a positive number or "AUTO".
+        trouble: function that returns (reason, remedy) where the installed library cannot run engines here, else None.
+        settings: values that each of its settings takes; None means a positive number or "AUTO".
         tunables: function that returns the settings worth trying, called with a `Situation`; None where nothing is tuned.
-        hidden: for tests only: not offered, not found by `doctor`.
-        failure: why its record could not be loaded; None where it was.
+        hidden: whether it is for tests only: not offered, and not listed by `doctor`.
+        failure: reason why its record could not be loaded; None where it was.
     """
 
     name: str
@@ -100,7 +100,7 @@ def load_part(place: str) -> Any:
     """Import what "module:attribute" names.
 
     Raises:
-        MissingError: it is not there: the distribution that names it is damaged, or another version.
+        MissingError: it cannot be imported: the distribution that names it is damaged, or is another version.
     """
     module, _, name = place.partition(":")
     try:

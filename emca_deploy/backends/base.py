@@ -1,11 +1,11 @@
-"""The two protocols a backend fulfils: run a model, and build an engine from one."""
+"""The two interfaces of a backend: a runner runs a model, a builder builds an engine from one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ __all__ = [
     "PRECISION_OF_HINT",
     "RUN_OPTIONS",
     "Builder",
+    "Loadable",
     "ModelIo",
     "RunOptions",
     "Runner",
@@ -30,21 +31,23 @@ __all__ = [
 ]
 
 PRECISION_OF_HINT: dict[str, Precision] = {"bf16": "bf16", "f16": "fp16"}
-"""`RunOptions.precision`, as the command line and tuned settings have it -> the precision in results; "f32" is the model's."""
+"""Precision in results, by the value of `RunOptions.precision`; "f32" keeps the precision of the model."""
 
 RUN_OPTIONS = ("threads", "spin", "precision")
-"""Settings that every runner takes as options of its own; all others are in `RunOptions.settings`."""
+"""Settings that are fields of `RunOptions`; all others are in `RunOptions.settings`."""
+
+_Self = TypeVar("_Self", bound="Loadable")
 
 
 @dataclass(frozen=True)
 class ModelIo:
-    """What is known of a model's input and output beyond what its runtime lists.
+    """Facts about a model's input and output that its runtime does not list.
 
     Attributes:
         image_size: (height, width) in pixels that a dynamic input is fixed to; None leaves it dynamic.
-        output_name: the output with the logits, where the user names one.
+        output_name: output with the logits that the user names, if any.
         layout: "NCHW" or "NHWC"; None where the shape decides.
-        logits: the output to take where several fit.
+        logits: output to take where several fit.
         softmax: whether that output holds probabilities.
     """
 
@@ -66,12 +69,12 @@ class RunOptions:
     """How a runner runs.
 
     Attributes:
-        threads: intra-operator threads; never left to the runtime, whose choice differs from machine to machine.
-        precision: compute precision of the float parts: "f32", or "bf16"/"f16" where the runtime has it and one asks.
-        batch: a batch size to specialise to where the model's is dynamic; None leaves it dynamic.
+        threads: number of intra-operator threads; the runtimes' own defaults differ from machine to machine.
+        precision: compute precision of the float part: "f32", or "bf16" or "f16" where the runtime has it.
+        batch: size that a dynamic batch is fixed to; None leaves it dynamic.
         spin: whether idle threads of the runtime may spin; off for interleaved measurements.
-        settings: others that this backend has, by name; what is not named keeps this package's default.
-        io: what is known of the model's input and output.
+        settings: other settings of the backend by name; this package's defaults hold for the rest.
+        io: facts about the model's input and output.
     """
 
     threads: int = 1
@@ -84,14 +87,14 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Situation:
-    """What decides which settings are worth trying.
+    """The facts that decide which settings are worth trying.
 
     Attributes:
-        offline: for throughput rather than for the latency of a call.
-        threads_default: threads without tuning.
-        threads_max: the most to try.
+        offline: whether throughput counts, rather than the latency of a call.
+        threads_default: number of threads without tuning.
+        threads_max: largest number of threads to try.
         engine: whether the graph is optimised already.
-        precisions: compute precisions besides "f32" that may be tried, although they change the answers.
+        precisions: compute precisions other than "f32" that may be tried, although they change the logits.
     """
 
     cpu: CpuInfo
@@ -102,14 +105,38 @@ class Situation:
     precisions: tuple[str, ...] = ()
 
 
-class Runner(ABC):
-    """A loaded model. A context manager: nothing is loaded and no device touched before `__enter__`.
+class Loadable(ABC):
+    """A model that is loaded while its `with` block runs; the constructor loads nothing and touches no device."""
+
+    @abstractmethod
+    def open(self) -> None:
+        """Load the model and set its attributes.
+
+        Raises:
+            InputError, ModelError, EngineError: the file is missing, damaged, or cannot run here.
+            MissingError: the library, its driver or the device is missing or too old.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free everything; calling it twice is fine."""
+
+    def __enter__(self: _Self) -> _Self:
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class Runner(Loadable):
+    """A loaded model that runs batches.
 
     `infer` may reuse its output buffer: copy the result if it must outlive the next call.
 
     Attributes:
-        input: the image batch as (N, C, H, W) float32, whatever the model's own layout and type are.
-        output: the logits as (N, classes) float32.
+        input: image batch as (N, C, H, W) float32, whatever the model's own layout and type are.
+        output: logits as (N, classes) float32.
         softmax: whether `infer` returns probabilities instead of logits.
     """
 
@@ -118,46 +145,32 @@ class Runner(ABC):
     softmax: bool = False
 
     @abstractmethod
-    def open(self) -> None:
-        """Load the model. Sets `input` and `output`."""
-
-    @abstractmethod
     def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
         """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns.
 
         Raises:
-            InputError: the batch's shape or dtype does not fit the model.
+            InputError: the batch's shape or dtype does not fit the model, or it needs too much memory.
+            ModelError: the runtime fails, or does not return one row of logits for each image.
         """
 
     def to_native(self, batch: Float32Array) -> npt.NDArray[Any]:
-        """Return a batch (N, C, H, W) float32 in the model's own layout and type, so that `infer` need not convert it."""
+        """Return a batch (N, C, H, W) float32 in the model's own layout and type, which spares `infer` the conversion."""
         return batch
 
-    @abstractmethod
-    def close(self) -> None:
-        """Free everything; calling it twice is fine."""
-
     def describe(self) -> dict[str, Any]:
-        """Return what the runtime says of itself once open (version, precision, threads), for the result."""
+        """Return what the result records about the open runtime: version, precision, threads."""
         return {}
-
-    def __enter__(self) -> "Runner":
-        self.open()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
 
 class Builder(ABC):
-    """Turns an ONNX file into an engine file of one backend."""
+    """Builds an engine of one backend from an ONNX model."""
 
     @abstractmethod
     def build(self, model: Path, output: Path, options: RunOptions) -> Manifest:
         """Write the engine to `output` and its manifest beside it, whole or not at all.
 
         Raises:
-            ModelError: the model is not one this backend takes.
+            ModelError: this backend does not accept the model.
             OutputError: `output` cannot be written.
         """
 
@@ -166,32 +179,32 @@ def check_batch(batch: npt.NDArray[Any], spec: TensorSpec) -> None:
     """Refuse a batch that does not fit the input `spec`, before a runtime sees it.
 
     Raises:
-        InputError: it is no float32 array, or of another shape, or empty.
+        InputError: the batch is not a float32 array, has another shape, or is empty.
     """
     if not isinstance(batch, np.ndarray) or batch.dtype != np.float32:
         kind = batch.dtype if isinstance(batch, np.ndarray) else type(batch).__name__
         raise InputError(
-            f"the batch is {kind}, the model's input '{spec.name}' float32", "convert it: batch.astype(numpy.float32)"
+            f"the batch is {kind}, the model's input '{spec.name}' is float32", "convert it: batch.astype(numpy.float32)"
         )
     fits = len(batch.shape) == len(spec.shape) and all(
         isinstance(want, str) or want == have for want, have in zip(spec.shape, batch.shape, strict=True)
     )
     if not fits or batch.size == 0:
         raise InputError(
-            f"the batch is {shape_text(batch.shape)}, the model's input '{spec.name}' {shape_text(spec.shape)}",
-            "give images of the model's size, as many as its batch (dynamic ones take any)",
+            f"the batch is {shape_text(batch.shape)}, the model's input '{spec.name}' is {shape_text(spec.shape)}",
+            "give images of the model's size, as many as its batch holds; a dynamic batch holds any number",
         )
 
 
 def check_logits(path: str, logits: Float32Array, batch: Float32Array) -> None:
-    """Refuse an answer that is not one row an image: what a model with a batch size baked into its graph gives.
+    """Refuse an answer without one row for each image, which a graph with a fixed batch size inside gives.
 
     Raises:
         ModelError: there are more or fewer rows than images.
     """
     if logits.shape[0] != batch.shape[0]:
         raise ModelError(
-            f"{path}: gives {logits.shape[0]} rows of logits for {batch.shape[0]} images: a batch size is baked into its graph",
+            f"{path}: returns {logits.shape[0]} rows of logits for {batch.shape[0]} images: its graph has a fixed batch size",
             f"use --batch {logits.shape[0]}, or export it with a dynamic batch",
         )
 
@@ -202,10 +215,6 @@ def shape_text(shape: tuple[int | str, ...]) -> str:
 
 
 def refuse_precision(backend: str, precision: str, known: tuple[str, ...] = ("f32",)) -> None:
-    """Refuse a compute precision this backend does not have.
-
-    Raises:
-        InputError: `precision` is not one of `known`.
-    """
+    """Raise InputError for a compute precision that is not among those `known` to this backend."""
     if precision not in known:
         raise InputError(f"backend '{backend}' does not compute in '{precision}'", f"use one of: {', '.join(known)}")

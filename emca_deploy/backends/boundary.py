@@ -1,7 +1,7 @@
-"""Between images and logits as this package has them and a model's own input and output.
+"""Conversion between this package's images and logits and a model's own input and output.
 
 Everywhere else images are (N, C, H, W) float32 and logits (N, classes) float32. A model may take uint8 or float16, channels last,
-any height and width, and give (N, classes, 1, 1), float16 or several outputs.
+and any height and width, and return (N, classes, 1, 1), float16 or several outputs.
 """
 
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ INPUTS = ("float32", "float16", "uint8")
 
 @dataclass(frozen=True)
 class Boundary:
-    """How to convert a batch and its answer.
+    """How to convert a batch and its logits.
 
     Attributes:
         native: the model's own input.
-        input: the same as (N, C, H, W) float32.
-        output: the model's output that has the logits, as (N, classes) float32.
-        index: its position among the model's outputs.
+        input: the model's input as (N, C, H, W) float32.
+        output: the model's output with the logits, as (N, classes) float32.
+        index: position of that output among the model's outputs.
         channels_last: whether the model takes (N, H, W, C).
         softmax: whether the output holds probabilities.
     """
@@ -47,10 +47,10 @@ class Boundary:
 
     @classmethod
     def of(cls, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], io: ModelIo) -> "Boundary":
-        """Find the image input and the logits among all that a runtime lists; `io` is known besides, `path` is for errors.
+        """Find the image input and the logits among the inputs and outputs that a runtime lists; `path` is for errors.
 
         Raises:
-            ModelError: there is not one image input, or no output or several outputs with logits.
+            ModelError: there is not exactly one image input and one output with logits.
             UnknownNameError: there is no output of the name asked for.
         """
         remedy = "use an image classifier: one input (N, C, H, W) or (N, H, W, C)"
@@ -66,20 +66,19 @@ class Boundary:
         chosen = choose_output(path, specs, io.output_name, io.logits)
         index = specs.index(chosen)
         output = TensorSpec(chosen.name, "float32", (outputs[index].shape + ("classes",) * 2)[:2])
-        return cls(native, _logical(native, channels_last), output, index, channels_last, io.softmax)
+        batch, *sizes = native.shape
+        shape = (batch, sizes[2], *sizes[:2]) if channels_last else native.shape
+        return cls(native, TensorSpec(native.name, "float32", shape), output, index, channels_last, io.softmax)
 
     def at(self, height: int, width: int) -> "Boundary":
         """Return the boundary of the model with a dynamic height and width fixed."""
         sizes = (*self.input.shape[:2], height, width)
-        logical = replace(
-            self.input, shape=tuple(b if isinstance(a, str) else a for a, b in zip(self.input.shape, sizes, strict=True))
-        )
-        shape = logical.shape
+        shape = tuple(b if isinstance(a, str) else a for a, b in zip(self.input.shape, sizes, strict=True))
         native = (shape[0], *shape[2:], shape[1]) if self.channels_last else shape
-        return replace(self, input=logical, native=replace(self.native, shape=native))
+        return replace(self, input=replace(self.input, shape=shape), native=replace(self.native, shape=native))
 
     def overrides(self, path: Path, batch: int | None, image_size: tuple[int, int] | None) -> dict[str, int]:
-        """Return which named dimensions of the model are to be fixed to which size.
+        """Return the sizes to fix the model's named dimensions to, by name.
 
         Raises:
             InputError: the model's batch or image size is fixed to another one.
@@ -105,7 +104,7 @@ class Boundary:
         return self.native.dtype == "float32" and not self.channels_last
 
     def to_native(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return a batch as the model takes it; one that has the model's own type and shape is returned as it is.
+        """Return a batch in the model's own type and layout; one that has them already is returned unchanged.
 
         Values for uint8 are rounded and clipped to 0..255.
 
@@ -121,14 +120,9 @@ class Boundary:
         return native_images(batch, self.native.dtype, channels_last=self.channels_last)
 
     def to_logits(self, answer: npt.NDArray[Any]) -> Float32Array:
-        """Return what the model answers as (N, classes) float32; probabilities stay probabilities."""
+        """Return the model's output as (N, classes) float32; probabilities stay probabilities."""
         flat = answer.reshape(len(answer), -1) if answer.ndim != 2 else answer
         return flat if flat.dtype == np.float32 else flat.astype(np.float32)
-
-
-def _logical(native: TensorSpec, channels_last: bool) -> TensorSpec:
-    shape = native.shape
-    return TensorSpec(native.name, "float32", (shape[0], shape[3], *shape[1:3]) if channels_last else shape)
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
@@ -141,10 +135,10 @@ def _output_spec(spec: TensorSpec) -> OutputSpec:
 
 
 def graph_facts(path: Path, io: ModelIo) -> ModelIo:
-    """Return `io` with what only the ONNX graph shows: the layout, the raw one of several outputs, a Softmax at the end.
+    """Return `io` with what only the ONNX graph shows: the layout, the output with raw logits, a Softmax at the end.
 
-    Facts that are known already, from an engine's manifest, are kept. On a machine without the onnx package the graph is not
-    read, and the shapes decide alone.
+    An `io` with a layout, from an engine's manifest, is returned unchanged. On a machine without the onnx package the graph is
+    not read, and only the shapes decide.
 
     Raises:
         ModelError: the file cannot be read.

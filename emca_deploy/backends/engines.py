@@ -1,4 +1,4 @@
-"""Engines: how one is told from a plain model, what its manifest records, and when it is refused."""
+"""Engines: how they differ from plain models, what their manifests record, and when they are refused."""
 
 from abc import abstractmethod
 from dataclasses import asdict, replace
@@ -7,13 +7,7 @@ from typing import Any
 
 from emca_deploy._machine import cpu_info
 from emca_deploy._text import shell_line
-from emca_deploy.artifacts import (
-    Manifest,
-    read_manifest,
-    sha256_file,
-    this_command,
-    write_artifact,
-)
+from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, this_command, write_artifact
 from emca_deploy.backends.base import PRECISION_OF_HINT, Builder, ModelIo, RunOptions
 from emca_deploy.backends.boundary import graph_facts
 from emca_deploy.errors import EngineError, InputError, ModelError
@@ -24,12 +18,12 @@ __all__ = ["EngineBuilder", "build_command", "engine_io", "identify", "machine_f
 
 
 def identify(path: Path, backend: str) -> Manifest | None:
-    """Return the manifest of an engine of `backend`, or None for a plain ONNX file, whose bytes have been looked over.
+    """Return the manifest of an engine of `backend`, or None for a plain ONNX file, whose bytes have been checked.
 
     Raises:
-        EngineError: an engine that was changed, or has lost its manifest.
-        InputError: an engine of another backend.
-        ModelError: not an ONNX file, or a damaged one.
+        EngineError: the file is neither an .onnx file nor an engine with its manifest.
+        InputError: it is an engine of another backend.
+        ModelError: it is not an ONNX file, or is damaged.
     """
     manifest = read_manifest(path, verify=False)
     if manifest is not None and manifest.kind == "engine":
@@ -48,7 +42,7 @@ def identify(path: Path, backend: str) -> Manifest | None:
 
 
 def engine_io(manifest: Manifest, asked: ModelIo) -> ModelIo:
-    """Return what an engine's manifest says of its input and output; a field that is asked for overrides it."""
+    """Return the input and output that an engine's manifest records; the output name and image size asked for come first."""
     try:
         known = ModelIo.from_dict(manifest.details.get("io", {}))
     except (TypeError, ValueError, KeyError, IndexError):
@@ -57,23 +51,23 @@ def engine_io(manifest: Manifest, asked: ModelIo) -> ModelIo:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Return what of this machine an engine depends on."""
+    """Return the facts of this machine that an engine depends on."""
     info = cpu_info()
     return {"model": info.model, "architecture": info.architecture, "instruction_sets": list(info.instruction_sets)}
 
 
 def verify_engine(path: Path, manifest: Manifest, runtime: tuple[str, str]) -> None:
-    """Refuse an engine whose bytes, runtime (name, version) or machine are not what the manifest beside it says.
+    """Refuse an engine whose bytes, runtime (name, version) or machine differ from those in its manifest.
 
     Raises:
-        EngineError: it is not for here; the remedy is the command that builds one that is.
+        EngineError: the engine cannot run here; the remedy is the command that builds one that can.
     """
     remedy = f"build it again here: {build_command(path, manifest.backend or '', manifest)}"
     if not path.is_file() or sha256_file(path) != manifest.sha256:
         raise EngineError(f"{path}: is not the engine its manifest describes (sha256 differs)", remedy)
     name, version = runtime
     if manifest.versions.get(name) != version:
-        raise EngineError(f"{path}: was built with {name} {manifest.versions.get(name)}, here is {version}", remedy)
+        raise EngineError(f"{path}: was built with {name} {manifest.versions.get(name)}, this machine has {version}", remedy)
     here, built = machine_facts(), manifest.details.get("machine", {})
     if built.get("architecture") != here["architecture"]:
         raise EngineError(f"{path}: was built for {built.get('architecture')}, this machine is {here['architecture']}", remedy)
@@ -83,7 +77,7 @@ def verify_engine(path: Path, manifest: Manifest, runtime: tuple[str, str]) -> N
 
 
 def build_command(path: Path, backend: str, manifest: Manifest | None) -> str:
-    """Return what to type to build an engine, as its manifest says where there is one."""
+    """Return the command that builds an engine, with the source and batch of its manifest, if any."""
     details = manifest.details if manifest else {}
     batch = ["--batch", str(details["batch"])] if details.get("batch") else []
     source = str(details.get("source", "MODEL.onnx"))
@@ -91,7 +85,7 @@ def build_command(path: Path, backend: str, manifest: Manifest | None) -> str:
 
 
 class EngineBuilder(Builder):
-    """What building has in common: checks, the manifest, and that the engine appears whole or not at all."""
+    """A builder that checks the model, writes the manifest, and lets the engine appear whole or not at all."""
 
     backend: str
 
@@ -100,17 +94,13 @@ class EngineBuilder(Builder):
         """Write the engine of `model` to `output` (a temporary name) and return the runtime's name and version.
 
         Raises:
-            ModelError: the runtime does not take the model.
+            ModelError: the runtime does not accept the model.
+            InputError: an option is wrong for this model or backend.
+            MissingError: the library or the device it needs is missing.
         """
 
     def build(self, model: Path, output: Path, options: RunOptions) -> Manifest:
-        """Write the engine to `output` and its manifest beside it, whole or not at all.
-
-        Raises:
-            ModelError: the model is not one this backend takes.
-            InputError: `output` is the model itself, or the model is an engine already.
-            OutputError: `output` cannot be written.
-        """
+        """Write the engine and its manifest; see `Builder.build`. Raises InputError also where the model is an engine already."""
         if output.exists() and model.exists() and output.samefile(model):
             raise InputError(f"{output}: is the model itself", "name another output with -o")
         source = read_manifest(model)
@@ -128,12 +118,12 @@ class EngineBuilder(Builder):
         return draft.written
 
     def describe(self, manifest: Manifest) -> Manifest:
-        """Return the manifest with what only this backend knows of the engine it has just compiled."""
+        """Return the manifest with the details that only this backend knows of the engine it has just compiled."""
         return manifest
 
 
 def _manifest(model: Path, source: Manifest | None, options: RunOptions) -> Manifest:
-    """Return what an engine's manifest takes over from its model, and what it records of this machine."""
+    """Return an engine's manifest with the facts of its model's manifest and of this machine."""
     return Manifest(
         kind="engine",
         sha256="",

@@ -1,11 +1,11 @@
-"""What every reader of per-layer times gives, and how it is asked."""
+"""The interface of all readers of per-layer times."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import Loadable
 
 __all__ = ["LayerProfiler", "RuntimeLayer", "plain_precision"]
 
@@ -21,10 +21,10 @@ class RuntimeLayer:
     """One layer, as the runtime runs it.
 
     Attributes:
-        type: the runtime's word for what it does.
-        precision: it computes in: "fp32", "bf16", "fp16", "int8"; "unknown" where the runtime does not say.
-        nodes: names of the ONNX nodes it came from, or of their outputs, as far as the runtime tells, the main one first.
-        samples_ms: the time of each profiled call, (calls,) in the order they were made; 0 of a call that did without the layer.
+        type: the runtime's word for the operation.
+        precision: precision of the computation: "fp32", "bf16", "fp16" or "int8"; "unknown" where the runtime reports none.
+        nodes: names of the ONNX nodes it came from, or of their outputs, as far as the runtime reports them; the main one first.
+        samples_ms: time of each profiled call, (calls,), in the order of the calls; 0 for a call that skipped the layer.
     """
 
     name: str
@@ -34,26 +34,21 @@ class RuntimeLayer:
     samples_ms: tuple[float, ...]
 
 
-class LayerProfiler(ABC):
-    """A model that tells its layers' times. A context manager: nothing is loaded before `__enter__`."""
+class LayerProfiler(Loadable):
+    """A loaded model that records the time of each of its layers.
+
+    Attributes:
+        input: image batch as (N, C, H, W) float32.
+    """
 
     input: TensorSpec
 
     @abstractmethod
-    def open(self) -> None:
-        """Load the model. Sets `input`.
-
-        Raises:
-            InputError, ModelError, EngineError: the file is none that may run here.
-            MissingError: the runtime is not installed.
-        """
-
-    @abstractmethod
     def infer(self, batch: Float32Array) -> None:
-        """Make one call that is profiled.
+        """Make one profiled call.
 
         Raises:
-            ModelError: the runtime fails on it.
+            ModelError: the runtime fails.
         """
 
     @abstractmethod
@@ -61,21 +56,10 @@ class LayerProfiler(ABC):
         """Return the layers that took any time after `skip` calls, in the order of execution; call it once, at the end.
 
         Raises:
-            ModelError: what the runtime wrote cannot be read.
+            ModelError: the runtime's profile cannot be read.
         """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free everything; calling it twice is fine."""
-
-    def __enter__(self) -> "LayerProfiler":
-        self.open()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
 
 def plain_precision(word: str) -> str:
-    """Return our name of a runtime's precision ("I8", "float16"), or "unknown"."""
+    """Return this package's name of a runtime's precision ("I8", "float16"), or "unknown"."""
     return _PRECISIONS.get(word.lower(), "unknown")

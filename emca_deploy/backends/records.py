@@ -1,10 +1,9 @@
-"""The list of backends. Nothing here imports a backend's code or its library, only its record.
+"""The list of backends, read from their records without importing their code or libraries.
 
-A backend is one folder with a `Backend` in it and one line in `BUILT_IN`. Other distributions add theirs through the entry point
-group `emca_deploy.backends`, whose values have the form of those lines.
+A backend is one folder with a `Backend` record and one line in `BUILT_IN`. Other distributions add theirs through the entry point
+group `emca_deploy.backends`, whose values are written like those lines.
 """
 
-from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -22,39 +21,31 @@ BUILT_IN = (
     "emca_deploy.backends.tensorrt:TENSORRT_RTX",
     "emca_deploy.backends.fake:BACKEND",
 )
-"""Where the records of this package's backends are. The first one is the default and the reference."""
+"""Records of this package's backends. The first one is the default and the reference."""
 
 
-def _found() -> Iterator[Backend]:
-    for place in BUILT_IN:
-        yield load_part(place)
+def _by_name() -> dict[str, Backend]:
+    found: dict[str, Backend] = {record.name: record for record in map(load_part, BUILT_IN)}
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             record = entry.load()
         except Exception as exc:  # whatever a foreign module raises
             record = Backend(entry.name, failure=f"its entry point '{entry.value}' cannot be loaded: {exc}")
         if not isinstance(record, Backend):
-            record = Backend(entry.name, failure=f"its entry point '{entry.value}' is no `Backend`")
-        yield record
-
-
-def _by_name() -> dict[str, Backend]:
-    found: dict[str, Backend] = {}
-    for record in _found():
-        found.setdefault(record.name, record)  # nobody replaces one of this package's
+            record = Backend(entry.name, failure=f"its entry point '{entry.value}' is not a `Backend`")
+        found.setdefault(record.name, record)  # an entry point cannot replace one of this package's
     return found
 
 
-BACKENDS: dict[str, Backend] = _by_name()
-"""Every backend by name, this package's first."""
-
+BACKENDS = _by_name()
+"""All backends by name, this package's first."""
 
 DEFAULT = next(iter(BACKENDS))
-"""The backend of .onnx files where nothing else decides, and the reference that others are compared with."""
+"""The backend that runs .onnx files where nothing else decides, and the reference that others are compared with."""
 
 
 def names_where(**wanted: Any) -> tuple[str, ...]:
-    """Return the names of the backends that are offered and have these attributes, each compared as true or false."""
+    """Return the names of the offered backends whose attributes are true or false as `wanted`."""
     return tuple(
         name
         for name, record in BACKENDS.items()

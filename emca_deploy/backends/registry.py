@@ -1,4 +1,4 @@
-"""Which backend an artifact belongs to, and its parts by name: runners, builders, layer profilers, settings to tune."""
+"""The backend of an artifact, and a backend's parts by name: runners, builders, layer profilers, settings to tune."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,8 +52,8 @@ class BackendStatus:
     """Whether a backend can be used here.
 
     Attributes:
-        version: the version of its library; None where it is not installed.
-        reason: why it cannot be used; None where it can.
+        version: version of its library; None where it is not installed.
+        reason: reason why it cannot be used; None where it can.
     """
 
     version: str | None
@@ -62,14 +62,14 @@ class BackendStatus:
 
 
 def available() -> dict[str, BackendStatus]:
-    """Return every backend's status by name. Reads metadata only: no runtime is imported."""
+    """Return the status of all backends by name, from metadata only: no runtime is imported."""
     return {name: _status(name) for name in BACKENDS}
 
 
 def _status(name: str) -> BackendStatus:
     backend = BACKENDS[name]
     if backend.failure is not None:
-        return BackendStatus(None, backend.failure, "update or uninstall the distribution that brings it")
+        return BackendStatus(None, backend.failure, "update or uninstall the distribution that contains it")
     if backend.package is None:
         return BackendStatus(__version__)
     if find_spec(backend.package.module) is None:
@@ -87,7 +87,7 @@ def _known(name: str) -> Backend:
 
 
 def _installed(name: str) -> Backend:
-    """Return a backend whose library is installed; a missing device is for the runner to say, after a look at the file."""
+    """Return a backend whose library is installed; the runner reports a missing device, after it has checked the file."""
     backend = _known(name)
     status = _status(name)
     if status.version is None:
@@ -96,7 +96,7 @@ def _installed(name: str) -> Backend:
 
 
 def names_no_file(artifact: str) -> bool:
-    """Return whether an artifact is a hidden backend's name with settings, "fake:latency_ms=2", rather than a file."""
+    """Return whether an artifact names a hidden backend with settings, "fake:latency_ms=2", rather than a file."""
     scheme = artifact.partition(":")[0]
     return scheme in BACKENDS and BACKENDS[scheme].hidden
 
@@ -105,8 +105,8 @@ def open_runner(backend: str, artifact: str, **options: Any) -> Runner:
     """Return the runner of an artifact, not opened yet; the options are the parameters of `read_options`.
 
     Raises:
-        UnknownNameError: no backend, or no setting of it, of that name.
-        MissingError: its library is not installed.
+        UnknownNameError: there is no such backend, or it has no such setting.
+        MissingError: the backend's library is not installed.
         InputError: threads or batch is not positive, or a setting has a value that it does not take.
     """
     given = read_options(backend, **options)
@@ -122,11 +122,7 @@ def read_options(
     settings: Mapping[str, Any] | None = None,
     io: Mapping[str, Any] | None = None,
 ) -> RunOptions:
-    """Return the fields of `RunOptions`, `io` as JSON, as checked options.
-
-    Raises:
-        UnknownNameError, InputError: as `open_runner`.
-    """
+    """Return checked `RunOptions` from its fields; `io` is given as JSON. Raises what `open_runner` raises for options."""
     check_settings(backend, settings or {})
     for name, value in (("threads", threads), ("batch", batch)):
         if value is not None and value < 1:
@@ -135,12 +131,10 @@ def read_options(
 
 
 def open_gpu_runner(backend: str, artifact: str, device: int = 0, batch: int | None = None, variant: str = "") -> Runner:
-    """Return the runner of an artifact on an NVIDIA GPU, not opened yet.
-
-    A batch of None leaves a dynamic one dynamic; `variant` is one of the backend's `variants`.
+    """Return the runner of an artifact on an NVIDIA GPU, not opened yet; `variant` is one of the backend's `variants`.
 
     Raises:
-        UnknownNameError: no backend of that name.
+        UnknownNameError: there is no such backend.
         MissingError: its library is not installed.
         InputError: it does not run on GPUs, or the batch is not positive.
     """
@@ -155,7 +149,7 @@ def get_builder(backend: str) -> Builder:
     """Return the builder of a backend's engines.
 
     Raises:
-        UnknownNameError: no backend of that name.
+        UnknownNameError: there is no such backend.
         MissingError: its library is not installed.
         InputError: it has no engines.
     """
@@ -167,15 +161,15 @@ def get_builder(backend: str) -> Builder:
 
 
 def backend_of(artifact: Path, asked: str | None) -> str:
-    """Return the backend that runs an artifact.
+    """Return the backend that runs an artifact; `asked` is the one the user names.
 
-    An engine's manifest decides; a checkpoint is PyTorch's; an .onnx file runs on the one asked for, else on the one its INT8
-    placement was made for where that can run on this processor, else on ONNX Runtime.
+    The manifest decides for an engine, and PyTorch runs a checkpoint. An .onnx file runs on the backend asked for, else on the
+    one its INT8 placement was made for if that can run on this processor, else on ONNX Runtime.
 
     Raises:
-        UnknownNameError: no backend of the name asked for.
-        InputError: the artifact cannot run on the one asked for.
-        EngineError: neither an .onnx file nor an engine with its manifest.
+        UnknownNameError: there is no such backend.
+        InputError: the artifact cannot run on the backend asked for.
+        EngineError: the artifact is neither an .onnx file nor an engine with its manifest.
         ModelError: the manifest cannot be read.
     """
     if asked is not None:
@@ -188,7 +182,7 @@ def backend_of(artifact: Path, asked: str | None) -> str:
     if manifest is not None and manifest.kind == "engine":
         if manifest.backend not in BACKENDS:
             raise ModelError(
-                f"{manifest_path(artifact)}: names a backend that there is not: '{manifest.backend}'", "build the engine again"
+                f"{manifest_path(artifact)}: names an unknown backend: '{manifest.backend}'", "build the engine again"
             )
         return _agreed(artifact, manifest.backend, asked)
     if manifest is None and artifact.suffix.lower() != ".onnx" and artifact.exists():
@@ -215,10 +209,10 @@ def _agreed(artifact: Path, owner: str, asked: str | None) -> str:
 
 
 def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
-    """Return what profiles an artifact's layers, not opened yet; the options are those of `read_options`.
+    """Return the layer profiler of an artifact, not opened yet; the options are those of `read_options`.
 
     Raises:
-        InputError: this backend does not tell its layers' times here.
+        InputError: this backend does not report the times of its layers here.
     """
     found = _known(backend)
     if found.layers is not None:
@@ -233,13 +227,13 @@ def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
 
 
 def find_recipe(backend: str, weight_bits: int | None = None) -> "Recipe":
-    """Return what a backend wants quantized.
+    """Return a backend's recipe, with weights of 8 or 7 bits.
 
-    Its weights take 8 or 7 bits; None is 7 for what runs on processors where this one would saturate with 8, else 8.
+    None chooses 7 bits for a recipe that runs on a processor, where this one would saturate with 8, else 8.
 
     Raises:
-        UnknownNameError: no recipe for that backend.
-        InputError: 7 bits for a backend that needs 8.
+        UnknownNameError: the backend has no recipe.
+        InputError: the backend needs 8 bits, and 7 are asked for.
     """
     known = names_where(recipe=True)
     if backend not in known:
@@ -249,21 +243,21 @@ def find_recipe(backend: str, weight_bits: int | None = None) -> "Recipe":
 
 
 def recipe_of(backend: str) -> "Recipe | None":
-    """Return a backend's recipe as it is, or None where it has none."""
+    """Return a backend's recipe, or None where it has none."""
     return find_recipe(backend) if backend in names_where(recipe=True) else None
 
 
 def all_recipes() -> "tuple[Recipe, ...]":
-    """Return the recipes of all backends: what any of them quantizes is measured in one pass."""
+    """Return the recipes of all backends: one pass measures the tensors that any of them quantizes."""
     return tuple(map(find_recipe, names_where(recipe=True)))
 
 
 def check_settings(backend: str, settings: Mapping[str, Any]) -> None:
-    """Refuse settings that a backend does not have, such as those of a manifest that was edited.
+    """Refuse settings that a backend does not have, such as those of an edited manifest.
 
     Raises:
-        UnknownNameError: it has none of that name.
-        InputError: the value is none of those it takes.
+        UnknownNameError: the backend has no such setting.
+        InputError: the setting does not take that value.
     """
     known = BACKENDS[backend].settings if backend in BACKENDS else {}
     for name, value in settings.items():
@@ -281,19 +275,19 @@ def tunables(backend: str, situation: Situation) -> tuple[Tunable, ...]:
     """Return the settings to try for a backend on this machine, the threads first.
 
     Raises:
-        InputError: it has none, or not that precision.
+        InputError: the backend has no settings, or does not compute in one of the precisions.
         MissingError: its library is not installed.
     """
     place = _known(backend).tunables
     if place is None:
         able = ", ".join(names_where(tunables=True))
-        raise InputError(f"backend '{backend}' has no settings to tune", f"backends with some: {able}")
+        raise InputError(f"backend '{backend}' has no settings to tune", f"use one of: {able}")
     own: list[Tunable] = load_part(place)(situation)
     return (_threads(situation), *(tunable for tunable in own if tunable.others))
 
 
 def _threads(situation: Situation) -> Tunable:
-    """Every number up to 4, then twice as many each, and the physical and logical cores."""
+    """Return the thread counts to try: 1 to 4, then powers of two, and the numbers of physical and logical cores."""
     cpu, most = situation.cpu, situation.threads_max
     wanted = {1, 2, 3, 4, 8, 16, 32, 64, 128, cpu.physical_cores, cpu.logical_cores, most}
     values = sorted(number for number in wanted if number <= most and number != situation.threads_default)

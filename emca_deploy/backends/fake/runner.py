@@ -18,24 +18,24 @@ __all__ = ["FakeRunner", "FakeSettings", "tunables"]
 BACKEND = "fake"
 CRASH_CODE = 41
 PACES = {"steady": 1.0, "quick": 0.5, "slow": 2.0}
-"""The setting `pace` to try tuning with: how many times `latency_ms` a call takes."""
+"""Factors of `latency_ms` by the value of the setting `pace`, which tests tune."""
 PRECISIONS = {"f32": 1.0, "bf16": 1.5}
-"""Likewise the precision: it is a processor that computes in bf16, and slower."""
+"""Factors of `latency_ms` by precision: bf16 is slower, as on a processor without hardware for it."""
 
 
 @dataclass(frozen=True)
 class FakeSettings:
-    """What a fake artifact's name says: "fake:latency_ms=2,classes=10,size=8,fail_at=5".
+    """The settings in a fake artifact's name: "fake:latency_ms=2,classes=10,size=8,fail_at=5".
 
     Attributes:
-        latency_ms: the time of every call.
-        load_ms: the time of opening it.
-        classes: width of the logits.
-        size: height and width of its images.
-        seed: another one gives other logits.
-        fail_at: the call, counted from 1 since opening, that raises ModelError; 0 never.
-        crash_at: the call on which the process ends at once, as a crash would end it; 0 never.
-        hang_at: the call that never returns; 0 never.
+        latency_ms: time of each call.
+        load_ms: time that opening it takes.
+        classes: number of logits of an image.
+        size: height and width of its images, in pixels.
+        seed: random seed of the weights.
+        fail_at: number of the call that raises ModelError, counted from 1 since opening; 0 means none.
+        crash_at: number of the call that ends the process at once, as a crash does; 0 means none.
+        hang_at: number of the call that never returns; 0 means none.
     """
 
     latency_ms: float = 0.0
@@ -49,11 +49,7 @@ class FakeSettings:
 
     @classmethod
     def parse(cls, artifact: str) -> "FakeSettings":
-        """Read the settings off an artifact's name.
-
-        Raises:
-            InputError: a setting is unknown or no number.
-        """
+        """Read the settings from an artifact's name; raise InputError where one is unknown or not a number."""
         kinds: dict[str, Any] = {field.name: field.type for field in fields(cls)}
         values: dict[str, Any] = {}
         for pair in filter(None, artifact.removeprefix("fake").removeprefix(":").split(",")):
@@ -66,7 +62,7 @@ class FakeSettings:
 
 
 class FakeRunner(Runner):
-    """Logits that depend on the input alone: column means of each image's pixels, mixed by fixed random weights."""
+    """A runner whose logits depend on the input only: column means of each image's pixels times fixed random weights."""
 
     def __init__(self, artifact: str, options: RunOptions) -> None:
         self._artifact = artifact
@@ -74,11 +70,7 @@ class FakeRunner(Runner):
         self._weights: Float32Array | None = None
 
     def open(self) -> None:
-        """Draw the weights. Sets `input` and `output`.
-
-        Raises:
-            InputError: the artifact's name cannot be read.
-        """
+        """Draw the weights, and set `input` and `output`."""
         refuse_precision(BACKEND, self._options.precision, tuple(PRECISIONS))
         settings = self._settings = FakeSettings.parse(self._artifact)
         time.sleep(settings.load_ms / 1e3)
@@ -95,12 +87,7 @@ class FakeRunner(Runner):
         self._calls = 0
 
     def infer(self, batch: Float32Array) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, 3, size, size) float32, after `latency_ms`.
-
-        Raises:
-            InputError: the batch's shape or dtype does not fit.
-            ModelError: it is the call that shall fail.
-        """
+        """Return logits (N, classes) float32 of a batch (N, 3, size, size) float32, after `latency_ms`."""
         if self._weights is None:
             raise RuntimeError("infer on a runner that is not open")
         check_batch(batch, self.input)
@@ -117,19 +104,19 @@ class FakeRunner(Runner):
         return logits
 
     def close(self) -> None:
-        """Forget the weights; calling it twice is fine."""
+        """Forget the weights."""
         self._weights = None
 
     def describe(self) -> dict[str, Any]:
-        """Return that it is a fake."""
+        """Return the runtime and its threads."""
         return {"runtime": BACKEND, "threads": self._options.threads}
 
 
 def _as_bf16(values: Float32Array) -> Float32Array:
-    """Return what bfloat16 holds of values: the upper half of a float32."""
+    """Return values rounded towards zero to bfloat16, the upper half of a float32."""
     return (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def tunables(situation: Situation) -> list[Tunable]:
-    """Return the settings worth trying: a pace, one of which fails, and the precisions asked for."""
+    """Return the settings worth trying: the pace, of which one value fails, and the precisions asked for."""
     return [Tunable("pace", "steady", ("quick", "slow", "broken")), Tunable("precision", "f32", situation.precisions)]

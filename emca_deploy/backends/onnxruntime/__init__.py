@@ -29,7 +29,7 @@ BACKEND = Backend(
         "force_spinning_stop": BOOL,
         "flush_denormals": BOOL,
         "fastmath_bf16": BOOL,
-        "exact_qdq": BOOL,  # Q/DQ pairs in float, as ONNX defines them, instead of integer kernels; slower, never tried
+        "exact_qdq": BOOL,  # computes Q/DQ pairs in float, as ONNX defines them: slower, and never tried by `tune`
     },
     tunables=f"{HERE}.tunables:tunables",
 )

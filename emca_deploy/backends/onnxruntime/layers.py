@@ -1,9 +1,9 @@
-"""Layers' times of ONNX Runtime, from the file that its profiler writes."""
+"""The times of ONNX Runtime's layers, from the file that its profiler writes."""
 
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ __all__ = ["OrtLayerProfiler", "read_ort_profile"]
 
 SUFFIX = "_kernel_time"
 ADDED = re.compile(r"_(nchwc|nhwc|token_\d+|quant|fused)$")
-"""What the optimiser appends to a node's or a tensor's name when it writes a node of its own."""
+"""Suffixes that the optimiser appends to the name of a node or tensor when it writes a new node."""
 
 
 class OrtLayerProfiler(LayerProfiler):
-    """An .onnx file, or an engine of ONNX Runtime, on the CPU with profiling on."""
+    """Profiles an .onnx file, or an engine of ONNX Runtime, on the CPU."""
 
     def __init__(self, artifact: str, options: RunOptions) -> None:
         self._path = Path(artifact)
@@ -32,12 +32,7 @@ class OrtLayerProfiler(LayerProfiler):
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def open(self) -> None:
-        """Load the model. Sets `input`.
-
-        Raises:
-            ModelError, EngineError, InputError: the file is none that may run here.
-            MissingError: ONNX Runtime is not installed.
-        """
+        """Load the model with profiling on, and set `input`."""
         self._errors = library_errors(import_optional("onnxruntime"))
         self._folder = tempfile.TemporaryDirectory(prefix="emca-layers-")
         profile_to = Path(self._folder.name) / "profile"
@@ -49,27 +44,19 @@ class OrtLayerProfiler(LayerProfiler):
         self.input = self._boundary.input
 
     def infer(self, batch: Float32Array) -> None:
-        """Make one call that is profiled.
-
-        Raises:
-            ModelError: ONNX Runtime fails on it.
-        """
+        """Make one profiled call."""
         try:
             self._session.run(None, {self.input.name: self._boundary.to_native(batch)})
         except self._errors as exc:
             raise ModelError(f"{self._path}: fails while running: {library_reason(exc)}", "try another batch") from exc
 
     def layers(self, skip: int) -> list[RuntimeLayer]:
-        """Return the layers in the order of execution; the profile ends here.
-
-        Raises:
-            ModelError: the profile cannot be read.
-        """
+        """Return the layers in the order of execution, and end the profile."""
         place = Path(self._session.end_profiling())
         return read_ort_profile(place.read_text(encoding="utf-8", errors="replace"), str(self._path), skip)
 
     def close(self) -> None:
-        """Free the session, and the profile; calling it twice is fine."""
+        """Free the session and the profile."""
         self._session = None
         if self._folder is not None:
             self._folder.cleanup()
@@ -77,10 +64,10 @@ class OrtLayerProfiler(LayerProfiler):
 
 
 def read_ort_profile(text: str, source: str, skip: int = 0) -> list[RuntimeLayer]:
-    """Read the text that ONNX Runtime's profiler wrote, events in the format of Chrome's tracing, without the first `skip` calls.
+    """Read a profile of ONNX Runtime, a list of events in the format of Chrome's tracing, without the first `skip` calls.
 
     Raises:
-        ModelError: it is no such file.
+        ModelError: the text is not such a list.
     """
     try:
         events = json.loads(text)
@@ -94,26 +81,23 @@ def read_ort_profile(text: str, source: str, skip: int = 0) -> list[RuntimeLayer
             about.setdefault(key, arguments)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ModelError(f"{source}: its profile cannot be read: {library_reason(exc)}", "update ONNX Runtime") from exc
-    return [_layer(name, about[name, index], values[skip:]) for (name, index), values in samples_ms.items()]
-
-
-def _layer(name: str, arguments: Mapping[str, Any], samples_ms: list[float]) -> RuntimeLayer:
-    return RuntimeLayer(name, str(arguments.get("op_name", "")), _precision(arguments), _nodes(name), tuple(samples_ms))
+    return [
+        RuntimeLayer(key[0], str(about[key].get("op_name", "")), _precision(about[key]), _nodes(key[0]), tuple(values[skip:]))
+        for key, values in samples_ms.items()
+    ]
 
 
 def _precision(arguments: Mapping[str, Any]) -> str:
-    """Return the precision of its first input that has elements: of QLinearConv the image, not its scale."""
-    return next(_types(arguments.get("input_type_shape")), None) or next(_types(arguments.get("output_type_shape")), "unknown")
-
-
-def _types(listed: Any) -> Iterator[str]:
-    entries = listed if isinstance(listed, list) else []
-    words = (str(word) for entry in entries if isinstance(entry, dict) for word in entry)
-    return iter([plain_precision(word) for word in words])
+    """Return the precision of the first input, else of the first output, else "unknown"."""
+    for listed in (arguments.get("input_type_shape"), arguments.get("output_type_shape")):
+        for entry in listed if isinstance(listed, list) else []:
+            for word in entry if isinstance(entry, dict) else ():
+                return plain_precision(str(word))
+    return "unknown"
 
 
 def _nodes(name: str) -> tuple[str, ...]:
-    """Return the name and what it was before the optimiser appended to it, the latter first."""
+    """Return the names that a node had before the optimiser appended suffixes, the original first, then its own."""
     names = [name]
     while ADDED.search(names[0]):
         names.insert(0, ADDED.sub("", names[0]))

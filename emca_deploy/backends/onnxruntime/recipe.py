@@ -1,4 +1,4 @@
-"""What ONNX Runtime wants quantized, and what it computes in INT8 of anybody's model."""
+"""The recipe of ONNX Runtime, and the check of what it computes in INT8 in any model."""
 
 import numpy as np
 import onnx_ir as ir
@@ -14,11 +14,11 @@ FUSED = frozenset({
     "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Resize", "Identity",
     "Expand", "Where", "ArgMax", "Pad", "DepthToSpace", "Relu", "Clip",
 })  # fmt: skip
-"""Operators besides layers that ONNX Runtime computes in INT8 between a DQ and a Q."""
+"""Operators other than layers that ONNX Runtime computes in INT8 between a DQ and a Q."""
 
 
 class OrtExplainer(Explainer):
-    """ONNX Runtime fuses an operator only when everything it reads and returns is quantized."""
+    """Explains ONNX Runtime, which fuses an operator only when everything it reads and returns is quantized."""
 
     takes_integer_operators = True
 
@@ -30,14 +30,14 @@ class OrtExplainer(Explainer):
         if node.op_type == "ConvTranspose":
             return self.tell("no_kernel", node)
         bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
-        if bias is not None and pair_of(bias) is None:  # convolutions' biases it quantizes itself
+        if bias is not None and pair_of(bias) is None:  # ONNX Runtime itself quantizes the biases of convolutions
             return self.tell("float_bias", node)
         if activation is not None and activation.dtype == ir.DataType.INT8 and not _become_unsigned(node, activation):
             return self.tell("signed_activations", node)
         return self._returns_int8(node) if node.op_type == "Conv" else True
 
     def _returns_int8(self, node: ir.Node) -> bool:
-        """Return whether everything that reads a convolution's result reads it quantized, a ReLU in between or not."""
+        """Return whether all readers of a convolution's result read it quantized, with or without a ReLU in between."""
         value, last = node.outputs[0], node
         uses = list(value.uses())
         while len(uses) == 1 and uses[0].node.op_type in CUTS and not value.is_graph_output():
@@ -65,7 +65,7 @@ class OrtExplainer(Explainer):
 
 
 def _become_unsigned(node: ir.Node, activation: QdqPair) -> bool:
-    """Return whether ONNX Runtime turns what a layer reads and returns from int8 into uint8: only what one operator reads."""
+    """Return whether ONNX Runtime turns a layer's int8 operand and result into uint8: only if each has a single reader."""
     returned = node.outputs[0]
     while len(uses := list(returned.uses())) == 1 and uses[0].node.op_type in CUTS:
         returned = uses[0].node.outputs[0]
@@ -85,7 +85,7 @@ def _readers_of_floats(quantize: ir.Node) -> int:
 
 
 def _ends_at_lowest(quantize: ir.Node) -> bool:
-    """Return whether a Q's smallest integer stands for 0, so that it cuts off what a ReLU would."""
+    """Return whether a Q's smallest integer stands for 0: then it clips what a ReLU would."""
     zero = quantize.inputs[2] if len(quantize.inputs) > 2 else None
     if zero is None or zero.const_value is None:
         return zero is None  # uint8 with 0
@@ -93,8 +93,8 @@ def _ends_at_lowest(quantize: ir.Node) -> bool:
     return bool(np.all(numbers_of(zero, 0) == lowest))
 
 
-# One float tensor between two convolutions costs more than INT8 gains. u8 activations directly: ONNX Runtime's S8-to-U8 rewrite
-# misses tensors with several readers.
+# One float tensor between two convolutions costs more than INT8 gains. Activations are uint8 from the start, since ONNX Runtime's
+# rewrite from int8 to uint8 misses tensors with several readers.
 RECIPE = Recipe(
     "onnxruntime",
     False,

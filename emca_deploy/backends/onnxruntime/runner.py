@@ -28,14 +28,14 @@ SESSION_ENTRIES = {
     "exact_qdq": "session.disable_quant_qdq",
     "fastmath_bf16": "mlas.enable_gemm_fastmath_arm64_bfloat16",
 }
-"""Our name of a setting -> ONNX Runtime's."""
+"""ONNX Runtime's names of settings, by this package's names."""
 
-BATCH_NAME = "batch"  # what our exporter calls the dynamic dimension
+BATCH_NAME = "batch"  # the exporter's name of the dynamic dimension
 DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8"}
 
 
 def library_errors(ort: Any) -> tuple[type[Exception], ...]:
-    """Return ONNX Runtime's exception classes, which have no common ancestor of their own."""
+    """Return ONNX Runtime's exception classes, which have no common base class."""
     state = ort.capi.onnxruntime_pybind11_state
     own = (getattr(state, name) for name in dir(state))
     return (RuntimeError, *(kind for kind in own if isinstance(kind, type) and issubclass(kind, Exception)))
@@ -56,18 +56,12 @@ def _session_options(ort: Any, options: RunOptions, *, seven_bits: bool) -> Any:
         if name in options.settings:
             settings.add_session_config_entry(entry, "1" if options.settings[name] else "0")
     # Without VNNI, products of uint8 and int8 are summed in 16 bits, which overflow unless weights keep to 7 bits: the bundled
-    # model is at 13 dB then. This is slower and exact there (45 dB), and has no effect on other processors.
+    # model has 13 dB then. This entry makes them exact (45 dB) and slower there, and has no effect on other processors.
     settings.add_session_config_entry("session.x64quantprecision", "0" if seven_bits else "1")
-    # By default the suffix decides; ours is whatever was typed.
+    # By default the suffix decides, which is up to the user here.
     settings.add_session_config_entry("session.load_model_format", "ONNX")
     settings.add_session_config_entry("session.save_model_format", "ONNX")
     return settings
-
-
-def _weight_bits(path: Path) -> int | None:
-    """Return what a model of ours says that its INT8 weights keep to; None of others."""
-    manifest = read_manifest(path, verify=False)
-    return manifest.details.get("weight_bits") if manifest is not None else None
 
 
 def _specs(nodes: Any) -> list[TensorSpec]:
@@ -82,11 +76,7 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 
 
 def _providers(ort: Any, device: int | None) -> list[Any]:
-    """Return the providers of a session: the processor's, or a GPU's before it.
-
-    Raises:
-        MissingError: this ONNX Runtime has none for GPUs.
-    """
+    """Return the execution providers of a session: the CPU's, after a GPU's where one is asked for."""
     if device is None:
         return [CPU]
     if CUDA not in ort.get_available_providers():
@@ -94,8 +84,8 @@ def _providers(ort: Any, device: int | None) -> list[Any]:
             f"this ONNX Runtime {ort.__version__} has no CUDA provider",
             "pip uninstall onnxruntime && pip install onnxruntime-gpu, or use --backend tensorrt-rtx",
         )
-    if hasattr(ort, "preload_dlls"):  # CUDA's and cuDNN's wheels lie where the system's loader does not look
-        with redirect_stdout(sys.stderr):  # it prints what it does not find
+    if hasattr(ort, "preload_dlls"):  # the system's loader does not look where the wheels of CUDA and cuDNN are
+        with redirect_stdout(sys.stderr):  # it prints the libraries it does not find
             ort.preload_dlls()
     return [(CUDA, {"device_id": device}), CPU]
 
@@ -107,22 +97,25 @@ def open_inference_session(
     device: int | None = None,
     profile_to: Path | None = None,
 ) -> tuple[Any, Boundary]:
-    """Return a session and the boundary to its input and output; dynamic sizes are fixed where `options` asks for it.
+    """Return a session and the boundary to its input and output; dynamic sizes are fixed as `options` says.
 
-    `device` is a GPU's index, None the CPU; `save_to` gets the optimised graph; `profile_to` is how a profile's name begins.
+    `device` is a GPU's index, or None for the CPU; the optimised graph is written to `save_to`; `profile_to` is the beginning of
+    the profile's file name.
 
     Raises:
-        MissingError: a GPU is asked for, and this ONNX Runtime cannot use it.
-        ModelError: ONNX Runtime does not take the model, or it is no classifier.
+        MissingError: this ONNX Runtime cannot use the GPU.
+        ModelError: ONNX Runtime does not accept the model, or it is not a classifier.
         InputError: the model's batch or image size is fixed to another one.
     """
     ort = import_optional("onnxruntime")
     refuse_precision(BACKEND, options.precision)
     providers = _providers(ort, device)
     io = graph_facts(path, options.io)
+    manifest = read_manifest(path, verify=False)
+    seven_bits = manifest is not None and manifest.details.get("weight_bits") == 7
     sizes = {} if options.batch is None else {BATCH_NAME: options.batch}
     for _ in range(2):
-        settings = _session_options(ort, options, seven_bits=_weight_bits(path) == 7)
+        settings = _session_options(ort, options, seven_bits=seven_bits)
         if save_to is not None:
             settings.optimized_model_filepath = str(save_to)
         if profile_to is not None:
@@ -138,8 +131,8 @@ def open_inference_session(
         wanted = boundary.overrides(path, options.batch, io.image_size)
         if all(sizes.get(name) == size for name, size in wanted.items()):
             break
-        sizes |= wanted  # the dimensions have other names than our exporter's: open it again with the model's own
-    if device is not None and session.get_providers()[0] != CUDA:  # it only warns, and runs on the processor
+        sizes |= wanted  # another exporter names the dimensions otherwise: open the model again with its own names
+    if device is not None and session.get_providers()[0] != CUDA:  # ONNX Runtime only warns, and runs on the CPU
         raise MissingError(
             f"ONNX Runtime {ort.__version__} cannot use GPU {device}", "install the CUDA and cuDNN that its release notes name"
         )
@@ -149,17 +142,17 @@ def open_inference_session(
 def load_session(
     path: Path, options: RunOptions, device: int | None = None, profile_to: Path | None = None
 ) -> tuple[Any, Boundary]:
-    """Return the session of an .onnx file or of an engine, which is for the CPU, and the boundary to its input and output.
+    """Return the session of an .onnx file or an engine, which runs on the CPU only, and the boundary to its input and output.
 
     Raises:
-        ModelError, EngineError, InputError: the file is none that may run here.
+        InputError, ModelError, EngineError: the file cannot run here.
         MissingError: ONNX Runtime is not installed, or cannot use the GPU.
     """
     ort = import_optional("onnxruntime")
     manifest = identify(path, BACKEND)
     if manifest is not None:
         if device is not None:
-            raise InputError(f"{path}: is an engine for a processor", "name the .onnx file, or an engine of TensorRT")
+            raise InputError(f"{path}: is an engine for the CPU", "name the .onnx file, or an engine of TensorRT")
         verify_engine(path, manifest, (BACKEND, ort.__version__))
         options = replace(options, io=engine_io(manifest, options.io))
     return open_inference_session(path, options, device=device, profile_to=profile_to)
@@ -175,12 +168,7 @@ class OrtRunner(Runner):
         self._session: Any = None
 
     def open(self) -> None:
-        """Load the model. Sets `input` and `output`.
-
-        Raises:
-            ModelError, EngineError, InputError: the file is none that may run here.
-            MissingError: ONNX Runtime is not installed, or cannot use the GPU.
-        """
+        """Load the model, and set `input` and `output`."""
         self._session, self._boundary = load_session(self._path, self._options, self._device)
         self.input, self.output, self.softmax = self._boundary.input, self._boundary.output, self._boundary.softmax
         self._errors = library_errors(import_optional("onnxruntime"))
@@ -188,12 +176,7 @@ class OrtRunner(Runner):
         self._name = self.input.name
 
     def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns.
-
-        Raises:
-            InputError: the batch's shape or dtype does not fit the model.
-            ModelError: ONNX Runtime fails on it, or the answer is not one row an image.
-        """
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns."""
         if self._session is None:
             raise RuntimeError("infer on a runner that is not open")
         native = self._boundary.to_native(batch)
@@ -211,7 +194,7 @@ class OrtRunner(Runner):
         return self._boundary.to_native(batch)
 
     def close(self) -> None:
-        """Free the session; calling it twice is fine."""
+        """Free the session."""
         self._session = None
 
     def describe(self) -> dict[str, Any]:
@@ -230,15 +213,11 @@ class OrtRunner(Runner):
 
 
 class OrtBuilder(EngineBuilder):
-    """Optimises an .onnx file offline: fusions and this processor's layouts, so that loading is quicker."""
+    """Optimises an .onnx file offline, with fusions and this processor's layouts, which makes loading quicker."""
 
     backend = BACKEND
 
     def compile(self, model: Path, output: Path, options: RunOptions) -> tuple[str, str]:
-        """Write the optimised graph.
-
-        Raises:
-            ModelError: ONNX Runtime does not take the model.
-        """
+        """Write the optimised graph, and return the runtime's name and version."""
         open_inference_session(model, options, save_to=output)
         return BACKEND, import_optional("onnxruntime").__version__

@@ -1,4 +1,4 @@
-"""Which settings of ONNX Runtime are worth trying."""
+"""Settings of ONNX Runtime that are worth trying."""
 
 from emca_deploy.backends.base import Situation
 from emca_deploy.errors import InputError
@@ -8,11 +8,7 @@ __all__ = ["tunables"]
 
 
 def tunables(situation: Situation) -> list[Tunable]:
-    """Return the settings worth trying in a situation.
-
-    Raises:
-        InputError: a precision is asked for that this processor does not compute in.
-    """
+    """Return the settings worth trying; raise InputError where the processor does not compute in a precision asked for."""
     on_arm = situation.cpu.architecture in ("aarch64", "arm64")
     fastmath = on_arm and "bf16" in situation.precisions and "bf16" in situation.cpu.instruction_sets
     if situation.precisions and not fastmath:

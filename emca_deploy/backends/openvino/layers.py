@@ -1,4 +1,4 @@
-"""Layers' times of OpenVINO, from its performance counters and its executable graph."""
+"""The times of OpenVINO's layers, from its performance counters and its executable graph."""
 
 import re
 from pathlib import Path
@@ -15,11 +15,11 @@ __all__ = ["OvLayerProfiler", "precision_of_exec_type"]
 
 COUNTERS = {"PERF_COUNT": True}
 ADDED = re.compile(r"/(WithoutBiases|fq_\w+)$|_0$")
-"""What OpenVINO's transformations append to a node's name."""
+"""Suffixes that OpenVINO's transformations append to the name of a node."""
 
 
 class OvLayerProfiler(LayerProfiler):
-    """An .onnx file, or an engine of OpenVINO, on the CPU with performance counters on."""
+    """Profiles an .onnx file, or an engine of OpenVINO, on the CPU."""
 
     def __init__(self, artifact: str, options: RunOptions) -> None:
         self._path = Path(artifact)
@@ -30,23 +30,14 @@ class OvLayerProfiler(LayerProfiler):
         self._infos: dict[tuple[str, int], tuple[str, str]] = {}
 
     def open(self) -> None:
-        """Load the model. Sets `input`.
-
-        Raises:
-            ModelError, EngineError, InputError: the file is none that may run here.
-            MissingError: OpenVINO is not installed.
-        """
+        """Load the model with performance counters on, and set `input`."""
         compiled, self._boundary = load_compiled(self._path, self._options, COUNTERS)
         self.input = self._boundary.input
         self._nodes = _original_nodes(compiled)
         self._request = compiled.create_infer_request()
 
     def infer(self, batch: Float32Array) -> None:
-        """Make one call, and keep its counters.
-
-        Raises:
-            ModelError: OpenVINO fails on it.
-        """
+        """Make one call, and keep its counters."""
         try:
             self._request.infer([self._boundary.to_native(batch)])
             infos = self._request.profiling_info
@@ -67,23 +58,23 @@ class OvLayerProfiler(LayerProfiler):
             (name, _), (kind, exec_type) = key, self._infos[key]
             nodes = self._nodes.get(name) or _unadded(name)
             samples_ms = tuple(self._samples_ms[key].get(call, 0.0) for call in range(skip, self._calls))
-            if not any(samples_ms):  # weights are put in order in the first calls only
+            if not any(samples_ms):  # the first calls alone rearrange the weights
                 continue
             layers.append(RuntimeLayer(name, kind, precision_of_exec_type(exec_type), nodes, samples_ms))
         return layers
 
     def close(self) -> None:
-        """Free the compiled model; calling it twice is fine."""
+        """Free the compiled model."""
         self._request = None
 
 
 def precision_of_exec_type(exec_type: str) -> str:
-    """Return the precision at the end of an execution type: "int8" of "brgconv_avx512_I8"; "unknown" where there is none."""
+    """Return the precision at the end of an execution type: "int8" for "brgconv_avx512_I8"; "unknown" where there is none."""
     return plain_precision(exec_type.rpartition("_")[2])
 
 
 def _original_nodes(compiled: Any) -> dict[str, tuple[str, ...]]:
-    """Return the names that the runtime's graph gives as the origin of each of its nodes."""
+    """Return the names of the original nodes that the runtime's graph records for each of its nodes."""
     found = {}
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()

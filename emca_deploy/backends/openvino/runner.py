@@ -34,11 +34,11 @@ PROPERTIES = {
     "core_type": "SCHEDULING_CORE_TYPE",
     "flush_denormals": "CPU_DENORMALS_OPTIMIZATION",
 }
-"""Our name of a setting -> OpenVINO's."""
+"""OpenVINO's names of settings, by this package's names."""
 
 
 def _config(options: RunOptions, precision: str) -> dict[str, Any]:
-    # The precision is never left to OpenVINO: with AVX512_BF16 it picks bf16, less exact and on some processors slower by half.
+    # OpenVINO does not choose the precision: with AVX512_BF16 it picks bf16, less exact and on some processors slower by half.
     return {
         PRECISION: precision,
         "INFERENCE_NUM_THREADS": options.threads,
@@ -64,15 +64,13 @@ def _size(index: int, dimension: Any) -> int | str:
     return "batch" if index == 0 else f"dim{index}"
 
 
-def compile_onnx(
-    ov: Any, path: Path, options: RunOptions, more: Mapping[str, Any] | None = None
-) -> tuple[Any, Boundary]:  # fmt: skip
-    """Return the compiled model of an .onnx file and the boundary to its input and output; asked sizes are fixed.
+def compile_onnx(ov: Any, path: Path, options: RunOptions, more: Mapping[str, Any] | None = None) -> tuple[Any, Boundary]:
+    """Return the compiled model of an .onnx file and the boundary to its input and output; dynamic sizes are fixed as asked.
 
-    `more` are further properties, by OpenVINO's names.
+    `more` holds further properties, by OpenVINO's names.
 
     Raises:
-        ModelError: OpenVINO does not take the model, or it is no classifier.
+        ModelError: OpenVINO does not accept the model, or it is not a classifier.
         InputError: the model's batch or image size is fixed to another one.
     """
     io = graph_facts(path, options.io)
@@ -81,8 +79,14 @@ def compile_onnx(
         model = core.read_model(_readable(path))
         boundary = Boundary.of(path, port_specs(model.inputs), port_specs(model.outputs), io)
         boundary.overrides(path, options.batch, io.image_size)
+        shape = model.inputs[0].partial_shape
+        if options.batch is not None:
+            shape[0] = ov.Dimension(options.batch)
+        if io.image_size is not None:
+            first = 1 if boundary.channels_last else 2
+            shape[first], shape[first + 1] = (ov.Dimension(size) for size in io.image_size)
         if options.batch is not None or io.image_size is not None:
-            model.reshape({model.inputs[0]: _fixed(ov, model.inputs[0].partial_shape, boundary, options.batch, io.image_size)})
+            model.reshape({model.inputs[0]: shape})
         compiled = core.compile_model(model, DEVICE, {**_config(options, options.precision), **(more or {})})
     except RuntimeError as exc:
         raise refusal(str(path), "OpenVINO", exc) from exc
@@ -90,9 +94,9 @@ def compile_onnx(
 
 
 def _readable(path: Path) -> str | BytesIO:
-    """Return what OpenVINO reads: the file, or its bytes where a link leads to it and its weights lie in another file.
+    """Return the path to give to OpenVINO, or the model's bytes where a link leads to it and its weights are in another file.
 
-    OpenVINO follows the link of a model and looks for the weights beside its target, where Hugging Face's cache has none.
+    OpenVINO follows the link and looks for the weights next to its target, where Hugging Face's cache has none.
     """
     if not path.is_symlink() or find_spec("onnx") is None:
         return str(path)
@@ -102,23 +106,13 @@ def _readable(path: Path) -> str | BytesIO:
     return BytesIO(file.load_proto().SerializeToString()) if file.linked else str(path)
 
 
-def _fixed(ov: Any, shape: Any, boundary: Boundary, batch: int | None, image_size: tuple[int, int] | None) -> Any:
-    """Return a partial shape with the batch and the image size that are asked for."""
-    if batch is not None:
-        shape[0] = ov.Dimension(batch)
-    if image_size is not None:
-        first = 1 if boundary.channels_last else 2
-        shape[first], shape[first + 1] = (ov.Dimension(size) for size in image_size)
-    return shape
-
-
 def load_compiled(path: Path, options: RunOptions, more: Mapping[str, Any] | None = None) -> tuple[Any, Boundary]:
     """Return the compiled model of an .onnx file or an engine, and the boundary to its input and output.
 
-    `more` are further properties, by OpenVINO's names.
+    `more` holds further properties, by OpenVINO's names.
 
     Raises:
-        ModelError, EngineError, InputError: the file is none that may run here.
+        InputError, ModelError, EngineError: the file cannot run here.
         MissingError: OpenVINO is not installed.
     """
     refuse_precision(BACKEND, options.precision, PRECISIONS)
@@ -154,29 +148,17 @@ class OvRunner(Runner):
         self._queue: OvQueue | None = None
 
     def open(self) -> None:
-        """Load the model. Sets `input` and `output`.
-
-        Raises:
-            ModelError, EngineError, InputError: the file is none that may run here.
-            MissingError: OpenVINO is not installed.
-        """
+        """Load the model, and set `input` and `output`."""
         compiled, boundary = load_compiled(self._path, self._options)
         self._boundary = boundary
         self.input, self.output, self.softmax = boundary.input, boundary.output, boundary.softmax
-        self._precision = compiled.get_property(PRECISION).to_string()  # asked for f16, many a CPU runs bf16
+        self._precision = compiled.get_property(PRECISION).to_string()  # many CPUs run bf16 where f16 is asked for
         self._compiled, self._request = compiled, compiled.create_infer_request()
         self._tensor = import_optional("openvino").Tensor
 
     def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns.
-
-        The result is a view into the runtime.
-
-        Raises:
-            InputError: the batch's shape or dtype does not fit the model.
-            ModelError: OpenVINO fails on it, or the answer is not one row an image.
-        """
-        # The array of the last call is still bound as shared memory: whatever was written into it since is seen.
+        """Return logits (N, classes) float32 of a batch, as `Runner.infer` does; the result is a view into the runtime."""
+        # The array of the last call is still bound as shared memory: OpenVINO sees what was written into it since.
         if batch is not self._bound or not self._boundary.is_plain:
             self._bind(batch)
         try:
@@ -192,31 +174,30 @@ class OvRunner(Runner):
     def _bind(self, batch: npt.NDArray[Any]) -> None:
         if self._request is None:
             raise RuntimeError("infer on a runner that is not open")
-        # Shared memory must be contiguous and writable; a copy made here is not the caller's array, so never taken for bound.
+        # Shared memory must be contiguous and writable. A copy made here is not the caller's array, so it is bound again.
         shared = np.require(self._boundary.to_native(batch), requirements=["C", "A", "W"])
         self._request.set_input_tensor(self._tensor(shared, shared_memory=True))
         self._bound = shared
 
     def start_offline(self, batch: npt.NDArray[Any]) -> int:
-        """Compile the model again, for throughput, and return how many requests will be in flight at once.
+        """Compile the model again, for throughput, and return the number of requests in flight.
+
+        OpenVINO chooses the streams, unless the settings do.
 
         Raises:
             InputError: the batch's shape or dtype does not fit the model.
-            ModelError, EngineError: as `open`.
+            ModelError, EngineError: the model cannot be compiled again.
         """
         native = self._boundary.to_native(batch)
         self.close()
-        self._options = offline_options(self._options)
+        settings = {"hint": "THROUGHPUT", "streams": "AUTO", **self._options.settings}
+        self._options = replace(self._options, settings=settings)
         self.open()
         self._queue = OvQueue(import_optional("openvino"), self._compiled, native, self._path)
         return self._queue.in_flight
 
     def run_offline(self, seconds: float, min_calls: int, max_calls: int) -> npt.NDArray[np.int64]:
-        """Keep them in flight; see `harness.spec.Saturable.run_offline`.
-
-        Raises:
-            ModelError: OpenVINO fails on a request.
-        """
+        """Keep all requests in flight; see `harness.spec.Saturable.run_offline`."""
         if self._queue is None:
             raise RuntimeError("start_offline comes first")
         return self._queue.run(seconds, min_calls, max_calls)
@@ -226,7 +207,7 @@ class OvRunner(Runner):
         return self._boundary.to_native(batch)
 
     def close(self) -> None:
-        """Free the compiled model; calling it twice is fine."""
+        """Free the compiled model."""
         self._queue = self._request = self._compiled = self._bound = None
 
     def describe(self) -> dict[str, Any]:
@@ -249,11 +230,7 @@ class OvBuilder(EngineBuilder):
     backend = BACKEND
 
     def compile(self, model: Path, output: Path, options: RunOptions) -> tuple[str, str]:
-        """Write the compiled model.
-
-        Raises:
-            ModelError: OpenVINO does not take the model.
-        """
+        """Write the compiled model, and return the runtime's name and version."""
         refuse_precision(BACKEND, options.precision, PRECISIONS)
         ov = import_optional("openvino")
         compiled, _ = compile_onnx(ov, model, options)
@@ -261,21 +238,16 @@ class OvBuilder(EngineBuilder):
         return BACKEND, ov.__version__
 
 
-def offline_options(options: RunOptions) -> RunOptions:
-    """Return options for throughput: OpenVINO chooses the streams, unless the settings do."""
-    return replace(options, settings={"hint": "THROUGHPUT", "streams": "AUTO", **options.settings})
-
-
 class OvQueue:
     """Requests that share one model, compiled for throughput, and one input: `batch`, in the model's own layout and type.
 
     Attributes:
-        in_flight: requests at once: OpenVINO's OPTIMAL_NUMBER_OF_INFER_REQUESTS.
+        in_flight: number of requests at once, OpenVINO's OPTIMAL_NUMBER_OF_INFER_REQUESTS.
     """
 
     def __init__(self, ov: Any, compiled: Any, batch: npt.NDArray[Any], path: Path) -> None:
         self._path = path
-        self._queue = ov.AsyncInferQueue(compiled)  # without a number it asks the model for the optimal one
+        self._queue = ov.AsyncInferQueue(compiled)  # without a number it takes the model's optimal one
         self._input = np.require(batch, requirements=["C", "A", "W"])
         for request in self._queue:
             request.set_input_tensor(ov.Tensor(self._input, shared_memory=True))
@@ -284,17 +256,13 @@ class OvQueue:
         self.in_flight = len(self._queue)
 
     def run(self, seconds: float, min_calls: int, max_calls: int) -> npt.NDArray[np.int64]:
-        """Keep all requests busy for some time; see `harness.spec.Saturable.run_offline`.
-
-        Raises:
-            ModelError: OpenVINO fails on a request.
-        """
+        """Keep all requests busy and return latencies in ns, (calls,); raise ModelError where OpenVINO fails on a request."""
         self._latencies_ns = []
         started = 0
         end_ns = perf_counter_ns() + int(seconds * 1e9)
         try:
             while started < min_calls or (started < max_calls and perf_counter_ns() < end_ns):
-                self._queue.get_idle_request_id()  # waits for one, so that the wait is not part of the next one's latency
+                self._queue.get_idle_request_id()  # waits for an idle request: the latency of the next one excludes that wait
                 self._queue.start_async(userdata=perf_counter_ns())
                 started += 1
             self._queue.wait_all()

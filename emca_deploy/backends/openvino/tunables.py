@@ -1,9 +1,10 @@
-"""Which settings of OpenVINO are worth trying."""
+"""Settings of OpenVINO that are worth trying."""
 
 from pathlib import Path
 
 from emca_deploy._optional import import_optional
 from emca_deploy.backends.base import PRECISION_OF_HINT, Situation
+from emca_deploy.backends.openvino.runner import PROPERTIES
 from emca_deploy.errors import InputError
 from emca_deploy.results.tuning import Tunable
 
@@ -20,7 +21,7 @@ def tunables(situation: Situation) -> list[Tunable]:
     """Return the settings worth trying in a situation.
 
     Raises:
-        InputError: a precision is asked for that this processor does not compute in.
+        InputError: the processor does not compute in a precision asked for.
         MissingError: OpenVINO is not installed.
     """
     core = import_optional("openvino").Core()
@@ -28,7 +29,9 @@ def tunables(situation: Situation) -> list[Tunable]:
     for precision in situation.precisions:
         if PRECISION_OF_HINT.get(precision) not in offered:
             offers = ", ".join(sorted(offered))
-            raise InputError(f"OpenVINO does not offer {precision} on this processor: it offers {offers}", "leave it out")
+            raise InputError(
+                f"OpenVINO does not compute in {precision} on this processor: it offers {offers}", "leave out --allow-precision"
+            )
     properties = {str(name) for name in core.get_property("CPU", "SUPPORTED_PROPERTIES")}
     cpu = situation.cpu
     streams = tuple(n for n in (1, 2, 4, 8, 16) if n <= situation.threads_max) if situation.offline else ()
@@ -42,5 +45,5 @@ def tunables(situation: Situation) -> list[Tunable]:
         Tunable("core_type", "ANY_CORE", hybrid),
         Tunable("flush_denormals", False, (True,)),
     ]
-    names = {"pinning": "ENABLE_CPU_PINNING", "hyper_threading": "ENABLE_HYPER_THREADING", "core_type": "SCHEDULING_CORE_TYPE"}
-    return [tunable for tunable in found if names.get(tunable.name, "NUM_STREAMS") in properties]
+    optional = ("pinning", "hyper_threading", "core_type")
+    return [tunable for tunable in found if tunable.name not in optional or PROPERTIES[tunable.name] in properties]

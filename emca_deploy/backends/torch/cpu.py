@@ -1,4 +1,4 @@
-"""PyTorch, eager, on the CPU: what a checkpoint costs before any deployment."""
+"""PyTorch, eager, on the CPU: the speed of a checkpoint before any deployment."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,9 @@ BACKEND = "torch"
 class TorchRunner(Runner):
     """Runs a checkpoint (.pth, .pt, .safetensors) eagerly.
 
-    Checkpoints do not tell their image size, and the networks take any: `input` names that of the checkpoint's manifest where it
-    has one, else ImageNet's, and `infer` takes all. Where the checkpoint holds a moving average and the weights themselves,
-    `weights` says "ema" (as does None) or "plain"; where it holds several networks, `prefix` is what the names of one begin with.
+    Checkpoints do not record their image size, and the networks take any: `input` has the size of the checkpoint's manifest, else
+    ImageNet's, and `infer` takes all sizes. Of a checkpoint with a moving average and plain weights, `weights` chooses "ema" (the
+    default) or "plain"; of one with several networks, `prefix` chooses the network whose names begin with it.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TorchRunner(Runner):
         self._module: nn.Module | None = None
 
     def open(self) -> None:
-        """Load the checkpoint. Sets `input` and `output`.
+        """Load the checkpoint, and set `input` and `output`.
 
         Raises:
             CheckpointError: it cannot be read or fits no architecture.
@@ -62,12 +62,7 @@ class TorchRunner(Runner):
         self._module = module.eval()
 
     def infer(self, batch: Float32Array) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, 3, H, W) float32.
-
-        Raises:
-            InputError: the batch's shape or dtype does not fit the model, or memory does not suffice.
-            ModelError: PyTorch fails on it.
-        """
+        """Return logits (N, classes) float32 of a batch (N, 3, H, W) float32."""
         if self._module is None:
             raise RuntimeError("infer on a runner that is not open")
         check_batch(batch, self._any_size)
@@ -76,22 +71,22 @@ class TorchRunner(Runner):
                 return self._run(batch)
         except RuntimeError as exc:
             if "out of memory" in str(exc):
-                raise InputError(f"{self._path}: memory does not suffice", "use a smaller --batch, or free memory") from exc
+                raise InputError(f"{self._path}: runs out of memory", "use a smaller --batch, or free memory") from exc
             raise ModelError(
                 f"{self._path}: fails while running: {library_reason(exc)}", "try larger images, another batch or variant"
             ) from exc
 
     def _run(self, batch: Float32Array) -> Float32Array:
-        images = self._torch.from_numpy(np.require(batch, np.float32, ["C", "A", "W"]))  # PyTorch shares no other memory
+        images = self._torch.from_numpy(np.require(batch, np.float32, ["C", "A", "W"]))  # the memory that PyTorch can share
         logits: Float32Array = self._module(images).numpy()  # type: ignore[misc]
         return logits
 
     def close(self) -> None:
-        """Free the module; calling it twice is fine."""
+        """Free the module."""
         self._module = None
 
     def describe(self) -> dict[str, Any]:
-        """Return version, device, threads, and which weights of the checkpoint run ("ema" or "plain")."""
+        """Return version, device, threads, and the checkpoint's weights that run ("ema" or "plain")."""
         torch = import_optional("torch")
         return {
             "runtime": BACKEND,

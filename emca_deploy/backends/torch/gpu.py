@@ -1,4 +1,4 @@
-"""PyTorch on an NVIDIA GPU, as a user would run it instead of an engine: eager, compiled, fp16, channels last."""
+"""PyTorch on an NVIDIA GPU, as a user would run it without an engine: eager, compiled, fp16, channels last."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchGpuRunner", "open_at_size"]
 
-COMPILE_MODE = "reduce-overhead"  # with CUDA graphs, as our engines run; without them batch 1 waits for Python
+COMPILE_MODE = "reduce-overhead"  # uses CUDA graphs, as engines do; without them batch 1 waits for Python
 
 
 class TorchGpuRunner(TorchRunner):
-    """Runs a checkpoint on a GPU, by its index, or on a device as PyTorch names it ("cpu").
+    """Runs a checkpoint on a GPU, given by its index, or on a device by PyTorch's name ("cpu").
 
-    The variant is "eager" or words of "compiled", "fp16" and "channels-last". `input` names the image size given, else the
-    manifest's, else ImageNet's; any is taken.
+    The variant is "eager" or some of "compiled", "fp16" and "channels-last", separated by spaces. `input` has the image size
+    given, else the manifest's, else ImageNet's; `infer` takes all sizes.
 
     Attributes:
-        device_ms: of the last call, by CUDA events around the network, copies and conversion of the images excluded; None on
-            a device without them.
+        device_ms: time of the last call in ms between CUDA events around the network, without copies and conversion of the
+            images; None on a device without events.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TorchGpuRunner(TorchRunner):
         self.device_ms: float | None = None
 
     def open(self) -> None:
-        """Load the checkpoint and put it on the device. Sets `input` and `output`.
+        """Load the checkpoint, put it on the device, and set `input` and `output`.
 
         Raises:
             CheckpointError: it cannot be read or fits no architecture.
@@ -66,7 +66,7 @@ class TorchGpuRunner(TorchRunner):
         self._on_gpu = self._place.startswith("cuda")
         if self._on_gpu and not torch.cuda.is_available():
             build = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
-            raise MissingError(f"PyTorch {torch.__version__} finds no GPU: it {build}", "install PyTorch's build for this CUDA")
+            raise MissingError(f"PyTorch {torch.__version__} finds no GPU: it {build}", "install PyTorch for this driver's CUDA")
         self._dtype = torch.float16 if "fp16" in self._words else torch.float32
         last = "channels-last" in self._words
         self._layout = torch.channels_last if last else torch.contiguous_format
@@ -102,19 +102,19 @@ class TorchGpuRunner(TorchRunner):
         return answer
 
     def _stage(self, batch: Float32Array) -> Any:
-        """Return the images as a tensor in host memory, pinned where there is a GPU."""
+        """Return the images as a tensor in host memory, pinned if there is a GPU."""
         if self._staging is None or tuple(self._staging.shape) != batch.shape:
             self._staging = self._torch.empty(batch.shape, dtype=self._torch.float32, pin_memory=self._on_gpu)
         self._staging.numpy()[...] = batch
         return self._staging
 
     def close(self) -> None:
-        """Free the module; calling it twice is fine."""
+        """Free the module and the staging memory."""
         super().close()
         self._staging = self._events = None
 
     def describe(self) -> dict[str, Any]:
-        """Return version, device, variant and what the times are."""
+        """Return version, device, variant and what the device times contain."""
         return {
             **super().describe(),
             "device": self._place,
@@ -134,11 +134,7 @@ def open_at_size(
     weights: "Weights | None" = None,
     prefix: str | None = None,
 ) -> TorchGpuRunner:
-    """Return the runner of a checkpoint that is measured at one image size, not opened yet.
-
-    Raises:
-        InputError: there is no such variant.
-    """
+    """Return the runner of a checkpoint at one image size, not opened yet; raise InputError for an unknown variant."""
     return TorchGpuRunner(
         artifact, RunOptions(default_threads(), batch=batch), device, variant, image_size, weights=weights, prefix=prefix
     )
