@@ -66,6 +66,8 @@ def _model(body: str, shape: tuple[int, ...], arrays: "Mapping[str, npt.NDArray[
             logits = Flatten(pooled)
         }}"""
     )
+    for node in model.graph.node:
+        node.name = "probe" if node.op_type in ("Conv", "Relu") else node.output[0]
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
     return model
 
