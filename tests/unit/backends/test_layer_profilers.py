@@ -48,7 +48,7 @@ def test_probes_compute_in_the_precision_they_are_for(backend, tmp_path):
         assert len(convolution.samples_ms) == 5
         assert min(convolution.samples_ms) > 0.05
         if probe.name == "int8":
-            assert any(layer.nodes[0] == "images/quantize" for layer in layers)
+            assert any(layer.nodes[0] == "xq" for layer in layers)
 
 
 def test_an_engine_tells_its_layers_too(backend, tmp_path):
