@@ -100,7 +100,7 @@ def test_a_lost_manifest_is_asked_for(backend: str, engine: Path) -> None:
 
 def test_another_runtime_version_is_refused(backend: str, engine: Path) -> None:
     edit_manifest(engine, versions={backend: "0.1"})
-    assert "emca-deploy build" in refuse(backend, engine, f"built with {backend} 0.1, here is").remedy
+    assert "emca-deploy build" in refuse(backend, engine, f"built with {backend} 0.1").remedy
 
 
 def test_another_architecture_is_refused(backend: str, engine: Path) -> None:
