@@ -41,7 +41,7 @@ IMAGES = 64
 
 CLOSE_DB = 0.5
 """Variants whose means over images differ by no more count as equal: 64 images tell no better. Of the ratio of all logits, ranges
-that clip cost 1 to 13 dB in networks where they gain 0.1 to 0.3 dB of that mean; docs/calibration.md has the figures."""
+that clip cost 1 to 13 dB in networks where they gain 0.1 to 0.3 dB of that mean; benchmarks/LOG.md has the figures."""
 
 Shifts = dict[str, npt.NDArray[np.float32]]
 Quantize = Callable[[ir.Model, Mapping[str, TensorRange]], object]

@@ -53,7 +53,7 @@ FAMILY_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """The paper's configuration of each family; S = 1 and N = all is its headline EMCA."""
 
-# Source: the EMCA paper's ImageNet table (see docs/models.md).
+# Source: the EMCA paper's ImageNet table (see docs/reference/models.md).
 _PUBLISHED: dict[str, tuple[float, float, float, float]] = {
     "resnet18": (11.148, 1.694, 70.40, 89.45),
     "resnet34": (20.788, 3.419, 73.31, 91.40),

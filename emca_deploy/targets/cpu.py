@@ -27,7 +27,7 @@ class CpuTarget(LocalTarget):
     kind: ClassVar[str] = "cpu"
     processes: ClassVar[int] = 8
     """Processes that live side by side differ by some percent, and with four the ratio of one file to itself was off by 2 % in
-    2 tries of 7 (docs/benchmarks.md)."""
+    2 tries of 7 (benchmarks/LOG.md)."""
 
     @classmethod
     def parse(cls, text: str) -> "CpuTarget":

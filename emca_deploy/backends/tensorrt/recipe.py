@@ -10,7 +10,7 @@ __all__ = ["TENSORRT", "TENSORRT_RTX", "TrtExplainer"]
 
 FEWEST_CHANNELS = 16
 """The first convolution reads three channels, which INT8 kernels pad to many; left in float it costs no kernel more and saves the
-image its seven bits (docs/tensorrt.md). Model Optimizer draws the line at 16 channels, too."""
+image its seven bits (benchmarks/LOG.md). Model Optimizer draws the line at 16 channels, too."""
 
 
 class TrtExplainer(Explainer):
@@ -31,7 +31,7 @@ class TrtExplainer(Explainer):
 
 # TensorRT fuses Conv+Add+ReLU into one INT8 kernel where the convolution's operand is float and the other INT8. Whoever reads
 # such a kernel's result in float keeps it from returning INT8, the last global pooling too: NVIDIA's own inspected engines show
-# that (docs/tensorrt.md).
+# that (benchmarks/LOG.md).
 TENSORRT = Recipe(
     "tensorrt",
     True,
@@ -45,7 +45,7 @@ TENSORRT = Recipe(
 )
 
 # TensorRT-RTX 1.7 leaves the Add out of INT8 convolutions whatever its operands: identity operands that something reads in INT8
-# anyway save memory traffic, a shortcut convolution's result only loses accuracy (docs/tensorrt.md).
+# anyway save memory traffic, a shortcut convolution's result only loses accuracy (benchmarks/LOG.md).
 # It reads INT8 weights within a float product: se_resnet50's engine gets 15% smaller, for no kernel more.
 TENSORRT_RTX = Recipe(
     "tensorrt-rtx",

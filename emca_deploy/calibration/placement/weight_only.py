@@ -2,7 +2,7 @@
 
 SE's two layers are convolutions of maps of one pixel, with 2.4 million weights in a ResNet-50. TensorRT-RTX reads INT8 weights
 within the kernel of a matrix product; those of a convolution it writes out as floats first, by a kernel of its own
-(docs/tensorrt.md). So such a convolution becomes a product: the same numbers but for the rounding of the weights.
+(benchmarks/LOG.md). So such a convolution becomes a product: the same numbers but for the rounding of the weights.
 """
 
 from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ FEWEST_PROCESSES = 2
 
 BLOCK_S: dict[Scenario, float] = {"single-stream": 0.05, "offline": 0.5}
 """Short where calls are: a shared machine is slow for some tenths of a second at a time, which is to hit every candidate alike.
-With blocks of 0.25 s the ratio of one file to itself was twice as uncertain (docs/benchmarks.md). Offline, filling and draining
+With blocks of 0.25 s the ratio of one file to itself was twice as uncertain (benchmarks/LOG.md). Offline, filling and draining
 would count for too much."""
 
 _BOUNDARIES: dict[Scenario, str] = {

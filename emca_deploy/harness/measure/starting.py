@@ -1,7 +1,7 @@
 """The candidates' processes: started, loaded and warmed up, and replaced by new ones where not all fit into memory at once.
 
 The first processes to be loaded get the scattered pages that others left behind, and are some percent slower than the next for as
-long as they live (docs/measuring.md has the figures). So where a candidate has several processes, four that are never measured
+long as they live (benchmarks/LOG.md has the figures). So where a candidate has several processes, four that are never measured
 are loaded before them, and the candidates take turns in being loaded first. All are loaded together, as far as memory allows:
 among processes of different times, after others have given their pages back, the differences are several times as large.
 """
