@@ -1,11 +1,11 @@
-"""Classification: the accuracy of a candidate, and what it lost against a reference on the same images.
+"""Classification: the accuracy of a candidate, and its drop against a reference on the same images.
 
-A task consists of what a network takes and gives (`outputs`), what its outputs say and how far two networks' outputs are apart
-(`logits`), the metric (`compare`, with `confidence`, `flips` and `per_class`) and the gate on its drop (`results.gate.Gate`).
-The rest of the package gets the logits of images and hands them to this folder.
+A task consists of a network's inputs and outputs (`outputs`), the meaning of its outputs and the distance between two networks'
+outputs (`logits`), the metric (`compare`, with `confidence`, `flips` and `per_class`) and the gate on the drop
+(`results.gate.Gate`). The rest of the package passes logits to this folder.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,9 @@ from emca_deploy.errors import DataError, ModelError
 from emca_deploy.results.accuracy import AccuracyReport, ReferenceComparison
 from emca_deploy.stats.estimates import paired_difference_ci
 from emca_deploy.stats.paired import mcnemar_p
-from emca_deploy.tasks.confidence import confidence_of
+from emca_deploy.tasks.confidence import Confidence, confidence_of
 from emca_deploy.tasks.flips import ImageNames, find_flips
-from emca_deploy.tasks.logits import ROWS_AT_ONCE, LogitsNoise, predicted, top1_percent
+from emca_deploy.tasks.logits import LogitsNoise, predicted, row_slices, top1_percent
 from emca_deploy.tasks.per_class import confused_pairs, confusion_matrix, per_class
 
 __all__ = ["compare"]
@@ -32,21 +32,21 @@ def compare(
     reference_logits: Float32Array | None = None,
     names: ImageNames | None = None,
 ) -> AccuracyReport:
-    """Return a candidate's accuracy, and how it compares to a reference's logits of the same images.
+    """Return a candidate's accuracy, and its comparison with a reference on the same images.
 
-    The interval of the drop is Tango's score interval for paired proportions (see `stats.paired_difference_ci`): it counts the
-    images that one gets right and the other wrong, so that it is far narrower than that of two separate accuracies.
+    The interval of the drop is Tango's score interval for paired proportions (`stats.paired_difference_ci`). It counts images
+    that only one of the two gets right, and is far narrower than that of two separate accuracies.
 
     Args:
-        name: the candidate's.
-        logits: (N, classes) float32, N >= 1.
-        labels: (N,) int64, or None: then a reference is needed.
-        reference_name: the reference's.
-        reference_logits: (N, classes) float32.
-        names: names of images and classes; given, the report goes class by class and lists the images whose class differs.
+        name: Name of the candidate.
+        logits: Logits of the candidate, (N, classes) float32, N >= 1.
+        labels: Classes, (N,) int64; None needs a reference.
+        reference_name: Name of the reference.
+        reference_logits: Logits of the reference, (N, classes) float32.
+        names: Names of images and classes; with them the report has figures by class and the images whose class differs.
 
     Raises:
-        ModelError: logits that are not finite, or not of the reference's shape.
+        ModelError: the logits are not finite, or not of the reference's shape.
         DataError: a label is no class of the model, or there are neither labels nor a reference.
     """
     if labels is not None:
@@ -56,11 +56,16 @@ def compare(
     own, theirs, reference = _Answers.of(name, logits, labels), None, None
     if reference_logits is not None:
         called = reference_name or "reference"
-        theirs = _reference_answers(name, logits, called, reference_logits, labels)
+        if reference_logits.shape != logits.shape:
+            raise ModelError(
+                f"{name}: logits {logits.shape}, but {called} has {reference_logits.shape}",
+                "name a --reference with the same classes",
+            )
+        theirs = _Answers.of(called, reference_logits, labels)
+        if not reference_logits.any():
+            raise ModelError(f"{called}: all its logits are zero", "name another --reference")
         reference = _comparison(called, own, theirs, LogitsNoise.of(reference_logits, logits), labels, names)
-    report = AccuracyReport(
-        name, len(logits), own.top1, own.top5, reference, mean_confidence=own.mean_confidence, ece=own.ece, nll=own.nll
-    )
+    report = AccuracyReport(name, len(logits), own.top1, own.top5, reference, **asdict(own.confidence))
     if names is None or labels is None:
         return report
     return replace(
@@ -73,36 +78,25 @@ def compare(
 
 @dataclass(frozen=True)
 class _Answers:
-    """What one model says, (N,) each; percent."""
+    """Predictions of one model, (N,), and its metrics in percent."""
 
     predicted: Int64Array
     top1: float | None
     top5: float | None
-    mean_confidence: float
-    ece: float | None
-    nll: float | None
+    confidence: Confidence
 
     @classmethod
     def of(cls, name: str, logits: Float32Array, labels: Int64Array | None) -> "_Answers":
-        _check_finite(name, logits)
+        bad = ~np.isfinite(logits).all(axis=1)
+        if bad.any():
+            raise ModelError(
+                f"{name}: its logits are NaN or infinite for {bad.sum()} of {len(logits)} images, first for {bad.argmax()}",
+                "calibrate or export it again; in fp16 or bf16 an overflow is likely: use fp32 for those layers",
+            )
         classes = predicted(logits)
-        sure = confidence_of(logits, labels)
         top1 = None if labels is None else top1_percent(classes, labels)
         top5 = None if labels is None else 100 * float(_within(logits, labels, 5).mean())
-        return cls(classes, top1, top5, sure.mean_percent, sure.ece_percent, sure.nll)
-
-
-def _reference_answers(
-    name: str, logits: Float32Array, called: str, reference: Float32Array, labels: Int64Array | None
-) -> _Answers:  # fmt: skip
-    if reference.shape != logits.shape:
-        raise ModelError(
-            f"{name}: logits {logits.shape}, but {called} has {reference.shape}", "name a --reference with the same classes"
-        )
-    answers = _Answers.of(called, reference, labels)
-    if not reference.any():
-        raise ModelError(f"{called}: all its logits are zero", "name another --reference")
-    return answers
+        return cls(classes, top1, top5, confidence_of(logits, labels))
 
 
 def _comparison(
@@ -125,29 +119,17 @@ def _comparison(
         top1_drop=drop,
         top1_drop_ci95=ci95,
         mcnemar_p=p,
-        mean_confidence=theirs.mean_confidence,
-        ece=theirs.ece,
-        nll=theirs.nll,
         flips=flips,
+        **asdict(theirs.confidence),
     )
 
 
-def _check_finite(name: str, logits: Float32Array) -> None:
-    bad = ~np.isfinite(logits).all(axis=1)
-    if bad.any():
-        which = f"{int(bad.sum())} of {len(logits)} images, the first is number {int(bad.argmax())}"
-        raise ModelError(
-            f"{name}: its logits are NaN or infinite for {which}",
-            "calibrate or export it again; in fp16 or bf16 an overflow is likely: use fp32 for those layers",
-        )
-
-
 def _within(logits: Float32Array, labels: Int64Array, k: int) -> npt.NDArray[np.bool_]:
-    """Return for each image whether its label is among the k highest logits, (N,) bool; the lower class wins a tie."""
+    """Return whether the label of each image is among the k highest logits, (N,) bool; the lower class wins a tie."""
     found = np.empty(len(logits), np.bool_)
     classes = np.arange(logits.shape[1])
-    for start in range(0, len(logits), ROWS_AT_ONCE):
-        rows, own_labels = logits[start : start + ROWS_AT_ONCE], labels[start : start + ROWS_AT_ONCE, None]
-        own = np.take_along_axis(rows, own_labels, axis=1)
-        found[start : start + ROWS_AT_ONCE] = ((rows > own) | ((rows == own) & (classes < own_labels))).sum(axis=1) < k
+    for rows in row_slices(len(logits)):
+        some, own_labels = logits[rows], labels[rows, None]
+        own = np.take_along_axis(some, own_labels, axis=1)
+        found[rows] = ((some > own) | ((some == own) & (classes < own_labels))).sum(axis=1) < k
     return found

@@ -1,4 +1,4 @@
-"""Images whose class a candidate changes: which, how many, and a file of them all."""
+"""Images whose predicted class differs between a candidate and its reference, and a file of them."""
 
 import csv
 import io
@@ -18,17 +18,17 @@ from emca_deploy.results.accuracy import Flip, Flips
 __all__ = ["MOST_SHOWN", "FlipsFile", "ImageNames", "find_flips"]
 
 MOST_SHOWN = 200
-"""Flips that a result lists one by one; a file of them lists all."""
+"""Largest number of flips in a result; a file lists all of them."""
 
 
 @dataclass(frozen=True)
 class ImageNames:
-    """How a data set calls its images and classes.
+    """Names of a data set's images and classes.
 
     Attributes:
-        classes: by label; empty where they have no names.
-        indices: the image's number in the data set for each row of the logits; None where they are the same.
-        files: its name for each row of the logits; empty where they have none.
+        classes: Names of the classes by label; may be empty.
+        indices: Number in the data set of each row of the logits; None if they are the same.
+        files: File name of each row of the logits; may be empty.
     """
 
     classes: tuple[str, ...] = ()
@@ -54,11 +54,11 @@ def find_flips(
     """Return the images whose class differs.
 
     Args:
-        candidate: the candidate's class of each image, (N,) int64.
-        reference: the reference's class of each image, (N,) int64.
-        labels: (N,) int64, or None.
-        names: what to call the images; None lists none of them.
-        most: how many to list, None for all.
+        candidate: Classes that the candidate predicts, (N,) int64.
+        reference: Classes that the reference predicts, (N,) int64.
+        labels: True classes, (N,) int64, or None.
+        names: Names of the images; None lists none of them.
+        most: Largest number of images to list; None lists all.
     """
     rows = np.flatnonzero(candidate != reference)
     shown = rows[:most] if names is not None else rows[:0]
@@ -79,30 +79,30 @@ def find_flips(
 
 
 class FlipsFile:
-    """A .csv or .json file of all flips, one a row or an object. Its path is checked when it is made.
+    """A .csv or .json file of flips, one per row or object. Its path is checked at once, before the measuring.
 
     Raises:
-        InputError: another suffix.
-        OutputError: no such folder.
+        InputError: the suffix is another one.
+        OutputError: the folder does not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         if path.suffix.lower() not in (".csv", ".json"):
             raise InputError(f"{path}: flips are written as .csv or .json", "end the file's name with one of these")
-        if not path.parent.is_dir():  # said now rather than after an hour of measuring
+        if not path.parent.is_dir():
             raise OutputError(
                 f"{path}: cannot be written: no such folder", f"make the folder first: mkdir -p {shell_word(str(path.parent))}"
             )
 
     def write(self, flips: Flips, classes: Sequence[str]) -> None:
-        """Write the flips, whole or not at all; where the classes have names, these stand beside the numbers.
+        """Write the flips, whole or not at all, with the names of the classes if they have any.
 
         Raises:
             OutputError: the file cannot be written.
         """
         if all(name == str(label) for label, name in enumerate(classes)):
-            classes = ()  # names that are the numbers again say nothing
+            classes = ()
         rows = [{**asdict(flip), "file": _encodable(flip.file), **_named(flip, classes)} for flip in flips.images]
         if self._path.suffix.lower() == ".json":
             write_text(self._path, json.dumps(rows, indent=1) + "\n")
@@ -119,7 +119,7 @@ _CLASSES = ("label", "reference", "candidate")
 
 
 def _encodable(name: str) -> str:
-    """Return a file name that was no UTF-8 on its disk as one that is."""
+    """Return a file name as valid UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 

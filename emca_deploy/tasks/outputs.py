@@ -1,4 +1,4 @@
-"""The output of a classifier's graph that has the logits."""
+"""The output of a classifier's graph that holds the logits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 __all__ = ["LogitsOutput", "OutputSpec", "choose_output", "find_logits"]
 
 SHAPING = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropout"})
-"""Operators that move or convert logits and leave their order as it is."""
+"""Operators that move or convert logits, and keep their order."""
 
 FLOATS = ("float32", "float16", "float64")
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One output as a runtime or a graph describes it.
+    """One output of a model.
 
     Attributes:
-        name: as the model has it.
-        dtype: numpy's name.
-        rank: number of dimensions; None where it is unknown.
-        classes: size of the class axis; None where it is dynamic or unknown.
+        name: Name in the model.
+        dtype: Name in numpy.
+        rank: Number of dimensions; None if unknown.
+        classes: Size of the class axis; None if dynamic or unknown.
     """
 
     name: str
@@ -38,13 +38,13 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class LogitsOutput:
-    """Where a graph gives its logits.
+    """The logits of a graph.
 
     Attributes:
-        name: the output that is read.
-        classes: number of classes; None where it is unknown.
-        softmax: whether a Softmax ends the graph, so that the output holds probabilities.
-        tensor: the tensor with the logits, in front of a Softmax; `name` where there is none.
+        name: Name of the output that is read.
+        classes: Number of classes; None if unknown.
+        softmax: Whether a Softmax ends the graph, and the output holds probabilities.
+        tensor: Name of the tensor with the logits: the Softmax's input, or the output itself.
     """
 
     name: str
@@ -54,20 +54,20 @@ class LogitsOutput:
 
 
 def choose_output(path: Path, outputs: Sequence[OutputSpec], wanted: str | None, preferred: str | None = None) -> OutputSpec:
-    """Return the output with the logits: the one `wanted`, or the one float (N, classes) or (N, classes, 1, 1).
+    """Return the output with the logits: `wanted`, or the only float output (N, classes) or (N, classes, 1, 1).
 
-    Of several the `preferred` one is taken; they are refused where that is None.
+    If several fit, `preferred` is taken.
 
     Raises:
-        ModelError: none fits, or several do.
+        ModelError: none fits, or several do and none is preferred.
         UnknownNameError: there is no output of the name wanted.
     """
-    names = ", ".join(output.name for output in outputs)
+    by_name = {output.name: output for output in outputs}
+    names = ", ".join(by_name)
     if wanted is not None:
-        for output in outputs:
-            if output.name == wanted:
-                return output
-        raise UnknownNameError.of("output", wanted, [output.name for output in outputs], f"outputs of {path}: {names}")
+        if wanted not in by_name:
+            raise UnknownNameError.of("output", wanted, by_name, f"outputs of {path}: {names}")
+        return by_name[wanted]
     fitting = [output for output in outputs if output.dtype in FLOATS and output.rank in (None, 2, 4)]
     fitting = [output for output in fitting if output.rank == 2] or fitting
     if len(fitting) > 1 and preferred is not None:
@@ -84,7 +84,7 @@ def choose_output(path: Path, outputs: Sequence[OutputSpec], wanted: str | None,
 
 
 def find_logits(path: Path, graph: "onnx.GraphProto", wanted: str | None = None) -> LogitsOutput:
-    """Return where a graph gives its logits.
+    """Return the logits of a graph.
 
     Raises:
         ModelError: no output is (N, classes) or (N, classes, 1, 1), or several are.
@@ -106,7 +106,7 @@ def _spec(value: "onnx.ValueInfoProto") -> OutputSpec:
 
 
 def _before_softmax(name: str, makers: "dict[str, onnx.NodeProto]") -> tuple[str, bool]:
-    """Return the tensor in front of the Softmax that ends in `name`, and whether there is one."""
+    """Return the input of the Softmax that ends in `name`, and whether there is one."""
     tensor = name
     while (node := makers.get(tensor)) is not None and node.input:
         if node.op_type == "Softmax":
@@ -118,7 +118,7 @@ def _before_softmax(name: str, makers: "dict[str, onnx.NodeProto]") -> tuple[str
 
 
 def _most_raw(graph: "onnx.GraphProto", makers: "dict[str, onnx.NodeProto]") -> str | None:
-    """Return the output that the others are a Softmax or a copy of, or None."""
+    """Return the output of which all others are a Softmax or a copy, or None."""
     roots: dict[str, list[tuple[bool, str]]] = {}
     for value in graph.output:
         tensor, softmax = _before_softmax(value.name, makers)

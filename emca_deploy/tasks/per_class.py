@@ -1,4 +1,4 @@
-"""Accuracy class by class: recall, precision, and which classes are taken for which."""
+"""Accuracy by class: recall, precision, and which classes are confused."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from emca_deploy.results.accuracy import ClassAccuracy, Confusion
 __all__ = ["LARGEST_CONFUSION", "confused_pairs", "confusion_matrix", "per_class"]
 
 LARGEST_CONFUSION = 100
-"""Classes of a matrix that still fits a page; of more, the pairs most often confused say what there is to say."""
+"""Largest number of classes of a confusion matrix; with more, only the most confused pairs are reported."""
 
 MOST_PAIRS = 20
 
@@ -22,13 +22,13 @@ def per_class(
     """Return the accuracy of every class that is a label or a prediction, in order.
 
     Args:
-        predicted: the candidate's class of each image, (N,) int64.
-        labels: (N,) int64.
-        names: names of the classes by index; those past its end are called by their index.
-        reference: the reference's class of each image, (N,) int64.
+        predicted: Classes that the candidate predicts, (N,) int64.
+        labels: True classes, (N,) int64.
+        names: Names of the classes by index; a class without one is called by its index.
+        reference: Classes that the reference predicts, (N,) int64.
     """
     width = int(max(predicted.max(), labels.max())) + 1
-    samples, told = np.bincount(labels, minlength=width), np.bincount(predicted, minlength=width)
+    samples, predictions = np.bincount(labels, minlength=width), np.bincount(predicted, minlength=width)
     hits = np.bincount(labels[predicted == labels], minlength=width)
     theirs = None if reference is None else np.bincount(labels[reference == labels], minlength=width)
     return tuple(
@@ -37,10 +37,10 @@ def per_class(
             name=names[label] if label < len(names) else str(label),
             samples=int(samples[label]),
             recall=_percent(hits[label], samples[label]),
-            precision=_percent(hits[label], told[label]),
+            precision=_percent(hits[label], predictions[label]),
             reference_recall=None if theirs is None else _percent(theirs[label], samples[label]),
         )
-        for label in map(int, np.flatnonzero(samples + told))
+        for label in map(int, np.flatnonzero(samples + predictions))
     )
 
 
@@ -49,7 +49,7 @@ def _percent(part: np.int64, whole: np.int64) -> float | None:
 
 
 def confusion_matrix(predicted: Int64Array, labels: Int64Array, classes: int) -> tuple[tuple[int, ...], ...] | None:
-    """Return the images by label (row) and predicted class (column), classes by classes; None above `LARGEST_CONFUSION`."""
+    """Return the number of images by label (row) and predicted class (column); None above `LARGEST_CONFUSION` classes."""
     if classes > LARGEST_CONFUSION:
         return None
     counts = np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)

@@ -30,8 +30,8 @@ def test_all_three_agree_with_their_definitions():
             accuracy, mean = (sum(values[i] for i in inside) / len(inside) for values in (hits, confidences))
             gaps += len(inside) / 300 * abs(accuracy - mean)
     found = confidence_of(logits, labels)
-    assert found.mean_percent == pytest.approx(100 * sum(confidences) / 300, rel=1e-6)
-    assert found.ece_percent == pytest.approx(100 * gaps, rel=1e-6)
+    assert found.mean_confidence == pytest.approx(100 * sum(confidences) / 300, rel=1e-6)
+    assert found.ece == pytest.approx(100 * gaps, rel=1e-6)
     assert found.nll == pytest.approx(-sum(math.log(row[k]) for row, k in zip(rows, labels, strict=True)) / 300, rel=1e-6)
 
 
@@ -51,8 +51,8 @@ def test_halved_logits_keep_the_accuracy_and_lose_the_confidence():
 
 def test_sure_and_right_is_no_error_and_sure_and_wrong_is_all_of_it():
     sure = 50 * np.eye(4, dtype=np.float32)
-    assert confidence_of(sure, np.arange(4)).ece_percent == pytest.approx(0, abs=1e-6)
-    assert confidence_of(sure, (np.arange(4) + 1) % 4).ece_percent == pytest.approx(100)
+    assert confidence_of(sure, np.arange(4)).ece == pytest.approx(0, abs=1e-6)
+    assert confidence_of(sure, (np.arange(4) + 1) % 4).ece == pytest.approx(100)
     assert confidence_of(sure, (np.arange(4) + 1) % 4).nll == pytest.approx(50)
 
 
@@ -61,9 +61,7 @@ def test_a_model_that_ends_in_a_softmax_is_not_given_a_second_one():
     labels = np.arange(50) % 5
     probabilities = np.array([softmax([float(v) for v in row]) for row in logits], np.float32)
     one, other = confidence_of(logits, labels), confidence_of(probabilities, labels)
-    assert (one.mean_percent, one.ece_percent, one.nll) == pytest.approx(
-        (other.mean_percent, other.ece_percent, other.nll), rel=1e-5
-    )
+    assert (one.mean_confidence, one.ece, one.nll) == pytest.approx((other.mean_confidence, other.ece, other.nll), rel=1e-5)
 
 
 def test_a_probability_of_nothing_gives_a_finite_loss():
@@ -73,14 +71,14 @@ def test_a_probability_of_nothing_gives_a_finite_loss():
 
 def test_huge_logits_do_not_overflow():
     found = confidence_of(np.array([[3e38, -3e38]], np.float32), np.array([1]))
-    assert found.mean_percent == 100
+    assert found.mean_confidence == 100
     assert math.isfinite(found.nll)
 
 
 def test_without_labels_only_the_confidence_is_known():
     found = confidence_of(2 * np.eye(3, dtype=np.float32), None)
-    assert (found.ece_percent, found.nll) == (None, None)
-    assert found.mean_percent == pytest.approx(100 * math.exp(2) / (math.exp(2) + 2))
+    assert (found.ece, found.nll) == (None, None)
+    assert found.mean_confidence == pytest.approx(100 * math.exp(2) / (math.exp(2) + 2))
 
 
 def test_bins_are_closed_above():
