@@ -48,7 +48,7 @@ class DeviceCheck:
         """The backends there, each with the version of its library."""
         if self.found is None:
             return ()
-        versions = self.found.versions
+        versions = self.found.facts.versions
         return tuple(f"{name} {versions.get(str(BACKENDS[name].module)) or '(unknown version)'}" for name in self.found.backends)
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,17 +45,18 @@ def _print_one(check: "DeviceCheck") -> None:
         return
     by = "" if found.backends or not found.can else ", with trtexec"
     _row("can", f"{', '.join(found.can)}{by}" if found.can else "nothing yet")
-    _row("Python", f"{found.python_version or 'none'}{f', {found.python}' if found.python else ' (not usable)'}")
+    facts = found.facts
+    _row("Python", f"{facts.python_version or 'none'}{f', {facts.python}' if facts.python else ' (not usable)'}")
     _row("runtimes", ", ".join(check.runtimes) or "none")
     _print_board(check)
-    if found.machine:
-        _row("machine", f"{found.machine}, {found.system}")
-    if found.trtexec:
-        _row("trtexec", f"{found.trtexec}, TensorRT {found.trtexec_version or 'of an unknown version'}")
-    if found.free_mib is not None:
-        _row("free disk", f"{found.free_mib / 1024:.1f} GiB")
-    if found.clock_offset_s is not None:
-        ahead = round(found.clock_offset_s, 1)
+    if facts.machine:
+        _row("machine", f"{facts.machine}, {facts.system}")
+    if facts.trtexec:
+        _row("trtexec", f"{facts.trtexec}, TensorRT {found.trtexec_version or 'of an unknown version'}")
+    if facts.free_mib is not None:
+        _row("free disk", f"{facts.free_mib / 1024:.1f} GiB")
+    if facts.clock_offset_s is not None:
+        ahead = round(facts.clock_offset_s, 1)
         _row("clock", f"{ahead:+.1f} s" if ahead else "in sync")
     for lack in found.lacks:
         _row("missing" if lack.blocks else "note", lack.problem)

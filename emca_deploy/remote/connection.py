@@ -1,4 +1,4 @@
-"""One connection to another machine: the system's ssh, with one login for all commands."""
+"""A connection to a remote machine by the system's ssh, with one login for all commands."""
 
 import os
 import shlex
@@ -19,10 +19,10 @@ __all__ = ["CONFIG_VARIABLE", "LOST", "Connection"]
 LOST = 255
 """ssh's own exit status; a command's is anything else."""
 ASK_EVERY_S = 3
-"""ssh here takes the connection to be lost when three such questions in a row stay without an answer."""
+"""Pause between ssh's keep-alive messages; the connection is lost when three in a row have no answer."""
 
 _OPTIONS = (
-    "BatchMode=yes",  # nobody is asked anything in the middle of a run
+    "BatchMode=yes",  # no question in the middle of a run
     "StrictHostKeyChecking=yes",
     "ConnectTimeout=10",
     "ServerAliveCountMax=3",
@@ -40,9 +40,9 @@ _CLOSE_S = 5.0
 
 
 class Connection:
-    """A machine one can start commands on. A context manager: the connection is closed when the block is left.
+    """A remote machine that runs commands. A context manager, which closes the connection.
 
-    Bytes sent are command lines and what went to their standard input, before encryption. `reached` says whether it has answered.
+    `sent_bytes` counts command lines and their standard input before encryption, `reached` is whether the machine has answered.
     """
 
     def __init__(self, address: Address) -> None:
@@ -54,27 +54,24 @@ class Connection:
 
     def __enter__(self) -> "Connection":
         if shutil.which("ssh") is None:
-            raise MissingError(f"{self.address}: there is no ssh on this machine", "install OpenSSH's client (openssh-client)")
+            raise MissingError(f"{self.address}: this machine has no ssh", "install OpenSSH's client (openssh-client)")
         config = os.environ.get(CONFIG_VARIABLE)
         if config and not Path(config).is_file():
-            raise InputError(f"{CONFIG_VARIABLE}={config}: no such file", "name a configuration file of ssh's, or unset it")
-        # The path of a socket has 104 bytes at most, so that TMPDIR is no place for it.
+            raise InputError(f"{CONFIG_VARIABLE}={config}: no such file", "name an ssh configuration file, or unset it")
+        # The path of a socket has 104 bytes at most, and TMPDIR may be longer.
         self._folder = Path(tempfile.mkdtemp(prefix="emca-", dir="/tmp"))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._folder is not None:
-            with suppress(OSError, subprocess.TimeoutExpired):
-                words = [*self._ssh(), "-O", "exit", *self.address.options()]
-                subprocess.run(words, timeout=_CLOSE_S, capture_output=True, check=False)
+            self._run("-O", "exit")
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def start(self, command: Sequence[str], stderr: int) -> "subprocess.Popen[bytes]":
-        """Start a command there, with pipes to its standard input and output.
+        """Start a command, with pipes to its standard input and output. The words arrive unchanged.
 
-        The words arrive as they are, whatever is in them. `stderr` is never a pipe that somebody reads to its end: the
-        connection's master keeps it open.
+        `stderr` must not be a pipe that is read to its end: the connection's master keeps it open.
         """
         line = shlex.join(command)
         self.sent_bytes += len(line.encode("utf-8", "surrogateescape"))
@@ -84,26 +81,26 @@ class Connection:
             stdout=subprocess.PIPE,
             stderr=stderr,
             bufsize=0,
-            start_new_session=True,  # Ctrl-C is for us: we tell the other end, and then wait for what it has measured
+            start_new_session=True,  # Ctrl-C must not end ssh: the agent is asked for what it has measured
         )
 
     def is_up(self) -> bool:
-        """Return whether the connection is there."""
-        try:
-            words = [*self._ssh(), "-O", "check", *self.address.options()]
-            return subprocess.run(words, timeout=_CLOSE_S, capture_output=True, check=False).returncode == 0
-        except (OSError, subprocess.TimeoutExpired):
-            return False
+        """Return whether the connection exists."""
+        checked = self._run("-O", "check")
+        return checked is not None and checked.returncode == 0
 
     def resolved(self) -> dict[str, str]:
-        """Return what ssh's configuration makes of the address, by keyword; empty where it cannot be read."""
-        try:
-            words = [*self._ssh(), "-G", *self.address.options()]
-            said = subprocess.run(words, timeout=_CLOSE_S, capture_output=True, text=True, errors="replace", check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return {}
-        pairs = (line.partition(" ") for line in said.stdout.splitlines())
+        """Return ssh's configuration for the address, by keyword; empty if it cannot be read."""
+        shown = self._run("-G")
+        pairs = (line.partition(" ") for line in shown.stdout.splitlines()) if shown else ()
         return {name: value for name, _, value in pairs}
+
+    def _run(self, *options: str) -> "subprocess.CompletedProcess[str] | None":
+        """Run ssh with options for its own actions; None if it fails to start or to end."""
+        words = [*self._ssh(), *options, *self.address.options()]
+        with suppress(OSError, subprocess.TimeoutExpired):
+            return subprocess.run(words, timeout=_CLOSE_S, capture_output=True, text=True, errors="replace", check=False)
+        return None
 
     def _ssh(self) -> list[str]:
         assert self._folder is not None, "enter the connection first"

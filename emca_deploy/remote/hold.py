@@ -1,4 +1,4 @@
-"""Runs plain commands, such as trtexec, on a remote machine that has no Python that the agent can use."""
+"""Runs plain commands, such as trtexec, on a remote machine whose Python cannot run the agent."""
 
 import subprocess
 import threading
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 
 from emca_deploy.backends.tensorrt.tool.process import Spawn
 from emca_deploy.errors import MissingError
-from emca_deploy.remote.call import Call, call, new_mark
+from emca_deploy.remote.call import Call, call, keep_alive, new_mark
 from emca_deploy.remote.connection import Connection
-from emca_deploy.remote.protocol import ALIVE_EVERY_S, SILENCE_S
+from emca_deploy.remote.protocol import SILENCE_S
 
 __all__ = ["Held", "hold", "spawn_on"]
 
 LOCK_ATTEMPTS = 20
-"""One a second."""
+"""Number of attempts to lock, one per second."""
 _END_S = 60.0
 
-# Without a terminal it is unknown a command that its user has gone. Standard input does, by ending, or by falling silent where a
-# cable was pulled; a machine without `timeout` notices the first only.
+# A command without a terminal learns from its standard input that its user has gone: it ends, or it falls silent if a cable was
+# pulled. A machine without `timeout` notices only the first.
 _HEARD = """heard() {
   if command -v timeout >/dev/null 2>&1; then [ -n "$(timeout -s KILL "$silence" dd bs=16 count=1 <&3 2>/dev/null)" ]
   else cat <&3 >/dev/null 2>&1; false; fi
@@ -44,8 +44,8 @@ kill "$watch" 2>/dev/null
 exit "$code"
 """
 )
-# The lock is the shell's own: the kernel drops it however the shell ends. Another run whose connection was lost a moment ago may
-# still be undoing its state, hence the wait.
+# The shell itself holds the lock, so the kernel drops it however the shell ends. Another run whose connection was lost a moment
+# ago may still be restoring its state, hence the wait.
 _HOLD = (
     "mark=$1 silence=$2 lock=$3 attempts=$4 begin=$5 end=$6; shift 6\nexec 3<&0 </dev/null\ntrap '' HUP INT TERM PIPE\n"
     + _HEARD
@@ -71,73 +71,58 @@ eval "$end" >/dev/null 2>&1 9>&-
 
 
 def spawn_on(connection: Connection) -> Spawn:
-    """Return what starts a command on another machine; stopping that, or losing the connection, stops the command, too."""
+    """Return a function that starts a command on a remote machine; the command stops with its process, or the connection."""
 
     def spawn(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
-        # What ssh itself has to say comes with the output: that is where the reason is looked for.
+        # ssh's own messages come with the output, where reasons are looked for.
         words = ["sh", "-c", _SCRIPT, "emca-deploy", f"{SILENCE_S:g}", *arguments]
         process = connection.start(words, subprocess.STDOUT)
-        threading.Thread(target=_tell, args=(process,), daemon=True).start()
+        stdin = process.stdin
+        assert stdin is not None  # `start` gives a pipe
+
+        def ended(pause_s: float) -> bool:
+            time.sleep(pause_s)
+            return process.poll() is not None
+
+        keep_alive(lambda: stdin.write(b"x"), ended)
         return process
 
     return spawn
 
 
-def _tell(process: "subprocess.Popen[bytes]") -> None:
-    """Tell a command's machine that this machine is still there."""
-    assert process.stdin is not None  # `start` gives a pipe
-    while process.poll() is None:
-        try:
-            process.stdin.write(b"x")
-        except (OSError, ValueError):  # it has ended, or somebody has closed it
-            return
-        time.sleep(ALIVE_EVERY_S)
-
-
 class Held:
-    """A state that another machine is held in; `lost` where the connection was lost, so that it was undone before its time."""
+    """A state that a remote machine is held in. It is `lost`, and undone early, if the connection was lost."""
 
     def __init__(self, running: Call, said: str) -> None:
         self._running, self.said, self.lost = running, said, False
 
     def check(self) -> None:
-        """Note whether it is still held."""
+        """Set `lost` if the state is no longer held."""
         self.lost = self.lost or self._running.has_ended
 
 
 @contextmanager
 def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = "") -> Iterator[Held]:
-    """Hold a state on another machine until the block is left; it is undone there even where the connection is lost.
+    """Hold a state on a remote machine in the block; it is undone even if the connection is lost.
 
-    `begin` and `end` are shell commands with `words` as $1, $2, ...; nothing interrupts them. `lock` is a file to lock (flock)
-    around both, in which a shell expands variables.
+    `begin` and `end` are shell commands with `words` as $1, $2, ...; nothing interrupts them. `lock` is the path of a file that
+    is locked (flock) around both; the shell expands its variables.
 
     Raises:
-        MissingError: `begin` fails, and `end` has been done; or the lock cannot be had, and neither has been done.
+        MissingError: `begin` fails, and `end` has been done; or the lock is not free, and neither has been done.
         ConnectionLostError: the connection was lost.
     """
-    mark = new_mark()
-    over = threading.Event()
+    mark, over = new_mark(), threading.Event()
     command = ["sh", "-c", _HOLD, "emca-deploy", mark, f"{SILENCE_S:g}", lock, str(LOCK_ATTEMPTS), begin, end, *words]
     with call(connection, command, mark) as running:
-
-        def tell() -> None:
-            try:
-                running.write(b"x")
-                while not over.wait(ALIVE_EVERY_S):
-                    running.write(b"x")
-            except (OSError, ValueError):
-                return
-
-        teller = threading.Thread(target=tell, daemon=True)
-        teller.start()
+        beating = keep_alive(lambda: running.write(b"x"), over.wait)
         try:
             answer = running.message()
             if answer is None:
                 raise running.trouble(running.wait())
             said = bytes.fromhex(answer["hex"]).decode("utf-8", errors="replace").strip()
             if answer["code"]:
-                raise MissingError(f"{connection.address}: {said[-200:] or 'a command fails there'}", "see what it says there")
+                raise MissingError(f"{connection.address}: {said[-200:] or 'a command failed'}", "run it on that machine by hand")
             held = Held(running, said)
             try:
                 yield held
@@ -145,6 +130,6 @@ def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = 
                 held.check()
         finally:
             over.set()
-            teller.join(_END_S)
+            beating.join(_END_S)
             running.close_input()
             running.wait(_END_S)

@@ -1,4 +1,4 @@
-"""What a machine at the other end of a connection has: a Python that runs the agent, runtimes, trtexec, disk, and its clock."""
+"""Probes a remote machine for a Python that runs the agent, runtimes, trtexec, free disk, and its clock."""
 
 import json
 import os
@@ -23,7 +23,7 @@ PYTHON_VARIABLE = "EMCA_DEPLOY_REMOTE_PYTHON"
 CLOCK_LIMIT_S = 5.0
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python")
 
-# The first Python that runs the agent ends the search; each says what it is, so that the reason is known where none will.
+# The first Python that runs the agent ends the search. Each describes itself, to explain why none fits.
 _SCRIPT = """mark=$1 program=$2 packages=$3; shift 3
 root=${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy
 while [ "$1" != -- ]; do
@@ -44,18 +44,20 @@ printf '\\n%s{"end": true, "root": "%s"}\\n' "$mark" "$root"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is there. What nothing says is None or empty.
+    """What a machine has; None or empty is unknown.
 
     Attributes:
-        python: the interpreter that runs the agent; None where there is none.
-        python_version: its version, or that of the newest one found where none runs the agent.
-        broken: why the first Python there does not run what it is given; None where one does, or there is none.
-        versions: version by package, of those that matter: numpy, runtimes, PIL; None where one does not say.
-        root: the remote folder that holds all files of emca-deploy.
-        clock_offset_s: what its clock is ahead of this one's.
-        free_mib: on the disk of `root`.
-        trtexec: where it is, where it is in a usual place.
-        trip_s: how long the question took.
+        python: Path of the interpreter that runs the agent; None if there is none.
+        python_version: Version of that interpreter, else of the newest one found.
+        broken: Why the first interpreter found does not work; None if one works, or if there is none.
+        versions: Versions of numpy, PIL and the runtimes, by package; None if a package does not report its version.
+        root: Remote folder with all files of emca-deploy.
+        machine: Architecture.
+        system: Name of the operating system.
+        clock_offset_s: Time by which its clock is ahead of this machine's; None if no Python was asked.
+        free_mib: Free space on the disk of `root`.
+        trtexec: Path of trtexec, if it is in a usual place.
+        trip_s: Duration of the probe, with the connection.
     """
 
     python: str | None = None
@@ -65,28 +67,29 @@ class Facts:
     root: str = ""
     machine: str | None = None
     system: str | None = None
-    clock_offset_s: float = 0.0
+    clock_offset_s: float | None = None
     free_mib: float | None = None
     trtexec: str | None = None
     trip_s: float = 0.0
 
     @property
     def clock_is_off(self) -> bool:
-        """Whether its clock is so far from this machine's that a person should know."""
-        return abs(self.clock_offset_s) > CLOCK_LIMIT_S
+        """Whether its clock is so far off that the user should know."""
+        return abs(self.clock_offset_s or 0.0) > CLOCK_LIMIT_S
 
     @property
-    def clock_told(self) -> str:
-        """How far it is off, "12 s ahead of"."""
-        return f"{abs(self.clock_offset_s):.0f} s {'ahead of' if self.clock_offset_s > 0 else 'behind'}"
+    def clock_difference(self) -> str:
+        """How far its clock is off, such as "12 s ahead of"."""
+        offset_s = self.clock_offset_s or 0.0
+        return f"{abs(offset_s):.0f} s {'ahead of' if offset_s > 0 else 'behind'}"
 
 
 def look(connection: Connection) -> Facts:
-    """Return what is at the other end of a connection.
+    """Return what the machine at the other end of a connection has.
 
     Raises:
-        InputError: there is no host of that name, or ssh's configuration is in error.
-        MissingError: it cannot be reached, its key is unknown or another, or it does not let us in.
+        InputError: there is no host of that name, or ssh's configuration has an error.
+        MissingError: the machine cannot be reached, its key is unknown or has changed, or it refuses the login.
     """
     mark, named = new_mark(), os.environ.get(PYTHON_VARIABLE)
     words = [mark, _program(), json.dumps(_packages()), *((named,) if named else PYTHONS), "--", *PLACES]
@@ -107,14 +110,14 @@ def look(connection: Connection) -> Facts:
 
 
 def _packages() -> dict[str, tuple[str, ...]]:
-    """Return which modules matter, and the distributions that may bring each."""
+    """Return the modules to look for, with the distributions that may contain each."""
     runtimes = {one.module: (one.distribution, *one.alternatives) for one in backend_packages()}
     return {"numpy": ("numpy",), "onnx": ("onnx",), **runtimes, "PIL": ("Pillow",)}
 
 
 @cache
 def _program() -> str:
-    """Return the text of the program that each Python is given."""
+    """Return the text of the program that each Python runs."""
     return Path(__file__).with_name("python_probe.py").read_text(encoding="utf-8")
 
 
@@ -154,14 +157,14 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_python(address: Address, facts: Facts) -> str:
-    """Return the Python there.
+    """Return the path of the Python that runs the agent.
 
     Raises:
-        MissingError: none runs the agent.
+        MissingError: there is none.
     """
     if facts.python is not None:
         return facts.python
-    by_trtexec = f"; or build and time there with {facts.trtexec}" if facts.trtexec else ""
+    by_trtexec = f"; or build and time with its {facts.trtexec}" if facts.trtexec else ""
     named = os.environ.get(PYTHON_VARIABLE)
     if facts.python_version is None:
         none = f"has no '{named}' ({PYTHON_VARIABLE}) and" if named else "has no Python and"
@@ -172,7 +175,7 @@ def check_python(address: Address, facts: Facts) -> str:
         )
     if _numbers(facts.python_version)[:2] < OLDEST:
         raise MissingError(
-            f"{address}: its Python is {facts.python_version}, and 3.10 is needed",
+            f"{address}: its Python is {facts.python_version}, but 3.10 is needed",
             f"install a newer one there, and name it with {PYTHON_VARIABLE}{by_trtexec}",
         )
     raise MissingError(
@@ -182,10 +185,10 @@ def check_python(address: Address, facts: Facts) -> str:
 
 
 def check_runtime(address: Address, facts: Facts, package: str, purpose: str) -> None:
-    """Refuse a machine that lacks a package. `purpose` is "backend 'openvino'".
+    """Refuse a machine that lacks a package. The purpose is for example "backend 'openvino'".
 
     Raises:
-        MissingError: it is not there.
+        MissingError: the package is not installed.
     """
     if package in facts.versions:
         return

@@ -1,4 +1,4 @@
-"""What a remote machine must have for a request, found out before anything is sent."""
+"""Checks that a remote machine has what a request needs, before anything is sent."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["check_backends", "needed_backend", "trtexec_suffices"]
 
 
 def needed_backend(path: Path, asked: str | None) -> str | None:
-    """Return the backend that an artifact runs on: the one asked for, else its own; None where the remote machine decides."""
+    """Return the backend that an artifact runs on: `asked`, else its own; None if the remote machine chooses."""
     if asked is not None:
         return asked
     if path.suffix.lower() in CHECKPOINTS:
@@ -22,19 +22,19 @@ def needed_backend(path: Path, asked: str | None) -> str | None:
     own = manifest.backend if manifest is not None else None
     if (manifest is not None and manifest.kind == "engine") or path.suffix.lower() != ".onnx":
         return own
-    # INT8 that was placed for another backend runs on it only where the processor fits.
+    # INT8 that was placed for another backend runs there only on a fitting processor.
     return DEFAULT if own in (None, DEFAULT) else None
 
 
 def check_backends(address: Address, facts: Facts, backends: Iterable[str | None], *, builds: bool = False) -> None:
-    """Refuse a machine without the runtimes that are asked for.
+    """Refuse a machine that lacks the runtimes of these backends; None is an unknown one.
 
-    A backend of None is an unknown one. Before an engine is built (`builds`), TensorRT's options are read from the model.
+    With `builds`, TensorRT also needs the onnx package, to read the model.
 
     Raises:
-        MissingError: one is not installed.
+        MissingError: a runtime is not installed.
     """
-    if facts.python is None:  # that is reported instead
+    if facts.python is None:  # this is reported instead
         return
     for name in sorted({backend for backend in backends if backend}):
         module = BACKENDS[name].module if name in BACKENDS else None
@@ -45,7 +45,7 @@ def check_backends(address: Address, facts: Facts, backends: Iterable[str | None
 
 
 def trtexec_suffices(facts: Facts, backends: set[str | None], *, builds: bool) -> bool:
-    """Return whether a machine's trtexec has to do the work: it has no Python that can, and a trtexec."""
+    """Return whether a machine's trtexec does the work, because the machine has one, and no Python that can."""
     if facts.trtexec is None or any(BACKENDS[name].checkpoints for name in backends if name in BACKENDS):
         return False
     able = names_where(trtexec=True)

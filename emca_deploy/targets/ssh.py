@@ -1,4 +1,4 @@
-"""Another machine, reached over ssh: a request is packed and sent, its agent runs it there, and the report is fetched."""
+"""A remote machine, reached over ssh: its agent runs requests, and their reports are fetched."""
 
 import re
 from collections.abc import Sequence
@@ -23,8 +23,9 @@ from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.remote.address import SCHEME, Address, parse_address
 from emca_deploy.remote.files import Arriving
 from emca_deploy.remote.packing import packed
+from emca_deploy.remote.probe import check_runtime
 from emca_deploy.remote.protocol import ENGINE, LOGITS, RAW
-from emca_deploy.remote.session import Session, Working, session
+from emca_deploy.remote.session import Answer, Session, session
 from emca_deploy.requests import BuildRequest, DeploymentRequest, LogitsRequest, ProfileRequest, Request, TrtChoices
 from emca_deploy.results.codec import from_json
 from emca_deploy.results.latency import ProfileReport
@@ -46,7 +47,7 @@ _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True)
 class SshTarget(Target):
-    """Another machine; the address also has the target on it."""
+    """A remote machine; the address includes the target on it."""
 
     address: Address
     kind: ClassVar[str] = "ssh"
@@ -55,16 +56,12 @@ class SshTarget(Target):
 
     @classmethod
     def parse(cls, text: str) -> "SshTarget":
-        """Return the machine that "ssh://[user@]host[:port][/target]" names.
-
-        Raises:
-            InputError: the text is not of that form.
-        """
+        """Return the machine of "ssh://[user@]host[:port][/target]"; see `Target.parse`."""
         return cls.at(parse_address(text))
 
     @classmethod
     def at(cls, address: Address) -> "SshTarget":
-        """Return a machine, and the target on it."""
+        """Return the target of an address."""
         return cls(f"{address}/{address.target}" if address.target else str(address), address)
 
     @property
@@ -74,7 +71,7 @@ class SshTarget(Target):
 
     @property
     def on_host(self) -> str | None:
-        """The target on that machine; None is jetson on a Jetson board, and cpu elsewhere."""
+        """The target on that machine; None means jetson on a Jetson board, and cpu elsewhere."""
         return self.address.target
 
     @property
@@ -83,11 +80,7 @@ class SshTarget(Target):
         return SshTarget.at(replace(self.address, target="cpu"))
 
     def check(self, request: Request) -> None:
-        """Refuse files that are missing, or there already, before another one's minutes of work.
-
-        Raises:
-            InputError: the model is missing, or there is a file to keep the logits in.
-        """
+        """Also refuse a missing model, and a file for the logits that already exists; see `Target.check`."""
         super().check(request)
         if not isinstance(request, LogitsRequest):
             return
@@ -95,13 +88,13 @@ class SshTarget(Target):
         if not Path(path).is_file():
             raise InputError(f"{path}: no such file", "name an .onnx file, or an engine with its manifest")
         if request.logits is not None and Path(request.logits).exists():
-            raise InputError(f"{request.logits}: is there already", "name another file")
+            raise InputError(f"{request.logits}: already exists", "name another file")
 
     def profile(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled:
-        """Measure on the other machine; files in the report have their names on this one. See `Target.profile`.
+        """Measure on the remote machine; files in the report have their local names. See `Target.profile`.
 
-        A machine without a Python that can run the agent measures with its trtexec, if it has one. Where the connection is lost,
-        the machine ends its run; what it had measured is fetched once it can be reached again, and marked incomplete.
+        A machine whose Python cannot run the agent measures with its trtexec, if it has one. If the connection is lost, the run
+        ends; what was measured is fetched once the machine can be reached again, and marked incomplete.
         """
         files = Shipment()
         sent = replace(request, artifacts=files.add_all(request.artifacts), target=self.address.target)
@@ -111,23 +104,23 @@ class SshTarget(Target):
         with files.naming(), session(self.address) as first:
             if not trtexec_suffices(first.facts, backends, builds=builds):
                 check_backends(self.address, first.facts, backends, builds=builds)
-                return errand.run(first, self._profiled, progress)
+                return errand.run(first, lambda answer: self._profiled(answer, errand), progress)
         return profile_by_trtexec(self.address, first.facts.trtexec, request, progress)
 
-    def _profiled(self, working: Working, errand: "Errand") -> Profiled:
+    def _profiled(self, answer: Answer, errand: Errand) -> Profiled:
         with TemporaryDirectory(prefix="emca-") as folder:
             path = Path(folder) / RAW
-            working.fetch(RAW, path)
+            answer.fetch(RAW, path)
             raw = read_raw(path)
-        files, document = errand.files, working.answer.document
-        report = from_json(ProfileReport, files.local(document["report"]))
-        notes = files.local(list(working.answer.notes))
-        if (facts := working.session.facts).clock_is_off:
-            notes.append(f"its clock is {facts.clock_told} this machine's: see 'created'")
+        files = errand.files
+        report = from_json(ProfileReport, files.local(answer.document["report"]))
+        notes = files.local(list(answer.notes))
+        if (facts := answer.session.facts).clock_is_off:
+            notes.append(f"its clock is {facts.clock_difference} this machine's: see 'created'")
         if errand.collecting:
             notes.append("the connection was lost: this is what was measured until then")
-        record = {**working.session.record(), "target_there": document["target"], "notes": notes}
-        record["log"] = files.local(list(working.answer.log))
+        record = {**answer.session.record(), "target_there": answer.document["target"], "notes": notes}
+        record["log"] = files.local(list(answer.log))
         results = tuple(replace(result, target=str(self.address)) for result in report.results)
         report = replace(report, results=results, environment={**report.environment, "ssh": record})
         named = (replace(one, name=files.local(one.name), builds=tuple(files.local(one.builds))) for one in raw.candidates)
@@ -138,9 +131,9 @@ class SshTarget(Target):
     def validate(
         self, request: LogitsRequest, progress: Progress | None = None, choose: ChoosePreprocessing | None = None
     ) -> Validated:
-        """Run a data set through a model on the other machine; see `Target.validate`. Labels stay here.
+        """Run a data set through a model on the remote machine; see `Target.validate`. Labels are not sent.
 
-        Where the connection is lost, what was done is kept on the machine; the run goes on once it can be reached again.
+        If the connection is lost, the machine keeps what it has done, and the run resumes once it can be reached again.
         """
         self.check(request)
         keep = None if request.logits is None else Path(request.logits)
@@ -159,31 +152,33 @@ class SshTarget(Target):
                 logits=None,
             )
 
-            def take(working: Working, _: "Errand") -> Validated:
-                if working.answer.stopped:
+            def take(answer: Answer) -> Validated:
+                if answer.stopped:
                     raise KeyboardInterrupt
+                document = answer.document
                 with TemporaryDirectory(prefix="emca-") as folder:
                     kept_in = keep or Path(folder) / LOGITS
-                    working.fetch(LOGITS, kept_in)
-                    document = working.answer.document
+                    answer.fetch(LOGITS, kept_in)
                     kept = LogitsStore(kept_in, document["key"]).kept()
                 assert kept is not None  # it was fetched
                 rate = document["images_per_s"]
                 found = LogitsResult(kept.logits, kept.labels, rate, used, kept.names, document["reused"])
-                return Validated(found, notes=tuple(files.local(list(working.answer.notes))))
+                return Validated(found, notes=tuple(files.local(list(answer.notes))))
 
-            errand = Errand(self.address, "validate", sent, files, needs_pillow=needs_pillow)
             with session(self.address) as first:
-                errand.check(first.facts)
-                return errand.run(first, take, progress)
+                needed = needed_backend(Path(path), sent.backend)
+                check_backends(self.address, first.facts, [needed], builds=sent.artifact.endswith(".onnx"))
+                if needs_pillow and first.facts.python is not None:
+                    check_runtime(self.address, first.facts, "PIL", "images that are to be preprocessed")
+                return Errand(self.address, "validate", sent, files).run(first, take, progress)
 
     def build(self, request: BuildRequest, progress: Progress | None = None) -> Built:
-        """Build on the other machine, for it; the engine with its manifest is written here. See `Target.build`.
+        """Build on the remote machine and write the engine with its manifest on this one. See `Target.build`.
 
-        A timing cache is a folder on the other machine; all other files are on this one. Where the connection is lost once the
-        engine is built, it is fetched when the machine can be reached again.
+        A timing cache is a folder on the remote machine; all other files are local. If the connection is lost after the build,
+        the engine is fetched once the machine can be reached again.
         """
-        with suppress(MissingError):  # choices are refused before anything is sent; what is missing here may be there
+        with suppress(MissingError):  # wrong choices are refused before anything is sent; libraries may be missing locally
             builder_of(request)
         files = Shipment()
         sent = replace(request, model=files.add(request.model), output=ENGINE, target=self.address.target)
@@ -197,45 +192,45 @@ class SshTarget(Target):
                     first.facts, {request.backend}, builds=True
                 )
                 if not suffices:
+                    check_backends(self.address, first.facts, [request.backend], builds=True)
                     errand = Errand(self.address, "build", sent, files)
-                    errand.check(first.facts)
                     return self._built(errand, first, Path(request.output), progress)
             trtexec = first.facts.trtexec
         return build_by_trtexec(self.address, trtexec, request, progress)
 
-    def _built(self, errand: "Errand", first: Session, output: Path, progress: Progress | None) -> Built:
+    def _built(self, errand: Errand, first: Session, output: Path, progress: Progress | None) -> Built:
         files = errand.files
         with write_artifact(output) as draft:
             with draft.path.open("wb") as stream:
                 arriving = Arriving(stream.write)
 
-                def take(working: Working, _: "Errand") -> Working:
-                    if working.answer.stopped:
+                def take(answer: Answer) -> Answer:
+                    if answer.stopped:
                         raise KeyboardInterrupt
-                    working.go_on(ENGINE, arriving)
-                    return working
+                    answer.fetch_rest(ENGINE, arriving)
+                    return answer
 
-                answer = errand.run(first, take, progress).answer
+                answer = errand.run(first, take, progress)
             manifest = from_json(Manifest, files.local(answer.document["report"]))
             details = {**manifest.details, "built_on": str(self.address), "log": files.local(list(answer.log))}
             draft.manifest = replace(manifest, command=this_command(), details=details)
         return Built(draft.written, tuple(files.local(list(answer.notes))))
 
     def capabilities(self) -> Capabilities:
-        """Return what the other machine can do."""
+        """Return what the remote machine can do."""
         return remote_capabilities(self.address)
 
     def deployment(self, backends: Sequence[str] = ()) -> Deployment:
-        """Return what the other machine builds and measures; see `Target.deployment`. Checkpoints stay here."""
+        """Return what the remote machine builds and measures; see `Target.deployment`. Checkpoints are left out."""
         request = DeploymentRequest(self.address.target, tuple(backends))
-        with session(self.address) as there:
+        with session(self.address) as first:
             errand = Errand(self.address, "deployment", request, Shipment())
-            found = errand.run(there, lambda working, _: from_json(Deployment, working.answer.document["report"]), None)
+            found = errand.run(first, lambda answer: from_json(Deployment, answer.document["report"]), None)
         steps = tuple(step for step in found.steps if step.precision is not None)
         return replace(found, target=self.name, steps=steps, backends=tuple(dict.fromkeys(step.backend for step in steps)))
 
     def build_step(self, step: BuildStep, models: Models, threads: int | None = None) -> list[BuiltCandidate]:
-        """Build on the other machine what a step builds; see `Target.build_step`."""
+        """Build on the remote machine what a step builds; see `Target.build_step`."""
         source = models.source(step)
         assert source is not None  # `deployment` leaves checkpoints out
         path = source
@@ -250,7 +245,7 @@ class SshTarget(Target):
     def measure(
         self, parts: Sequence[Part], duration_s: float, progress: Progress | None = None, shared: Shared | None = None
     ) -> ProfileReport:
-        """Measure the candidates on the other machine; see `Target.measure`."""
+        """Measure the candidates on the remote machine; see `Target.measure`."""
         (part,) = parts  # a session has one target
         specs = [candidate.spec for candidate in part.candidates]
         request = ProfileRequest(
@@ -277,14 +272,14 @@ class SshTarget(Target):
     def logits(
         self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None, shared: Shared | None = None
     ) -> LogitsResult:
-        """Run the validation images through a candidate on the other machine; see `Target.logits`."""
+        """Run the validation images through a candidate on the remote machine; see `Target.logits`."""
         spec = candidate.spec
         asked = replace(request, artifact=f"{spec.backend}={spec.artifact}", target=self.name, threads=spec.kwargs["threads"])
         return self.validate(asked, progress).logits
 
 
 def _backends(request: ProfileRequest) -> set[str | None]:
-    """Return the backends that a request needs; None is one that the other machine chooses."""
+    """Return the backends that a request needs; None stands for one that the remote machine chooses."""
     found: set[str | None] = set()
     for text in split_artifacts(request.artifacts).artifacts:
         own, path = split_artifact(text)
@@ -294,7 +289,7 @@ def _backends(request: ProfileRequest) -> set[str | None]:
 
 
 def _chosen(path: Path, request: LogitsRequest, choose: ChoosePreprocessing | None) -> Preprocessing:
-    """Return the preprocessing of a model that only the other machine opens."""
+    """Return the preprocessing of a model that only the remote machine loads."""
     if choose is None:
         return preprocessing_of_file(path, PreprocessingOptions())
     is_onnx = path.suffix.lower() == ".onnx"

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from emca_deploy.remote import connection, session
+from emca_deploy.remote import call, connection, session
 from emca_deploy.requests import ProfileRequest
 from emca_deploy.targets.registry import parse
 
@@ -56,7 +56,7 @@ def test_a_cut_connection_loses_nothing_measured(far, model):
 @pytest.mark.slow  # 24 s of silence; test_trtexec_there.py has a shorter one
 def test_a_line_that_falls_silent_ends_the_run_there(far, model, monkeypatch):
     monkeypatch.setattr(session, "SILENCE_S", 3.0)
-    monkeypatch.setattr(session, "ALIVE_EVERY_S", 0.5)
+    monkeypatch.setattr(call, "ALIVE_EVERY_S", 0.5)
     monkeypatch.setattr(connection, "ASK_EVERY_S", 1)
     report, raw = done(ask(model, far.target), After(far, lambda: far.cut(signal.SIGSTOP)))
     check(report, raw, model)

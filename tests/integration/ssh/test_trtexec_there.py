@@ -233,8 +233,8 @@ def test_a_line_that_falls_silent_ends_everything_there(board, model, tmp_path):
 CHILD = """
 import sys
 from emca_deploy.cli import run
-from emca_deploy.remote import hold as commands
+from emca_deploy.remote import call, hold
 
-commands.SILENCE_S, commands.ALIVE_EVERY_S = 2.0, 0.5
+hold.SILENCE_S, call.ALIVE_EVERY_S = 2.0, 0.5
 sys.exit(run(sys.argv[1:]))
 """
