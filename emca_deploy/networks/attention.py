@@ -1,7 +1,7 @@
 """Channel attention: SE, ECA and SRM excitations, and EMCA's multiscale aggregation in front of them.
 
-A *descriptor* is what squeezing a feature map leaves of it: shape (N, C, K, 1), float. K is 1 for SE and ECA (the mean) and
-2 for SRM (the mean and the standard deviation). Keeping four axes lets every step below export as one or two ONNX nodes.
+A *descriptor* has the statistics of a feature map's channels: shape (N, C, K, 1), float. K is 1 for SE and ECA (the mean) and
+2 for SRM (the mean and the standard deviation). With four axes, each step below exports as one or two ONNX nodes.
 """
 
 import math
@@ -46,8 +46,8 @@ def mean_descriptor(x: Tensor) -> Tensor:
 def style_descriptor(x: Tensor) -> Tensor:
     """Squeeze a feature map (N, C, H, W) to its channel means and standard deviations, (N, C, 2, 1).
 
-    The variance is the unbiased one, as in SRM; for a map of one pixel, where that is undefined, it is 0.
-    The two-pass form is used because E[x^2] - E[x]^2 cancels catastrophically for channels far from zero.
+    The variance is unbiased, as in SRM; for a map of one pixel, where that is undefined, it is 0. It is computed in two passes,
+    because E[x^2] - E[x]^2 cancels catastrophically for channels far from zero.
     """
     pixels = x.shape[2] * x.shape[3]
     mean = mean_descriptor(x)
@@ -65,7 +65,7 @@ def repeat_channels(descriptor: Tensor, channels: int) -> Tensor:
 class ChannelConv(nn.Conv1d):
     """A one-channel convolution along the channels of a descriptor, (N, C, 1, 1) both ways; weight (1, 1, k), no bias.
 
-    It runs as a two-dimensional convolution over (N, 1, C, 1): TensorRT before 10 has no one-dimensional one.
+    It runs as a two-dimensional convolution over (N, 1, C, 1), because TensorRT before 10 has no one-dimensional convolution.
     """
 
     def __init__(self, kernel_size: int) -> None:
@@ -80,11 +80,11 @@ class ChannelConv(nn.Conv1d):
 
 
 class MultiscaleAggregation(nn.Module):
-    """Mix the current descriptor with those of preceding maps: ReLU of one weighted sum, the same for every channel.
+    """Mix the current descriptor with those of preceding maps: ReLU of a weighted sum, the same for every channel.
 
-    EMCA writes it as Conv1d(1, 1, kernel=R, stride=R) over the (N, C, R) stack. That is a weighted sum over the R scales, so
-    preceding descriptors of equal width are summed before their channels are repeated: the same numbers, far fewer nodes. The
-    widths of the preceding maps, older first, divide that of the current one, C.
+    EMCA writes it as Conv1d(1, 1, kernel=R, stride=R) over the (N, C, R) stack, which is a weighted sum over the R scales. Here
+    preceding descriptors of equal width are summed before their channels are repeated: the same numbers with far fewer nodes.
+    The widths of the preceding maps, older first, divide the width C of the current map.
     """
 
     def __init__(self, channels: int, previous_channels: Sequence[int]) -> None:
@@ -111,7 +111,7 @@ class MultiscaleAggregation(nn.Module):
 class SqueezeExcitation(nn.Module):
     """SE's two fully connected layers, (N, C, 1, 1) to gates (N, C, 1, 1); the hidden width is C / `reduction`.
 
-    They run as 1x1 convolutions, which is the same product and needs no reshaping. The paper's have no bias, timm's do.
+    They run as 1x1 convolutions, which compute the same product without reshaping. The paper's layers have no bias, timm's do.
     """
 
     def __init__(self, channels: int, reduction: int = 16, bias: bool = False) -> None:
@@ -140,7 +140,7 @@ class EfficientExcitation(nn.Module):
 class StyleExcitation(nn.Module):
     """SRM's channel-wise fully connected layer and batch norm, (N, C, 2, 1) to gates (N, C, 1, 1).
 
-    The layer is a depthwise convolution whose kernel covers (mean, std), so batch norm folds into it on export.
+    The layer is a depthwise convolution whose kernel covers (mean, std); batch norm folds into it on export.
     """
 
     def __init__(self, channels: int) -> None:
@@ -158,7 +158,7 @@ class StyleExcitation(nn.Module):
 class ChannelAttention(nn.Module):
     """Scale a feature map's channels by gates computed from its own descriptor and, in EMCA, from preceding ones.
 
-    `excitation` maps a descriptor to gates (N, C, 1, 1); `previous_channels` are widths of the preceding maps, older first.
+    `excitation` maps a descriptor to gates (N, C, 1, 1); `previous_channels` are the widths of the preceding maps, older first.
     """
 
     def __init__(self, excitation: nn.Module, channels: int, previous_channels: Sequence[int] = ()) -> None:

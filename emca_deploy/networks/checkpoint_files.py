@@ -1,4 +1,4 @@
-"""Opens a checkpoint file of any kind and lists its tensors by name, without running anything that it holds."""
+"""Opens a checkpoint file of any kind and lists its tensors by name, without running anything in it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,19 +19,20 @@ MAX_NAME = 300
 MAX_TENSORS = 50_000
 
 _TRANSPARENT = ("_modules", "_parameters", "_buffers")
-"""Attributes of a pickled torch module that do not occur in the names of its state dict."""
+"""Attributes of a pickled torch module that are not part of the names in its state dict."""
 
 
 @dataclass
 class CheckpointFile:
-    """What a checkpoint file holds.
+    """The content of a checkpoint file.
 
     Attributes:
-        tensors: by full name: the keys of the dictionaries around it and its own, joined by dots ("state_dict.fc.weight").
-        containers: how many characters of a full name belong to the dictionaries around the state dict ("state_dict.").
-        keys: the keys at the file's top.
-        inert: classes of objects beside the tensors; they were not loaded.
-        arch: what the file says its architecture is, or None; a hint only.
+        path: The file.
+        tensors: Tensors by full name: all keys that lead to the tensor, joined by dots ("state_dict.fc.weight").
+        containers: Number of characters in a full name that belong to dictionaries around the state dict ("state_dict.").
+        keys: Keys of the outermost dictionary.
+        inert: Classes of the other objects in the file, which were not loaded.
+        arch: Architecture that the file names, or None; it may be wrong.
     """
 
     path: Path
@@ -46,8 +47,7 @@ class CheckpointFile:
 def open_checkpoint(path: Path) -> Iterator[CheckpointFile]:
     """List a checkpoint's tensors; their values can be read until the context ends.
 
-    The file's kind is found from its content: what torch.save writes (zip or legacy), safetensors, or the index of several
-    files of these kinds.
+    The file's content shows its kind: a file of torch.save (zip or legacy), safetensors, or the index of several such files.
 
     Raises:
         CheckpointError: the file cannot be read, is damaged or hostile, or holds no tensors.
@@ -56,16 +56,16 @@ def open_checkpoint(path: Path) -> Iterator[CheckpointFile]:
     with ExitStack() as open_files:
         _read(path, found, open_files)
         if not found.tensors:
-            names = ", ".join(ascii(key)[1:-1][:40] for key in found.keys[:5]) or "nothing at all"
-            raise CheckpointError(f"{path}: holds no tensors, only: {names}", SAVE_AGAIN)
+            names = ", ".join(ascii(key)[1:-1][:40] for key in found.keys[:5]) or "nothing"
+            raise CheckpointError(f"{path}: has no tensors, only: {names}", SAVE_AGAIN)
         yield found
 
 
 def list_shards(path: Path) -> list[Path]:
-    """Return the files that the index of a sharded checkpoint names; none for any other checkpoint.
+    """Return the files that the index of a sharded checkpoint names; an empty list for any other checkpoint.
 
     Raises:
-        CheckpointError: the file cannot be read, or is an index that names no files.
+        CheckpointError: the file cannot be read, or is a damaged index.
     """
     with ExitStack() as open_files:
         stream, _ = _open(path, open_files)
@@ -76,7 +76,7 @@ def _read(path: Path, found: CheckpointFile, open_files: ExitStack, of_index: Pa
     stream, size = _open(path, open_files)
     kind = _kind(path, stream)
     if kind == "index":
-        if of_index is not None:  # which could go round in a circle
+        if of_index is not None:  # two could name each other
             raise CheckpointError(f"{of_index}: its shard {path.name} is another index", COPY_AGAIN)
         _read_shards(path, stream, found, open_files)
     elif kind == "safetensors":
@@ -86,10 +86,12 @@ def _read(path: Path, found: CheckpointFile, open_files: ExitStack, of_index: Pa
         for name, tensor in tensors.items():
             _add(found, name, 0, tensor)
     else:
-        if kind == "zip":
-            tree = read_torch_zip(path, stream, open_files, found.inert)
-        else:
-            tree = read_torch_legacy(path, stream, size, found.inert)
+        zipped = kind == "zip"
+        tree = (
+            read_torch_zip(path, stream, open_files, found.inert)
+            if zipped
+            else read_torch_legacy(path, stream, size, found.inert)
+        )
         _flatten(path, tree, found)
 
 
@@ -108,7 +110,7 @@ def _open(path: Path, open_files: ExitStack) -> tuple[BinaryIO, int]:
 
 
 def _inside(folder: Path) -> str:
-    """Return what to do about a folder: name the checkpoint in it, where there is one."""
+    """Return what to do about a folder, with the name of a checkpoint in it where there is one."""
     endings = (".index.json", ".safetensors", ".pth", ".pt", ".ckpt", ".tar", ".bin")
     names = sorted(name.name for name in folder.iterdir() if name.name.endswith(endings))
     best = min(names, key=lambda name: next(rank for rank, end in enumerate(endings) if name.endswith(end)), default=None)
@@ -133,7 +135,7 @@ def _kind(path: Path, stream: BinaryIO) -> str:
         return "safetensors"
     if head[257:262] == b"ustar":
         raise CheckpointError(
-            f"{path}: is a tar archive; PyTorch's own tar format, of before 2017, is not supported",
+            f"{path}: is a tar archive; PyTorch's tar format from before 2017 is not supported",
             "unpack it and name the checkpoint in it, or save it again with a newer PyTorch",
         )
     raise CheckpointError(f"{path}: is neither a PyTorch nor a safetensors checkpoint", "give a .pth, .pt or .safetensors file")
@@ -141,17 +143,18 @@ def _kind(path: Path, stream: BinaryIO) -> str:
 
 def _read_shards(path: Path, stream: BinaryIO, found: CheckpointFile, open_files: ExitStack) -> None:
     for shard, names in read_index(path, stream).items():
-        place = path.parent / shard  # beside the index as it was named: the cache of Hugging Face is full of links
+        place = path.parent / shard  # not next to a link's target: in Hugging Face's cache these have other names
         part = CheckpointFile(place)
         if not place.exists():
             raise CheckpointError(
-                f"{path}: its shard {shard} is not there", f"put {shard} beside it, or download the whole checkpoint again"
+                f"{path}: its shard {shard} is missing",
+                f"put {shard} into the same folder, or download the whole checkpoint again",
             )
         _read(place, part, open_files, of_index=path)
         missing = [name for name in names if name not in part.tensors]
         if missing:
             raise CheckpointError(
-                f"{place}: lacks the tensor '{ascii(missing[0])[1:-1][:80]}' that {path.name} says it holds", COPY_AGAIN
+                f"{place}: has no tensor '{ascii(missing[0])[1:-1][:80]}', which {path.name} lists for it", COPY_AGAIN
             )
         found.inert |= part.inert
         found.arch = found.arch or part.arch
@@ -161,22 +164,23 @@ def _read_shards(path: Path, stream: BinaryIO, found: CheckpointFile, open_files
 
 def _add(found: CheckpointFile, name: str, container: int, tensor: StoredTensor) -> None:
     if len(found.tensors) >= MAX_TENSORS:
-        raise CheckpointError(f"{found.path}: holds more than {MAX_TENSORS:,} tensors", SAVE_AGAIN)
+        raise CheckpointError(f"{found.path}: has more than {MAX_TENSORS:,} tensors", SAVE_AGAIN)
     if name not in found.tensors and len(name) <= MAX_NAME:
         found.tensors[name] = tensor
         found.containers[name] = container
 
 
 def _flatten(path: Path, tree: Any, found: CheckpointFile) -> None:
-    """List the tensors of a tree of dictionaries, lists and stubs, which may contain itself."""
+    """List the tensors in a tree of dictionaries, lists and stubs, which may contain itself."""
     if isinstance(tree, dict):
         found.keys = tuple(tree)
         arch = tree.get("arch")
         found.arch = arch if isinstance(arch, str) else None
     elif not isinstance(tree, Stub):
-        raise CheckpointError(f"{path}: holds a {_named(tree)}, not a dictionary of tensors", SAVE_AGAIN)
+        kind = "tensor" if isinstance(tree, StoredTensor) else type(tree).__name__
+        raise CheckpointError(f"{path}: holds a {kind}, not a dictionary of tensors", SAVE_AGAIN)
     seen: set[int] = set()
-    # (value, its full name, how much of the name is the containers' where that is settled, depth)
+    # (value, its full name, length of the containers in the name where it is known, depth)
     waiting: list[tuple[Any, str, int | None, int]] = [(tree, "", None, 0)]
     while waiting:
         value, name, container, depth = waiting.pop()
@@ -187,18 +191,14 @@ def _flatten(path: Path, tree: Any, found: CheckpointFile) -> None:
             waiting += reversed([(*child, depth + 1) for child in _children(value, name, container, seen)])
 
 
-def _named(value: Any) -> str:
-    return "tensor" if isinstance(value, StoredTensor) else type(value).__name__
-
-
 def _children(value: Any, name: str, container: int | None, seen: set[int]) -> Iterator[tuple[Any, str, int | None]]:
-    """Yield what may hold tensors inside `value`, its full name and the length of its containers' part."""
+    """Yield what may hold tensors inside `value`, with its full name and the length of the containers in the name."""
     front = f"{name}." if name else ""
     settled = container
     if isinstance(value, Stub):
-        # A stub may be a whole module: a state dict whose names begin here.
+        # A stub may be a whole module: the names of its state dict begin here.
         settled = len(front) if container is None else container
-        # A crafted pickle can give one long dictionary to many objects, many times.
+        # A crafted pickle can give one long dictionary to many objects: it is read once.
         states = {id(state): state for state in value.state if id(state) not in seen}
         seen.update(states)
         parts: list[Any] = [value.items, *states.values(), value.values]
@@ -207,7 +207,7 @@ def _children(value: Any, name: str, container: int | None, seen: set[int]) -> I
     for part in parts:
         pairs = part.items() if isinstance(part, dict) else enumerate(part)
         for key, child in pairs:
-            if isinstance(child, StoredTensor):  # its own key may contain dots; what lies above is container
+            if isinstance(child, StoredTensor):  # its own key may contain dots; all above it is containers
                 yield child, f"{front}{key}", len(front) if settled is None else settled
             elif isinstance(child, dict | list | tuple | Stub):
                 inside = isinstance(value, Stub) and key in _TRANSPARENT

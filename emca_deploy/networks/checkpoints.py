@@ -1,11 +1,11 @@
-"""Loads a checkpoint into the network it was trained as, which is found from its tensors."""
+"""Loads a checkpoint into its network, whose architecture is found from the tensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from emca_deploy._optional import require
+from emca_deploy._optional import import_optional
 from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.checkpoint_files import CheckpointFile, open_checkpoint
 from emca_deploy.networks.fitting import Fit, empty_network, fit_network, is_counter
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckpointSource", "ModelSpec", "Weights", "load_checkpoint"]
 
 Weights = Literal["ema", "plain"]
-"""A moving average of the weights, or the weights themselves."""
+"""The moving average of the weights, or the weights themselves."""
 
 GROUPED = 2
 SHOWN = 4
@@ -29,17 +29,17 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Where in a checkpoint the network lay.
+    """The place of a network in its checkpoint.
 
     Attributes:
-        container: keys of the dictionaries around the state dict, joined by dots; "" where there are none.
-        prefix: what stands in front of the network's names in it ("module.").
-        head: the name of the layer that makes the logits, as the file has it.
-        weights: whether these are the moving average or the plain weights.
-        both_weights: whether the file holds both, and so `weights` was a choice.
-        left_out: how many tensors beside the network were left out, by name, or by group ("optimizer.*").
-        not_loaded: classes of objects beside the tensors; they were neither loaded nor run.
-        statistics: where the batch norm statistics lay, in front of their names, where the average has none of its own; or None.
+        container: Keys of the dictionaries around the state dict, joined by dots; "" where there are none.
+        prefix: Beginning of the network's names in the state dict ("module.").
+        head: Name of the layer that makes the logits in the file.
+        weights: Which weights were loaded.
+        both_weights: Whether the file has both kinds of weights.
+        left_out: Number of tensors that were not loaded, by name or by group ("optimizer.*").
+        not_loaded: Classes of the other objects in the file, which were neither loaded nor run.
+        statistics: Beginning of the names of the batch norm statistics, where a moving average has none of its own; else None.
     """
 
     container: str
@@ -54,13 +54,15 @@ class CheckpointSource:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a checkpoint turned out to be.
+    """The network of a checkpoint.
 
     Attributes:
-        num_classes: the width of the logits.
-        options: for `create_model(arch, num_classes, **options)`; empty for the family's own configuration.
-        layout: whose key names it had (see `layouts.Layout`).
-        source: where in the file it lay; None for fresh weights.
+        arch: Architecture.
+        num_classes: Width of the logits.
+        options: Options for `create_model(arch, num_classes, **options)`; empty for the family's own configuration.
+        layout: Origin of its key names (see `layouts.Layout`).
+        params: Number of parameters.
+        source: Place in the file; None for fresh weights.
     """
 
     arch: str
@@ -82,23 +84,21 @@ def load_checkpoint(
     """Load a checkpoint; nothing in it is run.
 
     Args:
-        path: what torch.save wrote (a state dict, alone or among other things, or a whole module), a safetensors file, or the
-            index of a sharded checkpoint.
-        arch: the architecture it must be; inferred where None.
-        position: where attention sits in a block, "residual" or "output". The tensors do not tell.
-        weights: "ema" for the moving average of the weights, "plain" for the weights; the average where there is one, if None.
-        prefix: under which names the network lies, where the file holds more than one.
+        path: File of torch.save, safetensors file, or index of a sharded checkpoint.
+        arch: Architecture that it must have; inferred where None.
+        position: Place of attention in a block, "residual" or "output", which the tensors do not show.
+        weights: "ema" for the moving average or "plain"; where None, the average if the file has one.
+        prefix: Beginning of the network's names, where the file has several networks.
 
     Returns:
-        The network in eval mode, (N, 3, H, W) float32 to logits (N, num_classes), and what it is.
+        The network in eval mode, (N, 3, H, W) float32 to logits (N, num_classes), and its description.
 
     Raises:
-        CheckpointError: the file cannot be read safely, fits no architecture, is not `arch`, or holds several networks.
-        UnknownNameError: no architecture is called `arch`.
+        CheckpointError: the file cannot be read safely, fits no architecture, is not `arch`, or has several networks.
+        UnknownNameError: there is no architecture `arch`.
         MissingError: torch is not installed.
     """
-    path = Path(path)
-    require("torch")
+    path, torch = Path(path), import_optional("torch")
     if arch is not None:
         find_architecture(arch)
     with open_checkpoint(path) as file:
@@ -107,14 +107,15 @@ def load_checkpoint(
         chosen, both = _choose(file, fits, weights)
         tensors = _values(file, chosen.network, both)
     inferred = chosen.inferred
-    module = empty_network(inferred, chosen.classes)
-    _fill(module, translate(tensors, path).tensors)
+    module = empty_network(inferred, chosen.classes).to_empty(device="cpu").eval()
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in module.state_dict() if is_counter(name)}
+    module.load_state_dict({**counters, **translate(tensors, path).tensors})
     source = _source(file, chosen.network, both)
     return module, ModelSpec(inferred.arch, chosen.classes, inferred.options, chosen.layout, count_parameters(module), source)
 
 
 def _fits(file: CheckpointFile, networks: Sequence[Network], arch: str | None, position: str, *, trusted: bool) -> list[Fit]:
-    """Return the networks that are whole; raises what is wrong with the largest one where none is."""
+    """Return the networks that fit an architecture; where none does, raise the error of the largest one."""
     fits, errors = [], []
     for number, network in enumerate(networks):
         try:
@@ -127,7 +128,7 @@ def _fits(file: CheckpointFile, networks: Sequence[Network], arch: str | None, p
 
 
 def _under(file: CheckpointFile, networks: list[Network], prefix: str | None) -> list[Network]:
-    """Return the networks under `prefix`, all where it is None; never none."""
+    """Return the networks under `prefix`, or all where it is None; an error where there are none."""
     if not networks:
         names = ", ".join(_printable(name[file.containers[name] :]) for name in list(file.tensors)[:3])
         raise CheckpointError(
@@ -141,42 +142,40 @@ def _under(file: CheckpointFile, networks: list[Network], prefix: str | None) ->
     matches = [network for network in networks if wanted in (network.where, network.prefix)]
     if not matches:
         raise CheckpointError(
-            f"{file.path}: no network lies under --prefix {prefix!r}", f"one of: {_prefixes(networks)}; or leave --prefix out"
+            f"{file.path}: has no network under --prefix {prefix!r}", f"say {_prefixes(networks)}, or leave --prefix out"
         )
     return matches
 
 
 def _choose(file: CheckpointFile, fits: Sequence[Fit], weights: Weights | None) -> tuple[Fit, bool]:
-    """Return the one network to load, and whether the file holds both plain weights and an average."""
+    """Return the network to load, and whether the file has both plain weights and an average."""
     averages = [fit for fit in fits if fit.network.average]
     plain = [fit for fit in fits if not fit.network.average]
     wanted = averages if weights == "ema" or (weights is None and averages) else plain
     if not wanted:
-        kind, other = ("a moving average", "plain") if weights == "ema" else ("plain weights", "ema")
-        raise CheckpointError(
-            f"{file.path}: holds no {kind.removeprefix('a ')}", f"leave --weights out, or say --weights {other}"
-        )
+        kind, other = ("moving average", "plain") if weights == "ema" else ("plain weights", "ema")
+        raise CheckpointError(f"{file.path}: has no {kind}", f"leave --weights out, or say --weights {other}")
     different = [fit for number, fit in enumerate(wanted) if not any(_same(file, fit, other) for other in wanted[:number])]
     if len(different) > 1:
         found = ", ".join(
             f"'{_printable(fit.network.where)}' ({fit.inferred.arch}, {fit.classes} classes)" for fit in different[:SHOWN]
         )
         raise CheckpointError(
-            f"{file.path}: holds {len(different)} different networks: under {found}",
-            f"choose one, in export or deploy: {_prefixes([fit.network for fit in different])}",
+            f"{file.path}: has {len(different)} different networks, under {found}",
+            f"choose one in export or deploy: {_prefixes([fit.network for fit in different])}",
         )
     return wanted[0], bool(averages and plain)
 
 
 def _prefixes(networks: Sequence[Network]) -> str:
-    """Return the option that chooses each network, by the shortest name that only one has."""
+    """Return the option that chooses each network, with the shortest name that no other has."""
     prefixes = [network.prefix for network in networks]
     names = [network.prefix if prefixes.count(network.prefix) == 1 else network.where for network in networks[:SHOWN]]
     return ", ".join(f"--prefix {_printable(name.rstrip('.')) or repr('')}" for name in names)
 
 
 def _same(file: CheckpointFile, a: Fit, b: Fit) -> bool:
-    """Return whether two networks have equal weights: one module saved under two names."""
+    """Return whether two networks have equal weights, as a module saved under two names does."""
     import torch
 
     if (a.inferred, a.classes, a.network.names.keys()) != (b.inferred, b.classes, b.network.names.keys()):
@@ -209,14 +208,6 @@ def _values(file: CheckpointFile, network: Network, both: bool) -> dict[str, "Te
     return tensors
 
 
-def _fill(module: "nn.Module", tensors: Mapping[str, "Tensor"]) -> None:
-    import torch
-
-    module.to_empty(device="cpu").eval()
-    counters = {name: torch.zeros((), dtype=torch.int64) for name in module.state_dict() if is_counter(name)}
-    module.load_state_dict({**counters, **tensors})
-
-
 def _source(file: CheckpointFile, network: Network, both: bool) -> CheckpointSource:
     groups: dict[str, list[str]] = {}
     for name in network.beside:
@@ -241,5 +232,5 @@ def _source(file: CheckpointFile, network: Network, both: bool) -> CheckpointSou
 
 
 def _printable(name: str) -> str:
-    """Return a name from the file fit for one line of a terminal."""
+    """Return a name from the file as printable ASCII."""
     return ascii(name)[1:-1]

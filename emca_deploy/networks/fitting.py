@@ -1,4 +1,4 @@
-"""Tells which network a checkpoint's tensors are those of, from their names and shapes, and says what differs."""
+"""Finds the architecture that a checkpoint's tensors belong to from their names and shapes, and says what differs."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ _KINDS = {"excitation.reduce.weight": "se", "excitation.conv.weight": "eca", "ex
 
 @dataclass(frozen=True)
 class Inferred:
-    """An architecture by name, and the options of `create_model` in which it differs from its family's own configuration."""
+    """An architecture, and the options of `create_model` that differ from its family's own configuration."""
 
     arch: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -41,11 +41,13 @@ class Inferred:
 
 @dataclass(frozen=True)
 class Fit:
-    """Which network the tensors of a `Network` are those of.
+    """A network of a checkpoint with its architecture.
 
     Attributes:
-        network: where it lies in the file.
-        layout: whose key names it has.
+        network: Place of its tensors in the file.
+        inferred: Architecture.
+        classes: Width of the logits.
+        layout: Origin of its key names.
     """
 
     network: Network
@@ -57,39 +59,43 @@ class Fit:
 def fit_network(
     file: CheckpointFile, network: Network, *, arch: str | None, position: str, trusted: bool, explain: bool = True
 ) -> Fit:
-    """Find the architecture of a network from the names and shapes of its tensors, whose values are not read.
+    """Find the architecture of a network from the names and shapes of its tensors; values are not read.
 
-    It must be `arch` where that is not None. `trusted` says that its logits go through no layers beside it; `explain` makes an
-    error name the nearest architecture, which takes building several.
+    Args:
+        file: Checkpoint.
+        network: Network in it.
+        arch: Architecture that it must have; any where None.
+        position: Place of attention in a block, which the tensors do not show.
+        trusted: Whether its logits are known not to go through layers outside it.
+        explain: Whether an error names the nearest architecture, which takes building several.
 
     Raises:
-        CheckpointError: it fits no architecture, or not `arch`.
+        CheckpointError: the network fits no architecture, or another one than `arch`.
     """
     if network.problem and not (trusted and network.layers_beside):
-        raise _more_layers(file.path, network)
+        remedy = "`emca-deploy models` lists what can be loaded; another network can be exported to ONNX where it was trained"
+        if network.layers_beside:
+            remedy = f"where its logits do not go through these layers, say --prefix {network.prefix.rstrip('.') or repr('')}"
+        raise CheckpointError(f"{file.path}: {_place(network)}{network.problem}", remedy)
     found = translate({name: file.tensors[full].outline() for name, full in network.names.items()}, file.path)
     inferred, classes = infer(found.tensors), count_classes(found.tensors)
     if inferred is None or classes is None:
         if not explain:
             raise CheckpointError(f"{file.path}: {_place(network)}fits no architecture", SEE_MODELS)
-        raise _no_fit(file.path, network, found, _nearest(file, found, inferred, arch), arch)
+        raise _no_fit(file.path, network, found, inferred or _nearest(file, found, arch), arch)
     if arch is not None and arch != inferred.arch:
-        raise _another(file.path, inferred, arch)
+        wrong = ", ".join(f"{name}={value}" for name, value in inferred.options.items())
+        problem = f"{file.path}: is not {arch}: its tensors are those of {inferred.arch}" + (f" ({wrong})" if wrong else "")
+        raise CheckpointError(problem, f"say --arch {inferred.arch}, or leave --arch out")
     options = dict(inferred.options) | ({"caffe": True} if found.caffe else {})
     if position != "residual" and not inferred.arch.startswith("pkcam"):
         options["position"] = position
     inferred = Inferred(inferred.arch, options)
-    if not _compare(empty_network(inferred, classes).state_dict(), found.tensors).fits:
+    comparison = _compare(empty_network(inferred, classes).state_dict(), found.tensors)
+    if comparison.missing or comparison.unexpected or comparison.misshapen:
         raise _no_fit(file.path, network, found, inferred, arch)
     layout = found.layout if network.layout in ("native", "pkcam", "torchvision") else network.layout
     return Fit(network, inferred, classes, layout)
-
-
-def _more_layers(path: Path, network: Network) -> CheckpointError:
-    remedy = "`emca-deploy models` lists what can be loaded; another network can be exported to ONNX where it was trained"
-    if network.layers_beside:
-        remedy = f"where its logits do not go through these layers, say --prefix {network.prefix.rstrip('.') or repr('')}"
-    return CheckpointError(f"{path}: {_place(network)}{network.problem}", remedy)
 
 
 def _place(network: Network) -> str:
@@ -98,20 +104,16 @@ def _place(network: Network) -> str:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """A checkpoint's tensors held against a network's; names are ours."""
+    """The differences between the tensors of a checkpoint and those of a network, by our names."""
 
     matching: int
     missing: list[str]
     unexpected: list[str]
     misshapen: list[str]
 
-    @property
-    def fits(self) -> bool:
-        return not (self.missing or self.unexpected or self.misshapen)
-
 
 def is_counter(name: str) -> bool:
-    """Return whether `name` is that of batch norm's step count: old checkpoints lack it, and inference does not read it."""
+    """Return whether a tensor is batch norm's step count, which old checkpoints lack and inference does not read."""
     return name.endswith("num_batches_tracked")
 
 
@@ -119,28 +121,22 @@ def _compare(expected: Mapping[str, "Tensor"], given: Mapping[str, "Tensor"]) ->
     wanted = {name: tensor for name, tensor in expected.items() if not is_counter(name)}
     present = {name: tensor for name, tensor in given.items() if not is_counter(name)}
     common = [name for name in wanted if name in present]
-    misshapen = [name for name in common if not _alike(wanted[name], present[name])]
+    misshapen = [n for n in common if (wanted[n].shape, wanted[n].dtype) != (present[n].shape, present[n].dtype)]
     missing = [name for name in wanted if name not in present]
     unexpected = [name for name in present if name not in wanted]
     return _Comparison(len(common) - len(misshapen), missing, unexpected, misshapen)
 
 
-def _alike(a: "Tensor", b: "Tensor") -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype
-
-
 def empty_network(inferred: Inferred, classes: int) -> "nn.Module":
-    """Return the network on the meta device, which costs neither memory nor initialisation."""
+    """Return the network on the meta device, without values."""
     import torch
 
     with torch.device("meta"):
         return create_model(inferred.arch, classes, **inferred.options)
 
 
-def _nearest(file: CheckpointFile, found: Translated, inferred: Inferred | None, arch: str | None) -> Inferred:
-    """Return the architecture that most of the tensors fit; the one asked for, or the one the file names, where there is one."""
-    if inferred is not None:
-        return inferred
+def _nearest(file: CheckpointFile, found: Translated, arch: str | None) -> Inferred:
+    """Return `arch`, or the architecture that the file names, or the one that most of the tensors fit."""
     named = arch or file.arch
     if named in ARCHITECTURES:
         return Inferred(str(named))
@@ -173,15 +169,12 @@ def _no_fit(path: Path, network: Network, found: Translated, nearest: Inferred, 
         have = "x".join(map(str, given.shape)) if given.is_floating_point() else str(given.dtype)
         return f"{theirs(name)} ({have}, not {want})"
 
-    parts = [
-        f"{what} {len(names)}: {_first(describe, names)}"
-        for what, names, describe in (
-            ("missing", comparison.missing, theirs),
-            ("unexpected", comparison.unexpected, theirs),
-            ("misshapen", comparison.misshapen, shapes),
-        )
-        if names
-    ]
+    def part(what: str, names: list[str], describe: Callable[[str], str]) -> list[str]:
+        shown = ", ".join(map(describe, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+        return [f"{what} {len(names)}: {shown}"] if names else []
+
+    parts = part("missing", comparison.missing, theirs) + part("unexpected", comparison.unexpected, theirs)
+    parts += part("misshapen", comparison.misshapen, shapes)
     total = sum(not is_counter(name) for name in expected)
     verdict = f"is not {arch}" if arch else f"fits no architecture; the nearest is {nearest.arch}"
     return CheckpointError(
@@ -190,35 +183,24 @@ def _no_fit(path: Path, network: Network, found: Translated, nearest: Inferred, 
     )
 
 
-def _first(describe: Callable[[str], str], names: Sequence[str]) -> str:
-    shown = ", ".join(describe(name) for name in names[:SHOWN])
-    return shown + (", ..." if len(names) > SHOWN else "")
-
-
-def _another(path: Path, inferred: Inferred, arch: str) -> CheckpointError:
-    options = ", ".join(f"{name}={value}" for name, value in inferred.options.items())
-    holds = inferred.arch + (f" ({options})" if options else "")
-    return CheckpointError(
-        f"{path}: is not {arch}: its tensors are those of {holds}", f"say --arch {inferred.arch}, or leave --arch out"
-    )
-
-
 def infer(state: Mapping[str, "Tensor"]) -> Inferred | None:
-    """Return the architecture that `state`, with our key names, belongs to, or None where it is not recognized.
+    """Return the architecture of `state`, which has our key names, or None where it is not recognized.
 
-    This reads what identifies an architecture; it does not check every tensor. Where two configurations have equal weights (all
-    previous stages, or as many as there are), the smaller number is returned; `position` is always the residual branch.
+    Only tensors that identify an architecture are read. Where two configurations have equal weights (all previous stages, or as
+    many as there are), the one with the smaller number is returned; `position` is always the residual branch.
     """
-    depth = _depth(state)
-    if depth is None:
+    from emca_deploy.networks.resnet import STAGE_BLOCKS, stage_channels
+
+    depth = nearest_depth(state)
+    if not depth or STAGE_BLOCKS[depth] != _blocks(state):
         return None
     if "pre.0.weight" in state:
         return Inferred(f"pkcam_eca_resnet{depth}")
     modules = _modules(state)
     kinds = {kind for names in modules.values() for name, kind in _KINDS.items() if name in names}
-    if not kinds:
-        return Inferred(f"resnet{depth}") if not modules else None
-    if len(kinds) > 1:
+    if not modules:
+        return Inferred(f"resnet{depth}")
+    if len(kinds) != 1:
         return None
     kind = kinds.pop()
     wanted = _placed(modules, kind, _blocks(state))
@@ -229,8 +211,6 @@ def infer(state: Mapping[str, "Tensor"]) -> Inferred | None:
     defaults = FAMILY_OPTIONS[family]
     options = {name: value for name, value in wanted.items() if value != defaults.get(name, value)}
     if kind == "eca":
-        from emca_deploy.networks.resnet import stage_channels
-
         options |= _eca_options(modules, stage_channels(depth))
     if kind == "se":
         options |= _se_options(modules)
@@ -238,7 +218,7 @@ def infer(state: Mapping[str, "Tensor"]) -> Inferred | None:
 
 
 def count_classes(state: Mapping[str, "Tensor"]) -> int | None:
-    """Return the width of the logits, or None without a head."""
+    """Return the width of the logits, or None where there is no head."""
     for name in ("head.weight", "linear.weight"):
         if name in state and state[name].ndim == 2:
             return int(state[name].shape[0])
@@ -246,13 +226,13 @@ def count_classes(state: Mapping[str, "Tensor"]) -> int | None:
 
 
 def nearest_depth(state: Mapping[str, "Tensor"]) -> int:
-    """Return the depth whose blocks are nearest to those in `state`, 0 where it has none."""
+    """Return the depth whose blocks are nearest to those in `state`; 0 where it has none."""
     from emca_deploy.networks.resnet import STAGE_BLOCKS
 
     blocks = _blocks(state)
     if not any(blocks):
         return 0
-    bottleneck = _is_bottleneck(state)
+    bottleneck = any(re.search(r"\.(conv3|residual\.6)\.weight$", key) for key in state)
     return min(
         (depth for depth in STAGE_BLOCKS if (depth >= 50) == bottleneck),
         key=lambda depth: sum(abs(a - b) for a, b in zip(STAGE_BLOCKS[depth], blocks, strict=True)),
@@ -268,19 +248,8 @@ def _blocks(state: Mapping[str, "Tensor"]) -> tuple[int, ...]:
     return tuple(len(numbers) for numbers in found)
 
 
-def _is_bottleneck(state: Mapping[str, "Tensor"]) -> bool:
-    return any(re.search(r"\.(conv3|residual\.6)\.weight$", key) for key in state)
-
-
-def _depth(state: Mapping[str, "Tensor"]) -> int | None:
-    from emca_deploy.networks.resnet import STAGE_BLOCKS
-
-    depth = nearest_depth(state)
-    return depth if depth and STAGE_BLOCKS[depth] == _blocks(state) else None
-
-
 def _modules(state: Mapping[str, "Tensor"]) -> dict[tuple[int, int], dict[str, "Tensor"]]:
-    """Return the attention modules' tensors by (stage, block), stages counted from 0."""
+    """Return the attention modules' tensors by (stage, block), both counted from 0."""
     modules: dict[tuple[int, int], dict[str, Tensor]] = {}
     for key, tensor in state.items():
         match = _MODULE.fullmatch(key)
@@ -290,7 +259,7 @@ def _modules(state: Mapping[str, "Tensor"]) -> dict[tuple[int, int], dict[str, "
 
 
 def _placed(modules: "_Modules", kind: str, blocks: tuple[int, ...]) -> dict[str, Any] | None:
-    """Return placement, S and N under which a network has just these modules with these aggregation weights."""
+    """Return placement, S and N of a network that has exactly these modules with these aggregation weights."""
     scales = {
         place: names["aggregation.weight"].numel() if "aggregation.weight" in names else 1 for place, names in modules.items()
     }
@@ -307,7 +276,7 @@ def _placed(modules: "_Modules", kind: str, blocks: tuple[int, ...]) -> dict[str
 
 
 def _candidates(kind: str) -> Iterator["AttentionConfig"]:
-    """Yield configurations, the likeliest of those with equal weights first."""
+    """Yield configurations; of those with equal weights, the likeliest first."""
     from emca_deploy.networks.resnet import AttentionConfig
 
     for placement in ("all", "first", "last"):

@@ -1,4 +1,4 @@
-"""Translates the key names of other repositories' ResNets to ours."""
+"""Translates other repositories' key names of ResNets to ours, and back for errors."""
 
 import re
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 __all__ = ["HEAD_OF_LAYOUT", "Layout", "Translated", "foreign_name", "to_torchvision", "translate"]
 
 Layout = str
-"""Whose key names a checkpoint has: "native", "pkcam", "torchvision", "timm", "pretrained-models", "srm", "mmpretrain",
+"""Origin of a checkpoint's key names: "native", "pkcam", "torchvision", "timm", "pretrained-models", "srm", "mmpretrain",
 "huggingface", or "sequential" (torchvision's children in a torch.nn.Sequential)."""
 
 HEAD_OF_LAYOUT: dict[Layout, str] = {
     "native": "head.", "pkcam": "linear.", "torchvision": "fc.", "huggingface": "fc.", "sequential": "fc.",
 }  # fmt: skip
-"""What each layout calls the layer that makes the logits, once `to_torchvision` is done."""
+"""Name of the layer that makes the logits, after `to_torchvision`."""
 
-# (ours, theirs): the same in torchvision, SENet, ECANet, timm and SRM; pretrained-models wraps the stem and renames the head.
+# (ours, theirs): equal in torchvision, SENet, ECANet, timm and SRM; pretrained-models wraps the stem and renames the head.
 _TRUNK = (("stem.conv.", "conv1."), ("stem.bn.", "bn1."), ("head.", "fc."))
 _CAFFE_TRUNK = (("stem.conv.", "layer0.conv1."), ("stem.bn.", "layer0.bn1."), ("head.", "last_linear."))
 _SHORTCUT = (("shortcut.conv.", "downsample.0."), ("shortcut.bn.", "downsample.1."))
 
-# (whose, their name within a block, ours).
+# (layout, its name within a block, ours)
 _ATTENTION: tuple[tuple[Layout, str, str], ...] = (
     ("torchvision", r"eca\.conv\.weight", "conv.weight"),
     ("torchvision", r"se\.fc\.0\.(weight|bias)", r"reduce.\1"),
@@ -47,8 +47,7 @@ _ATTENTION: tuple[tuple[Layout, str, str], ...] = (
 _THEIR_BLOCK = re.compile(r"layer([1-4])\.(\d+)\.(.+)")
 _OUR_BLOCK = re.compile(r"stage([1-4])\.block(\d+)\.(.+)")
 
-
-# (theirs, torchvision's): names of a network without prefix. A Sequential numbers the children: 2 and 3 are ReLU and pooling.
+# (theirs, torchvision's), without a prefix. A Sequential numbers its children: 2 and 3 are ReLU and pooling.
 _HUGGING_FACE = (
     (r"embedder\.embedder\.convolution\.", r"conv1."),
     (r"embedder\.embedder\.normalization\.", r"bn1."),
@@ -65,10 +64,10 @@ class Translated:
     """A state dict with our key names.
 
     Attributes:
-        layout: whose names it had.
-        tensors: by our name; what has no name of ours keeps its own.
-        originals: our name -> theirs.
-        caffe: whether these weights belong to Caffe's variant of the network (see `ResNet`).
+        layout: Origin of its former names.
+        tensors: Tensors by our name; those that have none keep their own.
+        originals: Former name by our name.
+        caffe: Whether these weights belong to Caffe's variant of the network (see `ResNet`).
     """
 
     layout: Layout
@@ -81,13 +80,17 @@ def translate(state: Mapping[str, "Tensor"], path: Path) -> Translated:
     """Rename the keys of `state` to ours; `path` is for errors.
 
     Raises:
-        CheckpointError: it is a variant of ResNet that is not supported.
+        CheckpointError: the tensors belong to a variant of ResNet that is not supported.
     """
     if "stem.conv.weight" in state or any(_OUR_BLOCK.match(key) for key in state):
         return Translated("native", dict(state), {key: key for key in state})
     if "pre.0.weight" in state or any(".ECA_excitation_local." in key for key in state):
         return Translated("pkcam", dict(state), {key: key for key in state})
-    _refuse_variants(state, path)
+    if variant := _variant({key: tuple(tensor.shape) for key, tensor in state.items()}):
+        raise CheckpointError(
+            f"{path}: is a ResNet variant that is not supported: {variant}",
+            "give a standard ResNet's checkpoint; `emca-deploy models` lists what can be loaded",
+        )
     caffe = any(key.startswith("layer0.") for key in state)
     layout, tensors, originals = "pretrained-models" if caffe else "torchvision", {}, {}
     for key, tensor in state.items():
@@ -99,7 +102,7 @@ def translate(state: Mapping[str, "Tensor"], path: Path) -> Translated:
 
 
 def to_torchvision(name: str, layout: Layout) -> str:
-    """Return torchvision's name of a tensor of Hugging Face's ResNet or of a Sequential of torchvision's children."""
+    """Return torchvision's name of a tensor in Hugging Face's ResNet or in a Sequential of torchvision's children."""
     if layout == "sequential":
         first, dot, rest = name.partition(".")
         return _SEQUENTIAL.get(first, first) + dot + rest
@@ -114,7 +117,7 @@ def to_torchvision(name: str, layout: Layout) -> str:
 
 
 def foreign_name(name: str, layout: Layout, caffe: bool = False) -> str:
-    """Return what `layout` calls our trunk key `name`; an attention key keeps our name."""
+    """Return the name that `layout` has for our trunk key `name`; attention keys keep our name."""
     if layout in ("native", "pkcam"):
         return name
     for ours, theirs in _CAFFE_TRUNK if caffe else _TRUNK:
@@ -171,42 +174,20 @@ def _reshape(name: str, tensor: "Tensor") -> "Tensor":
     return tensor
 
 
-def _refuse_variants(state: Mapping[str, "Tensor"], path: Path) -> None:
-    variant = _variant({key: tuple(tensor.shape) for key, tensor in state.items()})
-    if variant:
-        raise CheckpointError(
-            f"{path}: is a ResNet variant that is not supported: {variant}",
-            "give a standard ResNet's checkpoint; `emca-deploy models` lists what can be loaded",
-        )
-
-
 def _variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    return _stem_variant(shapes) or _shortcut_variant(shapes) or _width_variant(shapes)
-
-
-def _stem_variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    if "conv1.0.weight" in shapes or "layer0.conv2.weight" in shapes:
-        return "a deep stem of three 3x3 convolutions (conv1.0, conv1.3, ...)"
+    """Return what makes a ResNet with these tensors a variant that is not supported, or None."""
     stem = shapes.get("conv1.weight", shapes.get("layer0.conv1.weight", ()))
-    if len(stem) == 4 and stem[2:] != (7, 7):
-        return f"a {stem[2]}x{stem[3]} stem convolution, not 7x7"
-    return None
-
-
-def _shortcut_variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    for key, shape in shapes.items():
-        if re.fullmatch(r"layer\d\.\d+\.downsample\.\d\.weight", key) and len(shape) == 4:
-            if ".downsample.1." in key:
-                return f"average-pooled shortcuts as in ResNet-D ({key})"
-            if shape[2:] != (1, 1):
-                return f"a {shape[2]}x{shape[3]} shortcut convolution ({key})"
-    return None
-
-
-def _width_variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     second = shapes.get("layer1.0.conv2.weight", ())
-    if len(second) == 4 and second[0] != second[1]:
-        return "grouped convolutions as in ResNeXt (layer1.0.conv2)"
-    if len(second) == 4 and second[0] != 64:
-        return f"another width, {second[0]} channels where ResNet has 64 (layer1.0.conv2)"
-    return None
+    pattern = re.compile(r"layer\d\.\d+\.downsample\.\d\.weight")
+    shortcuts = {key: shape for key, shape in shapes.items() if pattern.fullmatch(key) and len(shape) == 4}
+    deep = "conv1.0.weight" in shapes or "layer0.conv2.weight" in shapes
+    rules = [
+        (deep, "a deep stem of three 3x3 convolutions (conv1.0, conv1.3, ...)"),
+        (len(stem) == 4 and stem[2:] != (7, 7), f"a {'x'.join(map(str, stem[2:]))} stem convolution, not 7x7"),
+        *((".downsample.1." in key, f"average-pooled shortcuts as in ResNet-D ({key})") for key in shortcuts),
+        *((s[2:] != (1, 1), f"a {s[2]}x{s[3]} shortcut convolution ({key})") for key, s in shortcuts.items()),
+    ]
+    if len(second) == 4:
+        rules.append((second[0] != second[1], "grouped convolutions as in ResNeXt (layer1.0.conv2)"))
+        rules.append((second[0] != 64, f"another width, {second[0]} channels where ResNet has 64 (layer1.0.conv2)"))
+    return next((variant for found, variant in rules if found), None)

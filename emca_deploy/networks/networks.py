@@ -15,7 +15,7 @@ MAX_LEVELS = 6
 SHOWN = 3
 
 _WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What torch.compile, FSDP and activation checkpointing put anywhere into a name."""
+"""Parts that torch.compile, FSDP and activation checkpointing insert anywhere in a name."""
 
 _TRUNKS: dict[Layout, tuple[str, str]] = {
     "native": (r"stage[1-4]\.block\d+\.", r"(?:stem|stage[1-4])\."),
@@ -24,7 +24,7 @@ _TRUNKS: dict[Layout, tuple[str, str]] = {
     "huggingface": (r"encoder\.stages\.[0-3]\.layers\.\d+\.", r"(?:embedder|encoder)\."),
     "sequential": (r"[4-7]\.\d+\.(?:conv|bn|downsample)[\d.]", r"[0-7]\."),
 }
-"""Layout -> how names of a block's tensors look, and how all names of the network begin but the head's."""
+"""Patterns by layout: the beginning of the names in a block, and the beginning of all names but the head's."""
 
 _BLOCK = re.compile(
     r"(?P<prefix>(?:[^.]+\.)*?)(?:" + "|".join(f"(?P<{layout}>{block})" for layout, (block, _) in _TRUNKS.items()) + ")"
@@ -33,32 +33,34 @@ _HEADS = (
     "fc", "head", "heads", "classifier", "last_linear", "linear", "cls_head", "classification_head", "cls", "clf", "logits",
 )  # fmt: skip
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
-"""What profilers and averages add to modules; no layer has them."""
+"""Tensors that profilers and averages add to modules."""
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 _ASIDE = frozenset((
     "loss", "losses", "criterion", "criteria", "metric", "metrics", "acc", "accuracy", "auroc", "confmat", "queue", "center",
     "centers", "teacher", "student", "ema", "aux", "auxiliary", "optimizer", "optimizers", "optim", "projector", "momentum",
 ))  # fmt: skip
-"""Words of modules through which no logits go: losses, metrics, queues, teachers."""
+"""Words in the names of modules that logits do not go through: losses, metrics, queues, teachers."""
 
 _AVERAGES = frozenset(("ema", "avg", "average", "averaged", "averaging", "swa", "shadow", "polyak", "modelema"))
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network, whole or not, somewhere in a checkpoint. Names are those of `CheckpointFile.tensors`.
+    """A network, whole or not, in a checkpoint. Full names are those of `CheckpointFile.tensors`.
 
     Attributes:
-        where: what stands in front of its names: containers and prefix ("state_dict.module.").
-        container: the containers' part of it ("state_dict.").
-        layout: whose names it has.
-        names: the layout's name of each tensor (Hugging Face's and a Sequential's as torchvision's) -> the full name.
-        head: the full name of the module that its logits come from, without a dot at the end; "" where there is none.
-        beside: full names of all other tensors.
-        average: whether it is a moving average of another network's weights.
-        problem: why its logits cannot be computed from these tensors alone, or "".
-        layers_beside: whether that problem is only that other layers lie beside it, which need not matter.
-        statistics: where another network lies whose batch norm statistics these are; None where they are its own.
+        where: Beginning of its full names: containers and prefix ("state_dict.module.").
+        container: Containers in it ("state_dict.").
+        layout: Origin of its names.
+        names: Full name by the layout's name (torchvision's for Hugging Face's ResNet and for a Sequential).
+        head: Full name of the module that its logits come from, without a dot at the end; "" where there is none.
+        beside: Full names of all other tensors.
+        average: Whether it is a moving average of another network's weights.
+        problem: Reason why its logits cannot be computed from these tensors alone, or "".
+        layers_beside: Whether the problem is only that the file has other layers too, which logits may not go through.
+        statistics: Beginning of the names of the network that these batch norm statistics come from; None where they are its own.
     """
 
     where: str
@@ -74,13 +76,13 @@ class Network:
 
     @property
     def prefix(self) -> str:
-        """Return what stands in front of the names of the state dict."""
+        """The beginning of its names in the state dict."""
         return self.where.removeprefix(self.container)
 
 
 @dataclass(frozen=True)
 class _Head:
-    """A head: the full name of its module, the module of its linear layer, how far above the trunk it is, and its fault."""
+    """A head: names of its module, of its linear layer, and of the module around it and the trunk; and what is wrong with it."""
 
     top: str
     linear: str
@@ -89,7 +91,7 @@ class _Head:
 
 
 def find_networks(file: CheckpointFile) -> list[Network]:
-    """Return the networks in a checkpoint, those with most tensors first; at most 16."""
+    """Return the networks in a checkpoint, at most 16; those with most tensors come first."""
     plain = _without_wrappers(file.tensors)
     counts: dict[tuple[str, Layout], int] = {}
     for name in plain:
@@ -107,12 +109,12 @@ def find_networks(file: CheckpointFile) -> list[Network]:
 
 
 def _with_statistics(network: Network, networks: list[Network]) -> Network:
-    """Return an average of parameters only with the statistics of the plain network's batch norms, which training uses too."""
+    """Give an average that has parameters only the batch norm statistics of the plain network, which training uses too."""
     if not network.average or any(name.endswith("running_mean") for name in network.names):
         return network
     for other in networks:
         absent = other.names.keys() - network.names.keys()
-        if not other.average and absent and all(_is_statistic(name) for name in absent):
+        if not other.average and absent and all(name.rpartition(".")[2] in _STATISTICS for name in absent):
             names = {name: network.names.get(name, full) for name, full in other.names.items()}
             borrowed = {names[name] for name in absent}
             beside = tuple(name for name in network.beside if name not in borrowed)
@@ -120,12 +122,8 @@ def _with_statistics(network: Network, networks: list[Network]) -> Network:
     return network
 
 
-def _is_statistic(name: str) -> bool:
-    return name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
-
-
 def _without_wrappers(names: Iterable[str]) -> dict[str, str]:
-    """Return full names by what is left of them without the wrappers' parts, where that is unique."""
+    """Return full names by the name without wrappers' parts, where that is unique."""
     found: dict[str, str] = {}
     for name in names:
         shorter = _WRAPPERS.sub("", name)
@@ -138,7 +136,8 @@ def _network(file: CheckpointFile, plain: Mapping[str, str], prefix: str, layout
     tensors = {name: file.tensors[full] for name, full in plain.items()}
     trunk = [name for name in plain if name.startswith(prefix) and begins.match(name, len(prefix))]
     counters = {name for name in trunk if name.rpartition(".")[2] in _COUNTERS}
-    head = _find_head(tensors, prefix, frozenset(trunk), _width(tensors[name] for name in trunk))
+    width = max((tensors[name].shape[0] for name in trunk if len(tensors[name].shape) == 4), default=0)  # out of the trunk
+    head = _find_head(tensors, prefix, frozenset(trunk), width)
     names = {to_torchvision(name.removeprefix(prefix), layout): plain[name] for name in trunk if name not in counters}
     if head is not None:
         own = "last_linear." if "layer0.conv1.weight" in names else HEAD_OF_LAYOUT[layout]
@@ -147,10 +146,10 @@ def _network(file: CheckpointFile, plain: Mapping[str, str], prefix: str, layout
     used = set(names.values())
     problem = head.problem if head else ""
     layers = []
-    if head is not None and not problem:  # without a head, what is missing says more
+    if head is not None and not problem:  # without a head, the error lists what is missing
         layers = _layers_beside(tensors, prefix, head, {name for name in plain if plain[name] in used})
     if layers:
-        problem = f"beside the ResNet's own layers there are others, which its logits may go through: {_shown(layers, tensors)}"
+        problem = f"its logits may go through layers that a ResNet does not have: {_shown(layers, tensors)}"
     first = plain[trunk[0]]
     where = first[: len(first) - len(trunk[0]) + len(prefix)] if first.endswith(trunk[0][len(prefix) :]) else prefix
     return Network(
@@ -166,13 +165,8 @@ def _network(file: CheckpointFile, plain: Mapping[str, str], prefix: str, layout
     )
 
 
-def _width(trunk: Iterable[StoredTensor]) -> int:
-    """Return how many channels leave the trunk: the most that any convolution has."""
-    return max((tensor.shape[0] for tensor in trunk if len(tensor.shape) == 4), default=0)
-
-
 def _levels(prefix: str) -> Iterator[str]:
-    """Yield the prefix and what is above it, as far as heads may be: "a.b.", "a.", ""."""
+    """Yield the prefixes under which a head may be: "a.b.", "a.", ""."""
     for _ in range(MAX_LEVELS):
         yield prefix
         if not prefix:
@@ -181,7 +175,7 @@ def _levels(prefix: str) -> Iterator[str]:
 
 
 def _find_head(tensors: Mapping[str, StoredTensor], prefix: str, trunk: frozenset[str], width: int) -> _Head | None:
-    """Return the linear layer beside the trunk, or beside a module around it, that makes logits of its `width` channels."""
+    """Return the linear layer next to the trunk, or next to a module around it, that makes logits from its `width` channels."""
     below = None
     for level in _levels(prefix):
         tops: dict[str, list[str]] = {}
@@ -192,8 +186,13 @@ def _find_head(tensors: Mapping[str, StoredTensor], prefix: str, trunk: frozense
         named = [head for head in heads if head.top.removeprefix(level) in _HEADS]
         chosen = named or heads
         if len(chosen) > 1:
-            which = ", ".join(f"{head.linear} ({_shape(tensors[f'{head.linear}.weight'])})" for head in chosen[:SHOWN])
-            return _Head(chosen[0].top, chosen[0].linear, level, f"it has more than one head, and one gives the logits: {which}")
+            which = _shown([f"{head.linear}.weight" for head in chosen], tensors)
+            return _Head(
+                chosen[0].top,
+                chosen[0].linear,
+                level,
+                f"it has more than one head, and it is unknown which gives the logits: {which}",
+            )
         if chosen:
             return chosen[0]
         below = level
@@ -208,20 +207,18 @@ def _as_head(tensors: Mapping[str, StoredTensor], level: str, top: str, names: l
         return None
     linear = linears[0].removesuffix(".weight")
     others = [name for name in names if name not in (f"{linear}.weight", f"{linear}.bias") and not _is_counter(name)]
-    if others and top not in _HEADS:
-        return None
-    if top not in _HEADS and tensors[linears[0]].shape[1] != width:
+    if top not in _HEADS and (others or tensors[linears[0]].shape[1] != width):
         return None
     problem = ""
     if len(linears) > 1:
-        problem = f"its head has {len(linears)} linear layers, and the networks here have one: {_shown(linears, tensors)}"
+        problem = f"its head has {len(linears)} linear layers, where a ResNet has one: {_shown(linears, tensors)}"
     elif others:
-        problem = f"its head has more than one linear layer: {_shown(others, tensors)}"
+        problem = f"its head has more than one layer: {_shown(others, tensors)}"
     return _Head(level + top, linear, level, problem)
 
 
 def _layers_beside(tensors: Mapping[str, StoredTensor], prefix: str, head: _Head, used: set[str]) -> list[str]:
-    """Return the tensors of layers between the trunk and its head, or beside both in one module."""
+    """Return the tensors of layers between the trunk and its head, or in the module around both."""
     level = head.level
     return [
         name
@@ -235,10 +232,10 @@ def _layers_beside(tensors: Mapping[str, StoredTensor], prefix: str, head: _Head
 
 
 def _may_matter(name: str, tensor: StoredTensor, prefix: str) -> bool:
-    """Return whether logits may depend on a tensor: in the ResNet's own module on any number, around it on layers."""
+    """Return whether logits may depend on a tensor: in the ResNet's own module on any, outside it on layers only."""
     if not tensor.is_floating or _is_counter(name):
         return False
-    if name.startswith(prefix):  # also a pooling's exponent, a normalisation's mean, a temperature
+    if name.startswith(prefix):  # for example a pooling's exponent, a normalization's mean, a temperature
         return bool(tensor.shape) or "." in name[len(prefix) :]
     own = name.rpartition(".")[2]
     dimensions = len(tensor.shape)
@@ -259,18 +256,13 @@ def _is_aside(name: str) -> bool:
 
 def _is_average(file: CheckpointFile, plain: Mapping[str, str], prefix: str) -> bool:
     top = prefix.partition(".")[0]
-    if {"message_hub", "ema_state_dict"} <= set(file.keys):  # mmengine swaps them: the average becomes the state dict
-        return top == "state_dict"
-    if "current_model_state" in file.keys:  # Lightning's WeightAveraging does so, too
+    # mmengine and Lightning's WeightAveraging swap the two: the average becomes the state dict.
+    if {"message_hub", "ema_state_dict"} <= set(file.keys) or "current_model_state" in file.keys:
         return top == "state_dict"
     counted = any(f"{level}n_averaged" in plain for level in _levels(prefix))
     return counted or not _AVERAGES.isdisjoint(_words(prefix))
 
 
-def _shape(tensor: StoredTensor) -> str:
-    return "x".join(map(str, tensor.shape))
-
-
 def _shown(names: list[str], tensors: Mapping[str, StoredTensor]) -> str:
-    shown = ", ".join(f"{name} ({_shape(tensors[name])})" for name in names[:SHOWN])
+    shown = ", ".join(f"{name} ({'x'.join(map(str, tensors[name].shape))})" for name in names[:SHOWN])
     return shown + (", ..." if len(names) > SHOWN else "")

@@ -1,4 +1,4 @@
-"""What a pickle's objects become: plain values, tensors that are not yet read, and inert stubs for everything else."""
+"""Values that a pickle's objects become: plain values, tensors whose values are not yet read, and inert stubs."""
 
 from collections.abc import Callable, MutableSet
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ _SYSTEM_MODULES = (
 )  # fmt: skip
 _SYSTEM_BUILTINS = ("eval", "exec", "compile", "__import__", "open", "execfile", "input", "breakpoint")
 _MODULES = ("torch.nn.", "__torch__.")
-"""Modules of PyTorch, and of TorchScript: their stubs are not beside the tensors but around them."""
+"""Modules of PyTorch and TorchScript, whose stubs have tensors in them."""
 
 _SYSTEM_RECORDS = ("_Environ", "stat_result", "terminal_size", "uname_result")
 
 
 class PickleError(ValueError):
-    """The pickle is damaged, or larger than any checkpoint's; the message says how."""
+    """The pickle is damaged, or larger than any checkpoint's."""
 
 
 class TruncatedPickleError(PickleError):
@@ -31,24 +31,25 @@ class TruncatedPickleError(PickleError):
 
 
 class HostilePickleError(PickleError):
-    """The pickle calls a function that runs commands or touches the system; the message names it."""
+    """The pickle calls a function that runs commands or reaches the system; the message is its name."""
 
 
 @dataclass(frozen=True)
 class Global:
-    """A class or function that the pickle names ("module.name"); it is not imported."""
+    """A class or function that the pickle names ("module.name"), which is not imported."""
 
     name: str
 
 
 @dataclass(eq=False)
 class Stub:
-    """An object of a class that is not known: the class's name, and what the pickle put into it, by reference.
+    """An object of an unknown class, with all that the pickle puts into it, by reference.
 
     Attributes:
-        items: items of a dictionary's subclass.
-        values: elements of a list's subclass, and arguments.
-        state: attributes, as dictionaries.
+        name: Name of the class.
+        items: Items of a subclass of dict.
+        values: Elements of a subclass of list, and arguments.
+        state: Attributes, as dictionaries.
     """
 
     name: str
@@ -59,29 +60,28 @@ class Stub:
 
 @dataclass(frozen=True)
 class View:
-    """A storage with the dtype that the pickle gives it (torch's name)."""
+    """A storage with the dtype that the pickle gives it, by torch's name."""
 
     dtype: str
     storage: Storage
 
 
 def item_key(key: Any) -> str:
-    """Return a dictionary's key as text. Keys of other types than text cannot be made to collide this way."""
+    """Return a dictionary's key as text."""
     if isinstance(key, str):
         return key
     return str(key) if isinstance(key, int) else f"<{type(key).__name__}>"
 
 
 def make(maker: Any, arguments: tuple[Any, ...], inert: MutableSet[str]) -> Any:
-    """Return what stands for `maker(*arguments)`; nothing is called. A maker that is no `Global` makes a stub.
+    """Return a value for `maker(*arguments)` without calling it; a stub where `maker` is not a known `Global`.
 
-    The functions that torch.save itself uses are written here anew. Arguments are kept by reference: a pickle can pass the same
-    long list a million times, which must not cost a million copies. `inert` receives the name of a class that is not known,
-    PyTorch's own modules aside.
+    The functions that torch.save uses are written anew in this module. Arguments are kept by reference, because a pickle can pass
+    the same long list a million times. The name of an unknown class that is not PyTorch's is added to `inert`.
 
     Raises:
-        HostilePickleError: `maker` runs commands or touches the system.
-        ValueError, TypeError: the arguments are not those of this maker.
+        HostilePickleError: `maker` runs commands or reaches the system.
+        ValueError, TypeError: the arguments do not fit this maker.
     """
     if not isinstance(maker, Global):
         return Stub("object", values=[arguments])
@@ -90,14 +90,14 @@ def make(maker: Any, arguments: tuple[Any, ...], inert: MutableSet[str]) -> Any:
     known = _MAKERS.get(maker.name)
     if known is not None and len(arguments) <= MAX_ARGUMENTS:
         return known(*arguments)
-    if _touches_the_system(maker.name):
+    if _reaches_system(maker.name):
         raise HostilePickleError(maker.name)
     if not maker.name.startswith(_MODULES):
         inert.add(maker.name)
     return Stub(maker.name, values=[arguments])
 
 
-def _touches_the_system(name: str) -> bool:
+def _reaches_system(name: str) -> bool:
     module, _, function = name.rpartition(".")
     if module in ("builtins", "__builtin__"):
         return function in _SYSTEM_BUILTINS
@@ -105,10 +105,10 @@ def _touches_the_system(name: str) -> bool:
 
 
 def _tensor(view: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> StoredTensor:
-    """Stands for torch._utils._rebuild_tensor and its versions 2 and 3; `rest`: requires_grad, hooks, dtype or metadata."""
+    """Replace torch._utils._rebuild_tensor and its versions 2 and 3; `rest`: requires_grad, hooks, dtype or metadata."""
     if not isinstance(view, View):
-        return StoredTensor("float32", (), problem="was not saved by torch.save, but pickled in another way")
-    # Version 3 states the dtype, its storage being bytes.
+        return StoredTensor("float32", (), problem="was pickled in another way than by torch.save")
+    # Version 3 passes the dtype, and its storage has bytes.
     dtype = rest[2].name.removeprefix("torch.") if len(rest) > 2 and isinstance(rest[2], Global) else view.dtype
     flags = (flag for part in rest[2:] if isinstance(part, dict) and len(part) <= MAX_METADATA for flag in part.values())
     if any(flag is True for flag in flags):
@@ -138,7 +138,7 @@ def _sequence(*arguments: Any) -> Any:
 
 
 def _nothing(*arguments: Any) -> Any:
-    """Stands for numbers and devices, which are of no interest and need no mention."""
+    """Replace values, such as numbers and devices, that are not needed and not listed as inert."""
     return Stub("value")
 
 

@@ -1,7 +1,7 @@
 """Reads a pickle into plain values and inert stubs: no class or function that it names is looked up, and nothing is called.
 
-Python's own unpickler imports what a pickle names, and trusts the sizes that it states; this one does neither. `pickletools`
-splits the pickle into its instructions and runs none of them.
+Python's own unpickler imports what a pickle names and trusts the sizes in it; this one does neither. `pickletools` splits the
+pickle into instructions and runs none of them.
 """
 
 import pickletools
@@ -23,11 +23,11 @@ MAX_NAME = 100
 
 @dataclass
 class Budget:
-    """What reading one file may cost, over all its pickles.
+    """The limit on reading one file, for all its pickles together.
 
     Attributes:
-        steps: instructions left.
-        inert: names of the classes that became stubs.
+        steps: Number of instructions left.
+        inert: Names of the classes that became stubs.
     """
 
     steps: int = MAX_STEPS
@@ -35,27 +35,27 @@ class Budget:
 
 
 def read_pickle(stream: BinaryIO, size: int, budget: Budget, storage: Callable[[tuple[Any, ...]], Any] | None = None) -> Any:
-    """Read one pickle from a seekable stream of `size` bytes, which is left behind its end; the budget is used up.
+    """Read one pickle from a seekable stream of `size` bytes and leave the stream at the pickle's end.
 
-    `storage` returns the `View` that a persistent id (a tuple) stands for; without it, ids are refused.
+    `storage` returns the `View` for a persistent id (a tuple); without it, ids are refused.
 
     Returns:
         None, bool, int, float, str, bytes, list, tuple, dict (its keys as text), `Global`, `StoredTensor` or `Stub`. Containers
         may contain themselves.
 
     Raises:
-        PickleError: it is damaged, truncated, hostile or too large.
+        PickleError: the pickle is damaged, truncated, hostile or too large.
     """
     try:
         return _Machine(budget, storage).run(_Bounded(stream, size))
     except PickleError:
         raise
-    except Exception as exc:  # a damaged pickle can make any instruction fail in its own way
+    except Exception as exc:  # any instruction of a damaged pickle can fail, each in its own way
         raise PickleError("its pickle cannot be read") from exc
 
 
 class _Bounded:
-    """A stream that ends with an error, and never takes memory that the file does not fill."""
+    """A stream that raises where it ends too early, and allocates no more memory than the file has bytes."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream, self._size = stream, size
@@ -97,7 +97,7 @@ class _Machine:
         return self.stack.pop()
 
     def items(self) -> list[Any]:
-        """Return what lies above the last mark, and remove it."""
+        """Remove the values above the last mark, and return them."""
         found, self.stack = self.stack, self.below.pop()
         return found
 
@@ -109,12 +109,10 @@ class _Machine:
         self.stack = []
 
     def top(self, count: int) -> None:
-        """Replace the topmost `count` values by their tuple."""
+        """Replace the top `count` values by their tuple."""
         if len(self.stack) < count:
             raise PickleError("its pickle takes values that are not there")
-        found = tuple(self.stack[-count:])
-        del self.stack[-count:]
-        self.stack.append(found)
+        self.stack[-count:] = [tuple(self.stack[-count:])]
 
     def pop(self) -> None:
         if self.stack:
@@ -124,11 +122,8 @@ class _Machine:
 
     def put(self, index: int) -> None:
         if not 0 <= index < MAX_MEMO_INDEX:
-            raise PickleError("its pickle remembers a value under a number that none has")
+            raise PickleError("its pickle stores a value under an impossible number")
         self.memo[index] = self.stack[-1]
-
-    def get(self, index: int) -> None:
-        self.stack.append(self.memo[index])
 
     def extend(self, values: list[Any]) -> None:
         target = self.stack[-1]
@@ -137,14 +132,14 @@ class _Machine:
         elif isinstance(target, list):
             target.extend(values)
         else:
-            raise PickleError("its pickle appends to something else than a list")
+            raise PickleError("its pickle appends to something that is not a list")
 
     def update(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if len(values) % 2:
             raise PickleError("its pickle has a key without a value")
         if not isinstance(target, dict | Stub):
-            raise PickleError("its pickle sets items of something else than a dictionary")
+            raise PickleError("its pickle sets items of something that is not a dictionary")
         items = target.items if isinstance(target, Stub) else target
         for key, value in zip(values[::2], values[1::2], strict=True):
             items[item_key(key)] = value
@@ -157,11 +152,11 @@ class _Machine:
     def named(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise PickleError("its pickle names a class by something else than text")
+            raise PickleError("its pickle names a class by something that is not text")
         self.push_global(module, name)
 
     def push_global(self, module: str, name: str) -> None:
-        full = f"{module[:MAX_NAME]}.{name[:MAX_NAME]}"  # a long text may be named a million times
+        full = f"{module[:MAX_NAME]}.{name[:MAX_NAME]}"  # a long name may occur a million times
         self.stack.append(Global(full if re.fullmatch(r"[\w.]+", full, re.ASCII) else ascii(full)))
 
     def instance(self, names: str) -> None:  # INST
@@ -175,21 +170,19 @@ class _Machine:
         self.stack += [maker, tuple(arguments)]
         self.reduce()
 
-    def reduce(self) -> None:
+    def reduce(self, keywords: bool = False) -> None:
+        if keywords:
+            self.stack.pop()
         arguments, maker = self.stack.pop(), self.stack.pop()
         if not isinstance(arguments, tuple):
-            raise PickleError("its pickle passes something else than arguments")
+            raise PickleError("its pickle passes something that is not arguments")
         self.stack.append(make(maker, arguments, self.budget.inert))
-
-    def new_object_with_names(self) -> None:  # NEWOBJ_EX
-        self.stack.pop()
-        self.reduce()
 
     def build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
         if not isinstance(target, Stub):
-            return  # what torch hangs on an OrderedDict or a tensor, such as _metadata
+            return  # an attribute that torch gives an OrderedDict or a tensor, such as _metadata
         for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):  # attributes, slots
             if isinstance(part, dict):
                 target.state.append(part)
@@ -217,7 +210,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], object]] = {
     **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda m, _: m.push([])),
     **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda m, _: m.extend(m.items())),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, index: m.push(m.memo[index])),
     **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, _: m.reduce()),
     "NONE": lambda m, _: m.push(None),
     "NEWTRUE": lambda m, _: m.push(True),
@@ -241,8 +234,8 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], object]] = {
     "STACK_GLOBAL": lambda m, _: m.named(),
     "INST": _Machine.instance,
     "OBJ": lambda m, _: m.object(),
-    "NEWOBJ_EX": lambda m, _: m.new_object_with_names(),
+    "NEWOBJ_EX": lambda m, _: m.reduce(keywords=True),
     "BUILD": lambda m, _: m.build(),
     "BINPERSID": lambda m, _: m.persistent(),
 }  # fmt: skip
-"""What each instruction does. Not there: the extension registry and out-of-band buffers, which no checkpoint has."""
+"""Actions by instruction, without those for the extension registry and out-of-band buffers, which no checkpoint has."""

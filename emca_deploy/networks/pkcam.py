@@ -1,6 +1,6 @@
 """PKCAM-ECA ResNets: the network that the released EMCA code trains (arXiv 2211.07521), with that code's own key names.
 
-Attention sits in every block. First blocks of a stage have a local branch only, though they own the other weights too.
+Every block has attention. The first block of a stage uses the local branch only, but has the other branch's weights too.
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emca_deploy.networks.attention import ChannelConv, eca_kernel_size, mean_descriptor, repeat_channels
-from emca_deploy.networks.resnet import BOTTLENECK_EXPANSION, STAGE_BLOCKS, STAGE_WIDTHS
+from emca_deploy.networks.resnet import BOTTLENECK_EXPANSION, STAGE_BLOCKS, STAGE_WIDTHS, stage_channels
 
 __all__ = ["PkcamResNet"]
 
 
 class ScaleSum(nn.Conv1d):
-    """Conv1d(1, 1, kernel=R, stride=R) over the channel-major stack of R descriptors: one weighted sum for every channel."""
+    """Conv1d(1, 1, kernel=R, stride=R) over the channel-major stack of R descriptors: the same weighted sum for every channel."""
 
     def __init__(self, scales: int) -> None:
         super().__init__(1, 1, scales, stride=scales, bias=False)
@@ -27,32 +27,22 @@ class ScaleSum(nn.Conv1d):
 
 
 def _residual(in_channels: int, width: int, stride: int, bottleneck: bool) -> nn.Sequential:
-    if not bottleneck:
-        return nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-    out_channels = width * BOTTLENECK_EXPANSION
-    return nn.Sequential(
-        nn.Conv2d(in_channels, width, 1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.Conv2d(width, out_channels, 1, bias=False),
-        nn.BatchNorm2d(out_channels),
-    )
+    """Return the convolutions of a residual branch, each with batch norm and, but for the last, ReLU."""
+    convolutions = [(in_channels, width, 3, stride), (width, width, 3, 1)]
+    if bottleneck:
+        convolutions = [(in_channels, width, 1, 1), (width, width, 3, stride), (width, width * BOTTLENECK_EXPANSION, 1, 1)]
+    layers: list[nn.Module] = []
+    for channels, out_channels, kernel, step in convolutions:
+        conv = nn.Conv2d(channels, out_channels, kernel, stride=step, padding=kernel // 2, bias=False)
+        layers += [conv, nn.BatchNorm2d(out_channels), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 class PkcamBlock(nn.Module):
     """A residual block whose output is relu(residual * (1 + gates) + shortcut).
 
-    Its 3x3 convolutions have `width` channels. `stage` counts from 1, and as many stage descriptors precede it; a stage's `first`
-    block has no global branch in forward.
+    Its 3x3 convolutions have `width` channels. `stage` counts from 1 and is the number of stage descriptors that the block
+    reads. The `first` block of a stage does not use the global branch.
     """
 
     def __init__(self, in_channels: int, width: int, stride: int, stage: int, first: bool, bottleneck: bool) -> None:
@@ -92,36 +82,33 @@ class PkcamResNet(nn.Module):
 
     def __init__(self, depth: int, num_classes: int = 1000) -> None:
         super().__init__()
-        self._bottleneck = depth >= 50
-        self._in_channels = STAGE_WIDTHS[0]
+        self._channels = stage_channels(depth)
         self.pre = nn.Sequential(
             nn.Conv2d(3, STAGE_WIDTHS[0], 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(STAGE_WIDTHS[0]),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2, padding=1),
         )
-        blocks = STAGE_BLOCKS[depth]
-        self.stage1 = self._make_stage(1, blocks[0])
-        self.stage2 = self._make_stage(2, blocks[1])
-        self.stage3 = self._make_stage(3, blocks[2])
-        self.stage4 = self._make_stage(4, blocks[3])
-        self.linear = nn.Linear(self._in_channels, num_classes)
+        self.stage1 = self._make_stage(1, depth)
+        self.stage2 = self._make_stage(2, depth)
+        self.stage3 = self._make_stage(3, depth)
+        self.stage4 = self._make_stage(4, depth)
+        self.linear = nn.Linear(self._channels[-1], num_classes)
 
-    def _make_stage(self, stage: int, blocks: int) -> nn.Sequential:
-        width = STAGE_WIDTHS[stage - 1]
-        layers = []
-        for block in range(blocks):
+    def _make_stage(self, stage: int, depth: int) -> nn.Sequential:
+        width, in_channels = STAGE_WIDTHS[stage - 1], (STAGE_WIDTHS[0], *self._channels)[stage - 1]
+        blocks = []
+        for block in range(STAGE_BLOCKS[depth][stage - 1]):
             stride = 2 if block == 0 and stage > 1 else 1
-            layers.append(PkcamBlock(self._in_channels, width, stride, stage, block == 0, self._bottleneck))
-            self._in_channels = width * (BOTTLENECK_EXPANSION if self._bottleneck else 1)
-        return nn.Sequential(*layers)
+            blocks.append(PkcamBlock(in_channels, width, stride, stage, block == 0, depth >= 50))
+            in_channels = self._channels[stage - 1]
+        return nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of images `x` (N, 3, H, W)."""
         x = self.pre(x)
         stages = [mean_descriptor(x)]
-        for width, stage in zip(STAGE_WIDTHS, (self.stage1, self.stage2, self.stage3, self.stage4), strict=True):
-            channels = width * (BOTTLENECK_EXPANSION if self._bottleneck else 1)
+        for channels, stage in zip(self._channels, (self.stage1, self.stage2, self.stage3, self.stage4), strict=True):
             aligned = [repeat_channels(descriptor, channels) for descriptor in stages]
             for block in stage:
                 x, descriptor = block(x, aligned)

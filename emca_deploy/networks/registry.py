@@ -1,4 +1,4 @@
-"""Every architecture by name, with what the paper published of it and what can be counted in it."""
+"""Every architecture by name, with its published figures, its parameters and its multiply-adds."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ DEPTHS = (18, 34, 50, 101, 152)
 
 @dataclass(frozen=True)
 class Published:
-    """Figures of the paper's ImageNet table at 224x224.
+    """Figures of the EMCA paper's ImageNet table at 224x224.
 
     Attributes:
-        params_mi: parameters / 2**20. For SRM the paper leaves out half of each `cfc`.
-        gmacs_gi: multiply-adds / 2**30 (the paper calls them GFLOPs).
-        top1: percent.
-        top5: percent.
+        params_mi: Parameters / 2**20. For SRM the paper leaves out half of each `cfc`.
+        gmacs_gi: Multiply-adds / 2**30 (the paper calls them GFLOPs).
+        top1: Top-1 accuracy in percent.
+        top5: Top-5 accuracy in percent.
     """
 
     params_mi: float
@@ -33,7 +33,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One architecture: its family, depth and the family's default attention options."""
+    """One architecture, and its published figures where the paper has them."""
 
     name: str
     family: str
@@ -53,7 +53,6 @@ FAMILY_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """The paper's configuration of each family; S = 1 and N = all is its headline EMCA."""
 
-# Source: the EMCA paper's ImageNet table (see docs/reference/models.md).
 _PUBLISHED: dict[str, tuple[float, float, float, float]] = {
     "resnet18": (11.148, 1.694, 70.40, 89.45),
     "resnet34": (20.788, 3.419, 73.31, 91.40),
@@ -79,14 +78,11 @@ _PUBLISHED: dict[str, tuple[float, float, float, float]] = {
 }
 
 
-def _architecture(family: str, depth: int) -> Architecture:
-    name = f"{family}{depth}"
-    figures = _PUBLISHED.get(name)
-    return Architecture(name, family, depth, Published(*figures) if figures else None)
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    arch.name: arch for arch in (_architecture(family, depth) for family in FAMILY_OPTIONS for depth in DEPTHS)
+ARCHITECTURES = {
+    name: Architecture(name, family, depth, Published(*_PUBLISHED[name]) if name in _PUBLISHED else None)
+    for family in FAMILY_OPTIONS
+    for depth in DEPTHS
+    for name in (f"{family}{depth}",)
 }
 """Every architecture, by name."""
 
@@ -95,7 +91,7 @@ def find_architecture(name: str) -> Architecture:
     """Return the architecture called `name`.
 
     Raises:
-        UnknownNameError: there is none; the error names the nearest.
+        UnknownNameError: there is none; the error names similar ones.
     """
     if name not in ARCHITECTURES:
         raise UnknownNameError.of("architecture", name, ARCHITECTURES, "`emca-deploy models` lists them all")
@@ -105,20 +101,24 @@ def find_architecture(name: str) -> Architecture:
 def create_model(name: str, num_classes: int = 1000, **options: Any) -> "nn.Module":
     """Build an architecture with fresh weights.
 
-    The name is one that `emca-deploy models` lists. Options are any field of `AttentionConfig`, and `caffe` of `ResNet`; where
-    not given, those of the family's own configuration.
+    Args:
+        name: Architecture, as `emca-deploy models` lists it.
+        num_classes: Width of the logits.
+        options: Fields of `AttentionConfig`, and `caffe` of `ResNet`, that differ from the family's own configuration.
 
     Returns:
         A module that maps (N, 3, H, W) float32 to logits (N, num_classes), in training mode.
 
     Raises:
-        UnknownNameError: no such architecture or option.
+        UnknownNameError: there is no such architecture or option.
         InputError: an option has a value that no network can be built from.
     """
     arch = find_architecture(name)
     if arch.family == "pkcam_eca_resnet":
         if options:
-            raise UnknownNameError.of("option of a pkcam network", sorted(options)[0], (), "it has none: drop the option")
+            raise UnknownNameError.of(
+                "option of a pkcam network", sorted(options)[0], (), "these networks have no options: leave it out"
+            )
         from emca_deploy.networks.pkcam import PkcamResNet
 
         return PkcamResNet(arch.depth, num_classes)
@@ -133,16 +133,15 @@ def create_model(name: str, num_classes: int = 1000, **options: Any) -> "nn.Modu
 
 
 def count_parameters(module: "nn.Module") -> int:
-    """Return how many trainable numbers `module` has; batch norm's running statistics are none."""
+    """Return the number of trainable numbers in `module`, without batch norm's running statistics."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def count_macs(module: "nn.Module", image_size: int) -> int:
     """Return the multiply-adds of one image (3, image_size, image_size), in inference.
 
-    They are counted operator by operator as the module runs on PyTorch's meta device, which computes shapes only.
-    Convolutions and matrix products count; pooling, batch norm and elementwise work do not, as in the papers. `module` itself is
-    left as it is.
+    They are counted operator by operator while a copy of the module runs on PyTorch's meta device, which computes shapes only.
+    Convolutions and matrix products count; pooling, batch norm and elementwise work do not, as in the papers.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode

@@ -1,9 +1,9 @@
-"""ResNet with a channel attention module in chosen blocks: the plain network, SE, ECA, SRM and the EMCA family."""
+"""ResNets with channel attention in chosen blocks: the plain network, SE, ECA, SRM and the EMCA family."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from emca_deploy.networks.attention import (
     style_descriptor,
 )
 
-__all__ = ["STAGE_BLOCKS", "AttentionConfig", "AttentionKind", "Placement", "Position", "ResNet", "stage_channels"]
+__all__ = ["STAGE_BLOCKS", "AttentionConfig", "ResNet", "stage_channels"]
 
 AttentionKind = Literal["none", "se", "eca", "srm"]
 Placement = Literal["all", "first", "last"]
@@ -38,28 +38,28 @@ STAGE_WIDTHS = (64, 128, 256, 512)
 BOTTLENECK_EXPANSION = 4
 
 _CHOICES: dict[str, tuple[int | str, ...]] = {
-    "kind": ("none", "se", "eca", "srm"),
-    "placement": ("all", "first", "last"),
+    "kind": get_args(AttentionKind),
+    "placement": get_args(Placement),
     "previous_stages": (0, 1, 2, 3, "all"),
     "blocks_per_stage": (1, "all"),
-    "position": ("residual", "output"),
+    "position": get_args(Position),
 }
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Which attention a network has and where.
+    """The attention of a network, and where it is.
 
     Attributes:
-        kind: the excitation.
-        placement: the blocks of each stage that carry a module.
-        previous_stages: S, how many preceding stages feed a module (0, 1, 2, 3 or "all").
-        blocks_per_stage: N, how many blocks of each: the last one (1) or "all".
-        position: on the residual branch before the addition, or on the block's output.
-        eca_kernel_sizes: one odd kernel size a stage, where ECA's formula does not hold (ECANet's released weights).
-        se_bias: whether SE's two layers have biases (timm's have).
-        se_reduction: SE's channels divided by its hidden width; one for all stages, or one a stage (timm never goes below 8
-            hidden channels, which makes the narrow stages' smaller).
+        kind: Excitation.
+        placement: Blocks of each stage that have an attention module.
+        previous_stages: Number of preceding stages that feed a module (S in the paper): 0, 1, 2, 3 or "all".
+        blocks_per_stage: Number of blocks of each of these stages (N in the paper): the last one (1) or "all".
+        position: Place in a block: on the residual branch before the addition, or on the block's output.
+        eca_kernel_sizes: Odd kernel size per stage, where it is not that of ECA's formula (ECANet's released weights).
+        se_bias: Whether SE's two layers have biases, as timm's do.
+        se_reduction: SE's channels divided by its hidden width, one number for all stages or one per stage. timm's are smaller in
+            narrow stages, because it keeps at least 8 hidden channels.
 
     Raises:
         InputError: a field has a value that no network can be built from.
@@ -81,19 +81,22 @@ class AttentionConfig:
                 raise InputError(f"model option {name}={value!r} does not exist", f"one of {', '.join(map(repr, choices))}")
         kernels = self.eca_kernel_sizes
         if kernels is not None and (len(kernels) != STAGES or any(k < 1 or k % 2 == 0 for k in kernels)):
-            raise InputError(f"model option eca_kernel_sizes={kernels!r}", "four odd numbers, one a stage, or leave it out")
-        reductions = self.se_reduction if isinstance(self.se_reduction, tuple) else (self.se_reduction,) * STAGES
-        if len(reductions) != STAGES or any(not 1 <= r <= STAGE_WIDTHS[0] for r in reductions):
             raise InputError(
-                f"model option se_reduction={self.se_reduction!r}", f"a number from 1 to {STAGE_WIDTHS[0]}, or four, one a stage"
+                f"model option eca_kernel_sizes={kernels!r}", "give four odd numbers, one per stage, or leave it out"
+            )
+        if len(self.reductions) != STAGES or any(not 1 <= r <= STAGE_WIDTHS[0] for r in self.reductions):
+            raise InputError(
+                f"model option se_reduction={self.se_reduction!r}",
+                f"give a number from 1 to {STAGE_WIDTHS[0]}, or four, one per stage",
             )
 
-    def reduction(self, stage: int) -> int:
-        """Return SE's reduction in stage `stage`, counted from 0."""
-        return self.se_reduction[stage] if isinstance(self.se_reduction, tuple) else self.se_reduction
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """SE's reduction in each stage."""
+        return self.se_reduction if isinstance(self.se_reduction, tuple) else (self.se_reduction,) * STAGES
 
     def has_module(self, block: int, blocks: int) -> bool:
-        """Return whether block number `block` of a stage with `blocks` blocks carries a module."""
+        """Return whether block number `block` of a stage with `blocks` blocks has an attention module."""
         if self.kind == "none":
             return False
         return self.placement == "all" or block == (0 if self.placement == "first" else blocks - 1)
@@ -110,7 +113,7 @@ class AttentionConfig:
 
 
 def stage_channels(depth: int) -> tuple[int, ...]:
-    """Return how many channels leave each stage of a ResNet of `depth`."""
+    """Return the number of output channels of each stage of a ResNet of `depth`."""
     expansion = 1 if depth < 50 else BOTTLENECK_EXPANSION
     return tuple(width * expansion for width in STAGE_WIDTHS)
 
@@ -118,7 +121,7 @@ def stage_channels(depth: int) -> tuple[int, ...]:
 class Stem(nn.Sequential):
     """The ImageNet stem: 7x7 convolution of stride 2, batch norm, ReLU, 3x3 max pooling of stride 2.
 
-    Caffe's pools without padding, the last windows reaching over the edge.
+    Caffe's stem pools without padding; its last windows reach over the edge.
     """
 
     def __init__(self, channels: int, caffe: bool = False) -> None:
@@ -140,21 +143,35 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 class _Block(nn.Module):
-    """What both block kinds share: the attention's place and the addition."""
+    """A residual block whose 3x3 convolutions have `width` channels.
+
+    Depths 18 and 34 have two 3x3 convolutions. Larger depths have a `bottleneck`: 1x1, 3x3 and 1x1 convolutions, 4 * `width`
+    channels out, the stride on the 3x3 one, or in Caffe's networks on the first.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, attention: ChannelAttention | None, position: Position
-    ) -> None:
+        self, in_channels: int, width: int, stride: int, attention: ChannelAttention | None, position: Position, *,
+        bottleneck: bool, caffe: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
+        out_channels = width * (BOTTLENECK_EXPANSION if bottleneck else 1)
+        kernel = 1 if bottleneck else 3
+        strides = (1, stride) if bottleneck and not caffe else (stride, 1)
         self.attention = attention
         self.shortcut = _shortcut(in_channels, out_channels, stride)
-        self.position = position
-
-    def residual(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        self.position, self.bottleneck = position, bottleneck
+        self.conv1 = nn.Conv2d(in_channels, width, kernel, stride=strides[0], padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=strides[1], padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        if bottleneck:
+            self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+            self.bn3 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor, previous: Sequence[Tensor] = ()) -> Tensor:
-        y = self.residual(x)
+        y: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.bottleneck:
+            y = self.bn3(self.conv3(F.relu(y)))
         if self.attention is None:
             return F.relu(y + self.shortcut(x))
         if self.position == "residual":
@@ -163,55 +180,18 @@ class _Block(nn.Module):
         return out
 
 
-class BasicBlock(_Block):
-    """Two 3x3 convolutions (depths 18 and 34); `width` channels out."""
-
-    def __init__(self, in_channels: int, width: int, stride: int, attention: ChannelAttention | None, position: Position) -> None:
-        super().__init__(in_channels, width, stride, attention, position)
-        self.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-
-    def residual(self, x: Tensor) -> Tensor:
-        """Return the residual branch before attention."""
-        y: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return y
-
-
-class Bottleneck(_Block):
-    """1x1, 3x3, 1x1 convolutions (depths 50 and up); 4 * `width` channels out. The 3x3 carries the stride."""
-
-    def __init__(self, in_channels: int, width: int, stride: int, attention: ChannelAttention | None, position: Position) -> None:
-        out_channels = width * BOTTLENECK_EXPANSION
-        super().__init__(in_channels, out_channels, stride, attention, position)
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
-
-    def residual(self, x: Tensor) -> Tensor:
-        """Return the residual branch before attention."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        z: Tensor = self.bn3(self.conv3(y))
-        return z
-
-
 class ResNet(nn.Module):
     """A ResNet classifier, (N, 3, H, W) float to logits (N, num_classes), with attention as configured.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        num_classes: the head's width.
-        attention: which attention, and where.
-        caffe: build the variant that follows Caffe's networks, which converted weights need (pretrained-models.pytorch): the
-            stride of a bottleneck sits on its first 1x1 convolution, and the stem pools without padding.
+        num_classes: Width of the logits.
+        attention: Attention of the network; none where None.
+        caffe: Whether to build Caffe's variant, which converted weights need (pretrained-models.pytorch): a bottleneck has its
+            stride on the first 1x1 convolution, and the stem pools without padding.
 
     Raises:
-        KeyError: a depth that is none of these.
+        KeyError: there is no such depth.
     """
 
     def __init__(
@@ -220,8 +200,8 @@ class ResNet(nn.Module):
         super().__init__()
         self.attention_config = attention or AttentionConfig()
         self.stage_blocks = STAGE_BLOCKS[depth]
-        self._block_class: type[BasicBlock | Bottleneck] = BasicBlock if depth < 50 else Bottleneck
         self.stage_channels = stage_channels(depth)
+        self._variant = {"bottleneck": depth >= 50, "caffe": caffe}
         self._sources = [self.attention_config.sources(s, self.stage_blocks) for s in range(4)]
         self._squeeze = style_descriptor if self.attention_config.kind == "srm" else mean_descriptor
         self.stem = Stem(STAGE_WIDTHS[0], caffe)
@@ -230,19 +210,19 @@ class ResNet(nn.Module):
         self.stage3 = self._make_stage(2)
         self.stage4 = self._make_stage(3)
         self.head = nn.Linear(self.stage_channels[3], num_classes)
-        self._initialise()
-        if caffe:
-            self._move_strides()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # on the meta device, torch takes seconds for nothing
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def _make_stage(self, stage: int) -> nn.Sequential:
+        config, count = self.attention_config, self.stage_blocks[stage]
         blocks = OrderedDict[str, nn.Module]()
         in_channels = self.stage_channels[stage - 1] if stage else STAGE_WIDTHS[0]
-        for block in range(self.stage_blocks[stage]):
+        for block in range(count):
             stride = 2 if block == 0 and stage > 0 else 1
-            module = self._make_attention(stage) if self.attention_config.has_module(block, self.stage_blocks[stage]) else None
-            blocks[f"block{block}"] = self._block_class(
-                in_channels, STAGE_WIDTHS[stage], stride, module, self.attention_config.position
-            )
+            attention = self._make_attention(stage) if config.has_module(block, count) else None
+            width = STAGE_WIDTHS[stage]
+            blocks[f"block{block}"] = _Block(in_channels, width, stride, attention, config.position, **self._variant)
             in_channels = self.stage_channels[stage]
         return nn.Sequential(blocks)
 
@@ -250,22 +230,12 @@ class ResNet(nn.Module):
         config, channels = self.attention_config, self.stage_channels[stage]
         excitation: nn.Module
         if config.kind == "se":
-            excitation = SqueezeExcitation(channels, config.reduction(stage), config.se_bias)
+            excitation = SqueezeExcitation(channels, config.reductions[stage], config.se_bias)
         elif config.kind == "eca":
             excitation = EfficientExcitation(channels, config.eca_kernel_sizes[stage] if config.eca_kernel_sizes else None)
         else:
             excitation = StyleExcitation(channels)
         return ChannelAttention(excitation, channels, [self.stage_channels[s] for s, _ in self._sources[stage]])
-
-    def _move_strides(self) -> None:
-        for block in self.modules():
-            if isinstance(block, Bottleneck):
-                block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # drawing nothing takes torch seconds of imports
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of images `x` (N, 3, H, W)."""

@@ -1,4 +1,4 @@
-"""Safetensors files: a header in JSON that says where each tensor's values lie, and shards of them with an index."""
+"""Safetensors files: a JSON header with the place of each tensor's values, and the index of a sharded checkpoint."""
 
 import json
 from pathlib import Path
@@ -20,15 +20,15 @@ _DTYPES = {
 
 
 def read_safetensors(path: Path, stream: BinaryIO, size: int) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """Return the tensors of a safetensors file of `size` bytes, to be read from `stream` later, and its metadata.
+    """Return the tensors of a safetensors file of `size` bytes and its metadata; values are read from `stream` later.
 
     Raises:
-        CheckpointError: it is damaged, truncated or no safetensors file.
+        CheckpointError: the file is damaged, truncated or not a safetensors file.
     """
     stream.seek(0)
     length = int.from_bytes(stream.read(8), "little")
     if size < 8 or length > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{path}: is damaged or no safetensors file: its header would have {length:,} bytes", COPY_AGAIN)
+        raise CheckpointError(f"{path}: is damaged or not a safetensors file: its header would have {length:,} bytes", COPY_AGAIN)
     if 8 + length > size:
         raise CheckpointError(f"{path}: is truncated or damaged: it ends within its header", COPY_AGAIN)
     header = _json(path, stream.read(length))
@@ -36,7 +36,7 @@ def read_safetensors(path: Path, stream: BinaryIO, size: int) -> tuple[dict[str,
     try:
         tensors = {name: _tensor(path, stream, size - 8 - length, 8 + length, entry) for name, entry in header.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as exc:
-        raise CheckpointError(f"{path}: is damaged: its header describes a tensor that cannot be", COPY_AGAIN) from exc
+        raise CheckpointError(f"{path}: is damaged: its header describes an impossible tensor", COPY_AGAIN) from exc
     texts = metadata.items() if isinstance(metadata, dict) else ()
     return tensors, {key: value for key, value in texts if isinstance(value, str)}
 
@@ -55,23 +55,22 @@ def _tensor(path: Path, stream: BinaryIO, room: int, base: int, entry: dict[str,
     kind = entry["dtype"]
     begin, end = entry["data_offsets"]
     if not all(isinstance(place, int) for place in (begin, end)) or not 0 <= begin <= end:
-        raise ValueError("offsets that are no place")
+        raise ValueError("impossible offsets")
     if end > room:
-        raise CheckpointError(f"{path}: is truncated or damaged: it ends before its tensors do", COPY_AGAIN)
+        raise CheckpointError(f"{path}: is truncated or damaged: it ends before its last tensor", COPY_AGAIN)
     dtype = _DTYPES.get(kind, str(kind)[:20])
-    tensor = describe_tensor(
-        dtype, Storage(f"{base + begin}", end - begin, span_reader(path, stream, base + begin)), entry["shape"]
-    )
+    storage = Storage(f"{base + begin}", end - begin, span_reader(path, stream, base + begin))
+    tensor = describe_tensor(dtype, storage, entry["shape"])
     if not tensor.problem and tensor.span * ITEM_BYTES[dtype] != end - begin:
-        raise ValueError("a shape that is not that of the bytes")
+        raise ValueError("a shape that does not fit the bytes")
     return tensor
 
 
 def read_index(path: Path, stream: BinaryIO) -> dict[str, list[str]]:
-    """Return the tensors' names by shard of an index such as model.safetensors.index.json.
+    """Return the tensors' names by shard from an index such as model.safetensors.index.json.
 
     Raises:
-        CheckpointError: it is no index, or names a shard outside its own folder.
+        CheckpointError: it is not an index, or names a shard outside its own folder.
     """
     stream.seek(0)
     content = stream.read(MAX_HEADER_BYTES + 1)
@@ -80,7 +79,8 @@ def read_index(path: Path, stream: BinaryIO) -> dict[str, list[str]]:
     index = _json(path, content).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise CheckpointError(
-            f'{path}: is JSON, but no index of shards: it has no "weight_map"', "name the .safetensors file, or its index.json"
+            f'{path}: is JSON, but not an index of shards: it has no "weight_map"',
+            "name the .safetensors file, or its index.json",
         )
     shards: dict[str, list[str]] = {}
     for name, shard in index.items():

@@ -1,4 +1,4 @@
-"""Tensors as they lie in a file: described without reading their values, then read one at a time."""
+"""Tensors of a file, described without reading their values and then read one at a time."""
 
 import math
 from collections.abc import Callable
@@ -19,14 +19,14 @@ ITEM_BYTES = {
     "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint16": 2, "uint32": 4, "uint64": 8,
     "float8_e4m3fn": 1, "float8_e5m2": 1, "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
 }  # fmt: skip
-"""Bytes of one element, by torch's name of the dtype."""
+"""Bytes per element by torch's name of the dtype."""
 
 MAX_DIMENSIONS = 64
 MAX_ELEMENTS = 1 << 48
 
 
 class TensorProblem(Exception):  # noqa: N818 -- becomes a CheckpointError where the tensor's name is known
-    """Why one tensor cannot be used; the message completes "'conv1.weight' ..."."""
+    """A tensor cannot be used; the message completes a sentence that begins with the tensor's name."""
 
 
 @dataclass
@@ -34,8 +34,9 @@ class Storage:
     """The bytes that one or more tensors are views of.
 
     Attributes:
-        key: identifies the storage within its file.
-        read: returns the bytes from the first offset to the second; None where the file does not hold them.
+        key: Name of the storage, unique in its file.
+        nbytes: Size in bytes.
+        read: Function that returns the bytes from one offset up to another; None where the file does not have them.
     """
 
     key: str
@@ -45,14 +46,15 @@ class Storage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a file, its values still there.
+    """A tensor of a file whose values are not read.
 
     Attributes:
-        dtype: torch's name of it ("float32").
-        stride: elements from one index to the next, per dimension.
-        offset: elements from the storage's start to the first.
-        storage: where the values are; None where `problem` says why there are none.
-        problem: why it cannot be used, or "".
+        dtype: Type by torch's name ("float32").
+        shape: Size of each dimension.
+        stride: Number of elements from one index to the next, per dimension.
+        offset: Number of elements from the storage's start to the first.
+        storage: Bytes of the values; None where `problem` says why there are none.
+        problem: Reason why the tensor cannot be used, or "".
     """
 
     dtype: str
@@ -69,23 +71,23 @@ class StoredTensor:
 
     @property
     def span(self) -> int:
-        """The elements of the storage from its first element to its last, both included."""
+        """The number of the storage's elements from its first to its last one."""
         if 0 in self.shape:
             return 0
         return 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
 
     def outline(self) -> "Tensor":
-        """Return a tensor of this shape without values (torch's meta device), float32 where it is a floating one."""
+        """Return a tensor of this shape without values, on torch's meta device; all floating-point types as float32."""
         import torch
 
         dtype = torch.float32 if self.is_floating else getattr(torch, self.dtype, torch.uint8)
         return torch.empty(self.shape, dtype=dtype, device="meta")
 
     def load(self) -> "Tensor":
-        """Return the values on the CPU, contiguous; floating ones as float32.
+        """Return the values on the CPU, contiguous; all floating-point types as float32.
 
         Raises:
-            TensorProblem: it is not an ordinary tensor, its values are not in the file, or they hold NaN or infinity.
+            TensorProblem: it is not an ordinary tensor, its values are not in the file, or one is NaN or infinite.
         """
         import torch
 
@@ -106,57 +108,50 @@ class StoredTensor:
 
 
 def describe_tensor(dtype: str, storage: Storage, shape: Any, stride: Any = None, offset: Any = 0) -> StoredTensor:
-    """Return a tensor whose description comes from a file and is not trusted.
+    """Return a tensor whose shape, stride and offset (in elements) come from a file and are not trusted.
 
-    Dimensions, strides and offset (in elements; no strides is contiguous) are what the file says.
+    Without a stride it is contiguous. A tensor that cannot be used has its `problem`.
 
     Raises:
-        ValueError: these are not sizes at all.
+        ValueError: shape, stride or offset are not sizes.
     """
     sizes = _counts(shape)
     if math.prod(max(size, 1) for size in sizes) > MAX_ELEMENTS:
         return StoredTensor(dtype, sizes, problem="has a shape but not its values")
-    steps = _counts(stride) if stride is not None else _contiguous(sizes)
+    dense = tuple(math.prod(max(size, 1) for size in sizes[place + 1 :]) for place in range(len(sizes)))
+    steps = _counts(stride) if stride is not None else dense
     (first,) = _counts((offset,))
     if len(sizes) != len(steps):
-        raise ValueError("a tensor with another number of strides than of dimensions")
+        raise ValueError(f"a tensor has {len(steps)} strides for {len(sizes)} dimensions")
     tensor = StoredTensor(dtype, sizes, steps, first, storage)
     if dtype not in ITEM_BYTES:
         return StoredTensor(dtype, sizes, problem=f"is not an ordinary tensor ({dtype})")
     if storage.read is None:
-        return StoredTensor(dtype, sizes, problem="has a shape but not its values: the file does not hold them")
+        return StoredTensor(dtype, sizes, problem="has a shape but not its values: the file does not have them")
     if tensor.span and (first + tensor.span) * ITEM_BYTES[dtype] > storage.nbytes:
-        return StoredTensor(dtype, sizes, problem="reaches beyond the values that the file holds for it")
+        return StoredTensor(dtype, sizes, problem="reaches beyond its values in the file")
     return tensor
 
 
 def span_reader(path: Path, stream: BinaryIO, place: int) -> Callable[[int, int], bytes]:
-    """Return a function that reads bytes of `stream` between two offsets counted from `place`."""
+    """Return a function that reads the bytes of `stream` between two offsets from `place`."""
 
     def read(start: int, stop: int) -> bytes:
         try:
             stream.seek(place + start)
             content = stream.read(stop - start)
         except OSError as exc:
-            raise CheckpointError(f"{path}: cannot be read: {exc.strerror}", "check the disk that it lies on") from exc
+            raise CheckpointError(f"{path}: cannot be read: {exc.strerror}", "check the disk that it is on") from exc
         if len(content) != stop - start:
-            raise CheckpointError(f"{path}: is truncated: it became shorter while it was read", COPY_AGAIN)
+            raise CheckpointError(f"{path}: is truncated: it became shorter during reading", COPY_AGAIN)
         return content
 
     return read
 
 
-def _contiguous(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    steps, step = [], 1
-    for size in reversed(sizes):
-        steps.append(step)
-        step *= max(size, 1)
-    return tuple(reversed(steps))
-
-
 def _counts(values: Any) -> tuple[int, ...]:
     if not isinstance(values, tuple | list) or len(values) > MAX_DIMENSIONS:
-        raise ValueError("a tensor whose sizes are not a list of numbers")
+        raise ValueError("the sizes of a tensor are not a list of numbers")
     if not all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ELEMENTS for value in values):
-        raise ValueError("a tensor with a size that no tensor can have")
+        raise ValueError("a tensor has an impossible size")
     return tuple(values)

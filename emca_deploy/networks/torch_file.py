@@ -1,4 +1,4 @@
-"""Files of torch.save, in the zip format and the older one before PyTorch 1.6: their tree of values, tensors not yet read."""
+"""Files of torch.save, in the zip format and in the one before PyTorch 1.6, as a tree of values with tensors not yet read."""
 
 import struct
 import zipfile
@@ -17,12 +17,11 @@ __all__ = ["SAVE_AGAIN", "read_torch_legacy", "read_torch_zip"]
 
 SAVE_AGAIN = "where it was trained, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
 
-
 MAX_DIRECTORY_BYTES = 16 << 20
 MAX_PICKLE_BYTES = 256 << 20
 MAX_PACKED_BYTES = 1 << 30
 MAX_PICKLE_RATIO = 200
-MAX_RATIO = 1100  # what deflate makes of zeros is 1,032 times smaller
+MAX_RATIO = 1100  # deflate packs zeros 1,032 times
 ENCRYPTED = 0x1
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -38,10 +37,10 @@ _STORAGES = {
 def read_torch_zip(path: Path, stream: BinaryIO, open_files: ExitStack, inert: set[str]) -> Any:
     """Return the tree of values of a zip file of torch.save; see `read_pickle`.
 
-    Tensors are read from it until `open_files` closes it; `inert` receives the names of classes that became stubs.
+    Tensors can be read until `open_files` closes the file. The names of classes that became stubs are added to `inert`.
 
     Raises:
-        CheckpointError: it is no such file, is damaged, hostile, or unpacks to more than a checkpoint has.
+        CheckpointError: the file is of another kind, damaged, hostile, or unpacks to more than a checkpoint has.
     """
     try:
         _check_directory(path, stream)
@@ -49,7 +48,7 @@ def read_torch_zip(path: Path, stream: BinaryIO, open_files: ExitStack, inert: s
         members = {member.filename: member for member in archive.infolist()}
     except CheckpointError:
         raise
-    except Exception as exc:  # zipfile raises half a dozen kinds for damaged archives; its directory is at the end
+    except Exception as exc:  # zipfile raises half a dozen classes; the table of contents is at the end
         raise CheckpointError(
             f"{path}: is truncated or damaged: the zip archive's table of contents is missing", COPY_AGAIN
         ) from exc
@@ -61,21 +60,21 @@ def read_torch_zip(path: Path, stream: BinaryIO, open_files: ExitStack, inert: s
 
 
 def _check_directory(path: Path, stream: BinaryIO) -> None:
-    """Refuse an archive whose table of contents alone would take memory to read."""
-    end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # zipfile offers no other way to know before reading it
+    """Refuse an archive whose table of contents is too large to read."""
+    end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # zipfile has no public way to know before reading it
     if end and end[5] > MAX_DIRECTORY_BYTES:
-        raise CheckpointError(f"{path}: its zip archive lists more files than a checkpoint has", SAVE_AGAIN)
+        raise CheckpointError(f"{path}: lists more files than a checkpoint has", SAVE_AGAIN)
 
 
 def _root(path: Path, members: dict[str, zipfile.ZipInfo]) -> str:
-    """Return the folder inside the archive, with a slash, that holds the pickle."""
+    """Return the folder in the archive, with a slash, that has the pickle."""
     names = {name.rpartition("/")[2] for name in members}
     if {"archive_format", "serialized_exported_program.json"} & names:
         remedy = "export it to ONNX (torch.onnx.export of torch.export.load(...)), and use the .onnx file"
         raise CheckpointError(f"{path}: is a program of torch.export, not a checkpoint", remedy)
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if not pickles:
-        raise CheckpointError(f"{path}: is a zip archive but no checkpoint", "give a .pth, .pt or .safetensors file")
+        raise CheckpointError(f"{path}: is a zip archive, but not a checkpoint", "give a .pth, .pt or .safetensors file")
     return min(pickles, key=len).removesuffix("data.pkl")
 
 
@@ -88,8 +87,7 @@ def _tree_of_zip(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfil
     def storage(key: tuple[Any, ...]) -> View:
         kind, number = _storage_id(key)
         if number not in storages:
-            member = members.get(f"{root}data/{number}")
-            storages[number] = _member_storage(path, archive, number, member)
+            storages[number] = _member_storage(path, archive, number, members.get(f"{root}data/{number}"))
         return View(kind, storages[number])
 
     content = _unpack(path, archive, members[f"{root}data.pkl"], MAX_PICKLE_BYTES)
@@ -97,28 +95,24 @@ def _tree_of_zip(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfil
 
 
 def _storage_id(key: tuple[Any, ...]) -> tuple[str, str]:
-    """Return dtype and number of a storage from its persistent id: ("storage", class, number, device, elements, ...)."""
+    """Return dtype and number of a storage from its persistent id ("storage", class, number, device, elements, ...)."""
     kind, number = key[1], key[2]
     if key[0] not in ("storage", b"storage") or not isinstance(kind, Global) or not isinstance(number, str | int):
-        raise PickleError("its pickle refers to something else than tensors")
+        raise PickleError("its pickle refers to something that is not a tensor")
     return _STORAGES.get(kind.name.rpartition(".")[2], kind.name), str(number)
 
 
 def _member_storage(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo | None) -> Storage:
     if member is None:
         return Storage(key, 0)
-    found = member
-
-    def read(start: int, stop: int) -> bytes:
-        return _unpack(path, archive, found, found.file_size, start, stop)
-
-    return Storage(key, found.file_size, read)
+    size = member.file_size
+    return Storage(key, size, lambda start, stop: _unpack(path, archive, member, size, start, stop))
 
 
 def _unpack(
     path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int, start: int = 0, stop: int | None = None
 ) -> bytes:
-    """Return a member's content, or a part of it, once its sizes are found sane."""
+    """Return a member's content, or a part of it, after a check of its sizes."""
     ratio = member.file_size / max(member.compress_size, 1)
     most_ratio = MAX_PICKLE_RATIO if member.filename.endswith("data.pkl") and member.file_size > 1 << 20 else MAX_RATIO
     packed = member.compress_type != zipfile.ZIP_STORED
@@ -130,7 +124,7 @@ def _unpack(
         )
     if member.flag_bits & ENCRYPTED:
         raise CheckpointError(f"{path}: is encrypted", "unpack it with its password, and pack it again without one")
-    if member.CRC == 0:  # torch.save can be told to leave checksums out
+    if member.CRC == 0:  # torch.save has an option to leave checksums out
         member.CRC = None  # type: ignore[assignment]
     with _damage(path), archive.open(member) as stream:
         stream.seek(start)
@@ -143,10 +137,10 @@ def _unpack(
 def read_torch_legacy(path: Path, stream: BinaryIO, size: int, inert: set[str]) -> Any:
     """Return the tree of values of a file that torch.save wrote before PyTorch 1.6: five pickles, then the storages.
 
-    Tensors are read from `stream`, of `size` bytes, later; `inert` receives the names of classes that became stubs.
+    Tensors are read from `stream`, of `size` bytes, later. The names of classes that became stubs are added to `inert`.
 
     Raises:
-        CheckpointError: it is no such file, is damaged or hostile.
+        CheckpointError: the file is of another kind, damaged or hostile.
     """
     with _damage(path):
         return _tree_of_legacy(path, stream, size, inert)
@@ -157,13 +151,13 @@ def _tree_of_legacy(path: Path, stream: BinaryIO, size: int, inert: set[str]) ->
     if read_pickle(stream, size, budget) != LEGACY_MAGIC:
         raise CheckpointError(f"{path}: is a plain pickle, not a file of torch.save", SAVE_AGAIN)
     if read_pickle(stream, size, budget) != LEGACY_PROTOCOL:
-        raise CheckpointError(f"{path}: has a version of PyTorch's old format that is not known", SAVE_AGAIN)
+        raise CheckpointError(f"{path}: has an unknown version of PyTorch's old format", SAVE_AGAIN)
     machine = read_pickle(stream, size, budget)
     if not isinstance(machine, dict) or machine.get("little_endian") is False:
         raise CheckpointError(f"{path}: was saved on a big-endian machine, which is not supported", SAVE_AGAIN)
     storages: dict[str, tuple[Storage, int]] = {}
     views: dict[str, Storage] = {}
-    places: dict[str, int] = {}  # known only after the tree is read
+    places: dict[str, int] = {}  # filled after the tree is read
 
     def storage(key: tuple[Any, ...]) -> Any:
         if key[0] in ("module", b"module"):  # (class, source file, source) of a whole pickled module
@@ -177,10 +171,7 @@ def _tree_of_legacy(path: Path, stream: BinaryIO, size: int, inert: set[str]) ->
         return View(dtype, whole if view is None else _part(views, whole, view, width))
 
     tree = read_pickle(stream, size, budget, storage)
-    keys = read_pickle(stream, size, budget)
-    if not isinstance(keys, list):
-        raise PickleError("the list of its tensors is damaged")
-    _find_storages(path, stream, size, keys, storages, places)
+    _find_storages(path, stream, size, read_pickle(stream, size, budget), storages, places)
     return tree
 
 
@@ -200,7 +191,7 @@ def _whole(number: Any) -> int:
 
 
 def _part(views: dict[str, Storage], whole: Storage, view: Any, width: int) -> Storage:
-    """Return the storage that is a part of another: (its key, first element, elements)."""
+    """Return the part of a storage that a view (key, first element, number of elements) describes."""
     key, offset, elements = str(view[0]), _whole(view[1]) * width, _whole(view[2]) * width
     if offset + elements > whole.nbytes:
         raise PickleError("a tensor reaches beyond its storage")
@@ -212,21 +203,18 @@ def _part(views: dict[str, Storage], whole: Storage, view: Any, width: int) -> S
 
 
 def _find_storages(
-    path: Path,
-    stream: BinaryIO,
-    size: int,
-    keys: list[Any],
-    storages: dict[str, tuple[Storage, int]],
-    places: dict[str, int],
+    path: Path, stream: BinaryIO, size: int, keys: Any, storages: dict[str, tuple[Storage, int]], places: dict[str, int]
 ) -> None:
-    """Fill `places` with where each storage's bytes begin; in front of them, 8 bytes give the number of its elements."""
+    """Fill `places` with the offset of each storage's bytes, in front of which 8 bytes give the number of its elements."""
+    if not isinstance(keys, list):
+        raise PickleError("the list of its tensors is damaged")
     place = stream.tell()
     for key in keys:
         storage, width = storages[str(key)]
         stream.seek(place)
         head = stream.read(8)
         if len(head) == 8 and struct.unpack("<q", head)[0] * width != storage.nbytes:
-            raise PickleError("the size of a tensor differs from its values'")
+            raise PickleError("the size of a tensor differs from that of its values")
         places[str(key)] = place + 8
         place += 8 + storage.nbytes
         if place > size:
@@ -235,7 +223,7 @@ def _find_storages(
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Turn what reading a damaged file raises into an error of ours: zipfile, zlib, lzma and pickles each raise their own."""
+    """Turn any exception of reading a damaged file, by zipfile, zlib, lzma or the pickle, into a CheckpointError."""
     try:
         yield
     except CheckpointError:
@@ -243,10 +231,10 @@ def _damage(path: Path) -> Iterator[None]:
     except HostilePickleError as exc:
         what = f"holds a pickled call of {exc}, which can run code; it was not loaded, and nothing was run"
         raise CheckpointError(
-            f"{path}: {what}", "do not load it with anything else; get the checkpoint from its author as safetensors"
+            f"{path}: {what}", "do not load it with another tool; get the checkpoint from its author as safetensors"
         ) from exc
     except PickleError as exc:
-        found = "truncated" if isinstance(exc, TruncatedPickleError) else "damaged or no checkpoint"
+        found = "truncated" if isinstance(exc, TruncatedPickleError) else "damaged or not a checkpoint"
         raise CheckpointError(f"{path}: is {found}: {exc}", COPY_AGAIN) from exc
     except Exception as exc:
         lines = str(exc).strip().splitlines()
