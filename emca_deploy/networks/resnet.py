@@ -168,10 +168,12 @@ class _Block(nn.Module):
             self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
             self.bn3 = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor, previous: Sequence[Tensor] = ()) -> Tensor:
+    def residual(self, x: Tensor) -> Tensor:
         y: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if self.bottleneck:
-            y = self.bn3(self.conv3(F.relu(y)))
+        return self.bn3(self.conv3(F.relu(y))) if self.bottleneck else y
+
+    def forward(self, x: Tensor, previous: Sequence[Tensor] = ()) -> Tensor:
+        y = self.residual(x)
         if self.attention is None:
             return F.relu(y + self.shortcut(x))
         if self.position == "residual":

@@ -217,7 +217,7 @@ def test_files_that_only_point_at_a_checkpoint(tmp_path):
 def test_other_archives(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("image.txt", "no tensors")
-    assert "a zip archive but no checkpoint" in refusal(tmp_path / "a.zip")
+    assert "is a zip archive" in refusal(tmp_path / "a.zip")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -245,7 +245,7 @@ def test_an_exported_program_is_refused(tmp_path):
 
 @pytest.mark.parametrize("value", [{}, {"epoch": 3, "lr": 0.1}, {"state_dict": {}}])
 def test_no_tensors(tmp_path, value):
-    assert "holds no tensors" in refusal(write(tmp_path, value))
+    assert "no tensors" in refusal(write(tmp_path, value))
 
 
 def test_no_dictionary(tmp_path):

@@ -62,7 +62,7 @@ def test_shards_that_are_missing_cut_or_elsewhere_are_refused(tmp_path):
         assert "not a file of its own folder" in refused(index).problem
     index.write_text(json.dumps({"weight_map": {"x": index.name}}))
     assert "another index" in refused(index).problem
-    assert "no index of shards" in refused(sharded_json(tmp_path, {"a": 1})).problem
+    assert "index of shards" in refused(sharded_json(tmp_path, {"a": 1})).problem
 
 
 def sharded_json(folder, value):
