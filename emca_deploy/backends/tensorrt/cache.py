@@ -1,4 +1,4 @@
-"""Building from a calibration cache: a calibrator that reads the file and calibrates nothing. TensorRT up to 10 only."""
+"""Builds from a calibration cache, with a calibrator that only reads the file; for TensorRT up to 10."""
 
 import re
 from pathlib import Path
@@ -12,10 +12,10 @@ HEADER = re.compile(rb"TRT-(\d{4,6})-EntropyCalibration2\r?\n")
 
 
 def read_header(path: Path) -> tuple[int, int, int]:
-    """Return the TensorRT version a calibration cache was written for.
+    """Return the TensorRT version that a calibration cache was written for.
 
     Raises:
-        InputError: it cannot be read, or is no cache of entropy calibrator 2, the only one that a DLA takes.
+        InputError: it cannot be read, or is not a cache of entropy calibrator 2, the only one that a DLA accepts.
     """
     try:
         with path.open("rb") as stream:
@@ -33,25 +33,25 @@ def read_header(path: Path) -> tuple[int, int, int]:
 
 
 def check_cache(path: Path, version: str) -> None:
-    """Refuse a cache that this TensorRT would throw away, and then ask for images to calibrate with.
+    """Refuse a cache that this TensorRT would ignore, since it would ask for calibration images then.
 
     Raises:
-        InputError: it is no cache, or one of another version.
+        InputError: the file is not a calibration cache, or is for another version.
     """
     found, own = read_header(path), tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
     if found != own:
         wanted = ".".join(map(str, own))
         raise InputError(
-            f"{path}: is for TensorRT {'.'.join(map(str, found))}, and this is {wanted}",
+            f"{path}: is for TensorRT {'.'.join(map(str, found))}, this is {wanted}",
             f"write it with emca-deploy calibrate --cache --tensorrt-version {wanted}",
         )
 
 
 def reading_calibrator(trt: Any, path: Path) -> Any:
-    """Return an entropy calibrator 2 that has nothing but the cache. It must live as long as the build.
+    """Return an entropy calibrator 2 that reads the cache only; it must live as long as the build.
 
     Raises:
-        InputError: the cache cannot be read, or is of another version.
+        InputError: the cache cannot be read, or is for another version.
     """
     check_cache(path, str(trt.__version__))
     content = path.read_bytes()
@@ -64,12 +64,12 @@ def reading_calibrator(trt: Any, path: Path) -> Any:
             return 1
 
         def get_batch(self, names: list[str]) -> None:
-            """Say that there are no images: TensorRT then has the cache or nothing."""
+            """Return None: there are no images."""
 
         def read_calibration_cache(self) -> bytes:
             return content
 
         def write_calibration_cache(self, cache: Any) -> None:
-            """Keep the file as it is."""
+            """Write nothing."""
 
     return Reader()

@@ -1,4 +1,4 @@
-"""The little of CUDA that running an engine needs, through cuda-bindings; its status codes become errors of ours."""
+"""The CUDA calls that running an engine needs, through cuda-bindings; status codes become this package's errors."""
 
 import ctypes
 from collections.abc import Callable
@@ -32,15 +32,15 @@ NO_DRIVER = "use a machine with an NVIDIA GPU and its driver (nvidia-smi must li
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """A GPU and what drives it.
+    """A GPU and its driver.
 
     Attributes:
-        index: as CUDA counts.
-        name: as the driver has it.
+        index: CUDA's index.
+        name: the driver's name of it.
         capability: compute capability, "8.9".
-        memory_mib: of the GPU; on a Jetson, shared with the processor.
-        driver_cuda: the newest CUDA the driver knows, "12.6".
-        bus_id: on PCI, "0000:01:00.0", by which NVML knows it.
+        memory_mib: memory of the GPU; on a Jetson, shared with the processor.
+        driver_cuda: newest CUDA version that the driver supports, "12.6".
+        bus_id: PCI bus id, "0000:01:00.0", which NVML uses.
     """
 
     index: int
@@ -52,15 +52,15 @@ class GpuFacts:
 
 
 def cuda_error(name: str, text: str, driver: int, runtime: int, doing: str) -> EmcaError:
-    """Return the error of ours for one of CUDA's, from the status's name ("cudaErrorNoDevice") and its words.
+    """Return this package's error for a CUDA status, from its name ("cudaErrorNoDevice") and its description.
 
-    `driver` is the newest CUDA that the driver knows, as CUDA numbers it (12060), 0 where there is none; `runtime` is that of
-    cuda-bindings.
+    `driver` is the newest CUDA version that the driver supports, in CUDA's numbering (12060), 0 without a driver; `runtime` is
+    that of cuda-bindings.
     """
     if name == "cudaErrorInsufficientDriver" and driver > 0:
         major = driver // 1000
         return MissingError(
-            f"the NVIDIA driver knows CUDA {_version(driver)}, the installed cuda-bindings wants {_version(runtime)}",
+            f"the NVIDIA driver supports CUDA {_version(driver)}, the installed cuda-bindings needs {_version(runtime)}",
             f"update the driver, or pip install 'cuda-bindings<{major + 1}'",
         )
     if name == "cudaErrorInsufficientDriver":
@@ -71,7 +71,11 @@ def cuda_error(name: str, text: str, driver: int, runtime: int, doing: str) -> E
         "cudaErrorMemoryAllocation": (InputError, "the GPU is out of memory", "use a smaller --batch, or free the GPU"),
         "cudaErrorNoKernelImageForDevice": (EngineError, "nothing in the engine runs on this GPU", "build it again here"),
         "cudaErrorUnsupportedPtxVersion": (MissingError, "the driver is too old for the engine's code", "update the driver"),
-        "cudaErrorSystemDriverMismatch": (MissingError, "driver and its libraries do not fit", "reboot, or reinstall the driver"),
+        "cudaErrorSystemDriverMismatch": (
+            MissingError,
+            "the driver's libraries are of another version",
+            "reboot, or reinstall it",
+        ),
         "cudaErrorCompatNotSupportedOnDevice": (MissingError, "the driver is too old for this CUDA", "update the driver"),
         "cudaErrorDevicesUnavailable": (MissingError, "another process holds the GPU", "end it: nvidia-smi lists it"),
         "cudaErrorNotPermitted": (MissingError, "the GPU may not be used", "check the permissions of /dev/nvidia*"),
@@ -84,16 +88,8 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _load() -> Any:
-    return import_optional("cuda.bindings.runtime")
-
-
 def _check(rt: Any, doing: str, answer: tuple[Any, ...]) -> Any:
-    """Return what a call gave besides its status: nothing, a value, or a tuple.
-
-    Raises:
-        EmcaError: the status is not success.
-    """
+    """Return a call's results without its status: None, a value, or a tuple; raise EmcaError where it failed."""
     status, *values = answer
     if status != rt.cudaError_t.cudaSuccess:
         _, text = rt.cudaGetErrorString(status)
@@ -103,12 +99,12 @@ def _check(rt: Any, doing: str, answer: tuple[Any, ...]) -> Any:
 
 
 def list_gpus() -> tuple[GpuFacts, ...]:
-    """Return every GPU that CUDA sees.
+    """Return all GPUs that CUDA sees.
 
     Raises:
         MissingError: cuda-bindings, a driver that it can use, or a GPU is missing.
     """
-    rt = _load()
+    rt = import_optional("cuda.bindings.runtime")
     return tuple(_facts(rt, index) for index in range(_check(rt, "cudaGetDeviceCount", rt.cudaGetDeviceCount())))
 
 
@@ -127,7 +123,7 @@ def _text(value: bytes | str) -> str:
 
 
 def capability_here(index: int = 0) -> str | None:
-    """Return a GPU's compute capability ("8.9"), or None where CUDA cannot be asked."""
+    """Return a GPU's compute capability ("8.9"), or None where CUDA cannot be used."""
     try:
         return list_gpus()[index].capability
     except (MissingError, IndexError):
@@ -135,9 +131,9 @@ def capability_here(index: int = 0) -> str | None:
 
 
 def tensorrt_trouble(backend: str = "tensorrt") -> tuple[str, str] | None:
-    """Return why engines cannot run here and what to do about it, or None. Looks for files only."""
+    """Return the reason why engines cannot run here and the remedy, or None; only files are looked at."""
     if not find_gpus():
-        reason = "builds engines, but does not run them: that needs an NVIDIA GPU with its driver, and there is none here"
+        reason = "builds engines, but cannot run them: this machine has no NVIDIA GPU with a driver"
         return reason, f"emca-deploy build MODEL.onnx --backend {backend}, and run the engine on a machine with a GPU"
     if installed_version("cuda") is None:
         return "running its engines needs cuda-bindings, which is not installed", "pip install 'emca-deploy[gpu]'"
@@ -146,7 +142,7 @@ def tensorrt_trouble(backend: str = "tensorrt") -> tuple[str, str] | None:
 
 @cache
 def rtx_trouble() -> tuple[str, str] | None:
-    """Return the same for TensorRT-RTX, which also has no kernels for some GPUs."""
+    """Return the reason and remedy for TensorRT-RTX, which also has no kernels for some GPUs."""
     if (trouble := tensorrt_trouble("tensorrt-rtx")) is not None:
         return trouble
     refusal = rtx_refusal(capability_here())
@@ -154,7 +150,7 @@ def rtx_trouble() -> tuple[str, str] | None:
 
 
 def open_gpu(index: int = 0) -> "Gpu":
-    """Return a GPU, made this thread's current one, with a stream of its own.
+    """Make a GPU this thread's current one, and return it with a new stream.
 
     Raises:
         MissingError: cuda-bindings, a driver that it can use, or that GPU is missing.
@@ -163,15 +159,11 @@ def open_gpu(index: int = 0) -> "Gpu":
     if index >= len(gpus):
         have = "has one, gpu:0" if len(gpus) == 1 else f"has {len(gpus)}, counted from 0"
         raise MissingError(f"there is no GPU {index} here", f"this machine {have}; CUDA_VISIBLE_DEVICES can hide some")
-    return Gpu(_load(), gpus[index])
+    return Gpu(import_optional("cuda.bindings.runtime"), gpus[index])
 
 
 class Gpu:
-    """One stream of a GPU, and the memory, events and graphs that were made on it; `close` frees them all.
-
-    Attributes:
-        stream: the stream's handle.
-    """
+    """One stream of a GPU (`stream` is its handle) with its memory, events and graphs; `close` frees them all."""
 
     def __init__(self, rt: Any, facts: GpuFacts) -> None:
         self._rt = rt
@@ -186,22 +178,14 @@ class Gpu:
         return _check(self._rt, function, getattr(self._rt, function)(*arguments))
 
     def pinned(self, shape: tuple[int, ...]) -> Float32Array:
-        """Return host memory that the GPU reads and writes by itself, as a float32 array of `shape`; gone after `close`.
-
-        Raises:
-            InputError: there is not so much left.
-        """
+        """Return pinned host memory as a float32 array of `shape`, valid until `close`; raise InputError if memory is short."""
         count = int(np.prod(shape))
         address = self._call("cudaMallocHost", count * 4)
         self._frees.append(lambda: self._rt.cudaFreeHost(address))
         return np.ctypeslib.as_array((ctypes.c_float * count).from_address(int(address))).reshape(shape)
 
     def memory(self, count_bytes: int) -> int:
-        """Return the address of memory on the GPU.
-
-        Raises:
-            InputError: there is not so much left.
-        """
+        """Return the address of new memory on the GPU; raise InputError if memory is short."""
         address = self._call("cudaMalloc", count_bytes)
         self._frees.append(lambda: self._rt.cudaFree(address))
         return int(address)
@@ -217,14 +201,14 @@ class Gpu:
         self._call("cudaMemcpyAsync", target.ctypes.data, address, target.nbytes, kind, self.stream)
 
     def event(self) -> Any:
-        """Return an event that keeps the time."""
+        """Return an event that records the time."""
         event = self._call("cudaEventCreateWithFlags", self._rt.cudaEventDefault)
         self._frees.append(lambda: self._rt.cudaEventDestroy(event))
         return event
 
     def record(self, event: Any) -> None:
-        """Queue an event; while a graph is captured it becomes a part of it that keeps the time whenever it is launched."""
-        # Outside of a graph the time between event and launch, which is Python's, would be taken for the GPU's.
+        """Queue an event; within a captured graph it records the time of each launch."""
+        # An event before a graph's launch would count the time that Python takes until the launch as the GPU's.
         flag = self._rt.cudaEventRecordExternal if self._capturing else self._rt.cudaEventRecordDefault
         self._call("cudaEventRecordWithFlags", event, self.stream, flag)
 
@@ -237,10 +221,10 @@ class Gpu:
         self._call("cudaStreamSynchronize", self.stream)
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """Return a graph of what `work` queues, which is not done now.
+        """Return a graph of the calls that `work` queues, which do not run now.
 
         Raises:
-            EmcaError: it cannot be captured; the stream is usable again.
+            EmcaError: they cannot be captured; the stream is usable again.
         """
         self._call("cudaStreamBeginCapture", self.stream, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         self._capturing = True
@@ -264,6 +248,6 @@ class Gpu:
         self._call("cudaGraphLaunch", graph, self.stream)
 
     def close(self) -> None:
-        """Free everything that was made here, the last first; calling it twice is fine."""
+        """Free everything, the newest first; calling it twice is fine."""
         while self._frees:
             self._frees.pop()()

@@ -1,7 +1,7 @@
-"""Which layers run on a DLA and which fell back to the GPU, from what TensorRT's builder logs.
+"""The placement of layers on a DLA and on the GPU, from the log of TensorRT's builder.
 
-Three shapes of the same lists are known: `[DlaLayer] {ForeignNode[first...last]}` and `[GpuLayer] KIND: name` since 8.0 (verbose
-only, from 8.6 or so on), the same without a kind, and before that one line of names each.
+The log has one of three forms: `[DlaLayer] {ForeignNode[first...last]}` and `[GpuLayer] KIND: name` since 8.0 (verbose only, from
+8.6 or so on), the same without a kind, and before that one line of names for each.
 """
 
 import re
@@ -28,17 +28,17 @@ REFUSALS = (
     ("Layer '", re.compile(r"' \(\w+\): (Unsupported on DLA)")),
     ("Default DLA is enabled but layer ", re.compile(r" is not (?:supported|running) on DLA, (falling back to GPU)")),
 )
-"""What stands before a layer's name, and what behind it, with the reason."""
+"""The text before a layer's name, and the text after it with the reason."""
 
 TOO_MANY = re.compile(r"(?P<reason>DLA supports only \d{1,9} subgraphs per DLA core)\. Switching to GPU for layer ")
 OTHER_REFUSAL = re.compile(r"(?:^|\] )(?P<name>[^\[\]\s][^\[\]]*?): (?P<reason>DLA [^.]*)")
 MOST_DOTS = 64
-"""Cuts between the ends of a foreign node that are tried; a name with so many dots of its own is none of a model's."""
+"""Number of places that are tried as the "..." of a foreign node; no name of a model has more."""
 
 
 @dataclass(frozen=True)
 class GpuLayer:
-    """A layer on the GPU; `kind` is TensorRT's word for it, empty where the log does not say."""
+    """A layer on the GPU; `kind` is TensorRT's word for it, empty where the log has none."""
 
     kind: str
     name: str
@@ -46,12 +46,12 @@ class GpuLayer:
 
 @dataclass(frozen=True)
 class DlaPlacement:
-    """Where the layers of an engine run.
+    """The placement of an engine's layers.
 
     Attributes:
         parts: parts for the DLA (loadables), as logged: "{ForeignNode[first...last]}".
-        gpu: layers on the GPU, copies between the two among them.
-        refused: why a layer is not on the DLA, by its name, where the builder says.
+        gpu: layers on the GPU, including copies between the two.
+        refused: reasons of layers that are not on the DLA, by name, as far as the builder logs them.
     """
 
     parts: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class DlaPlacement:
     refused: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self, nodes: Sequence[str] = (), macs: Mapping[str, int] | None = None) -> dict[str, Any]:
-        """Return what a manifest records; nodes are in topological order, `macs` their multiply-accumulates for one image."""
+        """Return the record for a manifest; `nodes` are in topological order, `macs` their multiply-adds for one image."""
         places = place_nodes(self, nodes)
         total = sum((macs or {}).values())
         on_dla = sum(count for node, count in (macs or {}).items() if places.get(node) == "dla")
@@ -77,12 +77,12 @@ class DlaPlacement:
 
 
 def concerns_dla(message: str) -> bool:
-    """Return whether a message of the builder is one that `read_placement` reads, for a log that keeps only some."""
+    """Return whether `read_placement` needs a message of the builder, for a log that keeps only some."""
     return any(word in message for word in ("DlaLayer]", "GpuLayer]", "DLA", "unning on GPU"))
 
 
 def read_placement(lines: Iterable[str]) -> DlaPlacement | None:
-    """Return the last placement listed among the lines of a builder's log; None where it has none: see its severity."""
+    """Return the last placement in the lines of a builder's log; None where there is none, such as below verbose severity."""
     lists: dict[str, list[str]] = {"DLA": [], "GPU": []}
     refused: dict[str, str] = {}
     seen, heading = False, ""
@@ -108,7 +108,7 @@ def read_placement(lines: Iterable[str]) -> DlaPlacement | None:
 
 
 def _plain(line: str, device: str) -> list[str]:
-    """Return the layers of the one line that the oldest versions list them in."""
+    """Return the layers of the single line in which the oldest versions list them."""
     text = line.strip()
     if prefix := PREFIX.match(text):
         text = text[prefix.end() :]
@@ -135,10 +135,10 @@ def _refusal(line: str) -> dict[str, str]:
 
 
 def place_nodes(placement: DlaPlacement, nodes: Sequence[str]) -> dict[str, Device]:
-    """Return where each node of the model, given in topological order, runs, as far as the lists tell.
+    """Return where each node of the model, given in topological order, runs.
 
-    A GPU layer names the nodes fused into it. A part of the DLA names its first and last node only: what lies between them in
-    topological order, and is on no GPU list, is on the DLA. What is in no list was folded away, or its name was lost.
+    A GPU layer names the nodes fused into it. A part of the DLA names only its first and last node: the nodes between them in
+    topological order are on the DLA, unless a GPU layer names them. Other nodes were folded away, or their names were lost.
     """
     position = {name: index for index, name in enumerate(nodes)}
     named: dict[str, set[Device]] = {}
@@ -165,11 +165,11 @@ def _one(devices: set[Device] | None) -> Device | None:
 
 
 def _ends(text: str, position: Mapping[str, int]) -> tuple[int, int]:
-    """Return the places of a foreign node's first and last node; an empty range where they are not the model's."""
+    """Return the positions of a foreign node's first and last node; an empty range where they are not in the model."""
     if text in position:
         return position[text], position[text]
     cuts = (match.start() for match in re.finditer(r"\.\.\.", text))
-    for cut in islice(cuts, MOST_DOTS):  # a name may hold dots itself
+    for cut in islice(cuts, MOST_DOTS):  # a name may contain dots itself
         first, last = (_node_of(part) for part in (text[:cut], text[cut + 3 :]))
         if first in position and last in position:
             ends = sorted((position[first], position[last]))
@@ -178,6 +178,6 @@ def _ends(text: str, position: Mapping[str, int]) -> tuple[int, int]:
 
 
 def _node_of(text: str) -> str:
-    """Return the node that a name belongs to: layers that the parser adds are named beside it."""
+    """Return the node in a name that may also list layers added by the parser."""
     parts = [part.strip() for part in text.split(" + ")]
     return next((part for part in parts if not UNNAMED.match(part)), text)

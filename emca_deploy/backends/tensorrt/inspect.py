@@ -1,4 +1,4 @@
-"""An engine's layers, read from the builder's own verbose log: no GPU has to load the engine."""
+"""An engine's layers, read from the builder's verbose log, which needs no GPU."""
 
 import re
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ DTYPES = {
 BYTES = {"int8": 1, "uint8": 1, "bool": 1, "float8": 1, "float16": 2, "bfloat16": 2, "int64": 8}
 
 # TensorRT-RTX and TensorRT from 10 list a layer's fields; TensorRT 8 writes `Layer(Kind): name, Tactic: x, in -> out`.
-# No pattern holds two runs of anything: a line of a stranger's log is read in time linear in its length.
+# No pattern has two repetitions in a row: reading a line takes time linear in its length, whoever wrote it.
 FIELDS = re.compile(r", LayerType: (?P<kind>\w*), Inputs: \[")
 OUTPUTS_END = re.compile(r"\}\](?:, |$)")
 ARROW = re.compile(r"Layer\((?P<kind>\w+)\): ")
@@ -32,9 +32,9 @@ class EngineTensor:
     """An activation between layers.
 
     Attributes:
-        name: as the engine has it.
-        dtype: numpy's name where it has one ("int8", "float32"); "unknown" where the log does not say.
-        shape: -1 for a dynamic dimension.
+        name: name in the engine.
+        dtype: numpy's name where it has one ("int8", "float32"); "unknown" where the log has none.
+        shape: sizes of the dimensions; -1 for a dynamic one.
     """
 
     name: str
@@ -43,20 +43,20 @@ class EngineTensor:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes for one image where the batch is dynamic, for the whole batch where it is fixed."""
+        """Bytes for one image if the batch is dynamic, for the whole batch if it is fixed."""
         return prod(abs(size) for size in self.shape) * BYTES.get(self.dtype, 4)
 
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """One layer of an engine: what runs as one kernel, or nearly so.
+    """One layer of an engine, which usually runs as one kernel.
 
     Attributes:
-        name: as the engine has it.
+        name: name in the engine.
         kind: TensorRT's word for it: "correlation" or "CaskConvolution" for a convolution, "kgen" for generated code.
-        inputs: activations read; weights are not among them.
+        inputs: activations read, without weights.
         outputs: activations written.
-        nodes: the ONNX nodes it came from, where the log says.
+        nodes: names of the ONNX nodes it came from, where the log has them.
     """
 
     name: str
@@ -67,13 +67,13 @@ class EngineLayer:
 
     @property
     def is_convolution(self) -> bool:
-        """Whether it is a convolution, whatever is fused into it."""
+        """Whether it is a convolution, with or without other operators fused into it."""
         kind = self.kind.lower()
         return kind == "correlation" or ("conv" in kind and "deconv" not in kind)
 
     @property
     def is_int8(self) -> bool:
-        """Whether it computes in INT8: the first tensor it reads is."""
+        """Whether it computes in INT8, that is, its first input is INT8."""
         return bool(self.inputs) and self.inputs[0].dtype == "int8"
 
     @property
@@ -83,14 +83,10 @@ class EngineLayer:
 
 
 def read_layers(lines: Iterable[str]) -> list[EngineLayer]:
-    """Return the layers among the lines of a builder's verbose log, in the order of execution; other lines are skipped."""
-    layers = []
-    for line in lines:
-        text = line.strip()
-        layer = _by_fields(text) if text.startswith("Name: ") else _by_arrow(text)
-        if layer is not None:
-            layers.append(layer)
-    return layers
+    """Return the layers in the lines of a builder's verbose log, in the order of execution; other lines are skipped."""
+    texts = (line.strip() for line in lines)
+    found = (_by_fields(text) if text.startswith("Name: ") else _by_arrow(text) for text in texts)
+    return [layer for layer in found if layer is not None]
 
 
 def _by_fields(text: str) -> EngineLayer | None:
@@ -129,12 +125,12 @@ def _by_arrow(text: str) -> EngineLayer | None:
 
 
 def int8_convolutions(layers: Iterable[EngineLayer]) -> int:
-    """Return how many convolutions compute in INT8."""
+    """Return the number of convolutions that compute in INT8."""
     return sum(layer.is_convolution and layer.is_int8 for layer in layers)
 
 
 def moved_bytes_by_type(layers: Iterable[EngineLayer]) -> dict[str, int]:
-    """Return how many bytes of activations the layers read and write, by type, for one image where the batch is dynamic."""
+    """Return the bytes of activations that the layers read and write, by type, for one image if the batch is dynamic."""
     moved: dict[str, int] = {}
     for layer in layers:
         for tensor in (*layer.inputs, *layer.outputs):

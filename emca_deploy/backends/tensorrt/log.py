@@ -1,4 +1,4 @@
-"""What the builder says: warnings and errors kept, the list of the engine's layers kept, the rest counted."""
+"""The builder's log: errors, warnings and the list of the engine's layers are kept, the rest is counted."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ __all__ = ["BuildLog", "attach", "started"]
 NAMES = ("internal error", "error", "warning", "info", "verbose")  # by TensorRT's severities, worst first
 LAYER_LISTS = ("Layers:", "Engine Layer Information:")
 MISREAD = re.compile(r"Defaulting to INT8")
-# Every fp16 number is a float32 one: nothing is lost when TensorRT-RTX multiplies an INT8 convolution's fp16 scales in float32.
+# TensorRT-RTX loses nothing when it multiplies an INT8 convolution's fp16 scales in float32, which holds every fp16 number.
 EXACT = re.compile(r"Converting conv (?:activation|weight) scales to fp32")
 LOCATION = re.compile(r"^\[?[\w/]+\.(?:cpp|h):[:\w]*\]?:? *")
 
@@ -25,10 +25,10 @@ class BuildLog:
     """The log of one build.
 
     Attributes:
-        errors: messages of errors, in order, without their place in TensorRT's sources.
-        warnings: its warnings, each once.
-        notes: warnings about what changes no number, each once.
-        counts: messages by severity.
+        errors: error messages in order, without their location in TensorRT's sources.
+        warnings: warnings, each once.
+        notes: warnings that concern no number, each once.
+        counts: number of messages by severity.
     """
 
     errors: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class BuildLog:
     _about_dla: list[str] = field(default_factory=list)
 
     def add(self, severity: int, message: str) -> None:
-        """Take one message of a severity in TensorRT's numbers: 0 and 1 errors, 2 a warning, 3 and 4 talk."""
+        """Take one message; TensorRT's severities are 0 and 1 for errors, 2 for warnings, 3 and 4 for information."""
         self.counts[NAMES[severity]] += 1
         text = LOCATION.sub("", message.strip())
         if concerns_dla(message):
@@ -58,7 +58,7 @@ class BuildLog:
         return [text for text in self.warnings if MISREAD.search(text)]
 
     def layer_lines(self) -> Iterator[str]:
-        """Yield the lines that list the finished engine's layers; none before it is finished."""
+        """Yield the lines that list the finished engine's layers."""
         for message in self._layer_lists:
             yield from message.splitlines()
 
@@ -73,7 +73,7 @@ class BuildLog:
 
 
 def attach(trt: Any, log: BuildLog) -> Any:
-    """Return a logger of TensorRT's kind that hands everything to `log`. It must live as long as what was made with it."""
+    """Return a TensorRT logger that passes all messages to `log`; it must outlive the objects made with it."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -89,7 +89,7 @@ def started(kind: Callable[[Any], Any], logger: Any, log: BuildLog, backend: str
     """Return a builder or runtime of TensorRT that writes to `logger`.
 
     Raises:
-        MissingError: the library does not start, the driver is too old for it, for example.
+        MissingError: the library does not start, for example because the driver is too old.
     """
     try:
         return kind(logger)

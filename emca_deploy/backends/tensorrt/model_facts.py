@@ -1,4 +1,4 @@
-"""What a planner must know of an ONNX file: its types, its Q/DQ nodes and what TensorRT or DLA makes nothing of."""
+"""The facts of an ONNX file that TensorRT depends on: its types, its Q/DQ nodes, and nodes that TensorRT or a DLA refuses."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from emca_deploy.onnx_file.file import OnnxFile
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ModelFacts", "count_convolutions", "node_macs", "read_facts"]
+__all__ = ["ModelFacts", "count_convolutions", "half_refusal", "node_macs", "qdq_refusal", "read_facts"]
 
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 OFF_DLA = ("GlobalAveragePool", "ReduceMean")
@@ -21,16 +21,16 @@ OFF_DLA = ("GlobalAveragePool", "ReduceMean")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """An ONNX model, as far as a plan depends on it.
+    """The facts of an ONNX model that a plan depends on.
 
     Attributes:
-        precision: "int8" with Q/DQ nodes, else that of most weights.
-        input: the image batch; a dynamic dimension has a name.
-        uint8: Q/DQ nodes with a uint8 zero point, or the default one, which is uint8.
-        asymmetric: Q/DQ nodes with a zero point that is not 0.
-        int32: DequantizeLinear nodes of INT32 values: biases.
-        off_dla: poolings over whole maps, which no DLA is offered.
-        half_scales: whether Q/DQ nodes have fp16 scales: what INT8 leaves in float is fp16.
+        precision: "int8" for a model with Q/DQ nodes, else the precision of most weights.
+        input: image batch; a dynamic dimension has a name.
+        uint8: names of the Q/DQ nodes whose zero point is uint8, as the default one is.
+        asymmetric: names of the Q/DQ nodes with a zero point other than 0.
+        int32: names of the DequantizeLinear nodes of INT32 values, which are biases.
+        off_dla: number of global poolings, which are not offered to a DLA.
+        half_scales: whether Q/DQ nodes have fp16 scales, which makes the float part fp16.
     """
 
     path: Path
@@ -48,16 +48,25 @@ class ModelFacts:
         """Whether the batch is dynamic."""
         return isinstance(self.input.shape[0], str)
 
-    def shape(self, batch: int) -> str:
-        """Return the input's shape at a batch, as trtexec takes it: "8x3x224x224"."""
-        return "x".join(str(size) for size in (batch, *self.input.shape[1:]))
+
+def qdq_refusal(path: Path, other: str) -> ModelError:
+    """Return the error for a model with Q/DQ together with `other`, a DLA or a calibration cache, which excludes it."""
+    return ModelError(f"{path}: has Q/DQ, which cannot be used with {other}", "name the fp32 model it was made from")
+
+
+def half_refusal(path: Path) -> ModelError:
+    """Return the error for a model with fp16 Q/DQ where builder flags choose the types."""
+    return ModelError(
+        f"{path}: its Q/DQ is fp16, which needs a strongly typed network: TensorRT 10 or newer",
+        "calibrate it with --float-precision fp32",
+    )
 
 
 def read_facts(path: Path) -> ModelFacts:
-    """Read an ONNX file.
+    """Read the facts of an ONNX file.
 
     Raises:
-        ModelError: it cannot be read, is no ONNX, or has not one image batch as its input.
+        ModelError: it cannot be read, is not ONNX, or has other inputs than one batch of images of a fixed size.
     """
     file = OnnxFile.open(path)
     model = file.proto
@@ -84,7 +93,7 @@ def _is_half(tensor: Any) -> bool:
 
 
 def count_convolutions(path: Path) -> tuple[int, int]:
-    """Return how many convolutions an ONNX file has, and how many of them have weights behind a DequantizeLinear."""
+    """Return the number of convolutions of an ONNX file, and of those whose weights come from a DequantizeLinear."""
     nodes = OnnxFile.open(path).graph.node
     dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
     convolutions = [node for node in nodes if node.op_type == "Conv"]
@@ -154,12 +163,12 @@ def _input(path: Path, graph: "onnx.GraphProto") -> TensorSpec:
 
 
 def node_macs(path: Path) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the names of a model's nodes in topological order, and multiply-accumulates for one image of those that have any.
+    """Return the names of a model's nodes in topological order, and the multiply-adds for one image of those that have any.
 
-    A node without a name goes by its first output, as TensorRT's parser has it. A product whose shapes are not known has none.
+    A node without a name gets that of its first output, as in TensorRT's parser. Products of unknown shapes are left out.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the model cannot be read.
     """
     import onnx
 

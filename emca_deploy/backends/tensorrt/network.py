@@ -1,4 +1,4 @@
-"""From an ONNX file to TensorRT's network, with the parser's complaints as errors of ours."""
+"""TensorRT's network from an ONNX file, with the parser's errors as this package's errors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,10 @@ class ParsedModel:
     """A parsed model.
 
     Attributes:
-        input: the image batch.
-        quantized_convolutions: how many of them have weights behind a DequantizeLinear.
-        parser: kept alive, for it owns the weights.
+        input: image batch.
+        convolutions: number of convolutions.
+        quantized_convolutions: number of those whose weights come from a DequantizeLinear.
+        parser: TensorRT's parser, which owns the weights and so must stay alive.
     """
 
     network: Any
@@ -39,20 +40,20 @@ def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tupl
     """Parse an ONNX file (`source`: the file, the backend's name, its rules); the parser's warnings go through `logger` to `log`.
 
     Raises:
-        ModelError: the parser does not take it, reads its types otherwise than they are, or it is no classifier.
+        ModelError: the parser does not accept the file or would misread its types, or the model is not a classifier.
     """
     path, backend, rules = source
     network = builder.create_network(_flags(trt, rules))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(path)):
-        raise ModelError(f"{path}: {backend}'s parser does not take it: {_complaint(parser, log)}", _remedy(log, backend))
+        raise ModelError(f"{path}: {backend}'s parser refuses it: {_complaint(parser, log)}", _remedy(log, backend))
     if log.misreadings():
         raise ModelError(f"{path}: {backend} would misread it: {log.misreadings()[0]}", MISREAD_REMEDY.format(backend=backend))
     inputs = [_spec(trt, network.get_input(index)) for index in range(network.num_inputs)]
     outputs = [_spec(trt, network.get_output(index)) for index in range(network.num_outputs)]
     spec, _ = classifier_io(str(path), inputs, outputs)
     if any(isinstance(size, str) for size in spec.shape[1:]):
-        raise ModelError(f"{path}: its images have no fixed size: {spec.shape}", "export it with --image-size")
+        raise ModelError(f"{path}: its images have no fixed size: {shape_text(spec.shape)}", "export it with --image-size")
     layers = (network.get_layer(index) for index in range(network.num_layers))
     convolutions = [layer for layer in layers if layer.type == trt.LayerType.CONVOLUTION]
     quantized = sum(layer.num_inputs > 1 and layer.get_input(1) is not None for layer in convolutions)
@@ -60,11 +61,7 @@ def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tupl
 
 
 def classifier_io(path: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> tuple[TensorSpec, TensorSpec]:
-    """Return the one input, an image batch (N, C, H, W) float32, and the one output, logits (N, classes) float32.
-
-    Raises:
-        ModelError: the model has others.
-    """
+    """Return the one input, images (N, C, H, W) float32, and the one output, logits (N, classes) float32; refuse other models."""
     remedy = "use an image classifier: one input (N, C, H, W) float32, one output (N, classes) float32"
     for role, specs, rank in (("input", inputs, 4), ("output", outputs, 2)):
         if len(specs) != 1:
@@ -94,7 +91,7 @@ def _complaint(parser: Any, log: BuildLog) -> str:
     kind = error.node_operator() if hasattr(error, "node_operator") else ""
     node = f"node '{name}' ({kind})" if name else f"node number {error.node()} {kind}".rstrip()
     if NO_PLUGIN in error.desc():
-        return f"{node}: it knows no such operator, and no plugin for it is registered"
+        return f"{node}: the operator is unknown, and no plugin for it is registered"
     return f"{node}: {' '.join(error.desc().split())[:240]}"
 
 
@@ -102,7 +99,7 @@ def _remedy(log: BuildLog, backend: str) -> str:
     if log.misreadings() or any("zero" in text.lower() or "DequantizeLinear" in text for text in log.errors):
         return MISREAD_REMEDY.format(backend=backend)
     if any(NO_PLUGIN in text for text in log.errors):
-        return "export it with ONNX's own operators only: plugins are not loaded here"
+        return "export it with ONNX's own operators only: plugins are not loaded"
     return "check it with onnx.checker, or export it again"
 
 

@@ -1,10 +1,10 @@
-"""What a TensorRT build must look like, known before it is begun: Q/DQ or cache, typed or flagged, or why it cannot be."""
+"""The plan of a TensorRT build, made before it starts: Q/DQ or cache, typed or flagged, or the reason why it is impossible."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from emca_deploy.artifacts import Precision
-from emca_deploy.backends.tensorrt.model_facts import ModelFacts
+from emca_deploy.backends.tensorrt.model_facts import ModelFacts, half_refusal, qdq_refusal
 from emca_deploy.backends.tensorrt.versions import TABLE
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.machines.boards import Board, JetPack, check_jetpack, jetpacks_of, numbers_of
@@ -20,26 +20,28 @@ OLDEST = (8, 0, 0)  # Q/DQ since 8.0: NVIDIA/TensorRT release notes of 8.0.1
 TYPED_SINCE = (10, 0, 0)
 UNFLAGGED_SINCE = (11, 0, 0)
 
-# onnx-tensorrt, docs/operators.md of the branches 8.0-GA to 10.0-GA ("supports operators up to Opset N", from 10.0 on "in the
-# inclusive range of opset 9 to opset N") and of 10.15; 11.x: NVIDIA's ONNX opset guide. What came between 10.0 and 10.15 was not
-# found; the branch 10.1-GA still says 20.
+# Sources: onnx-tensorrt, docs/operators.md of the branches 8.0-GA to 10.0-GA ("supports operators up to Opset N", from 10.0 on
+# "in the inclusive range of opset 9 to opset N") and of 10.15; for 11.x NVIDIA's ONNX opset guide. The versions between 10.1-GA,
+# which still has 20, and 10.15 are not documented.
 OPSETS: tuple[tuple[tuple[int, int], int], ...] = (
     ((8, 0), 13), ((8, 4), 17), ((9, 0), 19), ((10, 0), 20), ((10, 15), 24), ((11, 0), 25),
 )  # fmt: skip
 
 LOWEST_CONVERTED = 14
-"""onnx 1.23's converter takes our networks down to it, and no further: no adapter for Relu."""
+"""The lowest opset that onnx 1.23 converts this package's networks to: below it there is no adapter for Relu."""
 
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What somebody wants to build.
+    """The build to plan.
 
     Attributes:
-        version: the version of TensorRT where it will be built; None takes the JetPack's.
-        jetpack: of the board, if it is known.
-        dla: on a DLA core, with the GPU for what that does not take.
-        precision: of the convolutions.
+        backend: "tensorrt" or "tensorrt-rtx".
+        device: board that runs the engine.
+        version: version of TensorRT that builds it; None takes the JetPack's.
+        jetpack: JetPack of the board, if known.
+        dla: whether a DLA core runs it, with the GPU for layers that the DLA does not support.
+        precision: precision of the convolutions.
     """
 
     backend: str
@@ -55,12 +57,12 @@ class Plan:
     """How to build it.
 
     Attributes:
-        version: of TensorRT, three numbers.
-        quantization: where INT8 comes from.
-        typing: "typed" where every type is the model's, "flagged" where builder flags allow types.
-        calibrate_for: whose recipe the model is to be calibrated for; None where no calibration is wanted any more.
+        version: version of TensorRT, three numbers.
+        quantization: source of INT8.
+        typing: "typed" if every type is the model's, "flagged" if builder flags allow types.
+        calibrate_for: backend whose recipe the model must be calibrated for; None if no calibration is needed.
         needs_half: whether a typed fp16 model must be exported first.
-        flags: of network and builder, by TensorRT's names.
+        flags: flags of network and builder, by TensorRT's names.
     """
 
     request: PlanRequest
@@ -75,7 +77,7 @@ class Plan:
 
     @property
     def version_text(self) -> str:
-        """The version as people write it: "10.3.0"."""
+        """The version as text: "10.3.0"."""
         return ".".join(map(str, self.version))
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,11 +101,11 @@ class Plan:
 
 
 def make_plan(model: ModelFacts, request: PlanRequest) -> Plan:
-    """Choose how to build a model, or say why it cannot be built.
+    """Choose how to build a model.
 
     Raises:
-        InputError: this version, device, DLA and precision do not go together, or no version is known; with the way out.
-        ModelError: the model is not one to build so from.
+        InputError: version, device, DLA and precision exclude each other, or the version is unknown.
+        ModelError: the model does not fit the request.
     """
     version = _version(request)
     check_capability(request.backend, version, request.device)
@@ -112,18 +114,17 @@ def make_plan(model: ModelFacts, request: PlanRequest) -> Plan:
     if request.dla:
         check_dla(version, request.device, request.jetpack, request.precision)
     elif request.backend == "tensorrt-rtx" and request.jetpack:
-        raise InputError("TensorRT-RTX is not for Jetson boards", "use --backend tensorrt")
+        raise InputError("TensorRT-RTX does not support Jetson boards", "use --backend tensorrt")
     _check_model(model, request)
-    typing: Typing = "typed" if _is_typed(request, version) else "flagged"
+    # A DLA needs builder flags until 10.7; from 11 on there are none.
+    typed = request.backend == "tensorrt-rtx" or version >= UNFLAGGED_SINCE or (version >= TYPED_SINCE and not request.dla)
+    typing: Typing = "typed" if typed else "flagged"
     if model.half_scales and typing == "flagged":
-        raise ModelError(
-            f"{model.path}: its Q/DQ is fp16, which wants types of the model's own: TensorRT 10 or newer",
-            "calibrate it with --float-precision fp32",
-        )
+        raise half_refusal(model.path)
     quantization: Quantization = "none" if request.precision != "int8" else ("cache" if request.dla else "qdq")
     if quantization == "cache" and request.version is not None and request.version.count(".") < 2 and version[0] < 10:
         raise InputError(
-            f"--tensorrt-version {request.version}: a calibration cache names three numbers",
+            f"--tensorrt-version {request.version}: a calibration cache needs three numbers",
             f"give them, such as {request.version}.1",
         )
     calibrate_for = request.backend if quantization == "cache" or (quantization == "qdq" and model.precision != "int8") else None
@@ -143,13 +144,13 @@ def _version(request: PlanRequest) -> tuple[int, int, int]:
     if text is None:
         fitting = jetpacks_of(request.device)
         ways = f"--jetpack ({', '.join(fitting)}), or --tensorrt-version" if fitting else "--tensorrt-version"
-        raise InputError(f"which {request.backend} will build for {request.device.title} is not said", f"give {ways}")
+        raise InputError(f"the version of {request.backend} that builds for {request.device.title} is unknown", f"give {ways}")
     version = numbers_of(text)
     oldest = OLDEST if request.backend == "tensorrt" else next((*first, 0) for name, first, _ in TABLE if name == request.backend)
     newest = 12 if request.backend == "tensorrt" else 2
     if not oldest <= version < (newest, 0, 0):
         known = f"{oldest[0]}.{oldest[1]} to {newest - 1}.x"
-        raise InputError(f"--tensorrt-version {text}: nothing is known of {request.backend} {text}", f"known: {known}")
+        raise InputError(f"--tensorrt-version {text}: {request.backend} {text} is not supported", f"supported: {known}")
     return version
 
 
@@ -159,45 +160,32 @@ def _check_rtx(request: PlanRequest) -> None:
     if request.dla:
         raise InputError("TensorRT-RTX has no DLA", "use --backend tensorrt on a Jetson board")
     if request.device.capability == "7.5" and request.precision != "fp16":
-        # Seen in 1.7.1: "FP32 GEMM is not supported", which is the classifier's head; int8 models have a float head, too.
+        # 1.7.1 reports "FP32 GEMM is not supported" for the classifier's head, which int8 models have in float, too.
         raise InputError(
-            "tensorrt-rtx has no float32 matrix product for sm_75 (Turing), which the head is", "use --backend tensorrt"
+            "tensorrt-rtx has no float32 matrix product for sm_75 (Turing), which the model's last layer needs",
+            "use --backend tensorrt",
         )
 
 
 def _check_model(model: ModelFacts, request: PlanRequest) -> None:
-    """Refuse a model whose types are not what the build starts from."""
+    """Refuse a model whose types are not those that the build starts from."""
     again = f"emca-deploy calibrate the fp32 model with --backend {request.backend}"
-    if model.int32:
-        raise ModelError(
-            f"{model.path}: node '{model.int32[0]}' dequantizes an INT32 bias, and TensorRT's parser refuses that", again
-        )
-    if model.uint8:
-        raise ModelError(
-            f"{model.path}: node '{model.uint8[0]}' has a uint8 zero point, which TensorRT reads as int8: other numbers", again
-        )
-    if model.asymmetric:
-        raise ModelError(
-            f"{model.path}: the zero point of node '{model.asymmetric[0]}' is not 0, and TensorRT's INT8 is symmetric", again
-        )
+    for nodes, problem in (
+        (model.int32, "dequantizes an INT32 bias, which TensorRT's parser refuses"),
+        (model.uint8, "has a uint8 zero point, which TensorRT reads as int8 and computes other numbers"),
+        (model.asymmetric, "has a zero point other than 0, and TensorRT's INT8 is symmetric"),
+    ):
+        if nodes:
+            raise ModelError(f"{model.path}: node '{nodes[0]}' {problem}", again)
     if model.precision == "int8" and request.dla:
-        raise ModelError(
-            f"{model.path}: has Q/DQ, which DLA does not take", "name the fp32 model: a DLA reads a calibration cache"
-        )
+        raise qdq_refusal(model.path, "DLA")
     if model.precision == "int8" and request.precision != "int8":
         raise ModelError(
-            f"{model.path}: has Q/DQ, and --precision {request.precision} wants none", "name the fp32 model, or plan for int8"
+            f"{model.path}: has Q/DQ, which --precision {request.precision} excludes", "name the fp32 model, or plan for int8"
         )
     if model.precision == "fp16" and request.precision != "fp16":
         way = "calibrate the fp32 model it was made from" if request.precision == "int8" else "name the fp32 model"
-        raise ModelError(f"{model.path}: is fp16, and --precision {request.precision} does not start there", way)
-
-
-def _is_typed(request: PlanRequest, version: tuple[int, int, int]) -> bool:
-    """Return whether types are the model's: DLA until 10.7 wants flags, everything from 11 on has none."""
-    if request.backend == "tensorrt-rtx" or version >= UNFLAGGED_SINCE:
-        return True
-    return version >= TYPED_SINCE and not request.dla
+        raise ModelError(f"{model.path}: is fp16, and --precision {request.precision} needs an fp32 model", way)
 
 
 def _flags(request: PlanRequest, typing: Typing, quantization: Quantization, version: tuple[int, int, int]) -> tuple[str, ...]:
@@ -220,22 +208,20 @@ def _reasons(request: PlanRequest, version: tuple[int, int, int], typing: Typing
         reasons.append(brings if own == version else f"{brings}; {name} is asked for instead")
     reasons.append(
         {
-            "none": f"{request.precision}: nothing is calibrated",
-            "qdq": "Q/DQ: every version since 8.0 takes it, from 11 on nothing else; ranges and placement stay ours",
-            "cache": "calibration cache: DLA takes no Q/DQ, only implicit INT8, until TensorRT 10.7",
+            "none": f"{request.precision}: no calibration is needed",
+            "qdq": "Q/DQ: every version since 8.0 accepts it, from 11 on only that; this package chooses ranges and placement",
+            "cache": "calibration cache: until TensorRT 10.7 a DLA accepts no Q/DQ, only implicit INT8",
         }[quantization]
     )
     if request.dla:
-        reasons.append("GPU fallback: global poolings are not offered to a DLA, and attention is made of them")
+        reasons.append("GPU fallback: global poolings, which attention uses, are not offered to a DLA")
     if typing == "typed":
         gone = version >= UNFLAGGED_SINCE and request.backend == "tensorrt"
-        reasons.append(
-            f"typed: {'the precision flags are gone in 11' if gone else 'every layer computes in the type the model has'}"
-        )
+        reasons.append(f"typed: {'11 has no precision flags' if gone else 'every layer computes in the type of the model'}")
     elif request.dla:
-        reasons.append("flagged: a DLA takes its types from INT8 and FP16, not from the model; it has no fp32")
+        reasons.append("flagged: a DLA takes its types from the flags INT8 and FP16, not from the model; it has no fp32")
     else:
-        reasons.append(f"flagged: {name} is too old for strongly typed networks, which begin with 10.0")
+        reasons.append(f"flagged: {name} is too old for strongly typed networks, which need 10.0 or newer")
     return reasons
 
 
@@ -243,19 +229,19 @@ def _warnings(model: ModelFacts, request: PlanRequest, version: tuple[int, int, 
     warnings = []
     if request.jetpack is not None and not request.jetpack.certain and request.version is None:
         warnings.append(
-            f"that JetPack {request.jetpack.version} has TensorRT {request.jetpack.tensorrt} is not certain: "
-            "look with `dpkg -l libnvinfer*` and give --tensorrt-version"
+            f"it is not certain that JetPack {request.jetpack.version} has TensorRT {request.jetpack.tensorrt}: "
+            "check with `dpkg -l libnvinfer*` and give --tensorrt-version"
         )
     if request.backend == "tensorrt":
         newest = next(opset for first, opset in reversed(OPSETS) if version[:2] >= first)
         if model.opset > newest:
             warnings.append(
-                f"the model has opset {model.opset}, {request.backend} {version[0]}.{version[1]} knows {newest}: if its parser "
-                f"complains, convert with onnx.version_converter.convert_version(model, {max(newest, LOWEST_CONVERTED)})"
+                f"the model has opset {model.opset}, tensorrt {version[0]}.{version[1]} supports {newest}: if its parser "
+                f"fails, convert with onnx.version_converter.convert_version(model, {max(newest, LOWEST_CONVERTED)})"
             )
     if request.dla and model.off_dla:
         warnings.append(
-            f"{model.off_dla} global poolings run on the GPU, and every one splits the DLA's part; "
-            "a core holds 16 parts (loadables) at most"
+            f"{model.off_dla} global poolings run on the GPU, and each splits the DLA's part; "
+            "a core holds at most 16 parts (loadables)"
         )
     return warnings

@@ -1,4 +1,4 @@
-"""What TensorRT and TensorRT-RTX want quantized, and what they compute in INT8 of anybody's model."""
+"""The recipes of TensorRT and TensorRT-RTX, and the check of what they compute in INT8 in any model."""
 
 import onnx_ir as ir
 
@@ -9,12 +9,12 @@ from emca_deploy.exporting.half_layers import HEAVY_WEIGHTS
 __all__ = ["TENSORRT", "TENSORRT_RTX", "TrtExplainer"]
 
 FEWEST_CHANNELS = 16
-"""The first convolution reads three channels, which INT8 kernels pad to many; left in float it costs no kernel more and saves the
-image its seven bits (benchmarks/LOG.md). Model Optimizer draws the line at 16 channels, too."""
+"""The first convolution reads three channels, which INT8 kernels pad to many; in float it needs no extra kernel, and the image is
+not rounded to seven bits. NVIDIA's Model Optimizer has the same limit of 16 channels (benchmarks/LOG.md)."""
 
 
 class TrtExplainer(Explainer):
-    """TensorRT takes symmetric int8 only, and no INT32 biases."""
+    """Explains TensorRT, which accepts only symmetric int8, and no INT32 biases."""
 
     def fits(self, node: ir.Node, weight: QdqPair) -> bool:
         """Return whether there is an INT8 kernel for a layer whose operands are quantized to 8 bits."""
@@ -29,9 +29,9 @@ class TrtExplainer(Explainer):
         return bias is None
 
 
-# TensorRT fuses Conv+Add+ReLU into one INT8 kernel where the convolution's operand is float and the other INT8. Whoever reads
-# such a kernel's result in float keeps it from returning INT8, the last global pooling too: NVIDIA's own inspected engines show
-# that (benchmarks/LOG.md).
+# TensorRT fuses Conv+Add+ReLU into one INT8 kernel where the convolution's operand is float and the other INT8. A reader of the
+# kernel's result in float, such as the last global pooling, keeps the kernel from returning INT8, as NVIDIA's engines show
+# (benchmarks/LOG.md).
 TENSORRT = Recipe(
     "tensorrt",
     True,
@@ -44,9 +44,9 @@ TENSORRT = Recipe(
     half_float_part=True,
 )
 
-# TensorRT-RTX 1.7 leaves the Add out of INT8 convolutions whatever its operands: identity operands that something reads in INT8
-# anyway save memory traffic, a shortcut convolution's result only loses accuracy (benchmarks/LOG.md).
-# It reads INT8 weights within a float product: se_resnet50's engine gets 15% smaller, for no kernel more.
+# TensorRT-RTX 1.7 never fuses the Add into INT8 convolutions: identity operands in INT8 save memory traffic where another
+# operator reads them in INT8 anyway, and a shortcut convolution's result in INT8 only loses accuracy (benchmarks/LOG.md).
+# Float products can read INT8 weights: se_resnet50's engine is 15 % smaller then, with as many kernels.
 TENSORRT_RTX = Recipe(
     "tensorrt-rtx",
     True,

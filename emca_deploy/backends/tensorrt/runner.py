@@ -25,9 +25,9 @@ __all__ = ["RtxRunner", "TrtRunner"]
 
 
 class TrtRunner(Runner):
-    """Runs an engine of `TrtBuilder`, or an .onnx file, which it builds for this GPU first.
+    """Runs an engine of `TrtBuilder`, or an .onnx file, from which it builds an engine for this GPU first.
 
-    A batch in the options fixes the shape, so that calls replay a CUDA graph.
+    With a batch in the options the shape is fixed, and calls replay a CUDA graph.
     """
 
     backend = "tensorrt"
@@ -45,21 +45,23 @@ class TrtRunner(Runner):
 
     @property
     def device_ms(self) -> float | None:
-        """Milliseconds of the last call on the GPU, copies excluded; None before the first."""
+        """The time of the last call on the GPU in ms, without copies; None before the first."""
         return self._execution.device_ms if self._execution else None
 
     def open(self) -> None:
-        """Check the engine, then load it. Sets `input` and `output`.
+        """Check the engine, then load it, and set `input` and `output`.
 
-        What can be known without a GPU is checked first: the file and its manifest, then the library, then the driver, then
-        whether the engine is for this GPU. Only then does TensorRT get its bytes.
+        The checks that need no GPU come first: the file and its manifest, the library, the driver, and whether the engine is for
+        this GPU. Only then does TensorRT read its bytes.
 
         Raises:
-            EngineError, InputError, ModelError: the file is none that may run here, or the batch is outside its profile.
-            MissingError: TensorRT, cuda-bindings, the driver or the GPU is missing, or too old.
+            EngineError, InputError, ModelError: the file cannot run here, or its profile excludes the batch.
+            MissingError: TensorRT, cuda-bindings, the driver or the GPU is missing or too old.
         """
         refuse_precision(self.backend, self._options.precision)
-        read = None if self._is_model() else read_engine(self._path, self.backend)
+        known = read_manifest(self._path, verify=False)
+        is_model = self._path.suffix.lower() == ".onnx" and (known is None or known.kind != "engine")
+        read = None if is_model else read_engine(self._path, self.backend)
         if read is not None and self._options.batch is not None:
             check_profile(self._path, profile_of(read[1]), self._options.batch)
         trt = import_optional(MODULES[self.backend])
@@ -76,20 +78,12 @@ class TrtRunner(Runner):
             self.close()
             raise
 
-    def _is_model(self) -> bool:
-        manifest = read_manifest(self._path, verify=False)
-        return self._path.suffix.lower() == ".onnx" and (manifest is None or manifest.kind != "engine")
-
     def _built(self, gpu: GpuFacts) -> tuple[bytes, Manifest]:
-        """Return an engine of the .onnx file for this GPU.
-
-        Raises:
-            MissingError: TensorRT-RTX builds for no such GPU.
-            ModelError, InputError: as `TrtBuilder.build`.
-        """
+        """Build an engine of the .onnx file for this GPU, and return its bytes and manifest."""
+        targets: tuple[str, ...] = ()
         if self.backend == "tensorrt-rtx":
             check_rtx(gpu.capability)
-        targets = (gpu.capability,) if self.backend == "tensorrt-rtx" else ()
+            targets = (gpu.capability,)
         options = replace(self._options, threads=max(1, self._options.threads))
         with tempfile.TemporaryDirectory(prefix="emca-deploy-") as folder:
             output = Path(folder) / "model.engine"
@@ -102,7 +96,7 @@ class TrtRunner(Runner):
         logger = attach(trt, log)
         runtime = started(trt.Runtime, logger, log, self.backend)
         if manifest.details.get("tensorrt", {}).get("version_compatible"):
-            runtime.engine_host_code_allowed = True  # such an engine brings its runtime along; the hash says that it is ours
+            runtime.engine_host_code_allowed = True  # the engine contains its runtime; its hash shows that it is unchanged
         engine = runtime.deserialize_cuda_engine(engine_bytes)
         if engine is None:
             raise not_deserialized(str(self._path), log)
@@ -118,10 +112,10 @@ class TrtRunner(Runner):
         self._execution = Execution(self._gpu, context, (self.input, self.output), room, fixed)
 
     def _batches(self, spec: TensorSpec) -> tuple[TensorSpec, int | None, int]:
-        """Return the input as it is run here, the only batch where there is one, and the largest.
+        """Return the input as it runs here, the batch if it is fixed, and the largest batch.
 
         Raises:
-            InputError: the batch asked for is not the engine's.
+            InputError: the engine does not take the batch asked for.
         """
         own, asked, profile = spec.shape[0], self._options.batch, self._profile
         if profile is None or isinstance(own, int):
@@ -137,13 +131,7 @@ class TrtRunner(Runner):
         return replace(spec, shape=(fixed, *spec.shape[1:])), fixed, fixed
 
     def infer(self, batch: Float32Array) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32.
-
-        Raises:
-            InputError: the batch's shape or dtype does not fit the model or its profile.
-            ModelError: TensorRT fails on it.
-            EmcaError: CUDA fails.
-        """
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32; a failure of CUDA raises another EmcaError."""
         if self._execution is None:
             raise RuntimeError("infer on a runner that is not open")
         check_batch(batch, self.input)
@@ -153,17 +141,17 @@ class TrtRunner(Runner):
         return logits
 
     def close(self) -> None:
-        """Free the engine, then the memory it used; calling it twice is fine."""
+        """Free the engine, then the memory it used."""
         self._execution = None
         kept, self._kept = list(self._kept), ()
         while kept:
-            kept.pop()  # the context before its engine, that before its runtime
+            kept.pop()  # first the context, then its engine, then its runtime
         if self._gpu is not None:
             self._gpu.close()
             self._gpu = None
 
     def describe(self) -> dict[str, Any]:
-        """Return version, GPU, whether calls replay a CUDA graph, the batch, and what the two times are."""
+        """Return version, GPU, whether calls replay a CUDA graph, the batch, and what the two times contain."""
         found: dict[str, Any] = {"runtime": self.backend, "version": self._version, "device": f"gpu:{self._device}"}
         if self._gpu is None or self._execution is None:
             return found
@@ -179,7 +167,7 @@ class TrtRunner(Runner):
 
 
 class RtxRunner(TrtRunner):
-    """Runs an engine of `RtxBuilder`, or an .onnx file, which it builds for this GPU first."""
+    """Runs an engine of `RtxBuilder`, or an .onnx file, from which it builds an engine for this GPU first."""
 
     backend = "tensorrt-rtx"
     builder = RtxBuilder
@@ -188,8 +176,8 @@ class RtxRunner(TrtRunner):
 def _context(trt: Any, engine: Any, *, rtx: bool) -> Any:
     """Return an execution context, or None where TensorRT cannot make one.
 
-    TensorRT-RTX compiles its kernels for a dynamic shape in the background and runs slower ones until then; a measurement, and
-    a CUDA graph, which keeps what it captured for ever, want the final ones at once.
+    TensorRT-RTX compiles kernels for a dynamic shape in the background and runs slower ones until then. A measurement, and a CUDA
+    graph, which keeps the kernels it captured, need the final ones at once.
     """
     if not rtx:
         return engine.create_execution_context()

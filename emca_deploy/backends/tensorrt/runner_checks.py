@@ -1,4 +1,4 @@
-"""What is checked of an engine before any of its bytes reach TensorRT."""
+"""The checks of an engine before TensorRT reads its bytes."""
 
 import hashlib
 from pathlib import Path
@@ -15,19 +15,19 @@ Profile = tuple[int, int, int]
 
 
 def read_engine(path: Path, backend: str) -> tuple[bytes, Manifest]:
-    """Return an engine's bytes and manifest; the bytes are those the manifest describes.
+    """Return an engine's bytes, which its manifest describes, and that manifest.
 
-    They are read once, so that what is hashed here is what TensorRT gets, whatever happens to the file meanwhile.
+    The bytes are read once: TensorRT gets the bytes that are hashed here, even if the file changes afterwards.
 
     Raises:
-        EngineError: it has no manifest, or is not the file its manifest describes.
-        InputError: it cannot be read, or is for another backend.
+        EngineError: the engine has no manifest, or differs from it.
+        InputError: the engine cannot be read, or is for another backend.
         ModelError: the manifest cannot be read.
     """
     manifest = read_manifest(path, verify=False)
     if manifest is None or manifest.kind != "engine":
         raise EngineError(
-            f"{path}: is no engine with a manifest of ours, so its bytes are not trusted",
+            f"{path}: has no manifest of emca-deploy that says it is an engine, so its bytes are not trusted",
             f"copy {path.name}.manifest.json along with it, or build it again: {build_command(path, backend, None)}",
         )
     if manifest.backend != backend:
@@ -47,7 +47,7 @@ def read_engine(path: Path, backend: str) -> tuple[bytes, Manifest]:
 
 
 def check_version(path: Path, manifest: Manifest, version: str) -> None:
-    """Refuse an engine of another version of the library, version-compatible ones of an older one excepted.
+    """Refuse an engine of another version of the library, unless it is a version-compatible one of an older version.
 
     Raises:
         EngineError: this version does not run it.
@@ -56,24 +56,24 @@ def check_version(path: Path, manifest: Manifest, version: str) -> None:
     built = manifest.versions.get(backend)
     if built == version:
         return
-    if manifest.details.get("tensorrt", {}).get("version_compatible") and built and _older(built, version):
+    if manifest.details.get("tensorrt", {}).get("version_compatible") and built and _numbers(built) <= _numbers(version):
         return
     raise EngineError(
-        f"{path}: was built with {backend} {built}, here is {version}",
+        f"{path}: was built with {backend} {built}, this machine has {version}",
         f"build it again: {build_command(path, backend, manifest)}",
     )
 
 
-def _older(built: str, here: str) -> bool:
-    return [int(part) for part in built.split(".") if part.isdigit()] <= [int(part) for part in here.split(".") if part.isdigit()]
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdigit()]
 
 
 def check_gpu_fits(path: Path, manifest: Manifest, gpu: GpuFacts) -> None:
     """Refuse an engine that was not built for a GPU of this compute capability.
 
     Raises:
-        EngineError: it was built for others, or does not say for which.
-        MissingError: TensorRT-RTX builds for no such GPU.
+        EngineError: it was built for other GPUs, or its manifest names none.
+        MissingError: TensorRT-RTX cannot build for this GPU.
     """
     built = manifest.details.get("tensorrt", {})
     names = manifest.details.get("machine", {}).get("instruction_sets", [])
@@ -81,7 +81,7 @@ def check_gpu_fits(path: Path, manifest: Manifest, gpu: GpuFacts) -> None:
     if here in names or (built.get("hardware_compatible") and float(gpu.capability) >= 8.0):
         return
     if manifest.backend == "tensorrt-rtx":
-        check_rtx(gpu.capability)  # no build would help
+        check_rtx(gpu.capability)  # for some GPUs no engine can be built
     wanted = f" --target-capability {gpu.capability}" if built.get("targets") else ""
     raise EngineError(
         f"{path}: was built for {', '.join(names) or 'a GPU its manifest does not name'}, GPU {gpu.index} ({gpu.name}) is {here}",
@@ -90,17 +90,13 @@ def check_gpu_fits(path: Path, manifest: Manifest, gpu: GpuFacts) -> None:
 
 
 def profile_of(manifest: Manifest) -> Profile | None:
-    """Return the smallest, likeliest and largest batch an engine was built for, or None where its batch is fixed."""
+    """Return the smallest, likeliest and largest batch that an engine was built for, or None where its batch is fixed."""
     batches = manifest.details.get("tensorrt", {}).get("batches")
     return None if batches is None else (int(batches[0]), int(batches[1]), int(batches[2]))
 
 
 def check_profile(path: Path, profile: Profile | None, batch: int) -> None:
-    """Refuse a batch that an engine was not built for.
-
-    Raises:
-        InputError: it is smaller or larger than its profile's.
-    """
+    """Raise InputError for a batch outside the profile that an engine was built for."""
     if profile is None or profile[0] <= batch <= profile[2]:
         return
     smallest, likeliest, largest = profile

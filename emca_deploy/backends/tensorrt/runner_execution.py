@@ -1,4 +1,4 @@
-"""A deserialized engine at work: buffers, one stream, and a CUDA graph where the shape is fixed."""
+"""The execution of a deserialized engine: buffers, one stream, and a CUDA graph if the shape is fixed."""
 
 from typing import Any
 
@@ -12,21 +12,17 @@ from emca_deploy.errors import EmcaError, EngineError, InputError, MissingError,
 
 __all__ = ["Execution", "engine_io", "not_deserialized"]
 
-BYTES = 4  # of a float32
-
 
 def not_deserialized(path: str, log: BuildLog) -> EmcaError:
-    """Return the error for an engine, proven to be ours, that TensorRT does not load."""
+    """Return the error for an engine with a valid manifest that TensorRT does not load."""
     reason = log.reason()
     lowered = reason.lower()
     if "memory" in lowered:
         return InputError(f"{path}: the GPU has too little memory for it: {reason}", "free the GPU, or use a smaller --batch")
     if "plugin" in lowered:
-        return MissingError(
-            f"{path}: needs a plugin that is not here: {reason}", "load the plugin's library, or build without it"
-        )
+        return MissingError(f"{path}: needs a missing plugin: {reason}", "load the plugin's library, or build without it")
     if "cudaerror" in lowered.replace(" ", ""):
-        return MissingError(f"{path}: cannot be put on the GPU: {reason}", "check the driver with nvidia-smi")
+        return MissingError(f"{path}: cannot be loaded onto the GPU: {reason}", "check the driver with nvidia-smi")
     return EngineError(f"{path}: TensorRT does not load it: {reason}", "build it again with this version, for this GPU")
 
 
@@ -45,14 +41,13 @@ def engine_io(trt: Any, engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]
 
 
 class Execution:
-    """One execution context with its buffers on a GPU, which its owner closes after this.
+    """One execution context with its buffers on a GPU, which its owner closes later.
 
-    Sizes in `specs` other than the batch are numbers. `largest` is the most images a call; `fixed` the only number of them, whose
-    calls are then captured as a CUDA graph, None where it changes.
+    `specs` are the input and the output, with numbers for all sizes but the batch. `largest` is the largest number of images of a
+    call; `fixed` the only one, whose calls are then captured as a CUDA graph, or None.
 
     Attributes:
-        device_ms: the time of the last call, between the events before and after the engine's own work, copies excluded.
-        captured: whether calls replay a CUDA graph.
+        device_ms: time of the last call in ms, between the events before and after the engine's own work, without copies.
     """
 
     def __init__(self, gpu: Gpu, context: Any, specs: tuple[TensorSpec, TensorSpec], largest: int, fixed: int | None) -> None:
@@ -67,7 +62,7 @@ class Execution:
         self.device_ms: float | None = None
         for spec, address in zip(specs, self._addresses, strict=True):
             if not context.set_tensor_address(spec.name, address):
-                raise ModelError(f"tensor '{spec.name}': TensorRT takes no address for it", "build the engine again")
+                raise ModelError(f"tensor '{spec.name}': TensorRT refuses its address", "build the engine again")
         if fixed is not None:
             self._prepare(fixed)
 
@@ -77,7 +72,7 @@ class Execution:
         return self._graph is not None
 
     def run(self, batch: Float32Array) -> Float32Array:
-        """Return logits (N, classes) float32, an array of its own, of a batch (N, C, H, W) float32 that the profile takes.
+        """Return logits (N, classes) float32, in a new array, of a batch (N, C, H, W) float32 within the profile.
 
         Raises:
             ModelError: TensorRT refuses the shape or the call.
@@ -92,10 +87,10 @@ class Execution:
             self._queue(count)
         self._gpu.wait()
         self.device_ms = self._gpu.elapsed_ms(self._start, self._end)
-        return self._logits[:count].copy()  # pinned memory is gone after `close`, whoever still looks at it
+        return self._logits[:count].copy()  # pinned memory is invalid after `close`
 
     def _queue(self, count: int) -> None:
-        """Queue a whole call: both copies, and between them the engine with an event on either side."""
+        """Queue a whole call: the copy to the GPU, the engine between two events, the copy back."""
         self._gpu.upload(self._addresses[0], self._images[:count])
         self._gpu.record(self._start)
         if not self._context.execute_async_v3(int(self._gpu.stream)):
@@ -112,17 +107,17 @@ class Execution:
         self._shape = shape
 
     def _prepare(self, count: int) -> None:
-        """Run once, which lets TensorRT allocate what it allocates late, and capture the second run."""
+        """Run once, since TensorRT allocates some memory in the first run, and capture the second run."""
         self._images[:] = 0
         self._set_shape(count)
         self._queue(count)
         self._gpu.wait()
-        capturable = getattr(self._context, "is_stream_capturable", None)  # only TensorRT-RTX knows beforehand
+        capturable = getattr(self._context, "is_stream_capturable", None)  # only TensorRT-RTX has it
         if capturable is not None and not capturable(int(self._gpu.stream)):
             return
         try:
             self._graph = self._gpu.capture(lambda: self._queue(count))
-        except EmcaError:  # an engine with loops or a DLA part: it runs as well without
+        except EmcaError:  # an engine with loops or a DLA part, which runs without a graph
             self._graph = None
 
 

@@ -1,18 +1,18 @@
-"""What can be chosen about a build, and TensorRT's configuration made of it."""
+"""The settings of a build, and TensorRT's configuration made from them."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emca_deploy.artifacts import TensorSpec, atomic_write
+from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.tensorrt.versions import Rules
 from emca_deploy.errors import InputError, MissingError, OutputError
 
 __all__ = [
-    "PORTABLE_TARGETS", "TrtSettings", "batches_of", "check_trt_settings", "load_timing_cache", "make_config",
-    "prepare_timing_cache", "save_timing_cache",
+    "PORTABLE_TARGETS", "TrtSettings", "batches_of", "check_batches", "check_trt_settings", "make_config",
+    "prepare_timing_cache",
 ]  # fmt: skip
 
 DEFAULT_BATCHES = (1, 1, 64)
@@ -23,18 +23,18 @@ TARGET = re.compile(r"SM(\d+)(\d)$")
 
 @dataclass(frozen=True)
 class TrtSettings:
-    """How to build, beyond `RunOptions`.
+    """The settings of a build, in addition to `RunOptions`.
 
     Attributes:
         batches: smallest, likeliest and largest batch of a model whose batch is dynamic; `RunOptions.batch` fixes it instead.
-        workspace_mib: most memory a layer may use besides its tensors; None leaves TensorRT's limit.
-        optimization_level: 0 builds fastest, 5 searches longest; None leaves TensorRT's (3).
-        targets: compute capabilities ("8.6") to compile for, TensorRT-RTX only; empty means those it makes portable engines for.
-        timing_cache: folder of kernel measurements kept from build to build, TensorRT only; a file for each version and GPU.
-        version_compatible: let later versions of TensorRT run the engine, too.
-        hardware_compatible: let all GPUs from Ampere on run it, Jetsons excepted.
-        dla_core: run on this DLA core, and on the GPU what it does not take.
-        calibration_cache: INT8 ranges of an fp32 model, for TensorRT up to 10.
+        workspace_mib: most memory in MiB that a layer may use in addition to its tensors; None keeps TensorRT's limit.
+        optimization_level: 0 builds fastest, 5 searches longest; None keeps TensorRT's (3).
+        targets: compute capabilities ("8.6") to compile for, TensorRT-RTX only; empty means `PORTABLE_TARGETS`.
+        timing_cache: folder with kernel measurements of earlier builds, TensorRT only; one file for each version and GPU.
+        version_compatible: whether later versions of TensorRT must run the engine, too.
+        hardware_compatible: whether all GPUs from Ampere on, except Jetsons, must run it.
+        dla_core: DLA core that runs the engine, with the GPU for layers that it does not support.
+        calibration_cache: file with the INT8 ranges of an fp32 model, for TensorRT up to 10.
     """
 
     batches: tuple[int, int, int] = DEFAULT_BATCHES
@@ -48,32 +48,33 @@ class TrtSettings:
     calibration_cache: Path | None = None
 
     def weakly_typed(self, rules: Rules) -> bool:
-        """Return whether builder flags choose the types: where there are no other networks, or what is wanted needs them."""
+        """Return whether builder flags choose the types: if the version has no other networks, or the settings need flags."""
         return rules.weak_typing and (not rules.strong_flag or self.dla_core is not None or self.calibration_cache is not None)
 
 
 def check_trt_settings(trt: Any, backend: str, rules: Rules, settings: TrtSettings) -> None:
-    """Refuse settings that make no sense or that this version does not have.
-
-    Raises:
-        InputError: one of them is wrong.
-    """
-    smallest, likeliest, largest = settings.batches
-    if not 1 <= smallest <= likeliest <= largest:
-        raise InputError(
-            f"batches {settings.batches} do not grow from 1 or more", "give smallest, likeliest and largest, in order"
-        )
+    """Raise InputError for settings that are wrong or that this version does not have."""
+    check_batches(settings)
     if settings.optimization_level is not None and settings.optimization_level not in LEVELS:
         raise InputError(f"optimization level {settings.optimization_level} is unknown", "give 0 (fastest build) to 5")
     if settings.workspace_mib is not None and settings.workspace_mib < 1:
-        raise InputError(f"a workspace of {settings.workspace_mib} MiB is none", "give 1 MiB or more")
+        raise InputError(f"a workspace of {settings.workspace_mib} MiB is too small", "give 1 MiB or more")
     _check_lacking(backend, str(trt.__version__), rules, settings)
     known = _targets(trt) if rules.targets else {}
     for target in settings.targets:
         if not rules.targets:
             raise InputError(f"backend '{backend}' builds for the GPU it runs on, not for {target}", "leave the targets out")
         if target not in known:
-            raise InputError(f"{backend} {trt.__version__} compiles for no target '{target}'", f"known: {', '.join(known)}")
+            raise InputError(f"{backend} {trt.__version__} cannot compile for '{target}'", f"use one of: {', '.join(known)}")
+
+
+def check_batches(settings: TrtSettings) -> None:
+    """Raise InputError where the batches are not in ascending order from 1."""
+    smallest, likeliest, largest = settings.batches
+    if not 1 <= smallest <= likeliest <= largest:
+        raise InputError(
+            f"batches {settings.batches} are not in ascending order from 1", "give smallest, likeliest and largest, in order"
+        )
 
 
 def _check_lacking(backend: str, version: str, rules: Rules, settings: TrtSettings) -> None:
@@ -81,7 +82,7 @@ def _check_lacking(backend: str, version: str, rules: Rules, settings: TrtSettin
     cache, dla = settings.calibration_cache is not None, settings.dla_core is not None
     portable = "name the GPUs with --target-capability" if rules.targets else "leave it out"
     lacking = (
-        (settings.timing_cache is not None and not rules.timing_cache, "a timing cache: it times nothing while building",
+        (settings.timing_cache is not None and not rules.timing_cache, "a timing cache, since its builds time nothing",
          "leave it out"),
         (settings.version_compatible and not rules.compatible, "version-compatible engines", "build again for every version"),
         (settings.hardware_compatible and not rules.compatible, "the flag for hardware-compatible engines", portable),
@@ -100,14 +101,14 @@ def _targets(trt: Any) -> dict[str, Any]:
 
 
 def batches_of(spec: TensorSpec, settings: TrtSettings, options: RunOptions) -> tuple[int, int, int] | None:
-    """Return the optimization profile's batches of a model with this input, or None where its batch is fixed.
+    """Return the batches of the optimization profile for a model with this input, or None where its batch is fixed.
 
     Raises:
-        InputError: the model's batch is fixed to another one, or a DLA would have to take several.
+        InputError: the model's batch is fixed to another one, or there are several for a DLA.
     """
     own = spec.shape[0]
     if settings.dla_core is not None and isinstance(own, str) and options.batch is None and len(set(settings.batches)) > 1:
-        raise InputError("a DLA takes one batch size only", "give it with --batch")
+        raise InputError("a DLA takes only one batch size", "give it with --batch")
     if isinstance(own, int):
         if options.batch not in (None, own):
             raise InputError(f"the model's batch is fixed to {own}", f"use --batch {own}, or export it with a dynamic batch")
@@ -118,14 +119,14 @@ def batches_of(spec: TensorSpec, settings: TrtSettings, options: RunOptions) -> 
 def make_config(
     trt: Any, builder: Any, spec: TensorSpec, batches: tuple[int, int, int] | None, rules: Rules, settings: TrtSettings
 ) -> Any:
-    """Return the builder's configuration for a network with the one input `spec`.
+    """Return the builder's configuration for a network with the input `spec`.
 
     Raises:
-        InputError: there are DLA cores, but not the one asked for.
-        MissingError: there are none.
+        InputError: the DLA core asked for does not exist.
+        MissingError: the machine has no DLA.
     """
     config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the log then lists the layers with their types
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # makes the log list the layers with their types
     if batches is not None:
         profile = builder.create_optimization_profile()
         profile.set_shape(spec.name, *((batch, *spec.shape[1:]) for batch in batches))
@@ -152,36 +153,16 @@ def _place_on_dla(trt: Any, builder: Any, config: Any, core: int) -> None:
     cores = int(builder.num_DLA_cores)
     if not cores:
         raise MissingError("there is no DLA on this machine", "build on a board with one, or leave the DLA core out")
-    if core >= cores:  # TensorRT would only log it, and go on without
-        raise InputError(f"there is no DLA core {core} on this machine", f"it has {cores}, counted from 0")
+    if core >= cores:  # TensorRT would only log that, and build without the DLA
+        raise InputError(f"there is no DLA core {core} on this machine", f"use one of: {', '.join(map(str, range(cores)))}")
     config.default_device_type = trt.DeviceType.DLA
     config.DLA_core = core
     config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
 def prepare_timing_cache(folder: Path) -> None:
-    """Make the folder of the timing caches now: after a long build it is too late to find that it cannot be.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
+    """Create the folder of the timing caches before a long build; raise OutputError where that is impossible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise OutputError(f"{folder}: cannot be made: {exc.strerror}", "name a folder you can write to") from exc
-
-
-def load_timing_cache(config: Any, path: Path) -> None:
-    """Give the builder what an earlier build of the same version on the same GPU measured, if anything."""
-    known = path.read_bytes() if path.is_file() else b""
-    config.set_timing_cache(config.create_timing_cache(known), False)
-
-
-def save_timing_cache(config: Any, path: Path) -> None:
-    """Keep what this build measured.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+        raise OutputError(f"{folder}: cannot be created: {exc.strerror}", "name a folder you can write to") from exc

@@ -1,4 +1,4 @@
-"""The commands that follow from a plan, as they are to be typed."""
+"""The commands that carry out a plan."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +11,21 @@ from emca_deploy.backends.tensorrt.versions import TABLE
 
 __all__ = ["Step", "can_build", "list_steps", "trtexec_command"]
 
-JETSON_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where JetPack's packages put it
+JETSON_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # its path in JetPack's packages
 OLDEST_PYTHON = (3, 10)
 LARGEST_BATCH = 64
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command and the machine to type it on.
-
-    Attributes:
-        where: "here", or "on the device".
-    """
+    """A command, and the machine to run it on: `where` is "here" or "on the device"."""
 
     where: str
     command: str
 
 
 def list_steps(plan: Plan, model: ModelFacts, data: Path | None = None) -> list[Step]:
-    """Return what to type, in order, with emca-deploy on both machines; the build only where it can run."""
+    """Return the commands of emca-deploy in order; the build only if emca-deploy can build on that machine."""
     steps = []
     if plan.needs_half:
         steps.append(["emca-deploy", "export", "CHECKPOINT", "--precision", "fp16", "-o", str(_half(model.path))])
@@ -43,7 +39,7 @@ def list_steps(plan: Plan, model: ModelFacts, data: Path | None = None) -> list[
 
 
 def can_build(plan: Plan) -> bool:
-    """Return whether emca-deploy's own builder runs where the engine must be built: its TensorRT and its Python."""
+    """Return whether the TensorRT and Python of the machine that builds the engine are new enough for emca-deploy's builder."""
     oldest = min(first for name, first, _ in TABLE if name == plan.request.backend)
     pack = plan.request.jetpack
     python = tuple(int(part) for part in (pack.python if pack else "3.10").split("."))
@@ -51,11 +47,9 @@ def can_build(plan: Plan) -> bool:
 
 
 def trtexec_command(plan: Plan, model: ModelFacts, float_layers: tuple[str, ...] = ()) -> str | None:
-    """Return the command for a machine that has TensorRT's own tool only, or None where there is no such tool.
+    """Return the trtexec command that builds and times the engine without emca-deploy, or None: TensorRT-RTX has no trtexec.
 
-    It builds the engine and times it, the same thing in every version: `boundary_options` says what.
-
-    `float_layers` stay fp16 where INT8 comes from a calibration cache.
+    `boundary_options` explains what is timed. `float_layers` stay fp16 where INT8 comes from a calibration cache.
     """
     request = plan.request
     if request.backend != "tensorrt":
@@ -101,7 +95,7 @@ def _build(plan: Plan, model: ModelFacts) -> list[str]:
 
 
 def _input_file(plan: Plan, model: ModelFacts) -> Path:
-    """Return the model the engine is built from."""
+    """Return the model that the engine is built from."""
     if plan.needs_half:
         return _half(model.path)
     if plan.quantization == "qdq" and plan.calibrate_for is not None:

@@ -1,4 +1,4 @@
-"""What differs among the versions of the TensorRT family, in one table."""
+"""The differences between the versions of TensorRT and TensorRT-RTX, in one table."""
 
 from dataclasses import dataclass, replace
 
@@ -7,24 +7,24 @@ from emca_deploy.errors import MissingError
 __all__ = ["MODULES", "TABLE", "Rules", "rules_of"]
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Backend -> the module to import."""
+"""Modules to import, by backend."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a version has and wants.
+    """The features and needs of a version.
 
     Attributes:
-        explicit_batch: networks must be created with the EXPLICIT_BATCH flag.
-        strong_flag: the STRONGLY_TYPED flag makes the network's types those of the model.
-        weak_typing: the builder flags FP16 and INT8 let the builder choose types; without them every type is the model's.
-        calibration_cache: takes INT8 ranges from a calibration cache, besides from Q/DQ.
-        timing_cache: measurements of kernels can be kept for the next build.
-        progress: calls a progress monitor, which can also stop the build.
-        targets: compiles for compute capabilities that are named, not for the GPU it finds.
-        gpu_to_build: times kernels on the GPU while building.
-        dla: places layers on a DLA core.
-        compatible: makes engines for later versions, and for all GPUs from Ampere on.
+        explicit_batch: whether networks need the EXPLICIT_BATCH flag.
+        strong_flag: whether the STRONGLY_TYPED flag gives the network the types of the model.
+        weak_typing: whether the builder flags FP16 and INT8 let the builder choose types; else every type is the model's.
+        calibration_cache: whether INT8 ranges can come from a calibration cache, not only from Q/DQ.
+        timing_cache: whether measurements of kernels can be kept for the next build.
+        progress: whether builds call a progress monitor, which can also stop them.
+        targets: whether builds compile for given compute capabilities, rather than for the GPU they find.
+        gpu_to_build: whether builds time kernels on a GPU.
+        dla: whether layers can be placed on a DLA core.
+        compatible: whether engines can be made for later versions, and for all GPUs from Ampere on.
     """
 
     explicit_batch: bool = False
@@ -47,20 +47,16 @@ TABLE: tuple[tuple[str, tuple[int, int], Rules], ...] = (
     ("tensorrt", (10, 8), TEN),  # the last with DLA before 11.4 was 10.7
     ("tensorrt", (11, 0), Rules(timing_cache=True)),
     ("tensorrt", (11, 4), Rules(timing_cache=True, dla=True)),
-    # Its timing cache is there but does nothing since 1.2: nothing is timed while building. VERSION_COMPATIBLE is there, too, but
-    # needs a lean runtime that no package brings, and for its GPUs it is portable without a flag.
+    # It has a timing cache, which does nothing since 1.2: builds time nothing. It also has VERSION_COMPATIBLE, which needs a lean
+    # runtime that no package contains; its engines are portable among its GPUs without a flag.
     ("tensorrt-rtx", (1, 4), Rules(strong_flag=True, targets=True, gpu_to_build=False, compatible=False)),
 )
-"""Backend, the first version, and its rules until the next line's version. The memory pool, optimization level and detailed
-profiling verbosity interfaces are the same in all of them."""
+"""Backend, first version, and the rules until the version in the next line. The interfaces of the memory pool, the optimization
+level and the detailed profiling verbosity are the same in all versions."""
 
 
 def rules_of(backend: str, version: str) -> Rules:
-    """Return the rules of a backend's version ("10.3.0.30").
-
-    Raises:
-        MissingError: the version is older than any in the table.
-    """
+    """Return the rules of a backend's version ("10.3.0.30"); raise MissingError where it is older than all in the table."""
     numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
     found = [rules for name, first, rules in TABLE if name == backend and (*numbers, 0)[:2] >= first]
     if not found:

@@ -1,4 +1,4 @@
-"""Running a build so that a person sees it move and can stop it."""
+"""A build in a separate thread, with progress and a way to stop it."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["PER_MILLE", "PhaseTracker", "Progress", "run_build"]
 
 Progress = Callable[[int, int], None]
-"""Called with (done, in all)."""
+"""A callable that gets (done, total)."""
 
 PER_MILLE = 1000
 POLL_S = 0.1
@@ -22,7 +22,7 @@ class _Phase:
 
 
 class PhaseTracker:
-    """Turns TensorRT's nested phases into one number that only grows."""
+    """Reports TensorRT's nested phases as one number that only grows."""
 
     def __init__(self, report: Progress) -> None:
         self._report = report
@@ -48,7 +48,7 @@ class PhaseTracker:
 
     def _tell(self) -> None:
         share, total, inside = 1.0, 0.0, None
-        for name, phase in self._phases.items():  # in the order they were entered: the outermost first
+        for name, phase in self._phases.items():  # in the order of entry, the outermost first
             if phase.parent != inside:
                 continue
             share /= phase.steps
@@ -65,12 +65,12 @@ class PhaseTracker:
 
 
 def run_build(trt: Any, builder: Any, network: Any, config: Any, tracker: PhaseTracker | None) -> Any:
-    """Build in a thread of its own, so that Ctrl-C is noticed; return the serialized engine, None where TensorRT cannot.
+    """Build in a separate thread, which lets Ctrl-C work; return the serialized engine, None where the build fails.
 
-    The tracker follows the phases through a progress monitor; None where the version has none: a build then cannot be stopped.
+    A progress monitor passes the phases to the tracker; None is for versions without one, whose builds cannot be stopped.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the build has ended, at its next step.
+        KeyboardInterrupt: Ctrl-C was pressed; the build has ended, at its next step.
     """
     stop, outcome = threading.Event(), _Outcome()
     if tracker is not None:
@@ -82,19 +82,19 @@ def run_build(trt: Any, builder: Any, network: Any, config: Any, tracker: PhaseT
         try:
             if not stop.is_set():
                 outcome.engine = builder.build_serialized_network(network, config)
-        except Exception as exc:  # raised again below, in the thread that asked
+        except Exception as exc:  # raised again below, in the caller's thread
             outcome.error = exc
         finally:
             outcome.ended.set()
 
-    # Events, not Thread.join: before Python 3.13 a join that Ctrl-C breaks off takes the thread for ended.
+    # Events, not Thread.join: before Python 3.13 a join that Ctrl-C interrupts marks the thread as ended.
     try:
         threading.Thread(target=work, name="tensorrt build").start()
         while not outcome.ended.wait(POLL_S):
             pass
     except KeyboardInterrupt:
         stop.set()
-        if outcome.begun.is_set():  # else it will find that it need not begin
+        if outcome.begun.is_set():  # else the thread sees `stop` and does not build
             outcome.ended.wait()
         raise
     if outcome.error is not None:

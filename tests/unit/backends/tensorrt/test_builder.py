@@ -73,11 +73,11 @@ def test_batches_of_the_profile(make_net: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        (TrtSettings(batches=(4, 2, 8)), "do not grow"),
-        (TrtSettings(batches=(0, 1, 8)), "do not grow"),
+        (TrtSettings(batches=(4, 2, 8)), r"batches \(4, 2, 8\)"),
+        (TrtSettings(batches=(0, 1, 8)), r"batches \(0, 1, 8\)"),
         (TrtSettings(optimization_level=6), "optimization level 6"),
         (TrtSettings(workspace_mib=0), "workspace of 0 MiB"),
-        (targets_of("9.9"), "no target '9.9'"),
+        (targets_of("9.9"), "'9.9'"),
         (TrtSettings(timing_cache=Path()), "does not have a timing cache"),
         (TrtSettings(version_compatible=True), "does not have version-compatible engines"),
         (TrtSettings(hardware_compatible=True), "does not have the flag for hardware-compatible engines"),
@@ -122,7 +122,7 @@ def test_an_operator_it_does_not_know_is_named(tmp_path: Path) -> None:
     net (float[1,3,8,8] images) => (float[1,3] logits) { pooled = other.Odd(images) logits = Flatten(pooled) }"""
     path = tmp_path / "net.onnx"
     path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
-    error = refused(path, ModelError, r"Odd\)?: it knows no such operator, and no plugin for it is registered")
+    error = refused(path, ModelError, "Odd.*plugin")
     assert "plugins are not loaded" in error.remedy
 
 

@@ -84,15 +84,15 @@ def test_choices(device: str, jetpack: str | None, version: str | None, options:
         ("xavier-nx", "6.2", None, {}, "JetPack 6.2 is not for Jetson Xavier NX", "5.1.6"),
         ("orin-nx", "7.1", None, {}, "JetPack 7.1 is not for", "7.2"),
         ("8.6", "6.2", None, {}, "is no Jetson", "--tensorrt-version"),
-        ("orin-nx", None, None, {}, "is not said", "--jetpack"),
-        ("8.6", None, None, {}, "is not said", "--tensorrt-version"),
-        ("8.6", None, "7.2", {}, "nothing is known of tensorrt 7.2", "8.0 to 11.x"),
+        ("orin-nx", None, None, {}, "Orin NX", "--jetpack"),
+        ("8.6", None, None, {}, "8.6", "--tensorrt-version"),
+        ("8.6", None, "7.2", {}, "tensorrt 7.2", "8.0 to 11.x"),
         ("8.6", None, "ten", {}, "'ten'", "10.3"),
-        ("xavier-nx", None, "8.5", {"dla": True}, "names three numbers", "8.5.1"),
+        ("xavier-nx", None, "8.5", {"dla": True}, "--tensorrt-version 8.5", "8.5.1"),
         ("orin-nx", None, "1.7", {"backend": "tensorrt-rtx"}, "sm_87", "--backend tensorrt"),
         ("8.9", None, "1.7", {"backend": "tensorrt-rtx", "dla": True}, "no DLA", "--backend tensorrt"),
         ("7.5", None, "1.7", {"backend": "tensorrt-rtx"}, "no float32 matrix product", "--backend tensorrt"),
-        ("8.9", None, "1.3", {"backend": "tensorrt-rtx"}, "nothing is known of tensorrt-rtx 1.3", "1.4 to 1.x"),
+        ("8.9", None, "1.3", {"backend": "tensorrt-rtx"}, "tensorrt-rtx 1.3", "1.4 to 1.x"),
     ],
 )
 def test_what_cannot_be(
@@ -107,8 +107,8 @@ def test_what_cannot_be(
 @pytest.mark.parametrize(
     ("model", "options", "problem"),
     [
-        (INT8, {"dla": True}, "has Q/DQ, which DLA does not take"),
-        (INT8, {"precision": "fp16"}, "--precision fp16 wants none"),
+        (INT8, {"dla": True}, "has Q/DQ"),
+        (INT8, {"precision": "fp16"}, "Q/DQ.*--precision fp16"),
         (HALF, {}, "is fp16, and --precision int8"),
         (HALF, {"precision": "fp32"}, "is fp16, and --precision fp32"),
     ],
@@ -154,7 +154,6 @@ def test_facts_of_a_model(make_net: Callable[..., Path]) -> None:
     facts = read_facts(make_net())
     assert (facts.precision, facts.opset, facts.input.name, facts.dynamic, facts.off_dla) == ("int8", 17, "images", True, 2)
     assert facts.uint8 == facts.asymmetric == facts.int32 == ()
-    assert facts.shape(8) == "8x3x16x16"
     assert read_facts(make_net(quantized=False)).precision == "fp32"
     assert not read_facts(make_net(batch=4)).dynamic
     assert not facts.half_scales

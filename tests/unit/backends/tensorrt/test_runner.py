@@ -83,7 +83,7 @@ def test_bytes_that_the_manifest_does_not_describe(engine: Path, damage: str) ->
 
 def test_an_engine_without_a_manifest(engine: Path) -> None:
     manifest_path(engine).unlink()
-    assert f"{engine.name}.manifest.json" in refusal(engine, EngineError, "no engine with a manifest")
+    assert f"{engine.name}.manifest.json" in refusal(engine, EngineError, "not trusted")
 
 
 def test_a_manifest_that_is_none(engine: Path) -> None:
@@ -103,7 +103,7 @@ def test_another_backends_engine(engine: Path) -> None:
 
 def test_an_engine_of_another_version(engine: Path, rtx: Any) -> None:
     edit(engine, versions={"tensorrt-rtx": "1.5.0.1"})
-    remedy = refusal(engine, EngineError, f"was built with tensorrt-rtx 1.5.0.1, here is {rtx.__version__}")
+    remedy = refusal(engine, EngineError, f"tensorrt-rtx 1.5.0.1.*{rtx.__version__}")
     assert "emca-deploy build" in remedy
     assert "--backend tensorrt-rtx" in remedy
 
@@ -174,7 +174,7 @@ def test_versions(compatible: bool, here: str, runs: bool) -> None:
     [
         ("IRuntime::deserializeCudaEngine: Error Code 2: OutOfMemory", InputError, "too little memory"),
         ("getPluginCreator could not find plugin Foo version 1", MissingError, "plugin"),
-        ("Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insufficient)", MissingError, "put on the GPU"),
+        ("Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insufficient)", MissingError, "cudaError 35"),
         ("Version tag does not match", EngineError, "does not load it"),
     ],
 )
@@ -239,7 +239,7 @@ def test_on_a_gpu(make_net: Callable[..., Path], rtx: Any, batch: int | None) ->
 def test_the_status_says_what_is_missing() -> None:
     status = available()["tensorrt-rtx"]
     if status.version is not None:
-        assert "needs an NVIDIA GPU" in str(status.reason)
+        assert "NVIDIA GPU" in str(status.reason)
 
 
 def test_a_build_records_what_the_runner_asks_for(engine: Path) -> None:
