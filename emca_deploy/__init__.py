@@ -1,7 +1,7 @@
 """emca-deploy: from a trained EMCA-ResNet to a measured, verified INT8 deployment.
 
-Every operation is a function here, which takes a request and returns a report: see docs/reference/python.md. Importing this
-package loads no torch, OpenVINO, TensorRT or ONNX Runtime; each is loaded when it is first used.
+Every operation is a function of this package, which takes a request and returns a report: see docs/reference/python.md.
+Importing the package loads no torch, OpenVINO, TensorRT or ONNX Runtime; each is loaded when it is first used.
 """
 
 import sys
@@ -106,22 +106,20 @@ _PLACES = {
     "requests": ("BuildRequest", "ProfileRequest", "TrtChoices", "TuneRequest"),
     "results.codec": ("to_json",),
 }
-"""Where the names are; a module is imported when one of its names is first asked for."""
-
-_LAZY = {name: place for place, names in _PLACES.items() for name in names}
-
+"""The modules of the public names; each is imported on the first access to one of its names."""
 
 sys.meta_path.insert(0, OldNames())
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
-    if name not in _LAZY:
-        raise AttributeError(f"module 'emca_deploy' has no attribute '{name}'")
+    """Import a public name on its first access."""
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(f"emca_deploy.{_LAZY[name]}"), name)
-    return value
+    for place, names in _PLACES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"emca_deploy.{place}"), name)
+            return value
+    raise AttributeError(f"module 'emca_deploy' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Run emca-deploy: as `python -m emca_deploy`, and as the script `emca-deploy`."""
+"""The entry point of `python -m emca_deploy` and of the script `emca-deploy`."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C while the rest of it is still being imported is one line, as it is later."""
+    """Run the command line; Ctrl-C during its import prints one line instead of a traceback."""
     try:
         from emca_deploy.cli import main as command_line
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: nothing was begun\n")
+        sys.stderr.write("interrupted: nothing was started\n")
         sys.stderr.flush()
         os._exit(INTERRUPTED)
     command_line()

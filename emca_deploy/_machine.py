@@ -1,9 +1,10 @@
-"""What processor this is: model, cores a process may use, and the instruction sets that decide how fast and how exact INT8 is."""
+"""This machine's processor: its model, usable cores, and the instruction sets that decide how fast and how exact INT8 is."""
 
 import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = [
     "INSTRUCTION_SETS",
@@ -20,7 +21,7 @@ __all__ = [
 
 X86 = frozenset({"x86_64", "amd64"})
 EXACT_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
-"""On x86: without one of them, pairs of u8*s8 products are added in 16 bits (vpmaddubsw) and saturate."""
+"""Without one of these, x86 adds pairs of u8*s8 products in 16 bits (vpmaddubsw), which saturates."""
 
 INSTRUCTION_SETS: dict[str, str] = {
     "avx2": "256-bit vectors; INT8 on these alone sums pairs in 16 bits and saturates",
@@ -35,7 +36,7 @@ INSTRUCTION_SETS: dict[str, str] = {
     "sve": "scalable vectors",
     "bf16": "bfloat16 on ARM",
 }
-"""What matters to INT8 and why, by the kernel's name of the flag."""
+"""Instruction sets that matter to INT8, by the kernel's name of the flag, and why."""
 
 ARM_PARTS: dict[tuple[int, int], str] = {
     (0x41, 0xD03): "Cortex-A53",
@@ -50,7 +51,7 @@ ARM_PARTS: dict[tuple[int, int], str] = {
     (0x4E, 0x003): "NVIDIA Denver 2",
     (0x4E, 0x004): "NVIDIA Carmel",
 }
-"""(implementer, part) -> name: ARM kernels give numbers, not names."""
+"""Names of ARM cores by (implementer, part), since ARM kernels report numbers."""
 
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
@@ -62,13 +63,13 @@ class CpuInfo:
     """A processor, as one process sees it.
 
     Attributes:
-        model: its name.
-        architecture: the instruction set: "x86_64", "aarch64".
-        logical_cores: that this process may use: affinity and the cgroup's quota (rounded up) both counted.
+        model: name of the processor.
+        architecture: platform's name of the architecture, such as "x86_64" or "aarch64".
+        logical_cores: number of cores this process may use, by its affinity and the cgroup's quota (rounded up).
         physical_cores: cores of the whole machine, without hyperthreads.
-        instruction_sets: those of `INSTRUCTION_SETS` it has.
+        instruction_sets: the supported ones of `INSTRUCTION_SETS`.
         online_cores: logical cores of the whole machine.
-        quota_cores: the cgroup's limit in cores; None where there is none.
+        quota_cores: the cgroup's limit in cores; None means no limit.
     """
 
     model: str
@@ -81,13 +82,12 @@ class CpuInfo:
 
     @property
     def saturates_int8(self) -> bool:
-        """Whether it sums pairs of u8*s8 products in 16 bits: x86 without VNNI. Not so where nothing is known of it."""
+        """Whether it sums pairs of u8*s8 products in 16 bits: x86 without VNNI. False for an unknown processor."""
         x86 = self.architecture.lower() in X86
         return x86 and self.model != "unknown" and not EXACT_INT8 & set(self.instruction_sets)
 
 
-@dataclass(frozen=True)
-class _ParsedCpu:
+class _ParsedCpu(NamedTuple):
     model: str | None
     processors: int
     physical_cores: int
@@ -95,14 +95,14 @@ class _ParsedCpu:
 
 
 def parse_cpuinfo(text: str) -> _ParsedCpu:
-    """Parse the text of /proc/cpuinfo, of x86 ("flags") or ARM ("Features"). Unknown text gives an empty answer, no error."""
+    """Parse the text of /proc/cpuinfo, with "flags" (x86) or "Features" (ARM); unknown text gives empty values."""
     blocks = [_fields(block) for block in text.split("\n\n")]
     processors = [fields for fields in blocks if fields.get("processor", "").isdigit()]
     flags: set[str] | None = None
     cores = set()
     for fields in processors:
         mine = set((fields.get("flags") or fields.get("features") or "").split())
-        flags = mine if flags is None else flags & mine  # big.LITTLE: only what every core has may be relied upon
+        flags = mine if flags is None else flags & mine  # big.LITTLE: only flags of every core count
         if "core id" in fields:
             cores.add((fields.get("physical id", "0"), fields["core id"]))
     found = tuple(name for name in INSTRUCTION_SETS if name in (flags or set()))
@@ -142,10 +142,10 @@ def parse_quota(text: str) -> float | None:
 
 
 def read_file(path: Path) -> str:
-    """Return a small file's text without outer blanks; empty where it cannot be read."""
+    """Return a small file's text without outer blanks, or "" if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
-    except (OSError, ValueError):  # a cgroup's name that is no file name
+    except (OSError, ValueError):  # a ValueError comes from a cgroup's name that is not a file name
         return ""
 
 
@@ -157,7 +157,7 @@ def _quota_cores(root: Path) -> float | None:
 
 
 def _own_groups(root: Path) -> list[Path]:
-    """Every cgroup v2 folder from this process's own up to the root: a limit on any of them binds."""
+    """Return every cgroup v2 folder from this process's own up to the root, since each may have a limit."""
     for line in read_file(Path("/proc/self/cgroup")).splitlines():
         if line.startswith("0::/"):
             own = root / line[len("0::/") :]
@@ -165,19 +165,12 @@ def _own_groups(root: Path) -> list[Path]:
     return [root]
 
 
-def _affinity_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
-
-
 def cpu_info() -> CpuInfo:
-    """Return what this processor is; never raises."""
+    """Return this machine's processor; never raises."""
     parsed = parse_cpuinfo(read_file(CPUINFO))
     online = parsed.processors or os.cpu_count() or 1
     quota = _quota_cores(CGROUP)
-    usable = _affinity_cores()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else online  # only Linux has it
     if quota is not None:
         usable = min(usable, max(1, -int(-quota // 1)))
     return CpuInfo(
@@ -192,13 +185,13 @@ def cpu_info() -> CpuInfo:
 
 
 def default_threads() -> int:
-    """Return how many threads to run a model with: a physical core each, as many as this process may use."""
+    """Return the default number of threads of a model: one per physical core that this process may use."""
     info = cpu_info()
     return max(1, min(info.logical_cores, info.physical_cores))
 
 
 def read_memory_mib() -> float | None:
-    """Return this machine's memory in MiB, or None where the system does not say."""
+    """Return this machine's memory in MiB, or None if unknown."""
     for line in read_file(MEMINFO).splitlines():
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) / 1024
@@ -206,13 +199,13 @@ def read_memory_mib() -> float | None:
 
 
 def read_governors(root: Path = Path("/sys/devices/system/cpu")) -> tuple[str, ...]:
-    """Return the distinct frequency governors of the cores ("performance", "schedutil"); empty where none can be read."""
+    """Return the distinct frequency governors of the cores ("performance", "schedutil"); empty if none can be read."""
     found = {read_file(place) for place in root.glob("cpu[0-9]*/cpufreq/scaling_governor")}
     return tuple(sorted(found - {""}))
 
 
 def find_gpus(root: Path = Path("/")) -> tuple[str, ...]:
-    """Return the NVIDIA GPUs the driver lists, or a Jetson's integrated one, without any library; empty where there are none."""
+    """Return the names of the NVIDIA GPUs that the driver lists, or of a Jetson's integrated one, without any library."""
     listed = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
     names = [_fields(read_file(place)).get("model", "NVIDIA GPU") for place in listed]
     if not names and any((root / place).exists() for place in ("dev/nvhost-gpu", "dev/nvgpu", "dev/nvidia0")):

@@ -1,4 +1,4 @@
-"""Modules that were renamed: scripts that import the old name keep working, with a DeprecationWarning."""
+"""Renamed modules: importing an old name works, with a DeprecationWarning."""
 
 import warnings
 from collections.abc import Sequence
@@ -19,28 +19,28 @@ MOVED = {
     "emca_deploy.targets.jetson": "emca_deploy.machines.jetson",
     "emca_deploy.targets.trtexec": "emca_deploy.backends.tensorrt.tool",
 }
-"""Old name of a package: its new name. Only packages whose modules the documentation named, or that scripts import."""
+"""New names of packages by their old ones."""
 
 
 class OldNames:
-    """Finds modules by their old names. It stands before Python's own finders, which would load the file a second time."""
+    """Finder of modules by their old names. It runs before Python's own finders, which would load the file a second time."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return a spec for a name that begins with an old one, or None."""
+        """Return a spec for a module in a renamed package, or None."""
         for old, new in MOVED.items():
             if fullname == old or fullname.startswith(f"{old}."):
                 return ModuleSpec(fullname, cast("Loader", self), origin=new + fullname.removeprefix(old))
         return None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Import the module by its new name; both names mean one module."""
+        """Import the module by its new name; both names mean the same module."""
         assert spec.origin is not None
-        warnings.warn(f"{spec.name} is {spec.origin} now", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{spec.name} was renamed: import {spec.origin} instead", DeprecationWarning, stacklevel=2)
         module = import_module(spec.origin)
         spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the module its own spec back, which the import replaced."""
+        """Restore the module's own spec, which the import replaced."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state

@@ -1,4 +1,4 @@
-"""The one way to import a dependency that the base install lacks."""
+"""Imports of dependencies that the base install lacks."""
 
 from functools import cache
 from importlib import import_module
@@ -20,7 +20,7 @@ _PACKAGES = (
     Package("pynvml", "nvidia-ml-py", "12", "gpu"),
     Package("jinja2", "Jinja2", "3.1", "report"),
 )
-"""Libraries that are no backend's; the backends' are in their records."""
+"""Optional libraries that belong to no backend."""
 
 
 @cache
@@ -31,7 +31,7 @@ def backend_packages() -> tuple[Package, ...]:
 
 @cache
 def package_of(module: str) -> Package | None:
-    """Return the package that brings a module; None of one that the base install has, or that nothing is known of."""
+    """Return the package that has a module, or None for a module of the base install or an unknown one."""
     return next((package for package in (*_PACKAGES, *backend_packages()) if package.module == module), None)
 
 
@@ -47,7 +47,7 @@ def installed_version(module: str) -> str | None:
 
 
 def has_cuda(package: Package) -> bool:
-    """Return whether a package is installed in a build for CUDA, without importing it."""
+    """Return whether a package is installed with CUDA support, without importing it."""
     found = find_spec(package.module) if package.cuda_files else None
     return found is not None and found.origin is not None and any(Path(found.origin).parent.glob(str(package.cuda_files)))
 
@@ -56,7 +56,7 @@ def import_optional(module: str) -> ModuleType:
     """Import `module`, which may be a submodule of an optional dependency ("onnxruntime.quantization").
 
     Raises:
-        MissingError: it is not installed; the remedy names the extra and the minimum version.
+        MissingError: the module is not installed; the remedy names the extra and the minimum version.
     """
     name = module.split(".", maxsplit=1)[0]
     package = package_of(name) or Package(name, name, "0")
@@ -67,7 +67,7 @@ def import_optional(module: str) -> ModuleType:
 
 
 def require(*modules: str) -> None:
-    """Import every module of an extra now, so that a missing one is said before any work is done.
+    """Import modules before any work, to report a missing one at once.
 
     Raises:
         MissingError: one of them is not installed.

@@ -1,4 +1,4 @@
-"""How long work tells where it stands, without knowing who watches."""
+"""Callbacks for the progress of long work."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -6,25 +6,25 @@ from contextlib import AbstractContextManager, nullcontext
 __all__ = ["Counter", "Progress", "Stage", "silent"]
 
 Progress = Callable[[int, int], None]
-"""Called with (done, in all)."""
+"""A callback that gets (done, total)."""
 
 Stage = Callable[[str], AbstractContextManager[Progress | None]]
-"""Opens a stage of the work by its name; yields what to call in it, or None where nobody watches."""
+"""A callback that opens a named stage of the work, and yields its progress callback or None."""
 
 
 class Counter:
-    """Adds up what is done, piece by piece, for a callback that wants to know where all of it stands."""
+    """A sum of what is done, reported to a progress callback."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._done, self._total = progress, 0, total
 
     def __call__(self, count: int) -> None:
-        """Say that so many more are done."""
+        """Add `count` to what is done."""
         self._done += count
         if self._progress is not None:
             self._progress(self._done, self._total)
 
 
 def silent(_: str) -> AbstractContextManager[Progress | None]:
-    """Open a stage that nobody watches."""
+    """Open a stage without progress."""
     return nullcontext()

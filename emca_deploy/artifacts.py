@@ -1,4 +1,4 @@
-"""What the stops of the walk hand to each other: files with manifests that say what they are and where they came from."""
+"""Artifacts: files with manifests that say what they are and how they were made."""
 
 import hashlib
 import json
@@ -44,8 +44,8 @@ class TensorSpec:
     """A model's input or output.
 
     Attributes:
-        name: as the model has it.
-        dtype: numpy's name, for example "float32".
+        name: name in the model.
+        dtype: numpy's name of the type, such as "float32".
         shape: dimensions; a string names a dynamic one ("batch").
     """
 
@@ -56,22 +56,22 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a file is and where it came from; written beside it as `<file>.manifest.json`.
+    """What an artifact is and how it was made; written beside it as `<file>.manifest.json`.
 
     Attributes:
         kind: "onnx" or "engine".
-        sha256: of the file itself.
-        precision: the precision of its convolutions.
-        backend: the backend an engine or an INT8 placement is for; None for a plain ONNX file.
-        arch: the architecture's name where known.
-        num_classes: the width of the logits where known.
+        sha256: sha256 of the artifact.
+        precision: precision of its convolutions.
+        backend: backend that an engine or an INT8 model is for; None for a plain ONNX file.
+        arch: architecture, if known.
+        num_classes: number of classes, if known.
         preprocessing: how images become its input.
-        inputs: sha256 by role of what it was made from ("checkpoint", "model", "calibration_table").
-        versions: version by package of what made it.
-        command: the command line that made it.
-        details: what else its maker records (threads, machine, parity, layer counts).
-        settings: what `tune` found to be the fastest runtime settings, one record for each backend, scenario and batch;
-            absent from the JSON where there are none.
+        inputs: sha256 of each file it was made from, by role ("checkpoint", "model", "calibration_table").
+        versions: versions of the packages that made it, by name.
+        command: command line that made it.
+        details: other facts (threads, machine, parity, layer counts).
+        settings: fastest runtime settings that `tune` found, one record per backend, scenario and batch; left out of the JSON
+            if there are none.
     """
 
     kind: Literal["onnx", "engine"]
@@ -90,7 +90,7 @@ class Manifest:
     settings: tuple[dict[str, Any], ...] = left_out(())
 
     def contradiction(self) -> str:
-        """Return what of its details is not what is read from them, or ""."""
+        """Return what is wrong in its details, or ""."""
         for place, wanted in _DETAILS.items():
             value: Any = self.details
             for name in place:
@@ -120,22 +120,22 @@ _DETAILS: dict[tuple[str, ...], Any] = {
     ("tensorrt", "input", "name"): str,
     ("tensorrt", "input", "shape"): tuple[int | str, ...],
 }
-"""Those of a manifest's details that are read again, with what they must be where they are there."""
+"""Types of the details that are read again, if present."""
 
 
 _manifests: Remembered[Manifest] = Remembered()
 
 
 def this_command() -> str:
-    """Return the command line of this process, as a person would type it."""
+    """Return the command line of this process, to paste into a shell."""
     return shell_line(["emca-deploy", *sys.argv[1:]])
 
 
 def sha256_file(path: Path) -> str:
-    """Return the sha256 of a file in hex, read in pieces; not again while it is unchanged.
+    """Return the sha256 of a file in hex; an unchanged file is read once.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         if known := _digests.get(path):
@@ -159,29 +159,28 @@ class Draft:
     """An artifact that is being made.
 
     Attributes:
-        path: a temporary file to write it to.
-        manifest: to be set before the draft is left; its sha256 is filled in then.
+        path: temporary file to write it to.
+        manifest: manifest, which the caller sets; its sha256 is filled in when the artifact is complete.
     """
 
     path: Path
-    manifest: "Manifest | None" = None
+    manifest: Manifest | None = None
 
     @property
-    def written(self) -> "Manifest":
-        """The manifest as it was written."""
+    def written(self) -> Manifest:
+        """The manifest, once it is set."""
         assert self.manifest is not None
         return self.manifest
 
 
 @contextmanager
 def write_artifact(path: Path) -> Iterator[Draft]:
-    """Yield a draft of an artifact; on success it and its manifest take their places, on any failure everything stays as it was.
+    """Yield a draft of an artifact, and then write it and its manifest; a failure leaves both files as they were.
 
-    The manifest goes first. A process that is killed in between leaves a manifest that names another file's sha256 than the one
-    that is there, which `read_manifest` tells; never an artifact that does not say what it is.
+    The manifest is written first. If the process is killed in between, `read_manifest` reports the wrong sha256.
 
     Raises:
-        OutputError: one of the two cannot be written.
+        OutputError: the artifact or its manifest cannot be written.
     """
     place = manifest_path(path)
     before: bytes | None = None
@@ -190,10 +189,9 @@ def write_artifact(path: Path) -> Iterator[Draft]:
         with atomic_write(path) as temporary:
             draft = Draft(temporary)
             yield draft
-            assert draft.manifest is not None, "an artifact has a manifest"
             before = place.read_bytes() if place.is_file() else None
-            draft.manifest = replace(draft.manifest, sha256=sha256_file(temporary))
-            stamp = set_apart(temporary)  # it keeps the stamp when it takes its place
+            draft.manifest = replace(draft.written, sha256=sha256_file(temporary))
+            stamp = set_apart(temporary)  # renaming keeps the stamp
             write_json(place, to_json(draft.manifest))
             replaced = True
     except BaseException:
@@ -213,34 +211,35 @@ def _restore(place: Path, before: bytes | None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file or none.
+    """Write a text file, whole or not at all.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON document, whole or not at all; NaN is refused rather than written as invalid JSON.
+    """Write a JSON document, whole or not at all.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
+        ValueError: the document has a NaN or an infinity, which JSON has not.
     """
     write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def manifest_path(path: Path) -> Path:
-    """Return where the manifest of `path` lies."""
+    """Return the path of the manifest of `path`."""
     return path.with_name(path.name + ".manifest.json")
 
 
 def write_manifest(path: Path, manifest: Manifest) -> Manifest:
-    """Write the manifest of the finished file `path`, filling in its sha256, and return it.
+    """Write the manifest of the complete file `path`, and return it with the sha256 filled in.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the manifest cannot be written.
     """
     manifest = replace(manifest, sha256=sha256_file(path))
     write_json(manifest_path(path), to_json(manifest))
@@ -248,10 +247,10 @@ def write_manifest(path: Path, manifest: Manifest) -> Manifest:
 
 
 def read_manifest(path: Path, *, verify: bool = True) -> Manifest | None:
-    """Return the manifest of the file `path`, or None where it has none; `verify` checks the file against its sha256.
+    """Return the manifest of the file `path`, or None if it has none; `verify` checks the file's sha256.
 
     Raises:
-        ModelError: the manifest cannot be read, or the file is not the one it describes.
+        ModelError: the manifest cannot be read, or describes another file.
     """
     place = manifest_path(path)
     try:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all; what a killed run left of them is swept by the next one in that folder."""
+"""Files and folders that appear whole or not at all; the next run in a folder removes what a killed run left there."""
 
 import errno
 import os
@@ -28,11 +28,9 @@ _ATTEMPTS = 100
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on any failure removed.
+    """Yield a temporary path beside `path`, with the same suffix; on success rename it to `path`, on failure remove it.
 
-    The temporary name keeps the suffix, for libraries that choose a format by it.
-
-    An OSError about another file, raised by the caller's own code, passes unchanged.
+    An OSError of the caller's code about another file passes unchanged.
 
     Raises:
         OutputError: the folder is missing or not writable, the disk is full, or `path` is a folder or a device.
@@ -62,10 +60,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def hidden_folder(place: Path) -> Iterator[Path]:
-    """Yield a hidden folder in `place` for what is made on the way; it goes whatever happens.
+    """Yield a hidden folder in `place` for intermediate files, and remove it in the end.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: the folder cannot be made.
     """
     descriptor = None
     try:
@@ -85,10 +83,10 @@ def hidden_folder(place: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path, remedy: str) -> None:
-    """Refuse a place, with a remedy, that cannot be written to before the work whose result is to lie there.
+    """Refuse a file that cannot be written, before the work whose result it will hold.
 
     Raises:
-        OutputError: its folder is missing or cannot be written to.
+        OutputError: its folder is missing or cannot be written to; the error has this remedy.
     """
     try:
         _check_name(path)
@@ -101,13 +99,13 @@ def check_writable(path: Path, remedy: str) -> None:
 
 
 def _check_name(path: Path) -> None:
-    """Refuse a name that the file system cannot hold now, rather than when the finished file gets it."""
+    """Refuse a name that the file system cannot hold before the file is written."""
     with suppress(FileNotFoundError):
         os.lstat(path)
 
 
 def _locked_file(path: Path) -> tuple[int | None, Path]:
-    """Return a new hidden file beside `path` and a descriptor that holds its lock for as long as this process lives."""
+    """Return a new hidden file beside `path`, and a descriptor that holds its lock while this process lives."""
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
     for _ in range(_ATTEMPTS):
         descriptor, name = tempfile.mkstemp(prefix=_PREFIX, suffix=suffix, dir=path.parent)
@@ -118,12 +116,12 @@ def _locked_file(path: Path) -> tuple[int | None, Path]:
         with suppress(FileNotFoundError):
             if os.path.samestat(Path(name).stat(), os.fstat(descriptor)):
                 return descriptor, Path(name)
-        os.close(descriptor)  # another run swept it in the moment before it was locked
+        os.close(descriptor)  # another run removed it before it was locked
     raise FileExistsError(errno.EEXIST, "no temporary name is free", str(path))
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Return whether this process has the lock of an open file now; false also where the file system has no locks."""
+    """Lock an open file, and return whether that succeeded; a file system may have no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -133,7 +131,7 @@ def _try_lock(descriptor: int) -> bool:
 
 @lru_cache(maxsize=64)
 def _sweep(folder: Path) -> None:
-    """Remove what killed runs left in a folder, once for each process: what has our hidden name and nobody has locked."""
+    """Remove what killed runs left in a folder: the hidden files and folders without a lock. Done once per process."""
     if fcntl is None:
         return
     with suppress(OSError), os.scandir(folder) as entries:

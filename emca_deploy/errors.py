@@ -1,9 +1,9 @@
-"""Everything that can go wrong for a user, as one tree.
+"""The errors that a user can act on, as one tree.
 
 EmcaError                       exit 1
 ├── InputError                  exit 2: a file, a value or an option is wrong
-│   ├── UnknownNameError            no architecture, backend, ... of that name
-│   ├── CheckpointError             a checkpoint that cannot be read or fits no architecture
+│   ├── UnknownNameError            an unknown name of an architecture, backend, ...
+│   ├── CheckpointError             a checkpoint that cannot be read, or fits no architecture
 │   ├── ModelError                  an ONNX model that cannot be read or used
 │   ├── DataError                   a data set, archive or image that cannot be read
 │   ├── EngineError                 an engine that does not belong to this machine, or is damaged
@@ -35,8 +35,8 @@ class EmcaError(Exception):
     """An error a user can act on.
 
     Args:
-        problem: one line: what is wrong with which file or option.
-        remedy: one line: what to do.
+        problem: one line that says what is wrong with which file or option.
+        remedy: one line that says what to do.
     """
 
     exit_code = 1
@@ -47,7 +47,7 @@ class EmcaError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        """Return both lines as one, for a log or a traceback."""
+        """Return both lines as one."""
         return f"{self.problem} ({self.remedy})"
 
 
@@ -58,38 +58,38 @@ class InputError(EmcaError):
 
 
 class UnknownNameError(InputError):
-    """No architecture, backend or other thing of that name."""
+    """An architecture, backend or other thing has an unknown name."""
 
     @classmethod
     def of(cls, what: str, name: str, known: Iterable[str], remedy: str) -> "UnknownNameError":
-        """Build the error for a `what` called `name`, naming the nearest of the `known` ones in the remedy."""
+        """Return the error for a `what` called `name`, with the nearest of the `known` names in its remedy."""
         near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
         hint = f"nearest: {', '.join(near)}; " if near else ""
         return cls(f"no {what} is called '{name}'", hint + remedy)
 
 
 class CheckpointError(InputError):
-    """A checkpoint that cannot be read or fits no architecture."""
+    """A checkpoint cannot be read, or fits no architecture."""
 
 
 class ModelError(InputError):
-    """An ONNX model that cannot be read or used."""
+    """An ONNX model cannot be read or used."""
 
 
 class DataError(InputError):
-    """A data set, archive or image that cannot be read."""
+    """A data set, archive or image cannot be read."""
 
 
 class EngineError(InputError):
-    """An engine that does not belong to this machine, or is damaged."""
+    """An engine is for another machine, or is damaged."""
 
 
 class OutputError(InputError):
-    """A place that cannot be written to."""
+    """A file or folder cannot be written."""
 
 
 class WorkerError(EmcaError):
-    """A measuring process crashed, hung, or was killed; the runtime inside it, not the input, is the likely cause."""
+    """A measuring process crashed, hung or was killed, most likely because of its runtime and not the input."""
 
 
 class MissingError(EmcaError):

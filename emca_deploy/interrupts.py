@@ -1,4 +1,4 @@
-"""What a signal that ends the program does: Ctrl-C, a request to terminate, a lost terminal."""
+"""The handler of signals that end the program: SIGINT, SIGTERM and SIGHUP."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ WAIT_S = 0.05
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, as a signal's handler; while a module is imported, do so once the import is done.
+    """Raise KeyboardInterrupt; if a module is being imported, after the import.
 
     Extension modules run Python code while they are initialized. An exception there reaches C++ code that does not expect one
     (nanobind in `onnx`): the process aborts, and no `finally` runs.

@@ -1,4 +1,4 @@
-"""The multiply-adds of an ONNX node, from the shapes of what it reads and returns: the one place that counts them."""
+"""The multiply-adds of ONNX nodes, from the shapes of their inputs and outputs."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -14,7 +14,7 @@ WEIGHT_INPUT: Mapping[str, int] = {
     "FusedConv": 1, "FusedMatMul": 1, "FusedGemm": 1, "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1,
     "QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3,
 }  # fmt: skip
-"""Operators that multiply and add -> which of their inputs has the weights, or is the second factor of a product."""
+"""Index of the input with the weights, or the second factor of a product, by operator."""
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "FusedConv", "QLinearConv"})
 
@@ -24,13 +24,13 @@ Shape = Sequence[int]
 def multiply_adds(
     op_type: str, reads: Shape | None, weight: Shape | None, returns: Shape | None, *, transposed: bool = False
 ) -> int:
-    """Return a node's multiply-adds; 0 for an operator without any, and where a shape that is needed is not known.
+    """Return a node's multiply-adds; 0 for an operator without any, and if a needed shape is unknown.
 
     Args:
-        op_type: ONNX's, or one of ONNX Runtime's own.
-        reads: shape of its first input.
-        weight: shape of its weights as they are stored.
-        returns: shape of its output, the batch included.
+        op_type: operator of ONNX or ONNX Runtime.
+        reads: shape of the first input.
+        weight: shape of the stored weights.
+        returns: shape of the output, with the batch.
         transposed: whether a product's weights are stored as (outputs, inputs), ONNX's `transB`.
     """
     if op_type not in WEIGHT_INPUT or not weight or returns is None:
@@ -45,7 +45,7 @@ def multiply_adds(
 
 
 def proto_multiply_adds(node: "onnx.NodeProto", shapes: Mapping[str, Shape]) -> int:
-    """Return the multiply-adds of a node of a protobuf graph; arguments as `multiply_adds`, shapes by tensor name."""
+    """Return the multiply-adds of a node of a protobuf graph, from shapes by tensor name."""
     index = WEIGHT_INPUT.get(node.op_type)
     if index is None or len(node.input) <= index:
         return 0
@@ -55,7 +55,7 @@ def proto_multiply_adds(node: "onnx.NodeProto", shapes: Mapping[str, Shape]) -> 
 
 
 def known_shapes(graph: "onnx.GraphProto") -> dict[str, list[int]]:
-    """Return the shape of every tensor of a protobuf graph whose shapes are inferred, by name; an open size counts as 1."""
+    """Return the shape of every tensor of a protobuf graph with inferred shapes, by name; a dynamic size counts as 1."""
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind: Any = value.type.tensor_type

@@ -1,4 +1,4 @@
-"""What was read from files, remembered for as long as they stay unchanged: a deployment reads each of its models once."""
+"""A cache of values read from files, valid while the files are unchanged."""
 
 import os
 import time
@@ -11,25 +11,25 @@ __all__ = ["Remembered", "Stamp", "set_apart", "stamp_of"]
 
 MOST = 64
 SETTLED_NS = 50_000_000
-"""A file that was written this long ago gets another time with its next change: file systems' clocks tick every few ms."""
+"""Age from which a file's next change surely changes its time: file systems' clocks tick every few ms."""
 
 Stamp = tuple[int, int, int]
-"""Time of the last change in ns, bytes, and the number of a file."""
+"""Time of the last change in ns, size in bytes, and inode of a file."""
 
 Value = TypeVar("Value")
 
 
 class Remembered(Generic[Value]):
-    """Values by file."""
+    """Values by file, the latest `MOST` of them."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[Path, tuple[Stamp, Value]] = OrderedDict()
 
     def get(self, path: Path) -> Value | None:
-        """Return the value of a file that is unchanged, else None.
+        """Return the value of an unchanged file, else None.
 
         Raises:
-            OSError: there is no such file.
+            OSError: the file does not exist.
         """
         stamp, value = self._known.get(path.absolute(), (None, None))
         return value if stamp == stamp_of(path) else None
@@ -38,10 +38,10 @@ class Remembered(Generic[Value]):
         """Keep a value that was read from a file.
 
         Args:
-            path: the file.
-            before: its stamp from before it was read.
-            value: the value.
-            apart: whether its time was set apart, so that any later change is seen.
+            path: file it was read from.
+            before: stamp of the file before it was read.
+            value: value to keep.
+            apart: whether `set_apart` gave the file a time that no later change can have.
         """
         if apart or time.time_ns() - before[0] > SETTLED_NS:
             self._known[path.absolute()] = before, value
@@ -50,9 +50,10 @@ class Remembered(Generic[Value]):
 
 
 def set_apart(path: Path) -> Stamp | None:
-    """Give a file that was just written a time that no later change can have, and return its stamp; None where it cannot be.
+    """Give a file that was just written a time that no later change can have: a nanosecond earlier.
 
-    Its time goes back by a nanosecond; whatever is written from now on has the clock's.
+    Returns:
+        The new stamp, or None if the time could not be set.
     """
     with suppress(OSError):
         status = path.stat()
@@ -64,10 +65,10 @@ def set_apart(path: Path) -> Stamp | None:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return what changes with a file's content.
+    """Return a file's stamp, which changes with its content.
 
     Raises:
-        OSError: there is no such file.
+        OSError: the file does not exist.
     """
     status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino

@@ -2,7 +2,7 @@
 
 import click
 
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import OUTPUT, option
 
 __all__ = [
     "document_option",
@@ -14,7 +14,7 @@ __all__ = [
     "untuned_option",
 ]
 
-document_option = option("-o", "--output", type=PATH, help="Also write the JSON document to this file.")
+document_option = option("-o", "--output", type=OUTPUT, help="Also write the JSON document to this file.")
 power_mode_option = option(
     "--power-mode", metavar="NAME|ID", help="Jetson: nvpmodel power mode during the run; restored afterwards. Needs root."
 )

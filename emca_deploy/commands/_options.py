@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from emca_deploy.commands._types import PATH, SizeType, option
+from emca_deploy.commands._types import INPUT, OUTPUT, SizeType, option
 from emca_deploy.preprocessing import Labelling, sides
 
 __all__ = [
@@ -30,7 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 arch_option = option("--arch", unset="inferred from the checkpoint", help="Architecture; `emca-deploy models` lists them.")
 backends_option = option("--backend", "backends", multiple=True, metavar="NAME", help="Backend to run on; may be repeated.")
-data_option = option("--data", required=True, type=PATH, help="Calibration images: a folder, a .zip or an .npz file.")
+data_option = option("--data", required=True, type=INPUT, help="Calibration images: a folder, a .zip or an .npz file.")
 duration_option = option(
     "--duration", "duration_s", type=click.FloatRange(0.5), default=5.0, help="Seconds to measure each candidate."
 )
@@ -48,14 +48,14 @@ recover_option = option(
     help="Accuracy recovery: none, corrected biases, or optimized rounding of weights and then corrected biases.",
 )
 samples_option = option("--samples", type=click.IntRange(1), default=300, help="Number of calibration images to use.")
-table_option = option("--table", type=PATH, unset="MODEL.ranges.json", help="Range table to reuse or write.")
+table_option = option("--table", type=OUTPUT, unset="MODEL.ranges.json", help="Range table to reuse or write.")
 threads_option = option(
     "--threads", type=click.IntRange(1), unset="one per physical core", help="Number of threads of each runtime."
 )
 
 _LABELS = (
-    option("--labels", type=PATH, metavar="FILE", help="Labels by image name: lines of 'name label', or a CSV file."),
-    option("--class-map", type=PATH, metavar="FILE", help="Output index of each class, as lines of text or JSON."),
+    option("--labels", type=INPUT, metavar="FILE", help="Labels by image name: lines of 'name label', or a CSV file."),
+    option("--class-map", type=INPUT, metavar="FILE", help="Output index of each class, as lines of text or JSON."),
     option("--label-offset", type=click.IntRange(-(2**20), 2**20), default=0, help="Number added to every label."),
     option(
         "--class-order",

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from emca_deploy.commands._options import as_one, image_size_option
-from emca_deploy.commands._types import PATH, NumbersType, SizeType, option
+from emca_deploy.commands._types import INPUT, NumbersType, SizeType, option
 from emca_deploy.errors import InputError
 from emca_deploy.preprocessing import CHANNEL_ORDERS, EXIF_MODES, INTERPOLATIONS, PADS, RESIZES, SCALES, PreprocessingOptions
 
@@ -36,7 +36,7 @@ _PREPROCESSING = (
     option(
         "--preprocessing",
         "preprocessing_file",
-        type=PATH,
+        type=INPUT,
         metavar="FILE",
         help="Read these options from timm's config.json, Hugging Face's preprocessor_config.json or a manifest; "
         "options given here take priority.",

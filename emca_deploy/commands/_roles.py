@@ -1,7 +1,7 @@
-"""The parameters of command lines that name files, and whether each file is read or written."""
+"""The files of a command line: none may be both read and written, or be written twice."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,12 @@ from typing import Any
 import click
 
 from emca_deploy.api.file_uses import FileUse, beside_table, check_uses, deployed, manifest_use, unfinished_use
+from emca_deploy.commands._types import FileType
 
-__all__ = ["INPUTS", "OUTPUTS", "with_roles"]
+__all__ = ["ARTIFACTS", "with_roles"]
 
-OUTPUTS = frozenset({"output", "raw", "plot", "table", "cache", "logits", "reference_logits", "flips", "timing_cache"})
-"""Parameters that name a file or folder which is written; a range table and logits are also read."""
-
-INPUTS = frozenset(
-    {
-        "model", "checkpoint", "artifact", "artifacts", "reference", "a", "b", "folder", "data", "validation",
-        "calibration_cache", "layer_info", "labels", "class_map", "preprocessing_file",
-    }
-)  # fmt: skip
-"""Parameters that name a file or folder which is only read."""
+ARTIFACTS = ("artifact", "artifacts", "reference")
+"""Parameters whose texts name files that are read: "path" or "backend=path"."""
 
 
 def with_roles(name: str, command: click.Command) -> click.Command:
@@ -31,7 +24,7 @@ def with_roles(name: str, command: click.Command) -> click.Command:
 
     @functools.wraps(inner)
     def checked(*args: Any, **values: Any) -> Any:
-        check_uses(list(_uses(name, command, values)))
+        check_uses(_uses(name, command, values))
         return inner(*args, **values)
 
     result = copy(command)
@@ -39,16 +32,15 @@ def with_roles(name: str, command: click.Command) -> click.Command:
     return result
 
 
-def _uses(name: str, command: click.Command, values: dict[str, Any]) -> Iterator[FileUse]:
-    """Yield every file of a command line, and those whose names follow from them."""
+def _uses(name: str, command: click.Command, values: dict[str, Any]) -> list[FileUse]:
+    """Return every file of a command line, and those whose names follow from them."""
+    uses: list[FileUse] = []
     for parameter in command.params:
-        key = parameter.name or ""
-        if key not in OUTPUTS | INPUTS or values.get(key) is None:
-            continue
-        shown = _shown(parameter)
-        for path in _paths(values[key]):
-            yield FileUse(path, shown, shown, key in OUTPUTS)
-    yield from _derived(name, values)
+        key, kind = parameter.name or "", parameter.type
+        if (isinstance(kind, FileType) or key in ARTIFACTS) and values.get(key) is not None:
+            shown, written = _shown(parameter), isinstance(kind, FileType) and kind.written
+            uses += [FileUse(path, shown, shown, written) for path in _paths(values[key])]
+    return [*uses, *_derived(name, values, uses)]
 
 
 def _shown(parameter: click.Parameter) -> str:
@@ -68,8 +60,8 @@ def _paths(value: Any) -> Iterator[Path]:
         yield from (Path(part) for part in dict.fromkeys(parts))
 
 
-def _derived(name: str, values: dict[str, Any]) -> Iterator[FileUse]:
-    for key in ("model", "artifact", "artifacts", "reference"):
+def _derived(name: str, values: dict[str, Any], uses: Iterable[FileUse]) -> Iterator[FileUse]:
+    for key in ("model", *ARTIFACTS):
         for path in _paths(values[key]) if values.get(key) else ():
             yield manifest_use(path, f"the manifest of {path}")
     if name in ("export", "calibrate", "build"):
@@ -82,5 +74,4 @@ def _derived(name: str, values: dict[str, Any]) -> Iterator[FileUse]:
     if name == "report" and values["folder"].is_dir():
         yield FileUse(values["folder"] / "result.json", "the result", "DIR", written=False)
     if name == "deploy":
-        inputs = (path for key in INPUTS if values.get(key) for path in _paths(values[key]))
-        yield from deployed(inputs, values["output"])
+        yield from deployed((use.path for use in uses if not use.written), values["output"])

@@ -10,13 +10,22 @@ import click
 from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.preprocessing import Size
 
-__all__ = ["PATH", "Group", "NumbersType", "SizeType", "batch_size", "option"]
+__all__ = ["INPUT", "OUTPUT", "FileType", "Group", "NumbersType", "SizeType", "batch_size", "option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
-
 LARGEST_SIDE = 4096
+
+
+class FileType(click.Path):
+    """A file or folder that a command reads, or one that it writes."""
+
+    def __init__(self, *, written: bool) -> None:
+        super().__init__(path_type=Path)
+        self.written = written
+
+
+INPUT, OUTPUT = FileType(written=False), FileType(written=True)
 
 
 def option(*names: str, unset: str = "", **settings: Any) -> Callable[[F], F]:

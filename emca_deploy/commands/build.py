@@ -11,7 +11,7 @@ from emca_deploy.commands._console import echo, json_option, show, tell
 from emca_deploy.commands._measuring_options import power_mode_option
 from emca_deploy.commands._options import io_options, threads_option
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import INPUT, OUTPUT, option
 
 if TYPE_CHECKING:
     from emca_deploy.api.build import BuildReport
@@ -20,9 +20,9 @@ __all__ = ["command"]
 
 
 @click.command("build")
-@click.argument("model", type=PATH)
+@click.argument("model", type=INPUT)
 @option("--backend", required=True, metavar="NAME", help=f"Backend of the engine: {BUILT}.")
-@option("-o", "--output", required=True, type=PATH, help="Engine file to write; its manifest is written beside it.")
+@option("-o", "--output", required=True, type=OUTPUT, help="Engine file to write; its manifest is written beside it.")
 @threads_option
 @option("--batch", type=click.IntRange(min=1), help="Fix a dynamic batch to this number of images.")
 @option("--batches", metavar="MIN,OPT,MAX", unset="1,1,64", help="TensorRT: smallest, most likely and largest dynamic batch.")
@@ -33,12 +33,12 @@ __all__ = ["command"]
     unset="3",
     help="TensorRT: search effort, from 0 (fast) to 5 (long).",
 )
-@option("--timing-cache", metavar="FOLDER", type=PATH, help="tensorrt: folder that keeps kernel timings between builds.")
+@option("--timing-cache", metavar="FOLDER", type=OUTPUT, help="tensorrt: folder that keeps kernel timings between builds.")
 @option("--target-capability", "targets", multiple=True, metavar="8.6", help="tensorrt-rtx: GPU to compile for; may be repeated.")
 @option("--version-compatible", is_flag=True, help="tensorrt: build an engine that later versions can run.")
 @option("--hardware-compatible", is_flag=True, help="tensorrt: build for all GPUs since Ampere; not available on Jetson.")
 @option("--dla-core", type=click.IntRange(min=0), help="tensorrt: index of the DLA core to use, with the GPU as fallback.")
-@option("--calibration-cache", metavar="FILE", type=PATH, help="tensorrt before 11: scales that make an fp32 MODEL INT8.")
+@option("--calibration-cache", metavar="FILE", type=INPUT, help="tensorrt before 11: scales that make an fp32 MODEL INT8.")
 @option("--trtexec", metavar="auto|PATH", help="tensorrt: build with trtexec instead of TensorRT's Python package.")
 @option("--target", metavar="NAME", unset="this machine", help="Where to build: jetson, ssh://[user@]host, or a named machine.")
 @power_mode_option

@@ -9,7 +9,7 @@ from emca_deploy.commands import _options as shared
 from emca_deploy.commands._console import echo, json_option, show, table_console, tell
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import stages
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import INPUT, OUTPUT, option
 
 if TYPE_CHECKING:
     from emca_deploy.api.calibrate import CalibrateReport
@@ -18,9 +18,9 @@ __all__ = ["command"]
 
 
 @click.command("calibrate")
-@click.argument("model", type=PATH)
+@click.argument("model", type=INPUT)
 @shared.data_option
-@option("-o", "--output", required=True, type=PATH, help="INT8 .onnx file to write; its manifest is written beside it.")
+@option("-o", "--output", required=True, type=OUTPUT, help="INT8 .onnx file to write; its manifest is written beside it.")
 @option("--backend", required=True, help=f"Backend to quantize for: {PLACED}.")
 @option("--method", default="auto", help=f"Calibration method: {METHODS}, or auto (the better of minmax and mse).")
 @shared.recover_option
@@ -40,9 +40,9 @@ __all__ = ["command"]
     metavar="PT",
     help="Accuracy gate: largest top-1 drop, in points, at its 95% upper bound.",
 )
-@option("--val", "validation", type=PATH, help="Labelled images for --max-drop; must not include calibration images.")
+@option("--val", "validation", type=INPUT, help="Labelled images for --max-drop; must not include calibration images.")
 @shared.table_option
-@option("--cache", type=PATH, help="Also write TensorRT's calibration cache, the only form that a DLA accepts.")
+@option("--cache", type=OUTPUT, help="Also write TensorRT's calibration cache, the only form that a DLA accepts.")
 @option("--tensorrt-version", metavar="VERSION", help="TensorRT version that will read the cache.")
 @shared.threads_option
 @preprocessing_options

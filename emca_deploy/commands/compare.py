@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from emca_deploy.commands._console import echo, json_option, show, tell
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import INPUT, option
 
 if TYPE_CHECKING:
     from emca_deploy.results.latency import Comparison
@@ -16,8 +16,8 @@ __all__ = ["command"]
 
 
 @click.command("compare")
-@click.argument("a", metavar="A.json", type=PATH)
-@click.argument("b", metavar="B.json", type=PATH)
+@click.argument("a", metavar="A.json", type=INPUT)
+@click.argument("b", metavar="B.json", type=INPUT)
 @option("--force", is_flag=True, help="Compare with a warning even if machine or protocol differ or are unknown.")
 @option("--seed", type=int, default=0, help="Random seed for the bootstrap.")
 @json_option

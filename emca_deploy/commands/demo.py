@@ -7,14 +7,14 @@ import click
 from emca_deploy.commands._console import json_option
 from emca_deploy.commands._options import duration_option, limit_option, threads_option
 from emca_deploy.commands._progress_bars import stages
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import OUTPUT, option
 from emca_deploy.commands.deploy import show_deployment
 
 __all__ = ["command"]
 
 
 @click.command("demo")
-@option("-o", "--output", default="demo", type=PATH, help="Folder for everything that is made.")
+@option("-o", "--output", default="demo", type=OUTPUT, help="Folder for everything that is made.")
 @threads_option
 @duration_option
 @limit_option

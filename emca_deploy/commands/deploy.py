@@ -10,7 +10,7 @@ from emca_deploy.commands._checkpoint_options import checkpoint_options, print_s
 from emca_deploy.commands._console import echo, json_option, print_json, table_console, tell
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import stages
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import INPUT, OUTPUT, option
 from emca_deploy.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,10 +20,12 @@ __all__ = ["command", "show_deployment"]
 
 
 @click.command("deploy")
-@click.argument("checkpoint", required=False, type=PATH)
+@click.argument("checkpoint", required=False, type=INPUT)
 @shared.data_option
-@option("--val", "validation", required=True, type=PATH, help="Labelled images to validate on: a folder, a .zip or an .npz file.")
-@option("-o", "--output", required=True, type=PATH, help="Folder for everything that is made.")
+@option(
+    "--val", "validation", required=True, type=INPUT, help="Labelled images to validate on: a folder, a .zip or an .npz file."
+)
+@option("-o", "--output", required=True, type=OUTPUT, help="Folder for everything that is made.")
 @shared.arch_option
 @checkpoint_options
 @option(

@@ -8,7 +8,7 @@ from emca_deploy.commands._checkpoint_options import checkpoint_options, print_s
 from emca_deploy.commands._console import echo, json_option, show, tell
 from emca_deploy.commands._options import arch_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
-from emca_deploy.commands._types import PATH, batch_size, option
+from emca_deploy.commands._types import INPUT, OUTPUT, batch_size, option
 from emca_deploy.errors import InputError
 from emca_deploy.results.codec import to_json
 
@@ -22,8 +22,8 @@ FORMS = ("poolings", "bands", "products", "sums", "scales", "stacks")
 
 
 @click.command("export")
-@click.argument("checkpoint", required=False, type=PATH)
-@option("-o", "--output", required=True, type=PATH, help="ONNX file to write; its manifest is written beside it.")
+@click.argument("checkpoint", required=False, type=INPUT)
+@option("-o", "--output", required=True, type=OUTPUT, help="ONNX file to write; its manifest is written beside it.")
 @arch_option
 @option("--random-init", is_flag=True, help="Use random weights instead of a checkpoint, to measure latency.")
 @option("--num-classes", type=click.IntRange(1), unset="the checkpoint's", help="Number of classes.")

@@ -9,7 +9,7 @@ from emca_deploy.commands._console import json_option, show, table_console, tell
 from emca_deploy.commands._measuring_options import document_option, untuned_option
 from emca_deploy.commands._options import backends_option, io_options, threads_option
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import INPUT, OUTPUT, option
 
 __all__ = ["command"]
 
@@ -20,12 +20,12 @@ __all__ = ["command"]
 @option("--calls", type=click.IntRange(1), default=100, help="Number of profiled calls per artifact.")
 @option("--batch", type=click.IntRange(1), default=1, help="Number of images per call.")
 @threads_option
-@option("--model", type=PATH, help="The .onnx file that engines were built from, if their manifests do not lead to it.")
-@option("--layer-info", type=PATH, help="Output of trtexec's --exportLayerInfo, for a trtexec profile.")
+@option("--model", type=INPUT, help="The .onnx file that engines were built from, if their manifests do not lead to it.")
+@option("--layer-info", type=INPUT, help="Output of trtexec's --exportLayerInfo, for a trtexec profile.")
 @option("--no-roofline", is_flag=True, help="Skip measuring the peak speed of this machine.")
 @untuned_option
 @option("--top", type=click.IntRange(0), default=25, help="Number of rows of each table.")
-@option("--plot", type=PATH, metavar="FILE.svg", help="Also draw the shares and the roofline to this file.")
+@option("--plot", type=OUTPUT, metavar="FILE.svg", help="Also draw the shares and the roofline to this file.")
 @document_option
 @io_options
 @json_option

@@ -7,7 +7,7 @@ import click
 from emca_deploy._text import shell_line
 from emca_deploy.api.names import PLANNED
 from emca_deploy.commands._console import echo, json_option, show, tell
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import INPUT, option
 
 if TYPE_CHECKING:
     from emca_deploy.api.plan import PlanReport
@@ -16,7 +16,7 @@ __all__ = ["command"]
 
 
 @click.command("plan")
-@click.argument("model", type=PATH)
+@click.argument("model", type=INPUT)
 @option("--backend", required=True, type=click.Choice(PLANNED), help="Backend of the engine.")
 @option(
     "--device", required=True, metavar="NAME", help="Board (orin-nx, agx-orin, thor, ...) or compute capability (8.6, sm_87)."
@@ -25,7 +25,7 @@ __all__ = ["command"]
 @option("--tensorrt-version", metavar="VERSION", unset="the JetPack's", help="TensorRT version that builds the engine.")
 @option("--dla", is_flag=True, help="Plan for a DLA core, with the GPU for the layers that it cannot run.")
 @option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="int8", help="Precision of the engine.")
-@option("--data", type=PATH, help="Calibration images, to complete the printed commands.")
+@option("--data", type=INPUT, help="Calibration images, to complete the printed commands.")
 @json_option
 def command(as_json: bool, **options: Any) -> None:
     """Plan how TensorRT builds an engine from MODEL, an .onnx file, and print the commands to run.

@@ -10,7 +10,7 @@ from emca_deploy.commands._console import json_option, show, table_console, tell
 from emca_deploy.commands._options import backends_option, io_options, threads_option
 from emca_deploy.commands._outcome import exit_code, tell_outcome
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import OUTPUT, option
 from emca_deploy.errors import InputError
 
 __all__ = ["command"]
@@ -39,7 +39,7 @@ __all__ = ["command"]
 @measuring.precision_option
 @measuring.seed_option
 @measuring.document_option
-@option("--raw", type=PATH, metavar="FILE.npz", help="Write the latency of every call to this file.")
+@option("--raw", type=OUTPUT, metavar="FILE.npz", help="Write the latency of every call to this file.")
 @option("--no-samples", is_flag=True, help="Leave the samples out of the JSON document; requires --raw.")
 @option("--telemetry/--no-telemetry", default=True, help="Sample clocks, temperatures, power and memory.")
 @measuring.power_mode_option

@@ -5,14 +5,14 @@ from pathlib import Path
 import click
 
 from emca_deploy.commands._console import echo, table_console
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import INPUT, OUTPUT, option
 
 __all__ = ["command"]
 
 
 @click.command("report")
-@click.argument("folder", metavar="DIR", type=PATH)
-@option("-o", "--output", type=PATH, unset="report.html in DIR", help="HTML page to write.")
+@click.argument("folder", metavar="DIR", type=INPUT)
+@option("-o", "--output", type=OUTPUT, unset="report.html in DIR", help="HTML page to write.")
 def command(folder: Path, output: Path | None) -> None:
     """Make the report of a finished deployment again, from the result.json in DIR: print the table and write the page.
 

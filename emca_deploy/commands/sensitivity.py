@@ -10,19 +10,19 @@ from emca_deploy.commands._console import echo, json_option, print_json, table_c
 from emca_deploy.commands._options import data_option, output_name_option, table_option, threads_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import stages
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import INPUT, OUTPUT, option
 
 __all__ = ["command"]
 
 
 @click.command("sensitivity")
-@click.argument("model", type=PATH)
+@click.argument("model", type=INPUT)
 @data_option
 @option("--backend", required=True, help=f"Backend to simulate: {PLACED}.")
 @option("--samples", type=click.IntRange(1), default=64, help="Number of images to compare logits on.")
 @table_option
 @threads_option
-@option("-o", "--output", type=PATH, help="Also write an HTML page with a bar chart to this file.")
+@option("-o", "--output", type=OUTPUT, help="Also write an HTML page with a bar chart to this file.")
 @preprocessing_options
 @output_name_option
 @json_option

@@ -11,14 +11,14 @@ from emca_deploy.commands._options import label_options, limit_option, output_na
 from emca_deploy.commands._outcome import INTERRUPTED
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.commands._types import PATH, option
+from emca_deploy.commands._types import INPUT, OUTPUT, option
 
 __all__ = ["command"]
 
 
 @click.command("validate")
 @click.argument("artifact")
-@option("--data", required=True, type=PATH, help="Labelled images: a folder, a .zip or an .npz file.")
+@option("--data", required=True, type=INPUT, help="Labelled images: a folder, a .zip or an .npz file.")
 @option("--backend", metavar="NAME", unset="the artifact's own", help="Backend to run ARTIFACT on.")
 @target_option
 @option("--reference", metavar="MODEL", help="Model to compare with, such as the fp32 .onnx file; it runs on the target's CPU.")
@@ -34,10 +34,10 @@ __all__ = ["command"]
 @threads_option
 @precision_option
 @option(
-    "--logits", type=PATH, metavar="FILE.npz", help="Keep ARTIFACT's logits in this file; an interrupted run continues from it."
+    "--logits", type=OUTPUT, metavar="FILE.npz", help="Keep ARTIFACT's logits in this file; an interrupted run continues from it."
 )
-@option("--reference-logits", type=PATH, metavar="FILE.npz", help="Keep MODEL's logits in this file.")
-@option("--flips", type=PATH, metavar="FILE.csv|.json", help="Write all images whose predicted class differs to this file.")
+@option("--reference-logits", type=OUTPUT, metavar="FILE.npz", help="Keep MODEL's logits in this file.")
+@option("--flips", type=OUTPUT, metavar="FILE.csv|.json", help="Write all images whose predicted class differs to this file.")
 @power_mode_option
 @untuned_option
 @output_name_option

@@ -12,12 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from emca_deploy.cli import COMMANDS, run
-from emca_deploy.commands._roles import INPUTS, OUTPUTS
+from emca_deploy.commands._roles import ARTIFACTS
+from emca_deploy.commands._types import FileType
 from emca_deploy.data.bundled import bundled_calibration_images
 
 FOLDERS = {"folder", "timing_cache"}
 FIXED = {"backend": "openvino", "device": "orin-nx", "jetpack": "6.2"}
-WORDS = {"artifact", "artifacts", "reference"}
 
 
 def commands():
@@ -30,7 +30,11 @@ def commands():
 
 
 def file_parameters(command):
-    return {p.name: p for p in command.params if isinstance(p.type, click.Path) or p.name in WORDS}
+    return {p.name: p for p in command.params if isinstance(p.type, click.Path) or p.name in ARTIFACTS}
+
+
+def written(parameter):
+    return isinstance(parameter.type, FileType) and parameter.type.written
 
 
 def pairs():
@@ -38,9 +42,9 @@ def pairs():
         found = file_parameters(command)
         for one, other in permutations(found, 2):
             if (
-                one in OUTPUTS
+                written(found[one])
                 and not {one, other} & FOLDERS
-                and (other not in OUTPUTS or one < other)
+                and (not written(found[other]) or one < other)
                 and words[0] not in NEW_FOLDER
             ):
                 yield pytest.param(words, command, one, other, id=f"{'-'.join(words)}-{one}-{other}")
@@ -52,7 +56,7 @@ NEW_FOLDER = {"deploy", "demo"}  # their -o is a folder
 @pytest.mark.parametrize("words_and_command", commands(), ids=lambda found: "-".join(found[0]))
 def test_every_path_of_every_command_has_a_role(words_and_command):
     _, command = words_and_command
-    assert {name for name, p in file_parameters(command).items() if name not in INPUTS | OUTPUTS} == set()
+    assert {name for name, p in file_parameters(command).items() if not isinstance(p.type, FileType)} <= set(ARTIFACTS)
 
 
 def tiny_model(path: Path, *, sidecar: str | None = None) -> Path:

@@ -85,7 +85,7 @@ def test_ctrl_c_while_our_own_modules_are_imported_is_one_line(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "emca_deploy", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted: nothing was begun\n")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted: nothing was started\n")
 
 
 def test_a_closed_pipe_is_not_an_error():
