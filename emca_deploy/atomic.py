@@ -82,17 +82,17 @@ def hidden_folder(place: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def check_writable(path: Path, remedy: str) -> None:
+def check_writable(path: Path, remedy: str = "") -> None:
     """Refuse a file that cannot be written, before the work whose result it will hold.
 
     Raises:
-        OutputError: its folder is missing or cannot be written to; the error has this remedy.
+        OutputError: its folder is missing or cannot be written to; the error has this remedy, if there is one.
     """
     try:
         _check_name(path)
         descriptor, temporary = _locked_file(path)
     except OSError as exc:
-        raise OutputError(f"{path}: cannot be written: {exc.strerror or exc}", remedy) from exc
+        raise _output_error(path, exc, remedy) from exc
     temporary.unlink(missing_ok=True)
     if descriptor is not None:
         os.close(descriptor)
@@ -163,11 +163,12 @@ def _publish(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def _output_error(path: Path, exc: OSError) -> OutputError:
+def _output_error(path: Path, exc: OSError, remedy: str = "") -> OutputError:
     remedies = {
         "ENOENT": f"make the folder first: mkdir -p {shell_word(str(path.parent))}",
         "ENOSPC": "free space there, or write elsewhere",
         "EMFILE": "allow this process more open files: ulimit -n 1024",
     }
     code = errno.errorcode.get(exc.errno or 0, "")
-    return OutputError(f"{path}: cannot be written: {exc.strerror or exc}", remedies.get(code, "choose a place you can write to"))
+    remedy = remedy or remedies.get(code, "choose a place you can write to")
+    return OutputError(f"{path}: cannot be written: {exc.strerror or exc}", remedy)

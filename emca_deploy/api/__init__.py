@@ -1,1 +1,1 @@
-"""The Python API: one file an operation, which takes a request and returns a report. Nothing here prints."""
+"""The Python API: one module per operation, which takes a request and returns a report and prints nothing."""

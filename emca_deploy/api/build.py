@@ -1,6 +1,5 @@
-"""`build`: an engine of one backend from an ONNX model."""
+"""`build`: an engine from an ONNX model."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ __all__ = ["BuildReport", "build"]
 
 @dataclass(frozen=True)
 class BuildReport:
-    """An engine that was built, and its manifest; notes and warnings have a line each."""
+    """An engine that was built, its manifest, and notes and warnings of one line each."""
 
     engine: Path
     manifest: Manifest
@@ -28,7 +27,7 @@ class BuildReport:
 
     @property
     def size_mib(self) -> float:
-        """The file's size."""
+        """Size of the engine file in MiB."""
         return self.engine.stat().st_size / 2**20
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,32 +53,31 @@ def build(request: BuildRequest, progress: Progress | None = None) -> BuildRepor
 
     Raises:
         InputError: the target or an option is wrong.
-        ModelError: the model cannot be read, or not be built by this backend.
+        ModelError: the model cannot be read, or the backend cannot build it.
         MissingError: the backend or the device is missing.
         OutputError: the engine cannot be written.
     """
-    # Paths are welcome, too; what is sent to a remote machine are texts.
+    # Callers may give paths; a request that is sent to a remote machine has texts.
     target, request = ready(replace(request, model=str(request.model), output=str(request.output)))
     if request.batch is not None and request.choices.batches is not None:
         raise InputError("--batch and --batches exclude each other", "give --batch for one size, --batches for a range")
-    unfit = tuple(_unfit(request))
+    unfit = _unfit(request)
     if request.choices.calibration_cache is not None and (request.trtexec or target.is_remote):
         request = replace(request, float_layers=_float_layers(Path(request.model), request.backend))
     manifest, notes, warnings = target.run(request, progress)
     return BuildReport(Path(request.output), manifest, notes, (*unfit, *warnings))
 
 
-def _unfit(request: BuildRequest) -> Iterator[str]:
-    """Yield a warning where a model is quantized for another backend."""
+def _unfit(request: BuildRequest) -> tuple[str, ...]:
+    """Return a warning if the model is quantized for another backend."""
     source = read_manifest(Path(request.model), verify=False)
-    if source is not None and source.kind == "onnx" and source.backend not in (None, request.backend):
-        yield (
-            f"{request.model} is quantized for backend '{source.backend}'; on '{request.backend}' it may be slow: "
-            f"calibrate with --backend {request.backend}"
-        )
+    if source is None or source.kind != "onnx" or source.backend in (None, request.backend):
+        return ()
+    slow = f"{request.model} is quantized for backend '{source.backend}'; on '{request.backend}' it may be slow"
+    return (f"{slow}: calibrate with --backend {request.backend}",)
 
 
 def _float_layers(model: Path, backend: str) -> tuple[str, ...]:
-    """Return the layers that a calibration cache leaves in float; a model with Q/DQ is refused by its builder."""
+    """Return the layers that a calibration cache leaves in float; the builder refuses a model with Q/DQ."""
     recipe = recipe_of(backend)
     return () if recipe is None or OnnxFile.open(model).precision == "int8" else float_layers(model, recipe)

@@ -1,4 +1,4 @@
-"""`calibrate`: an fp32 ONNX model and images to an INT8 model placed for one backend, within an accuracy gate if one is given."""
+"""`calibrate`: an INT8 model for one backend from an fp32 ONNX model and images, within an accuracy gate if one is given."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -6,23 +6,23 @@ from typing import Any
 
 from emca_deploy._machine import default_threads
 from emca_deploy._progress import Stage, silent
-from emca_deploy._text import shell_word
 from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.api.images import few_images, image_notes, image_warnings
+from emca_deploy.atomic import check_writable
 from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import Calibration, CalibrationChoices, CalibrationOptions, calibrate_model
 from emca_deploy.calibration.placement.calibration_cache import cache_version, write_model_cache
 from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.data.sources import open_source
-from emca_deploy.errors import InputError, OutputError
+from emca_deploy.errors import InputError
 from emca_deploy.preprocessing import Labelling, PreprocessingOptions
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.gate import GateReport
 
 __all__ = ["CalibrateReport", "CalibrateRequest", "CalibrationCache", "calibrate"]
 
-SEVEN_BITS = "weights keep to 7 bits: this processor has no VNNI and saturates with 8; --weight-bits 8 for one that has it"
+SEVEN_BITS = "weights have 7 bits, since this processor has no VNNI and saturates with 8; for one with VNNI use --weight-bits 8"
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class CalibrateRequest(CalibrationChoices):
         model: the fp32 .onnx file.
         data: calibration images: a folder, a zip or an npz file.
         output: the INT8 .onnx file; its manifest is written beside it.
-        backend: the backend whose recipe places the Q/DQ pairs.
-        weight_bits: 7 or 8; None looks at this machine's processor.
-        max_drop: the gate, in points; None calibrates without one. Needs `validation`.
+        backend: backend whose recipe places the Q/DQ pairs.
+        weight_bits: bits of weights, 7 or 8; None decides by this machine's processor.
+        max_drop: limit of the gate in points; None calibrates without a gate. Requires `validation`.
         validation: labelled images to measure the drop on, none of them used in calibration.
-        labelling: what is known about the labels of `validation`.
-        cache: also write TensorRT's calibration cache to this file. Needs `tensorrt_version`.
-        tensorrt_version: the TensorRT that will read the cache.
-        threads: for the fp32 pass; None uses all cores.
-        preprocessing: what is known about how images become the input; the rest is the manifest's.
+        labelling: known facts about the labels of `validation`.
+        cache: file for TensorRT's calibration cache; None writes none. Requires `tensorrt_version`.
+        tensorrt_version: version of the TensorRT that will read the cache.
+        threads: threads of the fp32 pass; None is one per physical core.
+        preprocessing: known facts about the preprocessing; the manifest has the rest.
     """
 
     model: Path
@@ -66,7 +66,7 @@ class CalibrateRequest(CalibrationChoices):
 
 @dataclass(frozen=True)
 class CalibrationCache:
-    """A calibration cache of so many tensors (`scales`) that was written, and the fp32 model that TensorRT builds with it."""
+    """A calibration cache that was written, its number of scales, and the fp32 model that TensorRT builds with it."""
 
     model: Path
     path: Path
@@ -83,11 +83,11 @@ class CalibrateReport:
     """What was quantized, and whether it keeps the gate.
 
     Attributes:
-        calibration: the INT8 model and how it came about.
-        gate: how the gate was reached, or why not; None where none was given. The best model found is written either way.
-        cache: the calibration cache, if one was asked for.
-        warnings: what may be wrong with the model or the images, a line each.
-        notes: what a user should know, a line each.
+        calibration: the INT8 model and how it was made.
+        gate: how the gate was reached, or why not; None without a gate. The best model found is written either way.
+        cache: the calibration cache; None without one.
+        warnings: possible faults of the model or the images, one line each.
+        notes: other facts for the user, one line each.
     """
 
     calibration: Calibration
@@ -103,12 +103,12 @@ class CalibrateReport:
 
 
 def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateReport:
-    """Quantize a model to INT8. Ranges are measured once and kept in a table, so that the next backend needs no second pass.
+    """Quantize a model to INT8. Ranges are measured once and kept in a table, which the next calibration reuses.
 
     Raises:
-        InputError: an option is wrong, or belongs to another one that is missing.
+        InputError: an option is wrong, or requires another one that is missing.
         ModelError: the model cannot be read, run or quantized.
-        DataError: an image cannot be read; validation images have no labels, or are calibrated with.
+        DataError: an image cannot be read; validation images have no labels, or are used in calibration.
         OutputError: a file cannot be written.
     """
     _check_gate(request)
@@ -135,32 +135,33 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
 
 
 def _check_gate(request: CalibrateRequest) -> None:
-    """Refuse half of what a gate needs."""
+    """Refuse options of a gate that lack another one."""
     if (request.max_drop is None) != (request.validation is None):
-        raise InputError("--max-drop and --val go together", "give the gate in points, and labelled images to measure it on")
+        raise InputError(
+            "--max-drop and --val require each other", "give the gate in points, and labelled images to measure it on"
+        )
     if request.validation is None and request.labelling.says_something:
-        raise InputError("--labels, --class-map, --label-offset and --class-order are for --val", "leave them out, or add --val")
+        raise InputError("--labels, --class-map, --label-offset and --class-order require --val", "leave them out, or add --val")
 
 
 def _check_cache(request: CalibrateRequest) -> None:
-    """Refuse a cache that could not be written, before any work is done."""
+    """Refuse a cache that cannot be written, before any work."""
     cache, version = request.cache, request.tensorrt_version
     if (cache is None) != (version is None):
-        raise InputError("--cache and --tensorrt-version go together", "give the cache's file and the TensorRT that will read it")
+        raise InputError(
+            "--cache and --tensorrt-version require each other",
+            "give the cache's file and the version of the TensorRT that reads it",
+        )
     if cache is None or version is None:
         return
     able = names_where(calibration_cache=True)
     if request.backend not in able:
         raise InputError(f"--cache: backend '{request.backend}' reads no calibration cache", f"use --backend {one_of(able)}")
     if request.max_drop is not None or request.keep_float:
-        raise InputError(
-            "--cache with --keep-float or --max-drop: a cache has no way to say which nodes stay in float",
-            "leave them out, or build from the Q/DQ model",
-        )
+        problem = "--cache with --keep-float or --max-drop: a calibration cache cannot say which nodes stay in float"
+        raise InputError(problem, "leave them out, or build from the Q/DQ model")
     cache_version(version)
-    if not cache.parent.is_dir():
-        remedy = f"make the folder first: mkdir -p {shell_word(str(cache.parent))}"
-        raise OutputError(f"{cache}: cannot be written: no such folder", remedy)
+    check_writable(cache)
 
 
 def _write_cache(request: CalibrateRequest, table: Path) -> CalibrationCache | None:

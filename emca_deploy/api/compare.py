@@ -8,12 +8,12 @@ __all__ = ["compare"]
 
 
 def compare(a: Path | str, b: Path | str, *, force: bool = False, seed: int = 0) -> CompareReport:
-    """Compare how fast each candidate was in two runs: a ratio above 1 is faster in `a`.
+    """Compare the latency of each candidate in two runs: a ratio above 1 is faster in `a`.
 
     Args:
-        a: the JSON document of a run of `profile`.
-        b: that of another one.
-        force: whether to compare although machine or protocol differ or are unknown; the report lists the differences.
+        a: JSON document of a run of `profile`.
+        b: JSON document of another run.
+        force: whether to compare even if machine or protocol differ or are unknown; the report lists the differences.
         seed: random seed for the bootstrap.
 
     Raises:

@@ -21,14 +21,14 @@ def demo(
     """Deploy the bundled EMCA-ECA-ResNet-18, trained on Fashion-MNIST.
 
     Args:
-        output: a folder for everything that is made.
-        threads: for every runtime; None uses all cores.
-        duration_s: measuring time for each candidate.
-        limit: validate on this many of the 2,000 images; None uses all.
-        stage: opens each stage, for progress.
+        output: folder for everything that is made.
+        threads: threads of each runtime; None is one per physical core.
+        duration_s: measuring time of each candidate in seconds.
+        limit: number of the 2,000 images to validate on; None uses all.
+        stage: callback that opens each stage, for progress.
 
     Raises:
-        EmcaError: as `deploy`.
+        EmcaError: a stage of `deploy` failed.
     """
     request = DeployRequest(
         bundled.bundled_checkpoint(),

@@ -1,4 +1,4 @@
-"""`deploy`: the whole walk, checkpoint to report."""
+"""`deploy`: from a checkpoint to measured INT8 engines and a report."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DeployRequest", "deploy", "deploy_notes"]
 
-MIB = 2**20
-
 
 @dataclass(frozen=True)
 class DeployRequest:
@@ -50,19 +48,19 @@ class DeployRequest:
         checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors or the .index.json of shards.
         data: calibration images: a folder, a zip or an npz file.
         validation: labelled images, none of them used in calibration.
-        output: a folder for everything that is made; its parent must exist.
-        arch: the architecture; None infers it from the checkpoint.
-        weights: which weights of the checkpoint: "ema" or "plain"; None takes the moving average where there is one.
-        prefix: what the network's names begin with, where the checkpoint holds several networks.
-        targets: where to measure: "cpu", "gpu", "gpu:1", "jetson", "ssh://host". The first has the baseline.
-        backends: which to build and compare; none means all that run on a target.
-        preprocessing: how images become the input, or what is known about it.
-        labelling: what is known about the labels of the validation images.
-        samples: calibration images.
-        recover: work spent on accuracy: "none", "bias" or "weights".
-        limit: validation images; None uses all.
-        threads: for every runtime; None uses all cores.
-        duration_s: measuring time for each candidate.
+        output: folder for everything that is made; its parent must exist.
+        arch: architecture; None infers it from the checkpoint.
+        weights: weights of the checkpoint to use: "ema" or "plain"; None takes the moving average if there is one.
+        prefix: prefix of the network's tensor names, if the checkpoint holds several networks.
+        targets: targets to measure on: "cpu", "gpu", "gpu:1", "jetson", "ssh://host". The first has the baseline.
+        backends: backends to build for; none means all that run on a target.
+        preprocessing: the preprocessing, or known facts about it.
+        labelling: known facts about the labels of the validation images.
+        samples: number of calibration images.
+        recover: accuracy recovery: "none", "bias" or "weights".
+        limit: number of validation images; None uses all.
+        threads: threads of each runtime; None is one per physical core.
+        duration_s: measuring time of each candidate in seconds.
     """
 
     checkpoint: Path
@@ -84,7 +82,7 @@ class DeployRequest:
 
 
 def deploy_notes(request: DeployRequest) -> tuple[str, ...]:
-    """Return what a user should know about a deployment: what is assumed of the preprocessing.
+    """Return notes on a deployment: what is assumed about the preprocessing.
 
     Raises:
         InputError: a value of the preprocessing is wrong.
@@ -100,10 +98,10 @@ def deploy(request: DeployRequest, stage: Stage = silent) -> DeployReport:
         The report, also written as result.json and report.html.
 
     Raises:
-        EmcaError: whatever stops a stage; files of finished stages stay, none is half-written.
+        EmcaError: a stage failed; the files of finished stages stay, none is half-written.
     """
     preprocessing = network_preprocessing(request.preprocessing)
-    import_optional("jinja2")  # the report comes last; a missing piece is said first
+    import_optional("jinja2")  # a missing library of the report is reported before the work
     parts = find_parts(request.targets, request.backends)
     images = _open_images(request, preprocessing)
     with _folder(request.output):
@@ -112,8 +110,6 @@ def deploy(request: DeployRequest, stage: Stage = silent) -> DeployReport:
 
 @dataclass(frozen=True)
 class _Images:
-    """The two data sets; the workers open the validation images themselves."""
-
     calibration: ImageSource
     labelled: LabelledImages
 
@@ -121,16 +117,14 @@ class _Images:
 def _open_images(request: DeployRequest, preprocessing: Preprocessing) -> _Images:
     labelled = LabelledImages(open_source(request.validation, preprocessing, request.labelling))
     if labelled.found is None:
-        raise DataError(
-            f"{request.validation}: has no labels to validate against",
-            "put its images into one subfolder per class, named as in training, or give --labels FILE",
-        )
+        remedy = "put its images into one subfolder per class, named as in training, or give --labels FILE"
+        raise DataError(f"{request.validation}: has no labels to validate against", remedy)
     return _Images(open_source(request.data, preprocessing), labelled)
 
 
 @dataclass(frozen=True)
 class _Walk:
-    """A deployment under way."""
+    """A deployment in progress."""
 
     request: DeployRequest
     parts: tuple[Part, ...]
@@ -169,7 +163,7 @@ class _Walk:
         return report
 
     def _export(self, images: _Images) -> tuple[CheckpointExport, Path | None]:
-        """Return the fp32 model, and the fp16 one where a target needs it."""
+        """Return the fp32 model, and the fp16 model if a target needs it."""
         request = self.request
         options = ExportOptions(
             arch=request.arch, preprocessing=self.preprocessing, weights=request.weights, prefix=request.prefix
@@ -187,13 +181,8 @@ class _Walk:
         """Return an INT8 model for every backend that needs one."""
         calibrations = []
         for backend in dict.fromkeys(backend for part in self.parts for backend in part.deployment.int8_backends):
-            wanted = CalibrationOptions(
-                find_recipe(backend),
-                all_recipes(),
-                samples=self.request.samples,
-                threads=self.threads,
-                recover=self.request.recover,
-            )
+            samples, recover = self.request.samples, self.request.recover
+            wanted = CalibrationOptions(find_recipe(backend), all_recipes(), self.threads, samples=samples, recover=recover)
             target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
             within = _within(f"calibrating for {backend}", self.stage)
             calibrations.append(calibrate_model(exported.onnx, images, target, wanted, within))
@@ -215,7 +204,7 @@ class _Walk:
         )
 
     def _measure(self, parts: Sequence[Part], images: _Images) -> tuple[ProfileReport, list[LogitsResult]]:
-        """Return the latencies of all candidates, and their logits, from the processes that were measured."""
+        """Measure the latencies of all candidates, and then their logits in the same processes."""
         source = images.labelled.source
         count = min(self.request.limit or len(source), len(source))
         with ExitStack() as stack, room_for_decoded(self.request.output, count, self.preprocessing) as decoded:
@@ -239,34 +228,26 @@ class _Walk:
 
 
 def _calibration_record(data: Path, calibrations: Sequence[Calibration], seconds: float) -> dict[str, Any]:
-    """Return what the report says of the calibration; without any INT8, that there was none."""
+    """Return the calibration in the report's JSON, which has no samples if nothing was calibrated."""
     if not calibrations:
         return {"data": str(data), "samples": 0, "method": "none", "seconds": 0.0, "table": ""}
-    first = calibrations[0]
-    return {
-        "data": str(data),
-        "samples": first.samples,
-        "method": first.method,
-        "seconds": round(seconds, 2),
-        "table": str(first.table),
-    }
+    first, seconds = calibrations[0], round(seconds, 2)
+    return {"data": str(data), "samples": first.samples, "method": first.method, "seconds": seconds, "table": str(first.table)}
 
 
 def _within(whole: str, stage: Stage) -> Stage:
-    """Return what opens a part of a stage by the name of both."""
     return lambda part: stage(f"{whole}, {part}")
 
 
 @contextmanager
 def _folder(output: Path) -> Iterator[None]:
-    """Make a folder where it is not there yet, and remove it again if nothing came to lie in it."""
+    """Make a folder if it does not exist, and remove it again if it stays empty."""
     made = not output.exists()
     try:
         output.mkdir(exist_ok=True)
     except FileNotFoundError as exc:
-        raise OutputError(
-            f"{output}: its parent folder does not exist", f"make it first: mkdir -p {shell_word(str(output.parent))}"
-        ) from exc
+        remedy = f"make it first: mkdir -p {shell_word(str(output.parent))}"
+        raise OutputError(f"{output}: its parent folder does not exist", remedy) from exc
     except OSError as exc:
         raise OutputError(f"{output}: cannot be made: {exc.strerror}", "choose a folder you can write to") from exc
     try:
@@ -280,20 +261,12 @@ def _folder(output: Path) -> Iterator[None]:
 def _candidates(
     candidates: Sequence[BuiltCandidate], profile: ProfileReport, logits: list[LogitsResult]
 ) -> tuple[DeployCandidate, ...]:
-    """Return what was found of each candidate, held against the first."""
+    """Return the results of each candidate, compared with the first."""
     reference, baseline = logits[0], profile.results[0]
     intervals = {comparison.a: comparison.ratio_ci95 for comparison in profile.comparisons}
     found = []
     for candidate, latency, result in zip(candidates, profile.results, logits, strict=True):
         accuracy = compare(candidate.name, result.logits, result.labels, candidates[0].name, reference.logits)
-        found.append(
-            DeployCandidate(
-                name=candidate.name,
-                file_mib=candidate.path.stat().st_size / MIB,
-                latency=latency,
-                accuracy=accuracy,
-                speedup=baseline.latency_ms.p50 / latency.latency_ms.p50,
-                speedup_ci95=intervals.get(candidate.name),
-            )
-        )
+        file_mib, speedup = candidate.path.stat().st_size / 2**20, baseline.latency_ms.p50 / latency.latency_ms.p50
+        found.append(DeployCandidate(candidate.name, file_mib, latency, accuracy, speedup, intervals.get(candidate.name)))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""`devices`: machines with names, and what each of them can do."""
+"""`devices`: named machines, and what each can do."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ NOT_USABLE = 3
 
 @dataclass(frozen=True)
 class DevicesReport:
-    """The machines that have a name, in the order of their file."""
+    """The named machines, in the order of their file."""
 
     file: Path
     devices: tuple[Machine, ...]
@@ -30,7 +30,7 @@ class DevicesReport:
 
 @dataclass(frozen=True)
 class DeviceCheck:
-    """What one machine can do (`found`), or why it could not be asked (`error`)."""
+    """What one machine can do (`found`), or why it was not reached (`error`)."""
 
     device: Machine
     found: Capabilities | None = None
@@ -38,14 +38,14 @@ class DeviceCheck:
 
     @property
     def exit_code(self) -> int:
-        """0 where the machine can be used."""
+        """Exit code: 0 if the machine can be used."""
         if self.error is not None:
             return self.error.exit_code
         return 0 if self.found is not None and self.found.usable else NOT_USABLE
 
     @property
     def runtimes(self) -> tuple[str, ...]:
-        """The backends there, each with the version of its library."""
+        """Backends of the machine, each with the version of its library."""
         if self.found is None:
             return ()
         versions = self.found.facts.versions
@@ -60,7 +60,7 @@ class DeviceCheck:
 
 
 def devices() -> DevicesReport:
-    """Return the machines that have a name.
+    """Return the named machines.
 
     Raises:
         InputError: their file cannot be read, or is wrong.
@@ -69,13 +69,13 @@ def devices() -> DevicesReport:
 
 
 def add_device(name: str, target: str, power_mode: str | None = None, notes: str = "") -> Path:
-    """Give a target a name, and return the file that now has it.
+    """Give a target a name, and return the file of names.
 
     Args:
-        name: letters, digits, - and _.
+        name: name of letters, digits, - and _.
         target: ssh://[user@]host[:port], or cpu, gpu, gpu:1 or jetson of this machine.
-        power_mode: a Jetson board's, for every run on it that names no other.
-        notes: for people.
+        power_mode: power mode of a Jetson for every run on it that names no other.
+        notes: notes for people.
 
     Raises:
         InputError: the name or the target cannot be used, or the name is taken.
@@ -85,7 +85,7 @@ def add_device(name: str, target: str, power_mode: str | None = None, notes: str
 
 
 def remove_device(name: str) -> Path:
-    """Forget a name, and return the file that had it; the machine itself is not touched.
+    """Remove a name, and return the file of names; the machine itself is not changed.
 
     Raises:
         UnknownNameError: no machine has that name.
@@ -95,20 +95,23 @@ def remove_device(name: str) -> Path:
 
 
 def check_devices(name: str | None = None, progress: Progress | None = None) -> tuple[DeviceCheck, ...]:
-    """Ask a machine for its Python, runtimes, trtexec, disk and clock, and what Jetson board it is.
+    """Examine the Python, runtimes, trtexec, disk, clock and Jetson board of machines.
 
     Args:
-        name: the name of a machine; None asks every one.
-        progress: called with (done, total).
+        name: name of a machine; None examines every one.
+        progress: callback that gets (done, total).
+
+    Returns:
+        A check for each machine, also for one that was not reached.
 
     Raises:
-        InputError: no machine has that name, or the file of names is wrong. A machine that is not reached is in the result.
+        InputError: no machine has that name, or the file of names is wrong.
     """
-    asked = devices().devices if name is None else (named_machines.find_machine(name),)
+    machines = devices().devices if name is None else (named_machines.find_machine(name),)
     found = []
-    for done, device in enumerate(asked):
+    for done, device in enumerate(machines):
         if progress is not None:
-            progress(done, len(asked))
+            progress(done, len(machines))
         try:
             found.append(DeviceCheck(device, device.examine()))
         except EmcaError as exc:

@@ -1,4 +1,4 @@
-"""`doctor`: what this machine can do, and which traps it has."""
+"""`doctor`: what this machine can do, and its traps."""
 
 import platform
 import subprocess
@@ -26,16 +26,16 @@ class DoctorReport:
     """What this machine can do.
 
     Attributes:
-        backends: by name: "usable", its "version", and a "reason" and a "remedy" where it cannot be used.
-        cpu: the processor: model, architecture, cores, and what each of its instruction sets means for INT8.
-        gpus: names; empty where there are none.
-        governors: distinct frequency governors; empty where unknown.
-        threads: what every operation uses by default.
-        memory_mib: memory; None where unknown.
-        python: the interpreter's version.
-        platform: the operating system.
-        traps: what makes a measurement or an INT8 model worse than it need be, worst first.
-        board: the Jetson board that this is, its power mode and clocks; None elsewhere.
+        backends: "usable", "version", "reason" and "remedy" of each backend by name; the last two are None if it is usable.
+        cpu: model, architecture and cores of the processor, and what each of its instruction sets means for INT8.
+        gpus: names of the GPUs.
+        governors: distinct frequency governors; empty if unknown.
+        threads: default number of threads of every operation.
+        memory_mib: memory in MiB; None if unknown.
+        python: version of the interpreter.
+        platform: operating system.
+        traps: settings that make measurements or INT8 models worse, worst first.
+        board: Jetson board with its power mode and clocks; None on other machines.
     """
 
     backends: Mapping[str, Mapping[str, Any]]
@@ -59,7 +59,7 @@ class DoctorReport:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What the traps are judged by; `with_cuda` are the backends whose library is built for CUDA and can use the GPU."""
+    """The facts that traps depend on; `with_cuda` has the backends whose library can use the GPU."""
 
     cpu: CpuInfo
     governors: tuple[str, ...]
@@ -69,7 +69,7 @@ class MachineFacts:
 
 
 def doctor() -> DoctorReport:
-    """Examine this machine; every installed library is loaded once, in a process of its own."""
+    """Examine this machine; every installed library is loaded in a process of its own."""
     cpu = cpu_info()
     backends = _checked({name: status for name, status in available().items() if not BACKENDS[name].hidden})
     gpus, governors = find_gpus(), read_governors()
@@ -77,7 +77,7 @@ def doctor() -> DoctorReport:
     built = tuple(name for name, backend in BACKENDS.items() if backend.package and has_cuda(backend.package))
     with_cuda = built if gpus and gpu_failure() is None else ()
     board, board_traps = examine_board() or (None, [])
-    # On a board the governor is jetson_clocks' business, which is a trap of its own.
+    # On a board, jetson_clocks sets the governor, and has a trap of its own.
     traps = find_traps(MachineFacts(cpu, () if board else governors, gpus, usable, with_cuda))
     return DoctorReport(
         backends={name: {"usable": name in usable, **asdict(status)} for name, status in backends.items()},
@@ -103,16 +103,16 @@ def _no_dot_product(cpu: CpuInfo) -> Trap | None:
     if cpu.architecture in ("aarch64", "arm64") and cpu.model != "unknown" and not ARM_INT8 & set(cpu.instruction_sets):
         return Trap(
             "no-int8-dot-product",
-            "this ARM core has no INT8 dot product (asimddp): INT8 gains little over float32",
+            "this ARM core has no INT8 dot product (asimddp): INT8 gains little over fp32",
             "measure with `emca-deploy profile` before choosing INT8",
         )
     if not cpu.saturates_int8:
         return None
     return Trap(
         "no-int8-dot-product",
-        "this processor has no VNNI: pairs of u8*s8 products are summed in 16 bits and saturate, so that weights of 8 bits give "
-        "wrong answers in OpenVINO (ONNX Runtime is set to compute exactly, which is slower), and INT8 gains less speed",
-        "calibrate here, or with --weight-bits 7, and check: emca-deploy validate MODEL --reference FLOAT_MODEL --data VAL",
+        "this processor has no VNNI: sums of u8*s8 products saturate at 16 bits, 8-bit weights give wrong results in OpenVINO "
+        "(ONNX Runtime is set to compute exactly, which is slower), and INT8 gains less speed",
+        "calibrate on this machine, or with --weight-bits 7, and check with `emca-deploy validate MODEL --reference FP32_MODEL`",
     )
 
 
@@ -121,7 +121,7 @@ def _quota(cpu: CpuInfo) -> Trap | None:
         return None
     return Trap(
         "cgroup-quota",
-        f"this container may use {cpu.quota_cores:g} of {cpu.online_cores} cores: threads beyond that get stopped over and over",
+        f"this container may use {cpu.quota_cores:g} of {cpu.online_cores} cores: more threads are throttled again and again",
         f"keep --threads at {max(1, int(cpu.quota_cores))} or below, or raise the limit (docker run --cpus)",
     )
 
@@ -131,8 +131,8 @@ def _bf16(cpu: CpuInfo) -> Trap | None:
         return None
     return Trap(
         "bf16-default",
-        "AVX512_BF16 without AMX: OpenVINO by itself computes in bfloat16 here, less exact than float32 and not always faster",
-        "emca-deploy asks for f32, and `tune --allow-precision bf16` measures both; elsewhere set INFERENCE_PRECISION_HINT",
+        "AVX512_BF16 without AMX: OpenVINO computes in bf16 by default, which is less exact than fp32 and not always faster",
+        "emca-deploy sets f32, and `tune --allow-precision bf16` measures both; in other programs set INFERENCE_PRECISION_HINT",
     )
 
 
@@ -142,7 +142,7 @@ def _governor(governors: tuple[str, ...]) -> Trap | None:
         return None
     return Trap(
         "governor",
-        f"the frequency governor is {', '.join(slow)}: latencies depend on how busy the cores were just before",
+        f"the frequency governor is {', '.join(slow)}: latencies depend on the load just before",
         "sudo cpupower frequency-set -g performance",
     )
 
@@ -152,15 +152,15 @@ def _gpu(facts: MachineFacts) -> Trap | None:
         return None
     return Trap(
         "gpu-unused",
-        f"{facts.gpus[0]} is present, but no backend can run on it: everything runs on the processor",
+        f"no backend can run on {facts.gpus[0]}: everything runs on the processor",
         "pip install 'emca-deploy[gpu,tensorrt-rtx]' for TensorRT-RTX, or TensorRT for this GPU; then --target gpu",
     )
 
 
 def load_failure(module: str) -> str | None:
-    """Return why a module does not import, or None where it does.
+    """Return why a module does not import, or None if it does.
 
-    Tried in a process of its own: a library built for another processor does not raise, it kills.
+    The import runs in a process of its own, which a library built for another processor kills.
     """
     try:
         trial = subprocess.run(
@@ -175,7 +175,7 @@ def load_failure(module: str) -> str | None:
 
 
 def _checked(statuses: Mapping[str, BackendStatus]) -> dict[str, BackendStatus]:
-    """Return the statuses with those libraries marked that are installed but do not load."""
+    """Return the statuses, in which installed libraries that do not load are not usable."""
     modules = {name: module for name, status in statuses.items() if not status.reason and (module := BACKENDS[name].module)}
     with ThreadPoolExecutor() as pool:
         failures = dict(zip(modules, pool.map(load_failure, modules.values()), strict=True))
@@ -190,7 +190,7 @@ def _checked(statuses: Mapping[str, BackendStatus]) -> dict[str, BackendStatus]:
 
 
 def gpu_failure() -> MissingError | None:
-    """Return why CUDA finds no GPU it can use, or None where it does."""
+    """Return why CUDA finds no usable GPU, or None if it does."""
     from emca_deploy.backends.tensorrt.cuda import list_gpus
 
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ExportReport", "ExportRequest", "export"]
 
 Found = Callable[["CheckpointSource"], None]
-"""Called with the network's place in the checkpoint as soon as it is known, before the work."""
+"""A callback that gets the network's place in the checkpoint before the export."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class ExportRequest(ExportOptions):
     """What to export, and how; see also `ExportOptions`.
 
     Attributes:
-        checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors or the .index.json of shards; None for random weights. With the
-            form "dla" also an .onnx file.
-        output: the ONNX file; its manifest is written beside it.
-        form: "plain", or "dla" for forms that a Jetson's DLA runs, with the same numbers.
+        checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors or the .index.json of shards; None for random weights. The form
+            "dla" also takes an .onnx file.
+        output: ONNX file to write; its manifest is written beside it.
+        form: "plain", or "dla" for forms that a Jetson's DLA runs, with the same results.
     """
 
     checkpoint: Path | None
@@ -43,10 +43,10 @@ class ExportReport:
     """What was exported.
 
     Attributes:
-        exported: the export of the checkpoint; None where the form for a DLA was made of an .onnx file.
-        dla: the conversion to the forms for a DLA; None for a plain export.
-        checkpoint: where the weights come from; None for random ones.
-        notes: what a user should know, a line each.
+        exported: export of the checkpoint; None if the form for a DLA was made from an .onnx file.
+        dla: conversion to the forms for a DLA; None for a plain export.
+        checkpoint: source of the weights; None for random ones.
+        notes: facts for the user, one line each.
     """
 
     exported: CheckpointExport | None
@@ -66,13 +66,13 @@ class ExportReport:
 def export(request: ExportRequest, found: Found | None = None) -> ExportReport:
     """Export a checkpoint, or random weights, to ONNX; the file is checked against PyTorch before it appears.
 
-    `found` gets the network's place.
+    `found` gets the network's place in the checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read or fits no architecture.
+        CheckpointError: the checkpoint cannot be read, or fits no architecture.
         ModelError: the exporter or ONNX Runtime refuses the options.
-        GateError: the logits differ from PyTorch's by more than the gate; no file is left.
-        InputError: neither a checkpoint nor an architecture, or options that exclude each other.
+        GateError: the logits differ too much from PyTorch's; no file is left.
+        InputError: there is neither a checkpoint nor an architecture, or options exclude each other.
         MissingError: torch or onnxscript is not installed.
         OutputError: `output` cannot be written.
     """
@@ -86,9 +86,9 @@ def export(request: ExportRequest, found: Found | None = None) -> ExportReport:
 
 
 def _for_dla(request: ExportRequest, found: Found | None) -> ExportReport:
-    """Write the forms for a DLA of an ONNX file, or of what a checkpoint exports to."""
+    """Write the forms for a DLA of an ONNX file, or of a checkpoint's export."""
     if request.precision != "fp32":
-        raise InputError("--form dla with --precision fp16", "leave --precision out: TensorRT makes a DLA's fp16 from float32")
+        raise InputError("--form dla with --precision fp16", "leave --precision out: TensorRT makes a DLA's fp16 from fp32")
     if request.checkpoint is not None and request.checkpoint.suffix.lower() == ".onnx":
         return ExportReport(None, convert_for_dla(request.checkpoint, request.output), request.checkpoint)
     with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""`layers`: times of a runtime's layers, joined with the model they came from and held against this machine's roofline."""
+"""`layers`: times of a runtime's layers, joined with the model's nodes and compared with this machine's roofline."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ WARM_UP = 10
 PROBE_S = 0.3
 PROBE_FEWEST_CALLS = 10
 BLOCK = 5
-"""Calls of one artifact before it is another's turn."""
+"""Number of calls of one artifact before the next one's turn."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class LayersRequest:
     """What to profile, and how.
 
     Attributes:
-        artifacts: "path" or "backend=path"; a .json file is what trtexec's --exportProfile wrote.
-        backends: the backends to run the artifacts on; none means each artifact's own.
-        calls: profiled calls per artifact.
+        artifacts: "path" or "backend=path"; a .json file is the output of trtexec's --exportProfile.
+        backends: backends to run the artifacts on; none means each artifact's own.
+        calls: number of profiled calls per artifact.
         batch: images per call.
-        threads: threads per artifact; None is one per physical core.
-        model: the .onnx file that engines were built from, where their manifests do not lead to it.
-        layer_info: what trtexec's --exportLayerInfo wrote, for profiles of trtexec.
-        roofline: whether to measure the probes.
+        threads: threads of each runtime; None is one per physical core.
+        model: the .onnx file that engines were built from, if their manifests do not lead to it.
+        layer_info: output of trtexec's --exportLayerInfo, for profiles of trtexec.
+        roofline: whether to measure the roofline.
         untuned: whether to ignore tuned settings in manifests.
-        io: what the user says of the models' input and output: "image_size", "output_name".
+        io: the user's facts about input and output: "image_size", "output_name".
     """
 
     artifacts: tuple[str, ...]
@@ -82,7 +82,7 @@ class _Run:
 
 
 def layers_notes(request: LayersRequest) -> tuple[str, ...]:
-    """Return what a user should know before the run: which artifacts run with tuned settings.
+    """Return notes on a run: which artifacts run with tuned settings.
 
     Raises:
         EmcaError: an artifact or option is wrong.
@@ -120,18 +120,18 @@ def _local(request: LayersRequest) -> CandidateOptions:
 
 
 def _specs(request: LayersRequest) -> tuple[RunnerSpec, ...]:
-    """Return the artifacts to run; engines of TensorRT are refused with how to get the times of their layers."""
+    """Return the artifacts to run; for an engine of TensorRT, the error says how to get the times of its layers."""
     others = [name for name in request.artifacts if not name.lower().endswith(".json")]
     for name in others:
         own, path = split_artifact(name)
-        for asked in [own] if own else request.backends or [None]:
-            if Path(path).is_file() and BACKENDS[backend_of(Path(path), asked)].needs_gpu:
-                open_profiler(backend_of(Path(path), asked), path)  # says how
+        for given in [own] if own else request.backends or [None]:
+            if Path(path).is_file() and BACKENDS[backend_of(Path(path), given)].needs_gpu:
+                open_profiler(backend_of(Path(path), given), path)  # raises
     return candidates(others, request.backends, _local(request)) if others else ()
 
 
 def _profile(specs: Sequence[RunnerSpec], request: LayersRequest, report: Progress) -> list[tuple[_Run, list[RuntimeLayer]]]:
-    """Call every artifact with and without profiling, in short turns."""
+    """Call every artifact with and without profiling, in blocks that take turns."""
     with ExitStack() as stack:
         runs = [_opened(spec, request.batch, stack) for spec in specs]
         total = len(runs) * (request.calls + WARM_UP)
@@ -166,7 +166,7 @@ def _opened(spec: RunnerSpec, batch: int, stack: ExitStack) -> _Run:
 
 
 def _refused(artifact: Path, backend: str, error: ModelError) -> ModelError:
-    """Return what to say of a model that a backend refuses: why, where it is quantized in a form that is not for it."""
+    """Return the error for a model that a backend refuses, with the reason if it is quantized for another backend."""
     if artifact.suffix.lower() != ".onnx":
         return error
     found = explain_file(artifact, recipe_of(backend))
@@ -181,7 +181,7 @@ def _roofline_key(spec: RunnerSpec) -> str:
 
 
 def _measure_roofline(spec: RunnerSpec) -> Roofline:
-    """Measure the probes with an artifact's runtime and threads; the best calls count, for it is a roof."""
+    """Measure the peak speed of an artifact's runtime and threads; a roofline counts the fastest calls."""
     gops: dict[str, float] = {}
     bandwidth_gb_s: float | None = None
     kwargs = {**spec.kwargs, "batch": 1}
@@ -199,7 +199,7 @@ def _measure_roofline(spec: RunnerSpec) -> Roofline:
 
 
 def _probe_layer(probe: PeakModel, kwargs: dict[str, Any]) -> RuntimeLayer | None:
-    """Return the slowest layer of a probe, which is the one that it is about."""
+    """Return the slowest layer of a peak model, which is the one to measure."""
     images = np.random.default_rng(0).standard_normal(probe.shape, dtype=np.float32)
     with open_profiler(**kwargs) as profiler:
         end_s = monotonic() + PROBE_S
@@ -237,7 +237,7 @@ def _result(run: _Run, found: list[RuntimeLayer], request: LayersRequest, roofli
         sum_ms=total,
         end_to_end_ms=median(run.plain_ms[WARM_UP:]),
         profiled_ms=median(run.profiled_ms[WARM_UP:]),
-        # The median over the calls of what all layers of a call took.
+        # The median over the calls of the time of all layers of a call.
         layers_ms=median(map(sum, zip(*(layer.samples_ms for layer in found), strict=True))),
         share_percent=shares(layers),
         calls=request.calls,

@@ -1,4 +1,4 @@
-"""`models`: every architecture with its size, its cost and what was published of it."""
+"""`models`: the size, cost and published accuracy of every architecture."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +15,7 @@ MEBI, GIBI = 2**20, 2**30
 
 @dataclass(frozen=True)
 class ModelSize:
-    """One architecture, counted with 1000 classes: its parameters, and the multiply-adds of one image."""
+    """Parameters, and multiply-adds of one image, of an architecture with 1000 classes."""
 
     architecture: Architecture
     params: int
@@ -39,7 +39,7 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class ModelsReport:
-    """The architectures at one image size, pixels of the square input, in the order of the registry."""
+    """The architectures at one image size, the side of the square input in pixels."""
 
     image_size: int
     models: tuple[ModelSize, ...]
@@ -50,12 +50,12 @@ class ModelsReport:
 
 
 def models(image_size: int = 224, family: str = "", progress: Progress | None = None) -> ModelsReport:
-    """Count parameters and multiply-adds of the architectures, from the networks themselves.
+    """Count parameters and multiply-adds of the architectures from their networks.
 
     Args:
-        image_size: pixels of the square input, 32 or more.
-        family: only architectures whose names start with this.
-        progress: called with (done, total).
+        image_size: side of the square input in pixels, 32 or more.
+        family: prefix of the names to list.
+        progress: callback that gets (done, total).
 
     Raises:
         MissingError: torch is not installed.
@@ -65,7 +65,7 @@ def models(image_size: int = 224, family: str = "", progress: Progress | None = 
     chosen = [architecture for name, architecture in ARCHITECTURES.items() if name.startswith(family)]
     if not chosen:
         families = {architecture.family for architecture in ARCHITECTURES.values()}
-        raise UnknownNameError.of("family of architectures", family, families, "leave the family out to see them all")
+        raise UnknownNameError.of("family of architectures", family, families, "leave the family out to list all")
     found = []
     for done, architecture in enumerate(chosen):
         if progress is not None:

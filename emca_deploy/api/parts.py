@@ -1,4 +1,4 @@
-"""`deploy` on several targets at once: which can be used, and how their candidates are measured against each other."""
+"""The targets of a deployment, and the measurement of their candidates against each other."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,46 +14,46 @@ __all__ = ["find_parts", "measure_parts"]
 
 
 def find_parts(targets: Sequence[str], backends: Sequence[str] = ()) -> tuple[Part, ...]:
-    """Return the targets of a deployment; whatever must be there has been looked for.
+    """Return the targets of a deployment, and check that everything they need is there.
 
     Args:
-        targets: "cpu", "gpu", "gpu:1", "jetson", "ssh://host" or names of machines; each once. The first has the baseline.
-        backends: the backends to use; none means all that fit a target.
+        targets: "cpu", "gpu", "gpu:1", "jetson", "ssh://host" or names of machines, each once. The first has the baseline.
+        backends: backends to use; none means all that fit a target.
 
     Raises:
-        UnknownNameError: no target or backend of that name.
+        UnknownNameError: a target or backend has an unknown name.
         InputError: a target is named twice, or a backend runs on none of them.
         MissingError: a machine, a device or a backend's library is missing.
     """
     opened = [open_target(target) for target in targets]
     names = [target.name for target, _ in opened]
     if not names or len(set(names)) < len(names):
-        raise InputError(f"--targets {','.join(targets)}: names none, or one twice", "for example --targets cpu,gpu")
+        raise InputError(f"--targets {','.join(targets)}: has no target, or the same one twice", "for example --targets cpu,gpu")
     backends = tuple(dict.fromkeys(backends))
     for backend in backends:
         if backend not in BACKENDS:
-            get_builder(backend)  # says which names there are
+            get_builder(backend)  # raises with the known names
     parts = tuple(Part(target, target.deployment(backends), power_mode=mode) for target, mode in opened)
     for backend in backends:
         if not any(backend in part.deployment.backends for part in parts):
-            get_builder(backend)  # not installed, or builds nothing: that comes first
+            get_builder(backend)  # raises first if it is not installed or builds nothing
             other = "gpu" if BACKENDS[backend].on_gpu else "cpu"
             raise InputError(f"backend '{backend}' does not run on target {', '.join(names)}", f"add {other} to --targets")
     for part in parts:
         if not part.deployment.backends:
-            raise InputError(f"no backend that was asked for runs on target '{part.target.name}'", "leave that target out")
+            raise InputError(f"none of the named backends runs on target '{part.target.name}'", "leave that target out")
     return parts
 
 
 def measure_parts(
     parts: Sequence[Part], duration_s: float, progress: Progress | None = None, shared: Shared | None = None
 ) -> ProfileReport:
-    """Measure all candidates of a deployment; those of one machine are interleaved and compared to the first of all.
+    """Measure all candidates of a deployment; those of one machine are interleaved.
 
-    The first candidate is the baseline. `shared` gets the processes of this machine; without it they end.
+    `shared` keeps the local processes for later use; without it they end.
 
     Returns:
-        A result for every candidate, in the order of the parts. The comparisons are those of the baseline's machine: two machines
+        The results in the order of the parts. Only candidates on the baseline's machine are compared with it, since two machines
         cannot take turns.
 
     Raises:

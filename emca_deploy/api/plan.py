@@ -1,4 +1,4 @@
-"""`plan`: what a TensorRT build must look like, before it is begun."""
+"""`plan`: how TensorRT builds an engine for a board or GPU."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class PlanReport:
 
     Attributes:
         model: the .onnx file.
-        plan: what was chosen, and why.
-        commands: to type, in order, each with where.
-        builds: whether `build` can do it; where not, only trtexec can.
-        trtexec: the command line of TensorRT's own tool; None where it cannot do it.
-        off_dla: how many nodes of each operator a DLA does not run; None without a DLA.
+        plan: the choices and their reasons.
+        commands: commands to run, in order, each with the machine to run it on.
+        builds: whether `build` can do it; otherwise only trtexec can.
+        trtexec: command line of TensorRT's own tool; None if it cannot do it.
+        off_dla: number of nodes of each operator that a DLA cannot run; None without a DLA.
     """
 
     model: Path
@@ -62,21 +62,21 @@ def plan(
     precision: Precision = "int8",
     data: Path | None = None,
 ) -> PlanReport:
-    """Choose how TensorRT builds an engine. Neither TensorRT nor the device is needed; nothing is built.
+    """Plan how TensorRT builds an engine. Neither TensorRT nor the device is needed, and nothing is built.
 
     Args:
         model: the .onnx file.
         backend: "tensorrt" or "tensorrt-rtx".
-        device: a board, such as "orin-nx", or a compute capability, such as "8.6" or "sm_87".
-        jetpack: the board's release, which says which TensorRT it has.
-        tensorrt_version: where the engine is built; None is the JetPack's.
-        dla: whether to build for a DLA core, with the GPU for the layers it does not take.
+        device: board, such as "orin-nx", or compute capability, such as "8.6" or "sm_87".
+        jetpack: JetPack release of the board, which implies its TensorRT version.
+        tensorrt_version: version that builds the engine; None is the JetPack's.
+        dla: whether to build for a DLA core, with the GPU for the layers that it cannot run.
         precision: "fp32", "fp16" or "int8".
-        data: calibration images, to complete the commands with.
+        data: calibration images, to complete the commands.
 
     Raises:
-        InputError: version, device, DLA and precision do not go together; the remedy names a way out.
-        ModelError: the model cannot be read, or cannot be built so.
+        InputError: version, device, DLA and precision exclude each other; the remedy names an alternative.
+        ModelError: the model cannot be read, or cannot be built like this.
     """
     wanted = PlanRequest(
         backend, find_board(device), tensorrt_version, find_jetpack(jetpack) if jetpack else None, dla, precision
@@ -84,7 +84,7 @@ def plan(
     model = Path(model)
     facts = read_facts(model)
     made = make_plan(facts, wanted)
-    # With a calibration cache, trtexec has to be given the layers that the recipe leaves in float.
+    # With a calibration cache, trtexec needs the names of the layers that the recipe leaves in float.
     in_float = float_layers(model, find_recipe(backend)) if made.quantization == "cache" else ()
     checked = dla and facts.precision == "fp32"
     off_dla = nodes_off_dla(load_float_model(model).graph) if checked else ()

@@ -20,7 +20,7 @@ def profile(request: ProfileRequest, progress: Progress | None = None) -> Profil
     Short blocks of all candidates alternate in random order, so that heat, clocks and neighbours affect all of them alike.
 
     Returns:
-        The report. A candidate that failed is listed in its `failures`; interrupted, it has what was measured until then.
+        The report, with failed candidates in `failures`. After an interrupt it has what was measured so far.
 
     Raises:
         InputError: an artifact, the target or an option is wrong.
@@ -31,13 +31,13 @@ def profile(request: ProfileRequest, progress: Progress | None = None) -> Profil
 
 
 def profile_samples(request: ProfileRequest, progress: Progress | None = None) -> Profiled:
-    """Measure as `profile`, and also return every sample."""
+    """Return the report of `profile`, and every sample."""
     target, request = ready(request)
     return target.run(request, progress)
 
 
 def profile_notes(request: ProfileRequest) -> tuple[str, ...]:
-    """Return what a user should know before the run, such as which artifacts run with tuned settings.
+    """Return notes on a run, such as which artifacts run with tuned settings.
 
     Raises:
         EmcaError: an artifact, the target or an option is wrong.
@@ -56,12 +56,12 @@ def write_samples(profiled: Profiled, path: Path) -> None:
 
 
 def name_samples(profiled: Profiled, raw: Path, document: Path | None, *, only_there: bool) -> Profiled:
-    """Return the profile with its report naming the file of its samples.
+    """Return the profile, whose report names the file of its samples.
 
     Args:
         profiled: the profile.
         raw: the .npz file.
-        document: the report's JSON file, from whose folder `raw` is named; None names it as it is.
+        document: JSON file of the report, to which the path of `raw` is relative; None takes `raw` as it is.
         only_there: whether to leave the samples out of the report.
     """
     place = str(raw) if document is None else os.path.relpath(raw, document.parent)

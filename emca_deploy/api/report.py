@@ -1,4 +1,4 @@
-"""`report`: the report of a finished deployment, drawn again."""
+"""`report`: make the page of a finished deployment again."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ __all__ = ["page_in", "report"]
 
 
 def page_in(folder: Path) -> Path:
-    """Return where the page of a deployment is drawn unless another file is named. `folder` may also be its result.json."""
+    """Return the default page of a deployment; `folder` may also be its result.json."""
     return (folder if folder.is_dir() else folder.parent) / "report.html"
 
 
 def report(folder: Path | str, page: Path | str | None = None) -> DeployReport:
-    """Read the result.json of a deployment, and draw its page again.
+    """Read the result.json of a deployment, and write its page again.
 
     Args:
-        folder: the folder of the deployment, or its result.json.
-        page: the HTML file to write; None is report.html in the folder.
+        folder: folder of the deployment, or its result.json.
+        page: HTML file to write; None is report.html in the folder.
 
     Raises:
-        InputError: there is no result, or it cannot be read.
+        InputError: the result does not exist or cannot be read.
         MissingError: Jinja2 is not installed.
         OutputError: the page cannot be written.
     """

@@ -25,12 +25,12 @@ class SensitivityRequest:
     Attributes:
         model: the fp32 .onnx file.
         data: calibration images: a folder, a zip or an npz file.
-        backend: the backend whose recipe places the Q/DQ pairs.
-        samples: images to compare logits on; all where there are fewer.
-        table: the range table to use or write; None keeps it beside `model`.
-        threads: for ONNX Runtime; None uses all cores.
-        preprocessing: what is known about how images become the input; the rest is the manifest's.
-        output_name: the output with the logits, where the model has several.
+        backend: backend whose recipe places the Q/DQ pairs.
+        samples: number of images to compare logits on.
+        table: range table to reuse or write; None keeps it beside `model`.
+        threads: threads of ONNX Runtime; None is one per physical core.
+        preprocessing: known facts about the preprocessing; the manifest has the rest.
+        output_name: output with the logits, if the model has several.
     """
 
     model: Path
@@ -45,7 +45,7 @@ class SensitivityRequest:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What was found, and the file that keeps it, so that an interrupted run goes on and a second one is immediate."""
+    """The report, and the file that keeps its results for the next run."""
 
     report: SensitivityReport
     side_file: Path
@@ -54,13 +54,13 @@ class Sensitivity:
 
 
 def sensitivity(request: SensitivityRequest, stage: Stage = silent) -> Sensitivity:
-    """Simulate each layer and block quantized alone, and left alone in float.
+    """Simulate each layer and block quantized alone, and left in float alone.
 
     ONNX Runtime computes the backend's placement in float arithmetic, not with that backend's kernels. Ranges and rounded weights
-    are those of the last calibration of the model on the same data; ranges are measured where there was none.
+    come from the last calibration of the model on the same data; missing ranges are measured.
 
     Raises:
-        InputError: an option is wrong, or the range table is of something else.
+        InputError: an option is wrong, or the range table is of another model or data set.
         ModelError: the model cannot be read, run or quantized.
         DataError: an image cannot be read.
     """

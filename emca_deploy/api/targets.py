@@ -1,4 +1,4 @@
-"""Where a request is run: the target that its text, or the name of a machine, stands for."""
+"""The target of a request."""
 
 from dataclasses import replace
 from typing import TypeVar
@@ -13,11 +13,11 @@ Asked = TypeVar("Asked", ProfileRequest, LogitsRequest, BuildRequest)
 
 
 def ready(request: Asked) -> tuple[Target, Asked]:
-    """Return the target of a request, and the request with a machine's name replaced by its target and power mode.
+    """Return the target of a request, and the request with the name of a machine replaced by its target and power mode.
 
     Raises:
-        InputError: the target does not run such a request.
-        UnknownNameError: there is no such target, and no machine of that name.
+        InputError: the target cannot run this request.
+        UnknownNameError: no target or machine has this name.
     """
     target, power_mode = open_target(request.target, request.power_mode)
     request = replace(request, target=target.name, power_mode=power_mode)

@@ -42,16 +42,16 @@ def tune(
     """Find the fastest settings of an artifact, and keep them in its manifest.
 
     Args:
-        request: which artifact, and how long to search.
-        save: whether the settings are kept; `profile` and `validate` then use them on this machine.
-        tell: called with a line after each round.
-        progress: called with (done, total).
+        request: the artifact, and how long to search.
+        save: whether to keep the settings; `profile` and `validate` then use them on this machine.
+        tell: callback that gets a line after each round.
+        progress: callback that gets (done, total).
 
     Raises:
         InputError: the artifact or an option is wrong, or the backend has no settings to tune.
         MissingError: the backend is not installed.
         OutputError: the manifest cannot be written.
-        KeyboardInterrupt: interrupted before anything was measured.
+        KeyboardInterrupt: an interrupt came before anything was measured.
     """
     base = candidate(request.artifact, request.backend, CandidateOptions(batch=None, untuned=True, io=request.io))
     fixed = _fixed_batch(request.artifact)
@@ -61,7 +61,7 @@ def tune(
 
     def make(name: str, values: Mapping[str, Value]) -> RunnerSpec:
         spec = with_values(base, values)
-        # Specialised to its batch, as `profile` does.
+        # Fixed to its batch, as in `profile`.
         return replace(spec, name=name, kwargs={**spec.kwargs, "batch": spec.batch or batch})
 
     told = tell or (lambda line: None)
@@ -72,12 +72,13 @@ def tune(
 
 
 def keep_tuned(report: TuneReport) -> TuneReport:
-    """Write the settings into the artifact's manifest, where it has one; not what an interrupt left unconfirmed.
+    """Write the settings into the artifact's manifest, if it has one and the search was complete.
 
-    They are written also where they are the default: that was found out, too. The report that is returned says where.
+    Settings equal to the defaults are written too. The returned report names the file.
 
     Raises:
-        ModelError, OutputError: the manifest cannot be read or written.
+        ModelError: the manifest cannot be read.
+        OutputError: the manifest cannot be written.
     """
     if not report.complete or not manifest_path(Path(report.artifact)).is_file():
         return report
@@ -86,7 +87,7 @@ def keep_tuned(report: TuneReport) -> TuneReport:
         "backend": report.backend,
         "scenario": report.scenario,
         "batch": report.settings.get("batch", report.batch) if report.scenario == "offline" else report.batch,
-        # The threads are named even where they are the default, which other machines may have another of.
+        # The number of threads is written even if it is the default, which depends on the machine.
         "values": {**changed, "threads": report.settings["threads"]} if changed else {},
         **tuned_here(report.backend),
         "ratio": report.ratio,
@@ -122,7 +123,7 @@ def _manifest(artifact: str) -> Manifest | None:
 
 
 def _fixed_batch(artifact: str) -> int | None:
-    """Return the batch an engine was built for; a model of a fixed batch says so itself when it is opened."""
+    """Return the fixed batch of an engine or model, or None."""
     manifest = _manifest(artifact)
     if manifest is not None and manifest.kind == "engine":
         batch = manifest.details.get("batch")
@@ -136,7 +137,7 @@ def _fixed_batch(artifact: str) -> int | None:
 def _numerics(
     make: Callable[[str, Mapping[str, Value]], RunnerSpec], default: Values, best: Values, of: tuple[int, int]
 ) -> Numerics:
-    """Compare the answers of the default and the best settings on random images, batch by batch."""
+    """Compare the logits of the default and the best settings on random images, batch by batch."""
     batch, seed = of
     size = int(best.get("batch", batch))
     same_batch = {**default, "batch": size} if "batch" in default else default
@@ -163,15 +164,15 @@ def _logits(spec: RunnerSpec, batch: int, seed: int) -> Float32Array:
 def _notes(found: Found, numerics: Numerics | None) -> tuple[str, ...]:
     notes = []
     if found.best and found.confirmed is None and found.complete:
-        notes.append("the budget left no time to confirm what seemed fastest: give a larger --budget")
+        notes.append("the budget left no time to confirm the fastest settings: give a larger --budget")
     if numerics is not None and numerics.sqnr_db is not None:
         notes.append(
-            f"the answers change: {numerics.agreement:.1f} % of {numerics.images} random images keep their class, "
+            f"the logits change: {numerics.agreement:.1f} % of {numerics.images} random images keep their class, "
             f"{numerics.sqnr_db:.1f} dB; check with `emca-deploy validate`"
         )
     refused = {tuple(changed.items()): why for done in found.rounds for changed, why in done.refused}
     for changed, why in refused.items():
-        notes.append(f"{', '.join(f'{name}={value}' for name, value in changed)}: not taken by the runtime: {why}")
+        notes.append(f"{', '.join(f'{name}={value}' for name, value in changed)}: refused by the runtime: {why}")
     return tuple(notes)
 
 

@@ -1,4 +1,4 @@
-"""`validate`: the accuracy of an artifact, and what it lost against a reference on the same images."""
+"""`validate`: the accuracy of an artifact, and its drop against a reference on the same images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -35,24 +35,24 @@ class ValidateRequest:
 
     Attributes:
         artifact: "path" or "backend=path".
-        data: labelled images: a folder, a zip or an npz file. Without labels only the agreement with the reference is measured.
-        backend: the backend to run the artifact on; None is its own.
-        target: "cpu", "gpu" with an index, "jetson", "ssh://host" or the name of a machine.
-        reference: the model to compare with, such as the fp32 .onnx file; it runs on the processor of the same machine.
-        reference_backend: the backend to run the reference on; None is onnxruntime for .onnx.
-        max_drop: the gate, in points; None measures without one.
-        limit: number of images, the same number of each class; None uses all.
+        data: labelled images: a folder, a zip or an npz file. Without labels, only the agreement with the reference is measured.
+        backend: backend to run the artifact on; None is its own.
+        target: "cpu", "gpu", "gpu:1", "jetson", "ssh://host" or the name of a machine.
+        reference: model to compare with, such as the fp32 .onnx file; it runs on the processor of the same machine.
+        reference_backend: backend to run the reference on; None is onnxruntime for .onnx.
+        max_drop: limit of the gate in points; None measures without a gate.
+        limit: number of images, equally many per class; None uses all.
         batch: images per call.
         threads: threads of the runtime; None is one per physical core.
-        precision: "f32" or "bf16", of the float parts.
-        logits: an .npz file for the artifact's logits, from which an interrupted run goes on.
-        reference_logits: an .npz file for the reference's logits.
-        flips: a .csv or .json file for all images whose class differs.
-        power_mode: a Jetson's power mode, held for the whole run.
+        precision: precision of the float parts, "f32" or "bf16".
+        logits: .npz file for the artifact's logits, from which an interrupted run continues.
+        reference_logits: .npz file for the reference's logits.
+        flips: .csv or .json file for all images whose predicted class differs.
+        power_mode: power mode of a Jetson during the run.
         untuned: whether to ignore tuned settings in the manifest.
-        output_name: the output with the logits, where the model has several.
-        preprocessing: what is known about how images become the input; the rest is the manifest's.
-        labelling: what is known about the labels.
+        output_name: output with the logits, if the model has several.
+        preprocessing: known facts about the preprocessing; the manifest has the rest.
+        labelling: known facts about the labels.
     """
 
     artifact: str
@@ -82,10 +82,10 @@ class ValidateReport:
 
     Attributes:
         accuracy: the accuracy, and the comparison with the reference.
-        verdict: whether the gate is kept; None without a gate.
-        warnings: what makes the result doubtful, a line each.
-        notes: what a user should know, a line each.
-        unwritten: why the file of flips could not be written; None where it was, or was not asked for.
+        verdict: decision of the gate; None without a gate.
+        warnings: reasons to doubt the result, one line each.
+        notes: other facts for the user, one line each.
+        unwritten: why the file of flips could not be written; None if it was written or not requested.
     """
 
     accuracy: AccuracyReport
@@ -99,10 +99,10 @@ def validate(request: ValidateRequest, stage: Stage = silent) -> ValidateReport:
     """Run a data set through an artifact, and through a reference if there is one.
 
     Raises:
-        InputError: an artifact, the target or an option is wrong, or there are no labels where they are needed.
-        DataError: an image or a file of labels cannot be read, or a label is no class of the model.
+        InputError: an artifact, the target or an option is wrong, or required labels are missing.
+        DataError: an image or a file of labels cannot be read, or a label is not a class of the model.
         MissingError: a backend or device is missing.
-        KeyboardInterrupt: interrupted; `kept_logits` returns the files from which the same request goes on.
+        KeyboardInterrupt: the run was interrupted; `kept_logits` returns the files from which the same request continues.
     """
     _check(request)
     flips = None if request.flips is None else FlipsFile(request.flips)
@@ -121,36 +121,36 @@ def validate(request: ValidateRequest, stage: Stage = silent) -> ValidateReport:
         found = find_flips(predicted(ours.logits), predicted(logits), ours.labels, ours.names, most=None)
         try:
             flips.write(found, ours.names.classes)
-        except OutputError as error:  # what was measured is not lost with it
+        except OutputError as error:  # the measurement is not lost with the file
             unwritten = error
     return ValidateReport(report, verdict, (*run.warnings, *warnings), tuple(run.notes), unwritten)
 
 
 def kept_logits(request: ValidateRequest) -> tuple[Path, ...]:
-    """Return the files that an interrupted validation has left, from which the same request goes on."""
-    asked = [path for path in (request.logits, request.reference_logits) if path is not None]
-    return tuple(place for path in asked for place in (path, partial_path(path)) if place.exists())
+    """Return the files of an interrupted validation, from which the same request continues."""
+    named = [path for path in (request.logits, request.reference_logits) if path is not None]
+    return tuple(place for path in named for place in (path, partial_path(path)) if place.exists())
 
 
 def _check(request: ValidateRequest) -> None:
-    """Refuse what needs a reference where there is none."""
+    """Refuse options that require a reference without one."""
     if request.reference is not None:
         return
     needs = {"--max-drop": request.max_drop, "--flips": request.flips, "--reference-logits": request.reference_logits}
     for option, value in needs.items():
         if value is not None:
-            raise InputError(f"{option} needs something to compare with", "name the fp32 model with --reference")
+            raise InputError(f"{option} requires a model to compare with", "name the fp32 model with --reference")
 
 
 def _calibrated(path: Path) -> tuple[str, ...]:
-    """Return the digests of the images that an artifact was calibrated with, where its manifest has them."""
+    """Return the digests of the calibration images of an artifact, if its manifest has them."""
     manifest = read_manifest(path, verify=False)
     known = None if manifest is None else manifest.details.get("calibration_images")
     return tuple(str(digest) for digest in known) if isinstance(known, list) else ()
 
 
 class _Run:
-    """A validation under way: the images once they are opened, and what a user should know."""
+    """A validation in progress: the images once they are opened, notes and warnings."""
 
     def __init__(self, request: ValidateRequest, stage: Stage) -> None:
         self.images: list[LabelledImages] = []
@@ -160,14 +160,14 @@ class _Run:
         self._asked, self._stage = request, stage
 
     def both(self) -> tuple[LogitsResult, LogitsResult | None]:
-        """Return what the artifact gives, and what the reference gives if there is one."""
+        """Return the results of the artifact, and of the reference if there is one."""
         target, request = ready(self._request())
         self.notes += target.notes(request)
         if self._asked.reference is None:
             return self._logits(target, request, self._open), None
         reference = self._reference(request, target.processor)
         target.processor.check(reference)
-        target.processor.notes(reference)  # refuses a model that cannot be run
+        target.processor.notes(reference)  # raises if the model cannot be run
         ours = self._logits(target, request, self._open)
         return ours, self._logits(target.processor, reference, None, ours.preprocessing)
 
@@ -213,7 +213,7 @@ class _Run:
         opened: Callable[[Preprocessing, int | None], None] | None,
         fallback: Preprocessing | None = None,
     ) -> LogitsResult:
-        """Run the data set, once `opened` has been given the preprocessing and the number of classes."""
+        """Run the data set; `opened` first gets the preprocessing and the number of classes."""
         path, said = Path(split_artifact(request.artifact)[1]), self._asked.preprocessing
 
         def choose(given: TensorSpec | None, classes: int | None) -> Preprocessing:
@@ -231,17 +231,17 @@ class _Run:
         self.notes += notes
         if found.reused and not target.is_remote:
             count, reused = len(found.logits), found.reused
-            self.notes.append(f"{reused:,} of {count:,} images of {request.artifact} were in {request.logits} already")
+            self.notes.append(f"{reused:,} of {count:,} images of {request.artifact} were already in {request.logits}")
         return found
 
     def _open(self, used: Preprocessing, classes: int | None) -> None:
-        """Open the data set; refuse one whose labels are missing or cannot be the artifact's."""
+        """Open the data set; refuse one whose labels are missing or do not fit the artifact."""
         asked = self._asked
         images = LabelledImages(open_source(asked.data, used, asked.labelling))
         if images.found is None:
             remedy = "give one subfolder per class, or --labels FILE"
             if asked.max_drop is not None:
-                raise InputError(f"{asked.data}: has no labels, so that --max-drop cannot be checked", remedy)
+                raise InputError(f"{asked.data}: has no labels to check --max-drop with", remedy)
             if asked.reference is None:
                 raise InputError(f"{asked.data}: has no labels", f"{remedy}, or a --reference to agree with")
         images.check(asked.artifact, classes)

@@ -129,7 +129,7 @@ def test_weights_of_seven_bits_are_told_where_nobody_asked_for_them(own, data, o
     assert run(arguments(own, data["folder"], out / "a.onnx", "--samples", 4, *more, "--json")) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["weight_bits"] == int(asked or 7)
-    assert ("weights keep to 7 bits" in shown.err) is told
+    assert ("--weight-bits 8" in shown.err) is told
 
 
 def test_keep_float_leaves_nodes_alone(own, data, out, capsys):

@@ -1,1 +1,1 @@
-"""Calibration within an accuracy gate: what to leave in float, one part after the other."""
+"""Calibration within an accuracy gate."""

@@ -1,4 +1,4 @@
-"""Which layer or block to leave in float next. Pure arithmetic on results."""
+"""The choice of the layer or block to leave in float next: arithmetic on results."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -8,19 +8,19 @@ from emca_deploy.results.sensitivity import SensitivityReport, UnitSensitivity
 __all__ = ["float_macs_percent", "next_kept"]
 
 OVERHEAD_PERCENT = 1.0
-"""What leaving one more part in float costs besides its own multiply-adds, in percent of all: conversions at its borders."""
+"""Cost of the conversions at the borders of a part in float, in percent of all multiply-adds."""
 
 SMALLEST_HARM_PERCENT = 1.0
-"""A part that does less harm than this is not worth a measurement."""
+"""Least harm of a part that is worth a measurement."""
 
 MOST_FLOAT_PERCENT = 75.0
-"""With more multiply-adds than this in float, little is left of what INT8 is for."""
+"""Largest share of multiply-adds in float: above it, INT8 gains little."""
 
 
 def next_kept(report: SensitivityReport, kept: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the patterns kept in float with the next one added, or None where none is left that helps.
+    """Return the patterns kept in float with the next one added, or None if no other helps.
 
-    The next is the one that does most harm for what it costs in multiply-adds. A block takes the place of its layers.
+    The next one has the most harm per multiply-add. A block replaces its layers.
     """
     best: tuple[float, tuple[str, ...]] | None = None
     for unit in report.units:
@@ -39,14 +39,14 @@ def next_kept(report: SensitivityReport, kept: Sequence[str]) -> tuple[str, ...]
 
 
 def _harm_percent(unit: UnitSensitivity) -> float:
-    """Return what a part does to the error: the mean of what it makes alone and of what it takes away when it is left out.
+    """Return a part's share of the error: the mean of the error it makes alone and of the error that leaving it in float removes.
 
-    Where all parts err the same way, taking one away changes little; where two cancel each other, it even makes things worse.
+    Neither is enough: removing one of several similar errors changes little, and errors can cancel each other.
     """
     return (unit.noise_made_percent + unit.noise_removed_percent) / 2
 
 
 def float_macs_percent(report: SensitivityReport, kept: Sequence[str]) -> float:
-    """Return the multiply-adds of what the patterns keep in float, in percent of all that the placement quantizes."""
+    """Return the multiply-adds that the patterns keep in float, in percent of all that the placement quantizes."""
     layers = (unit for unit in report.units if unit.kind == "layer")
     return sum(layer.macs_percent for layer in layers if any(fnmatchcase(layer.name, pattern) for pattern in kept))

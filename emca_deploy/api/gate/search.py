@@ -1,4 +1,4 @@
-"""Calibration with a gate: leave the most harmful parts in float, one after the other, until the accuracy is inside."""
+"""Calibration with a gate: leave the most harmful parts in float, one after the other, until the gate is reached."""
 
 import hashlib
 import json
@@ -8,12 +8,11 @@ from pathlib import Path
 
 from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
-from emca_deploy._text import shell_word
 from emca_deploy._version import __version__
 from emca_deploy.api.gate.ranking import float_macs_percent, next_kept
 from emca_deploy.api.gate.validation import Validation, step_from_file
 from emca_deploy.artifacts import read_manifest, write_artifact
-from emca_deploy.atomic import hidden_folder
+from emca_deploy.atomic import check_writable, hidden_folder
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model, ensure_ranges
 from emca_deploy.calibration.ranges.table import table_path
 from emca_deploy.calibration.resume import SideFile, side_path
@@ -21,7 +20,7 @@ from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sens
 from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests, shared_images
 from emca_deploy.data.sources import ImageSource, choose_indices, open_source
-from emca_deploy.errors import DataError, OutputError
+from emca_deploy.errors import DataError
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Labelling
@@ -32,19 +31,19 @@ from emca_deploy.results.sensitivity import SensitivityReport
 __all__ = ["AccuracyGate", "calibrate_within"]
 
 MOST_SHARED = 0.01
-"""Part of the validation images that may be among the calibration images: data sets have a few pictures twice."""
+"""Share of the validation images that may be calibration images, since data sets have a few duplicates."""
 
 
 @dataclass(frozen=True)
 class AccuracyGate:
-    """What INT8 may cost.
+    """The limit on the drop, and how it is checked.
 
     Attributes:
-        max_drop: the upper end of the top-1 drop's 95% interval must not lie above it, points.
+        max_drop: limit on the upper end of the top-1 drop's 95% interval, in points.
         validation: labelled images, none of them used in calibration.
-        labelling: what the user says about their labels.
-        samples: calibration images to rank layers and blocks on.
-        duration_s: measuring time of each model when the latency of the result is compared.
+        samples: number of calibration images to rank layers and blocks on.
+        duration_s: measuring time of each model in the final comparison of latencies, in seconds.
+        labelling: known facts about the labels of `validation`.
     """
 
     max_drop: float
@@ -57,43 +56,41 @@ class AccuracyGate:
 def calibrate_within(
     model: Path, source: ImageSource, output: Path, options: CalibrationOptions, gate: AccuracyGate, stage: Stage = silent
 ) -> tuple[Calibration, GateReport]:
-    """Quantize a model for one backend, leaving in float what must stay so for its accuracy to be inside the gate.
+    """Quantize a model for one backend, with as few parts in float as the gate requires.
 
-    What was measured is kept in side files beside the range table, so that an interrupted search goes on where it was.
-
-    `output` gets the first INT8 model inside the gate, or the best found; what `options.keep_float` names is in float throughout.
+    `output` gets the first INT8 model inside the gate, or the best one. The nodes of `options.keep_float` always stay in float.
+    Measurements are kept in files beside the range table, from which an interrupted search continues.
 
     Raises:
-        DataError: the validation images have no labels, are those of calibration, or cannot be read.
-        EmcaError: as `calibrate_model`, and whatever the backend raises.
+        DataError: the validation images have no labels, are used in calibration, or cannot be read.
+        EmcaError: calibration or the backend failed.
     """
-    if not output.parent.is_dir():
-        raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
+    check_writable(output)
     labelled = LabelledImages(open_source(gate.validation, source.preprocessing, gate.labelling))
     validation = Validation(model, labelled, gate.validation, options.backend, options.threads, options.output_name)
     _refuse_overlap(source, labelled, gate.validation, options)
     room = room_for_decoded(output.parent, len(labelled.source), source.preprocessing)
-    with hidden_folder(output.parent) as folder, room as validation.decoded:  # on the disk where the chosen model will lie
+    with hidden_folder(output.parent) as folder, room as validation.decoded:  # on the same disk as the result
         models = _Models(model, source, options, folder, stage)
         calibration, report = _search(models, validation, gate)
         return _publish(calibration, output, report), replace(report, warnings=tuple(labelled.warnings))
 
 
 def _refuse_overlap(source: ImageSource, labelled: LabelledImages, path: Path, options: CalibrationOptions) -> None:
-    """Refuse validation images that are calibrated with: a gate on them says nothing about new ones."""
+    """Refuse validation images that are used in calibration: a gate on them says nothing about new images."""
     chosen = choose_indices(len(source), options.samples, source.labels, options.seed)
     images = labelled.source
     shared = shared_images(images, range(len(images)), image_digests(source, chosen))
     if shared > MOST_SHARED * len(images):
-        problem = f"{path}: {shared:,} of its {len(images):,} images are among the {len(chosen):,} that are calibrated with"
-        raise DataError(problem, "give --val images that calibration does not see, or leave --max-drop and --val out")
+        problem = f"{path}: {shared:,} of its {len(images):,} images are among the {len(chosen):,} calibration images"
+        raise DataError(problem, "give --val other images, or leave --max-drop and --val out")
     if shared:
-        labelled.warnings.append(f"{shared:,} of {len(images):,} validation images are calibrated with")
+        labelled.warnings.append(f"{shared:,} of {len(images):,} validation images are used in calibration")
 
 
 @dataclass
 class _Models:
-    """The INT8 models of a search, made when they are needed; the one wholly in INT8 and the latest are held."""
+    """The INT8 models of a search, made when needed; only the one wholly in INT8 and the latest are kept."""
 
     model: Path
     source: ImageSource
@@ -103,30 +100,23 @@ class _Models:
     _made: dict[tuple[str, ...], Calibration] = field(default_factory=dict)
 
     def get(self, kept: tuple[str, ...]) -> Calibration:
-        """Return the model with these patterns in float, and the user's own."""
+        """Return the model with these patterns in float, besides the user's own."""
         if kept not in self._made:
             for other in [other for other in self._made if other and kept]:
                 self._made.pop(other).onnx.unlink()
             options = replace(self.options, keep_float=(*self.options.keep_float, *kept))
             path = self.folder / f"{len(kept)}-{'float' if kept else 'int8'}.onnx"
             self._made[kept] = calibrate_model(self.model, self.source, path, options, self.stage)
-            # Chosen once, for the model wholly in INT8, and not anew for every one on the way.
+            # The method is chosen once, for the model wholly in INT8.
             self.options = replace(self.options, method=self._made[kept].method)
         return self._made[kept]
 
     def rank(self, samples: int) -> SensitivityReport:
-        """Return what each layer and block costs."""
+        """Measure what each layer and block costs."""
         table, path, _ = ensure_ranges(self.model, self.source, self.options)
-        options = SensitivityOptions(
-            self.options.recipe,
-            samples,
-            self.options.seed,
-            self.options.threads,
-            self.options.keep_float,
-            side_path(path, self.options.backend, "sensitivity"),
-        )
-        recovered = self.options.recover == "weights"
-        weights = weights_on_file(self.model, self.source, table, path, options) if recovered else {}
+        chosen, side_file = self.options, side_path(path, self.options.backend, "sensitivity")
+        options = SensitivityOptions(chosen.recipe, samples, chosen.seed, chosen.threads, chosen.keep_float, side_file)
+        weights = weights_on_file(self.model, self.source, table, path, options) if chosen.recover == "weights" else {}
         with self.stage("ranking layers and blocks") as progress:
             return measure_sensitivity(self.model, self.source, table, options, weights, progress)
 
@@ -162,7 +152,7 @@ def _report(steps: list[GateStep], chosen: int, validation: Validation, gate: Ga
     best, images = steps[chosen], len(validation.images.source)
     verdict = _judge(best, gate, images)
     exhausted = not verdict.reached and gate.decidable(images)
-    ending = "; no other layer is worth leaving in float: each helps too little, or would leave too little in INT8"
+    ending = "; leaving another layer in float would help too little, or leave too little in INT8"
     return GateReport(
         max_drop=gate.max_drop,
         images=images,
@@ -180,7 +170,7 @@ def _report(steps: list[GateStep], chosen: int, validation: Validation, gate: Ga
 def _with_latency(
     models: _Models, report: GateReport, validation: Validation, gate: AccuracyGate
 ) -> tuple[Calibration, GateReport]:
-    """Return the chosen model, and the report with what its float parts cost in time."""
+    """Return the chosen model, and the report with the latency that its float parts cost."""
     calibration = models.get(report.best.kept_float)
     if not report.best.kept_float or validation.simulated:
         return calibration, report
@@ -209,9 +199,9 @@ def _labels_sha256(images: LabelledImages) -> str:
 
 
 def _publish(calibration: Calibration, output: Path, report: GateReport) -> Calibration:
-    """Copy the chosen model to where it was asked for; its manifest records the gate."""
+    """Copy the chosen model to `output`, with the gate in its manifest."""
     manifest = read_manifest(calibration.onnx)
-    assert manifest is not None  # calibrate_model has just written it
+    assert manifest is not None  # calibrate_model wrote it
     best = report.best
     gate = {
         "max_drop": report.max_drop,

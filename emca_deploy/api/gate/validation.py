@@ -1,4 +1,4 @@
-"""The drop of an INT8 model on labelled images, measured with its own backend if that can run on this machine."""
+"""The drop of INT8 models on labelled images, measured with their own backend if that runs on this machine."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,10 +24,16 @@ __all__ = ["Validation", "step_from_file"]
 
 @dataclass
 class Validation:
-    """The labelled images, and what fp32 says about them.
+    """The validation of a model's INT8 forms.
 
-    `backend` is the placement that is validated, and `decoded` a folder where the images are kept once they are decoded, see
-    `data.decoded`.
+    Attributes:
+        model: the fp32 model, whose logits are the reference.
+        images: the labelled images.
+        path: path of the images.
+        backend: backend that the models are quantized for.
+        threads: threads of the runtime.
+        output_name: output with the logits, if the model has several.
+        decoded: folder that keeps the decoded images, see `data.decoded`.
     """
 
     model: Path
@@ -40,10 +46,10 @@ class Validation:
     _reference: LogitsResult | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        """Refuse what could only fail later.
+        """Refuse what would fail later.
 
         Raises:
-            DataError: the images have no labels, or labels that are no outputs of the model.
+            DataError: the images have no labels, or labels that are not classes of the model.
             MissingError: the backend's library is not installed.
         """
         if self.images.found is None:
@@ -58,15 +64,15 @@ class Validation:
 
     @property
     def simulated(self) -> bool:
-        """Whether that is another than the one they are placed for."""
+        """Whether that is not the backend that they are quantized for."""
         return self.runs_on != self.backend
 
     def measure(self, onnx: Path, kept: tuple[str, ...], macs_percent: float, stage: Stage) -> GateStep:
-        """Measure an INT8 model. `kept` are the patterns of what is in float, with `macs_percent` of the multiply-adds.
+        """Measure an INT8 model, in which the patterns `kept` are in float with `macs_percent` of the multiply-adds.
 
         Raises:
-            DataError: an image cannot be read, or a label is no class of the model.
-            EmcaError: whatever the backend raises.
+            DataError: an image cannot be read, or a label is not a class of the model.
+            EmcaError: the backend failed.
         """
         if self._reference is None:
             self._reference = self._logits("fp32", DEFAULT, self.model, "fp32", stage)
@@ -75,7 +81,7 @@ class Validation:
         found = self.images.settle(found, self._reference.logits)
         report = compare(what, found.logits, found.labels, "fp32", self._reference.logits)
         against = report.reference
-        assert against is not None  # a reference was given, and labels are there
+        assert against is not None  # there are a reference and labels
         assert against.top1_drop is not None
         assert against.top1_drop_ci95 is not None
         assert against.flips is not None
@@ -91,7 +97,7 @@ class Validation:
         )
 
     def slowdown(self, chosen: Path, whole: Path, duration_s: float, stage: Stage) -> tuple[float, tuple[float, float]]:
-        """Return the chosen model's median latency over that of the one wholly in INT8, with its interval."""
+        """Return the ratio of the chosen model's median latency to that of the one wholly in INT8, with its interval."""
         specs = [self._spec("chosen", self.runs_on, chosen, "int8"), self._spec("all in INT8", self.runs_on, whole, "int8")]
         with stage("comparing latency") as progress:
             (comparison,) = measure(specs, Protocol(duration_s=duration_s, processes=FEWEST_PROCESSES), progress).comparisons
@@ -110,7 +116,7 @@ class Validation:
 
 
 def step_from_file(value: Any) -> GateStep | None:
-    """Return a step from a side file, or None where the value is not one."""
+    """Return a step from a side file, or None if the value is not a step."""
     try:
         return replace(from_json(GateStep, value), reused=True)
     except DataError:

@@ -1,4 +1,4 @@
-"""What an ONNX model says of the layers a runtime makes of it: which are attention's, and what each computes and moves."""
+"""The nodes of an ONNX model: which belong to an attention, and what each computes and moves."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,9 +25,14 @@ _FURTHEST_BACK = 6
 class Node:
     """A node of the model.
 
-    It is of an attention where it is on its path: its pooling, what makes the gate, or the multiplication by it. Multiply-adds
-    (`macs`) are of one call, 0 where it has none or a shape is not known; elements are of its first input, its weights and its
-    first output. `before` is the key of the node that makes its first input.
+    Attributes:
+        op_type: operator of the node.
+        attention: whether it belongs to an attention: its pooling, the computation of its scales, or the multiplication by them.
+        macs: multiply-adds of one call; 0 if it has none or a shape is unknown.
+        input_elements: elements of the first input.
+        weight_elements: elements of the weights.
+        output_elements: elements of the first output.
+        before: key of the node that makes the first input.
     """
 
     op_type: str
@@ -41,17 +46,17 @@ class Node:
 
 @dataclass(frozen=True)
 class LayerGraph:
-    """A model's nodes, each by its name and by its outputs' names."""
+    """A model's nodes, by their names and the names of their outputs."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
 
     def of(self, names: Iterable[str], *, convolution: bool) -> tuple[tuple[str, Node], ...]:
-        """Return the nodes a runtime's layer was made of, as far as the names it gives are the model's.
+        """Return the nodes of a runtime's layer, as far as its names are those of the model.
 
         Args:
-            names: as the runtime gives them.
-            convolution: whether the layer is one: some runtimes name it by what was fused behind it, from where the way back
-                leads to the convolution.
+            names: names that the runtime reports.
+            convolution: whether the layer is a convolution; some runtimes name it by a node fused behind it, from which the
+                convolution is found going back.
         """
         found = {name: self.nodes[name] for name in names if name in self.nodes}
         if convolution and found and all(node.op_type not in WEIGHT_INPUT for node in found.values()):
@@ -67,7 +72,7 @@ class LayerGraph:
 
 
 def source_of(artifact: Path, manifest: Manifest | None) -> Path | None:
-    """Return the .onnx file that an artifact is or was built from; None where it was moved or changed."""
+    """Return the .onnx file that an artifact is or was built from, or None if it was moved or changed."""
     if manifest is None or manifest.kind != "engine":
         return artifact
     source = Path(str(manifest.details.get("source", "")))
@@ -77,10 +82,10 @@ def source_of(artifact: Path, manifest: Manifest | None) -> Path | None:
 
 
 def graph_of(path: Path, batch: int) -> LayerGraph:
-    """Read a model. A dynamic batch is taken to be `batch`.
+    """Read a model, with `batch` for a dynamic batch.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the model cannot be read.
     """
     import onnx
     import onnx_ir as ir
@@ -101,9 +106,9 @@ def graph_of(path: Path, batch: int) -> LayerGraph:
 
 
 def _attention(graph: "ir.Graph") -> set[str]:
-    """Return the outputs of every node of an attention.
+    """Return the outputs of every node of an attention; changes this copy of the graph.
 
-    A global pooling that a placement has split in two, rows and then columns, is one to this copy of the graph.
+    A global pooling that a recipe has split into rows and columns counts as one.
     """
     split = {}
     for node in graph:
@@ -127,7 +132,7 @@ def _split_behind(node: "ir.Node") -> "ir.Node | None":
 
 
 def _fixed(model: "onnx.ModelProto", batch: int) -> "onnx.ModelProto":
-    """Fix the batch of the input, and forget what an exporter wrote of shapes in between, so that they are inferred anew."""
+    """Fix the batch of the input, and remove the shapes that the exporter wrote, to infer them again."""
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
         if dims and dims[0].dim_value < 1:

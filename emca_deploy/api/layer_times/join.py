@@ -1,4 +1,4 @@
-"""A runtime's layers and the model's nodes, joined: kind, multiply-adds, and how near the roof each layer is."""
+"""A runtime's layers joined with the model's nodes: kind, multiply-adds, and speed relative to the roofline."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from emca_deploy.results.layers import KINDS, Kind, Layer, Roofline
 __all__ = ["SLOW_BELOW_PERCENT", "joined", "kind_of", "shares"]
 
 SLOW_BELOW_PERCENT = 50.0
-"""Of its roof: below it a layer is marked as slow, where it takes a share worth looking at."""
+"""Speed relative to the roofline below which a layer is slow, if it has at least `_WORTH_A_LOOK_PERCENT` of the time."""
 
 _WORTH_A_LOOK_PERCENT = 1.0
 
@@ -26,12 +26,10 @@ _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 
 
 def kind_of(type_: str, nodes: Sequence[Node]) -> Kind:
-    """Return what a layer is for.
+    """Return the kind of a layer, from the runtime's word for it and its nodes, which are empty if unknown.
 
-    Conversions are recognized first, wherever they are. Then attention, by the model's structure: any of its nodes, unless the
-    layer is a convolution outside of it that took the multiplication by the gate along. The rest goes by the runtime's own word.
-
-    `type_` is the runtime's word for it; `nodes` are empty where they are not known.
+    Conversions are recognized first. A layer with a node of an attention belongs to it, unless it is a convolution outside of the
+    attention with a fused multiplication. Other layers are recognized by the runtime's word.
     """
     word = type_.lower()
     weighted = [node for node in nodes if node.macs]
@@ -56,7 +54,7 @@ def _kind_by_word(word: str) -> Kind:
 
 
 def joined(found: Iterable[RuntimeLayer], graph: LayerGraph, roofline: Roofline | None) -> tuple[Layer, ...]:
-    """Return the layers with what the model and the roofline say of them, in the order of execution."""
+    """Return the layers with their nodes and the roofline, in the order of execution."""
     rows = []
     for layer in found:
         if not layer.samples_ms:
@@ -79,7 +77,7 @@ def _is_slow(layer: Layer) -> bool:
 
 
 def shares(layers: Sequence[Layer]) -> dict[str, float]:
-    """Return the share of each kind, percent."""
+    """Return the share of each kind in percent."""
     return {kind: sum(layer.share_percent for layer in layers if layer.kind == kind) for kind in KINDS}
 
 

@@ -1,4 +1,4 @@
-"""Layers' times of TensorRT, from the files that its tool trtexec exports."""
+"""Layer times of TensorRT, from the files that trtexec exports."""
 
 import re
 from pathlib import Path
@@ -15,17 +15,17 @@ _MOVES = re.compile(r"reformat|copy|shuffle|quantize", re.IGNORECASE)
 
 
 def read_trtexec(profile: Path, layer_info: Path | None = None) -> tuple[list[RuntimeLayer], int]:
-    """Return the layers of an exported profile in the order of execution, and how many queries it is of.
+    """Return the layers of an exported profile in the order of execution, and its number of queries.
 
-    A layer's one sample is its median, or its average before 8.4, which does not tell the median.
+    The one sample of a layer is its median, or its average for TensorRT before 8.4, which exports no median.
 
     Args:
-        profile: what --exportProfile wrote.
-        layer_info: what --exportLayerInfo wrote for the same engine, built with --profilingVerbosity=detailed; it has types and
-            precisions. Without it they are guessed from the layers' names.
+        profile: output of --exportProfile.
+        layer_info: output of --exportLayerInfo for the same engine, built with --profilingVerbosity=detailed; it has types and
+            precisions. Without it, types are guessed from the names of layers.
 
     Raises:
-        InputError: a file cannot be read, or is no such file.
+        InputError: a file cannot be read, or is not such an output.
     """
     exported = read_profile(_text(profile), str(profile))
     about: dict[str, EngineLayer] = {}
@@ -61,7 +61,7 @@ def _type(name: str) -> str:
 
 
 def _precision(layer: EngineLayer) -> str:
-    """Return the precision of a layer's first input, in TensorRT's words "Row major linear FP32" or "Int8"."""
+    """Return the precision of a layer's first input, from a text such as "Row major linear FP32" or "Int8"."""
     for text in (*layer.inputs[:1], *layer.outputs[:1]):
         words = text.lower()
         for word, precision in _WORDS:
