@@ -49,7 +49,7 @@ from emca_deploy.data.sources import open_source
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun
-from emca_deploy.harness.measure.latency import Protocol, measure_raw
+from emca_deploy.harness.measure.latency import Protocol, measuring
 from emca_deploy.harness.measure.raw_samples import write_raw
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.networks.registry import create_model, find_architecture
@@ -196,11 +196,11 @@ def time_architecture(
     what = f"{arch}, batch {batch}"
     specs = named_specs(bench, planned(checkpoint, models, engines), batch)
     protocol = Protocol(batch=batch, duration_s=duration_s, warmup_s=5.0, timeout_s=900, load_together=True)
-    with GpuTarget.parse(bench.target).hold() as held:
-        measured, raw = measure_raw(specs, protocol, keep_going=True)
-    report = to_json(measured)
+    with GpuTarget.parse(bench.target).hold() as held, measuring(specs, protocol, keep_going=True) as run:
+        pass
+    report = to_json(run.report())
     if bench.raw is not None:
-        write_raw(bench.raw / f"{arch}-batch{batch}.npz", raw)
+        write_raw(bench.raw / f"{arch}-batch{batch}.npz", run.raw())
         for result in report["results"]:
             del result["samples_ms"]
     for failure in report["failures"]:

@@ -12,7 +12,7 @@ from emca_deploy.artifacts import TensorSpec, write_manifest
 from emca_deploy.data.choosing import assumed_for
 from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun
 from emca_deploy.harness.measure.hook import Telemetry, available_sources
-from emca_deploy.harness.measure.latency import Protocol, measure_raw, measuring
+from emca_deploy.harness.measure.latency import Protocol, measuring
 from emca_deploy.harness.measure.protocol import BLOCK_S
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
@@ -123,9 +123,11 @@ class LocalTarget(Target):
         with self.hold(request.power_mode) as held, ExitStack() as stack:
             specs = specs or find()
             sampler = stack.enter_context(_telemetry(held.sources())) if request.telemetry else None
-            report, raw = measure_raw(specs, protocol, progress, sampler, keep_going=True)
+            with measuring(specs, protocol, progress, sampler, keep_going=True) as run:
+                pass
+        report = run.report()
         report = replace(report, environment={**report.environment, **held.record})
-        return Profiled(self.annotate(report, held.record), raw)
+        return Profiled(self.annotate(report, held.record), run.raw())
 
     def protocol(self, request: ProfileRequest) -> Protocol:
         """Return how a request is measured here."""

@@ -1,4 +1,4 @@
-"""Run a data set through a candidate in its own process, and gather its logits."""
+"""Runs a data set through a candidate in its own process, and collects the logits."""
 
 import os
 import tempfile
@@ -25,26 +25,24 @@ from emca_deploy.tasks.flips import ImageNames
 __all__ = ["LogitsResult", "LogitsRun"]
 
 MOST_IN_MEMORY_BYTES = 256 << 20
-"""Logits that take more lie in a temporary file, mapped: fifty thousand images of a thousand classes still fit."""
+"""Larger logits are mapped from a temporary file; fifty thousand images of a thousand classes stay below."""
 
 COMPANIONS = (".data", "_data")
-"""What is behind the name of an .onnx file in that of the file with its weights."""
-
+"""Suffixes that an .onnx file's name has in the name of the file with its weights."""
 
 ChoosePreprocessing = Callable[[TensorSpec, TensorSpec], Preprocessing]
-"""Says how images become the input of a model that is open, given its input and its output."""
+"""Returns the preprocessing for a model, given its input and output."""
 
 
 @dataclass(frozen=True)
 class LogitsResult:
-    """What a model says about a data set.
+    """A model's logits for a data set.
 
     Attributes:
-        logits: (N, classes) float32, in the order of the data set.
-        labels: (N,) int64, or None for a data set without.
-        images_per_s: images per second of the whole run, decoding included: not the model's throughput; None where nothing had
-            to be run.
-        reused: images whose logits an earlier run had left.
+        logits: Array (N, classes) float32, in the order of the data set.
+        labels: Array (N,) int64, or None for a data set without labels.
+        images_per_s: Images per second of the whole run, decoding included; None where nothing had to be run.
+        reused: Number of images whose logits come from an earlier run.
     """
 
     logits: Float32Array
@@ -55,11 +53,11 @@ class LogitsResult:
     reused: int = 0
 
     def indices(self, count: int) -> list[int]:
-        """Return which images of a data set of `count` these logits are of, in their order."""
+        """Return the indices of these logits' images in a data set of `count` images."""
         return list(range(count)) if self.names.indices is None else list(self.names.indices)
 
     def labelled_by(self, found: LabelsFound | None) -> "LogitsResult":
-        """Return the same logits with other labels of the data set, and their names."""
+        """Return the same logits with other labels and class names."""
         if found is None:
             return replace(self, labels=None, names=replace(self.names, classes=()))
         labels = found.labels[self.indices(len(found.labels))]
@@ -68,14 +66,14 @@ class LogitsResult:
 
 @dataclass(frozen=True)
 class LogitsRun:
-    """A data set to be run through a candidate.
+    """A data set to run through a candidate.
 
     Attributes:
-        source: where the data set lies; see `data.sources.open_source`.
-        preprocessing: how images become its input, or a function that says so given the model's input and output.
-        limit: how many images, the same number of each class; None for all.
-        batch_size: images a call; a model with a fixed batch size keeps its own.
-        decoded: a folder that runs of the same images share, see `data.decoded`.
+        source: Path of the data set; see `data.sources.open_source`.
+        preprocessing: Preprocessing, or a function that chooses it.
+        limit: Number of images, evenly over the classes; None for all.
+        batch_size: Images per call; a model with a fixed batch size keeps its own.
+        decoded: Folder for decoded images, which runs of the same images share; see `data.decoded`.
     """
 
     spec: RunnerSpec
@@ -86,17 +84,17 @@ class LogitsRun:
     decoded: Path | None = None
 
     def collect(self, progress: Progress | None = None, keep: Path | None = None, worker: Worker | None = None) -> LogitsResult:
-        """Run every image, and call `progress` with (images done, images in all).
+        """Run every image, and call `progress` with (images done, images in total).
 
-        `keep` is an .npz file for the logits: where an earlier run of the same kind left it, or was interrupted on the way to it,
-        only what is missing is run, see `logits_store`. A worker given has loaded the candidate already, and stays.
+        `keep` is an .npz file for the logits: only images that an earlier run of the same kind did not leave there are run; see
+        `logits_store`. A given worker has loaded the candidate already, and stays open.
 
         Raises:
             DataError: the data set cannot be read.
-            InputError: its images do not fit the model, or `keep` is another run's.
-            OutputError: `keep` cannot be written; what was there stays.
+            InputError: its images do not fit the model, or `keep` is of another run.
+            OutputError: `keep` cannot be written; an older file stays as it was.
             WorkerError: the candidate crashed or hung.
-            EmcaError: whatever the candidate's runner raises.
+            EmcaError: the candidate's runner raised it.
         """
         if worker is None:
             with Worker(self.spec) as own:
@@ -104,7 +102,8 @@ class LogitsRun:
                 own.finish()
                 return found
         opened = worker.opened or worker.open()
-        used = self._preprocessing(opened.input, opened.output)
+        chosen = self.preprocessing
+        used = chosen if isinstance(chosen, Preprocessing) else chosen(opened.input, opened.output)
         if keep is None:
             return self._run(worker, used, None, progress)
         with LogitsStore(keep, self._key(opened.runtime, used)) as store:
@@ -113,14 +112,10 @@ class LogitsRun:
                 return LogitsResult(kept.logits, kept.labels, None, used, kept.names, len(kept.logits))
             return self._run(worker, used, store, progress)
 
-    def _preprocessing(self, given: TensorSpec, gives: TensorSpec) -> Preprocessing:
-        return self.preprocessing if isinstance(self.preprocessing, Preprocessing) else self.preprocessing(given, gives)
-
     def _run(
         self, worker: Worker, used: Preprocessing, store: LogitsStore | None, progress: Progress | None
     ) -> LogitsResult:  # fmt: skip
-        before = store.resume() if store is not None else None
-        rows = _Rows(before)
+        rows = _Rows(store.resume() if store is not None else None)
         reused = rows.done
         last: LogitsPart | None = None
         for part in worker.logits(Wanted(self.source.absolute(), used, self.limit, self.batch_size, reused, self.decoded)):
@@ -132,7 +127,8 @@ class LogitsRun:
                 progress(part.done, part.total)
             last = part
         assert last is not None
-        names = ImageNames(**{name: _tuple(last.summary.get(name)) for name in ("classes", "indices", "files")})
+        classes, indices, files = (last.summary[name] for name in ("classes", "indices", "files"))
+        names = ImageNames(tuple(classes), None if indices is None else tuple(indices), tuple(files))
         logits = rows.finish()
         if store is not None:
             store.complete(Kept(logits, last.labels, names))
@@ -141,7 +137,7 @@ class LogitsRun:
         return LogitsResult(logits, last.labels, rate, used, names, reused)
 
     def _key(self, runtime: Mapping[str, Any], used: Preprocessing) -> dict[str, Any]:
-        """Return what the logits depend on. Threads and batch size change their last bits at most, and are left out."""
+        """Return all that the logits depend on; threads and batch size change only their last bits, and are left out."""
         files = [Path(self.spec.artifact + suffix) for suffix in ("", *COMPANIONS)]
         return {
             "artifact": [sha256_file(path) for path in files if path.is_file()] or self.spec.artifact or self.spec.name,
@@ -155,12 +151,8 @@ class LogitsRun:
         }
 
 
-def _tuple(values: list[Any] | None) -> Any:
-    return None if values is None else tuple(values)
-
-
 class _Rows:
-    """Logits as they come, in one array that is allocated once; a large one in a file without a name."""
+    """Collects logits in an array that is allocated once; a large one is in a file without a name."""
 
     def __init__(self, before: Float32Array | None) -> None:
         self._rows = np.empty((0, 0), np.float32) if before is None else before
@@ -184,8 +176,8 @@ def _allocate(count: int, width: int) -> Float32Array:
     if size > MOST_IN_MEMORY_BYTES and hasattr(os, "posix_fallocate"):
         try:
             with tempfile.TemporaryFile() as file:
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is found out now, not by a signal on some write
+                os.posix_fallocate(file.fileno(), 0, size)  # so a full disk is an error here, not a signal during a write
                 return np.memmap(file, np.float32, "r+", shape=(count, width))
-        except OSError:  # no room there either way: memory is what is left
+        except OSError:  # no space there: use memory
             pass
     return np.empty((count, width), np.float32)

@@ -1,4 +1,4 @@
-"""The labelled images of a measurement: held against the network before it runs, their open questions settled by its logits."""
+"""The labelled images of a measurement: checked before the network runs, and settled where only its logits can decide."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -17,59 +17,55 @@ MOST_NAMED = 4
 
 @dataclass
 class LabelledImages:
-    """Images, their labels, and what is to be said of them.
+    """Images, their labels, and warnings about them.
 
     Attributes:
-        source: the images; they may have no labels.
-        class_order: how number-named class folders were sorted, where no option set it and the accuracy decided.
+        source: Images; they may have no labels.
+        class_order: Order of class folders with numbers as names, where the accuracy decided it and no option did.
+        found: Labels; in numeric order before `settle`.
     """
 
     source: ImageSource
     warnings: list[str] = field(default_factory=list)
     class_order: str | None = None
-    _found: LabelsFound | None = field(default=None, init=False)
+    found: LabelsFound | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._found = self.source.labelled
-
-    @property
-    def found(self) -> LabelsFound | None:
-        """The labels; before `settle` those in the order of numbers."""
-        return self._found
+        self.found = self.source.labelled
 
     def check(self, name: str, outputs: int | None) -> None:
-        """Hold the labels against a network and the width of its logits, None where that is not known yet.
+        """Check the labels against the number of a network's outputs, None where it is unknown.
 
         Raises:
-            DataError: a label is none of its outputs.
+            DataError: a label has no output.
         """
-        if self._found is None or outputs is None:
+        if self.found is None or outputs is None:
             return
-        check_classes(name, self._found.labels, outputs)
-        self.warnings += [warning for warning in class_warnings(self._found, outputs) if warning not in self.warnings]
+        check_classes(name, self.found.labels, outputs)
+        self.warnings += [warning for warning in class_warnings(self.found, outputs) if warning not in self.warnings]
 
     def settle(self, result: LogitsResult, logits: Float32Array | None = None) -> LogitsResult:
-        """Return a result with these labels; number-named folders come into the order in which the network is more often right.
+        """Return a result with these labels; folders with numbers as names take the order that gives the higher top-1.
 
-        `logits`, (N, classes) float32 of the same images, decide in place of the result's: those of the fp32 reference.
+        `logits` of the fp32 reference, (N, classes) float32 of the same images, decide in place of the result's where given.
         """
-        if self._found is None or self._found.as_strings is None or self.class_order is not None:
-            return result.labelled_by(self._found)
+        if self.found is None or self.found.as_strings is None or self.class_order is not None:
+            return result.labelled_by(self.found)
         classes = predicted(result.logits if logits is None else logits)
-        orders = {"number": self._found, "string": self._found.as_strings}
+        orders = {"number": self.found, "string": self.found.as_strings}
         top1 = {order: top1_percent(classes, result.labelled_by(found).labels) for order, found in orders.items()}
-        self.class_order = max(orders, key=lambda order: top1[order])  # a tie is the order of numbers
+        self.class_order = max(orders, key=lambda order: top1[order])  # in a tie, numeric order
         other = "number" if self.class_order == "string" else "string"
-        self._found = orders[self.class_order]
-        first = ", ".join(self._found.classes[-self._found.count :][:MOST_NAMED])
+        self.found = orders[self.class_order]
+        first = ", ".join(self.found.classes[-self.found.count :][:MOST_NAMED])
         self.warnings.append(
-            f"class folders are numbers without leading zeros: taken in {self.class_order} order ({first}, ...), with top-1 "
-            f"{top1[self.class_order]:.2f}% against {top1[other]:.2f}% in {other} order; --class-order {self.class_order} says so"
+            f"class folders are numbers without leading zeros: {self.class_order} order ({first}, ...) was used, because its "
+            f"top-1 is {top1[self.class_order]:.2f}% and that of {other} order {top1[other]:.2f}%: set --class-order to confirm"
         )
-        return result.labelled_by(self._found)
+        return result.labelled_by(self.found)
 
     def check_overlap(self, calibrated: Collection[str], result: LogitsResult) -> None:
-        """Warn where images of a result were calibrated with, by their digests as `image_digests` gives them.
+        """Warn where images of a result were used for calibration, by their digests from `image_digests`.
 
         Raises:
             DataError: an image cannot be read.
@@ -78,6 +74,6 @@ class LabelledImages:
         shared = shared_images(self.source, indices, calibrated) if calibrated else 0
         if shared:
             self.warnings.append(
-                f"{shared:,} of {len(indices):,} images were calibrated with, so that they say too little of the drop on new "
-                "ones; give others"
+                f"{shared:,} of {len(indices):,} images were used for calibration, so the drop on new images may be larger: "
+                "validate on other images"
             )

@@ -1,7 +1,7 @@
-"""Logits in an .npz file, and those of an unfinished run beside it, so that an interrupted run goes on.
+"""Keeps logits in an .npz file, so that an interrupted run can continue.
 
-Both have one form. The unfinished one is `FILE.npz.partial`: it is written whole every few seconds and when a run is interrupted,
-and removed when `FILE.npz` is there.
+An unfinished run has the same form in `FILE.npz.partial`, which is rewritten every few seconds and when the run is interrupted,
+and removed once `FILE.npz` is complete.
 """
 
 import json
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,20 +24,15 @@ from emca_deploy.tasks.flips import ImageNames
 __all__ = ["Kept", "LogitsStore", "partial_path"]
 
 SAVE_EVERY_S = 5.0
-"""A run that is killed loses what it did in this time; one that is interrupted or fails loses nothing."""
+"""The most that a killed run loses; one that is interrupted or fails loses nothing."""
 
 MOST_SAVING = 0.1
-"""Part of a run's time that saving may take: large files are saved less often."""
+"""Largest share of a run's time for saving: large files are saved less often."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A complete run, as its file has it.
-
-    Attributes:
-        logits: (N, classes) float32.
-        labels: (N,) int64, or None.
-    """
+    """A complete run: logits (N, classes) float32, and labels (N,) int64 or None."""
 
     logits: Float32Array
     labels: Int64Array | None
@@ -46,14 +40,14 @@ class Kept:
 
 
 def partial_path(path: Path) -> Path:
-    """Return where the logits lie until the last one is there."""
+    """Return the path of an unfinished run's logits."""
     return path.with_name(path.name + ".partial")
 
 
 class LogitsStore:
-    """A run's logits in a file. A context manager: left by an exception, it saves what there is.
+    """A run's logits in a file. A context manager: when an exception leaves it, it saves the logits so far.
 
-    The key, JSON values, is all that the logits depend on: they are used again only if it is the same.
+    The key has all that the logits depend on, as JSON values: only logits with the same key are reused.
 
     Raises:
         InputError: the file has another suffix.
@@ -61,7 +55,7 @@ class LogitsStore:
 
     def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
         if path.suffix.lower() != ".npz":
-            raise InputError(f"{path}: logits are kept as .npz", "end the file's name with .npz")
+            raise InputError(f"{path}: not an .npz file", "give a file name that ends with .npz")
         self.path = path
         self.partial = partial_path(path)
         self._key: dict[str, Any] = json.loads(json.dumps(key))
@@ -71,7 +65,7 @@ class LogitsStore:
     def __enter__(self) -> "LogitsStore":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and self._unsaved is not None and not isinstance(error, OutputError):
             self._save(self._unsaved)
 
@@ -79,26 +73,26 @@ class LogitsStore:
         """Return the complete run in the file, or None where there is no file yet.
 
         Raises:
-            InputError: the file has something else, is damaged, or is another run's.
+            InputError: the file is damaged, of another kind or of another run.
         """
         found = self._read(self.path)
         if found is not None:
-            self.partial.unlink(missing_ok=True)  # left by a run that was killed when it was done
+            self.partial.unlink(missing_ok=True)  # left where a run was killed just after it was complete
         return found
 
     def resume(self) -> Float32Array | None:
         """Return the logits of an unfinished run, (n, classes) float32, or None where there is none.
 
         Raises:
-            InputError: the file has something else, is damaged, or is another run's.
-            OutputError: it could not be written: found out now, not when all images have been run.
+            InputError: the file is damaged, of another kind or of another run.
+            OutputError: the file cannot be written, which is checked before any image is run.
         """
-        check_writable(self.path, "make its folder first, or write elsewhere")
+        check_writable(self.path, "create its folder first, or write to another place")
         found = self._read(self.partial)
         return None if found is None else found.logits
 
     def keep(self, logits: Float32Array) -> None:
-        """Keep the logits so far, (n, classes) float32: now if the last time is long ago, or when the run is interrupted.
+        """Take the logits so far, (n, classes) float32, and save them if the last time is long ago.
 
         Raises:
             OutputError: they cannot be written.
@@ -111,10 +105,10 @@ class LogitsStore:
             self._next_s = ended_s + max(SAVE_EVERY_S, (ended_s - began_s) / MOST_SAVING)
 
     def complete(self, kept: Kept) -> None:
-        """Write the finished run to the file, and remove the unfinished one.
+        """Write the complete run to the file, and remove the unfinished one.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         self._write(self.path, kept)
         self._unsaved = None
@@ -124,7 +118,7 @@ class LogitsStore:
         try:
             self._write(self.partial, Kept(logits, None, ImageNames()))
         except OutputError as exc:
-            remedy = "free space or write elsewhere; what was saved before stays, and the same command goes on from there"
+            remedy = "free space and run the same command again, which continues from the last save; or write to another place"
             raise OutputError(exc.problem, remedy) from exc
 
     def _write(self, path: Path, kept: Kept) -> None:
@@ -150,20 +144,20 @@ class LogitsStore:
             files, classes = (tuple(map(str, arrays[name])) for name in ("files", "classes"))
             _check_shapes(logits, labels, indices, files)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
-            problem = f"{path}: not a file of logits of emca-deploy: {exc}"
-            raise InputError(problem, "name another file, or remove this one to run all images again") from exc
+            problem = f"{path}: not an emca-deploy file of logits: {exc}"
+            raise InputError(problem, "give another file, or remove this one to run all images again") from exc
         return Kept(logits, labels, ImageNames(classes, indices, files))
 
     def _check(self, path: Path, key: Mapping[str, Any]) -> None:
         names = sorted({*key, *self._key})
         other = [name for name in names if _comparable(name, key.get(name)) != _comparable(name, self._key.get(name))]
         if other:
-            problem = f"{path}: has the logits of another run (differs in: {', '.join(other)})"
-            raise InputError(problem, "name another file")
+            problem = f"{path}: has the logits of another run, which differs in: {', '.join(other)}"
+            raise InputError(problem, "give another file")
 
 
 def _comparable(name: str, value: Any) -> Any:
-    """Return a part of a key such that an older version's record of preprocessing compares with today's."""
+    """Return a part of a key in a form in which preprocessing of an older version compares with the current one."""
     if name != "preprocessing" or not isinstance(value, dict):
         return value
     try:

@@ -1,16 +1,20 @@
 """A candidate while it is measured: its processes, and the blocks they ran."""
 
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from emca_deploy.arrays import Float64Array
-from emca_deploy.harness.measure.warmup import WarmedUp
 from emca_deploy.harness.measure.worker import Opened, Prepared, Worker
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.results.latency import WarmUp
 
-__all__ = ["Block", "Candidate", "Process", "groups_of"]
+__all__ = ["Block", "Candidate", "Process"]
+
+_SETTLED = 0.02
+_WINDOWS = 20
+_FEWEST_CALLS = 3
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,10 @@ class Block:
     """One block of calls.
 
     Attributes:
-        process: the index of the process that ran it.
-        calls_ms: milliseconds of each call, (calls,) float64.
-        device_ms: milliseconds of the same calls by the accelerator's own clock; None where it has none.
-        window_ns: when it ran, (start, end) of `time.monotonic_ns`; unmeasured calls at its beginning are within.
+        process: Index of the process that ran it.
+        calls_ms: Milliseconds of each call, (calls,) float64.
+        device_ms: Milliseconds of the same calls by the accelerator's own clock; None where it has none.
+        window_ns: Start and end by `time.monotonic_ns`, unmeasured calls at its start included.
     """
 
     process: int
@@ -31,34 +35,57 @@ class Block:
 
     @property
     def wall_ms(self) -> float:
-        """How long it took."""
+        """The time that it took."""
         return (self.window_ns[1] - self.window_ns[0]) / 1e6
 
 
 @dataclass
 class Process:
-    """One process of a candidate, with its artifact loaded, or one of them where the candidate was built several times.
+    """One process of a candidate, with an artifact loaded.
 
     Attributes:
-        cpu_s_before: processor seconds of its process when the run began.
+        warmup_ms: Medians of the warm-up's windows, in order.
+        cpu_s_before: Processor seconds of the process when the run began.
     """
 
     worker: Worker
     opened: Opened
     prepared: Prepared
-    warm_up: WarmedUp | None = None
+    warm_up: WarmUp | None = None
+    warmup_ms: tuple[float, ...] = ()
     cpu_s_before: float = 0.0
+
+    @property
+    def artifact(self) -> str:
+        """The artifact as the user gave it, or the spec's name."""
+        return self.worker.spec.artifact or self.worker.spec.name
+
+    def run_warm_up(self, limit_s: float) -> None:
+        """Run until two successive windows have medians within 2 %, or the time is over; a limit of 0 runs nothing.
+
+        Raises:
+            EmcaError: as `Worker.block`.
+        """
+        started = time.monotonic()
+        medians: list[float] = []
+        calls, settled = 0, limit_s == 0
+        while not settled and time.monotonic() - started < limit_s:
+            window_ns = self.worker.block(limit_s / _WINDOWS, _FEWEST_CALLS)
+            calls += len(window_ns)
+            medians.append(float(np.median(window_ns)) / 1e6)
+            settled = len(medians) > 1 and abs(medians[-1] - medians[-2]) <= _SETTLED * medians[-2]
+        self.warm_up = WarmUp(settled, round(time.monotonic() - started, 3), calls, len(medians))
+        self.warmup_ms = tuple(medians)
 
 
 @dataclass
 class Candidate:
-    """What is measured under one name.
+    """All that is measured under one name.
 
     Attributes:
-        processes: at least one; the last `alive` of them are the processes that live now.
-        alive: how many those are.
-        blocks: so far, in the order of time.
-        notes: what happened to it that is worth a warning.
+        processes: Processes so far; the last `alive` of them still live.
+        blocks: Blocks so far, in order of time.
+        notes: Events that are worth a warning.
     """
 
     name: str
@@ -69,7 +96,7 @@ class Candidate:
 
     @property
     def living(self) -> list[Process]:
-        """The processes that live now."""
+        """The processes that still live."""
         return self.processes[-self.alive :]
 
     @property
@@ -78,27 +105,27 @@ class Candidate:
         return self.processes[0].worker.spec
 
     def batch(self, default: int) -> int:
-        """Return the images of a call, which are `default` unless its spec says others."""
+        """Return the images per call: `default`, unless its spec has another number."""
         return self.spec.batch or default
 
     @property
     def in_flight(self) -> int:
-        """Requests at once; of several processes, the most."""
+        """Concurrent requests; the maximum of its processes."""
         return max(process.prepared.in_flight for process in self.processes)
 
     @property
     def calls(self) -> int:
-        """Measured so far."""
+        """The number of measured calls so far."""
         return sum(len(block.calls_ms) for block in self.blocks)
 
     @property
     def wall_s(self) -> float:
-        """Time that its blocks took so far."""
+        """The time that its blocks took so far."""
         return sum(block.wall_ms for block in self.blocks) / 1000
 
     @property
     def block_processes(self) -> list[int] | None:
-        """The index in `processes` of each block; None where there is but one."""
+        """The index in `processes` of each block; None where there is only one process."""
         return [block.process for block in self.blocks] if len(self.processes) > 1 else None
 
     @property
@@ -108,18 +135,18 @@ class Candidate:
 
     @property
     def device_ms(self) -> list[Float64Array]:
-        """Likewise by the accelerator's clock; empty where it has none."""
+        """Milliseconds of each call by the accelerator's clock, block by block; empty where it has none."""
         return [block.device_ms for block in self.blocks if block.device_ms is not None]
 
     def headline_ms(self, batch: int, *, offline: bool) -> list[Float64Array]:
-        """Return what is compared, block by block: calls' latencies, or offline each block's time per image, in milliseconds."""
+        """Return the compared milliseconds, block by block: the latency of each call, or offline the block's time per image."""
         if not offline:
             return self.calls_ms
         images = self.batch(batch)
         return [np.array([block.wall_ms / (images * len(block.calls_ms))]) for block in self.blocks]
 
     def run_block(self, seconds: float, max_calls: int, lead_calls: int) -> None:
-        """Run the next block, on the processes in turn, and keep it.
+        """Run the next block, on the live processes in turn, and keep it.
 
         Raises:
             EmcaError: as `Worker.block`.
@@ -128,11 +155,3 @@ class Candidate:
         worker = self.processes[index].worker
         latencies_ns = worker.block(seconds, 1, max_calls, lead_calls)
         self.blocks.append(Block(index, latencies_ns / 1e6, worker.device_ms, worker.window_ns))
-
-
-def groups_of(specs: Sequence[RunnerSpec]) -> dict[str, list[RunnerSpec]]:
-    """Return the specs of each candidate by its name, in the order they were given."""
-    groups: dict[str, list[RunnerSpec]] = {}
-    for spec in specs:
-        groups.setdefault(spec.group or spec.name, []).append(spec)
-    return groups

@@ -1,11 +1,10 @@
-"""Telemetry of a whole comparison: idle first, then the run, then each candidate's share."""
+"""The telemetry of a whole run: the idle machine first, then the run, then each candidate's share."""
 
 import time
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from emca_deploy.harness.measure.stability import clock_warnings
 from emca_deploy.results.telemetry import ContextSwitches, TelemetryResult
@@ -27,9 +26,9 @@ NO_POWER = "not measured: no power meter that can be read (RAPL, NVML, tegrastat
 def available_sources(
     root: Path = Path("/"), gpu_bus_id: str | None = None, total_power_mw: TotalPower | None = None
 ) -> list[TelemetrySource]:
-    """Return the sources that this machine has; opening one may still fail, for want of a right, which the recorder notes.
+    """Return the sources that this machine has; opening one may still fail without permission, which becomes a note.
 
-    `gpu_bus_id` is the PCI bus id of the GPU that the candidates run on; `total_power_mw` tells tegrastats how rails add up.
+    `gpu_bus_id` is the PCI bus id of the candidates' GPU; `total_power_mw` is the rule for the total of tegrastats.
     """
     kinds = (CpuFrequencySource, ThermalSource, RaplSource)
     sources: list[TelemetrySource] = [kind(root) for kind in kinds if kind.is_available(root)]
@@ -41,64 +40,47 @@ def available_sources(
 
 
 class Telemetry:
-    """What the latency harness calls around a run. Leave it, as a context manager or by `close`, however the run ended.
+    """The telemetry of a run: a context manager that samples from its start to `end`. Nothing in it fails a run.
 
-    The calls come in this order: `begin_idle`, `end_idle`, `watch` (optional), `begin`, `end`. Nothing here fails a run. The
-    machine is watched at rest for `idle_s`, for which `end_idle` waits; 0 is not at all.
+    The calls come in this order: `sample_idle`, `watch`, `begin`, `end`; the first two are optional.
 
-    Attributes:
-        notes: what could not be had and what to do, each said once.
+    Args:
+        sources: Sources to sample.
+        interval_s: Time between two samples.
+        idle_s: Time to sample the idle machine; 0 skips it.
     """
 
     def __init__(self, sources: Sequence[TelemetrySource], interval_s: float = 0.1, idle_s: float = 1.0) -> None:
         self._recorder = Recorder(sources, interval_s)
         self._idle_s = idle_s
-        self._entered = False
         self._idle: Window | None = None
-        self._began_ns = 0
         self._pids: dict[str, int] = {}
         self._switches: dict[str, ContextSwitches] = {}
         self._ended: dict[str, _OfProcess] = {}
 
     @property
-    def notes(self) -> list[str]:
-        """See the class."""
-        return self._recorder.notes
-
-    @property
     def samples(self) -> tuple[Sample, ...]:
-        """Everything recorded so far."""
+        """All samples so far."""
         return self._recorder.samples
 
     def __enter__(self) -> "Telemetry":
+        self._recorder.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+    def __exit__(self, *error: object) -> None:
+        self._recorder.__exit__()
 
-    def close(self) -> None:
-        """Stop sampling and every source's process; harmless when nothing runs."""
-        if self._entered:
-            self._entered = False
-            self._recorder.__exit__(None, None, None)
-
-    def begin_idle(self) -> None:
-        """Open the sources and watch the machine, on which nothing of ours runs yet."""
-        self._open()
-        self._began_ns = time.monotonic_ns()
-
-    def end_idle(self) -> None:
-        """Wait until the idle time is long enough, and end it."""
+    def sample_idle(self) -> None:
+        """Sample the machine at rest, before any process of the run starts."""
         if self._idle_s <= 0:
             return
-        passed_s = (time.monotonic_ns() - self._began_ns) / 1e9
-        time.sleep(max(0.0, self._idle_s - passed_s))
+        began_ns = time.monotonic_ns()
+        time.sleep(self._idle_s)
         self._recorder.sample_now()
-        self._idle = (self._began_ns, time.monotonic_ns())
+        self._idle = (began_ns, time.monotonic_ns())
 
     def watch(self, name_to_pid: Mapping[str, int]) -> None:
         """Sample the memory and context switches of the candidates' processes from now on."""
-        self._open()
         for name, pid in name_to_pid.items():
             self._pids[name] = pid
             if name in self._ended and (switches := read_context_switches(pid)) is not None:
@@ -106,33 +88,30 @@ class Telemetry:
             self._recorder.add(ProcessMemorySource(pid, name))
 
     def unwatch(self) -> None:
-        """Keep what is known of processes that are about to end."""
+        """Keep the values of processes that are about to end."""
         for name in self._pids:
             self._ended[name] = self._of_processes(name)
         self._pids.clear()
         self._switches.clear()
 
     def begin(self) -> None:
-        """Begin the run: the first window comes now."""
-        self._open()
+        """Begin the run, just before the first window."""
         for name, pid in self._pids.items():
             switches = read_context_switches(pid)
             if switches is not None:
                 self._switches[name] = switches
-        self._began_ns = time.monotonic_ns()
         self._recorder.sample_now()
 
     def end(
         self, name_to_windows: Mapping[str, Sequence[Window]], name_to_inferences: Mapping[str, int]
     ) -> dict[str, TelemetryResult]:
-        """End the run and return each candidate's telemetry, see `attribution.attribute`; the processes may still live.
+        """End the run while the processes still live, and return each candidate's telemetry; see `attribution.attribute`.
 
-        Windows are nanoseconds of time.monotonic_ns; inferences are each candidate's images in all its windows: energy is per
-        image.
+        Inferences are each candidate's images in all its windows, so energy is per image.
         """
         self._recorder.sample_now()
         processes = {name: self._of_processes(name) for name in name_to_windows}
-        self.close()
+        self._recorder.__exit__()
         shares = attribute(self.samples, name_to_windows, [self._idle] if self._idle else [], name_to_inferences)
         metered = any(source.power for share in shares.values() for source in share.values())
         return {
@@ -142,7 +121,7 @@ class Telemetry:
                 sampling_core_share=self._recorder.core_share,
                 idle_s=(self._idle[1] - self._idle[0]) / 1e9 if self._idle else None,
                 energy=None if metered else NO_POWER,
-                notes=tuple(self.notes),
+                notes=tuple(self._recorder.notes),
                 pss_mib=processes[name].pss_mib,
                 context_switches=processes[name].context_switches,
                 warnings=tuple(self._clock_warnings(name_to_windows[name])),
@@ -151,9 +130,9 @@ class Telemetry:
         }
 
     def _clock_warnings(self, windows: Sequence[Window]) -> list[str]:
-        """Judge by the fastest core: a mean falls, too, where fewer cores are busy."""
+        """Judge by the fastest core, since a mean also falls where fewer cores are busy."""
         times, clocks = [], []
-        starts, ends = [begin for begin, _ in windows], [end for _, end in windows]  # in the order of time, not overlapping
+        starts, ends = [begin for begin, _ in windows], [end for _, end in windows]  # in order of time, without overlap
         for sample in self.samples:
             window = bisect_right(starts, sample.time_ns) - 1
             if window < 0 or sample.time_ns > ends[window]:
@@ -164,13 +143,8 @@ class Telemetry:
                 clocks.append(max(cores))
         return clock_warnings(times, clocks)
 
-    def _open(self) -> None:
-        if not self._entered:
-            self._recorder.__enter__()
-            self._entered = True
-
     def _of_processes(self, name: str) -> "_OfProcess":
-        """Return what is known of a candidate's processes so far, those that have ended and the one that lives."""
+        """Return the values of a candidate's processes so far: of those that have ended, and of the live one."""
         before, pid = self._ended.get(name, _OfProcess()), self._pids.get(name)
         if pid is None:
             return before
@@ -185,7 +159,7 @@ class _OfProcess:
     context_switches: ContextSwitches | None = None
 
     def plus(self, later: "_OfProcess") -> "_OfProcess":
-        """Return the most memory of either, and all context switches."""
+        """Return the larger memory of the two, and the sum of the context switches."""
         memory = max((mib for mib in (self.pss_mib, later.pss_mib) if mib is not None), default=None)
         both = self.context_switches, later.context_switches
         if both[0] is None or both[1] is None:

@@ -1,7 +1,7 @@
-"""Latency of several candidates: each in its own process, measured in short interleaved blocks.
+"""Measures the latency of several candidates: each in its own process, in short alternating blocks.
 
-Whatever the machine does meanwhile (heat, clocks, neighbours) hits all candidates alike, so that their ratio stays right even
-where the absolute numbers do not. A round is one block of every candidate, in random order; the order is seeded.
+A change of the machine (heat, clocks, other work) affects all candidates alike, so their ratio stays right even where the
+absolute numbers do not. A round is one block of every candidate in random order; the order is seeded.
 """
 
 import time
@@ -19,28 +19,68 @@ from emca_deploy.harness.measure.raw_samples import RawSamples, raw_of
 from emca_deploy.harness.measure.rounds import INTERRUPTED, interleave
 from emca_deploy.harness.measure.stability import changes_between
 from emca_deploy.harness.measure.starting import Processes, finish
-from emca_deploy.harness.measure.summary import compare_candidates, result_of, summarize
+from emca_deploy.harness.measure.summary import compare_candidates, result_of
 from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import collect_environment
-from emca_deploy.machines.machine_state import MachineState, read_machine_state
-from emca_deploy.results.latency import Failure, LatencyResult, ProfileReport
+from emca_deploy.machines.machine_state import read_machine_state
+from emca_deploy.results.latency import Failure, ProfileReport
 from emca_deploy.results.telemetry import TelemetryResult
 
-__all__ = ["LiveRun", "Protocol", "measure", "measure_raw", "measuring", "summarize"]
+__all__ = ["LiveRun", "Protocol", "measure", "measuring"]
 
 
 @dataclass
-class _Run:
-    """A run under way."""
+class LiveRun:
+    """A run under way. `measuring` yields it when everything is measured and the processes still live.
+
+    Attributes:
+        stop: Reason for the end; see `ProtocolRecord`.
+        common: Warnings that concern all candidates.
+        sampled: Telemetry by candidate.
+    """
 
     protocol: Protocol
     keep_going: bool
+    environment: dict[str, Any]
     candidates: list[Candidate] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     first_error: EmcaError | None = None
+    stop: str = ""
+    common: list[str] = field(default_factory=list)
+    sampled: dict[str, TelemetryResult] = field(default_factory=dict)
 
-    def failed(self, name: str, workers: Sequence[Worker], error: EmcaError) -> None:
+    @property
+    def workers(self) -> dict[str, Worker]:
+        """One worker of each candidate, by the candidate's name; all end with the `with` block."""
+        return {candidate.name: candidate.living[0].worker for candidate in self.candidates}
+
+    def report(self) -> ProfileReport:
+        """Return the report; the peak memory of a live process is that until now."""
+        for candidate in self.candidates:
+            for process in candidate.living:
+                if not process.worker.peak_rss_mib:
+                    process.worker.note_peak()
+        record = self.protocol.record(min(len(candidate.blocks) for candidate in self.candidates), self.stop)
+        results = []
+        for candidate in self.candidates:
+            telemetry = self.sampled.get(candidate.name, TelemetryResult())
+            candidate.notes.extend(telemetry.warnings)
+            results.append(replace(result_of(candidate, self.protocol, record, self.common), telemetry=telemetry))
+        return ProfileReport(
+            results=tuple(results),
+            comparisons=compare_candidates(self.candidates, self.protocol),
+            environment=self.environment,
+            complete=self.stop != INTERRUPTED and not self.failures,
+            protocol=replace(record, in_flight=max(candidate.in_flight for candidate in self.candidates)),
+            failures=tuple(self.failures),
+        )
+
+    def raw(self) -> RawSamples:
+        """Return all raw samples: those of the warm-up too, and the time of each block."""
+        return raw_of(self.candidates, self.protocol)
+
+    def _failed(self, name: str, workers: Sequence[Worker], error: EmcaError) -> None:
         """Keep a candidate's error, and end its processes; without `keep_going` raise it."""
         if not self.keep_going:
             raise error
@@ -48,6 +88,51 @@ class _Run:
         self.failures.append(Failure(name, error.problem, error.remedy, error.exit_code))
         for worker in workers:
             worker.abandon()
+
+    def _demand_one(self) -> None:
+        if not self.candidates and self.first_error is not None:
+            raise self.first_error
+
+    def _interleave(self, processes: Processes, progress: Progress | None, telemetry: Telemetry | None) -> None:
+        """Run all blocks, and set `stop`."""
+
+        def watch() -> None:
+            if telemetry:
+                telemetry.watch({name: worker.pid for name, worker in self.workers.items()})
+
+        def renew() -> None:
+            if telemetry:
+                telemetry.unwatch()
+            processes.renew(self.candidates)
+            watch()
+
+        def failed(candidate: Candidate, error: EmcaError) -> None:
+            self._failed(candidate.name, [process.worker for process in candidate.living], error)
+
+        watch()
+        if telemetry:
+            telemetry.begin()
+        report = progress or (lambda done, total: None)
+        self.stop = interleave(self.candidates, self.protocol, report, failed, renew, processes.renewals)
+        if self.stop == INTERRUPTED and not self.keep_going:
+            raise KeyboardInterrupt
+        self._demand_one()
+
+    def _end_telemetry(self, telemetry: Telemetry) -> None:
+        lead_calls = 1 if len(self.candidates) > 1 else 0
+        windows = {one.name: [block.window_ns for block in one.blocks] for one in self.candidates}
+        calls = {one.name: one.calls + lead_calls * len(one.blocks) for one in self.candidates}
+        inferences = {one.name: one.batch(self.protocol.batch) * calls[one.name] for one in self.candidates}
+        self.sampled = telemetry.end(windows, inferences)
+
+    def _finish(self) -> None:
+        """Close every model; an interrupted worker is still busy, so it is ended."""
+        for candidate in self.candidates:
+            if self.stop != INTERRUPTED:
+                finish(candidate)
+                continue
+            for process in candidate.living:
+                process.worker.abandon()
 
 
 def measure(
@@ -58,71 +143,26 @@ def measure(
     *,
     keep_going: bool = False,
 ) -> ProfileReport:
-    """Measure every candidate, and compare each of the others to the first.
+    """Measure every candidate, and compare each of the others with the first.
 
-    The first of the specs is the one that the others are held against; those with the same `group` are processes of one
-    candidate, whose blocks alternate between them. `progress` is called with (blocks done, blocks in all); fewer are made where
-    the intervals are narrow sooner.
+    Specs with the same `group` are processes of one candidate, which run its blocks in turn. `progress` is called with (blocks
+    done, blocks in total); fewer blocks run where the intervals are narrow sooner.
 
-    With `keep_going` the others are measured where a candidate fails, and what was measured before an interrupt is kept: the
-    report is marked incomplete and lists the failures. Where nothing was measured, the error is raised all the same.
+    With `keep_going`, the other candidates are measured where one fails, and an interrupt keeps what was measured: the report is
+    marked incomplete and lists the failures. The error is still raised where nothing was measured.
 
     Returns:
         A result for every candidate in the order of `specs`, and the comparisons: b is the first candidate, a another.
 
     Raises:
-        InputError: no candidate, or two of one name.
+        InputError: there is no candidate, or two have one name.
         WorkerError: a candidate crashed or hung.
-        EmcaError: whatever a candidate's runner raises.
-        KeyboardInterrupt: as it comes; with `keep_going` only while there is nothing to keep.
+        EmcaError: a candidate's runner raised it.
+        KeyboardInterrupt: the user interrupted the run; with `keep_going` only while nothing was measured.
     """
-    return measure_raw(specs, protocol, progress, telemetry, keep_going=keep_going)[0]
-
-
-def measure_raw(
-    specs: Sequence[RunnerSpec],
-    protocol: Protocol,
-    progress: Progress | None = None,
-    telemetry: Telemetry | None = None,
-    *,
-    keep_going: bool = False,
-) -> tuple[ProfileReport, RawSamples]:
-    """Return what `measure` does, and all raw samples: of the warm-up too, and when each block ran.
-
-    Raises:
-        EmcaError, KeyboardInterrupt: as `measure`.
-    """
-    with measuring(specs, protocol, progress, telemetry, keep_going=keep_going) as measured:
+    with measuring(specs, protocol, progress, telemetry, keep_going=keep_going) as run:
         pass
-    return measured.report(), raw_of(measured.run.candidates, protocol)
-
-
-@dataclass(frozen=True)
-class LiveRun:
-    """What `measuring` yields.
-
-    Attributes:
-        common: warnings that concern all candidates.
-    """
-
-    run: "_Run"
-    stop: str
-    common: list[str]
-    sampled: dict[str, TelemetryResult]
-    environment: dict[str, Any]
-
-    @property
-    def workers(self) -> dict[str, Worker]:
-        """A process of each candidate, by the candidate's name; all end with the block."""
-        return {candidate.name: candidate.living[0].worker for candidate in self.run.candidates}
-
-    def report(self) -> ProfileReport:
-        """Return what `measure` does; of processes that are alive, the memory is that until now."""
-        for candidate in self.run.candidates:
-            for process in candidate.living:
-                if not process.worker.peak_rss_mib:
-                    process.worker.note_peak()
-        return _report(self.run, self.stop, self.common, self.sampled, self.environment)
+    return run.report()
 
 
 @contextmanager
@@ -134,107 +174,28 @@ def measuring(
     *,
     keep_going: bool = False,
 ) -> Iterator[LiveRun]:
-    """Do what `measure` does, and leave the processes loaded until the block is left.
+    """Measure as `measure` does, and keep the processes loaded until the `with` block ends.
 
     Raises:
         EmcaError, KeyboardInterrupt: as `measure`.
     """
     if not specs or len({spec.name for spec in specs}) < len(specs):
         raise InputError("the candidates need different names, and at least one", "name every artifact once")
-    run = _Run(protocol, keep_going)
-    environment = collect_environment()
+    run = LiveRun(protocol, keep_going, collect_environment())
     if telemetry:
-        telemetry.begin_idle()
-        telemetry.end_idle()
+        telemetry.sample_idle()
     with ExitStack() as stack:
-        processes = Processes(specs, protocol, stack, run.failed)
+        processes = Processes(specs, protocol, stack, run._failed)
         run.candidates = processes.start()
-        _demand_one(run)
+        run._demand_one()
         before, own_before, decoys_before = read_machine_state(), time.process_time(), processes.decoys_cpu_s
-        stop = _interleave(run, processes, progress, telemetry)
+        run._interleave(processes, progress, telemetry)
         after = read_machine_state()
-        environment |= {"state": before.to_dict(), "state_after": after.to_dict()}
-        others_s = time.process_time() - own_before + processes.decoys_cpu_s - decoys_before
-        common = _changes(run.candidates, before, after, others_s)
-        sampled = _sampled(telemetry, run.candidates, protocol.batch)
-        yield LiveRun(run, stop, common, sampled, environment)
-        _finish(run.candidates, stop)
-
-
-def _interleave(run: _Run, processes: Processes, progress: Progress | None, telemetry: Telemetry | None) -> str:
-    """Run all blocks, and return why they ended."""
-    if telemetry:
-        telemetry.watch(_pids(run.candidates))
-        telemetry.begin()
-
-    def renew() -> None:
+        run.environment |= {"state": before.to_dict(), "state_after": after.to_dict()}
+        own_cpu_s = time.process_time() - own_before + processes.decoys_cpu_s - decoys_before
+        own_cpu_s += sum(process.worker.cpu_s - process.cpu_s_before for one in run.candidates for process in one.processes)
+        run.common = changes_between(before, after, own_cpu_s)
         if telemetry:
-            telemetry.unwatch()
-        processes.renew(run.candidates)
-        if telemetry:
-            telemetry.watch(_pids(run.candidates))
-
-    def failed(candidate: Candidate, error: EmcaError) -> None:
-        run.failed(candidate.name, [process.worker for process in candidate.living], error)
-
-    told = progress or (lambda done, total: None)
-    stop = interleave(run.candidates, run.protocol, told, failed, renew, processes.renewals)
-    if stop == INTERRUPTED and not run.keep_going:
-        raise KeyboardInterrupt
-    _demand_one(run)
-    return stop
-
-
-def _pids(candidates: list[Candidate]) -> dict[str, int]:
-    return {candidate.name: candidate.living[0].worker.pid for candidate in candidates}
-
-
-def _demand_one(run: _Run) -> None:
-    if not run.candidates and run.first_error is not None:
-        raise run.first_error
-
-
-def _changes(candidates: list[Candidate], before: MachineState, after: MachineState, own_cpu_s: float) -> list[str]:
-    processes = [process for candidate in candidates for process in candidate.processes]
-    workers_cpu_s = sum(process.worker.cpu_s - process.cpu_s_before for process in processes)
-    return changes_between(before, after, own_cpu_s + workers_cpu_s)
-
-
-def _sampled(telemetry: Telemetry | None, candidates: list[Candidate], batch: int) -> dict[str, TelemetryResult]:
-    """Return what telemetry found, while the processes still live."""
-    if telemetry is None:
-        return {}
-    lead_calls = 1 if len(candidates) > 1 else 0
-    windows = {candidate.name: [block.window_ns for block in candidate.blocks] for candidate in candidates}
-    inferences = {c.name: c.batch(batch) * (c.calls + lead_calls * len(c.blocks)) for c in candidates}
-    return telemetry.end(windows, inferences)
-
-
-def _finish(candidates: list[Candidate], stop: str) -> None:
-    """Close every model; an interrupted worker is still busy, so it is ended."""
-    for candidate in candidates:
-        if stop != INTERRUPTED:
-            finish(candidate)
-            continue
-        for process in candidate.living:
-            process.worker.abandon()
-
-
-def _report(
-    run: _Run, stop: str, common: list[str], sampled: dict[str, TelemetryResult], environment: dict[str, Any]
-) -> ProfileReport:
-    candidates, protocol = run.candidates, run.protocol
-    record = protocol.record(min(len(candidate.blocks) for candidate in candidates), stop)
-    results: list[LatencyResult] = []
-    for candidate in candidates:
-        telemetry = sampled.get(candidate.name, TelemetryResult())
-        candidate.notes.extend(telemetry.warnings)
-        results.append(replace(result_of(candidate, protocol, record, common), telemetry=telemetry))
-    return ProfileReport(
-        results=tuple(results),
-        comparisons=compare_candidates(candidates, protocol),
-        environment=environment,
-        complete=stop != INTERRUPTED and not run.failures,
-        protocol=replace(record, in_flight=max(candidate.in_flight for candidate in candidates)),
-        failures=tuple(run.failures),
-    )
+            run._end_telemetry(telemetry)
+        yield run
+        run._finish()

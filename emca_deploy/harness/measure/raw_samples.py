@@ -1,9 +1,8 @@
-"""Raw samples in a compact file: every call of every candidate, block by block, and the warm-up's windows.
+"""Raw samples in a compact file: every call of every candidate, block by block, and the windows of the warm-up.
 
-A .npz of plain arrays, nothing pickled. `meta` is JSON in UTF-8: the schema version and, for each candidate, its name and builds.
-Candidate i has `calls_ns_i` (calls,) uint32, or int64 where a call takes 4.3 s or more; `block_calls_i` (blocks,) int32, how many
-of them each block has; `block_build_i` (blocks,) int16; `windows_ns_i` (blocks, 2) int64 of `time.monotonic_ns`; `warmup_ms_i`
-(windows,) float64 and `warmup_build_i` (windows,) int16; and `device_ms_i` (calls,) float32 where there is a device's clock.
+The file is an .npz of plain arrays, without pickles. `meta` is JSON in UTF-8: the version, the protocol, and the name and builds
+of each candidate. The arrays of candidate i are the fields of `RawCandidate` with the suffix `_i`, in the types of `_types`:
+uint32 nanoseconds hold calls of up to 4.3 s, and `device_ms_i` exists where the accelerator has a clock.
 """
 
 import json
@@ -32,13 +31,13 @@ class RawCandidate:
     """All samples of one candidate.
 
     Attributes:
-        calls_ns: nanoseconds of each call, in order, (calls,).
-        block_calls: how many calls each block has, (blocks,).
-        block_build: the index in `builds` that each block ran, (blocks,).
-        windows_ns: when each block ran, (blocks, 2), `time.monotonic_ns` of the machine then.
-        warmup_ms: the medians of the warm-up's windows, (windows,).
-        warmup_build: the build of each window, (windows,).
-        device_ms: milliseconds of each call by the accelerator's own clock, (calls,); None where it has none.
+        calls_ns: Nanoseconds of each call, in order, (calls,).
+        block_calls: Number of calls in each block, (blocks,).
+        block_build: Index in `builds` of each block's process, (blocks,).
+        windows_ns: Start and end of each block, (blocks, 2), by `time.monotonic_ns` of the machine.
+        warmup_ms: Medians of the warm-up's windows, (windows,).
+        warmup_build: Index in `builds` of each window's process, (windows,).
+        device_ms: Milliseconds of each call by the accelerator's own clock, (calls,); None where it has none.
     """
 
     name: str
@@ -52,17 +51,13 @@ class RawCandidate:
     device_ms: Float64Array | None = None
 
     def blocks_ms(self) -> list[Float64Array]:
-        """Return the calls in milliseconds, one array a block."""
+        """Return the calls in milliseconds, one array per block."""
         return np.split(self.calls_ns / 1e6, np.cumsum(self.block_calls)[:-1])
 
 
 @dataclass(frozen=True)
 class RawSamples:
-    """All samples of a run.
-
-    Attributes:
-        protocol: as it was asked for, field by field.
-    """
+    """All samples of a run, and its protocol as requested, field by field."""
 
     candidates: tuple[RawCandidate, ...]
     protocol: dict[str, Any]
@@ -75,10 +70,10 @@ def raw_of(candidates: Sequence[Candidate], protocol: Protocol) -> RawSamples:
 
 def _raw_candidate(candidate: Candidate) -> RawCandidate:
     blocks, device_ms = candidate.blocks, candidate.device_ms
-    warm = [(process.warm_up.medians_ms if process.warm_up else ()) for process in candidate.processes]
+    warm = [process.warmup_ms for process in candidate.processes]
     return RawCandidate(
         name=candidate.name,
-        builds=tuple(process.worker.spec.artifact or process.worker.spec.name for process in candidate.processes),
+        builds=tuple(process.artifact for process in candidate.processes),
         calls_ns=np.rint(np.concatenate(candidate.calls_ms) * 1e6).astype(np.int64),
         block_calls=np.array([len(block.calls_ms) for block in blocks], np.int64),
         block_build=np.array([block.process for block in blocks], np.int64),
@@ -93,7 +88,7 @@ def write_raw(path: Path, raw: RawSamples) -> None:
     """Write all samples, whole or not at all.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with atomic_write(path) as temporary:
         save_raw(temporary, raw)
@@ -103,31 +98,29 @@ def save_raw(path: Path, raw: RawSamples) -> None:
     """Write all samples into a file that `atomic_write` gave.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    meta = {
-        "raw_version": RAW_VERSION,
-        "protocol": raw.protocol,
-        "candidates": [{"name": one.name, "builds": list(one.builds)} for one in raw.candidates],
-    }
+    named = [{"name": one.name, "builds": list(one.builds)} for one in raw.candidates]
+    meta = {"raw_version": RAW_VERSION, "protocol": raw.protocol, "candidates": named}
     arrays: dict[str, npt.NDArray[Any]] = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
     for index, one in enumerate(raw.candidates):
-        arrays.update({f"{name}_{index}": array for name, array in _compact(one).items()})
+        for name, kind in _types(one).items():
+            arrays[f"{name}_{index}"] = getattr(one, name).astype(kind)
     with path.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
-def _compact(one: RawCandidate) -> dict[str, npt.NDArray[Any]]:
+def _types(one: RawCandidate) -> dict[str, type[np.generic]]:
+    """Return each array's type in the file."""
     short = one.calls_ns.max(initial=0) <= np.iinfo(np.uint32).max
-    device = {} if one.device_ms is None else {"device_ms": one.device_ms.astype(np.float32)}
     return {
-        "calls_ns": one.calls_ns.astype(np.uint32) if short else one.calls_ns,
-        "block_calls": one.block_calls.astype(np.int32),
-        "block_build": one.block_build.astype(np.int16),
-        "windows_ns": one.windows_ns,
-        "warmup_ms": one.warmup_ms,
-        "warmup_build": one.warmup_build.astype(np.int16),
-        **device,
+        "calls_ns": np.uint32 if short else np.int64,
+        "block_calls": np.int32,
+        "block_build": np.int16,
+        "windows_ns": np.int64,
+        "warmup_ms": np.float64,
+        "warmup_build": np.int16,
+        **({} if one.device_ms is None else {"device_ms": np.float32}),
     }
 
 
@@ -135,39 +128,33 @@ def read_raw(path: Path) -> RawSamples:
     """Return the samples in a file of `write_raw`.
 
     Raises:
-        InputError: it cannot be read, or is no such file.
+        InputError: the file cannot be read, or is not such a file.
     """
     try:
-        arrays = read_arrays(path)
-        meta = json.loads(arrays["meta"].tobytes())
-        _check_version(meta["raw_version"])
-        candidates = tuple(_read_candidate(arrays, index, entry) for index, entry in enumerate(meta["candidates"]))
-        return RawSamples(candidates, dict(meta["protocol"]))
+        return _samples(read_arrays(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
-        raise InputError(f"{path}: not raw samples of ours: {exc}", "name a file that `profile --raw` wrote") from exc
+        raise InputError(f"{path}: not raw samples of emca-deploy: {exc}", "name a file that `profile --raw` wrote") from exc
 
 
-def _check_version(version: Any) -> None:
-    if version != RAW_VERSION:
+def _samples(arrays: Mapping[str, npt.NDArray[Any]]) -> RawSamples:
+    meta = json.loads(arrays["meta"].tobytes())
+    if (version := meta["raw_version"]) != RAW_VERSION:
         raise ValueError(f"raw version {version}; this emca-deploy reads {RAW_VERSION}")
+    candidates = tuple(_read_candidate(arrays, index, entry) for index, entry in enumerate(meta["candidates"]))
+    return RawSamples(candidates, dict(meta["protocol"]))
 
 
 def _read_candidate(archive: Mapping[str, npt.NDArray[Any]], index: int, entry: dict[str, Any]) -> RawCandidate:
-    def whole(name: str) -> Int64Array:
-        return np.asarray(archive[f"{name}_{index}"]).astype(np.int64)
-
-    calls_ns, block_calls = whole("calls_ns"), whole("block_calls")
-    if int(block_calls.sum()) != len(calls_ns):
-        raise ValueError(f"the blocks of '{entry['name']}' have {int(block_calls.sum())} calls, not {len(calls_ns)}")
-    device = f"device_ms_{index}"
+    whole = ("calls_ns", "block_calls", "block_build", "windows_ns", "warmup_build")
+    integers = {name: np.asarray(archive[f"{name}_{index}"]).astype(np.int64) for name in whole}
+    calls, in_blocks = len(integers["calls_ns"]), int(integers["block_calls"].sum())
+    if in_blocks != calls:
+        raise ValueError(f"the blocks of '{entry['name']}' have {in_blocks} calls, not {calls}")
+    device = archive.get(f"device_ms_{index}")
     return RawCandidate(
         name=str(entry["name"]),
         builds=tuple(str(build) for build in entry["builds"]),
-        calls_ns=calls_ns,
-        block_calls=block_calls,
-        block_build=whole("block_build"),
-        windows_ns=whole("windows_ns"),
         warmup_ms=np.asarray(archive[f"warmup_ms_{index}"], np.float64),
-        warmup_build=whole("warmup_build"),
-        device_ms=np.asarray(archive[device], np.float64) if device in archive else None,
+        device_ms=None if device is None else np.asarray(device, np.float64),
+        **integers,
     )

@@ -1,9 +1,9 @@
-"""The candidates' processes: started, loaded and warmed up, and replaced by new ones where not all fit into memory at once.
+"""Starts, loads and warms up the candidates' processes, and replaces them with new ones where memory is too small for all.
 
-The first processes to be loaded get the scattered pages that others left behind, and are some percent slower than the next for as
-long as they live (benchmarks/LOG.md has the figures). So where a candidate has several processes, four that are never measured
-are loaded before them, and the candidates take turns in being loaded first. All are loaded together, as far as memory allows:
-among processes of different times, after others have given their pages back, the differences are several times as large.
+The first processes to load get the scattered pages that others left, and stay some percent slower than later ones for their whole
+life (benchmarks/LOG.md has the figures). Where a candidate has several processes, four that are never measured are therefore
+loaded first, and the candidates take turns in loading first. All are loaded together as far as memory allows: processes that are
+started at different times, after others have freed their pages, differ several times as much.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +11,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from emca_deploy.errors import EmcaError, WorkerError
-from emca_deploy.harness.measure.candidate import Candidate, Process, groups_of
+from emca_deploy.harness.measure.candidate import Candidate, Process
 from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.harness.measure.stopping import planned_renewals
-from emca_deploy.harness.measure.warmup import warm_up
 from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.memory import available_mib, peak_rss_mib
@@ -22,13 +21,13 @@ from emca_deploy.machines.memory import available_mib, peak_rss_mib
 __all__ = ["Failed", "Processes"]
 
 DECOYS = 4
-"""On some machines no difference depends on the order from the third process on, on others from the fifth."""
+"""On some machines the order of loading makes no difference from the third process on, on others from the fifth."""
 
 _SHARE = 0.5
-"""Of the free memory: the file cache, which holds the models, is part of that."""
+"""Share of the free memory to use; free memory includes the file cache, which holds the models."""
 
 Failed = Callable[[str, Sequence[Worker], EmcaError], None]
-"""Called with a candidate that fails, its living processes and the error; what it raises passes."""
+"""Called with a candidate that fails, its live workers and the error; it may raise."""
 
 
 @dataclass
@@ -36,10 +35,10 @@ class Processes:
     """The processes of a run.
 
     Attributes:
-        stack: ends every process with the run.
-        sets: sets of processes, started so far.
-        at_once: processes of each artifact that live together; as many as fit, once the first is loaded.
-        decoys_cpu_s: processor seconds of what was loaded and not measured.
+        stack: Stack that ends every process with the run.
+        sets: Number of sets of processes started so far.
+        at_once: Number of processes of each artifact that live together, known once the first is loaded.
+        decoys_cpu_s: Processor seconds of the processes that are not measured.
     """
 
     specs: Sequence[RunnerSpec]
@@ -49,14 +48,15 @@ class Processes:
     sets: int = 0
     at_once: int = 1
     decoys_cpu_s: float = 0.0
-    _groups: dict[str, list[RunnerSpec]] = field(init=False)
+    _groups: dict[str, list[RunnerSpec]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Group the specs of each candidate."""
-        self._groups = groups_of(self.specs)
+        """Group the specs by candidate, in their order."""
+        for spec in self.specs:
+            self._groups.setdefault(spec.group or spec.name, []).append(spec)
 
     def start(self) -> list[Candidate]:
-        """Return every candidate, loaded and warm, in the order of the specs; those that fail are left out.
+        """Return every candidate, loaded and warmed up, in the order of the specs, without those that fail.
 
         Raises:
             EmcaError: what `failed` raises.
@@ -67,11 +67,11 @@ class Processes:
 
     @property
     def renewals(self) -> frozenset[int]:
-        """The rounds after which `renew` is due."""
+        """The numbers of the rounds after which `renew` is called."""
         return planned_renewals(self.protocol, self.at_once)
 
     def renew(self, candidates: list[Candidate]) -> None:
-        """End every process and start a new one in its place; candidates that fail are taken out of the list.
+        """Replace every process with a new one; candidates that fail are removed from the list.
 
         Raises:
             EmcaError: what `failed` raises.
@@ -94,7 +94,7 @@ class Processes:
         self.sets += 1
 
     def _load_decoy(self, name: str, while_loading: ExitStack) -> None:
-        """Load what takes the scattered pages; if it fails, so will the candidate itself, which is then told."""
+        """Load a process that takes the scattered pages; if it fails, so will the candidate, which reports the error."""
         worker = while_loading.enter_context(Worker(self._groups[name][0], self.protocol.timeout_s))
         while_loading.callback(worker.abandon)
         with suppress(EmcaError):
@@ -104,7 +104,7 @@ class Processes:
                 self.at_once = min(self.protocol.processes, self._that_fit(worker))
 
     def _that_fit(self, loaded: Worker) -> int:
-        """Return how many processes of every artifact fit into memory, judged by one of them; 1 at least."""
+        """Return how many processes of every artifact fit into memory, judging by one of them; at least 1."""
         each_mib, free_mib = peak_rss_mib(loaded.pid), available_mib()
         if not each_mib or free_mib is None:
             return 1
@@ -114,7 +114,7 @@ class Processes:
         return [self.stack.enter_context(Worker(spec, self.protocol.timeout_s)) for spec in self._groups[name]]
 
     def _begin(self, name: str) -> list[Worker]:
-        """Return a candidate's processes, which load from now on; one that has ended says so when its answer is waited for."""
+        """Start loading a candidate's processes; an error appears when their answer is awaited."""
         workers = self._enter(name)
         for worker in workers:
             with suppress(WorkerError):
@@ -133,8 +133,8 @@ class Processes:
         candidate.alive = self.at_once * len(self._groups[candidate.name])
         try:
             for process in candidate.living:
-                process.warm_up = warm_up(process.worker, self.protocol.warmup_s)
-                if self.sets == 0:  # later ones are started within the run, and all they do is ours
+                process.run_warm_up(self.protocol.warmup_s)
+                if self.sets == 0:  # all the time of a later process is part of the run
                     process.cpu_s_before = process.worker.cpu_s
         except EmcaError as exc:
             candidates.remove(candidate)
@@ -142,11 +142,11 @@ class Processes:
 
 
 def finish(candidate: Candidate) -> None:
-    """Close a candidate's models and let its processes end; a model that fails to close was measured all the same."""
+    """Close a candidate's models and let its processes end; a model that fails to close keeps its result."""
     for process in candidate.living:
         try:
             process.worker.finish()
-        except EmcaError as exc:  # it was measured: that is worth more than a clean end
+        except EmcaError as exc:
             process.worker.abandon()
             candidate.notes.append(f"failed while closing: {exc.problem}")
 

@@ -1,4 +1,4 @@
-"""What a measured candidate's blocks come to: a result, and its ratio to another's."""
+"""Turns a measured candidate's blocks into a result, and two candidates' blocks into a ratio."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,6 @@ from emca_deploy.arrays import Float64Array
 from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.harness.measure.stability import drift_warnings
-from emca_deploy.harness.measure.warmup import WarmedUp
 from emca_deploy.results.latency import Comparison, LatencyResult, LatencySummary, ProtocolRecord, WarmUp, verdict_of
 from emca_deploy.stats.estimates import median_ci, percentile, ratio_of_medians
 
@@ -20,9 +19,9 @@ _ENOUGH_FOR_P99_9 = 1000
 
 
 def summarize(blocks_ms: Sequence[Float64Array], seed: int = 0, processes: Sequence[int] | None = None) -> LatencySummary:
-    """Return the summary of a candidate's blocks: milliseconds a call, one array a block, at least one call in all.
+    """Return the summary of a candidate's blocks: milliseconds per call, one array per block, with at least one call in total.
 
-    `processes` are those that each block ran in, where there are several.
+    `processes` is the process of each block, where there are several.
     """
     ordered = np.sort(np.concatenate(blocks_ms))
     percents = {name: percentile(ordered, p) for name, p in _PERCENTILES.items()}
@@ -37,16 +36,16 @@ def summarize(blocks_ms: Sequence[Float64Array], seed: int = 0, processes: Seque
 
 
 def result_of(candidate: Candidate, protocol: Protocol, record: ProtocolRecord, common: Sequence[str]) -> LatencyResult:
-    """Return the result of a candidate with at least one block, whose processes are finished or abandoned."""
+    """Return the result of a candidate with at least one block."""
     spec, processes = candidate.spec, candidate.processes
-    artifacts = [process.worker.spec.artifact or process.worker.spec.name for process in processes]
+    artifacts = [process.artifact for process in processes]
     several = len(set(artifacts)) > 1
     doubts = (*common, *_doubts(candidate, protocol), *candidate.notes)
     samples_ms = np.concatenate(candidate.calls_ms)
     rate, rate_ci95 = _throughput(candidate, protocol)
     device_ms = candidate.device_ms
     return LatencyResult(
-        artifact=candidate.name if several else spec.artifact or spec.name,
+        artifact=candidate.name if several else artifacts[0],
         backend=spec.backend,
         precision=spec.precision,
         target=spec.target,
@@ -73,22 +72,21 @@ def result_of(candidate: Candidate, protocol: Protocol, record: ProtocolRecord, 
 
 
 def compare_candidates(candidates: Sequence[Candidate], protocol: Protocol) -> tuple[Comparison, ...]:
-    """Return each of the others held against the first candidate, which is b."""
+    """Compare each of the others, as a, with the first candidate, as b."""
     first, *others = candidates
     offline = protocol.scenario == "offline"
     comparisons = []
     for other in others:
-        rounds = min(len(first.blocks), len(other.blocks))  # an interrupt may have come in the middle of one
+        rounds = min(len(first.blocks), len(other.blocks))  # an interrupt may have come in the middle of a round
         ours, theirs = (one.headline_ms(protocol.batch, offline=offline)[:rounds] for one in (first, other))
-        processes = (first.block_processes, other.block_processes)
-        of_rounds = tuple(None if each is None else each[:rounds] for each in processes)
-        ratio, interval = ratio_of_medians(ours, theirs, protocol.seed, processes=(of_rounds[0], of_rounds[1]))
+        one, another = (None if each is None else each[:rounds] for each in (first.block_processes, other.block_processes))
+        ratio, interval = ratio_of_medians(ours, theirs, protocol.seed, processes=(one, another))
         comparisons.append(Comparison(other.name, first.name, ratio, interval, verdict_of(interval)))
     return tuple(comparisons)
 
 
 def _throughput(candidate: Candidate, protocol: Protocol) -> tuple[float, tuple[float, float] | None]:
-    """Return images per second, offline by the time on the wall and with its interval."""
+    """Return images per second; offline by wall time, and with its interval."""
     images = candidate.batch(protocol.batch)
     if protocol.scenario != "offline":
         total_ms = sum(float(block.sum()) for block in candidate.calls_ms)
@@ -99,35 +97,32 @@ def _throughput(candidate: Candidate, protocol: Protocol) -> tuple[float, tuple[
 
 
 def _doubts(candidate: Candidate, protocol: Protocol) -> list[str]:
-    """Return what makes this candidate's numbers doubtful."""
+    """Return the reasons to doubt this candidate's numbers."""
     doubts: list[str] = []
     for index in range(len(candidate.processes)):
         of_process = [block.calls_ms for block in candidate.blocks if block.process == index]
         doubts += [warning for warning in drift_warnings(of_process) if warning not in doubts]
-    if not all(_warm_up_of(candidate)):
-        doubts.append(f"had not settled after {protocol.warmup_s:g} s of warm-up: give it longer with --warmup")
+    if not all(process.warm_up.settled for process in candidate.processes if process.warm_up is not None):
+        doubts.append(f"latency was not steady after {protocol.warmup_s:g} s of warm-up: warm up longer with --warmup")
     return doubts
 
 
-def _warm_up_of(candidate: Candidate) -> list[bool]:
-    return [process.warm_up.settled for process in candidate.processes if process.warm_up is not None]
-
-
 def _notes(candidate: Candidate, record: ProtocolRecord) -> list[str]:
-    """Return what a reader should know, although the numbers are sound."""
+    """Return remarks that do not cast doubt on the numbers."""
     notes = []
     if candidate.calls < _ENOUGH_FOR_P99_9:
-        notes.append(f"{candidate.calls} calls are too few for p99.9, which is their maximum: measure longer with --duration")
+        notes.append(f"{candidate.calls} calls are too few for p99.9, which is then the maximum: measure longer with --duration")
     if record.stop == "time limit":
-        few = f"only {candidate.calls} calls" if candidate.calls < record.min_queries else "wider intervals than asked for"
-        notes.append(f"the time limit ended the run: {few} are possible within it; raise it with --max-duration")
+        few = (
+            f"only {candidate.calls} calls were made"
+            if candidate.calls < record.min_queries
+            else "intervals are wider than the goal"
+        )
+        notes.append(f"the time limit ended the run, so {few}: raise it with --max-duration")
     return notes
 
 
 def _slowest_warm_up(candidate: Candidate) -> WarmUp | None:
-    found: list[WarmedUp] = [process.warm_up for process in candidate.processes if process.warm_up is not None]
-    if not found:
-        return None
-    slowest = max(found, key=lambda warm: warm.seconds)
-    settled = all(warm.settled for warm in found)
-    return WarmUp(settled, round(slowest.seconds, 3), slowest.calls, len(slowest.medians_ms))
+    found = [process.warm_up for process in candidate.processes if process.warm_up is not None]
+    slowest = max(found, key=lambda warm: warm.seconds, default=None)
+    return None if slowest is None else replace(slowest, settled=all(warm.settled for warm in found))

@@ -7,8 +7,9 @@ from refusals import refusing
 
 from emca_deploy.errors import InputError, WorkerError
 from emca_deploy.harness.clock import time_calls
-from emca_deploy.harness.measure.latency import Protocol, measure, summarize
+from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.stability import contention_warnings, drift_warnings
+from emca_deploy.harness.measure.summary import summarize
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.environment import collect_environment
 from emca_deploy.machines.machine_state import CpuTimes, read_cpu_times

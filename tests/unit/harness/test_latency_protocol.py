@@ -16,7 +16,7 @@ from refusals import refusing
 from emca_deploy import harness
 from emca_deploy.errors import InputError, ModelError, WorkerError
 from emca_deploy.harness.measure import starting
-from emca_deploy.harness.measure.latency import Protocol, measure, measure_raw
+from emca_deploy.harness.measure.latency import Protocol, measure, measuring
 from emca_deploy.harness.measure.raw_samples import read_raw, write_raw
 from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
@@ -25,6 +25,12 @@ from emca_deploy.results.latency import ProfileReport, verdict_of
 from emca_deploy.results.telemetry import TelemetryResult
 
 QUICK = Protocol(warmup_s=0.1, block_s=0.02, duration_s=0.2)
+
+
+def measure_raw(*arguments, **settings):
+    with measuring(*arguments, **settings) as run:
+        pass
+    return run.report(), run.raw()
 
 
 def fake(name, **settings):
@@ -209,10 +215,7 @@ def test_raw_samples_with_pickles_or_of_something_else_are_refused(tmp_path):
 class Silent:
     """Telemetry that finds nothing."""
 
-    def begin_idle(self):
-        pass
-
-    def end_idle(self):
+    def sample_idle(self):
         pass
 
     def watch(self, name_to_pid):
@@ -231,11 +234,8 @@ class Noting(Silent):
     def __init__(self):
         self.calls = []
 
-    def begin_idle(self):
-        self.calls.append("begin_idle")
-
-    def end_idle(self):
-        self.calls.append("end_idle")
+    def sample_idle(self):
+        self.calls.append("sample_idle")
 
     def watch(self, name_to_pid):
         self.calls.append(("watch", set(name_to_pid)))
@@ -256,7 +256,7 @@ class Noting(Silent):
 def test_telemetry_is_called_in_order_with_the_windows_of_every_block():
     hook = Noting()
     report = measure([fake("a"), fake("b")], QUICK, telemetry=hook)
-    assert hook.calls == ["begin_idle", "end_idle", ("watch", {"a", "b"}), "begin"]
+    assert hook.calls == ["sample_idle", ("watch", {"a", "b"}), "begin"]
     first, second = to_json(report)["results"]
     assert first["telemetry"] == {"sources": {}, "idle_s": 3.5}
     assert "telemetry" not in second
