@@ -7,10 +7,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from emca_deploy.harness.measure.comparing import CompareReport
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.deploy import DeployReport
-from emca_deploy.results.latency import ProfileReport
+from emca_deploy.results.latency import CompareReport, ProfileReport
 from emca_deploy.results.layers import LayersReport
 from emca_deploy.results.sensitivity import SensitivityReport
 from emca_deploy.results.tuning import TuneReport

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from emca_deploy.harness.measure.comparing import CompareReport, Measured, check_comparable, compare_runs, differences
+from emca_deploy.harness.measure.comparing import Measured, compare_runs
+from emca_deploy.results.latency import CompareReport
 
 __all__ = ["compare"]
 
@@ -19,8 +20,4 @@ def compare(a: Path | str, b: Path | str, *, force: bool = False, seed: int = 0)
     Raises:
         InputError: a document cannot be read, has no samples, or is of another machine or protocol.
     """
-    runs = Measured.read(Path(a)), Measured.read(Path(b))
-    if not force:
-        check_comparable(runs[0].report, runs[1].report)
-    found = differences(runs[0].report, runs[1].report)
-    return CompareReport(tuple(found), compare_runs(*runs, seed))
+    return compare_runs(Measured.read(Path(a)), Measured.read(Path(b)), seed, force=force)

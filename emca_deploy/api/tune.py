@@ -14,7 +14,7 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
 from emca_deploy.backends.base import Situation
 from emca_deploy.backends.registry import names_no_file, tunables
-from emca_deploy.harness.measure.tuning import Found, Search, is_faster, search
+from emca_deploy.harness.measure.tuning import Found, Search, search
 from emca_deploy.harness.measure.worker_main import input_shape, make_runner
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file.file import OnnxFile
@@ -66,7 +66,7 @@ def tune(
 
     told = tell or (lambda line: None)
     found = search(space, Search(make, request.scenario, batch, request.budget_s, request.seed, told), progress)
-    numerics = _numerics(make, default, found.best, (batch, request.seed)) if is_faster(found.confirmed) else None
+    numerics = _numerics(make, default, found.best, (batch, request.seed)) if found.is_faster else None
     report = _report(request, base, batch, default, found, numerics)
     return keep_tuned(report) if save else report
 
@@ -189,7 +189,7 @@ def _report(
         batch=batch,
         default=default,
         best=found.best,
-        settings={**default, **found.best} if is_faster(confirmed) else default,
+        settings={**default, **found.best} if found.is_faster else default,
         verdict=confirmed.verdict if confirmed else "no difference shown",
         ratio=confirmed.ratio_p50 if confirmed else None,
         ratio_ci95=confirmed.ratio_ci95 if confirmed else None,

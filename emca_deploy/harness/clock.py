@@ -1,4 +1,4 @@
-"""Timing calls: the monotonic nanosecond clock, with the garbage collector out of the way."""
+"""Times calls on the monotonic nanosecond clock, without garbage collection."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ __all__ = ["elapsed_ms", "keep_from_collection", "no_garbage_collection", "time_
 
 
 def keep_from_collection() -> None:
-    """Collect a last time and leave out, from now on, whatever is there: libraries and a model, which live on anyway.
+    """Collect once, and exclude all present objects from later collections: libraries and a model, which stay anyway.
 
-    To walk all of them takes 10 to 24 ms with a runtime loaded and empties the caches: before each block it made the first call
-    5 to 12 % slower, and with it, where a block has six, the median by 1 %.
+    With a runtime loaded, visiting them takes 10 to 24 ms and empties the caches: done before each block, it makes the first call
+    5 to 12 % slower, and the median of a block of six calls 1 % slower.
     """
     gc.collect()
     gc.freeze()
@@ -24,10 +24,7 @@ def keep_from_collection() -> None:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Collect now and not again until the end: a collection inside a call would be measured as the model's.
-
-    Within another one this does nothing.
-    """
+    """Collect now and not again until the end, so no call includes a collection. Nested inside another one, it does nothing."""
     enabled = gc.isenabled()
     if enabled:
         gc.collect()
@@ -46,10 +43,10 @@ def time_calls(
     max_calls: int = 1_000_000,
     after: Callable[[], object] | None = None,
 ) -> Int64Array:
-    """Call until the time is used, and return nanoseconds of every call, in order, (calls,) int64.
+    """Call until the time is over, and return the nanoseconds of every call, in order, (calls,) int64.
 
-    No call starts after that time once `min_calls` are made, nor after `max_calls`. `after` is called after every call: its time,
-    and all others between two calls, are not counted.
+    After that time, no call starts once `min_calls` are made, and none after `max_calls`. `after` is called after every call; the
+    time between calls is not counted.
     """
     latencies_ns: list[int] = []
     with no_garbage_collection():

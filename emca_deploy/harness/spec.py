@@ -1,4 +1,4 @@
-"""What the harness is told about a candidate: a name and a factory, never a backend."""
+"""The harness's view of a candidate: a name and a factory, never a backend."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +15,9 @@ __all__ = ["LoadedModel", "RunnerSpec", "Saturable"]
 
 
 class LoadedModel(Protocol):
-    """The part of a runner the harness needs; every runner of `emca_deploy.backends` has it.
+    """The part of a runner that the harness uses; every runner of `emca_deploy.backends` has it.
 
-    One that can tell also has `device_ms`: how long the last `infer` kept the accelerator, in milliseconds by its own clock.
+    A runner may also have `device_ms`: the time of the last `infer` by the accelerator's own clock, in milliseconds.
     """
 
     input: TensorSpec
@@ -28,7 +28,7 @@ class LoadedModel(Protocol):
         """Load the model."""
 
     def infer(self, batch: npt.NDArray[Any], /) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns."""
+        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of the value of `to_native`."""
 
     def to_native(self, batch: Float32Array, /) -> npt.NDArray[Any]:
         """Return a batch (N, C, H, W) float32 in the model's own layout and type."""
@@ -37,15 +37,15 @@ class LoadedModel(Protocol):
         """Free everything."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what the runtime says of itself."""
+        """Return the runtime's version and settings."""
 
 
 @runtime_checkable
 class Saturable(Protocol):
-    """What a runner has besides, where its runtime can work on several requests at once; others are called in turn."""
+    """A runner whose runtime works on several requests at once; other runners are called one request after the other."""
 
     def start_offline(self, batch: npt.NDArray[Any], /) -> int:
-        """Get ready for many requests of this batch at once, and return how many will be in flight.
+        """Prepare for concurrent requests with this batch, and return their number.
 
         Only `run_offline` and `close` are called afterwards.
         """
@@ -53,23 +53,22 @@ class Saturable(Protocol):
     def run_offline(self, seconds: float, min_calls: int, max_calls: int, /) -> npt.NDArray[np.int64]:
         """Keep that many requests in flight; return nanoseconds from each one's start to its completion, (requests,) int64.
 
-        No request starts after those seconds, once `min_calls` have, nor after `max_calls`; all are done at the return.
+        After that time, no request starts once `min_calls` have started, and none after `max_calls`; all are complete on return.
         """
 
 
 @dataclass(frozen=True)
 class RunnerSpec:
-    """One candidate. It is sent as JSON to the candidate's own process, and becomes a runner there.
+    """One candidate. It is sent as JSON to the candidate's process, which makes a runner of it.
 
     Attributes:
-        name: unique among the candidates of a run; used in messages and comparisons.
-        factory: "module:function", called with `kwargs`, returning a runner that is not open yet; "" asks the registry of
-            backends.
-        kwargs: its arguments; JSON values only.
-        artifact: the file, as the user gave it; for the result.
-        group: specs with the same group are measured as one candidate; empty means no group.
-        batch: images a call, where it is not the protocol's: offline, batches are compared by their time per image.
-        digests: sha256 by path of the files it is made of, where they are known; a process that loads others refuses.
+        name: Unique name among the candidates of a run, for messages and comparisons.
+        factory: Function as "module:function" that returns a runner, not yet open; "" is the registry of backends.
+        kwargs: Arguments of the factory; JSON values only.
+        artifact: File as the user gave it, for the result.
+        group: Name that several specs share if they are measured as one candidate; empty means no group.
+        batch: Images per call, where it differs from the protocol: offline, batches are compared by their time per image.
+        digests: Known sha256 of its files, by path; a process that loads other files refuses them.
     """
 
     name: str
@@ -84,12 +83,12 @@ class RunnerSpec:
     digests: dict[str, str] = field(default_factory=dict)
 
     def check_files(self) -> None:
-        """Refuse files that are not those the run began with; to be called when they have been loaded.
+        """Refuse files that changed since the run began; call it when they have been loaded.
 
         Raises:
-            ModelError: one of them has been changed since.
+            ModelError: a file has changed.
         """
         for path, digest in self.digests.items():
             if sha256_file(Path(path)) != digest:
-                problem = f"{path}: was changed while it was being run"
-                raise ModelError(problem, "run the command again, and leave the file as it is meanwhile")
+                problem = f"{path}: changed during the run"
+                raise ModelError(problem, "run the command again, and do not change the file while it runs")

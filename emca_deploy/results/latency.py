@@ -8,6 +8,7 @@ from emca_deploy.results.telemetry import TelemetryResult
 
 __all__ = [
     "SCHEMA_VERSION",
+    "CompareReport",
     "Comparison",
     "Failure",
     "LatencyResult",
@@ -22,6 +23,8 @@ __all__ = [
 
 SCHEMA_VERSION = 2
 """Version 2 has the protocol, verdicts, failures and blocks. Version 1 is still read."""
+
+COMPARE_VERSION = 1
 
 Scenario = Literal["single-stream", "offline"]
 SpeedVerdict = Literal["faster", "slower", "no difference shown"]
@@ -163,6 +166,19 @@ class Comparison:
     ratio_p50: float
     ratio_ci95: tuple[float, float]
     verdict: SpeedVerdict = "no difference shown"
+
+
+@dataclass(frozen=True)
+class CompareReport:
+    """The output of `compare --json`.
+
+    Attributes:
+        differences: Reasons why the two runs must not be compared; empty without --force.
+    """
+
+    differences: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+    schema_version: int = version(COMPARE_VERSION)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from emca_deploy.cli import run
 from emca_deploy.data.bundled import bundled_calibration_images, bundled_test_images
 from emca_deploy.errors import ModelError
 from emca_deploy.harness.measure import tuning
-from emca_deploy.harness.measure.comparing import read_profile_report
+from emca_deploy.harness.measure.comparing import Measured
 from emca_deploy.npz import read_arrays
 
 EVENTS = ("os.rename", "os.remove", "os.chmod", "os.mkdir", "os.rmdir", "os.truncate", "os.link")
@@ -97,7 +97,7 @@ def check(folder: Path, event: int) -> None:
     if (folder / "m.ranges.json").exists():
         read_table(folder / "m.ranges.json")
     if (folder / "r.json").exists():
-        assert read_profile_report(folder / "r.json").complete
+        assert Measured.read(folder / "r.json").report.complete
     for name in ("s.npz", "l.npz", "m.weights.npz"):
         if (folder / name).exists():
             read_arrays(folder / name)

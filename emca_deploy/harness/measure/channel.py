@@ -1,6 +1,6 @@
-"""Messages between the coordinator and a worker: a JSON object and, where there is one, an array's raw bytes.
+"""Messages between the coordinator and a worker: a JSON object and an optional array.
 
-A frame is two little-endian unsigned 64-bit lengths, the JSON, and the array. Nothing is ever pickled.
+A frame is two little-endian unsigned 64-bit lengths, the JSON, and the array's raw bytes. Nothing is pickled.
 """
 
 import json
@@ -21,7 +21,7 @@ _READ_AT_ONCE = 1 << 20
 
 
 class Channel:
-    """Both ends of a pair of pipes, which it owns and `close` closes."""
+    """One end of a pair of pipes, which it owns and closes. A timeout also ends in the middle of a message."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd = read_fd
@@ -31,10 +31,10 @@ class Channel:
         self._closed = False
 
     def send(self, message: dict[str, Any], array: npt.NDArray[Any] | None = None) -> None:
-        """Send a message, blocking until the pipe has taken it.
+        """Send a message, and wait until the pipe has taken it.
 
         Raises:
-            BrokenPipeError: the other end is gone.
+            BrokenPipeError: the other end is closed.
         """
         payload = b""
         if array is not None:
@@ -42,13 +42,15 @@ class Channel:
             message = {**message, "array": {"dtype": array.dtype.str, "shape": list(array.shape)}}
             payload = array.tobytes()
         header = json.dumps(message, default=str).encode()
-        _write_all(self._write_fd, _LENGTHS.pack(len(header), len(payload)) + header + payload)
+        left = memoryview(_LENGTHS.pack(len(header), len(payload)) + header + payload)
+        while left:
+            left = left[os.write(self._write_fd, left) :]
 
     def receive(self, timeout_s: float | None = None) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
-        """Return the next message and its array, if it has one; a timeout of None waits for ever.
+        """Return the next message and its array, if it has one; a timeout of None waits without limit.
 
         Raises:
-            EOFError: the other end is gone, or what it sent is no message.
+            EOFError: the other end is closed, or sent something else than a message.
             TimeoutError: no whole message came in time.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -74,21 +76,15 @@ class Channel:
                     raise TimeoutError
             piece = os.read(self._read_fd, min(length - len(taken), _READ_AT_ONCE))
             if not piece:
-                raise EOFError("the other end is gone")
+                raise EOFError("the other end is closed")
             taken += piece
         return taken
 
     def close(self) -> None:
-        """Close both pipes; calling it twice is fine."""
+        """Close both pipes, if they are open."""
         if self._closed:
             return
         self._closed = True
         self._selector.close()
         os.close(self._read_fd)
         os.close(self._write_fd)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -1,4 +1,4 @@
-"""Comparing results of different runs: only where machine and protocol are the same."""
+"""Compares results of different runs, if machine and protocol are the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,37 +9,22 @@ import numpy as np
 from emca_deploy.arrays import Float64Array
 from emca_deploy.errors import InputError
 from emca_deploy.harness.measure.raw_samples import RawCandidate, read_raw
-from emca_deploy.results.codec import read_json, version
-from emca_deploy.results.latency import Comparison, LatencyResult, ProfileReport, ProtocolRecord, verdict_of
+from emca_deploy.results.codec import read_json
+from emca_deploy.results.latency import CompareReport, Comparison, LatencyResult, ProfileReport, ProtocolRecord, verdict_of
 from emca_deploy.stats.estimates import ratio_of_medians
 
-__all__ = ["CompareReport", "Measured", "check_comparable", "compare_runs", "differences", "read_profile_report"]
-
-SCHEMA_VERSION = 1
+__all__ = ["Measured", "compare_runs", "differences"]
 
 _SAME_PROTOCOL = ("scenario", "batch", "block_s", "timing_boundary")
-"""What must agree. Durations may differ: the intervals tell."""
-
-
-@dataclass(frozen=True)
-class CompareReport:
-    """What `compare --json` prints.
-
-    Attributes:
-        differences: what ought to keep the two runs from being compared; empty unless --force was given.
-    """
-
-    differences: tuple[str, ...]
-    comparisons: tuple[Comparison, ...]
-    schema_version: int = version(SCHEMA_VERSION)
+"""Fields that must agree. Durations may differ: they show in the intervals."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A profile and where it was read.
+    """A profile and the file it was read from.
 
     Attributes:
-        raw: the raw samples of `report.results`, in their order; empty where the report names none or keeps its own samples.
+        raw: Raw samples of `report.results`, in order; empty where the report names no file or has its own samples.
     """
 
     place: Path
@@ -48,12 +33,12 @@ class Measured:
 
     @classmethod
     def read(cls, place: Path) -> "Measured":
-        """Return the profile in a JSON file, with the raw samples that it names.
+        """Return the profile in a file of `profile -o` or `--json`, of this or an older schema version, with its raw samples.
 
         Raises:
-            InputError: one of them cannot be read, or they do not belong together.
+            InputError: a file cannot be read, is not a profile, is of a newer version, or is of another run.
         """
-        report = read_profile_report(place)
+        report = read_json(ProfileReport, place, "a profile", "name a file that `profile -o` wrote")
         if report.raw_samples is None or all(result.samples_ms for result in report.results):
             return cls(place, report)
         candidates = read_raw(place.parent / report.raw_samples).candidates
@@ -63,10 +48,10 @@ class Measured:
         return cls(place, report, candidates)
 
     def blocks(self, index: int) -> list[Float64Array]:
-        """Return what is compared of a result, block by block: milliseconds of each call, offline of each block per image.
+        """Return the compared milliseconds of a result, block by block: each call's latency, or offline the time per image.
 
         Raises:
-            InputError: it has no samples, or they do not add up.
+            InputError: it has no samples, or they do not match its blocks.
         """
         result = self.report.results[index]
         calls = np.asarray(result.block_calls, np.int64)
@@ -76,36 +61,14 @@ class Measured:
             return self.raw[index].blocks_ms()
         samples = np.asarray(result.samples_ms, np.float64)
         if not len(samples) or calls.sum() != (len(samples) if len(calls) else 0):
-            raise InputError(
-                f"{self.place}: has no blocks of samples to compare", "measure again, with samples in the JSON document or --raw"
-            )
+            remedy = "measure again, with samples in the JSON document or --raw"
+            raise InputError(f"{self.place}: has no blocks of samples to compare", remedy)
         return np.split(samples, np.cumsum(calls)[:-1])
 
 
-def read_profile_report(place: Path) -> ProfileReport:
-    """Return the report in a file that `profile -o` or `--json` wrote, of this schema version or an older one.
-
-    Raises:
-        InputError: it cannot be read, is none, or is of a newer version.
-    """
-    return read_json(ProfileReport, place, "a profile", "name a file that `profile -o` wrote")
-
-
 def differences(a: ProfileReport, b: ProfileReport) -> list[str]:
-    """Return what keeps two reports from being compared, each in a few words; what is unknown counts as different."""
+    """Return the reasons, in a few words each, why two reports must not be compared; an unknown value counts as different."""
     return [*_of_machines(a, b), *_of_protocols(a.protocol, b.protocol)]
-
-
-def check_comparable(a: ProfileReport, b: ProfileReport) -> None:
-    """Refuse to compare reports of different machines or protocols.
-
-    Raises:
-        InputError: they are, or one of them does not say.
-    """
-    found = differences(a, b)
-    if found:
-        remedy = "measure both on the same machine with the same options, or say --force"
-        raise InputError(f"the results cannot be compared: {'; '.join(found)}", remedy)
 
 
 def _of_machines(a: ProfileReport, b: ProfileReport) -> list[str]:
@@ -127,26 +90,30 @@ def _of_protocols(a: ProtocolRecord | None, b: ProtocolRecord | None) -> list[st
     return [f"different {name} ({getattr(a, name)} and {getattr(b, name)})" for name in names]
 
 
-def compare_runs(a: Measured, b: Measured, seed: int = 0) -> tuple[Comparison, ...]:
-    """Return how many times faster each candidate was in run `a` than the same one in run `b`.
+def compare_runs(a: Measured, b: Measured, seed: int = 0, *, force: bool = False) -> CompareReport:
+    """Return how many times faster each candidate was in run `a` than in run `b`.
 
-    The same is that of the same artifact, backend and precision; where each run has a single candidate, these two.
-    `check_comparable` has let both pass. Their rounds are resampled apart: they were not measured together.
+    Candidates match by artifact, backend and precision; where each run has a single candidate, these two match. Their rounds are
+    resampled separately, since they were not measured together.
 
     Raises:
-        InputError: the runs have no candidate in common, or no samples.
+        InputError: the runs have no candidate in common or no samples, or their machines or protocols differ without `force`.
     """
+    found = differences(a.report, b.report)
+    if found and not force:
+        remedy = "measure both on the same machine with the same options, or add --force"
+        raise InputError(f"the results cannot be compared: {'; '.join(found)}", remedy)
     comparisons = []
     for first, second in _in_common(a.report.results, b.report.results):
-        ours, theirs = a.report.results[first], b.report.results[second]
-        processes = (ours.block_builds or None, theirs.block_builds or None)
-        ratio, interval = ratio_of_medians(b.blocks(second), a.blocks(first), seed, paired=False, processes=processes[::-1])
-        comparisons.append(Comparison(_name(ours, a), _name(theirs, b), ratio, interval, verdict_of(interval)))
+        one, other = a.report.results[first], b.report.results[second]
+        processes = (other.block_builds or None, one.block_builds or None)
+        ratio, interval = ratio_of_medians(b.blocks(second), a.blocks(first), seed, paired=False, processes=processes)
+        names = f"{one.artifact} in {a.place}", f"{other.artifact} in {b.place}"
+        comparisons.append(Comparison(*names, ratio, interval, verdict_of(interval)))
     if not comparisons:
-        raise InputError(
-            f"{a.place} and {b.place} have no candidate in common", "measure the same artifacts on the same backends"
-        )
-    return tuple(comparisons)
+        problem = f"{a.place} and {b.place} have no candidate in common"
+        raise InputError(problem, "measure the same artifacts on the same backends")
+    return CompareReport(tuple(found), tuple(comparisons))
 
 
 def _in_common(a: Sequence[LatencyResult], b: Sequence[LatencyResult]) -> list[tuple[int, int]]:
@@ -158,7 +125,3 @@ def _in_common(a: Sequence[LatencyResult], b: Sequence[LatencyResult]) -> list[t
 
 def _key(result: LatencyResult) -> tuple[str, str, str]:
     return result.artifact, result.backend, result.precision
-
-
-def _name(result: LatencyResult, run: Measured) -> str:
-    return f"{result.artifact} in {run.place}"

@@ -1,4 +1,4 @@
-"""Inside a worker: run a data set through the model and send the logits back as they come."""
+"""Runs a data set through the model inside a worker, and sends the logits back batch by batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ __all__ = ["Wanted", "feed"]
 
 FEWEST_THREADS = 2
 MOST_NAME_CHARACTERS = 1 << 23
-"""Of all images' names together: one may become six bytes in a message, which has to stay below 64 MiB."""
+"""Limit for all images' names together: a character may take six bytes in a message, which must stay below 64 MiB."""
 
 Send = Callable[[dict[str, Any], "npt.NDArray[Any] | None"], None]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to run.
+    """The images to run, and how.
 
     Attributes:
-        limit: how many images, chosen evenly over the classes; None for all.
-        batch_size: images a call; a model with a fixed batch size keeps its own.
-        start: how many of the images an earlier run has done.
-        decoded: a folder for decoded images, see `data.decoded`; None decodes them without keeping them.
+        limit: Number of images, chosen evenly over the classes; None for all.
+        batch_size: Images per call; a model with a fixed batch size keeps its own.
+        start: Number of images that an earlier run has done.
+        decoded: Folder for decoded images, see `data.decoded`; None decodes them without keeping them.
     """
 
     source: Path
@@ -47,7 +47,7 @@ class Wanted:
 
 
 def feed(runner: LoadedModel, wanted: Wanted, send: Send) -> None:
-    """Send the logits of every image, a batch a message, then the labels and the time.
+    """Send the logits of every image, one batch per message, then the labels and the time.
 
     Raises:
         DataError: the data set cannot be read.
@@ -61,7 +61,9 @@ def feed(runner: LoadedModel, wanted: Wanted, send: Send) -> None:
     fixed = runner.input.shape[0]
     batch_size = fixed if isinstance(fixed, int) else wanted.batch_size
     start_ns, infer_ms, done = perf_counter_ns(), 0.0, wanted.start
-    for images, _ in source.batches(batch_size, indices[done:], threads=_decoding_threads()):
+    # Decoding an image takes one thread, and idle threads sleep.
+    threads = max(FEWEST_THREADS, cpu_info().logical_cores)
+    for images, _ in source.batches(batch_size, indices[done:], threads=threads):
         infer_start_ns = perf_counter_ns()
         logits = runner.infer(_padded(images, fixed))[: len(images)]
         if runner.softmax:
@@ -75,13 +77,8 @@ def feed(runner: LoadedModel, wanted: Wanted, send: Send) -> None:
     send({"done": done, "total": len(indices), "summary": summary}, labels)
 
 
-def _decoding_threads() -> int:
-    """Return as many as there are cores: decoding one image is one thread's work, and those with nothing to do sleep."""
-    return max(FEWEST_THREADS, cpu_info().logical_cores)
-
-
 def _names(source: ImageSource, indices: list[int]) -> dict[str, Any]:
-    """Return what the data set calls the images and its classes; without the files' names where these fill a message."""
+    """Return the names of classes and images; without the images' names where these would fill a message."""
     files = [source.item_name(index) for index in indices]
     fits = sum(map(len, files)) <= MOST_NAME_CHARACTERS
     everything = len(indices) == len(source)
@@ -89,7 +86,7 @@ def _names(source: ImageSource, indices: list[int]) -> dict[str, Any]:
 
 
 def _padded(images: Float32Array, fixed: int | str) -> Float32Array:
-    """Fill the last batch of a model with a fixed batch size by repeating its last image."""
+    """Fill the last batch for a model with a fixed batch size by repeating the last image."""
     if not isinstance(fixed, int) or len(images) == fixed:
         return images
     return np.concatenate([images, np.repeat(images[-1:], fixed - len(images), axis=0)])

@@ -1,4 +1,4 @@
-"""How latency is measured: what a caller may choose, and what a result says of it."""
+"""The protocol of a measurement: the options of a caller, and their record in a result."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,12 +8,11 @@ from emca_deploy.results.latency import ProtocolRecord, Scenario
 __all__ = ["BLOCK_S", "FEWEST_PROCESSES", "Protocol"]
 
 FEWEST_PROCESSES = 2
-"""Of each candidate that is held against another: the first of a run is always loaded first, which alone could make it slower."""
+"""Processes of each compared candidate: the first one of a run is always loaded first, which alone could make it slower."""
 
 BLOCK_S: dict[Scenario, float] = {"single-stream": 0.05, "offline": 0.5}
-"""Short where calls are: a shared machine is slow for some tenths of a second at a time, which is to hit every candidate alike.
-With blocks of 0.25 s the ratio of one file to itself was twice as uncertain (benchmarks/LOG.md). Offline, filling and draining
-would count for too much."""
+"""A shared machine is slow for some tenths of a second at a time; short blocks let that affect every candidate alike. With
+0.25 s, the ratio of a file to itself is twice as uncertain. Offline blocks are longer, since they have to fill and drain."""
 
 _BOUNDARIES: dict[Scenario, str] = {
     "single-stream": "host call: input copy and output included, preprocessing excluded",
@@ -27,23 +26,22 @@ class Protocol:
     """How to measure.
 
     Attributes:
-        scenario: "single-stream" is one call after the other; "offline" keeps as many in flight as the runtime wants.
-        batch: images a call.
-        warmup_s: the most that a candidate is warmed up; less where successive medians agree within 2 % sooner.
-        block_s: seconds of one block, give or take a random quarter; a call is never cut: a slow candidate's block is one call.
-        duration_s: measured time of each candidate, the least where there is a `max_duration_s`.
-        max_samples: calls kept of each candidate; its blocks are cut short to stay below.
-        seed: random seed of the input, the order of the blocks and the bootstrap.
-        timeout_s: how long any one answer of a candidate may take.
-        max_duration_s: measure on until the headline's interval is narrow, at most this long; None, or no more than
-            `duration_s`, measures for that.
-        interval_goal: narrow: the 95 % interval ends within this share of the headline to both sides.
-        min_queries: the fewest calls of each candidate, of which a fast one makes 100 at least.
-        processes: processes of each candidate, whose blocks take turns; one after the other where memory is too small for all.
-            Which pages of memory a process happens to get makes it some percent faster or slower for as long as it lives: two
-            processes of one candidate differ, and one of each says nothing of a difference of that size.
-        load_together: load all candidates side by side: for accelerators, where loading takes longer than measuring and the order
-            in which host memory is given out means little. Load times are then those of a busy machine.
+        scenario: "single-stream" makes one call after the other; "offline" keeps as many in flight as the runtime wants.
+        batch: Images per call.
+        warmup_s: Longest warm-up of a candidate; it ends where successive medians agree within 2 %.
+        block_s: Length of one block, within a random quarter; a block has at least one whole call.
+        duration_s: Measured time of each candidate; the shortest where `max_duration_s` is longer.
+        max_samples: Limit on the calls of each candidate, which shortens its blocks.
+        seed: Random seed of the input, the order of the blocks and the bootstrap.
+        timeout_s: Longest wait for an answer of a candidate.
+        max_duration_s: Longest measured time, until the headline's interval is narrow; None measures for `duration_s`.
+        interval_goal: Half-width of the 95 % interval that counts as narrow, as a share of the headline.
+        min_queries: Smallest number of calls of each candidate; a fast one makes at least 100.
+        processes: Processes of each candidate, which run its blocks in turn; one after the other where memory is too small. The
+            pages of memory that a process gets make it some percent faster or slower for its whole life, so a difference of that
+            size between single processes means nothing.
+        load_together: Whether all candidates load at the same time: for accelerators, where loading takes longer than measuring
+            and host memory matters little. Load times are then those of a busy machine.
     """
 
     scenario: Scenario = "single-stream"
@@ -62,17 +60,17 @@ class Protocol:
 
     @property
     def rounds(self) -> int:
-        """How many blocks each candidate gets at least."""
+        """The smallest number of blocks of each candidate."""
         return max(1, round(self.duration_s / self.block_s))
 
     @property
     def max_rounds(self) -> int:
-        """How many blocks each candidate gets at most."""
+        """The largest number of blocks of each candidate."""
         longest_s = self.duration_s if self.max_duration_s is None else max(self.max_duration_s, self.duration_s)
         return max(1, round(longest_s / self.block_s))
 
     def record(self, rounds: int, stop: str) -> ProtocolRecord:
-        """Return what a result says of how it was measured, of the blocks that each candidate got, and why no more."""
+        """Return the record for a result, with the number of blocks of each candidate and the reason for the end."""
         return ProtocolRecord(
             scenario=self.scenario,
             headline=_HEADLINES[self.scenario],

@@ -1,4 +1,4 @@
-"""The rounds of a run: one block of every candidate each, in random order, until there is a reason to stop."""
+"""Runs the rounds: one block of every candidate each, in random order, until there is a reason to stop."""
 
 from collections.abc import Callable, Container
 
@@ -14,7 +14,7 @@ __all__ = ["INTERRUPTED", "interleave"]
 
 INTERRUPTED = "interrupted"
 _SHORTEST, _LONGEST = 0.75, 1.25
-"""Blocks differ in length by chance: those of one length fall into step with whatever else the machine does at that pace."""
+"""Blocks vary in length at random: equal ones could synchronize with other periodic work of the machine."""
 
 
 def interleave(
@@ -22,18 +22,17 @@ def interleave(
     protocol: Protocol,
     report: Progress,
     failed: Callable[[Candidate, EmcaError], None],
-    renew: Callable[[], None] = lambda: None,
-    renewals: Container[int] = (),
+    renew: Callable[[], None],
+    renewals: Container[int],
 ) -> str:
-    """Measure all candidates in blocks that alternate, and return why it ended.
+    """Measure all candidates in alternating blocks, and return the reason for the end.
 
-    An interrupt ends it as well, once every candidate has a block: what was measured by then is worth keeping. Candidates are
-    warm; one that fails is taken out of the list, and `failed` is called with it and its error. After each of the rounds
-    `renewals`, `renew` lets all go on in new processes; it takes those that fail out of the list. `report` is called with (blocks
-    done, blocks in all).
+    A candidate that fails is removed from the list, and `failed` is called with it and its error. After each round in `renewals`,
+    `renew` gives all candidates new processes, and removes those that fail. `report` is called with (blocks done, blocks in
+    total). An interrupt ends the rounds, and the blocks are kept, once every candidate has one.
 
     Raises:
-        KeyboardInterrupt: before every candidate has a block.
+        KeyboardInterrupt: the user interrupted before every candidate had a block.
         EmcaError: what `failed` raises.
     """
     rng = np.random.default_rng(protocol.seed)
@@ -60,7 +59,7 @@ def _one_round(
     failed: Callable[[Candidate, EmcaError], None],
 ) -> None:
     most_calls = max(1, protocol.max_samples // protocol.max_rounds)
-    lead_calls = 1 if len(candidates) > 1 else 0  # the others have emptied the caches
+    lead_calls = 1 if len(candidates) > 1 else 0  # because the other candidates have emptied the caches
     done = sum(len(candidate.blocks) for candidate in candidates)
     order = [candidates[index] for index in rng.permutation(len(candidates))]
     for place, candidate in enumerate(order, start=1):

@@ -1,4 +1,4 @@
-"""Whether a measurement can be trusted: what else the machine did meanwhile, and whether a candidate drifted."""
+"""Reasons to doubt a measurement: what else the machine did during it, and drift of a candidate's latency."""
 
 from collections.abc import Sequence
 
@@ -21,21 +21,16 @@ _FEWEST_CLOCKS = 6
 _FIXED_GOVERNORS = frozenset({"performance", "userspace"})
 
 
-def changes_between(before: MachineState, after: MachineState, own_cpu_s: float | None = None) -> list[str]:
-    """Return what happened to the machine that casts doubt on what was measured meanwhile, each with what to do about it.
+def changes_between(before: MachineState, after: MachineState, own_cpu_s: float) -> list[str]:
+    """Return warnings about changes of the machine during a measurement, each with a remedy.
 
-    `own_cpu_s` are the processor seconds of the coordinator and all its workers in between: with it, `contention_warnings` is
-    included; without, other processes are not told from ours.
+    `own_cpu_s` is the processor time of the coordinator and all its workers in between.
     """
     seconds = (after.time_ns - before.time_ns) / 1e9
     if seconds <= 0:
         return []
-    if own_cpu_s is None:
-        contention = _steal_warnings(before.cpu_times, after.cpu_times)
-    else:
-        contention = contention_warnings(before.cpu_times, after.cpu_times, own_cpu_s)
     return [
-        *contention,
+        *contention_warnings(before.cpu_times, after.cpu_times, own_cpu_s),
         *_throttling_warnings(before, after),
         *_quota_warnings(before, after, seconds),
         *_memory_warnings(before, after, seconds),
@@ -43,36 +38,40 @@ def changes_between(before: MachineState, after: MachineState, own_cpu_s: float 
 
 
 def clock_warnings(times_ns: Sequence[int], clocks_mhz: Sequence[float]) -> list[str]:
-    """Return a warning if the fastest core's clock, at times within the candidate's blocks, fell while the candidate ran."""
+    """Return a warning if the fastest core's clock, sampled within the candidate's blocks, fell while the candidate ran."""
     if len(clocks_mhz) < _FEWEST_CLOCKS:
         return []
     ordered = np.array([mhz for _, mhz in sorted(zip(times_ns, clocks_mhz, strict=True))])
-    third = len(ordered) // 3
-    first, last = float(np.median(ordered[:third])), float(np.median(ordered[-third:]))
+    first, last = _outer_thirds(ordered)
     return _fallen_clock(first, last, "while it ran")
 
 
 def contention_warnings(before: CpuTimes | None, after: CpuTimes | None, own_cpu_s: float) -> list[str]:
-    """Return warnings about processor time that others than the coordinator and its workers took while measuring."""
+    """Return warnings about processor time that other machines and other processes took during a measurement."""
     if before is None or after is None:
         return []
     passed = after.since(before)
     if passed.total_s <= 0:
         return []
-    warnings = _steal_warnings(before, after)
-    foreign = (passed.busy_s - own_cpu_s) / passed.total_s
+    warnings = []
+    steal, foreign = passed.steal_s / passed.total_s, (passed.busy_s - own_cpu_s) / passed.total_s
+    if steal > STEAL_LIMIT:
+        warnings.append(
+            f"the hypervisor gave {steal:.0%} of the processor time to other machines (steal): "
+            "measure on a dedicated or idle host, or trust only the ratios"
+        )
     if foreign > FOREIGN_LIMIT:
-        warnings.append(f"other processes used {foreign:.0%} of the processors meanwhile: stop them and measure again")
+        warnings.append(f"other processes used {foreign:.0%} of the processors during the run: stop them and measure again")
     return warnings
 
 
 def drift_warnings(blocks: Sequence[Float64Array]) -> list[str]:
-    """Return a warning if a candidate's latency in its last blocks is not what it was in its first."""
+    """Return a warning if a candidate's latency in its last third of blocks differs from that in its first."""
     medians = np.array([np.median(block) for block in blocks if len(block)])
     if len(medians) < _FEWEST_BLOCKS:
         return []
-    third = len(medians) // 3
-    drift = float(np.median(medians[-third:]) / np.median(medians[:third]) - 1)
+    first, last = _outer_thirds(medians)
+    drift = last / first - 1
     if abs(drift) <= DRIFT_LIMIT:
         return []
     return [
@@ -81,17 +80,10 @@ def drift_warnings(blocks: Sequence[Float64Array]) -> list[str]:
     ]
 
 
-def _steal_warnings(before: CpuTimes | None, after: CpuTimes | None) -> list[str]:
-    if before is None or after is None:
-        return []
-    passed = after.since(before)
-    steal = passed.steal_s / passed.total_s if passed.total_s > 0 else 0.0
-    if steal <= STEAL_LIMIT:
-        return []
-    return [
-        f"the hypervisor gave {steal:.0%} of the processor time to other machines (steal): "
-        "measure on a dedicated or idle host, or trust only the ratios"
-    ]
+def _outer_thirds(values: Float64Array) -> tuple[float, float]:
+    """Return the medians of the first and the last third."""
+    third = len(values) // 3
+    return float(np.median(values[:third])), float(np.median(values[-third:]))
 
 
 def _throttling_warnings(before: MachineState, after: MachineState) -> list[str]:
@@ -99,15 +91,14 @@ def _throttling_warnings(before: MachineState, after: MachineState) -> list[str]
     events = _growth(before.thermal_throttles, after.thermal_throttles)
     if events > 0:
         warnings.append(
-            f"the processor lowered its clock for heat or power {events:.0f} times: cool it, let it rest between runs, or "
+            f"the processor lowered its clock for heat or power {events:.0f} times: cool it, pause between runs, or "
             "cap its clock below the limit (cpupower frequency-set -u)"
         )
-    steps = _growth(before.cooling_steps, after.cooling_steps)
-    if steps > 0:
+    if _growth(before.cooling_steps, after.cooling_steps) > 0:
         warnings.append(
-            "the kernel began to hold the processor or GPU back for heat: cool the machine, or choose a lower power mode"
+            "the kernel began to hold the processor or GPU back because of heat: cool the machine, or choose a lower power mode"
         )
-    # A clock that the governor moves is low at rest: only a fixed one means anything outside the blocks.
+    # A clock that the governor changes is low at rest: only a fixed clock means anything outside the blocks.
     fixed = bool(after.governors) and _FIXED_GOVERNORS.issuperset((*before.governors, *after.governors))
     if fixed and before.frequency_mhz and after.frequency_mhz:
         warnings += _fallen_clock(before.frequency_mhz, after.frequency_mhz, "from before the run to after it")
@@ -148,9 +139,7 @@ def _memory_warnings(before: MachineState, after: MachineState, seconds: float) 
         )
     swapped_mib = _growth(before.swapped_mib, after.swapped_mib)
     if swapped_mib > SWAP_LIMIT_MIB:
-        warnings.append(
-            f"the machine swapped {swapped_mib:.0f} MiB: free memory, or switch swap off while measuring (swapoff -a)"
-        )
+        warnings.append(f"the machine swapped {swapped_mib:.0f} MiB: free memory, or turn swap off while measuring (swapoff -a)")
     return warnings
 
 

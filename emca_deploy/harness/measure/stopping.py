@@ -1,8 +1,8 @@
-"""When to stop measuring: where the headline is known well enough, or the time is over.
+"""Decides when to stop measuring: when the headline is known well enough, or the time is over.
 
-Looking at an interval until it happens to be narrow makes it too narrow. So it is looked at in a few rounds only, planned before
-the run and half as many again apart, and never before the least duration is over; the test on simulated runs that drift says
-what is left of its coverage.
+Checking an interval until it happens to be narrow makes it too narrow. It is therefore checked only after a few rounds, which are
+planned before the run, each 1.5 times as late as the one before, and never before the least duration is over. A test on simulated
+runs with drift measures the coverage that is left.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ __all__ = ["planned_looks", "planned_renewals", "precise", "reason_to_stop"]
 _FURTHER = 1.5
 _FEWEST_ROUNDS = 10
 _FAST_QUERIES = 100
-"""MLPerf's least number of queries, for candidates that make as many in the least duration."""
+"""MLPerf's least number of queries, for candidates that make that many in the least duration."""
 
 
 def planned_looks(first: int, last: int) -> tuple[int, ...]:
-    """Return the rounds after which to look at the intervals: `first`, at least 10, then 1.5 times as many each, below `last`."""
+    """Return the rounds after which to check the intervals: `first`, at least 10, then 1.5 times as many each, below `last`."""
     looks = []
     look = float(max(first, _FEWEST_ROUNDS))
     while round(look) < last:
@@ -31,10 +31,10 @@ def planned_looks(first: int, last: int) -> tuple[int, ...]:
 
 
 def planned_renewals(protocol: Protocol, at_once: int) -> frozenset[int]:
-    """Return the rounds after which every candidate goes on in new processes: evenly in the least duration, then at every look.
+    """Return the rounds after which every candidate gets new processes: evenly in the least duration, then at every check.
 
-    A look comes before the renewal, and may end the run instead. `at_once` processes of a candidate live together; there are no
-    renewals where those are all.
+    The check comes before the renewal and may end the run instead. There are no renewals where all processes of a candidate are
+    among the `at_once` that live together.
     """
     sets = -(-protocol.processes // at_once)
     if sets < 2:
@@ -45,29 +45,26 @@ def planned_renewals(protocol: Protocol, at_once: int) -> frozenset[int]:
 
 
 def precise(blocks: Sequence[Float64Array], goal: float, seed: int, processes: Sequence[int] | None = None) -> bool:
-    """Return whether the median's 95 % interval ends within `goal`, a share of it, to both sides; see `stats.median_ci`."""
+    """Return whether half the width of the median's 95 % interval is at most `goal`, as a share of the median."""
     low, high = median_ci(blocks, seed, processes)
     middle = (low + high) / 2
     return (high - low) / 2 <= goal * middle
 
 
 def reason_to_stop(candidates: Sequence[Candidate], protocol: Protocol) -> str | None:
-    """Return why the run is over after the rounds done so far, or None where it goes on."""
+    """Return why the run ends after the rounds so far, or None where it continues."""
     rounds = min(len(candidate.blocks) for candidate in candidates)
     if protocol.max_duration_s is None or protocol.max_duration_s <= protocol.duration_s:
         return "fixed duration" if rounds >= protocol.rounds else None
-    if rounds >= protocol.max_rounds or _time_is_over(candidates, protocol.max_duration_s):
+    # Calls longer than a block use up the time before all rounds are done.
+    time_is_over = sum(candidate.wall_s for candidate in candidates) >= protocol.max_duration_s * len(candidates)
+    if rounds >= protocol.max_rounds or time_is_over:
         return "time limit"
     if rounds not in planned_looks(protocol.rounds, protocol.max_rounds):
         return None
     if all(_well_known(candidate, protocol) for candidate in candidates):
         return f"interval within {protocol.interval_goal * 100:g} %"
     return None
-
-
-def _time_is_over(candidates: Sequence[Candidate], max_duration_s: float) -> bool:
-    """Return whether calls longer than a block have used the time of all before their rounds are done."""
-    return sum(candidate.wall_s for candidate in candidates) >= max_duration_s * len(candidates)
 
 
 def _well_known(candidate: Candidate, protocol: Protocol) -> bool:

@@ -1,9 +1,9 @@
-"""The fastest settings by successive halving: all of them briefly, the better half longer, until one is left.
+"""Finds the fastest settings by successive halving: all of them briefly, the better half longer, until one is left.
 
-Knows no backend: a setting is a name with values, and a caller makes candidates of them. The default is measured in turn with
-every other, and it is the ratio to the default that settings are ranked by: a slow moment of the machine hits both. The settings
-that won meet the default once more in a last round of their own. That one chooses nothing, so its ratio is not flattered by its
-having been the best of many; where its interval holds 1, the default stays.
+It knows no backend: a setting is a name with values, and the caller makes candidates of them. Settings are ranked by their ratio
+to the default, which is measured in turn with them, so a slow moment of the machine affects both. A last round measures the best
+settings and the default again. It chooses nothing, so its ratio is not biased upwards as that of the best of many is; where its
+interval contains 1, the default stays.
 """
 
 import time
@@ -17,24 +17,24 @@ from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.protocol import BLOCK_S, FEWEST_PROCESSES
 from emca_deploy.harness.measure.rounds import INTERRUPTED
 from emca_deploy.harness.spec import RunnerSpec
-from emca_deploy.results.latency import Comparison, ProfileReport, Scenario, verdict_of
+from emca_deploy.results.latency import Comparison, ProfileReport, Scenario
 from emca_deploy.results.tuning import Trial, Tunable, TuneRound, Value, Values
 
-__all__ = ["Found", "Search", "combined", "is_faster", "search", "starting_settings"]
+__all__ = ["Found", "Search", "combined", "search", "starting_settings"]
 
 DEFAULT = "default"
 _FINAL_SHARE = 0.35
 _AT_ONCE = 6
 _LEAST_S, _MOST_S = 0.3, 10.0
 _WITH_WARM_UP = 1.3
-"""The warm-up is at most so much less one of the measured time."""
+"""Measured time with its warm-up, as a multiple of the measured time."""
 
 _FINAL_LEAST_S = 1.0
 _BLOCKS, _FINAL_BLOCKS = 8, 24
 _FINAL_LOADS = 2 * FEWEST_PROCESSES
 _LARGE_STEP = 1000
 _TOLERANCE = 1.5
-"""Times the budget: a search that would take longer is refused or cut short."""
+"""Longest time of a search as a multiple of the budget; a search that would take longer is refused or cut short."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Search:
     """How to search.
 
     Attributes:
-        make: returns the candidate of a name with settings (all of them, defaults included).
-        batch: images a call.
-        budget_s: about how long it may take in all: at most half as long again, as far as loading takes as long as it did before.
-        tell: called with a line after each round.
+        make: Function that returns the candidate of a name with settings (all of them, defaults included).
+        batch: Images per call.
+        budget_s: Approximate total time; at most half as much again, if loading takes as long as it did before.
+        tell: Function that is called with a line after each round.
     """
 
     make: Callable[[str, Mapping[str, Value]], RunnerSpec]
@@ -58,14 +58,14 @@ class Search:
 
 @dataclass
 class Found:
-    """What a search came to; filled in as it goes.
+    """The result of a search, filled in as it proceeds.
 
     Attributes:
-        best: what differs from the default in the fastest settings; empty where nothing was faster.
-        rounds: in order; the last is the confirmation where `confirmed`.
-        confirmed: comparison of the last round; None where it was not reached or there was nothing to confirm.
-        last: the last round's report, the default first.
-        complete: false after an interrupt.
+        best: Settings that differ from the default in the fastest settings; empty where nothing was faster.
+        rounds: Rounds in order; the last one confirms where `confirmed` is set.
+        confirmed: Comparison of the last round; None where it was not reached or there was nothing to confirm.
+        last: Report of the last round, the default first.
+        complete: False after an interrupt.
     """
 
     best: Values = field(default_factory=dict)
@@ -76,30 +76,33 @@ class Found:
     seconds: float = 0.0
     environment: dict[str, object] = field(default_factory=dict)
 
+    @property
+    def is_faster(self) -> bool:
+        """Whether the best settings are shown to be faster than the default."""
+        return self.confirmed is not None and self.confirmed.verdict == "faster"
+
 
 def starting_settings(space: Sequence[Tunable]) -> list[Values]:
-    """Return every single change of the default: the first pool.
+    """Return every single change of the default, which is the first pool.
 
-    Products of all values are too many to load; the changes that help are combined later. Those that matter with several threads
-    only come with several threads where the default has one.
+    All combinations would be too many to load; changes that help are combined later. A change that matters only with several
+    threads comes with several threads where the default has one.
     """
     threads = next((tunable for tunable in space if tunable.name == "threads"), None)
     most = max((int(value) for value in (threads.default, *threads.others)), default=1) if threads else 1
     pool: list[Values] = []
     for tunable in space:
-        beside: Values = {}
-        if tunable.threaded:
-            if most == 1:
-                continue
-            beside = {} if threads is None or threads.default != 1 else {"threads": most}
-        pool += [{**beside, tunable.name: value} for value in tunable.others]
+        if tunable.threaded and most == 1:
+            continue
+        several: Values = {"threads": most} if tunable.threaded and threads is not None and threads.default == 1 else {}
+        pool += [{**several, tunable.name: value} for value in tunable.others]
     return pool
 
 
 def combined(ranked: Sequence[Trial], known: Sequence[Values]) -> list[Values]:
-    """Return the untried unions of changes that each helped, fastest first: pairs with the best one, and all of them together.
+    """Return the untried unions of changes that helped, fastest first: pairs with the best one, and all of them together.
 
-    Where two change the same setting, the faster one's value is taken.
+    Where two changes set the same setting, the faster one's value is used.
     """
     helped = [trial.changed for trial in ranked if trial.ratio > 1]
     unions: list[Values] = []
@@ -112,14 +115,14 @@ def combined(ranked: Sequence[Trial], known: Sequence[Values]) -> list[Values]:
 
 
 def search(space: Sequence[Tunable], how: Search, progress: Progress | None = None) -> Found:
-    """Find the fastest settings; ties are broken by the order of the space. After an interrupt, return what was found by then.
+    """Find the fastest settings; the order of the space breaks ties. After an interrupt, return the result so far.
 
-    `progress` is called with (seconds gone, seconds in all), rescaled so that it never runs back.
+    `progress` is called with (thousandths of the budget used, 1000).
 
     Raises:
         EmcaError: the default does not run.
         InputError: the budget is too small for a single setting.
-        KeyboardInterrupt: before the default was measured.
+        KeyboardInterrupt: the user interrupted before the default was measured.
     """
     run = _Run(space, how, progress or (lambda done, total: None))
     run.measure_default()
@@ -147,7 +150,7 @@ class _Run:
         self._least_s = _LEAST_S
 
     def measure_default(self) -> None:
-        """Measure the default alone: its errors are the user's to know, and its times plan the rounds."""
+        """Measure the default alone: an error of it ends the search, and its times plan the rounds."""
         start_s = time.monotonic()
         spec = self._how.make(DEFAULT, self._default)
         result = measure([spec], self._protocol(_LEAST_S, _BLOCKS))
@@ -158,38 +161,38 @@ class _Run:
         self._at(start_s)
 
     def check_budget(self) -> None:
-        """Refuse a budget in which not even one setting can be measured and confirmed.
+        """Refuse a budget that is too small to measure and confirm one setting.
 
         Raises:
-            InputError: names the least budget, by what loading took just now.
+            InputError: it is too small; the remedy names a sufficient budget.
         """
         gone_s = time.monotonic() - self.start_s
         least_s = (gone_s + 2 * self._heat_s() + self._confirming_s()) / _TOLERANCE
         if least_s > self._how.budget_s:
-            problem = f"--budget {self._how.budget_s:g}: is too small, loading and measuring the default took {gone_s:.1f} s"
+            problem = f"--budget {self._how.budget_s:g}: too small, since loading and measuring the default took {gone_s:.1f} s"
             raise InputError(problem, f"give at least --budget {ceil(1.2 * least_s)}")
 
     def _heat_s(self) -> float:
-        """Seconds that one setting takes at least."""
+        """Return the shortest time of one setting."""
         return self._load_s + self._least_s * _WITH_WARM_UP
 
     def _confirming_s(self) -> float:
-        """Seconds that the last round takes at least."""
+        """Return the shortest time of the last round."""
         return 2 * (_FINAL_LEAST_S * _WITH_WARM_UP + _FINAL_LOADS * self._load_s)
 
     def _end_s(self) -> float:
-        """When everything but the last round has to be done, at the latest."""
+        """Return the latest time by which all but the last round has to be done."""
         return self.start_s + _TOLERANCE * self._how.budget_s - self._confirming_s()
 
     def halve(self) -> None:
-        """Measure the pool, keep the better half, add what the good ones come to together, and so on until one is left."""
+        """Measure the pool, keep the better half, add combinations of its changes, and repeat until one is left."""
         ranked: list[Trial] = []
         first = True
         while self._pool and (first or len(self._pool) > 1):
             duration_s = self._duration_s() or (self._least_s if first else None)
             if duration_s is None:
                 break
-            if first:  # as many as there is time for
+            if first:  # only as many as there is time for
                 self._pool = self._pool[: max(1, int((self._end_s() - time.monotonic()) / self._heat_s()) - 1)]
             ranked, refused = self._round(duration_s)
             self.found.rounds.append(TuneRound(duration_s, tuple(ranked), tuple(refused)))
@@ -201,7 +204,7 @@ class _Run:
             first = False
 
     def _affordable(self, pool: list[Values]) -> list[Values]:
-        """Return as many of the pool, in order, as another round has time for at twice the shortest duration."""
+        """Return the first part of the pool that another round has time for at twice the shortest duration."""
         a_candidate_s = self._load_s + 2 * self._least_s * _WITH_WARM_UP
         left_s = self._search_end_s() - time.monotonic()
         return pool[: max(1, int(left_s / a_candidate_s) - 1)]  # one of them is the default
@@ -210,12 +213,10 @@ class _Run:
         return self.start_s + self._how.budget_s * (1 - _FINAL_SHARE)
 
     def confirm(self) -> None:
-        """Measure the best against the default once more, longer."""
-        if not self.found.best:
+        """Measure the best and the default once more, longer."""
+        if not self.found.best or time.monotonic() > self._end_s() + self._confirming_s() / 3:
             return
         left_s = self._how.budget_s - (time.monotonic() - self.start_s)
-        if time.monotonic() > self._end_s() + self._confirming_s() / 3:  # nothing is faster until it has been confirmed
-            return
         duration_s = min(max((left_s / 2 - _FINAL_LOADS * self._load_s) / _WITH_WARM_UP, _FINAL_LEAST_S), _MOST_S)
         report = self._measure([self.found.best], duration_s, _FINAL_BLOCKS, keep_going=False, processes=FEWEST_PROCESSES)
         self.found.rounds.append(TuneRound(duration_s, tuple(_trials(report, [self.found.best]))))
@@ -224,7 +225,7 @@ class _Run:
         self._report(_LARGE_STEP, _LARGE_STEP)
 
     def _duration_s(self) -> float | None:
-        """Return how long each setting of the next round is measured, or None where only the last round fits in."""
+        """Return how long to measure each setting of the next round, or None where only the last round fits."""
         left_s = self._search_end_s() - time.monotonic()
         rounds_left = ceil(log2(max(2, len(self._pool)))) + (0 if self.found.rounds else 1)
         measured = len(self._pool) + ceil(len(self._pool) / (_AT_ONCE - 1))
@@ -254,7 +255,7 @@ class _Run:
 
         Raises:
             EmcaError: the default fails.
-            KeyboardInterrupt: the user wants no more.
+            KeyboardInterrupt: the user interrupted.
         """
         specs = [self._how.make(DEFAULT, self._default)]
         specs += [self._how.make(f"#{index}", {**self._default, **changed}) for index, changed in enumerate(heat)]
@@ -281,7 +282,7 @@ class _Run:
         return Protocol(how.scenario, how.batch, warmup_s, block_s, duration_s, seed=how.seed)
 
     def _at(self, start_s: float, more_s: float = 0.0) -> None:
-        """Tell how far the search is: a share of the time that is planned for all of it."""
+        """Report the progress as a share of the budget."""
         gone_s = max(time.monotonic() - self.start_s, start_s - self.start_s + more_s)
         self._report(min(int(_LARGE_STEP * gone_s / self._how.budget_s), _LARGE_STEP - 1), _LARGE_STEP)
 
@@ -298,17 +299,8 @@ class _Run:
 
 def _trials(report: ProfileReport, heat: Sequence[Values]) -> list[Trial]:
     """Return the trials of a heat that were measured, the fastest first."""
-    ratio_of = {comparison.a: comparison for comparison in report.comparisons}
-    failed = {failure.name for failure in report.failures}
-    names = [f"#{index}" for index in range(len(heat)) if f"#{index}" not in failed]
-    trials = []
-    for name, result in zip(names, report.results[1:], strict=True):
-        comparison = ratio_of[name]
-        p50_ms, rate = result.latency_ms.p50, result.throughput_images_per_s
-        trials.append(Trial(dict(heat[int(name[1:])]), p50_ms, rate, comparison.ratio_p50, comparison.ratio_ci95))
+    trials = [
+        Trial(dict(heat[int(one.a[1:])]), result.latency_ms.p50, result.throughput_images_per_s, one.ratio_p50, one.ratio_ci95)
+        for one, result in zip(report.comparisons, report.results[1:], strict=True)
+    ]
     return sorted(trials, key=lambda trial: -trial.ratio)
-
-
-def is_faster(comparison: Comparison | None) -> bool:
-    """Return whether a comparison shows its first candidate to be faster."""
-    return comparison is not None and verdict_of(comparison.ratio_ci95) == "faster"

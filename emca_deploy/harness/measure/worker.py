@@ -1,4 +1,4 @@
-"""The coordinator's end of a worker: starts it, asks it, and makes sure that it ends."""
+"""The coordinator's end of a worker: starts the process, sends commands, and makes sure that it ends."""
 
 import os
 import signal
@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogitsPart", "Opened", "Prepared", "Worker"]
 
-# The child's import path is the parent's: `-m` would put the working folder first, where a user's random.py may lie.
+# The child gets the parent's import path: `-m` would put the working folder first, which may hold a user's random.py.
 _BOOT = (
     "import sys; sys.path[:] = sys.argv[2:]; from emca_deploy.harness.measure.worker_main import main; raise SystemExit(main())"
 )
@@ -38,11 +37,7 @@ _END_S = 10.0
 
 @dataclass(frozen=True)
 class Opened:
-    """What a worker says once its model is loaded.
-
-    Attributes:
-        load_ms: milliseconds of the runner's `open` alone, Python's start and imports of the factory excluded.
-    """
+    """A worker's answer when its model is loaded; `load_ms` is the time of the runner's `open` only."""
 
     input: TensorSpec
     output: TensorSpec
@@ -52,12 +47,11 @@ class Opened:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a worker says once it has made its first call.
+    """A worker's answer after its first call.
 
     Attributes:
-        first_inference_ms: milliseconds of that call.
-        in_flight: requests it will keep going at once.
-        runtime: what the runtime says of itself then; offline it may run with other settings.
+        in_flight: Number of requests that it will keep in flight.
+        runtime: Version and settings of the runtime; offline they may differ from those in `Opened`.
     """
 
     first_inference_ms: float
@@ -67,7 +61,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class LogitsPart:
-    """One message of `Worker.logits`: some logits (n, classes), or at the end the labels and the summary."""
+    """A message of `Worker.logits`: logits (n, classes), or at the end labels and summary."""
 
     done: int
     total: int
@@ -77,20 +71,20 @@ class LogitsPart:
 
 
 class Worker:
-    """A candidate in a process of its own. A context manager: the process is gone when the block is left, however.
+    """A candidate in a process of its own. A context manager: the process has ended whenever the block is left.
 
     Start it in a thread that lives as long as the worker: the kernel ends the worker when that thread ends.
 
     Args:
-        spec: the candidate.
-        timeout_s: how long any one answer may take.
+        spec: Candidate to run.
+        timeout_s: Longest wait for an answer.
 
     Attributes:
-        cpu_s: processor seconds of the process, as of its last `prepare` or `block`.
-        device_ms: milliseconds of each call of the last `block` by the accelerator's clock, (calls,) float64; None without one.
-        window_ns: when the last `block` ran, (start, end) of `time.monotonic_ns`, which all processes of a machine share.
-        peak_rss_mib: peak memory of the process, once it was noted, or the worker finished or abandoned.
-        opened: what was said of the model when it was loaded; None before.
+        cpu_s: Processor seconds of the process at its last `prepare` or `block`.
+        device_ms: Milliseconds of each call of the last `block` by the accelerator's clock, (calls,) float64; None without one.
+        window_ns: Start and end of the last `block` by `time.monotonic_ns`, which all processes of a machine share.
+        peak_rss_mib: Peak memory of the process; 0 until `note_peak`, `finish` or `abandon`.
+        opened: Answer to `open`; None before.
     """
 
     def __init__(self, spec: RunnerSpec, timeout_s: float = 300.0) -> None:
@@ -113,7 +107,7 @@ class Worker:
         return self._process.pid
 
     def __enter__(self) -> "Worker":
-        self._stderr = tempfile.TemporaryFile()  # a file never blocks its writer, as a pipe can
+        self._stderr = tempfile.TemporaryFile()  # unlike a pipe, a file never blocks its writer
         command = [sys.executable, "-c", _BOOT, str(os.getpid()), *sys.path]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0)
         assert self._process.stdin is not None
@@ -123,7 +117,7 @@ class Worker:
         self._process.stdout.close()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         assert self._process is not None
         if self._channel is not None:
             self._channel.close()
@@ -139,7 +133,7 @@ class Worker:
                 self._stderr.close()
 
     def begin(self, batch: int, seed: int, scenario: Scenario = "single-stream") -> None:
-        """Ask for `open` and `prepare` ahead: they only wait for the answers then, so that several workers load side by side.
+        """Send `open` and `prepare` ahead, so several workers load at the same time; the methods then only wait for the answers.
 
         Raises:
             WorkerError: the process has ended.
@@ -171,8 +165,7 @@ class Worker:
     def block(self, seconds: float, min_calls: int = 1, max_calls: int = 1_000_000, lead_calls: int = 0) -> Int64Array:
         """Infer for some seconds and return nanoseconds of each call, or offline of each request, (calls,) int64.
 
-        The limits on calls are those of `clock.time_calls`. Unmeasured `lead_calls` bring the caches back after other candidates
-        ran.
+        The limits on calls are those of `clock.time_calls`. Unmeasured `lead_calls` refill the caches after other candidates.
 
         Raises:
             EmcaError: as `open`.
@@ -186,9 +179,7 @@ class Worker:
         return np.asarray(latencies_ns, np.int64)
 
     def logits(self, wanted: "Wanted") -> Iterator[LogitsPart]:
-        """Run a data set, which the worker opens itself; yields parts as they come, the last with labels and summary.
-
-        The images of an earlier run are left out; the labels are those of all.
+        """Run a data set, and yield its parts as they come; the last one has the labels of all images and the summary.
 
         Raises:
             EmcaError: as `open`; DataError from the data set.
@@ -204,7 +195,7 @@ class Worker:
             yield LogitsPart(message["done"], message["total"], np.asarray(array, np.float32))
 
     def note_peak(self) -> None:
-        """Take the peak resident memory of the process as it is now, whatever it is used for afterwards.
+        """Keep the peak resident memory of the process until now, whatever the process does later.
 
         Raises:
             EmcaError: as `open`.
@@ -212,7 +203,7 @@ class Worker:
         self.peak_rss_mib = float(self._ask("peak")[0]["peak_rss_mib"])
 
     def finish(self) -> float:
-        """Close the model and return the peak resident memory of the process in MiB, as of `note_peak` where that was called.
+        """Close the model and return the peak resident memory of the process in MiB, until `note_peak` where that was called.
 
         Raises:
             EmcaError: as `open`.
@@ -222,7 +213,7 @@ class Worker:
         return self.peak_rss_mib
 
     def abandon(self) -> None:
-        """End the process now, whatever it does; what it used of memory is kept."""
+        """End the process now, whatever it does, and keep its peak memory."""
         if self._process is not None and self._process.poll() is None:
             self.peak_rss_mib = max(self.peak_rss_mib, peak_rss_mib(self._process.pid) or 0.0)
             self._kill()
@@ -251,8 +242,8 @@ class Worker:
             message, array = self._channel.receive(timeout_s)
         except TimeoutError as exc:
             self._kill()
-            problem = f"{self.spec.name}: no answer for {timeout_s:.0f} s; its process is stopped"
-            raise WorkerError(problem, "fewer images or a smaller batch, more threads, or another backend") from exc
+            problem = f"{self.spec.name}: no answer for {timeout_s:.0f} s, so its process was stopped"
+            raise WorkerError(problem, "use fewer images, a smaller batch, more threads or another backend") from exc
         except EOFError as exc:
             raise self._died() from exc
         if "error" in message:
@@ -280,7 +271,9 @@ class Worker:
         tail = self._tail()
         problem = f"{self.spec.name}: its process {how}" + (f": {tail}" if tail else "")
         if code == -signal.SIGKILL:
-            return WorkerError(problem, "often the kernel, out of memory: a smaller --batch, or fewer artifacts at once")
+            return WorkerError(
+                problem, "the kernel was probably out of memory: use a smaller --batch, or fewer artifacts"
+            )
         return WorkerError(problem, "the runtime crashed: try another backend or version, or build the artifact again")
 
     def _tail(self) -> str:

@@ -1,6 +1,6 @@
-"""The process a candidate lives in. Started by `worker.Worker`; it uses `channel` on pipes of its own.
+"""The process of a candidate, started by `worker.Worker`, with a `channel` on pipes of its own.
 
-Whatever a runtime prints goes to stderr, which the coordinator keeps for its error messages.
+The output of a runtime goes to stderr, which the coordinator keeps for its error messages.
 """
 
 import ctypes
@@ -30,13 +30,13 @@ from emca_deploy.results.codec import from_json
 __all__ = ["input_shape", "main", "make_runner", "serve"]
 
 _RUNNERS = "emca_deploy.backends.registry:open_runner"
-"""By name, since only the process that runs a candidate knows backends."""
+"""Imported by name, since only the process that runs a candidate knows backends."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 def input_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
-    """Return the shape (batch, 3, H, W) a model's input takes at a batch size.
+    """Return the shape (batch, 3, H, W) of a model's input at a batch size.
 
     Raises:
         InputError: the model's batch is fixed at another size.
@@ -44,24 +44,23 @@ def input_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
     """
     first, *rest = spec.shape
     if isinstance(first, int) and first != batch:
-        raise InputError(
-            f"the model's batch size is fixed at {first}, not {batch}", f"use --batch {first}, or export with --batch dynamic"
-        )
+        remedy = f"use --batch {first}, or export with --batch dynamic"
+        raise InputError(f"the model's batch size is fixed at {first}, not {batch}", remedy)
     sizes = [size for size in rest if isinstance(size, int)]
     if len(sizes) != len(rest):
-        raise ModelError(f"input '{spec.name}' has a dynamic size: {spec.shape}", "say which one with --image-size")
+        raise ModelError(f"input '{spec.name}' has a dynamic size: {spec.shape}", "set it with --image-size")
     return (batch, *sizes)
 
 
 def make_runner(spec: RunnerSpec) -> LoadedModel:
-    """Import a spec's factory, and return its runner, not yet open."""
+    """Return the runner of a spec, not yet open."""
     module, _, function = (spec.factory or _RUNNERS).partition(":")
     runner: LoadedModel = getattr(import_module(module), function)(**spec.kwargs)
     return runner
 
 
 class _Session:
-    """The commands a worker obeys; each returns the answer, or sends several."""
+    """The commands of a worker; each returns its answer, or sends several."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -83,8 +82,8 @@ class _Session:
     def prepare(self, batch: int, seed: int, scenario: str) -> dict[str, Any]:
         runner = self._loaded()
         shape = input_shape(runner.input, batch)
-        # Standard normal, as normalised images are: zeros would let sparse and denormal shortcuts flatter a runtime.
-        # A model of another layout or type gets its own: converting is not what is measured.
+        # Standard normal like normalised images, since zeros could be faster (sparse and denormal shortcuts). Already in the
+        # model's layout and type, since the conversion is not measured.
         self._batch = runner.to_native(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
         start_ns = perf_counter_ns()
         runner.infer(self._batch)
@@ -99,7 +98,7 @@ class _Session:
 
     def block(self, seconds: float, min_calls: int, max_calls: int, lead_calls: int) -> None:
         wanted = (seconds, min_calls, max_calls)
-        with no_garbage_collection():  # before the window opens: its own time is no part of it
+        with no_garbage_collection():  # before the window, so the collection is not part of it
             start_ns = time.monotonic_ns()
             device: dict[str, Any] = {}
             if self._saturated is not None:
@@ -117,7 +116,6 @@ class _Session:
         for _ in range(lead_calls):
             runner.infer(batch)
         device_ms: list[float | None] = []
-        # Only runners of accelerators have a clock there, besides the host's.
         note = (lambda: device_ms.append(runner.device_ms)) if hasattr(runner, "device_ms") else None
         latencies_ns = time_calls(lambda: runner.infer(batch), seconds, min_calls, max_calls, note)
         return latencies_ns, {"device_ms": device_ms} if note and None not in device_ms else {}
@@ -152,15 +150,15 @@ def _peak_rss_mib() -> float:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent goes, even when the parent is killed in the middle of a call."""
+    """Have the kernel kill this process when its parent ends, even when the parent is killed during a call."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it went before we asked
+    if os.getppid() != parent:  # the parent ended before the request
         os._exit(1)
 
 
 def _take_over_pipes() -> Channel:
-    """Move the channel away from stdin and stdout, so that nothing a library prints can get into it."""
+    """Move the channel away from stdin and stdout, where a library may print."""
     channel = Channel(os.dup(0), os.dup(1))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -177,15 +175,15 @@ def _error(error: Exception) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Serve the coordinator whose process id is the first argument until it says close or goes away."""
+    """Serve the coordinator, whose process id is the first argument, until it sends close or ends."""
     _die_with(int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator handles Ctrl-C
     serve(_take_over_pipes())
     return 0
 
 
 def serve(channel: Channel) -> None:
-    """Obey the other end of a channel until it says close or goes away."""
+    """Run the commands of the other end of a channel until it sends close or ends."""
     session = _Session(channel)
     commands: dict[str, Callable[..., dict[str, Any] | None]] = {
         name: getattr(session, name) for name in ("open", "prepare", "block", "logits", "peak", "close")
@@ -196,7 +194,7 @@ def serve(channel: Channel) -> None:
             name = message.pop("do")
             try:
                 answer = commands[name](**message)
-            except Exception as exc:  # whatever it is, the coordinator has to hear of it
+            except Exception as exc:  # the coordinator reports it
                 answer = _error(exc)
             if answer is not None:
                 channel.send(answer)

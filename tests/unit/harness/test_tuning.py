@@ -7,7 +7,7 @@ import pytest
 from refusals import refusing
 
 from emca_deploy.errors import DataError, EmcaError, InputError
-from emca_deploy.harness.measure.tuning import Search, combined, is_faster, search, starting_settings
+from emca_deploy.harness.measure.tuning import Search, combined, search, starting_settings
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.tuning import Trial, Tunable, TuneReport, TuneRound
@@ -57,7 +57,7 @@ def test_the_fastest_is_found_and_confirmed_and_what_is_refused_is_told():
     found = search((THREADS, PACE), Search(fake(), budget_s=4, tell=lines.append), lambda *place: told.append(place))
     assert found.complete
     assert found.best["pace"] == "quick"
-    assert is_faster(found.confirmed)
+    assert found.is_faster
     assert found.confirmed is not None
     assert 1.5 < found.confirmed.ratio_p50 < 2.5
     first, *_, last = found.rounds

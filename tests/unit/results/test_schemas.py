@@ -9,7 +9,7 @@ from refusals import refusing
 
 from emca_deploy.cli import run
 from emca_deploy.errors import DataError, InputError
-from emca_deploy.harness.measure.comparing import read_profile_report
+from emca_deploy.harness.measure.comparing import Measured
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.deploy import read_deploy_report
@@ -39,6 +39,10 @@ def validator(name):
 
 def read_as(record):
     return lambda path: from_json(record, json.loads(path.read_text()))
+
+
+def read_profile_report(path):
+    return Measured.read(path).report
 
 
 READERS = {
