@@ -12,7 +12,7 @@ FEWEST_PROCESSES = 2
 
 BLOCK_S: dict[Scenario, float] = {"single-stream": 0.05, "offline": 0.5}
 """A shared machine is slow for some tenths of a second at a time; short blocks let that affect every candidate alike. With
-0.25 s, the ratio of a file to itself is twice as uncertain. Offline blocks are longer, since they have to fill and drain."""
+0.25 s, the ratio of a file to itself is twice as uncertain (benchmarks/LOG.md). Offline blocks are longer, to fill and drain."""
 
 _BOUNDARIES: dict[Scenario, str] = {
     "single-stream": "host call: input copy and output included, preprocessing excluded",

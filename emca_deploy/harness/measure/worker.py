@@ -271,9 +271,7 @@ class Worker:
         tail = self._tail()
         problem = f"{self.spec.name}: its process {how}" + (f": {tail}" if tail else "")
         if code == -signal.SIGKILL:
-            return WorkerError(
-                problem, "the kernel was probably out of memory: use a smaller --batch, or fewer artifacts"
-            )
+            return WorkerError(problem, "the kernel was probably out of memory: use a smaller --batch, or fewer artifacts")
         return WorkerError(problem, "the runtime crashed: try another backend or version, or build the artifact again")
 
     def _tail(self) -> str:
