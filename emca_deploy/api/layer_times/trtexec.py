@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from emca_deploy.backends.layer_profiler import RuntimeLayer, plain_precision
-from emca_deploy.backends.tensorrt.tool.exports import EngineLayer, read_layer_info, read_profile
+from emca_deploy.backends.tensorrt.tool.exports import ExportedLayer, read_layer_info, read_profile
 from emca_deploy.errors import InputError
 
 __all__ = ["read_trtexec"]
@@ -28,13 +28,13 @@ def read_trtexec(profile: Path, layer_info: Path | None = None) -> tuple[list[Ru
         InputError: a file cannot be read, or is not such an output.
     """
     exported = read_profile(_text(profile), str(profile))
-    about: dict[str, EngineLayer] = {}
+    about: dict[str, ExportedLayer] = {}
     if layer_info is not None:
         about = {layer.name: layer for layer in read_layer_info(_text(layer_info), str(layer_info))}
     layers = []
     for row in exported.layers:
         ms = row.average_ms if row.median_ms is None else row.median_ms
-        known = about.get(row.name, EngineLayer(row.name))
+        known = about.get(row.name, ExportedLayer(row.name))
         nodes = tuple(dict.fromkeys((*_NODE.findall(known.nodes), *_names(row.name))))
         layers.append(RuntimeLayer(row.name, known.kind or _type(row.name), _precision(known), nodes, (ms,)))
     return layers, exported.queries
@@ -60,7 +60,7 @@ def _type(name: str) -> str:
     return "PointWise" if name.startswith("PWN(") else ""
 
 
-def _precision(layer: EngineLayer) -> str:
+def _precision(layer: ExportedLayer) -> str:
     """Return the precision of a layer's first input, from a text such as "Row major linear FP32" or "Int8"."""
     for text in (*layer.inputs[:1], *layer.outputs[:1]):
         words = text.lower()

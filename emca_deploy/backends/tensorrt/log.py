@@ -1,7 +1,6 @@
-"""The builder's log: errors, warnings and the list of the engine's layers are kept, the rest is counted."""
+"""The builder's log, of which errors, warnings and the list of the engine's layers are kept."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,6 @@ from emca_deploy.onnx_file.refusal import library_reason
 
 __all__ = ["BuildLog", "attach", "started"]
 
-NAMES = ("internal error", "error", "warning", "info", "verbose")  # by TensorRT's severities, worst first
 LAYER_LISTS = ("Layers:", "Engine Layer Information:")
 MISREAD = re.compile(r"Defaulting to INT8")
 # TensorRT-RTX loses nothing when it multiplies an INT8 convolution's fp16 scales in float32, which holds every fp16 number.
@@ -28,19 +26,16 @@ class BuildLog:
         errors: error messages in order, without their location in TensorRT's sources.
         warnings: warnings, each once.
         notes: warnings that concern no number, each once.
-        counts: number of messages by severity.
     """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
     _layer_lists: list[str] = field(default_factory=list)
     _about_dla: list[str] = field(default_factory=list)
 
     def add(self, severity: int, message: str) -> None:
         """Take one message; TensorRT's severities are 0 and 1 for errors, 2 for warnings, 3 and 4 for information."""
-        self.counts[NAMES[severity]] += 1
         text = LOCATION.sub("", message.strip())
         if concerns_dla(message):
             self._about_dla.append(text)

@@ -1,1 +1,1 @@
-"""trtexec, NVIDIA's command-line tool, where TensorRT's Python bindings are missing."""
+"""trtexec, TensorRT's command-line tool, for machines without TensorRT's Python package."""

@@ -1,6 +1,5 @@
-"""Engines of TensorRT built with trtexec on this machine: where TensorRT is installed without its Python package."""
+"""Builds of TensorRT engines with trtexec, for machines that have TensorRT without its Python package."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ from emca_deploy.backends.base import RunOptions, refuse_precision
 from emca_deploy.backends.engines import EngineBuilder
 from emca_deploy.backends.tensorrt.builder import TrtBuild, described, machine_of
 from emca_deploy.backends.tensorrt.cache import check_cache
-from emca_deploy.backends.tensorrt.model_facts import ModelFacts, count_convolutions, read_facts
-from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of
+from emca_deploy.backends.tensorrt.model_facts import ModelFacts, count_convolutions, qdq_refusal, read_facts
+from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of, check_batches
 from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBuild
 from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
 from emca_deploy.backends.tensorrt.tool.run import EngineBuild, build_engine
@@ -29,17 +28,19 @@ def trtexec_build(
     engine: str,
     float_layers: tuple[str, ...] = (),
 ) -> TrtexecBuild:
-    """Return what to tell trtexec so that a model comes out in its own types, or in those of a DLA or a calibration cache.
+    """Return the build that gives an engine the types of its model, or those of a DLA or a calibration cache.
 
-    The model is read here; replace the paths of what is returned where trtexec runs elsewhere. `batches` are those of a dynamic
-    batch, None where the model fixes it. `float_layers` are those that the calibration cache leaves in float.
+    Its paths are local: replace them where trtexec runs on a remote machine. `batches` are those of a dynamic batch, or None;
+    `float_layers` are the layers that the calibration cache leaves in float.
+
+    Raises:
+        ModelError: the model has Q/DQ together with a DLA or a calibration cache.
     """
     dla, cache = settings.dla_core is not None, settings.calibration_cache
     flagged = version < TYPED_SINCE or ((dla or cache is not None) and version < (11, 0, 0))
     quantized = facts.precision == "int8"
     if quantized and (dla or cache is not None):
-        what = "DLA" if dla else "a calibration cache"
-        raise ModelError(f"{facts.path}: has Q/DQ, which {what} does not go with", "name the fp32 model it was made from")
+        raise qdq_refusal(facts.path, "DLA" if dla else "a calibration cache")
     return TrtexecBuild(
         onnx=str(facts.path),
         engine=engine,
@@ -56,10 +57,9 @@ def trtexec_build(
 
 
 class TrtexecBuilder(EngineBuilder):
-    """Builds engines of TensorRT with its own tool, on the GPU they are for.
+    """Builds engines of TensorRT with trtexec, on the GPU they are for.
 
-    Without a path, trtexec is looked for in the usual places. `float_layers` are those that the calibration cache leaves in
-    float.
+    Without a path, trtexec is searched in its usual places. The calibration cache leaves `float_layers` in float.
     """
 
     backend = "tensorrt"
@@ -74,16 +74,16 @@ class TrtexecBuilder(EngineBuilder):
         self._settings, self._float_layers = settings or TrtSettings(), float_layers
         self._path, self._timeout_s = path, timeout_s
         self.last: tuple[TrtBuild, EngineBuild] | None = None
-        """What the last build came to."""
+        """The result of the last build."""
 
     def compile(self, model: Path, output: Path, options: RunOptions) -> tuple[str, str]:
         """Write the serialized engine and return the library's name and version.
 
         Raises:
-            ModelError: TensorRT does not take the model, or compiles none of its INT8 convolutions to INT8.
-            InputError: a setting makes no sense, or this version builds no such engine.
+            ModelError: TensorRT does not accept the model, or compiles none of its INT8 convolutions to INT8.
+            InputError: a setting is wrong, or this version cannot build the engine.
             MissingError: there is no trtexec, or no GPU that it can use.
-            WorkerError: it crashed or hung.
+            WorkerError: trtexec crashed or hung.
         """
         refuse_precision(self.backend, options.precision)
         self._check_settings()
@@ -94,7 +94,22 @@ class TrtexecBuilder(EngineBuilder):
         batches = batches_of(facts.input, self._settings, options)
         wanted = trtexec_build(tool.version, facts, self._settings, batches, str(output), self._float_layers)
         built = self._build(tool, wanted)
-        self.last = replace(self._outcome(tool, model, batches, built), input=facts.input), built
+        convolutions, quantized = count_convolutions(model)
+        cache = self._settings.calibration_cache
+        outcome = TrtBuild(
+            version=tool.version_text,
+            targets=(),
+            batches=batches,
+            convolutions=convolutions,
+            quantized_convolutions=quantized,
+            layers=built.layers,
+            warnings=built.warnings,
+            dla_core=self._settings.dla_core,
+            calibration_cache=str(cache) if cache else None,
+            placement=built.dla,
+            input=facts.input,
+        )
+        self.last = outcome, built
         if facts.precision == "int8" and built.layers and not built.int8_convolutions:
             raise ModelError(
                 f"{model}: tensorrt compiles none of its INT8 convolutions to INT8",
@@ -103,22 +118,22 @@ class TrtexecBuilder(EngineBuilder):
         return self.backend, tool.version_text
 
     def describe(self, manifest: Manifest) -> Manifest:
-        """Return the manifest with what trtexec's log says of the engine; INT8 is claimed only where that shows it."""
+        """Return the manifest with the engine's details from trtexec's log."""
         assert self.last is not None  # `compile` has set it
         outcome, built = self.last
         details = {"machine": self._machine(), "tensorrt": outcome.to_dict(), "trtexec": built.to_dict()}
         return described(manifest, outcome, details)
 
     def _find(self) -> Trtexec:
-        """Return the tool, wherever it runs."""
+        """Return the tool on the machine that builds."""
         return find_trtexec(path=self._path)
 
     def _build(self, tool: Trtexec, wanted: TrtexecBuild) -> EngineBuild:
-        """Build an engine; it and the model are files of this machine."""
+        """Build an engine; it and the model are local files."""
         return build_engine(tool, wanted, timeout_s=self._timeout_s)
 
     def _machine(self) -> dict[str, Any]:
-        """Return what machine the engine is for."""
+        """Return the machine that the engine is for."""
         return machine_of()
 
     def _check_settings(self) -> None:
@@ -131,24 +146,6 @@ class TrtexecBuilder(EngineBuilder):
         given = [name for name, wanted in lacking if wanted]
         if given:
             raise InputError(
-                f"{', '.join(given)} does not go with --trtexec", "leave it out, or build with TensorRT's Python package"
+                f"{', '.join(given)} cannot be used with --trtexec", "leave it out, or build with TensorRT's Python package"
             )
-        smallest, likeliest, largest = self._settings.batches
-        if not 1 <= smallest <= likeliest <= largest:
-            raise InputError(f"batches {self._settings.batches} do not grow from 1 or more", "give smallest, likeliest, largest")
-
-    def _outcome(self, tool: Trtexec, model: Path, batches: tuple[int, int, int] | None, built: EngineBuild) -> TrtBuild:
-        convolutions, quantized = count_convolutions(model)
-        cache = self._settings.calibration_cache
-        return TrtBuild(
-            version=tool.version_text,
-            targets=(),
-            batches=batches,
-            convolutions=convolutions,
-            quantized_convolutions=quantized,
-            layers=built.layers,
-            warnings=built.warnings,
-            dla_core=self._settings.dla_core,
-            calibration_cache=str(cache) if cache else None,
-            placement=built.dla,
-        )
+        check_batches(self._settings)

@@ -1,6 +1,6 @@
-"""Options of TensorRT's own tool trtexec by version: one table for what `plan` prints and for what is run.
+"""The options of trtexec by version, in one table for the commands that `plan` prints and for those that run.
 
-Read from NVIDIA's sources, samples/common/sampleOptions.cpp of the tags 8.0.1 to 11.1.
+Source: NVIDIA's samples/common/sampleOptions.cpp, tags 8.0.1 to 11.1.
 """
 
 from collections.abc import Sequence
@@ -23,31 +23,28 @@ __all__ = [
 Version = tuple[int, int, int]
 
 NAMES_A_SPEC_CANNOT_HOLD = frozenset(",:*")
-"""Of a layer in --layerPrecisions: they separate or mean every layer."""
+"""Characters of layer names that --layerPrecisions cannot contain: they separate entries or mean every layer."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a version's trtexec takes and writes.
+    """The options and files of a version's trtexec.
 
     Attributes:
-        precision_flags: --int8, --fp16 and --calib are known.
-        typed_flag: --stronglyTyped is needed for a network whose types are the model's.
-        constraints: --precisionConstraints is known.
-        layer_precisions: --layerPrecisions is known.
-        layer_info: --exportLayerInfo and --profilingVerbosity are known.
-        build_only: how to leave out the inference after a build.
-        workspace: how to limit the workspace, in MiB.
-        levels: --builderOptimizationLevel is known.
-        our_defaults: CUDA graph, spinning and a profile run of its own are the default, and copies are left out.
-        warm_up_exported: --exportTimes writes the warm-up's queries, too.
-        percentiles: --percentile takes a list.
-        unstable_percent: coefficient of variation of the GPU's times from which on it warns; None where it does not.
+        precision_flags: whether it has --int8, --fp16 and --calib.
+        typed_flag: whether a network with the types of the model needs --stronglyTyped.
+        layer_precisions: whether it has --layerPrecisions.
+        layer_info: whether it has --exportLayerInfo and --profilingVerbosity.
+        build_only: option that skips the inference after a build.
+        workspace: option that limits the workspace, in MiB.
+        levels: whether it has --builderOptimizationLevel.
+        our_defaults: whether CUDA graph, spinning, a separate profile run and no copies are the default.
+        warm_up_exported: whether --exportTimes also writes the queries of the warm-up.
+        percentiles: whether --percentile takes a list.
     """
 
     precision_flags: bool = True
     typed_flag: bool = False
-    constraints: bool = True
     layer_precisions: bool = True
     layer_info: bool = True
     build_only: str = "--skipInference"
@@ -56,7 +53,6 @@ class Dialect:
     our_defaults: bool = False
     warm_up_exported: bool = False
     percentiles: bool = True
-    unstable_percent: float | None = 1.0
 
 
 _OLD = Dialect(build_only="--buildOnly", levels=False)
@@ -65,33 +61,27 @@ DIALECTS: tuple[tuple[tuple[int, int], Dialect], ...] = (
     (
         (8, 0),
         replace(
-            _OLD, constraints=False, layer_precisions=False, layer_info=False, workspace="--workspace={}",
-            warm_up_exported=True, percentiles=False, unstable_percent=None,
+            _OLD, layer_precisions=False, layer_info=False, workspace="--workspace={}", warm_up_exported=True, percentiles=False
         ),
     ),
-    (
-        (8, 2),
-        replace(
-            _OLD, layer_precisions=False, workspace="--workspace={}",
-            warm_up_exported=True, percentiles=False, unstable_percent=None,
-        ),
-    ),
+    ((8, 2), replace(_OLD, layer_precisions=False, workspace="--workspace={}", warm_up_exported=True, percentiles=False)),
     ((8, 4), replace(_OLD, warm_up_exported=True, percentiles=False)),
     ((8, 5), _OLD),
     ((8, 6), Dialect()),
     ((10, 0), Dialect(typed_flag=True)),
-    ((10, 16), Dialect(typed_flag=True, unstable_percent=2.5)),
-    ((11, 0), Dialect(precision_flags=False, constraints=False, layer_precisions=False, our_defaults=True, unstable_percent=2.5)),
-)  # fmt: skip
-"""First version, and its dialect until the next line's."""
+    ((11, 0), Dialect(precision_flags=False, layer_precisions=False, our_defaults=True)),
+)
+"""First version, and the dialect until the version in the next line."""
 
 
 @dataclass(frozen=True)
 class EngineShapes:
-    """Shapes of the one input of a model whose batch is dynamic.
+    """The shapes of the input of a model whose batch is dynamic.
 
     Attributes:
-        image: (C, H, W).
+        name: name of the input.
+        image: sizes (C, H, W).
+        batches: smallest, likeliest and largest batch.
     """
 
     name: str
@@ -106,18 +96,19 @@ class EngineShapes:
 
 @dataclass(frozen=True)
 class TrtexecBuild:
-    """What to build.
+    """A build; the paths are those of the machine that runs trtexec.
 
     Attributes:
-        onnx: the model's path where trtexec runs.
-        engine: the path to write there.
+        onnx: path of the model.
+        engine: path of the engine to write.
         typed: whether every type is the model's; else the flags below allow types.
-        int8: allow INT8; needed for Q/DQ, too, where types are not the model's.
+        int8: whether INT8 is allowed, which Q/DQ needs, too, unless the network is typed.
+        fp16: whether fp16 is allowed.
         shapes: shapes of a dynamic batch; None where the model fixes it.
-        cache: calibration cache, by its path there.
+        cache: path of the calibration cache.
         float_layers: names of layers that stay fp16 where INT8 comes from a cache.
-        dla_core: to run on, with the GPU for what it does not take.
-        workspace_mib: most memory a layer may use besides its tensors.
+        dla_core: DLA core that runs the engine, with the GPU for layers that it does not support.
+        workspace_mib: most memory in MiB that a layer may use in addition to its tensors.
         optimization_level: 0 builds fastest, 5 searches longest.
     """
 
@@ -136,18 +127,18 @@ class TrtexecBuild:
 
 @dataclass(frozen=True)
 class TrtexecTiming:
-    """What to time, and how.
+    """A measurement; the paths are those of the machine that runs trtexec.
 
     Attributes:
-        engine: its path where trtexec runs.
-        times: JSON file of every query's times to write there.
+        engine: path of the engine.
+        times: JSON file to write the times of all queries to.
         shapes: shapes of a dynamic batch; the likeliest is timed.
-        duration_s: to measure, at least; trtexec counts whole seconds until 8.2.
-        warm_up_ms: before that.
-        one_at_a_time: no query is enqueued before the one before it is back, as a caller who waits does.
-        profile: JSON file of every layer's time, from a run of its own after the measured one; None for no such run.
-        layer_info: JSON file of the engine's layers.
-        dla_core: that it was built for.
+        duration_s: least duration of the measurement in seconds, rounded to whole ones.
+        warm_up_ms: duration of the warm-up before it, in ms.
+        one_at_a_time: whether a query starts only after the one before it has ended.
+        profile: JSON file to write the times of all layers to, from a separate run after the measured one; None for no such run.
+        layer_info: JSON file to write the engine's layers to.
+        dla_core: DLA core that the engine was built for.
     """
 
     engine: str
@@ -162,10 +153,10 @@ class TrtexecTiming:
 
 
 def dialect_of(version: Version) -> Dialect:
-    """Return the dialect of a version; one newer than any known is taken for the newest.
+    """Return the dialect of a version, that of the newest known one for later versions.
 
     Raises:
-        MissingError: it is older than 8.0, which took no Q/DQ.
+        MissingError: the version is older than 8.0, the first with Q/DQ.
     """
     found = [dialect for first, dialect in DIALECTS if version[:2] >= first]
     if not found:
@@ -174,7 +165,7 @@ def dialect_of(version: Version) -> Dialect:
 
 
 def version_name(version: Version) -> str:
-    """Return a version as people write it: "10.3.0"."""
+    """Return a version as text: "10.3.0"."""
     return ".".join(map(str, version))
 
 
@@ -182,7 +173,7 @@ def build_options(version: Version, build: TrtexecBuild) -> list[str]:
     """Return the options that build an engine, without the tool itself.
 
     Raises:
-        InputError: this version does not build so: it takes no calibration cache, or no flags for types.
+        InputError: this version has no calibration caches, flags for types, typed networks or levels, and the build needs them.
         MissingError: the version is too old.
     """
     dialect = dialect_of(version)
@@ -200,8 +191,7 @@ def build_options(version: Version, build: TrtexecBuild) -> list[str]:
     if build.optimization_level is not None:
         if not dialect.levels:
             raise InputError(
-                f"trtexec {version_name(version)} has no optimization levels",
-                "leave --optimization-level out: 8.6 began with them",
+                f"trtexec {version_name(version)} has no optimization levels", "leave --optimization-level out: it needs 8.6"
             )
         options.append(f"--builderOptimizationLevel={build.optimization_level}")
     return options
@@ -211,7 +201,7 @@ def _type_options(version: Version, dialect: Dialect, build: TrtexecBuild) -> li
     if build.typed and build.cache is None:
         if not dialect.typed_flag and not dialect.our_defaults:
             raise InputError(
-                f"trtexec {version_name(version)} builds no strongly typed networks", "allow types by flags: 10.0 began with them"
+                f"trtexec {version_name(version)} has no strongly typed networks", "allow types by flags, or use 10.0 or newer"
             )
         return ["--stronglyTyped"] if dialect.typed_flag else []
     if not dialect.precision_flags:
@@ -227,7 +217,7 @@ def _type_options(version: Version, dialect: Dialect, build: TrtexecBuild) -> li
 
 
 def _layer_precisions(dialect: Dialect, names: Sequence[str]) -> list[str]:
-    """Return the options that hold layers at fp16; layers without a range in the cache end up there anyway."""
+    """Return the options that keep layers in fp16; layers without a range in the cache are in fp16 anyway."""
     spelled = [name for name in names if not NAMES_A_SPEC_CANNOT_HOLD & set(name)]
     if not dialect.layer_precisions or not spelled:
         return []
@@ -235,11 +225,10 @@ def _layer_precisions(dialect: Dialect, names: Sequence[str]) -> list[str]:
 
 
 def boundary_options(version: Version, *, dla: bool) -> list[str]:
-    """Return the options that make every version time the same thing, whatever its defaults.
+    """Return the options that make all versions time the same thing, whatever their defaults.
 
-    That is: copies to and from the device included, the waiting host spinning, kernels launched as one CUDA graph except on a
-    DLA, which has none. 11.0 made graph and spinning the default and left the copies out; what means the default is not said,
-    since 11 calls it deprecated.
+    The time includes copies to and from the device; the waiting host spins; kernels are launched as one CUDA graph, except on a
+    DLA, which has none. From 11.0 on, graph and spinning are the default, whose options are deprecated, and copies are not.
 
     Raises:
         MissingError: the version is too old.
@@ -263,13 +252,13 @@ def timing_options(version: Version, timing: TrtexecTiming) -> list[str]:
         options.append(f"--useDLACore={timing.dla_core}")
     options += boundary_options(version, dla=timing.dla_core is not None)
     if timing.one_at_a_time:
-        options.append("--exposeDMA")  # in every version the opposite of enqueuing one query ahead
+        options.append("--exposeDMA")  # in all versions: do not enqueue one query ahead
     options += [f"--warmUp={round(timing.warm_up_ms)}", f"--duration={max(1, round(timing.duration_s))}"]
     options.append(f"--exportTimes={timing.times}")
     if dialect.percentiles:
         options.append("--percentile=50,90,95,99")
     if timing.profile is not None:
-        # Without a run of its own until 10.x the profiler would be in the measured run, and no times would be written.
+        # Until 10.x, without a separate run, the profiler would be part of the measured run, and no times would be written.
         options += [f"--exportProfile={timing.profile}", *([] if dialect.our_defaults else ["--separateProfileRun"])]
     if timing.layer_info is not None and dialect.layer_info:
         options += [f"--exportLayerInfo={timing.layer_info}", "--profilingVerbosity=detailed"]

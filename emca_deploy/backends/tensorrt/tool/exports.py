@@ -1,4 +1,4 @@
-"""The JSON files that trtexec exports: times, profile and layers, of every version from 8.0 on."""
+"""The JSON files that trtexec exports from version 8.0 on: times, profile and layers."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Any
 
 from emca_deploy.errors import InputError
 
-__all__ = ["EngineLayer", "LayerProfile", "LayerTime", "QueryTimes", "read_layer_info", "read_profile", "read_times"]
+__all__ = ["ExportedLayer", "LayerProfile", "LayerTime", "QueryTimes", "read_layer_info", "read_profile", "read_times"]
 
 REMEDY = "run trtexec again: it writes the file at its end"
 NOT_JSON = re.compile(r"(?<=[:,\[\s])([-+]?)(?:inf|nan)(?:inity)?(?=\s*[,}\]\n])")
@@ -23,11 +23,13 @@ COUNT_LINE = re.compile(r'\{ ?"count" : (?P<count>\d{1,18}) ?\}')
 
 @dataclass(frozen=True)
 class QueryTimes:
-    """Milliseconds of every query, in the order they were made; one list each, all as long.
+    """The times of all queries in ms, in the order of the queries; all of the same length.
 
     Attributes:
         latency_ms: copy to the device + GPU compute + copy back, by the device's clock.
-        compute_ms: GPU compute alone.
+        compute_ms: GPU compute.
+        to_device_ms: copy to the device.
+        to_host_ms: copy back.
     """
 
     latency_ms: tuple[float, ...]
@@ -36,7 +38,7 @@ class QueryTimes:
     to_host_ms: tuple[float, ...]
 
     def without_first(self, count: int) -> "QueryTimes":
-        """Return them without the first queries: the warm-up, where the file has it."""
+        """Return the times without those of the first queries, such as the warm-up."""
         lists = (self.latency_ms, self.compute_ms, self.to_device_ms, self.to_host_ms)
         return QueryTimes(*(values[count:] for values in lists))
 
@@ -46,8 +48,10 @@ class LayerTime:
     """A layer's time in the profile run.
 
     Attributes:
-        name: as the engine has it, usually that of the nodes fused into it.
-        median_ms: None before 8.4, which does not tell it.
+        name: name in the engine, usually made of the nodes fused into it.
+        average_ms: mean time of a query.
+        median_ms: median time of a query; None before 8.4, which does not write it.
+        percent: share of the time of all layers.
     """
 
     name: str
@@ -58,29 +62,27 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """An exported profile: how many queries, and the layers in the order of execution."""
+    """An exported profile: the number of queries, and the layers in the order of execution."""
 
     queries: int
     layers: tuple[LayerTime, ...]
 
 
 @dataclass(frozen=True)
-class EngineLayer:
-    """A layer of an engine; all but the name is empty unless the engine was built with detailed verbosity.
+class ExportedLayer:
+    """A layer of an engine; only an engine built with detailed verbosity has more than the name.
 
     Attributes:
         kind: TensorRT's word for it.
-        inputs: "name: format and type" of each.
-        outputs: "name: format and type" of each.
-        tactic: the kernel's name.
-        nodes: what Metadata says of the ONNX nodes it came from.
+        inputs: its inputs as "name: format and type".
+        outputs: its outputs as "name: format and type".
+        nodes: Metadata, which names the ONNX nodes it came from.
     """
 
     name: str
     kind: str = ""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    tactic: str = ""
     nodes: str = ""
 
 
@@ -88,7 +90,7 @@ def read_times(text: str, source: str) -> QueryTimes:
     """Read the text that --exportTimes wrote; `source` is the file's name, for errors.
 
     Raises:
-        InputError: it is cut off, no such file, has no query, or a time that is none.
+        InputError: the text is cut off, has another form, no query, or a time that is not a finite number from 0.
     """
     rows = _load(text, source)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
@@ -98,10 +100,10 @@ def read_times(text: str, source: str) -> QueryTimes:
 
 
 def read_profile(text: str, source: str) -> LayerProfile:
-    """Read the text that --exportProfile wrote; a layer's name may hold quotes that trtexec does not escape.
+    """Read the text that --exportProfile wrote; a layer's name may contain quotes that trtexec does not escape.
 
     Raises:
-        InputError: it is cut off, or no such file.
+        InputError: the text is cut off, or has another form.
     """
     try:
         rows = _load(text, source)
@@ -113,21 +115,21 @@ def read_profile(text: str, source: str) -> LayerProfile:
         raise InputError(f"{source}: not the profile of a trtexec run", REMEDY)
     count = rows[0]["count"]
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise InputError(f"{source}: its count of queries is none", REMEDY)
+        raise InputError(f"{source}: its number of queries is not valid", REMEDY)
     return LayerProfile(count, tuple(_layer_time(row, source) for row in rows[1:]))
 
 
-def read_layer_info(text: str, source: str) -> tuple[EngineLayer, ...]:
-    """Read the text that --exportLayerInfo wrote: names alone, or objects where the engine was built with detailed verbosity.
+def read_layer_info(text: str, source: str) -> tuple[ExportedLayer, ...]:
+    """Read the text that --exportLayerInfo wrote: names, or objects if the engine was built with detailed verbosity.
 
     Raises:
-        InputError: it is cut off, or no such file.
+        InputError: the text is cut off, or has another form.
     """
     document = _load(text, source)
     layers = document.get("Layers") if isinstance(document, dict) else None
     if not isinstance(layers, list):
         raise InputError(f"{source}: not the layers of an engine", REMEDY)
-    return tuple(_engine_layer(layer, source) for layer in layers)
+    return tuple(_exported_layer(layer, source) for layer in layers)
 
 
 def _load(text: str, source: str) -> Any:
@@ -136,12 +138,12 @@ def _load(text: str, source: str) -> Any:
             return json.loads(candidate)
         except (ValueError, RecursionError) as exc:  # ValueError also of integers with thousands of digits
             problem = exc
-    what = "empty" if not text.strip() else "cut off, or no JSON"
+    what = "empty" if not text.strip() else "cut off, or not JSON"
     raise InputError(f"{source}: is {what}", REMEDY) from problem
 
 
 def _rows_by_line(text: str) -> list[dict[str, Any]] | None:
-    """Return a profile's rows where quotes in names make it no JSON: each layer has a line; None where it is cut off."""
+    """Return the rows of a profile that is not JSON because of quotes in names, one layer a line; None where it is cut off."""
     head = COUNT_LINE.search(text)
     if head is None or not text.rstrip().endswith("]"):
         return None
@@ -163,16 +165,12 @@ def _time(row: Mapping[str, Any], name: str, source: str) -> float:
     value = row.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise InputError(f"{source}: a query lacks its {name}", REMEDY)
-    return _finite(value, name, source)
-
-
-def _finite(value: float, name: str, source: str) -> float:
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or number < 0:
-        raise InputError(f"{source}: a {name} of {number} ms is no time", "run trtexec again; if it stays, update the driver")
+        raise InputError(f"{source}: {name} is {number} ms", "run trtexec again; if that does not help, update the driver")
     return number
 
 
@@ -183,19 +181,17 @@ def _layer_time(row: Mapping[str, Any], source: str) -> LayerTime:
     median = _time(row, "medianMs", source) if "medianMs" in row else None
     percent = row.get("percentage")
     known = isinstance(percent, int | float) and not isinstance(percent, bool) and abs(percent) < math.inf
-    # Where no layer took any time the percentage is 0 / 0.
+    # The percentage is 0 / 0 where no layer took any time.
     return LayerTime(name, _time(row, "averageMs", source), median, float(percent) if known and percent is not None else 0.0)
 
 
-def _engine_layer(layer: Any, source: str) -> EngineLayer:
+def _exported_layer(layer: Any, source: str) -> ExportedLayer:
     if isinstance(layer, str):
-        return EngineLayer(layer)
+        return ExportedLayer(layer)
     if not isinstance(layer, dict) or not isinstance(layer.get("Name"), str):
         raise InputError(f"{source}: a layer has no name", REMEDY)
-    return EngineLayer(
-        layer["Name"], _text(layer, "LayerType"), _tensors(layer.get("Inputs")), _tensors(layer.get("Outputs")),
-        _text(layer, "TacticName"), _text(layer, "Metadata"),
-    )  # fmt: skip
+    inputs, outputs = _tensors(layer.get("Inputs")), _tensors(layer.get("Outputs"))
+    return ExportedLayer(layer["Name"], _text(layer, "LayerType"), inputs, outputs, _text(layer, "Metadata"))
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Where trtexec is, and which version it is."""
+"""The search for trtexec, and its version."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ PLACES = (
     "/opt/tensorrt/bin/trtexec",  # NVIDIA's containers
     "/workspace/tensorrt/bin/trtexec",
 )
-"""Where it usually is, in the order they are tried."""
+"""Its usual places, in the order in which they are tried."""
 
 NOT_THERE = (126, 127)
-"""Exit statuses of a shell that finds no such command or may not run it."""
+"""Exit codes of a shell that does not find a command or may not run it."""
 
 BROKEN = "error while loading shared libraries"
 TIMEOUT_S = 60.0
@@ -27,10 +27,10 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Trtexec:
-    """A trtexec that runs.
+    """A working trtexec.
 
     Attributes:
-        path: by which its machine knows it.
+        path: path on its machine.
         version: version of TensorRT, three numbers.
     """
 
@@ -39,15 +39,15 @@ class Trtexec:
 
     @property
     def version_text(self) -> str:
-        """The version as people write it: "10.3.0"."""
+        """The version as text: "10.3.0"."""
         return version_name(self.version)
 
 
 def find_trtexec(spawn: Spawn = spawn_here, path: str | None = None, places: tuple[str, ...] = PLACES) -> Trtexec:
-    """Find trtexec on the machine where `spawn` starts commands, at `path` or in the usual places, and ask it for its version.
+    """Find trtexec on the machine where `spawn` starts commands, at `path` or in the usual places, and read its version.
 
     Raises:
-        MissingError: it is nowhere there, does not start, is too old, or does not say its version.
+        MissingError: it is in none of the places, does not start, is too old, or does not print its version.
         WorkerError: it hangs.
     """
     refused: EmcaError | None = None
@@ -63,7 +63,7 @@ def find_trtexec(spawn: Spawn = spawn_here, path: str | None = None, places: tup
         raise refused
     looked = path or ", ".join(places)
     raise MissingError(
-        f"there is no trtexec: looked for {looked}", "install TensorRT (libnvinfer-bin has it), or say where it is"
+        f"there is no trtexec: looked for {looked}", "install TensorRT (libnvinfer-bin has it), or give the path of trtexec"
     )
 
 
@@ -79,10 +79,10 @@ def _asked(spawn: Spawn, place: str) -> Finished | None:
 def _known(place: str, finished: Finished) -> Trtexec:
     if BROKEN in finished.output:
         library = finished.output.split(BROKEN, maxsplit=1)[1].strip(": \n").split(":")[0]
-        raise MissingError(f"{place} does not start: it misses {library}", "reinstall TensorRT, or set LD_LIBRARY_PATH there")
+        raise MissingError(f"{place} does not start: it lacks {library}", "reinstall TensorRT, or set LD_LIBRARY_PATH there")
     version = read_log(finished.output).version
     if version is None:
-        said = " ".join(finished.output.split())[:120] or f"nothing, and exits with {finished.code}"
-        raise MissingError(f"{place} does not say its version: {said}", "name TensorRT's own trtexec, 8.0 or newer")
+        said = " ".join(finished.output.split())[:120] or f"nothing (exit code {finished.code})"
+        raise MissingError(f"{place} does not print its version, but {said}", "name TensorRT's own trtexec, 8.0 or newer")
     dialect_of(version)
     return Trtexec(place, version)

@@ -1,4 +1,4 @@
-"""Running one command of a machine to its end, wherever that machine is, and never leaving it behind."""
+"""One command on a local or remote machine, run to its end and always stopped."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from emca_deploy.errors import WorkerError
@@ -14,12 +14,12 @@ from emca_deploy.errors import WorkerError
 __all__ = ["Finished", "Spawn", "reading", "run_to_end", "spawn_here", "stop"]
 
 Spawn = Callable[[Sequence[str]], "subprocess.Popen[bytes]"]
-"""Starts a command (its argument vector) on a machine: standard output and error in one pipe, standard input empty. A connection
-supplies its own; stopping what it returns must stop the command on the remote machine, too."""
+"""A callable that starts a command (argument vector) on a machine, with output and errors in one pipe and empty standard input.
+Stopping the process it returns must stop the command on a remote machine, too."""
 
 GRACE_S = 5.0
 MOST_LINES = 400_000
-"""Kept of a log; a verbose build prints some ten thousand."""
+"""Lines of a log that are kept; a verbose build prints some ten thousand."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Finished:
     """A command that ended.
 
     Attributes:
-        code: exit status; negative for a signal.
-        output: standard output and error, in order; bytes that are no text replaced.
+        code: exit code; negative for a signal.
+        output: standard output and error in order, with bytes replaced that are not text.
+        seconds: its duration.
     """
 
     code: int
@@ -37,11 +38,7 @@ class Finished:
 
 
 def spawn_here(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start a command on this machine, in a session of its own so that it can be stopped with all it started.
-
-    Raises:
-        OSError: there is no such command, or it is not executable.
-    """
+    """Start a command on this machine in a new session, which lets `stop` end its children; raise OSError if it cannot start."""
     return subprocess.Popen(
         list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -50,14 +47,14 @@ def spawn_here(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
 def run_to_end(
     spawn: Spawn, arguments: Sequence[str], timeout_s: float, on_line: Callable[[str], None] | None = None
 ) -> Finished:
-    """Run a command and return what it printed; Ctrl-C and a timeout stop it first.
+    """Run a command and return its output; Ctrl-C and a timeout stop it first.
 
-    `on_line` is called with every line as it comes, from another thread.
+    Another thread calls `on_line` with each line when it is printed.
 
     Raises:
-        OSError: it cannot be started.
-        WorkerError: it ran longer.
-        KeyboardInterrupt: Ctrl-C; it has been stopped.
+        OSError: the command cannot be started.
+        WorkerError: it took longer than `timeout_s`.
+        KeyboardInterrupt: Ctrl-C was pressed; the command has been stopped.
     """
     started = time.monotonic()
     process = spawn(arguments)
@@ -74,14 +71,14 @@ def run_to_end(
             code = process.wait(timeout_s)
     except subprocess.TimeoutExpired as exc:
         raise WorkerError(
-            f"{arguments[0]} did not end within {timeout_s:g} s", "give it longer with --timeout, or look at the machine"
+            f"{arguments[0]} did not end within {timeout_s:g} s", "use a longer --timeout, or check the machine"
         ) from exc
     return Finished(code, "".join(lines), time.monotonic() - started)
 
 
 @contextmanager
 def reading(process: "subprocess.Popen[bytes]", on_line: Callable[[str], None]) -> Iterator[None]:
-    """Call with each line that a process prints, from another thread, and end the process with the block."""
+    """Call `on_line` from another thread with each line that a process prints, and stop the process when the block ends."""
 
     def follow() -> None:
         assert process.stdout is not None  # a Spawn gives a pipe
@@ -99,22 +96,14 @@ def reading(process: "subprocess.Popen[bytes]", on_line: Callable[[str], None]) 
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End a process, and what it started where it has a session of its own; nothing happens where it has ended."""
+    """End a process, and its children if it has its own session; a process that has ended is left alone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             return
-        _signal(process, number)
-        try:
+        with suppress(ProcessLookupError):  # it ended in between
+            if os.getpgid(process.pid) == process.pid:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
-    try:
-        if os.getpgid(process.pid) == process.pid:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-    except ProcessLookupError:  # it ended in between
-        pass

@@ -1,4 +1,4 @@
-"""From what trtexec wrote to a result, with this package's percentiles checked against its own."""
+"""A result from trtexec's output and files; its own summary must agree with this package's percentiles."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,32 +20,35 @@ from emca_deploy.results.latency import LatencyResult, ProtocolRecord, Scenario
 __all__ = ["BOUNDARY", "Timed", "disagreements", "latency_result", "measured"]
 
 BOUNDARY = "copy to the device + GPU compute + copy back, by CUDA events; the host's enqueuing and waiting is not in it"
-"""What `latency_ms` of a trtexec run is, in every version."""
+"""What `latency_ms` of a trtexec run contains, in every version."""
 
 BLOCKS = 20
-"""Consecutive stretches that the median's interval is resampled from: queries next to each other are alike."""
+"""Number of consecutive blocks that the median's interval is resampled from, since neighbouring queries are alike."""
 
 DIGITS = 2e-5
-"""Relative rounding of trtexec's output: six significant digits."""
+"""Relative rounding error of trtexec's output, which has six significant digits."""
 
 ENOUGH_FOR_P99_9 = 1000
 UNSTABLE_PERCENT = 2.5
-"""trtexec warns from 1 % on until 10.15 and from 2.5 % on since: here it is one limit for all of them."""
+"""The same limit for all versions of trtexec, which warn from 1 % on until 10.15, and from 2.5 % on since."""
 
 MIN_QUERIES = 10
-"""trtexec's own default, in every version."""
+"""trtexec's default in all versions."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A timed engine, by name and kind, for the result.
+    """What a result records of a timed engine.
 
     Attributes:
-        target: where it ran: "jetson", "ssh://board".
-        batch: images a query.
-        scenario: "single-stream" where queries were made one at a time.
-        duration_s: that was asked for.
-        details: what else belongs into the result's `runtime`.
+        artifact: name of the artifact.
+        precision: precision of the artifact.
+        target: name of the target, "jetson" or "ssh://board".
+        batch: number of images a query.
+        scenario: "single-stream" if queries were made one at a time.
+        duration_s: duration asked for, in seconds.
+        options: options of trtexec.
+        details: further entries of the result's `runtime`.
     """
 
     artifact: str
@@ -59,24 +62,24 @@ class Timed:
 
 
 def measured(tool: Trtexec, log: TrtexecLog, times: QueryTimes) -> QueryTimes:
-    """Return the measured queries of an exported file, the warm-up left out.
+    """Return the measured queries of an exported file, without the warm-up.
 
     Raises:
-        WorkerError: file and log do not agree on how many there are.
+        WorkerError: file and log have different numbers of queries.
     """
     if dialect_of(tool.version).warm_up_exported:
         times = times.without_first(log.warm_up_queries or 0)
     if not times.latency_ms or log.queries not in (None, len(times.latency_ms)):
         raise WorkerError(
-            f"trtexec says that it timed {log.queries} queries, and exported {len(times.latency_ms)}", "run it again, for longer"
+            f"trtexec reports {log.queries} timed queries, and exported {len(times.latency_ms)}", "run it again, for longer"
         )
     return times
 
 
 def disagreements(log: TrtexecLog, times: QueryTimes) -> list[str]:
-    """Return where trtexec's own summary is not what its raw times give.
+    """Return the differences between trtexec's own summary and its raw times.
 
-    Its percentile is sorted[n - 1 - floor((1 - p) n)], in single precision: at most one place beside the order statistic.
+    Its percentile is sorted[n - 1 - floor((1 - p) n)] in single precision, at most one place away from the order statistic.
     """
     found = []
     for name, values in (("Latency", times.latency_ms), ("GPU Compute Time", times.compute_ms)):
@@ -95,7 +98,7 @@ def _differences(summary: Summary, ordered: npt.NDArray[np.float64]) -> list[str
             place = last - int((1 - percent / 100) * (last + 1))
             ends[f"percentile({percent:g}%)"] = (value, max(place - 1, 0), min(place + 1, last))
     return [
-        f"{name} is {value:g} ms, its times give {ordered[high]:g}"
+        f"{name} is {value:g} ms, but {ordered[high]:g} ms from its times"
         for name, (value, low, high) in ends.items()
         if not ordered[max(low, 0)] * (1 - DIGITS) <= value <= ordered[max(high, 0)] * (1 + DIGITS)
     ]
@@ -104,7 +107,7 @@ def _differences(summary: Summary, ordered: npt.NDArray[np.float64]) -> list[str
 def latency_result(
     tool: Trtexec, timed: Timed, log: TrtexecLog, times: QueryTimes, profile: LayerProfile | None = None
 ) -> LatencyResult:
-    """Return a result in our schema, from the log of a run and its times as `measured` returns them."""
+    """Return a result in this package's schema from the log of a run and the times that `measured` returns."""
     blocks = np.array_split(np.array(times.latency_ms), min(BLOCKS, len(times.latency_ms)))
     doubts = _doubts(log, times, blocks)
     return LatencyResult(
@@ -131,15 +134,18 @@ def latency_result(
 
 
 def _doubts(log: TrtexecLog, times: QueryTimes, blocks: list[npt.NDArray[np.float64]]) -> list[str]:
-    """Return what casts doubt on the numbers, by the same rules for every version."""
+    """Return the reasons to doubt the numbers, by the same rules for all versions."""
     found = [*disagreements(log, times), *drift_warnings(blocks)]
     if log.graph_lost:
-        found.append("the engine could not be captured as a CUDA graph: kernels were launched one by one")
+        found.append(
+            "the engine could not be captured as a CUDA graph, so kernels were launched one by one and times are longer: "
+            "use a fixed batch, or another version of TensorRT"
+        )
     compute = np.array(times.compute_ms)
     variation = 100 * float(compute.std() / compute.mean()) if compute.mean() > 0 else 0.0
     if variation > UNSTABLE_PERCENT:
         found.append(
-            f"GPU compute time varies by {variation:.2g}% (standard deviation): lock the clocks, such as with jetson_clocks"
+            f"GPU compute time has a standard deviation of {variation:.2g} %: lock the clocks, such as with jetson_clocks"
         )
     return found
 
@@ -148,12 +154,12 @@ def _notes(log: TrtexecLog, times: QueryTimes) -> list[str]:
     notes = [f"trtexec: {text}" for text in log.warnings]
     if len(times.latency_ms) < ENOUGH_FOR_P99_9:
         calls = len(times.latency_ms)
-        notes.append(f"{calls} calls are too few for p99.9, which is their maximum: measure longer with --duration")
+        notes.append(f"{calls} calls are too few for p99.9, so it is their maximum: measure longer with --duration")
     return notes
 
 
 def _images_per_s(timed: Timed, log: TrtexecLog, times: QueryTimes) -> float:
-    """Return images a second: of calls one after another from their times, else from trtexec, whose queries are batches."""
+    """Return images per second: from the times of calls if they are one at a time, else from trtexec's throughput in batches."""
     total_ms = sum(times.latency_ms)
     if timed.scenario == "single-stream" and total_ms > 0:
         return timed.batch * len(times.latency_ms) / total_ms * 1000

@@ -70,8 +70,8 @@ def test_what_does_not_go_is_refused(stand_in, model, tmp_path, capsys) -> None:
     cache = tmp_path / "other.cache"
     cache.write_text("TRT-8601-EntropyCalibration2\nimages: 3c010a14\n")
     for more, code, words in (
-        (["--calibration-cache", str(cache)], 2, "is for TensorRT 8.6.1, and this is 10.3.0"),
-        (["--version-compatible"], 2, "--version-compatible does not go with --trtexec"),
+        (["--calibration-cache", str(cache)], 2, "TensorRT 8.6.1"),
+        (["--version-compatible"], 2, "--version-compatible"),
         (["--optimization-level", "9"], 2, "9"),
     ):
         found, error, engine = built(model, one, capsys, *more)

@@ -49,10 +49,10 @@ def test_a_shell_at_the_far_end_says_not_found_by_its_status(stand_in, tmp_path)
     ("script", "what"),
     [
         ("echo 'trtexec: error while loading shared libraries: libnvinfer.so.10: cannot open shared object file' >&2; exit 127",
-         "misses libnvinfer.so.10"),
+         "libnvinfer.so.10"),
         ("echo '&&&& RUNNING TensorRT.trtexec [TensorRT v7103] # trtexec'", "7.1.3 is too old"),
-        ("echo hello", "does not say its version: hello"),
-        ("exit 3", "exits with 3"),
+        ("echo hello", "version.*hello"),
+        ("exit 3", "nothing.*3"),
     ],
 )  # fmt: skip
 def test_one_that_is_of_no_use_says_why(tmp_path, script, what) -> None:

@@ -149,7 +149,7 @@ def test_a_failed_build_says_why_and_leaves_nothing(stand_in, model, tmp_path, w
         ({"no_gpu": True}, MissingError, "cannot use the GPU"),
         ({"truncate": True}, WorkerError, "times.json: is cut off"),
         ({"not_a_number": True}, WorkerError, "inf"),
-        ({"miscount": 3}, WorkerError, "403 queries, and exported 400"),
+        ({"miscount": 3}, WorkerError, "403.*400"),
     ],
 )
 def test_a_failed_run_says_why_and_leaves_nothing(stand_in, tmp_path, wish, error, words) -> None:
@@ -178,7 +178,7 @@ def test_doubtful_numbers_are_called_so(stand_in, tmp_path) -> None:
     one.wish(graph_lost=True)
     graphless = timed_on(one.find(), tmp_path)
     assert not unsteady.stable
-    assert any("varies by" in text for text in unsteady.warnings)
+    assert any("standard deviation" in text for text in unsteady.warnings)
     assert any(
         "trtexec: GPU compute time is unstable, with coefficient of variance = 12.5%. If not" in t for t in unsteady.warnings
     )
