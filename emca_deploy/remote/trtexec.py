@@ -1,10 +1,10 @@
-"""A remote machine's trtexec with all it needs there: a folder that is gone afterwards, the board's facts, and its power mode."""
+"""A remote machine's trtexec with what it needs: a temporary folder, the board's facts, and its power mode."""
 
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
@@ -25,7 +25,7 @@ from emca_deploy.results.codec import to_json
 
 __all__ = ["RemoteTrtexec", "remote_trtexec"]
 
-# What nobody has used for a week was left by a machine that lost its power.
+# Folders that are a week old were left by a machine that lost its power.
 _MAKE = """folder=${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy/by-shell
 umask 077
 mkdir -p "$folder/$1" || exit 1
@@ -33,8 +33,8 @@ find "$folder" -mindepth 1 -maxdepth 1 -mtime +7 -exec rm -rf {} + >/dev/null 2>
 printf %s "$folder/$1"
 """
 _REMOVE = 'rm -rf "${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy/by-shell/$1"'
-# Lock and note are those of `jetson.switch`, so that a run on the board and one from here know of each other. nvpmodel gets no
-# input, so that a reboot is never answered with yes; its own yes is not believed: -q is asked afterwards.
+# Lock and note are those of `jetson.switch`, so runs on the board and runs over ssh respect each other. nvpmodel gets no input:
+# its question about a reboot is never answered with yes. Its exit status is not trusted; -q is asked afterwards.
 _TOOLS = "PATH=$PATH:/usr/sbin:/sbin; "
 _FOLDER = f"${{{BOARD_ROOT}:-}}/{FOLDER}"
 _NOTE = (
@@ -72,26 +72,30 @@ _QUERY_S = 30.0
 
 @dataclass(frozen=True)
 class RemoteTrtexec:
-    """A remote machine's trtexec, where it runs, and what is held there meanwhile: its folder, and its power mode.
+    """A remote machine's trtexec, and what is held for it.
 
-    `architecture` is that of its processor ("aarch64"), `power_mode` the one that is on, None where it is unknown. Warnings say
-    what makes results slower than they need be, each with what to do.
+    Attributes:
+        machine: Where trtexec runs, with its folder.
+        architecture: Architecture of the processor, such as "aarch64".
+        power_mode: Current power mode; None if unknown.
+        warnings: What makes results slower than they need be; each with what to do.
+        held: The folder, and the power mode if it was set.
     """
 
     connection: Connection
     tool: Trtexec
     machine: Host
-    architecture: str | None = None
-    board: FoundBoard | None = None
-    power_mode: PowerMode | None = None
-    warnings: list[str] = field(default_factory=list)
-    held: list[Held] = field(default_factory=list)
+    architecture: str | None
+    board: FoundBoard | None
+    power_mode: PowerMode | None
+    warnings: list[str]
+    held: list[Held]
 
     def check(self) -> None:
-        """See that all is as it was.
+        """Check that everything is still held.
 
         Raises:
-            ConnectionLostError: the connection was lost in between; ssh has made a new one, which no longer holds the power mode.
+            ConnectionLostError: the connection was lost; ssh has made a new one, which does not hold the power mode.
         """
         for held in self.held:
             held.check()
@@ -99,29 +103,22 @@ class RemoteTrtexec:
             raise ConnectionLostError.to(self.connection.address)
 
     def record(self) -> dict[str, Any]:
-        """Return what a result or manifest says of the board; empty where it is none."""
+        """Return what a result or manifest records of the board; empty if it is none."""
         if self.board is None:
             return {}
-        modes, mode = self.board.modes, self.power_mode
-        known = mode is not None and modes.fastest is not None
-        power = {
-            "name": mode.name if mode else None,
-            "id": mode.id if mode else None,
-            "fastest": modes.fastest.name if modes.fastest else None,
-            "is_fastest": mode.id == modes.fastest.id if known and mode and modes.fastest else None,
-            "before": modes.current.name if modes.current else None,
-        }
+        before, power = self.board.modes.current, replace(self.board.modes, current=self.power_mode).to_dict()
+        power["before"] = before.name if before else None
         return {**to_json(self.board.facts), "power_mode": power, "warnings": list(self.warnings)}
 
 
 @contextmanager
 def remote_trtexec(address: Address, path: str | None, power_mode: str | None = None) -> Iterator[RemoteTrtexec]:
-    """Connect, and yield a machine's trtexec; its folder is gone afterwards and its power mode as before, whatever happens.
+    """Connect, and yield a machine's trtexec; at the end its folder is removed and its power mode restored.
 
-    Without a path trtexec is looked for in the usual places.
+    Without a path, trtexec is searched in the usual places.
 
     Raises:
-        InputError: a power mode is asked for, and it is no Jetson board.
+        InputError: a power mode is given, and the machine is no Jetson board.
         UnknownNameError: the board has no such power mode.
         MissingError: there is no trtexec, no folder can be made, or the power mode cannot be set.
         ConnectionLostError: the connection was lost.
@@ -139,14 +136,15 @@ def remote_trtexec(address: Address, path: str | None, power_mode: str | None = 
             warnings += BoardState(replace(board.modes, current=mode), Clocks()).warnings
         held.append(stack.enter_context(hold(connection, _MAKE, _REMOVE, secrets.token_hex(8))))
         machine = Host(spawn, held[-1].said.splitlines()[-1], str(address))
-        remote = RemoteTrtexec(connection, tool, machine, architecture[-1] if architecture else None, board, mode, warnings, held)
+        name = architecture[-1] if architecture else None
+        remote = RemoteTrtexec(connection, tool, machine, name, board, mode, warnings, held)
         yield remote
         remote.check()
 
 
 @contextmanager
 def _lost_is_lost(connection: Connection, held: list[Held]) -> Iterator[None]:
-    """Have every error be that of a lost connection where that is what it comes from: trtexec's output just ends then."""
+    """Turn errors that come from a lost connection into that of a lost connection."""
     try:
         yield
     except ConnectionLostError:
@@ -158,7 +156,7 @@ def _lost_is_lost(connection: Connection, held: list[Held]) -> Iterator[None]:
 
 
 def _power_mode(connection: Connection) -> PowerMode | None:
-    """Return the power mode that is on there; None where it is unknown."""
+    """Return the current power mode, or None if it is unknown."""
     asked = parse_query(run_to_end(spawn_on(connection), ["sh", "-c", _TOOLS + "nvpmodel -q"], _QUERY_S).output)
     return None if asked is None else PowerMode(asked[1], asked[0])
 
@@ -167,19 +165,19 @@ def _power_mode(connection: Connection) -> PowerMode | None:
 def _held(
     connection: Connection, board: FoundBoard | None, wanted: str, warnings: list[str], all_held: list[Held]
 ) -> Iterator[PowerMode]:
-    """Hold a power mode there; the remote machine puts the old one back by itself, also where the connection is lost."""
+    """Hold a power mode; the remote machine restores the old one itself, even if the connection is lost."""
     where = connection.address
     if board is None:
         raise InputError(f"--power-mode {wanted}: the remote machine is no Jetson board", "leave the option out")
     mode = board.modes.find(wanted)
-    by_hand = f"set it there yourself before, and leave --power-mode out: sudo nvpmodel -m {mode.id}"
+    by_hand = f"set it on the board yourself before, and leave --power-mode out: sudo nvpmodel -m {mode.id}"
     with hold(connection, _SET, _PUT_BACK, str(mode.id), lock=f"{_FOLDER}/{LOCK}") as held:
         all_held.append(held)
         now = _power_mode(connection)
         if now is None or now.id != mode.id:
             reason = "it needs a reboot" if "reboot" in held.said.lower() else " ".join(held.said.split())[-200:]
-            raise MissingError(f"{where}: power mode {mode.name} cannot be set: {reason or 'no reason is given'}", by_hand)
+            raise MissingError(f"{where}: power mode {mode.name} cannot be set: {reason or 'no reason given'}", by_hand)
         yield mode
     before, after = _RESTORE.search(held.said), _power_mode(connection)
     if before is not None and (after is None or after.id != int(before[1])):
-        warnings.append(f"the power mode {before[1]} could not be put back: sudo nvpmodel -m {before[1]}")
+        warnings.append(f"the power mode {before[1]} could not be restored: sudo nvpmodel -m {before[1]}")

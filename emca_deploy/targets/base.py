@@ -1,4 +1,4 @@
-"""What a target is: somewhere that requests can be run. The kinds are in files of their own, and listed in `registry`."""
+"""The base class of all targets. Each kind has its own file, and is listed in `registry`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -22,18 +22,18 @@ from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment
 __all__ = ["Built", "ChoosePreprocessing", "Part", "Profiled", "Report", "Shared", "Target", "Validated"]
 
 ChoosePreprocessing = Callable[[TensorSpec | None, int | None], Preprocessing]
-"""Chooses how images become a model's input, given its input and its number of classes; None where those are unknown."""
+"""Chooses the preprocessing for a model's input and number of classes; None if one is unknown."""
 
 
 class Profiled(NamedTuple):
-    """What `profile` returns: the results, and every call that was measured."""
+    """The result of `profile`, with the samples of every call."""
 
     report: ProfileReport
     samples: RawSamples
 
 
 class Validated(NamedTuple):
-    """What `validate` returns: logits labels and names of the images, what makes the run doubtful, and lines for the user."""
+    """The result of `validate`: logits, labels and names of the images, with warnings and notes for the user."""
 
     logits: LogitsResult
     warnings: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Validated(NamedTuple):
 
 
 class Built(NamedTuple):
-    """What `build` returns: the engine's manifest, lines for the user, and what makes the engine doubtful."""
+    """The result of `build`: the engine's manifest, with notes and warnings for the user."""
 
     manifest: Manifest
     notes: tuple[str, ...] = ()
@@ -55,8 +55,10 @@ Report = Profiled | Validated | Built
 class Shared:
     """What a deployment keeps on this machine between measuring and validating.
 
-    `stack` ends the processes; `workers` are those that have loaded a candidate, by the candidate's name. `decoded` is a folder
-    for decoded images, see `data.decoded`; None where there is no room.
+    Attributes:
+        stack: Stack that ends the processes.
+        workers: Processes that have loaded a candidate, by its name.
+        decoded: Folder for decoded images (`data.decoded`); None if there is no space.
     """
 
     stack: ExitStack = field(default_factory=ExitStack)
@@ -66,27 +68,27 @@ class Shared:
 
 @dataclass(frozen=True)
 class Target(ABC):
-    """Where requests are run. Making one touches no device and opens no connection.
+    """A place that runs requests. To create one touches no device and opens no connection.
 
     Attributes:
-        name: the target in full, as `registry.parse` takes it: "cpu", "gpu:1", "jetson", "ssh://user@host/gpu".
+        name: Full name, as `registry.parse` takes it: "cpu", "gpu:1", "jetson", "ssh://user@host/gpu".
     """
 
     name: str
 
     kind: ClassVar[str]
-    """What stands before the colon."""
+    """Part of the name before the colon."""
     is_remote: ClassVar[bool] = False
-    """Whether requests are run on another machine."""
+    """Whether requests run on another machine."""
     builds: ClassVar[bool] = True
-    """Whether `build` can be asked for it."""
+    """Whether it takes build requests."""
     has_power_modes: ClassVar[bool] = False
-    """Whether a power mode may be asked for."""
+    """Whether requests may name a power mode."""
 
     @classmethod
     @abstractmethod
     def parse(cls, text: str) -> "Target":
-        """Return the target of a text that begins with this kind.
+        """Return the target that a text of this kind names.
 
         Raises:
             InputError: the text names no target of this kind.
@@ -95,23 +97,23 @@ class Target(ABC):
     @property
     @abstractmethod
     def processor(self) -> "Target":
-        """The processor of the same machine, where a reference runs."""
+        """The processor of the same machine, which runs a reference."""
 
     @property
     def host(self) -> str | None:
-        """The machine's address, "[user@]host[:port]"; None is this machine."""
+        """The machine's address, "[user@]host[:port]"; None for this machine."""
         return None
 
     @property
     def on_host(self) -> str | None:
-        """The target on its machine; None is jetson on a Jetson board, and cpu elsewhere."""
+        """The target on its machine; None means jetson on a Jetson board, and cpu elsewhere."""
         return self.name
 
     def check(self, request: Request) -> None:
-        """Refuse a request that this target never runs. Nothing is opened for it.
+        """Refuse a request that this target cannot run.
 
         Raises:
-            InputError: the request has an option that this kind of target does not have.
+            InputError: the request has an option that this kind of target lacks.
         """
         if request.power_mode is not None and not self.has_power_modes:
             raise InputError(
@@ -122,7 +124,7 @@ class Target(ABC):
             raise InputError(f"target '{self.name}' does not build", "build without --target; profile and validate run there")
 
     def notes(self, request: Request) -> tuple[str, ...]:
-        """Return what a user should know before the run, such as which artifacts run with tuned settings.
+        """Return notes for the user before the run, such as which artifacts run with tuned settings.
 
         Raises:
             EmcaError: an artifact or option is wrong.
@@ -138,12 +140,7 @@ class Target(ABC):
     def run(self, request: BuildRequest, progress: Progress | None = None) -> Built: ...
 
     def run(self, request: Request, progress: Progress | None = None) -> Report:
-        """Run a request.
-
-        Raises:
-            EmcaError: the request is wrong, or it failed.
-            KeyboardInterrupt: interrupted before there was anything to keep.
-        """
+        """Run a request by the method for its class."""
         if isinstance(request, ProfileRequest):
             return self.profile(request, progress)
         if isinstance(request, LogitsRequest):
@@ -152,7 +149,7 @@ class Target(ABC):
 
     @abstractmethod
     def profile(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled:
-        """Measure latency. A candidate that fails is listed in the report, unless all fail.
+        """Measure latency. The report lists candidates that failed, unless all did.
 
         Raises:
             EmcaError: an artifact or option is wrong, something is missing, or no candidate could be measured.
@@ -165,7 +162,7 @@ class Target(ABC):
     ) -> Validated:
         """Run a data set through a model.
 
-        `choose` chooses the preprocessing where the request has none; without it the model's shape suggests one.
+        If the request has no preprocessing, `choose` chooses one, or the model's shape without `choose`.
 
         Raises:
             EmcaError: the model or the data set is wrong, or something is missing.
@@ -184,12 +181,12 @@ class Target(ABC):
         """Return what the target's machine can do.
 
         Raises:
-            MissingError: it cannot be reached.
+            MissingError: the machine cannot be reached.
         """
 
     @abstractmethod
     def deployment(self, backends: Sequence[str] = ()) -> Deployment:
-        """Return what `deploy` builds and measures on this target. No backends means all that run on it.
+        """Return what `deploy` builds and measures on this target with some backends; by default with all that run on it.
 
         Raises:
             MissingError: the machine, the device or a backend's library is missing.
@@ -197,12 +194,12 @@ class Target(ABC):
 
     @abstractmethod
     def build_step(self, step: BuildStep, models: Models, threads: int | None = None) -> list[BuiltCandidate]:
-        """Build what a step of a deployment builds, in the folder of the models, and return what runs it.
+        """Build what a step of a deployment builds, in the folder of the models.
 
-        Without threads an engine has one per physical core of the target's machine.
+        Without `threads` an engine has one thread per physical core of the target's machine.
 
         Returns:
-            One candidate, or one for each variant; none where the step needs a checkpoint and there is none.
+            One candidate for each variant; none if the step needs a checkpoint and there is none.
 
         Raises:
             EmcaError: the build fails.
@@ -212,9 +209,7 @@ class Target(ABC):
     def measure(
         self, parts: "Sequence[Part]", duration_s: float, progress: Progress | None = None, shared: Shared | None = None
     ) -> ProfileReport:
-        """Measure the candidates of a deployment on this target's machine.
-
-        `shared` gets the processes that have loaded the candidates; without it they end.
+        """Measure the candidates of a deployment on this target's machine; their processes are kept in `shared`, if given.
 
         Returns:
             A result for every candidate in the order of the parts; `a` of each comparison is a candidate's name.
@@ -227,16 +222,16 @@ class Target(ABC):
     def logits(
         self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None, shared: Shared | None = None
     ) -> LogitsResult:
-        """Run the validation images through a candidate of a deployment. Artifact and target are the candidate's.
+        """Run the validation images through a candidate of a deployment, whose artifact and target replace the request's.
 
         Raises:
-            EmcaError: as `validate`.
+            EmcaError: the candidate or the data set is wrong, or something is missing.
         """
 
 
 @dataclass(frozen=True)
 class Part:
-    """A target of a deployment with what was built for it; `power_mode` is a named board's, held while that is measured."""
+    """A target of a deployment with what was built for it, and the power mode that is held while it is measured."""
 
     target: Target
     deployment: Deployment

@@ -1,17 +1,17 @@
-"""`profile` and `build` on a remote machine whose Python cannot run the agent: its own trtexec does the work."""
+"""`profile` and `build` by the trtexec of a remote machine whose Python cannot run the agent."""
 
 import secrets
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from emca_deploy._progress import Progress
 from emca_deploy._version import __version__
-from emca_deploy.artifacts import Manifest, read_manifest, this_command, write_manifest
+from emca_deploy.artifacts import read_manifest, this_command, write_manifest
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.records import names_where
 from emca_deploy.backends.tensorrt.model_facts import read_facts
@@ -35,19 +35,19 @@ from emca_deploy.requests import BuildRequest, ProfileRequest
 from emca_deploy.results.latency import LatencyResult, ProfileReport
 from emca_deploy.targets.base import Built, Profiled
 from emca_deploy.targets.building import run_options, trt_settings
+from emca_deploy.targets.local import OFFLINE_BATCH
 from emca_deploy.targets.named_artifacts import split_artifact
 from emca_deploy.targets.shipment import Shipment
 
 __all__ = ["build_by_trtexec", "profile_by_trtexec"]
 
 (BACKEND,) = names_where(trtexec=True)
-OFFLINE_BATCH = 8
 
 
 def build_by_trtexec(address: Address, path: str | None, request: BuildRequest, progress: Progress | None = None) -> Built:
-    """Build an engine with a remote machine's trtexec, and write it here.
+    """Build an engine with a remote machine's trtexec, and write it on this machine.
 
-    Without a path trtexec is looked for in the usual places. `progress` is called while the model is sent.
+    The path is trtexec's; without one, the usual places are searched. `progress` is called while the model is sent.
 
     Raises:
         EmcaError: trtexec fails, or the machine cannot be used.
@@ -63,7 +63,7 @@ def build_by_trtexec(address: Address, path: str | None, request: BuildRequest, 
     board = remote.record()
     details = {**manifest.details, "built_on": str(address), **({"board": board} if board else {})}
     written = write_manifest(output, replace(manifest, command=this_command(), details=details))
-    return Built(written, (f"built there with {remote.tool.path} {remote.tool.version_text}", *remote.warnings))
+    return Built(written, (f"built by {address}'s {remote.tool.path} {remote.tool.version_text}", *remote.warnings))
 
 
 class _RemoteBuilder(TrtexecBuilder):
@@ -85,7 +85,7 @@ class _RemoteBuilder(TrtexecBuilder):
         board, address = self._remote.board, self._remote.connection.address
         capability = board.facts.capability if board else None
         if board is None and self._remote.architecture is None:
-            raise WorkerError(f"{address}: does not say what it is", "see what `uname -m` says there")
+            raise WorkerError(f"{address}: its architecture cannot be read", "check that `uname -m` works there")
         return {
             "model": board.facts.model if board else f"a GPU of {address}",
             "architecture": self._remote.architecture,
@@ -94,10 +94,10 @@ class _RemoteBuilder(TrtexecBuilder):
 
 
 def profile_by_trtexec(address: Address, path: str | None, request: ProfileRequest, progress: Progress | None = None) -> Profiled:
-    """Build and time with a remote machine's trtexec. Nothing else runs there, so that there are no comparisons.
+    """Build and time with a remote machine's trtexec, one artifact after the other, so nothing is compared.
 
-    Where the connection is lost, trtexec is ended there, and the artifact under way is measured again once the machine can be
-    reached. What was measured before is kept in any case, also after Ctrl-C.
+    If the connection is lost, trtexec ends, and the current artifact is measured again once the machine can be reached. What was
+    measured before is kept, also after Ctrl-C.
 
     Raises:
         EmcaError: an artifact is not for TensorRT, or trtexec fails.
@@ -109,7 +109,7 @@ def profile_by_trtexec(address: Address, path: str | None, request: ProfileReque
     for pause_s in (0.0, *RECONNECT_AFTER_S):
         try:
             time.sleep(pause_s)
-            run.go_on()
+            run.resume()
             lost = None
             break
         except ConnectionLostError as exc:
@@ -124,7 +124,7 @@ def profile_by_trtexec(address: Address, path: str | None, request: ProfileReque
 
 
 class _Run:
-    """Artifacts that are measured one after the other, over as many connections as it takes."""
+    """Artifacts that are measured one after the other, over several connections if need be."""
 
     def __init__(self, address: Address, path: str | None, request: ProfileRequest, progress: Progress | None) -> None:
         self.results: list[LatencyResult] = []
@@ -132,14 +132,14 @@ class _Run:
         self._remote: RemoteTrtexec | None = None
         self._bytes = [0, 0]
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Measure what is not measured yet."""
         artifacts = self._request.artifacts
         with remote_trtexec(self._address, self._path, self._request.power_mode) as remote:
             self._remote = remote
             try:
                 for artifact in artifacts[len(self.results) :]:
-                    result = _Measuring(remote, self._request).measure(artifact)
+                    result = _measure(remote, self._request, artifact)
                     remote.check()
                     self.results.append(result)
                     if self._progress is not None:
@@ -153,7 +153,7 @@ class _Run:
         assert self._remote is not None  # there is a result
         complete = len(self.results) == len(self._request.artifacts)
         tool, board = self._remote.tool, self._remote.record()
-        notes = [f"measured with {tool.path} {tool.version_text}: no Python there runs the agent, so that nothing is compared"]
+        notes = [f"measured with {tool.path} {tool.version_text}, without comparisons: no Python there runs the agent"]
         if lost is not None:
             notes.append("the connection was lost: this is what was measured until then")
         results = [replace(result, warnings=(*result.warnings, *self._remote.warnings)) for result in self.results]
@@ -173,91 +173,78 @@ class _Run:
         return Profiled(report, RawSamples(tuple(_raw(result) for result in results), {"tool": "trtexec"}))
 
 
-@dataclass(frozen=True)
-class _Measuring:
-    """A remote machine's trtexec, and what it is asked for."""
+class _Engine(NamedTuple):
+    """An engine on the remote machine, and how to time it."""
 
-    remote: RemoteTrtexec
-    request: ProfileRequest
+    path: str
+    precision: str
+    shapes: EngineShapes | None
+    batch: int
+    dla_core: int | None = None
 
-    def measure(self, artifact: str) -> LatencyResult:
-        """Build, if need be, and time one artifact."""
-        backend, text = split_artifact(artifact)
-        path = Path(text)
-        if backend not in (None, BACKEND) or any(name != BACKEND for name in self.request.backends):
-            raise MissingError(
-                f"{self.remote.connection.address}: without a Python there, only backend '{BACKEND}' runs, by trtexec",
-                "install Python 3.10 or newer with numpy and the runtime there, or leave --backend out",
-            )
-        if not path.is_file():
-            raise InputError(f"{text}: no such file", "name an .onnx file, or an engine of TensorRT")
-        if path.suffix.lower() == ".onnx":
-            return self._built_and_timed(artifact, path)
-        manifest = read_manifest(path)
-        if manifest is None or manifest.backend != BACKEND:
-            raise InputError(
-                f"{text}: is no engine of TensorRT", "name an .onnx file, or an engine of TensorRT with its manifest"
-            )
-        batch, shapes = self._shapes(path, manifest)
-        dla_core = manifest.details.get("tensorrt", {}).get("dla_core")
-        engine = send(self.remote.connection, Blob.of_file(path))
-        with Shipment(names={engine: text}).naming():
-            return self._time(artifact, engine, manifest.precision, shapes, batch, dla_core)
 
-    def _shapes(self, path: Path, manifest: Manifest) -> tuple[int, EngineShapes | None]:
-        """Return the batch to time an engine with, and the shapes for trtexec; None where the engine has them.
-
-        Raises:
-            InputError: it was not built for that batch, or does not say its input's name.
-        """
-        profile, spec = profile_of(manifest), manifest.details.get("tensorrt", {}).get("input")
-        own = manifest.details.get("batch") or (1 if profile else int(spec["shape"][0]) if spec else self.request.batch or 1)
-        batch = self.request.batch or (profile[1] if profile and self.request.scenario == "offline" else own)
-        check_profile(path, profile or (own, own, own), batch)
-        if profile is None:
-            return batch, None
-        if spec is not None:
-            return batch, EngineShapes(spec["name"], tuple(spec["shape"][1:]), (batch, batch, batch))
-        if batch > 1:  # without shapes trtexec takes 1
-            raise InputError(f"{path}: its manifest does not say its input's name", "build it again, or leave --batch out")
-        return batch, None
-
-    def _built_and_timed(self, artifact: str, path: Path) -> LatencyResult:
-        facts = read_facts(path)
-        fixed = facts.input.shape[0] if isinstance(facts.input.shape[0], int) else None
-        chosen = OFFLINE_BATCH if self.request.scenario == "offline" and fixed is None else None
-        batch = self.request.batch or chosen or (None if fixed is not None else 1)
-        settings = TrtSettings()
-        batches = batches_of(facts.input, settings, RunOptions(1, batch=batch))
-        wanted = trtexec_build(self.remote.tool.version, facts, settings, batches, "")
-        engine, _ = _built(self.remote, wanted)
-        used = fixed or (wanted.shapes.batches[1] if wanted.shapes else 1)
-        return self._time(artifact, engine, facts.precision, wanted.shapes, used)
-
-    def _time(
-        self, name: str, engine: str, precision: str, shapes: EngineShapes | None, batch: int, dla_core: int | None = None
-    ) -> LatencyResult:
-        request = self.request
-        timing = TrtexecTiming(
-            engine,
-            "times.json",
-            shapes,
-            duration_s=request.duration_s,
-            warm_up_ms=request.warmup_s * 1000,
-            one_at_a_time=request.scenario == "single-stream",
-            profile="profile.json",
-            layer_info="layers.json",
-            dla_core=dla_core,
+def _measure(remote: RemoteTrtexec, request: ProfileRequest, artifact: str) -> LatencyResult:
+    """Build, if need be, and time one artifact."""
+    backend, text = split_artifact(artifact)
+    path = Path(text)
+    if backend not in (None, BACKEND) or any(name != BACKEND for name in request.backends):
+        raise MissingError(
+            f"{remote.connection.address}: without a Python, only backend '{BACKEND}' runs there, by trtexec",
+            "install Python 3.10 or newer with numpy and the runtime there, or leave --backend out",
         )
-        timed = Timed(name, precision, self.remote.machine.target, batch, request.scenario, request.duration_s)
-        beside = Beside(self.remote.machine.spawn) if request.telemetry else None
-        return time_engine(self.remote.tool, timing, timed, self.remote.machine, beside=beside)
+    if not path.is_file():
+        raise InputError(f"{text}: no such file", "name an .onnx file, or an engine of TensorRT")
+    engine = (_build_model if path.suffix.lower() == ".onnx" else _send_engine)(remote, request, path)
+    timing = TrtexecTiming(
+        engine.path,
+        "times.json",
+        engine.shapes,
+        duration_s=request.duration_s,
+        warm_up_ms=request.warmup_s * 1000,
+        one_at_a_time=request.scenario == "single-stream",
+        profile="profile.json",
+        layer_info="layers.json",
+        dla_core=engine.dla_core,
+    )
+    timed = Timed(artifact, engine.precision, remote.machine.target, engine.batch, request.scenario, request.duration_s)
+    beside = Beside(remote.machine.spawn) if request.telemetry else None
+    with Shipment(names={engine.path: text}).naming():
+        return time_engine(remote.tool, timing, timed, remote.machine, beside=beside)
+
+
+def _send_engine(remote: RemoteTrtexec, request: ProfileRequest, path: Path) -> _Engine:
+    manifest = read_manifest(path)
+    if manifest is None or manifest.backend != BACKEND:
+        raise InputError(f"{path}: is no engine of TensorRT", "name an .onnx file, or an engine of TensorRT with its manifest")
+    details = manifest.details.get("tensorrt", {})
+    profile, spec = profile_of(manifest), details.get("input")
+    own = manifest.details.get("batch") or (1 if profile else int(spec["shape"][0]) if spec else request.batch or 1)
+    batch = request.batch or (profile[1] if profile and request.scenario == "offline" else own)
+    check_profile(path, profile or (own, own, own), batch)
+    shapes = None  # those of the engine
+    if profile is not None and spec is not None:
+        shapes = EngineShapes(spec["name"], tuple(spec["shape"][1:]), (batch, batch, batch))
+    elif profile is not None and batch > 1:  # without shapes trtexec takes 1
+        raise InputError(f"{path}: its manifest lacks its input's name", "build it again, or leave --batch out")
+    engine = send(remote.connection, Blob.of_file(path))
+    return _Engine(engine, manifest.precision, shapes, batch, details.get("dla_core"))
+
+
+def _build_model(remote: RemoteTrtexec, request: ProfileRequest, path: Path) -> _Engine:
+    facts = read_facts(path)
+    fixed = facts.input.shape[0] if isinstance(facts.input.shape[0], int) else None
+    default = None if fixed is not None else OFFLINE_BATCH if request.scenario == "offline" else 1
+    settings = TrtSettings()
+    batches = batches_of(facts.input, settings, RunOptions(1, batch=request.batch or default))
+    wanted = trtexec_build(remote.tool.version, facts, settings, batches, "")
+    engine, _ = _built(remote, wanted)
+    return _Engine(engine, facts.precision, wanted.shapes, fixed or (wanted.shapes.batches[1] if wanted.shapes else 1))
 
 
 def _built(
     remote: RemoteTrtexec, wanted: TrtexecBuild, timeout_s: float = 7200.0, progress: Progress | None = None
 ) -> tuple[str, EngineBuild]:
-    """Send a model and build it; return the engine's remote path, and what trtexec said with the model's local name."""
+    """Send a model and build it; return the engine's remote path, and trtexec's report with the model's local name."""
     engine = f"{remote.machine.folder}/{secrets.token_hex(4)}.engine"
     onnx = send(remote.connection, Blob.of_file(Path(wanted.onnx)), progress)
     cache = None if wanted.cache is None else send(remote.connection, Blob.of_file(Path(wanted.cache)))
@@ -267,8 +254,7 @@ def _built(
 
 
 def _raw(result: LatencyResult) -> RawCandidate:
-    """Return a result's samples; trtexec reports no blocks of its own, and no warm-up."""
-    empty: Any = np.zeros(0)
+    """Return a result's samples; trtexec reports neither blocks of its own nor its warm-up."""
     blocks = len(result.block_calls)
     return RawCandidate(
         name=result.artifact,
@@ -277,6 +263,6 @@ def _raw(result: LatencyResult) -> RawCandidate:
         block_calls=np.array(result.block_calls, np.int64),
         block_build=np.zeros(blocks, np.int64),
         windows_ns=np.zeros((blocks, 2), np.int64),
-        warmup_ms=empty.astype(np.float64),
-        warmup_build=empty.astype(np.int64),
+        warmup_ms=np.zeros(0, np.float64),
+        warmup_build=np.zeros(0, np.int64),
     )

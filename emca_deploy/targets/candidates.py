@@ -1,4 +1,4 @@
-"""Artifacts, as a user names them, become candidates that run on the processor of this machine."""
+"""Turns artifacts, as a user names them, into candidates that run on the processor of this machine."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,13 +22,13 @@ class CandidateOptions:
     """How candidates run on this machine.
 
     Attributes:
-        threads: intra-operator threads of each; None is one per physical core.
-        precision: precision of the float parts, "f32" or "bf16", where the backend has a choice.
-        batch: batch size to specialise to; None leaves a dynamic one dynamic.
-        scenario: the scenario whose tuned settings are used.
-        untuned: whether to run with the default settings although the manifest has tuned ones.
-        batch_chosen: whether the batch is the user's choice, so that settings tuned at another one are not used.
-        io: what the user says of the model's input and output, as `ModelIo` has it: "image_size", "output_name".
+        threads: Number of intra-operator threads of each; None for one per physical core.
+        precision: Precision of the float parts, "f32" or "bf16", if the backend has a choice.
+        batch: Batch size to specialise to; None leaves a dynamic one dynamic.
+        scenario: Scenario whose tuned settings are used.
+        untuned: Whether to ignore tuned settings in the manifest.
+        batch_chosen: Whether the user chose the batch, which excludes settings tuned for another one.
+        io: Fields of `ModelIo` that the user gave: "image_size", "output_name".
     """
 
     threads: int | None = None
@@ -41,20 +41,19 @@ class CandidateOptions:
 
 
 Ways = Callable[[str, Sequence[str], CandidateOptions], list[RunnerSpec]]
-"""Returns a file in every way that a target runs it on some backends; none means all that it chooses itself."""
+"""Returns a candidate for each way to run a file on some backends, by default on all that fit; see `LocalTarget.ways`."""
 
 
 def candidates(
     artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions, ways: Ways | None = None
 ) -> tuple[RunnerSpec, ...]:
-    """Return every artifact on every backend, with a name of its own each.
+    """Return every artifact on every backend, by default on the artifact's own, under unique names.
 
-    With several candidates the runtimes' idle threads do not spin, so that one does not disturb another.
-
-    No backends means the artifact's own. Without `ways` they run on the processor of this machine.
+    With several candidates the runtimes' idle threads do not spin, which would disturb the others. Without `ways` the candidates
+    run on the processor of this machine.
 
     Raises:
-        EmcaError: as `ways`.
+        EmcaError: an artifact or option is wrong, or something is missing.
     """
     found: list[RunnerSpec] = []
     for text in artifacts:
@@ -73,7 +72,7 @@ def candidates(
 
 
 def processor_ways(path: str, backends: Sequence[str], options: CandidateOptions) -> list[RunnerSpec]:
-    """Return a file as a candidate on each backend; see `candidate`."""
+    """Return a file as a candidate for the processor on each backend."""
     return [candidate(path, backend, options) for backend in backends or (None,)]
 
 
@@ -82,8 +81,7 @@ def candidate(artifact: str, backend: str | None, options: CandidateOptions) -> 
 
     Raises:
         InputError: there is no such file, or it cannot run on that backend.
-        MissingError: the target is not there.
-        ModelError: its manifest is damaged or another file's.
+        ModelError: its manifest is damaged, or belongs to another file.
     """
     from emca_deploy._machine import default_threads
 
@@ -116,7 +114,7 @@ def candidate(artifact: str, backend: str | None, options: CandidateOptions) -> 
 
 
 def run_notes(specs: Sequence[RunnerSpec], options: CandidateOptions) -> tuple[str, ...]:
-    """Return a line for every artifact that runs with tuned settings or with another machine's, or saturates on this processor.
+    """Return a note for each artifact that has tuned settings, used or not, or that saturates on this processor.
 
     Raises:
         ModelError: a manifest is damaged.
@@ -132,24 +130,21 @@ def run_notes(specs: Sequence[RunnerSpec], options: CandidateOptions) -> tuple[s
 
 
 def _saturates(path: Path, manifest: Manifest | None, backend: str) -> str | None:
-    """Return a warning where a model of `calibrate` has weights of 8 bits, whose products this processor adds in 16 bits.
-
-    Other backends compute exactly there.
-    """
+    """Return a warning if this backend and processor add the products of 8-bit weights in 16 bits."""
     from emca_deploy._machine import cpu_info
 
-    if (
-        manifest is None
-        or not BACKENDS[backend].saturates
-        or manifest.details.get("weight_bits") != 8
-        or not cpu_info().saturates_int8
-    ):
+    if manifest is None or not BACKENDS[backend].saturates or manifest.details.get("weight_bits") != 8:
         return None
-    return f"{path}: may give wrong answers here: its weights have 8 bits, and without VNNI products saturate; --weight-bits 7"
+    if not cpu_info().saturates_int8:
+        return None
+    return (
+        f"{path}: may give wrong answers on this processor, which lacks VNNI: sums of products with 8-bit weights saturate; "
+        "calibrate with --weight-bits 7"
+    )
 
 
 def _tuned(path: Path, manifest: Manifest | None, backend: str, options: CandidateOptions) -> Tuned:
-    """Return an artifact's tuned settings, none where the user chose otherwise: part of a set would be nobody's choice."""
+    """Return an artifact's tuned settings; all or none, so none if the user chose one of them."""
     if manifest is None or not manifest.settings or options.untuned:
         return Tuned({})
     tuned = find_tuned(path, manifest, backend, options.scenario)

@@ -26,16 +26,12 @@ class CpuTarget(LocalTarget):
     name: str = "cpu"
     kind: ClassVar[str] = "cpu"
     processes: ClassVar[int] = 8
-    """Processes that live side by side differ by some percent, and with four the ratio of one file to itself was off by 2 % in
-    2 tries of 7 (benchmarks/LOG.md)."""
+    """Processes of one file differ by some percent; with four, its ratio to itself was off by 2 % in 2 of 7 runs
+    (benchmarks/LOG.md)."""
 
     @classmethod
     def parse(cls, text: str) -> "CpuTarget":
-        """Return the target; there is only one.
-
-        Raises:
-            UnknownNameError: the text is not "cpu".
-        """
+        """Return the only target of this kind; see `Target.parse`."""
         if text != cls.kind:
             raise UnknownNameError.of("target", text, ("cpu",), "the processor has no index; --threads takes fewer cores")
         return cls()
@@ -45,11 +41,11 @@ class CpuTarget(LocalTarget):
         return processor_ways(path, backends, options)
 
     def notes(self, request: Request) -> tuple[str, ...]:
-        """Return which artifacts run with tuned settings, or saturate on this processor."""
+        """Return notes on artifacts that run with tuned settings, or saturate on this processor."""
         return () if isinstance(request, BuildRequest) else run_notes(*candidates_of(self, request))
 
     def deployment(self, backends: Sequence[str] = ()) -> Deployment:
-        """Return an fp32 and an INT8 engine for every backend, fp32 ones first; see `Target.deployment`."""
+        """Return an fp32 and an INT8 engine for every backend, first all fp32 ones; see `Target.deployment`."""
         fitting = [name for name in backends or CPU_BACKENDS if BACKENDS[name].builder and not BACKENDS[name].needs_gpu]
         for backend in fitting:
             get_builder(backend)  # refuses what is not installed
@@ -63,7 +59,7 @@ class CpuTarget(LocalTarget):
         return Deployment(self.name, tuple(fitting), tuple(steps), FEWEST_PROCESSES)
 
     def deployed(self, step: BuildStep, path: Path, models: Models, threads: int | None) -> list[BuiltCandidate]:
-        """Return what runs an engine; its idle threads sleep, so that it does not disturb others."""
+        """Return the candidate for an engine; its idle threads sleep, to not disturb other candidates."""
         used = threads or default_threads()
         arguments = {"backend": step.backend, "artifact": str(path), "threads": used, "spin": False}
         spec = RunnerSpec(

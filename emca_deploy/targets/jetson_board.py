@@ -1,4 +1,4 @@
-"""The Jetson board that this machine is: its GPU where TensorRT runs, and its processor."""
+"""This machine as a Jetson board: its GPU for TensorRT, and its processor."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,32 +36,19 @@ class JetsonTarget(LocalTarget):
 
     @classmethod
     def parse(cls, text: str) -> "JetsonTarget":
-        """Return the target; there is only one.
-
-        Raises:
-            InputError: the text is not "jetson".
-        """
+        """Return the only target of this kind; see `Target.parse`."""
         if text != cls.kind:
-            raise InputError(f"target '{text}' has an index", "use jetson; it is this board, with its GPU and its processor")
+            raise InputError(f"target '{text}' has an index", "use jetson, which includes the board's GPU and processor")
         return cls()
 
     def check(self, request: Request) -> None:
-        """Refuse an engine for a DLA core that this board does not have.
-
-        Raises:
-            InputError: the board has no such core.
-            MissingError: this machine is no Jetson board.
-        """
+        """Also refuse an engine for a DLA core that this board lacks; see `Target.check`."""
         super().check(request)
         if isinstance(request, BuildRequest) and request.choices.dla_core is not None:
             check_dla_core(check_board(), request.choices.dla_core)
 
     def ways(self, path: str, backends: Sequence[str], options: CandidateOptions) -> list[RunnerSpec]:
-        """Return a file on each backend; see `LocalTarget.ways`.
-
-        An engine of TensorRT runs on the GPU, and so does whatever is asked to run on TensorRT; all else on the processor.
-        Threads and precision are the processor's.
-        """
+        """Return a file on each backend: TensorRT runs on the GPU, all else on the processor; see `LocalTarget.ways`."""
         found: list[RunnerSpec] = []
         for backend in backends or (None,):
             part = GpuTarget() if _runs_on_gpu(path, backend) else CpuTarget()
@@ -70,14 +57,7 @@ class JetsonTarget(LocalTarget):
 
     @contextmanager
     def hold(self, power_mode: str | None = None) -> Iterator[Held]:
-        """Yield the board in a power mode; at the end the old one is restored.
-
-        A power mode that cannot be restored is reported as a warning: what was measured is kept.
-
-        Raises:
-            MissingError: this machine is no Jetson, or the power mode cannot be set.
-            UnknownNameError: the board has no such power mode.
-        """
+        """Yield the board in a power mode; see `board_session`. A mode that cannot be restored is only a warning."""
         finished: dict[str, Any] | None = None
         try:
             with board_session(power_mode) as record:
@@ -89,18 +69,14 @@ class JetsonTarget(LocalTarget):
             finished["warnings"].append(f"{exc.problem}: {exc.remedy}")
 
     def annotate(self, report: ProfileReport, record: Mapping[str, Any]) -> ProfileReport:
-        """Return the report with what the board's state makes doubtful."""
+        """Return the report with the board's warnings."""
         return annotate_report(report, record["board"])
 
     def deployment(self, backends: Sequence[str] = ()) -> Deployment:
-        """Return ONNX Runtime on the processor, whose fp32 is the baseline, and TensorRT on the GPU; see `Target.deployment`.
-
-        Without TensorRT only the processor is used, unless TensorRT is asked for.
-        """
+        """Return ONNX Runtime on the processor, whose fp32 is the baseline, and TensorRT on the GPU, if it is installed."""
         check_board()
         on_gpu = [name for name in backends if BACKENDS[name].needs_gpu]
         on_processor = [name for name in backends if name not in on_gpu] if backends else [CPU_BACKEND]
-        # Without a name the processor would take all backends of its own.
         parts = [CpuTarget().deployment(on_processor)] if on_processor else []
         notes = []
         if on_gpu or not backends:
@@ -114,7 +90,7 @@ class JetsonTarget(LocalTarget):
         return Deployment(self.name, found, tuple(step for part in parts for step in part.steps), notes=tuple(notes))
 
     def deployed(self, step: BuildStep, path: Path, models: Models, threads: int | None) -> list[BuiltCandidate]:
-        """Return what runs a file on the GPU or on the processor of this board."""
+        """Return the candidates for a file on the GPU or the processor of this board."""
         part = GpuTarget() if BACKENDS[step.backend].needs_gpu else CpuTarget()
         found = part.deployed(step, path, models, threads)
         return [replace(one, spec=replace(one.spec, target=self.name)) for one in found]

@@ -1,4 +1,4 @@
-"""How requests are run on this machine; the kinds of target say which candidates there are, and what is held meanwhile."""
+"""Runs requests on this machine. The kinds of target add which candidates there are, and what is held during a run."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ LONGEST = 6
 
 @dataclass(frozen=True)
 class Held:
-    """The machine while a run lasts: facts for the result's environment, doubts, and what could not be used; all may grow."""
+    """The machine during a run: facts for the result's environment, warnings, and notes; all may grow."""
 
     record: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -65,24 +65,24 @@ class LocalTarget(Target):
 
     @abstractmethod
     def ways(self, path: str, backends: Sequence[str], options: CandidateOptions) -> list[RunnerSpec]:
-        """Return a file in every way that this target runs it. No backends means its own.
+        """Return a candidate for each way that this target runs a file on some backends, by default on the file's own.
 
         Raises:
             InputError: there is no such file, or it does not run on that backend.
-            MissingError: what would run it is missing.
-            ModelError: its manifest is damaged or another file's.
+            MissingError: the backend or the device is missing.
+            ModelError: its manifest is damaged, or belongs to another file.
         """
 
     def candidates(self, artifacts: Sequence[str], backends: Sequence[str], options: CandidateOptions) -> tuple[RunnerSpec, ...]:
-        """Return every artifact on every backend, with a name of its own each; see `targets.candidates.candidates`."""
+        """Return every artifact on every backend, under unique names; see `targets.candidates.candidates`."""
         return candidates(artifacts, backends, options, self.ways)
 
     def candidate(self, path: str, backend: str | None, options: CandidateOptions) -> RunnerSpec:
-        """Return one file as a candidate, in the first way that it runs; the arguments are those of `ways`."""
+        """Return the first of a file's `ways`."""
         return self.candidates([path], [backend] if backend else [], options)[0]
 
     def lacks(self) -> tuple[Lack, ...]:
-        """Return what keeps this target from being used."""
+        """Return the problems with this target."""
         return ()
 
     def capabilities(self) -> Capabilities:
@@ -90,7 +90,7 @@ class LocalTarget(Target):
         return local_capabilities(self.lacks())
 
     def hold(self, power_mode: str | None = None) -> AbstractContextManager[Held]:
-        """Yield the machine for as long as a run lasts. No power mode leaves it as it is.
+        """Yield the machine during a run, in a power mode if one is given.
 
         Raises:
             MissingError: the device is missing, or the power mode cannot be set.
@@ -99,38 +99,32 @@ class LocalTarget(Target):
         return nullcontext(Held())
 
     def notes(self, request: Request) -> tuple[str, ...]:
-        """Return nothing; refuse a model that cannot be validated here, before minutes are spent on another one."""
+        """Return no notes, but refuse a model that cannot be validated here before another one is run."""
         if isinstance(request, LogitsRequest):
             candidates_of(self, request)
         return ()
 
     def annotate(self, report: ProfileReport, record: Mapping[str, Any]) -> ProfileReport:
-        """Return a report with the doubts that follow from the record of what was held."""
+        """Return a report with the warnings that follow from the record of what was held."""
         del record
         return report
 
     def profile(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled:
         """Measure latency on this machine; see `Target.profile`."""
         self.check(request)
-        protocol, builds = self.protocol(request), split_artifacts(request.artifacts)
-        options = _profile_options(request, protocol)
-
-        def find() -> tuple[RunnerSpec, ...]:
-            return grouped(self.candidates(builds.artifacts, request.backends, options), builds)
-
-        # A power mode decides how many cores there are, so that it has to be held first.
-        specs = () if self.has_power_modes else find()
+        # A power mode decides how many cores there are, so it is set before candidates are found.
+        specs = () if self.has_power_modes else candidates_of(self, request)[0]
         with self.hold(request.power_mode) as held, ExitStack() as stack:
-            specs = specs or find()
+            specs = grouped(specs or candidates_of(self, request)[0], split_artifacts(request.artifacts))
             sampler = stack.enter_context(_telemetry(held.sources())) if request.telemetry else None
-            with measuring(specs, protocol, progress, sampler, keep_going=True) as run:
+            with measuring(specs, self.protocol(request), progress, sampler, keep_going=True) as run:
                 pass
         report = run.report()
         report = replace(report, environment={**report.environment, **held.record})
         return Profiled(self.annotate(report, held.record), run.raw())
 
     def protocol(self, request: ProfileRequest) -> Protocol:
-        """Return how a request is measured here."""
+        """Return how a request is measured."""
         offline = request.scenario == "offline"
         compared = len(request.artifacts) > 1 or len(request.backends) > 1
         return Protocol(
@@ -151,9 +145,8 @@ class LocalTarget(Target):
         """Run a data set through a model on this machine; see `Target.validate`."""
         self.check(request)
         with self.hold(request.power_mode) as held:
-            backend, path = split_artifact(request.artifact)
-            spec = self.candidate(path, backend or request.backend, _validation_options(request))
-            # Images are decoded on the same cores, so that waiting threads of the runtime had better sleep.
+            ((spec,), _) = candidates_of(self, request)
+            # Images are decoded on the same cores, so the runtime's waiting threads should sleep.
             spec = replace(spec, kwargs={**spec.kwargs, "spin": False}) if "spin" in spec.kwargs else spec
 
             def chosen(given: TensorSpec, gives: TensorSpec) -> Preprocessing:
@@ -170,13 +163,13 @@ class LocalTarget(Target):
         with self.hold(request.power_mode) as held:
             manifest = build_engine(request, progress)
             if held.record:
-                # TensorRT chooses kernels by timing them, so that an engine also depends on its board's power mode.
+                # TensorRT chooses kernels by timing them, so an engine also depends on its board's power mode.
                 details = {**manifest.details, **held.record}
                 manifest = write_manifest(Path(request.output), replace(manifest, details=details))
         return Built(manifest, warnings=tuple(held.warnings))
 
     def build_step(self, step: BuildStep, models: Models, threads: int | None = None) -> list[BuiltCandidate]:
-        """Build on this machine what a step builds; see `Target.build_step`."""
+        """Build what a step builds on this machine; see `Target.build_step`."""
         source = models.source(step)
         if source is None:
             return []
@@ -189,14 +182,14 @@ class LocalTarget(Target):
 
     @abstractmethod
     def deployed(self, step: BuildStep, path: Path, models: Models, threads: int | None) -> list[BuiltCandidate]:
-        """Return what runs a file that was built for a deployment; nothing is loaded yet."""
+        """Return the candidates for a file that was built for a deployment; nothing is loaded yet."""
 
     def measure(
         self, parts: Sequence[Part], duration_s: float, progress: Progress | None = None, shared: Shared | None = None
     ) -> ProfileReport:
         """Measure the candidates of all targets of this machine in turn; see `Target.measure`."""
         specs = [candidate.spec for part in parts for candidate in part.candidates]
-        processes = min(part.deployment.processes for part in parts)  # loading takes too long on accelerators
+        processes = min(part.deployment.processes for part in parts)  # loading takes long on accelerators
         protocol = Protocol(duration_s=duration_s, processes=processes, load_together=processes == 1)
         with ExitStack() as stack:
             targets = [(part, part.target) for part in parts if isinstance(part.target, LocalTarget)]
@@ -211,7 +204,7 @@ class LocalTarget(Target):
             report = run.report()
         environment = dict(report.environment)
         for target, machine in held:
-            for name, facts in machine.record.items():  # a second GPU's are found under its target
+            for name, facts in machine.record.items():  # facts of a second GPU are under its target's name
                 environment[target.name if name in environment else name] = facts
         report = replace(report, environment=environment)
         for target, machine in held:
@@ -228,35 +221,21 @@ class LocalTarget(Target):
         return run.collect(progress, worker=shared.workers.get(candidate.name))
 
 
-def _validation_options(request: LogitsRequest) -> CandidateOptions:
-    """Return how the candidate of a validation runs."""
-    return CandidateOptions(request.threads, request.precision, untuned=request.untuned, io=request.io)
-
-
-def _profile_options(request: ProfileRequest, protocol: Protocol) -> CandidateOptions:
-    return CandidateOptions(
-        request.threads,
-        request.precision,
-        protocol.batch,
-        scenario=request.scenario,
-        untuned=request.untuned,
-        batch_chosen=request.batch is not None,
-        io=request.io,
-    )
-
-
-def candidates_of(target: LocalTarget, request: Request) -> tuple[tuple[RunnerSpec, ...], CandidateOptions]:
+def candidates_of(
+    target: LocalTarget, request: ProfileRequest | LogitsRequest
+) -> tuple[tuple[RunnerSpec, ...], CandidateOptions]:
     """Return the candidates of a request, and how they run."""
-    if isinstance(request, ProfileRequest):
-        options = _profile_options(request, target.protocol(request))
-        return target.candidates(split_artifacts(request.artifacts).artifacts, request.backends, options), options
-    assert isinstance(request, LogitsRequest)
-    backend, path = split_artifact(request.artifact)
-    options = _validation_options(request)
-    return (target.candidate(path, backend or request.backend, options),), options
+    options = CandidateOptions(request.threads, request.precision, untuned=request.untuned, io=request.io)
+    if isinstance(request, LogitsRequest):
+        backend, path = split_artifact(request.artifact)
+        return (target.candidate(path, backend or request.backend, options),), options
+    options = replace(
+        options, batch=target.protocol(request).batch, scenario=request.scenario, batch_chosen=request.batch is not None
+    )
+    return target.candidates(split_artifacts(request.artifacts).artifacts, request.backends, options), options
 
 
 def _telemetry(sources: list[TelemetrySource]) -> Telemetry:
-    """Return what samples this machine; at rest first where that tells idle power from the run's."""
+    """Return what samples this machine; if a source measures power, the idle power is sampled first."""
     has_power = any(not isinstance(source, (CpuFrequencySource, ThermalSource)) for source in sources)
     return Telemetry(sources, idle_s=IDLE_S if has_power else 0.0)

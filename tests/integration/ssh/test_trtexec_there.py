@@ -195,7 +195,7 @@ def test_the_mode_that_a_killed_run_left_is_put_back(board, model, tmp_path):
     (folder / NOTE).write_text(json.dumps({"restore": 0, "name": "15W", "held": 1}))
     (tmp_path / "board/var/lib/nvpmodel/status").write_text("pmode:0001\n")
     report, _ = done(ask(board, model, power_mode="MAXN_SUPER"))
-    assert not [warning for warning in report.results[0].warnings if "put back" in warning]
+    assert not [warning for warning in report.results[0].warnings if "restored" in warning]
     assert mode_of(tmp_path) == "pmode:0000"
     assert not (folder / NOTE).exists()
 

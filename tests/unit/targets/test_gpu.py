@@ -17,8 +17,7 @@ from emca_deploy.harness.measure.worker_main import make_runner
 from emca_deploy.machines.nvidia import rtx_refusal
 from emca_deploy.results.codec import to_json
 from emca_deploy.targets.candidates import CandidateOptions
-from emca_deploy.targets.gpu import GpuTarget
-from emca_deploy.targets.gpu_candidates import _spec, check_gpu, ways_to_run
+from emca_deploy.targets.gpu import GpuTarget, _spec, check_gpu, ways_to_run
 
 no_gpu = pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
 
@@ -121,8 +120,8 @@ class TestWays:
     ) -> None:
         if available()["tensorrt-rtx"].version is None or available()["tensorrt"].version is not None:
             pytest.skip("TensorRT-RTX is not what runs ONNX files here")
-        monkeypatch.setattr("emca_deploy.targets.gpu_candidates.capability_here", lambda index: "9.0")
-        monkeypatch.setattr("emca_deploy.targets.gpu_candidates.has_cuda", lambda package: cuda)
+        monkeypatch.setattr("emca_deploy.targets.gpu.capability_here", lambda index: "9.0")
+        monkeypatch.setattr("emca_deploy.targets.gpu.has_cuda", lambda package: cuda)
         if cuda:
             assert ways_to_run(artifact("net.onnx"), []) == [("onnxruntime", "")]
             return
