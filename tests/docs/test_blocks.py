@@ -1,0 +1,168 @@
+"""Every console block and every Python block of README and docs runs, on the bundled sample."""
+
+import re
+import shutil
+from contextlib import nullcontext
+from importlib import import_module
+
+import click
+import pytest
+from pages import PAGES, REASONS, ROOT, RUN, SHOWN, Shell, blocks, calls, commands
+
+import emca_deploy
+from emca_deploy.cli import COMMANDS
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+WITH_CODE = sorted({block.page for block in BLOCKS if block.language in RUN})
+PYTHON = "docs/reference/python.md"
+LONG = {"tune", "deploy", "report", "demo", "doctor"}
+
+
+def test_every_block_says_what_it_is():
+    """A block that nothing runs says that it is only shown; no code hides in another language, or without a fence."""
+    assert [str(block) for block in BLOCKS if block.language not in RUN + SHOWN] == []
+    assert [str(block) for block in BLOCKS if block.language in SHOWN and "$ emca-deploy" in block.text] == []
+    assert [str(block) for block in BLOCKS if block.language == "console" and not commands(block)] == []
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert len(blocks(page)) == len(re.findall(r"^ *```", text, re.MULTILINE)) / 2, page
+        assert not re.search(r"^(    |\t)\$? ?(sudo )?emca-deploy ", re.sub(r"(?s)```.*?```", "", text), re.MULTILINE), page
+
+
+def test_blocks_that_are_not_run(golden):
+    """They are few, each has one of the known reasons, and the list is kept, so that one more is seen."""
+    left_out = [block for block in BLOCKS if block.language in RUN and block.not_run]
+    assert {block.not_run for block in left_out} <= set(REASONS)
+    golden("docs/not_run", [f"{block.page}: {block.text.splitlines()[0]} ({block.not_run})" for block in left_out])
+
+
+@pytest.mark.parametrize("page", WITH_CODE)
+def test_commands_have_the_options_that_a_page_gives_them(page):
+    """Those too that need a board or a GPU: names of commands and options, numbers of arguments, and words of choices."""
+    for block in blocks(page):
+        for name, *words in calls(block) if block.language == "console" else ():
+            if not name.startswith("-"):
+                assert name in COMMANDS, f"{block}: {name}"
+                _parse(import_module(f"emca_deploy.commands.{name}").command, words, str(block))
+
+
+def _parse(command, words, where):
+    context = click.Context(command, info_name=command.name)
+    if isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"{where}: {words[0]}"
+        _parse(found, words[1:], where)
+        return
+    try:
+        values, rest, _ = command.make_parser(context).parse_args(list(words))
+        assert not rest, rest
+        for parameter in command.params:
+            given = values.get(parameter.name)
+            for value in given if isinstance(given, (list, tuple)) else [given]:
+                if isinstance(parameter.type, click.Choice) and isinstance(value, str):
+                    parameter.type.convert(value, parameter, context)
+    except click.ClickException as error:
+        pytest.fail(f"{where}: {command.name} {' '.join(words)}: {error.format_message()}")
+
+
+@pytest.fixture(scope="module")
+def sample(once, bundled_model):
+    """A folder with what pages name: the bundled network as a checkpoint and as ONNX files, and some of its images."""
+
+    def fill(folder):
+        import torch
+        from safetensors.torch import load_file
+
+        from emca_deploy.data.bundled import bundled_checkpoint
+
+        state = {f"module.{name}": value for name, value in load_file(bundled_checkpoint()).items()}
+        torch.save({"epoch": 90, "state_dict": state}, folder / "model_best.pth.tar")
+
+    return lambda folder: _put(folder, once("pages", fill, keep=True), bundled_model)
+
+
+def _put(folder, made, bundled_model):
+    bundled_model(folder)
+    shutil.copy(made / "model_best.pth.tar", folder)
+    shutil.copy(folder / "model.onnx", folder / "their.onnx")
+    _unpack("fashion_mnist_calibration.zip", folder / "calibration", 3)
+    _unpack("fashion_mnist_test.zip", folder / "val", 20)
+
+
+def _unpack(name, folder, each):
+    """Unpack that many images of each class."""
+    from zipfile import ZipFile
+
+    seen: dict[str, int] = {}
+    with ZipFile(ROOT / "emca_deploy/data/bundled" / name) as archive:
+        for member in archive.namelist():
+            label, _, file = member.rpartition("/")
+            if file and seen.setdefault(label, 0) < each:
+                seen[label] += 1
+                target = folder / label / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(member))
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMCA_DEPLOY_DEVICES", str(tmp_path / ".devices.toml"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".cache"))
+    return Shell(tmp_path)
+
+
+@pytest.mark.slow  # every command with its own process, calibration and measurements included
+@pytest.mark.parametrize("page", [page for page in WITH_CODE if page != PYTHON])
+def test_a_page_runs(page, shell, sample):
+    sample(shell.folder)
+    for block in blocks(page):
+        if block.language in RUN and not block.not_run:
+            shell.run(block)
+
+
+@pytest.fixture
+def python_shell(shell, small_checkpoint, labelled_images):
+    """A folder with what the Python page names: a small network and a few images."""
+    shutil.copy(small_checkpoint, shell.folder / "checkpoint.pth")
+    (shell.folder / "calibration").symlink_to(labelled_images)
+    shutil.copytree(labelled_images, shell.folder / "validation")
+    return shell
+
+
+def _run_python(shell, small_networks, capsys, wanted):
+    for block in blocks(PYTHON):
+        with nullcontext() if "demo" in block.operations else small_networks():
+            if wanted(block):
+                shell.run(block)
+                assert capsys.readouterr().out.strip() or not block.operations, block
+
+
+def test_the_python_page_runs(python_shell, small_networks, capsys):
+    _run_python(python_shell, small_networks, capsys, lambda block: not block.operations & LONG)
+
+
+@pytest.mark.slow  # a search, a deployment, the demo, and every library loaded once
+def test_the_long_examples_of_the_python_page_run(python_shell, small_networks, capsys):
+    wanted = LONG | {"export"}
+    _run_python(python_shell, small_networks, capsys, lambda block: not block.operations or block.operations & wanted)
+
+
+def test_every_operation_has_an_example():
+    operations = {place.removeprefix("api.") for place in emca_deploy._PLACES if place.startswith("api.")} - {"images"}
+    text = (ROOT / PYTHON).read_text(encoding="utf-8")
+    assert set(re.findall(r"^## (\w+)$", text, re.MULTILINE)) == operations
+    used = set().union(*(block.operations for block in blocks(PYTHON)))
+    assert operations <= used
+
+
+QUICK = {"models", "plan", "devices", "compare", "build"}
+
+
+@pytest.mark.parametrize("page", [page for page in WITH_CODE if any(b.operations and b.operations <= QUICK for b in blocks(page))])
+def test_the_quick_commands_of_a_page_run(page, shell, sample):
+    """Those that need no file of the page's other commands, so that the default run starts the command line as a reader does."""
+    sample(shell.folder)
+    for block in blocks(page):
+        if block.language == "console" and not block.not_run and block.operations and block.operations <= QUICK:
+            shell.run(block)

@@ -1,0 +1,132 @@
+"""What the tests of the documentation share: its pages, their blocks of code, and how these are run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
+RUN, SHOWN = ("console", "python"), ("text", "json", "toml", "yaml")
+# Reasons why a block is not run. Its comment stands on the line before the block.
+REASONS = (
+    "needs a Jetson",
+    "needs an NVIDIA GPU",
+    "needs TensorRT",
+    "needs a second machine",
+    "needs a Jetson, by ssh",
+    "needs root",
+    "installs packages",
+    "needs hours",
+)
+_FENCE = re.compile(
+    r"^(?:<!-- (?P<mark>[^\n]+?) -->\n)?(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL
+)
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "profile": {"duration_s": 0.5, "max_duration_s": 0.5, "warmup_s": 0.1, "processes": 1},
+    "export": {"image_size": "64"},
+    "calibrate": {"samples": 16, "recover": "none"},
+    "sensitivity": {"samples": 4},
+    "deploy": {"image_size": "64", "samples": 16, "recover": "none", "duration_s": 0.5, "limit": 100},
+    "demo": {"duration_s": 0.5, "limit": 100},
+    "layers": {"calls": 5, "no_roofline": True},
+    "tune": {"budget_s": 60, "threads_max": 1},
+}
+"""Defaults that pages run with, for less time: what a page itself types comes first."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: the first line of its text counts as its name."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    mark: str
+
+    @property
+    def not_run(self) -> str:
+        return self.mark.removeprefix("not run: ") if self.mark.startswith("not run: ") else ""
+
+    @property
+    def exit_code(self) -> int:
+        return int(self.mark.removeprefix("exit code ")) if self.mark.startswith("exit code ") else 0
+
+    @property
+    def operations(self) -> set[str]:
+        """Return the operations it uses: commands of the command line, or functions of the package."""
+        if self.language == "python":
+            return set(re.findall(r"\bed\.(\w+)\(", self.text))
+        return {words[0] for words in calls(self)}
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(page: str, text: str | None = None) -> list[Block]:
+    text = (ROOT / page).read_text(encoding="utf-8") if text is None else text
+    return [
+        Block(page, text.count("\n", 0, found.start("language")) + 1, found["language"], found["text"], found["mark"] or "")
+        for found in _FENCE.finditer(text)
+    ]
+
+
+def commands(block: Block) -> list[str]:
+    """Return the commands of a console block: what stands behind a prompt, over several lines where these end with a backslash."""
+    return [found.replace("\\\n", " ") for found in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block.text, re.MULTILINE)]
+
+
+def calls(block: Block) -> list[list[str]]:
+    """Return the words behind emca-deploy for every call of it in a console block."""
+    found: list[list[str]] = []
+    for command in commands(block):
+        words = shlex.shlex(command, posix=True, punctuation_chars=True)
+        words.whitespace_split, words.commenters = True, "#"
+        for operator, call in groupby(words, key=lambda word: set(word) <= set("();<>|&")):
+            call_words = list(call)
+            if not operator and "emca-deploy" in call_words:
+                found.append(call_words[call_words.index("emca-deploy") + 1 :])
+    return found
+
+
+class Shell:
+    """A folder in which the blocks of a page run one after the other."""
+
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.names: dict[str, Any] = {}
+        tools = folder / ".bin"
+        tools.mkdir()
+        script = tools / "emca-deploy"
+        script.write_text(
+            f"#!{sys.executable}\nfrom emca_deploy.cli import cli, main\n\nif __name__ == '__main__':\n"
+            f"    cli.context_settings['default_map'] = {DEFAULTS!r}\n    main()\n"
+        )
+        script.chmod(0o755)
+        self.environment = {
+            **os.environ,
+            "PATH": f"{tools}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "EMCA_DEPLOY_DEVICES": str(folder / ".devices.toml"),
+            **(environment or {}),
+        }
+
+    def run(self, block: Block) -> None:
+        """Run a block; the caller's folder is this one.
+
+        Raises:
+            AssertionError: A command ended with another exit code than the page says.
+        """
+        if block.language == "python":
+            exec(compile("\n" * block.line + block.text, str(ROOT / block.page), "exec"), self.names)
+            return
+        for command in commands(block):
+            script = ["bash", "-euo", "pipefail", "-c", command]
+            done = subprocess.run(script, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600)
+            assert done.returncode == block.exit_code, f"{block}: {command}\n{done.stdout}\n{done.stderr}"
