@@ -159,7 +159,9 @@ def test_every_operation_has_an_example():
 QUICK = {"models", "plan", "devices", "compare", "build"}
 
 
-@pytest.mark.parametrize("page", [page for page in WITH_CODE if any(b.operations and b.operations <= QUICK for b in blocks(page))])
+@pytest.mark.parametrize(
+    "page", [page for page in WITH_CODE if any(b.operations and b.operations <= QUICK for b in blocks(page))]
+)
 def test_the_quick_commands_of_a_page_run(page, shell, sample):
     """Those that need no file of the page's other commands, so that the default run starts the command line as a reader does."""
     sample(shell.folder)

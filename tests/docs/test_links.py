@@ -33,9 +33,7 @@ def dead(page):
             continue
         file, _, anchor = unquote(link).partition("#")
         target = ((ROOT / page).parent / file).resolve() if file else ROOT / page
-        if not target.is_relative_to(ROOT) or not target.exists():
-            found.append(link)
-        elif anchor and anchor not in anchors(target.read_text(encoding="utf-8")):
+        if not target.is_relative_to(ROOT) or not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
             found.append(link)
     return found
 
@@ -48,7 +46,9 @@ def test_every_link_leads_somewhere(page):
 def test_a_dead_link_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (tmp_path / "b.md").write_text("# A `b`, c\n")
-    (tmp_path / "a.md").write_text("[1](b.md#a-b-c) [2](b.md#d) [3](c.md) ![4](b.svg) `[5](d.md)` [6](../e.md) [7](https://x.org)\n")
+    (tmp_path / "a.md").write_text(
+        "[1](b.md#a-b-c) [2](b.md#d) [3](c.md) ![4](b.svg) `[5](d.md)` [6](../e.md) [7](https://x.org)\n"
+    )
     assert dead("a.md") == ["b.md#d", "c.md", "b.svg", "../e.md"]
 
 
