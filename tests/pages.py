@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
+PAGES = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")) if "_build" not in path.parts
+)
 RUN, SHOWN = ("console", "python"), ("text", "json", "toml", "yaml")
 # Reasons why a block is not run. Its comment stands on the line before the block.
 REASONS = (
@@ -78,7 +80,7 @@ def blocks(page: str, text: str | None = None) -> list[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """Return the commands of a console block: what stands behind a prompt, over several lines where these end with a backslash."""
+    """Return the commands of a console block: what follows a prompt, with the lines that a backslash continues."""
     return [found.replace("\\\n", " ") for found in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block.text, re.MULTILINE)]
 
 
@@ -128,5 +130,6 @@ class Shell:
             return
         for command in commands(block):
             script = ["bash", "-euo", "pipefail", "-c", command]
-            done = subprocess.run(script, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=600)
+            options: dict[str, Any] = {"cwd": self.folder, "env": self.environment, "timeout": 600}
+            done = subprocess.run(script, check=False, capture_output=True, text=True, **options)
             assert done.returncode == block.exit_code, f"{block}: {command}\n{done.stdout}\n{done.stderr}"

@@ -1,14 +1,14 @@
 """Every link of the hand-written pages leads to a file of the repository, and to a heading in it."""
 
 import re
-import subprocess
 from urllib.parse import unquote
 
 import pytest
 from pages import ROOT
 
-TRACKED = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.md"], cwd=ROOT, capture_output=True, text=True)
-PAGES = sorted({*TRACKED.stdout.split()} & {str(path.relative_to(ROOT)) for path in ROOT.rglob("*.md")})
+FOLDERS = ("docs", "benchmarks", "emca_deploy", "examples", "scripts", "tests")
+FOUND = [*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))]
+PAGES = sorted(str(path.relative_to(ROOT)) for path in FOUND if "_build" not in path.parts)
 CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)|^\[[^\]]+\]:\s+(\S+)", re.MULTILINE)
 
@@ -33,7 +33,11 @@ def dead(page):
             continue
         file, _, anchor = unquote(link).partition("#")
         target = ((ROOT / page).parent / file).resolve() if file else ROOT / page
-        if not target.is_relative_to(ROOT) or not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+        if (
+            not target.is_relative_to(ROOT)
+            or not target.exists()
+            or (anchor and anchor not in anchors(target.read_text(encoding="utf-8")))
+        ):
             found.append(link)
     return found
 
