@@ -3,12 +3,16 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -19,12 +23,8 @@ RUN, SHOWN = ("console", "python"), ("text", "json", "toml", "yaml")
 REASONS = (
     "needs a Jetson",
     "needs an NVIDIA GPU",
-    "needs TensorRT",
-    "needs a second machine",
     "needs a Jetson, by ssh",
-    "needs root",
     "installs packages",
-    "needs hours",
 )
 _FENCE = re.compile(
     r"^(?:<!-- (?P<mark>[^\n]+?) -->\n)?(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL
@@ -55,6 +55,11 @@ class Block:
     @property
     def not_run(self) -> str:
         return self.mark.removeprefix("not run: ") if self.mark.startswith("not run: ") else ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it runs by itself; one marked ssh needs a remote machine, and runs in tests/integration/ssh."""
+        return self.language in RUN and not self.not_run and self.mark != "ssh"
 
     @property
     def exit_code(self) -> int:
@@ -133,3 +138,34 @@ class Shell:
             options: dict[str, Any] = {"cwd": self.folder, "env": self.environment, "timeout": 600}
             done = subprocess.run(script, check=False, capture_output=True, text=True, **options)
             assert done.returncode == block.exit_code, f"{block}: {command}\n{done.stdout}\n{done.stderr}"
+
+
+def put_sample(folder: Path, once: Callable[..., Path], bundled_model: Callable[[Path], Path]) -> None:
+    """Put what pages name into a folder: the bundled network as a checkpoint and as ONNX files, and some of its images."""
+
+    def fill(made: Path) -> None:
+        import torch
+        from safetensors.torch import load_file
+
+        from emca_deploy.data.bundled import bundled_checkpoint
+
+        state = {f"module.{name}": value for name, value in load_file(bundled_checkpoint()).items()}
+        torch.save({"epoch": 90, "state_dict": state}, made / "model_best.pth.tar")
+
+    (folder / "model_best.pth.tar").hardlink_to(once("pages", fill, keep=True) / "model_best.pth.tar")
+    shutil.copy(bundled_model(folder), folder / "their.onnx")
+    _unpack("fashion_mnist_calibration.zip", folder / "calibration", 3)
+    _unpack("fashion_mnist_test.zip", folder / "val", 20)
+
+
+def _unpack(name: str, folder: Path, each: int) -> None:
+    """Unpack that many images of each class."""
+    seen: Counter[str] = Counter()
+    with ZipFile(ROOT / "emca_deploy/data/bundled" / name) as archive:
+        for member in archive.namelist():
+            label, _, file = member.rpartition("/")
+            seen[label] += bool(file)
+            if file and seen[label] <= each:
+                target = folder / Path(label).name / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(member))

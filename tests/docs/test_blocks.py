@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 import pytest
-from pages import PAGES, REASONS, ROOT, RUN, SHOWN, Shell, blocks, calls, commands
+from pages import PAGES, REASONS, ROOT, RUN, SHOWN, Shell, blocks, calls, commands, put_sample
 
 import emca_deploy
 from emca_deploy.cli import COMMANDS
@@ -65,45 +65,6 @@ def _parse(command, words, where):
         pytest.fail(f"{where}: {command.name} {' '.join(words)}: {error.format_message()}")
 
 
-@pytest.fixture(scope="module")
-def sample(once, bundled_model):
-    """A folder with what pages name: the bundled network as a checkpoint and as ONNX files, and some of its images."""
-
-    def fill(folder):
-        import torch
-        from safetensors.torch import load_file
-
-        from emca_deploy.data.bundled import bundled_checkpoint
-
-        state = {f"module.{name}": value for name, value in load_file(bundled_checkpoint()).items()}
-        torch.save({"epoch": 90, "state_dict": state}, folder / "model_best.pth.tar")
-
-    return lambda folder: _put(folder, once("pages", fill, keep=True), bundled_model)
-
-
-def _put(folder, made, bundled_model):
-    bundled_model(folder)
-    shutil.copy(made / "model_best.pth.tar", folder)
-    shutil.copy(folder / "model.onnx", folder / "their.onnx")
-    _unpack("fashion_mnist_calibration.zip", folder / "calibration", 3)
-    _unpack("fashion_mnist_test.zip", folder / "val", 20)
-
-
-def _unpack(name, folder, each):
-    """Unpack that many images of each class."""
-    from zipfile import ZipFile
-
-    seen: dict[str, int] = {}
-    with ZipFile(ROOT / "emca_deploy/data/bundled" / name) as archive:
-        for member in archive.namelist():
-            label, _, file = member.rpartition("/")
-            if file and seen.setdefault(label, 0) < each:
-                seen[label] += 1
-                target = folder / label / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(archive.read(member))
-
-
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -112,12 +73,16 @@ def shell(tmp_path, monkeypatch):
     return Shell(tmp_path)
 
 
+@pytest.fixture
+def sample(tmp_path, once, bundled_model):
+    put_sample(tmp_path, once, bundled_model)
+
+
 @pytest.mark.slow  # every command with its own process, calibration and measurements included
 @pytest.mark.parametrize("page", [page for page in WITH_CODE if page != PYTHON])
 def test_a_page_runs(page, shell, sample):
-    sample(shell.folder)
     for block in blocks(page):
-        if block.language in RUN and not block.not_run:
+        if block.runs:
             shell.run(block)
 
 
@@ -156,15 +121,13 @@ def test_every_operation_has_an_example():
     assert operations <= used
 
 
-QUICK = {"models", "plan", "devices", "compare", "build"}
+def _quick(block):
+    return block.runs and block.language == "console" and block.operations and block.operations <= {"models", "plan", "devices"}
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in WITH_CODE if any(b.operations and b.operations <= QUICK for b in blocks(page))]
-)
+@pytest.mark.parametrize("page", [page for page in WITH_CODE if any(map(_quick, blocks(page)))])
 def test_the_quick_commands_of_a_page_run(page, shell, sample):
     """Those that need no file of the page's other commands, so that the default run starts the command line as a reader does."""
-    sample(shell.folder)
     for block in blocks(page):
-        if block.language == "console" and not block.not_run and block.operations and block.operations <= QUICK:
+        if _quick(block):
             shell.run(block)
