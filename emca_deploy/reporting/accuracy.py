@@ -1,4 +1,4 @@
-"""What `validate` found, on the terminal."""
+"""Results of `validate` on the terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ _FLIPS_SHOWN = 5
 
 
 def print_accuracy(report: AccuracyReport, console: "Console") -> None:
-    """Print an artifact's accuracy, below it the reference's and what lies between them, and the classes it is worst at."""
+    """Print an artifact's accuracy, its difference from the reference, and its worst classes."""
     rate = "" if report.images_per_s is None else f", {fixed(report.images_per_s, 0)} images/s with decoding"
     say(console, f"{plain(report.artifact)}: {report.samples:,} images{rate}", "bold")
     _print_side(report, console)
@@ -54,10 +54,8 @@ def _print_reference(reference: ReferenceComparison, console: "Console") -> None
     flips = reference.flips
     if flips is not None and flips.total and flips.lost is not None and flips.won is not None:
         both = flips.total - flips.lost - flips.won
-        say(
-            console,
-            f"  flips {flips.total:,}: right to wrong {flips.lost:,}, wrong to right {flips.won:,}, wrong to wrong {both:,}",
-        )
+        kinds = f"right to wrong {flips.lost:,}, wrong to right {flips.won:,}, wrong to wrong {both:,}"
+        say(console, f"  flips {flips.total:,}: {kinds}")
 
 
 def _sqnr(reference: ReferenceComparison) -> str:
@@ -76,8 +74,7 @@ def _print_classes(classes: tuple[ClassAccuracy, ...], console: "Console") -> No
     for entry in sorted(seen, key=lambda entry: entry.recall or 0.0)[:_CLASSES_SHOWN]:
         theirs = (fixed_or_none(entry.reference_recall),) if with_reference else ()
         own, precision = fixed_or_none(entry.recall), fixed_or_none(entry.precision)
-        cells = (plain(entry.name), f"{entry.samples:,}", own, *theirs, precision)
-        rows.append((cells, False))
+        rows.append(((plain(entry.name), f"{entry.samples:,}", own, *theirs, precision), False))
     show_table(console, headings, rows)
 
 

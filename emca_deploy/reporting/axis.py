@@ -1,27 +1,26 @@
-"""A plot's axis: where a value lies, and which ticks to draw."""
+"""A plot's axis: the place of a value, the ticks, and its drawing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
+from emca_deploy.reporting import svg
 from emca_deploy.reporting.formats import fixed
 
-__all__ = ["Axis", "fit_axis"]
+__all__ = ["FOOT_PX", "Axis", "draw_x", "draw_y", "fit_axis"]
 
 LOG_OVER = 5.0
-"""Values that differ by more than this are drawn on a logarithmic axis."""
+"""Ratio of values above which an axis is logarithmic."""
+
+FOOT_PX = 48
+"""Height that `draw_x` takes below the axis."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A mapping from values to pixels.
+    """A mapping from values to pixels: `low` is at `start_px` and `high`, which is larger, at `end_px`.
 
-    Attributes:
-        low: the value at `start_px`.
-        high: the value at `end_px`, larger than `low`.
-        start_px: may be larger than `end_px`: upright axes grow upwards.
-        end_px: where `high` is drawn.
-        log: logarithmic; `low` is positive then.
+    Vertical axes grow upwards, so their `start_px` is larger than their `end_px`. `low` is positive on a logarithmic axis.
     """
 
     low: float
@@ -31,13 +30,13 @@ class Axis:
     log: bool = False
 
     def px(self, value: float) -> float:
-        """Return where a value lies; one beyond the axis lies at its end."""
+        """Return the place of a value; one beyond the axis is at its end."""
         value = min(max(value, self.low), self.high)
         part = log10(value / self.low) / log10(self.high / self.low) if self.log else (value - self.low) / (self.high - self.low)
         return self.start_px + part * (self.end_px - self.start_px)
 
     def ticks(self, gap_px: float = 52) -> list[tuple[float, str]]:
-        """Return (value, label) of round values in the axis, at least `gap_px` apart."""
+        """Return (value, label) of round values on the axis, at least `gap_px` apart."""
         values = self._log_ticks() if self.log else self._linear_ticks(gap_px)
         kept: list[float] = []
         for value in values:
@@ -61,7 +60,7 @@ class Axis:
 
 
 def _label(value: float) -> str:
-    """Return a tick's label with as few decimals as it needs."""
+    """Return a tick's label with as few decimals as possible."""
     for decimals in range(9):
         if abs(round(value, decimals) - value) <= 1e-9 * abs(value):
             return fixed(value, decimals)
@@ -69,9 +68,9 @@ def _label(value: float) -> str:
 
 
 def fit_axis(values: Sequence[float], start_px: float, end_px: float, *, may_be_log: bool = True, margin: float = 0.05) -> Axis:
-    """Return an axis that holds all values with a margin on both sides.
+    """Return an axis for all values, with `margin` as a part of the range free on both sides.
 
-    `margin` is the part of the range that is left free on each side. Values further than `LOG_OVER` apart make it logarithmic.
+    It is logarithmic where positive values differ by more than a factor of `LOG_OVER`, if it may be.
     """
     low, high = min(values), max(values)
     if may_be_log and low > 0 and high / low > LOG_OVER:
@@ -79,3 +78,26 @@ def fit_axis(values: Sequence[float], start_px: float, end_px: float, *, may_be_
         return Axis(low / room, high * room, start_px, end_px, log=True)
     room = (high - low) * margin or abs(high) * margin or 1.0
     return Axis(low - room, high + room, start_px, end_px)
+
+
+def draw_x(axis: Axis, top: float, bottom: float, label: str, width_px: float, gap_px: float = 52) -> list[str]:
+    """Return the shapes of a horizontal axis at `bottom`, its grid up to `top`, and its labels within `width_px`."""
+    shapes = [svg.line((axis.start_px, bottom), (axis.end_px, bottom), opacity=0.6)]
+    for value, words in axis.ticks(gap_px):
+        x = axis.px(value)
+        half = svg.text_width_px(words) / 2
+        shapes.append(svg.line((x, bottom), (x, top), opacity=0.13))
+        shapes.append(svg.line((x, bottom), (x, bottom + 5), opacity=0.6))
+        shapes.append(svg.text(min(max(x, half), width_px - half), bottom + 19, words, anchor="middle"))
+    shapes.append(svg.text((axis.start_px + axis.end_px) / 2, bottom + 39, label, anchor="middle", muted=True))
+    return shapes
+
+
+def draw_y(axis: Axis, left: float, right: float, gap_px: float = 40) -> list[str]:
+    """Return the shapes of a vertical axis at `left`, with its grid up to `right`."""
+    shapes = [svg.line((left, axis.start_px), (left, axis.end_px), opacity=0.6)]
+    for value, words in axis.ticks(gap_px):
+        y = axis.px(value)
+        shapes.append(svg.line((left, y), (right, y), opacity=0.13))
+        shapes.append(svg.text(left - 8, y + 4.5, words, anchor="end"))
+    return shapes

@@ -1,4 +1,4 @@
-"""Files of a report: opened before the work, so that a folder that cannot be written to is known at once, and written after."""
+"""Files of a report: opened before the work, so an unwritable folder is found at once, and written after it."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ def measured(
     files: Sequence[tuple[Path | None, Callable[[Report, Path], object]]],
     finish: Callable[[Report], Report] | None = None,
 ) -> tuple[Report, OutputError | None]:
-    """Measure, and write what was asked for of the report.
+    """Measure, and write the requested files.
 
     Args:
-        measure: does the work.
-        files: each with what writes it; None stands for a file that was not asked for. Of several the first is written last.
-        finish: makes of the report what is written and returned; where it fails to write something, the report stays as it was.
+        measure: Function that does the work.
+        files: Files with the functions that write them; None is a file that was not requested. The first is written last.
+        finish: Function that makes the final report; where it cannot write something, the report stays as it was.
 
     Returns:
-        The report, and why a file could not be written: what was measured is not lost with it.
+        The report, and the error of a file that could not be written: the measurement is not lost with it.
 
     Raises:
         OutputError: a file cannot be opened; nothing was measured.

@@ -1,4 +1,4 @@
-"""How numbers and foreign text are written, the same in the terminal and on the page."""
+"""Formats numbers and text from outside, alike on the terminal and on the page."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -22,40 +22,40 @@ __all__ = [
 ]
 
 NONE = "-"
-"""What stands for a value there is none of."""
+"""Text for a missing value."""
 
 _UNITS = {"mib": "MiB", "mhz": "MHz", "ms": "ms", "s": "s"}
 
 
 def fixed(value: float, decimals: int = 2) -> str:
-    """Return a number with so many decimals, thousands apart, never "-0.00"."""
+    """Return a number with fixed decimals and separated thousands, never "-0.00"."""
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
 def fixed_or_none(value: float | None, decimals: int = 2) -> str:
-    """Return a number with so many decimals, or what stands for none."""
+    """Return a number with fixed decimals, or "-" for None."""
     return NONE if value is None else fixed(value, decimals)
 
 
 def shortened(name: str, most: int) -> str:
-    """Return the end of a foreign name, at most so many characters."""
+    """Return the end of a name, at most `most` characters."""
     name = plain(name)
     return name if len(name) <= most else f"\N{HORIZONTAL ELLIPSIS}{name[1 - most :]}"
 
 
 def significant(value: float) -> str:
-    """Return a number to three significant digits, without exponent: 0.0123, 1.23, 12.3, 1,234."""
+    """Return a number with three significant digits, without exponent: 0.0123, 1.23, 12.3, 1,234."""
     return fixed(value, _decimals(abs(value)))
 
 
 def uniform(values: Sequence[float | None]) -> list[str]:
-    """Return a column of numbers with the same decimals: three significant digits for the smallest of them."""
+    """Return a column of numbers with the same decimals: three significant digits for the smallest."""
     smallest = min((abs(value) for value in values if value), default=1.0)
     return [fixed_or_none(value, _decimals(smallest)) for value in values]
 
 
 def moment(iso: str) -> str:
-    """Return a time stamp for people, in UTC; one that is none as it is."""
+    """Return a readable time stamp in UTC; other text is unchanged."""
     try:
         return datetime.fromisoformat(iso).astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError):
@@ -67,7 +67,7 @@ def _decimals(magnitude: float) -> int:
 
 
 def interval(limits: Sequence[float], decimals: int = 2) -> str:
-    """Return "low to high"; a dash between them would read as a sign."""
+    """Return "low to high"; a dash between them would look like a sign."""
     return f"{fixed(limits[0], decimals)} to {fixed(limits[1], decimals)}"
 
 
@@ -78,7 +78,7 @@ def signed(value: float) -> str:
 
 
 def facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Flatten a record into (term, description) pairs; a unit at the end of a key goes behind the number."""
+    """Flatten a record into (term, description) pairs; a unit at the end of a key moves after the number."""
     pairs: list[tuple[str, str]] = []
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""How an accuracy gate was reached, on the terminal, and the error where it was not."""
+"""The search for a model within the accuracy gate on the terminal, and the error where there is none."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ __all__ = ["closed_gate", "missed_gate", "print_gate"]
 
 
 def print_gate(report: GateReport, console: "Console") -> None:
-    """Print a row for each model on the way, the one that was written in bold, and what it costs in time."""
+    """Print a row for each measured model, the written one in bold, and its slowdown."""
     how = f"simulated with {report.measured_with}" if report.simulated else f"on {report.measured_with}"
     fp32 = f"top-1 {fixed(report.top1_fp32)}% in fp32 on {report.images:,} images"
     title = f"{fp32}; gate: drop at most {report.max_drop:g} points, {how}"
@@ -39,18 +39,16 @@ def _notes(report: GateReport) -> list[str]:
         notes.append(f"left in float: {plain(' '.join(report.best.kept_float))}")
     if report.slowdown is not None and report.slowdown_ci95 is not None:
         notes.append(
-            f"median latency {fixed(report.slowdown)} times that of all in INT8 (95%: {interval(report.slowdown_ci95)}), "
+            f"median latency {fixed(report.slowdown)} times that with all in INT8 (95%: {interval(report.slowdown_ci95)}), "
             f"on {plain(report.measured_with)}"
         )
     elif report.simulated:
-        notes.append(
-            "this backend cannot run here: accuracy is that of ONNX Runtime on the placed model, latency is not measured"
-        )
+        notes.append("this machine cannot run the backend: ONNX Runtime measured the accuracy, and latency is not measured")
     return notes
 
 
 def closed_gate(gate: Gate, verdict: Verdict, report: AccuracyReport) -> GateError:
-    """Return the error of a model that was validated and is not inside the gate."""
+    """Return the error of a validated model that is not within the gate."""
     reference = report.reference
     assert reference is not None
     assert reference.top1_drop is not None
@@ -61,7 +59,7 @@ def closed_gate(gate: Gate, verdict: Verdict, report: AccuracyReport) -> GateErr
 
 
 def missed_gate(report: GateReport, name: str) -> GateError:
-    """Return the error of a search that ended outside the gate, and wrote the best model under this name."""
+    """Return the error of a search that found no model within the gate, and wrote the best one as `name`."""
     verdict = Verdict(report.reached, report.reason, report.images_needed)
     problem = f"{name}: written, but its top-1 drop {_drop(report.best.top1_drop, report.best.top1_drop_ci95)}"
     return _error(problem, report.max_drop, verdict, "try another --method or more --samples")
@@ -73,7 +71,6 @@ def _drop(drop: float, limits: tuple[float, float]) -> str:
 
 def _error(problem: str, max_drop: float, verdict: Verdict, otherwise: str) -> GateError:
     more = verdict.images_needed
-    remedy = otherwise if more is None else f"validate on about {more:,} images, if more of them are like these"
-    return GateError(
-        f"{problem} is not within --max-drop {max_drop:g}: {verdict.reason}", f"{remedy}, or give a larger --max-drop"
-    )
+    remedy = otherwise if more is None else f"validate on about {more:,} images, if the others are like these"
+    problem = f"{problem} is not within --max-drop {max_drop:g}: {verdict.reason}"
+    return GateError(problem, f"{remedy}, or give a larger --max-drop")

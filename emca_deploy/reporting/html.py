@@ -1,4 +1,4 @@
-"""The report as one page that needs nothing else: no script, no request, light and dark."""
+"""The report as one self-contained page: no script, no request, light and dark."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ __all__ = ["render_html"]
 _TERMS = {
     "data": "images from",
     "samples": "images",
-    "seconds": "took seconds",
+    "seconds": "time, seconds",
     "max_abs": "largest difference of a logit",
     "max_rel": "relative to the largest logit",
     "cosine": "smallest cosine similarity",
@@ -49,16 +49,16 @@ def render_html(report: DeployReport) -> str:
         protocol=_protocol(report),
         files=[(c.name, f"{c.latency.artifact} ({fixed(c.file_mib)} MiB)") for c in report.candidates],
         sections=[
-            ("Calibration", facts(_renamed(report.calibration))),
-            ("Parity of the export with PyTorch", facts(_renamed(report.parity))),
-            ("Machine and versions", facts(report.environment)),
+            ("Calibration", "The images and the method that set the ranges of the INT8 models.", _facts(report.calibration)),
+            ("Parity with PyTorch", "How much the exported model's logits differ from PyTorch's.", _facts(report.parity)),
+            ("Machine and versions", "Where the latencies were measured.", _facts(report.environment)),
         ],
         images=first.accuracy.samples,
     )
 
 
-def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {_TERMS.get(key, key): value for key, value in values.items()}
+def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return facts({_TERMS.get(key, key): value for key, value in values.items()})
 
 
 def _protocol(report: DeployReport) -> str:

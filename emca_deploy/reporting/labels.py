@@ -1,4 +1,4 @@
-"""Where a scatter plot's labels go so that none covers another, a mark or an error bar."""
+"""Places the labels of a scatter plot so that none covers another, a mark or an error bar."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,22 +22,21 @@ class Box:
     bottom: float
 
     def overlap(self, other: "Box") -> float:
-        """Return the area both cover, square pixels."""
+        """Return the area that both cover, in square pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(width, 0.0) * max(height, 0.0)
 
     def outside(self, bounds: "Box") -> float:
-        """Return the area that sticks out of `bounds`, square pixels."""
+        """Return the area outside `bounds`, in square pixels."""
         return (self.right - self.left) * (self.bottom - self.top) - self.overlap(bounds)
 
 
 @dataclass(frozen=True)
 class Label:
-    """A placed label.
+    """A placed label: its text starts at (x, y) on the base line, and covers `box`.
 
-    Its text starts at (x, y), y being the base line. `near` is the point of it that is nearest to its mark, to which it needs a
-    line where it is `far`; `box` is what it covers.
+    `near` is its point nearest to its mark; where it is `far`, a line connects the two.
     """
 
     x: float
@@ -50,30 +49,27 @@ class Label:
 def place_labels(
     names: Sequence[str], centres: Sequence[tuple[float, float]], taken: Sequence[Box], bounds: Box, lines: Sequence[Box] = ()
 ) -> list[Label]:
-    """Return a place for each name near its centre, one after the other, the nearest that covers nothing.
+    """Return for each name the nearest place to its centre (x, y) that covers nothing.
 
-    Centres are (x, y). `taken` must not be covered, and `lines` should rather not be.
+    `taken` must not be covered, and `lines` should preferably not be.
     """
     placed: list[Label] = []
     for name, centre in zip(names, centres, strict=True):
         blocked = [*taken, *(label.box for label in placed)]
         options = _options(text_width_px(name), centre)
-        placed.append(min(options, key=lambda label: _cost(label, centre, blocked, bounds) + _crossed(label, lines)))
+        placed.append(min(options, key=lambda label: _cost(label, centre, blocked, lines, bounds)))
     return placed
 
 
-def _cost(label: Label, centre: tuple[float, float], blocked: Sequence[Box], bounds: Box) -> float:
+def _cost(label: Label, centre: tuple[float, float], blocked: Sequence[Box], lines: Sequence[Box], bounds: Box) -> float:
     distance = abs(label.near[0] - centre[0]) + abs(label.near[1] - centre[1])
-    return distance + 100 * (sum(label.box.overlap(box) for box in blocked) + 10 * label.box.outside(bounds))
-
-
-def _crossed(label: Label, lines: Sequence[Box]) -> float:
-    """Return what crossing thin lines costs: about as much as being a step or two farther away."""
-    return 0.15 * sum(label.box.overlap(line) for line in lines)
+    crossed = sum(label.box.overlap(line) for line in lines)  # a thin line costs about as much as a step or two
+    covered = sum(label.box.overlap(box) for box in blocked) + 10 * label.box.outside(bounds)
+    return distance + 0.15 * crossed + 100 * covered
 
 
 def _options(width: float, centre: tuple[float, float]) -> list[Label]:
-    """Return places to the right and left of the centre, and above and below it, farther and farther away."""
+    """Return places to the right and left of the centre, and above and below it, with growing distance."""
     x, y = centre
     options = []
     for shift in sorted(range(-12, 13), key=abs):

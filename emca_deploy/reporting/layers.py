@@ -1,9 +1,9 @@
-"""Layers on the terminal and as a plot: where the time goes, and how near each layer is to what the machine can do."""
+"""Layers on the terminal and as a plot: the time of each, and how close it is to the machine's peak."""
 
 from typing import TYPE_CHECKING
 
 from emca_deploy.reporting import svg
-from emca_deploy.reporting.axis import Axis, fit_axis
+from emca_deploy.reporting.axis import FOOT_PX, Axis, draw_x, draw_y, fit_axis
 from emca_deploy.reporting.formats import NONE, fixed, fixed_or_none, plain, shortened, significant
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersReport
@@ -18,14 +18,14 @@ _LONGEST_NAME = 60
 _MOST_NAMES = 3
 
 WIDTH = 720
-_TOP, _BAR, _ROW, _FOOT = 34, 22, 58, 46
+_TOP, _BAR, _ROW = 34, 22, 58
 _ROOF_HEIGHT = 250
 _LEFT, _RIGHT, _MARGIN = 62, 16, 12
 _COLOUR_OF = dict(zip(KINDS, svg.COLOURS, strict=True))
 
 
 def print_layers(report: LayersReport, console: "Console", most: int) -> None:
-    """Print each artifact's slowest layers, in the order they run, and what the kinds come to."""
+    """Print each artifact's slowest layers in execution order, and the share of each kind."""
     for index, result in enumerate(report.results):
         if index:
             console.print()
@@ -68,17 +68,17 @@ def _summary(result: ArtifactLayers) -> list[str]:
     if roofline is not None:
         peaks = ", ".join(f"{name} {fixed(value, 0)} GOP/s" for name, value in roofline.gops.items())
         bandwidth = f"; copy {fixed(roofline.bandwidth_gb_s, 1)} GB/s" if roofline.bandwidth_gb_s else ""
-        lines.append(f"roof (one large convolution here): {peaks}{bandwidth}; *: below half of it")
+        lines.append(f"roof (one large convolution on this machine): {peaks}{bandwidth}; *: below half of the roof")
     return [*lines, *(f"note: {note}" for note in result.notes)]
 
 
 def _int8(result: ArtifactLayers) -> list[str]:
-    """Return what runs in INT8 of a quantized model and, of each thing in the way, the first nodes and what to do."""
+    """Return the share in INT8 of a quantized model and, for each finding, its first nodes and the remedy."""
     found = result.int8
     if found is None:
         return []
     share = fixed(found.int8_macs_percent, 1)
-    lines = [f"INT8: {found.int8_layers} of {found.layers} layers, {share} % of the multiply-adds, as far as the graph tells"]
+    lines = [f"INT8: {found.int8_layers} of {found.layers} layers, {share} % of the multiply-adds, judging by the graph"]
     for finding in found.findings:
         names = ", ".join(plain(name) for name in finding.nodes[:_MOST_NAMES])
         more = f" and {len(finding.nodes) - _MOST_NAMES} more" if len(finding.nodes) > _MOST_NAMES else ""
@@ -100,15 +100,15 @@ def _against_the_whole(result: ArtifactLayers) -> str:
 
 
 def layers_plot(report: LayersReport) -> str:
-    """Return a stacked bar of each artifact by kind, and below it each artifact's roofline, as an SVG element."""
+    """Return an SVG element with a stacked bar for each artifact, by kind, and below it each artifact's roofline."""
     bars_bottom = _TOP + 20 + _ROW * len(report.results)
     ends = [max(result.sum_ms, result.end_to_end_ms or 0.0) for result in report.results]
     axis = Axis(0.0, max(ends) * 1.02 or 1.0, 0.0, WIDTH - _RIGHT)
     shapes = _legend()
-    shapes += _scale(axis, _TOP + 10, bars_bottom, "milliseconds of a call: layers, then what no layer accounts for")
+    shapes += draw_x(axis, _TOP + 10, bars_bottom, "milliseconds of a call: layers, then time outside them", WIDTH, 70)
     for index, result in enumerate(report.results):
         shapes += _stack(result, axis, _TOP + 20 + _ROW * index)
-    top: float = bars_bottom + _FOOT
+    top: float = bars_bottom + FOOT_PX + 12
     for result in report.results:
         if result.roofline is not None and any(layer.utilisation_percent for layer in result.layers):
             shapes += _roofline(result, top)
@@ -121,7 +121,7 @@ def layers_plot(report: LayersReport) -> str:
     drawn = svg.document(
         "layers", (WIDTH, round(top + 4)), "Time of each kind of layer, and the roofline", told, shapes, margin=_MARGIN
     )
-    # A file of its own has no page around it to give it a font, a background and a margin.
+    # No page around the file gives it a font and a background.
     return drawn.replace("<svg ", '<svg font-family="system-ui, sans-serif" style="background:#fff;color:#222" ', 1)
 
 
@@ -135,21 +135,10 @@ def _legend() -> list[str]:
     return shapes
 
 
-def _scale(axis: Axis, top: float, bottom: float, label: str) -> list[str]:
-    shapes = [svg.line((axis.start_px, bottom), (axis.end_px, bottom), opacity=0.6)]
-    for value, words in axis.ticks(70):
-        x = axis.px(value)
-        half = svg.text_width_px(words) / 2
-        shapes.append(svg.line((x, bottom), (x, top), opacity=0.13))
-        shapes.append(svg.text(min(max(x, half), WIDTH - half), bottom + 16, words, anchor="middle"))
-    shapes.append(svg.text(axis.start_px, bottom + 34, label, muted=True))
-    return shapes
-
-
 def _stack(result: ArtifactLayers, axis: Axis, top: float) -> list[str]:
     total = f"{significant(result.end_to_end_ms or result.sum_ms)} ms"
     title = f"{result.backend} {result.precision}: {result.artifact.rpartition('/')[2]}"
-    room = int((WIDTH - 30 - svg.text_width_px(total)) / svg.text_width_px("x"))
+    room = svg.fitting(WIDTH - 30 - svg.text_width_px(total))
     shapes = [
         svg.text(0, top + 14, shortened(title, room), bold=True),
         svg.text(WIDTH - _RIGHT, top + 14, total, anchor="end", muted=True),
@@ -175,21 +164,20 @@ def _stack(result: ArtifactLayers, axis: Axis, top: float) -> list[str]:
 
 
 def _roofline(result: ArtifactLayers, top: float) -> list[str]:
-    """Draw operations a second against operations a byte, both logarithmic; a mark for each layer, as large as its share."""
+    """Draw operations per second against operations per byte, both logarithmic; a mark's size is the layer's share."""
     roofline = result.roofline
     assert roofline is not None
     layers = [layer for layer in result.layers if layer.gops and layer.intensity]
-    floor, ceiling = top + _ROOF_HEIGHT - _FOOT, top + 34
+    floor, ceiling = top + _ROOF_HEIGHT - FOOT_PX, top + 34
     x_axis = fit_axis([layer.intensity or 1 for layer in layers] + [10.0, 1000.0], _LEFT, WIDTH - _RIGHT, margin=0.03)
     y_axis = fit_axis([layer.gops or 1 for layer in layers] + list(roofline.gops.values()), floor, ceiling, margin=0.06)
     title = f"{result.backend} {result.precision}: {result.artifact.rpartition('/')[2]}"
-    shapes = [svg.text(0, top + 10, shortened(title, 70), bold=True), svg.text(0, top + 27, "billion operations/s", muted=True)]
-    shapes += _scale(
-        x_axis, ceiling, floor, "operations for each byte of input, weights and output (log scale); roofs as measured here"
-    )
-    for value, words in y_axis.ticks(34):
-        shapes.append(svg.line((_LEFT, y_axis.px(value)), (WIDTH - _RIGHT, y_axis.px(value)), opacity=0.13))
-        shapes.append(svg.text(_LEFT - 6, y_axis.px(value) + 4.5, words, anchor="end"))
+    shapes = [
+        svg.text(0, top + 10, shortened(title, 70), bold=True),
+        svg.text(0, top + 27, "billion operations/s; roofs measured on this machine", muted=True),
+    ]
+    shapes += draw_x(x_axis, ceiling, floor, "operations per byte of input, weights and output (log scale)", WIDTH, 70)
+    shapes += draw_y(y_axis, _LEFT, WIDTH - _RIGHT, 34)
     shapes += _roofs(result, x_axis, y_axis)
     for layer in sorted(layers, key=lambda one: -one.share_percent):
         x, y = x_axis.px(layer.intensity or 1), y_axis.px(layer.gops or 1)
@@ -215,7 +203,7 @@ def _roofs(result: ArtifactLayers, x_axis: Axis, y_axis: Axis) -> list[str]:
 
 
 def _slope(peak: float, bandwidth_gb_s: float | None, x_axis: Axis, y_axis: Axis) -> list[str]:
-    """Draw the roof that memory sets: it ends where it leaves the picture, or at the highest peak."""
+    """Draw the roof that memory sets, up to the edge of the plot or the highest peak."""
     if not bandwidth_gb_s:
         return []
     start = max(x_axis.low, y_axis.low / bandwidth_gb_s)

@@ -1,4 +1,4 @@
-"""The harness's warnings, each told once: those that differ in their numbers only are told together."""
+"""The warnings of a deployment, each once: warnings that differ only in their numbers are merged."""
 
 import re
 
@@ -11,23 +11,23 @@ _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?%?")
 
 
 def warnings_of(report: DeployReport) -> list[tuple[str, str]]:
-    """Return (whom it is about, warning); whom is "" where it is about every candidate.
+    """Return (candidates, warning); candidates is "" where the warning is about all.
 
-    Candidates whose warnings differ in numbers share one, with all the numbers: "latency drifted by +15%/-64% ...".
+    Warnings that differ only in numbers become one, with all the numbers: "latency drifted by +15%/-64% ...".
     """
     about: dict[str, list[tuple[str, str]]] = {}
     for candidate in report.candidates:
         for warning in dict.fromkeys(plain(text) for text in candidate.latency.warnings):
             about.setdefault(_NUMBER.sub("#", warning), []).append((plain(candidate.name), warning))
-    told = []
+    merged = []
     for group in about.values():
         names = list(dict.fromkeys(name for name, _ in group))
-        told.append(("" if len(names) == len(report.candidates) else ", ".join(names), _joined([text for _, text in group])))
-    return told
+        merged.append(("" if len(names) == len(report.candidates) else ", ".join(names), _joined([text for _, text in group])))
+    return merged
 
 
 def _joined(warnings: list[str]) -> str:
-    """Join sentences of the same words, putting the different numbers of each place side by side."""
+    """Join sentences with the same words, with the different numbers of each place side by side."""
     numbers = zip(*(_NUMBER.findall(warning) for warning in warnings), strict=True)
     sides = ["/".join(dict.fromkeys(place)) for place in numbers]
     words = _NUMBER.split(warnings[0])

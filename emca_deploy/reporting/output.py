@@ -1,4 +1,4 @@
-"""How every report is put out: lines and tables on the terminal, and pages from a template. Foreign text stays text."""
+"""Output of every report: lines and tables on the terminal, and pages from a template. Text from outside stays text."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["render_page", "say", "show_table"]
 
 
 def say(console: "Console", text: str, style: str = "", *, wrap: bool = True) -> None:
-    """Print text as it is: no markup, no highlighting. A path is not wrapped, so that it can be copied."""
+    """Print text without markup and highlighting. Without `wrap`, a path can be copied."""
     console.print(text, style=style or None, markup=False, highlight=False, soft_wrap=not wrap)
 
 
@@ -27,10 +27,10 @@ def show_table(
     left: int = 1,
     gap: int | None = 1,
 ) -> None:
-    """Print a table.
+    """Print a table. A row is its cells, and whether they are bold.
 
-    Rows are cells, and whether they are bold. The first `left` columns are folded where there is no room. `gap` is the spaces
-    between columns beside the one of the box; None also lets the other columns fold.
+    The first `left` columns fold where space is short. `gap` is the number of spaces between columns, in addition to the box's
+    own; with None the other columns fold as well.
     """
     from rich import box
     from rich.table import Table
@@ -46,7 +46,7 @@ def show_table(
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Return a page of a template in this folder. All text in the values is escaped, whatever it contains.
+    """Return a page from a template in this folder. All text in the values is escaped.
 
     Raises:
         MissingError: Jinja2 is not installed.
@@ -55,7 +55,7 @@ def render_page(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: plain(value) if type(value) is str else value,  # Markup is our own SVG, already so
+        finalize=lambda value: plain(value) if type(value) is str else value,  # Markup is the package's own SVG, already plain
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,11 +1,11 @@
-"""The report's two plots as SVG: how latencies are distributed, and what accuracy costs in time."""
+"""The report's two plots as SVG: the distribution of latencies, and accuracy against latency."""
 
 from collections.abc import Sequence
 from math import ceil
 
 from emca_deploy.reporting import svg
-from emca_deploy.reporting.axis import Axis, fit_axis
-from emca_deploy.reporting.formats import fixed, plain, significant
+from emca_deploy.reporting.axis import FOOT_PX, Axis, draw_x, draw_y, fit_axis
+from emca_deploy.reporting.formats import fixed, shortened, significant
 from emca_deploy.reporting.labels import Box, place_labels
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.recommendation import DEPLOY_GATE
@@ -13,7 +13,7 @@ from emca_deploy.results.recommendation import DEPLOY_GATE
 __all__ = ["latency_plot", "tradeoff_plot"]
 
 WIDTH = 560
-_TOP, _ROW, _SHAPE, _FOOT = 8, 66, 34, 48
+_TOP, _ROW, _SHAPE = 8, 66, 34
 _BINS = 90
 _MOST_TAIL_MARKS = 60
 _HEIGHT = 360
@@ -21,17 +21,17 @@ _LEFT, _RIGHT = 58, 14
 
 
 def latency_plot(report: DeployReport) -> str:
-    """Return the distribution of every candidate's calls on a shared axis, a row each, as an SVG element."""
+    """Return an SVG element with the distribution of each candidate's calls, in rows on a shared axis."""
     rows = report.candidates
     values = [value for c in rows for value in (c.latency.latency_ms.min, c.latency.latency_ms.max, *c.latency.samples_ms)]
     axis = fit_axis(values, 6, WIDTH - 6, margin=0.03)
     bottom = _TOP + _ROW * len(rows)
-    shapes = _x_axis(axis, bottom, _TOP, f"latency of one call, ms{' (log scale)' if axis.log else ''}")
+    shapes = draw_x(axis, _TOP, bottom, f"latency of one call, ms{' (log scale)' if axis.log else ''}", WIDTH)
     for index, candidate in enumerate(rows):
         shapes += _latency_row(candidate, index, axis, _TOP + _ROW * index)
     summaries = ((c.name, c.latency.latency_ms) for c in rows)
     told = "; ".join(f"{name}: p50 {significant(s.p50)} ms, p99 {significant(s.p99)} ms" for name, s in summaries)
-    return svg.document("latency", (WIDTH, bottom + _FOOT), "Latency distribution of each candidate", told, shapes)
+    return svg.document("latency", (WIDTH, bottom + FOOT_PX), "Latency distribution of each candidate", told, shapes)
 
 
 def _latency_row(candidate: DeployCandidate, index: int, axis: Axis, top: float) -> list[str]:
@@ -42,7 +42,7 @@ def _latency_row(candidate: DeployCandidate, index: int, axis: Axis, top: float)
     room = WIDTH - 34 - svg.text_width_px(medians)
     shapes = [
         svg.marker(index, 13, top + 10, 5),
-        svg.text(26, top + 15, _shortened(candidate.name, room), bold=True),
+        svg.text(26, top + 15, shortened(candidate.name, svg.fitting(room)), bold=True),
         svg.text(WIDTH - 6, top + 15, medians, anchor="end", muted=True),
         svg.line((axis.px(summary.min), floor), (axis.px(summary.max), floor), colour=colour, width=1.5),
     ]
@@ -58,7 +58,7 @@ def _latency_row(candidate: DeployCandidate, index: int, axis: Axis, top: float)
 
 
 def _outline(samples: Sequence[float], axis: Axis, floor: float) -> list[tuple[float, float]]:
-    """Return the outline of a histogram with bins of equal width on the page, as high as the row is."""
+    """Return the outline of a histogram with bins of equal width in pixels, as high as the row."""
     left, right = axis.px(samples[0]), axis.px(samples[-1])
     width = (axis.end_px - axis.start_px) / _BINS
     bins = max(ceil((right - left) / width), 1)
@@ -73,53 +73,25 @@ def _outline(samples: Sequence[float], axis: Axis, floor: float) -> list[tuple[f
     return [*points, (left + bins * width, floor)]
 
 
-def _shortened(name: str, room_px: float) -> str:
-    name = plain(name)
-    most = max(int(room_px / svg.text_width_px("x")), 4)
-    return name if len(name) <= most else f"{name[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
-
-
-def _x_axis(axis: Axis, bottom: float, top: float, label: str) -> list[str]:
-    shapes = [svg.line((axis.start_px, bottom), (axis.end_px, bottom), opacity=0.6)]
-    for value, words in axis.ticks():
-        x = axis.px(value)
-        half = svg.text_width_px(words) / 2
-        shapes.append(svg.line((x, bottom), (x, top), opacity=0.13))
-        shapes.append(svg.line((x, bottom), (x, bottom + 5), opacity=0.6))
-        shapes.append(svg.text(min(max(x, half), WIDTH - half), bottom + 19, words, anchor="middle"))
-    shapes.append(svg.text((axis.start_px + axis.end_px) / 2, bottom + 39, label, anchor="middle", muted=True))
-    return shapes
-
-
-def _y_axis(axis: Axis, left: float, right: float) -> list[str]:
-    shapes = []
-    for value, words in axis.ticks(40):
-        y = axis.px(value)
-        shapes.append(svg.line((left, y), (right, y), opacity=0.13))
-        shapes.append(svg.text(left - 8, y + 4.5, words, anchor="end"))
-    return shapes
-
-
 def tradeoff_plot(report: DeployReport) -> str:
-    """Return accuracy against median latency with 95% intervals as bars, as an SVG element.
+    """Return an SVG element with accuracy against median latency, and 95% intervals as bars.
 
-    Without labels, agreement with the baseline stands for the accuracy. A candidate's vertical interval is that of its paired
+    Without labels, agreement with the baseline replaces the accuracy. A candidate's vertical interval is that of its paired
     difference from the baseline.
     """
     rows = report.candidates
     labelled = all(c.accuracy.top1 is not None for c in rows)
     heights = [_height(c, labelled) for c in rows]
-    what = "top-1 accuracy, %" if labelled else "same class as the baseline, %"
-    top, bottom = 30, _HEIGHT - _FOOT
+    what = "top-1 accuracy, %" if labelled else "agreement with the baseline, %"
+    top, bottom = 30, _HEIGHT - FOOT_PX
     x_axis = fit_axis(
         [v for c in rows for v in (c.latency.latency_ms.p50, *c.latency.latency_ms.p50_ci95)], _LEFT, WIDTH - _RIGHT, margin=0.09
     )
     guides = _guides(report) if labelled else []
     values = [value for height in heights for value in height] + [value for value, _ in guides]
     y_axis = fit_axis(values, bottom, top, may_be_log=False, margin=0.1)
-    shapes = [svg.text(0, 14, what, muted=True), svg.line((_LEFT, top), (_LEFT, bottom), opacity=0.6)]
-    shapes += _y_axis(y_axis, _LEFT, WIDTH - _RIGHT)
-    shapes += _x_axis(x_axis, bottom, top, f"median latency of one call, ms{' (log scale)' if x_axis.log else ''}")
+    shapes = [svg.text(0, 14, what, muted=True), *draw_y(y_axis, _LEFT, WIDTH - _RIGHT)]
+    shapes += draw_x(x_axis, top, bottom, f"median latency of one call, ms{' (log scale)' if x_axis.log else ''}", WIDTH)
     shapes += [
         svg.line((_LEFT, y_axis.px(value)), (WIDTH - _RIGHT, y_axis.px(value)), dash="6 4", opacity=0.55) for value, _ in guides
     ]
@@ -132,7 +104,7 @@ def tradeoff_plot(report: DeployReport) -> str:
 
 
 def _height(candidate: DeployCandidate, labelled: bool) -> tuple[float, float, float]:
-    """Return (low, value, high) of a candidate on the upright axis, percent."""
+    """Return (low, value, high) of a candidate on the vertical axis, percent."""
     reference, top1 = candidate.accuracy.reference, candidate.accuracy.top1
     if not labelled or top1 is None:
         agreement = 100.0 if reference is None else reference.agreement
@@ -140,7 +112,7 @@ def _height(candidate: DeployCandidate, labelled: bool) -> tuple[float, float, f
     if reference is None or reference.top1 is None or reference.top1_drop_ci95 is None:
         return top1, top1, top1
     if candidate.accuracy.artifact == reference.artifact:
-        return top1, top1, top1  # a thing differs from itself by nothing
+        return top1, top1, top1  # it does not differ from itself
     least, most = reference.top1_drop_ci95
     return reference.top1 - most, top1, reference.top1 - least
 
@@ -174,7 +146,7 @@ def _points(
             Box(left, y - 2, right, y + 2),
             Box(x - 5, y_axis.px(high), x + 5, y_axis.px(low)),
         ]
-    names = [_shortened(c.name, 220) for c in rows]
+    names = [shortened(c.name, svg.fitting(220)) for c in rows]
     labels = place_labels(names, centres, taken, Box(_LEFT + 2, 18, WIDTH - 2, y_axis.start_px - 2), lines)
     leaders = [svg.line(centre, label.near, opacity=0.4) for centre, label in zip(centres, labels, strict=True) if label.far]
     texts = [svg.text(label.x, label.y, name) for name, label in zip(names, labels, strict=True)]
@@ -192,7 +164,7 @@ def _error_bars(centre: svg.Point, across: svg.Point, upright: svg.Point, colour
 
 
 def _guide_label(y: float, words: str, blocked: Sequence[Box]) -> str:
-    """Write what a dashed line is just above or below it, where it is free, rather at the right end."""
+    """Return the label of a dashed line, just above or below it where there is space, preferably at the right end."""
     width = svg.text_width_px(words)
     ends = range(WIDTH - _RIGHT - 2, int(_LEFT + width), -12)
     places = [(end, base) for base in (y - 5, y + 15) for end in ends]

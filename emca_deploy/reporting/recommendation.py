@@ -1,4 +1,4 @@
-"""The recommendation in words: one sentence, and what to mind about it."""
+"""The recommendation in words: one sentence, and cautions."""
 
 from emca_deploy.reporting.formats import fixed, interval, plain, signed
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
@@ -8,35 +8,35 @@ __all__ = ["cautions_of", "sentence_of"]
 
 
 def sentence_of(report: DeployReport, found: Recommendation) -> str:
-    """Return what to do."""
+    """Return the sentence with the recommendation."""
     base, best = plain(report.baseline), found.best
     if best is None:
         return f"Keep {base}: no other candidate is faster."
     name, ratio = plain(best.name), _ratio(best)
     if found.level == "unknown":
         reference = best.accuracy.reference
-        agreement = f" and picks the same class for {fixed(reference.agreement)}% of the images" if reference else ""
+        agreement = f" and predicts the same class for {fixed(reference.agreement)}% of the images" if reference else ""
         why = "its accuracy is unknown, because the validation images have no labels."
         return f"{name} is {ratio} faster than {base}{agreement}; {why}"
     if best in found.too_lossy:
-        allowed = f"beyond the {DEPLOY_GATE.max_drop:g} allowed."
+        allowed = f"more than the allowed {DEPLOY_GATE.max_drop:g}."
         return f"Keep {base}: {name} is {ratio} faster but at {_change(best)} of top-1, {allowed}"
     endings = {
         "recommended": "recommended",
         "caution": "the best candidate, with the reservations below",
-        "keep": f"no clear gain, so keep {base} unless a longer measurement says otherwise",
+        "keep": f"no clear gain, so keep {base} unless a longer measurement shows one",
     }
     return f"{name}: {ratio} faster than {base} at {_change(best)} of top-1{_range(best)}; {endings[found.level]}."
 
 
 def cautions_of(found: Recommendation) -> list[str]:
-    """Return sentences on what the evidence leaves open, and on other candidates."""
+    """Return sentences about open questions and other candidates."""
     best = found.best
-    lines = ["Validate on labelled images before deploying it."] if found.level == "unknown" else []
+    lines = ["Validate it on labelled images before deploying it."] if found.level == "unknown" else []
     lines += [_doubt(doubt, best) for doubt in found.doubts if best is not None]
     if found.unstable:
         names = " and ".join(plain(candidate.name) for candidate in found.unstable)
-        ending = "was not stable (see the warnings): measure again on a quiet machine before relying on it."
+        ending = "was not stable (see the warnings): measure again on an idle machine before relying on it."
         lines.append(f"The measurement of {names} {ending}")
     if found.as_fast is not None:
         lines.append(f"{plain(found.as_fast.name)} may be as fast (the intervals overlap), at {_change(found.as_fast)}.")
@@ -49,12 +49,12 @@ def _doubt(doubt: Doubt, best: DeployCandidate) -> str:
     limits = (reference.top1_drop_ci95 if reference else None) or (0.0, 0.0)
     other_class = 100 - (reference.agreement if reference else 100.0)
     return {
-        "drop not measured": "The drop has no interval: validate again.",
-        "drop unsure": f"{best.accuracy.samples:,} images cannot rule out a larger loss: the drop's 95% interval is "
-        f"{interval(limits)} points; validate on more images to be sure of {DEPLOY_GATE.max_drop:g}.",
-        "agreement": f"It picks another class than the baseline for {fixed(other_class)}% of the images, however little "
-        "top-1 changed: look at which before replacing it.",
-        "speed-up not measured": "The speed-up has no interval: measure again.",
+        "drop not measured": "The drop has no 95% interval: validate again.",
+        "drop unsure": f"{best.accuracy.samples:,} images are too few to rule out a larger drop: its 95% interval is "
+        f"{interval(limits)} points. Validate on more images to be sure that it is at most {DEPLOY_GATE.max_drop:g}.",
+        "agreement": f"It predicts another class than the baseline for {fixed(other_class)}% of the images, although "
+        "top-1 changed little: check these images before replacing the baseline.",
+        "speed-up not measured": "The speed-up has no 95% interval: measure again.",
         "speed-up unsure": f"The speed-up's 95% interval is {interval(best.speedup_ci95 or (0.0, 0.0))}: "
         "measure longer with --duration.",
     }[doubt]
@@ -69,7 +69,7 @@ def _change(candidate: DeployCandidate) -> str:
 
 
 def _range(candidate: DeployCandidate) -> str:
-    """Return the interval of the change, which is that of the drop turned round."""
+    """Return the interval of the change, which is the negative of the drop."""
     reference = candidate.accuracy.reference
     if reference is None or reference.top1_drop_ci95 is None:
         return ""

@@ -1,10 +1,10 @@
-"""Sensitivity on the terminal and as a page: which layers and blocks INT8 costs most."""
+"""Sensitivity on the terminal and as a page: the layers and blocks that lose most in INT8."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emca_deploy._optional import import_optional
-from emca_deploy.reporting.bars import BarRow, bar_chart
+from emca_deploy.reporting.bars import bar_chart
 from emca_deploy.reporting.formats import NONE, fixed, plain, signed
 from emca_deploy.reporting.output import render_page, say, show_table
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["print_sensitivity", "render_sensitivity", "require_page"]
 
 HEADINGS = ("layer or block", "alone dB", "flips %", "kept dB", "flips %", "gain dB", "less error %", "MACs %")
-"""Of the table, on the terminal and on the page."""
+"""Headings of the table on the terminal and on the page."""
 
 _LEAST = frozenset({"gain dB"})
-"""Left out where the terminal is narrow: the difference to what the first line says."""
+"""Column that a narrow terminal leaves out, since it follows from another one and the first line."""
 
 _SERIES = ("error removed by leaving it in float", "error made when quantized alone")
 
 
 def require_page() -> None:
-    """Say now that the page cannot be drawn later.
+    """Check that the page can be made later.
 
     Raises:
         MissingError: Jinja2 is not installed.
@@ -33,7 +33,7 @@ def require_page() -> None:
 
 
 def print_sensitivity(report: SensitivityReport, console: "Console") -> None:
-    """Print a row for each layer and block, the one first whose stay in float helps most."""
+    """Print a row for each layer and block; the one that gains most from staying in float comes first."""
     say(console, f"{plain(report.artifact)}, placed for {plain(report.backend)}", "bold")
     say(console, f"{_summary(report)}.")
     rows = [_cells(unit, report.int8) for unit in report.units]
@@ -46,8 +46,8 @@ def print_sensitivity(report: SensitivityReport, console: "Console") -> None:
 
 
 _LEGEND = (
-    "alone: only it in INT8; kept: only it in float; gain: over all in INT8; less error: by how much keeping it "
-    "lowers the error's power; MACs: multiply-adds, of all that is quantized; flips: images with another class than fp32."
+    "alone: only it in INT8; kept: only it in float; gain: dB more than with all in INT8; less error: share of the error's power "
+    "that keeping it in float removes; MACs: share of the multiply-adds; flips: images with another class than in fp32."
 )
 
 
@@ -55,7 +55,7 @@ def _summary(report: SensitivityReport) -> str:
     images = f"{report.samples} calibration image{'s' if report.samples > 1 else ''}"
     return (
         f"All in INT8: {_db(report.int8)} dB, {fixed(report.int8.flips_percent)}% flips, against fp32 on {images}; "
-        f"simulated in float with {plain(report.simulated_with)}, not run on the backend"
+        f"simulated in float with {plain(report.simulated_with)}, not run on the backend itself"
     )
 
 
@@ -83,19 +83,22 @@ def _gain(unit: UnitSensitivity, int8: Cost) -> str:
 
 
 def render_sensitivity(report: SensitivityReport) -> str:
-    """Return the page: a bar chart of the blocks, one of the layers, and the table. It needs nothing else.
+    """Return a self-contained page: a bar chart of the blocks, one of the layers, and the table.
 
     Raises:
         MissingError: Jinja2 is not installed.
     """
-    charts = [(f"{kind.capitalize()}s", _chart(report, kind)) for kind in ("block", "layer")]
+    charts = [(kind, _chart(report, kind)) for kind in ("block", "layer")]
+    caption = (
+        "For each {}: the share of the total INT8 error that leaving it in float removes, and the share that it makes alone."
+    )
     return render_page(
         "sensitivity.html",
         report=report,
         summary=_summary(report),
         headings=HEADINGS,
         rows=[(unit.kind, _cells(unit, report.int8)) for unit in report.units],
-        charts=[(title, chart) for title, chart in charts if chart],
+        charts=[(f"{kind.capitalize()}s", caption.format(kind), chart) for kind, chart in charts if chart],
         legend=_LEGEND,
     )
 
@@ -104,5 +107,5 @@ def _chart(report: SensitivityReport, kind: str) -> str:
     units: Sequence[UnitSensitivity] = [unit for unit in report.units if unit.kind == kind]
     if not units:
         return ""
-    rows = [BarRow(unit.name, (unit.noise_removed_percent, unit.noise_made_percent)) for unit in units]
+    rows = [(unit.name, (unit.noise_removed_percent, unit.noise_made_percent)) for unit in units]
     return bar_chart(f"{kind}s", f"Error of INT8 by {kind}", rows, _SERIES, "% of the error with everything in INT8")

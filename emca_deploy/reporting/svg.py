@@ -1,13 +1,13 @@
-"""The few shapes our plots are made of, as SVG text. Everything foreign is escaped here."""
+"""The shapes of the plots as SVG text. All text from outside is escaped here."""
 
 from html import escape
 
 from emca_deploy.reporting.formats import plain
 
-__all__ = ["COLOURS", "Point", "box", "document", "line", "marker", "path", "text", "text_width_px"]
+__all__ = ["COLOURS", "Point", "box", "document", "fitting", "line", "marker", "path", "text", "text_width_px"]
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
-"""Okabe and Ito's, told apart by colour-blind people too; without yellow and black, which vanish on one of our backgrounds."""
+"""Okabe and Ito's colours, which colour-blind people can distinguish, without yellow and black, which a background may hide."""
 
 FONT_PX = 13
 
@@ -16,10 +16,7 @@ Point = tuple[float, float]
 
 
 def document(name: str, size: tuple[int, int], title: str, description: str, shapes: list[str], margin: int = 0) -> str:
-    """Return an accessible SVG element.
-
-    `name` is unique on its page, `size` the width and height of the view box in pixels, and `margin` the pixels around that.
-    """
+    """Return an accessible SVG element with a unique `name` on its page; `size` is (width, height) in pixels without `margin`."""
     width, height = (length + 2 * margin for length in size)
     body = "\n".join(shapes)
     return (
@@ -40,8 +37,13 @@ def text(x: float, y: float, words: str, *, anchor: str = "start", muted: bool =
 
 
 def text_width_px(words: str) -> float:
-    """Return about how wide a label is, rather too much than too little."""
+    """Return the approximate width of a label, on the large side."""
     return 0.6 * FONT_PX * len(words)
+
+
+def fitting(room_px: float) -> int:
+    """Return how many characters of a label fit into a width; at least 4."""
+    return max(int(room_px / text_width_px("x")), 4)
 
 
 def line(start: Point, end: Point, *, colour: str = "currentColor", width: float = 1, dash: str = "", opacity: float = 1) -> str:
@@ -65,7 +67,7 @@ def box(left: float, right: float, top: float, height: float, colour: str) -> st
 
 
 def marker(index: int, x: float, y: float, radius: float = 6) -> str:
-    """Return the mark of series `index`: its colour and its shape, so that neither alone must be told apart."""
+    """Return the mark of series `index`, which has a colour and a shape of its own."""
     r, small, half, wide = radius, 0.9 * radius, 1.25 * radius, 2.5 * radius
     shapes = (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:g}"',

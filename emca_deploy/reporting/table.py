@@ -1,4 +1,4 @@
-"""The table of candidates, as text: one list of columns for the terminal and the page."""
+"""The columns of the candidates' table, as text, for the terminal and the page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ class Column:
     """One column.
 
     Attributes:
-        heading: with the unit.
-        cells: a text for each candidate.
-        interval: for each candidate the 95% interval that belongs to its cell, or "".
-        rank: columns of a higher rank go first where there is no room; 0 always stays.
-        interval_rank: rank for the intervals alone.
+        heading: Name with the unit.
+        cells: Text for each row.
+        interval: 95% interval of each cell, or "".
+        rank: Order of removal where space is short, the highest first; 0 is never removed.
+        interval_rank: Rank of the intervals.
     """
 
     heading: str
@@ -30,7 +30,7 @@ class Column:
 
 
 def deploy_columns(report: DeployReport) -> tuple[Column, ...]:
-    """Return the columns of a deployment's table, a row for each candidate in the report's order."""
+    """Return the columns of a deployment's table, with a row for each candidate in the report's order."""
     rows = report.candidates
     latencies = [c.latency.latency_ms for c in rows]
     milliseconds = uniform([value for latency in latencies for value in (latency.p50, latency.p99)])
@@ -54,14 +54,14 @@ def deploy_columns(report: DeployReport) -> tuple[Column, ...]:
 
 
 def _each(report: DeployReport, cell: Callable[[ReferenceComparison], str], missing: str = NONE) -> tuple[str, ...]:
-    """Return a cell about the comparison with the baseline for each candidate; the baseline itself has none."""
+    """Return each candidate's cell about its comparison with the baseline, which itself has none."""
     references = (None if c.name == report.baseline else c.accuracy.reference for c in report.candidates)
     return tuple(missing if reference is None else cell(reference) for reference in references)
 
 
 def _typical(reference: ReferenceComparison) -> str:
     if reference.typical_sqnr_db is None:
-        return "exact" if reference.sqnr_db is None else NONE  # a result of before the field has none
+        return "exact" if reference.sqnr_db is None else NONE  # an older result does not have the field
     return fixed(reference.typical_sqnr_db, 1)
 
 

@@ -1,4 +1,4 @@
-"""Tables for the terminal. They fit its width: where there is no room, whole columns stay out, and are named."""
+"""Tables that fit the terminal's width: where space is short, whole columns are left out and named."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ _GAP = 2
 
 
 def print_deploy(report: DeployReport, console: "Console") -> None:
-    """Print a deployment: a row for each candidate, the verdict, warnings, and the file to deploy."""
+    """Print a deployment: a row for each candidate, the recommendation, warnings, and the file to deploy."""
     found = recommend(report)
     say(console, plain(report.title), "bold")
     chosen = [index for index, c in enumerate(report.candidates) if c.name == found.use]
@@ -42,7 +42,7 @@ def print_deploy(report: DeployReport, console: "Console") -> None:
 
 
 def print_profile(report: ProfileReport, console: "Console") -> None:
-    """Print latencies: a row for each artifact, and how many times faster it is than the first. Warnings are the caller's."""
+    """Print latencies without warnings: a row for each artifact, and how many times faster it is than the first."""
     if not report.results:
         return
     say(console, profile_heading(report), "bold")
@@ -70,7 +70,7 @@ def _cell(column: Column, index: int, with_interval: bool) -> str:
 
 
 def _fitting(columns: tuple[Column, ...], width: int) -> tuple[list[Column], list[Column], list[str]]:
-    """Leave out columns and intervals, the highest rank first, until the rest fits; return what is shown and what is not."""
+    """Leave out columns and intervals, the highest rank first, until the rest fits; return the shown ones and the others."""
     shown = [column for column in columns if any(cell != NONE for cell in column.cells)]
     intervals = [column for column in shown if any(column.interval)]
     left_out: list[str] = []
@@ -90,5 +90,5 @@ def _width(shown: list[Column], intervals: list[Column]) -> int:
     for column in shown:
         cells = (_cell(column, index, column in intervals) for index in range(len(column.cells)))
         needed = max(len(column.heading), *(len(cell) for cell in cells))
-        total += min(needed + 1, _LONGEST_NAME) if column is shown[0] else needed  # 1: the mark of an unstable one
+        total += min(needed + 1, _LONGEST_NAME) if column is shown[0] else needed  # 1 for the mark of an unstable candidate
     return total + _GAP * (len(shown) - 1)

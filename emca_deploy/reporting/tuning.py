@@ -1,4 +1,4 @@
-"""What `tune` found, on the terminal."""
+"""Results of `tune` on the terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ MOST_ROWS = 12
 
 
 def print_tuning(report: TuneReport, console: "Console") -> None:
-    """Print the settings of the first round, which has all single changes, and what came of the search."""
+    """Print the settings that were tried, and the result of the search."""
     what = f"{plain(report.backend)}, {report.scenario}, batch {report.settings.get('batch', report.batch)}"
     say(console, f"{plain(report.artifact)}: {what}", "bold")
     rows = _rows(report.rounds)
@@ -34,7 +34,7 @@ def print_tuning(report: TuneReport, console: "Console") -> None:
 
 
 def _rows(rounds: tuple[TuneRound, ...]) -> list[tuple[Values, tuple[str, ...]]]:
-    """Return what each of the settings came to in the last round it was in; those that went furthest first."""
+    """Return each trial's cells from its last round; trials with the most rounds come first."""
     found: list[tuple[int, float, Values, tuple[str, ...]]] = []
     for number, done in reversed(list(enumerate(rounds, start=1))):
         for trial in done.trials:

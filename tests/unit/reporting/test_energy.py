@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from emca_deploy.reporting.energy import energy_columns, total_power
 from emca_deploy.reporting.formats import NONE
-from emca_deploy.reporting.profile_columns import profile_columns
+from emca_deploy.reporting.profile_columns import energy_columns, profile_columns, total_power
 from emca_deploy.results.latency import LatencyResult, LatencySummary, ProfileReport
 from emca_deploy.results.telemetry import Power, SourceTelemetry, TelemetryResult
 

@@ -96,7 +96,7 @@ def test_draws_what_has_no_labels_no_samples_and_no_facts(report, candidate):
     bare = candidate(labels=False, samples=0)
     html = render_html(report(bare, baseline_changes={"labels": False}, calibration={}, parity={}, environment={}))
     page = Page(html)
-    assert "Same class as the baseline, % against median latency" in page.words
+    assert "Agreement with the baseline, % against median latency" in page.words
     assert "Calibration" not in page.words
 
 

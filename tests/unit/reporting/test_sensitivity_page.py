@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from emca_deploy.reporting.bars import BarRow, bar_chart
+from emca_deploy.reporting.bars import bar_chart
 from emca_deploy.reporting.sensitivity import print_sensitivity, render_sensitivity
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
@@ -72,7 +72,7 @@ def test_a_model_without_blocks_has_one_chart(report):
 
 
 def test_bars_are_as_long_as_their_values_and_grow_from_zero_both_ways():
-    chart = ElementTree.fromstring(bar_chart("x", "t", [BarRow("a", (10.0, 5.0)), BarRow("b", (-5.0, 0.0))], ("s", "u"), "%"))
+    chart = ElementTree.fromstring(bar_chart("x", "t", [("a", (10.0, 5.0)), ("b", (-5.0, 0.0))], ("s", "u"), "%"))
     paths = [element.get("d") for element in chart.iter(f"{SVG}path")][2:]  # the first two are the legend's
     spans = []
     for path in paths:
@@ -87,5 +87,5 @@ def test_bars_are_as_long_as_their_values_and_grow_from_zero_both_ways():
 
 
 def test_a_chart_of_zeros_and_of_long_names_can_be_drawn():
-    chart = ElementTree.fromstring(bar_chart("x", "t", [BarRow("n" * 300, (0.0, 0.0))], ("s", "u"), "%"))
+    chart = ElementTree.fromstring(bar_chart("x", "t", [("n" * 300, (0.0, 0.0))], ("s", "u"), "%"))
     assert all(len(text.text) <= 60 for text in chart.iter(f"{SVG}text"))
