@@ -27,6 +27,7 @@ __all__ = [
     "check_batch",
     "check_logits",
     "refuse_precision",
+    "shape_fits",
     "shape_text",
 ]
 
@@ -186,10 +187,7 @@ def check_batch(batch: npt.NDArray[Any], spec: TensorSpec) -> None:
         raise InputError(
             f"the batch is {kind}, the model's input '{spec.name}' is float32", "convert it: batch.astype(numpy.float32)"
         )
-    fits = len(batch.shape) == len(spec.shape) and all(
-        isinstance(want, str) or want == have for want, have in zip(spec.shape, batch.shape, strict=True)
-    )
-    if not fits or batch.size == 0:
+    if not shape_fits(batch.shape, spec.shape) or batch.size == 0:
         raise InputError(
             f"the batch is {shape_text(batch.shape)}, the model's input '{spec.name}' is {shape_text(spec.shape)}",
             "give images of the model's size, as many as its batch holds; a dynamic batch holds any number",
@@ -207,6 +205,11 @@ def check_logits(path: str, logits: Float32Array, batch: Float32Array) -> None:
             f"{path}: returns {logits.shape[0]} rows of logits for {batch.shape[0]} images: its graph has a fixed batch size",
             f"use --batch {logits.shape[0]}, or export it with a dynamic batch",
         )
+
+
+def shape_fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    """Return whether a shape has the wanted sizes; a name in `wanted` allows any size."""
+    return len(shape) == len(wanted) and all(isinstance(b, str) or a == b for a, b in zip(shape, wanted, strict=True))
 
 
 def shape_text(shape: tuple[int | str, ...]) -> str:

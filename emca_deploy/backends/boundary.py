@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import ModelIo, check_batch, shape_text
+from emca_deploy.backends.base import ModelIo, check_batch, shape_fits, shape_text
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.onnx_file.image import input_layout, native_images
 from emca_deploy.tasks.outputs import OutputSpec, choose_output
@@ -114,7 +114,7 @@ class Boundary:
         if self.is_plain:
             check_batch(batch, self.input)
             return batch
-        if batch.dtype == self.native.dtype and _fits(batch.shape, self.native.shape):
+        if batch.dtype == self.native.dtype and shape_fits(batch.shape, self.native.shape):
             return batch
         check_batch(batch, self.input)
         return native_images(batch, self.native.dtype, channels_last=self.channels_last)
@@ -123,10 +123,6 @@ class Boundary:
         """Return the model's output as (N, classes) float32; probabilities stay probabilities."""
         flat = answer.reshape(len(answer), -1) if answer.ndim != 2 else answer
         return flat if flat.dtype == np.float32 else flat.astype(np.float32)
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
-    return len(shape) == len(wanted) and all(isinstance(b, str) or a == b for a, b in zip(shape, wanted, strict=True))
 
 
 def _output_spec(spec: TensorSpec) -> OutputSpec:

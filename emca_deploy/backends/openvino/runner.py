@@ -145,7 +145,8 @@ class OvRunner(Runner):
         self._compiled: Any = None
         self._request: Any = None
         self._bound: npt.NDArray[Any] | None = None
-        self._queue: OvQueue | None = None
+        self._queue: Any = None
+        self._latencies_ns: list[int] = []
 
     def open(self) -> None:
         """Load the model, and set `input` and `output`."""
@@ -193,14 +194,34 @@ class OvRunner(Runner):
         settings = {"hint": "THROUGHPUT", "streams": "AUTO", **self._options.settings}
         self._options = replace(self._options, settings=settings)
         self.open()
-        self._queue = OvQueue(import_optional("openvino"), self._compiled, native, self._path)
-        return self._queue.in_flight
+        self._queue = import_optional("openvino").AsyncInferQueue(self._compiled)  # with the model's optimal number of requests
+        self._offline_input = np.require(native, requirements=["C", "A", "W"])
+        for request in self._queue:
+            request.set_input_tensor(self._tensor(self._offline_input, shared_memory=True))
+        self._queue.set_callback(self._completed)
+        return len(self._queue)
 
     def run_offline(self, seconds: float, min_calls: int, max_calls: int) -> npt.NDArray[np.int64]:
         """Keep all requests in flight; see `harness.spec.Saturable.run_offline`."""
         if self._queue is None:
             raise RuntimeError("start_offline comes first")
-        return self._queue.run(seconds, min_calls, max_calls)
+        self._latencies_ns = []
+        started = 0
+        end_ns = perf_counter_ns() + int(seconds * 1e9)
+        try:
+            while started < min_calls or (started < max_calls and perf_counter_ns() < end_ns):
+                self._queue.get_idle_request_id()  # waits for an idle request: the latency of the next one excludes that wait
+                self._queue.start_async(userdata=perf_counter_ns())
+                started += 1
+            self._queue.wait_all()
+        except RuntimeError as exc:
+            raise ModelError(
+                f"{self._path}: fails while running: {library_reason(exc)}", "try another batch, or another backend"
+            ) from exc
+        return np.array(self._latencies_ns, dtype=np.int64)
+
+    def _completed(self, _: Any, started_ns: int) -> None:
+        self._latencies_ns.append(perf_counter_ns() - started_ns)
 
     def to_native(self, batch: Float32Array) -> npt.NDArray[Any]:
         """Return a batch (N, C, H, W) float32 in the model's own layout and type."""
@@ -236,41 +257,3 @@ class OvBuilder(EngineBuilder):
         compiled, _ = compile_onnx(ov, model, options)
         output.write_bytes(compiled.export_model().getvalue())
         return BACKEND, ov.__version__
-
-
-class OvQueue:
-    """Requests that share one model, compiled for throughput, and one input: `batch`, in the model's own layout and type.
-
-    Attributes:
-        in_flight: number of requests at once, OpenVINO's OPTIMAL_NUMBER_OF_INFER_REQUESTS.
-    """
-
-    def __init__(self, ov: Any, compiled: Any, batch: npt.NDArray[Any], path: Path) -> None:
-        self._path = path
-        self._queue = ov.AsyncInferQueue(compiled)  # without a number it takes the model's optimal one
-        self._input = np.require(batch, requirements=["C", "A", "W"])
-        for request in self._queue:
-            request.set_input_tensor(ov.Tensor(self._input, shared_memory=True))
-        self._latencies_ns: list[int] = []
-        self._queue.set_callback(self._completed)
-        self.in_flight = len(self._queue)
-
-    def run(self, seconds: float, min_calls: int, max_calls: int) -> npt.NDArray[np.int64]:
-        """Keep all requests busy and return latencies in ns, (calls,); raise ModelError where OpenVINO fails on a request."""
-        self._latencies_ns = []
-        started = 0
-        end_ns = perf_counter_ns() + int(seconds * 1e9)
-        try:
-            while started < min_calls or (started < max_calls and perf_counter_ns() < end_ns):
-                self._queue.get_idle_request_id()  # waits for an idle request: the latency of the next one excludes that wait
-                self._queue.start_async(userdata=perf_counter_ns())
-                started += 1
-            self._queue.wait_all()
-        except RuntimeError as exc:
-            raise ModelError(
-                f"{self._path}: fails while running: {library_reason(exc)}", "try another batch, or another backend"
-            ) from exc
-        return np.array(self._latencies_ns, dtype=np.int64)
-
-    def _completed(self, _: Any, started_ns: int) -> None:
-        self._latencies_ns.append(perf_counter_ns() - started_ns)

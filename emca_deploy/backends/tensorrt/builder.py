@@ -11,6 +11,7 @@ from emca_deploy._optional import import_optional
 from emca_deploy.artifacts import Manifest, Precision, TensorSpec, atomic_write, sha256_file
 from emca_deploy.backends.base import RunOptions, refuse_precision
 from emca_deploy.backends.engines import EngineBuilder
+from emca_deploy.backends.records import BACKENDS
 from emca_deploy.backends.tensorrt.cache import check_cache, reading_calibrator
 from emca_deploy.backends.tensorrt.cuda import capability_here
 from emca_deploy.backends.tensorrt.dla_log import DlaPlacement, read_placement
@@ -26,7 +27,7 @@ from emca_deploy.backends.tensorrt.settings import (
     make_config,
     prepare_timing_cache,
 )
-from emca_deploy.backends.tensorrt.versions import MODULES, Rules, rules_of
+from emca_deploy.backends.tensorrt.versions import Rules, rules_of
 from emca_deploy.backends.tensorrt.watch import PhaseTracker, Progress, run_build
 from emca_deploy.errors import InputError, MissingError, ModelError
 from emca_deploy.onnx_file.file import OnnxFile
@@ -132,7 +133,7 @@ class TrtBuilder(EngineBuilder):
             KeyboardInterrupt: Ctrl-C was pressed; no file remains.
         """
         refuse_precision(self.backend, options.precision)
-        trt = import_optional(MODULES[self.backend])
+        trt = import_optional(str(BACKENDS[self.backend].module))
         rules = rules_of(self.backend, trt.__version__)
         check_trt_settings(trt, self.backend, rules, self._settings)
         if self._settings.calibration_cache is not None:
@@ -208,13 +209,13 @@ class TrtBuilder(EngineBuilder):
             batches,
             parsed.convolutions,
             parsed.quantized_convolutions,
-            tuple(read_layers(log.layer_lines())),
+            tuple(read_layers(log.layer_lines)),
             tuple(log.warnings),
             self._settings.dla_core,
             str(self._settings.calibration_cache) if self._settings.calibration_cache else None,
             self._settings.version_compatible,
             self._settings.hardware_compatible,
-            read_placement(log.dla_lines()) if self._settings.dla_core is not None else None,
+            read_placement(log.dla_lines) if self._settings.dla_core is not None else None,
             tuple(log.notes),
             input=parsed.input,
         )

@@ -1,7 +1,7 @@
 """The builder's log, of which errors, warnings and the list of the engine's layers are kept."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,19 +26,21 @@ class BuildLog:
         errors: error messages in order, without their location in TensorRT's sources.
         warnings: warnings, each once.
         notes: warnings that concern no number, each once.
+        layer_lines: lines that list the layers of the finished engine.
+        dla_lines: lines about the placement on a DLA.
     """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    _layer_lists: list[str] = field(default_factory=list)
-    _about_dla: list[str] = field(default_factory=list)
+    layer_lines: list[str] = field(default_factory=list)
+    dla_lines: list[str] = field(default_factory=list)
 
     def add(self, severity: int, message: str) -> None:
         """Take one message; TensorRT's severities are 0 and 1 for errors, 2 for warnings, 3 and 4 for information."""
         text = LOCATION.sub("", message.strip())
         if concerns_dla(message):
-            self._about_dla.append(text)
+            self.dla_lines += text.splitlines()
         if severity < 2:
             self.errors.append(text)
         elif severity == 2:
@@ -46,21 +48,11 @@ class BuildLog:
             if text not in kept:
                 kept.append(text)
         elif message.lstrip().startswith(LAYER_LISTS):
-            self._layer_lists.append(message)
+            self.layer_lines += message.splitlines()
 
     def misreadings(self) -> list[str]:
         """Return the warnings that say a tensor was read as another type than the model's."""
         return [text for text in self.warnings if MISREAD.search(text)]
-
-    def layer_lines(self) -> Iterator[str]:
-        """Yield the lines that list the finished engine's layers."""
-        for message in self._layer_lists:
-            yield from message.splitlines()
-
-    def dla_lines(self) -> Iterator[str]:
-        """Yield the lines that say what runs on a DLA and what does not."""
-        for message in self._about_dla:
-            yield from message.splitlines()
 
     def reason(self) -> str:
         """Return the first error in one line of at most 240 characters."""

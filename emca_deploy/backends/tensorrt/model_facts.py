@@ -68,10 +68,13 @@ def read_facts(path: Path) -> ModelFacts:
     Raises:
         ModelError: it cannot be read, is not ONNX, or has other inputs than one batch of images of a fixed size.
     """
+    import onnx
+
     file = OnnxFile.open(path)
     model = file.proto
     constants = dict(_constants(model.graph))
     quantizers = [node for node in model.graph.node if node.op_type in QUANTIZERS]
+    scales = [constants.get(node.input[1]) for node in quantizers]
     uint8, asymmetric, int32 = _zero_points(quantizers, constants)
     return ModelFacts(
         path,
@@ -82,14 +85,8 @@ def read_facts(path: Path) -> ModelFacts:
         asymmetric,
         int32,
         sum(node.op_type in OFF_DLA for node in model.graph.node),
-        any(_is_half(constants.get(node.input[1])) for node in quantizers),
+        any(scale is not None and scale.data_type == onnx.TensorProto.FLOAT16 for scale in scales),
     )
-
-
-def _is_half(tensor: Any) -> bool:
-    import onnx
-
-    return tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT16
 
 
 def count_convolutions(path: Path) -> tuple[int, int]:

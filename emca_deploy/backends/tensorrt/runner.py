@@ -9,6 +9,7 @@ from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, TensorSpec, read_manifest
 from emca_deploy.backends.base import Runner, RunOptions, check_batch, check_logits, refuse_precision
+from emca_deploy.backends.records import BACKENDS
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
 from emca_deploy.backends.tensorrt.cuda import Gpu, GpuFacts, open_gpu
 from emca_deploy.backends.tensorrt.log import BuildLog, attach, started
@@ -16,7 +17,7 @@ from emca_deploy.backends.tensorrt.network import classifier_io
 from emca_deploy.backends.tensorrt.runner_checks import check_gpu_fits, check_profile, check_version, profile_of, read_engine
 from emca_deploy.backends.tensorrt.runner_execution import Execution, engine_io, not_deserialized
 from emca_deploy.backends.tensorrt.settings import TrtSettings
-from emca_deploy.backends.tensorrt.versions import MODULES, rules_of
+from emca_deploy.backends.tensorrt.versions import rules_of
 from emca_deploy.errors import InputError
 from emca_deploy.machines.nvidia import check_rtx
 from emca_deploy.results.codec import to_json
@@ -64,7 +65,7 @@ class TrtRunner(Runner):
         read = None if is_model else read_engine(self._path, self.backend)
         if read is not None and self._options.batch is not None:
             check_profile(self._path, profile_of(read[1]), self._options.batch)
-        trt = import_optional(MODULES[self.backend])
+        trt = import_optional(str(BACKENDS[self.backend].module))
         self._version = str(trt.__version__)
         rules_of(self.backend, self._version)  # refuses what is too old
         if read is not None:

@@ -28,7 +28,7 @@ def list_steps(plan: Plan, model: ModelFacts, data: Path | None = None) -> list[
     """Return the commands of emca-deploy in order; the build only if emca-deploy can build on that machine."""
     steps = []
     if plan.needs_half:
-        steps.append(["emca-deploy", "export", "CHECKPOINT", "--precision", "fp16", "-o", str(_half(model.path))])
+        steps.append(["emca-deploy", "export", "CHECKPOINT", "--precision", "fp16", "-o", str(_sibling(model.path, "fp16.onnx"))])
     if plan.calibrate_for is not None:
         steps.append(_calibrate(plan, model, str(data) if data else "CALIBRATION_IMAGES"))
     listed = [Step("here", shell_line(step)) for step in steps]
@@ -57,12 +57,12 @@ def trtexec_command(plan: Plan, model: ModelFacts, float_layers: tuple[str, ...]
     largest = 1 if request.dla else LARGEST_BATCH
     build = TrtexecBuild(
         onnx=_input_file(plan, model).name,
-        engine=_engine(model.path).name,
+        engine=_sibling(model.path, "engine").name,
         typed=plan.typing == "typed",
         int8="INT8" in plan.flags,
         fp16="FP16" in plan.flags,
         shapes=EngineShapes(model.input.name, tuple(map(int, model.input.shape[1:])), (1, 1, largest)) if model.dynamic else None,
-        cache=_cache(model.path).name if plan.quantization == "cache" else None,
+        cache=_sibling(model.path, "cache").name if plan.quantization == "cache" else None,
         float_layers=float_layers,
         dla_core=0 if request.dla else None,
     )
@@ -73,22 +73,22 @@ def trtexec_command(plan: Plan, model: ModelFacts, float_layers: tuple[str, ...]
 
 def _calibrate(plan: Plan, model: ModelFacts, data: str) -> list[str]:
     backend = str(plan.calibrate_for)
-    output = model.path.with_name(f"{model.path.stem}.{backend}.onnx")
+    output = _sibling(model.path, f"{backend}.onnx")
     command = ["emca-deploy", "calibrate", str(model.path), "--data", data, "--backend", backend, "-o", str(output)]
     if plan.quantization == "cache":
-        command += ["--cache", str(_cache(model.path)), "--tensorrt-version", plan.version_text, "--recover", "none"]
+        command += ["--cache", str(_sibling(model.path, "cache")), "--tensorrt-version", plan.version_text, "--recover", "none"]
     return command
 
 
 def _build(plan: Plan, model: ModelFacts) -> list[str]:
     backend = plan.request.backend
-    source, engine = _input_file(plan, model), _engine(model.path)
+    source, engine = _input_file(plan, model), _sibling(model.path, "engine")
     if backend == "tensorrt-rtx":
         capability = ["--target-capability", plan.request.device.capability]
         return ["emca-deploy", "build", str(source), "--backend", backend, "-o", str(engine), *capability]
     command = ["emca-deploy", "build", source.name, "--backend", backend, "-o", engine.name]
     if plan.quantization == "cache":
-        command += ["--calibration-cache", _cache(model.path).name]
+        command += ["--calibration-cache", _sibling(model.path, "cache").name]
     if plan.request.dla:
         command += ["--dla-core", "0", *(["--batch", "1"] if model.dynamic else [])]
     return command
@@ -97,19 +97,12 @@ def _build(plan: Plan, model: ModelFacts) -> list[str]:
 def _input_file(plan: Plan, model: ModelFacts) -> Path:
     """Return the model that the engine is built from."""
     if plan.needs_half:
-        return _half(model.path)
+        return _sibling(model.path, "fp16.onnx")
     if plan.quantization == "qdq" and plan.calibrate_for is not None:
-        return model.path.with_name(f"{model.path.stem}.{plan.calibrate_for}.onnx")
+        return _sibling(model.path, f"{plan.calibrate_for}.onnx")
     return model.path
 
 
-def _half(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.fp16.onnx")
-
-
-def _cache(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.cache")
-
-
-def _engine(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.engine")
+def _sibling(path: Path, suffix: str) -> Path:
+    """Return the path of a file next to the model: "net.onnx" and "cache" give "net.cache"."""
+    return path.with_name(f"{path.stem}.{suffix}")

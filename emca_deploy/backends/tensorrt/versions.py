@@ -4,10 +4,7 @@ from dataclasses import dataclass, replace
 
 from emca_deploy.errors import MissingError
 
-__all__ = ["MODULES", "TABLE", "Rules", "rules_of"]
-
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Modules to import, by backend."""
+__all__ = ["TABLE", "Rules", "rules_of"]
 
 
 @dataclass(frozen=True)

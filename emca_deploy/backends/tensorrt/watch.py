@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent import futures
+from dataclasses import dataclass
 from typing import Any
 
 __all__ = ["PER_MILLE", "PhaseTracker", "Progress", "run_build"]
@@ -72,43 +73,30 @@ def run_build(trt: Any, builder: Any, network: Any, config: Any, tracker: PhaseT
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; the build has ended, at its next step.
     """
-    stop, outcome = threading.Event(), _Outcome()
-    if tracker is not None:
-        config.progress_monitor = monitor = _monitor(trt, tracker, stop)
-        outcome.keep = monitor  # TensorRT holds no reference to it
+    stop, begun, engine = threading.Event(), threading.Event(), futures.Future[Any]()
+    monitor = None if tracker is None else _monitor(trt, tracker, stop)
+    if monitor is not None:
+        config.progress_monitor = monitor
 
-    def work() -> None:
-        outcome.begun.set()
+    def work(_: Any) -> None:
+        begun.set()
         try:
-            if not stop.is_set():
-                outcome.engine = builder.build_serialized_network(network, config)
-        except Exception as exc:  # raised again below, in the caller's thread
-            outcome.error = exc
-        finally:
-            outcome.ended.set()
+            engine.set_result(None if stop.is_set() else builder.build_serialized_network(network, config))
+        except BaseException as exc:  # raised again in the caller's thread
+            engine.set_exception(exc)
 
-    # Events, not Thread.join: before Python 3.13 a join that Ctrl-C interrupts marks the thread as ended.
+    # A future, not Thread.join: before Python 3.13 a join that Ctrl-C interrupts marks the thread as ended.
     try:
-        threading.Thread(target=work, name="tensorrt build").start()
-        while not outcome.ended.wait(POLL_S):
-            pass
+        # The thread keeps the monitor alive: TensorRT holds no reference to it.
+        threading.Thread(target=work, args=(monitor,), name="tensorrt build").start()
+        while not engine.done():
+            futures.wait([engine], POLL_S)
     except KeyboardInterrupt:
         stop.set()
-        if outcome.begun.is_set():  # else the thread sees `stop` and does not build
-            outcome.ended.wait()
+        if begun.is_set():  # else the thread sees `stop` and does not build
+            futures.wait([engine])
         raise
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.engine
-
-
-@dataclass
-class _Outcome:
-    begun: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
-    engine: Any = None
-    error: Exception | None = None
-    keep: Any = None
+    return engine.result()
 
 
 def _monitor(trt: Any, tracker: PhaseTracker, stop: threading.Event) -> Any:

@@ -145,12 +145,12 @@ def time_engine(
         KeyboardInterrupt: Ctrl-C was pressed; trtexec has been stopped, and no file remains.
     """
     machine = machine or Host()
-    token = secrets.token_hex(4)
+    prefix = f"{machine.folder.rstrip('/')}/emca-{secrets.token_hex(4)}."
     there = replace(
         timing,
-        times=_place(machine, timing.times, token),
-        profile=_place(machine, timing.profile, token) if timing.profile else None,
-        layer_info=_place(machine, timing.layer_info, token) if timing.layer_info else None,
+        times=prefix + timing.times,
+        profile=timing.profile and prefix + timing.profile,
+        layer_info=timing.layer_info and prefix + timing.layer_info,
     )
     options = timing_options(tool.version, there)
     files = [path for path in (there.times, there.profile, there.layer_info) if path is not None]
@@ -186,10 +186,6 @@ def _layers(machine: Host, path: str | None, options: Sequence[str]) -> dict[str
         return {}
     layers = read_layer_info(_read(machine, path), path.rpartition("/")[2])
     return {"layers": [{"name": layer.name, "kind": layer.kind, "outputs": list(layer.outputs)} for layer in layers]}
-
-
-def _place(machine: Host, name: str, token: str) -> str:
-    return f"{machine.folder.rstrip('/')}/emca-{token}.{name}"
 
 
 def _run(

@@ -57,7 +57,7 @@ def test_a_log_keeps_what_matters() -> None:
     log.add(1, "[localCheckMacros.cpp::getErrorStr::132] Error Code 2: OutOfMemory\n(Requested size was 11230872 bytes.)")
     assert [text.split()[0] for text in log.warnings] == ["TensorRT", "unused"]
     assert log.misreadings() == log.warnings[:1]
-    assert list(log.layer_lines()) == ["Layers:", "a", "b"]
+    assert log.layer_lines == ["Layers:", "a", "b"]
     assert log.reason() == "Error Code 2: OutOfMemory (Requested size was 11230872 bytes.)"
 
 
