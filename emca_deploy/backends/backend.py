@@ -97,11 +97,7 @@ class Backend:
 
 
 def load_part(place: str) -> Any:
-    """Import what "module:attribute" names.
-
-    Raises:
-        MissingError: it cannot be imported: the distribution that names it is damaged, or is another version.
-    """
+    """Import what "module:attribute" names; raise MissingError where a damaged distribution names what does not exist."""
     module, _, name = place.partition(":")
     try:
         return getattr(import_module(module), name)

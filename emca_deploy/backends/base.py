@@ -177,11 +177,7 @@ class Builder(ABC):
 
 
 def check_batch(batch: npt.NDArray[Any], spec: TensorSpec) -> None:
-    """Refuse a batch that does not fit the input `spec`, before a runtime sees it.
-
-    Raises:
-        InputError: the batch is not a float32 array, has another shape, or is empty.
-    """
+    """Raise InputError for a batch that is not float32, does not fit the input `spec`, or is empty."""
     if not isinstance(batch, np.ndarray) or batch.dtype != np.float32:
         kind = batch.dtype if isinstance(batch, np.ndarray) else type(batch).__name__
         raise InputError(
@@ -195,11 +191,7 @@ def check_batch(batch: npt.NDArray[Any], spec: TensorSpec) -> None:
 
 
 def check_logits(path: str, logits: Float32Array, batch: Float32Array) -> None:
-    """Refuse an answer without one row for each image, which a graph with a fixed batch size inside gives.
-
-    Raises:
-        ModelError: there are more or fewer rows than images.
-    """
+    """Raise ModelError for logits without one row for each image, as a graph with a fixed batch size inside returns."""
     if logits.shape[0] != batch.shape[0]:
         raise ModelError(
             f"{path}: returns {logits.shape[0]} rows of logits for {batch.shape[0]} images: its graph has a fixed batch size",

@@ -78,11 +78,7 @@ class Boundary:
         return replace(self, input=replace(self.input, shape=shape), native=replace(self.native, shape=native))
 
     def overrides(self, path: Path, batch: int | None, image_size: tuple[int, int] | None) -> dict[str, int]:
-        """Return the sizes to fix the model's named dimensions to, by name.
-
-        Raises:
-            InputError: the model's batch or image size is fixed to another one.
-        """
+        """Return sizes by the names of dynamic dimensions to fix; raise InputError where a fixed size is another one."""
         wanted = (batch, None, *(image_size or (None, None)))
         found: dict[str, int] = {}
         for index, (have, want) in enumerate(zip(self.input.shape, wanted, strict=True)):

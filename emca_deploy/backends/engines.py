@@ -57,11 +57,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def verify_engine(path: Path, manifest: Manifest, runtime: tuple[str, str]) -> None:
-    """Refuse an engine whose bytes, runtime (name, version) or machine differ from those in its manifest.
-
-    Raises:
-        EngineError: the engine cannot run here; the remedy is the command that builds one that can.
-    """
+    """Raise EngineError where bytes, runtime (name, version) or machine differ from those in an engine's manifest."""
     remedy = f"build it again here: {build_command(path, manifest.backend or '', manifest)}"
     if not path.is_file() or sha256_file(path) != manifest.sha256:
         raise EngineError(f"{path}: is not the engine its manifest describes (sha256 differs)", remedy)

@@ -45,11 +45,7 @@ class LayerProfiler(Loadable):
 
     @abstractmethod
     def infer(self, batch: Float32Array) -> None:
-        """Make one profiled call.
-
-        Raises:
-            ModelError: the runtime fails.
-        """
+        """Make one profiled call; raise ModelError where the runtime fails."""
 
     @abstractmethod
     def layers(self, skip: int) -> list[RuntimeLayer]:

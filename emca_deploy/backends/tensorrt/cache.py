@@ -33,11 +33,7 @@ def read_header(path: Path) -> tuple[int, int, int]:
 
 
 def check_cache(path: Path, version: str) -> None:
-    """Refuse a cache that this TensorRT would ignore, since it would ask for calibration images then.
-
-    Raises:
-        InputError: the file is not a calibration cache, or is for another version.
-    """
+    """Raise InputError for a cache of another version: TensorRT would ignore it and ask for calibration images."""
     found, own = read_header(path), tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
     if found != own:
         wanted = ".".join(map(str, own))
@@ -48,11 +44,7 @@ def check_cache(path: Path, version: str) -> None:
 
 
 def reading_calibrator(trt: Any, path: Path) -> Any:
-    """Return an entropy calibrator 2 that reads the cache only; it must live as long as the build.
-
-    Raises:
-        InputError: the cache cannot be read, or is for another version.
-    """
+    """Return an entropy calibrator 2 that reads only the cache, as `check_cache` accepts it; it must outlive the build."""
     check_cache(path, str(trt.__version__))
     content = path.read_bytes()
 

@@ -99,11 +99,7 @@ def _check(rt: Any, doing: str, answer: tuple[Any, ...]) -> Any:
 
 
 def list_gpus() -> tuple[GpuFacts, ...]:
-    """Return all GPUs that CUDA sees.
-
-    Raises:
-        MissingError: cuda-bindings, a driver that it can use, or a GPU is missing.
-    """
+    """Return all GPUs that CUDA sees; raise MissingError without cuda-bindings, a fitting driver or a GPU."""
     rt = import_optional("cuda.bindings.runtime")
     return tuple(_facts(rt, index) for index in range(_check(rt, "cudaGetDeviceCount", rt.cudaGetDeviceCount())))
 
@@ -150,11 +146,7 @@ def rtx_trouble() -> tuple[str, str] | None:
 
 
 def open_gpu(index: int = 0) -> "Gpu":
-    """Make a GPU this thread's current one, and return it with a new stream.
-
-    Raises:
-        MissingError: cuda-bindings, a driver that it can use, or that GPU is missing.
-    """
+    """Return a GPU with a new stream, made current in this thread; raise MissingError where it cannot be used."""
     gpus = list_gpus()
     if index >= len(gpus):
         have = "has one, gpu:0" if len(gpus) == 1 else f"has {len(gpus)}, counted from 0"
@@ -221,11 +213,7 @@ class Gpu:
         self._call("cudaStreamSynchronize", self.stream)
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """Return a graph of the calls that `work` queues, which do not run now.
-
-        Raises:
-            EmcaError: they cannot be captured; the stream is usable again.
-        """
+        """Return a graph of the calls that `work` queues, without running them; the stream stays usable after an error."""
         self._call("cudaStreamBeginCapture", self.stream, self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         self._capturing = True
         try:

@@ -73,11 +73,7 @@ def attach(trt: Any, log: BuildLog) -> Any:
 
 
 def started(kind: Callable[[Any], Any], logger: Any, log: BuildLog, backend: str) -> Any:
-    """Return a builder or runtime of TensorRT that writes to `logger`.
-
-    Raises:
-        MissingError: the library does not start, for example because the driver is too old.
-    """
+    """Return a builder or runtime of TensorRT; raise MissingError where it does not start, such as for an old driver."""
     try:
         return kind(logger)
     except (RuntimeError, TypeError) as exc:  # pybind raises TypeError where the library returns nothing

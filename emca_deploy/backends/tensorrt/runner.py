@@ -113,11 +113,7 @@ class TrtRunner(Runner):
         self._execution = Execution(self._gpu, context, (self.input, self.output), room, fixed)
 
     def _batches(self, spec: TensorSpec) -> tuple[TensorSpec, int | None, int]:
-        """Return the input as it runs here, the batch if it is fixed, and the largest batch.
-
-        Raises:
-            InputError: the engine does not take the batch asked for.
-        """
+        """Return the input as it runs here, the batch if it is fixed, and the largest batch."""
         own, asked, profile = spec.shape[0], self._options.batch, self._profile
         if profile is None or isinstance(own, int):
             own = int(own)

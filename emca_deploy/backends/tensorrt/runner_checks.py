@@ -47,11 +47,7 @@ def read_engine(path: Path, backend: str) -> tuple[bytes, Manifest]:
 
 
 def check_version(path: Path, manifest: Manifest, version: str) -> None:
-    """Refuse an engine of another version of the library, unless it is a version-compatible one of an older version.
-
-    Raises:
-        EngineError: this version does not run it.
-    """
+    """Raise EngineError for an engine of another version, unless it is version-compatible and of an older one."""
     backend = manifest.backend or ""
     built = manifest.versions.get(backend)
     if built == version:

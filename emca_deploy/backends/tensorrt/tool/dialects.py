@@ -153,11 +153,7 @@ class TrtexecTiming:
 
 
 def dialect_of(version: Version) -> Dialect:
-    """Return the dialect of a version, that of the newest known one for later versions.
-
-    Raises:
-        MissingError: the version is older than 8.0, the first with Q/DQ.
-    """
+    """Return a version's dialect, later ones having the newest; raise MissingError before 8.0, the first with Q/DQ."""
     found = [dialect for first, dialect in DIALECTS if version[:2] >= first]
     if not found:
         raise MissingError(f"trtexec {version_name(version)} is too old", "install TensorRT 8.0 or newer: JetPack 4.6 or newer")
@@ -239,11 +235,7 @@ def boundary_options(version: Version, *, dla: bool) -> list[str]:
 
 
 def timing_options(version: Version, timing: TrtexecTiming) -> list[str]:
-    """Return the options that time an engine, without the tool itself.
-
-    Raises:
-        MissingError: the version is too old.
-    """
+    """Return the options that time an engine, without the tool itself."""
     dialect = dialect_of(version)
     options = [f"--loadEngine={timing.engine}"]
     if timing.shapes is not None:

@@ -120,11 +120,7 @@ def read_profile(text: str, source: str) -> LayerProfile:
 
 
 def read_layer_info(text: str, source: str) -> tuple[ExportedLayer, ...]:
-    """Read the text that --exportLayerInfo wrote: names, or objects if the engine was built with detailed verbosity.
-
-    Raises:
-        InputError: the text is cut off, or has another form.
-    """
+    """Read what --exportLayerInfo wrote: names, or objects of a detailed build; raise InputError for anything else."""
     document = _load(text, source)
     layers = document.get("Layers") if isinstance(document, dict) else None
     if not isinstance(layers, list):

@@ -62,11 +62,7 @@ class Timed:
 
 
 def measured(tool: Trtexec, log: TrtexecLog, times: QueryTimes) -> QueryTimes:
-    """Return the measured queries of an exported file, without the warm-up.
-
-    Raises:
-        WorkerError: file and log have different numbers of queries.
-    """
+    """Return the queries without the warm-up; raise WorkerError where file and log differ in their number."""
     if dialect_of(tool.version).warm_up_exported:
         times = times.without_first(log.warm_up_queries or 0)
     if not times.latency_ms or log.queries not in (None, len(times.latency_ms)):
