@@ -1,4 +1,4 @@
-"""What Jetson board a remote machine is; a shell reads its files, so that it needs no Python."""
+"""The facts of a remote Jetson board. A shell reads its files, so the board needs no Python."""
 
 import tempfile
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from emca_deploy.results.codec import to_json
 
 __all__ = ["FoundBoard", "remote_board"]
 
-# Files come as hexadecimal digits in messages: nothing a shell prints can be taken for them, and `od` is on every machine.
-# Of dpkg's list, which has megabytes, only the packages that tell a board's releases.
+# Files come as hexadecimal digits in messages: no other text can be taken for them, and every machine has `od`. Of dpkg's list,
+# which has megabytes, only the packages are sent that determine a board's releases.
 _BOARD_SCRIPT = """mark=$1 root=${2:-${EMCA_DEPLOY_BOARD_ROOT:-}}; shift 2
 for name do
   [ -f "$root/$name" ] && [ -r "$root/$name" ] || continue
@@ -31,19 +31,19 @@ printf '\\n%s{"end": true}\\n' "$mark"
 
 @dataclass(frozen=True)
 class FoundBoard:
-    """A Jetson board, and its power modes as far as its files tell."""
+    """A Jetson board, and its power modes as far as its files contain them."""
 
     facts: BoardFacts
     modes: PowerModes
 
     @property
     def power_mode(self) -> str | None:
-        """The one that is on; None where nothing says."""
+        """Name of the current power mode; None if unknown."""
         return self.modes.current.name if self.modes.current else None
 
     @property
     def fastest_mode(self) -> str | None:
-        """The fastest; None where nothing says."""
+        """Name of the fastest power mode; None if unknown."""
         return self.modes.fastest.name if self.modes.fastest else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,9 +52,9 @@ class FoundBoard:
 
 
 def remote_board(connection: Connection, below: str = "") -> FoundBoard | None:
-    """Return what Jetson board is at the other end, or None where it is none. Needs no Python there.
+    """Return the Jetson board at the other end, or None if it is none.
 
-    `below` is the remote folder that / is taken to be, without a slash at its end.
+    `below` replaces the remote /, without a slash at its end.
 
     Raises:
         EmcaError: the connection was lost.

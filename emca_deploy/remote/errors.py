@@ -1,4 +1,4 @@
-"""What ssh says on standard error when it does not get through, as this package's errors."""
+"""Turns what ssh prints when it cannot connect into this package's errors."""
 
 import os
 import re
@@ -15,40 +15,40 @@ _TOUCH = "connect once by hand and compare the key: {ssh}; or add it with ssh-ke
 
 
 class ConnectionLostError(MissingError):
-    """The connection was there, and is gone."""
+    """The connection was lost after it had been made."""
 
     @classmethod
     def to(cls, address: Address) -> "ConnectionLostError":
-        """Build the error for a machine."""
-        return cls(f"{address}: the connection was lost", "when it is back, run the same command again")
+        """Return the error for a machine."""
+        return cls(f"{address}: the connection was lost", "once the machine can be reached, run the same command again")
 
 
 # What ssh prints -> (what that means, what to do). The first that fits is taken: a changed key also fails the verification.
 _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Offending .* key",
-        "its host key is not the one you know: another machine, or somebody in between",
-        "find out why; if it was set up anew: ssh-keygen -R {known} -f {file}, then " + _TOUCH,
+        "its host key has changed: it is another machine, or somebody intercepts the connection",
+        "find out why; if it was reinstalled: ssh-keygen -R {known} -f {file}, then " + _TOUCH,
     ),
     (r"Host key verification failed|No .* host key is known", "its host key is unknown", _TOUCH),
     (
         r"Permission denied|Too many authentication failures|no mutual signature|Authentication failed",
-        "it does not let you in: no key that it knows",
-        "see that `{ssh}` needs no password: ssh-copy-id, ssh-add, or IdentityFile and User in ssh's configuration",
+        "it refuses the login: it knows none of your keys",
+        "make `{ssh}` work without a password: ssh-copy-id, ssh-add, or IdentityFile and User in ssh's configuration",
     ),
     (r"Could not resolve hostname", "there is no host of that name", "check the name, or give it a HostName in ~/.ssh/config"),
     (r"Connection refused", "nothing answers on that port", "start sshd there, or name its port: ssh://host:port"),
-    (r"timed out|Operation timed out", "it does not answer", "see that it is switched on and reachable from here: {ssh}"),
-    (r"No route to host|Network is unreachable", "it cannot be reached from here", "check the network and the address: {ssh}"),
+    (r"timed out|Operation timed out", "it does not answer", "check that it is on and can be reached: {ssh}"),
+    (r"No route to host|Network is unreachable", "it cannot be reached", "check the network and the address: {ssh}"),
     (
         r"kex_exchange_identification|banner exchange|Connection closed by|Connection reset",
         "it closes the connection at once",
-        "see whether another service has that port, and what sshd's log says there",
+        "check whether another service has that port, and that machine's sshd log",
     ),
     (
         r"Bad configuration option|Can't open user config file",
-        "ssh's configuration is in error: {line}",
-        "mend it; `{ssh} true` must work",
+        "ssh's configuration has an error: {line}",
+        "fix it; `{ssh} true` must work",
     ),
     (r"Bad owner or permissions", "ssh does not trust its configuration file's permissions", "chmod 600 that file"),
 )
@@ -57,7 +57,7 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
 def failure(address: Address, said: str, resolved: Mapping[str, str] | None = None) -> EmcaError:
     """Return the error for a connection that was not made.
 
-    `resolved` is what `ssh -G` makes of the address: an alias of the configuration is no name for ssh-keyscan.
+    `resolved` is the configuration that `ssh -G` prints: ssh-keyscan does not know the configuration's aliases.
     """
     names = _names(address, resolved or {})
     for pattern, problem, remedy in _COMPLAINTS:
@@ -66,12 +66,12 @@ def failure(address: Address, said: str, resolved: Mapping[str, str] | None = No
             line = said[said.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
             return kind(f"{address}: {problem.format(line=line)}", remedy.format(**names))
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    reason = lines[-1] if lines else "ssh does not say why"
-    return MissingError(f"{address}: cannot be reached: {reason}", f"see that this works: {names['ssh']}")
+    reason = lines[-1] if lines else "ssh gives no reason"
+    return MissingError(f"{address}: cannot be reached: {reason}", f"check that this works: {names['ssh']}")
 
 
 def _names(address: Address, resolved: Mapping[str, str]) -> dict[str, str]:
-    """Return the words that a person types: all of them for this machine, this configuration and this port."""
+    """Return the parts of commands for the user, for this machine, configuration and port."""
     config = os.environ.get(CONFIG_VARIABLE)
     words = ["ssh", *(["-F", config] if config else []), *([] if address.port is None else ["-p", str(address.port)])]
     user = "" if address.user is None else f"{address.user}@"

@@ -1,6 +1,6 @@
-"""Files to and from a remote machine: by their hash, from where an earlier attempt ended, and checked once they are there.
+"""Transfers files to and from a remote machine: named by their hash, resumed after an interruption, and verified.
 
-The other side is a shell with coreutils, so that a machine needs no Python for it.
+The remote side is a shell with coreutils, which needs no Python.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ __all__ = ["Arriving", "Blob", "disk_error", "fetch", "send"]
 PIECE = 1 << 17
 ATTEMPTS = 2
 KEEP_BYTES = 8 << 30
-"""Size of a remote machine's cache; what was not used for longest is removed first."""
+"""Largest size of a remote machine's cache; the least recently used files are removed first."""
 NO_SPACE = 28
 """ENOSPC."""
 
-# Two runs that send the same file at the same time take turns, where the machine has flock. A file gets its name only once its
-# hash is right. Its date is always the same, for kept logits know their images by size and date; its last use is its access time.
+# Two runs that send the same file at the same time take turns, if the machine has flock. A file gets its name once its hash is
+# right. Its date is always the same, because kept logits know their images by size and date; its access time is its last use.
 _RECEIVE = """mark=$1 digest=$2 size=$3 most=$4 LC_ALL=C
 export LC_ALL
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy/blobs
@@ -84,7 +84,7 @@ exec tail -c "+$((start + 1))" "$path"
 
 @dataclass(frozen=True)
 class Blob:
-    """Content to be sent, a file or the bytes themselves, with its sha256 and its size in bytes."""
+    """A file or bytes to be sent, with sha256 and size in bytes."""
 
     digest: str
     size: int
@@ -92,13 +92,8 @@ class Blob:
 
     @classmethod
     def of_file(cls, path: Path) -> "Blob":
-        """Hash a file.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        digest = sha256_file(path)
-        return cls(digest, path.stat().st_size, path)
+        """Hash a file, with an InputError if it cannot be read."""
+        return cls(sha256_file(path), path.stat().st_size, path)
 
     @classmethod
     def of_bytes(cls, content: bytes) -> "Blob":
@@ -111,43 +106,34 @@ class Blob:
 
 
 def send(connection: Connection, blob: Blob, progress: Progress | None = None) -> str:
-    """Send content, or what the remote machine lacks of it, and return its path there.
+    """Send content, or the part of it that the remote machine lacks, and return its remote path.
 
     Raises:
         MissingError: the remote disk is full, or its folder cannot be written.
-        ConnectionLostError: the connection was lost; what arrived stays, for the next attempt.
-        WorkerError: what arrives is not what was sent.
+        ConnectionLostError: the connection was lost; what arrived is kept for the next attempt.
+        WorkerError: the content arrives damaged.
     """
     for _ in range(ATTEMPTS):
         mark = new_mark()
         words = [mark, blob.digest, str(blob.size), str(KEEP_BYTES)]
         with call(connection, ["sh", "-c", _RECEIVE, "emca-deploy", *words], mark) as running:
-            answer = _send_once(connection, running, blob, progress)
+            answer = _answer(connection, running)
+            if not answer["done"]:
+                with blob.open() as stream, suppress(BrokenPipeError):
+                    stream.seek(answer["have"])
+                    while piece := stream.read(PIECE):
+                        running.write(piece)
+                        if progress is not None:
+                            progress(stream.tell(), blob.size)
+                running.close_input()
+                answer = _answer(connection, running)
             if not answer.get("wrong"):
                 return str(answer["path"])
-    raise WorkerError(f"{connection.address}: a file arrives damaged there", "look at its disk and memory")
-
-
-def _send_once(connection: Connection, running: Call, blob: Blob, progress: Progress | None) -> dict[str, Any]:
-    answer = _answer(connection, running)
-    if not answer["done"]:
-        with blob.open() as stream, suppress(BrokenPipeError):
-            stream.seek(answer["have"])
-            while piece := stream.read(PIECE):
-                running.write(piece)
-                if progress is not None:
-                    progress(stream.tell(), blob.size)
-        running.close_input()
-        answer = _answer(connection, running)
-    return answer
+    raise WorkerError(f"{connection.address}: a file that is sent there arrives damaged", "check its disk and memory")
 
 
 def _answer(connection: Connection, running: Call) -> dict[str, Any]:
-    """Return the remote machine's next message.
-
-    Raises:
-        EmcaError: it is an error, or there is none.
-    """
+    """Return the remote machine's next message, or raise its error."""
     message = running.message()
     if message is None:
         raise running.trouble(running.wait())
@@ -160,38 +146,31 @@ def disk_error(connection: Connection, message: Mapping[str, Any]) -> EmcaError:
     """Return the error for a remote file that could not be read or written."""
     where, path = connection.address, message["path"]
     if message["code"] == NO_SPACE:
-        return MissingError(f"{where}: the disk there is full: {path}", "free space there, or set XDG_CACHE_HOME to another disk")
-    return MissingError(
-        f"{where}: {path}: {message['error']}", "see who owns that folder there, or set XDG_CACHE_HOME to another"
-    )
+        return MissingError(f"{where}: its disk is full: {path}", "free space on it, or set XDG_CACHE_HOME to another disk")
+    return MissingError(f"{where}: {path}: {message['error']}", "check who owns that folder, or set XDG_CACHE_HOME to another")
 
 
 def fetch(connection: Connection, path: str, digest: str | None, output: Path) -> None:
-    """Fetch a file, whole or not at all. Without a sha256 it is taken there first.
+    """Fetch a file, whole or not at all. Without a sha256 the remote machine computes it first.
 
     Raises:
         OutputError: the local file cannot be written.
         ConnectionLostError: the connection was lost.
-        WorkerError: what arrives is not what was sent.
+        WorkerError: the file arrives damaged.
     """
     with atomic_write(output) as temporary, temporary.open("wb") as stream:
         Arriving(stream.write).take(connection, path, digest)
 
 
 class Arriving:
-    """A file that is fetched, over as many connections as it takes; `have` bytes have arrived."""
+    """A file that is fetched, over several connections if need be; `have` is the number of bytes that have arrived."""
 
     def __init__(self, write: Callable[[bytes], Any]) -> None:
         self.have = 0
         self._write, self._total = write, hashlib.sha256()
 
     def take(self, connection: Connection, path: str, digest: str | None) -> None:
-        """Fetch what is missing. Without a sha256 it is taken there first.
-
-        Raises:
-            ConnectionLostError: the connection was lost; call it again on another one.
-            WorkerError: what arrives is not what was sent.
-        """
+        """Fetch the missing part; see `fetch`. After a ConnectionLostError, call it again on another connection."""
         mark = new_mark()
         words = [mark, path, str(self.have), digest or ""]
         with call(connection, ["sh", "-c", _GIVE, "emca-deploy", *words], mark) as running:

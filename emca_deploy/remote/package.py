@@ -1,4 +1,4 @@
-"""The agent: this package, without what only a desk needs, as one file that Python runs."""
+"""The agent as one file that Python runs: this package without what a remote machine does not need."""
 
 import io
 import zipfile
@@ -22,14 +22,13 @@ LEFT_OUT = (
     "data/bundled",
     "backends/*/recipe.py",
 )
-"""What another machine has no use for. Nothing that is sent imports any of it: a contract of import-linter holds that."""
-MAIN = "targets/agent/__main__.py"
-"""What runs first."""
+"""Parts that are not sent. A contract of import-linter ensures that nothing that is sent imports them."""
+MAIN = "targets/agent/main.py"
 
 
 @lru_cache
 def agent_bytes() -> bytes:
-    """Return the agent, a zip archive that Python runs."""
+    """Return the agent's zip archive."""
     root = Path(__file__).parents[1]
     out = io.BytesIO()
     names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.py"))]

@@ -1,4 +1,4 @@
-"""Runs on a remote machine, sent as text: says what its Python is and has. Stands alone, and runs on Python 3.6."""
+"""Runs on a remote machine, sent as text, and reports its Python and packages. Imports nothing of ours; runs on Python 3.6."""
 
 import json
 import os
@@ -15,7 +15,7 @@ OLDEST = (3, 10)
 
 
 def version(distributions: Any) -> Any:
-    """Return the version of the first of some distributions that is installed; None where it does not say."""
+    """Return the version of the first of some distributions that is installed, or None."""
     try:
         from importlib import metadata
     except ImportError:  # before Python 3.8
@@ -27,18 +27,18 @@ def version(distributions: Any) -> Any:
 
 
 def main() -> int:
-    """Print one message; return 0 only where this Python runs the agent."""
+    """Print one message; return 0 only if this Python runs the agent."""
     from importlib.util import find_spec
 
     mark, name, root, packages = sys.argv[1:]
-    sys.path[:] = [folder for folder in sys.path if folder]  # not the folder we happen to be in
+    sys.path[:] = [folder for folder in sys.path if folder]  # without the current folder
     have = {module: version(names) for module, names in json.loads(packages).items() if find_spec(module) is not None}
     folder = Path(root)
     while not folder.is_dir() and folder.parent != folder:
         folder = folder.parent
     disk = os.statvfs(str(folder))
     message = {
-        "python": name if "/" in name else sys.executable,  # a script may set things up for the Python that it starts
+        "python": name if "/" in name else sys.executable,  # a wrapper script may prepare the environment
         "version": ".".join(map(str, sys.version_info[:3])),
         "have": have,
         "machine": os.uname().machine,
@@ -46,7 +46,7 @@ def main() -> int:
         "free_bytes": disk.f_bavail * disk.f_frsize,
         "clock": time.time(),
     }
-    # The line break ends what some banner left open.
+    # The line break ends an unfinished line of a banner.
     sys.stdout.write("\n" + mark + json.dumps(message) + "\n")
     return 0 if sys.version_info[:2] >= OLDEST and "numpy" in have else 3
 

@@ -1,4 +1,4 @@
-"""What `build` does on this machine: a request becomes an engine with its manifest."""
+"""Builds an engine on this machine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +20,13 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Man
     """Build an engine, write it with its manifest, and return the manifest.
 
     Raises:
-        EmcaError: a choice or the model is wrong, something is missing, or the build fails.
+        EmcaError: an option or the model is wrong, something is missing, or the build fails.
     """
     return builder_of(request, progress).build(Path(request.model), Path(request.output), run_options(request))
 
 
 def run_options(request: BuildRequest) -> RunOptions:
-    """Return what the engine is compiled for."""
+    """Return the options that the engine is compiled for."""
     return RunOptions(request.threads or default_threads(), batch=request.batch, io=ModelIo.from_dict(request.io))
 
 
@@ -34,7 +34,7 @@ def builder_of(request: BuildRequest, progress: Progress | None = None) -> Build
     """Return the builder of a request.
 
     Raises:
-        InputError: a choice that the backend does not have, or of a wrong form.
+        InputError: the backend does not have an option, or its value is wrong.
         UnknownNameError: there is no such backend.
         MissingError: the backend's library is not installed.
     """
@@ -45,7 +45,7 @@ def builder_of(request: BuildRequest, progress: Progress | None = None) -> Build
         from emca_deploy.backends.tensorrt.tool.builder import TrtexecBuilder
 
         if request.backend not in (able := names_where(trtexec=True)):
-            raise InputError(f"--trtexec: backend '{request.backend}' is not built with it", f"use --backend {one_of(able)}")
+            raise InputError(f"--trtexec: does not build for backend '{request.backend}'", f"use --backend {one_of(able)}")
         path = None if request.trtexec == "auto" else request.trtexec
         return TrtexecBuilder(trt_settings(request), path, float_layers=request.float_layers)
     builder, given = get_builder(request.backend), request.choices.given()
@@ -62,22 +62,13 @@ def builder_of(request: BuildRequest, progress: Progress | None = None) -> Build
 
 
 def trt_settings(request: BuildRequest) -> "TrtSettings":
-    """Return TensorRT's settings.
-
-    Raises:
-        InputError: a choice of a wrong form.
-    """
+    """Return TensorRT's settings; an InputError if `--batches` is wrong."""
     from emca_deploy.backends.tensorrt.settings import TrtSettings
 
     given = request.choices.given()
     if "batches" in given:
-        given["batches"] = _batches(given["batches"])
+        parts = given["batches"].split(",")
+        if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+            raise InputError(f"--batches {given['batches']}: not three sizes", "for example --batches 1,8,64")
+        given["batches"] = tuple(map(int, parts))
     return TrtSettings(**given)
-
-
-def _batches(text: str) -> tuple[int, int, int]:
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise InputError(f"--batches {text}: not three sizes", "for example --batches 1,8,64")
-    smallest, likeliest, largest = (int(part) for part in parts)
-    return smallest, likeliest, largest

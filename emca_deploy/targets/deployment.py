@@ -1,4 +1,4 @@
-"""What `deploy` builds and measures on a target, as values."""
+"""Records of what `deploy` builds and measures on a target."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,14 +13,14 @@ __all__ = ["BuildStep", "BuiltCandidate", "Deployment", "Models", "named_apart"]
 
 @dataclass(frozen=True)
 class BuildStep:
-    """What is built, or taken as it is, for one candidate, or for the variants of one.
+    """What is built, or used as it is, for one candidate or its variants.
 
     Attributes:
-        name: the candidate's, for people.
-        backend: the backend that runs it.
-        precision: precision of the model that it is made from; None where it is the checkpoint itself.
-        file: name of the engine's file; None where the model or the checkpoint is run as it is.
-        capabilities: compute capabilities to compile for; empty where the builder finds its GPU.
+        name: Name of the candidate.
+        backend: Backend that runs it.
+        precision: Precision of the model that it is made from; None for the checkpoint itself.
+        file: Name of the engine's file; None if the model or the checkpoint is used as it is.
+        capabilities: Compute capabilities to compile for; empty if the builder uses the GPU that it finds.
     """
 
     name: str
@@ -32,14 +32,14 @@ class BuildStep:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What `deploy` does on a target; whatever it needs has been looked for.
+    """What `deploy` does on a target; all that it needs was found.
 
     Attributes:
-        target: the target's name.
-        backends: the backends that run there.
-        steps: what is built, the target's baseline first.
-        processes: processes of each candidate; 1 where loading takes long.
-        notes: what is left out, each with the reason and what to do.
+        target: Name of the target.
+        backends: Backends that run on it.
+        steps: Steps, the target's baseline first.
+        processes: Number of processes of each candidate; 1 if loading takes long.
+        notes: What is left out; each with the reason and what to do.
     """
 
     target: str
@@ -61,15 +61,15 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Models:
-    """A network as files, before anything is built for a target.
+    """The files of a network before anything is built for a target.
 
     Attributes:
-        checkpoint: the weights; None where they are random.
-        fp32: ONNX.
-        half: typed fp16 ONNX; None where no target needs it.
-        int8: INT8 ONNX by the backend it is placed for.
-        image_size: size of their input, pixels of a side or (height, width); a checkpoint does not say it.
-        chosen: which network of the checkpoint: arguments `weights` and `prefix` of `load_checkpoint`.
+        checkpoint: Weights; None if they are random.
+        fp32: ONNX model.
+        half: Typed fp16 ONNX model; None if no target needs it.
+        int8: INT8 ONNX models by the backend that they are placed for.
+        image_size: Input size in pixels, of a side or (height, width); a checkpoint does not contain it.
+        chosen: Arguments `weights` and `prefix` of `load_checkpoint` that choose the network of the checkpoint.
     """
 
     checkpoint: Path | None
@@ -80,17 +80,17 @@ class Models:
     chosen: Mapping[str, str | None] = field(default_factory=dict)
 
     def source(self, step: BuildStep) -> Path | None:
-        """Return the file that a step begins with; None where there is no checkpoint."""
+        """Return the file that a step begins with; None if it is a checkpoint and there is none."""
         if step.precision is None:
             return self.checkpoint
         found = {"fp32": self.fp32, "fp16": self.half, "int8": self.int8.get(step.backend)}[step.precision]
-        assert found is not None  # `Deployment` says beforehand what it needs
+        assert found is not None  # what `Deployment` needs has been made
         return found
 
 
 @dataclass(frozen=True)
 class BuiltCandidate:
-    """One way to deploy: the file that is shipped, and what the harness runs on the machine of its target."""
+    """One way to deploy: the file that is shipped, and what the harness runs."""
 
     name: str
     path: Path
@@ -98,7 +98,7 @@ class BuiltCandidate:
 
 
 def named_apart(candidates: Sequence[BuiltCandidate]) -> tuple[BuiltCandidate, ...]:
-    """Return candidates under names of their own: where two targets share one, the later one's also names its target."""
+    """Return candidates with unique names: a name that occurs before gets its target."""
     seen: set[str] = set()
     found: list[BuiltCandidate] = []
     for candidate in candidates:

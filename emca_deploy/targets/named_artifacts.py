@@ -1,4 +1,4 @@
-"""How a user names artifacts: "path", "backend=path", and "first.engine+second.engine" for processes of one candidate."""
+"""Artifacts as a user names them: "path", "backend=path", and "first.engine+second.engine" for processes of one candidate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ _SIGN = "+"
 
 
 def split_artifact(text: str) -> tuple[str | None, str]:
-    """Return (backend, path) of "backend=path", or (None, path) of a path alone; a file that exists is always a path."""
+    """Return (backend, path) for "backend=path", and (None, path) for a path or for any file that exists."""
     backend, equals, path = text.partition("=")
     if equals and backend in BACKENDS and not Path(text).exists():
         return backend, path
@@ -24,9 +24,9 @@ def split_artifact(text: str) -> tuple[str | None, str]:
 
 @dataclass(frozen=True)
 class NamedArtifacts:
-    """What a user named: every single artifact, as "path" or "backend=path".
+    """Single artifacts, as "path" or "backend=path".
 
-    `groups` has for each path that is one process of several what the user called all of them together.
+    `groups` has the user's text "first+second" for each path that is in one.
     """
 
     artifacts: tuple[str, ...]
@@ -34,7 +34,7 @@ class NamedArtifacts:
 
 
 def split_artifacts(artifacts: Sequence[str]) -> NamedArtifacts:
-    """Return the single artifacts in what a user named, "a+b" being two processes of one candidate; a file is never split.
+    """Split "a+b" into single artifacts. The name of a file that exists is never split.
 
     Raises:
         InputError: a file is named twice, or a part is empty.
@@ -57,7 +57,7 @@ def split_artifacts(artifacts: Sequence[str]) -> NamedArtifacts:
 
 
 def grouped(specs: Sequence[RunnerSpec], named: NamedArtifacts) -> tuple[RunnerSpec, ...]:
-    """Return the specs, those that are processes of one candidate on one backend marked as such."""
+    """Return the specs, with a group where several are processes of one candidate on one backend."""
     backends = {spec.artifact: {other.backend for other in specs if other.artifact == spec.artifact} for spec in specs}
 
     def marked(spec: RunnerSpec) -> RunnerSpec:
@@ -70,22 +70,23 @@ def grouped(specs: Sequence[RunnerSpec], named: NamedArtifacts) -> tuple[RunnerS
 
 
 def digests_of(path: Path) -> dict[str, str]:
-    """Return the sha256 of an artifact's files by their paths: its own, and those with the external data of an ONNX model.
+    """Return the sha256 of an artifact's files by path, those with external data of an ONNX model included.
 
     Raises:
-        ModelError, InputError: they cannot be read.
+        ModelError: the .onnx file cannot be read.
+        InputError: a file cannot be read.
     """
     from emca_deploy.onnx_file.file import OnnxFile
 
     try:
         sidecars = OnnxFile.open(path).sidecars if path.suffix.lower() == ".onnx" else ()
-    except ImportError:  # a board that only runs models need not have onnx
+    except ImportError:  # a board that only runs models may lack onnx
         sidecars = ()
     return {str(file): sha256_file(file) for file in (path, *(sidecar.path for sidecar in sidecars))}
 
 
 def precision_of(path: Path, manifest: Manifest | None) -> str:
-    """Return the precision of an artifact: its manifest's, else what an .onnx file's graph shows, else fp32 (a checkpoint).
+    """Return the precision of an artifact: its manifest's, else that of an .onnx file's graph, else fp32 (a checkpoint).
 
     Raises:
         ModelError: the .onnx file cannot be read.

@@ -1,4 +1,4 @@
-"""Named machines: a TOML file that a person may edit, whose tables are targets with names."""
+"""Named machines: targets in a TOML file, which the user may edit."""
 
 import json
 import os
@@ -25,7 +25,6 @@ __all__ = [
     "DEVICES_VARIABLE",
     "Machine",
     "add_machine",
-    "check_machine",
     "devices_file",
     "find_machine",
     "open_target",
@@ -35,9 +34,9 @@ __all__ = [
 
 DEVICES_VARIABLE = "EMCA_DEPLOY_DEVICES"
 _FORMS = "cpu, gpu, gpu:1, jetson or ssh://[user@]host[:port]"
-_NAME = re.compile(r"[A-Za-z0-9_-]+")  # TOML's bare keys: what needs no quotes in the file needs none in a shell, either
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # TOML's bare keys, which a shell does not need to quote either
 _KEYS = ("target", "host", "kind", "power_mode", "notes")
-_HEADER = "# Devices of emca-deploy: `emca-deploy devices add NAME TARGET` writes here, and so may you.\n"
+_HEADER = "# Devices of emca-deploy: `emca-deploy devices add NAME TARGET` writes here, and you may edit it.\n"
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,10 @@ class Machine:
     """A machine with a name.
 
     Attributes:
-        name: by which `--target` calls it; a bare key of TOML.
-        target: where it is: "cpu", "gpu", "gpu:1", "jetson" or "ssh://[user@]host[:port]".
-        power_mode: a board's, for every run on it that names no other; None takes it as it is.
-        notes: for people.
+        name: Name for `--target`, a bare key of TOML.
+        target: Target: "cpu", "gpu", "gpu:1", "jetson" or "ssh://[user@]host[:port]".
+        power_mode: Power mode of a board for runs that name no other; None leaves it unchanged.
+        notes: Notes for people.
     """
 
     name: str
@@ -58,21 +57,21 @@ class Machine:
 
     @property
     def host(self) -> str | None:
-        """Its address, "[user@]host[:port]"; None is this machine."""
+        """Address, "[user@]host[:port]"; None for this machine."""
         return parse(self.target).host
 
     @property
     def kind(self) -> str | None:
-        """What runs there: "cpu", "gpu", "gpu:1" or "jetson"; None is jetson on a board, and cpu elsewhere."""
+        """Target on the machine: "cpu", "gpu", "gpu:1" or "jetson"; None means jetson on a board, and cpu elsewhere."""
         target = parse(self.target)
         return target.on_host if target.is_remote else self.target
 
     def examine(self) -> Capabilities:
-        """Return what the machine can do, and what keeps it from being used as it is named.
+        """Return what the machine can do, with problems of its target and power mode.
 
         Raises:
-            InputError: there is no host of that name, or ssh's configuration is in error.
-            MissingError: it cannot be reached.
+            InputError: there is no host of that name, or ssh's configuration has an error.
+            MissingError: the machine cannot be reached.
         """
         target = parse(self.target)
         found = target.capabilities()
@@ -95,33 +94,33 @@ class Machine:
     def to_toml(self) -> str:
         """Return its table."""
         values = {"target": self.target, "power_mode": self.power_mode, "notes": self.notes}
-        # A basic string of TOML is one of JSON, in which DEL is escaped, too.
+        # A basic string of TOML is a string of JSON with DEL escaped, too.
         quoted = {key: json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") for key, value in values.items() if value}
         lines = [f"{key} = {value}" for key, value in quoted.items()]
         return "\n".join([f"[{self.name}]", *lines]) + "\n"
 
 
 def devices_file() -> Path:
-    """Return the file of named machines, which need not exist.
+    """Return the file of named machines, which may not exist.
 
     Raises:
-        InputError: there is no home folder to look for it in.
+        InputError: there is no home folder.
     """
     if named := os.environ.get(DEVICES_VARIABLE):
         return Path(named)
     base = Path(os.environ.get("XDG_CONFIG_HOME") or "")
     try:
-        folder = base if base.is_absolute() else Path.home() / ".config"  # a relative one is to be ignored, says its standard
+        folder = base if base.is_absolute() else Path.home() / ".config"  # the XDG standard ignores a relative one
     except RuntimeError as exc:
-        raise InputError("there is no home folder, and so no file of devices", f"name one with {DEVICES_VARIABLE}") from exc
+        raise InputError("the file of devices is unknown: there is no home folder", f"set {DEVICES_VARIABLE} to a file") from exc
     return folder / "emca-deploy" / "devices.toml"
 
 
 def read_machines() -> dict[str, Machine]:
-    """Return all named machines by their names, in the file's order; none where there is no file.
+    """Return all named machines by name, in the file's order; none without a file.
 
     Raises:
-        InputError: the file cannot be read, is not TOML, or has something in it that is no machine.
+        InputError: the file cannot be read, is not TOML, or contains something other than machines.
     """
     return _parse(devices_file(), _read(devices_file()))
 
@@ -130,8 +129,8 @@ def find_machine(name: str) -> Machine:
     """Return the machine of a name.
 
     Raises:
-        InputError: as `read_machines`.
-        UnknownNameError: there is none of that name.
+        InputError: the file is wrong; see `read_machines`.
+        UnknownNameError: no machine has that name.
     """
     machines = read_machines()
     if name not in machines:
@@ -140,19 +139,19 @@ def find_machine(name: str) -> Machine:
 
 
 def add_machine(machine: Machine) -> Path:
-    """Write one more machine into the file, whose text stays as it is, and return the file.
+    """Append a machine to the file, and return the file.
 
     Raises:
-        InputError: the machine is in error, there is one of that name, or the file cannot be read.
-        OutputError: it cannot be written.
+        InputError: the machine is wrong, its name is taken, or the file cannot be read.
+        OutputError: the file cannot be written.
     """
-    check_machine(machine)
+    _check(machine)
     path = devices_file()
     before = _read(path)
     machines = _parse(path, before)
     if machine.name in machines:
         raise InputError(
-            f"{path}: there is a device '{machine.name}' already",
+            f"{path}: device '{machine.name}' already exists",
             f"`emca-deploy devices remove {machine.name}` first, or edit the file",
         )
     text = before or _HEADER
@@ -161,33 +160,33 @@ def add_machine(machine: Machine) -> Path:
 
 
 def remove_machine(name: str) -> Path:
-    """Take a machine out of the file, and return the file.
+    """Remove a machine from the file, and return the file.
 
     Raises:
         InputError: the file cannot be read.
-        OutputError: it cannot be written.
-        UnknownNameError: there is none of that name.
+        OutputError: the file cannot be written.
+        UnknownNameError: no machine has that name.
     """
     machine = find_machine(name)
     path = devices_file()
     before = _read(path)
     left = {key: value for key, value in _parse(path, before).items() if key != machine.name}
-    # The table: its header, and all lines behind it that begin no other table and no comment or blank line before one.
+    # The table: its header and the lines after it, up to a comment, a blank line or another table.
     table = re.compile(rf"^[ \t]*\[[ \t]*{re.escape(name)}[ \t]*\].*\n(?:(?![ \t]*(?:\[|#|\n)).*\n)*\n?", re.MULTILINE)
     _write(path, table.sub("", before if before.endswith("\n") else before + "\n", count=1), left)
     return path
 
 
 def open_target(text: str | None, power_mode: str | None = None) -> tuple[Target, str | None]:
-    """Return (target, power mode) of a run: a named machine's where its name is given and the user chose no other mode.
+    """Return the target and power mode of a run.
 
     Args:
-        text: a target, or the name of a machine; None is the processor of this machine.
-        power_mode: the mode that the user chose; None leaves it to the named machine.
+        text: Target, or name of a machine, whose file is read only then; None means cpu.
+        power_mode: Power mode that the user chose; None means that of the named machine.
 
     Raises:
-        InputError: the target or the file of named machines is in error; the file is read only where a name is looked up.
-        UnknownNameError: it is no target, and no named machine either.
+        InputError: the target or the file of named machines is wrong.
+        UnknownNameError: the text is neither a target nor a named machine.
     """
     text = "cpu" if text is None else text
     if _is_target(text) or not _NAME.fullmatch(text):
@@ -208,17 +207,17 @@ def _is_target(text: str) -> bool:
     return True
 
 
-def check_machine(machine: Machine) -> None:
-    """Refuse a machine that could not be used.
+def _check(machine: Machine) -> None:
+    """Refuse a machine with a wrong name, target or power mode.
 
     Raises:
-        InputError: its name is not usable, its target is none, or it has a power mode where there are none.
+        InputError: one of them is wrong.
     """
     name, target = machine.name, machine.target
     if not _NAME.fullmatch(name):
-        raise InputError(f"device '{name}': not a name", "use letters, digits, - and _ only, for example orin-nano")
+        raise InputError(f"device '{name}': not a valid name", "use letters, digits, - and _ only, for example orin-nano")
     if _is_target(name.lower()):
-        raise InputError(f"device '{name}': is a target by itself", f"choose another name, for example my-{name.lower()}")
+        raise InputError(f"device '{name}': is the name of a target", f"choose another name, for example my-{name.lower()}")
     try:
         runs_on = parse(target)
     except InputError as exc:
@@ -254,14 +253,13 @@ def _parse(path: Path, text: str) -> dict[str, Machine]:
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as exc:  # ValueError also of integers with thousands of digits
         raise InputError(
-            f"{path}: not TOML: {exc or 'nested too deep'}", "mend that line, or move the file away and add again"
+            f"{path}: not TOML: {exc or 'nested too deep'}", "fix that line, or move the file away and add the devices again"
         ) from exc
     return {name: _machine(path, name, table) for name, table in tables.items()}
 
 
 def _machine(path: Path, name: str, table: Any) -> Machine:
-    """Return a table of the file as a machine."""
-    remedy = 'a device is [name] with target = "...", or host = "..." and kind = "...", and, if you like, power_mode and notes'
+    remedy = 'a device is [name] with target = "...", or host = "..." and kind = "...", and optionally power_mode and notes'
     if not isinstance(table, Mapping):
         raise InputError(f"{path}: '{name}' is no table", remedy)
     for key, value in table.items():
@@ -271,27 +269,22 @@ def _machine(path: Path, name: str, table: Any) -> Machine:
             raise InputError(f"{path}: [{name}]: {key} is not text", f'write {key} = "{value}"')
     own = [key for key in ("host", "kind") if key in table]
     if "target" in table and own:
-        raise InputError(f"{path}: [{name}]: has a target, and {' and '.join(own)} beside it", "leave one of them out")
+        raise InputError(f"{path}: [{name}]: has a target and also {' and '.join(own)}", "leave one of them out")
     if "target" not in table and not own:
         raise InputError(f"{path}: [{name}]: has no target", remedy)
-    machine = Machine(name, table.get("target") or _target(table), table.get("power_mode"), table.get("notes", ""))
+    target = table["target"] if "target" in table else table.get("kind", "")
+    if "host" in table:
+        target = f"{SCHEME}{table['host']}" + (f"/{table['kind']}" if "kind" in table else "")
+    machine = Machine(name, target, table.get("power_mode"), table.get("notes", ""))
     try:
-        check_machine(machine)
+        _check(machine)
     except InputError as exc:
         raise InputError(f"{path}: {exc.problem}", exc.remedy) from exc
     return machine
 
 
-def _target(table: Mapping[str, str]) -> str:
-    """Return the target that a host and a kind are."""
-    host, kind = table.get("host"), table.get("kind")
-    if host is None:
-        return kind or ""
-    return f"{SCHEME}{host}" + (f"/{kind}" if kind is not None else "")
-
-
 def _write(path: Path, text: str, machines: Mapping[str, Machine]) -> None:
-    """Write an edited text where it means these machines, else these machines alone: comments are worth less than they."""
+    """Write an edited text if it defines these machines; else write the machines without the user's comments."""
     try:
         same = _parse(path, text) == machines
     except InputError:
@@ -299,7 +292,7 @@ def _write(path: Path, text: str, machines: Mapping[str, Machine]) -> None:
     if not same:
         text = "\n".join([_HEADER, *(machine.to_toml() for machine in machines.values())])
     try:
-        file = path.resolve()  # a link to a file of settings elsewhere stays one
+        file = path.resolve()  # a link to another file stays a link
         file.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc

@@ -1,4 +1,4 @@
-"""Every kind of target, one line each; and which target a text means."""
+"""All kinds of targets, and the target that a text names."""
 
 from emca_deploy.backends.backend import load_part
 from emca_deploy.errors import UnknownNameError
@@ -13,17 +13,17 @@ KINDS: dict[str, str] = {
     "jetson": "emca_deploy.targets.jetson_board:JetsonTarget",
     "ssh": "emca_deploy.targets.ssh:SshTarget",
 }
-"""Where each kind is, by what stands before the colon; imported where it is used."""
+"""Classes by the part of the name before the colon; they are imported when used."""
 
 
 def parse(text: str | None) -> Target:
     """Return the target of a text such as "cpu", "gpu:1" or "ssh://user@host"; nothing is opened.
 
     Args:
-        text: the target; None is jetson on a Jetson board, and cpu elsewhere.
+        text: Name of the target; None means jetson on a Jetson board, and cpu elsewhere.
 
     Raises:
-        InputError: it begins with a kind of target, and is none.
+        InputError: the text names no target of its kind.
         UnknownNameError: there is no such kind.
     """
     if text is None:

@@ -1,4 +1,4 @@
-"""Tuned settings: how they get into a manifest, when they are used again, and how they reach a runner."""
+"""Tuned settings: saves them in a manifest, decides whether they still fit, and passes them to a runner."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,19 +21,19 @@ _PARTS = (
     "architecture", "cpu", "instruction_sets", "smt", "numa_nodes",
     "physical_cores", "online_cores", "usable_cores", "quota_cores",
 )  # fmt: skip
-"""What must be as it was for settings to be worth using; another kernel or clock policy changes times rather than their order."""
+"""Parts of the fingerprint that must be unchanged; another kernel or clock policy changes times, but hardly their order."""
 
-_REMEDY = "tune it again here with `emca-deploy tune`, or take no notice of it with --untuned"
+_REMEDY = "tune it again with `emca-deploy tune`, or ignore the settings with --untuned"
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a manifest has for a backend and a scenario.
+    """The settings in a manifest for a backend and a scenario.
 
     Attributes:
-        values: to run with; empty where the default is fastest, or nothing fits.
-        note: one line for the user; None where the manifest has nothing.
-        batch: images a call that were found fastest; None where that was not tuned.
+        values: Settings to run with; empty if the defaults are fastest, or if none fit.
+        note: Line for the user; None if the manifest has no settings.
+        batch: Fastest number of images per call; None if it was not tuned.
     """
 
     values: Values
@@ -42,7 +42,7 @@ class Tuned:
 
 
 def with_values(spec: RunnerSpec, values: Mapping[str, Value]) -> RunnerSpec:
-    """Return a candidate with settings: threads, spin and precision are options of its runner, a batch the harness's, too."""
+    """Return a candidate with settings. Threads, spin and precision are runner options; the harness needs the batch, too."""
     options: dict[str, Any] = {name: value for name, value in values.items() if name in RUN_OPTIONS}
     own = {name: value for name, value in values.items() if name not in (*RUN_OPTIONS, "batch")}
     kwargs = {**spec.kwargs, **options}
@@ -56,7 +56,7 @@ def with_values(spec: RunnerSpec, values: Mapping[str, Value]) -> RunnerSpec:
 
 
 def tuned_here(backend: str) -> dict[str, Any]:
-    """Return what settings depend on: this machine and the runtime's version."""
+    """Return what settings depend on: this machine and the version of the runtime."""
     module = BACKENDS[backend].module
     parts = machine_parts()
     return {"machine": {name: parts[name] for name in _PARTS}, "runtime": installed_version(module) if module else None}
@@ -88,21 +88,22 @@ def _fitting(path: Path, record: Mapping[str, Any], backend: str) -> Tuned:
     if not good:
         raise ModelError(f"{manifest_path(path)}: the tuned settings in this manifest are not valid", _REMEDY)
     if differences:
-        return Tuned({}, f"{path}: tuned elsewhere, its settings are not used ({'; '.join(differences[:2])}); tune it again here")
+        shown = "; ".join(differences[:2])
+        return Tuned({}, f"{path}: tuned on another machine or version, so its settings are not used ({shown}); tune it again")
     if not values:
         return Tuned({}, None, batch)
     shown = ", ".join(f"{name}={value}" for name, value in values.items())
-    return Tuned(values, f"{path}: runs with its tuned settings ({shown}); --untuned takes the default ones", batch)
+    return Tuned(values, f"{path}: runs with its tuned settings ({shown}); --untuned takes the defaults", batch)
 
 
 def save_tuned(path: Path, record: Mapping[str, Any]) -> Path:
-    """Write a record into the manifest of an artifact in place of the one for the same backend and scenario; return its path.
+    """Write a record into the manifest of an artifact, and return the manifest's path.
 
-    The record has "backend", "scenario", "values" (what differs from the default), "machine" and "runtime" as in `tuned_here`,
-    and whatever else is worth knowing.
+    It replaces the record for the same backend and scenario. It has "backend", "scenario", "values" (what differs from the
+    defaults), the items of `tuned_here`, and any others.
 
     Raises:
-        ModelError: it has no manifest, or is not the file that the manifest describes any more.
+        ModelError: the artifact has no manifest, or has changed since.
         OutputError: the manifest cannot be written.
     """
     manifest = read_manifest(path)

@@ -1,7 +1,7 @@
 """A remote machine, reached over ssh: its agent runs requests, and their reports are fetched."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from emca_deploy._progress import Progress
-from emca_deploy.artifacts import Manifest, this_command, write_artifact
+from emca_deploy.artifacts import Manifest, read_manifest, this_command, write_artifact
 from emca_deploy.backends.records import names_where
+from emca_deploy.backends.registry import BACKENDS, CHECKPOINTS, DEFAULT, backend_of
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.errors import InputError, MissingError, WorkerError
@@ -22,8 +23,7 @@ from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.remote.address import SCHEME, Address, parse_address
 from emca_deploy.remote.files import Arriving
-from emca_deploy.remote.packing import packed
-from emca_deploy.remote.probe import check_runtime
+from emca_deploy.remote.probe import Facts, check_runtime
 from emca_deploy.remote.protocol import ENGINE, LOGITS, RAW
 from emca_deploy.remote.session import Answer, Session, session
 from emca_deploy.requests import BuildRequest, DeploymentRequest, LogitsRequest, ProfileRequest, Request, TrtChoices
@@ -36,10 +36,9 @@ from emca_deploy.targets.capabilities import Capabilities, remote_capabilities
 from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment, Models
 from emca_deploy.targets.errand import Errand
 from emca_deploy.targets.named_artifacts import split_artifact, split_artifacts
-from emca_deploy.targets.requirements import check_backends, needed_backend, trtexec_suffices
-from emca_deploy.targets.shipment import Shipment
+from emca_deploy.targets.shipment import Shipment, packed
 
-__all__ = ["SshTarget"]
+__all__ = ["SshTarget", "check_backends", "trtexec_suffices"]
 
 CACHE = "@cache/calibration.cache"
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
@@ -294,3 +293,44 @@ def _chosen(path: Path, request: LogitsRequest, choose: ChoosePreprocessing | No
         return preprocessing_of_file(path, PreprocessingOptions())
     is_onnx = path.suffix.lower() == ".onnx"
     return choose(None, OnnxFile.open(path).find_logits(request.io.get("output_name")).classes if is_onnx else None)
+
+
+def needed_backend(path: Path, asked: str | None) -> str | None:
+    """Return the backend that an artifact runs on: `asked`, else its own; None if the remote machine chooses."""
+    if asked is not None:
+        return asked
+    if path.suffix.lower() in CHECKPOINTS:
+        return backend_of(path, None)
+    manifest = read_manifest(path, verify=False)
+    own = manifest.backend if manifest is not None else None
+    if (manifest is not None and manifest.kind == "engine") or path.suffix.lower() != ".onnx":
+        return own
+    # INT8 that was placed for another backend runs there only on a fitting processor.
+    return DEFAULT if own in (None, DEFAULT) else None
+
+
+def check_backends(address: Address, facts: Facts, backends: Iterable[str | None], *, builds: bool = False) -> None:
+    """Refuse a machine that lacks the runtimes of these backends; None is an unknown one.
+
+    With `builds`, TensorRT also needs the onnx package, to read the model.
+
+    Raises:
+        MissingError: a runtime is not installed.
+    """
+    if facts.python is None:  # this is reported instead
+        return
+    for name in sorted({backend for backend in backends if backend}):
+        module = BACKENDS[name].module if name in BACKENDS else None
+        if module is not None:
+            check_runtime(address, facts, module, f"backend '{name}'")
+        if builds and name in BACKENDS and BACKENDS[name].trt_settings:
+            check_runtime(address, facts, "onnx", f"backend '{name}' to build an engine")
+
+
+def trtexec_suffices(facts: Facts, backends: set[str | None], *, builds: bool) -> bool:
+    """Return whether a machine's trtexec does the work, because the machine has one, and no Python that can."""
+    if facts.trtexec is None or any(BACKENDS[name].checkpoints for name in backends if name in BACKENDS):
+        return False
+    able = names_where(trtexec=True)
+    needed = {*(BACKENDS[name].module for name in able), *(["onnx"] if builds else [])}
+    return facts.python is None or (backends == set(able) and not needed <= set(facts.versions))

@@ -1,1 +1,1 @@
-"""The agent: what runs requests on a remote machine."""
+"""The agent, which runs requests on a remote machine."""

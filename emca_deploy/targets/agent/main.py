@@ -1,19 +1,19 @@
-"""The agent's main program: it serves one request, and leaves nothing behind when its connection is gone.
+"""The agent's main program: it serves one request, and ends if its connection is lost.
 
-It reads JSON, one message a line, from standard input: first a request, then {"do": "alive"} every few seconds, {"do": "stop"},
-and {"do": "done"} once all is fetched. It writes marked lines: "note", "progress", "result" with the files that belong to it,
-and "error".
+It reads JSON, one message per line, from standard input: first a request, then {"do": "alive"} every few seconds, {"do": "stop"},
+and {"do": "done"} once all is fetched. It writes marked lines: "note", "progress", "result" with its files, and "error".
 """
 
-import hashlib
 import json
 import os
 import select
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+from emca_deploy.artifacts import sha256_file
 from emca_deploy.errors import EmcaError
 from emca_deploy.remote.protocol import COLLECT, PROTOCOL, SILENCE_S, cache_root
 from emca_deploy.targets.agent import work
@@ -26,21 +26,24 @@ LINGER_S = 20.0
 
 
 class Line:
-    """The agent's end of the connection, which is taken to be lost after `silence_s` without a message."""
+    """The agent's end of the connection, which counts as lost after `silence_s` without a message.
+
+    `busy` is whether there is work that the loss of the connection interrupts.
+    """
 
     def __init__(self, mark: str) -> None:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)  # what a runtime prints on standard output is for the log
+        os.dup2(2, 1)  # what runtimes print on standard output goes to the log
         self._mark = mark
         self._lock = threading.Lock()
         self._rest = b""
-        self._busy = False
+        self.busy = False
         self.silence_s = SILENCE_S
         self.lost = False
         self.released = threading.Event()
 
     def say(self, is_: str, **message: Any) -> None:
-        """Send a message; nothing happens where the connection is lost."""
+        """Send a message, unless the connection is lost."""
         text = f"\n{self._mark}{json.dumps({'is': is_, **message})}\n"
         with self._lock:
             try:
@@ -50,18 +53,14 @@ class Line:
                 self.lost = True
 
     def say_failed(self, error: OSError, folder: Path) -> None:
-        """Send an error of the system; its path is the folder's where it has none."""
+        """Send an error of the operating system; `folder` is its path if it has none."""
         reason = os.strerror(error.errno) if error.errno else str(error)
         self.say("failed", error=reason, code=error.errno, path=str(error.filename or folder))
 
     def watch(self) -> None:
-        """Listen from now on, in a thread, which interrupts the main thread where work has to end."""
-        self._busy = True
+        """Start a thread that listens, and interrupts the main thread to end its work."""
+        self.busy = True
         threading.Thread(target=self._listen, daemon=True).start()
-
-    def finished(self) -> None:
-        """Note that there is no work left to interrupt."""
-        self._busy = False
 
     def _listen(self) -> None:
         while (message := self.next()) is not None:
@@ -76,11 +75,11 @@ class Line:
         threading.Timer(LINGER_S, os._exit, (1,)).start()
 
     def _interrupt(self) -> None:
-        if self._busy:
+        if self.busy:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def next(self) -> dict[str, Any] | None:
-        """Return the next message, or None where the connection is lost."""
+        """Return the next message, or None if the connection is lost."""
         while b"\n" not in self._rest:
             ready, _, _ = select.select([0], [], [], self.silence_s)
             piece = os.read(0, 1 << 16) if ready else b""
@@ -121,17 +120,17 @@ def _serve(line: Line, message: dict[str, Any], run: Run) -> None:
     try:
         run.link(message["files"])
         document = work.collect(run) if name == COLLECT else work.serve(name, message["request"], run, line.say)
-        line.finished()
+        files = {name: {"path": str(path), "sha256": sha256_file(path)} for name, path in run.made.items()}
+        line.busy = False
     except EmcaError as error:
-        line.finished()
+        line.busy = False
         line.say("error", kind=type(error).__name__, problem=error.problem, remedy=error.remedy)
         return
     except OSError as error:
-        line.finished()
+        line.busy = False
         line.say_failed(error, run.folder)
         return
-    files = {name: _described(path) for name, path in run.made.items()}
-    if not run.until_fetched:  # else what is kept until then is enough to go on from
+    if not run.until_fetched:  # those files are enough to resume from
         run.keep(document, files)
     line.say("result", document=document, files=files)
     line.released.wait()
@@ -139,9 +138,5 @@ def _serve(line: Line, message: dict[str, Any], run: Run) -> None:
         run.forget()
 
 
-def _described(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return {"path": str(path), "sha256": digest.hexdigest(), "size": path.stat().st_size}
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

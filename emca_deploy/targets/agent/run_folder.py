@@ -1,4 +1,4 @@
-"""A run's folder on the agent's machine: removed once all is fetched, kept with its report where the connection is lost."""
+"""A run's folder on the agent's machine: removed once the report is fetched, kept if the connection is lost."""
 
 import fcntl
 import json
@@ -21,10 +21,9 @@ KEEP_LEFT_S = 7 * 86400.0
 
 
 class Run:
-    """A folder of one run, and its working folder. A context manager: afterwards it is gone, or has what was kept.
+    """The folder of one run, and its working directory. A context manager, which removes it unless a report is kept in it.
 
-    `made` are the files that belong to the report, by name; `until_fetched` are files elsewhere that are kept for the next
-    attempt until the report has been fetched.
+    `made` are the files of the report by name, `until_fetched` files elsewhere that are kept until the report is fetched.
     """
 
     def __init__(self, name: str) -> None:
@@ -52,19 +51,19 @@ class Run:
         self._lock.close()
 
     def link(self, files: Mapping[str, str]) -> None:
-        """Put files, by name and sha256, where the request expects them.
+        """Link files, by name and sha256, to where the request expects them.
 
         Raises:
-            WorkerError: one is missing, or its content is not what its hash says.
+            WorkerError: a file is missing or damaged.
         """
         for name, digest in files.items():
             blob, path = cache_root() / "blobs" / digest, self.folder / name
             if not blob.is_file() or sha256_file(blob) != digest:
                 blob.unlink(missing_ok=True)
-                raise WorkerError(f"{name} is damaged in the remote cache", "run the same command again, it is sent anew")
+                raise WorkerError(f"{name} is damaged in the remote cache", "run the same command again; it sends the file anew")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
-            os.link(blob, path)  # not a symbolic link: runtimes look for a model's weights beside the file itself
+            os.link(blob, path)  # not a symbolic link: runtimes look for a model's weights next to the file itself
 
     def keep(self, document: Mapping[str, Any], files: Mapping[str, Any]) -> None:
         """Keep a report until it is fetched."""
@@ -72,14 +71,14 @@ class Run:
         self._kept = True
 
     def forget(self) -> None:
-        """Note that the report has been fetched."""
+        """Drop what is kept, because the report has been fetched."""
         self._kept = False
         for path in self.until_fetched:
             path.unlink(missing_ok=True)
 
 
 def _sweep(folder: Path, own: Path) -> None:
-    """Remove runs that have ended, and reports that nobody has fetched for a week."""
+    """Remove runs that have ended, and reports that are a week old."""
     for other in folder.iterdir():
         left = other / LEFT
         if other == own or not other.is_dir() or (left.is_file() and time.time() - left.stat().st_mtime < KEEP_LEFT_S):
@@ -88,12 +87,12 @@ def _sweep(folder: Path, own: Path) -> None:
             with (other / "lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(other, ignore_errors=True)
-        except OSError:  # at work, or just being made
+        except OSError:  # it is running or starting
             continue
 
 
 def _sweep_logits(folder: Path) -> None:
-    """Remove logits of validations that nobody has resumed for a week."""
+    """Remove logits of validations that have not been resumed for a week."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if time.time() - path.stat().st_mtime > KEEP_LEFT_S:
             path.unlink(missing_ok=True)

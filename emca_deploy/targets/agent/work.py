@@ -1,4 +1,4 @@
-"""What the agent does with a request: it runs it on this machine's target, as the commands do, and packs the report."""
+"""Runs the agent's request on a target of this machine, as the commands do, and packs the report."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from emca_deploy.targets.registry import parse
 __all__ = ["REQUESTS", "Say", "collect", "serve"]
 
 Say = Callable[..., None]
-"""Sends a message to the machine that asked: its kind, and its values."""
+"""Sends a message, with its kind and values, to the machine that sent the request."""
 
 REQUESTS: dict[str, type[ProfileRequest] | type[LogitsRequest] | type[BuildRequest] | type[DeploymentRequest]] = {
     "profile": ProfileRequest,
@@ -23,14 +23,14 @@ REQUESTS: dict[str, type[ProfileRequest] | type[LogitsRequest] | type[BuildReque
     "build": BuildRequest,
     "deployment": DeploymentRequest,
 }
-"""The requests that an agent takes, by name."""
+"""The requests by name."""
 
 
 def serve(name: str, document: dict[str, Any], run: Run, say: Say) -> dict[str, Any]:
-    """Run a request on this machine; return its report as JSON, with its larger parts in files of the run.
+    """Run a request on this machine; return its report as JSON, with large parts in files of the run.
 
     Raises:
-        EmcaError: whatever the target raises.
+        EmcaError: the request is wrong, or it failed.
     """
     request = from_json(REQUESTS[name], document)
     if isinstance(request, LogitsRequest) and request.logits is not None:
@@ -49,7 +49,7 @@ def serve(name: str, document: dict[str, Any], run: Run, say: Say) -> dict[str, 
 
 
 def collect(run: Run) -> dict[str, Any]:
-    """Return what a run kept when its connection was lost; empty where it kept nothing."""
+    """Return what a run kept when its connection was lost; empty if nothing."""
     left = run.folder / LEFT
     if not left.is_file():
         return {}
@@ -73,7 +73,7 @@ def _packed(request: ProfileRequest | LogitsRequest | BuildRequest, report: Repo
     import numpy as np
 
     assert isinstance(request, LogitsRequest)
-    assert request.logits is not None  # the asking side names where they are kept
+    assert request.logits is not None  # the sender names the file
     run.made[LOGITS] = Path(request.logits)
     with np.load(request.logits, allow_pickle=False) as arrays:
         key = json.loads(str(arrays["key"]))

@@ -283,7 +283,7 @@ def test_a_full_disk_there(refused, sshds, tiny_disk, remote_python, monkeypatch
     monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", remote_python)
     code, problem, _ = refused(found.target)
     assert code == 3
-    assert "the disk there is full" in problem
+    assert "disk is full" in problem
     assert not list(tiny_disk.rglob("*.part"))
 
 

@@ -103,7 +103,7 @@ def test_another_machine_or_runtime_takes_the_default_and_says_why(model, change
     spec = candidate(str(model), None, CandidateOptions())
     assert "settings" not in spec.kwargs
     (note,) = run_notes([spec], CandidateOptions())
-    assert "tuned elsewhere" in note
+    assert "settings are not used" in note
     assert told in note
 
 

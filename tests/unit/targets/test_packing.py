@@ -6,7 +6,7 @@ import pytest
 from emca_deploy.artifacts import Preprocessing, sha256_file
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import DataError
-from emca_deploy.remote.packing import packed
+from emca_deploy.targets.shipment import packed
 
 
 def save(folder, *names):
