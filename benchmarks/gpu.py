@@ -55,8 +55,7 @@ from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.networks.registry import create_model, find_architecture
 from emca_deploy.results.codec import to_json
 from emca_deploy.targets.candidates import CandidateOptions
-from emca_deploy.targets.gpu import GpuTarget
-from emca_deploy.targets.gpu import check_gpu, ways_to_run
+from emca_deploy.targets.gpu import GpuTarget, check_gpu, ways_to_run
 from emca_deploy.tasks.classification import compare
 
 FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet", "emca_eca_resnet", "emca_srm_resnet")
