@@ -11,7 +11,7 @@ from emca_deploy.backends.backend import Package
 from emca_deploy.backends.records import BACKENDS
 from emca_deploy.errors import MissingError
 
-__all__ = ["backend_packages", "has_cuda", "import_optional", "installed_version", "package_of", "require"]
+__all__ = ["backend_packages", "has_cuda", "import_optional", "installed_version", "package_of"]
 
 _PACKAGES = (
     Package("onnxscript", "onnxscript", "0.5.6", "export"),
@@ -64,13 +64,3 @@ def import_optional(module: str) -> ModuleType:
         return import_module(module)
     except ImportError as exc:
         raise MissingError(f"{package.distribution} is not installed, or does not load here: {exc}", package.install) from exc
-
-
-def require(*modules: str) -> None:
-    """Import modules before any work, to report a missing one at once.
-
-    Raises:
-        MissingError: one of them is not installed.
-    """
-    for module in modules:
-        import_optional(module)

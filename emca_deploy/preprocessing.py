@@ -1,4 +1,4 @@
-"""How an image becomes the network's input: the record of it, and what a user says of images and of labels."""
+"""Preprocessing: how an image becomes the network's input, and what a user says about images and labels."""
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
@@ -34,15 +34,15 @@ EXIF_MODES = ("apply", "ignore")
 SCALES = (255, 1)
 
 MAX_PIXELS = 89_478_485
-"""Of one image: Pillow's own limit; a quarter of a GiB as RGB."""
+"""Most pixels of one image: Pillow's own limit, a quarter of a GiB as RGB."""
 
 ClassOrder = Literal["number", "string", "index"]
 
 Size = int | tuple[int, int]
-"""Pixels: of a square's side, or (height, width)."""
+"""Size in pixels: the side of a square, or (height, width)."""
 
 _EARLIER = {"exif": "apply"}
-"""What was done when records did not have the field yet, where that is not the default of today."""
+"""Values of fields that earlier records do not have, where they differ from the defaults."""
 
 
 def sides(size: Size) -> tuple[int, int]:
@@ -58,23 +58,23 @@ class Preprocessing:
     (value / scale - mean) / std.
 
     Attributes:
-        image_size: pixels of the input: the side of a square, or (height, width).
-        resize_size: pixels before the centre crop. With "shortest" a number is the short side and (height, width) is what the
-            image has to cover; with "squash" it is the size that the image is stretched to. Not read by "letterbox" and "none".
-        mean: one per channel, in the order of `channels`, of values divided by `scale`.
-        std: one per channel, in the same order and unit.
+        image_size: size of the input in pixels.
+        resize_size: size in pixels before the centre crop. With "shortest", a number is the short side, and (height, width) is
+            the area that the image must cover; with "squash", the image is stretched to it. "letterbox" and "none" ignore it.
+        mean: mean of each channel, in the order of `channels`, of values divided by `scale`.
+        std: standard deviation of each channel, in the same order and unit.
         resize: "shortest" (keeps the aspect ratio, then crops), "squash" (does not keep it), "letterbox" (keeps it, and fills
             the border), or "none" (crops or fills only).
-        interpolation: "bilinear", "bicubic", "nearest" or "lanczos", as Pillow computes them: all but nearest are antialiased.
-        pad: where the image lies in a letterbox: "center", or at the top left with the filling at the "end".
-        pad_value: of filled pixels, 0 to 255, before `scale`, `mean` and `std`.
+        interpolation: "bilinear", "bicubic", "nearest" or "lanczos", as in Pillow: all but nearest are antialiased.
+        pad: position of the image in a letterbox: "center", or at the top left with the filling at the "end".
+        pad_value: value of filled pixels, 0 to 255, before `scale`, `mean` and `std`.
         channels: "rgb", "bgr", or "gray" for one channel.
         scale: divisor of pixel values: 255 gives values in [0, 1], 1 leaves them in [0, 255].
-        exif: "apply" turns an image as its EXIF orientation says; "ignore" takes the pixels as they are stored.
-        assumed: names of the fields that neither a user nor a file said.
+        exif: "apply" rotates an image by its EXIF orientation; "ignore" takes the stored pixels.
+        assumed: names of the fields that neither a user nor a file gave.
 
     Raises:
-        ValueError: a value is out of range, or there are more or fewer means than channels.
+        ValueError: a value is out of range, or the number of means or deviations is not that of channels.
     """
 
     image_size: Size = 224
@@ -95,7 +95,7 @@ class Preprocessing:
             object.__setattr__(self, name, _checked_size(name, getattr(self, name)))
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(map(str, known))}")
+                raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(map(str, known))}")
         for name in ("mean", "std"):
             numbers = tuple(float(number) for number in getattr(self, name))
             if len(numbers) != self.channel_count or not all(map(isfinite, numbers)):
@@ -105,41 +105,41 @@ class Preprocessing:
         if min(self.std) <= 0:
             raise ValueError(f"std {self.std} is not positive")
         if not 0 <= self.pad_value <= 255:
-            raise ValueError(f"pad_value {self.pad_value} is not a pixel's value")
+            raise ValueError(f"pad_value {self.pad_value} is not a pixel value")
 
     @property
     def height(self) -> int:
-        """Pixels of the input's height."""
+        """Height of the input in pixels."""
         return sides(self.image_size)[0]
 
     @property
     def width(self) -> int:
-        """Pixels of the input's width."""
+        """Width of the input in pixels."""
         return sides(self.image_size)[1]
 
     @property
     def channel_count(self) -> int:
-        """Channels of the input: 1 or 3."""
+        """Number of channels of the input: 1 or 3."""
         return 1 if self.channels == "gray" else 3
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the input."""
+        """Shape of the input: (channels, height, width)."""
         return (self.channel_count, self.height, self.width)
 
     @classmethod
     def for_size(cls, image_size: Size) -> "Preprocessing":
-        """Return ImageNet's preprocessing at another image size, the resize in the usual proportion of 256 to 224."""
+        """Return ImageNet's preprocessing for another image size, with the usual resize of 256/224."""
         height, width = sides(image_size)
         return cls(image_size, (round(height * 256 / 224), round(width * 256 / 224)))
 
     @staticmethod
     def older(values: dict[str, Any]) -> dict[str, Any]:
-        """Return a record of an earlier version with the values in force then; what it always had must be there."""
+        """Return an earlier record with the values of the fields that it does not have."""
         return {**_EARLIER, **{name: values[name] for name in ("image_size", "resize_size", "mean", "std")}, **values}
 
     def identity(self) -> dict[str, Any]:
-        """Return all that the pixels depend on, as JSON values: everything but what was assumed."""
+        """Return everything that pixels depend on, as JSON values."""
         values = asdict(self)
         del values["assumed"]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
@@ -166,14 +166,14 @@ def _checked_size(name: str, size: Any) -> Size:
 
 @dataclass(frozen=True)
 class PreprocessingOptions:
-    """What a user or a file says about preprocessing; None where it says nothing. See `Preprocessing` for the fields.
+    """What a user or a file says about preprocessing; None means nothing. Other fields are as in `Preprocessing`.
 
     Attributes:
-        crop_pct: the part of the resized image that the crop keeps, instead of `resize_size`.
-        mean: one number for all channels, or one for each.
-        std: one number for all channels, or one for each.
-        source: the file that said something, for errors; "" for none.
-        from_source: names of the fields that this file said.
+        crop_pct: share of the resized image that the crop keeps, instead of `resize_size`.
+        mean: one number for all channels, or one per channel.
+        std: one number for all channels, or one per channel.
+        source: file that the values come from, for errors; "" for none.
+        from_source: names of the fields that come from this file.
     """
 
     image_size: Size | None = None
@@ -192,7 +192,7 @@ class PreprocessingOptions:
     from_source: tuple[str, ...] = ()
 
     def over(self, file: "PreprocessingOptions") -> "PreprocessingOptions":
-        """Return what a file says with all that this one says in its place."""
+        """Return the options of a file, with these options in their place."""
         said = self._said()
         if "resize_size" in said or "crop_pct" in said:  # the two are one choice
             said = {"resize_size": None, "crop_pct": None, **said}
@@ -204,11 +204,11 @@ class PreprocessingOptions:
 
     @property
     def says_something(self) -> bool:
-        """Whether anything is said of how images are made into the input; a size alone is not."""
+        """Whether anything but the size of the input is given."""
         return bool(set(self._said()) - {"image_size"})
 
     def words(self, name: str) -> str:
-        """Return what to call a field in an error."""
+        """Return the name of a field for an error."""
         return f"{self.source}: {name}" if name in self.from_source else f"--{name.replace('_', '-')}"
 
 
@@ -217,10 +217,10 @@ class Labelling:
     """What the user says about labels.
 
     Attributes:
-        labels: a file with the label of each image, instead of folders.
-        class_map: a file with the network's output of each class.
-        offset: added to every label; 1 skips a background class.
-        order: how class folders with numbers for names are ordered: "number", "string", or "index": the number is the output.
+        labels: file with the label of each image, instead of folders.
+        class_map: file with the output index of each class.
+        offset: number added to every label; 1 skips a background class.
+        order: order of class folders named by numbers: "number", "string", or "index" (the number is the output index).
     """
 
     labels: Path | None = None
@@ -230,10 +230,10 @@ class Labelling:
 
     @property
     def says_something(self) -> bool:
-        """Whether the user has said anything."""
+        """Whether the user gave anything."""
         return self != Labelling()
 
     @property
     def says_outputs(self) -> bool:
-        """Whether the user has said which output a class is."""
+        """Whether the user gave the output index of classes."""
         return self.class_map is not None or self.offset != 0 or self.order == "index"

@@ -1,7 +1,6 @@
-"""What is to be done, as values: each operation's request can be kept, compared, and sent to a remote machine.
+"""Requests: what is to be done, as values that can be kept, compared, and sent to a remote machine.
 
-A target runs them: `targets.registry.parse(request.target).run(request)`. Files are named by paths on the machine that runs the
-request.
+`targets.registry.parse(request.target).run(request)` runs one. Its paths are those of the machine that runs it.
 """
 
 from collections.abc import Mapping
@@ -20,22 +19,22 @@ class ProfileRequest:
     """Measure latency and throughput.
 
     Attributes:
-        artifacts: "path", "backend=path", or either with several paths joined by "+", which are processes of one candidate.
-        backends: to run the artifacts on; none means each artifact's own.
-        target: "cpu", "gpu" with an index, "jetson" or "ssh://host"; None is jetson on a Jetson board, and cpu elsewhere.
-        scenario: one call after the other, or as many at once as the runtime takes.
+        artifacts: "path", "backend=path", or either with several paths joined by "+", which are measured as one candidate.
+        backends: backends to run the artifacts on; none means each artifact's own.
+        target: "cpu", "gpu", "gpu:1", "jetson" or "ssh://host"; None is jetson on a Jetson board, else cpu.
+        scenario: "single-stream" (one call after the other) or "offline" (as many calls at once as the runtime takes).
         batch: images per call; None is 1, offline 8.
         threads: threads of each candidate; None is one per physical core.
-        precision: precision of the float parts, where the backend has a choice.
-        duration_s: the least time that each candidate is measured.
-        max_duration_s: the most time; None is 6 times the least.
-        processes: processes of each candidate; None is 8 where several are compared on a processor, else 1.
-        warmup_s: the most time that each candidate warms up.
-        seed: random seed of the input and of the order of the blocks.
-        telemetry: whether clocks, temperatures, power and memory are sampled during the run.
-        power_mode: a Jetson's power mode, held for the whole run; None leaves it as it is.
+        precision: precision of the float parts, if the backend has a choice.
+        duration_s: least time to measure each candidate.
+        max_duration_s: most time; None is 6 times the least.
+        processes: processes of each candidate; None is 8 to compare several on a processor, else 1.
+        warmup_s: most time to warm up each candidate.
+        seed: random seed of the input and of the order of blocks.
+        telemetry: whether to sample clocks, temperatures, power and memory during the run.
+        power_mode: power mode of a Jetson during the run; None leaves it as it is.
         untuned: whether to ignore tuned settings in manifests.
-        io: what the user says of the models' input and output: "image_size", "output_name".
+        io: the user's facts about input and output: "image_size", "output_name".
     """
 
     artifacts: tuple[str, ...]
@@ -58,16 +57,16 @@ class ProfileRequest:
 
 @dataclass(frozen=True)
 class LogitsRequest:
-    """Run a data set through one model, and gather its logits. Other fields are as in `ProfileRequest`.
+    """Run a data set through one model, and collect its logits. Other fields are as in `ProfileRequest`.
 
     Attributes:
         artifact: "path" or "backend=path".
         data: the data set: a folder of images, a .zip or an .npz.
-        backend: the backend to run it on; None means the artifact's own.
+        backend: backend to run it on; None is the artifact's own.
         preprocessing: how images become the model's input; None leaves the choice to the caller's `choose` function.
-        limit: number of images, the same number of each class; None for all.
+        limit: number of images, equally many per class; None is all.
         batch: images per call.
-        logits: an .npz file to keep the logits in, from which an interrupted run goes on; None for none.
+        logits: .npz file that keeps the logits, from which an interrupted run continues; None keeps none.
     """
 
     artifact: str
@@ -87,10 +86,10 @@ class LogitsRequest:
 
 @dataclass(frozen=True)
 class TrtChoices:
-    """What only TensorRT's builders can be told. The fields are the names of the command line; see `TrtSettings`.
+    """Options of TensorRT's builders, by their names on the command line; see `TrtSettings`.
 
     Attributes:
-        batches: smallest, likeliest and largest batch, as "1,8,64".
+        batches: smallest, most likely and largest batch, as "1,8,64".
         targets: compute capabilities to compile for.
     """
 
@@ -115,12 +114,12 @@ class BuildRequest:
 
     Attributes:
         model: the .onnx file.
-        backend: the backend that the engine is for.
-        output: the engine's file; its manifest is written beside it.
+        backend: backend that the engine is for.
+        output: engine file to write; its manifest is written beside it.
         threads: threads to compile for; None is one per physical core.
-        batch: a size to specialise a dynamic batch to; None leaves it dynamic.
+        batch: number of images to fix a dynamic batch to; None leaves it dynamic.
         choices: TensorRT's options.
-        trtexec: "auto" or the path of trtexec, to build with it; None for TensorRT's Python package.
+        trtexec: "auto" or the path of trtexec, to build with it; None builds with TensorRT's Python package.
         float_layers: names of the layers that a calibration cache leaves in float, for trtexec.
     """
 
@@ -139,17 +138,14 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class TuneRequest:
-    """Find the fastest runtime settings of an artifact on this machine.
+    """Find the fastest runtime settings of an artifact on this machine. Other fields are as in `ProfileRequest`.
 
     Attributes:
         artifact: path of an .onnx file or an engine.
-        backend: the backend to run it on; None is the artifact's own.
-        scenario: what is to be fast: one call, or many images per second.
-        budget_s: about how long it may take.
-        threads_max: the most threads to try; None is all logical cores that this process may use.
-        precisions: precisions besides "f32" that may be tried, although they change the logits.
-        seed: random seed of the measurement and of the random images.
-        io: what the user says of the model's input and output: "image_size", "output_name".
+        backend: backend to run it on; None is the artifact's own.
+        budget_s: approximate duration of the search.
+        threads_max: largest number of threads to try; None is all logical cores that this process may use.
+        precisions: other precisions than "f32" to try, although they change the logits.
     """
 
     artifact: str
@@ -164,11 +160,10 @@ class TuneRequest:
 
 @dataclass(frozen=True)
 class DeploymentRequest:
-    """Say what `deploy` would build and measure on a target.
+    """List what `deploy` builds and measures on a target. The target is as in `ProfileRequest`.
 
     Attributes:
-        target: as in `ProfileRequest`.
-        backends: the backends to use; none means all that fit the target.
+        backends: backends to use; none means all that fit the target.
     """
 
     target: str | None = "cpu"
@@ -176,4 +171,4 @@ class DeploymentRequest:
 
 
 Request = ProfileRequest | LogitsRequest | BuildRequest
-"""What a target can be asked for."""
+"""A request that a target runs."""

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._progress import Progress
-from emca_deploy.api.targets import ready
 from emca_deploy.artifacts import Manifest, read_manifest
 from emca_deploy.backends.registry import recipe_of
 from emca_deploy.calibration.placement.calibration_cache import float_layers
 from emca_deploy.errors import InputError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.requests import BuildRequest
+from emca_deploy.targets.named_machines import ready
 
 __all__ = ["BuildReport", "build"]
 
@@ -35,7 +35,7 @@ class BuildReport:
         details = self.manifest.details
         return {
             "schema_version": 1,
-            "engine": str(self.engine),
+            "engine": self.engine,
             "backend": self.manifest.backend,
             "precision": self.manifest.precision,
             "size_mib": self.size_mib,

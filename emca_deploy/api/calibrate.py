@@ -17,7 +17,6 @@ from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import InputError
 from emca_deploy.preprocessing import Labelling, PreprocessingOptions
-from emca_deploy.results.codec import to_json
 from emca_deploy.results.gate import GateReport
 
 __all__ = ["CalibrateReport", "CalibrateRequest", "CalibrationCache", "calibrate"]
@@ -66,16 +65,11 @@ class CalibrateRequest(CalibrationChoices):
 
 @dataclass(frozen=True)
 class CalibrationCache:
-    """A calibration cache that was written, its number of scales, and the fp32 model that TensorRT builds with it."""
+    """A calibration cache that was written, its number of scales, and the TensorRT version that reads it."""
 
-    model: Path
     path: Path
     scales: int
     tensorrt_version: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return its JSON."""
-        return {"path": str(self.path), "scales": self.scales, "tensorrt_version": self.tensorrt_version}
 
 
 @dataclass(frozen=True)
@@ -98,8 +92,7 @@ class CalibrateReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `calibrate`."""
-        gate, cache = self.gate and to_json(self.gate), self.cache and self.cache.to_dict()
-        return {**self.calibration.to_dict(), "warnings": list(self.warnings), "gate": gate, "cache": cache}
+        return {**self.calibration.to_dict(), "warnings": self.warnings, "gate": self.gate, "cache": self.cache}
 
 
 def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateReport:
@@ -170,4 +163,4 @@ def _write_cache(request: CalibrateRequest, table: Path) -> CalibrationCache | N
         return None
     recipe = find_recipe(request.backend)
     scales = write_model_cache(request.model, table, cache, version, recipe, request.output_name)
-    return CalibrationCache(request.model, cache, scales, version)
+    return CalibrationCache(cache, scales, version)

@@ -7,6 +7,7 @@ from typing import Any
 from emca_deploy._progress import Progress
 from emca_deploy.backends.registry import BACKENDS
 from emca_deploy.errors import EmcaError
+from emca_deploy.results.codec import version
 from emca_deploy.targets import named_machines
 from emca_deploy.targets.capabilities import Capabilities
 from emca_deploy.targets.named_machines import Machine
@@ -16,16 +17,13 @@ __all__ = ["DeviceCheck", "DevicesReport", "add_device", "check_devices", "devic
 NOT_USABLE = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DevicesReport:
     """The named machines, in the order of their file."""
 
+    schema_version: int = version(1)
     file: Path
     devices: tuple[Machine, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document of `devices`."""
-        return {"schema_version": 1, "file": str(self.file), "devices": [device.to_dict() for device in self.devices]}
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def devices() -> DevicesReport:
     Raises:
         InputError: their file cannot be read, or is wrong.
     """
-    return DevicesReport(named_machines.devices_file(), tuple(named_machines.read_machines().values()))
+    return DevicesReport(file=named_machines.devices_file(), devices=tuple(named_machines.read_machines().values()))
 
 
 def add_device(name: str, target: str, power_mode: str | None = None, notes: str = "") -> Path:

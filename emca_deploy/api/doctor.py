@@ -14,6 +14,7 @@ from emca_deploy.backends.records import BACKENDS, names_where
 from emca_deploy.backends.registry import BackendStatus, available
 from emca_deploy.errors import MissingError
 from emca_deploy.machines.jetson.traps import Trap, examine_board
+from emca_deploy.results.codec import left_out, version
 
 __all__ = ["DoctorReport", "MachineFacts", "doctor", "find_traps", "gpu_failure", "load_failure"]
 
@@ -21,7 +22,7 @@ LOAD_TIMEOUT_S = 120
 ARM_INT8 = {"asimddp", "i8mm"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DoctorReport:
     """What this machine can do.
 
@@ -34,10 +35,11 @@ class DoctorReport:
         memory_mib: memory in MiB; None if unknown.
         python: version of the interpreter.
         platform: operating system.
-        traps: settings that make measurements or INT8 models worse, worst first.
         board: Jetson board with its power mode and clocks; None on other machines.
+        traps: settings that make measurements or INT8 models worse, worst first.
     """
 
+    schema_version: int = version(1)
     backends: Mapping[str, Mapping[str, Any]]
     cpu: Mapping[str, Any]
     gpus: tuple[str, ...]
@@ -46,15 +48,8 @@ class DoctorReport:
     memory_mib: float | None
     python: str
     platform: str
+    board: Mapping[str, Any] | None = left_out()
     traps: tuple[Trap, ...]
-    board: Mapping[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document of `doctor`."""
-        facts = asdict(self)
-        traps, board = facts.pop("traps"), facts.pop("board")
-        lists = {"gpus": list(self.gpus), "governors": list(self.governors)}
-        return {"schema_version": 1, **facts, **lists, **({"board": board} if board else {}), "traps": list(traps)}
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,18 @@
 """Files that an operation reads and writes: no file may be both, or be written twice."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from emca_deploy.artifacts import manifest_path
 from emca_deploy.errors import InputError, ModelError
 
-__all__ = ["FileUse", "beside_table", "check_uses", "deployed", "manifest_use", "unfinished_use"]
+__all__ = ["ARTIFACTS", "FileUse", "check_uses", "derived_uses", "paths_in"]
+
+ARTIFACTS = ("artifact", "artifacts", "reference")
+"""Parameters of commands whose texts name files that are read: "path" or "backend=path"."""
 
 _DEPLOYED = ("result.json", "report.html")
 _DEPLOYED_SUFFIXES = (".onnx", ".json", ".npz")
@@ -90,44 +95,60 @@ def _ignores_case(folder: Path) -> bool:
         return False
 
 
-def beside_table(model: Path, table: Path | None, backend: str) -> Iterator[FileUse]:
+def paths_in(value: Any) -> Iterator[Path]:
+    """Yield the files in a parameter's value: a path, "path", "backend=path", "first+second", or several of these."""
+    if isinstance(value, Path):
+        yield value
+        return
+    for text in (value,) if isinstance(value, str) else value or ():
+        after = text.partition("=")[2]
+        parts = [part for each in (text, after) for part in (each, *each.split("+")) if part]
+        yield from (Path(part) for part in dict.fromkeys(parts))
+
+
+def derived_uses(command: str, values: Mapping[str, Any], uses: Sequence[FileUse]) -> Iterator[FileUse]:
+    """Yield the files whose names follow from the parameters of a command, and from the files they name."""
+    for key in ("model", *ARTIFACTS):
+        for path in paths_in(values.get(key)):
+            yield FileUse(manifest_path(path), f"the manifest of {path}", "", written=False)
+    if command in ("export", "calibrate", "build"):
+        yield FileUse(manifest_path(values["output"]), "the manifest of -o", "-o", written=True)
+    if command in ("calibrate", "sensitivity"):
+        yield from _beside_table(values["model"], values["table"], str(values["backend"]))
+    for key, option in (("logits", "--logits"), ("reference_logits", "--reference-logits")):
+        if values.get(key) is not None:
+            from emca_deploy.harness.accuracy.logits_store import partial_path
+
+            yield FileUse(partial_path(values[key]), f"the partial file of {option}", option, written=True)
+    if command == "report" and values["folder"].is_dir():
+        yield FileUse(values["folder"] / "result.json", "the result", "DIR", written=False)
+    if command == "deploy":
+        yield from (FileUse(path, "a file in -o", "-o", written=True) for path in _deployed(uses, values["output"]))
+
+
+def _beside_table(model: Path, table: Path | None, backend: str) -> Iterator[FileUse]:
     """Yield the range table if it has its default name, and the files that are kept beside it."""
     from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
     from emca_deploy.calibration.ranges.table import table_path
     from emca_deploy.calibration.recovery.weights import rounded_path
     from emca_deploy.calibration.resume import side_path
 
-    named = {}
     if table is None:
         table = table_path(model)
-        named["the range table"] = [table]
-    named["the rounded weights beside the range table"] = [rounded_path(table, largest) for largest in LARGEST_WEIGHT.values()]
+        yield FileUse(table, "the range table", "--table", written=True)
+    for largest in LARGEST_WEIGHT.values():
+        yield FileUse(rounded_path(table, largest), "the rounded weights beside the range table", "--table", written=True)
     for what in ("sensitivity", "search"):
-        named[f"the {what} file beside the range table"] = [side_path(table, backend.replace("/", "_"), what)]
-    for name, paths in named.items():
-        yield from (FileUse(path, name, "--table", written=True) for path in paths)
+        path = side_path(table, backend.replace("/", "_"), what)
+        yield FileUse(path, f"the {what} file beside the range table", "--table", written=True)
 
 
-def manifest_use(path: Path, name: str, option: str = "") -> FileUse:
-    """Return the use of an artifact's manifest, which is written if the artifact is named by an output `option`."""
-    from emca_deploy.artifacts import manifest_path
-
-    return FileUse(manifest_path(path), name, option, written=bool(option))
-
-
-def unfinished_use(path: Path, option: str) -> FileUse:
-    """Return the use of the file in which an interrupted validation keeps the logits that `option` names."""
-    from emca_deploy.harness.accuracy.logits_store import partial_path
-
-    return FileUse(partial_path(path), f"the partial file of {option}", option, written=True)
-
-
-def deployed(inputs: Iterable[Path], output: Path) -> Iterator[FileUse]:
+def _deployed(uses: Iterable[FileUse], output: Path) -> Iterator[Path]:
     """Yield the inputs in the folder `output` that have the name of a file which `deploy` writes there."""
-    for path in inputs:
+    for path in (use.path for use in uses if not use.written):
         taken = path.name in _DEPLOYED or (path.name.startswith("model.") and path.suffix.lower() in _DEPLOYED_SUFFIXES)
         if taken and _same(path.parent, output):
-            yield FileUse(path, "a file in -o", "-o", written=True)
+            yield path
 
 
 def _sidecars(use: FileUse) -> Iterator[FileUse]:

@@ -44,19 +44,15 @@ BLOCK = 5
 
 @dataclass(frozen=True)
 class LayersRequest:
-    """What to profile, and how.
+    """What to profile, and how. Other fields are as in `ProfileRequest`.
 
     Attributes:
         artifacts: "path" or "backend=path"; a .json file is the output of trtexec's --exportProfile.
-        backends: backends to run the artifacts on; none means each artifact's own.
         calls: number of profiled calls per artifact.
         batch: images per call.
-        threads: threads of each runtime; None is one per physical core.
         model: the .onnx file that engines were built from, if their manifests do not lead to it.
         layer_info: output of trtexec's --exportLayerInfo, for profiles of trtexec.
         roofline: whether to measure the roofline.
-        untuned: whether to ignore tuned settings in manifests.
-        io: the user's facts about input and output: "image_size", "output_name".
     """
 
     artifacts: tuple[str, ...]

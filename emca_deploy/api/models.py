@@ -1,52 +1,50 @@
 """`models`: the size, cost and published accuracy of every architecture."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Progress
 from emca_deploy.errors import UnknownNameError
-from emca_deploy.networks.registry import ARCHITECTURES, Architecture
+from emca_deploy.networks.registry import ARCHITECTURES, Architecture, Published
+from emca_deploy.results.codec import version
 
 __all__ = ["ModelSize", "ModelsReport", "models"]
-
-MEBI, GIBI = 2**20, 2**30
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Parameters, and multiply-adds of one image, of an architecture with 1000 classes."""
+    """The size of an architecture with 1000 classes, and the cost of one image.
 
-    architecture: Architecture
+    Attributes:
+        name: name of the architecture.
+        family: architecture without its depth.
+        depth: number of layers in the name of the ResNet.
+        params: number of parameters.
+        params_mi: parameters / 2**20.
+        macs: multiply-adds.
+        gflops_gi: multiply-adds / 2**30, which the paper calls GFLOPs.
+        gmacs: multiply-adds / 1e9.
+        published: figures of the paper; None if it has none.
+    """
+
+    name: str
+    family: str
+    depth: int
     params: int
+    params_mi: float
     macs: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return its JSON."""
-        published = self.architecture.published
-        return {
-            "name": self.architecture.name,
-            "family": self.architecture.family,
-            "depth": self.architecture.depth,
-            "params": self.params,
-            "params_mi": self.params / MEBI,
-            "macs": self.macs,
-            "gflops_gi": self.macs / GIBI,
-            "gmacs": self.macs / 1e9,
-            "published": asdict(published) if published else None,
-        }
+    gflops_gi: float
+    gmacs: float
+    published: Published | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelsReport:
     """The architectures at one image size, the side of the square input in pixels."""
 
+    schema_version: int = version(1)
     image_size: int
     models: tuple[ModelSize, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document of `models`."""
-        return {"schema_version": 1, "image_size": self.image_size, "models": [each.to_dict() for each in self.models]}
 
 
 def models(image_size: int = 224, family: str = "", progress: Progress | None = None) -> ModelsReport:
@@ -71,14 +69,16 @@ def models(image_size: int = 224, family: str = "", progress: Progress | None = 
         if progress is not None:
             progress(done, len(chosen))
         found.append(_count(architecture, image_size))
-    return ModelsReport(image_size, tuple(found))
+    return ModelsReport(image_size=image_size, models=tuple(found))
 
 
-def _count(architecture: Architecture, image_size: int) -> ModelSize:
+def _count(made: Architecture, image_size: int) -> ModelSize:
     import torch
 
     from emca_deploy.networks.registry import count_macs, count_parameters, create_model
 
     with torch.device("meta"):
-        module = create_model(architecture.name)
-    return ModelSize(architecture, count_parameters(module), count_macs(module, image_size))
+        module = create_model(made.name)
+    params, macs = count_parameters(module), count_macs(module, image_size)
+    sizes = (params, params / 2**20, macs, macs / 2**30, macs / 1e9)
+    return ModelSize(made.name, made.family, made.depth, *sizes, made.published)

@@ -14,7 +14,6 @@ from emca_deploy.calibration.placement.calibration_cache import float_layers
 from emca_deploy.exporting.dla_convert import load_float_model
 from emca_deploy.exporting.dla_rules import nodes_off_dla
 from emca_deploy.machines.boards import find_board, find_jetpack
-from emca_deploy.results.codec import to_json
 
 __all__ = ["PlanReport", "plan"]
 
@@ -43,9 +42,9 @@ class PlanReport:
         """Return the JSON document of `plan`."""
         return {
             "schema_version": 1,
-            "model": str(self.model),
+            "model": self.model,
             **self.plan.to_dict(),
-            "commands": [to_json(command) for command in self.commands],
+            "commands": self.commands,
             "trtexec": self.trtexec,
             **({"off_dla": self.off_dla} if self.off_dla is not None else {}),
         }

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from emca_deploy._progress import Progress
-from emca_deploy.api.targets import ready
 from emca_deploy.harness.measure.raw_samples import save_raw
 from emca_deploy.requests import ProfileRequest
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Profiled
+from emca_deploy.targets.named_machines import ready
 
 __all__ = ["name_samples", "profile", "profile_notes", "profile_samples", "write_samples"]
 

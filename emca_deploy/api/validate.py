@@ -6,7 +6,6 @@ from pathlib import Path
 
 from emca_deploy._progress import Stage, silent
 from emca_deploy.api.images import image_notes, image_warnings
-from emca_deploy.api.targets import ready
 from emca_deploy.artifacts import TensorSpec, read_manifest
 from emca_deploy.backends.records import DEFAULT
 from emca_deploy.backends.registry import CHECKPOINTS
@@ -22,6 +21,7 @@ from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.gate import Gate, Verdict
 from emca_deploy.targets.base import Target
 from emca_deploy.targets.named_artifacts import split_artifact
+from emca_deploy.targets.named_machines import ready
 from emca_deploy.tasks.classification import compare
 from emca_deploy.tasks.flips import FlipsFile, find_flips
 from emca_deploy.tasks.logits import predicted
@@ -31,25 +31,20 @@ __all__ = ["ValidateReport", "ValidateRequest", "kept_logits", "validate"]
 
 @dataclass(frozen=True)
 class ValidateRequest:
-    """What to validate, and how.
+    """What to validate, and how. Other fields are as in `ProfileRequest`.
 
     Attributes:
         artifact: "path" or "backend=path".
         data: labelled images: a folder, a zip or an npz file. Without labels, only the agreement with the reference is measured.
         backend: backend to run the artifact on; None is its own.
-        target: "cpu", "gpu", "gpu:1", "jetson", "ssh://host" or the name of a machine.
         reference: model to compare with, such as the fp32 .onnx file; it runs on the processor of the same machine.
         reference_backend: backend to run the reference on; None is onnxruntime for .onnx.
         max_drop: limit of the gate in points; None measures without a gate.
         limit: number of images, equally many per class; None uses all.
         batch: images per call.
-        threads: threads of the runtime; None is one per physical core.
-        precision: precision of the float parts, "f32" or "bf16".
         logits: .npz file for the artifact's logits, from which an interrupted run continues.
         reference_logits: .npz file for the reference's logits.
         flips: .csv or .json file for all images whose predicted class differs.
-        power_mode: power mode of a Jetson during the run.
-        untuned: whether to ignore tuned settings in the manifest.
         output_name: output with the logits, if the model has several.
         preprocessing: known facts about the preprocessing; the manifest has the rest.
         labelling: known facts about the labels.

@@ -14,17 +14,11 @@ __all__ = ["print_check", "print_devices"]
 
 def print_devices(report: "DevicesReport") -> None:
     """Print one row per machine."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+    from emca_deploy.reporting.output import show_table
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for header in ("name", "target", "power mode", "notes"):
-        table.add_column(header, overflow="fold")
-    for device in report.devices:
-        texts = (device.name, device.target, device.power_mode or "-", device.notes)
-        table.add_row(*(Text(printable(text)) for text in texts))  # markup in them does nothing
-    table_console().print(table)
+    texts = ((each.name, each.target, each.power_mode or "-", each.notes) for each in report.devices)
+    rows = (([printable(text) for text in row], False) for row in texts)
+    show_table(table_console(), ("name", "target", "power mode", "notes"), rows, left=4)
 
 
 def print_check(checks: "Sequence[DeviceCheck]") -> None:

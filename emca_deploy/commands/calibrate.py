@@ -76,12 +76,12 @@ def command(as_json: bool, weight_bits: str, **options: Any) -> None:
     tell(notes=report.notes, warnings=report.warnings)
     if report.gate is not None and not as_json:
         print_gate(report.gate, table_console())
-    show(report, as_json, lambda: _print(report))
+    show(report, as_json, lambda: _print(report, str(request.model)))
     if report.gate is not None and not report.gate.reached:
         raise missed_gate(report.gate, str(request.output))
 
 
-def _print(report: "CalibrateReport") -> None:
+def _print(report: "CalibrateReport", model: str) -> None:
     made = report.calibration
     counts, part = made.counts, made.float_part
     stored = f", {counts.weight_only} of these with INT8 weights" if counts.weight_only else ""
@@ -95,4 +95,4 @@ def _print(report: "CalibrateReport") -> None:
     source = f"reused from {made.table}" if made.reused else f"measured on {made.samples} images, kept in {made.table}"
     echo(f"ranges ({made.method}) {source}")
     if (cache := report.cache) is not None:
-        echo(f"{cache.path}: calibration cache of {cache.scales} tensors for TensorRT {cache.tensorrt_version} and {cache.model}")
+        echo(f"{cache.path}: calibration cache of {cache.scales} tensors for TensorRT {cache.tensorrt_version} and {model}")

@@ -89,6 +89,6 @@ def check(name: str | None, as_json: bool) -> int:
 
     with progress("checking") as advance:
         found = check_devices(name, advance)
-    document = {"schema_version": 1, "devices": [each.to_dict() for each in found]}
+    document = {"schema_version": 1, "devices": found}
     show(document, as_json, lambda: print_check(found))
     return next((each.exit_code for each in found if each.exit_code), 0)

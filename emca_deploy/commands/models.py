@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-MEBI, GIBI = 2**20, 2**30
 SMALLEST_IMAGE = 32  # the last stage's map is then one pixel
 HEADERS = ("params\n1e6", "params\n2**20", "GMACs\n1e9", "GFLOPs\n2**30", "top-1\n%", "top-5\n%", "paper's\nparams")
 
@@ -48,11 +47,11 @@ def _print(report: "ModelsReport") -> None:
     table.add_column("name", no_wrap=True)
     for header in HEADERS:
         table.add_column(header, justify="right", no_wrap=True)
-    family = report.models[0].architecture.family
+    family = report.models[0].family
     for size in report.models:
-        if size.architecture.family != family:
+        if size.family != family:
             table.add_section()
-            family = size.architecture.family
+            family = size.family
         table.add_row(*_cells(size))
     console = console_for()
     console.print(table)
@@ -60,7 +59,7 @@ def _print(report: "ModelsReport") -> None:
 
 
 def _cells(size: "ModelSize") -> list[str]:
-    published = size.architecture.published
-    counted = [f"{size.params / 1e6:.3f}", f"{size.params / MEBI:.3f}", f"{size.macs / 1e9:.3f}", f"{size.macs / GIBI:.3f}"]
+    published = size.published
+    counted = [f"{size.params / 1e6:.3f}", f"{size.params_mi:.3f}", f"{size.gmacs:.3f}", f"{size.gflops_gi:.3f}"]
     figures = [f"{published.top1:.2f}", f"{published.top5:.2f}", f"{published.params_mi:.3f}"] if published else ["-"] * 3
-    return [size.architecture.name, *counted, *figures]
+    return [size.name, *counted, *figures]

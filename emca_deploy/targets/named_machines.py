@@ -7,11 +7,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emca_deploy.artifacts import write_text
 from emca_deploy.errors import InputError, OutputError, UnknownNameError
 from emca_deploy.remote.address import SCHEME
+from emca_deploy.requests import BuildRequest, LogitsRequest, ProfileRequest
 from emca_deploy.targets.base import Target
 from emca_deploy.targets.capabilities import Capabilities, Lack
 from emca_deploy.targets.registry import KINDS, parse
@@ -29,8 +30,11 @@ __all__ = [
     "find_machine",
     "open_target",
     "read_machines",
+    "ready",
     "remove_machine",
 ]
+
+Directed = TypeVar("Directed", ProfileRequest, LogitsRequest, BuildRequest)
 
 DEVICES_VARIABLE = "EMCA_DEPLOY_DEVICES"
 _FORMS = "cpu, gpu, gpu:1, jetson or ssh://[user@]host[:port]"
@@ -197,6 +201,19 @@ def open_target(text: str | None, power_mode: str | None = None) -> tuple[Target
         raise UnknownNameError.of("target", text, (*KINDS, *machines), f"targets: cpu, gpu, jetson, ssh://HOST; {own}")
     machine = machines[text]
     return parse(machine.target), machine.power_mode if power_mode is None else power_mode
+
+
+def ready(request: Directed) -> tuple[Target, Directed]:
+    """Return the target of a request, and the request with the name of a machine replaced by its target and power mode.
+
+    Raises:
+        InputError: the target cannot run this request.
+        UnknownNameError: no target or machine has this name.
+    """
+    target, power_mode = open_target(request.target, request.power_mode)
+    request = replace(request, target=target.name, power_mode=power_mode)
+    target.check(request)
+    return target, request
 
 
 def _is_target(text: str) -> bool:

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from emca_deploy.api.file_uses import ARTIFACTS
 from emca_deploy.cli import COMMANDS, run
-from emca_deploy.commands._roles import ARTIFACTS
 from emca_deploy.commands._types import FileType
 from emca_deploy.data.bundled import bundled_calibration_images
 
