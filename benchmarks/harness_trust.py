@@ -37,7 +37,7 @@ from rich.table import Table
 from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.harness.measure.latency import Protocol, measure
-from emca_deploy.harness.measure.stopping import planned_looks, precise
+from emca_deploy.harness.measure.rounds import planned_looks, precise
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.stats.estimates import median_ci, student_t_quantile
 from emca_deploy.targets.candidates import CandidateOptions, candidate

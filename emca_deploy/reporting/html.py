@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from emca_deploy.reporting.formats import NONE, facts, fixed, moment
-from emca_deploy.reporting.notices import warnings_of
 from emca_deploy.reporting.output import render_page
 from emca_deploy.reporting.plots import latency_plot, tradeoff_plot
-from emca_deploy.reporting.recommendation import cautions_of, sentence_of
+from emca_deploy.reporting.recommendation import cautions_of, sentence_of, warnings_of
 from emca_deploy.reporting.svg import COLOURS
 from emca_deploy.reporting.table import deploy_columns
 from emca_deploy.results.deploy import DeployReport

@@ -1,10 +1,14 @@
-"""The recommendation in words: one sentence, and cautions."""
+"""The recommendation in words: one sentence, cautions, and the warnings of the measurements."""
+
+import re
 
 from emca_deploy.reporting.formats import fixed, interval, plain, signed
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.recommendation import DEPLOY_GATE, Doubt, Recommendation, drop_of
 
-__all__ = ["cautions_of", "sentence_of"]
+__all__ = ["cautions_of", "sentence_of", "warnings_of"]
+
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?%?")
 
 
 def sentence_of(report: DeployReport, found: Recommendation) -> str:
@@ -75,3 +79,27 @@ def _range(candidate: DeployCandidate) -> str:
         return ""
     low, high = reference.top1_drop_ci95
     return f" (95% interval {signed(-high)} to {signed(-low)})"
+
+
+def warnings_of(report: DeployReport) -> list[tuple[str, str]]:
+    """Return (candidates, warning); candidates is "" where the warning is about all.
+
+    Warnings that differ only in numbers become one, with all the numbers: "latency drifted by +15%/-64% ...".
+    """
+    about: dict[str, list[tuple[str, str]]] = {}
+    for candidate in report.candidates:
+        for warning in dict.fromkeys(plain(text) for text in candidate.latency.warnings):
+            about.setdefault(_NUMBER.sub("#", warning), []).append((plain(candidate.name), warning))
+    merged = []
+    for group in about.values():
+        names = list(dict.fromkeys(name for name, _ in group))
+        merged.append(("" if len(names) == len(report.candidates) else ", ".join(names), _joined([text for _, text in group])))
+    return merged
+
+
+def _joined(warnings: list[str]) -> str:
+    """Join sentences with the same words, with the different numbers of each place side by side."""
+    numbers = zip(*(_NUMBER.findall(warning) for warning in warnings), strict=True)
+    sides = ["/".join(dict.fromkeys(place)) for place in numbers]
+    words = _NUMBER.split(warnings[0])
+    return "".join(word + number for word, number in zip(words, [*sides, ""], strict=True))

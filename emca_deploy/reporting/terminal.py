@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from emca_deploy.reporting.formats import NONE, plain
-from emca_deploy.reporting.notices import warnings_of
 from emca_deploy.reporting.output import say, show_table
-from emca_deploy.reporting.profile_columns import profile_columns, profile_heading
-from emca_deploy.reporting.recommendation import cautions_of, sentence_of
-from emca_deploy.reporting.table import Column, deploy_columns
+from emca_deploy.reporting.recommendation import cautions_of, sentence_of, warnings_of
+from emca_deploy.reporting.table import Column, deploy_columns, profile_columns, profile_heading
 from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.results.recommendation import recommend

@@ -21,7 +21,7 @@ from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.errors import ModelError
 from emca_deploy.multiply_adds import WEIGHT_INPUT
 from emca_deploy.onnx_file.file import OnnxFile
-from emca_deploy.results.int8 import Int8Finding, Int8Form, Int8Report
+from emca_deploy.results.layers import Int8Finding, Int8Form, Int8Report
 
 __all__ = ["CUTS", "Explainer", "QdqPair", "explain_file", "explain_int8", "numbers_of", "pair_of", "refuse_quantized"]
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from emca_deploy._machine import cpu_info
 from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
 from emca_deploy.errors import InputError
-from emca_deploy.results.int8 import Int8Report
+from emca_deploy.results.layers import Int8Report
 
 __all__ = ["Explains", "Recipe"]
 

@@ -1,20 +1,31 @@
-"""Runs the rounds: one block of every candidate each, in random order, until there is a reason to stop."""
+"""Runs the rounds of a measurement, one block of every candidate each, and decides when to stop.
 
-from collections.abc import Callable, Container
+Checking an interval until it happens to be narrow makes it too narrow. It is therefore checked only after a few rounds, which are
+planned before the run, each 1.5 times as late as the one before, and never before the least duration is over. A test on simulated
+runs with drift measures the coverage that is left.
+"""
+
+from collections.abc import Callable, Container, Sequence
 
 import numpy as np
 
 from emca_deploy._progress import Progress
+from emca_deploy.arrays import Float64Array
 from emca_deploy.errors import EmcaError
 from emca_deploy.harness.measure.candidate import Candidate
 from emca_deploy.harness.measure.protocol import Protocol
-from emca_deploy.harness.measure.stopping import reason_to_stop
+from emca_deploy.stats.estimates import median_ci
 
-__all__ = ["INTERRUPTED", "interleave"]
+__all__ = ["INTERRUPTED", "interleave", "planned_looks", "planned_renewals", "precise", "reason_to_stop"]
 
 INTERRUPTED = "interrupted"
 _SHORTEST, _LONGEST = 0.75, 1.25
 """Blocks vary in length at random: equal ones could synchronize with other periodic work of the machine."""
+
+_FURTHER = 1.5
+_FEWEST_ROUNDS = 10
+_FAST_QUERIES = 100
+"""MLPerf's least number of queries, for candidates that make that many in the least duration."""
 
 
 def interleave(
@@ -69,3 +80,60 @@ def _one_round(
             candidates.remove(candidate)
             failed(candidate, exc)
         report(done + place, protocol.max_rounds * len(order))
+
+
+def planned_looks(first: int, last: int) -> tuple[int, ...]:
+    """Return the rounds after which to check the intervals: `first`, at least 10, then 1.5 times as many each, below `last`."""
+    looks = []
+    look = float(max(first, _FEWEST_ROUNDS))
+    while round(look) < last:
+        looks.append(round(look))
+        look *= _FURTHER
+    return tuple(looks)
+
+
+def planned_renewals(protocol: Protocol, at_once: int) -> frozenset[int]:
+    """Return the rounds after which every candidate gets new processes: evenly in the least duration, then at every check.
+
+    The check comes before the renewal and may end the run instead. There are no renewals where all processes of a candidate are
+    among the `at_once` that live together.
+    """
+    sets = -(-protocol.processes // at_once)
+    if sets < 2:
+        return frozenset()
+    shares = (round(protocol.rounds * number / sets) for number in range(1, sets))
+    looks = planned_looks(protocol.rounds, protocol.max_rounds) if protocol.max_rounds > protocol.rounds else ()
+    return frozenset(share for share in shares if share) | frozenset(looks)
+
+
+def precise(blocks: Sequence[Float64Array], goal: float, seed: int, processes: Sequence[int] | None = None) -> bool:
+    """Return whether half the width of the median's 95 % interval is at most `goal`, as a share of the median."""
+    low, high = median_ci(blocks, seed, processes)
+    middle = (low + high) / 2
+    return (high - low) / 2 <= goal * middle
+
+
+def reason_to_stop(candidates: Sequence[Candidate], protocol: Protocol) -> str | None:
+    """Return why the run ends after the rounds so far, or None where it continues."""
+    rounds = min(len(candidate.blocks) for candidate in candidates)
+    if protocol.max_duration_s is None or protocol.max_duration_s <= protocol.duration_s:
+        return "fixed duration" if rounds >= protocol.rounds else None
+    # Calls longer than a block use up the time before all rounds are done.
+    time_is_over = sum(candidate.wall_s for candidate in candidates) >= protocol.max_duration_s * len(candidates)
+    if rounds >= protocol.max_rounds or time_is_over:
+        return "time limit"
+    if rounds not in planned_looks(protocol.rounds, protocol.max_rounds):
+        return None
+    if all(_well_known(candidate, protocol) for candidate in candidates):
+        return f"interval within {protocol.interval_goal * 100:g} %"
+    return None
+
+
+def _well_known(candidate: Candidate, protocol: Protocol) -> bool:
+    offline = protocol.scenario == "offline"
+    a_call_s = candidate.wall_s * candidate.in_flight / candidate.calls
+    queries = max(protocol.min_queries, _FAST_QUERIES) if a_call_s * _FAST_QUERIES < protocol.duration_s else protocol.min_queries
+    if candidate.calls < queries:
+        return False
+    blocks = candidate.headline_ms(protocol.batch, offline=offline)
+    return precise(blocks, protocol.interval_goal, protocol.seed, candidate.block_processes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from emca_deploy.errors import EmcaError, WorkerError
 from emca_deploy.harness.measure.candidate import Candidate, Process
 from emca_deploy.harness.measure.protocol import Protocol
-from emca_deploy.harness.measure.stopping import planned_renewals
+from emca_deploy.harness.measure.rounds import planned_renewals
 from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.memory import available_mib, peak_rss_mib

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from emca_deploy.reporting.formats import NONE
-from emca_deploy.reporting.profile_columns import energy_columns, profile_columns, total_power
+from emca_deploy.reporting.table import energy_columns, profile_columns, total_power
 from emca_deploy.results.latency import LatencyResult, LatencySummary, ProfileReport
 from emca_deploy.results.telemetry import Power, SourceTelemetry, TelemetryResult
 

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from emca_deploy.reporting.notices import warnings_of
-from emca_deploy.reporting.recommendation import cautions_of, sentence_of
+from emca_deploy.reporting.recommendation import cautions_of, sentence_of, warnings_of
 from emca_deploy.results.recommendation import recommend
 
 

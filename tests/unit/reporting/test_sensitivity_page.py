@@ -7,8 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from emca_deploy.reporting.bars import bar_chart
-from emca_deploy.reporting.sensitivity import print_sensitivity, render_sensitivity
+from emca_deploy.reporting.sensitivity import bar_chart, print_sensitivity, render_sensitivity
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitSensitivity
 

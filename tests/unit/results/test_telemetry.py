@@ -3,7 +3,7 @@
 import pytest
 
 from emca_deploy.errors import DataError
-from emca_deploy.reporting.profile_columns import total_power
+from emca_deploy.reporting.table import total_power
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.telemetry import ContextSwitches, Power, SourceTelemetry, TelemetryResult, ValueSummary
 

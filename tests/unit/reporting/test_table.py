@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from emca_deploy.harness.measure.protocol import Protocol
-from emca_deploy.reporting.profile_columns import profile_columns, profile_heading
+from emca_deploy.reporting.table import profile_columns, profile_heading
 from emca_deploy.results.latency import Comparison, ProfileReport
 
 

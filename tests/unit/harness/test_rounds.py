@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emca_deploy.harness.measure.stopping import planned_looks, precise
+from emca_deploy.harness.measure.rounds import planned_looks, precise
 from emca_deploy.stats.estimates import median_ci, ratio_of_medians
 from zoo.levels import wandering
 
