@@ -53,11 +53,6 @@ class NvmlSource(TelemetrySource):
         self.driver: str | None = None
 
     def __enter__(self) -> "NvmlSource":
-        """Open the GPU.
-
-        Raises:
-            MissingError: nvidia-ml-py, the driver's library or the GPU is missing.
-        """
         nvml = import_optional("pynvml")
         try:
             nvml.nvmlInit()

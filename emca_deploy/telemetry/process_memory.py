@@ -24,11 +24,6 @@ class ProcessMemorySource(TelemetrySource):
         self._page_bytes = os.sysconf("SC_PAGESIZE") if hasattr(os, "sysconf") else 4096
 
     def __enter__(self) -> "ProcessMemorySource":
-        """Open the process's file in /proc.
-
-        Raises:
-            MissingError: no such process, or a system without /proc.
-        """
         try:
             self._descriptor = os.open(self._statm, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as exc:

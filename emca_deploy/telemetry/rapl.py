@@ -65,11 +65,6 @@ class RaplSource(TelemetrySource):
         return any((root / _TREE).glob("*rapl*:*/energy_uj"))
 
     def __enter__(self) -> "RaplSource":
-        """Open every counter.
-
-        Raises:
-            MissingError: there are no counters, or only root may read them.
-        """
         denied = False
         for folder in self._folders():
             try:

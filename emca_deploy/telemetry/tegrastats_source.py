@@ -90,11 +90,6 @@ class TegrastatsSource(TelemetrySource):
         return shutil.which("tegrastats") is not None
 
     def __enter__(self) -> "TegrastatsSource":
-        """Start tegrastats, and wait for its first line.
-
-        Raises:
-            MissingError: it is missing, does not start, or prints nothing that is recognized.
-        """
         self.notes.clear()
         self._first.clear()
         self._fresh.clear()

@@ -47,7 +47,8 @@ def partial_path(path: Path) -> Path:
 class LogitsStore:
     """A run's logits in a file. A context manager: when an exception leaves it, it saves the logits so far.
 
-    The key has all that the logits depend on, as JSON values: only logits with the same key are reused.
+    The key has all that the logits depend on, as JSON values: only logits with the same key are reused. Methods that read raise
+    InputError where a file is damaged, of another kind or of another run; methods that write raise OutputError.
 
     Raises:
         InputError: the file has another suffix.
@@ -70,33 +71,20 @@ class LogitsStore:
             self._save(self._unsaved)
 
     def kept(self) -> Kept | None:
-        """Return the complete run in the file, or None where there is no file yet.
-
-        Raises:
-            InputError: the file is damaged, of another kind or of another run.
-        """
+        """Return the complete run in the file, or None where there is no file yet."""
         found = self._read(self.path)
         if found is not None:
             self.partial.unlink(missing_ok=True)  # left where a run was killed just after it was complete
         return found
 
     def resume(self) -> Float32Array | None:
-        """Return the logits of an unfinished run, (n, classes) float32, or None where there is none.
-
-        Raises:
-            InputError: the file is damaged, of another kind or of another run.
-            OutputError: the file cannot be written, which is checked before any image is run.
-        """
+        """Return the logits of an unfinished run, (n, classes) float32, or None; check that the file can be written."""
         check_writable(self.path, "create its folder first, or write to another place")
         found = self._read(self.partial)
         return None if found is None else found.logits
 
     def keep(self, logits: Float32Array) -> None:
-        """Take the logits so far, (n, classes) float32, and save them if the last time is long ago.
-
-        Raises:
-            OutputError: they cannot be written.
-        """
+        """Take the logits so far, (n, classes) float32, and save them if the last time is long ago."""
         self._unsaved = logits
         began_s = monotonic()
         if began_s >= self._next_s:
@@ -105,11 +93,7 @@ class LogitsStore:
             self._next_s = ended_s + max(SAVE_EVERY_S, (ended_s - began_s) / MOST_SAVING)
 
     def complete(self, kept: Kept) -> None:
-        """Write the complete run to the file, and remove the unfinished one.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
+        """Write the complete run to the file, and remove the unfinished one."""
         self._write(self.path, kept)
         self._unsaved = None
         self.partial.unlink(missing_ok=True)

@@ -85,21 +85,13 @@ def _raw_candidate(candidate: Candidate) -> RawCandidate:
 
 
 def write_raw(path: Path, raw: RawSamples) -> None:
-    """Write all samples, whole or not at all.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write all samples, whole or not at all; OutputError where the file cannot be written."""
     with atomic_write(path) as temporary:
         save_raw(temporary, raw)
 
 
 def save_raw(path: Path, raw: RawSamples) -> None:
-    """Write all samples into a file that `atomic_write` gave.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write all samples into a file that `atomic_write` gave."""
     named = [{"name": one.name, "builds": list(one.builds)} for one in raw.candidates]
     meta = {"raw_version": RAW_VERSION, "protocol": raw.protocol, "candidates": named}
     arrays: dict[str, npt.NDArray[Any]] = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}

@@ -32,7 +32,7 @@ Failed = Callable[[str, Sequence[Worker], EmcaError], None]
 
 @dataclass
 class Processes:
-    """The processes of a run.
+    """The processes of a run. Its methods raise what `failed` raises.
 
     Attributes:
         stack: Stack that ends every process with the run.
@@ -56,11 +56,7 @@ class Processes:
             self._groups.setdefault(spec.group or spec.name, []).append(spec)
 
     def start(self) -> list[Candidate]:
-        """Return every candidate, loaded and warmed up, in the order of the specs, without those that fail.
-
-        Raises:
-            EmcaError: what `failed` raises.
-        """
+        """Return every candidate, loaded and warmed up, in the order of the specs, without those that fail."""
         candidates = [Candidate(name) for name in self._groups]
         self._start_set(candidates)
         return candidates
@@ -71,11 +67,7 @@ class Processes:
         return planned_renewals(self.protocol, self.at_once)
 
     def renew(self, candidates: list[Candidate]) -> None:
-        """Replace every process with a new one; candidates that fail are removed from the list.
-
-        Raises:
-            EmcaError: what `failed` raises.
-        """
+        """Replace every process with a new one; candidates that fail are removed from the list."""
         for candidate in candidates:
             finish(candidate)
         self._start_set(candidates)

@@ -161,11 +161,7 @@ class _Run:
         self._at(start_s)
 
     def check_budget(self) -> None:
-        """Refuse a budget that is too small to measure and confirm one setting.
-
-        Raises:
-            InputError: it is too small; the remedy names a sufficient budget.
-        """
+        """Refuse a budget that is too small to measure and confirm one setting, and name a sufficient one."""
         gone_s = time.monotonic() - self.start_s
         least_s = (gone_s + 2 * self._heat_s() + self._confirming_s()) / _TOLERANCE
         if least_s > self._how.budget_s:
@@ -251,12 +247,7 @@ class _Run:
     def _measure(
         self, heat: Sequence[Values], duration_s: float, blocks: int, *, keep_going: bool, processes: int = 1
     ) -> ProfileReport:
-        """Measure the default and some others in turn.
-
-        Raises:
-            EmcaError: the default fails.
-            KeyboardInterrupt: the user interrupted.
-        """
+        """Measure the default and some others in turn; raise an error of the default, and an interrupt."""
         specs = [self._how.make(DEFAULT, self._default)]
         specs += [self._how.make(f"#{index}", {**self._default, **changed}) for index, changed in enumerate(heat)]
         start_s = time.monotonic()
@@ -278,8 +269,7 @@ class _Run:
     def _protocol(self, duration_s: float, blocks: int) -> Protocol:
         block_s = min(BLOCK_S[self._how.scenario], duration_s / blocks)
         warmup_s = min(0.3 * duration_s, 1.0)
-        how = self._how
-        return Protocol(how.scenario, how.batch, warmup_s, block_s, duration_s, seed=how.seed)
+        return Protocol(self._how.scenario, self._how.batch, warmup_s, block_s, duration_s, seed=self._how.seed)
 
     def _at(self, start_s: float, more_s: float = 0.0) -> None:
         """Report the progress as a share of the budget."""

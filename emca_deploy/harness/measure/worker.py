@@ -18,7 +18,7 @@ from emca_deploy.errors import EmcaError, InputError, WorkerError
 from emca_deploy.harness.measure.channel import Channel
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.memory import peak_rss_mib
-from emca_deploy.results.codec import to_json
+from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import Scenario
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class LogitsPart:
 class Worker:
     """A candidate in a process of its own. A context manager: the process has ended whenever the block is left.
 
-    Start it in a thread that lives as long as the worker: the kernel ends the worker when that thread ends.
+    Start it in a thread that lives as long as the worker: the kernel ends the worker when that thread ends. Every method raises
+    WorkerError where the process has ended or does not answer; an error of the runner or data set keeps its class.
 
     Args:
         spec: Candidate to run.
@@ -133,42 +134,26 @@ class Worker:
                 self._stderr.close()
 
     def begin(self, batch: int, seed: int, scenario: Scenario = "single-stream") -> None:
-        """Send `open` and `prepare` ahead, so several workers load at the same time; the methods then only wait for the answers.
-
-        Raises:
-            WorkerError: the process has ended.
-        """
+        """Send `open` and `prepare` ahead, so several workers load at the same time; these methods then only wait for answers."""
         self._send("open", spec=to_json(self.spec))
         self._send("prepare", batch=batch, seed=seed, scenario=scenario)
         self._ahead = ["open", "prepare"]
 
     def open(self) -> Opened:
-        """Load the model.
-
-        Raises:
-            EmcaError: whatever the runner raises, of the same class; WorkerError if the process crashes or hangs.
-        """
-        answer, _ = self._ask("open", spec=to_json(self.spec))
-        self.opened = Opened(_tensor(answer["input"]), _tensor(answer["output"]), answer["load_ms"], answer["runtime"])
+        """Load the model."""
+        self.opened = from_json(Opened, self._ask("open", spec=to_json(self.spec))[0])
         return self.opened
 
     def prepare(self, batch: int, seed: int, scenario: Scenario = "single-stream") -> Prepared:
-        """Make a seeded standard normal input of `batch` images, infer once, and get ready for a scenario.
-
-        Raises:
-            EmcaError: as `open`.
-        """
+        """Make a seeded standard normal input of `batch` images, infer once, and get ready for a scenario."""
         answer, _ = self._ask("prepare", batch=batch, seed=seed, scenario=scenario)
-        self.cpu_s = float(answer["cpu_s"])
-        return Prepared(float(answer["first_inference_ms"]), int(answer["in_flight"]), answer["runtime"])
+        self.cpu_s = float(answer.pop("cpu_s"))
+        return from_json(Prepared, answer)
 
     def block(self, seconds: float, min_calls: int = 1, max_calls: int = 1_000_000, lead_calls: int = 0) -> Int64Array:
         """Infer for some seconds and return nanoseconds of each call, or offline of each request, (calls,) int64.
 
         The limits on calls are those of `clock.time_calls`. Unmeasured `lead_calls` refill the caches after other candidates.
-
-        Raises:
-            EmcaError: as `open`.
         """
         wanted = {"seconds": seconds, "min_calls": min_calls, "max_calls": max_calls, "lead_calls": lead_calls}
         answer, latencies_ns = self._ask("block", extra_s=seconds, **wanted)
@@ -179,11 +164,7 @@ class Worker:
         return np.asarray(latencies_ns, np.int64)
 
     def logits(self, wanted: "Wanted") -> Iterator[LogitsPart]:
-        """Run a data set, and yield its parts as they come; the last one has the labels of all images and the summary.
-
-        Raises:
-            EmcaError: as `open`; DataError from the data set.
-        """
+        """Run a data set, and yield its parts as they come; the last one has the labels of all images and the summary."""
         self._send("logits", wanted=to_json(wanted))
         while True:
             message, array = self._receive(self._timeout_s)
@@ -195,19 +176,11 @@ class Worker:
             yield LogitsPart(message["done"], message["total"], np.asarray(array, np.float32))
 
     def note_peak(self) -> None:
-        """Keep the peak resident memory of the process until now, whatever the process does later.
-
-        Raises:
-            EmcaError: as `open`.
-        """
+        """Keep the peak resident memory of the process until now, whatever the process does later."""
         self.peak_rss_mib = float(self._ask("peak")[0]["peak_rss_mib"])
 
     def finish(self) -> float:
-        """Close the model and return the peak resident memory of the process in MiB, until `note_peak` where that was called.
-
-        Raises:
-            EmcaError: as `open`.
-        """
+        """Close the model and return the peak resident memory of the process in MiB, until `note_peak` where that was called."""
         answer, _ = self._ask("close")
         self.peak_rss_mib = self.peak_rss_mib or float(answer["peak_rss_mib"])
         return self.peak_rss_mib
@@ -280,7 +253,3 @@ class Worker:
         self._stderr.seek(max(0, size - _TAIL_BYTES))
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return " | ".join(line.strip() for line in lines[-_TAIL_LINES:])
-
-
-def _tensor(values: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(values["name"], values["dtype"], tuple(values["shape"]))

@@ -284,7 +284,7 @@ def test_interrupted_command_goes_on_where_it_was(npz, tmp_path):
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=30)
     assert first.returncode == 130, said
-    assert f"the logits until then are in {partial}; the same command goes on from there" in said
+    assert str(partial) in said
     assert "Traceback" not in said
     assert partial.exists()
     assert not keep.exists()
