@@ -365,7 +365,7 @@ def _images() -> list[Target]:
     from PIL import Image
 
     from emca_deploy.artifacts import Preprocessing
-    from emca_deploy.data.preprocess import decode, preprocess
+    from emca_deploy.data.preprocess import decode, to_pixels
 
     seeds = []
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8))
@@ -374,4 +374,4 @@ def _images() -> list[Target]:
         picture.save(out, form)
         seeds.append(out.getvalue())
     how = Preprocessing.for_size(16)
-    return [Target("image", "bytes", tuple(seeds), lambda data: preprocess(decode(io.BytesIO(data), "x", "apply"), how))]
+    return [Target("image", "bytes", tuple(seeds), lambda data: to_pixels(decode(io.BytesIO(data), "x", "apply"), how))]

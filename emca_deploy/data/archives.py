@@ -1,4 +1,4 @@
-"""Zip files from strangers: checked whole before anything is read, members read one at a time and never unpacked to disk."""
+"""Untrusted zip files: checked whole before anything is read; members are read one at a time and never unpacked to disk."""
 
 import io
 import re
@@ -12,7 +12,7 @@ from emca_deploy.data.files import FileStore, printable
 from emca_deploy.errors import DataError
 from emca_deploy.npz import READ_ERRORS
 
-__all__ = ["ZipStore", "check_members", "check_ratio", "open_zip"]
+__all__ = ["ZipStore", "check_ratio", "open_zip"]
 
 MAX_MEMBER_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 64 << 30
@@ -21,10 +21,10 @@ ENCRYPTED = 0x1
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip file, its table of contents read.
+    """Open a zip file and read its table of contents.
 
     Raises:
-        DataError: it cannot be read, or is no zip file, or is truncated.
+        DataError: it cannot be read, is not a zip file, or is truncated.
     """
     try:
         return zipfile.ZipFile(path)
@@ -34,12 +34,8 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise DataError(f"{path}: not a zip file, or truncated: {printable(str(exc))}", "copy or download it again") from exc
 
 
-def check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuse a zip file that is not plain files of sane size with plain relative names.
-
-    Raises:
-        DataError: names the first member that is not.
-    """
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse a zip file with anything other than plain files of sane size with plain relative names."""
     seen: set[str] = set()
     for member in members:
         wrong = _wrong_name(member) or _wrong_kind(member)
@@ -56,10 +52,10 @@ def check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def check_ratio(path: Path, member: zipfile.ZipInfo) -> None:
-    """Refuse a member that unpacks to over a thousand times its size: no photograph does, and a zip bomb does.
+    """Refuse a member that unpacks to over a thousand times its size, as a zip bomb does and no photograph.
 
     Raises:
-        DataError: names the member.
+        DataError: the member does.
     """
     if member.file_size > MAX_RATIO * max(member.compress_size, 1):
         raise _refused(path, member, f"is compressed over {MAX_RATIO} times, as a zip bomb is")
@@ -97,7 +93,7 @@ class ZipStore(FileStore):
     """The members of a zip file.
 
     Raises:
-        DataError: the file is no zip file, or has a member that `check_members` refuses.
+        DataError: the file is not a zip file, or a member is unsafe: no plain file, a bad name, or too large when unpacked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -105,7 +101,7 @@ class ZipStore(FileStore):
         self._zip = open_zip(path)
         try:
             members = self._zip.infolist()
-            check_members(path, members)
+            _check_members(path, members)
         except BaseException:
             self._zip.close()
             raise

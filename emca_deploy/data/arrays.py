@@ -1,4 +1,4 @@
-"""Arrays in an .npz: headers checked before anything is allocated, large ones read from disk as they are needed."""
+"""Arrays in an .npz: headers are checked before memory is allocated, large arrays are read from disk as needed."""
 
 import struct
 import zipfile
@@ -19,19 +19,19 @@ from emca_deploy.npz import READ_ERRORS, npy_header
 __all__ = ["read_npz"]
 
 MAX_UNPACKED_BYTES = 4 << 30
-"""Of a compressed array, which must be unpacked into memory whole."""
+"""Limit for a compressed array, which is unpacked into memory whole."""
 
 LOCAL_HEADER = struct.Struct("<26xHH")
-"""Of a zip member: 26 bytes, the length of its name, the length of its extra field."""
+"""Header of a zip member: 26 bytes, the length of its name, the length of its extra field."""
 
 
 def read_npz(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """Return `images` and, where there, `labels` of an .npz. Nothing is unpickled.
+    """Return `images` and, if the .npz has them, `labels`. Nothing is unpickled.
 
-    An uncompressed array (`np.savez`) is mapped, not read: it may be larger than memory.
+    An uncompressed array (`np.savez`) is mapped from the file and may be larger than memory.
 
     Raises:
-        DataError: the file is damaged, has no `images`, an array of objects, or is too large or packed to read.
+        DataError: the file is damaged, has no `images`, has an array of objects, or a compressed array is too large.
     """
     with open_zip(path) as archive:
         members = {member.filename: member for member in archive.infolist()}
@@ -65,7 +65,9 @@ def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
         if header_bytes + elements * dtype.itemsize != member.file_size:
             raise DataError(f"{path}: array '{name}' is not as long as its header says", "save the file again")
         if member.compress_type == zipfile.ZIP_STORED and elements:
-            _check_crc(archive, member)
+            with archive.open(member) as stream:  # to its end, which checks the CRC and the local header
+                while stream.read(1 << 20):
+                    pass
             offset = _data_offset(path, member) + header_bytes
             return np.memmap(path, dtype, "r", offset, shape, "F" if fortran_order else "C")
         if member.file_size > MAX_UNPACKED_BYTES:
@@ -78,14 +80,8 @@ def _read_member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) 
             return array
 
 
-def _check_crc(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
-    with archive.open(member) as stream:
-        while stream.read(1 << 20):
-            pass
-
-
 def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
-    """Return where the member's bytes begin; `_check_crc` has read the member, so its local header is in order."""
+    """Return the offset of a member's bytes; its local header has been checked."""
     with path.open("rb") as file:
         file.seek(member.header_offset)
         name_bytes, extra_bytes = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))

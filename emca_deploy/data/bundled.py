@@ -1,4 +1,4 @@
-"""The sample that comes with the package: a small trained network, and images to calibrate and to test it with."""
+"""The sample in the package: a small trained network, and images to calibrate and test it with."""
 
 from pathlib import Path
 
@@ -16,23 +16,23 @@ def bundled_checkpoint() -> Path:
     """Return the trained network: `BUNDLED_ARCH`, ten classes, 64x64.
 
     Raises:
-        MissingError: this installation lacks the file, as it does for the functions below.
+        MissingError: this installation lacks the file.
     """
     return _bundled("emca_eca_resnet18_fashion_mnist.safetensors")
 
 
 def bundled_test_images() -> Path:
-    """Return a zip of 2,000 of Fashion-MNIST's test images, 200 a class."""
+    """Return a zip of 2,000 of Fashion-MNIST's test images, 200 per class; raises as `bundled_checkpoint`."""
     return _bundled("fashion_mnist_test.zip")
 
 
 def bundled_calibration_images() -> Path:
-    """Return a zip of 512 of Fashion-MNIST's training images, 51 or 52 a class."""
+    """Return a zip of 512 of Fashion-MNIST's training images, 51 or 52 per class; raises as `bundled_checkpoint`."""
     return _bundled("fashion_mnist_calibration.zip")
 
 
 def _bundled(name: str) -> Path:
     path = _FOLDER / name
     if not path.is_file():
-        raise MissingError(f"{path}: the bundled file is not there", "install emca-deploy again, from a wheel or a full checkout")
+        raise MissingError(f"{path}: the bundled file is missing", "install emca-deploy again, from a wheel or a full checkout")
     return path

@@ -1,4 +1,4 @@
-"""Which preprocessing a model gets: what the user says, over its manifest, over what its graph shows, over ImageNet's."""
+"""Chooses a model's preprocessing: from the user's options, then its manifest, then its graph, then ImageNet's."""
 
 from dataclasses import dataclass, fields
 from math import floor
@@ -16,30 +16,30 @@ __all__ = [
     "assumed_note",
     "choose_preprocessing",
     "file_facts",
-    "network_facts",
     "network_preprocessing",
     "normalised_twice",
     "preprocessing_of_file",
 ]
 
 LETTERBOX_PAD_VALUE = 114.0
-"""The gray that YOLO's letterbox is filled with."""
+"""The gray of YOLO's letterbox."""
 
 PLAIN = 1e-3
-"""Of the largest pixel value: what counts as rounding."""
+"""Share of the largest pixel value that counts as rounding."""
 
-SIZE_REMEDY = "say which one to use with --image-size"
 NOTED = ("resize", "interpolation", "channels", "mean", "std")
-"""Fields that cost nearly every network accuracy where they are wrong; the others alone need no note."""
+"""Fields that cost nearly every network accuracy where they are wrong; an assumption of others alone needs no note."""
 
 
 @dataclass(frozen=True)
 class InputFacts:
-    """What a model itself says about its input; None where it does not.
+    """A model's own information about its input; None where it has none.
 
     Attributes:
-        channels: 1 or 3.
-        pixel_range: 1.0 or 255.0 where the graph normalises its input itself: the largest pixel value that it expects.
+        channels: Number of channels, 1 or 3.
+        height: Height in pixels.
+        width: Width in pixels.
+        pixel_range: Largest pixel value that the graph expects, 1.0 or 255.0, where it normalizes its input itself.
     """
 
     channels: int | None = None
@@ -49,17 +49,17 @@ class InputFacts:
 
     @classmethod
     def of(cls, spec: TensorSpec, pixel_range: float | None = None) -> "InputFacts":
-        """Return what an input (N, C, H, W) says."""
+        """Return the facts of an input (N, C, H, W)."""
         known = [size if isinstance(size, int) else None for size in spec.shape[1:]]
         channels, height, width = known if len(known) == 3 else (None, None, None)
         return cls(channels, height, width, pixel_range)
 
 
 def file_facts(path: Path) -> InputFacts:
-    """Return what a model's file says about its input; nothing where it is no ONNX file.
+    """Return the information of an ONNX file about its input; none for other files.
 
     Raises:
-        ModelError: an .onnx file that is missing, cannot be read or takes no images.
+        ModelError: an .onnx file is missing, cannot be read or does not take images.
     """
     if path.suffix.lower() != ".onnx":
         return InputFacts()
@@ -72,10 +72,10 @@ def file_facts(path: Path) -> InputFacts:
 
 
 def normalised_twice(path: Path, used: Preprocessing) -> str | None:
-    """Return a warning where a graph that normalises its input itself is given normalised pixels, else None.
+    """Return a warning where a graph that normalizes its input itself is given normalized pixels, else None.
 
     Raises:
-        ModelError: an .onnx file that cannot be read or takes no images.
+        ModelError: an .onnx file cannot be read or does not take images.
     """
     own = file_facts(path).pixel_range if path.is_file() else None
     if own is None:
@@ -85,14 +85,9 @@ def normalised_twice(path: Path, used: Preprocessing) -> str | None:
         return None
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     return (
-        f"{path}: normalises pixels of 0 to {own:g} itself, but is given {low:.3g} to {high:.3g}; "
-        f"for plain pixels: --mean 0 --std 1 --scale {round(255 / own)}"
+        f"{path}: normalizes pixels of 0 to {own:g} itself, but is given values of {low:.3g} to {high:.3g}; "
+        f"for plain pixels use --mean 0 --std 1 --scale {round(255 / own)}"
     )
-
-
-def network_facts(asked: PreprocessingOptions) -> InputFacts:
-    """Return what a checkpoint's network says: three channels, and ImageNet's size where the user names none."""
-    return InputFacts(3, *sides(asked.image_size or Preprocessing().image_size))
 
 
 def assumed_for(spec: TensorSpec, _logits: TensorSpec) -> Preprocessing:
@@ -105,42 +100,41 @@ def assumed_for(spec: TensorSpec, _logits: TensorSpec) -> Preprocessing:
 
 
 def network_preprocessing(said: PreprocessingOptions | Preprocessing) -> Preprocessing:
-    """Return how images become the input of a checkpoint's network: what the user says, over ImageNet's.
+    """Return the preprocessing of a checkpoint's network: the user's options, and ImageNet's for the rest.
 
     Raises:
         InputError: a value is out of range, or does not fit another one.
     """
     if isinstance(said, Preprocessing):
         return said
-    return choose_preprocessing("the network", said, None, network_facts(said))
+    facts = InputFacts(3, *sides(said.image_size or Preprocessing().image_size))
+    return choose_preprocessing("the network", said, None, facts)
 
 
 def preprocessing_of_file(
     path: Path, asked: PreprocessingOptions, fallback: Preprocessing | None = None, facts: InputFacts | None = None
 ) -> Preprocessing:
-    """Return how images become the input of an ONNX file, an engine or a checkpoint.
+    """Return the preprocessing of an ONNX file, an engine or a checkpoint.
 
-    `fallback` is taken where its manifest does not say so, and `facts` about its input are read from it where None.
+    `fallback` is used where its manifest has none. `facts` about its input are read from the file where None.
 
     Raises:
-        InputError: what the user says is wrong, or does not fit the model.
-        ModelError: the model or its manifest cannot be read, or the model does not say the size of its images.
+        InputError: an option is wrong, or does not fit the model.
+        ModelError: the model or its manifest cannot be read, or nothing gives the size of its images.
     """
     manifest = read_manifest(path, verify=False)
     known = manifest.preprocessing if manifest is not None and manifest.preprocessing is not None else fallback
     return choose_preprocessing(str(path), asked, known, facts or file_facts(path))
 
 
-def choose_preprocessing(
-    name: str, asked: PreprocessingOptions, known: Preprocessing | None, facts: InputFacts
-) -> Preprocessing:  # fmt: skip
-    """Return what the user says, over what is known, over what the model shows, over ImageNet's; what is left is `assumed`.
+def choose_preprocessing(name: str, asked: PreprocessingOptions, known: Preprocessing | None, facts: InputFacts) -> Preprocessing:
+    """Return the user's options, then what is known, then what the model shows, then ImageNet's, which is `assumed`.
 
     `name` is the model's, for errors.
 
     Raises:
-        InputError: a value is out of range, does not fit the model or another value.
-        ModelError: nothing says the height and width, or the model takes neither 1 nor 3 channels.
+        InputError: a value is out of range, or does not fit the model or another value.
+        ModelError: nothing gives the height and width, or the model takes neither 1 nor 3 channels.
     """
     choice = _Choice(name, asked, known, facts)
     image_size = choice.image_size()
@@ -162,23 +156,22 @@ def choose_preprocessing(
     choice.check_range(mean, std, scale)
     order = [field.name for field in fields(Preprocessing)]
     assumed = tuple(sorted(choice.assumed, key=order.index))
+    rest = {**plain, **padding, "channels": channels, "scale": scale, "assumed": assumed}
     try:
-        return Preprocessing(
-            image_size, resize_size, mean, std, **plain, **padding, channels=channels, scale=scale, assumed=assumed
-        )  # fmt: skip
+        return Preprocessing(image_size, resize_size, mean, std, **rest)
     except ValueError as exc:
         raise InputError(f"{name}: preprocessing: {exc}", "give values in the ranges that --help names") from exc
 
 
 class _Choice:
-    """A choice under way: where each value comes from, and which are assumed."""
+    """The choice of each value, with the fields that are assumed."""
 
     def __init__(self, name: str, asked: PreprocessingOptions, known: Preprocessing | None, facts: InputFacts) -> None:
         self.assumed: set[str] = set()
         self._name, self._asked, self._known, self._facts = name, asked, known, facts
 
     def pick(self, field: str, default: Any, *, matters: bool = True, inherit: bool = True) -> Any:
-        """Return the user's value, or the known one, or the default; a default that matters is an assumption."""
+        """Return the user's value, else the known one, else the default, which is an assumption where it `matters`."""
         said = getattr(self._asked, field)
         if said is not None:
             return said
@@ -203,7 +196,7 @@ class _Choice:
                 raise InputError(problem, f"--image-size {wanted[0]}x{wanted[1]}")
             size = fixed[index] or (asked and asked[index]) or (usual and usual[index])
             if not size:
-                raise ModelError(f"{self._name}: does not say the height and width of its images", SIZE_REMEDY)
+                raise ModelError(f"{self._name}: the height and width of its images are unknown", "give them with --image-size")
             found.append(size)
         return found[0], found[1]
 
@@ -225,10 +218,10 @@ class _Choice:
         if resize not in ("shortest", "squash"):
             if asked.resize_size is not None or asked.crop_pct is not None:
                 which = "resize_size" if asked.resize_size is not None else "crop_pct"
-                raise InputError(f"{asked.words(which)} has no meaning with --resize {resize}", "leave one of the two out")
+                raise InputError(f"{asked.words(which)} does not go with --resize {resize}", "leave one of the two out")
             return image_size
         if asked.resize_size is not None and asked.crop_pct is not None:
-            raise InputError("--resize-size and --crop-pct say the same", "give one of the two")
+            raise InputError("--resize-size and --crop-pct both set the resize size", "give one of the two")
         if asked.resize_size is not None:
             return asked.resize_size
         if asked.crop_pct is not None:
@@ -244,7 +237,7 @@ class _Choice:
 
     def scale(self, channels: str) -> int:
         asked, own = self._asked, self._facts.pixel_range
-        in_units = asked.mean is not None or asked.std is not None  # what a user says is of values in [0, 1] unless told
+        in_units = asked.mean is not None or asked.std is not None  # without --scale, these are for values in [0, 1]
         default = 255 if own is None or in_units else round(255 / own)
         before = default if self._known is None else self._known.scale
         complete = asked.mean is not None and asked.std is not None
@@ -252,7 +245,7 @@ class _Choice:
             factor = 255 // asked.scale
             usual = (_reordered(numbers, "rgb", channels) for numbers in (IMAGENET_MEAN, IMAGENET_STD))
             mean, std = ([factor * number for number in numbers] for numbers in usual)
-            remedy = f"for plain pixels --mean 0 --std 1, for ImageNet's --mean {_text(mean)} --std {_text(std)}"
+            remedy = f"for plain pixels add --mean 0 --std 1, for ImageNet's --mean {_text(mean)} --std {_text(std)}"
             raise InputError(f"{asked.words('scale')} {asked.scale} without --mean and --std", remedy)
         return int(self.pick("scale", default, matters=own is None))
 
@@ -285,15 +278,15 @@ class _Choice:
             return
         given = " ".join(f"{asked.words(name)} {_text(values)}" for name, values in said)
         divided = " ".join(f"--{name} {_text([number / 255 for number in values])}" for name, values in said)
-        whole = "" if len(said) == 2 else f" and --{'std' if said[0][0] == 'mean' else 'mean'} of the same unit"
+        whole = "" if len(said) == 2 else f" and --{'std' if said[0][0] == 'mean' else 'mean'} in the same unit"
         raise InputError(
-            f"{given}: above 1, but pixels are divided by 255 first and lie in [0, 1]",
+            f"{given}: is above 1, but pixels are divided by 255 first, to [0, 1]",
             f"divide by 255: {divided}; or keep the numbers and add --scale 1{whole}",
         )
 
 
 def _in_proportion(known: Preprocessing, image_size: tuple[int, int]) -> Size:
-    """Return the resize size that has the same proportion to another image size."""
+    """Return the resize size in the same proportion to another image size."""
     if sides(known.image_size) == image_size:
         return known.resize_size
     pairs = zip(image_size, sides(known.image_size), sides(known.resize_size), strict=True)
@@ -302,7 +295,7 @@ def _in_proportion(known: Preprocessing, image_size: tuple[int, int]) -> Size:
 
 
 def _reordered(numbers: tuple[float, ...], have: str, want: str) -> tuple[float, ...]:
-    """Return a statistic of channels in another order; of gray it is the mean of the three."""
+    """Return a statistic of channels in another order; for gray it is the mean of the three."""
     if have == want:
         return numbers
     if want == "gray":
@@ -315,7 +308,7 @@ def _text(numbers: Any) -> str:
 
 
 def assumed_note(name: str, used: Preprocessing) -> str | None:
-    """Return one line on what is assumed of a model's preprocessing; None where nothing that changes accuracy is."""
+    """Return a line with the assumed parts of a model's preprocessing; None where none of them changes accuracy much."""
     if not set(used.assumed) & set(NOTED):
         return None
     parts = {

@@ -1,4 +1,4 @@
-"""Images that are decoded once and kept in a file, for several networks that see the same ones."""
+"""Images that are decoded once and kept in a file, for several networks that read the same images."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from emca_deploy.preprocessing import Preprocessing
 __all__ = ["Decoded", "room_for_decoded"]
 
 MOST_OF_FREE = 0.5
-"""Part of the free space that the file may take; images that need more are decoded each time."""
+"""Share of the free disk space that the file may take; images that need more are decoded each time."""
 
 _PIXELS, _DONE = "pixels.npy", "done.npy"
 
@@ -27,7 +27,7 @@ _PIXELS, _DONE = "pixels.npy", "done.npy"
 @contextmanager
 def room_for_decoded(place: Path, count: int, preprocessing: Preprocessing) -> Iterator[Path | None]:
     """Yield a hidden folder in `place` for images of `Decoded`, and remove it at the end; None where they do not fit."""
-    exact = float(preprocessing.pad_value).is_integer()  # so that every pixel is one of 256 values
+    exact = float(preprocessing.pad_value).is_integer()  # then every pixel has one of 256 values
     shape, kind = (count, *preprocessing.shape), "uint8" if exact else "float32"
     try:
         with hidden_folder(place) as folder:
@@ -44,7 +44,7 @@ def _reserve(folder: Path, shape: tuple[int, ...], kind: str) -> bool:
         open_memmap(folder / _PIXELS, "w+", kind, shape)
         open_memmap(folder / _DONE, "w+", "uint8", shape[:1])
         for path in (folder / _PIXELS, folder / _DONE):
-            with path.open("r+b") as stream:  # a full disk is found out now, not by a signal on some write
+            with path.open("r+b") as stream:  # a full disk raises here, instead of a signal during a later write
                 os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
     except OSError:
         return False
@@ -52,9 +52,9 @@ def _reserve(folder: Path, shape: tuple[int, ...], kind: str) -> bool:
 
 
 class Decoded(ImageSource):
-    """The images of another source, each decoded by whoever asks for it first; several processes may share the file in turn.
+    """The images of another source, each decoded at its first use; several processes may share the file, one after the other.
 
-    It keeps those of `indices`, in their order, in a folder that `room_for_decoded` has made.
+    The file keeps the images `indices`, in this order, in a folder from `room_for_decoded`.
     """
 
     def __init__(self, source: ImageSource, folder: Path, indices: Sequence[int]) -> None:
@@ -68,7 +68,7 @@ class Decoded(ImageSource):
         return len(self._source)
 
     def pixels(self, index: int) -> Float32Array:
-        """Return one image before it is scaled, from the file if it is there."""
+        """Return one image before it is scaled, from the file if it has it."""
         place = self._places[index]
         if self._done[place]:
             return np.array(self._pixels[place], np.float32)
@@ -78,17 +78,17 @@ class Decoded(ImageSource):
         return found
 
     def item_name(self, index: int) -> str:
-        """Return what the source calls the image."""
+        """Return the source's name of the image."""
         return self._source.item_name(index)
 
     def identity(self) -> str:
-        """Return the source's."""
+        """Return the identity of the source."""
         return self._source.identity()
 
     def size(self, index: int) -> int:
-        """Return the bytes of one image as the source has it."""
+        """Return the size of one image in the source, in bytes."""
         return self._source.size(index)
 
     def content(self, index: int) -> bytes:
-        """Return one image as the source has it."""
+        """Return one image as the source stores it."""
         return self._source.content(index)

@@ -1,4 +1,4 @@
-"""Where the files of a data set lie, a folder or, in `archives`, a zip, and whether they are still the same."""
+"""The files of a data set in a folder (those of a zip are in `archives`), and whether they have changed."""
 
 import hashlib
 import os
@@ -17,8 +17,8 @@ class FileStore(ABC):
     """Files by name.
 
     Attributes:
-        path: the folder or archive, for errors.
-        names: "a/b.png" for files and "a/" for folders; relative, with slashes, in no particular order.
+        path: Folder or archive, for errors.
+        names: Relative names with slashes, "a/b.png" for files and "a/" for folders, in no particular order.
     """
 
     path: Path
@@ -26,7 +26,7 @@ class FileStore(ABC):
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
-        """Open one file for reading; any thread may.
+        """Open one file for reading, from any thread.
 
         Raises:
             DataError: it cannot be read.
@@ -34,11 +34,11 @@ class FileStore(ABC):
 
     @abstractmethod
     def size(self, name: str) -> int:
-        """Return one file's size in bytes; 0 where it cannot be told."""
+        """Return one file's size in bytes; 0 where it is unknown."""
 
     @abstractmethod
     def describe(self, name: str) -> str:
-        """Return how to call one file in an error."""
+        """Return the name of one file in errors."""
 
 
 class FolderStore(FileStore):
@@ -66,7 +66,7 @@ class FolderStore(FileStore):
         """Return the file's size in bytes."""
         try:
             return (self.path / name).stat().st_size
-        except OSError:  # gone since it was listed: opening it says so
+        except OSError:  # removed since it was listed: opening it raises the error
             return 0
 
     def describe(self, name: str) -> str:
@@ -77,7 +77,7 @@ class FolderStore(FileStore):
 def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
-    if here in above:  # a link back to a folder we are in
+    if here in above:  # a link to a folder around it
         return
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -90,9 +90,9 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
 
 
 def listing_sha256(path: Path) -> str:
-    """Return the sha256 in hex of the names, sizes and times of change of the files of a folder, a .zip or an .npz.
+    """Return the sha256 in hex of the names, sizes and modification times of a folder's files, or of a .zip or .npz.
 
-    Far cheaper than `ImageSource.identity`, which reads every byte; a copy of the data set has another.
+    It is far cheaper than `ImageSource.identity`, which reads every byte, but differs for a copy of the data set.
 
     Raises:
         DataError: it cannot be read.
@@ -106,8 +106,7 @@ def listing_sha256(path: Path) -> str:
         except OSError as exc:
             reason = exc.strerror or exc
             raise DataError(f"{printable(str(place))}: cannot be read: {reason}", "check the path and its permissions") from exc
-        entry = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"
-        total.update(entry.encode("utf-8", "surrogateescape"))
+        total.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 
@@ -115,7 +114,7 @@ def read_text(path: Path, most_mib: int, what: str, error: type[InputError]) -> 
     """Return the text of a file in UTF-8.
 
     Raises:
-        InputError: an `error`: it is larger than `most_mib`, cannot be read or is no text; the remedy is to name `what`.
+        InputError: an `error`: the file is larger than `most_mib`, cannot be read or is not text; the remedy is to name `what`.
     """
     shown = printable(str(path))
     try:

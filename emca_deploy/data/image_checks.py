@@ -1,4 +1,4 @@
-"""Whether images can do what they are for: calibration images that say something, and none of them among those to validate on."""
+"""Checks of images: whether calibration images show enough, and whether they are among those to validate on."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -10,19 +10,17 @@ from emca_deploy.data.sources import ImageSource
 __all__ = ["calibration_warnings", "image_digests", "shared_images"]
 
 FEWEST = 8
-"""Calibration images; with fewer, the next image is likely to leave the ranges."""
+"""With fewer calibration images, the next image is likely to exceed the ranges."""
 
 LOOKED_AT = 64
-"""Images that are decoded to see whether they differ."""
+"""Number of images that are decoded to see whether they differ."""
 
 MOST_DIGESTS = 4096
-"""Of one data set: the least by value are kept of more, so that overlap is still seen."""
-
-TAIL_CHARACTERS = 16
+"""Digests per data set. Of more the smallest are kept, with which an overlap is still found."""
 
 
 def image_digests(source: ImageSource, indices: Sequence[int]) -> list[str]:
-    """Return what tells images from others, sorted: each one's size in bytes and the first 64 bits of its sha256, in hex.
+    """Return a digest of each image, sorted: its size in bytes and the first 64 bits of its sha256, both in hex.
 
     Raises:
         DataError: an image cannot be read.
@@ -31,7 +29,7 @@ def image_digests(source: ImageSource, indices: Sequence[int]) -> list[str]:
 
 
 def shared_images(source: ImageSource, indices: Sequence[int], known: Collection[str]) -> int:
-    """Return how many images have the content of one of the `known` digests; only those of a known size are read.
+    """Return how many images have one of the `known` digests; only images of a known size are read.
 
     Raises:
         DataError: an image cannot be read.
@@ -43,25 +41,26 @@ def shared_images(source: ImageSource, indices: Sequence[int], known: Collection
 
 def _digest(source: ImageSource, index: int) -> str:
     content = source.content(index)
-    return f"{len(content):x}-{hashlib.sha256(content).hexdigest()[:TAIL_CHARACTERS]}"
+    return f"{len(content):x}-{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def calibration_warnings(source: ImageSource, indices: Sequence[int]) -> tuple[str, ...]:
-    """Return why calibration images say too little about a network's ranges: too few, all alike, or of one colour.
+    """Return a warning where calibration images show too little of a network's ranges: too few, all alike, or of one colour.
 
     Raises:
         DataError: an image cannot be read.
     """
     count = len(indices)
     if count < FEWEST:
-        few = f"{count} calibration image{'s are' if count > 1 else ' is'} too few to show the ranges that others need"
-        return (f"{few}; give some hundred different ones",)
+        return (f"{count} calibration image{'s are' if count > 1 else ' is'} too few to measure ranges; give some hundred",)
     step = max(1, count // LOOKED_AT)
     images = [source.load(index) for index in list(indices)[::step][:LOOKED_AT]]
     flat = sum(bool((np.ptp(image, axis=(1, 2)) == 0).all()) for image in images)
     if all(np.array_equal(image, images[0]) for image in images[1:]):
         kind = "black, or all of one colour" if flat == len(images) else "all alike"
-        return (f"the calibration images are {kind}: ranges measured on them are useless; give different ones",)
+        return (f"the calibration images are {kind}: their ranges are useless for other images; give different ones",)
     if 2 * flat > len(images):
-        return (f"{flat} of {len(images)} calibration images have one colour only; give images as the network will see them",)
+        return (
+            f"{flat} of {len(images)} calibration images have one colour only; give images like those that the network will see",
+        )
     return ()

@@ -1,9 +1,8 @@
-"""Files that say which class an image is of, and which output of the network a class is."""
+"""Files with the class of each image, and files with the network's output of each class."""
 
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,15 +25,15 @@ FORMS = "lines of 'name label', a CSV of both, or ILSVRC's val.txt"
 
 
 class LabelFile:
-    """Labels by image name, as a file has them.
+    """A file of labels by image name.
 
     Names match by the whole name in the data set, by the file's name alone, or by either without its suffix.
 
     Args:
-        path: lines "name label", a CSV with or without a heading, ILSVRC's val.txt or LOC_val_solution.csv.
+        path: Lines "name label", a CSV with or without a heading, ILSVRC's val.txt or LOC_val_solution.csv.
 
     Raises:
-        DataError: it cannot be read, has a line without a label, or two labels for one name.
+        DataError: the file cannot be read, has a line without a label, or two labels for one name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,9 +51,9 @@ class LabelFile:
             raise DataError(f"{printable(str(path))}: has no labels", f"known forms are {FORMS}")
 
     def classes(self, images: Sequence[str]) -> tuple[str, ...]:
-        """Return all different labels as they are written, sorted; of images that are not in the data set, too.
+        """Return all different labels, sorted, including those of images that are not in the data set.
 
-        A first line that belongs to none of the images, with a label that no other has, is a heading.
+        A first line whose name is no image of the data set and whose label no other line has is a heading.
         """
         first, *others = self._labels.items()
         if others and first[1] not in {label for _, label in others} and not any(self._find(name, first[0]) for name in images):
@@ -65,7 +64,7 @@ class LabelFile:
         """Return the label of every image.
 
         Raises:
-            DataError: some image has none.
+            DataError: an image has none.
         """
         found = [self._find(name) for name in names]
         missing = [name for name, label in zip(names, found, strict=True) if label is None]
@@ -75,7 +74,7 @@ class LabelFile:
         return [label for label in found if label is not None]
 
     def _find(self, name: str, only: str | None = None) -> str | None:
-        """Return the label of an image; with `only`, where it is that line's."""
+        """Return the label of an image, or None; with `only`, the label on the line with this name."""
         path = PurePosixPath(name)
         whole = (name, str(path.with_suffix("")), path.name, path.stem)
         for key in whole:
@@ -89,16 +88,17 @@ class LabelFile:
 
 
 def _short_names(name: str) -> set[str]:
-    """Return what else a line's name may be in a data set: without its folders, and without the suffix of an image."""
+    """Return other names of a line's image: without its folders, and without the suffix of an image."""
     path = PurePosixPath(name)
     return {path.name, path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name}
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield line numbers with their fields: two for "name label", any number for a CSV."""
+    """Yield line numbers and fields: two for "name label", any number for a CSV."""
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
-    separator = "\t" if "\t" in first else "," if _is_csv(path, first) else None
+    is_csv = "," in first and (path.suffix.lower() == ".csv" or not any(c.isspace() for c in first.split(",", 1)[0]))
+    separator = "\t" if "\t" in first else "," if is_csv else None
     if separator is None:
         for number, line in enumerate(lines, 1):
             if line.strip():
@@ -114,79 +114,58 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise DataError(problem, "correct it") from exc
 
 
-def _is_csv(path: Path, first: str) -> bool:
-    return "," in first and (path.suffix.lower() == ".csv" or not any(c.isspace() for c in first.split(",", 1)[0]))
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Where a row has its name and its label.
-
-    Attributes:
-        name: index of the column with the name.
-        label: index of the column with the label.
-        heading: whether the first row is one.
-        first_word: whether the label ends at the first blank: in ImageNet's LOC_val_solution.csv boxes follow the synset.
-    """
-
-    name: int = 0
-    label: int = 1
-    heading: bool = False
-    first_word: bool = False
-
-
 def _pairs(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield line number, image name and label."""
     rows = list(_rows(path, read_text(path, LARGEST_MIB, f"a file of {FORMS}", DataError)))
-    columns = _columns(rows[:2])
-    for number, row in rows[columns.heading :]:
-        wide = len(row) > max(columns.name, columns.label)
-        if not wide or not row[columns.name] or not row[columns.label]:
+    name, label, has_heading, first_word = _columns(rows[:2])
+    for number, row in rows[has_heading:]:
+        if len(row) <= max(name, label) or not row[name] or not row[label]:
             problem = f"{printable(str(path))}: line {number} has no name with a label"
             raise DataError(problem, f"known forms are {FORMS}")
-        label = row[columns.label]
-        yield number, row[columns.name], label.split()[0] if columns.first_word else label
+        yield number, row[name], row[label].split()[0] if first_word else row[label]
 
 
-def _columns(rows: list[tuple[int, list[str]]]) -> _Columns:
+def _columns(rows: list[tuple[int, list[str]]]) -> tuple[int, int, bool, bool]:
+    """Return the columns of name and label, whether the first row is a heading, and whether a label ends at the first blank.
+
+    In ImageNet's LOC_val_solution.csv boxes follow the synset.
+    """
     if not rows:
-        return _Columns()
+        return 0, 1, False, False
     heading = [field.lower() for field in rows[0][1]]
     name = next((heading.index(word) for word in NAME_HEADINGS if word in heading), None)
     label = next((heading.index(word) for word in LABEL_HEADINGS if word in heading), None)
     if name is not None or label is not None:
         others = [index for index in range(len(heading)) if index not in (name, label)] or [0]
         name, label = (others[0] if column is None else column for column in (name, label))
-        return _Columns(name, label, heading=True, first_word=heading[label] == "predictionstring")
+        return name, label, True, heading[label] == "predictionstring"
     images = [bool(row) and PurePosixPath(row[0]).suffix.lower() in IMAGE_SUFFIXES for _, row in rows]
-    return _Columns(heading=images == [False, True])
+    return 0, 1, images == [False, True], False
 
 
 def read_class_map(path: Path) -> dict[str, int]:
     """Return the network's output by class name.
 
     Args:
-        path: lines "name output" or "output name", lines of names in the order of the outputs, a CSV of both, or JSON:
+        path: Lines "name output" or "output name", lines of names in the order of the outputs, a CSV of both, or JSON:
             {"0": "name"}, {"0": ["synset", "name"]}, {"name": 0}, a list of names, or a config.json with id2label.
 
     Raises:
-        DataError: it cannot be read, is in none of these forms, or gives one name two outputs.
+        DataError: the file cannot be read, has another form, or gives one name two outputs.
     """
     shown, what = printable(str(path)), "a class map: lines of 'name output', or JSON"
     text = read_text(path, LARGEST_MIB, what, DataError)
     try:
-        pairs = _json_pairs(json.loads(text)) if text.lstrip()[:1] in ("{", "[") else _text_pairs(path, text)
-        return _without_contradiction(pairs)
+        return _unique(_json_pairs(json.loads(text)) if text.lstrip()[:1] in ("{", "[") else _text_pairs(path, text))
     except (ValueError, TypeError, AttributeError, RecursionError) as exc:
-        raise DataError(f"{shown}: is no class map: {printable(str(exc))[:200]}", f"name {what}") from exc
+        raise DataError(f"{shown}: is not a class map: {printable(str(exc))[:200]}", f"name {what}") from exc
 
 
-def _without_contradiction(pairs: list[tuple[str, int]]) -> dict[str, int]:
+def _unique(pairs: list[tuple[str, int]]) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, output in pairs:
-        if output < 0 or found.get(name, output) != output:
+        if output < 0 or found.setdefault(name, output) != output:
             raise ValueError(f"'{name}' is output {output}" + (f" and {found[name]}" if name in found else ""))
-        found[name] = output
     if not found:
         raise ValueError("it is empty")
     return found
@@ -197,16 +176,16 @@ def _json_pairs(document: Any) -> list[tuple[str, int]]:
         document = document.get("id2label") or document.get("label2id") or document
     if isinstance(document, list):
         if not all(isinstance(names, (str, list)) for names in document):
-            raise ValueError("a list of something else than names")
+            raise ValueError("its list has something that is not a name")
         document = {str(index): names for index, names in enumerate(document)}
     by_output = all(str(key).isascii() and str(key).isdigit() and len(str(key)) < 10 for key in document)
     if by_output and not all(isinstance(value, int) for value in document.values()):
         several = {int(key): names if isinstance(names, list) else [names] for key, names in document.items()}
         if not all(isinstance(name, str) for names in several.values() for name in names):
-            raise ValueError("something else than names")
+            raise ValueError("it has something that is not a name")
         return [(str(name), output) for output, names in several.items() for name in names]
     if not all(isinstance(value, int) and not isinstance(value, bool) for value in document.values()):
-        raise ValueError("neither names by output nor outputs by name")
+        raise ValueError("it has neither names by output nor outputs by name")
     return [(str(name), int(output)) for name, output in document.items()]
 
 
@@ -219,7 +198,7 @@ def _text_pairs(path: Path, text: str) -> list[tuple[str, int]]:
     lines = [line.split(None, 1) for line in text.splitlines() if line.strip()]
     if all(len(line) == 2 and _is_output(line[0]) for line in lines):
         return [(line[1].strip(), int(line[0])) for line in lines]
-    named = [(line[0], index) for index, line in enumerate(lines)]  # a line an output: the name, or the synset and its words
+    named = [(line[0], index) for index, line in enumerate(lines)]  # one line per output: the name, or the synset and its words
     return named + [(" ".join(line), index) for index, line in enumerate(lines) if len(line) > 1]
 
 

@@ -1,4 +1,4 @@
-"""Which output of the network an image belongs to: by its folder, or by a file, as the user says; and whether it can be."""
+"""The network's output that each image belongs to, by its folder or by a file, and checks of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ __all__ = ["MAX_CLASSES", "Labels", "LabelsFound", "check_classes", "class_warni
 Labels = npt.NDArray[np.int64]
 
 MAX_CLASSES = 1 << 20
-"""A label above this is no class index."""
+"""Upper limit of a class index."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,12 @@ class LabelsFound:
     """The labels of a data set.
 
     Attributes:
-        labels: (N,) int64, each the index of one of the network's outputs.
-        classes: names by label; a label that has none is called by its number.
-        count: classes there are: folders, or different labels in a file.
-        source: where they come from.
-        said: whether the user or the data set itself says which output each class is, so that fewer classes than outputs
-            are no surprise.
-        as_strings: the same if number-named folders are sorted as strings, where that differs and no option set it.
+        labels: Index of one of the network's outputs for each image, (N,) int64.
+        classes: Names by label; a label without a name has its number.
+        count: Number of classes: folders, or different labels in a file.
+        source: Where the labels come from.
+        said: Whether the user or the data set itself gives the output of each class; fewer classes than outputs are then normal.
+        as_strings: Labels if number-named folders were sorted as strings, where that differs and no option sets the order.
     """
 
     labels: Labels
@@ -45,13 +44,13 @@ class LabelsFound:
 
 def label_images(
     names: Sequence[str], folders: Sequence[str], by_folder: Sequence[int], labelling: Labelling
-) -> LabelsFound | None:  # fmt: skip
-    """Return the labels of the images called `names`; None where there are neither class folders nor a file of labels.
+) -> LabelsFound | None:
+    """Return the labels of the images `names`; None where there are neither class folders nor a file of labels.
 
-    `folders` are in the order of their labels, none for a flat folder; `by_folder` has an index into them for each image.
+    `folders` are in the order of their labels, empty for a flat folder; `by_folder` has an index into them for each image.
 
     Raises:
-        DataError: a file cannot be read, lacks an image or a class, or a label is no index.
+        DataError: a file cannot be read, lacks an image or a class, or a label is not an index.
     """
     if labelling.labels is not None:
         return _offset(_from_file(names, labelling), labelling)
@@ -61,9 +60,9 @@ def label_images(
 
 
 def label_array(names: Sequence[str], own: Labels | None, labelling: Labelling) -> LabelsFound | None:
-    """Return the labels of an array of images; `own` (N,) int64 came with it. The `names` are read with a file of labels only.
+    """Return the labels of an array of images, which may have its `own`, (N,) int64; a class map does not change them.
 
-    A class map does not change numbers.
+    The `names` are needed only for a file of labels.
 
     Raises:
         DataError: as `label_images`.
@@ -84,7 +83,7 @@ def _from_folders(folders: Sequence[str], by_folder: Labels, labelling: Labellin
         outputs = _mapped(folders, labelling.class_map)
     elif labelling.order is not None and labelling.order != "string" and not numbered:
         word = next(name for name in folders if not are_numbers([name]))
-        raise DataError(f"--class-order {labelling.order}: class folder '{word}' is no number", "leave the option out")
+        raise DataError(f"--class-order {labelling.order}: class folder '{word}' is not a number", "leave the option out")
     elif labelling.order == "index":
         outputs = [int(name) for name in folders]
     elif labelling.order == "string":
@@ -125,32 +124,31 @@ def _mapped(classes: Sequence[str], class_map: Path) -> list[int]:
 def _found(
     outputs: Sequence[int], classes: Sequence[str], by_class: Labels, source: Literal["folders", "file"], *, said: bool
 ) -> LabelsFound:
-    found = LabelsFound(np.array(outputs, np.int64)[by_class], (), len(classes), source, said)
-    return replace(found, classes=_names(dict(zip(outputs, classes, strict=True))))
-
-
-def _names(by_output: dict[int, str]) -> tuple[str, ...]:
-    highest = max(by_output, default=-1)
-    if not 0 <= highest < MAX_CLASSES:
-        return ()  # refused where the offset is known
-    return tuple(by_output.get(label, str(label)) for label in range(highest + 1))
+    by_output = dict(zip(outputs, classes, strict=True))
+    count = max(by_output, default=-1) + 1
+    if count > MAX_CLASSES:
+        count = 0  # `_offset` refuses the labels
+    names = tuple(by_output.get(label, str(label)) for label in range(count))
+    return LabelsFound(np.array(outputs, np.int64)[by_class], names, len(classes), source, said)
 
 
 def _offset(found: LabelsFound, labelling: Labelling) -> LabelsFound:
-    """Add the offset, and refuse what is no index then."""
+    """Add the offset, and refuse labels that are no index after it."""
     offset = labelling.offset
     labels = found.labels + offset
     for label in (int(labels.min()), int(labels.max())):
         if not 0 <= label < MAX_CLASSES:
-            remedy = "another --label-offset" if offset else f"labels are 0 to {MAX_CLASSES - 1}; --label-offset N shifts them"
-            raise DataError(f"label {label} is no class index", remedy)
+            remedy = "give another --label-offset"
+            if not offset:
+                remedy = f"labels are 0 to {MAX_CLASSES - 1}; --label-offset N shifts them"
+            raise DataError(f"label {label} is not a class index", remedy)
     classes = found.classes[-offset:] if offset < 0 else tuple(str(label) for label in range(offset)) + found.classes
     other = None if found.as_strings is None else _offset(found.as_strings, labelling)
     return replace(found, labels=labels, classes=classes, as_strings=other)
 
 
 def check_classes(name: str, labels: Labels, outputs: int) -> None:
-    """Refuse labels (N,) int64 that are no outputs of the network `name`, whose logits are `outputs` wide.
+    """Refuse labels (N,) int64 that are not outputs of the network `name`, which has `outputs` classes.
 
     Raises:
         DataError: a label is negative or too high.
@@ -163,24 +161,24 @@ def check_classes(name: str, labels: Labels, outputs: int) -> None:
     if highest == outputs and lowest >= 1:
         remedy = "if labels count from 1: --label-offset -1"
     elif highest >= outputs:
-        remedy += ", or say with --class-map which output each class is"
+        remedy += ", or give the output of each class with --class-map"
     raise DataError(f"the data set has label {wrong}, but {name} has {outputs} classes", remedy)
 
 
 def class_warnings(found: LabelsFound, outputs: int) -> tuple[str, ...]:
-    """Return what may be wrong with labels although each is one of a network's `outputs`."""
+    """Return warnings about labels that may be wrong although each is one of a network's `outputs`."""
     if found.count == outputs or (found.said and found.source != "file"):
         return ()
     things = "class folders" if found.source == "folders" else "classes"
     problem = f"the data set has {found.count} {things}, but the network has {outputs} outputs"
     contiguous = int(found.labels.max()) == found.count - 1
     if found.count == outputs - 1 and contiguous:
-        return (f"{problem}, one more: if output 0 is a background class, --label-offset 1 skips it",)
+        return (f"{problem}: if output 0 is a background class, skip it with --label-offset 1",)
     if found.said:
         return ()
     numbers = [int(name) for name in found.classes if name.isascii() and name.isdigit()]
     if found.source == "folders" and len(numbers) == found.count and max(numbers) < outputs:
-        remedy = "if their names are the outputs: --class-order index; otherwise --class-map FILE"
+        remedy = "if their names are the outputs, use --class-order index; otherwise --class-map FILE"
     else:
-        remedy = "--class-map FILE says which output each class is"
-    return (f"{problem}: the first is taken for output 0, the next for output 1; {remedy}",)
+        remedy = "give the output of each class with --class-map FILE"
+    return (f"{problem}: the first class is assumed to be output 0, the next output 1; {remedy}",)

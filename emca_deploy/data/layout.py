@@ -1,4 +1,4 @@
-"""Which of a data set's files are images, and of which class."""
+"""Finds the images among the files of a data set, and their classes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["Layout", "are_numbers", "find_images"]
 
 MOST_DIGITS = 20
 PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"))
-"""What the folders of a data set's parts are called: no network has classes of these names only."""
+"""Names of folders with the parts of a data set; no network has classes of these names only."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Layout:
     """The images of a data set, in order.
 
     Attributes:
-        names: names of the images, relative to `root`.
-        root: the folder that wraps everything, with a slash, or "".
-        classes: names in order; empty for a flat folder.
-        labels: one index into `classes` an image; empty for a flat folder.
+        names: Names of the images, relative to `root`.
+        root: Folder around everything, with a slash, or "".
+        classes: Names of the classes in order; empty for a flat folder.
+        labels: Index into `classes` of each image; empty for a flat folder.
     """
 
     names: tuple[str, ...]
@@ -33,17 +33,17 @@ class Layout:
 
 
 def find_images(store: FileStore, *, may_be_wrapped: bool) -> Layout:
-    """Find the images and their classes: the first folder of a name is its class. Hidden and other files are left out.
+    """Find the images and their classes: the first folder in a name is the class. Hidden and other files are left out.
 
-    `may_be_wrapped` takes a single top folder with nothing but images in it for a wrapping, as zip programs make, not for the
-    only class. One with nothing but folders in it is a wrapping in any case.
+    A single top folder that has only folders in it wraps the data set. With `may_be_wrapped`, so does one that has only images in
+    it, as zip programs make; otherwise it is the only class.
 
     Raises:
-        DataError: no images, images beside class folders, a class folder without images, or parts of a data set
-            (train/, val/) in place of classes.
+        DataError: there are no images, images next to class folders, a class folder without images, or parts of a data set
+            (train/, val/) instead of classes.
     """
     seen = [name for name in store.names if not _hidden(name)]
-    images = [name for name in seen if _is_image(name)]
+    images = [n for n in seen if not n.endswith("/") and PurePosixPath(n).suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise DataError(f"{store.path}: has no images", f"known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}")
     root = _wrapping(images, 2 if may_be_wrapped else 3)
@@ -55,7 +55,7 @@ def find_images(store: FileStore, *, may_be_wrapped: bool) -> Layout:
     if len(in_folders) < len(images):
         stray = min(set(images) - set(in_folders))
         raise DataError(
-            f"{store.path}: has image '{printable(stray)}' beside class folders",
+            f"{store.path}: has image '{printable(stray)}' next to class folders",
             "put it into a class folder, or all images into one flat folder",
         )
     classes = _classes(store, seen, in_folders)
@@ -68,10 +68,6 @@ def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def _is_image(name: str) -> bool:
-    return not name.endswith("/") and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-
-
 def _wrapping(images: Sequence[str], least_depth: int) -> str:
     tops = {name.split("/", 1)[0] for name in images}
     if len(tops) == 1 and all(name.count("/") + 1 >= least_depth for name in images):
@@ -82,7 +78,7 @@ def _wrapping(images: Sequence[str], least_depth: int) -> str:
 def _classes(store: FileStore, seen: Sequence[str], images: Sequence[str]) -> tuple[str, ...]:
     folders = {name.split("/", 1)[0] for name in seen if "/" in name}
     empty = folders - {name.split("/", 1)[0] for name in images}
-    if empty:  # leaving it out would shift the labels of all classes after it
+    if empty:  # without it, the labels of all classes after it would be wrong
         raise DataError(f"{store.path}: class folder '{printable(min(empty))}' has no images", "remove the folder or fill it")
     if len(folders) > 1 and all(name.lower() in PARTS for name in folders):
         named = " and ".join(f"{name}/" for name in sorted(folders))
@@ -93,5 +89,5 @@ def _classes(store: FileStore, seen: Sequence[str], images: Sequence[str]) -> tu
 
 
 def are_numbers(names: Collection[str]) -> bool:
-    """Return whether all names are numbers, so that they have an order as such."""
+    """Return whether all names are numbers."""
     return all(name.isascii() and name.isdigit() and len(name) < MOST_DIGITS for name in names)

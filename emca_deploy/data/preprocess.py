@@ -1,4 +1,4 @@
-"""From an encoded image to the network's input; by default exactly as torchvision's evaluation transforms do it."""
+"""From an encoded image to the network's input; by default exactly as torchvision's evaluation transforms."""
 
 import threading
 import warnings
@@ -14,16 +14,15 @@ from emca_deploy.preprocessing import MAX_PIXELS, Preprocessing, sides
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "decode", "normalize", "preprocess", "resized_size", "to_pixels", "to_rgb"]
-
+__all__ = ["IMAGE_SUFFIXES", "decode", "normalize", "to_pixels", "to_rgb"]
 
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
 )
-"""What counts as an image file, in lower case."""
+"""Suffixes of image files, in lower case."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-"""What a file may be, whatever its suffix says: Pillow reads others too, some of them through outside programs."""
+"""Formats that are read, whatever the suffix. Pillow knows others too, some of which run other programs."""
 
 SIXTEEN_BIT_MODES = frozenset(("I", "I;16", "I;16B", "I;16L", "I;16N"))
 
@@ -31,11 +30,13 @@ _opening = threading.Lock()
 
 
 def decode(stream: BinaryIO, name: str, exif: str = "ignore") -> "Image":
-    """Read one image, in RGB; `exif` "apply" turns it upright, "ignore" takes the pixels as they are stored.
+    """Read one image in RGB; `exif` "apply" turns it upright, "ignore" takes the pixels as they are stored.
 
     Raises:
         DataError: it is not an image, is damaged or truncated, or has more than `MAX_PIXELS` pixels.
     """
+    from PIL import UnidentifiedImageError
+
     try:
         image = _open(stream, name)
         image.load()
@@ -43,34 +44,26 @@ def decode(stream: BinaryIO, name: str, exif: str = "ignore") -> "Image":
     except DataError:
         raise
     except Exception as exc:  # Pillow's decoders raise nearly anything on damaged input, struct.error and IndexError too
-        raise DataError(f"{name}: cannot be decoded: {_reason(exc)}", "replace or remove the image") from exc
+        reason = " ".join(str(exc).split()) or type(exc).__name__
+        if isinstance(exc, UnidentifiedImageError):  # its own text is the address of the stream object
+            reason = f"not an image in any of {', '.join(FORMATS)}"
+        raise DataError(f"{name}: cannot be decoded: {reason}", "replace or remove the image") from exc
 
 
 def _open(stream: BinaryIO, name: str) -> "Image":
     from PIL import Image
 
-    # Pillow warns above its limit and raises at twice that. The lock is because warnings' state is global.
+    too_large = DataError(f"{name}: has more than {MAX_PIXELS} pixels", "make the image smaller, or remove it")
+    # Pillow warns above its limit and raises at twice that. The filters of warnings are global: hence the lock.
     try:
         with _opening, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(stream, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise _too_large(name) from exc
+        raise too_large from exc
     if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name)
+        raise too_large
     return image
-
-
-def _too_large(name: str) -> DataError:
-    return DataError(f"{name}: has more than {MAX_PIXELS} pixels", "make the image smaller, or remove it")
-
-
-def _reason(exc: Exception) -> str:
-    from PIL import UnidentifiedImageError
-
-    if isinstance(exc, UnidentifiedImageError):  # its own text is the address of the stream object
-        return f"not an image in any of {', '.join(FORMATS)}"
-    return " ".join(str(exc).split()) or type(exc).__name__
 
 
 def _upright(image: "Image") -> "Image":
@@ -78,7 +71,7 @@ def _upright(image: "Image") -> "Image":
 
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF: the pixels are fine, and every other reader shows them as they lie
+    except Exception:  # damaged EXIF: other readers show the pixels as they are stored
         return image
 
 
@@ -88,33 +81,20 @@ def to_rgb(image: "Image") -> "Image":
     Raises:
         ValueError: floating point or 32-bit integer pixels, which have no defined range.
     """
+    from PIL import Image
+
     if image.mode == "RGB":
         return image
     if image.mode in SIXTEEN_BIT_MODES:
-        return _from_sixteen_bit(image).convert("RGB")
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("32-bit integer pixels have no defined range")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")  # 65535 / 255 = 257, rounded
     if image.mode == "F":
         raise ValueError("floating point pixels have no defined range")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB gives the same colours, but Pillow warns
     return image.convert("RGB")
-
-
-def _from_sixteen_bit(image: "Image") -> "Image":
-    from PIL import Image
-
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise ValueError("32-bit integer pixels have no defined range")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257, rounded
-
-
-def preprocess(image: "Image", preprocessing: Preprocessing, name: str = "image") -> Float32Array:
-    """Return the network's input of one image: (channels, height, width) float32; see `to_pixels`, whose arguments these are.
-
-    Raises:
-        DataError: as `to_pixels`.
-    """
-    return normalize(to_pixels(image, preprocessing, name), preprocessing)
 
 
 def to_pixels(image: "Image", preprocessing: Preprocessing, name: str = "image") -> Float32Array:
@@ -131,7 +111,7 @@ def to_pixels(image: "Image", preprocessing: Preprocessing, name: str = "image")
 
 
 def normalize(pixels: Float32Array, preprocessing: Preprocessing) -> Float32Array:
-    """Scale what `to_pixels` returned, in place, and return it: the network's input."""
+    """Turn the result of `to_pixels` into the network's input, in place, and return it."""
     pixels /= np.float32(preprocessing.scale)
     pixels -= np.array(preprocessing.mean, np.float32)[:, None, None]
     pixels /= np.array(preprocessing.std, np.float32)[:, None, None]
@@ -143,15 +123,15 @@ def _resized(image: "Image", preprocessing: Preprocessing, name: str) -> "Image"
 
     if preprocessing.resize == "none":
         return image
-    width, height = resized_size(image.size, preprocessing)
+    width, height = _resized_size(image.size, preprocessing)
     if width * height > MAX_PIXELS:
         problem = f"{name}: {image.width}x{image.height} is too narrow: resized it has over {MAX_PIXELS} pixels"
         raise DataError(problem, "crop or remove it")
     return image.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
 
 
-def resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
-    """Return the (width, height) in pixels that an image of `size` (width, height) is resized to, before crop and filling."""
+def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the (width, height) in pixels to which an image of `size` (width, height) is resized before crop and padding."""
     width, height = size
     if preprocessing.resize == "squash":
         tall, wide = sides(preprocessing.resize_size)
@@ -164,17 +144,15 @@ def resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[i
         long = int(short * max(width, height) / min(width, height))  # torchvision truncates too
         return (short, long) if width <= height else (long, short)
     tall, wide = preprocessing.resize_size
-    ratio = min(height / tall, width / wide)  # timm's way of covering a size that is not square
+    ratio = min(height / tall, width / wide)  # as timm covers a size that is not square
     return round(width / ratio), round(height / ratio)
 
 
 def _fitted(values: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Float32Array:
-    """Cut an image (h, w, channels) to the input's size, and fill what is missing: (channels, height, width) float32."""
+    """Crop and pad an image (h, w, channels) to the input's size: (channels, height, width) float32."""
     at_end = preprocessing.resize == "letterbox" and preprocessing.pad == "end"
-    spans = [
-        _span(have, want, at_end) for have, want in zip(values.shape, (preprocessing.height, preprocessing.width), strict=False)
-    ]
-    (rows, tall), (columns, wide) = spans
+    rows, tall = _span(values.shape[0], preprocessing.height, at_end)
+    columns, wide = _span(values.shape[1], preprocessing.width, at_end)
     cut = values[rows, columns].transpose(2, 0, 1)
     if cut.shape == preprocessing.shape:
         return cut.astype(np.float32, order="C")
@@ -184,7 +162,7 @@ def _fitted(values: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Floa
 
 
 def _span(have: int, want: int, at_end: bool) -> tuple[slice, slice]:
-    """Return which of `have` pixels are taken, and which of `want` pixels they become."""
+    """Return which of `have` pixels are kept, and their place among `want` pixels."""
     if have > want:
         start = round((have - want) / 2)  # half to even, as torchvision
         return slice(start, start + want), slice(0, want)

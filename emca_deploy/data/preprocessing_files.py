@@ -1,4 +1,4 @@
-"""Preprocessing as other tools write it down: timm's config.json, Hugging Face's preprocessor_config.json, our manifests."""
+"""Preprocessing from files: timm's config.json, Hugging Face's preprocessor_config.json, and manifests."""
 
 import json
 from collections.abc import Mapping
@@ -15,25 +15,25 @@ __all__ = ["read_preprocessing_file"]
 
 LARGEST_MIB = 16
 RESAMPLES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers, which Hugging Face's files have; 4 and 5 are box and hamming."""
+"""Pillow's numbers in Hugging Face's files; 4 and 5, box and hamming, are not supported."""
 
 HUGGING_FACE_KEYS = ("image_mean", "do_normalize", "do_resize", "image_processor_type", "feature_extractor_type")
 CONVNEXT_SQUASHES_FROM = 384
-"""Pixels: from this size on ConvNeXt's processor stretches instead of cropping."""
+"""Size in pixels from which ConvNeXt's processor stretches instead of cropping."""
 
 
 def read_preprocessing_file(path: Path) -> PreprocessingOptions:
-    """Return what a file says about preprocessing.
+    """Return the preprocessing that a file specifies.
 
     Raises:
-        InputError: it cannot be read, is none of the known kinds, or says something that this package does not do.
+        InputError: it cannot be read, is of an unknown kind, or specifies something that this package does not do.
     """
     shown = printable(str(path))
     text = read_text(path, LARGEST_MIB, "a config.json or a manifest", InputError)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise InputError(f"{shown}: is not JSON, or damaged", "name a config.json or a manifest") from exc
+        raise InputError(f"{shown}: is not JSON, or is damaged", "name a config.json or a manifest") from exc
     try:
         return _read(document, str(path))
     except (DataError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as exc:
@@ -43,7 +43,7 @@ def read_preprocessing_file(path: Path) -> PreprocessingOptions:
 
 def _read(document: Any, source: str) -> PreprocessingOptions:
     if not isinstance(document, Mapping):
-        raise TypeError("no JSON object")
+        raise TypeError("it is not a JSON object")
     if "manifest_version" in document:
         return _ours(document, source)
     timm = document.get("pretrained_cfg", document)
@@ -51,7 +51,7 @@ def _read(document: Any, source: str) -> PreprocessingOptions:
         return _timm(timm, source)
     if any(key in document for key in HUGGING_FACE_KEYS):
         return _hugging_face(document, source)
-    raise ValueError("neither timm's config.json, nor Hugging Face's preprocessor_config.json, nor a manifest")
+    raise ValueError("it is neither timm's config.json, nor Hugging Face's preprocessor_config.json, nor a manifest")
 
 
 def _ours(document: Mapping[str, Any], source: str) -> PreprocessingOptions:
@@ -72,7 +72,7 @@ def _timm(values: Mapping[str, Any], source: str) -> PreprocessingOptions:
     channels, height, width = size if size is not None else (3, None, None)
     interpolation = str(values.get("interpolation", "bilinear"))
     return PreprocessingOptions(
-        image_size=None if height is None else _pair(height, width),
+        image_size=None if height is None else (_side(height), _side(width)),
         crop_pct=_part(values.get("crop_pct", 0.875)),
         mean=_numbers(values["mean"]),
         std=_numbers(values["std"]),
@@ -106,7 +106,8 @@ def _geometry(values: Mapping[str, Any]) -> dict[str, Any]:
     if size is None:
         raise ValueError("no size")
     kind = str(values.get("image_processor_type", values.get("feature_extractor_type", "")))
-    short = _shortest_edge(values.get("size"))
+    given = values.get("size")
+    short = _side(given["shortest_edge"]) if isinstance(given, Mapping) and "shortest_edge" in given else None
     if kind.startswith("ConvNext") and short is not None:
         if short >= CONVNEXT_SQUASHES_FROM:
             return {"resize": "squash", "resize_size": short, "image_size": short}
@@ -114,7 +115,7 @@ def _geometry(values: Mapping[str, Any]) -> dict[str, Any]:
     resize = "squash" if short is None else "shortest"
     if not values.get("do_center_crop", False):
         if resize == "shortest":
-            raise ValueError("the short side is resized and nothing cropped, so that every image has another size")
+            raise ValueError("images are resized by the short side and not cropped, which gives each its own size")
         return {"resize": resize, "resize_size": size, "image_size": size}
     return {"resize": resize, "resize_size": size, "image_size": crop or size}
 
@@ -122,27 +123,22 @@ def _geometry(values: Mapping[str, Any]) -> dict[str, Any]:
 def _hugging_face_size(value: Any) -> Size | None:
     if value is None:
         return None
-    if isinstance(value, Mapping):
-        if "shortest_edge" in value:
-            return _side(value["shortest_edge"])
-        if "height" not in value or "width" not in value:
-            raise ValueError(f"size by {', '.join(map(str, value))}")
-        return _pair(value["height"], value["width"])
-    return _side(value)
-
-
-def _shortest_edge(value: Any) -> int | None:
-    return _side(value["shortest_edge"]) if isinstance(value, Mapping) and "shortest_edge" in value else None
+    if not isinstance(value, Mapping):
+        return _side(value)
+    if "shortest_edge" in value:
+        return _side(value["shortest_edge"])
+    if "height" not in value or "width" not in value:
+        raise ValueError(f"size by {', '.join(map(str, value))}")
+    return _side(value["height"]), _side(value["width"])
 
 
 def _normalisation(values: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std of values in [0, 1]: all that is done to a pixel is linear, and comes to one mean and one std."""
+    """Return mean and std for values in [0, 1]: all steps on a pixel are linear and amount to one mean and one std."""
     factor = float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 1.0
     if not 0 < factor < 1e6:
         raise ValueError(f"rescale_factor {factor!r}")
     offset = -1.0 if values.get("rescale_offset") else 0.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean, std = _numbers(0.0), _numbers(1.0)
     if values.get("do_normalize", True):
         mean, std = _numbers(values["image_mean"]), _numbers(values["image_std"])
     if values.get("include_top"):  # EfficientNet's processor divides by the std once more
@@ -176,7 +172,3 @@ def _side(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"size {value!r}")
     return value
-
-
-def _pair(height: Any, width: Any) -> Size:
-    return _side(height), _side(width)

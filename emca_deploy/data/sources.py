@@ -1,4 +1,4 @@
-"""A data set as the rest of the package sees it: images by index, ready for the network, with labels where known."""
+"""Data sets: images by index, ready for the network, with labels where known."""
 
 import hashlib
 import stat
@@ -33,11 +33,10 @@ class ImageSource(ABC):
     """Images by index, 0 to `len(source)` - 1. Any thread may load.
 
     Attributes:
-        name: the name of the folder or file.
-        preprocessing: how images become the network's input.
-        labelled: the labels with what is known of them; None if unlabelled. An .npz has no names of classes: they are "0",
-            "1", ... up to the highest label in it.
-        finished: whether the images are the network's input already, so that no preprocessing is done.
+        name: Name of the folder or file.
+        preprocessing: Steps from an image to the network's input.
+        labelled: Labels and their classes; None if unlabelled. The classes of an .npz are "0", "1", ... up to its highest label.
+        finished: Whether the images are the network's input already and need no preprocessing.
     """
 
     name: str
@@ -59,7 +58,7 @@ class ImageSource(ABC):
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> Float32Array:
-        """Return one image as the network takes it: (channels, height, width) float32, as the preprocessing has them.
+        """Return one image as the network's input: (channels, height, width) float32.
 
         Raises:
             DataError: the image cannot be read; the error names it.
@@ -76,32 +75,32 @@ class ImageSource(ABC):
 
     @abstractmethod
     def item_name(self, index: int) -> str:
-        """Return what to call one image."""
+        """Return the name of one image."""
 
     @abstractmethod
     def identity(self) -> str:
-        """Return the sha256 in hex of all names, labels and bytes. A folder and a zip of it have the same."""
+        """Return the sha256 in hex of all names, labels and bytes, which is equal for a folder and a zip of it."""
 
     @abstractmethod
     def size(self, index: int) -> int:
-        """Return the bytes of one image as it is stored."""
+        """Return the size of one image as it is stored, in bytes."""
 
     @abstractmethod
     def content(self, index: int) -> bytes:
         """Return one image as it is stored.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the image cannot be read.
         """
 
     def batches(self, batch_size: int, indices: Sequence[int] | None = None, threads: int = 2) -> Iterator[Batch]:
         """Yield batches in order: images (n, channels, height, width) float32 and labels (n,) int64 or None.
 
-        The last may be smaller; `indices` are all images where None. `threads` decode ahead by one batch at most. Closing the
-        generator stops them.
+        The last may be smaller. `indices` are all images where None. `threads` decode at most one batch ahead, and stop when the
+        generator is closed.
 
         Raises:
-            InputError: a batch size or number of threads below 1.
+            InputError: the batch size or the number of threads is below 1.
             DataError: an image cannot be read.
         """
         if batch_size < 1 or threads < 1:
@@ -120,7 +119,8 @@ class ImageSource(ABC):
             for position in range(submitted, min(end, len(indices))):
                 place = position % batch_size
                 if place == 0:
-                    filling.append(self._room(min(batch_size, len(indices) - position)))
+                    count = min(batch_size, len(indices) - position)
+                    filling.append(np.empty((count, *self.preprocessing.shape), np.float32))
                 pending.append(pool.submit(self._load_into, filling[-1], place, indices[position]))
             submitted = max(submitted, min(end, len(indices)))
 
@@ -134,11 +134,8 @@ class ImageSource(ABC):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _room(self, count: int) -> Float32Array:
-        return np.empty((count, *self.preprocessing.shape), np.float32)
-
     def _load_into(self, batch: Float32Array, place: int, index: int) -> None:
-        batch[place] = self.load(index)  # here and not when the batch is complete: copying it would keep the runner waiting
+        batch[place] = self.load(index)  # in the thread: copying whole batches later would delay the runner
 
 
 class _FileSource(ImageSource):
@@ -155,7 +152,6 @@ class _FileSource(ImageSource):
         return len(self._layout.names)
 
     def pixels(self, index: int) -> Float32Array:
-        """Decode one image, and fit it to the input."""
         name = self._layout.root + self._layout.names[index]
         shown = self._store.describe(name)
         with self._store.open(name) as stream:
@@ -163,11 +159,9 @@ class _FileSource(ImageSource):
         return to_pixels(image, self.preprocessing, shown)
 
     def item_name(self, index: int) -> str:
-        """Return the file's name within the data set."""
         return self._layout.names[index]
 
     def identity(self) -> str:
-        """Hash every file's name and content."""
         total = hashlib.sha256()
         for name in self._layout.names:
             content = hashlib.sha256()
@@ -178,11 +172,9 @@ class _FileSource(ImageSource):
         return total.hexdigest()
 
     def size(self, index: int) -> int:
-        """Return the file's size."""
         return self._store.size(self._layout.root + self._layout.names[index])
 
     def content(self, index: int) -> bytes:
-        """Read the file."""
         with self._store.open(self._layout.root + self._layout.names[index]) as stream:
             return stream.read()
 
@@ -205,11 +197,9 @@ class _ArraySource(ImageSource):
         return len(self._images)
 
     def load(self, index: int) -> Float32Array:
-        """Return one image, preprocessed if it is uint8."""
         return np.array(self._images[index], np.float32, order="C") if self.finished else super().load(index)
 
     def pixels(self, index: int) -> Float32Array:
-        """Fit one image to the input."""
         from PIL import Image
 
         values = self._images[index]
@@ -217,11 +207,9 @@ class _ArraySource(ImageSource):
         return to_pixels(image, self.preprocessing, f"{self._path}: image {index}")
 
     def item_name(self, index: int) -> str:
-        """Return the image's position as text."""
         return f"images[{range(len(self))[index]}]"
 
     def identity(self) -> str:
-        """Hash the arrays."""
         total = hashlib.sha256(f"{self._images.dtype} {self._images.shape}".encode())
         for image in self._images:
             total.update(image.tobytes())
@@ -230,11 +218,9 @@ class _ArraySource(ImageSource):
         return total.hexdigest()
 
     def size(self, index: int) -> int:
-        """Return the image's bytes."""
         return int(self._images[index].nbytes)
 
     def content(self, index: int) -> bytes:
-        """Return the image's bytes."""
         content: bytes = self._images[index].tobytes()
         return content
 
@@ -242,11 +228,10 @@ class _ArraySource(ImageSource):
 def _check_images(path: Path, images: npt.NDArray[Any], preprocessing: Preprocessing) -> None:
     shape = tuple(images.shape)
     channels, height, width = preprocessing.shape
-    wanted = f"save float32 (N, {channels}, {height}, {width}), used as it is, or uint8 (N, H, W, 3 or 1), to be preprocessed"
+    wanted = f"save the network's input, float32 (N, {channels}, {height}, {width}), or images, uint8 (N, H, W, 3 or 1)"
     if images.dtype not in (np.float32, np.uint8):
         raise DataError(f"{path}: 'images' are {images.dtype}", wanted)
-    fits = len(shape) == 4 and (shape[1] == channels if images.dtype == np.float32 else shape[3] in (1, 3))
-    if not fits:
+    if len(shape) != 4 or not (shape[1] == channels if images.dtype == np.float32 else shape[3] in (1, 3)):
         raise DataError(f"{path}: 'images' are {images.dtype} of shape {shape}", wanted)
     if 0 in shape:
         raise DataError(f"{path}: has no images (shape {shape})", wanted)
@@ -266,11 +251,11 @@ def _checked_labels(path: Path, labels: npt.NDArray[Any], count: int) -> Labels:
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise DataError(
             f"{path}: 'labels' are {labels.dtype} of shape {tuple(labels.shape)} for {count} images",
-            "save one integer an image: the index of its class",
+            "save one integer per image: the index of its class",
         )
     for label in (labels.min(), labels.max()):
         if not 0 <= int(label) < MAX_CLASSES:
-            raise DataError(f"{path}: label {label} is no class index", f"labels are 0 to {MAX_CLASSES - 1}")
+            raise DataError(f"{path}: label {label} is not a class index", f"labels are 0 to {MAX_CLASSES - 1}")
     return np.array(labels, np.int64)
 
 
@@ -278,13 +263,13 @@ def open_source(path: Path, preprocessing: Preprocessing, labelling: Labelling |
     """Open a data set.
 
     Args:
-        path: a folder with one subfolder per class, a flat folder of images (no labels), a .zip of either, or an .npz with
-            `images` (float32 NCHW used as it is, or uint8 NHWC in RGB or gray to be preprocessed) and optional integer `labels`.
-        preprocessing: how images become the network's input.
-        labelling: what the user says about labels; nothing where None.
+        path: Folder with one subfolder per class, flat folder of images (no labels), .zip of either, or .npz with `images` (the
+            network's input as float32 NCHW, or uint8 NHWC in RGB or gray) and optional integer `labels`.
+        preprocessing: Steps from an image to the network's input.
+        labelling: The user's options for labels; none where None.
 
     Raises:
-        DataError: there is no data set there, or it is damaged, unsafe or in no known layout, or its labels are.
+        DataError: the path is not a data set, or images or labels are damaged, unsafe or in an unknown layout.
     """
     labelling = labelling or Labelling()
     kind = _kind(path)
@@ -310,36 +295,34 @@ def _kind(path: Path) -> str:
     return suffix
 
 
-def choose_indices(
-    count: int, samples: int, labels: npt.NDArray[np.int64] | None = None, seed: int = 0
-) -> list[int]:  # fmt: skip
-    """Choose `samples` of `count` images without replacement, the same ones on every machine; all where there are fewer.
+def choose_indices(count: int, samples: int, labels: Labels | None = None, seed: int = 0) -> list[int]:
+    """Choose `samples` of `count` images without replacement, equal on every machine; all where there are fewer.
 
-    With labels (count,) int64 every class gets the same number, give or take one; a class that has too few gives all it has and
-    the others make up for it. Another seed gives another choice. The indices are in rising order.
+    With labels (count,) int64 the classes get equal numbers, give or take one; where a class has too few images, the others make
+    up for it. Each seed gives its own choice. The indices are in rising order.
 
     Raises:
-        InputError: fewer than one sample is asked for.
+        InputError: `samples` is below 1.
     """
     if samples < 1:
-        raise InputError(f"{samples} images are too few to choose", "ask for at least 1")
+        raise InputError(f"{samples} images are too few to choose", "choose at least 1")
     if labels is not None and labels.shape != (count,):
         raise ValueError(f"labels of shape {labels.shape} for {count} images")
     if samples >= count:
         return list(range(count))
-    random = np.random.RandomState(seed)  # its stream is frozen for good, unlike that of default_rng
+    random = np.random.RandomState(seed)  # its stream is the same in every numpy, unlike that of default_rng
     order = random.permutation(count)
     if labels is not None:
         order = order[_round_robin(labels[order], random)]
     return sorted(int(index) for index in order[:samples])
 
 
-def _round_robin(labels: npt.NDArray[np.int64], random: np.random.RandomState) -> npt.NDArray[np.intp]:
-    """Return positions of `labels`: the first of every class, then the second of every class, and so on."""
+def _round_robin(labels: Labels, random: np.random.RandomState) -> npt.NDArray[np.intp]:
+    """Return the positions of `labels`: the first of every class, then the second of every class, and so on."""
     _, dense, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     by_class = np.argsort(dense, kind="stable")
     first = np.cumsum(sizes) - sizes
     turn = np.empty(len(labels), np.int64)
     turn[by_class] = np.arange(len(labels)) - np.repeat(first, sizes)
-    place_in_turn = random.permutation(len(sizes))[dense]  # chance says which classes get one more
+    place_in_turn = random.permutation(len(sizes))[dense]  # which classes get one more is random
     return np.lexsort((place_in_turn, turn))

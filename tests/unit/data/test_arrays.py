@@ -10,9 +10,9 @@ from PIL import Image
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data import arrays
-from emca_deploy.data.preprocess import preprocess
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import DataError
+from zoo.images import preprocess
 
 SMALL = Preprocessing(4, 5)
 FLOATS = np.random.default_rng(0).normal(size=(6, 3, 4, 4)).astype(np.float32)
@@ -76,9 +76,9 @@ def test_labels_of_any_integer_become_int64(tmp_path, dtype):
         (LABELS.astype(np.float32), "float32"),
         (LABELS.astype(bool), "bool"),
         (LABELS.astype("U1"), "U1"),
-        (LABELS - 1, "-1 is no class index"),
-        (LABELS.astype(np.uint64) + np.uint64(1 << 63), "no class index"),
-        (LABELS + (1 << 40), "no class index"),
+        (LABELS - 1, "-1 is not a class index"),
+        (LABELS.astype(np.uint64) + np.uint64(1 << 63), "class index"),
+        (LABELS + (1 << 40), "class index"),
         (LABELS.astype(object), "Python objects"),
     ],
 )

@@ -12,8 +12,10 @@ from refusals import refusing
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.bundled import BUNDLED_PREPROCESSING
-from emca_deploy.data.preprocess import MAX_PIXELS, decode, preprocess, to_rgb
+from emca_deploy.data.preprocess import decode, to_rgb
 from emca_deploy.errors import DataError
+from emca_deploy.preprocessing import MAX_PIXELS
+from zoo.images import preprocess
 
 PLAIN = Preprocessing(8, 8, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

@@ -8,11 +8,11 @@ from PIL import Image
 
 from emca_deploy.artifacts import Manifest
 from emca_deploy.data.choosing import InputFacts, choose_preprocessing
-from emca_deploy.data.preprocess import preprocess
 from emca_deploy.data.preprocessing_files import read_preprocessing_file
 from emca_deploy.errors import InputError
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.results.codec import to_json
+from zoo.images import preprocess
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8))

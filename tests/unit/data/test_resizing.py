@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emca_deploy.data.preprocess import preprocess
 from emca_deploy.preprocessing import INTERPOLATIONS, Preprocessing
+from zoo.images import preprocess
 
 ZERO, ONE = (0.0,) * 3, (1.0,) * 3
 RANDOM = np.random.default_rng(7)
