@@ -86,7 +86,7 @@ def normalised_twice(path: Path, used: Preprocessing) -> str | None:
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
     return (
         f"{path}: normalizes pixels of 0 to {own:g} itself, but is given values of {low:.3g} to {high:.3g}; "
-        f"for plain pixels use --mean 0 --std 1 --scale {round(255 / own)}"
+        f"for plain pixels: --mean 0 --std 1 --scale {round(255 / own)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""One stop of the walk: a checkpoint, or fresh weights, to a checked ONNX file with its manifest."""
+"""Exports a checkpoint, or fresh weights, to a checked ONNX file with its manifest."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,16 +29,17 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """How to export.
+    """Options of an export.
 
     Attributes:
-        arch: the architecture; None infers it from the checkpoint.
-        num_classes: width of the logits; None reads it from the checkpoint.
-        preprocessing: how images become the input, or what is known about it; its image size is the model's.
-        batch: a fixed number of images, or None for a dynamic batch.
+        arch: Architecture; None infers it from the checkpoint.
+        num_classes: Width of the logits; None reads it from the checkpoint.
+        preprocessing: Preprocessing or options for it; its image size is the model's.
+        batch: Fixed number of images, or None for a dynamic batch.
+        opset: Version of ONNX's operators.
         precision: "fp32", or "fp16" for weights and activations; input and logits are float32 either way.
-        weights: which weights of the checkpoint: "ema" or "plain"; None takes the moving average where there is one.
-        prefix: what the network's names begin with, where the checkpoint holds several networks.
+        weights: Weights of the checkpoint, "ema" or "plain"; None takes the moving average where there is one.
+        prefix: Beginning of the network's names, where the checkpoint has several networks.
     """
 
     arch: str | None = None
@@ -53,15 +54,17 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class CheckpointExport:
-    """What was exported, with `params` counted and parity measured.
+    """The result of an export.
 
     Attributes:
-        num_classes: width of the logits.
-        params: parameters of the network.
-        parity: of the file with PyTorch; of an fp16 file, run emulated, with the fp32 model it was made from.
-        fp32_parity: of the fp32 model with PyTorch.
-        half: what the conversion to fp16 came to, where that was asked for.
-        source: where in the checkpoint the network lay; None for fresh weights.
+        onnx: File written.
+        arch: Architecture.
+        num_classes: Width of the logits.
+        params: Number of parameters.
+        parity: Parity of the file with PyTorch; for an fp16 file, run emulated, with the fp32 model it was made from.
+        fp32_parity: Parity of the fp32 model with PyTorch.
+        half: Conversion to fp16; None for an fp32 file.
+        source: Place of the network in the checkpoint; None for fresh weights.
     """
 
     onnx: Path
@@ -83,9 +86,13 @@ class CheckpointExport:
             "params": self.params,
             "precision": "fp16" if self.half else "fp32",
             "parity": to_json(self.parity),
-            **_half_details(self.half, self.fp32_parity),
-            **_source_details(self.source),
+            **self.details(),
         }
+
+    def details(self) -> dict[str, Any]:
+        """Return what the JSON document and the manifest both have of the fp16 conversion and the checkpoint."""
+        half = {"fp16": {**self.half.to_dict(), "fp32_parity": to_json(self.fp32_parity)}} if self.half else {}
+        return half | ({"checkpoint": to_json(self.source)} if self.source else {})
 
 
 def export_checkpoint(
@@ -94,21 +101,21 @@ def export_checkpoint(
     options: ExportOptions,
     found: "Callable[[CheckpointSource], None] | None" = None,
 ) -> CheckpointExport:
-    """Export a checkpoint, or fresh weights where it is None, and check the file against PyTorch before it appears.
+    """Export a checkpoint, or fresh weights where it is None, and compare the file with PyTorch before it appears.
 
-    `found` is called with the network's place in the checkpoint as soon as it is known, before the work.
+    `found` is called with the network's place in the checkpoint before the export begins.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or fits no architecture.
         ModelError: the exporter or ONNX Runtime refuses the options, or memory does not suffice.
         GateError: the file's logits differ from PyTorch's by more than the gate; no file is left.
-        InputError: neither a checkpoint nor an architecture, or a class count that differs.
+        InputError: there is neither a checkpoint nor an architecture, or the number of classes differs.
         MissingError: torch or onnxscript is not installed.
         OutputError: `output` cannot be written.
     """
     ir = import_optional("onnx_ir")
     preprocessing = network_preprocessing(options.preprocessing)
-    with write_artifact(output) as draft:  # first, so that a place that cannot be written to is said before the work
+    with write_artifact(output) as draft:  # first, because a place that cannot be written to is refused before the work
         module, spec = _module(checkpoint, options)
         if found is not None and spec.source is not None:
             found(spec.source)
@@ -119,8 +126,8 @@ def export_checkpoint(
         half = convert_to_half(model, images) if options.precision == "fp16" else None
         if half is not None:
             ir.save(model, draft.path)
-        told = half.parity if half else parity
-        result = CheckpointExport(output, spec.arch, spec.num_classes, spec.params, told, parity, half, spec.source)
+        final = half.parity if half else parity
+        result = CheckpointExport(output, spec.arch, spec.num_classes, spec.params, final, parity, half, spec.source)
         draft.manifest = _manifest(checkpoint, spec, options, preprocessing, result)
     return result
 
@@ -144,26 +151,17 @@ def _manifest(
             "batch": options.batch or "dynamic",
             "layout": spec.layout,
             "options": spec.options,
-            **_half_details(result.half, result.fp32_parity),
-            **_source_details(result.source),
+            **result.details(),
         },
     )
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
-    """Return the digests of a checkpoint, and of the shards that it is the index of."""
+    """Return the sha256 of a checkpoint, and of its shards where it is an index."""
     from emca_deploy.networks.checkpoint_files import list_shards
 
     shards = {f"checkpoint/{shard.name}": sha256_file(shard) for shard in list_shards(checkpoint)}
     return {"checkpoint": sha256_file(checkpoint), **shards}
-
-
-def _half_details(half: HalfConversion | None, fp32_parity: Parity) -> dict[str, Any]:
-    return {"fp16": {**half.to_dict(), "fp32_parity": to_json(fp32_parity)}} if half else {}
-
-
-def _source_details(source: "CheckpointSource | None") -> dict[str, Any]:
-    return {"checkpoint": to_json(source)} if source else {}
 
 
 def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, ModelSpec]":
@@ -182,6 +180,6 @@ def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module
     if options.num_classes not in {None, spec.num_classes}:
         raise InputError(
             f"{checkpoint}: has {spec.num_classes} classes, --num-classes says {options.num_classes}",
-            "drop --num-classes: it is read from the checkpoint",
+            "leave --num-classes out: it is read from the checkpoint",
         )
     return module, spec

@@ -1,4 +1,4 @@
-"""An ONNX file to one in the forms a DLA runs, checked against itself."""
+"""Rewrites an ONNX file for a DLA, and compares the result with the original."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +11,10 @@ from onnx_ir.passes import common
 from emca_deploy._optional import installed_version
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, Preprocessing, read_manifest, sha256_file, this_command, write_artifact
-from emca_deploy.errors import GateError, InputError, ModelError
+from emca_deploy.errors import InputError, ModelError
 from emca_deploy.exporting.dla_forms import DlaForms, to_dla
 from emca_deploy.exporting.dla_rules import LARGEST_BATCH
-from emca_deploy.exporting.parity import MAX_RELATIVE_ERROR, Parity, measure_parity, parity_images, real_images, run_onnx
+from emca_deploy.exporting.parity import MAX_RELATIVE_ERROR, Parity, gated_parity, parity_images, real_images, run_onnx
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.refusal import graph_errors
 from emca_deploy.results.codec import to_json
@@ -23,17 +23,17 @@ __all__ = ["DlaConversion", "convert_for_dla", "load_float_model"]
 
 RANDOM_IMAGES = 4
 RECORDED_VERSIONS = ("onnx_ir", "onnx", "onnxruntime", "numpy")
-BYTES = 4
 
 
 @dataclass(frozen=True)
 class DlaConversion:
-    """A conversion that passed.
+    """The result of a conversion.
 
     Attributes:
-        onnx: the file written.
-        source: the file it was made from.
-        forms: what was rewritten, and what stays off a DLA.
+        onnx: File written.
+        source: File it was made from.
+        forms: Number of rewrites, and the nodes that no DLA runs.
+        parity: Parity of the file with its source.
     """
 
     onnx: Path
@@ -43,8 +43,8 @@ class DlaConversion:
 
     @property
     def grown_mib(self) -> float:
-        """How much larger the constants are, in MiB of float32."""
-        return (self.forms.weights_after - self.forms.weights_before) * BYTES / 2**20
+        """Growth of the constants in MiB, as float32."""
+        return (self.forms.weights_after - self.forms.weights_before) * 4 / 2**20
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `export --form dla` of an ONNX file."""
@@ -59,10 +59,10 @@ class DlaConversion:
 
 
 def convert_for_dla(model: Path, output: Path) -> DlaConversion:
-    """Write a float32 ONNX classifier in the forms a DLA runs, with a manifest, once it is checked against the original.
+    """Write a float32 ONNX classifier in forms that a DLA runs, with a manifest, after comparing it with the original.
 
     Raises:
-        ModelError: it cannot be read, is quantized or fp16, or ONNX Runtime does not run it.
+        ModelError: the model cannot be read, is quantized or fp16, or ONNX Runtime does not run it.
         InputError: its batch is larger than a DLA takes, or `output` is `model`.
         GateError: the logits differ by more than float rounding; no file is left.
         OutputError: `output` cannot be written.
@@ -77,22 +77,19 @@ def convert_for_dla(model: Path, output: Path) -> DlaConversion:
         expected = run_onnx(model, images)[0]
         forms = to_dla(loaded)
         ir.save(loaded, draft.path)
-        parity = measure_parity(expected, run_onnx(draft.path, images)[0])
-        if not parity.max_rel <= MAX_RELATIVE_ERROR:  # also true of NaN
-            raise GateError(
-                f"the forms for a DLA change the logits by {parity.max_rel:.2g} relative, more than {MAX_RELATIVE_ERROR:.2g}",
-                "use the model as it is; if its weights are sound, report where it came from",
-            )
+        remedy = "use the model as it is; if its weights are sound, report where it came from"
+        logits = run_onnx(draft.path, images)[0]
+        parity = gated_parity(expected, logits, MAX_RELATIVE_ERROR, "the rewrite for a DLA changes the logits", remedy)
         result = DlaConversion(output, model, forms, parity)
         draft.manifest = _manifest(source, result)
     return result
 
 
 def load_float_model(path: Path) -> ir.Model:
-    """Load a float32 ONNX model with the shapes of its tensors, inferred where the file does not say them.
+    """Load a float32 ONNX model with the shapes of its tensors, which are inferred where the file does not have them.
 
     Raises:
-        ModelError: it cannot be read, is no ONNX, or is quantized or fp16.
+        ModelError: the file cannot be read, is not ONNX, or is quantized or fp16.
     """
     import onnx
 
@@ -101,11 +98,13 @@ def load_float_model(path: Path) -> ir.Model:
         model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     if not len(model.graph):
-        raise ModelError(f"{path}: is not an ONNX file, or holds no graph", "export or copy the model again")
+        raise ModelError(f"{path}: is not an ONNX file, or has no graph", "export or copy the model again")
     if any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in model.graph):
-        raise ModelError(f"{path}: has Q/DQ, which DLA does not take", "name the fp32 model: a DLA reads a calibration cache")
+        raise ModelError(
+            f"{path}: has Q/DQ nodes, which a DLA does not take", "name the fp32 model: a DLA reads a calibration cache"
+        )
     if any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values()):
-        raise ModelError(f"{path}: is fp16", "name the fp32 model: TensorRT makes it fp16 for a DLA by itself")
+        raise ModelError(f"{path}: is fp16", "name the fp32 model: TensorRT itself makes it fp16 for a DLA")
     return model
 
 
@@ -115,15 +114,17 @@ def _input_shape(path: Path, graph: ir.Graph) -> list[int]:
     sides = list(inputs[0].shape) if len(inputs) == 1 and inputs[0].shape is not None else []
     sizes = [side for side in sides[1:] if isinstance(side, int)]
     if len(sides) != 4 or len(sizes) != 3:
-        raise ModelError(f"{path}: has not one input (N, C, H, W) of a fixed size", "use an image classifier")
+        raise ModelError(f"{path}: does not have exactly one input (N, C, H, W) of a fixed size", "use an image classifier")
     batch = sides[0] if isinstance(sides[0], int) else 1
     if batch > LARGEST_BATCH:
-        raise InputError(f"{path}: a batch of {batch}; a DLA takes {LARGEST_BATCH} at most", "export it with a smaller --batch")
+        raise InputError(
+            f"{path}: has a batch of {batch}; a DLA takes {LARGEST_BATCH} at most", "export it with a smaller --batch"
+        )
     return [batch, *sizes]
 
 
 def _images(shape: list[int], preprocessing: Preprocessing | None) -> Float32Array:
-    """Return standard normal images and, where the model's input is such, real ones: (N, C, H, W) float32."""
+    """Return standard normal images and, for three channels, real ones: (N, C, H, W) float32."""
     channels, height, width = shape[1:]
     if channels != 3:
         return np.random.default_rng(0).standard_normal((RANDOM_IMAGES, *shape[1:])).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Graph surgery that the DLA forms share: new nodes in front of old ones, new constants, and results that take over a name."""
+"""Edits of a graph that the DLA forms share: new nodes and constants, and results that replace others under their names."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,8 @@ class Editor:
     """Edits one model in place.
 
     Attributes:
-        scales: depthwise 1x1 convolutions made here, with their factor and offset per channel: those that can be joined.
+        model: Model to edit.
+        scales: Factor and offset per channel of each depthwise 1x1 convolution made here, which can be joined with others.
     """
 
     model: ir.Model
@@ -35,7 +36,7 @@ class Editor:
         return self.model.graph
 
     def replace(self, make: Callable[[ir.Node], ir.Value | None]) -> int:
-        """Let what `make` returns for a node take over the node's result; return how often it returned something."""
+        """Replace the result of each node for which `make` returns another; return how many were replaced."""
         count = 0
         for node in list(self.graph):
             made = make(node)
@@ -53,7 +54,7 @@ class Editor:
         self, before: ir.Node, operator: str, inputs: Sequence[ir.Value | None], name: str, shape: Sequence[int | ir.SymbolicDim],
         **attributes: int | Sequence[int],
     ) -> ir.Value:  # fmt: skip
-        """Return the result of a new node in front of another; float32 of the given shape."""
+        """Return the result, float32 of the given shape, of a new node in front of another."""
         node = ir.node(operator, list(inputs), attributes=attributes, name=name)
         result = node.outputs[0]
         result.name, result.shape, result.type = name, ir.Shape(list(shape)), ir.TensorType(ir.DataType.FLOAT)
@@ -65,7 +66,7 @@ class Editor:
     ) -> ir.Value:
         """Return a 1x1 convolution of a descriptor (N, C, H, 1), in front of a node.
 
-        The weight is (maps, C / groups, 1, 1), the bias (maps,); `name` is that of node and result.
+        The weight is (maps, C / groups, 1, 1), the bias (maps,); node and result get the `name`.
         """
         batch, rows = (value.shape or [])[0], (value.shape or [])[2]
         inputs = [value, self.constant(f"{name}.weight", weight.astype(np.float32))]
@@ -77,7 +78,7 @@ class Editor:
     def scale(self, before: ir.Node, value: ir.Value, factor: Float64Array, offset: Float64Array, name: str) -> ir.Value:
         """Return a descriptor (N, C, H, 1) * factor (C,) + offset (C,) as a depthwise convolution in front of a node.
 
-        A value that is itself such a convolution, made here, takes both over.
+        Where the value is such a convolution made here, the two are joined.
         """
         producer = value.producer()
         if producer is not None and producer in self.scales and len(value.uses()) <= 1:
@@ -95,7 +96,7 @@ class Editor:
     def sum_scaled(
         self, node: ir.Node, parts: Sequence[ir.Value], factors: Sequence[Float64Array], offset: Float64Array
     ) -> ir.Value:
-        """Return the sum of parts (N, C, 1, 1), each times its factors (C,), plus an offset (C,), in front of a node."""
+        """Return the sum of parts (N, C, 1, 1), each times its factor (C,), plus an offset (C,), in front of a node."""
         total: ir.Value | None = None
         for index, (part, factor) in enumerate(zip(parts, factors, strict=True)):
             own = offset if total is None else np.zeros_like(offset)
@@ -106,7 +107,7 @@ class Editor:
         return total
 
     def take_over(self, old: ir.Value, new: ir.Value) -> None:
-        """Let all who read `old` read `new`, which gets its name, as its node gets the name of the old one's."""
+        """Let all readers of `old` read `new`, which gets its name; the node that makes `new` gets the old node's name."""
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         name, old.name = old.name, f"{old.name}.replaced"
         new.name = name
@@ -115,7 +116,7 @@ class Editor:
             before.name, after.name = f"{before.name}.replaced", before.name
 
     def rename(self, value: ir.Value, name: str | None) -> None:
-        """Name a value and its node after a node that is gone; a result of the network keeps its name."""
+        """Name a value and its node after a removed node; a result of the network keeps its name."""
         node = value.producer()
         if node is not None and name:
             node.name = name
@@ -123,17 +124,17 @@ class Editor:
                 value.name = name
 
     def sweep(self) -> None:
-        """Remove nodes and constants that nobody reads any more."""
+        """Remove nodes and constants that are no longer read."""
         common.RemoveUnusedNodesPass()(self.model)
 
 
 def sides_of(value: ir.Value | None) -> list[int | ir.SymbolicDim] | None:
-    """Return a value's shape, or None where it is not known."""
+    """Return a value's shape, or None where it is unknown."""
     return list(value.shape) if value is not None and value.shape is not None else None
 
 
 def channels_of(value: ir.Value | None) -> int:
-    """Return C of (N, C, ...), 0 where it is not known."""
+    """Return C of (N, C, ...), or 0 where it is unknown."""
     sides = sides_of(value) or []
     return sides[1] if len(sides) > 1 and isinstance(sides[1], int) else 0
 
@@ -145,22 +146,22 @@ def is_descriptor(value: ir.Value | None, rows: int = 1) -> bool:
 
 
 def constant_of(node: ir.Node, index: int) -> Float64Array | None:
-    """Return a constant input as float64, or None where it is none."""
+    """Return a constant input as float64, or None where it is not constant."""
     found = edit.constant_of(node.inputs[index] if len(node.inputs) > index else None)
     return None if found is None else found.astype(np.float64)
 
 
 def split_constant(node: ir.Node) -> tuple[ir.Value | None, Float64Array | None]:
-    """Return the computed and the constant one of a node's two operands, each None where there is none."""
+    """Return the computed and the constant operand of a node with two, each None where there is none."""
     constants = [constant_of(node, index) for index in (0, 1)]
     number = next((one for one in constants if one is not None), None)
     return next((one for one, constant in zip(node.inputs, constants, strict=True) if constant is None), None), number
 
 
 def skip_reshaping(value: ir.Value | None) -> ir.Value | None:
-    """Return the descriptor (N, C, 1, 1) that a value is a mere reshaping of, or None.
+    """Return the descriptor (N, C, 1, 1) that a value is only a reshaping of, or None.
 
-    All in between must hold the same C numbers of each image along one axis, so that no reordering is possible.
+    All values in between must have the same C numbers of each image along one axis, which rules out reordering.
     """
     start = value
     while value is not None:
@@ -174,14 +175,9 @@ def skip_reshaping(value: ir.Value | None) -> ir.Value | None:
 
 
 def _is_row(value: ir.Value) -> bool:
-    """Return whether a value has one axis besides the batch that is not 1."""
-    sides = sides_of(value)
-    return (
-        sides is not None
-        and len(sides) > 1
-        and all(isinstance(side, int) for side in sides[1:])
-        and sides[1:].count(1) >= len(sides) - 2
-    )
+    """Return whether at most one axis of a value, apart from the batch, is not 1."""
+    sides = (sides_of(value) or [])[1:]
+    return bool(sides) and all(isinstance(side, int) for side in sides) and sides.count(1) >= len(sides) - 1
 
 
 def _same_numbers(first: ir.Value, second: ir.Value | None) -> bool:

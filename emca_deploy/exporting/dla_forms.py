@@ -1,8 +1,8 @@
-"""The forms of channel attention and of the head that a DLA runs: the same numbers, up to the order of sums.
+"""Rewrites channel attention and the head into forms that a DLA runs: the same numbers, up to the order of sums.
 
-Global poolings become chains of windows, ECA's convolution along the channels a 1x1 convolution whose matrix is banded, products
-of two axes 1x1 convolutions, weighted sums over scales and scalar factors depthwise convolutions; SRM's pair of statistics is
-never stacked. What stays off a DLA then, `dla_rules.nodes_off_dla` tells.
+Global poolings become chains of windows. ECA's convolution along the channels becomes a 1x1 convolution with a banded matrix.
+Products of two axes become 1x1 convolutions. Weighted sums over scales and scalar factors become depthwise convolutions. SRM's
+pair of statistics is never stacked. `dla_rules.nodes_off_dla` lists the nodes that no DLA runs even so.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.canonical.edit import only_reader
+from emca_deploy.canonical.edit import ints_of, only_reader
 from emca_deploy.exporting.dla_edit import (
     Editor,
     channels_of,
@@ -25,25 +25,25 @@ from emca_deploy.exporting.dla_edit import (
 from emca_deploy.exporting.dla_products import lift_products
 from emca_deploy.exporting.dla_rules import LARGEST_KERNEL, LARGEST_WINDOW, MOST_MAPS, OffDla, nodes_off_dla
 
-__all__ = ["DlaForms", "pool_in_steps", "to_dla", "unstack_rows", "windows"]
+__all__ = ["DlaForms", "to_dla", "windows"]
 
 SMALLEST_BAND = 2
 
 
 @dataclass(frozen=True)
 class DlaForms:
-    """What was rewritten, by form, and what stays off a DLA.
+    """The number of rewrites by form, and the nodes that no DLA runs.
 
     Attributes:
-        poolings: means of whole maps that became chains.
-        bands: convolutions along the channels that became banded 1x1 convolutions.
-        products: products of two axes that became 1x1 convolutions.
-        sums: weighted sums over scales.
-        scales: factors and offsets.
-        stacks: convolutions over stacked statistics.
-        weights_before: numbers in the model's constants.
-        weights_after: the same of the new form: a band of C channels has C * C.
-        remaining: nodes off a DLA.
+        poolings: Means of whole maps that became chains.
+        bands: Convolutions along the channels that became banded 1x1 convolutions.
+        products: Products of two axes that became 1x1 convolutions.
+        sums: Weighted sums over scales.
+        scales: Factors and offsets.
+        stacks: Convolutions over stacked statistics.
+        weights_before: Numbers in the model's constants before.
+        weights_after: Numbers in the model's constants after; a band of C channels has C * C.
+        remaining: Nodes that no DLA runs.
     """
 
     poolings: int
@@ -58,16 +58,16 @@ class DlaForms:
 
 
 def to_dla(model: ir.Model) -> DlaForms:
-    """Rewrite a float32 classifier for a DLA, in place. It has its tensors' shapes; the batch may be dynamic."""
+    """Rewrite a float32 classifier for a DLA, in place. The model has its tensors' shapes; the batch may be dynamic."""
     editor = Editor(model)
     before = _weights(model.graph)
     counts = {
-        "poolings": pool_in_steps(editor),
+        "poolings": editor.replace(lambda node: _pooled(editor, node)),
         "bands": _band_convolutions(editor),
         "products": lift_products(editor),
         "sums": editor.replace(lambda node: _weighted_sum(editor, node)),
         "scales": editor.replace(lambda node: _scale(editor, node)),
-        "stacks": unstack_rows(editor),
+        "stacks": _unstack_rows(editor),
     }
     return DlaForms(
         **counts, weights_before=before, weights_after=_weights(model.graph), remaining=tuple(nodes_off_dla(model.graph))
@@ -103,17 +103,14 @@ def _band_convolutions(editor: Editor) -> int:
 
 
 def _channel_kernel(node: ir.Node) -> tuple[npt.NDArray[np.float64], int] | None:
-    """Return the taps of a convolution of one channel along one axis that keeps its length, and its padding before."""
+    """Return the taps and leading padding of a one-channel convolution along one axis that keeps its length, or None."""
     weight = constant_of(node, 1) if node.op_type == "Conv" else None
     if weight is None or weight.shape[:2] != (1, 1) or max(weight.shape) != weight.size or weight.ndim not in (3, 4):
         return None
-    for name in ("strides", "dilations"):
-        attribute = node.attributes.get(name)
-        if attribute is not None and set(attribute.as_ints()) != {1}:
-            return None
+    if {*ints_of(node, "strides", [1]), *ints_of(node, "dilations", [1])} != {1}:
+        return None
     axes = weight.ndim - 2
-    attribute = node.attributes.get("pads")
-    pads = list(attribute.as_ints()) if attribute is not None else [0] * (2 * axes)
+    pads = ints_of(node, "pads", [0] * (2 * axes))
     sides = (sides_of(node.inputs[0]) or [])[2:]
     long = [index for index, side in enumerate(sides) if side != 1]
     if len(long) != 1 or len(pads) != 2 * axes or weight.shape[2 + long[0]] != weight.size:
@@ -123,7 +120,7 @@ def _channel_kernel(node: ir.Node) -> tuple[npt.NDArray[np.float64], int] | None
 
 
 def _reshaped_back(value: ir.Value) -> ir.Value | None:
-    """Return the descriptor (N, C, 1, 1) that the only readers of a value reshape it to, or itself where it is one."""
+    """Return the descriptor (N, C, 1, 1) that a value is or that its only readers reshape it to, or None."""
     while not is_descriptor(value):
         reader = only_reader(value)
         if (
@@ -137,13 +134,13 @@ def _reshaped_back(value: ir.Value) -> ir.Value | None:
 
 
 def _band(taps: npt.NDArray[np.float64], before: int, channels: int) -> npt.NDArray[np.float32]:
-    """Return (C, C, 1, 1) that maps channels as the convolution does: row i has tap t at column i + t - before."""
+    """Return the weight (C, C, 1, 1) of the same convolution: row i has tap t at column i + t - before."""
     diagonals = (tap * np.eye(channels, k=offset) for offset, tap in enumerate(taps, -before))
     return sum(diagonals, np.zeros((channels, channels))).astype(np.float32)[:, :, None, None]
 
 
 def _weighted_sum(editor: Editor, node: ir.Node) -> ir.Value | None:
-    """Return the sum over scales, ReduceSum(Mul(Concat(d1, ..., dn), w)) along the last axis, as scaled descriptors added up."""
+    """Return the sum over scales, ReduceSum(Mul(Concat(d1, ..., dn), w)) along the last axis, as a sum of scaled descriptors."""
     axes = constant_of(node, 1) if node.op_type == "ReduceSum" else None
     product = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     if axes is None or [int(axis) % 4 for axis in axes.ravel()] != [3] or product is None or product.op_type != "Mul":
@@ -163,7 +160,7 @@ def _weighted_sum(editor: Editor, node: ir.Node) -> ir.Value | None:
 
 
 def _scale(editor: Editor, node: ir.Node) -> ir.Value | None:
-    """Return the product or sum of a descriptor and a constant as a depthwise convolution, successive ones as one."""
+    """Return the product or sum of a descriptor and a constant as a depthwise convolution; successive ones are joined."""
     if node.op_type not in {"Mul", "Add"} or len(node.inputs) != 2:
         return None
     value, number = split_constant(node)
@@ -180,10 +177,8 @@ def _scale(editor: Editor, node: ir.Node) -> ir.Value | None:
 def windows(side: int) -> list[int] | None:
     """Return the fewest windows of at most 8 whose product is `side`, the largest first; the last may be a kernel of up to 32.
 
-    56 is 8 * 7, 28 is 7 * 4, 14 is 7 * 2. Where windows cover a map without overlap, the mean of their means is its mean.
-
-    Returns:
-        None where no such product exists: a prime factor above 32.
+    56 is 8 * 7, 28 is 7 * 4, 14 is 7 * 2. Where windows cover a map without overlap, the mean of their means is its mean. The
+    result is None where there is no such product.
     """
     best: list[int] | None = [] if side == 1 else None
     for window in range(LARGEST_WINDOW, 1, -1):
@@ -196,18 +191,8 @@ def windows(side: int) -> list[int] | None:
     return sorted(best, reverse=True) if best is not None and max(best, default=1) <= LARGEST_WINDOW else best
 
 
-def pool_in_steps(editor: Editor) -> int:
-    """Replace every mean over whole maps by steps, in place.
-
-    A map of one pixel keeps a pooling of one, by which attention is known.
-
-    Returns:
-        How many were replaced; those of maps with other sides stay.
-    """
-    return editor.replace(lambda node: _pooled(editor, node))
-
-
 def _pooled(editor: Editor, node: ir.Node) -> ir.Value | None:
+    """Return the mean over a whole map in steps, or None. A map of one pixel keeps a pooling of one, which marks attention."""
     value, sides = node.inputs[0], sides_of(node.inputs[0])
     if not _pools_globally(node) or value is None or sides is None or len(sides) != 4:
         return None
@@ -232,17 +217,15 @@ def _pools_globally(node: ir.Node) -> bool:
 
 
 def _steps(editor: Editor, node: ir.Node, value: ir.Value, rows: list[int], columns: list[int]) -> ir.Value:
-    """Return the mean of maps (N, C, H, W) as (N, C, 1, 1), a step for every window of its rows and its columns."""
-    sides = sides_of(value)
-    assert sides is not None  # the caller has looked
-    channels, height, width = channels_of(value), prod(rows), prod(columns)
+    """Return the mean of maps (N, C, H, W) as (N, C, 1, 1), in one step per window of rows and columns."""
+    batch, channels, height, width = (sides_of(value) or [])[0], channels_of(value), prod(rows), prod(columns)
     count = max(len(rows), len(columns))
     steps = list(zip(_filled(rows, count), _filled(columns, count), strict=True))
     if max(steps[-1]) > LARGEST_WINDOW:
-        steps.append((1, 1))  # attention is known by the pooling it begins with
+        steps.append((1, 1))  # attention is recognized by the pooling it begins with
     for index, (tall, wide) in enumerate(steps):
         height, width = height // tall, width // wide
-        name, shape = f"{node.name}.step{index}", [sides[0], channels, height, width]
+        name, shape = f"{node.name}.step{index}", [batch, channels, height, width]
         if max(tall, wide) <= LARGEST_WINDOW:
             sizes = {"kernel_shape": [tall, wide], "strides": [tall, wide]}
             value = editor.insert(node, "AveragePool", [value], name, shape, **sizes)
@@ -253,17 +236,13 @@ def _steps(editor: Editor, node: ir.Node, value: ir.Value, rows: list[int], colu
 
 
 def _filled(steps: list[int], count: int) -> list[int]:
-    """Return as many steps as the other side has; a kernel, which does not stride, must come last."""
+    """Return `count` steps by adding windows of 1; a kernel, which does not stride, must come last."""
     ones = [1] * (count - len(steps))
     return [*ones, *steps] if steps[-1] > LARGEST_WINDOW else [*steps, *ones]
 
 
-def unstack_rows(editor: Editor) -> int:
-    """Turn depthwise convolutions over stacked statistics (N, C, K, 1) into a sum over the K statistics, in place.
-
-    Returns:
-        How many convolutions were turned.
-    """
+def _unstack_rows(editor: Editor) -> int:
+    """Turn depthwise convolutions over stacked statistics (N, C, K, 1) into sums over the K statistics; return their number."""
     rows_of = _Rows(editor)
 
     def unstacked(node: ir.Node) -> ir.Value | None:
@@ -282,14 +261,14 @@ def unstack_rows(editor: Editor) -> int:
 
 
 class _Rows:
-    """Splits stacked descriptors into their rows by computing every row for itself, each once."""
+    """Splits stacked descriptors into their rows by computing each row separately, once."""
 
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
         self._known: dict[ir.Value, list[ir.Value] | None] = {}
 
     def __call__(self, value: ir.Value | None) -> list[ir.Value] | None:
-        """Return the rows (N, C, 1, 1) of (N, C, K, 1), or None where it is not made of such."""
+        """Return the rows (N, C, 1, 1) of (N, C, K, 1), or None where it cannot be split."""
         if value is None:
             return None
         if value not in self._known:
@@ -318,7 +297,7 @@ class _Rows:
         return [self._editor.scale(node, row, factor, offset, f"{node.name}.row{index}") for index, row in enumerate(rows)]
 
     def _each(self, node: ir.Node, axis: int | None) -> list[ir.Value] | None:
-        """Return the rows of a node that treats every row alike."""
+        """Return the rows of a node that does the same with every row."""
         inputs = [self(value) for value in node.inputs]
         if any(rows is None for rows in inputs):
             return None

@@ -1,4 +1,4 @@
-"""Products of two axes as 1x1 convolutions: the head, and SE's fully connected layers of whoever exported them so."""
+"""Products of two axes as 1x1 convolutions: the head, and SE's fully connected layers in other exporters' models."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,10 @@ SAME = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Tanh"})
 
 
 def lift_products(editor: Editor) -> int:
-    """Compute what is computed on rows (N, C) on descriptors (N, C, 1, 1) instead, in place.
+    """Compute on descriptors (N, C, 1, 1) what is computed on rows (N, C), in place; return the number of new convolutions.
 
-    It is done where a descriptor is reshaped to a row and the row, after products and activations, back to a descriptor or to the
-    network's result. The result itself keeps its two axes: one reshaping is left at the network's end, which splits nothing.
-
-    Returns:
-        How many products became convolutions.
+    This is done where a descriptor is reshaped to a row and the row, after products and activations, back to a descriptor or to
+    the network's result. The result keeps its two axes: one reshaping is left at the network's end, where it splits nothing.
     """
     lift = _Lift(editor)
     heads: list[tuple[ir.Value, ir.Value, str | None]] = []
@@ -53,7 +50,7 @@ class _Lift:
         self._known: dict[ir.Value, ir.Value | None] = {}
 
     def __call__(self, value: ir.Value | None, before: ir.Node) -> ir.Value | None:
-        """Return a row (N, C) as a descriptor, computed in front of a node, or None where that cannot be."""
+        """Return a row (N, C) as a descriptor that is computed in front of a node, or None where that is impossible."""
         if value is None:
             return None
         if value not in self._known:
@@ -72,7 +69,12 @@ class _Lift:
             return self.editor.insert(before, node.op_type, [source], f"{node.name}.lifted", sides_of(source) or [], **attributes)
         product = _product(node, channels_of(source))
         if product is not None:
-            return self._convolved(before, source, product, f"{node.name}.conv")
+            weight, bias = product
+            result = self.editor.convolve(before, source, weight[:, :, None, None], bias, f"{node.name}.conv")
+            made = result.producer()
+            assert made is not None
+            self.made.append(made)
+            return result
         offset = constant_of(node, 1) if node.op_type == "Add" else None
         if offset is not None and offset.size in (1, channels_of(source)):
             channels = channels_of(source)
@@ -80,23 +82,9 @@ class _Lift:
             return self.editor.scale(before, source, np.ones(channels), by_channel, f"{node.name}.scale")
         return None
 
-    def _convolved(
-        self,
-        before: ir.Node,
-        source: ir.Value,
-        product: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None],
-        name: str,
-    ) -> ir.Value:
-        weight, bias = product
-        result = self.editor.convolve(before, source, weight[:, :, None, None], bias, name)
-        made = result.producer()
-        assert made is not None
-        self.made.append(made)
-        return result
-
 
 def _product(node: ir.Node, channels: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None] | None:
-    """Return weight (maps, C) and bias (maps,) of a product of rows with a constant."""
+    """Return weight (maps, C) and bias (maps,) of a product of rows with a constant, or None where a node is not one."""
     weight = constant_of(node, 1) if node.op_type in {"Gemm", "MatMul"} else None
     if weight is None or weight.ndim != 2 or node.attributes.get_int("transA"):
         return None

@@ -1,19 +1,20 @@
-"""What NVIDIA's deep learning accelerator (DLA) takes of an ONNX graph, and why it does not take the rest.
+"""Which nodes of an ONNX graph NVIDIA's deep learning accelerator (DLA) runs, and why it does not run the others.
 
-Limits: NvInfer.h of TensorRT 8 to 10.7 and NVIDIA's page "DLA supported layers and restrictions". They are documents, not trials.
+Sources: NvInfer.h of TensorRT 8 to 10.7 and NVIDIA's page "DLA supported layers and restrictions". They were not tried on a DLA.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
-__all__ = ["LARGEST_BATCH", "LARGEST_KERNEL", "LARGEST_WINDOW", "MOST_MAPS", "OffDla", "nodes_off_dla", "reason_off_dla"]
+from emca_deploy.canonical.edit import ints_of
+
+__all__ = ["LARGEST_BATCH", "LARGEST_KERNEL", "LARGEST_WINDOW", "MOST_MAPS", "OffDla", "nodes_off_dla"]
 
 LARGEST_BATCH = 4096
 MOST_MAPS = 8192
-"""Channels, groups, and any other size but the batch."""
+"""Limit on channels, groups and any other size but the batch."""
 
 LARGEST_KERNEL, LARGEST_CONV_STRIDE, LARGEST_DILATION, LARGEST_CONV_PADDING = 32, 8, 32, 31
 LARGEST_WINDOW, LARGEST_POOL_STRIDE, LARGEST_POOL_PADDING = 8, 16, 7
@@ -26,7 +27,7 @@ SHAPE_ONLY = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose
 
 @dataclass(frozen=True)
 class OffDla:
-    """A node that no DLA runs; with GPU fallback it splits the DLA's part unless it is at the network's end."""
+    """A node that no DLA runs; unless it is at the network's end, it splits the DLA's part where the GPU runs it instead."""
 
     node: str
     operator: str
@@ -34,21 +35,17 @@ class OffDla:
 
 
 def nodes_off_dla(graph: ir.Graph) -> list[OffDla]:
-    """Return the nodes that no DLA runs, in order.
-
-    Reshaping is listed although some versions take some of it: logs show it on the GPU.
-    """
-    found = ((node, reason_off_dla(node)) for node in graph)
+    """Return the nodes that no DLA runs, in order; reshaping is one, because logs show it on the GPU."""
+    found = ((node, _reason_off_dla(node)) for node in graph)
     return [OffDla(node.name or str(node.outputs[0].name), node.op_type, reason) for node, reason in found if reason is not None]
 
 
-def reason_off_dla(node: ir.Node) -> str | None:
-    """Return why no DLA runs a node, or None where it may."""
+def _reason_off_dla(node: ir.Node) -> str | None:
     too_large = [
         size for value in node.outputs for size in list(value.shape or [])[1:] if isinstance(size, int) and size > MOST_MAPS
     ]
     if too_large:
-        return f"a size of {too_large[0]}; a DLA has {MOST_MAPS} at most"
+        return f"a size of {too_large[0]}; a DLA takes {MOST_MAPS} at most"
     return RULES.get(node.op_type, _no_such_layer)(node)
 
 
@@ -61,17 +58,13 @@ def _no_such_layer(node: ir.Node) -> str:
     return reasons.get(node.op_type, "no such layer on a DLA")
 
 
-def _fits(node: ir.Node) -> None:
-    """Return None: a DLA has it, whatever its attributes."""
-
-
 def _concat(node: ir.Node) -> str | None:
     return None if node.attributes.get_int("axis", 0) in (1, -3) else "joins along another axis than the channels"
 
 
 def _elementwise(node: ir.Node) -> str | None:
     constant = any(value is not None and value.const_value is not None for value in node.inputs)
-    return "reads a constant, which is no layer of a DLA" if constant else None
+    return "reads a constant, which a DLA does not have as a layer" if constant else None
 
 
 def _conv(node: ir.Node) -> str | None:
@@ -79,14 +72,14 @@ def _conv(node: ir.Node) -> str | None:
     if weight is None or len(weight.shape) != 4:
         return "not a two-dimensional convolution with constant weights"
     kernel = [int(side) for side in weight.shape.numpy()[2:]]
-    pads = _ints(node, "pads", [0, 0, 0, 0])
+    pads = ints_of(node, "pads", [0, 0, 0, 0])
     groups = node.attributes.get_int("group", 1)
     assert groups is not None  # it has a default
     maps = max(int(weight.shape.numpy()[0]), int(weight.shape.numpy()[1]) * groups, groups)
     rules = (
         (max(kernel) > LARGEST_KERNEL, f"a kernel of {max(kernel)}; {LARGEST_KERNEL} at most"),
-        (max(_ints(node, "strides", [1])) > LARGEST_CONV_STRIDE, f"a stride above {LARGEST_CONV_STRIDE}"),
-        (max(_ints(node, "dilations", [1])) > LARGEST_DILATION, f"a dilation above {LARGEST_DILATION}"),
+        (max(ints_of(node, "strides", [1])) > LARGEST_CONV_STRIDE, f"a stride above {LARGEST_CONV_STRIDE}"),
+        (max(ints_of(node, "dilations", [1])) > LARGEST_DILATION, f"a dilation above {LARGEST_DILATION}"),
         (max(pads) > LARGEST_CONV_PADDING, f"a padding above {LARGEST_CONV_PADDING}"),
         (any(pad >= side for pad, side in zip(pads, kernel * 2, strict=True)), "a padding as large as the kernel"),
         (maps > MOST_MAPS, f"{maps} maps; {MOST_MAPS} at most"),
@@ -95,21 +88,15 @@ def _conv(node: ir.Node) -> str | None:
 
 
 def _pool(node: ir.Node) -> str | None:
-    window = _ints(node, "kernel_shape", [])
+    window = ints_of(node, "kernel_shape", [])
     rules = (
         (len(window) != 2, "not a two-dimensional pooling"),
         (max(window, default=1) > LARGEST_WINDOW, f"a window of {max(window, default=1)}; {LARGEST_WINDOW} at most"),
-        (max(_ints(node, "strides", [1])) > LARGEST_POOL_STRIDE, f"a stride above {LARGEST_POOL_STRIDE}"),
-        (max(_ints(node, "pads", [0])) > LARGEST_POOL_PADDING, f"a padding above {LARGEST_POOL_PADDING}"),
-        (max(_ints(node, "dilations", [1])) > 1, "a dilated pooling"),
+        (max(ints_of(node, "strides", [1])) > LARGEST_POOL_STRIDE, f"a stride above {LARGEST_POOL_STRIDE}"),
+        (max(ints_of(node, "pads", [0])) > LARGEST_POOL_PADDING, f"a padding above {LARGEST_POOL_PADDING}"),
+        (max(ints_of(node, "dilations", [1])) > 1, "a dilated pooling"),
     )
     return next((reason for wrong, reason in rules if wrong), None)
-
-
-def _ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
-    attribute = node.attributes.get(name)
-    values: Sequence[int] = attribute.as_ints() if attribute is not None else default
-    return [int(value) for value in np.asarray(values).ravel()]
 
 
 RULES: dict[str, Callable[[ir.Node], str | None]] = {
@@ -118,6 +105,6 @@ RULES: dict[str, Callable[[ir.Node], str | None]] = {
     "MaxPool": _pool,
     "Concat": _concat,
     **dict.fromkeys(ELEMENTWISE, _elementwise),
-    **dict.fromkeys(ACTIVATIONS, _fits),
+    **dict.fromkeys(ACTIVATIONS, lambda node: None),
 }
-"""What a DLA has, by operator, and the check of its limits."""
+"""Checks by operator that a DLA has: each returns why a node exceeds its limits, or None."""

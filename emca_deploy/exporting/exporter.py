@@ -1,4 +1,4 @@
-"""torch module -> ONNX file, through torch.export, with names that a person can find again: `stage2.block0.conv1`."""
+"""From a torch module to an ONNX model through torch.export, with readable names: `stage2.block0.conv1`."""
 
 import logging
 import re
@@ -17,18 +17,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch import nn
 
-__all__ = [
-    "FORBIDDEN_OPERATORS",
-    "INPUT_NAME",
-    "OPSET",
-    "OUTPUT_NAME",
-    "check_operators",
-    "export_onnx",
-    "simplify",
-]
+__all__ = ["OPSET", "check_operators", "export_onnx", "simplify"]
 
 OPSET = 20
-"""The newest that ONNX Runtime, OpenVINO and TensorRT 10 all take without conversion."""
+"""Newest opset that ONNX Runtime, OpenVINO and TensorRT 10 all read without conversion."""
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
@@ -36,13 +28,13 @@ OUTPUT_NAME = "logits"
 FORBIDDEN_OPERATORS = frozenset(
     {"Shape", "Gather", "If", "Loop", "BatchNormalization", "Expand", "Tile", "Unsqueeze", "Constant"}
 )
-"""What a finished export never holds: shape computations, unfolded batch norm, unfolded constants."""
+"""Operators that no export has: shape computations, unfolded batch norm, unfolded constants."""
 
 FOLD_LIMIT_BYTES = 2**30
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 
-# The released PKCAM code numbers its layers; these give them the names our own networks use.
+# The released PKCAM code numbers its layers; these patterns give them the names of our own networks.
 _RENAMES = (
     (re.compile(r"^pre\.0\b"), "stem.conv"),
     (re.compile(r"^pre\b"), "stem"),
@@ -60,7 +52,7 @@ def export_onnx(module: "nn.Module", image_size: Size, batch: int | None = None,
 
     Raises:
         MissingError: torch or onnxscript is not installed.
-        ModelError: the exporter refuses the module or the opset, or leaves nodes it should not.
+        ModelError: the exporter refuses the module or the opset, or leaves forbidden nodes.
     """
     from onnx.defs import onnx_opset_version
 
@@ -79,7 +71,7 @@ def _traced(module: "nn.Module", image_size: Size, batch: int | None, opset: int
     import_optional("onnxscript")
     dynamic = None if batch else ({0: torch.export.Dim("batch")},)
     try:
-        # Two images: torch.export would specialise a batch of one to the constant 1.
+        # Two images, because torch.export would make a batch of one constant.
         example = torch.zeros(batch or 2, 3, *sides(image_size))
         with _quiet(), warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -99,7 +91,7 @@ def _traced(module: "nn.Module", image_size: Size, batch: int | None, opset: int
         remedy = "try a smaller --batch or --image-size, or another --opset"
         raise ModelError(f"the exporter refuses this model: {first_line}", remedy) from exc
     model: ir.Model = program.model
-    if model.opset_imports.get("") != opset:  # the exporter only logs that it cannot convert
+    if model.opset_imports.get("") != opset:  # where the exporter cannot convert, it only logs that
         raise _opset_error(opset)
     return model
 
@@ -110,7 +102,7 @@ def _opset_error(opset: int) -> ModelError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence warnings of the exporter: that torchvision is missing, which nothing here needs, and how it converts opsets."""
+    """Silence the exporter's logs about torchvision, which is not needed, and about converting opsets."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -128,7 +120,7 @@ def simplify(model: "ir.Model") -> None:
 
     from emca_deploy.canonical.pooling import pool_globally
 
-    # The exporter folds small constants only; SE's weights, viewed as 1x1 convolutions, are larger.
+    # The exporter folds small constants only; SE's weights, reshaped for 1x1 convolutions, are larger.
     import_optional("onnxscript.optimizer").fold_constants(
         model, input_size_limit=FOLD_LIMIT_BYTES, output_size_limit=FOLD_LIMIT_BYTES
     )
@@ -141,25 +133,27 @@ def simplify(model: "ir.Model") -> None:
 
 
 def check_operators(model: "ir.Model") -> None:
-    """Refuse a model that holds any forbidden operator.
+    """Refuse a model with any forbidden operator.
 
     Raises:
-        ModelError: it does; they are named.
+        ModelError: it has one.
     """
     found = sorted({node.op_type for node in model.graph} & FORBIDDEN_OPERATORS)
     if found:
-        raise ModelError(f"the export left {', '.join(found)} nodes", "report this with the architecture and versions")
+        raise ModelError(
+            f"the exported model still has {', '.join(found)} nodes", "report this with the architecture and versions"
+        )
 
 
 def _readable(path: str) -> str:
     for pattern, replacement in _RENAMES:
         path = pattern.sub(replacement, path)
-    # residual.0, .3 and .6 are its convolutions, each followed by batch norm and ReLU
+    # residual.0, .3 and .6 are convolutions, each followed by batch norm and ReLU
     return _RESIDUAL_INDEX.sub(lambda match: f".conv{int(match[1]) // 3 + 1}", path)
 
 
 def _module_path(node: "ir.Node") -> str:
-    """Return the dotted path of the innermost torch module a node came from, "" at the top."""
+    """Return the dotted path of the innermost torch module of a node, "" at the top."""
     scopes = node.metadata_props.get(SCOPES, "")
     names = [name for name in re.findall(r"'([^']*)'", scopes)[:-1] if not name.startswith("_native_batch_norm")]
     return names[-1] if names else ""
@@ -171,17 +165,16 @@ def _base_name(node: "ir.Node") -> str:
         return _readable(weight.name.removesuffix(".weight"))
     path = _module_path(node)
     if not path and node.inputs and node.inputs[0] is not None and (producer := node.inputs[0].producer()):
-        path = (producer.name or "").rpartition(".")[0]  # a pooling at the top belongs to the block it pools
+        path = (producer.name or "").rpartition(".")[0]  # a pooling at the top belongs to the block whose output it pools
     operation = "pool" if node.op_type in {"GlobalAveragePool", "MaxPool"} else node.op_type.lower()
     path = _readable(path)
     return f"{path}.{operation}" if path and not path.endswith(f".{operation}") else path or operation
 
 
 def _name_graph(model: "ir.Model") -> None:
-    """Name every node after its module, every tensor after its node, every constant after its first reader.
+    """Name every node after its module, every tensor after its node, and every constant after its first reader.
 
-    The graph's inputs and outputs keep their names. Exporter metadata, which repeats source paths of the exporting machine, is
-    dropped.
+    The graph's inputs and outputs keep their names. The exporter's metadata, which has source paths of this machine, is removed.
     """
     graph = model.graph
     outputs = set(graph.outputs)
@@ -194,8 +187,9 @@ def _name_graph(model: "ir.Model") -> None:
             if value not in outputs:
                 value.name = node.name
             value.metadata_props.clear()
-    _name_constants(graph)
+    taken: set[str] = set()
     for node in graph:
+        _name_constants(node, taken)
         node.metadata_props.clear()
         node.doc_string = None
     graph.metadata_props.clear()
@@ -205,14 +199,12 @@ def _name_graph(model: "ir.Model") -> None:
 _ROLES = {"Conv": ("", "weight", "bias"), "Gemm": ("", "weight", "bias"), "Reshape": ("", "shape"), "ReduceSum": ("", "axes")}
 
 
-def _name_constants(graph: "ir.Graph") -> None:
-    taken: set[str] = set()
-    for node in graph:
-        roles = _ROLES.get(node.op_type, ())
-        for index, value in enumerate(node.inputs):
-            if value is None or not value.is_initializer() or value.name in taken:
-                continue
-            role = roles[index] if index < len(roles) and roles[index] else f"constant{index}"
-            value.metadata_props.clear()
-            value.name = f"{node.name}.{role}"
-            taken.add(value.name)
+def _name_constants(node: "ir.Node", taken: set[str]) -> None:
+    roles = _ROLES.get(node.op_type, ())
+    for index, value in enumerate(node.inputs):
+        if value is None or not value.is_initializer() or value.name in taken:
+            continue
+        role = roles[index] if index < len(roles) and roles[index] else f"constant{index}"
+        value.metadata_props.clear()
+        value.name = f"{node.name}.{role}"
+        taken.add(value.name)

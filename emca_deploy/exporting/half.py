@@ -1,8 +1,8 @@
-"""An fp32 model as a typed fp16 one: half-precision weights and activations, float32 where range or variance needs it.
+"""Converts an fp32 model to fp16 weights and activations, with float32 where range or variance needs it.
 
-Types are in the graph itself, as strongly typed TensorRT wants them: every operator's float inputs and outputs are of one type,
-and a Cast stands wherever that changes. The network's input and output stay float32: whoever feeds images or reads logits needs
-no other code, both are small, and the runtimes fuse the two Casts with what is beside them.
+The graph itself has the types, as strongly typed TensorRT requires: all float inputs and outputs of an operator have one type,
+and a Cast is wherever the type changes. The network's input and output stay float32: code that feeds images or reads logits
+stays the same, both are small, and the runtimes fuse the two Casts with neighbouring operators.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from emca_deploy.results.codec import to_json
 __all__ = ["HalfConversion", "HalfGraph", "Rewriter", "check_half_fits", "convert_to_half", "to_half"]
 
 SMALLEST_NORMAL = 2.0**-14
-"""Below it fp16 loses digits; below 2**-25 it is zero. SRM's 1e-5 is one reason why its variance stays float32."""
+"""Below this fp16 loses digits, and below 2**-25 it is zero. SRM's epsilon of 1e-5 is below: its variance stays float32."""
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"})
@@ -31,16 +31,16 @@ QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "Con
 
 @dataclass
 class HalfGraph:
-    """What a rewrite came to.
+    """The nodes and weights of a model after a conversion to fp16.
 
     Attributes:
-        half_nodes: how many nodes compute in fp16.
-        float32_nodes: how many are left in float32, by reason.
-        float32_layers: their names, by reason; without those that the structure of attention asks for.
-        casts: how many Casts were put in.
-        half_weights: how many weights became fp16, rounded to nearest even.
-        weights_rounded_to_zero: by tensor, how many that were not zero are now.
-        subnormal_weights: how many are so small that they have fewer than 11 digits left.
+        half_nodes: Number of nodes that compute in fp16.
+        float32_nodes: Number of nodes that stay in float32, by reason.
+        float32_layers: Names of nodes that stay in float32, by reason, without statistics and gates of attention.
+        casts: Number of Casts inserted.
+        half_weights: Number of weights in fp16, rounded to nearest even.
+        weights_rounded_to_zero: Number of weights that became zero, by tensor.
+        subnormal_weights: Number of weights so small that they have fewer than 11 binary digits.
     """
 
     half_nodes: int = 0
@@ -53,12 +53,12 @@ class HalfGraph:
 
 
 def to_half(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph:
-    """Rewrite in place a model that is float32 throughout, its constants initializers, its nodes and tensors named.
+    """Convert a float32 model in place; its constants are initializers, its nodes and tensors have names.
 
-    The nodes in `keep` stay in float32, each with its reason.
+    The nodes in `keep` stay in float32, each for its reason.
 
     Raises:
-        ModelError: it is quantized, does not say its tensors' types, or nothing with weights is left to be fp16.
+        ModelError: the model is quantized, lacks types of tensors, or no layer with weights would be fp16.
     """
     nodes = list(model.graph)
     if quantized := sorted({node.op_type for node in nodes} & QUANTIZED):
@@ -71,22 +71,20 @@ def to_half(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph:
 
 
 def check_half_fits(nodes: list[ir.Node], keep: Mapping[ir.Node, str]) -> None:
-    """Refuse a model whose types are not known, or of which nothing would be fp16.
+    """Refuse a model that lacks types of tensors, or whose layers with weights all stay in float32.
 
     Raises:
-        ModelError: it is one.
+        ModelError: the model does.
     """
     if untyped := next((value for node in nodes for value in node.outputs if value.dtype is None and value.uses()), None):
-        raise ModelError(
-            f"the model does not say which type '{untyped.name}' has", "run onnx.shape_inference.infer_shapes on it first"
-        )
+        raise ModelError(f"the model has no type for '{untyped.name}'", "run onnx.shape_inference.infer_shapes on it first")
     if not any(node.op_type in {"Conv", "Gemm", "MatMul"} and node not in keep for node in nodes):
         reason = next((text for text in keep.values() if "reaches" in text), "it has no convolution")
-        raise ModelError(f"nothing of this model fits fp16: {reason}", "use --precision fp32")
+        raise ModelError(f"no layer of this model fits fp16: {reason}", "use --precision fp32")
 
 
 class Rewriter:
-    """Gives a model's nodes types, in place. Go through them in order: a tensor's first reader is where its Cast belongs."""
+    """Sets the types of a model's nodes, in place and in order, because a tensor's Cast is in front of its first reader."""
 
     def __init__(self, model: ir.Model) -> None:
         self._model, self._graph = model, model.graph
@@ -94,7 +92,7 @@ class Rewriter:
         self._result = HalfGraph()
 
     def convert(self, node: ir.Node, keep: Mapping[ir.Node, str]) -> None:
-        """Give a node fp16 inputs and outputs, or float32 ones where it is to keep them; one without floats stays as it is."""
+        """Set a node's float inputs and outputs to fp16, or to float32 where it is in `keep`."""
         if not any(value.dtype == FLOAT for value in node.outputs):
             return
         self.retype(node, FLOAT if node in keep else HALF)
@@ -107,7 +105,7 @@ class Rewriter:
             self._result.float32_layers.setdefault(reason, []).append(str(node.name))
 
     def retype(self, node: ir.Node, dtype: ir.DataType) -> None:
-        """Give a node's float inputs and outputs one type."""
+        """Set a node's float inputs and outputs to one type."""
         for index, value in enumerate(node.inputs):
             if value is not None and value.dtype in {FLOAT, HALF} and value.dtype != dtype:
                 node.replace_input_with(index, self._as(value, dtype, node))
@@ -117,14 +115,13 @@ class Rewriter:
 
     def _as(self, value: ir.Value, dtype: ir.DataType, reader: ir.Node) -> ir.Value:
         key = (value, dtype)
-        if key not in self._converted:
-            if value.const_value is not None:
-                self._converted[key] = self._rounded(value)
-            else:
-                cast = _cast(value, dtype)
-                self._graph.insert_before(reader, cast)
-                self._result.casts += 1
-                self._converted[key] = cast.outputs[0]
+        if key not in self._converted and value.const_value is not None:
+            self._converted[key] = self._rounded(value)
+        elif key not in self._converted:
+            cast = _cast(value, dtype)
+            self._graph.insert_before(reader, cast)
+            self._result.casts += 1
+            self._converted[key] = cast.outputs[0]
         return self._converted[key]
 
     def _rounded(self, value: ir.Value) -> ir.Value:
@@ -141,7 +138,7 @@ class Rewriter:
         return rounded
 
     def finish(self) -> HalfGraph:
-        """Make the outputs float32 again, under their own names, and drop the weights nobody reads any more."""
+        """Convert the outputs back to float32 under their own names, and remove weights that are no longer read."""
         for index, value in enumerate(list(self._graph.outputs)):
             if value.dtype != HALF:
                 continue
@@ -154,7 +151,7 @@ class Rewriter:
         common.RemoveUnusedNodesPass()(self._model)
         for value in list(self._graph.initializers.values()):
             own = str(value.name).removesuffix(".half")
-            if own not in self._graph.initializers:  # the fp32 original is gone: its name is free
+            if own not in self._graph.initializers:  # the fp32 original is removed: its name is free
                 value.name = own
         return self._result
 
@@ -168,13 +165,13 @@ def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
 
 @dataclass(frozen=True)
 class HalfConversion:
-    """A conversion that passed.
+    """The result of a conversion.
 
     Attributes:
-        graph: which nodes are fp16 and which are not, and what became of the weights.
-        parity: with the fp32 model, on the given images.
-        tolerance: the largest relative error that was allowed.
-        roundings: to fp16, on the longest way through the network.
+        graph: Nodes and weights after the conversion.
+        parity: Parity with the fp32 model.
+        tolerance: Largest relative error allowed.
+        roundings: Number of roundings to fp16 on the longest path through the network.
     """
 
     graph: HalfGraph
@@ -183,19 +180,18 @@ class HalfConversion:
     roundings: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a manifest records."""
+        """Return the record for a manifest."""
         return {**to_json(self.graph), "tolerance": self.tolerance, "roundings": self.roundings}
 
 
 def convert_to_half(model: ir.Model, images: Float32Array) -> HalfConversion:
-    """Turn an fp32 model into a typed fp16 one, in place, and check it against itself as it was, on images (N, 3, S, S) float32.
+    """Convert an fp32 model to fp16 in place, and compare the two on images (N, 3, S, S) float32.
 
-    The model is a classifier with named nodes, its constants initializers, as `export_onnx` makes them.
+    The model is a classifier with named nodes and initializers for constants, as `export_onnx` returns it.
 
     Raises:
         GateError: the fp16 logits differ by more than rounding explains.
-        ModelError: the model is quantized or does not say its tensors' types, nothing of it fits fp16, or ONNX Runtime does not
-            run it.
+        ModelError: the model is quantized, lacks types of tensors, no layer fits fp16, or ONNX Runtime does not run it.
     """
     peaks, logits = peaks_and_logits(model, images)
     keep = beyond_range(model.graph, peaks) | attention_nodes(model.graph)

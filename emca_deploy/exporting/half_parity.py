@@ -1,37 +1,35 @@
-"""How far fp16 logits may be from fp32 ones, and how far a converted model's are.
+"""Measures the error of fp16 logits, and the error that rounding explains.
 
-The CPU runtimes do not compute such a model in fp16: on x86-64 ONNX Runtime has no such convolutions and keeps everything between
-them in float32 too, and OpenVINO converts it to float32. Only the weights would be tested. So the model is run *emulated*:
-operators in float32, as the accumulators of GPUs are, and every result that is fp16 in the model rounded to it, infinities
-included. GPUs round less often, since they fuse operators.
+The CPU runtimes do not compute an fp16 model in fp16: on x86-64 ONNX Runtime has no fp16 convolutions and keeps everything
+between them in float32 too, and OpenVINO converts the model to float32. Therefore the model is run *emulated*: operators compute
+in float32, like the accumulators of GPUs, and each result that is fp16 in the model is rounded to fp16, infinities included. GPUs
+round less often, because they fuse operators.
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array
-from emca_deploy.errors import GateError
-from emca_deploy.exporting.parity import Parity, measure_parity, run_onnx
+from emca_deploy.exporting.parity import Parity, gated_parity, run_onnx
 
 __all__ = ["HALF_ROUNDOFF", "check_half", "emulated", "half_tolerance", "peaks_and_logits", "roundings"]
 
 HALF_ROUNDOFF = 2.0**-11
-"""The largest relative error of rounding a number to the nearest fp16 one, above 2**-14."""
+"""Largest relative error of rounding a number above 2**-14 to the nearest fp16 number."""
 
 FAILURE = 1e-3
-"""The probability that a sound conversion is refused, by the estimate of `half_tolerance`."""
+"""Probability that a sound conversion is refused, by the estimate of `half_tolerance`."""
 
 EXACT = frozenset({"Relu", "MaxPool", "Reshape", "Flatten", "Squeeze", "Transpose", "Concat", "Slice", "Identity"})
-"""Operators whose result needs no rounding where their inputs needed none."""
+"""Operators that return numbers of their inputs, which need no further rounding."""
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
 def roundings(graph: ir.Graph) -> int:
-    """Return the most roundings to fp16 on any way from input to output: one an inexact result, one where weights are fp16."""
+    """Return the most roundings to fp16 on a path from input to output: one per inexact result, one per fp16 weight."""
     depth: dict[ir.Value, int] = {}
     for node in graph:
         before = max((depth.get(value, 0) for value in node.inputs if value is not None), default=0)
@@ -43,22 +41,22 @@ def roundings(graph: ir.Graph) -> int:
 
 
 def half_tolerance(count: int, logits: int) -> float:
-    """Return the largest error of a logit to expect, relative to the largest logit.
+    """Return the largest expected error of a logit, relative to the largest logit.
 
-    `count` roundings one after another, each by at most u = 2**-11, independent and with mean zero, together err by at most
+    `count` successive roundings, each by at most u = 2**-11, independent and with mean zero, have a total error of at most
     lambda * sqrt(count) * u, to first order, with probability 1 - 2 exp(-lambda**2 (1 - u)**2 / 2): Higham and Mary, "A new
-    approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4. lambda is chosen so that of
-    all `logits` that are compared one errs more with probability 0.001.
+    approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4. lambda is chosen such that
+    the probability of a larger error in any of the `logits` compared is 0.001.
 
-    It is an estimate, no bound: a layer is taken to pass on a relative error without enlarging it. Networks stay far below, since
-    errors average over the sums of a layer, and a shortcut carries fewer roundings than its branch.
+    This is an estimate, not a bound: a layer is assumed to pass on a relative error without enlarging it. Networks stay far below
+    it, because errors average over the sums of a layer, and a shortcut has fewer roundings than its branch.
     """
     factor = math.sqrt(2 * math.log(2 * max(logits, 1) / FAILURE)) / (1 - HALF_ROUNDOFF)
     return math.expm1(factor * math.sqrt(count) * HALF_ROUNDOFF + count * HALF_ROUNDOFF**2 / (1 - HALF_ROUNDOFF))
 
 
 def emulated(model: ir.Model) -> ir.Model:
-    """Return a model that computes in float32 and rounds to fp16 what is fp16 in a converted `model`, on any runtime."""
+    """Return a model that computes in float32 on any runtime, and rounds to fp16 what is fp16 in a converted `model`."""
     twin = ir.from_proto(ir.to_proto(model))
     graph = twin.graph
     for value in graph.initializers.values():
@@ -88,7 +86,7 @@ def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
 
 
 def peaks_and_logits(model: ir.Model, images: Float32Array) -> tuple[dict[str, float], Float32Array]:
-    """Run an fp32 model on images (N, 3, S, S); return each activation's largest absolute value, by name, and the logits.
+    """Run an fp32 model on images (N, 3, S, S); return each activation's largest absolute value by name, and the logits.
 
     Raises:
         ModelError: ONNX Runtime does not run it.
@@ -109,20 +107,15 @@ def peaks_and_logits(model: ir.Model, images: Float32Array) -> tuple[dict[str, f
 
 
 def check_half(model: ir.Model, images: Float32Array, expected: Float32Array, gate: float | None = None) -> tuple[Parity, float]:
-    """Run a converted model emulated on images (N, 3, S, S) float32 and hold its logits against fp32 ones, (N, classes).
+    """Run a converted model emulated on images (N, 3, S, S) float32 and compare its logits with fp32 ones, (N, classes).
 
-    Returns the parity, and the gate: the largest relative error allowed, `half_tolerance` where None is given.
+    Returns the parity, and the gate: the largest relative error allowed, by default `half_tolerance`.
 
     Raises:
         GateError: the error is larger, or not a number.
         ModelError: ONNX Runtime refuses the model.
     """
     gate = half_tolerance(roundings(model.graph), expected.size) if gate is None else gate
-    found: Sequence[Float32Array] = run_onnx(ir.to_proto(emulated(model)).SerializeToString(), images)
-    parity = measure_parity(expected, found[0])
-    if not parity.max_rel <= gate:  # also true of NaN
-        raise GateError(
-            f"the fp16 logits differ from the fp32 ones by {parity.max_rel:.2g} relative, more than {gate:.2g}",
-            "use --precision fp32; if the weights are a trained network's, report the architecture and versions",
-        )
-    return parity, gate
+    logits = run_onnx(ir.to_proto(emulated(model)).SerializeToString(), images)[0]
+    remedy = "use --precision fp32; if the weights are a trained network's, report the architecture and versions"
+    return gated_parity(expected, logits, gate, "the fp16 logits differ from the fp32 ones", remedy), gate

@@ -1,10 +1,11 @@
-"""The float part of an INT8 model in fp16: what is not quantized, and what Q/DQ pairs read and return.
+"""Converts the float part of an INT8 model to fp16: what is not quantized, and what Q/DQ pairs read and return.
 
-Strongly typed TensorRT takes a Q/DQ pair's float type for that of the operators around it: an INT8 convolution between fp16
-Q/DQ returns fp16, and with it the residual adds, the gates and the poolings that follow.
+In strongly typed TensorRT the operators around a Q/DQ pair have its float type: an INT8 convolution between fp16 Q/DQ returns
+fp16, and the residual adds, gates and poolings that follow compute in fp16.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,33 +14,33 @@ import onnx_ir as ir
 from emca_deploy.errors import ModelError
 from emca_deploy.exporting.half import FLOAT, HALF, HalfGraph, Rewriter, check_half_fits
 
-__all__ = ["LOWEST_OPSET", "SMALLEST_SCALE", "to_half_quantized"]
+__all__ = ["SMALLEST_SCALE", "to_half_quantized"]
 
 LOWEST_OPSET = 19
-"""The first whose QuantizeLinear and DequantizeLinear have fp16 scales."""
+"""First opset whose QuantizeLinear and DequantizeLinear have fp16 scales."""
 
 SMALLEST_SCALE = 2.0**-17
-"""The smallest scale that fp16 rounds by no more than 2**-8, half a step of INT8; its spacing there is 2**-24."""
+"""Smallest scale that fp16 rounds by at most 2**-8, half a step of INT8; fp16's spacing there is 2**-24."""
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
 def to_half_quantized(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph:
-    """Rewrite an INT8 model whose float part is fp32, in place.
+    """Convert the fp32 part of an INT8 model, in place.
 
-    Integers stay as they are, but for channels of weights whose scale is too small for fp16: they are rounded to a coarser one.
-    Every scale is rounded to fp16, also where it stays a float32: both ends of a Q/DQ pair have the same. The graph has named
-    nodes and tensors, and constants as initializers; `keep` are nodes whose float stays float32, none of them Q/DQ, each with the
-    reason.
+    Integers stay as they are, except in channels of weights whose scale is too small for fp16: these are rounded to a coarser
+    scale. Every scale is rounded to fp16, even where it stays float32, because both ends of a Q/DQ pair need the same. The graph
+    has named nodes and tensors, and initializers for constants. `keep` has nodes that stay float32, none of them Q/DQ, each with
+    the reason.
 
     Raises:
-        ModelError: its opset has no fp16 Q/DQ, a scale does not fit fp16, it does not say its tensors' types, or nothing with
-            weights is left to be fp16.
+        ModelError: the opset has no fp16 Q/DQ, a scale does not fit fp16, the model lacks types of tensors, or no layer with
+            weights would be fp16.
     """
     opset = model.graph.opset_imports.get("", 0)
     if opset < LOWEST_OPSET:
         raise ModelError(
-            f"the model has opset {opset}, and fp16 Q/DQ nodes begin with {LOWEST_OPSET}",
+            f"the model has opset {opset}, and fp16 Q/DQ nodes need {LOWEST_OPSET}",
             "export it with a newer --opset, or leave its float part fp32",
         )
     nodes = list(model.graph)
@@ -59,7 +60,7 @@ def to_half_quantized(model: ir.Model, keep: Mapping[ir.Node, str]) -> HalfGraph
 
 
 def _dequantize_for_readers(graph: ir.Graph, rewriter: Rewriter, node: ir.Node, keep: Mapping[ir.Node, str]) -> None:
-    """Let a DequantizeLinear return what its readers compute in; where they differ there are two."""
+    """Set a DequantizeLinear's type to that of its readers; where they differ, add a second one."""
     (value,) = node.outputs
     in_half = [use for use in value.uses() if use.node not in keep]
     if not in_half:
@@ -77,11 +78,7 @@ def _dequantize_for_readers(graph: ir.Graph, rewriter: Rewriter, node: ir.Node, 
 
 
 def _round_scales(graph: ir.Graph) -> None:
-    """Give every Q/DQ node a scale that fp16 has, still as float32.
-
-    Raises:
-        ModelError: an activation's scale is too small or too large for fp16.
-    """
+    """Round the scale of every Q/DQ node to a number of fp16, still as float32."""
     for node in graph:
         if node.op_type not in {QUANTIZE, DEQUANTIZE}:
             continue
@@ -90,11 +87,12 @@ def _round_scales(graph: ir.Graph) -> None:
             continue
         before = np.asarray(scale.const_value.numpy(), np.float32)
         small = (before > 0) & (before < SMALLEST_SCALE)
-        if small.any() and (stored is None or stored.const_value is None):
-            raise ModelError(f"the scale of '{node.name}' is too small for fp16", "leave the float part fp32")
         if small.any():
-            _coarsen(node, before, np.where(small, np.float32(SMALLEST_SCALE), before))
-            before = np.where(small, np.float32(SMALLEST_SCALE), before)
+            if stored is None or stored.const_value is None:
+                raise ModelError(f"the scale of '{node.name}' is too small for fp16", "leave the float part fp32")
+            coarse = np.where(small, np.float32(SMALLEST_SCALE), before)
+            stored.const_value = ir.tensor(_coarsened(node, stored.const_value.numpy(), before / coarse), name=stored.name)
+            before = coarse
         with np.errstate(over="ignore"):  # an infinity is refused below
             after = before.astype(np.float16).astype(np.float32)
         if not np.isfinite(after).all():
@@ -102,13 +100,9 @@ def _round_scales(graph: ir.Graph) -> None:
         scale.const_value = ir.tensor(after, name=scale.name)
 
 
-def _coarsen(node: ir.Node, before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> None:
-    """Round a layer's integers to larger scales."""
-    stored = node.inputs[0]
-    assert stored is not None
-    assert stored.const_value is not None
-    integers = stored.const_value.numpy()
+def _coarsened(node: ir.Node, integers: npt.NDArray[Any], ratio: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a layer's integers times the ratio of its scales, one number or one per channel."""
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-    shape = [-1 if index == axis % integers.ndim else 1 for index in range(integers.ndim)] if before.ndim else []
-    ratio = (before / after).reshape(shape)
-    stored.const_value = ir.tensor(np.rint(integers * ratio).astype(integers.dtype), name=stored.name)
+    shape = [-1 if index == axis % integers.ndim else 1 for index in range(integers.ndim)] if ratio.ndim else []
+    coarser: npt.NDArray[Any] = np.rint(integers * ratio.reshape(shape)).astype(integers.dtype)
+    return coarser
