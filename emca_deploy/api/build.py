@@ -64,7 +64,7 @@ def build(request: BuildRequest, progress: Progress | None = None) -> BuildRepor
     unfit = _unfit(request)
     if request.choices.calibration_cache is not None and (request.trtexec or target.is_remote):
         request = replace(request, float_layers=_float_layers(Path(request.model), request.backend))
-    manifest, notes, warnings = target.run(request, progress)
+    manifest, notes, warnings = target.build(request, progress)
     return BuildReport(Path(request.output), manifest, notes, (*unfit, *warnings))
 
 

@@ -33,7 +33,7 @@ def profile(request: ProfileRequest, progress: Progress | None = None) -> Profil
 def profile_samples(request: ProfileRequest, progress: Progress | None = None) -> Profiled:
     """Return the report of `profile`, and every sample."""
     target, request = ready(request)
-    return target.run(request, progress)
+    return target.profile(request, progress)
 
 
 def profile_notes(request: ProfileRequest) -> tuple[str, ...]:

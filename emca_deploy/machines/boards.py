@@ -10,6 +10,7 @@ __all__ = [
     "JETPACKS",
     "Board",
     "JetPack",
+    "check_dla",
     "check_jetpack",
     "find_board",
     "find_jetpack",
@@ -19,6 +20,13 @@ __all__ = [
 
 CAPABILITY = re.compile(r"(?:sm_?)?(\d{1,2})\.?(\d)", re.IGNORECASE)
 VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,3}")
+
+# NVIDIA's documents: 10.7 was the last 10.x with DLA; the notes of 10.16.1 say Orin's is not supported; 11.0 to 11.3 have none;
+# "work-with-dla" of 11.4.1 restores it on AGX Orin with JetPack 7.2.2 or newer, strongly typed.
+DLA_LAST_WITH_FLAGS = (10, 7)
+DLA_FIRST_TYPED = (11, 4)
+DLA_TYPED_BOARDS = ("agx-orin",)
+DLA_TYPED_JETPACK = (7, 2, 2)
 
 
 @dataclass(frozen=True)
@@ -180,3 +188,35 @@ def numbers_of(version: str) -> tuple[int, int, int]:
         raise InputError(f"'{version}' is not a version", "write it as 10.3 or 10.3.0.30")
     first, second, third = (*(int(part) for part in version.split(".")), 0)[:3]
     return first, second, third
+
+
+def check_dla(version: tuple[int, int, int], device: Board, jetpack: JetPack | None, precision: str) -> None:
+    """Refuse a DLA that the device lacks, that TensorRT does not support, or that does not compute in a precision.
+
+    Raises:
+        InputError: one of these.
+    """
+    with_dla = ", ".join(board.name for board in BOARDS.values() if board.dla)
+    if device.dla is None:
+        raise InputError(
+            f"--dla: compute capability {device.capability} does not say whether the board has a DLA",
+            f"name the board: {with_dla}",
+        )
+    if not device.dla:
+        raise InputError(f"{device.title} has no DLA", f"leave --dla out; boards with one: {with_dla}")
+    if precision == "fp32":
+        raise InputError("a DLA does not compute in fp32", "use --precision int8 or fp16")
+    if version[:2] <= DLA_LAST_WITH_FLAGS:
+        return
+    older = "use TensorRT 10.7 or older (JetPack 6), or leave --dla out"
+    if version[:2] < DLA_FIRST_TYPED:
+        raise InputError(f"TensorRT {version[0]}.{version[1]} has no DLA {precision}: 10.7 was the last before 11.4", older)
+    if device.name not in DLA_TYPED_BOARDS:
+        raise InputError(f"TensorRT {version[0]}.{version[1]} supports the DLA of AGX Orin only, not of {device.title}", older)
+    if jetpack is not None and numbers_of(jetpack.version) < DLA_TYPED_JETPACK:
+        raise InputError(f"TensorRT {version[0]}.{version[1]} needs JetPack 7.2.2 for the DLA, not {jetpack.version}", older)
+    if precision == "int8":
+        raise InputError(
+            f"INT8 on a DLA is not known to work with TensorRT {version[0]}.{version[1]}: it takes neither Q/DQ nor a cache",
+            "use --precision fp16, or TensorRT 10.7 or older (JetPack 6)",
+        )

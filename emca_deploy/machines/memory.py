@@ -21,7 +21,7 @@ def available_mib(root: Path = Path("/")) -> float | None:
     free_mib = unused_mib(root)
     if free_mib is None:
         return None
-    group = root / "sys/fs/cgroup"  # a container sees its own here
+    group = root / "sys/fs/cgroup"  # in a container, its own group
     try:
         limit, used = (int((group / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
     except (OSError, ValueError):  # none, or "max"

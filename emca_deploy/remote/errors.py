@@ -37,7 +37,7 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
         "make `{ssh}` work without a password: ssh-copy-id, ssh-add, or IdentityFile and User in ssh's configuration",
     ),
     (r"Could not resolve hostname", "there is no host of that name", "check the name, or give it a HostName in ~/.ssh/config"),
-    (r"Connection refused", "nothing answers on that port", "start sshd there, or name its port: ssh://host:port"),
+    (r"Connection refused", "nothing answers on that port", "start sshd on it, or name its port: ssh://host:port"),
     (r"timed out|Operation timed out", "it does not answer", "check that it is on and can be reached: {ssh}"),
     (r"No route to host|Network is unreachable", "it cannot be reached", "check the network and the address: {ssh}"),
     (

@@ -12,7 +12,7 @@ from emca_deploy.remote.call import Call, call, keep_alive, new_mark
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.protocol import SILENCE_S
 
-__all__ = ["Held", "hold", "spawn_on"]
+__all__ = ["RemoteHold", "hold", "spawn_on"]
 
 LOCK_ATTEMPTS = 20
 """Number of attempts to lock, one per second."""
@@ -90,7 +90,7 @@ def spawn_on(connection: Connection) -> Spawn:
     return spawn
 
 
-class Held:
+class RemoteHold:
     """A state that a remote machine is held in. It is `lost`, and undone early, if the connection was lost."""
 
     def __init__(self, running: Call, said: str) -> None:
@@ -102,7 +102,7 @@ class Held:
 
 
 @contextmanager
-def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = "") -> Iterator[Held]:
+def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = "") -> Iterator[RemoteHold]:
     """Hold a state on a remote machine in the block; it is undone even if the connection is lost.
 
     `begin` and `end` are shell commands with `words` as $1, $2, ...; nothing interrupts them. `lock` is the path of a file that
@@ -123,7 +123,7 @@ def hold(connection: Connection, begin: str, end: str, *words: str, lock: str = 
             said = bytes.fromhex(answer["hex"]).decode("utf-8", errors="replace").strip()
             if answer["code"]:
                 raise MissingError(f"{connection.address}: {said[-200:] or 'a command failed'}", "run it on that machine by hand")
-            held = Held(running, said)
+            held = RemoteHold(running, said)
             try:
                 yield held
             finally:

@@ -13,7 +13,7 @@ from emca_deploy._optional import backend_packages
 from emca_deploy.backends.tensorrt.tool.find import PLACES
 from emca_deploy.errors import MissingError
 from emca_deploy.remote.address import Address
-from emca_deploy.remote.call import Call, call, new_mark
+from emca_deploy.remote.call import call, new_mark
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.python_probe import OLDEST
 
@@ -106,7 +106,10 @@ def look(connection: Connection) -> Facts:
         if not answers or not answers[-1].get("end"):
             raise running.trouble(running.wait())
         facts = _facts(answers, started)
-        return facts if facts.python_version else replace(facts, broken=_broken(answers, running))
+        tried = next((str(answer["tried"]) for answer in answers if "tried" in answer), None)
+        if facts.python_version or tried is None:
+            return facts
+        return replace(facts, broken=f"{tried} does not run: {running.last_lines(1)[0]}")
 
 
 def _packages() -> dict[str, tuple[str, ...]]:
@@ -119,11 +122,6 @@ def _packages() -> dict[str, tuple[str, ...]]:
 def _program() -> str:
     """Return the text of the program that each Python runs."""
     return Path(__file__).with_name("python_probe.py").read_text(encoding="utf-8")
-
-
-def _broken(answers: list[dict[str, Any]], running: Call) -> str | None:
-    tried = next((str(answer["tried"]) for answer in answers if "tried" in answer), None)
-    return f"{tried} does not run: {running.last_lines(1)[0]}" if tried else None
 
 
 def _facts(answers: list[dict[str, Any]], started: float) -> Facts:
@@ -171,21 +169,21 @@ def check_python(address: Address, facts: Facts) -> str:
         what = f"{facts.broken}; it has" if facts.broken else none
         raise MissingError(
             f"{address}: {what} {'only trtexec' if facts.trtexec else 'no trtexec'}",
-            f"install Python 3.10 or newer with numpy and a runtime there, or name it with {PYTHON_VARIABLE}{by_trtexec}",
+            f"install Python 3.10 or newer with numpy and a runtime on it, or name it with {PYTHON_VARIABLE}{by_trtexec}",
         )
     if _numbers(facts.python_version)[:2] < OLDEST:
         raise MissingError(
             f"{address}: its Python is {facts.python_version}, but 3.10 is needed",
-            f"install a newer one there, and name it with {PYTHON_VARIABLE}{by_trtexec}",
+            f"install a newer one on that machine, and name it with {PYTHON_VARIABLE}{by_trtexec}",
         )
     raise MissingError(
         f"{address}: its Python {facts.python_version} has no numpy",
-        f"there: python3 -m pip install numpy onnxruntime; or name another Python with {PYTHON_VARIABLE}{by_trtexec}",
+        f"on that machine: python3 -m pip install numpy onnxruntime; or name another Python with {PYTHON_VARIABLE}{by_trtexec}",
     )
 
 
 def check_runtime(address: Address, facts: Facts, package: str, purpose: str) -> None:
-    """Refuse a machine that lacks a package. The purpose is for example "backend 'openvino'".
+    """Refuse a machine that lacks a package. `purpose` needs it, such as "backend 'openvino'".
 
     Raises:
         MissingError: the package is not installed.
@@ -194,6 +192,6 @@ def check_runtime(address: Address, facts: Facts, package: str, purpose: str) ->
         return
     name = _packages()[package][0] if package in _packages() else package
     raise MissingError(
-        f"{address}: {name} is not installed there, for {purpose}",
-        f"there: {facts.python} -m pip install {name}; or name a Python that has it with {PYTHON_VARIABLE}",
+        f"{address}: {name} is not installed, but {purpose} needs it",
+        f"on that machine: {facts.python} -m pip install {name}; or name a Python that has it with {PYTHON_VARIABLE}",
     )

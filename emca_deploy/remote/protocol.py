@@ -29,7 +29,7 @@ ALIVE_EVERY_S = 2.0
 RECONNECT_AFTER_S = (1.0, 4.0, 10.0)
 """Pauses before the attempts to connect again after the connection was lost."""
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-"""Date of every entry of an archive, so that the same content gives the same bytes, which are sent only once."""
+"""Date of every entry of an archive: the same content gives the same bytes, which are sent only once."""
 
 
 def cache_root() -> Path:

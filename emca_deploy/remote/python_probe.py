@@ -1,4 +1,4 @@
-"""Runs on a remote machine, sent as text, and reports its Python and packages. Imports nothing of ours; runs on Python 3.6."""
+"""Sent as text to a remote machine, where it reports Python and packages. Runs on Python 3.6, and imports only its library."""
 
 import json
 import os

@@ -20,7 +20,7 @@ from emca_deploy.remote.address import Address
 from emca_deploy.remote.board import FoundBoard, remote_board
 from emca_deploy.remote.connection import Connection
 from emca_deploy.remote.errors import ConnectionLostError
-from emca_deploy.remote.hold import Held, hold, spawn_on
+from emca_deploy.remote.hold import RemoteHold, hold, spawn_on
 from emca_deploy.results.codec import to_json
 
 __all__ = ["RemoteTrtexec", "remote_trtexec"]
@@ -89,7 +89,7 @@ class RemoteTrtexec:
     board: FoundBoard | None
     power_mode: PowerMode | None
     warnings: list[str]
-    held: list[Held]
+    held: list[RemoteHold]
 
     def check(self) -> None:
         """Check that everything is still held.
@@ -123,7 +123,7 @@ def remote_trtexec(address: Address, path: str | None, power_mode: str | None = 
         MissingError: there is no trtexec, no folder can be made, or the power mode cannot be set.
         ConnectionLostError: the connection was lost.
     """
-    held: list[Held] = []
+    held: list[RemoteHold] = []
     with Connection(address) as connection, _lost_is_lost(connection, held), ExitStack() as stack:
         spawn, warnings = spawn_on(connection), list[str]()
         tool = find_trtexec(spawn, path)
@@ -143,7 +143,7 @@ def remote_trtexec(address: Address, path: str | None, power_mode: str | None = 
 
 
 @contextmanager
-def _lost_is_lost(connection: Connection, held: list[Held]) -> Iterator[None]:
+def _lost_is_lost(connection: Connection, held: list[RemoteHold]) -> Iterator[None]:
     """Turn errors that come from a lost connection into that of a lost connection."""
     try:
         yield
@@ -157,13 +157,13 @@ def _lost_is_lost(connection: Connection, held: list[Held]) -> Iterator[None]:
 
 def _power_mode(connection: Connection) -> PowerMode | None:
     """Return the current power mode, or None if it is unknown."""
-    asked = parse_query(run_to_end(spawn_on(connection), ["sh", "-c", _TOOLS + "nvpmodel -q"], _QUERY_S).output)
-    return None if asked is None else PowerMode(asked[1], asked[0])
+    found = parse_query(run_to_end(spawn_on(connection), ["sh", "-c", _TOOLS + "nvpmodel -q"], _QUERY_S).output)
+    return None if found is None else PowerMode(found[1], found[0])
 
 
 @contextmanager
 def _held(
-    connection: Connection, board: FoundBoard | None, wanted: str, warnings: list[str], all_held: list[Held]
+    connection: Connection, board: FoundBoard | None, wanted: str, warnings: list[str], all_held: list[RemoteHold]
 ) -> Iterator[PowerMode]:
     """Hold a power mode; the remote machine restores the old one itself, even if the connection is lost."""
     where = connection.address

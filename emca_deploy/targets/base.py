@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple, overload
+from typing import ClassVar, NamedTuple
 
 from emca_deploy._progress import Progress
 from emca_deploy.artifacts import Manifest, TensorSpec
@@ -121,7 +121,7 @@ class Target(ABC):
                 "leave the option out, or add --target jetson on a Jetson board",
             )
         if isinstance(request, BuildRequest) and not self.builds:
-            raise InputError(f"target '{self.name}' does not build", "build without --target; profile and validate run there")
+            raise InputError(f"target '{self.name}' does not build", "build without --target; profile and validate accept it")
 
     def notes(self, request: Request) -> tuple[str, ...]:
         """Return notes for the user before the run, such as which artifacts run with tuned settings.
@@ -131,13 +131,6 @@ class Target(ABC):
         """
         del request
         return ()
-
-    @overload
-    def run(self, request: ProfileRequest, progress: Progress | None = None) -> Profiled: ...
-    @overload
-    def run(self, request: LogitsRequest, progress: Progress | None = None) -> Validated: ...
-    @overload
-    def run(self, request: BuildRequest, progress: Progress | None = None) -> Built: ...
 
     def run(self, request: Request, progress: Progress | None = None) -> Report:
         """Run a request by the method for its class."""

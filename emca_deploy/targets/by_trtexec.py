@@ -85,7 +85,7 @@ class _RemoteBuilder(TrtexecBuilder):
         board, address = self._remote.board, self._remote.connection.address
         capability = board.facts.capability if board else None
         if board is None and self._remote.architecture is None:
-            raise WorkerError(f"{address}: its architecture cannot be read", "check that `uname -m` works there")
+            raise WorkerError(f"{address}: its architecture cannot be read", "check that `uname -m` works on it")
         return {
             "model": board.facts.model if board else f"a GPU of {address}",
             "architecture": self._remote.architecture,
@@ -153,7 +153,7 @@ class _Run:
         assert self._remote is not None  # there is a result
         complete = len(self.results) == len(self._request.artifacts)
         tool, board = self._remote.tool, self._remote.record()
-        notes = [f"measured with {tool.path} {tool.version_text}, without comparisons: no Python there runs the agent"]
+        notes = [f"measured with {tool.path} {tool.version_text}, without comparisons: its Python cannot run the agent"]
         if lost is not None:
             notes.append("the connection was lost: this is what was measured until then")
         results = [replace(result, warnings=(*result.warnings, *self._remote.warnings)) for result in self.results]
@@ -189,8 +189,8 @@ def _measure(remote: RemoteTrtexec, request: ProfileRequest, artifact: str) -> L
     path = Path(text)
     if backend not in (None, BACKEND) or any(name != BACKEND for name in request.backends):
         raise MissingError(
-            f"{remote.connection.address}: without a Python, only backend '{BACKEND}' runs there, by trtexec",
-            "install Python 3.10 or newer with numpy and the runtime there, or leave --backend out",
+            f"{remote.connection.address}: without a Python it runs only backend '{BACKEND}', by trtexec",
+            "install Python 3.10 or newer with numpy and the runtime on it, or leave --backend out",
         )
     if not path.is_file():
         raise InputError(f"{text}: no such file", "name an .onnx file, or an engine of TensorRT")

@@ -120,15 +120,15 @@ def _remote_lacks(address: Address, found: Capabilities) -> tuple[Lack, ...]:
     try:
         python = check_python(address, facts)
         if not found.backends:
-            remedy = f"there: {python} -m pip install onnxruntime"
+            remedy = f"on that machine: {python} -m pip install onnxruntime"
             lacks.append(Lack(f"{address}: its Python has no runtime", remedy, blocks=blocks))
         if "PIL" not in facts.versions:
-            remedy = f"there: {python} -m pip install Pillow; arrays (.npz of float32) do not need it"
+            remedy = f"on that machine: {python} -m pip install Pillow; arrays (.npz of float32) do not need it"
             lacks.append(Lack(f"{address}: Pillow, which decodes images for validate, is not installed", remedy, blocks=False))
     except MissingError as exc:
         lacks.append(Lack(exc.problem, exc.remedy, blocks=blocks))
     if facts.clock_is_off:
-        remedy = "set it there (timedatectl set-ntp true); results record how far it is off"
+        remedy = "set that machine's clock (timedatectl set-ntp true); results record how far it is off"
         lacks.append(Lack(f"{address}: its clock is {facts.clock_difference} this one's", remedy, blocks=False))
     return tuple(lacks)
 

@@ -14,7 +14,7 @@ from emca_deploy.remote.address import Address
 from emca_deploy.remote.errors import ConnectionLostError
 from emca_deploy.remote.protocol import COLLECT, RECONNECT_AFTER_S
 from emca_deploy.remote.session import Answer, Session, session
-from emca_deploy.requests import DeploymentRequest, LogitsRequest, Request
+from emca_deploy.requests import DeploymentRequest, LogitsRequest, ProfileRequest, Request
 from emca_deploy.results.codec import to_json
 from emca_deploy.targets.shipment import Shipment
 
@@ -31,7 +31,7 @@ class Errand:
         name: Name of the request, as the agent knows it.
         request: The request, with remote file names.
         files: Files that the request needs.
-        collecting: Whether the agent is asked for what an earlier attempt has left.
+        collecting: Whether the agent must only return what an earlier attempt has left.
     """
 
     address: Address
@@ -46,6 +46,7 @@ class Errand:
 
         Raises:
             EmcaError: the agent's error.
+            KeyboardInterrupt: interrupted before there was anything to keep.
             ConnectionLostError: the connection was lost, and cannot be made again or was lost before there was anything to keep.
         """
         try:
@@ -78,6 +79,8 @@ class Errand:
         with remote.ask({**message, "run": self._run}, blobs, progress) as answer:
             if not answer.document:
                 raise _NothingKeptError
+            if answer.stopped and not isinstance(request, ProfileRequest):  # only latency is worth reporting in part
+                raise KeyboardInterrupt
             return take(answer)
 
 

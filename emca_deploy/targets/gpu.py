@@ -135,7 +135,7 @@ def gpu_steps(backends: Sequence[str], capability: str, device: int = 0) -> tupl
             BuildStep(f"{name} {precision}", name, precision, f"{name}-{precision}{number}{BACKENDS[name].engine_suffix}", named)
             for precision in precisions
         ]
-    for name in (name for name in backends if BACKENDS[name].reads_onnx):  # without INT8: there are no kernels
+    for name in (name for name in backends if BACKENDS[name].reads_onnx):  # without INT8, for which there are no kernels
         steps += [BuildStep(f"{name}-cuda {precision}", name, precision) for precision in precisions[:2]]
     return tuple(steps)
 
@@ -157,10 +157,10 @@ def check_gpu(index: int) -> GpuFacts:
     return gpus[index]
 
 
-def ways_to_run(artifact: Path, asked: Sequence[str], index: int = 0) -> list[tuple[str, str]]:
+def ways_to_run(artifact: Path, chosen: Sequence[str], index: int = 0) -> list[tuple[str, str]]:
     """Return (backend, variant) for every way to run an artifact on a GPU; only torch has variants.
 
-    An engine of TensorRT runs as it is. A checkpoint runs on torch in every variant. An .onnx file runs on the backends `asked`,
+    An engine of TensorRT runs as it is. A checkpoint runs on torch in every variant. An .onnx file runs on the backends `chosen`,
     else on TensorRT or TensorRT-RTX, which build it first, and on ONNX Runtime's CUDA provider.
 
     Raises:
@@ -172,26 +172,26 @@ def ways_to_run(artifact: Path, asked: Sequence[str], index: int = 0) -> list[tu
     if not artifact.is_file():
         raise InputError(f"{artifact}: no such file", "name an .onnx file, an engine with its manifest, or a checkpoint")
     if artifact.suffix.lower() in CHECKPOINTS:
-        owner = backend_of(artifact, asked[0] if asked else None)
+        owner = backend_of(artifact, chosen[0] if chosen else None)
         return [(owner, variant) for variant in BACKENDS[owner].variants or ("",)]
     manifest = read_manifest(artifact, verify=False)
     if manifest is not None and manifest.kind == "engine":
-        owner = backend_of(artifact, asked[0] if asked else None)
+        owner = backend_of(artifact, chosen[0] if chosen else None)
         if owner not in ENGINES:
             raise InputError(
                 f"{artifact}: is an engine of backend '{owner}', for a processor", "use --target cpu, or another engine"
             )
         return [(owner, "")]
-    if not asked:
+    if not chosen:
         backend_of(artifact, None)  # refuses other files
-    for backend in asked:
+    for backend in chosen:
         backend_of(artifact, backend)
         if not BACKENDS[backend].on_gpu:
             raise InputError(
                 f"backend '{backend}' does not run on a GPU",
                 f"use one of: {', '.join(names_where(on_gpu=True, checkpoints=False))}",
             )
-    return [(backend, "") for backend in (asked or onnx_backends(index))]
+    return [(backend, "") for backend in (chosen or onnx_backends(index))]
 
 
 def onnx_backends(index: int = 0) -> list[str]:

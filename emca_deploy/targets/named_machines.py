@@ -59,17 +59,6 @@ class Machine:
     power_mode: str | None = None
     notes: str = ""
 
-    @property
-    def host(self) -> str | None:
-        """Address, "[user@]host[:port]"; None for this machine."""
-        return parse(self.target).host
-
-    @property
-    def kind(self) -> str | None:
-        """Target on the machine: "cpu", "gpu", "gpu:1" or "jetson"; None means jetson on a board, and cpu elsewhere."""
-        target = parse(self.target)
-        return target.on_host if target.is_remote else self.target
-
     def examine(self) -> Capabilities:
         """Return what the machine can do, with problems of its target and power mode.
 
@@ -92,7 +81,9 @@ class Machine:
 
     def to_dict(self) -> dict[str, Any]:
         """Return its JSON."""
-        where = {"target": self.target, "host": self.host, "kind": self.kind}
+        target = parse(self.target)
+        kind = target.on_host if target.is_remote else self.target
+        where = {"target": self.target, "host": target.host, "kind": kind}
         return {"name": self.name, **where, "power_mode": self.power_mode, "notes": self.notes}
 
     def to_toml(self) -> str:

@@ -62,26 +62,23 @@ def tuned_here(backend: str) -> dict[str, Any]:
     return {"machine": {name: parts[name] for name in _PARTS}, "runtime": installed_version(module) if module else None}
 
 
-def find_tuned(path: Path, manifest: Manifest | None, backend: str, scenario: str) -> Tuned:
+def find_tuned(path: Path, manifest: Manifest, backend: str, scenario: str) -> Tuned:
     """Return the settings to run an artifact with.
 
     Raises:
         ModelError: the record in the manifest is not valid.
     """
-    for record in manifest.settings if manifest is not None else ():
-        if (record.get("backend"), record.get("scenario")) == (backend, scenario):
-            return _fitting(path, record, backend)
-    return Tuned({})
-
-
-def _fitting(path: Path, record: Mapping[str, Any], backend: str) -> Tuned:
+    records = (one for one in manifest.settings if (one.get("backend"), one.get("scenario")) == (backend, scenario))
+    record = next(records, None)
+    if record is None:
+        return Tuned({})
     try:
         values, batch = dict(record["values"]), record.get("batch")
         check_settings(backend, {name: value for name, value in values.items() if name not in (*RUN_OPTIONS, "batch")})
-        here = tuned_here(backend)
-        differences = differing_parts(here["machine"], record["machine"])
-        if here["runtime"] != record["runtime"]:
-            differences.append(f"{backend}: {here['runtime']}, not {record['runtime']}")
+        now = tuned_here(backend)
+        differences = differing_parts(now["machine"], record["machine"])
+        if now["runtime"] != record["runtime"]:
+            differences.append(f"{backend}: {now['runtime']}, not {record['runtime']}")
         good = isinstance(values.get("threads", 1), int) and isinstance(batch, int | None)
     except (KeyError, TypeError, ValueError, AttributeError, InputError) as exc:
         raise ModelError(f"{manifest_path(path)}: the tuned settings in this manifest are not valid: {exc}", _REMEDY) from exc

@@ -152,8 +152,6 @@ class SshTarget(Target):
             )
 
             def take(answer: Answer) -> Validated:
-                if answer.stopped:
-                    raise KeyboardInterrupt
                 document = answer.document
                 with TemporaryDirectory(prefix="emca-") as folder:
                     kept_in = keep or Path(folder) / LOGITS
@@ -168,7 +166,7 @@ class SshTarget(Target):
                 needed = needed_backend(Path(path), sent.backend)
                 check_backends(self.address, first.facts, [needed], builds=sent.artifact.endswith(".onnx"))
                 if needs_pillow and first.facts.python is not None:
-                    check_runtime(self.address, first.facts, "PIL", "images that are to be preprocessed")
+                    check_runtime(self.address, first.facts, "PIL", "decoding images")
                 return Errand(self.address, "validate", sent, files).run(first, take, progress)
 
     def build(self, request: BuildRequest, progress: Progress | None = None) -> Built:
@@ -204,8 +202,6 @@ class SshTarget(Target):
                 arriving = Arriving(stream.write)
 
                 def take(answer: Answer) -> Answer:
-                    if answer.stopped:
-                        raise KeyboardInterrupt
                     answer.fetch_rest(ENGINE, arriving)
                     return answer
 
@@ -273,8 +269,8 @@ class SshTarget(Target):
     ) -> LogitsResult:
         """Run the validation images through a candidate on the remote machine; see `Target.logits`."""
         spec = candidate.spec
-        asked = replace(request, artifact=f"{spec.backend}={spec.artifact}", target=self.name, threads=spec.kwargs["threads"])
-        return self.validate(asked, progress).logits
+        own = replace(request, artifact=f"{spec.backend}={spec.artifact}", target=self.name, threads=spec.kwargs["threads"])
+        return self.validate(own, progress).logits
 
 
 def _backends(request: ProfileRequest) -> set[str | None]:
@@ -283,7 +279,7 @@ def _backends(request: ProfileRequest) -> set[str | None]:
     for text in split_artifacts(request.artifacts).artifacts:
         own, path = split_artifact(text)
         choices: Sequence[str | None] = [own] if own else request.backends or [None]
-        found |= {needed_backend(Path(path), asked) for asked in choices}
+        found |= {needed_backend(Path(path), chosen) for chosen in choices}
     return found
 
 
@@ -295,10 +291,10 @@ def _chosen(path: Path, request: LogitsRequest, choose: ChoosePreprocessing | No
     return choose(None, OnnxFile.open(path).find_logits(request.io.get("output_name")).classes if is_onnx else None)
 
 
-def needed_backend(path: Path, asked: str | None) -> str | None:
-    """Return the backend that an artifact runs on: `asked`, else its own; None if the remote machine chooses."""
-    if asked is not None:
-        return asked
+def needed_backend(path: Path, chosen: str | None) -> str | None:
+    """Return the backend that an artifact runs on: `chosen`, else its own; None if the remote machine chooses."""
+    if chosen is not None:
+        return chosen
     if path.suffix.lower() in CHECKPOINTS:
         return backend_of(path, None)
     manifest = read_manifest(path, verify=False)
@@ -324,7 +320,7 @@ def check_backends(address: Address, facts: Facts, backends: Iterable[str | None
         if module is not None:
             check_runtime(address, facts, module, f"backend '{name}'")
         if builds and name in BACKENDS and BACKENDS[name].trt_settings:
-            check_runtime(address, facts, "onnx", f"backend '{name}' to build an engine")
+            check_runtime(address, facts, "onnx", f"building an engine of backend '{name}'")
 
 
 def trtexec_suffices(facts: Facts, backends: set[str | None], *, builds: bool) -> bool:

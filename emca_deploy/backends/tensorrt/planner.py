@@ -7,8 +7,7 @@ from emca_deploy.artifacts import Precision
 from emca_deploy.backends.tensorrt.model_facts import ModelFacts, half_refusal, qdq_refusal
 from emca_deploy.backends.tensorrt.versions import TABLE
 from emca_deploy.errors import InputError, ModelError
-from emca_deploy.machines.boards import Board, JetPack, check_jetpack, jetpacks_of, numbers_of
-from emca_deploy.machines.dla import check_dla
+from emca_deploy.machines.boards import Board, JetPack, check_dla, check_jetpack, jetpacks_of, numbers_of
 from emca_deploy.machines.nvidia import check_capability, check_hardware_precision
 
 __all__ = ["Plan", "PlanRequest", "make_plan"]

@@ -104,7 +104,7 @@ def _range(match: re.Match[str], per_mhz: int) -> ClockRange:
 
 
 def read_clocks(root: Path | None = None) -> Clocks:
-    """Return the clocks of this board now; nothing here raises or changes anything."""
+    """Return the clocks of this board now; never raises or changes anything."""
     root = board_root() if root is None else root
     try:
         shown = parse_show(run_tool(root, "jetson_clocks", "--show"))

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emca_deploy.errors import InputError, MissingError
-from emca_deploy.machines.boards import BOARDS, JETPACKS, numbers_of
-from emca_deploy.machines.dla import check_dla
+from emca_deploy.machines.boards import BOARDS, JETPACKS, check_dla, numbers_of
 from emca_deploy.machines.jetson.files import board_root, read_text
 from emca_deploy.machines.jetson.releases import (
     cuda_of,

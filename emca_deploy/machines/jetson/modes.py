@@ -132,7 +132,7 @@ def parse_query(text: str) -> tuple[str, int] | None:
 
 
 def read_power_modes(root: Path | None = None) -> PowerModes:
-    """Return the modes of this board; nothing here raises or changes anything."""
+    """Return the modes of this board; never raises or changes anything."""
     root = board_root() if root is None else root
     modes = parse_modes(read_text(root / CONF) or "")
     fastest = fastest_mode(modes)

@@ -62,7 +62,7 @@ class BoardState:
 
 
 def read_board_state(root: Path | None = None) -> BoardState:
-    """Return power mode and clocks now; nothing here raises or changes anything."""
+    """Return power mode and clocks now; never raises or changes anything."""
     return BoardState(read_power_modes(root), read_clocks(root))
 
 

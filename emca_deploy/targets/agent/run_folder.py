@@ -60,7 +60,7 @@ class Run:
             blob, path = cache_root() / "blobs" / digest, self.folder / name
             if not blob.is_file() or sha256_file(blob) != digest:
                 blob.unlink(missing_ok=True)
-                raise WorkerError(f"{name} is damaged in the remote cache", "run the same command again; it sends the file anew")
+                raise WorkerError(f"{name} is damaged in the remote cache", "run the same command again; it sends the file again")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             os.link(blob, path)  # not a symbolic link: runtimes look for a model's weights next to the file itself
