@@ -15,11 +15,11 @@ class Package:
     """A library that is installed separately.
 
     Attributes:
-        distribution: name under which pip installs it.
-        minimum: oldest version that works.
-        extra: extra of emca-deploy that installs it; empty where pip installs the distribution itself.
-        alternatives: other distributions with the same module.
-        cuda_files: pattern of the files, below the module's folder, that only a CUDA build has; None if no file shows that.
+        distribution: Name under which pip installs it.
+        minimum: Oldest version that works.
+        extra: Extra of emca-deploy that installs it; empty where pip installs the distribution itself.
+        alternatives: Other distributions with the same module.
+        cuda_files: Pattern of the files, below the module's folder, that only a CUDA build has; None if no file shows that.
     """
 
     module: str
@@ -41,29 +41,28 @@ class Backend:
     """A backend. Its parts are written "module:attribute", and `load_part` imports them on first use.
 
     Attributes:
-        name: name on the command line.
-        package: its library; None where it needs none.
-        runner: class of its `Runner`, called with an artifact and `RunOptions`.
-        on_gpu: class of its `Runner` on an NVIDIA GPU, which also takes `device` (and `variant`); None where it runs on none.
-        variants: ways to run on a GPU that are measured separately; empty where there is only one.
-        open_at_size: function that opens a checkpoint on a GPU for one image size; empty where it runs no checkpoints.
-        builder: class of its `Builder`; None where it has no engines.
-        engine_suffix: ending of its engines' file names.
-        layers: class of its `LayerProfiler`; None where a running model does not report the times of its layers.
-        trt_settings: whether its builder is called with `TrtSettings` and a progress callable.
-        calibration_cache: whether its builder takes INT8 ranges from a calibration cache.
-        trtexec: whether the tool `trtexec` builds and times its engines.
-        recipe: its `Recipe` (`calibration.placement.recipe`); None where it runs no INT8 model.
-        reads_onnx: whether its runner takes .onnx files as they are.
-        checkpoints: whether its runner takes checkpoints.
-        needs_gpu: whether its runner needs an NVIDIA GPU; the builder checks its own needs.
-        names_capability: whether its builder takes the compute capabilities to compile for; it may lack kernels for some.
-        saturates: whether 8-bit weights give wrong answers on processors that add INT8 products in 16 bits.
-        trouble: function that returns (reason, remedy) where the installed library cannot run engines here, else None.
-        settings: values that each of its settings takes; None means a positive number or "AUTO".
-        tunables: function that returns the settings worth trying, called with a `Situation`; None where nothing is tuned.
-        hidden: whether it is for tests only: not offered, and not listed by `doctor`.
-        failure: reason why its record could not be loaded; None where it was.
+        package: Its library; None where it needs none.
+        runner: Class of its `Runner`, called with an artifact and `RunOptions`.
+        on_gpu: Class of its `Runner` on an NVIDIA GPU, which also takes `device` (and `variant`); None where it runs on none.
+        variants: Ways to run on a GPU that are measured separately; empty where there is only one.
+        open_at_size: Function that opens a checkpoint on a GPU for one image size; empty where it runs no checkpoints.
+        builder: Class of its `Builder`; None where it has no engines.
+        engine_suffix: Ending of its engines' file names.
+        layers: Class of its `LayerProfiler`; None where a running model does not report the times of its layers.
+        trt_settings: Whether its builder is called with `TrtSettings` and a progress callable.
+        calibration_cache: Whether its builder takes INT8 ranges from a calibration cache.
+        trtexec: Whether the tool `trtexec` builds and times its engines.
+        recipe: Its `Recipe` (`calibration.placement.recipe`); None where it runs no INT8 model.
+        reads_onnx: Whether its runner takes .onnx files as they are.
+        checkpoints: Whether its runner takes checkpoints.
+        needs_gpu: Whether its runner needs an NVIDIA GPU; the builder checks its own needs.
+        names_capability: Whether its builder takes the compute capabilities to compile for; it may lack kernels for some.
+        saturates: Whether 8-bit weights give wrong answers on processors that add INT8 products in 16 bits.
+        trouble: Function that returns (reason, remedy) where the installed library cannot run engines here, else None.
+        settings: Values that each of its settings takes; None means a positive number or "AUTO".
+        tunables: Function that returns the settings worth trying, called with a `Situation`; None where nothing is tuned.
+        hidden: Whether it is for tests only: not offered, and not listed by `doctor`.
+        failure: Reason why its record could not be loaded; None where it was.
     """
 
     name: str

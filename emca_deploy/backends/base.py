@@ -1,7 +1,7 @@
 """The two interfaces of a backend: a runner runs a model, a builder builds an engine from one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ __all__ = [
     "Situation",
     "check_batch",
     "check_logits",
+    "named_shape",
     "refuse_precision",
     "shape_fits",
     "shape_text",
@@ -46,10 +47,10 @@ class ModelIo:
 
     Attributes:
         image_size: (height, width) in pixels that a dynamic input is fixed to; None leaves it dynamic.
-        output_name: output with the logits that the user names, if any.
+        output_name: Output with the logits that the user names, if any.
         layout: "NCHW" or "NHWC"; None where the shape decides.
-        logits: output to take where several fit.
-        softmax: whether that output holds probabilities.
+        logits: Output to take where several fit.
+        softmax: Whether that output holds probabilities.
     """
 
     image_size: tuple[int, int] | None = None
@@ -70,12 +71,12 @@ class RunOptions:
     """How a runner runs.
 
     Attributes:
-        threads: number of intra-operator threads; the runtimes' own defaults differ from machine to machine.
-        precision: compute precision of the float part: "f32", or "bf16" or "f16" where the runtime has it.
-        batch: size that a dynamic batch is fixed to; None leaves it dynamic.
-        spin: whether idle threads of the runtime may spin; off for interleaved measurements.
-        settings: other settings of the backend by name; this package's defaults hold for the rest.
-        io: facts about the model's input and output.
+        threads: Number of intra-operator threads; the runtimes' own defaults differ from machine to machine.
+        precision: Compute precision of the float part: "f32", or "bf16" or "f16" where the runtime has it.
+        batch: Size that a dynamic batch is fixed to; None leaves it dynamic.
+        spin: Whether idle threads of the runtime may spin; off for interleaved measurements.
+        settings: Other settings of the backend by name; this package's defaults hold for the rest.
+        io: Facts about the model's input and output.
     """
 
     threads: int = 1
@@ -91,11 +92,11 @@ class Situation:
     """The facts that decide which settings are worth trying.
 
     Attributes:
-        offline: whether throughput counts, rather than the latency of a call.
-        threads_default: number of threads without tuning.
-        threads_max: largest number of threads to try.
-        engine: whether the graph is optimised already.
-        precisions: compute precisions other than "f32" that may be tried, although they change the logits.
+        offline: Whether throughput counts, rather than the latency of a call.
+        threads_default: Number of threads without tuning.
+        threads_max: Largest number of threads to try.
+        engine: Whether the graph is optimised already.
+        precisions: Compute precisions other than "f32" that may be tried, although they change the logits.
     """
 
     cpu: CpuInfo
@@ -136,9 +137,9 @@ class Runner(Loadable):
     `infer` may reuse its output buffer: copy the result if it must outlive the next call.
 
     Attributes:
-        input: image batch as (N, C, H, W) float32, whatever the model's own layout and type are.
-        output: logits as (N, classes) float32.
-        softmax: whether `infer` returns probabilities instead of logits.
+        input: Image batch as (N, C, H, W) float32, whatever the model's own layout and type are.
+        output: Logits as (N, classes) float32.
+        softmax: Whether `infer` returns probabilities instead of logits.
     """
 
     input: TensorSpec
@@ -202,6 +203,11 @@ def check_logits(path: str, logits: Float32Array, batch: Float32Array) -> None:
 def shape_fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     """Return whether a shape has the wanted sizes; a name in `wanted` allows any size."""
     return len(shape) == len(wanted) and all(isinstance(b, str) or a == b for a, b in zip(shape, wanted, strict=True))
+
+
+def named_shape(sizes: Iterable[int]) -> tuple[int | str, ...]:
+    """Return a shape with names for its dynamic sizes, which are negative: "batch" for the first, "dim2" for the third."""
+    return tuple(size if size >= 0 else "batch" if index == 0 else f"dim{index}" for index, size in enumerate(sizes))
 
 
 def shape_text(shape: tuple[int | str, ...]) -> str:

@@ -30,12 +30,12 @@ class Boundary:
     """How to convert a batch and its logits.
 
     Attributes:
-        native: the model's own input.
-        input: the model's input as (N, C, H, W) float32.
-        output: the model's output with the logits, as (N, classes) float32.
-        index: position of that output among the model's outputs.
-        channels_last: whether the model takes (N, H, W, C).
-        softmax: whether the output holds probabilities.
+        native: The model's own input.
+        input: The model's input as (N, C, H, W) float32.
+        output: The model's output with the logits, as (N, classes) float32.
+        index: Position of that output among the model's outputs.
+        channels_last: Whether the model takes (N, H, W, C).
+        softmax: Whether the output holds probabilities.
     """
 
     native: TensorSpec

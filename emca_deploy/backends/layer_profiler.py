@@ -21,10 +21,10 @@ class RuntimeLayer:
     """One layer, as the runtime runs it.
 
     Attributes:
-        type: the runtime's word for the operation.
-        precision: precision of the computation: "fp32", "bf16", "fp16" or "int8"; "unknown" where the runtime reports none.
-        nodes: names of the ONNX nodes it came from, or of their outputs, as far as the runtime reports them; the main one first.
-        samples_ms: time of each profiled call, (calls,), in the order of the calls; 0 for a call that skipped the layer.
+        type: The runtime's word for the operation.
+        precision: Precision of the computation: "fp32", "bf16", "fp16" or "int8"; "unknown" where the runtime reports none.
+        nodes: Names of the ONNX nodes it came from, or of their outputs, as far as the runtime reports them; the main one first.
+        samples_ms: Time of each profiled call, (calls,), in the order of the calls; 0 for a call that skipped the layer.
     """
 
     name: str
@@ -38,7 +38,7 @@ class LayerProfiler(Loadable):
     """A loaded model that records the time of each of its layers.
 
     Attributes:
-        input: image batch as (N, C, H, W) float32.
+        input: Image batch as (N, C, H, W) float32.
     """
 
     input: TensorSpec

@@ -26,8 +26,8 @@ class PeakModel:
 
     Attributes:
         name: "fp32" or "int8" for a convolution, "copy" for the copy.
-        macs: multiply-adds of the layer; 0 for the copy.
-        moved_bytes: bytes of the layer's input and output in float32.
+        macs: Multiply-adds of the layer; 0 for the copy.
+        moved_bytes: Bytes of the layer's input and output in float32.
     """
 
     name: str
@@ -45,9 +45,10 @@ def write_peak_models(folder: Path) -> tuple[PeakModel, ...]:
     for size in SIZES:
         shape = (1, CHANNELS, size, size)
         macs = CHANNELS * CHANNELS * KERNEL * KERNEL * size * size
-        for name, make in (("fp32", _float_convolution), ("int8", _int8_convolution)):
+        fp32 = _model("y = Conv <pads = [1, 1, 1, 1]> (images, w)", shape, {"w": _weights()})
+        for name, model in (("fp32", fp32), ("int8", _int8_convolution(shape))):
             path = folder / f"{name}-{size}.onnx"
-            onnx.save(make(shape), str(path))
+            onnx.save(model, str(path))
             probes.append(PeakModel(name, path, shape, macs, 2 * 4 * int(np.prod(shape))))
     path = folder / "copy.onnx"
     onnx.save(_model("y = Relu(images)", COPY_SHAPE, {}), str(path))
@@ -74,10 +75,6 @@ def _model(body: str, shape: tuple[int, ...], arrays: "Mapping[str, npt.NDArray[
 
 def _weights() -> npt.NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, KERNEL, KERNEL)).astype(np.float32) * 0.02
-
-
-def _float_convolution(shape: tuple[int, ...]) -> "onnx.ModelProto":
-    return _model("y = Conv <pads = [1, 1, 1, 1]> (images, w)", shape, {"w": _weights()})
 
 
 def _int8_convolution(shape: tuple[int, ...]) -> "onnx.ModelProto":

@@ -52,8 +52,8 @@ class BackendStatus:
     """Whether a backend can be used here.
 
     Attributes:
-        version: version of its library; None where it is not installed.
-        reason: reason why it cannot be used; None where it can.
+        version: Version of its library; None where it is not installed.
+        reason: Reason why it cannot be used; None where it can.
     """
 
     version: str | None
@@ -209,11 +209,7 @@ def _agreed(artifact: Path, owner: str, asked: str | None) -> str:
 
 
 def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
-    """Return the layer profiler of an artifact, not opened yet; the options are those of `read_options`.
-
-    Raises:
-        InputError: this backend does not report the times of its layers here.
-    """
+    """Return an artifact's layer profiler, not opened yet; raise InputError for a backend that reports no times here."""
     found = _known(backend)
     if found.layers is not None:
         return cast("LayerProfiler", load_part(found.layers)(artifact, read_options(backend, **options)))

@@ -28,14 +28,14 @@ class FakeSettings:
     """The settings in a fake artifact's name: "fake:latency_ms=2,classes=10,size=8,fail_at=5".
 
     Attributes:
-        latency_ms: time of each call.
-        load_ms: time that opening it takes.
-        classes: number of logits of an image.
-        size: height and width of its images, in pixels.
-        seed: random seed of the weights.
-        fail_at: number of the call that raises ModelError, counted from 1 since opening; 0 means none.
-        crash_at: number of the call that ends the process at once, as a crash does; 0 means none.
-        hang_at: number of the call that never returns; 0 means none.
+        latency_ms: Time of each call.
+        load_ms: Time that opening it takes.
+        classes: Number of logits of an image.
+        size: Height and width of its images, in pixels.
+        seed: Random seed of the weights.
+        fail_at: Number of the call that raises ModelError, counted from 1 since opening; 0 means none.
+        crash_at: Number of the call that ends the process at once, as a crash does; 0 means none.
+        hang_at: Number of the call that never returns; 0 means none.
     """
 
     latency_ms: float = 0.0

@@ -64,11 +64,7 @@ class OrtLayerProfiler(LayerProfiler):
 
 
 def read_ort_profile(text: str, source: str, skip: int = 0) -> list[RuntimeLayer]:
-    """Read a profile of ONNX Runtime, a list of events in the format of Chrome's tracing, without the first `skip` calls.
-
-    Raises:
-        ModelError: the text is not such a list.
-    """
+    """Read a list of events in the format of Chrome's tracing, without `skip` calls; raise ModelError for other text."""
     try:
         events = json.loads(text)
         kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(SUFFIX)]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import Runner, RunOptions, check_logits, refuse_precision
+from emca_deploy.backends.base import Runner, RunOptions, check_logits, named_shape, refuse_precision
 from emca_deploy.backends.boundary import Boundary, graph_facts
 from emca_deploy.backends.engines import EngineBuilder, engine_io, identify, verify_engine
 from emca_deploy.errors import EngineError, ModelError
@@ -53,15 +53,10 @@ def port_specs(ports: Any) -> list[TensorSpec]:
     specs = []
     for port in ports:
         shape = port.partial_shape
-        sizes: list[int | str] = [] if shape.rank.is_dynamic else [_size(index, dim) for index, dim in enumerate(shape)]
-        specs.append(TensorSpec(port.any_name if port.names else "", np.dtype(port.element_type.to_dtype()).name, tuple(sizes)))
+        sizes = [] if shape.rank.is_dynamic else [int(dim.get_length()) if dim.is_static else -1 for dim in shape]
+        dtype = np.dtype(port.element_type.to_dtype()).name
+        specs.append(TensorSpec(port.any_name if port.names else "", dtype, named_shape(sizes)))
     return specs
-
-
-def _size(index: int, dimension: Any) -> int | str:
-    if dimension.is_static:
-        return int(dimension.get_length())
-    return "batch" if index == 0 else f"dim{index}"
 
 
 def compile_onnx(ov: Any, path: Path, options: RunOptions, more: Mapping[str, Any] | None = None) -> tuple[Any, Boundary]:

@@ -40,21 +40,18 @@ class TrtBuild:
     """The result of a build.
 
     Attributes:
-        version: version of the library.
-        targets: compute capabilities the engine is for; empty if it is for the GPU it was built on.
-        batches: smallest, likeliest and largest batch; None where the model fixes it.
-        convolutions: number of convolutions of the model.
-        quantized_convolutions: number of those with INT8 weights in the model.
-        layers: layers of the engine.
-        warnings: the library's warnings.
+        targets: Compute capabilities the engine is for; empty if it is for the GPU it was built on.
+        batches: Smallest, likeliest and largest batch; None where the model fixes it.
+        convolutions: Number of convolutions of the model.
+        quantized_convolutions: Number of those with INT8 weights in the model.
         dla_core: DLA core that runs the engine; None for the GPU alone.
-        calibration_cache: file with the INT8 ranges; None for those of the model.
-        version_compatible: whether later versions run the engine, too.
-        hardware_compatible: whether all GPUs from Ampere on run it.
-        placement: placement of its layers on DLA and GPU; None for the GPU alone.
-        notes: the library's warnings that concern no number.
-        float_precision: precision of the float part of an INT8 model; None for other models.
-        input: input of the model; a batch that is a string is dynamic.
+        calibration_cache: File with the INT8 ranges; None for those of the model.
+        version_compatible: Whether later versions run the engine, too.
+        hardware_compatible: Whether all GPUs from Ampere on run it.
+        placement: Placement of its layers on DLA and GPU; None for the GPU alone.
+        notes: The library's warnings that concern no number.
+        float_precision: Precision of the float part of an INT8 model; None for other models.
+        input: Input of the model; a batch that is a string is dynamic.
     """
 
     version: str

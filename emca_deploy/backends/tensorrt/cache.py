@@ -12,11 +12,7 @@ HEADER = re.compile(rb"TRT-(\d{4,6})-EntropyCalibration2\r?\n")
 
 
 def read_header(path: Path) -> tuple[int, int, int]:
-    """Return the TensorRT version that a calibration cache was written for.
-
-    Raises:
-        InputError: it cannot be read, or is not a cache of entropy calibrator 2, the only one that a DLA accepts.
-    """
+    """Return the TensorRT version of a cache of entropy calibrator 2, the only one for a DLA; raise InputError for others."""
     try:
         with path.open("rb") as stream:
             line = stream.readline(80)

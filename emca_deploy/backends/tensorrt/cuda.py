@@ -35,11 +35,9 @@ class GpuFacts:
     """A GPU and its driver.
 
     Attributes:
-        index: CUDA's index.
-        name: the driver's name of it.
-        capability: compute capability, "8.9".
-        memory_mib: memory of the GPU; on a Jetson, shared with the processor.
-        driver_cuda: newest CUDA version that the driver supports, "12.6".
+        capability: Compute capability, "8.9".
+        memory_mib: Memory of the GPU; on a Jetson, shared with the processor.
+        driver_cuda: Newest CUDA version that the driver supports, "12.6".
         bus_id: PCI bus id, "0000:01:00.0", which NVML uses.
     """
 

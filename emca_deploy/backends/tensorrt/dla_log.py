@@ -49,9 +49,9 @@ class DlaPlacement:
     """The placement of an engine's layers.
 
     Attributes:
-        parts: parts for the DLA (loadables), as logged: "{ForeignNode[first...last]}".
-        gpu: layers on the GPU, including copies between the two.
-        refused: reasons of layers that are not on the DLA, by name, as far as the builder logs them.
+        parts: Parts for the DLA (loadables), as logged: "{ForeignNode[first...last]}".
+        gpu: Layers on the GPU, including copies between the two.
+        refused: Reasons of layers that are not on the DLA, by name, as far as the builder logs them.
     """
 
     parts: tuple[str, ...] = ()

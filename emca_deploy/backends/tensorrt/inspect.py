@@ -32,9 +32,9 @@ class EngineTensor:
     """An activation between layers.
 
     Attributes:
-        name: name in the engine.
-        dtype: numpy's name where it has one ("int8", "float32"); "unknown" where the log has none.
-        shape: sizes of the dimensions; -1 for a dynamic one.
+        name: Name in the engine.
+        dtype: NumPy's name where it has one ("int8", "float32"); "unknown" where the log has none.
+        shape: Sizes of the dimensions; -1 for a dynamic one.
     """
 
     name: str
@@ -52,11 +52,11 @@ class EngineLayer:
     """One layer of an engine, which usually runs as one kernel.
 
     Attributes:
-        name: name in the engine.
+        name: Name in the engine.
         kind: TensorRT's word for it: "correlation" or "CaskConvolution" for a convolution, "kgen" for generated code.
-        inputs: activations read, without weights.
-        outputs: activations written.
-        nodes: names of the ONNX nodes it came from, where the log has them.
+        inputs: Activations read, without weights.
+        outputs: Activations written.
+        nodes: Names of the ONNX nodes it came from, where the log has them.
     """
 
     name: str

@@ -23,11 +23,11 @@ class BuildLog:
     """The log of one build.
 
     Attributes:
-        errors: error messages in order, without their location in TensorRT's sources.
-        warnings: warnings, each once.
-        notes: warnings that concern no number, each once.
-        layer_lines: lines that list the layers of the finished engine.
-        dla_lines: lines about the placement on a DLA.
+        errors: Error messages in order, without their location in TensorRT's sources.
+        warnings: Warnings, each once.
+        notes: Warnings that concern no number, each once.
+        layer_lines: Lines that list the layers of the finished engine.
+        dla_lines: Lines about the placement on a DLA.
     """
 
     errors: list[str] = field(default_factory=list)

@@ -25,12 +25,12 @@ class ModelFacts:
 
     Attributes:
         precision: "int8" for a model with Q/DQ nodes, else the precision of most weights.
-        input: image batch; a dynamic dimension has a name.
-        uint8: names of the Q/DQ nodes whose zero point is uint8, as the default one is.
-        asymmetric: names of the Q/DQ nodes with a zero point other than 0.
-        int32: names of the DequantizeLinear nodes of INT32 values, which are biases.
-        off_dla: number of global poolings, which are not offered to a DLA.
-        half_scales: whether Q/DQ nodes have fp16 scales, which makes the float part fp16.
+        input: Image batch; a dynamic dimension has a name.
+        uint8: Names of the Q/DQ nodes whose zero point is uint8, as the default one is.
+        asymmetric: Names of the Q/DQ nodes with a zero point other than 0.
+        int32: Names of the DequantizeLinear nodes of INT32 values, which are biases.
+        off_dla: Number of global poolings, which are not offered to a DLA.
+        half_scales: Whether Q/DQ nodes have fp16 scales, which makes the float part fp16.
     """
 
     path: Path

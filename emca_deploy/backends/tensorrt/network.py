@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import shape_text
+from emca_deploy.backends.base import named_shape, shape_text
 from emca_deploy.backends.tensorrt.log import BuildLog
 from emca_deploy.backends.tensorrt.versions import Rules
 from emca_deploy.errors import ModelError
@@ -23,9 +23,7 @@ class ParsedModel:
     """A parsed model.
 
     Attributes:
-        input: image batch.
-        convolutions: number of convolutions.
-        quantized_convolutions: number of those whose weights come from a DequantizeLinear.
+        quantized_convolutions: Number of those whose weights come from a DequantizeLinear.
         parser: TensorRT's parser, which owns the weights and so must stay alive.
     """
 
@@ -104,11 +102,8 @@ def _remedy(log: BuildLog, backend: str) -> str:
 
 
 def _spec(trt: Any, tensor: Any) -> TensorSpec:
-    sizes = tuple(
-        int(size) if size >= 0 else ("batch" if index == 0 else f"dim{index}") for index, size in enumerate(tensor.shape)
-    )
     try:
         dtype = np.dtype(trt.nptype(tensor.dtype)).name
     except TypeError:  # numpy has no such type
         dtype = str(tensor.dtype).rpartition(".")[2].lower()
-    return TensorSpec(tensor.name, dtype, sizes)
+    return TensorSpec(tensor.name, dtype, named_shape(map(int, tensor.shape)))

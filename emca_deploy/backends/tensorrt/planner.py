@@ -36,11 +36,11 @@ class PlanRequest:
 
     Attributes:
         backend: "tensorrt" or "tensorrt-rtx".
-        device: board that runs the engine.
-        version: version of TensorRT that builds it; None takes the JetPack's.
+        device: Board that runs the engine.
+        version: Version of TensorRT that builds it; None takes the JetPack's.
         jetpack: JetPack of the board, if known.
-        dla: whether a DLA core runs it, with the GPU for layers that the DLA does not support.
-        precision: precision of the convolutions.
+        dla: Whether a DLA core runs it, with the GPU for layers that the DLA does not support.
+        precision: Precision of the convolutions.
     """
 
     backend: str
@@ -56,12 +56,12 @@ class Plan:
     """How to build it.
 
     Attributes:
-        version: version of TensorRT, three numbers.
-        quantization: source of INT8.
+        version: Version of TensorRT, three numbers.
+        quantization: Source of INT8.
         typing: "typed" if every type is the model's, "flagged" if builder flags allow types.
-        calibrate_for: backend whose recipe the model must be calibrated for; None if no calibration is needed.
-        needs_half: whether a typed fp16 model must be exported first.
-        flags: flags of network and builder, by TensorRT's names.
+        calibrate_for: Backend whose recipe the model must be calibrated for; None if no calibration is needed.
+        needs_half: Whether a typed fp16 model must be exported first.
+        flags: Flags of network and builder, by TensorRT's names.
     """
 
     request: PlanRequest

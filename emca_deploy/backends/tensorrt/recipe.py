@@ -1,5 +1,7 @@
 """The recipes of TensorRT and TensorRT-RTX, and the check of what they compute in INT8 in any model."""
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from emca_deploy.calibration.explaining.explainer import Explainer, QdqPair, pair_of
@@ -47,15 +49,4 @@ TENSORRT = Recipe(
 # TensorRT-RTX 1.7 never fuses the Add into INT8 convolutions: identity operands in INT8 save memory traffic where another
 # operator reads them in INT8 anyway, and a shortcut convolution's result in INT8 only loses accuracy (benchmarks/LOG.md).
 # Float products can read INT8 weights: se_resnet50's engine is 15 % smaller then, with as many kernels.
-TENSORRT_RTX = Recipe(
-    "tensorrt-rtx",
-    True,
-    False,
-    frozenset(),
-    "none",
-    every_reader=True,
-    fewest_channels=FEWEST_CHANNELS,
-    fewest_stored=HEAVY_WEIGHTS,
-    explainer=TrtExplainer,
-    half_float_part=True,
-)
+TENSORRT_RTX = replace(TENSORRT, backend="tensorrt-rtx", readers=frozenset(), residual="none", fewest_stored=HEAVY_WEIGHTS)

@@ -6,6 +6,7 @@ import numpy as np
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import named_shape
 from emca_deploy.backends.tensorrt.cuda import Gpu
 from emca_deploy.backends.tensorrt.log import BuildLog
 from emca_deploy.errors import EmcaError, EngineError, InputError, MissingError, ModelError
@@ -33,8 +34,7 @@ def engine_io(trt: Any, engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name
-        sizes = tuple(int(size) for size in engine.get_tensor_shape(name))
-        shape = tuple(size if size >= 0 else ("batch" if not place else f"dim{place}") for place, size in enumerate(sizes))
+        shape = named_shape(map(int, engine.get_tensor_shape(name)))
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         (inputs if is_input else outputs).append(TensorSpec(name, dtype, shape))
     return inputs, outputs
@@ -47,7 +47,7 @@ class Execution:
     call; `fixed` the only one, whose calls are then captured as a CUDA graph, or None.
 
     Attributes:
-        device_ms: time of the last call in ms, between the events before and after the engine's own work, without copies.
+        device_ms: Time of the last call in ms, between the events before and after the engine's own work, without copies.
     """
 
     def __init__(self, gpu: Gpu, context: Any, specs: tuple[TensorSpec, TensorSpec], largest: int, fixed: int | None) -> None:

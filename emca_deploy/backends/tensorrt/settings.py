@@ -26,15 +26,15 @@ class TrtSettings:
     """The settings of a build, in addition to `RunOptions`.
 
     Attributes:
-        batches: smallest, likeliest and largest batch of a model whose batch is dynamic; `RunOptions.batch` fixes it instead.
-        workspace_mib: most memory in MiB that a layer may use in addition to its tensors; None keeps TensorRT's limit.
+        batches: Smallest, likeliest and largest batch of a model whose batch is dynamic; `RunOptions.batch` fixes it instead.
+        workspace_mib: Most memory in MiB that a layer may use in addition to its tensors; None keeps TensorRT's limit.
         optimization_level: 0 builds fastest, 5 searches longest; None keeps TensorRT's (3).
-        targets: compute capabilities ("8.6") to compile for, TensorRT-RTX only; empty means `PORTABLE_TARGETS`.
-        timing_cache: folder with kernel measurements of earlier builds, TensorRT only; one file for each version and GPU.
-        version_compatible: whether later versions of TensorRT must run the engine, too.
-        hardware_compatible: whether all GPUs from Ampere on, except Jetsons, must run it.
+        targets: Compute capabilities ("8.6") to compile for, TensorRT-RTX only; empty means `PORTABLE_TARGETS`.
+        timing_cache: Folder with kernel measurements of earlier builds, TensorRT only; one file for each version and GPU.
+        version_compatible: Whether later versions of TensorRT must run the engine, too.
+        hardware_compatible: Whether all GPUs from Ampere on, except Jetsons, must run it.
         dla_core: DLA core that runs the engine, with the GPU for layers that it does not support.
-        calibration_cache: file with the INT8 ranges of an fp32 model, for TensorRT up to 10.
+        calibration_cache: File with the INT8 ranges of an fp32 model, for TensorRT up to 10.
     """
 
     batches: tuple[int, int, int] = DEFAULT_BATCHES
@@ -101,11 +101,7 @@ def _targets(trt: Any) -> dict[str, Any]:
 
 
 def batches_of(spec: TensorSpec, settings: TrtSettings, options: RunOptions) -> tuple[int, int, int] | None:
-    """Return the batches of the optimization profile for a model with this input, or None where its batch is fixed.
-
-    Raises:
-        InputError: the model's batch is fixed to another one, or there are several for a DLA.
-    """
+    """Return the profile's batches, None for a fixed batch; raise InputError for another fixed one, or several on a DLA."""
     own = spec.shape[0]
     if settings.dla_core is not None and isinstance(own, str) and options.batch is None and len(set(settings.batches)) > 1:
         raise InputError("a DLA takes only one batch size", "give it with --batch")

@@ -12,16 +12,16 @@ class Rules:
     """The features and needs of a version.
 
     Attributes:
-        explicit_batch: whether networks need the EXPLICIT_BATCH flag.
-        strong_flag: whether the STRONGLY_TYPED flag gives the network the types of the model.
-        weak_typing: whether the builder flags FP16 and INT8 let the builder choose types; else every type is the model's.
-        calibration_cache: whether INT8 ranges can come from a calibration cache, not only from Q/DQ.
-        timing_cache: whether measurements of kernels can be kept for the next build.
-        progress: whether builds call a progress monitor, which can also stop them.
-        targets: whether builds compile for given compute capabilities, rather than for the GPU they find.
-        gpu_to_build: whether builds time kernels on a GPU.
-        dla: whether layers can be placed on a DLA core.
-        compatible: whether engines can be made for later versions, and for all GPUs from Ampere on.
+        explicit_batch: Whether networks need the EXPLICIT_BATCH flag.
+        strong_flag: Whether the STRONGLY_TYPED flag gives the network the types of the model.
+        weak_typing: Whether the builder flags FP16 and INT8 let the builder choose types; else every type is the model's.
+        calibration_cache: Whether INT8 ranges can come from a calibration cache, not only from Q/DQ.
+        timing_cache: Whether measurements of kernels can be kept for the next build.
+        progress: Whether builds call a progress monitor, which can also stop them.
+        targets: Whether builds compile for given compute capabilities, rather than for the GPU they find.
+        gpu_to_build: Whether builds time kernels on a GPU.
+        dla: Whether layers can be placed on a DLA core.
+        compatible: Whether engines can be made for later versions, and for all GPUs from Ampere on.
     """
 
     explicit_batch: bool = False

@@ -27,7 +27,7 @@ class TorchGpuRunner(TorchRunner):
     given, else the manifest's, else ImageNet's; `infer` takes all sizes.
 
     Attributes:
-        device_ms: time of the last call in ms between CUDA events around the network, without copies and conversion of the
+        device_ms: Time of the last call in ms between CUDA events around the network, without copies and conversion of the
             images; None on a device without events.
     """
 

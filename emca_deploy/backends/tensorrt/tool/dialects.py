@@ -31,16 +31,16 @@ class Dialect:
     """The options and files of a version's trtexec.
 
     Attributes:
-        precision_flags: whether it has --int8, --fp16 and --calib.
-        typed_flag: whether a network with the types of the model needs --stronglyTyped.
-        layer_precisions: whether it has --layerPrecisions.
-        layer_info: whether it has --exportLayerInfo and --profilingVerbosity.
-        build_only: option that skips the inference after a build.
-        workspace: option that limits the workspace, in MiB.
-        levels: whether it has --builderOptimizationLevel.
-        our_defaults: whether CUDA graph, spinning, a separate profile run and no copies are the default.
-        warm_up_exported: whether --exportTimes also writes the queries of the warm-up.
-        percentiles: whether --percentile takes a list.
+        precision_flags: Whether it has --int8, --fp16 and --calib.
+        typed_flag: Whether a network with the types of the model needs --stronglyTyped.
+        layer_precisions: Whether it has --layerPrecisions.
+        layer_info: Whether it has --exportLayerInfo and --profilingVerbosity.
+        build_only: Option that skips the inference after a build.
+        workspace: Option that limits the workspace, in MiB.
+        levels: Whether it has --builderOptimizationLevel.
+        our_defaults: Whether CUDA graph, spinning, a separate profile run and no copies are the default.
+        warm_up_exported: Whether --exportTimes also writes the queries of the warm-up.
+        percentiles: Whether --percentile takes a list.
     """
 
     precision_flags: bool = True
@@ -79,9 +79,8 @@ class EngineShapes:
     """The shapes of the input of a model whose batch is dynamic.
 
     Attributes:
-        name: name of the input.
-        image: sizes (C, H, W).
-        batches: smallest, likeliest and largest batch.
+        image: Sizes (C, H, W).
+        batches: Smallest, likeliest and largest batch.
     """
 
     name: str
@@ -99,16 +98,14 @@ class TrtexecBuild:
     """A build; the paths are those of the machine that runs trtexec.
 
     Attributes:
-        onnx: path of the model.
-        engine: path of the engine to write.
-        typed: whether every type is the model's; else the flags below allow types.
-        int8: whether INT8 is allowed, which Q/DQ needs, too, unless the network is typed.
-        fp16: whether fp16 is allowed.
-        shapes: shapes of a dynamic batch; None where the model fixes it.
-        cache: path of the calibration cache.
-        float_layers: names of layers that stay fp16 where INT8 comes from a cache.
+        typed: Whether every type is the model's; else the flags below allow types.
+        int8: Whether INT8 is allowed, which Q/DQ needs, too, unless the network is typed.
+        fp16: Whether fp16 is allowed.
+        shapes: Shapes of a dynamic batch; None where the model fixes it.
+        cache: Path of the calibration cache.
+        float_layers: Names of layers that stay fp16 where INT8 comes from a cache.
         dla_core: DLA core that runs the engine, with the GPU for layers that it does not support.
-        workspace_mib: most memory in MiB that a layer may use in addition to its tensors.
+        workspace_mib: Most memory in MiB that a layer may use in addition to its tensors.
         optimization_level: 0 builds fastest, 5 searches longest.
     """
 
@@ -130,12 +127,11 @@ class TrtexecTiming:
     """A measurement; the paths are those of the machine that runs trtexec.
 
     Attributes:
-        engine: path of the engine.
         times: JSON file to write the times of all queries to.
-        shapes: shapes of a dynamic batch; the likeliest is timed.
-        duration_s: least duration of the measurement in seconds, rounded to whole ones.
-        warm_up_ms: duration of the warm-up before it, in ms.
-        one_at_a_time: whether a query starts only after the one before it has ended.
+        shapes: Shapes of a dynamic batch; the likeliest is timed.
+        duration_s: Least duration of the measurement in seconds, rounded to whole ones.
+        warm_up_ms: Duration of the warm-up before it, in ms.
+        one_at_a_time: Whether a query starts only after the one before it has ended.
         profile: JSON file to write the times of all layers to, from a separate run after the measured one; None for no such run.
         layer_info: JSON file to write the engine's layers to.
         dla_core: DLA core that the engine was built for.

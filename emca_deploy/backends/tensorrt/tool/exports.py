@@ -26,10 +26,8 @@ class QueryTimes:
     """The times of all queries in ms, in the order of the queries; all of the same length.
 
     Attributes:
-        latency_ms: copy to the device + GPU compute + copy back, by the device's clock.
+        latency_ms: Copy to the device + GPU compute + copy back, by the device's clock.
         compute_ms: GPU compute.
-        to_device_ms: copy to the device.
-        to_host_ms: copy back.
     """
 
     latency_ms: tuple[float, ...]
@@ -48,10 +46,10 @@ class LayerTime:
     """A layer's time in the profile run.
 
     Attributes:
-        name: name in the engine, usually made of the nodes fused into it.
-        average_ms: mean time of a query.
-        median_ms: median time of a query; None before 8.4, which does not write it.
-        percent: share of the time of all layers.
+        name: Name in the engine, usually made of the nodes fused into it.
+        average_ms: Mean time of a query.
+        median_ms: Median time of a query; None before 8.4, which does not write it.
+        percent: Share of the time of all layers.
     """
 
     name: str
@@ -74,8 +72,8 @@ class ExportedLayer:
 
     Attributes:
         kind: TensorRT's word for it.
-        inputs: its inputs as "name: format and type".
-        outputs: its outputs as "name: format and type".
+        inputs: Its inputs as "name: format and type".
+        outputs: Its outputs as "name: format and type".
         nodes: Metadata, which names the ONNX nodes it came from.
     """
 
@@ -95,16 +93,12 @@ def read_times(text: str, source: str) -> QueryTimes:
     rows = _load(text, source)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{source}: not the times of a trtexec run", REMEDY)
-    lists = {name: tuple(_time(row, name, source) for row in rows) for name in ("latencyMs", "computeMs", "h2dMs", "d2hMs")}
-    return QueryTimes(lists["latencyMs"], lists["computeMs"], lists["h2dMs"], lists["d2hMs"])
+    names = ("latencyMs", "computeMs", "h2dMs", "d2hMs")
+    return QueryTimes(*(tuple(_time(row, name, source) for row in rows) for name in names))
 
 
 def read_profile(text: str, source: str) -> LayerProfile:
-    """Read the text that --exportProfile wrote; a layer's name may contain quotes that trtexec does not escape.
-
-    Raises:
-        InputError: the text is cut off, or has another form.
-    """
+    """Read what --exportProfile wrote, even with unescaped quotes in names; raise InputError for anything else."""
     try:
         rows = _load(text, source)
     except InputError:

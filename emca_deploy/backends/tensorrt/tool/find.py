@@ -27,12 +27,7 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Trtexec:
-    """A working trtexec.
-
-    Attributes:
-        path: path on its machine.
-        version: version of TensorRT, three numbers.
-    """
+    """A working trtexec: its path on its machine, and the version of TensorRT."""
 
     path: str
     version: tuple[int, int, int]

@@ -38,18 +38,18 @@ class TrtexecLog:
     """The output of a run; values that it did not print are None or empty.
 
     Attributes:
-        version: version of TensorRT, three numbers.
-        passed: whether the last line reports success; None where there is no such line.
-        queries_per_s: trtexec's throughput, in batches a second.
-        summaries: summaries by name: "Latency", "GPU Compute Time", "H2D Latency", ...
-        warm_up_queries: number of queries before the measured ones.
-        queries: number of measured queries.
-        load_s: time to load the engine, in seconds.
-        memory_mib: largest memory of the process in the log, in MiB.
-        graph_lost: whether a CUDA graph was asked for and could not be captured.
-        unknown_options: options that this version does not have.
-        warnings: warnings in order, each once, with continued lines joined.
-        errors: errors in order, each once, with continued lines joined.
+        version: Version of TensorRT, three numbers.
+        passed: Whether the last line reports success; None where there is no such line.
+        queries_per_s: Throughput that trtexec reports, in batches a second.
+        summaries: Summaries by name: "Latency", "GPU Compute Time", "H2D Latency", ...
+        warm_up_queries: Number of queries before the measured ones.
+        queries: Number of measured queries.
+        load_s: Time to load the engine, in seconds.
+        memory_mib: Largest memory of the process in the log, in MiB.
+        graph_lost: Whether a CUDA graph was asked for and could not be captured.
+        unknown_options: Options that this version does not have.
+        warnings: Warnings in order, each once, with continued lines joined.
+        errors: Errors in order, each once, with continued lines joined.
     """
 
     version: tuple[int, int, int] | None = None
@@ -76,42 +76,38 @@ def version_of(digits: str) -> tuple[int, int, int]:
 
 def read_log(text: str) -> TrtexecLog:
     """Read the output of one run, standard error included; unknown lines are skipped."""
-    lines = [_Line.of(line) for line in text.splitlines()]
-    memory = [float(match["value"]) for line in lines if "(MiB)" in line.text and (match := MEMORY.search(line.text))]
+    lines = [_split(line) for line in text.splitlines()]
+    texts = [line for _, line in lines]
+    memory = [float(match["value"]) for line in texts if "(MiB)" in line and (match := MEMORY.search(line))]
     states = [match for line in text.splitlines() if (match := BANNER.search(line))]
     ended = [match["state"] for match in states if match["state"] != "RUNNING"]
     versions = [match["version"] for match in states if match["version"]]
     return TrtexecLog(
         version=version_of(versions[0]) if versions else None,
         passed=ended[-1] == "PASSED" if ended else None,
-        queries_per_s=_last(lines, THROUGHPUT),
-        summaries=_summaries(lines),
-        warm_up_queries=_count(lines, WARM_UP),
-        queries=_count(lines, TRACE),
-        load_s=_last(lines, LOADED),
+        queries_per_s=_last(texts, THROUGHPUT),
+        summaries=_summaries(texts),
+        warm_up_queries=_count(texts, WARM_UP),
+        queries=_count(texts, TRACE),
+        load_s=_last(texts, LOADED),
         memory_mib=max(memory) if memory else None,
-        graph_lost=any(GRAPH_LOST.search(line.text) for line in lines if line.severity == "W"),
-        unknown_options=tuple(match["option"] for line in lines if (match := UNKNOWN.search(line.text))),
+        graph_lost=any(GRAPH_LOST.search(line) for severity, line in lines if severity == "W"),
+        unknown_options=tuple(match["option"] for line in texts if (match := UNKNOWN.search(line))),
         warnings=_messages(lines, "W"),
         errors=_messages(lines, "EF"),
     )
 
 
-@dataclass(frozen=True)
-class _Line:
-    severity: str
-    text: str
-
-    @classmethod
-    def of(cls, line: str) -> "_Line":
-        match = PREFIX.match(line.strip())
-        return cls(match["severity"], match["text"]) if match else cls("", line.strip())
+def _split(line: str) -> tuple[str, str]:
+    """Return the letter of a line's severity, "" without one, and its text."""
+    match = PREFIX.match(line.strip())
+    return (match["severity"], match["text"]) if match else ("", line.strip())
 
 
-def _summaries(lines: list[_Line]) -> dict[str, Summary]:
+def _summaries(lines: list[str]) -> dict[str, Summary]:
     found = {}
     for line in lines:
-        match = SUMMARY.match(line.text)
+        match = SUMMARY.match(line)
         if match is not None:
             figures = {name: float(match[name]) for name in ("min", "max", "median")}
             percentiles = {float(one["percent"]): float(one["value"]) for one in PERCENTILE.finditer(match["rest"])}
@@ -119,24 +115,24 @@ def _summaries(lines: list[_Line]) -> dict[str, Summary]:
     return found
 
 
-def _last(lines: list[_Line], pattern: re.Pattern[str]) -> float | None:
-    found = [float(match["value"]) for line in lines if (match := pattern.search(line.text))]
+def _last(lines: list[str], pattern: re.Pattern[str]) -> float | None:
+    found = [float(match["value"]) for line in lines if (match := pattern.search(line))]
     return found[-1] if found else None
 
 
-def _count(lines: list[_Line], pattern: re.Pattern[str]) -> int | None:
-    found = [match["value"] for line in lines if (match := pattern.match(line.text))]
+def _count(lines: list[str], pattern: re.Pattern[str]) -> int | None:
+    found = [match["value"] for line in lines if (match := pattern.match(line))]
     return int(found[-1][:18]) if found else None
 
 
-def _messages(lines: list[_Line], severities: str) -> tuple[str, ...]:
+def _messages(lines: list[tuple[str, str]], severities: str) -> tuple[str, ...]:
     """Return the messages of some severities; a line that begins with two spaces continues the line before."""
     messages: list[str] = []
-    for line in lines:
-        if not line.severity or line.severity not in severities or not line.text.strip():
+    for severity, text in lines:
+        if not severity or severity not in severities or not text.strip():
             continue
-        if line.text.startswith("  ") and messages:
-            messages[-1] = f"{messages[-1]} {line.text.strip()}"
+        if text.startswith("  ") and messages:
+            messages[-1] = f"{messages[-1]} {text.strip()}"
         else:
-            messages.append(line.text.strip().removeprefix("* "))
+            messages.append(text.strip().removeprefix("* "))
     return tuple(dict.fromkeys(messages))

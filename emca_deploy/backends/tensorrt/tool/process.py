@@ -24,13 +24,7 @@ MOST_LINES = 400_000
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended.
-
-    Attributes:
-        code: exit code; negative for a signal.
-        output: standard output and error in order, with bytes replaced that are not text.
-        seconds: its duration.
-    """
+    """A command that ended: its exit code (negative for a signal), and its output and errors in order, as text."""
 
     code: int
     output: str

@@ -41,14 +41,11 @@ class Timed:
     """What a result records of a timed engine.
 
     Attributes:
-        artifact: name of the artifact.
-        precision: precision of the artifact.
-        target: name of the target, "jetson" or "ssh://board".
-        batch: number of images a query.
+        target: Name of the target, "jetson" or "ssh://board".
+        batch: Number of images a query.
         scenario: "single-stream" if queries were made one at a time.
-        duration_s: duration asked for, in seconds.
-        options: options of trtexec.
-        details: further entries of the result's `runtime`.
+        duration_s: Duration asked for, in seconds.
+        details: Further entries of the result's `runtime`.
     """
 
     artifact: str

@@ -41,9 +41,9 @@ class Host:
     """The machine that runs trtexec.
 
     Attributes:
-        spawn: callable that starts a command on it.
-        folder: existing folder on it for the files that trtexec exports.
-        target: its name in results.
+        spawn: Callable that starts a command on it.
+        folder: Existing folder on it for the files that trtexec exports.
+        target: Its name in results.
     """
 
     spawn: Spawn = spawn_here
@@ -56,13 +56,8 @@ class EngineBuild:
     """The result of a build.
 
     Attributes:
-        version: TensorRT's version.
-        options: options of trtexec.
-        seconds: duration of the build.
-        layers: layers of the engine.
-        dla: placement of the layers on DLA and GPU; None for an engine of the GPU alone, or where the log has none.
-        warnings: trtexec's warnings.
-        log: last lines that trtexec printed, without the verbose ones.
+        dla: Placement of the layers on DLA and GPU; None for an engine of the GPU alone, or where the log has none.
+        log: Last lines that trtexec printed, without the verbose ones.
     """
 
     version: str
