@@ -20,6 +20,7 @@ __all__ = [
     "Preprocessing",
     "PreprocessingOptions",
     "Size",
+    "model_io",
     "sides",
 ]
 
@@ -48,6 +49,12 @@ _EARLIER = {"exif": "apply"}
 def sides(size: Size) -> tuple[int, int]:
     """Return (height, width) in pixels."""
     return (size, size) if isinstance(size, int) else size
+
+
+def model_io(image_size: Size | None, output_name: str | None) -> dict[str, Any]:
+    """Return the `io` of a request, without what is None."""
+    given = {"image_size": None if image_size is None else list(sides(image_size)), "output_name": output_name}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)

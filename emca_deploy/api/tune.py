@@ -54,8 +54,10 @@ def tune(
         KeyboardInterrupt: an interrupt came before anything was measured.
     """
     base = candidate(request.artifact, request.backend, CandidateOptions(batch=None, untuned=True, io=request.io))
-    fixed = _fixed_batch(request.artifact)
-    space = _space(request, base, fixed)
+    manifest = None if names_no_file(request.artifact) else read_manifest(Path(request.artifact), verify=False)
+    engine = manifest if manifest is not None and manifest.kind == "engine" else None
+    fixed = _fixed_batch(request.artifact, engine)
+    space = _space(request, base.backend, fixed, is_engine=engine is not None)
     default: Values = {tunable.name: tunable.default for tunable in space}
     batch = fixed or (OFFLINE_BATCH if request.scenario == "offline" else 1)
 
@@ -64,8 +66,8 @@ def tune(
         # Fixed to its batch, as in `profile`.
         return replace(spec, name=name, kwargs={**spec.kwargs, "batch": spec.batch or batch})
 
-    told = tell or (lambda line: None)
-    found = search(space, Search(make, request.scenario, batch, request.budget_s, request.seed, told), progress)
+    wanted = Search(make, request.scenario, batch, request.budget_s, request.seed, tell or (lambda line: None))
+    found = search(space, wanted, progress)
     numerics = _numerics(make, default, found.best, (batch, request.seed)) if found.is_faster else None
     report = _report(request, base, batch, default, found, numerics)
     return keep_tuned(report) if save else report
@@ -98,40 +100,22 @@ def keep_tuned(report: TuneReport) -> TuneReport:
     return replace(report, saved_to=str(save_tuned(Path(report.artifact), record)))
 
 
-def _space(request: TuneRequest, base: RunnerSpec, fixed: int | None) -> tuple[Tunable, ...]:
-    cpu = cpu_info()
+def _space(request: TuneRequest, backend: str, fixed: int | None, *, is_engine: bool) -> tuple[Tunable, ...]:
+    cpu, offline = cpu_info(), request.scenario == "offline"
     most = request.threads_max or cpu.logical_cores
-    offline = request.scenario == "offline"
-    engine = _manifest(request.artifact)
-    situation = Situation(
-        cpu=cpu,
-        offline=offline,
-        threads_default=min(default_threads(), most),
-        threads_max=most,
-        engine=engine is not None and engine.kind == "engine",
-        precisions=request.precisions,
-    )
-    space = tunables(base.backend, situation)
+    space = tunables(backend, Situation(cpu, offline, min(default_threads(), most), most, is_engine, request.precisions))
     if offline and fixed is None:
         others = tuple(size for size in BATCHES if size != OFFLINE_BATCH)
         space = (*space, Tunable("batch", OFFLINE_BATCH, others))
     return space
 
 
-def _manifest(artifact: str) -> Manifest | None:
-    return None if names_no_file(artifact) else read_manifest(Path(artifact), verify=False)
-
-
-def _fixed_batch(artifact: str) -> int | None:
-    """Return the fixed batch of an engine or model, or None."""
-    manifest = _manifest(artifact)
-    if manifest is not None and manifest.kind == "engine":
-        batch = manifest.details.get("batch")
+def _fixed_batch(artifact: str, engine: Manifest | None) -> int | None:
+    if engine is not None:
+        batch = engine.details.get("batch")
         return batch if isinstance(batch, int) else None
-    path = Path(artifact)
-    if names_no_file(artifact) or path.suffix.lower() != ".onnx":
-        return None
-    return OnnxFile.open(path).image.batch
+    is_model = not names_no_file(artifact) and Path(artifact).suffix.lower() == ".onnx"
+    return OnnxFile.open(Path(artifact)).image.batch if is_model else None
 
 
 def _numerics(

@@ -15,7 +15,7 @@ from emca_deploy.errors import InputError, OutputError
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.harness.accuracy.logits_store import partial_path
-from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions, sides
+from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions, model_io
 from emca_deploy.requests import LogitsRequest
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.gate import Gate, Verdict
@@ -129,11 +129,9 @@ def kept_logits(request: ValidateRequest) -> tuple[Path, ...]:
 
 def _check(request: ValidateRequest) -> None:
     """Refuse options that require a reference without one."""
-    if request.reference is not None:
-        return
     needs = {"--max-drop": request.max_drop, "--flips": request.flips, "--reference-logits": request.reference_logits}
     for option, value in needs.items():
-        if value is not None:
+        if value is not None and request.reference is None:
             raise InputError(f"{option} requires a model to compare with", "name the fp32 model with --reference")
 
 
@@ -152,13 +150,13 @@ class _Run:
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.path = Path(split_artifact(request.artifact)[1])
-        self._asked, self._stage = request, stage
+        self._wanted, self._stage = request, stage
 
     def both(self) -> tuple[LogitsResult, LogitsResult | None]:
         """Return the results of the artifact, and of the reference if there is one."""
         target, request = ready(self._request())
         self.notes += target.notes(request)
-        if self._asked.reference is None:
+        if self._wanted.reference is None:
             return self._logits(target, request, self._open), None
         reference = self._reference(request, target.processor)
         target.processor.check(reference)
@@ -167,38 +165,24 @@ class _Run:
         return ours, self._logits(target.processor, reference, None, ours.preprocessing)
 
     def _request(self) -> LogitsRequest:
-        asked = self._asked
-        size, output_name = asked.preprocessing.image_size, asked.output_name
-        return LogitsRequest(
-            asked.artifact,
-            str(asked.data),
-            asked.backend,
-            asked.target,
-            asked.power_mode,
-            limit=asked.limit,
-            batch=asked.batch,
-            threads=asked.threads,
-            precision=asked.precision,
-            untuned=asked.untuned,
-            io={
-                **({} if size is None else {"image_size": list(sides(size))}),
-                **({} if output_name is None else {"output_name": output_name}),
-            },
-            logits=None if asked.logits is None else str(asked.logits),
-        )
+        wanted = self._wanted
+        names = ("artifact", "backend", "target", "power_mode", "limit", "batch", "threads", "precision", "untuned")
+        io = model_io(wanted.preprocessing.image_size, wanted.output_name)
+        logits = None if wanted.logits is None else str(wanted.logits)
+        return LogitsRequest(data=str(wanted.data), io=io, logits=logits, **{name: getattr(wanted, name) for name in names})
 
     def _reference(self, request: LogitsRequest, processor: Target) -> LogitsRequest:
-        asked = self._asked
-        own, path = split_artifact(str(asked.reference))
+        wanted = self._wanted
+        own, path = split_artifact(str(wanted.reference))
         return replace(
             request,
             artifact=path,
-            backend=own or asked.reference_backend or (DEFAULT if path.lower().endswith(".onnx") else None),
+            backend=own or wanted.reference_backend or (DEFAULT if path.lower().endswith(".onnx") else None),
             target=processor.name,
             power_mode=None,
             precision="f32",  # it is the reference
             untuned=True,
-            logits=None if asked.reference_logits is None else str(asked.reference_logits),
+            logits=None if wanted.reference_logits is None else str(wanted.reference_logits),
         )
 
     def _logits(
@@ -209,7 +193,7 @@ class _Run:
         fallback: Preprocessing | None = None,
     ) -> LogitsResult:
         """Run the data set; `opened` first gets the preprocessing and the number of classes."""
-        path, said = Path(split_artifact(request.artifact)[1]), self._asked.preprocessing
+        path, said = Path(split_artifact(request.artifact)[1]), self._wanted.preprocessing
 
         def choose(given: TensorSpec | None, classes: int | None) -> Preprocessing:
             facts = None if given is None else InputFacts.of(given, file_facts(path).pixel_range if path.is_file() else None)
@@ -231,15 +215,15 @@ class _Run:
 
     def _open(self, used: Preprocessing, classes: int | None) -> None:
         """Open the data set; refuse one whose labels are missing or do not fit the artifact."""
-        asked = self._asked
-        images = LabelledImages(open_source(asked.data, used, asked.labelling))
+        wanted = self._wanted
+        images = LabelledImages(open_source(wanted.data, used, wanted.labelling))
         if images.found is None:
             remedy = "give one subfolder per class, or --labels FILE"
-            if asked.max_drop is not None:
-                raise InputError(f"{asked.data}: has no labels to check --max-drop with", remedy)
-            if asked.reference is None:
-                raise InputError(f"{asked.data}: has no labels", f"{remedy}, or a --reference to agree with")
-        images.check(asked.artifact, classes)
+            if wanted.max_drop is not None:
+                raise InputError(f"{wanted.data}: has no labels to check --max-drop with", remedy)
+            if wanted.reference is None:
+                raise InputError(f"{wanted.data}: has no labels", f"{remedy}, or a --reference to agree with")
+        images.check(wanted.artifact, classes)
         self.notes += image_notes(str(self.path), images.source)
-        images.warnings += image_warnings(self.path, asked.data, images.source, asked.preprocessing)
+        images.warnings += image_warnings(self.path, wanted.data, images.source, wanted.preprocessing)
         self.images.append(images)

@@ -46,12 +46,14 @@ def print_json(report: Any) -> None:
     echo(json.dumps(to_json(report), indent=1, allow_nan=False))
 
 
-def show(report: Any, as_json: bool, print_text: Callable[[], None]) -> None:
-    """Print a report on stdout, as JSON or as text."""
+def show(report: Any, as_json: bool, print_text: Callable[[], None], unwritten: OutputError | None = None) -> None:
+    """Print a report on stdout, as JSON or as text, and then raise `unwritten`, the error of its files."""
     if as_json:
         print_json(report)
     else:
         print_text()
+    if unwritten is not None:
+        raise unwritten
 
 
 def table_console() -> "Console":

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from emca_deploy.commands._types import INPUT, OUTPUT, SizeType, option
-from emca_deploy.preprocessing import Labelling, sides
+from emca_deploy.preprocessing import Labelling, model_io
 
 __all__ = [
     "arch_option",
@@ -68,12 +68,8 @@ _LABELS = (
 
 def io_options(function: F) -> F:
     """Add --image-size and --output-name; the command gets `io`, what `ModelIo` is made of."""
-    return as_one(function, (image_size_option, output_name_option), "io", _io)
-
-
-def _io(values: dict[str, Any]) -> dict[str, Any]:
-    size, name = values.pop("image_size"), values.pop("output_name")
-    return {**({} if size is None else {"image_size": list(sides(size))}), **({} if name is None else {"output_name": name})}
+    options = (image_size_option, output_name_option)
+    return as_one(function, options, "io", lambda values: model_io(values.pop("image_size"), values.pop("output_name")))
 
 
 def label_options(function: F) -> F:

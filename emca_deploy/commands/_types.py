@@ -36,7 +36,7 @@ def option(*names: str, unset: str = "", **settings: Any) -> Callable[[F], F]:
 
 
 class Group(click.Group):
-    """A group that names the nearest of its commands where one is not recognized."""
+    """A group that suggests the nearest command for one that is not recognized."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that a command line begins with.

@@ -56,6 +56,4 @@ def command(no_roofline: bool, top: int, plot: Path | None, output: Path | None,
                 (plot, lambda found, path: path.write_text(layers_plot(found) + "\n", encoding="utf-8")),
             ],
         )
-    show(report, as_json, lambda: print_layers(report, table_console(), top))
-    if unwritten is not None:
-        raise unwritten
+    show(report, as_json, lambda: print_layers(report, table_console(), top), unwritten)

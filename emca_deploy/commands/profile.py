@@ -78,8 +78,6 @@ def command(output: Path | None, raw: Path | None, no_samples: bool, as_json: bo
             [(output, lambda found, path: write_document(found.report, path)), (raw, write_samples)],
             finish=None if raw is None else lambda found: name_samples(found, raw, output, only_there=no_samples),
         )
-    show(report, as_json, lambda: print_profile(report, table_console()))
     tell_outcome(report)
-    if unwritten is not None:
-        raise unwritten
+    show(report, as_json, lambda: print_profile(report, table_console()), unwritten)
     return exit_code(report)

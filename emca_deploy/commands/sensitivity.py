@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from emca_deploy.api.names import PLACED
-from emca_deploy.commands._console import echo, json_option, print_json, table_console, tell
+from emca_deploy.commands._console import echo, json_option, show, table_console, tell
 from emca_deploy.commands._options import data_option, output_name_option, table_option, threads_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import stages
@@ -51,11 +51,10 @@ def command(output: Path | None, as_json: bool, **options: Any) -> None:
             [(output, lambda found, path: path.write_text(render_sensitivity(found.report), encoding="utf-8"))],
         )
     tell(notes=found.notes, warnings=found.warnings)
-    if as_json:
-        print_json(found.report)
-    else:
+    page = f"; page: {output}" if output is not None and unwritten is None else ""
+
+    def print_text() -> None:
         print_sensitivity(found.report, table_console())
-        page = f"; page: {output}" if output is not None and unwritten is None else ""
         echo(f"\nkept in {found.side_file}{page}")
-    if unwritten is not None:
-        raise unwritten
+
+    show(found.report, as_json, print_text, unwritten)

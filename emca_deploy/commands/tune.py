@@ -57,9 +57,7 @@ def command(output: Path | None, no_save: bool, as_json: bool, **options: Any) -
             [(output, write_document)],
             finish=None if no_save else keep_tuned,
         )
-    show(report, as_json, lambda: print_tuning(report, table_console()))
-    if unwritten is not None:
-        raise unwritten
+    show(report, as_json, lambda: print_tuning(report, table_console()), unwritten)
     tell(notes=report.notes)
     if report.complete:
         return 0

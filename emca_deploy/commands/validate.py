@@ -70,9 +70,7 @@ def command(as_json: bool, **options: Any) -> int:
         echo(f"interrupted: the logits so far are in {files}; the same command continues from them", err=True)
         return INTERRUPTED
     tell(notes=report.notes, warnings=report.warnings)
-    show(report.accuracy, as_json, lambda: print_accuracy(report.accuracy, table_console()))
-    if report.unwritten is not None:
-        raise report.unwritten
+    show(report.accuracy, as_json, lambda: print_accuracy(report.accuracy, table_console()), report.unwritten)
     if request.max_drop is not None and report.verdict is not None and not report.verdict.reached:
         raise closed_gate(Gate(request.max_drop), report.verdict, report.accuracy)
     return 0
