@@ -87,7 +87,8 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starting, "peak_rss_mib", lambda pid: 10.0)  # as of a process of its own, and not of all tests
     # A process of its own collects before each block what little it has; here that would be all of the tests' objects.
     nothing = dict.fromkeys(("collect", "freeze", "disable", "enable", "isenabled"), lambda: None)
-    monkeypatch.setattr(sys.modules["emca_deploy.harness.clock"], "gc", SimpleNamespace(**nothing))
+    for module in (sys.modules["emca_deploy.harness.clock"], worker_main):
+        monkeypatch.setattr(module, "gc", SimpleNamespace(**nothing))
 
 
 def patch(monkeypatch: pytest.MonkeyPatch) -> None:

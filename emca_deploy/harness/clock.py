@@ -9,17 +9,7 @@ import numpy as np
 
 from emca_deploy.arrays import Int64Array
 
-__all__ = ["elapsed_ms", "keep_from_collection", "no_garbage_collection", "time_calls"]
-
-
-def keep_from_collection() -> None:
-    """Collect once, and exclude all present objects from later collections: libraries and a model, which stay anyway.
-
-    With a runtime loaded, visiting them takes 10 to 24 ms and empties the caches: done before each block, it makes the first call
-    5 to 12 % slower, and the median of a block of six calls 1 % slower.
-    """
-    gc.collect()
-    gc.freeze()
+__all__ = ["no_garbage_collection", "time_calls"]
 
 
 @contextmanager
@@ -60,8 +50,3 @@ def time_calls(
             if after is not None:
                 after()
     return np.array(latencies_ns, dtype=np.int64)
-
-
-def elapsed_ms(start_ns: int) -> float:
-    """Return the milliseconds since `perf_counter_ns()` was `start_ns`."""
-    return (perf_counter_ns() - start_ns) / 1e6

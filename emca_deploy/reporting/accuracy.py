@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from emca_deploy.reporting.formats import fixed, fixed_or_none, interval, plain, significant
+from emca_deploy.reporting.formats import fixed, interval, plain, significant
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.accuracy import AccuracyReport, ClassAccuracy, Flip, ReferenceComparison
 
@@ -72,8 +72,8 @@ def _print_classes(classes: tuple[ClassAccuracy, ...], console: "Console") -> No
     rows = []
     seen = [entry for entry in classes if entry.samples]
     for entry in sorted(seen, key=lambda entry: entry.recall or 0.0)[:_CLASSES_SHOWN]:
-        theirs = (fixed_or_none(entry.reference_recall),) if with_reference else ()
-        own, precision = fixed_or_none(entry.recall), fixed_or_none(entry.precision)
+        theirs = (fixed(entry.reference_recall),) if with_reference else ()
+        own, precision = fixed(entry.recall), fixed(entry.precision)
         rows.append(((plain(entry.name), f"{entry.samples:,}", own, *theirs, precision), False))
     show_table(console, headings, rows)
 

@@ -7,19 +7,7 @@ from typing import Any
 
 from emca_deploy._text import printable as plain
 
-__all__ = [
-    "NONE",
-    "facts",
-    "fixed",
-    "fixed_or_none",
-    "interval",
-    "moment",
-    "plain",
-    "shortened",
-    "signed",
-    "significant",
-    "uniform",
-]
+__all__ = ["NONE", "facts", "fixed", "interval", "moment", "plain", "shortened", "signed", "significant", "uniform"]
 
 NONE = "-"
 """Text for a missing value."""
@@ -27,14 +15,9 @@ NONE = "-"
 _UNITS = {"mib": "MiB", "mhz": "MHz", "ms": "ms", "s": "s"}
 
 
-def fixed(value: float, decimals: int = 2) -> str:
-    """Return a number with fixed decimals and separated thousands, never "-0.00"."""
-    return f"{round(value, decimals) + 0.0:,.{decimals}f}"
-
-
-def fixed_or_none(value: float | None, decimals: int = 2) -> str:
-    """Return a number with fixed decimals, or "-" for None."""
-    return NONE if value is None else fixed(value, decimals)
+def fixed(value: float | None, decimals: int = 2) -> str:
+    """Return a number with fixed decimals and separated thousands, never "-0.00"; "-" for None."""
+    return NONE if value is None else f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
 def shortened(name: str, most: int) -> str:
@@ -43,15 +26,15 @@ def shortened(name: str, most: int) -> str:
     return name if len(name) <= most else f"\N{HORIZONTAL ELLIPSIS}{name[1 - most :]}"
 
 
-def significant(value: float) -> str:
-    """Return a number with three significant digits, without exponent: 0.0123, 1.23, 12.3, 1,234."""
-    return fixed(value, _decimals(abs(value)))
+def significant(value: float | None) -> str:
+    """Return a number with three significant digits, without exponent: 0.0123, 1.23, 12.3, 1,234; "-" for None."""
+    return fixed(value, _decimals(abs(value or 0.0)))
 
 
 def uniform(values: Sequence[float | None]) -> list[str]:
     """Return a column of numbers with the same decimals: three significant digits for the smallest."""
     smallest = min((abs(value) for value in values if value), default=1.0)
-    return [fixed_or_none(value, _decimals(smallest)) for value in values]
+    return [fixed(value, _decimals(smallest)) for value in values]
 
 
 def moment(iso: str) -> str:

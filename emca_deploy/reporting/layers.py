@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from emca_deploy.reporting import svg
 from emca_deploy.reporting.axis import FOOT_PX, Axis, draw_x, draw_y, fit_axis
-from emca_deploy.reporting.formats import NONE, fixed, fixed_or_none, plain, shortened, significant
+from emca_deploy.reporting.formats import NONE, fixed, plain, shortened, significant
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.layers import KINDS, ArtifactLayers, Layer, LayersReport
 
@@ -56,7 +56,7 @@ def _cells(layer: Layer) -> tuple[str, ...]:
         layer.precision,
         f"{layer.median_ms:.3f}",
         fixed(layer.share_percent, 1),
-        fixed_or_none(layer.gops, 1),
+        fixed(layer.gops, 1),
         NONE if near is None else f"{fixed(near, 0)} {layer.bound}{mark}",
     )
 

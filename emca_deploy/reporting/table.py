@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from emca_deploy.reporting.formats import NONE, fixed, fixed_or_none, interval, plain, uniform
+from emca_deploy.reporting.formats import NONE, fixed, interval, plain, uniform
 from emca_deploy.results.accuracy import ReferenceComparison
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import LatencyResult, ProfileReport
@@ -41,10 +41,10 @@ def deploy_columns(report: DeployReport) -> tuple[Column, ...]:
     milliseconds = uniform([value for latency in latencies for value in (latency.p50, latency.p99)])
     return (
         Column("candidate", tuple(plain(c.name) for c in rows)),
-        Column("top-1 %", tuple(fixed_or_none(c.accuracy.top1) for c in rows)),
+        Column("top-1 %", tuple(fixed(c.accuracy.top1) for c in rows)),
         Column(
             "drop, points",
-            _each(report, lambda r: fixed_or_none(r.top1_drop)),
+            _each(report, lambda r: fixed(r.top1_drop)),
             _each(report, lambda r: _interval(r.top1_drop_ci95), ""),
         ),
         Column("agree %", _each(report, lambda r: fixed(r.agreement)), rank=4),

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from emca_deploy.reporting.formats import NONE, interval, plain, significant
+from emca_deploy.reporting.formats import interval, plain, significant
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.results.tuning import TuneReport, TuneRound, Values
 
@@ -64,11 +64,7 @@ def _verdict(report: TuneReport) -> str:
     if report.settings == report.default:
         return f"the default settings stay: no difference shown for {_named(report.best)} ({ratio})"
     if report.scenario == "offline":
-        speed = f"{_or_none(report.default_images_per_s)} to {_or_none(report.best_images_per_s)} images/s"
+        speed = f"{significant(report.default_images_per_s)} to {significant(report.best_images_per_s)} images/s"
     else:
-        speed = f"{_or_none(report.default_p50_ms)} to {_or_none(report.best_p50_ms)} ms"
+        speed = f"{significant(report.default_p50_ms)} to {significant(report.best_p50_ms)} ms"
     return f"fastest: {_named(report.best)} ({ratio}; {speed})"
-
-
-def _or_none(value: float | None) -> str:
-    return NONE if value is None else significant(value)

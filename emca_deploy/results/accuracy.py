@@ -14,8 +14,6 @@ class ClassAccuracy:
     """Accuracy of one class, in percent; None where there is nothing to divide by.
 
     Attributes:
-        label: Index of the class.
-        name: Name of the class in the data set.
         samples: Number of images of the class.
         recall: Share of the images of this class that are predicted as it.
         precision: Share of the images predicted as this class that belong to it.
@@ -47,8 +45,7 @@ class Flip:
         index: Position of the image in the data set, from 0.
         file: Name of the image in the data set; "" where it has none.
         label: True class; None without labels.
-        reference: Class that the reference predicts.
-        candidate: Class that the candidate predicts.
+        reference, candidate: Predicted classes.
     """
 
     index: int

@@ -195,14 +195,13 @@ def _union_reader(choices: tuple[Any, ...]) -> _Reader:
     def read(value: Any) -> Any:
         if value is None and optional:
             return None
-        first: _WrongError | None = None
+        wrong = []
         for reader in readers:
             try:
                 return reader(value)
             except _WrongError as exc:
-                first = first or exc
-        assert first is not None
-        raise first
+                wrong.append(exc)
+        raise wrong[0]
 
     return read
 

@@ -56,13 +56,12 @@ class Gate:
 
     def judge_report(self, report: AccuracyReport) -> Verdict:
         """Decide about a candidate that was validated against a reference on labelled images."""
-        reference = report.reference
-        assert reference is not None
-        assert reference.top1_drop is not None
-        assert reference.top1_drop_ci95 is not None
-        assert reference.flips is not None
-        lost, won = reference.flips.lost or 0, reference.flips.won or 0
-        return self.judge(reference.top1_drop, reference.top1_drop_ci95, report.samples, lost, won)
+        assert report.reference is not None
+        drop, interval, flips = report.reference.top1_drop, report.reference.top1_drop_ci95, report.reference.flips
+        assert drop is not None
+        assert interval is not None
+        assert flips is not None
+        return self.judge(drop, interval, report.samples, flips.lost or 0, flips.won or 0)
 
     def decidable(self, images: int) -> bool:
         """Return whether this number of images can show any candidate to be within the gate."""

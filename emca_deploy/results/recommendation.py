@@ -103,5 +103,4 @@ def _unstable(report: DeployReport, best: DeployCandidate | None) -> tuple[Deplo
 
 
 def _may_be_as_fast(other: DeployCandidate, best: DeployCandidate) -> bool:
-    both = best.speedup_ci95, other.speedup_ci95
-    return both[0] is not None and both[1] is not None and both[1][1] >= both[0][0]
+    return other.speedup_ci95 is not None and best.speedup_ci95 is not None and other.speedup_ci95[1] >= best.speedup_ci95[0]

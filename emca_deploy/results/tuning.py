@@ -69,7 +69,6 @@ class Numerics:
     """The difference of the logits with the chosen settings from those with the default ones, on random images.
 
     Attributes:
-        images: Number of images.
         agreement: Percent of images with the same class.
         sqnr_db: Signal-to-noise ratio of the logits; None where they are identical.
     """

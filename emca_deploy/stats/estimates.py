@@ -14,13 +14,7 @@ import numpy.typing as npt
 from emca_deploy.arrays import Float64Array
 from emca_deploy.stats.run_length import block_levels, run_length
 
-__all__ = [
-    "median_ci",
-    "paired_difference_ci",
-    "percentile",
-    "ratio_of_medians",
-    "student_t_quantile",
-]
+__all__ = ["median_ci", "paired_difference_ci", "percentile", "ratio_of_medians", "student_t_quantile"]
 
 RESAMPLES = 1000
 _FEWEST_BLOCKS = 5

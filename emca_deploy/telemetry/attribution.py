@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from emca_deploy.results.telemetry import Power, SourceTelemetry, ValueSummary
 from emca_deploy.telemetry.recorder import Sample
-from emca_deploy.telemetry.source import energy_channel, power_channel
+from emca_deploy.telemetry.source import power_channel
 
 __all__ = ["Window", "attribute"]
 
@@ -73,17 +73,19 @@ def _of_source(by_name: Mapping[str, _Series], windows: Sequence[Window], idle: 
     values: dict[str, ValueSummary] = {}
     counted_s = sum(end - begin for begin, end in windows) / _NS_PER_S
     for name, series in by_name.items():
-        busy = None
-        if (channel := energy_channel(name)) is not None:
-            # A counter misses nothing between two samples: it replaces a power of the same channel.
+        found = power_channel(name)
+        if found is None:
+            if (summary := _summary(series, windows)) is not None:
+                values[name] = summary
+            continue
+        channel, factor = found
+        if factor is None:  # a counter misses nothing between two samples: it replaces a power of the same channel
             busy, rest = _counter_power(series, windows), _counter_power(series, idle)
-        elif (found := power_channel(name)) is not None:
-            channel, factor = found
-            if channel not in power:
-                busy, rest = _gauge_power(series, windows, factor), _gauge_power(series, idle, factor)
-        elif (summary := _summary(series, windows)) is not None:
-            values[name] = summary
-        if channel is not None and busy is not None:
+        elif channel not in power:
+            busy, rest = _gauge_power(series, windows, factor), _gauge_power(series, idle, factor)
+        else:
+            continue
+        if busy is not None:
             power[channel] = _with_energy(busy, rest, counted_s * 1000 / count if count else None)
     return SourceTelemetry(power, values)
 

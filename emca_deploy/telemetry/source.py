@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-__all__ = ["Reading", "TelemetrySource", "energy_channel", "power_channel"]
+__all__ = ["Reading", "TelemetrySource", "power_channel"]
 
 Reading = dict[str, float]
 """Values by name, with the unit in the name; a value that could not be read is absent, never zero.
@@ -12,7 +12,7 @@ Names that end in `energy_j` are counters that only grow; names that end in `pow
 before is the channel ("package_0", "VDD_IN"); no part, or "total", is the source's whole. Every other name is a gauge.
 """
 
-_POWER_UNITS_W = {"power_w": 1.0, "power_mw": 1e-3}
+_UNITS = {"energy_j": None, "power_w": 1.0, "power_mw": 1e-3}
 
 
 class TelemetrySource:
@@ -49,21 +49,11 @@ class TelemetrySource:
         return [((begin_ns + time.monotonic_ns()) // 2, values)]
 
 
-def energy_channel(name: str) -> str | None:
-    """Return the channel of a counter of joules, or None for any other reading."""
-    return _channel(name, "energy_j")
-
-
-def power_channel(name: str) -> tuple[str, float] | None:
-    """Return the channel of a power reading and its factor to watts, or None for any other reading."""
-    for unit, factor in _POWER_UNITS_W.items():
-        channel = _channel(name, unit)
-        if channel is not None:
-            return channel, factor
+def power_channel(name: str) -> tuple[str, float | None] | None:
+    """Return the channel of a power reading and its factor to watts, None for a counter of joules; None for other readings."""
+    for unit, factor in _UNITS.items():
+        if name == unit:
+            return "total", factor
+        if name.endswith(f"_{unit}"):
+            return name.removesuffix(f"_{unit}"), factor
     return None
-
-
-def _channel(name: str, unit: str) -> str | None:
-    if name == unit:
-        return "total"
-    return name.removesuffix(f"_{unit}") if name.endswith(f"_{unit}") else None

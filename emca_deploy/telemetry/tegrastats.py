@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 __all__ = ["EngineState", "TegrastatsSample", "parse_line"]
@@ -160,17 +161,13 @@ def _mib(number: str | None, unit: str | None) -> float | None:
     return float(number) * _MIB[unit] if number and unit else None
 
 
-def _take_ram(found: _Match, values: _Values) -> bool:
-    return _take_sizes(found, values, "ram_used_mib", "ram_total_mib", "ram_largest_free_block_mib")
-
-
-def _take_swap(found: _Match, values: _Values) -> bool:
-    return _take_sizes(found, values, "swap_used_mib", "swap_total_mib", "swap_cached_mib")
-
-
 def _take_sizes(found: _Match, values: _Values, used_name: str, total_name: str, more_name: str) -> bool:
     used, total, unit, more, more_unit = found.groups()
     return _put(values, {used_name: _mib(used, unit), total_name: _mib(total, unit), more_name: _mib(more, more_unit)})
+
+
+_take_ram = partial(_take_sizes, used_name="ram_used_mib", total_name="ram_total_mib", more_name="ram_largest_free_block_mib")
+_take_swap = partial(_take_sizes, used_name="swap_used_mib", total_name="swap_total_mib", more_name="swap_cached_mib")
 
 
 def _take_iram(found: _Match, values: _Values) -> bool:
@@ -199,20 +196,14 @@ def _state(text: str) -> EngineState:
     return EngineState(sum(loads) / len(loads) if loads else None, max(clocks, default=None))
 
 
-def _take_gpu(found: _Match, values: _Values) -> bool:
+def _take_clocked(found: _Match, values: _Values, name: str) -> bool:
     if found[1] == "off":
         return True
     state = _state(found[1])
-    clusters = tuple(_clocks(found[1])) if "@[" in found[1] else None
-    new = {"gpu_load_percent": state.load_percent, "gpu_freq_mhz": state.freq_mhz, "gpu_cluster_freq_mhz": clusters}
+    new: _Values = {f"{name}_load_percent": state.load_percent, f"{name}_freq_mhz": state.freq_mhz}
+    if name == "gpu":
+        new["gpu_cluster_freq_mhz"] = tuple(_clocks(found[1])) if "@[" in found[1] else None
     return _put(values, new)
-
-
-def _take_emc(found: _Match, values: _Values) -> bool:
-    if found[1] == "off":
-        return True
-    state = _state(found[1])
-    return _put(values, {"emc_load_percent": state.load_percent, "emc_freq_mhz": state.freq_mhz})
 
 
 def _take_engine(found: _Match, values: _Values) -> bool:
@@ -247,8 +238,8 @@ _FIELDS: tuple[tuple[re.Pattern[str], Callable[[_Match, _Values], bool]], ...] =
     (_field(rf"IRAM ({_N})/({_N}){_UNIT}(?: ?\(lfb {_N}[kMG]B\))?"), _take_iram),
     # The name is missing where the start of the line was cut off; no other field is a list of loads.
     (_field(rf"(?:CPU |cpu )?\[({_CORE}(?:, ?{_CORE})*)\]({_CLOCK})?"), _take_cpu),
-    (_field(rf"GR3D(?:_FREQ)? {_STATE}"), _take_gpu),
-    (_field(rf"EMC(?:_FREQ)? {_STATE}"), _take_emc),
+    (_field(rf"GR3D(?:_FREQ)? {_STATE}"), partial(_take_clocked, name="gpu")),
+    (_field(rf"EMC(?:_FREQ)? {_STATE}"), partial(_take_clocked, name="emc")),
     (_field(rf"({_ENGINE})(?:_FREQ)? {_STATE}"), _take_engine),
     (_field(rf"([^\s@]{{1,64}})@({_N})C(?:/({_N})C)?"), _take_temperature),
     (_field(rf"([A-Za-z][\w.+-]{{0,63}}) ({_N})(?:mW)?/({_N})(?:mW)?(?:/({_N})(?:mW)?)?"), _take_power),

@@ -14,7 +14,6 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.decoded import Decoded
 from emca_deploy.data.sources import ImageSource, choose_indices, open_source
-from emca_deploy.harness.clock import elapsed_ms
 from emca_deploy.harness.spec import LoadedModel
 from emca_deploy.tasks.logits import logits_of
 
@@ -60,7 +59,7 @@ def feed(runner: LoadedModel, wanted: Wanted, send: Send) -> None:
         source = Decoded(source, wanted.decoded, indices)
     fixed = runner.input.shape[0]
     batch_size = fixed if isinstance(fixed, int) else wanted.batch_size
-    start_ns, infer_ms, done = perf_counter_ns(), 0.0, wanted.start
+    start_ns, infer_ns, done = perf_counter_ns(), 0, wanted.start
     # Decoding an image takes one thread, and idle threads sleep.
     threads = max(FEWEST_THREADS, cpu_info().logical_cores)
     for images, _ in source.batches(batch_size, indices[done:], threads=threads):
@@ -68,12 +67,12 @@ def feed(runner: LoadedModel, wanted: Wanted, send: Send) -> None:
         logits = runner.infer(_padded(images, fixed))[: len(images)]
         if runner.softmax:
             logits = logits_of(logits)
-        infer_ms += elapsed_ms(infer_start_ns)
+        infer_ns += perf_counter_ns() - infer_start_ns
         done += len(images)
         send({"done": done, "total": len(indices)}, np.asarray(logits, np.float32))
-    seconds = elapsed_ms(start_ns) / 1e3
+    seconds = (perf_counter_ns() - start_ns) / 1e9
     labels = None if source.labels is None else np.asarray(source.labels[indices], np.int64)
-    summary = {"seconds": seconds, "infer_seconds": infer_ms / 1e3, **_names(source, indices)}
+    summary = {"seconds": seconds, "infer_seconds": infer_ns / 1e9, **_names(source, indices)}
     send({"done": done, "total": len(indices), "summary": summary}, labels)
 
 

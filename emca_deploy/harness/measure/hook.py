@@ -83,7 +83,7 @@ class Telemetry:
         """Sample the memory and context switches of the candidates' processes from now on."""
         for name, pid in name_to_pid.items():
             self._pids[name] = pid
-            if name in self._ended and (switches := read_context_switches(pid)) is not None:
+            if (switches := read_context_switches(pid)) is not None:
                 self._switches[name] = switches
             self._recorder.add(ProcessMemorySource(pid, name))
 
@@ -96,10 +96,6 @@ class Telemetry:
 
     def begin(self) -> None:
         """Begin the run, just before the first window."""
-        for name, pid in self._pids.items():
-            switches = read_context_switches(pid)
-            if switches is not None:
-                self._switches[name] = switches
         self._recorder.sample_now()
 
     def end(
@@ -161,7 +157,5 @@ class _OfProcess:
     def plus(self, later: "_OfProcess") -> "_OfProcess":
         """Return the larger memory of the two, and the sum of the context switches."""
         memory = max((mib for mib in (self.pss_mib, later.pss_mib) if mib is not None), default=None)
-        both = self.context_switches, later.context_switches
-        if both[0] is None or both[1] is None:
-            return _OfProcess(memory, both[0] or both[1])
-        return _OfProcess(memory, both[0].plus(both[1]))
+        one, other = self.context_switches, later.context_switches
+        return _OfProcess(memory, one.plus(other) if one is not None and other is not None else one or other)

@@ -1,6 +1,6 @@
 """The protocol of a measurement: the options of a caller, and their record in a result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from emca_deploy.results.latency import ProtocolRecord, Scenario
@@ -71,18 +71,11 @@ class Protocol:
 
     def record(self, rounds: int, stop: str) -> ProtocolRecord:
         """Return the record for a result, with the number of blocks of each candidate and the reason for the end."""
+        shared = {field.name for field in fields(self)} & {field.name for field in fields(ProtocolRecord)}
         return ProtocolRecord(
-            scenario=self.scenario,
             headline=_HEADLINES[self.scenario],
-            batch=self.batch,
-            seed=self.seed,
             rounds=rounds,
-            block_s=self.block_s,
-            duration_s=self.duration_s,
-            max_duration_s=self.max_duration_s,
-            interval_goal=self.interval_goal,
-            min_queries=self.min_queries,
-            processes=self.processes,
             stop=stop,
             timing_boundary=_BOUNDARIES[self.scenario],
+            **{name: getattr(self, name) for name in shared},
         )

@@ -18,16 +18,13 @@ from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.memory import available_mib, peak_rss_mib
 
-__all__ = ["Failed", "Processes"]
+__all__ = ["Processes", "finish"]
 
 DECOYS = 4
 """On some machines the order of loading makes no difference from the third process on, on others from the fifth."""
 
 _SHARE = 0.5
 """Share of the free memory to use; free memory includes the file cache, which holds the models."""
-
-Failed = Callable[[str, Sequence[Worker], EmcaError], None]
-"""Called with a candidate that fails, its live workers and the error; it may raise."""
 
 
 @dataclass
@@ -36,6 +33,7 @@ class Processes:
 
     Attributes:
         stack: Stack that ends every process with the run.
+        failed: Function that is called with a candidate that fails, its live workers and the error; it may raise.
         sets: Number of sets of processes started so far.
         at_once: Number of processes of each artifact that live together, known once the first is loaded.
         decoys_cpu_s: Processor seconds of the processes that are not measured.
@@ -44,7 +42,7 @@ class Processes:
     specs: Sequence[RunnerSpec]
     protocol: Protocol
     stack: ExitStack
-    failed: Failed
+    failed: Callable[[str, Sequence[Worker], EmcaError], None]
     sets: int = 0
     at_once: int = 1
     decoys_cpu_s: float = 0.0
