@@ -1,11 +1,11 @@
-# make setup | demo | test | test-all | check | bench | bench-peers      (PYTHON=python3.12 make setup for another interpreter)
+# make setup | demo | test | test-all | check | docs | bench | bench-peers      (PYTHON=python3.12 make setup for another interpreter)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 PEERS := .venv-peers
 
-.PHONY: setup demo test test-all check format bench bench-peers clean
+.PHONY: setup demo test test-all check docs format bench bench-peers clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,10 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation as a site, docs/_build/html/index.html; warnings are errors, and so are links that lead nowhere.
+docs: setup
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -53,4 +57,4 @@ bench-peers: $(PEERS)/.setup-done
 	$(PEERS)/bin/python benchmarks/quantization.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(PEERS) demo build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) demo build dist docs/_build *.egg-info

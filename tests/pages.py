@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")) if "_build" not in path.parts
 )
-RUN, SHOWN = ("console", "python"), ("text", "json", "toml", "yaml")
+RUN, SHOWN = ("console", "python"), ("text", "json", "toml", "yaml", "{eval-rst}")
 # Reasons why a block is not run. Its comment stands on the line before the block.
 REASONS = (
     "needs a Jetson",
@@ -27,7 +27,8 @@ REASONS = (
     "installs packages",
 )
 _FENCE = re.compile(
-    r"^(?:<!-- (?P<mark>[^\n]+?) -->\n)?(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$", re.MULTILINE | re.DOTALL
+    r"^(?:<!-- (?P<mark>[^\n]+?) -->\n)?(?P<indent> *)```(?P<language>\w*|\{[\w-]+\})\n(?P<text>.*?)^ *```$",
+    re.MULTILINE | re.DOTALL,
 )
 DEFAULTS: dict[str, dict[str, Any]] = {
     "profile": {"duration_s": 0.5, "max_duration_s": 0.5, "warmup_s": 0.1, "processes": 1},
