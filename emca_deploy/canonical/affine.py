@@ -1,4 +1,4 @@
-"""Constant factors and terms: folded into the layer that makes the tensor; dropped where they change nothing."""
+"""Folding constant factors and terms into the layer before them, and dropping those that change nothing."""
 
 import numpy as np
 import onnx_ir as ir
@@ -17,9 +17,9 @@ LAYER_RANK = {"Conv": 4, "ConvTranspose": 4, "Gemm": 2}
 
 
 def fold_scales(model: ir.Model) -> bool:
-    """Fold every Mul, Div, Add and Sub of a constant a channel into the layer in front of it; return whether there was one.
+    """Fold each Mul, Div, Add and Sub with one constant per channel into the layer before it; return whether any was folded.
 
-    Those that multiply by one or add zero are dropped wherever they stand.
+    Those that multiply by one or add zero are dropped anywhere.
     """
     graph, changed = model.graph, False
     for node in list(graph):
@@ -47,7 +47,7 @@ def fold_scales(model: ir.Model) -> bool:
 
 
 def _constant_operand(node: ir.Node) -> tuple[int, Float64Array] | None:
-    """Return which input of an elementwise node is computed, and the other one, a constant; None for any other node."""
+    """Return the index of an elementwise node's computed input, and its constant input; None for other nodes."""
     if node.op_type not in NEUTRAL or node.domain != "" or len(node.inputs) != 2:
         return None
     for index in (0, 1) if node.op_type in ("Mul", "Add") else (0,):
@@ -62,11 +62,11 @@ def _changes_nothing(node: ir.Node, source: ir.Value, constant: Float64Array) ->
     return same_shape and bool(np.all(constant == NEUTRAL[node.op_type]))
 
 
-def _per_channel(constant: Float64Array, layer: ir.Node | None) -> Float64Array | None:
+def _per_channel(constant: Float64Array, layer: ir.Node) -> Float64Array | None:
     """Return a constant as (C,) where it has one value for each output channel of a layer, or one for all."""
-    rank = LAYER_RANK.get(layer.op_type) if layer is not None else None
-    weight = constant_of(layer.inputs[1]) if layer is not None and rank is not None and len(layer.inputs) > 1 else None
-    if layer is None or rank is None or weight is None or weight.ndim != rank:
+    rank = LAYER_RANK.get(layer.op_type)
+    weight = constant_of(layer.inputs[1]) if rank is not None and len(layer.inputs) > 1 else None
+    if rank is None or weight is None or weight.ndim != rank:
         return None
     transposed = layer.op_type == "ConvTranspose" or (layer.op_type == "Gemm" and not layer.attributes.get_int("transB", 0))
     channels = weight.shape[1] if transposed else weight.shape[0]
@@ -86,7 +86,7 @@ def _scale_and_shift(op_type: str, channels: Float64Array) -> tuple[Float64Array
 
 
 def drop_expands(model: ir.Model) -> bool:
-    """Remove each Expand whose readers broadcast to the same shape; return whether there was one."""
+    """Remove each Expand whose readers broadcast to the same shape; return whether any was removed."""
     graph = model.graph
     known = known_sizes(graph)
     changed = False
@@ -106,7 +106,7 @@ def drop_expands(model: ir.Model) -> bool:
 
 
 def _is_own_shape(source: ir.Value, sizes: list[Size]) -> bool:
-    """Return whether expanding to these sizes leaves a tensor as it is: each is 1, or its own."""
+    """Return whether expanding a tensor to these sizes leaves it as it is: each size is 1 or the tensor's own."""
     own = dimensions(source) or []
     if not sizes or len(sizes) > len(own):
         return False
@@ -114,7 +114,7 @@ def _is_own_shape(source: ir.Value, sizes: list[Size]) -> bool:
 
 
 def _all_broadcast(result: ir.Value, source: ir.Value, sizes: list[Size]) -> bool:
-    """Return whether each reader's other operand has just these sizes, so that it broadcasts the tensor itself."""
+    """Return whether each reader's other operand has these sizes and broadcasts the tensor itself."""
     readers = [(use.node, use.idx) for use in result.uses()]
     rank = len(source.shape) if source.shape is not None else len(sizes) + 1
     if not readers or not sizes or None in sizes or rank > len(sizes):

@@ -1,4 +1,4 @@
-"""Batch and image sizes: a batch of 1 that an exporter wrote into a Reshape, and dynamic sides that are fixed."""
+"""Batch and image sizes: freeing a batch of 1 that an exporter wrote into a Reshape, and fixing dynamic sides."""
 
 import numpy as np
 import onnx_ir as ir
@@ -9,12 +9,12 @@ __all__ = ["fix_image_size", "free_batch", "free_negative_sizes", "image_value_o
 
 
 def image_value_of(graph: ir.Graph) -> ir.Value:
-    """Return the graph's image input: the first that is no initializer."""
+    """Return the image input: the first that is no initializer."""
     return next(value for value in graph.inputs if str(value.name) not in graph.initializers)
 
 
 def free_batch(model: ir.Model) -> bool:
-    """Let each Reshape of a dynamic batch to a batch of 1 keep the batch instead; return whether there was one."""
+    """Let each Reshape of a dynamic batch to a batch of 1 keep the batch instead; return whether any changed."""
     graph = model.graph
     batch = image_value_of(graph).shape
     if batch is None or isinstance(batch[0], int):
@@ -37,7 +37,7 @@ def free_batch(model: ir.Model) -> bool:
 
 
 def free_negative_sizes(graph: ir.Graph) -> None:
-    """Make each size below 1 of an input or output a dynamic one, which is what exporters mean by -1; the first is the batch."""
+    """Make sizes below 1 of inputs and outputs dynamic, as exporters mean -1; the first size is the batch."""
     for value in (*graph.inputs, *graph.outputs):
         if value.shape is not None and any(isinstance(size, int) and size < 1 for size in value.shape):
             sizes = [size if not isinstance(size, int) or size > 0 else None for size in value.shape]
@@ -45,13 +45,11 @@ def free_negative_sizes(graph: ir.Graph) -> None:
 
 
 def fix_image_size(graph: ir.Graph, size: tuple[int, int], *, channels_last: bool) -> None:
-    """Fix a dynamic height and width of the image input."""
+    """Set the image input's height and width where they are dynamic."""
     value = image_value_of(graph)
-    if value.shape is None:
-        return
-    first = 1 if channels_last else 2
-    sides = list(value.shape)
-    for index, side in zip((first, first + 1), size, strict=True):
-        if not isinstance(sides[index], int):
-            sides[index] = side
-    value.shape = ir.Shape(sides)
+    if value.shape is not None:
+        sides = list(value.shape)
+        for index, side in enumerate(size, 1 if channels_last else 2):
+            if not isinstance(sides[index], int):
+                sides[index] = side
+        value.shape = ir.Shape(sides)

@@ -1,7 +1,7 @@
-"""BatchNormalization: folded into the layer in front of it, else a Mul and an Add with constants.
+"""Folding BatchNormalization into the layer before it, or writing it as a Mul and an Add with constants.
 
 y = gamma * (x - mean) / sqrt(var + epsilon) + beta, for each channel (ONNX, BatchNormalization-15, inference mode).
-onnxscript has rules for this; they drop the layer's name, which users type, and leave shared weights and MatMul unfolded.
+The rules of onnxscript drop the layer's name, which users type, and leave shared weights and MatMul unfolded.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.arrays import Float64Array
-from emca_deploy.canonical.edit import constant_of, new_constant, only_reader, set_constant, take_over
+from emca_deploy.canonical.edit import constant_of, insert_node, new_constant, only_reader, set_constant, take_over
 
 __all__ = ["fold_batch_norm"]
 
@@ -17,7 +17,7 @@ DEFAULT_EPSILON = 1e-5
 
 
 def fold_batch_norm(model: ir.Model) -> bool:
-    """Remove every BatchNormalization with constant statistics; return whether there was one."""
+    """Remove every BatchNormalization with constant statistics; return whether any was removed."""
     changed = False
     for node in list(model.graph):
         affine = _affine(node)
@@ -30,7 +30,7 @@ def fold_batch_norm(model: ir.Model) -> bool:
 
 
 def _affine(node: ir.Node) -> tuple[Float64Array, Float64Array] | None:
-    """Return scale and shift (C,) of a BatchNormalization; None for other nodes and for one that trains."""
+    """Return scale and shift (C,) of a BatchNormalization; None for other nodes and in training mode."""
     if node.op_type != "BatchNormalization" or node.domain != "" or node.attributes.get_int("training_mode", 0) != 0:
         return None
     values = [constant_of(value) for value in node.inputs[1:5]]
@@ -43,17 +43,17 @@ def _affine(node: ir.Node) -> tuple[Float64Array, Float64Array] | None:
 
 
 def fold_affine(graph: ir.Graph, node: ir.Node, scale: Float64Array, shift: Float64Array) -> bool:
-    """Fold y = scale * x + shift, both (C,) float64, into the layer that makes x, if nothing else reads x; return whether it is.
+    """Fold a node, y = scale * x + shift with (C,) float64, into the layer that makes x; return whether that was possible.
 
-    The node computes y from its first input; it is removed.
+    x is the node's first input, and nothing else may read it. The node is removed.
     """
     source = node.inputs[0]
     layer = source.producer() if source is not None else None
     if source is None or layer is None or only_reader(source) is not node:
         return False
     weight = constant_of(layer.inputs[1]) if len(layer.inputs) > 1 else None
-    bias = constant_of(layer.inputs[2]) if len(layer.inputs) > 2 and layer.inputs[2] is not None else None
     has_bias = len(layer.inputs) > 2 and layer.inputs[2] is not None
+    bias = constant_of(layer.inputs[2]) if has_bias else None
     axis = _output_axis(layer, weight)
     if weight is None or axis is None or (has_bias and bias is None) or not np.all(np.isfinite(scale)):
         return False
@@ -71,7 +71,7 @@ def fold_affine(graph: ir.Graph, node: ir.Node, scale: Float64Array, shift: Floa
 
 
 def _output_axis(layer: ir.Node, weight: "npt.NDArray[np.generic] | None") -> int | None:
-    """Return the axis of a layer's weights that runs over output channels; None where it cannot take scale and shift."""
+    """Return the axis of output channels in a layer's weights; None where the layer cannot take scale and shift."""
     if weight is None or layer.domain != "":
         return None
     if layer.op_type == "Conv":
@@ -92,10 +92,8 @@ def _as_mul_add(graph: ir.Graph, node: ir.Node, scale: Float64Array, shift: Floa
     kind = np.float16 if dtype == ir.DataType.FLOAT16 else np.float32
     factor = new_constant(graph, f"{node.name}.scale", scale.reshape(shape).astype(kind))
     term = new_constant(graph, f"{node.name}.shift", shift.reshape(shape).astype(kind))
-    mul = ir.node("Mul", [source, factor], name=f"{node.name}/mul")
-    add = ir.node("Add", [mul.outputs[0], term], name=f"{node.name}/add")
-    for value, name in ((mul.outputs[0], f"{node.name}/scaled"), (add.outputs[0], f"{node.name}/shifted")):
-        value.name, value.shape, value.type = name, result.shape, result.type
-    graph.insert_before(node, [mul, add])
-    take_over(graph, result, add.outputs[0])
+    scaled = insert_node(graph, node, "Mul", [source, factor], f"{node.name}/mul", result)
+    shifted = insert_node(graph, node, "Add", [scaled, term], f"{node.name}/add", result)
+    scaled.name, shifted.name = f"{node.name}/scaled", f"{node.name}/shifted"
+    take_over(graph, result, shifted)
     graph.remove(node, safe=True)

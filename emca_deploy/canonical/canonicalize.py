@@ -1,4 +1,4 @@
-"""From an ONNX file to the one graph that calibration works on."""
+"""Rewriting an ONNX file's graph into the canonical one that calibration works on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from emca_deploy.canonical.batch_norm import fold_batch_norm
 from emca_deploy.canonical.check import TOLERANCE, TOLERANCE_OF_HALF, known_error, largest_error, remember_error
 from emca_deploy.canonical.clean import clean, name_nodes, remove_no_ops
 from emca_deploy.canonical.constants import fold_constants
-from emca_deploy.canonical.forms import add_sums, flatten_reshapes, linear_layers, merge_pads
-from emca_deploy.canonical.layers import plain_linear_layers, plain_paddings
+from emca_deploy.canonical.edit import insert_node
+from emca_deploy.canonical.forms import add_sums, flatten_reshapes
+from emca_deploy.canonical.layers import linear_layers, merge_pads, plain_linear_layers, plain_paddings
 from emca_deploy.canonical.marks import logits_value, mark
 from emca_deploy.canonical.pooling import pool_globally
 from emca_deploy.canonical.rectifiers import rectify
@@ -35,14 +36,14 @@ __all__ = ["CANONICAL_VERSION", "CanonicalModel", "canonical_model"]
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 LEAST_OPSET = 13
-"""Since 13, DequantizeLinear has one scale for each channel."""
+"""DequantizeLinear takes one scale for each channel since 13."""
 
 RAISED_OPSET = 17
 OLDEST_OPSET = 7
 LEAST_IR = 8
 
 CANONICAL_VERSION = 3
-"""Raised when a rule changes: range tables of the same file are then measured anew."""
+"""Version of the rules, raised when one changes: range tables are then measured anew."""
 
 RULES: dict[str, Callable[[ir.Model], bool]] = {
     "constants": fold_constants,
@@ -61,22 +62,22 @@ RULES: dict[str, Callable[[ir.Model], bool]] = {
     "flatten": flatten_reshapes,
     "activations": name_activations,
 }
-"""Rules that rewrite nodes, in order; each needs the shapes that the ones before it leave."""
+"""Rules that rewrite nodes, in order; each needs the shapes that those before it leave."""
 
 EXACT = frozenset({"flatten", "sums", "global pooling"})
-"""Rules that name an operation by another operator of the same definition. No weight changes, so nothing is checked after them:
-the check takes a second of a ResNet-50's loading."""
+"""Rules that replace an operator by another of the same definition and change no weight. They need no check, which takes a
+second for a ResNet-50."""
 
 
 @dataclass(frozen=True)
 class CanonicalModel:
-    """A canonical graph and how it came about.
+    """A canonical graph and how it was made.
 
     Attributes:
-        model: the graph, the caller's own to change.
-        rules: names of the rules that changed something beyond names and order.
-        error: largest difference of the logits over the largest logit; None where no rule changed how anything is computed.
-        warnings: one line each.
+        model: the graph, which the caller may change.
+        rules: names of the rules that changed more than names and order.
+        error: largest difference of the logits, relative to the largest logit; None where no check was needed.
+        warnings: warnings, one line each.
     """
 
     model: ir.Model
@@ -89,7 +90,7 @@ class CanonicalModel:
         return {
             "version": CANONICAL_VERSION,
             "rules": list(self.rules),
-            "error": self.error if self.error is None or isfinite(self.error) else None,
+            "error": self.error if self.error is not None and isfinite(self.error) else None,
             "original_used": len(self.warnings),
         }
 
@@ -97,9 +98,9 @@ class CanonicalModel:
 def canonical_model(
     file: OnnxFile, image_size: tuple[int, int] | None = None, output_name: str | None = None
 ) -> CanonicalModel:  # fmt: skip
-    """Return the canonical graph of a float file, held against the file once.
+    """Return the canonical graph of a float file, whose logits are compared with the file's once.
 
-    A dynamic input is fixed to `image_size`, (height, width) in pixels; `output_name` is the logits', where there are several.
+    A dynamic input is fixed to `image_size`, (height, width) in pixels; `output_name` names the logits among several outputs.
 
     Raises:
         ModelError: the file is no float image classifier, or its graph is damaged.
@@ -109,9 +110,7 @@ def canonical_model(
     logits = file.find_logits(output_name)
     rules: list[str] = []
     with graph_errors(file.path):
-        model = _prepared(file, logits.tensor, rules)
-        if image_size is not None:
-            fix_image_size(model.graph, image_size, channels_last=file.image.layout == "NHWC")
+        model = _prepared(file, logits.tensor, image_size, rules)
         infer_shapes(model)
         for name, rule in RULES.items():
             if rule(model):
@@ -136,28 +135,29 @@ def _check_float(file: OnnxFile) -> None:
         raise ModelError(f"{file.path}: has bf16 weights, and INT8 is made from fp32", remedy)
 
 
-def _prepared(file: OnnxFile, logits: str, rules: list[str]) -> ir.Model:
-    """Return the graph cleaned, at a current opset, and in float32."""
+def _prepared(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, rules: list[str]) -> ir.Model:
+    """Return the graph cleaned, at a current opset, in float32 and of a fixed image size; what changed is added to `rules`."""
     model = file.load()
     free_negative_sizes(model.graph)
-    if model.functions:  # before the opset is raised: the converter knows none
+    if model.functions:  # the converter takes none
         common.InlinePass()(model)
     opset = model.opset_imports.get("", 0)
-    proto = raise_opset(file.path, ir.to_proto(model), opset) if opset < 13 else None
-    if proto is not None:
-        model = ir.from_proto(proto)
+    if opset < LEAST_OPSET:
+        model = ir.from_proto(_raise_opset(file.path, ir.to_proto(model), opset))
         rules.append("opset")
     clean(model)
     remove_no_ops(model, logits)
     for node in model.graph:
         for value in node.outputs:
             if not value.is_graph_output():
-                value.shape = None  # what an exporter wrote of shapes in between may not hold for other batches
-    if widen(model):
+                value.shape = None  # an exporter's inner shapes may not hold for other batches
+    if _widen(model):
         rules.append("float16")
     name_nodes(model)
     names = {str(value.name) for node in model.graph for value in node.outputs}
     mark(model.graph, file.path, f"{logits}/float32" if f"{logits}/float32" in names else logits, file.image.layout)
+    if image_size is not None:
+        fix_image_size(model.graph, image_size, channels_last=file.image.layout == "NHWC")
     return model
 
 
@@ -173,11 +173,9 @@ def _checked(file: OnnxFile, logits: str, model: ir.Model, image_size: tuple[int
 
 
 def _fallback(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, failed: tuple[list[str], float]) -> CanonicalModel:
-    """Return the graph with names and constants in order only, and say why."""
+    """Return the graph with only its names and constants in order, and a warning that says why."""
     rules, error = failed
-    model = _prepared(file, logits, [])
-    if image_size is not None:
-        fix_image_size(model.graph, image_size, channels_last=file.image.layout == "NHWC")
+    model = _prepared(file, logits, image_size, [])
     if "batch" in rules:
         value = image_value_of(model.graph)
         assert value.shape is not None
@@ -191,20 +189,18 @@ def _fallback(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, f
     return CanonicalModel(model, (), error, (warning,))
 
 
-def raise_opset(path: Path, model: "onnx.ModelProto", opset: int) -> "onnx.ModelProto":
-    """Return the model at opset 13 or newer; one that is there already is returned as it is.
+def _raise_opset(path: Path, model: "onnx.ModelProto", opset: int) -> "onnx.ModelProto":
+    """Return the model at a newer opset.
 
     Raises:
         ModelError: the opset is older than 7, or the converter cannot convert an operator.
     """
-    if opset >= LEAST_OPSET:
-        return model
     remedy = f"export it again with opset {RAISED_OPSET}"
     if opset < OLDEST_OPSET:
         raise ModelError(f"{path}: its opset is {opset}, and {OLDEST_OPSET} is the oldest that can be converted", remedy)
     from onnx import version_converter
 
-    # The converter takes no initializers among the inputs, and files of IR version 3 need them there.
+    # Files of IR version 3 have initializers among the inputs, which the converter does not take.
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
     del model.graph.input[:]
@@ -217,10 +213,10 @@ def raise_opset(path: Path, model: "onnx.ModelProto", opset: int) -> "onnx.Model
         raise ModelError(f"{path}: its opset {opset} cannot be converted to {RAISED_OPSET}: {cause[-1][:200]}", remedy) from exc
 
 
-def widen(model: ir.Model) -> bool:
+def _widen(model: ir.Model) -> bool:
     """Make every float16 constant and tensor of a graph float32; return whether there was one.
 
-    A float16 input gets a Cast behind it and a float16 output one in front of it, so that the file's interface stays.
+    Float16 inputs and outputs stay: a Cast follows or precedes each.
     """
     graph = model.graph
     halves = [value for value in graph.initializers.values() if value.dtype == HALF]
@@ -257,11 +253,8 @@ def _widen_attributes(node: ir.Node) -> None:
 
 def _cast_input(graph: ir.Graph, value: ir.Value) -> None:
     readers = list(value.uses())
-    cast = ir.node("Cast", [value], {"to": FLOAT.value}, name=f"{value.name}/to_float32")
-    result = cast.outputs[0]
-    result.name, result.shape, result.dtype = f"{value.name}/float32", value.shape, FLOAT
-    first = next(iter(graph))
-    graph.insert_before(first, cast)
+    result = insert_node(graph, graph[0], "Cast", [value], f"{value.name}/to_float32", value, attributes={"to": FLOAT.value})
+    result.name, result.type = f"{value.name}/float32", ir.TensorType(FLOAT)
     for use in readers:
         use.node.replace_input_with(use.idx, result)
 

@@ -1,4 +1,4 @@
-"""Holding the canonical graph against the file it was made from, on ONNX Runtime, once for each file."""
+"""Comparing a canonical graph with its file on ONNX Runtime, once for each file."""
 
 import json
 import os
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["TOLERANCE", "TOLERANCE_OF_HALF", "known_error", "largest_error", "remember_error"]
 
 TOLERANCE = 1e-5
-"""Largest difference over largest logit. Folded weights are rounded once more than unfolded ones."""
+"""Largest difference relative to the largest logit. Folding rounds weights once more."""
 
 TOLERANCE_OF_HALF = 2e-3
-"""The same for a float16 file, which rounds every tensor to 11 bits."""
+"""Tolerance for a float16 file, which rounds every tensor to 11 bits."""
 
 IMAGES = 8
 
@@ -34,7 +34,7 @@ def _cache_file(key: str) -> Path:
 
 
 def known_error(key: str) -> float | None:
-    """Return the error that an earlier check of the same file found, or None."""
+    """Return the error that an earlier check of the same file found; None without one."""
     try:
         value = json.loads(_cache_file(key).read_text(encoding="utf-8"))["error"]
         return float(value) if value is not None else float("inf")
@@ -43,7 +43,7 @@ def known_error(key: str) -> float | None:
 
 
 def remember_error(key: str, error: float) -> None:
-    """Keep the error for the next run; a folder that cannot be written costs the next run its check, and nothing else."""
+    """Keep the error for the next run; where it cannot be written, the next run checks again."""
     path = _cache_file(key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,9 @@ def remember_error(key: str, error: float) -> None:
 
 
 def largest_error(file: OnnxFile, logits: str, model: ir.Model, image_size: tuple[int, int] | None) -> float:
-    """Return the largest difference of logits over the largest logit, of seeded inputs; infinity where one does not run.
+    """Return the largest difference of logits on seeded inputs, relative to the largest logit; infinity where one does not run.
 
-    `logits` names the original's tensor; the canonical graph is left as it is; a dynamic input gets `image_size`, (height, width)
-    in pixels.
+    `logits` names the file's tensor. A dynamic input gets `image_size`, (height, width) in pixels.
     """
     canonical = ir.to_proto(model)
     images = _images(file, image_size)
@@ -64,7 +63,7 @@ def largest_error(file: OnnxFile, logits: str, model: ir.Model, image_size: tupl
     try:
         wanted = _run(file.load_proto(), logits, file.image.name, images, batch or 1)
         found = _run(canonical, str(logits_value(model.graph).name), file.image.name, images, batch or IMAGES)
-    except Exception:  # onnxruntime raises a dozen unrelated classes; whichever it is, the canonical graph is not used
+    except Exception:  # onnxruntime raises a dozen unrelated classes
         return float("inf")
     if wanted.size != found.size or not np.isfinite(wanted).all():
         return float("inf")
@@ -73,7 +72,7 @@ def largest_error(file: OnnxFile, logits: str, model: ir.Model, image_size: tupl
 
 
 def _images(file: OnnxFile, image_size: tuple[int, int] | None) -> npt.NDArray[Any]:
-    """Return seeded inputs in the model's own layout and type: noise, or pixels where the graph normalises them."""
+    """Return seeded inputs in the model's layout and type: noise, or pixels where the graph normalizes them."""
     image = file.image
     height, width = (image.height or (image_size or (224, 224))[0]), (image.width or (image_size or (224, 224))[1])
     shape = (height, width, image.channels or 3) if image.layout == "NHWC" else (image.channels or 3, height, width)

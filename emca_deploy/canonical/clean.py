@@ -1,4 +1,4 @@
-"""What every graph gets: no Constant nodes, no stray inputs, no Identity or Dropout, and a name for each node."""
+"""Cleaning any graph: no Constant nodes, no initializers among the inputs, no Identity or Dropout, a name for each node."""
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -9,24 +9,22 @@ __all__ = ["clean", "name_nodes", "remove_no_ops"]
 
 
 def clean(model: ir.Model) -> None:
-    """Turn Constant nodes into initializers and take initializers out of the inputs."""
+    """Turn Constant nodes into initializers, take initializers out of the inputs, and sort the nodes."""
     common.RemoveInitializersFromInputsPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.TopologicalSortPass()(model)
 
 
 def remove_no_ops(model: ir.Model, logits: str | None) -> None:
-    """Remove Identity, Dropout, a Cast to the type that is there already, and what nothing reads; `logits` keeps its name."""
+    """Remove Identity, Dropout, a Cast that keeps the type, and what nothing reads; the tensor `logits` keeps its name."""
     graph = model.graph
     for node in list(graph):
         if node.outputs and node.outputs[0].name == logits:
             continue
-        # Not onnx-ir's pass for Identity: it empties the branches of an If that only pass a tensor on.
-        if node.domain == "" and (node.op_type == "Identity" or (node.op_type == "Cast" and _keeps_type(node))):
-            _bypass(graph, node)
-        if node.op_type == "Dropout" and node.domain == "" and not any(value.uses() for value in node.outputs[1:]):
-            if any(value.is_graph_output() for value in node.outputs[1:]):
-                continue
+        # onnx-ir's pass for Identity would empty the branches of an If that only pass a tensor on.
+        masked = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+        passes = node.op_type == "Identity" or (node.op_type == "Cast" and _keeps_type(node))
+        if node.domain == "" and (passes or (node.op_type == "Dropout" and not masked)):
             _bypass(graph, node)
     common.RemoveUnusedNodesPass()(model)
 

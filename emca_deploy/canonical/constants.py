@@ -1,4 +1,4 @@
-"""Computing what depends on constants alone: weights that a graph transposes, casts or scales before it uses them."""
+"""Folding constants: weights that a graph transposes, casts or scales before it uses them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def fold_constants(model: ir.Model) -> bool:
-    """Replace nodes that read constants only by their results; return whether there were any."""
+    """Replace nodes that read only constants by their results; return whether there were any."""
     graph = model.graph
     constant = {value for value in graph.initializers.values() if not value.is_graph_input()}
     folded: list[ir.Node] = []
@@ -50,7 +50,7 @@ def _leaves(value: ir.Value, members: set[ir.Node]) -> bool:
 
 
 def _run(model: ir.Model, nodes: list[ir.Node], wanted: list[ir.Value]) -> "list[npt.NDArray[Any]] | None":
-    """Run nodes on ONNX Runtime for some of their outputs; None where it refuses them, which the whole graph's run explains."""
+    """Run nodes on ONNX Runtime for some of their outputs; None where it refuses them, as it will refuse the whole graph."""
     import onnx
     import onnxruntime
 

@@ -1,4 +1,4 @@
-"""What a canonical graph says of its own input and output, kept in its metadata through every rewrite."""
+"""Marks of a canonical graph's input and output in its metadata, which rewrites keep."""
 
 from pathlib import Path
 
@@ -9,23 +9,23 @@ __all__ = ["LOGITS", "channels_last", "label_of", "logits_value", "mark"]
 LOGITS = "emca_deploy.logits"
 LAYOUT = "emca_deploy.layout"
 PATH = "emca_deploy.path"
-"""Kept in memory only: a file does not say where it was made."""
+"""Key of the file's path, which is kept in memory only."""
 
 
 def mark(graph: ir.Graph, path: Path, logits: str, layout: str) -> None:
-    """Record the file, the name of the tensor with the logits and the layout of the image input, "NCHW" or "NHWC"."""
+    """Record the file, the name of the logits and the layout of the image input, "NCHW" or "NHWC"."""
     graph.meta[PATH] = str(path)
     graph.metadata_props[LOGITS] = logits
     graph.metadata_props[LAYOUT] = layout
 
 
 def label_of(graph: ir.Graph) -> str:
-    """Return what errors call a graph: the path of the file it was read from, else its own name."""
+    """Return a graph's name in error messages: the path of its file, or else its own name."""
     return str(graph.meta.get(PATH, graph.name))
 
 
 def logits_value(graph: ir.Graph) -> ir.Value:
-    """Return the tensor with the logits: in front of a final Softmax; the first output of a graph without marks."""
+    """Return the logits, before a final Softmax; the first output of a graph without marks."""
     name = graph.metadata_props.get(LOGITS)
     for value in graph.outputs:
         if name is None or value.name == name:

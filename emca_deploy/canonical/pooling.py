@@ -1,23 +1,25 @@
-"""One form for the mean over a whole map: GlobalAveragePool, followed by Flatten where the axes are dropped."""
+"""One form for the mean over a whole map: GlobalAveragePool, and Flatten after it where the axes are dropped."""
 
 import onnx_ir as ir
 
-from emca_deploy.canonical.edit import constant_of, replace_node
+from emca_deploy.canonical.edit import constant_of, ints_of, producer_of, replace_node
 
-__all__ = ["pool_globally"]
+__all__ = ["covers_map", "pool_globally", "reduced_axes"]
 
 
 def pool_globally(model: ir.Model) -> bool:
-    """Turn ReduceMean over (H, W), and AveragePool of the whole map, into GlobalAveragePool; return whether there was one.
+    """Turn ReduceMean over (H, W), and AveragePool of the whole map, into GlobalAveragePool; return whether there was any.
 
-    They are the same, but ONNX Runtime has an INT8 kernel for the pooling only, and TensorRT before 8.6 a faster one.
+    ONNX Runtime has an INT8 kernel only for the pooling, and TensorRT before 8.6 has a faster one.
     """
     graph, changed = model.graph, False
     for node in list(graph):
         source = node.inputs[0] if node.inputs and node.domain == "" else None
         if source is None or source.shape is None or len(source.shape) != 4:
             continue
-        if not (_reduces_map(node) or _covers_map(node)):
+        # An AveragePool after another is the last of several windows that a DLA needs for a large map.
+        covers = covers_map(node) and producer_of(source, "AveragePool") is None
+        if not covers and not (node.op_type == "ReduceMean" and reduced_axes(node) == [2, 3]):
             continue
         pool = ir.node("GlobalAveragePool", [source], metadata_props=dict(node.metadata_props))
         if node.op_type == "ReduceMean" and node.attributes.get_int("keepdims", 1) == 0:
@@ -32,25 +34,17 @@ def pool_globally(model: ir.Model) -> bool:
     return changed
 
 
-def _reduces_map(node: ir.Node) -> bool:
-    if node.op_type != "ReduceMean":
-        return False
-    attribute = node.attributes.get("axes")
+def reduced_axes(node: ir.Node) -> list[int]:
+    """Return the axes of a reduction of a 4-D tensor, sorted and not negative; none where they are computed or left out."""
     constant = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
-    axes = [] if constant is None else [int(axis) for axis in constant.ravel()]
-    if attribute is not None:
-        axes = list(attribute.as_ints())
-    return sorted(axis % 4 for axis in axes) == [2, 3]
+    given = [] if constant is None else [int(axis) for axis in constant.ravel()]
+    return sorted(axis % 4 for axis in ints_of(node, "axes", given))
 
 
-def _covers_map(node: ir.Node) -> bool:
-    """Return whether an AveragePool's one window is the whole map, without padding."""
-    source, window, pads = node.inputs[0], node.attributes.get("kernel_shape"), node.attributes.get("pads")
-    if node.op_type != "AveragePool" or source is None or source.shape is None or window is None:
+def covers_map(node: ir.Node) -> bool:
+    """Return whether a node is an AveragePool whose one window is the whole map, without padding."""
+    source, window = node.inputs[0] if node.inputs else None, ints_of(node, "kernel_shape", [])
+    if node.op_type != "AveragePool" or source is None or source.shape is None or len(source.shape) != 4:
         return False
-    unpadded = pads is None or not any(pads.as_ints())
-    plain = node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    before = source.producer()
-    if before is not None and before.op_type == "AveragePool":
-        return False  # the last of several windows that a DLA needs for a large map
-    return unpadded and plain and list(source.shape)[2:] == list(window.as_ints())
+    plain = node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID") and not any(ints_of(node, "pads", []))
+    return plain and list(source.shape)[2:] == window

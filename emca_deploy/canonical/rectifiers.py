@@ -1,4 +1,4 @@
-"""One form for what cuts values off: Relu, and Clip with both bounds."""
+"""One form for operators that clip values: Relu, and Clip with both bounds."""
 
 import numpy as np
 import onnx_ir as ir
@@ -8,13 +8,13 @@ from emca_deploy.canonical.edit import constant_of, new_constant, only_reader, r
 __all__ = ["rectify"]
 
 HUGE = float(np.finfo(np.float16).max)
-"""A bound that no activation of an image classifier reaches: float16 ends there."""
+"""Bound that no activation of an image classifier reaches: the largest float16."""
 
 Bounds = tuple[float, float]
 
 
 def rectify(model: ir.Model) -> bool:
-    """Write every form of max(x, 0) as Relu and of min(max(x, low), high) as Clip; return whether there was another one."""
+    """Write every form of max(x, 0) as Relu and of min(max(x, low), high) as Clip; return whether any changed."""
     graph, changed = model.graph, False
     for node in list(graph):
         cut = _cut(node)
@@ -37,7 +37,7 @@ def rectify(model: ir.Model) -> bool:
 
 
 def _form(bounds: Bounds) -> str | None:
-    """Return the operator for two bounds; None where neither Relu nor Clip with both is one."""
+    """Return the operator for two bounds; None where neither Relu nor Clip fits."""
     low, high = bounds
     if low == 0 and high >= HUGE:
         return "Relu"
@@ -45,7 +45,7 @@ def _form(bounds: Bounds) -> str | None:
 
 
 def _nested(inner: Bounds, outer: Bounds) -> Bounds:
-    """Return the bounds of one cut after another."""
+    """Return the bounds of two clippings, one after the other."""
     return min(max(inner[0], outer[0]), outer[1]), min(max(inner[1], outer[0]), outer[1])
 
 
@@ -57,7 +57,7 @@ def _written(graph: ir.Graph, name: str, source: ir.Value, bounds: Bounds) -> ir
 
 
 def _cut(node: ir.Node) -> tuple[ir.Value, Bounds] | None:
-    """Return what a node cuts off below and above which bounds; None for a node that does something else."""
+    """Return the tensor that a node clips, and its bounds; None for other nodes."""
     if node.domain != "" or not node.inputs or node.inputs[0] is None or node.outputs[0].dtype not in (None, ir.DataType.FLOAT):
         return None
     source, positive = node.inputs[0], (0.0, np.inf)
@@ -73,7 +73,7 @@ def _cut(node: ir.Node) -> tuple[ir.Value, Bounds] | None:
 
 
 def _extreme(node: ir.Node) -> tuple[ir.Value, Bounds] | None:
-    """Return what a Max or Min with a constant cuts off."""
+    """Return the tensor that a Max or Min with a constant clips, and its bounds."""
     for index in (0, 1):
         source, bound = node.inputs[index], _bound(node, 1 - index, None)
         if source is not None and bound is not None:
@@ -82,7 +82,7 @@ def _extreme(node: ir.Node) -> tuple[ir.Value, Bounds] | None:
 
 
 def _bound(node: ir.Node, index: int, default: float | None) -> float | None:
-    """Return the one number of a constant input, `default` where it is absent, None where it is no number."""
+    """Return the number in a constant input; `default` where the input is absent, None where it is no number."""
     value = node.inputs[index] if index < len(node.inputs) else None
     if value is None:
         return default

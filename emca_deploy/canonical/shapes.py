@@ -1,13 +1,12 @@
-"""Shape arithmetic: exporters compute sizes at run time that the input's size already settles.
+"""Shape arithmetic: folding the sizes that exporters compute at run time although the input's size determines them.
 
-Each value of a small integer tensor is followed as a number, or as the name of a dynamic dimension. What comes out as numbers
-becomes a constant; a Reshape to sizes of which one is the dynamic batch keeps that dimension by 0 or -1 instead.
+Each value of a small integer tensor is followed as a number or as the name of a dynamic dimension. Numbers become a constant. A
+Reshape whose sizes contain the dynamic batch keeps that dimension by 0 or -1.
 """
 
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -18,10 +17,10 @@ from emca_deploy.canonical.edit import constant_of, new_constant, set_constant, 
 __all__ = ["Size", "dimensions", "infer_shapes", "known_sizes", "settle_shapes"]
 
 PRIME = 1_000_003
-"""No dimension of an image classifier, nor a product of some."""
+"""Batch size during shape inference: no dimension of an image classifier, nor a product of several."""
 
 Size = int | str | None
-"""A number, the name of a dynamic dimension, or None for what is not known."""
+"""A number, the name of a dynamic dimension, or None for an unknown size."""
 
 LARGEST_RANK = 16
 MOST_ROUNDS = 64
@@ -29,23 +28,23 @@ INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32})
 
 
 def settle_shapes(model: ir.Model) -> bool:
-    """Compute what depends on the input's size alone, until nothing is left of it, in place; return whether there was any.
+    """Fold everything that depends only on the input's size, in place; return whether there was any.
 
-    Each branch that is taken settles the shapes behind it, where the next one may stand.
+    Each branch that is taken determines the shapes after it, where another branch may follow.
     """
     changed = False
     for _ in range(MOST_ROUNDS):
         if not _fold_shapes(model):
             break
         fold_constants(model)
-        inline_branches(model)
+        _inline_branches(model.graph)
         infer_shapes(model)
         changed = True
     return changed
 
 
 def known_sizes(graph: ir.Graph) -> dict[ir.Value, list[Size]]:
-    """Return the values of each tensor of sizes, as far as the shapes of a graph tell."""
+    """Return the values of each tensor of sizes, as far as a graph's shapes determine them."""
     known: dict[ir.Value, list[Size]] = {}
     for node in graph:
         sizes = _sizes(node, known) if node.domain == "" and node.outputs else None
@@ -55,7 +54,7 @@ def known_sizes(graph: ir.Graph) -> dict[ir.Value, list[Size]]:
 
 
 def dimensions(value: ir.Value | None) -> list[Size] | None:
-    """Return a tensor's dimensions as numbers and names; None where its rank is not known."""
+    """Return a tensor's dimensions as numbers and names; None where its rank is unknown."""
     if value is None or value.shape is None:
         return None
     return [side if isinstance(side, int) else side.value for side in value.shape]
@@ -71,20 +70,16 @@ def _fold_shapes(model: ir.Model) -> bool:
             changed |= _reshape_by_constant(graph, node, known)
     for result, sizes in known.items():
         if all(isinstance(size, int) for size in sizes) and result.uses() and not result.is_graph_output():
-            _replace(graph, result, sizes)
+            scalar = result.shape is not None and len(result.shape) == 0
+            kind = np.int32 if result.dtype == ir.DataType.INT32 else np.int64
+            array = np.array(sizes[0] if scalar else sizes, kind)
+            ir.convenience.replace_all_uses_with(result, new_constant(graph, f"{result.name}/constant", array))
             changed = True
     return changed
 
 
-def _replace(graph: ir.Graph, result: ir.Value, sizes: list[Size]) -> None:
-    scalar = result.shape is not None and len(result.shape) == 0
-    kind = np.int32 if result.dtype == ir.DataType.INT32 else np.int64
-    array = np.array(sizes[0] if scalar else sizes, kind)
-    ir.convenience.replace_all_uses_with(result, new_constant(graph, f"{result.name}/constant", array))
-
-
 def _reshape_by_constant(graph: ir.Graph, node: ir.Node, known: dict[ir.Value, list[Size]]) -> bool:
-    """Write a Reshape's computed sizes as constants, one dynamic dimension as the same one of the input or as the rest."""
+    """Make a Reshape's sizes constant where at most one is dynamic, written as 0 (the input's own) or -1 (the rest)."""
     wanted, source = node.inputs[1], node.inputs[0]
     if wanted is None or source is None or wanted not in known or node.attributes.get_int("allowzero", 0) != 0:
         return False
@@ -103,7 +98,7 @@ def _reshape_by_constant(graph: ir.Graph, node: ir.Node, known: dict[ir.Value, l
 
 
 def _sizes(node: ir.Node, known: dict[ir.Value, list[Size]]) -> list[Size] | None:
-    """Return the values of a node's first output as far as they are known; None where nothing is."""
+    """Return the values of a node's first output as far as they are known; None where none is."""
     if node.op_type == "Shape":
         sizes = dimensions(node.inputs[0])
         if sizes is None:
@@ -123,11 +118,9 @@ def _values(value: ir.Value | None, known: dict[ir.Value, list[Size]]) -> list[S
     if value in known:
         return known[value]
     array = constant_of(value)
-    return None if array is None or array.size > LARGEST_RANK or not _is_whole(array) else [int(x) for x in array.ravel()]
-
-
-def _is_whole(array: npt.NDArray[np.generic]) -> bool:
-    return array.dtype.kind in "iu" and array.ndim <= 1
+    if array is None or array.size > LARGEST_RANK or array.dtype.kind not in "iu" or array.ndim > 1:
+        return None
+    return [int(size) for size in array.ravel()]
 
 
 def _gather(node: ir.Node, operands: list[list[Size]]) -> list[Size] | None:
@@ -191,9 +184,8 @@ _RULES: dict[str, Callable[[ir.Node, list[list[Size]]], list[Size] | None]] = {
 }
 
 
-def inline_branches(model: ir.Model) -> None:
-    """Put the branch that is taken in the place of each If with a constant condition."""
-    graph = model.graph
+def _inline_branches(graph: ir.Graph) -> None:
+    """Replace each If with a constant condition by the branch that is taken."""
     for node in list(graph):
         condition = constant_of(node.inputs[0]) if node.op_type == "If" and node.inputs else None
         if condition is None or condition.size != 1 or node.domain != "":
@@ -217,13 +209,13 @@ def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
     branch.outputs.clear()
     graph.insert_before(node, members)
     for old, new in zip(node.outputs, results, strict=True):
-        new.shape = None  # both branches' shapes were merged into the If's; the next inference finds this one's
+        new.shape = None  # the If's shape was merged from both branches; the next inference finds the right one
         take_over(graph, old, new)
     graph.remove(node, safe=True)
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Infer the shapes of a model's tensors, in place; what cannot be inferred is left as it was."""
+    """Infer the shapes of a model's tensors, in place; a shape that cannot be inferred stays as it was."""
     image = image_value_of(model.graph)
     infer = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
     if image.shape is None or not len(image.shape) or isinstance(image.shape[0], int):
@@ -238,16 +230,15 @@ def infer_shapes(model: ir.Model) -> None:
         image.shape = given
         for graph in model.graphs():
             for value in (*graph.outputs, *(value for node in graph for value in node.outputs)):
-                _name_batch(value, batch)
+                if value.shape is not None and any(map(_has_batch, value.shape)):
+                    value.shape = ir.Shape([_named(side, batch) for side in value.shape])
 
 
-def _name_batch(value: ir.Value, batch: str) -> None:
-    if value.shape is None or not any(isinstance(side, int) and side and side % PRIME == 0 for side in value.shape):
-        return
-    value.shape = ir.Shape([_named(side, batch) for side in value.shape])
+def _has_batch(side: int | ir.SymbolicDim) -> bool:
+    return isinstance(side, int) and side != 0 and side % PRIME == 0
 
 
-def _named(side: "int | ir.SymbolicDim", batch: str) -> "int | ir.SymbolicDim":
-    if not isinstance(side, int) or side == 0 or side % PRIME:
+def _named(side: int | ir.SymbolicDim, batch: str) -> int | ir.SymbolicDim:
+    if not isinstance(side, int) or not _has_batch(side):
         return side
     return ir.SymbolicDim(batch if side == PRIME else f"{side // PRIME}*{batch}")
