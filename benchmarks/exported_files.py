@@ -76,7 +76,7 @@ def measure(path: Path, backends: Sequence[str], limit: int, threads: int) -> No
     known, unseen = (open_source(file, BUNDLED_PREPROCESSING) for file in (bundled_calibration_images(), bundled_test_images()))
     floating = load_graph(path)
     step = max(1, len(unseen) // limit)
-    simulation = Simulation(path, floating.graph, unseen, range(0, len(unseen), step)[:limit], threads)
+    simulation = Simulation(floating.graph, unseen, range(0, len(unseen), step)[:limit], threads)
     reference = simulation.logits(floating)
     for backend in backends:
         cells = []

@@ -1,4 +1,4 @@
-"""One stop of the walk: an fp32 ONNX model and images to an INT8 model placed for one backend."""
+"""Calibration: making an INT8 model for one backend from an fp32 ONNX model and images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,23 +50,22 @@ __all__ = ["METHODS", "Calibration", "CalibrationChoices", "CalibrationOptions",
 DEFAULT_SAMPLES = 300
 
 WITH_HISTOGRAMS = "mse"
-"""A method whose table has what every candidate of "auto" needs."""
+"""Method whose table suffices for every candidate of "auto"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationChoices:
-    """What a user chooses of a calibration.
+    """A user's choices for a calibration.
 
     Attributes:
-        method: how ranges come from values: a name of `METHODS`, with a parameter if wanted ("percentile:99.9"), or "auto" for
-            the better of minmax and mse, judged by the logits.
-        samples: calibration images to use; all where there are fewer.
+        method: calibration method, with a parameter if wanted ("percentile:99.9"), or "auto" for the better of minmax and mse.
+        samples: number of calibration images; all where there are fewer.
         seed: random seed of the choice of images.
         keep_float: patterns of nodes that stay in float, such as "stage1.*".
-        table: the range table to use or write; None keeps it beside the model.
-        recover: work spent on accuracy: "none", "bias" or "weights".
-        float_precision: "fp32", or "fp16" for TensorRT, of what stays in float.
-        output_name: the output with the logits, where the model has several.
+        table: range table to use or write; None for the one beside the model.
+        recover: level of recovery: "none", "bias" or "weights".
+        float_precision: precision of the float part: "fp32", or "fp16" for TensorRT.
+        output_name: name of the output with the logits, where the model has several.
     """
 
     method: str = AUTO
@@ -81,9 +80,12 @@ class CalibrationChoices:
 
 @dataclass(frozen=True)
 class CalibrationOptions(CalibrationChoices):
-    """How to calibrate: also with what the backend wants (its weights' bits are chosen already), and threads for the fp32 pass.
+    """A user's choices with the backend's recipe and number of threads.
 
-    What any of the recipes in `measured_for` quantizes is measured in one pass.
+    Attributes:
+        recipe: recipe of the backend, with the bits of its weights.
+        measured_for: recipes whose tensors are all measured in one pass.
+        threads: number of threads of the fp32 pass.
     """
 
     recipe: Recipe
@@ -98,18 +100,22 @@ class CalibrationOptions(CalibrationChoices):
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was quantized, from what.
+    """The result of a calibration.
 
     Attributes:
-        table: the range table's file.
-        reused: whether the ranges were on file already.
-        samples: images the ranges come from.
-        choice: what was tried before, and chosen.
-        float_part: what became of the rest where that is fp16.
-        weight_bits: that the weights keep to.
-        coverage: how much of the network is in INT8.
-        canonical: the graph that was quantized and how it came about.
-        image_warnings: what may be wrong with the calibration images, a line each.
+        onnx: file of the INT8 model.
+        backend: name of its backend.
+        method: calibration method with its parameter.
+        table: file of the range table.
+        reused: whether the ranges came from the file.
+        samples: number of images that the ranges come from.
+        counts: numbers of quantized tensors and operators.
+        choice: variant that was chosen, and those that were tried.
+        coverage: share of the network in INT8.
+        float_part: float part where it is fp16.
+        weight_bits: number of bits of the weights.
+        canonical: graph that was quantized, and how it was made.
+        image_warnings: warnings about the calibration images, one line each.
     """
 
     onnx: Path
@@ -121,15 +127,15 @@ class Calibration:
     counts: InsertionCount
     choice: Choice
     coverage: Coverage
-    float_part: FloatPart | None = None
-    weight_bits: int = 8
-    canonical: CanonicalModel | None = None
-    image_warnings: tuple[str, ...] = ()
+    float_part: FloatPart | None
+    weight_bits: int
+    canonical: CanonicalModel
+    image_warnings: tuple[str, ...]
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know of the result, one line each."""
-        return (*(self.canonical.warnings if self.canonical else ()), *self.coverage.warnings, *self.image_warnings)
+        """All warnings, one line each."""
+        return (*self.canonical.warnings, *self.coverage.warnings, *self.image_warnings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `calibrate`."""
@@ -151,7 +157,7 @@ class Calibration:
             "weight_bits": self.weight_bits,
             "coverage": self.coverage.to_dict(),
             "warnings": list(self.warnings),
-            **({"canonical": self.canonical.to_dict()} if self.canonical else {}),
+            "canonical": self.canonical.to_dict(),
             "float_precision": "fp16" if self.float_part else "fp32",
             **({"float_part": to_json(self.float_part)} if self.float_part else {}),
         }
@@ -160,16 +166,15 @@ class Calibration:
 def calibrate_model(
     model: Path, source: "ImageSource", output: Path, options: CalibrationOptions, stage: Stage = silent
 ) -> Calibration:
-    """Quantize an fp32 ONNX model for one backend, and write it to `output`, its manifest beside it.
+    """Quantize an fp32 ONNX model for one backend, and write it to `output` with its manifest beside it.
 
-    The calibration images are preprocessed as the model takes them; `stage` opens each stage of the work, for progress.
+    The source preprocesses its images for the model; `stage` opens each stage of the work, for progress.
 
     Raises:
-        InputError: a table given by name is of another model or data set; no such backend, method or level; no node matches
-            a pattern.
+        InputError: a named table is of another model or data set, a choice is not valid, or no node matches a pattern.
         ModelError: the model cannot be read, run or quantized.
-        GateError: with its float part in fp16 it is worse than rounding explains.
-        DataError: an image cannot be read, or drives an activation to infinity.
+        GateError: the fp16 float part is worse than rounding explains.
+        DataError: an image cannot be read, or makes an activation infinite.
         OutputError: `output` cannot be written.
     """
     recipe = options.recipe
@@ -181,7 +186,7 @@ def calibrate_model(
     refuse_quantized(model, recipe)
     canonical = canonical_graph(model, source.preprocessing, options.output_name)
     graph_model = canonical.model
-    coverage = _covered(model, graph_model.graph, recipe, options.keep_float)  # what is wrong is said before the long pass
+    coverage = _covered(model, graph_model.graph, recipe, options.keep_float)  # errors come before the long pass
     table, path, reused = ensure_ranges(model, source, options, stage, graph_model)
     indices = _indices(source, options)
     weights = nearest_weights(graph_model.graph, recipe.largest_weight)
@@ -194,7 +199,7 @@ def calibrate_model(
 
     tables = _candidates(table, options)
     choice = choose(
-        ChoiceInput(model, graph_model, quantize, source, indices, options.threads),
+        ChoiceInput(graph_model, quantize, source, indices, options.threads),
         {name: candidate.ranges for name, candidate in tables.items()},
         stage,
         correct_biases=options.recover != "none",
@@ -214,14 +219,14 @@ def calibrate_model(
         float_part = halve_float_part(graph_model, keep, (floating, source, indices, options.threads), stage)
     with write_artifact(output) as draft:
         ir.save(graph_model, draft.path)
-        manifest = _manifest(model, (path, table), options, counts, choice)
-        half = {
+        details = {
+            "float_precision": options.float_precision,
+            "calibration_images": image_digests(source, indices),
             "coverage": coverage.to_dict(),
             "weight_bits": recipe.weight_bits,
             **({"float_part": to_json(float_part)} if float_part else {}),
         }
-        known = {"float_precision": options.float_precision, "calibration_images": image_digests(source, indices)}
-        draft.manifest = replace(manifest, details={**manifest.details, **known, **half})
+        draft.manifest = _manifest(model, (path, table), options, (counts, choice), details)
     return Calibration(
         output,
         options.backend,
@@ -240,11 +245,11 @@ def calibrate_model(
 
 
 def _covered(model: Path, graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str]) -> Coverage:
-    """Return what a placement covers.
+    """Return the coverage of a recipe's placement.
 
     Raises:
         InputError: a pattern matches no node.
-        ModelError: nothing is left to run in INT8, whatever the patterns keep.
+        ModelError: nothing can run in INT8, even without patterns.
     """
     coverage = measure_coverage(graph, place(graph, recipe, keep_float), matching_nodes(graph, keep_float))
     if not coverage.int8_layers and not keep_float:
@@ -261,14 +266,14 @@ def _indices(source: "ImageSource", options: CalibrationOptions) -> list[int]:
 
 
 def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, RangeTable]:
-    """Return the tables to choose from, by method; one where the method is given."""
+    """Return the tables to choose from by method; a given method has one."""
     if options.method != AUTO:
         return {table.key.method: table}
     found = {}
     for name in CANDIDATES:
         method = str(parse_method(name))
         candidate = by_another_method(table, replace(table.key, method=method))
-        assert candidate is not None  # `ensure_ranges` saw to histograms
+        assert candidate is not None  # `ensure_ranges` measured histograms
         found[method] = candidate
     return found
 
@@ -276,44 +281,30 @@ def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, Ran
 def ensure_ranges(
     model: Path, source: "ImageSource", options: CalibrationOptions, stage: Stage = silent, graph_model: ir.Model | None = None
 ) -> tuple[RangeTable, Path, bool]:
-    """Return a model's ranges on a data set, their file, and whether they were on file; measured where they were not.
+    """Return the table of a model's ranges on a data set, its file, and whether the file already had it.
 
-    Where the method is left open, they are those of the least squared error, and the table can give any other method's.
-    `graph_model` is the model's canonical graph, where that is at hand; it is left as it is.
+    Ranges that are not in the file are measured, on the model's canonical graph `graph_model` where it is given. For the method
+    "auto" they are those of the smallest squared error, and the table suffices for any other method.
 
     Raises:
-        InputError: `options.table` names a table of something else.
+        InputError: `options.table` names a table of another model, data set or method.
     """
-    if options.method == AUTO:
-        return _ensure_table(model, source, replace(options, method=WITH_HISTOGRAMS), (stage, graph_model), any_method=True)
-    return _ensure_table(model, source, options, (stage, graph_model))
-
-
-def _ensure_table(
-    model: Path,
-    source: "ImageSource",
-    options: CalibrationOptions,
-    measuring: tuple[Stage, ir.Model | None],
-    *,
-    any_method: bool = False,
-) -> tuple[RangeTable, Path, bool]:
-    """Return the ranges by one method; a table by name may be of any other where that is said, if it has what is needed."""
-    method = parse_method(options.method)
+    any_method = options.method == AUTO
+    method = parse_method(WITH_HISTOGRAMS if any_method else options.method)
     indices = _indices(source, options)
     key = TableKey(OnnxFile.open(model).sha256, source.identity(), source.preprocessing, str(method), len(indices), options.seed)
     path = options.table or table_path(model)
     if path.is_file():
         table = read_table(path)
         if table.key == key:
-            return replace(table, key=key), path, True  # equal keys may differ in what was assumed
-        other = by_another_method(table, key)  # a histogram serves every method that reads one
+            return replace(table, key=key), path, True  # equal keys may differ in assumed preprocessing
+        other = by_another_method(table, key)
         if options.table is not None and (other is None or not any_method):
-            raise InputError(f"{path}: {_difference(table.key, key)}", "name another table, or leave --table out to measure anew")
+            raise InputError(f"{path}: {_difference(table.key, key)}", "name another table, or leave out --table")
         if other is not None:
             write_table(path, other)
             return other, path, True
     check_writable(path, ELSEWHERE)
-    stage, graph_model = measuring
     with stage("measuring ranges") as progress:
         graph_model = graph_model or load_graph(model, source.preprocessing, options.output_name)
         names = quantizable(graph_model.graph, options.measured_for)
@@ -326,18 +317,22 @@ def _ensure_table(
 def _difference(found: TableKey, wanted: TableKey) -> str:
     names = {
         "model_sha256": "model", "data_sha256": "data set", "preprocessing": "preprocessing",
-        "method": "method", "samples": "number of images", "seed": "seed", "measured": "revision of emca-deploy's measuring",
-        "canonical": "revision of emca-deploy's rewriting of graphs",
+        "method": "method", "samples": "number of images", "seed": "seed", "measured": "revision of measuring in emca-deploy",
+        "canonical": "revision of rewriting graphs in emca-deploy",
     }  # fmt: skip
     differing = [words for name, words in names.items() if getattr(found, name) != getattr(wanted, name)]
     return f"was measured with another {' and '.join(differing)}"
 
 
 def _manifest(
-    model: Path, measured: tuple[Path, RangeTable], options: CalibrationOptions, counts: InsertionCount, choice: Choice
+    model: Path,
+    measured: tuple[Path, RangeTable],
+    options: CalibrationOptions,
+    result: tuple[InsertionCount, Choice],
+    details: Mapping[str, Any],
 ) -> Manifest:
     given = read_manifest(model)
-    table_file, table = measured
+    (table_file, table), (counts, choice) = measured, result
     return Manifest(
         kind="onnx",
         sha256="",
@@ -360,5 +355,6 @@ def _manifest(
             "int8_operators": counts.weighted,
             "float_operators": counts.weighted_float,
             "weight_only_operators": counts.weight_only,
+            **details,
         },
     )

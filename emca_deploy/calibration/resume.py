@@ -1,4 +1,4 @@
-"""What a long search has found so far, kept in a side file so that an interrupted one goes on where it was."""
+"""A side file with the findings of a long search, with which an interrupted search continues."""
 
 import json
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ SIDE_VERSION = 1
 class SideFile:
     """Findings by name, each a JSON value, valid for one key.
 
-    A file of another key, of another version, or damaged counts as none: it is replaced by the first finding. Every finding is
-    written at once, whole or not at all. The key is all that the findings depend on, as JSON values.
+    The key holds everything that the findings depend on, as JSON values. The first finding replaces a file that is damaged, or of
+    another key or version. Every finding is written at once, whole or not at all.
     """
 
     def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
@@ -26,11 +26,11 @@ class SideFile:
         self.reused = len(self._found)
 
     def get(self, name: str) -> Any:
-        """Return a finding, or None."""
+        """Return a finding; None where there is none."""
         return self._found.get(name)
 
     def put(self, name: str, value: Any) -> None:
-        """Keep a finding.
+        """Write a finding to the file.
 
         Raises:
             OutputError: the file cannot be written.
@@ -40,7 +40,7 @@ class SideFile:
 
 
 def side_path(table: Path, backend: str, what: str) -> Path:
-    """Return where a side file lies: beside the range table, which is beside the model unless it was named."""
+    """Return the path of a side file, beside the range table."""
     stem = table.name.removesuffix(".json").removesuffix(".ranges")
     return table.with_name(f"{stem}.{backend}.{what}.json")
 

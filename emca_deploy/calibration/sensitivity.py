@@ -1,4 +1,4 @@
-"""What each layer and block of a network costs the logits when quantized, alone and among the others, by simulation."""
+"""Sensitivity: simulating how quantizing each layer and block, alone and among the others, changes the logits."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,10 +14,11 @@ import onnx_ir as ir
 from emca_deploy._optional import installed_version
 from emca_deploy._progress import Counter, Progress, silent
 from emca_deploy._version import __version__
+from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.graphs.simulation import Images, Simulation
+from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
 from emca_deploy.calibration.placement.place import Placement, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
@@ -26,6 +27,7 @@ from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.ranges.table import RangeTable, read_table, table_path
 from emca_deploy.calibration.recovery.weights import ensure_rounded_weights, nearest_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
+from emca_deploy.canonical.marks import label_of
 from emca_deploy.data.sources import choose_indices
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.file import OnnxFile
@@ -38,19 +40,21 @@ if TYPE_CHECKING:
 __all__ = ["SensitivityOptions", "Unit", "find_units", "measure_sensitivity", "options_on_file", "weights_on_file"]
 
 SEPARATORS = "./"
-"""Between the parts of a node's name: ours and TorchScript's exporter's."""
+"""Separators of the parts of a node's name, from this package's exporter and TorchScript's."""
 
 
 @dataclass(frozen=True)
 class SensitivityOptions:
-    """How to measure sensitivity.
+    """Options of a sensitivity measurement.
 
     Attributes:
-        samples: images to compare logits on; all where the data set has fewer.
-        seed: of the choice of images.
-        keep_float: node name patterns that stay in float throughout.
-        side_file: where results so far are kept; not kept where None.
-        output_name: the output with the logits, where the model has several.
+        recipe: recipe of the backend.
+        samples: number of images whose logits are compared; all where the data set has fewer.
+        seed: random seed of the choice of images.
+        threads: number of threads the runtime may use.
+        keep_float: patterns of nodes that always stay in float.
+        side_file: file that keeps results so far; None keeps none.
+        output_name: name of the output with the logits, where the model has several.
     """
 
     recipe: Recipe
@@ -63,7 +67,7 @@ class SensitivityOptions:
 
 
 def options_on_file(model: Path, source: "ImageSource", options: CalibrationOptions) -> CalibrationOptions:
-    """Return calibration options that fit the range table on file, where that is of the same model and data set.
+    """Return the options with method, samples and seed of the range table's file, where that is of this model and data set.
 
     Raises:
         InputError: the table is damaged.
@@ -72,11 +76,8 @@ def options_on_file(model: Path, source: "ImageSource", options: CalibrationOpti
     if not path.is_file():
         return options
     key = read_table(path).key
-    if (key.model_sha256, key.data_sha256, key.preprocessing) != (
-        OnnxFile.open(model).sha256,
-        source.identity(),
-        source.preprocessing,
-    ):
+    wanted = (OnnxFile.open(model).sha256, source.identity(), source.preprocessing)
+    if (key.model_sha256, key.data_sha256, key.preprocessing) != wanted:
         return options
     return replace(options, method=key.method, samples=key.samples, seed=key.seed)
 
@@ -84,12 +85,10 @@ def options_on_file(model: Path, source: "ImageSource", options: CalibrationOpti
 def weights_on_file(
     model: Path, source: "ImageSource", table: RangeTable, table_file: Path, options: SensitivityOptions
 ) -> dict[str, QuantizedWeight]:
-    """Return the rounded weights that the last calibration left beside its range table; none where it left none.
-
-    Weights of other ranges' images are rounded anew.
+    """Return the rounded weights beside a range table, rounded again if they are of other images; none without that file.
 
     Raises:
-        EmcaError: as `ensure_rounded_weights`.
+        EmcaError: as in `ensure_rounded_weights`.
     """
     file = (table_file, options.recipe.largest_weight)
     if not rounded_path(*file).is_file():
@@ -108,15 +107,14 @@ def measure_sensitivity(
     weights: Mapping[str, QuantizedWeight] | None = None,
     progress: Progress | None = None,
 ) -> SensitivityReport:
-    """Quantize every layer and block alone, and leave each alone in float, and compare the logits with fp32's.
+    """Quantize every layer and block alone, keep each alone in float, and compare the logits with fp32's.
 
-    `weights` are rounded weights by layer, as calibration uses them; others get the nearest integers. `progress` is called with
-    (images run, images to run in all).
+    `weights` are rounded weights by layer; other layers get the nearest integers. `progress` is called with (images run, all
+    images to run).
 
     Raises:
-        UnknownNameError: no placement for that backend.
         InputError: a pattern matches no node, or the table is of another model.
-        ModelError: the model cannot be run, or has no layer that could be told apart by name.
+        ModelError: the model cannot be run, or the placement quantizes no layer with a name.
         OutputError: the side file cannot be written.
     """
     recipe = options.recipe
@@ -126,14 +124,13 @@ def measure_sensitivity(
     units = find_units(graph, placement)
     if not units:
         raise ModelError(
-            f"{model}: has no layer with a name that the placement for {recipe.backend} quantizes",
+            f"{model}: the placement for {recipe.backend} quantizes no layer that has a name",
             "give its nodes names, or keep fewer of them in float",
         )
     indices = choose_indices(len(source), options.samples, source.labels, options.seed)
     rounded = weights or {}
     integers = nearest_weights(graph, recipe.largest_weight) | dict(rounded)  # once, not for every variant
-    simulation = Simulation(model, graph, source, indices, options.threads)
-    study = _Study(model, floating, table, options, integers, simulation)
+    study = _Study(floating, table, options, integers, Simulation(graph, source, indices, options.threads))
     costs = study.costs(units, _key(table, _fingerprint(placement, table, rounded), options, len(indices)), progress)
     total = sum(unit.macs for unit in units if unit.kind == "layer")
     rows = [_row(unit, costs, total) for unit in units]
@@ -155,10 +152,11 @@ class Unit:
     """A layer or a block.
 
     Attributes:
-        name: the name of the layer's node, or the prefix of the names of the block's nodes, without the separator.
-        pattern: what `--keep-float` takes.
+        name: name of the layer's node, or the common prefix of the block's nodes without the separator.
+        kind: "layer" or "block".
+        pattern: pattern for `--keep-float`.
         layers: names of its quantized layers with weights.
-        macs: their multiply-adds for one image.
+        macs: multiply-adds of these layers for one image.
     """
 
     name: str
@@ -170,7 +168,6 @@ class Unit:
 
 @dataclass(frozen=True)
 class _Study:
-    path: Path
     floating: ir.Model
     table: RangeTable
     options: SensitivityOptions
@@ -178,7 +175,7 @@ class _Study:
     simulation: Simulation
 
     def costs(self, units: Sequence[Unit], key: dict[str, Any], progress: Progress | None) -> dict[str, Cost]:
-        """Return the cost of every variant by its name, from the side file where it is there."""
+        """Return the cost of every variant by name, from the side file where it has one."""
         side = SideFile(self.options.side_file, key) if self.options.side_file else None
         variants = dict(_variants(units))
         costs = {name: cost for name in variants if side and (cost := _cost_on_file(side.get(name)))}
@@ -188,12 +185,12 @@ class _Study:
         count = Counter(progress, self.simulation.samples * (len(missing) + 1))
         reference = self.simulation.logits(self.floating, count)
         for name in missing:
-            costs[name] = _compare(reference, self._quantized(variants[name], count), self.path)
+            costs[name] = _compare(reference, self._quantized(variants[name], count), label_of(self.floating.graph))
             if side:
                 side.put(name, asdict(costs[name]))
         return costs
 
-    def _quantized(self, stays_float: "_Selector", step: Callable[[int], None]) -> Images:
+    def _quantized(self, stays_float: "_Selector", step: Callable[[int], None]) -> Float32Array:
         model = self.floating.clone()
         placement = place(model.graph, self.options.recipe, self.options.keep_float)
         placement.keep_float({node for node in model.graph if stays_float(node.name or "")})
@@ -202,7 +199,7 @@ class _Study:
 
 
 _Selector = Callable[[str], bool]
-"""Says of a node's name whether the node stays in float."""
+"""Whether the node of a name stays in float."""
 
 
 def _variants(units: Sequence[Unit]) -> Iterator[tuple[str, _Selector]]:
@@ -231,15 +228,15 @@ def _row(unit: Unit, costs: dict[str, Cost], total_macs: int) -> UnitSensitivity
     )
 
 
-def _compare(reference: Images, logits: Images, model: Path) -> Cost:
+def _compare(reference: Float32Array, logits: Float32Array, label: str) -> Cost:
     if not reference.any():
-        raise ModelError(f"{model}: all its logits are zero", "name a trained model")
+        raise ModelError(f"{label}: all its logits are zero", "name a trained model")
     flips = float((predicted(reference) != predicted(logits)).mean())
     return Cost(signal_to_noise_db(reference, logits), 100 * flips)
 
 
 def _cost_on_file(value: Any) -> Cost | None:
-    """Return a cost from the side file, or None where there is none that makes sense."""
+    """Return a cost from the side file; None where it has no valid one."""
     try:
         sqnr_db, flips = value["sqnr_db"], float(value["flips_percent"])
         return Cost(None if sqnr_db is None else float(sqnr_db), flips)
@@ -248,7 +245,7 @@ def _cost_on_file(value: Any) -> Cost | None:
 
 
 def _key(table: RangeTable, fingerprint: str, options: SensitivityOptions, samples: int) -> dict[str, Any]:
-    """Return all that the costs depend on."""
+    """Return everything that the costs depend on."""
     key = asdict(table.key)
     return {
         **{name: key[name] for name in ("model_sha256", "data_sha256")},
@@ -261,7 +258,7 @@ def _key(table: RangeTable, fingerprint: str, options: SensitivityOptions, sampl
 
 
 def _fingerprint(placement: Placement, table: RangeTable, weights: Mapping[str, QuantizedWeight]) -> str:
-    """Return a hash of which tensors are quantized, for which readers, with which ranges, and of the rounded weights."""
+    """Return a hash of the quantized tensors, their readers and ranges, and the rounded weights."""
     lines = [repr(replace(placement.recipe, readers=frozenset())), repr(sorted(placement.recipe.readers))]
     for value, readers in placement.edges.items():
         edges = sorted((node.name or "", index) for node, index in readers)
@@ -273,10 +270,10 @@ def _fingerprint(placement: Placement, table: RangeTable, weights: Mapping[str, 
 
 
 def find_units(graph: ir.Graph, placement: Placement) -> list[Unit]:
-    """Return the layers with weights that a placement quantizes, in the order they run, then the blocks they form.
+    """Return the layers with weights that a placement quantizes, in the order they run, and then their blocks.
 
-    A block is what shares its name's beginning with a residual Add, attention and shortcut included. Layers without a name are
-    left out: no pattern could tell them apart.
+    A block consists of the nodes whose names share their beginning with a residual Add, with attention and shortcut. Layers
+    without a name are left out, because no pattern matches only one of them.
     """
     macs = {node.name: image_multiply_adds(node) for node in placement.weighted if node.name}
     layers = [Unit(name, "layer", escape(name), (name,), count) for name, count in macs.items()]
@@ -289,17 +286,14 @@ def find_units(graph: ir.Graph, placement: Placement) -> list[Unit]:
 
 
 def _block_prefixes(graph: ir.Graph) -> Iterable[str]:
-    """Yield what the names in each block begin with, its separator included, each once."""
+    """Return the common beginning of the names in each block, with its separator."""
     attention = find_attention(graph)
     prefixes: dict[str, None] = {}
     for node in graph:
-        if node.op_type == "Add" and node not in attention.nodes and not any(_is_constant(value) for value in node.inputs):
+        computed = all(value is not None and value.const_value is None for value in node.inputs)
+        if node.op_type == "Add" and node not in attention.nodes and computed:
             name = node.name or ""
             end = max(name.rfind(separator) for separator in SEPARATORS)
             if end > 0:
                 prefixes[name[: end + 1]] = None
     return prefixes
-
-
-def _is_constant(value: ir.Value | None) -> bool:
-    return value is None or value.const_value is not None

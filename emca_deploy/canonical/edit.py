@@ -19,6 +19,7 @@ __all__ = [
     "producer_of",
     "replace_node",
     "set_constant",
+    "sole_producer",
     "take_over",
 ]
 
@@ -34,6 +35,11 @@ def producer_of(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     """Return the node that computes a tensor; None where there is none, or where it is none of these operators."""
     producer = value.producer() if value is not None else None
     return producer if producer is not None and (not op_types or producer.op_type in op_types) else None
+
+
+def sole_producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """Return the node that computes a tensor, as `producer_of`; None where the tensor does not have exactly one reader."""
+    return producer_of(value, *op_types) if value is not None and len(value.uses()) == 1 else None
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:

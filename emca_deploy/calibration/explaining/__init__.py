@@ -1,1 +1,1 @@
-"""What a backend runs in INT8 of a quantized model, and why not the rest."""
+"""Explaining which layers of a quantized model a backend runs in INT8, and why not the others."""

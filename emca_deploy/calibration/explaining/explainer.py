@@ -1,7 +1,7 @@
-"""What of a quantized model a backend runs in INT8, and what keeps the rest in float: somebody else's files explained.
+"""Explaining which layers of any quantized model a backend runs in INT8, and what keeps the others in float.
 
-A backend finds its INT8 kernels by patterns of Q/DQ pairs; where one is missing, it computes in float and says nothing. The rules
-here are those patterns, checked against the runtimes themselves in the tests.
+A backend finds its INT8 kernels by patterns of Q/DQ pairs; where one is missing, it computes in float without a message. The
+rules here are those patterns; the tests check them against the runtimes.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
 from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
 from emca_deploy.calibration.placement.recipe import Recipe
+from emca_deploy.canonical.edit import producer_of
 from emca_deploy.errors import ModelError
 from emca_deploy.multiply_adds import WEIGHT_INPUT
 from emca_deploy.onnx_file.file import OnnxFile
@@ -33,10 +34,10 @@ INTEGER_LAYERS = frozenset(
 
 
 def explain_file(path: Path, recipe: Recipe | None) -> Int8Report | None:
-    """Explain a quantized ONNX file on this machine; None of a float one, and for a backend without a recipe.
+    """Return the report on a quantized ONNX file on this machine; None for a float file or a backend without a recipe.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the file cannot be read.
     """
     file = OnnxFile.open(path)
     if recipe is None or not file.is_quantized:
@@ -47,10 +48,10 @@ def explain_file(path: Path, recipe: Recipe | None) -> Int8Report | None:
 
 
 def refuse_quantized(path: Path, recipe: Recipe) -> None:
-    """Refuse to quantize a file that is quantized already, and say what a backend makes of it.
+    """Refuse a file that is quantized already, and report how the backend runs it.
 
     Raises:
-        ModelError: it is quantized already, or cannot be read.
+        ModelError: the file is quantized already, or cannot be read.
     """
     found = explain_file(path, recipe)
     if found is None:
@@ -59,33 +60,32 @@ def refuse_quantized(path: Path, recipe: Recipe) -> None:
     said = f"{found.int8_layers} of its {found.layers} layers run in INT8 on {recipe.backend}"
     raise ModelError(
         f"{path}: is quantized already; {'; '.join([said, *causes])}",
-        f"name the fp32 model it was made from; what else is in the way: emca-deploy layers {shell_word(str(path))}",
+        f"name the fp32 model it was made from; all findings: emca-deploy layers {shell_word(str(path))}",
     )
 
 
 def explain_int8(graph: ir.Graph, recipe: Recipe, *, saturates: bool = False) -> Int8Report:
-    """Explain a quantized graph, with its shapes inferred and weights in memory, to be run by the recipe's backend.
+    """Return the report on a quantized graph, with inferred shapes and weights in memory, for the recipe's backend.
 
-    `saturates` says whether the processor adds INT8 products in 16 bits; see `CpuInfo.saturates_int8`.
+    `saturates` is whether the processor adds INT8 products in 16 bits.
     """
     return (recipe.explainer or Explainer)(graph, recipe.backend, saturates).report()
 
 
 @dataclass
 class QdqPair:
-    """A DequantizeLinear: what it reads, and how that is quantized."""
+    """A DequantizeLinear and the quantization of its input."""
 
     node: ir.Node
 
     @property
     def source(self) -> ir.Node | None:
-        """The QuantizeLinear that makes what it reads; None for stored integers."""
-        value = self.node.inputs[0]
-        return value.producer() if value is not None else None
+        """The QuantizeLinear that makes the integers; None for stored integers."""
+        return producer_of(self.node.inputs[0])
 
     @property
     def dtype(self) -> ir.DataType | None:
-        """Of the integers."""
+        """Type of the integers."""
         zero = self.node.inputs[2] if len(self.node.inputs) > 2 else None
         for value in (zero, self.node.inputs[0]):
             if value is not None and (found := value.dtype or (value.const_value.dtype if value.const_value else None)):
@@ -94,39 +94,39 @@ class QdqPair:
 
     @property
     def zero_points(self) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
-        """Its zero points, of any shape."""
+        """Zero points, of any shape."""
         return numbers_of(self.node.inputs[2] if len(self.node.inputs) > 2 else None, 0)
 
     @property
     def scales(self) -> int:
-        """How many scales it has."""
+        """Number of scales."""
         value = self.node.inputs[1]
         return int(np.prod([size for size in value.shape if isinstance(size, int)])) if value is not None and value.shape else 1
 
 
 def numbers_of(value: ir.Value | None, default: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
-    """Return the integers stored in a tensor, of any shape; the default where none are."""
+    """Return the integers stored in a tensor, of any shape; the default where none are stored."""
     if value is None or value.const_value is None:
         return np.array(default)
     return np.asarray(value.const_value.numpy()).astype(np.int64)
 
 
 def pair_of(value: ir.Value | None) -> QdqPair | None:
-    """Return the DequantizeLinear that makes a tensor, or None."""
-    producer = value.producer() if value is not None else None
-    return QdqPair(producer) if producer is not None and producer.op_type == "DequantizeLinear" else None
+    """Return the pair whose DequantizeLinear makes a tensor; None for another tensor."""
+    dequantize = producer_of(value, "DequantizeLinear")
+    return None if dequantize is None else QdqPair(dequantize)
 
 
 @dataclass
 class Explainer:
-    """What holds for most backends, which a recipe's own explainer changes: what of a graph runs in INT8, and why not the rest.
+    """The rules that hold for most backends; a recipe's own explainer changes them.
 
     Attributes:
-        graph: with its shapes inferred, weights in memory.
-        backend: that is to run it.
+        graph: quantized graph with inferred shapes and weights in memory.
+        backend: name of the backend.
         saturates: whether the processor adds INT8 products in 16 bits; see `CpuInfo.saturates_int8`.
-        found: nodes with each kind of finding, by name.
-        takes_integer_operators: whether QLinearConv and the like run in INT8.
+        found: names of the nodes with each kind of finding.
+        takes_integer_operators: whether operators such as QLinearConv run in INT8.
     """
 
     graph: ir.Graph
@@ -136,7 +136,7 @@ class Explainer:
     takes_integer_operators: ClassVar[bool] = False
 
     def report(self) -> Int8Report:
-        """Walk the graph and return what was found."""
+        """Return the findings about the graph."""
         attention = find_attention(self.graph).nodes
         layers = {node: image_multiply_adds(node) for node in self.graph if node.op_type in WEIGHT_INPUT}
         quantized = [node for node in layers if self._is_int8(node, in_attention=node in attention)]
@@ -158,7 +158,7 @@ class Explainer:
         return "operators" if kinds & INTEGER_LAYERS else "qdq"
 
     def tell(self, kind: str, node: ir.Node) -> bool:
-        """Record something; returns False, for what is in the way of INT8."""
+        """Record a finding about a node; return False, since it keeps the node from INT8."""
         names = self.found.setdefault(kind, [])
         name = node.name or str(node.outputs[0].name)
         if name not in names:
@@ -166,7 +166,7 @@ class Explainer:
         return False
 
     def _is_int8(self, node: ir.Node, *, in_attention: bool) -> bool:
-        """Return whether the backend runs a layer in INT8, and record what is in the way; attention belongs in float."""
+        """Return whether the backend runs a layer in INT8, and record what prevents it; attention belongs in float."""
         if node.op_type in INTEGER_LAYERS:
             return self._integer_operator(node)
         activation, weight = pair_of(node.inputs[0]), pair_of(node.inputs[1])
@@ -211,12 +211,9 @@ class Explainer:
         return True
 
     def fits(self, node: ir.Node, weight: QdqPair) -> bool:
-        """Return whether there is an INT8 kernel for a layer whose operands are quantized to 8 bits."""
-        if node.op_type in {"Gemm", "MatMul"}:
-            return True
-        if weight.dtype == ir.DataType.UINT8 or weight.zero_points.any():
-            return self.tell("asymmetric_weights", node)
-        return True
+        """Return whether the backend has an INT8 kernel for a layer with operands of 8 bits."""
+        symmetric = weight.dtype != ir.DataType.UINT8 and not weight.zero_points.any()
+        return True if symmetric or node.op_type in {"Gemm", "MatMul"} else self.tell("asymmetric_weights", node)
 
     def _look_between(self, node: ir.Node) -> None:
         """Record an operator between a DQ and a Q that runs in float, and a Q/DQ pair between a layer and its ReLU."""
@@ -224,7 +221,7 @@ class Explainer:
         if not pairs or node.op_type in {"QuantizeLinear", "DequantizeLinear"} | WEIGHT_INPUT.keys():
             return
         source = pairs[0].source
-        before = source.inputs[0].producer() if source is not None and source.inputs[0] is not None else None
+        before = producer_of(source.inputs[0]) if source is not None else None
         if node.op_type in CUTS and before is not None and before.op_type in WEIGHT_INPUT:
             self.tell("quantized_before_activation", node)
             return
@@ -232,4 +229,4 @@ class Explainer:
             self.look_behind(node)
 
     def look_behind(self, node: ir.Node) -> None:
-        """Record whatever else keeps an operator from INT8 that reads it and makes no output of the graph."""
+        """Record what else keeps an operator in float that reads INT8 and makes no output of the graph."""

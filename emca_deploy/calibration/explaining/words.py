@@ -1,4 +1,4 @@
-"""What may be wrong with a quantized model, in words: the problem, and what to do."""
+"""The findings about quantized models in words: the problem and the remedy."""
 
 __all__ = ["CALIBRATE", "FINDINGS"]
 
@@ -6,11 +6,11 @@ CALIBRATE = "calibrate the float model that it was made from: emca-deploy calibr
 
 FINDINGS: dict[str, tuple[str, str]] = {
     "integer_operator": (
-        "operators of integers (QLinearConv and the like) are ONNX Runtime's; {backend} computes them in float or refuses them",
+        "integer operators such as QLinearConv belong to ONNX Runtime; {backend} computes them in float or refuses them",
         "quantize in Q/DQ form (quant_format=QuantFormat.QDQ), run it on onnxruntime, or " + CALIBRATE,
     ),
     "wide_types": (
-        "is quantized to other than 8 bits, for which {backend} has no kernel, and computes in float",
+        "is not quantized to 8 bits; {backend} has no other integer kernel and computes it in float",
         "quantize activations to uint8 and weights to int8, or " + CALIBRATE,
     ),
     "activation_scales": (
@@ -31,20 +31,20 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "float_layer": (
         "is not quantized and computes in float, between conversions",
-        "quantize what it reads and its weights, or " + CALIBRATE,
+        "quantize its input and its weights, or " + CALIBRATE,
     ),
     "quantized_behind": (
-        "reads float, while its weights and what it returns are quantized: the Q/DQ pair stands behind it, none in front",
-        "quantize what it reads, or " + CALIBRATE,
+        "reads float, while its weights and its result are quantized: a Q/DQ pair follows it, but none precedes it",
+        "quantize its input, or " + CALIBRATE,
     ),
     "float_weights": ("reads INT8, but its weights are float", "quantize its weights, or " + CALIBRATE),
     "float_bias": (
-        "has a float bias; {backend} has an INT8 product for INT32 biases behind a DequantizeLinear only",
+        "has a float bias; {backend} has an INT8 product only for INT32 biases behind a DequantizeLinear",
         "quantize biases to INT32, in steps of the input's scale times the weights', or " + CALIBRATE,
     ),
     "signed_activations": (
-        "reads or returns int8 activations; on x86 {backend} makes uint8 of those that one operator reads only, and computes in "
-        "float between the two kinds",
+        "reads or returns int8 activations; on x86 {backend} turns those with one reader into uint8, and computes in float "
+        "between the two kinds",
         "quantize activations to uint8 (activation_type=QuantType.QUInt8), or " + CALIBRATE,
     ),
     "float_result": (
@@ -57,24 +57,24 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "no_kernel": ("{backend} has no INT8 kernel for it, and computes it in float between conversions", "leave it in float"),
     "float_island": (
-        "computes in float between a DQ and a Q: what it reads is turned into float, what it returns into integers again",
-        "quantize all it reads, or take an operator that {backend} has in INT8; or " + CALIBRATE,
+        "computes in float between a DQ and a Q: its input is converted to float, and its result to integers again",
+        "quantize all its inputs, or use an operator that {backend} has in INT8; or " + CALIBRATE,
     ),
     "quantized_before_activation": (
-        "reads a Q/DQ pair right behind a layer: half of the integers are spent on what it cuts off, and nothing is fused",
-        "quantize behind it, not in front of it; or " + CALIBRATE,
+        "reads a Q/DQ pair directly after a layer: half of the integers represent values that it cuts off, and nothing is fused",
+        "quantize after it, not before it; or " + CALIBRATE,
     ),
     "run_time_ranges": (
-        "ranges are measured anew for each image at run time",
+        "its ranges are measured for each image at run time",
         "quantize statically, with calibration images; or " + CALIBRATE,
     ),
     "saturation": (
-        "has weights of 8 bits, and this processor (no VNNI) adds such products in 16 bits and saturates: results are wrong",
+        "has weights of 8 bits; this processor has no VNNI, adds such products in 16 bits and saturates: results are wrong",
         "quantize weights to 7 bits (reduce_range=True; --weight-bits 7), or run it on a processor with VNNI",
     ),
     "per_tensor_weights": (
-        "has one scale for the weights of all output channels, which costs accuracy, not time",
+        "has one scale for the weights of all output channels, which costs accuracy but no time",
         "quantize weights for each output channel (per_channel=True), or " + CALIBRATE,
     ),
 }
-"""By kind, the worst for speed first."""
+"""Problems and remedies by kind, the worst for speed first."""

@@ -1,14 +1,16 @@
-"""Recognising channel attention by its structure, whoever exported it.
+"""Recognizing channel attention by its structure, whichever exporter wrote it.
 
-A gate is an operand of a Mul that descends from pooled statistics alone and through a sigmoid: every way back from it ends at a
-global pooling, none at the network's input. That holds for SE, ECA, SRM, EMCA and PKCAM, whatever reshapes, convolutions or
-linear layers an exporter puts in between, and for maps of a single pixel, where shapes tell nothing.
+A gate is an operand of a Mul that is computed from pooled statistics alone and passes a sigmoid: every way back from it ends at a
+global pooling, none at the network's input. This holds for SE, ECA, SRM, EMCA and PKCAM, with any reshapes, convolutions or
+linear layers in between, and for maps of one pixel, whose shapes show nothing.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
+
+from emca_deploy.canonical.edit import sole_producer
+from emca_deploy.canonical.pooling import covers_map, reduced_axes
 
 __all__ = ["AttentionPath", "find_attention", "is_global_pool", "pooling_steps"]
 
@@ -20,9 +22,9 @@ class AttentionPath:
     """The attention of a graph.
 
     Attributes:
-        gates: each gate's Mul node, with the index of its operand that is the gate.
-        nodes: every node between the poolings (not included) and the gates (not included).
-        pools: the poolings that feed them.
+        gates: each gate's Mul node, and the index of its operand that is the gate.
+        nodes: every node after the poolings and before the gates' Mul nodes.
+        pools: the poolings that these nodes read.
     """
 
     gates: dict[ir.Node, int]
@@ -31,49 +33,28 @@ class AttentionPath:
 
 
 def is_global_pool(node: ir.Node) -> bool:
-    """Return whether a node squeezes (N, C, H, W) to one number a channel."""
-    if node.op_type in {"GlobalAveragePool", "GlobalMaxPool"}:
-        return True
-    if node.op_type == "AveragePool":
-        return _covers_its_map(node)
-    if node.op_type != "ReduceMean":
-        return False
-    attribute = node.attributes.get("axes")
-    axes = list(attribute.as_ints()) if attribute is not None else None
-    if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None and node.inputs[1].const_value is not None:
-        axes = [int(axis) for axis in np.asarray(node.inputs[1].const_value.numpy()).ravel()]
-    return axes is not None and sorted(axis % 4 for axis in axes) in ([2, 3], [2], [3])
-
-
-def _covers_its_map(node: ir.Node) -> bool:
-    """Return whether a pooling's one window is the whole map: the last of a chain of windows, too."""
-    value, window, pads = node.inputs[0], node.attributes.get("kernel_shape"), node.attributes.get("pads")
-    if value is None or value.shape is None or window is None or (pads is not None and any(pads.as_ints())):
-        return False
-    return len(value.shape) == 4 and list(value.shape)[2:] == list(window.as_ints())
+    """Return whether a node reduces (N, C, H, W) to one number for each channel."""
+    if node.op_type == "ReduceMean":
+        return reduced_axes(node) in ([2, 3], [2], [3])
+    return node.op_type in {"GlobalAveragePool", "GlobalMaxPool"} or covers_map(node)
 
 
 def pooling_steps(pool: ir.Node) -> list[ir.Node]:
-    """Return the poolings in front of a global one that only lead to it, nearest first: the same mean, taken in steps."""
-    steps: list[ir.Node] = []
-    node = pool
-    while True:
-        value = node.inputs[0]
-        producer = value.producer() if value is not None and node.op_type == "AveragePool" else None
-        if value is None or producer is None or producer.op_type != "AveragePool" or len(value.uses()) != 1:
-            return steps
-        steps.append(producer)
-        node = producer
+    """Return the poolings before a global one that only lead to it, nearest first: the same mean, taken in steps."""
+    steps = [pool]
+    while steps[-1].op_type == "AveragePool" and (before := sole_producer(steps[-1].inputs[0], "AveragePool")) is not None:
+        steps.append(before)
+    return steps[1:]
 
 
 def find_attention(graph: ir.Graph) -> AttentionPath:
-    """Find the attention of a graph in one walk back from each candidate Mul."""
+    """Find the attention of a graph by one walk back from each candidate Mul."""
     gates: dict[ir.Node, int] = {}
     nodes: set[ir.Node] = set()
     pools: set[ir.Node] = set()
     rooted: dict[ir.Node, bool] = {}
     for node in graph:
-        cut = is_global_pool(node) or node.op_type == "Shape"  # a size carries no picture
+        cut = is_global_pool(node) or node.op_type == "Shape"  # a size carries no image
         rooted[node] = not cut and any(_is_rooted(value, rooted) for value in node.inputs)
     for node in graph:
         if node.op_type != "Mul" or not rooted[node]:
@@ -90,18 +71,15 @@ def find_attention(graph: ir.Graph) -> AttentionPath:
 
 
 def _is_sigmoid(node: ir.Node) -> bool:
-    """Return whether a node is a sigmoid, or the Clip between 0 and 1 that a hard one is written with."""
+    """Return whether a node is a sigmoid, or the Clip to [0, 1] of a hard sigmoid."""
     if node.op_type != "Clip":
         return node.op_type in SIGMOIDS
     bounds = [value.const_value if value is not None else None for value in node.inputs[1:3]]
-    return len(bounds) == 2 and all(
-        bound is not None and float(np.asarray(bound.numpy()).ravel()[0]) == end
-        for bound, end in zip(bounds, (0, 1), strict=True)
-    )
+    return [float(bound.numpy().ravel()[0]) for bound in bounds if bound is not None] == [0, 1]
 
 
 def _is_rooted(value: ir.Value | None, rooted: dict[ir.Node, bool]) -> bool:
-    """Return whether a value reaches the network's input by a way that no global pooling cuts."""
+    """Return whether a value depends on the network's input by a way without a global pooling."""
     if value is None or value.is_initializer():
         return False
     producer = value.producer()
@@ -113,8 +91,7 @@ def _walk_back(value: ir.Value) -> tuple[set[ir.Node], set[ir.Node]]:
     ends: set[ir.Node] = set()
     waiting = [value]
     while waiting:
-        current = waiting.pop()
-        producer = current.producer() if current is not None else None
+        producer = waiting.pop().producer()
         if producer is None or producer in path or producer in ends or producer.op_type == "Shape":
             continue
         if is_global_pool(producer):

@@ -1,19 +1,18 @@
-"""Computing what a placement does to the logits, on any machine, with ONNX Runtime.
+"""Simulating the effect of a placement on the logits, on any machine, with ONNX Runtime.
 
-Q/DQ pairs are computed in float, one after the other as ONNX defines them: no runtime's integer kernels, fusions or saturation.
-The result depends on the placement alone, and is the same on every processor up to float rounding.
+Q/DQ pairs are computed in float as ONNX defines them, without a runtime's integer kernels, fusions or saturation. The result
+depends only on the placement; it is the same on every processor up to float rounding.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy.calibration.graphs.graph_session import batch_size, feed_of, open_graph, prune, run_session
-from emca_deploy.canonical.marks import logits_value
+from emca_deploy.arrays import Float32Array
+from emca_deploy.calibration.graphs.graph_session import GraphSession, batch_size, feed_of, prune
+from emca_deploy.canonical.marks import label_of, logits_value
 from emca_deploy.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,36 +20,35 @@ if TYPE_CHECKING:
 
 __all__ = ["Simulation"]
 
-Images = npt.NDArray[np.float32]
 Step = Callable[[int], None]
 
 
 class Simulation:
-    """Images in memory, and the logits that variants of one model give for them.
+    """Images in memory, and the logits that variants of one fp32 graph return for them.
 
-    The images asked for are decoded once and held, 4 bytes a value. `path` is the fp32 model, as errors name it, `graph` its own.
+    The images of `indices` are decoded once and kept as float32.
     """
 
-    def __init__(self, path: Path, graph: ir.Graph, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
-        self._path, self._threads = path, threads
+    def __init__(self, graph: ir.Graph, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
+        self._threads = threads
         self._batches = [images for images, _ in source.batches(batch_size(graph, threads), indices)]
         self.samples = len(indices)
 
-    def logits(self, model: ir.Model, step: Step | None = None) -> Images:
+    def logits(self, model: ir.Model, step: Step | None = None) -> Float32Array:
         """Return the logits (N, classes) float32 of a variant; `step` is called after each batch with its number of images.
 
         Raises:
-            ModelError: ONNX Runtime does not take the model, or not these images, or its logits are not finite.
+            ModelError: ONNX Runtime refuses the model or the images, or the logits are not finite.
         """
         variant = model.clone()
         value = logits_value(variant.graph)
         variant.graph.outputs.clear()
         variant.graph.outputs.append(value)
         prune(variant)
-        session = open_graph(variant, str(self._path), self._threads, exact=True)
+        session = GraphSession(variant, self._threads, exact=True)
         parts = []
         for images in self._batches:
-            outputs = run_session(session, feed_of(variant.graph, images), str(self._path))
+            outputs = session.run(feed_of(variant.graph, images))
             parts.append(np.asarray(outputs[0], np.float32)[: len(images)])
             if step is not None:
                 step(len(images))
@@ -58,5 +56,7 @@ class Simulation:
         if logits.ndim == 4:  # (N, classes, 1, 1)
             logits = logits.reshape(len(logits), -1)
         if logits.ndim != 2 or not np.isfinite(logits).all():
-            raise ModelError(f"{self._path}: its output is no finite logits (N, classes)", "name an image classifier")
+            raise ModelError(
+                f"{label_of(variant.graph)}: its output is no finite logits (N, classes)", "name an image classifier"
+            )
         return logits

@@ -1,7 +1,7 @@
-"""Which tensors carry images through a network, from the image to the logits; not attention's descriptors.
+"""Finding the tensors that carry images through a network, from the image to the logits, without attention's descriptors.
 
-The operator decides what carries: layers with weights, poolings, what moves numbers without changing them, sums, gates, and
-any pointwise function of a tensor that carries. Layers with weights are quantized beyond that, wherever they read maps at all.
+The operator decides: layers with weights, poolings, sums, gates, operators that move numbers without changing them, and pointwise
+functions of a tensor that carries images. Layers with weights are also quantized wherever else they read maps.
 """
 
 from collections.abc import Set as AbstractSet
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from emca_deploy.calibration.graphs.attention_path import AttentionPath, is_global_pool
+from emca_deploy.calibration.graphs.attention_path import AttentionPath, find_attention, is_global_pool
 from emca_deploy.calibration.graphs.graph import WEIGHTED, image_value
 from emca_deploy.canonical.marks import logits_value
 
 __all__ = ["PASS_THROUGH", "PICKING", "Trunk", "find_trunk"]
 
 PASS_THROUGH = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
-"""They return the numbers they read, all of them, in another shape or order."""
+"""Operators that return all the numbers they read, in another shape or order."""
 
 PICKING = frozenset({"Slice", "Split", "Gather", "DepthToSpace", "SpaceToDepth"})
-"""They return some of the numbers they read, or all."""
+"""Operators that return some or all of the numbers they read."""
 
 CARRYING = (
     WEIGHTED
@@ -30,7 +30,7 @@ CARRYING = (
 )
 
 HEAD = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Cast", "Dropout"}) | PASS_THROUGH
-"""What may stand between the layer that makes the logits and a graph's output."""
+"""Operators that may stand between the layer that makes the logits and a graph's output."""
 
 POINTWISE = frozenset({
     "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Sigmoid", "HardSigmoid",
@@ -38,38 +38,39 @@ POINTWISE = frozenset({
     "Neg", "Reciprocal", "Sign", "Pow", "Add", "Sub", "Mul", "Div", "Max", "Min", "Where", "Greater",
     "GreaterOrEqual", "Less", "LessOrEqual", "BatchNormalization", "Identity",
 })  # fmt: skip
-"""Operators that compute each number of their result from one number of each operand, constants besides: activations, however an
-exporter writes them, and scales and shifts. SiLU is a Sigmoid and a Mul, HardSwish an Add, a Clip, a Mul and a Div, GELU five or
-nine nodes. What they have in common is their origin: every operand is a constant or comes, by such operators alone, from one
-tensor."""
+"""Operators that compute each number of their result from one number of each operand: activations in any form, scales and shifts.
+SiLU is a Sigmoid and a Mul, GELU five or nine nodes. Nodes of one such function have one origin: each operand is a constant or
+comes from that tensor by such operators alone."""
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """The tensors and nodes that matter to a placement.
+    """The tensors that matter to a placement.
 
     Attributes:
+        attention: the graph's attention.
         values: tensors that carry images.
-        maps: those, and whatever else comes from the image by a way that no global pooling cuts, outside attention.
-        origins: the tensor that each pointwise function is computed from.
+        maps: these, and all others outside attention that come from the image without a global pooling.
+        origins: each pointwise function's result, and the tensor that it is computed from.
         head: tensors from the logits on, which are never quantized.
-        constants: tensors that are the same for every image.
     """
 
+    attention: AttentionPath
     values: frozenset[ir.Value]
     maps: frozenset[ir.Value]
     origins: dict[ir.Value, ir.Value]
     head: frozenset[ir.Value]
-    constants: frozenset[ir.Value]
 
     def is_pointwise(self, node: ir.Node) -> bool:
         """Return whether a node computes a pointwise function of one tensor."""
         return node.outputs[0] in self.origins
 
 
-def find_trunk(graph: ir.Graph, attention: AttentionPath) -> Trunk:
-    """Find the trunk of a float graph whose attention is known."""
-    fixed, functions = _constants(graph), _origins(graph)
+def find_trunk(graph: ir.Graph) -> Trunk:
+    """Find the trunk of a float graph."""
+    attention = find_attention(graph)
+    fixed = _constants(graph)
+    functions = _origins(graph, fixed)
     values: set[ir.Value] = {image_value(graph)}
     maps = set(values)
     for node in graph:
@@ -86,23 +87,18 @@ def find_trunk(graph: ir.Graph, attention: AttentionPath) -> Trunk:
             or functions.get(node.outputs[0]) in values
         ):
             values.update(value for value in node.outputs if value.dtype in {None, ir.DataType.FLOAT})
-    return Trunk(
-        frozenset(values), frozenset(maps | values), functions, frozenset(_head(graph, functions, fixed)), frozenset(fixed)
-    )
+    return Trunk(attention, frozenset(values), frozenset(maps | values), functions, _head(graph, functions, fixed))
 
 
-def _head(graph: ir.Graph, functions: dict[ir.Value, ir.Value], fixed: AbstractSet[ir.Value]) -> set[ir.Value]:
-    """Return the logits and what only leads to and from them, back to what the last layer returns; not a file's other outputs."""
+def _head(graph: ir.Graph, functions: dict[ir.Value, ir.Value], fixed: AbstractSet[ir.Value]) -> frozenset[ir.Value]:
+    """Return the tensors from the last layer's result to the logits, and from there to outputs; not a file's other outputs."""
     logits = logits_value(graph)
-    head = _behind(logits, functions, fixed)
-    for output in graph.outputs:
-        behind = _behind(output, functions, fixed)
-        head |= behind if logits in behind else set()
-    return head
+    ways = [_back_to_layer(output, functions, fixed) for output in (logits, *graph.outputs)]
+    return frozenset().union(*(way for way in ways if logits in way))
 
 
-def _behind(output: ir.Value, functions: dict[ir.Value, ir.Value], fixed: AbstractSet[ir.Value]) -> set[ir.Value]:
-    """Return a tensor and what leads to it, back to what the last layer before it returns."""
+def _back_to_layer(output: ir.Value, functions: dict[ir.Value, ir.Value], fixed: AbstractSet[ir.Value]) -> set[ir.Value]:
+    """Return a tensor and the tensors that lead to it, back to the result of the last layer before it."""
     head = {output}
     waiting = [output]
     while waiting:
@@ -117,7 +113,7 @@ def _behind(output: ir.Value, functions: dict[ir.Value, ir.Value], fixed: Abstra
 
 
 def _constants(graph: ir.Graph) -> set[ir.Value]:
-    """Return the tensors that are the same for every image: stored, or computed from what is stored."""
+    """Return the tensors that are the same for every image: initializers, and what is computed from them alone."""
     found = {*graph.initializers.values()}
     for node in graph:
         if all(value is None or value in found for value in node.inputs):
@@ -125,12 +121,8 @@ def _constants(graph: ir.Graph) -> set[ir.Value]:
     return found
 
 
-def _origins(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
-    """Return, of each tensor of a graph that is a pointwise function of one other, that other; no tensor is its own.
-
-    An origin is no such function itself: of chains it is the first tensor.
-    """
-    fixed = _constants(graph)
+def _origins(graph: ir.Graph, fixed: AbstractSet[ir.Value]) -> dict[ir.Value, ir.Value]:
+    """Return each tensor that is a pointwise function of one other, and that other; the origin of a chain is its first tensor."""
     found: dict[ir.Value, ir.Value] = {}
     for node in graph:
         if node.op_type not in POINTWISE or len(node.outputs) != 1:

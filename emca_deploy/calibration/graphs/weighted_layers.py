@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.graph import has_weights
-from emca_deploy.canonical.edit import ints_of, new_constant
+from emca_deploy.canonical.edit import ints_of, set_constant
 from emca_deploy.multiply_adds import WEIGHT_INPUT, multiply_adds
 
 __all__ = [
@@ -20,13 +20,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """What of its input a convolution's outputs see.
-
-    Attributes:
-        kernel: height, width.
-        strides: vertical, horizontal.
-        pads: top, left, bottom, right.
-    """
+    """A convolution's kernel (height, width), strides (vertical, horizontal) and pads (top, left, bottom, right)."""
 
     kernel: tuple[int, int]
     strides: tuple[int, int]
@@ -39,7 +33,11 @@ def weighted_layers(graph: ir.Graph) -> dict[str, ir.Node]:
 
 
 def weight_of(node: ir.Node) -> Float32Array:
-    """Return a layer's weights as they are stored, float32."""
+    """Return a layer's weights as they are stored, float32.
+
+    Raises:
+        ValueError: they are computed.
+    """
     value = node.inputs[1]
     if value is None or value.const_value is None:
         raise ValueError(f"{node.name} has no constant weights")
@@ -47,32 +45,28 @@ def weight_of(node: ir.Node) -> Float32Array:
 
 
 def output_axis(node: ir.Node) -> int:
-    """Return the axis of a layer's stored weights that runs over output channels."""
-    if node.op_type == "Conv":
+    """Return the axis of output channels in a layer's stored weights."""
+    if node.op_type == "Conv" or node.attributes.get_int("transB", 0) != 0:
         return 0
-    if node.op_type == "Gemm":
-        return 0 if node.attributes.get_int("transB", 0) else 1
-    return -1
+    return 1 if node.op_type == "Gemm" else -1
 
 
 def image_multiply_adds(node: ir.Node) -> int:
-    """Return a layer's multiply-adds for one image; its weights once where the shape of its output is not known."""
+    """Return a layer's multiply-adds for one image; its number of weights where its output's shape is unknown."""
     index = WEIGHT_INPUT.get(node.op_type, len(node.inputs))
     weight = node.inputs[index] if index < len(node.inputs) else None
     if weight is None or weight.shape is None:
         return 0
-    transposed = bool(node.attributes.get_int("transB", 0))
-    shapes = [_sides_of_one(value) for value in (node.inputs[0], node.outputs[0])]
-    found = multiply_adds(node.op_type, shapes[0], _sizes(weight), shapes[1], transposed=transposed)
-    return found or (prod(_sizes(weight)) if weight.const_value is not None else 0)
-
-
-def _sizes(value: ir.Value) -> list[int]:
-    return [size if isinstance(size, int) else 1 for size in value.shape or ()]
+    transposed = node.attributes.get_int("transB", 0) != 0
+    sizes = [size if isinstance(size, int) else 1 for size in weight.shape]
+    found = multiply_adds(
+        node.op_type, _sides_of_one(node.inputs[0]), sizes, _sides_of_one(node.outputs[0]), transposed=transposed
+    )
+    return found or (prod(sizes) if weight.const_value is not None else 0)
 
 
 def _sides_of_one(value: ir.Value | None) -> list[int] | None:
-    """Return the shape of one image's share of an activation; None where a size besides the batch is not known."""
+    """Return the shape of an activation for a batch of 1; None where another size is unknown."""
     sides = list(value.shape)[1:] if value is not None and value.shape is not None else [None]
     return [1, *(side for side in sides if isinstance(side, int))] if all(isinstance(side, int) for side in sides) else None
 
@@ -102,7 +96,7 @@ def conv_geometry(node: ir.Node) -> ConvGeometry | None:
 
 
 def bias_of(node: ir.Node) -> Float32Array:
-    """Return a layer's bias, (output channels,) float32; zeros where it has none."""
+    """Return a layer's bias, (output channels,) float32; zeros without one."""
     given = node.inputs[2] if len(node.inputs) > 2 else None
     if given is None or given.const_value is None:
         return np.zeros(weight_of(node).shape[output_axis(node)], np.float32)
@@ -110,15 +104,12 @@ def bias_of(node: ir.Node) -> Float32Array:
 
 
 def set_bias(graph: ir.Graph, node: ir.Node, bias: Float32Array) -> None:
-    """Give a layer, of a float or a quantized graph, another bias, (output channels,) float32."""
-    value = new_constant(graph, f"{node.name}.bias/corrected", bias)
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    node.replace_input_with(2, value)
+    """Set the bias of a layer in a float or quantized graph to (output channels,) float32."""
+    set_constant(graph, node, 2, f"{node.name}.bias/corrected", bias)
 
 
 def add_to_biases(graph: ir.Graph, shifts: Mapping[str, Float32Array]) -> None:
-    """Add (output channels,) float32 to the biases of layers of a float graph, by name; one without a bias gets it."""
+    """Add shifts, (output channels,) float32 by node name, to the biases of a float graph's layers."""
     for name, node in weighted_layers(graph).items():
         if name in shifts:
             set_bias(graph, node, bias_of(node) + shifts[name])

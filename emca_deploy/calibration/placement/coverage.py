@@ -1,4 +1,4 @@
-"""How much of a network a placement runs in INT8, and why the rest stays in float."""
+"""Coverage: the share of a network that a placement runs in INT8, and why the rest stays in float."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -6,26 +6,22 @@ from typing import Any
 
 import onnx_ir as ir
 
-from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import WEIGHTED, has_weights
 from emca_deploy.calibration.graphs.trunk import Trunk, find_trunk
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
 from emca_deploy.calibration.placement.place import Placement, rounds_logits
+from emca_deploy.canonical.edit import producer_of
 from emca_deploy.multiply_adds import WEIGHT_INPUT
 
 __all__ = ["ENOUGH_PERCENT", "Coverage", "FloatLayer", "measure_coverage"]
 
 ENOUGH_PERCENT = 90.0
-"""Of the multiply-adds: with less in INT8 a network is hardly faster than in float."""
+"""Percent of the multiply-adds: with less in INT8 a network is hardly faster than in float."""
 
 
 @dataclass(frozen=True)
 class FloatLayer:
-    """A layer that stays in float.
-
-    Attributes:
-        macs: its multiply-adds for one image.
-    """
+    """A layer that stays in float, and its multiply-adds for one image."""
 
     name: str
     op: str
@@ -35,14 +31,14 @@ class FloatLayer:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a placement runs in INT8.
+    """The layers that a placement runs in INT8.
 
     Attributes:
-        backend: whose placement it is.
-        layers: operators that multiply and add.
-        int8_layers: those of them in INT8.
+        backend: name of the placement's backend.
+        layers: number of operators that multiply and add.
+        int8_layers: number of these in INT8.
         int8_macs_percent: share of their multiply-adds in INT8; 0 for a network without any.
-        float_layers: the others.
+        float_layers: layers in float.
     """
 
     backend: str
@@ -52,7 +48,7 @@ class Coverage:
     float_layers: tuple[FloatLayer, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `calibrate --json` and manifests have of it."""
+        """Return the form in `calibrate --json` and in manifests."""
         return {
             "layers": self.layers,
             "int8_layers": self.int8_layers,
@@ -62,7 +58,7 @@ class Coverage:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """One line that names what is in the way where too little runs in INT8; else nothing."""
+        """One line that names the largest layers in float, where too little runs in INT8."""
         if self.int8_macs_percent >= ENOUGH_PERCENT:
             return ()
         share = f"{self.int8_macs_percent:.1f}% of the multiply-adds run in INT8 on {self.backend}"
@@ -70,24 +66,22 @@ class Coverage:
         reasons: dict[str, list[str]] = {}
         for layer in heaviest:
             reasons.setdefault(f"{layer.op} ({layer.reason})", []).append(layer.name)
-        named = [f"{_some(names)}: {reason}" for reason, names in list(reasons.items())[:3]]
+        named = [
+            f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"
+            for reason, names in list(reasons.items())[:3]
+        ]
         return (f"only {share}; in float: {'; '.join(named)}",)
 
 
-def _some(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
 def measure_coverage(graph: ir.Graph, placement: Placement, kept: Iterable[ir.Node] = ()) -> Coverage:
-    """Return what a placement covers of the float graph it is for; `kept` are nodes that a user keeps in float."""
-    attention = find_attention(graph)
-    trunk = find_trunk(graph, attention)
+    """Return a placement's coverage of its float graph; `kept` are the nodes that a user keeps in float."""
+    trunk = find_trunk(graph)
     layers = {node: image_multiply_adds(node) for node in graph if node.op_type in WEIGHT_INPUT}
     quantized, by_user = set(placement.weighted), set(kept)
     floating = []
     for node, macs in layers.items():
         if node not in quantized:
-            own = None if node in by_user else _reason(node, placement, trunk, in_attention=node in attention.nodes)
+            own = None if node in by_user else _reason(node, placement, trunk)
             floating.append(FloatLayer(str(node.name), node.op_type, own or "--keep-float names it", macs))
     whole = sum(layers.values())
     share = 100 * sum(macs for node, macs in layers.items() if node in quantized) / whole if whole else 0.0
@@ -95,10 +89,10 @@ def measure_coverage(graph: ir.Graph, placement: Placement, kept: Iterable[ir.No
     return Coverage(placement.recipe.backend, len(layers), count, share, tuple(floating))
 
 
-def _reason(node: ir.Node, placement: Placement, trunk: Trunk, *, in_attention: bool) -> str:
+def _reason(node: ir.Node, placement: Placement, trunk: Trunk) -> str:
     """Return why a layer that no pattern names stays in float."""
     backend = placement.recipe.backend
-    if in_attention:
+    if node in trunk.attention.nodes:
         stored = ", its weights stored as INT8" if node in placement.weight_only else ""
         reason = f"part of the attention, which stays in float{stored}"
     elif node.op_type not in WEIGHTED:
@@ -106,15 +100,11 @@ def _reason(node: ir.Node, placement: Placement, trunk: Trunk, *, in_attention: 
     elif not has_weights(node):
         reason = "multiplies two computed tensors"
     elif node.inputs[0] not in trunk.maps:
-        reason = f"reads what {_maker(node)} computes, which is no map of the image"
+        producer = producer_of(node.inputs[0])
+        maker = "the input" if producer is None else f"the result of {producer.op_type} '{producer.name}'"
+        reason = f"reads {maker}, which is no map of the image"
     elif rounds_logits(node, placement.recipe, trunk):
         reason = f"makes the logits, which an INT8 convolution of {backend} would round"
     else:
         reason = f"reads too few channels for an INT8 kernel of {backend} to be faster"
     return reason
-
-
-def _maker(node: ir.Node) -> str:
-    value = node.inputs[0]
-    producer = value.producer() if value is not None else None
-    return "the input" if producer is None else f"{producer.op_type} '{producer.name}'"

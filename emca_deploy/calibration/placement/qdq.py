@@ -1,4 +1,4 @@
-"""Graph surgery: put the Q/DQ pairs of a placement into a model."""
+"""Inserting the Q/DQ pairs of a placement into a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,13 +30,13 @@ __all__ = ["InsertionCount", "insert_qdq"]
 
 @dataclass(frozen=True)
 class InsertionCount:
-    """What was quantized.
+    """The number of tensors and operators that were quantized.
 
     Attributes:
-        activations: Q/DQ pairs.
-        weighted: operators that read INT8 and have INT8 weights.
-        weighted_float: the others that multiply and add.
-        replaced: nodes that took the place of others, and of which.
+        activations: number of Q/DQ pairs.
+        weighted: number of operators that read INT8 and have INT8 weights.
+        weighted_float: number of the other operators that multiply and add.
+        replaced: new nodes, and the nodes that each replaced.
     """
 
     activations: int
@@ -46,7 +46,7 @@ class InsertionCount:
 
     @property
     def weight_only(self) -> int:
-        """How many of the operators in float have weights that are stored as INT8: those that were replaced."""
+        """Number of operators in float with weights stored as INT8: those that were replaced."""
         return len(set(self.replaced.values()))
 
 
@@ -56,12 +56,12 @@ def insert_qdq(
     ranges: Mapping[str, TensorRange],
     weights: Mapping[str, QuantizedWeight] | None = None,
 ) -> InsertionCount:
-    """Insert a placement's Q/DQ pairs into the float model it was made for, opset 13 or newer, in place.
+    """Insert a placement's Q/DQ pairs into its float model, of opset 13 or newer, in place.
 
-    `weights` are integers and scales of layers, by node name; others get the nearest integers.
+    `weights` are layers' integers and scales by node name; other layers get the nearest integers.
 
     Raises:
-        InputError: a tensor's range is missing: the table is of another model.
+        InputError: a tensor's range is missing, because the table is of another model.
     """
     graph = model.graph
     every = sum(node.op_type in WEIGHT_INPUT for node in graph)
@@ -69,10 +69,7 @@ def insert_qdq(
     for value, readers in placement.edges.items():
         name = str(_source(value, placement).name)
         if name not in ranges:
-            raise InputError(
-                f"the range table has no tensor '{name}'",
-                "name another table with --table",
-            )
+            raise InputError(f"the range table has no tensor '{name}'", "name another table with --table")
         symmetric = placement.recipe.symmetric or value in placement.symmetric
         params[value] = activation_params(ranges[name], symmetric=symmetric)
         _quantize_activation(graph, value, readers, params[value])
@@ -80,13 +77,15 @@ def insert_qdq(
     for node in placement.weighted:
         _quantize_weights(graph, node, params[originals[node]], placement.recipe, (weights or {}).get(str(node.name)))
     replaced = {new: node for node in placement.weight_only for new in store_as_int8(graph, node)}
-    _drop_unused_initializers(graph)
+    for name, constant in list(graph.initializers.items()):
+        if not constant.uses() and not constant.is_graph_output():
+            del graph.initializers[name]
     weighted = len(placement.weighted)
     return InsertionCount(len(params), weighted, every - weighted, replaced)
 
 
 def _source(value: ir.Value, placement: Placement) -> ir.Value:
-    """Return the tensor whose range another one takes; most take their own."""
+    """Return the tensor whose range a tensor takes, which is mostly its own."""
     while value in placement.same:
         value = placement.same[value]
     return value
@@ -97,22 +96,17 @@ def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], 
     scale = new_constant(graph, f"{value.name}/scale", np.array(params.scale, np.float32))
     zero = new_constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, integer))
     quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{value.name}/quantize")
-    quantized = quantize.outputs[0]
-    quantized.name, quantized.shape, quantized.dtype = (
-        f"{value.name}/quantized",
-        value.shape,
-        ir.DataType.from_numpy(np.dtype(integer)),
-    )
-    dequantize = ir.node("DequantizeLinear", [quantized, scale, zero], name=f"{value.name}/dequantize")
-    result = dequantize.outputs[0]
-    result.name, result.shape, result.dtype = f"{value.name}/dequantized", value.shape, ir.DataType.FLOAT
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero], name=f"{value.name}/dequantize")
+    for new, kind in ((quantize, ir.DataType.from_numpy(np.dtype(integer))), (dequantize, ir.DataType.FLOAT)):
+        result = new.outputs[0]
+        result.name, result.shape, result.dtype = f"{new.name}d", value.shape, kind
     producer = value.producer()
     if producer is None:
         graph.insert_before(graph[0], [quantize, dequantize])
     else:
         graph.insert_after(producer, [quantize, dequantize])
     for node, index in readers:
-        node.replace_input_with(index, result)
+        node.replace_input_with(index, dequantize.outputs[0])
 
 
 def _quantize_weights(
@@ -132,9 +126,3 @@ def _quantize_weights(
         bias_integers, bias_scales = quantize_bias(bias, scales, reads.scale)
         node.replace_input_with(2, dequantized(graph, node, f"{node.name}.bias", (bias_integers, bias_scales), 0))
     node.replace_input_with(1, dequantized(graph, node, f"{node.name}.weight", (integers, scales), axis))
-
-
-def _drop_unused_initializers(graph: ir.Graph) -> None:
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]

@@ -1,7 +1,7 @@
-"""What a backend wants quantized, and how.
+"""The recipe of a backend: what it quantizes, and how.
 
-What is fast on one runtime is slow on another, so ranges are measured once and placed many times. Common to all: the attention
-path between its poolings and its gate stays in float, through the sigmoid; weights are INT8 per output channel.
+Ranges are measured once and placed for each backend, because a placement that is fast on one is slow on another. For all of them
+the attention path from its poolings to its gate stays in float, and weights are INT8 with one scale for each output channel.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,32 +19,33 @@ __all__ = ["Explains", "Recipe"]
 
 
 class Explains(Protocol):
-    """An explainer of one graph, made from the graph, the backend's name and whether the processor saturates."""
+    """An explainer of one graph."""
 
     def report(self) -> Int8Report:
-        """Return what of the graph runs in INT8, and what is in the way of the rest."""
+        """Return what runs in INT8, and what keeps the rest in float."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one backend wants.
+    """The rules of one backend.
 
     Attributes:
-        symmetric: int8 activations with zero point 0 instead of uint8 with one.
-        integer_bias: INT32 biases behind a DequantizeLinear instead of float ones.
-        readers: operators, besides those with weights, whose trunk inputs are quantized; "Gate" is the attention's Mul and
-            "AttentionPool" its poolings.
-        residual: which operands of a residual Add are quantized.
-        every_reader: whatever reads a quantized tensor reads it quantized; nothing reads the float one beside it.
-        outputs: also quantize what every quantized operator returns, so that none of it leaves INT8.
-        symmetric_gate: int8 with zero point 0 for what a gate scales and what comes of it, whatever `symmetric` says.
-        fewest_channels: a convolution that reads fewer stays in float.
-        on_cpu: whether it runs on processors, of which some add INT8 products in 16 bits.
-        largest_weight: magnitude of an INT8 weight.
-        fewest_stored: attention layers that have as many weights keep them as INT8 and multiply in float; None is none.
-        rewrites: functions that change a graph with its Q/DQ pairs in place, exactly, into one that is faster.
-        explainer: class that says what the backend runs in INT8 of anybody's file; None takes the common rules.
-        half_float_part: whether what stays in float may be fp16: only where the model's types are the engine's.
+        backend: name of the backend.
+        symmetric: whether activations are int8 with zero point 0 instead of uint8.
+        integer_bias: whether biases are INT32 behind a DequantizeLinear instead of float.
+        readers: operators without weights whose trunk inputs are quantized; "Gate" is the attention's Mul and "AttentionPool" its
+            poolings.
+        residual: operands of a residual Add that are quantized.
+        every_reader: whether every reader of a quantized tensor reads it quantized.
+        outputs: whether the results of quantized operators are quantized, too.
+        symmetric_gate: whether a gate's carried input and its result are int8 with zero point 0 in any case.
+        fewest_channels: number of input channels below which a convolution stays in float.
+        on_cpu: whether the backend runs on processors, some of which add INT8 products in 16 bits.
+        largest_weight: largest magnitude of an INT8 weight.
+        fewest_stored: number of weights from which attention layers store them as INT8 and multiply in float; None for never.
+        rewrites: functions that turn a graph with its Q/DQ pairs into an equal, faster one, in place.
+        explainer: class that explains how the backend runs any INT8 file; None takes the common rules.
+        half_float_part: whether the float part may be fp16, as where an engine takes its types from the model.
     """
 
     backend: str
@@ -65,16 +66,16 @@ class Recipe:
 
     @property
     def weight_bits(self) -> int:
-        """How many bits the weights keep to."""
+        """Number of bits of the weights."""
         return next(bits for bits, largest in LARGEST_WEIGHT.items() if largest == self.largest_weight)
 
     @property
     def saturates(self) -> bool:
-        """Whether this machine's processor adds INT8 products in 16 bits, which weights of 8 bits overflow."""
+        """Whether this machine's processor adds INT8 products in 16 bits, which 8-bit weights overflow."""
         return self.on_cpu and cpu_info().saturates_int8
 
     def with_weight_bits(self, weight_bits: int | None) -> "Recipe":
-        """Return the recipe with weights of 8 or 7 bits; None is 7 where this machine's processor would saturate with 8.
+        """Return the recipe with weights of 8 or 7 bits; None takes 7 where this machine's processor saturates with 8.
 
         Raises:
             InputError: 7 bits for a backend that needs 8.
@@ -83,7 +84,7 @@ class Recipe:
             weight_bits = 7 if self.saturates else 8
         if weight_bits == 7 and not self.on_cpu:
             raise InputError(
-                f"7 bits for weights are for processors without VNNI, where '{self.backend}' does not run",
+                f"weights of 7 bits are for processors without VNNI, and '{self.backend}' does not run on processors",
                 "leave --weight-bits out",
             )
         return replace(self, largest_weight=LARGEST_WEIGHT[weight_bits])

@@ -1,8 +1,8 @@
-"""Weights stored as INT8 and multiplied in float: heavy layers of an attention that itself stays in float.
+"""Storing weights as INT8 and multiplying in float, for heavy layers of an attention.
 
-SE's two layers are convolutions of maps of one pixel, with 2.4 million weights in a ResNet-50. TensorRT-RTX reads INT8 weights
-within the kernel of a matrix product; those of a convolution it writes out as floats first, by a kernel of its own
-(benchmarks/LOG.md). So such a convolution becomes a product: the same numbers but for the rounding of the weights.
+SE's two layers are convolutions of one-pixel maps, with 2.4 million weights in a ResNet-50. TensorRT-RTX reads INT8 weights
+within the kernel of a matrix product, but writes those of a convolution out as floats first, in a kernel of its own. Therefore
+such a convolution becomes a product, with the same result but for the rounding of the weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ __all__ = ["heavy_pixel_layers", "in_place_of", "store_as_int8"]
 
 
 def heavy_pixel_layers(nodes: Sequence[ir.Node], fewest: int) -> list[ir.Node]:
-    """Return the convolutions of one-pixel maps among nodes that have `fewest` weights or more."""
+    """Return the convolutions of one-pixel maps with at least `fewest` weights."""
     return [node for node in nodes if node.op_type == "Conv" and has_weights(node) and _is_pixel_layer(node, fewest)]
 
 
@@ -33,10 +33,10 @@ def _is_pixel(value: ir.Value | None) -> bool:
 
 
 def store_as_int8(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
-    """Write a convolution of one-pixel maps as a product with dequantized INT8 weights; return its nodes that run in float.
+    """Write a convolution of one-pixel maps as a product with dequantized INT8 weights; return the nodes that run in float.
 
-    The weights (output channels, input channels) are symmetric, a scale for each output channel. The result keeps its name, the
-    product has the convolution's.
+    The weights (output channels, input channels) are symmetric, with one scale for each output channel. The result keeps its
+    name, and the product has the convolution's name.
     """
     weight, name, result = weight_rows(node), str(node.name), node.outputs[0]
     stored = dequantized(graph, node, f"{name}.weight", quantize_weight(weight, 0), 0)
@@ -57,5 +57,5 @@ def store_as_int8(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
 
 
 def in_place_of(keep: Mapping[ir.Node, str], replaced: Mapping[ir.Node, ir.Node]) -> dict[ir.Node, str]:
-    """Return what is said of nodes, also for those in their place; `replaced` gives the node whose place one took."""
+    """Return reasons by node, extended to the nodes that replaced them; `replaced` holds new nodes and their old ones."""
     return {**keep, **{node: keep[old] for node, old in replaced.items() if old in keep}}

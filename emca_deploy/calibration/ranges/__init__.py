@@ -1,1 +1,1 @@
-"""What is seen of each tensor, and the range its integers represent."""
+"""Observing tensors, and choosing the ranges that their integers represent."""

@@ -1,7 +1,7 @@
-"""Streaming histograms whose result does not depend on how the values arrive, by batch, order or thread. Pure numpy.
+"""Streaming histograms that do not depend on how the values arrive, by batch, order or thread. Pure numpy.
 
 Bins are a power of two wide and start at zero. When a value lies beyond the last bin, the width doubles and neighbouring bins
-merge, so every count stays exact: the histogram of all the data is the same whichever way it was put together.
+merge. Every count stays exact, and the histogram of all values is the same in whichever order it was merged.
 """
 
 import base64
@@ -11,46 +11,45 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
 
 __all__ = ["BINS", "Histogram"]
 
 BINS = 4096
-"""Bins on each side of zero; the largest magnitude lies in the upper half of them."""
+"""Bins on each side of zero; the largest magnitude lies in their upper half."""
 
 CHUNK = 1 << 16
-"""Values binned at once: their scratch memory stays in the cache."""
+"""Values binned at once, whose scratch memory stays in the cache."""
 
 SMALLEST_EXPONENT = -120
-"""Of a bin's width: 2**120 is still a single-precision number to multiply with."""
-
-Counts = npt.NDArray[np.int64]
+"""Smallest exponent of a bin's width: its inverse 2**120 is still a single-precision number."""
 
 
 @dataclass(frozen=True)
 class Histogram:
     """Counts of values by bins of width 2**exponent.
 
-    Bin i > 0 holds [i, i + 1) widths, bin i < 0 its mirror image, and bin 0 all between minus and plus one width.
+    Bin i > 0 holds [i, i + 1) widths, bin i < 0 its mirror image, and bin 0 everything between minus and plus one width.
 
     Attributes:
-        exponent: of the width.
-        counts: int64, (2 * BINS - 1,): bins -(BINS - 1) to BINS - 1.
-        minimum: the smallest value, exact.
-        maximum: the largest value, exact.
+        exponent: exponent of the width.
+        counts: counts of bins -(BINS - 1) to BINS - 1, int64 (2 * BINS - 1,).
+        minimum: exact smallest value.
+        maximum: exact largest value.
     """
 
     exponent: int
-    counts: Counts
+    counts: Int64Array
     minimum: float
     maximum: float
 
     @classmethod
-    def of(cls, values: npt.NDArray[np.float32]) -> "Histogram":
-        """Count float32 values of any shape, at least one.
+    def of(cls, values: Float32Array) -> "Histogram":
+        """Count float32 values of any shape.
 
         Raises:
-            ValueError: there are none, or one is infinite or not a number.
+            ValueError: there are no values, or one is infinite or not a number.
         """
         flat = values.reshape(-1)
         if not flat.size:
@@ -67,17 +66,17 @@ class Histogram:
         return cls(exponent, counts, low, high)
 
     def merged(self, other: "Histogram") -> "Histogram":
-        """Return the histogram of the values of both."""
+        """Return the histogram of both histograms' values."""
         exponent = max(self.exponent, other.exponent)
         counts = self.widened(exponent) + other.widened(exponent)
         return Histogram(exponent, counts, min(self.minimum, other.minimum), max(self.maximum, other.maximum))
 
-    def widened(self, exponent: int) -> Counts:
-        """Return the counts by bins of a width of 2**exponent, not smaller than now."""
+    def widened(self, exponent: int) -> Int64Array:
+        """Return the counts by bins of width 2**exponent, which is not smaller than the own width."""
         steps = exponent - self.exponent
         if steps == 0:
             return self.counts
-        # Truncation toward zero commutes with halving, so bin i goes to i / 2 without its fraction, exactly.
+        # Truncation toward zero commutes with halving: bin i goes exactly to i / 2 without its fraction.
         bins = np.arange(1 - BINS, BINS)
         targets = np.sign(bins) * (np.abs(bins) >> min(steps, 62))
         widened = np.zeros_like(self.counts)
@@ -91,20 +90,15 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """Number of values."""
         return int(self.counts.sum())
 
-    @property
-    def near_zero(self) -> int:
-        """How many values lie within one width of zero."""
-        return int(self.counts[BINS - 1])
-
-    def centres(self) -> npt.NDArray[np.float64]:
-        """Return the middle of every bin, none outside the values' own range; float64, (2 * BINS - 1,)."""
+    def centres(self) -> Float64Array:
+        """Return the middle of every bin, clipped to the values' range; float64, (2 * BINS - 1,)."""
         bins = np.arange(1 - BINS, BINS)
         return np.clip((bins + np.sign(bins) * 0.5) * self.width, self.minimum, self.maximum)
 
-    def magnitudes(self) -> Counts:
+    def magnitudes(self) -> Int64Array:
         """Return the counts of absolute values, int64, (BINS,)."""
         folded = self.counts[BINS - 1 :].copy()
         folded[1:] += self.counts[: BINS - 1][::-1]
@@ -113,7 +107,7 @@ class Histogram:
     def quantile(self, share: float) -> float:
         """Return a value that `share` of all values do not exceed, within one width of the exact one.
 
-        It is the upper edge of the bin in which the sorted value of that rank lies, and never outside the values' range.
+        It is the upper edge of the bin of the value of that rank, clipped to the values' range.
         """
         position = int(np.searchsorted(np.cumsum(self.counts), _rank(share, self.count)))
         edge = position - (BINS - 1) + (1 if position >= BINS - 1 else 0)
@@ -125,19 +119,19 @@ class Histogram:
         return float(min((position + 1) * self.width, max(-self.minimum, self.maximum)))
 
     def summary(self, shares: Sequence[float]) -> dict[str, Any]:
-        """Return what a person wants to know of the values: count, near_zero, mean, std, quantiles; from bins, so approximate."""
+        """Return count, near_zero (values within one width of zero), mean, std and quantiles for a reader; approximate."""
         centres, weights = self.centres(), self.counts / self.count
         mean = float(centres @ weights)
         return {
             "count": self.count,
-            "near_zero": self.near_zero,
+            "near_zero": int(self.counts[BINS - 1]),
             "mean": mean,
             "std": float(np.sqrt(((centres - mean) ** 2) @ weights)),
             "quantiles": {str(share): self.quantile(share) for share in shares},
         }
 
     def packed(self) -> dict[str, Any]:
-        """Return it as JSON values; the counts between the first and the last that is not zero, compressed."""
+        """Return the histogram as JSON values, with the counts from the first to the last that is not zero, compressed."""
         filled = np.flatnonzero(self.counts)
         first, last = int(filled[0]), int(filled[-1])
         content = zlib.compress(self.counts[first : last + 1].astype("<u8").tobytes(), 9)
@@ -145,10 +139,10 @@ class Histogram:
 
     @classmethod
     def unpacked(cls, values: dict[str, Any], minimum: float, maximum: float) -> "Histogram":
-        """Rebuild from `packed` output.
+        """Return the histogram of a `packed` form.
 
         Raises:
-            ValueError, KeyError, TypeError: it is damaged.
+            ValueError, KeyError, TypeError: the form is damaged.
         """
         limit = 8 * (2 * BINS - 1)
         inflater = zlib.decompressobj()
@@ -167,14 +161,14 @@ class Histogram:
 
 
 def _exponent(magnitude: float) -> int:
-    """Return the exponent of the smallest width whose bins hold a magnitude."""
+    """Return the exponent of the smallest width whose bins reach a magnitude."""
     if magnitude == 0:
         return SMALLEST_EXPONENT
     return max(int(np.frexp(magnitude)[1]) - (BINS.bit_length() - 1), SMALLEST_EXPONENT)
 
 
-def _count(flat: npt.NDArray[np.float32], exponent: int, offset: int, length: int) -> Counts:
-    """Count values / width, truncated, plus an offset. Scaling by a power of two is exact, so bins have exact edges."""
+def _count(flat: Float32Array, exponent: int, offset: int, length: int) -> Int64Array:
+    """Count values / width, truncated, plus an offset. Scaling by a power of two is exact, and so are the bins' edges."""
     inverse = np.float32(2.0**-exponent)
     scratch = np.empty(min(CHUNK, flat.size), np.int32)
     counts = np.zeros(length, np.int64)

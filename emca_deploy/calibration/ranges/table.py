@@ -1,4 +1,4 @@
-"""The range table: measured once, saved, checked by hash, reused by every backend's placement and by other methods."""
+"""The range table: measured once, saved, and reused by every backend's placement and by other methods."""
 
 import json
 from collections.abc import Mapping
@@ -19,30 +19,31 @@ from emca_deploy.results.codec import from_json
 __all__ = ["ELSEWHERE", "RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]
 
 TABLE_VERSION = 2
-"""Version 1 had minima and maxima only; it is still read."""
+"""Version of the file; version 1, with minima and maxima only, is still read."""
 
 MEASURED = 3
-"""Raised where the same images give other ranges than before. Revision 1 looked at residual Adds' operands whole; 2 at what of
-them the ReLU after the Add lets through (`relu_bounds`); 3 at what of a HardSwish's operand is not always 0, and more tensors."""
+"""Revision of measuring, raised where the same images give other ranges: 1 observed operands of residual Adds whole, 2 only what
+the ReLU after the Add passes, 3 also cuts inputs of HardSwish and observes more tensors."""
 
 _KNOWN = frozenset({"range", "threshold", "minimum", "maximum", "summary", "histogram"})
-"""What is on file of a tensor, besides what a method's own observer kept."""
+"""Fields of a tensor in the file; all others are kept by a method's own observer."""
 
 SUMMARY_QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999, 0.9999)
 
 
 @dataclass(frozen=True)
 class TableKey:
-    """What a table's ranges depend on; a table is reused only where all of it is equal.
+    """The values that a table's ranges depend on; a table is reused only where all are equal.
 
     Attributes:
-        model_sha256: digest of the fp32 ONNX file, its external data included.
-        data_sha256: of the calibration data set's content.
-        preprocessing: how its images became input; None where the data set holds finished input.
-        method: how ranges come from values, with its parameter ("minmax", "percentile:99.99").
-        seed: of the choice of images.
-        measured: the revision of measuring; a table without one is of the first.
-        canonical: the version of the rules that rewrite a graph before it is measured; a table without one is of none.
+        model_sha256: digest of the fp32 ONNX file with its external data.
+        data_sha256: digest of the calibration data set's content.
+        preprocessing: preprocessing of its images.
+        method: calibration method with its parameter, "minmax" or "percentile:99.99".
+        samples: number of images.
+        seed: random seed of the choice of images.
+        measured: revision of measuring; 1 in a table without one.
+        canonical: version of the rules that rewrite a graph before it is measured; 0 in a table without one.
     """
 
     model_sha256: str
@@ -57,11 +58,7 @@ class TableKey:
 
 @dataclass(frozen=True)
 class RangeTable:
-    """Ranges by tensor name, with what they depend on.
-
-    Attributes:
-        observations: what was seen of each tensor; empty in a table of version 1.
-    """
+    """Ranges and observations by tensor name, with their key; a table of version 1 has no observations."""
 
     key: TableKey
     ranges: dict[str, TensorRange]
@@ -69,20 +66,20 @@ class RangeTable:
 
 
 ELSEWHERE = "say with --table where ranges and weights may be kept: --table FILE.ranges.json"
-"""What to do where the folder of a model cannot be written to."""
+"""Remedy where the folder of a model cannot be written to."""
 
 
 def table_path(model: Path) -> Path:
-    """Return where the range table of a model lies unless one is named: beside the model."""
+    """Return the default path of a model's range table, beside the model."""
     return model.with_name(model.stem + ".ranges.json")
 
 
 def by_another_method(table: RangeTable, key: TableKey) -> RangeTable | None:
-    """Return the table that `key` asks for, made from another method's observations; None where these do not suffice."""
+    """Return the table for a key, made from another method's observations; None where these do not suffice."""
     if replace(table.key, method=key.method) != key or table.observations.keys() != table.ranges.keys():
         return None
     method = parse_method(key.method)
-    if not method.reuses:  # the averages on file are of another momentum
+    if not method.reuses:
         return None
     try:
         ranges = {name: method.range_of(seen) for name, seen in table.observations.items()}
@@ -95,7 +92,7 @@ def write_table(path: Path, table: RangeTable) -> None:
     """Write a table, whole or not at all.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     tensors = {name: _packed(values, table.observations.get(name)) for name, values in table.ranges.items()}
     write_json(path, {"table_version": TABLE_VERSION, "emca_deploy": __version__, "key": asdict(table.key), "tensors": tensors})
@@ -119,7 +116,7 @@ def read_table(path: Path) -> RangeTable:
     """Read a table.
 
     Raises:
-        InputError: it is not a table of ours, or of another version.
+        InputError: the file is no range table, or of another version.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -135,14 +132,14 @@ def read_table(path: Path) -> RangeTable:
         return RangeTable(TableKey(**key), ranges, seen)
     except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise InputError(
-            f"{path}: not a range table of ours: {exc}",
+            f"{path}: not a valid range table: {exc}",
             "name another file with --table, or move this one away and calibrate again",
         ) from exc
 
 
 def _check_version(version: object) -> None:
     if version != TABLE_VERSION:
-        raise ValueError(f"table version {version}, this emca-deploy reads {TABLE_VERSION} and 1")
+        raise ValueError(f"table version {version}; this emca-deploy reads {TABLE_VERSION} and 1")
 
 
 def _range(ends: Any, threshold: Any) -> TensorRange:
@@ -169,7 +166,7 @@ def _observation(values: Mapping[str, Any]) -> Observation:
 
 
 def _kept(value: Any) -> float | tuple[float, ...]:
-    """Return what a method's own observer kept: a number, or some."""
+    """Return the number, or numbers, that a method's own observer kept."""
     numbers = tuple(float(number) for number in (value if isinstance(value, list) else [value]))
     if not all(map(isfinite, numbers)):
         raise ValueError(f"values {value}")

@@ -1,12 +1,10 @@
-"""Bias correction: shift each layer's bias until the means of the fp32 model's channels are there again.
+"""Bias correction: shifting each layer's bias until the channels' means are those of the fp32 model.
 
-Rounding moves the mean of every channel, and all that follows takes the shift for signal. Source: Nagel et al., "Data-Free
+Rounding moves the mean of every channel, and later layers take the shift for signal. Source: Nagel et al., "Data-Free
 Quantization Through Weight Equalization and Bias Correction" (2019), section 4.2, with means measured on images as in its
-appendix. Layers are corrected from the input on, one at a time, each with what comes before it corrected already: several at once
-make good the same shift several times, and in a network of 50 layers the excess grows from each group to the next. A layer that
-ends a residual branch is corrected where the branch joins the shortcut: the shortcut's own rounding is made good there too,
-which nothing else would do. Means are taken after a ReLU where there is one: what it cuts away is nobody's signal, and ranges
-end there.
+appendix. Layers are corrected one at a time from the input on: several at once would correct the same shift several times. A
+layer that ends a residual branch is corrected where the branch joins the shortcut, which also corrects the shortcut's rounding.
+Means are taken after a ReLU where there is one, because ranges end there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +23,7 @@ from emca_deploy.calibration.graphs.graph_session import GraphRunner, append_out
 from emca_deploy.calibration.graphs.weighted_layers import bias_of, set_bias, weighted_layers
 from emca_deploy.calibration.placement.place import identity_operand
 from emca_deploy.calibration.recovery.settled import SettlingMeans
+from emca_deploy.canonical.edit import producer_of
 
 if TYPE_CHECKING:
     from emca_deploy.data.sources import ImageSource
@@ -34,31 +33,30 @@ __all__ = ["Anchor", "BiasCorrection", "find_anchors"]
 Quantize = Callable[[ir.Model], object]
 
 IMAGES = 100
-"""A channel's mean over this many images is known far better than rounding shifts it; 300 gained nothing."""
+"""Images to take means over; 300 gained nothing over 100."""
 
 TRIMMED = 0.1
-"""Share of the images, at each end, whose differences a channel's shift leaves out. Where a few images have activations beyond
-the ranges, clipping moves their means by more than rounding moves all others': with plain means, correcting cost
-emca_srm_resnet50 15 dB on a typical image, with these it gains; the bundled network does as well with either."""
+"""Share of images at each end whose differences do not count in a channel's shift. Clipping moves the means of a few images with
+activations beyond the ranges by more than rounding moves all others: with plain means, correction cost emca_srm_resnet50 15 dB on
+a typical image."""
 
 SMALLEST_GATE = 0.05
-"""A gate that lets less through on average makes no use of what is added before it."""
+"""Smallest mean of a gate by which a shift is divided."""
 
 SMALLEST_ACTIVE = 0.3
-"""Share of a channel's values that pass its ReLU, at least, when a shift of the mean after it is turned into one before it: a
-channel that is seldom active would be moved far by a few pixels. On three ResNet-50s and an 18, 0.1 to 1 did 0.5
-dB better to 1 dB worse, on images not used here."""
+"""Smallest share of a channel's values passing its ReLU by which a shift is divided: a few pixels would move a seldom active
+channel far. On three ResNet-50s and an 18, values from 0.1 to 1 were between 0.5 dB better and 1 dB worse."""
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """Where a layer's bias is to restore the means.
+    """The tensor whose means a layer's bias restores.
 
     Attributes:
-        value: the tensor; the layer's own output, or the sum of its branch and the shortcut; after the ReLU where one follows.
-        gate: the attention's gate between the two.
-        shortcut: the layer of the shortcut, whose own shift `value` sees too.
-        cut: whether `value` comes out of a ReLU.
+        value: name of the layer's output, or of the sum of its branch and the shortcut; after a ReLU where one follows.
+        gate: name of the attention's gate between the layer and the sum.
+        shortcut: name of the shortcut's layer, whose shift also changes `value`.
+        cut: whether a ReLU returns `value`.
     """
 
     value: str
@@ -77,15 +75,13 @@ def find_anchors(graph: ir.Graph) -> dict[str, Anchor]:
             continue
         identity = identity_operand(node, attention)
         branch, shortcut = node.inputs[1 - identity], node.inputs[identity]
-        producer = branch.producer() if branch is not None else None
+        producer, before = producer_of(branch), producer_of(shortcut)
         gate = None
         if producer is not None and producer in attention.gates:
             index = attention.gates[producer]
-            gate, carried = producer.inputs[index], producer.inputs[1 - index]
-            producer = carried.producer() if carried is not None else None
-        if producer is None or layers.get(str(producer.name)) is not producer or shortcut is None:
+            gate, producer = producer.inputs[index], producer_of(producer.inputs[1 - index])
+        if producer is None or layers.get(str(producer.name)) is not producer:
             continue
-        before = shortcut.producer()
         partner = str(before.name) if before is not None and layers.get(str(before.name)) is before else None
         anchors[str(producer.name)] = _anchor(node.outputs[0], str(gate.name) if gate is not None else None, partner)
     return anchors
@@ -99,19 +95,12 @@ def _anchor(value: ir.Value, gate: str | None = None, shortcut: str | None = Non
 
 
 class BiasCorrection:
-    """What to add to the biases of a placement's layers, for any ranges of its tensors."""
+    """The correction of a placement's biases, for any ranges of its tensors."""
 
-    def __init__(
-        self,
-        model: ir.Model,
-        quantize: Quantize,
-        source: "ImageSource",
-        indices: Sequence[int],
-        threads: int,
-    ) -> None:
-        """Take in `IMAGES` of the images that the ranges come from; the float model is left as it is.
+    def __init__(self, model: ir.Model, quantize: Quantize, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
+        """Read `IMAGES` of the images that the ranges come from.
 
-        `quantize` inserts the placement's Q/DQ pairs into a clone of it, in place, with whatever ranges.
+        `quantize` inserts the placement's Q/DQ pairs with any ranges into a clone of the float model, in place.
 
         Raises:
             DataError: an image cannot be read.
@@ -120,33 +109,37 @@ class BiasCorrection:
         self._images = [batch for batch, _ in source.batches(batch_size(model.graph, threads), few_of(indices, IMAGES))]
         self._anchors = find_anchors(model.graph)
         layers = weighted_layers(model.graph)
-        self._biases = {name: bias_of(layers[name]) for name in _in_order(_quantized(model, quantize), self._anchors)}
+        quantized = model.clone()
+        quantize(quantized)
+        left = weighted_layers(quantized.graph)
+        order = _in_order([name for name in layers if name not in left], self._anchors)
+        self._biases = {name: bias_of(layers[name]) for name in order}
 
     @cached_property
     def _wanted(self) -> dict[str, Float64Array]:
-        """The float model's means, and the shares that pass its ReLUs."""
+        """The float model's means, and the shares of values that pass its ReLUs."""
         measured, names = _to_restore(self._model, [self._anchors[layer] for layer in self._biases])
         probe = GraphRunner(measured, names, self._threads, means=True)
         batches = [probe(batch) for batch in self._images]
         return {name: np.concatenate([batch[name] for batch in batches]).astype(np.float64) for name in names}
 
     def shifts(self, quantize: Quantize, progress: Progress | None = None) -> dict[str, Float32Array]:
-        """Measure what to add to the bias of every quantized layer; (output channels,) float32 by node name.
+        """Return the shift of every quantized layer's bias, (output channels,) float32 by node name.
 
-        `quantize` inserts the ranges that matter; `progress` is called with (layers done, layers in all).
+        `quantize` inserts Q/DQ pairs with the ranges to correct for; `progress` is called with (layers done, all layers).
 
         Raises:
-            ModelError: ONNX Runtime refuses the model, or the images.
+            ModelError: ONNX Runtime refuses the model or the images.
         """
         settling = SettlingMeans(self._images, self._threads)
         quantized = self._model.clone()
-        quantize(quantized)  # once: but for the biases, which stay float here, nothing changes from layer to layer
+        quantize(quantized)  # once: only the biases, which are float here, change from layer to layer
         shifts: dict[str, Float32Array] = {}
         to_change = set(self._biases)
         for done, (layer, bias) in enumerate(self._biases.items(), 1):
             anchor = self._anchors[layer]
-            found = settling.measure(quantized.clone(), [anchor.value], to_change)
-            shifts[layer] = _shift(anchor, self._wanted, found[anchor.value])
+            found = settling.measure(quantized.clone(), anchor.value, to_change)
+            shifts[layer] = _shift(anchor, self._wanted, found)
             set_bias(quantized.graph, quantized.graph.node(layer), bias + shifts[layer])
             to_change.remove(layer)
             if progress:
@@ -155,11 +148,11 @@ class BiasCorrection:
 
 
 def _to_restore(model: ir.Model, anchors: Sequence[Anchor]) -> tuple[ir.Model, list[str]]:
-    """Return a clone of a float model and the tensors in it whose means are wanted; ReLUs' with the share that passes them."""
+    """Return a clone of a float model and its tensors whose means are needed, with the share of values that pass each ReLU."""
     measured = model.clone()
     names = {anchor.value for anchor in anchors} | {anchor.gate for anchor in anchors if anchor.gate is not None}
     for value in find_values(measured.graph, sorted({anchor.value for anchor in anchors if anchor.cut})):
-        # The sign of what a ReLU returns is 1 where it passes something, 0 elsewhere.
+        # The sign of a ReLU's result is 1 where a value passes, 0 elsewhere.
         active = append_output(measured.graph, ir.node("Sign", [value]), _active(str(value.name)))
         active.shape = value.shape
         names.add(str(active.name))
@@ -170,24 +163,20 @@ def _active(value: str) -> str:
     return f"{value}/active"
 
 
-def _typical(differences: Float64Array) -> Float64Array:
-    """Return the mean over images of (N, C) differences, without the share at each end that `TRIMMED` says, (C,)."""
-    cut = int(len(differences) * TRIMMED)
-    return np.asarray(np.sort(differences, axis=0)[cut : len(differences) - cut].mean(axis=0))
-
-
 def _shift(anchor: Anchor, wanted: Mapping[str, Float64Array], found: Float64Array) -> Float32Array:
-    """Return what to add to the bias of the layer that an anchor belongs to, from the means found there; (output channels,)."""
-    shift = _typical(wanted[anchor.value] - found)
+    """Return the shift, (output channels,), of the bias of an anchor's layer, from the means (N, C) found at the anchor."""
+    differences = np.sort(wanted[anchor.value] - found, axis=0)
+    cut = int(len(differences) * TRIMMED)
+    shift = differences[cut : len(differences) - cut].mean(axis=0)
     if anchor.cut:
         shift = shift / np.maximum(wanted[_active(anchor.value)].mean(axis=0), SMALLEST_ACTIVE)
     if anchor.gate is not None:
         shift = shift / np.maximum(wanted[anchor.gate].mean(axis=0), SMALLEST_GATE)
-    return shift.astype(np.float32)
+    return np.asarray(shift, np.float32)
 
 
 def _in_order(layers: Sequence[str], anchors: Mapping[str, Anchor]) -> list[str]:
-    """Return layers, given as they run, with each shortcut's before the one that ends in the sum, which sees its shift too."""
+    """Return layers, given in the order they run, with each shortcut's layer before the layer that ends in the sum."""
     ordered: dict[str, None] = {}
     for name in layers:
         shortcut = anchors[name].shortcut
@@ -195,11 +184,3 @@ def _in_order(layers: Sequence[str], anchors: Mapping[str, Anchor]) -> list[str]
             ordered[shortcut] = None
         ordered[name] = None
     return list(ordered)
-
-
-def _quantized(model: ir.Model, quantize: Quantize) -> list[str]:
-    """Return the names of the layers whose weights a placement quantizes, in the order they run."""
-    quantized = model.clone()
-    quantize(quantized)
-    left = weighted_layers(quantized.graph)
-    return [name for name in weighted_layers(model.graph) if name not in left]

@@ -1,4 +1,4 @@
-"""Gram matrices of what layers read, from one or more passes of the fp32 model over some images."""
+"""Gram matrices of layers' inputs, from one or more passes of the fp32 model over some images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -19,18 +19,18 @@ __all__ = ["POSITIONS", "can_be_rounded", "input_rows", "layer_grams"]
 
 
 POSITIONS = 32
-"""Output pixels of each image whose inputs are taken: neighbours see nearly the same."""
+"""Output pixels of each image whose inputs are taken; neighbours read nearly the same."""
 
 MEMORY_BYTES = 512 * 2**20
-"""Of the matrices that are filled in one pass, and an eighth of the machine's memory at most; a network that needs more gets
-several passes. A ResNet-50's take 475 MiB in all."""
+"""Most bytes of one pass's matrices, which also take at most an eighth of the machine's memory. A network that needs more gets
+several passes; a ResNet-50 needs 475 MiB."""
 
 ROWS = 512
-"""Rows gathered before a matrix product adds them up; fewer leave it waiting for memory."""
+"""Rows gathered for one matrix product; with fewer, it waits for memory."""
 
 BLOCK = 512
-"""Rows of a matrix that are added to at once, from the diagonal on: the other half is mirrored at the end. It takes half the time
-of whole products, which numpy mirrors each time."""
+"""Rows of a matrix that one product adds to, from the diagonal on. The other half is mirrored at the end, which takes half the
+time of whole products."""
 
 
 def can_be_rounded(node: ir.Node) -> bool:
@@ -39,7 +39,7 @@ def can_be_rounded(node: ir.Node) -> bool:
 
 
 def input_rows(images: Float32Array, geometry: ConvGeometry, seed: Sequence[int]) -> Float32Array:
-    """Return what seeded output pixels read of an input (1, C, H, W): (pixels, C * kernel height * kernel width)."""
+    """Return the inputs of seeded output pixels, (pixels, C * kernel height * kernel width), from an input (1, C, H, W)."""
     top, left, bottom, right = geometry.pads
     padded = np.pad(images[0], ((0, 0), (top, bottom), (left, right))) if any(geometry.pads) else images[0]
     windows = np.lib.stride_tricks.sliding_window_view(padded, geometry.kernel, axis=(1, 2))
@@ -59,12 +59,12 @@ def layer_grams(
     threads: int,
     progress: Progress | None = None,
 ) -> Iterator[tuple[str, Float32Array]]:
-    """Yield the Gram matrix of each layer's input, (inputs, inputs) float32, a few layers at a time.
+    """Yield the name and Gram matrix, (inputs, inputs) float32, of each layer's input.
 
-    The float model is left as it is. `progress` is called with (images done, images in all), of all passes together.
+    `progress` is called with (images done, all images), over all passes.
 
     Raises:
-        ModelError: the model cannot be run on these images.
+        ModelError: the model cannot run these images.
         DataError: an image cannot be read.
     """
     groups = _groups(model, names)
@@ -76,12 +76,12 @@ def layer_grams(
             sums.add(rows)
             if progress:
                 progress(number * len(indices) + done + 1, len(groups) * len(indices))
-        del reader  # its runtime's memory, while matrices are worked on
+        del reader  # frees its runtime's memory
         yield from sums.finished()
 
 
 def _groups(model: ir.Model, names: Sequence[str]) -> list[list[str]]:
-    """Split layers, in order, into groups whose matrices fit the memory."""
+    """Split layers, in order, into groups whose matrices fit in memory."""
     layers = weighted_layers(model.graph)
     groups: list[list[str]] = []
     machine_mib = read_memory_mib()
@@ -98,16 +98,16 @@ def _groups(model: ir.Model, names: Sequence[str]) -> list[list[str]]:
 
 
 class _Reader:
-    """The rows of its input that each layer of one group reads."""
+    """A session that returns the input rows of each layer of one group."""
 
     def __init__(self, model: ir.Model, names: Sequence[str], threads: int) -> None:
         layers = weighted_layers(model.graph)
         self._geometry = {name: None if layers[name].op_type == "Gemm" else conv_geometry(layers[name]) for name in names}
-        self._reads = {name: _first_input(layers[name]) for name in names}
+        self._reads = {name: str(value.name) for name in names if (value := layers[name].inputs[0]) is not None}
         self._probe = GraphRunner(model.clone(), sorted(set(self._reads.values())), threads)
 
     def rows(self, numbered: tuple[int, Float32Array]) -> dict[str, Float32Array]:
-        """Return each layer's (pixels, inputs) for one image, (1, 3, H, W), whose number seeds the choice of pixels."""
+        """Return each layer's rows (pixels, inputs) for one image, (1, 3, H, W), whose number seeds the choice of pixels."""
         number, images = numbered
         tensors = self._probe(images)
         return {
@@ -142,7 +142,7 @@ class _Sums:
             gram[start : start + BLOCK, start:] += rows[:, start : start + BLOCK].T @ rows[:, start:]
 
     def finished(self) -> Iterator[tuple[str, Float32Array]]:
-        """Yield each matrix and let go of it."""
+        """Yield each matrix, and free it."""
         for name, waiting in self._rows.items():
             if waiting:
                 self._add_up(name)
@@ -150,13 +150,8 @@ class _Sums:
 
 
 def _mirrored(gram: Float32Array) -> Float32Array:
-    """Copy what is right of the diagonal blocks to the left of them, in place."""
+    """Mirror the blocks right of the diagonal to the left of it, in place."""
     for start in range(0, len(gram), BLOCK):
         end = start + BLOCK
         gram[end:, start:end] = gram[start:end, end:].T
     return gram
-
-
-def _first_input(node: ir.Node) -> str:
-    value = node.inputs[0]
-    return str(value.name) if value is not None else ""

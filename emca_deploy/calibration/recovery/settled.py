@@ -1,12 +1,11 @@
-"""Measuring a network that is changed layer by layer, from the input on, without running again what will not change any more.
+"""Measuring a network that changes layer by layer, from the input on, without running its settled part again.
 
-Before the first layer that is still to change all is settled: the few tensors that cross from there into the rest are held for
-each batch of images, and the next measurement begins with them. Each layer is run about twice so, instead of once for every
-layer after it. What is held lies between QuantizeLinear and DequantizeLinear where it can, a byte a value.
+Everything before the first layer that is still to change is settled. The few tensors that cross from there into the rest are kept
+for each batch of images, and the next measurement begins with them. Each layer then runs about twice, instead of once for every
+layer after it. Where possible the tensors are kept as integers, one byte for each value.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,78 +14,71 @@ import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.calibration.graphs.graph_session import (
+    GraphSession,
     feed_of,
     find_values,
     leave,
     leave_mean,
-    open_graph,
     prune,
-    run_session,
 )
-from emca_deploy.canonical.marks import label_of
+from emca_deploy.canonical.edit import producer_of
 
 __all__ = ["HELD_BYTES", "SettlingMeans", "crossing_values"]
 
 HELD_BYTES = 2 * 2**20
-"""Of an image, at most: 200 MiB for a hundred. Where more crosses, as early in a network of large maps, the last place at which
-less did is begun with again."""
+"""Most bytes that are kept of an image: 200 MiB for a hundred. Where more crosses, as between large maps, the next measurement
+begins where this one did."""
 
 
 class SettlingMeans:
-    """Channel means of successive states of one network, in each of which more of it is settled.
+    """Channel means of successive states of one network, each with a larger settled part.
 
-    Images are batches of (N, 3, H, W) float32, of the network's own size where it has one; the last may be smaller.
+    Images are batches of (N, 3, H, W) float32, of the network's fixed batch size where it has one; the last may be smaller.
     """
 
     def __init__(self, images: Sequence[Float32Array], threads: int) -> None:
         self._images, self._threads = images, threads
         self._held: list[dict[str, npt.NDArray[Any]]] = []
 
-    def measure(self, model: ir.Model, names: Sequence[str], to_change: Set[str]) -> dict[str, Float64Array]:
-        """Return the mean of each channel of tensors over the pixels of each image, (N, C), by tensor.
+    def measure(self, model: ir.Model, name: str, to_change: Set[str]) -> Float64Array:
+        """Return the mean of each channel of a tensor over the pixels of each image, (N, C).
 
-        The model, the network as it is now, is changed. It differs from those of earlier calls only in layers that their
-        `to_change` named; this call's names the nodes that later calls may find changed.
+        The model is the network's present state, and is changed here. It differs from earlier states only in nodes that earlier
+        calls' `to_change` named; `to_change` names the nodes that may still change after this call.
 
         Raises:
-            ModelError: ONNX Runtime refuses the graph, or these images.
+            ModelError: ONNX Runtime refuses the graph or the images.
         """
         graph = model.graph
         if not self._held:
             self._held = [feed_of(graph, batch) for batch in self._images]
         _enter(graph, self._held[0])
         crossing = crossing_values(graph, to_change)
-        found = find_values(graph, names)
+        found = find_values(graph, [name])[0]
         graph.outputs.clear()
-        graph.outputs.extend(chain((leave_mean(graph, value) for value in found), (leave(graph, value) for value in crossing)))
+        graph.outputs.extend([leave_mean(graph, found), *(leave(graph, value) for value in crossing)])
         prune(model)
-        label = label_of(graph)
-        session = open_graph(model, label, self._threads)
-        entries = [entry.name for entry in session.get_inputs()]
-        means: list[list[Float32Array]] = []
+        session = GraphSession(model, self._threads)
+        means: list[Float32Array] = []
         hold = True
         for number, held in enumerate(self._held):
             count = len(self._images[number])
-            outputs = run_session(session, {name: held[name] for name in entries}, label)
-            means.append([output[:count] for output in outputs[: len(names)]])
-            crossed = dict(zip(map(_name, crossing), outputs[len(names) :], strict=True))
+            mean, *outputs = session.run({entry: held[entry] for entry in session.inputs})
+            means.append(mean[:count])
+            crossed = dict(zip((str(value.name) for value in crossing), outputs, strict=True))
             if number == 0:
                 hold = bool(crossed) and sum(array.nbytes for array in crossed.values()) <= HELD_BYTES * count
             if hold:
                 self._held[number] = crossed
-        return {name: np.concatenate(rows).astype(np.float64) for name, rows in zip(names, zip(*means, strict=True), strict=True)}
-
-
-def _name(value: ir.Value) -> str:
-    return str(value.name)
+        return np.concatenate(means).astype(np.float64)
 
 
 def _enter(graph: ir.Graph, held: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Make tensors inputs of a graph, in place of what computes them."""
+    """Replace tensors of a graph by inputs of the same names."""
     for value in find_values(graph, list(held)):
         if value.is_graph_input():
             continue
-        array = held[_name(value)]
+        array = held[str(value.name)]
         kind = ir.TensorType(ir.DataType.from_numpy(array.dtype))
         entry = ir.Input(value.name, ir.Shape([None, *array.shape[1:]] if array.ndim else []), kind)
         value.name = f"{value.name}/computed"
@@ -95,10 +87,9 @@ def _enter(graph: ir.Graph, held: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def crossing_values(graph: ir.Graph, to_change: Set[str]) -> list[ir.Value]:
-    """Return the tensors that are settled, and that something reads which is not: all of it that the rest depends on.
+    """Return the settled tensors that unsettled nodes read.
 
-    The graph's nodes are in the order they run; `to_change` names those that may yet change, and what depends on them is not
-    settled either.
+    The graph's nodes are in the order they run. The nodes that `to_change` names and all that depend on them are unsettled.
     """
     constants = set(graph.initializers.values())
     varying = {value for value in graph.inputs if value not in constants}
@@ -107,7 +98,7 @@ def crossing_values(graph: ir.Graph, to_change: Set[str]) -> list[ir.Value]:
     for node in graph:
         reads = [value for value in _reads(node) if value in varying]
         if not reads:
-            continue  # made of constants: it is with whoever reads it
+            continue  # computed from constants, as a part of its readers
         varying.update(node.outputs)
         if str(node.name) not in to_change and settled.issuperset(reads):
             settled.update(node.outputs)
@@ -117,7 +108,7 @@ def crossing_values(graph: ir.Graph, to_change: Set[str]) -> list[ir.Value]:
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield what a node reads, and what the branches of an If read from around it."""
+    """Yield the tensors that a node and the branches of an If read."""
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
@@ -128,7 +119,7 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def _as_integers(value: ir.Value) -> ir.Value:
-    """Return the integers that a tensor is dequantized from; itself where it is not."""
-    producer = value.producer()
-    integers = producer.inputs[0] if producer is not None and producer.op_type == "DequantizeLinear" else None
+    """Return the integers of a dequantized tensor; another tensor itself."""
+    dequantize = producer_of(value, "DequantizeLinear")
+    integers = dequantize.inputs[0] if dequantize is not None else None
     return value if integers is None else integers

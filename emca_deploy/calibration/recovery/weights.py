@@ -1,4 +1,4 @@
-"""Accuracy recovery after quantization, without training: better rounded weights, then corrected biases."""
+"""Rounding weights for the smallest error of each layer's output, without training, and keeping them in a file."""
 
 import json
 from collections.abc import Sequence
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 __all__ = ["DAMPING", "LEVELS", "cholesky_in_place", "ensure_rounded_weights", "nearest_weights", "round_weights", "rounded_path"]
 
 DAMPING = 0.01
-"""Share of the mean of the Gram matrix's diagonal that is added to it: inputs never seen in calibration are not free. GPTQ's."""
+"""GPTQ's damping, for inputs not seen in calibration: share of the diagonal's mean that is added to a Gram matrix's diagonal."""
 
 BLOCK = 128
-"""Columns rounded before their errors are carried to the others, by one matrix product."""
+"""Columns rounded before one matrix product carries their errors to the others."""
 
 FACTOR_BLOCK = 256
-"""Columns of the factor made at a time; 128 to 512 are alike."""
+"""Columns of the factor computed at a time; 128 to 512 take equally long."""
 
 LEVELS = ("none", "bias", "weights")
-"""How much is recovered; each level does what those before it do."""
+"""Levels of recovery; each includes those before it."""
 
 FILE_VERSION = 1
 
 
 def rounded_path(table: Path, largest: int) -> Path:
-    """Return where the rounded weights of magnitudes up to `largest` that go with a range table lie: beside it."""
+    """Return the path of the rounded weights, of magnitudes up to `largest`, beside their range table."""
     kind = "weights" if largest == LARGEST_WEIGHT[8] else "weights-7bit"
     return table.with_name(f"{table.name.removesuffix('.json').removesuffix('.ranges')}.{kind}.npz")
 
 
 def nearest_weights(graph: ir.Graph, largest: int) -> dict[str, QuantizedWeight]:
-    """Return the nearest integers of every layer's weights: what is quantized time and again is rounded once."""
+    """Return the nearest integers of every layer's weights."""
     return {name: quantize_weight(weight_of(node), output_axis(node), largest) for name, node in weighted_layers(graph).items()}
 
 
@@ -61,14 +61,13 @@ def ensure_rounded_weights(
     threads: int,
     stage: Stage,
 ) -> dict[str, QuantizedWeight]:
-    """Return the rounded weights of every layer that can be rounded: from the file where that is of the same, computed otherwise.
+    """Return the rounded weights of every layer that can be rounded, from their file or computed.
 
-    They depend on the model and the images only, so one file serves every backend, method and choice of layers. `key` and the
-    file are those of the range table, beside which they are kept, with the largest magnitude of a weight. The model is left as it
-    is.
+    They depend only on the model and the images; one file serves every backend, method and choice of layers. `key` is that of the
+    range table, `file` its path and the largest magnitude of a weight.
 
     Raises:
-        ModelError: the model cannot be run on these images.
+        ModelError: the model cannot run these images.
         DataError: an image cannot be read.
         OutputError: the file cannot be written.
     """
@@ -76,7 +75,7 @@ def ensure_rounded_weights(
     path = rounded_path(*file)
     label = _label(key)
     found = _read(path, label)
-    attention = find_attention(model.graph).nodes  # no placement quantizes it
+    attention = find_attention(model.graph).nodes  # which no placement quantizes
     layers = {n: node for n, node in weighted_layers(model.graph).items() if can_be_rounded(node) and node not in attention}
     if found is not None and found.keys() == layers.keys() and all(_fits(layers[name], found[name]) for name in found):
         return found
@@ -91,12 +90,12 @@ def ensure_rounded_weights(
 
 
 def _fits(node: ir.Node, weight: QuantizedWeight) -> bool:
-    """Return whether integers and scales from a file are of a layer's shape."""
+    """Return whether integers and scales from a file fit a layer's shape."""
     shape, channels = weight_of(node).shape, weight_of(node).shape[output_axis(node)]
     return weight[0].dtype == np.int8 and weight[0].shape == shape and weight[1].size == channels
 
 
-def _round(node: ir.Node, gram: np.typing.NDArray[np.float32], largest: int) -> QuantizedWeight:
+def _round(node: ir.Node, gram: Float32Array, largest: int) -> QuantizedWeight:
     weight, axis = weight_of(node), output_axis(node)
     _, scales = quantize_weight(weight, axis, largest)
     integers = round_weights(weight_rows(node), gram, scales, largest)
@@ -104,29 +103,29 @@ def _round(node: ir.Node, gram: np.typing.NDArray[np.float32], largest: int) -> 
 
 
 def _label(key: TableKey) -> str:
-    """Return what the weights depend on, as text; the method that chose the ranges is none of it."""
+    """Return everything that the weights depend on, as text; they do not depend on the method of the ranges."""
     return json.dumps(
         {"version": FILE_VERSION} | asdict(key) | {"method": None, "preprocessing": key.preprocessing.identity()}, sort_keys=True
     )
 
 
 def _write(path: Path, label: str, rounded: dict[str, QuantizedWeight]) -> None:
-    arrays: dict[str, np.typing.NDArray[Any]] = {f"{name}/int8": integers for name, (integers, _) in rounded.items()}
+    arrays: dict[str, npt.NDArray[Any]] = {f"{name}/int8": integers for name, (integers, _) in rounded.items()}
     arrays |= {f"{name}/scale": scales for name, (_, scales) in rounded.items()}
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **(arrays | {"label": np.array(label)}))  # type: ignore[arg-type]  # numpy's own option has a bool
 
 
 def _read(path: Path, label: str) -> dict[str, QuantizedWeight] | None:
-    """Return a file's weights; None where there is none, or one of other weights, or a damaged one.
+    """Return a file's weights; None where it is absent, damaged or of other weights.
 
     Raises:
-        InputError: the file holds arrays that are not ours, and would be overwritten.
+        InputError: the file holds other arrays, and would be overwritten.
     """
     try:
         arrays = read_arrays(path)
         if "label" not in arrays:
-            raise InputError(f"{path}: is in the way: rounded weights would be kept there, and it holds others", ELSEWHERE)
+            raise InputError(f"{path}: is in the way: rounded weights are kept there, and it holds other arrays", ELSEWHERE)
         if str(arrays["label"]) != label:
             return None
         names = [name.removesuffix("/int8") for name in arrays if name.endswith("/int8")]
@@ -138,20 +137,20 @@ def _read(path: Path, label: str) -> dict[str, QuantizedWeight] | None:
 def round_weights(weights: Float32Array, gram: Float32Array, scales: Float32Array, largest: int = 127) -> npt.NDArray[np.int8]:
     """Round weights (outputs, inputs) to INT8 in [-largest, largest] for the smallest error of the layer's output.
 
-    `gram` (inputs, inputs) is the inputs' second moments, to any factor; not centred, so that the output's mean is kept too.
-    Scales are (outputs,).
+    `gram` (inputs, inputs) holds the inputs' second moments up to a factor. They are not centred, which keeps the output's mean.
+    Scales are (outputs,). Source: Frantar et al., "GPTQ" (2022).
     """
     energy = np.diag(gram).astype(np.float64)
     damping = DAMPING * float(energy.mean())
-    if not damping > 0:  # every input is always zero, so no rounding is better than another
+    if not damping > 0:  # every input is always zero, and any rounding will do
         return quantize_with(weights, scales, 0, largest)
-    # The column that matters most is rounded first, while all others can still make good its error.
+    # The most important column is rounded first, while all others can still compensate its error.
     order = np.argsort(energy, kind="stable")
-    # float32: with this damping the factor in float64 gives the same integers, but for one in 10,000, and takes twice the memory.
+    # A float64 factor gives the same integers but for one in 10,000, and takes twice the memory.
     damped = gram[np.ix_(order, order)]
     damped[np.diag_indices_from(damped)] += np.float32(damping)
     factor = cholesky_in_place(damped)
-    # An input a row from here on, so that what one step reads and writes lies together.
+    # From here on each input is a row, which keeps the data of one step together.
     scaled = np.ascontiguousarray((weights / scales[:, None]).T[order])
     rounded = np.empty_like(scaled)
     errors = np.zeros_like(scaled)
@@ -170,10 +169,10 @@ def round_weights(weights: Float32Array, gram: Float32Array, scales: Float32Arra
 
 
 def cholesky_in_place(matrix: Float32Array) -> Float32Array:
-    """Replace a symmetric positive definite matrix, (n, n), by its lower triangular factor L, with L L' the matrix; return it.
+    """Replace a symmetric positive definite matrix, (n, n), by its lower triangular factor L, where L L' is the matrix; return L.
 
-    By blocks of columns from the left, so that nearly all of it is matrix products: for 4608 columns a third of the time that
-    `numpy.linalg.cholesky` takes, and no second matrix.
+    Nearly all of the work is matrix products of blocks of columns. For 4608 columns this takes a third of the time of
+    `numpy.linalg.cholesky`, and no second matrix.
 
     Raises:
         numpy.linalg.LinAlgError: the matrix is not positive definite.

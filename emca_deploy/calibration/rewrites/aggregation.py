@@ -1,19 +1,19 @@
-"""EMCA's multi-scale aggregation as additions, which OpenVINO joins into two kernels; exact but for the order of sums.
+"""Writing EMCA's multi-scale aggregation as additions, which OpenVINO joins into two kernels; exact but for the order of sums.
 
 Exported, it is `relu(w0 * current + repeat(sum_r w_r * previous_r))`: a Concat, a Mul and a ReduceSum for the sum over the
-scales, and a Concat that repeats the channels, each a node of its own that wakes every thread for a few hundred numbers.
+scales, and a Concat that repeats the channels. Each of these nodes wakes every thread for a few hundred numbers.
 """
 
 import numpy as np
 import onnx_ir as ir
 
-from emca_deploy.canonical.edit import int64_constant, new_constant
+from emca_deploy.canonical.edit import insert_node, int64_constant, new_constant, producer_of, sole_producer
 
 __all__ = ["add_scales", "broadcast_repeats"]
 
 
 def add_scales(graph: ir.Graph) -> int:
-    """Replace weighted sums over concatenated descriptors by additions of scaled ones, in place; return how many.
+    """Replace weighted sums over concatenated descriptors by additions of scaled ones, in place; return their number.
 
     The pattern is `ReduceSum(Mul(Concat(d_1, ..., d_n; axis 3), w); axis 3)` with d_i (N, C, 1, 1) and constant w (1, 1, 1, n).
     """
@@ -25,9 +25,9 @@ def add_scales(graph: ir.Graph) -> int:
         descriptors, weights = found
         total: ir.Value | None = None
         for index, (descriptor, weight) in enumerate(zip(descriptors, weights, strict=True)):
-            scale = _scalar(graph, f"{node.name}.weight{index}", weight)
-            term = _insert(graph, node, "Mul", [descriptor, scale], f"{node.name}.scaled{index}", descriptor.shape)
-            total = term if total is None else _insert(graph, node, "Add", [total, term], f"{node.name}.sum{index}", term.shape)
+            scale = new_constant(graph, f"{node.name}.weight{index}", np.array([[[[weight]]]], np.float32))
+            term = insert_node(graph, node, "Mul", [descriptor, scale], f"{node.name}.scaled{index}", descriptor)
+            total = term if total is None else insert_node(graph, node, "Add", [total, term], f"{node.name}.sum{index}", term)
         assert total is not None
         ir.convenience.replace_all_uses_with(node.outputs[0], total)
         _remove_dead(graph, node)
@@ -36,10 +36,10 @@ def add_scales(graph: ir.Graph) -> int:
 
 
 def broadcast_repeats(graph: ir.Graph) -> int:
-    """Let additions repeat channels by broadcasting instead of a Concat that writes them out, in place; return how many.
+    """Replace each Concat that repeats channels before an addition by broadcasting, in place; return their number.
 
     The pattern is `Relu(Add(Mul(x, constant scalar), Concat(s, ..., s; axis 1)))` with x (N, C, 1, 1) and s (N, C / k, 1, 1).
-    All of it is then computed at shape (N, 1, k, C / k), which has the same numbers in the same order.
+    All of it is then computed at shape (N, 1, k, C / k), with the same numbers in the same order.
     """
     removed = 0
     for relu in list(graph):
@@ -57,9 +57,9 @@ def broadcast_repeats(graph: ir.Graph) -> int:
         name = relu.name or "aggregation"
         own = _reshape(graph, relu, source, [-1, 1, copies, width], f"{name}.own")
         other = _reshape(graph, relu, narrow, [-1, 1, 1, width], f"{name}.others")
-        product = _insert(graph, relu, "Mul", [own, weight], f"{name}.scaled", wide)
-        total = _insert(graph, relu, "Add", [product, other], f"{name}.total", wide)
-        positive = _insert(graph, relu, "Relu", [total], f"{name}.positive", wide)
+        product = insert_node(graph, relu, "Mul", [own, weight], f"{name}.scaled", source, shape=wide)
+        total = insert_node(graph, relu, "Add", [product, other], f"{name}.total", product)
+        positive = insert_node(graph, relu, "Relu", [total], f"{name}.positive", total)
         result = _reshape(graph, relu, positive, [-1, copies * width, 1, 1], f"{name}.descriptor")
         ir.convenience.replace_all_uses_with(relu.outputs[0], result)
         _remove_dead(graph, relu)
@@ -68,11 +68,11 @@ def broadcast_repeats(graph: ir.Graph) -> int:
 
 
 def _weighted_sum(node: ir.Node) -> tuple[list[ir.Value], list[float]] | None:
-    """Return the descriptors and their weights that a node is the sum of; None for any other node."""
+    """Return the descriptors and weights of a weighted sum; None for other nodes."""
     if node.op_type != "ReduceSum" or node.outputs[0].is_graph_output() or _constant(node, 1) != [3]:
         return None
-    product = _sole_producer(node.inputs[0], "Mul")
-    stack = _sole_producer(product.inputs[0], "Concat") if product is not None else None
+    product = sole_producer(node.inputs[0], "Mul")
+    stack = sole_producer(product.inputs[0], "Concat") if product is not None else None
     if product is None or stack is None or stack.attributes.get_int("axis", 0) != 3:
         return None
     weight = product.inputs[1].const_value if product.inputs[1] is not None else None
@@ -83,27 +83,20 @@ def _weighted_sum(node: ir.Node) -> tuple[list[ir.Value], list[float]] | None:
 
 
 def _added_repeat(relu: ir.Node) -> tuple[ir.Node, ir.Node] | None:
-    """Return the Mul and the repeating Concat whose sum a node rectifies; None for any other node."""
+    """Return the Mul and the repeating Concat whose sum a Relu reads; None for other nodes."""
     if relu.op_type != "Relu" or relu.outputs[0].is_graph_output():
         return None
-    add = _sole_producer(relu.inputs[0], "Add")
+    add = sole_producer(relu.inputs[0], "Add")
     if add is None:
         return None
     for first, second in (add.inputs, reversed(add.inputs)):
-        scaled, repeat = _sole_producer(first, "Mul"), _sole_producer(second, "Concat")
+        scaled, repeat = sole_producer(first, "Mul"), sole_producer(second, "Concat")
         if scaled is None or repeat is None or repeat.attributes.get_int("axis", 0) != 1:
             continue
         same = all(value is repeat.inputs[0] for value in repeat.inputs)
         if same and _is_descriptor(repeat.inputs[0]) and _is_descriptor(scaled.inputs[0]) and _is_scalar(scaled.inputs[1]):
             return scaled, repeat
     return None
-
-
-def _sole_producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    producer = value.producer() if value is not None else None
-    if value is None or producer is None or producer.op_type != op_type or len(value.uses()) != 1:
-        return None
-    return producer
 
 
 def _is_descriptor(value: ir.Value | None) -> bool:
@@ -125,33 +118,19 @@ def _constant(node: ir.Node, index: int) -> list[int] | None:
     return value.const_value.numpy().ravel().tolist() if value is not None and value.const_value is not None else None
 
 
-def _scalar(graph: ir.Graph, name: str, number: float) -> ir.Value:
-    return new_constant(graph, name, np.array([[[[number]]]], np.float32))
-
-
 def _reshape(graph: ir.Graph, before: ir.Node, value: ir.Value, sides: list[int], name: str) -> ir.Value:
     batch = value.shape[0] if value.shape is not None else None
     shape = int64_constant(graph, f"{name}.shape", sides)
-    return _insert(graph, before, "Reshape", [value, shape], name, ir.Shape([batch, *sides[1:]]))
-
-
-def _insert(
-    graph: ir.Graph, before: ir.Node, op_type: str, inputs: list[ir.Value | None], name: str, shape: ir.Shape | None
-) -> ir.Value:
-    node = ir.node(op_type, inputs, name=name)
-    result = node.outputs[0]
-    result.name, result.shape, result.type = name, shape, ir.TensorType(ir.DataType.FLOAT)
-    graph.insert_before(before, node)
-    return result
+    return insert_node(graph, before, "Reshape", [value, shape], name, value, shape=ir.Shape([batch, *sides[1:]]))
 
 
 def _remove_dead(graph: ir.Graph, node: ir.Node) -> None:
-    """Remove a node nothing reads, and what was computed for it alone."""
+    """Remove a node that nothing reads, and the nodes that only it needed."""
     waiting = [node]
     while waiting:
         dead = waiting.pop()
         if dead.graph is None or any(output.uses() or output.is_graph_output() for output in dead.outputs):
             continue
-        producers = [value.producer() for value in dead.inputs if value is not None]
+        producers = [producer for value in dead.inputs if (producer := producer_of(value)) is not None]
         graph.remove(dead, safe=True)
-        waiting += [producer for producer in producers if producer is not None]
+        waiting += producers

@@ -1,63 +1,57 @@
-"""Activations and poolings in the form that a backend computes fast, in a graph with its Q/DQ pairs; exact in real arithmetic."""
+"""Writing activations and poolings of a graph with Q/DQ pairs in the form a backend computes fast; exact in real arithmetic."""
 
 from math import isclose
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.attention_path import is_global_pool
 from emca_deploy.calibration.graphs.graph import dequantized
-from emca_deploy.canonical.edit import new_constant
+from emca_deploy.canonical.edit import insert_node, new_constant, producer_of
 
 __all__ = ["average_pools_as_convolutions", "clip_hard_sigmoids", "hard_sigmoids_as_additions", "split_poolings"]
 
 SWISH = (1 / 6, 0.5)
-"""HardSwish is x * HardSigmoid(x) with this alpha and beta."""
+"""Alpha and beta with which x * HardSigmoid(x) is HardSwish."""
 
 
 def hard_sigmoids_as_additions(graph: ir.Graph) -> int:
-    """Compute each HardSigmoid between a DequantizeLinear and a QuantizeLinear as one INT8 addition; return how many.
+    """Write each HardSigmoid between a DequantizeLinear and a QuantizeLinear as one INT8 addition; return their number.
 
-    min(max(alpha * x + beta, 0), 1) in integers of a scale s is x + beta / alpha in integers of s / alpha, which saturate at the
-    same two ends. ONNX Runtime has an INT8 kernel for the addition only.
+    min(max(alpha * x + beta, 0), 1) in integers of scale s is x + beta / alpha in integers of scale s / alpha, which saturate at
+    the same ends. ONNX Runtime has an INT8 kernel only for the addition.
     """
-    done = 0
-    for node in list(graph):
-        if node.op_type != "HardSigmoid":
-            continue
-        quantize = _only_quantize(node)
-        source = node.inputs[0].producer() if node.inputs[0] is not None else None
-        if quantize is None or source is None or source.op_type != "DequantizeLinear":
-            continue
-        alpha, beta = _alpha_beta(node)
-        _add_instead(graph, node, quantize, beta / alpha, alpha)
-        done += 1
-    return done
+    found = [node for node in graph if node.op_type == "HardSigmoid" and producer_of(node.inputs[0], "DequantizeLinear")]
+    pairs = [(node, quantize) for node in found if (quantize := _only_quantize(node)) is not None]
+    for node, quantize in pairs:
+        _add_instead(graph, node, quantize)
+    return len(pairs)
 
 
 def _only_quantize(node: ir.Node) -> ir.Node | None:
-    """Return the QuantizeLinear that alone reads a node's result, if its integers end at 0 and at 1 or before."""
+    """Return the only reader of a HardSigmoid, a QuantizeLinear whose integers end at 0 and at 1 or below; None for others."""
     uses = list(node.outputs[0].uses())
     if len(uses) != 1 or uses[0].node.op_type != "QuantizeLinear" or node.outputs[0].is_graph_output():
         return None
     quantize = uses[0].node
     scale, zero = (value.const_value if value is not None else None for value in quantize.inputs[1:3])
-    if scale is None or zero is None or zero.dtype != ir.DataType.UINT8 or zero.numpy().any() or _alpha_beta(node)[0] <= 0:
+    if scale is None or zero is None or zero.dtype != ir.DataType.UINT8 or zero.numpy().any() or min(_alpha_beta(node)) <= 0:
         return None
-    readers = list(quantize.outputs[0].uses())
-    fits = float(scale.numpy()) * 255 <= 1 + 1e-6 and _alpha_beta(node)[1] > 0
-    return quantize if fits and len(readers) == 1 and readers[0].node.op_type == "DequantizeLinear" else None
+    readers = [use.node.op_type for use in quantize.outputs[0].uses()]
+    return quantize if float(scale.numpy()) * 255 <= 1 + 1e-6 and readers == ["DequantizeLinear"] else None
 
 
 def _alpha_beta(node: ir.Node) -> tuple[float, float]:
     return float(node.attributes.get_float("alpha", 0.2)), float(node.attributes.get_float("beta", 0.5))
 
 
-def _add_instead(graph: ir.Graph, node: ir.Node, quantize: ir.Node, shift: float, alpha: float) -> None:
-    """Replace a HardSigmoid by an addition of `shift`, and the scale of the Q behind it accordingly; the DQ keeps its own."""
+def _add_instead(graph: ir.Graph, node: ir.Node, quantize: ir.Node) -> None:
+    """Replace a HardSigmoid by an addition, and adapt the scale of the Q after it; the DQ keeps its scale."""
+    alpha, beta = _alpha_beta(node)
     name = f"{node.name}.shift"
     stored = new_constant(graph, f"{name}/uint8", np.array(255, np.uint8))
-    step = new_constant(graph, f"{name}/scale", np.array(shift / 255, np.float32))
+    step = new_constant(graph, f"{name}/scale", np.array(beta / alpha / 255, np.float32))
     zero = new_constant(graph, f"{name}/zero_point", np.array(0, np.uint8))
     shifting = ir.node("DequantizeLinear", [stored, step, zero], name=f"{name}/dequantize")
     shifting.outputs[0].name, shifting.outputs[0].dtype, shifting.outputs[0].shape = name, ir.DataType.FLOAT, ir.Shape([])
@@ -75,10 +69,10 @@ def _add_instead(graph: ir.Graph, node: ir.Node, quantize: ir.Node, shift: float
 
 
 def average_pools_as_convolutions(graph: ir.Graph) -> int:
-    """Compute each INT8 average pooling of windows as a depthwise convolution with all weights the same; return how many.
+    """Write each INT8 average pooling as a depthwise convolution with equal weights; return their number.
 
-    ONNX Runtime's INT8 average pooling takes five times as long as its depthwise convolution. A window that is the whole map is
-    left alone, and so is padding that does not count, of which a convolution knows nothing.
+    ONNX Runtime's INT8 average pooling takes five times as long as its depthwise convolution. Global poolings stay, and so do
+    poolings whose padding does not count, which a convolution cannot express.
     """
     found = [node for node in graph if node.op_type == "AveragePool" and _is_plain_window(node) and _reads_and_returns_int8(node)]
     for node in found:
@@ -88,13 +82,12 @@ def average_pools_as_convolutions(graph: ir.Graph) -> int:
         weights = np.full((channels, 1, *kernel), 127, np.int8)
         scales = np.full(channels, 1 / (127 * kernel[0] * kernel[1]), np.float32)
         stored = dequantized(graph, node, f"{node.name}.weight", (weights, scales), 0)
-        attributes = {
+        attributes: dict[str, Any] = {
             name: node.attributes[name].as_ints() for name in ("kernel_shape", "strides", "pads") if name in node.attributes
         }
-        layer = ir.node("Conv", [value, stored], {**attributes, "group": channels}, name=str(node.name))
-        result = layer.outputs[0]
-        result.name, result.shape, result.type = f"{node.name}.mean", node.outputs[0].shape, node.outputs[0].type
-        graph.insert_before(node, layer)
+        attributes["group"] = channels
+        result = insert_node(graph, node, "Conv", [value, stored], str(node.name), node.outputs[0], attributes=attributes)
+        result.name = f"{node.name}.mean"
         ir.convenience.replace_all_uses_with(node.outputs[0], result)
         graph.remove(node, safe=True)
     return len(found)
@@ -116,16 +109,15 @@ def _is_plain_window(node: ir.Node) -> bool:
 
 
 def _reads_and_returns_int8(node: ir.Node) -> bool:
-    source = node.inputs[0].producer() if node.inputs[0] is not None else None
     readers = {use.node.op_type for use in node.outputs[0].uses()}
-    return source is not None and source.op_type == "DequantizeLinear" and readers == {"QuantizeLinear"}
+    return producer_of(node.inputs[0], "DequantizeLinear") is not None and readers == {"QuantizeLinear"}
 
 
 def clip_hard_sigmoids(graph: ir.Graph) -> int:
-    """Write x * HardSigmoid(x) as x * Clip(x + 3) / 6 where it is HardSwish, and any other HardSigmoid as Mul, Add and Clip.
+    """Write HardSwish as x * Clip(x + 3) / 6, and any other HardSigmoid as Mul, Add and Clip; return the number of HardSigmoids.
 
-    OpenVINO fuses the first into the convolution before it, and the second into what surrounds it; its HardSigmoid is a
-    reference implementation that runs alone. Returned is how many were rewritten.
+    OpenVINO fuses the first into the convolution before it, and the second into its neighbours; its HardSigmoid is a reference
+    implementation that runs alone.
     """
     found = [node for node in graph if node.op_type == "HardSigmoid" and not node.outputs[0].is_graph_output()]
     for node in found:
@@ -138,7 +130,7 @@ def clip_hard_sigmoids(graph: ir.Graph) -> int:
 
 
 def _swish_product(node: ir.Node) -> ir.Node | None:
-    """Return the Mul that makes HardSwish of a HardSigmoid; None where there is none."""
+    """Return the Mul that turns a HardSigmoid into HardSwish; None where there is none."""
     alpha, beta = _alpha_beta(node)
     uses = list(node.outputs[0].uses())
     if len(uses) != 1 or not (isclose(alpha, SWISH[0], rel_tol=1e-5) and isclose(beta, SWISH[1], rel_tol=1e-5)):
@@ -149,42 +141,39 @@ def _swish_product(node: ir.Node) -> ir.Node | None:
 
 def _clip_instead(graph: ir.Graph, node: ir.Node) -> None:
     alpha, beta = _alpha_beta(node)
-    scaled = _appended(graph, node, "Mul", [node.inputs[0], _number(graph, f"{node.name}.alpha", alpha)], "scaled")
-    shifted = _appended(graph, node, "Add", [scaled, _number(graph, f"{node.name}.beta", beta)], "shifted")
-    bounds = [_number(graph, f"{node.name}.{end}", number) for end, number in (("least", 0.0), ("most", 1.0))]
-    clipped = _appended(graph, node, "Clip", [shifted, *bounds], "clipped")
-    ir.convenience.replace_all_uses_with(node.outputs[0], clipped)
+    scaled = _append(graph, node, "Mul", [node.inputs[0], _number(graph, f"{node.name}.alpha", alpha)], "scaled")
+    shifted = _append(graph, node, "Add", [scaled, _number(graph, f"{node.name}.beta", beta)], "shifted")
+    ir.convenience.replace_all_uses_with(node.outputs[0], _clipped(graph, node, shifted, 1.0))
     graph.remove(node, safe=True)
 
 
 def _swish_instead(graph: ir.Graph, node: ir.Node, product: ir.Node) -> None:
-    shifted = _appended(graph, node, "Add", [node.inputs[0], _number(graph, f"{node.name}.three", 3.0)], "shifted")
-    bounds = [_number(graph, f"{node.name}.{end}", number) for end, number in (("least", 0.0), ("most", 6.0))]
-    clipped = _appended(graph, node, "Clip", [shifted, *bounds], "clipped")
-    whole = _appended(graph, product, "Mul", [node.inputs[0], clipped], "times_six")
-    divided = _appended(graph, product, "Mul", [whole, _number(graph, f"{node.name}.sixth", 1 / 6)], "swish")
+    shifted = _append(graph, node, "Add", [node.inputs[0], _number(graph, f"{node.name}.three", 3.0)], "shifted")
+    whole = _append(graph, product, "Mul", [node.inputs[0], _clipped(graph, node, shifted, 6.0)], "times_six")
+    divided = _append(graph, product, "Mul", [whole, _number(graph, f"{node.name}.sixth", 1 / 6)], "swish")
     ir.convenience.replace_all_uses_with(product.outputs[0], divided, replace_graph_outputs=True)
     graph.remove([product, node], safe=True)
+
+
+def _clipped(graph: ir.Graph, node: ir.Node, value: ir.Value, most: float) -> ir.Value:
+    bounds = [_number(graph, f"{node.name}.{end}", number) for end, number in (("least", 0.0), ("most", most))]
+    return _append(graph, node, "Clip", [value, *bounds], "clipped")
 
 
 def _number(graph: ir.Graph, name: str, value: float) -> ir.Value:
     return new_constant(graph, name, np.array(value, np.float32))
 
 
-def _appended(graph: ir.Graph, before: ir.Node, operator: str, inputs: list[ir.Value | None], part: str) -> ir.Value:
-    """Insert a node before another one, with a result of that one's shape and type, and return the result."""
-    node = ir.node(operator, inputs, name=f"{before.name}.{part}")
-    result = node.outputs[0]
-    result.name, result.shape, result.type = f"{before.name}.{part}", before.outputs[0].shape, before.outputs[0].type
-    graph.insert_before(before, node)
-    return result
+def _append(graph: ir.Graph, before: ir.Node, operator: str, inputs: list[ir.Value | None], part: str) -> ir.Value:
+    """Insert a node before another one, named after it, and return its result, which has the other result's shape and type."""
+    return insert_node(graph, before, operator, inputs, f"{before.name}.{part}", before.outputs[0])
 
 
 def split_poolings(graph: ir.Graph) -> int:
-    """Pool a quantized map along its rows, then along its columns; return how many poolings were split.
+    """Pool each quantized map along its rows, then along its columns; return the number of poolings that were split.
 
-    OpenVINO's INT8 average pooling of rows takes half the time of its global mean, which turns every number into a float before
-    adding it; the columns that are left are little work.
+    OpenVINO's INT8 average pooling of rows takes half the time of its global mean, which converts every number to float before it
+    adds it; the remaining columns are little work.
     """
     split = 0
     for node in list(graph):
@@ -192,25 +181,21 @@ def split_poolings(graph: ir.Graph) -> int:
         if sides is None:
             continue
         (batch, channels, height, width), value, pooled = sides, node.inputs[0], node.outputs[0]
-        rows = ir.node("AveragePool", [value], {"kernel_shape": [1, width]}, name=f"{node.name}.rows")
-        rows.outputs[0].name, rows.outputs[0].type = rows.name, pooled.type
-        rows.outputs[0].shape = ir.Shape([batch, channels, height, 1])
-        columns = ir.node("AveragePool", rows.outputs, {"kernel_shape": [height, 1]}, name=f"{node.name}.columns")
-        columns.outputs[0].name, columns.outputs[0].type, columns.outputs[0].shape = columns.name, pooled.type, pooled.shape
-        graph.insert_before(node, [rows, columns])
-        ir.convenience.replace_all_uses_with(pooled, columns.outputs[0])
+        shape, windows = ir.Shape([batch, channels, height, 1]), ({"kernel_shape": [1, width]}, {"kernel_shape": [height, 1]})
+        rows = insert_node(graph, node, "AveragePool", [value], f"{node.name}.rows", pooled, shape=shape, attributes=windows[0])
+        columns = insert_node(graph, node, "AveragePool", [rows], f"{node.name}.columns", pooled, attributes=windows[1])
+        ir.convenience.replace_all_uses_with(pooled, columns)
         graph.remove(node, safe=True)
         split += 1
     return split
 
 
 def _pooled_sides(node: ir.Node) -> tuple[int | ir.SymbolicDim, int, int, int] | None:
-    """Return (N, C, H, W) of the quantized map that a node takes the mean of, keeping four axes; None for any other node."""
+    """Return (N, C, H, W) of the quantized map that a global mean of four axes reads; None for other nodes."""
     if not is_global_pool(node) or node.op_type == "GlobalMaxPool":
         return None
     value, pooled = node.inputs[0], node.outputs[0]
-    producer = value.producer() if value is not None else None
-    if value is None or producer is None or producer.op_type != "DequantizeLinear" or value.shape is None or pooled.shape is None:
+    if value is None or not producer_of(value, "DequantizeLinear") or value.shape is None or pooled.shape is None:
         return None
     if len(value.shape) != 4 or list(pooled.shape)[2:] != [1, 1] or pooled.is_graph_output():
         return None

@@ -85,7 +85,7 @@ def test_ranges_that_clip_everything_lose(exported, images, order):
     def quantize(floating, own):
         return insert_qdq(floating, place(floating.graph, recipe), own)
 
-    trial = ChoiceInput(path, model, quantize, images, range(4), 1)
+    trial = ChoiceInput(model, quantize, images, range(4), 1)
     choice = choose(trial, {name: ranges[name] for name in order}, lambda _: nullcontext(), correct_biases=False)
     assert choice.method == "wide"
     assert choice.sqnr_db["wide"] > choice.sqnr_db["narrow"] + 3

@@ -1,26 +1,27 @@
-"""What every calibration method is: from what was seen of a tensor to the range that its integers represent."""
+"""The base of the calibration methods, which choose a tensor's range from its observation."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.observers import HistogramObserver, MinMaxObserver, Observation, Observer, TensorRange
 
-__all__ = ["Method"]
+__all__ = ["HistogramMethod", "Method"]
 
 
 @dataclass(frozen=True)
 class Method(ABC):
-    """How ranges come from values.
+    """A calibration method.
 
     Attributes:
-        parameter: its number; None for a method without one.
-        name: as on the command line.
-        default: the parameter where none is given; None for a method without one.
-        bounds: the smallest parameter and the largest.
-        below_bound: whether the largest is excluded.
-        reads_histogram: whether it needs a histogram, not only smallest and largest values.
-        reuses: whether another method's observations serve it; False for one with an observer of its own.
+        parameter: parameter of the method; None for a method without one.
+        name: name on the command line.
+        default: default of the parameter; None for a method without one.
+        bounds: smallest and largest parameter.
+        below_bound: whether the largest parameter is excluded.
+        reads_histogram: whether the method needs a histogram, not only smallest and largest values.
+        reuses: whether another method's observations suffice; False for a method with an observer of its own.
     """
 
     parameter: float | None = None
@@ -36,7 +37,7 @@ class Method(ABC):
         return self.name if self.parameter is None else f"{self.name}:{self.parameter!r}"
 
     def observer(self) -> Observer:
-        """Return what sees one tensor, image by image."""
+        """Return an observer of one tensor."""
         return HistogramObserver() if self.reads_histogram else MinMaxObserver()
 
     @abstractmethod
@@ -44,5 +45,21 @@ class Method(ABC):
         """Return a tensor's range.
 
         Raises:
-            ValueError: what the method needs was not kept.
+            ValueError: the observation lacks what the method needs.
         """
+
+
+class HistogramMethod(Method):
+    """A method that chooses the range from a histogram."""
+
+    reads_histogram = True
+
+    def range_of(self, seen: Observation) -> TensorRange:
+        """Return the range for an observation with a histogram."""
+        if seen.histogram is None:
+            raise ValueError("no histogram was kept")
+        return self.from_histogram(seen.histogram)
+
+    @abstractmethod
+    def from_histogram(self, histogram: Histogram) -> TensorRange:
+        """Return the range for a histogram."""

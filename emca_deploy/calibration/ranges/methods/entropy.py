@@ -1,44 +1,38 @@
-"""The range that loses the least information, as NVIDIA describes it."""
+"""The range that loses the least information, by NVIDIA's method."""
 
 import numpy as np
 
 from emca_deploy.arrays import Float64Array
 from emca_deploy.calibration.ranges.histogram import BINS, Histogram
-from emca_deploy.calibration.ranges.methods.base import Method
-from emca_deploy.calibration.ranges.observers import Observation, TensorRange
+from emca_deploy.calibration.ranges.methods.base import HistogramMethod
+from emca_deploy.calibration.ranges.observers import TensorRange
 
-__all__ = ["Entropy", "entropy_threshold"]
+__all__ = ["Entropy"]
 
 LEVELS = 128
-"""Magnitudes of a symmetric INT8 tensor, as this method counts them."""
+"""Number of magnitudes of a symmetric INT8 tensor in this method."""
 
 ENTROPY_BINS = 2048
 
 
-class Entropy(Method):
-    """The magnitude to clip at so that 8-bit values lose the least information."""
+class Entropy(HistogramMethod):
+    """The magnitude to clip at with which 8-bit values lose the least information.
+
+    For every i from 128 to the number of bins, P is the first i bins of the magnitudes, with all beyond added to the last, and Q
+    the same bins without what is beyond, averaged over 128 levels of i / 128 bins, empty bins left out. The i with the smallest
+    KL divergence of Q from P is chosen, the largest of equals; an i where Q is zero and P is not is excluded. The first bin, full
+    of ReLU's zeros, counts as much as the second.
+    """
 
     name = "entropy"
-    reads_histogram = True
 
-    def range_of(self, seen: Observation) -> TensorRange:
-        """Return the range within the threshold.
-
-        Raises:
-            ValueError: no histogram was kept.
-        """
-        threshold = entropy_threshold(seen.counted)
-        return TensorRange(max(seen.minimum, -threshold), min(seen.maximum, threshold), threshold)
+    def from_histogram(self, histogram: Histogram) -> TensorRange:
+        """Return the range within the threshold."""
+        threshold = _threshold(histogram)
+        return TensorRange(max(histogram.minimum, -threshold), min(histogram.maximum, threshold), threshold)
 
 
-def entropy_threshold(histogram: Histogram) -> float:
-    """Return the magnitude to clip at so that 8-bit values lose the least information, as NVIDIA describes it.
-
-    For every i from 128 to the number of bins: P is the first i bins of the magnitudes with all beyond added to the last, Q the
-    same bins (without what is beyond) averaged over 128 levels, empty bins left out; the i of the least KL divergence
-    of Q from P wins, the largest of equals. The first bin, full of ReLU's zeros, counts as much as the second. Levels take
-    i / 128 bins each, to the nearest bin. A threshold at which Q is zero where P is not does not stand for election.
-    """
+def _threshold(histogram: Histogram) -> float:
     largest = max(-histogram.minimum, histogram.maximum)
     counts = histogram.magnitudes().reshape(ENTROPY_BINS, -1).sum(axis=1).astype(np.float64)
     width = histogram.width * (BINS // ENTROPY_BINS)
@@ -55,7 +49,7 @@ def entropy_threshold(histogram: Histogram) -> float:
 def _divergences(counts: Float64Array) -> Float64Array:
     """Return the KL divergence for every clipping point from LEVELS bins to all, (len(counts) - LEVELS + 1,).
 
-    Sums over bins become differences of running sums, so that each costs a pass over the levels, not over the bins.
+    Sums over bins are differences of running sums: each costs a pass over the levels, not over the bins.
     """
     counts = counts.copy()
     counts[0] = counts[1]

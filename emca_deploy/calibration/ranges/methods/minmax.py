@@ -7,10 +7,10 @@ __all__ = ["MinMax"]
 
 
 class MinMax(Method):
-    """From the smallest value to the largest."""
+    """The range from the smallest value to the largest."""
 
     name = "minmax"
 
     def range_of(self, seen: Observation) -> TensorRange:
-        """Return the range of everything observed."""
+        """Return the range of all values."""
         return TensorRange(seen.minimum, seen.maximum)

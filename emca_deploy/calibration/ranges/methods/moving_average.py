@@ -8,7 +8,7 @@ __all__ = ["MovingAverage", "MovingAverageObserver"]
 
 
 class MovingAverageObserver(MinMaxObserver):
-    """Exponential moving averages of each image's smallest and largest value, over images in their order, however batched.
+    """An observer of exponential moving averages of each image's smallest and largest value, in the images' order.
 
     `momentum` is the share of the past in each step, in [0, 1).
     """
@@ -19,11 +19,7 @@ class MovingAverageObserver(MinMaxObserver):
         self._average: tuple[float, float] | None = None
 
     def observe(self, minima: Float32Array, maxima: Float32Array) -> None:
-        """Take in the smallest and largest values of some images, one an image, in order.
-
-        Raises:
-            ValueError: a value is infinite or not a number.
-        """
+        """Add the smallest and largest value of each of some images, in order."""
         super().observe(minima, maxima)
         for low, high in zip(minima.ravel().tolist(), maxima.ravel().tolist(), strict=True):
             if self._average is None:
@@ -32,11 +28,7 @@ class MovingAverageObserver(MinMaxObserver):
             self._average = (share * past[0] + (1 - share) * low, share * past[1] + (1 - share) * high)
 
     def observation(self) -> Observation:
-        """Return the range of everything observed and the averages.
-
-        Raises:
-            ValueError: nothing was observed.
-        """
+        """Return the smallest value, the largest value and the averages."""
         seen = super().observation()
         return Observation(seen.minimum, seen.maximum, own={"average": self._average})
 
@@ -50,15 +42,11 @@ class MovingAverage(Method):
     reuses = False
 
     def observer(self) -> MovingAverageObserver:
-        """Return what keeps the averages of one tensor."""
+        """Return an observer of one tensor."""
         return MovingAverageObserver(self.parameter or 0.0)
 
     def range_of(self, seen: Observation) -> TensorRange:
-        """Return the averages.
-
-        Raises:
-            ValueError: none were kept.
-        """
+        """Return the averages."""
         if "average" not in seen.own:
             raise ValueError("no moving average was kept")
         return TensorRange(*seen.own["average"])

@@ -1,4 +1,4 @@
-"""The range of the least squared error."""
+"""The range with the smallest squared error."""
 
 from functools import partial
 
@@ -6,63 +6,53 @@ import numpy as np
 
 from emca_deploy.arrays import Float64Array
 from emca_deploy.calibration.ranges.histogram import Histogram
-from emca_deploy.calibration.ranges.methods.base import Method
-from emca_deploy.calibration.ranges.observers import Observation, TensorRange
+from emca_deploy.calibration.ranges.methods.base import HistogramMethod
+from emca_deploy.calibration.ranges.observers import TensorRange
 
-__all__ = ["LeastSquaredError", "expected_error", "mse_range"]
+__all__ = ["LeastSquaredError", "expected_error"]
 
 CANDIDATES = 128
-"""Clipping points that the search tries on each end, evenly spaced up to the end itself."""
+"""Clipping points that the search tries at each end, evenly spaced up to the end itself."""
 
 SWEEPS = 4
-"""Times that the search goes over both ends; it stops where nothing improves, usually after two."""
+"""Most passes over both ends; the search stops where nothing improves, usually after two."""
 
 
-class LeastSquaredError(Method):
-    """The range of the least expected squared error of quantizing."""
+class LeastSquaredError(HistogramMethod):
+    """The range with the smallest expected squared error of quantizing.
+
+    The ends are for uint8 with a zero point, the threshold for int8 without. Min-max is among the candidates of both.
+    """
 
     name = "mse"
-    reads_histogram = True
 
-    def range_of(self, seen: Observation) -> TensorRange:
-        """Return that range.
-
-        Raises:
-            ValueError: no histogram was kept.
-        """
-        return mse_range(seen.counted)
-
-
-def mse_range(histogram: Histogram) -> TensorRange:
-    """Return the range of the least expected squared error of quantizing, for uint8 with a zero point and for int8 without.
-
-    Min-max is among the candidates, so neither is ever worse than it on the histogram.
-    """
-    low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
-    magnitude = max(-low, high)
-    shares = np.arange(1, CANDIDATES + 1) / CANDIDATES
-    filled = histogram.counts > 0
-    error = partial(expected_error, histogram.centres()[filled], histogram.counts[filled] / histogram.count)
-    threshold = _least(magnitude * shares, error(-magnitude * shares, magnitude * shares, symmetric=True))
-    best = float(error(np.array([low]), np.array([high]), symmetric=False)[0])
-    for _ in range(SWEEPS):
-        before = best
-        for end in (0, 1):
-            ends = np.array([[low], [high]]).repeat(CANDIDATES, axis=1)
-            ends[end] = (histogram.minimum, histogram.maximum)[end] * shares
-            if not ends[end].any() or (ends[end] > 0).any() != bool(end):
-                continue
-            errors = error(ends[0], ends[1], symmetric=False)
-            if errors.min() < best:
-                best = float(errors.min())
-                low, high = (_least(ends[0], errors), high) if end == 0 else (low, _least(ends[1], errors))
-        if best == before:
-            break
-    return TensorRange(low, high, threshold)
+    def from_histogram(self, histogram: Histogram) -> TensorRange:
+        """Return the range with the smallest error."""
+        low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
+        magnitude = max(-low, high)
+        shares = np.arange(1, CANDIDATES + 1) / CANDIDATES
+        filled = histogram.counts > 0
+        error = partial(expected_error, histogram.centres()[filled], histogram.counts[filled] / histogram.count)
+        threshold = _least(magnitude * shares, error(-magnitude * shares, magnitude * shares, symmetric=True))
+        best = float(error(np.array([low]), np.array([high]), symmetric=False)[0])
+        for _ in range(SWEEPS):
+            before = best
+            for end in (0, 1):
+                ends = np.array([[low], [high]]).repeat(CANDIDATES, axis=1)
+                ends[end] = (histogram.minimum, histogram.maximum)[end] * shares
+                if not ends[end].any() or (ends[end] > 0).any() != bool(end):
+                    continue
+                errors = error(ends[0], ends[1], symmetric=False)
+                if errors.min() < best:
+                    best = float(errors.min())
+                    low, high = (_least(ends[0], errors), high) if end == 0 else (low, _least(ends[1], errors))
+            if best == before:
+                break
+        return TensorRange(low, high, threshold)
 
 
 def _least(candidates: Float64Array, errors: Float64Array) -> float:
-    """Return the candidate of the least error, the largest of equals: it clips least."""
+    """Return the candidate with the smallest error; of equals the largest, which clips least."""
     return float(candidates[len(errors) - 1 - int(np.argmin(errors[::-1]))])
 
 
@@ -71,8 +61,8 @@ def expected_error(
 ) -> Float64Array:
     """Return the expected squared error, (m,) float64, of quantizing values to each of several ranges.
 
-    Values and their shares are (n,), the ranges' lows (at most 0) and highs (at least 0) are (m,). Symmetric is int8 in [-127,
-    127] to the larger end, instead of uint8 with a zero point.
+    Values and their shares are (n,), the ranges' lows (at most 0) and highs (at least 0) are (m,). `symmetric` is int8 in
+    [-127, 127] up to the larger end, instead of uint8 with a zero point.
     """
     if symmetric:
         scales, zeros, levels = np.maximum(-lows, highs) / 127, np.zeros_like(lows), (-127.0, 127.0)

@@ -1,4 +1,4 @@
-"""The list of calibration methods, a line each; their code is imported when a method is used."""
+"""The registry of calibration methods, whose code is imported when a method is used."""
 
 from importlib import import_module
 from math import nan
@@ -13,11 +13,11 @@ __all__ = ["METHODS", "MethodLine", "parse_method", "usage"]
 
 
 class MethodLine(NamedTuple):
-    """Where a method is.
+    """A method's entry.
 
     Attributes:
-        place: its class, as "module:Class".
-        parameter: the word for its parameter in help texts; empty for a method without one.
+        place: "module:Class" of the method.
+        parameter: word for the parameter in help texts; empty for a method without one.
     """
 
     place: str
@@ -41,10 +41,11 @@ def usage() -> str:
 
 
 def parse_method(text: str) -> "Method":
-    """Read "mse" or "percentile:99.9".
+    """Return the method of a text such as "mse" or "percentile:99.9".
 
     Raises:
-        InputError: no such method, or a parameter that is out of range or that the method does not have.
+        UnknownNameError: there is no such method.
+        InputError: the parameter is out of range, or the method has none.
     """
     name, _, given = text.partition(":")
     if name not in METHODS:

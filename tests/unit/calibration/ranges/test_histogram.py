@@ -71,7 +71,7 @@ def test_quantiles_are_within_a_bin(data, share):
 
 def test_tensors_of_zeros_and_of_the_smallest_numbers():
     dead = Histogram.of(np.zeros((2, 3), np.float32))
-    assert (dead.exponent, dead.near_zero, dead.quantile(0.5)) == (SMALLEST_EXPONENT, 6, 0)
+    assert (dead.exponent, dead.summary([])["near_zero"], dead.quantile(0.5)) == (SMALLEST_EXPONENT, 6, 0)
     tiny = Histogram.of(np.full(4, 1e-45, np.float32))
     assert tiny.count == 4
     lively = np.array([1, 2], np.float32)

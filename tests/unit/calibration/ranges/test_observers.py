@@ -8,10 +8,10 @@ from refusals import refusing
 
 from emca_deploy.calibration.placement.quantize import activation_params
 from emca_deploy.calibration.ranges.histogram import Histogram
-from emca_deploy.calibration.ranges.methods.entropy import LEVELS, _divergences, entropy_threshold
+from emca_deploy.calibration.ranges.methods.entropy import LEVELS, Entropy, _divergences
 from emca_deploy.calibration.ranges.methods.moving_average import MovingAverageObserver
-from emca_deploy.calibration.ranges.methods.mse import expected_error, mse_range
-from emca_deploy.calibration.ranges.methods.percentile import percentile_range
+from emca_deploy.calibration.ranges.methods.mse import LeastSquaredError, expected_error
+from emca_deploy.calibration.ranges.methods.percentile import Percentile
 from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_method
 from emca_deploy.calibration.ranges.observers import (
     HistogramObserver,
@@ -71,7 +71,7 @@ def test_an_observer_of_nothing_says_so(observer):
 
 @given(data_sets, st.floats(90, 100))
 def test_percentiles_cut_no_more_than_they_say(data, percentile):
-    values = percentile_range(Histogram.of(data), percentile)
+    values = Percentile(percentile).from_histogram(Histogram.of(data))
     allowed = (100 - percentile) / 100 * data.size + 1e-6
     assert (data > values.maximum).sum() <= allowed
     assert (data < values.minimum).sum() <= allowed
@@ -81,7 +81,7 @@ def test_percentiles_cut_no_more_than_they_say(data, percentile):
 @given(data_sets, st.floats(90, 100))
 def test_percentiles_are_within_a_bin_of_the_exact_ones(data, percentile):
     histogram = Histogram.of(data)
-    values = percentile_range(histogram, percentile)
+    values = Percentile(percentile).from_histogram(histogram)
     rank = int(np.ceil(percentile / 100 * data.size)) - 1
     bin_width = 2 * histogram.width  # the bin at zero is two wide
     assert values.maximum == pytest.approx(np.sort(data)[rank], abs=bin_width)
@@ -91,7 +91,7 @@ def test_percentiles_are_within_a_bin_of_the_exact_ones(data, percentile):
 
 def test_the_hundredth_percentile_is_minmax():
     data = draw("normal", 5)
-    assert percentile_range(Histogram.of(data), 100) == TensorRange(data.min(), data.max(), np.abs(data).max())
+    assert Percentile(100).from_histogram(Histogram.of(data)) == TensorRange(data.min(), data.max(), np.abs(data).max())
 
 
 def slow_divergences(counts):
@@ -131,7 +131,7 @@ def test_divergences_are_those_of_the_literal_algorithm(seed, bins, rate):
 def test_entropy_takes_the_clipping_point_of_least_divergence():
     data = draw("tail", 3, 200_000)
     histogram = Histogram.of(data)
-    threshold = entropy_threshold(histogram)
+    threshold = Entropy().from_histogram(histogram).threshold
     counts = histogram.magnitudes().reshape(-1, 2).sum(axis=1)
     bins = round(threshold / (2 * histogram.width))
     used = np.flatnonzero(counts)[-1] + 1
@@ -145,7 +145,7 @@ def test_entropy_takes_the_clipping_point_of_least_divergence():
 def test_squared_error_is_never_above_minmax(kind, seed):
     data = draw(kind, seed)
     histogram = Histogram.of(data)
-    chosen, whole = mse_range(histogram), TensorRange(float(data.min()), float(data.max()))
+    chosen, whole = LeastSquaredError().from_histogram(histogram), TensorRange(float(data.min()), float(data.max()))
     shares = histogram.counts / histogram.count
     for symmetric in (True, False):
         ends = [(-chosen.threshold, chosen.threshold), (-whole.magnitude, whole.magnitude)]
@@ -162,7 +162,7 @@ def test_squared_error_is_never_above_minmax(kind, seed):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_squared_error_clips_an_outlier(symmetric):
     data = np.concatenate([draw("normal", 0, 1_000_000), np.array([40], np.float32)])
-    chosen, whole = mse_range(Histogram.of(data)), TensorRange(float(data.min()), 40.0)
+    chosen, whole = LeastSquaredError().from_histogram(Histogram.of(data)), TensorRange(float(data.min()), 40.0)
     assert quantization_error(data, chosen, symmetric=symmetric) < 0.5 * quantization_error(data, whole, symmetric=symmetric)
 
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.graph_session import GraphRunner
-from emca_deploy.calibration.ranges.collect import _as_hard_swish_sees, _hard_swish_inputs, _relu_partners
+from emca_deploy.calibration.ranges.collect import _hard_swish_inputs, _observed, _relu_partners
 from emca_deploy.calibration.ranges.methods.registry import parse_method
 from zoo.recipes import observe
 
@@ -65,7 +65,9 @@ def test_a_hard_swish_does_not_see_what_lies_below_its_zero(alpha, beta, seed):
     ((value, least),) = _hard_swish_inputs(model.graph).items()
     assert value.name == "d"
     assert least == pytest.approx(-beta / alpha, rel=1e-5)
-    cut = _as_hard_swish_sees(model.graph, value, least)
+    outputs = list(model.graph.outputs)
+    (cut,) = _observed(model.graph, ["d"])
+    model.graph.outputs.extend(outputs)
     for node in [use.node for use in value.uses() if use.node is not cut.producer()]:
         for index, operand in enumerate(node.inputs):
             if operand is value:

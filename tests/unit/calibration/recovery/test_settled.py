@@ -9,7 +9,7 @@ from refusals import refusing
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.graphs.graph_session import open_graph
+from emca_deploy.calibration.graphs.graph_session import GraphSession
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.recovery import settled
@@ -68,20 +68,19 @@ def test_a_measurement_begins_where_the_last_one_left(branched, monkeypatch):
 
     def spy(given, *rest):
         ran.append([node.op_type for node in given.graph])
-        return open_graph(given, *rest)
+        return GraphSession(given, *rest)
 
-    monkeypatch.setattr(settled, "open_graph", spy)
+    monkeypatch.setattr(settled, "GraphSession", spy)
     settling = SettlingMeans([images[:2], images[2:]], 1)
-    first = settling.measure(model.clone(), ["first"], {"second", "result"})["first"]
+    first = settling.measure(model.clone(), "first", {"second", "result"})
     np.testing.assert_allclose(first, images.mean(axis=(2, 3)) / 2, rtol=1e-5)
     changed = model.clone()
     changed.graph.node("second").replace_input_with(1, changed.graph.initializers["scale"])
-    measured = settling.measure(changed, ["third", "result"], {"result"})
+    measured = settling.measure(changed, "result", {"result"})
     integers = np.clip(np.rint(images / 2 / 0.25), 0, 255)
     third = integers * 0.25 * 0.25
-    np.testing.assert_allclose(measured["third"], third.mean(axis=(2, 3)), rtol=1e-5)
     pooled = images.mean(axis=(2, 3)) / 2
-    np.testing.assert_allclose(measured["result"], third.mean(axis=(2, 3)) * pooled, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(measured, third.mean(axis=(2, 3)) * pooled, rtol=1e-4, atol=1e-7)
     assert "QuantizeLinear" in ran[0]
     assert not {"QuantizeLinear", "Shape"} & set(ran[1])
     assert ran[1].count("Mul") == 2
@@ -94,27 +93,27 @@ def test_a_network_of_fixed_batch_measures_every_image_once(branched, fixed):
     images = np.random.default_rng(1).standard_normal((8, 2, 4, 4)).astype(np.float32)
     settling = SettlingMeans([images[start : start + fixed] for start in range(0, 8, fixed)], 1)
     with pytest.raises(ValueError, match=f"8 images for a batch of {fixed}"):
-        SettlingMeans([images], 1).measure(model.clone(), ["first"], {"second"})
+        SettlingMeans([images], 1).measure(model.clone(), "first", {"second"})
     for to_change in ({"second", "result"}, {"result"}):
-        first = settling.measure(model.clone(), ["first"] if "second" in to_change else ["second"], to_change)
+        first = settling.measure(model.clone(), "first" if "second" in to_change else "second", to_change)
     integers = np.clip(np.rint(images / 2 / 0.25), 0, 255)
-    np.testing.assert_allclose(first["second"], integers.mean(axis=(2, 3)) / 8, rtol=1e-5)
+    np.testing.assert_allclose(first, integers.mean(axis=(2, 3)) / 8, rtol=1e-5)
 
 
 def test_nothing_is_held_that_is_too_much(branched, monkeypatch):
     monkeypatch.setattr(settled, "HELD_BYTES", 2 * 4 * 4 + 2 * 4 - 1)  # an image's integers and its two means, less one byte
     images = np.ones((2, 2, 4, 4), np.float32)
     settling = SettlingMeans([images], 1)
-    settling.measure(named(branched).clone(), ["first"], {"second"})
+    settling.measure(named(branched).clone(), "first", {"second"})
     assert set(settling._held[0]) == {"images"}
     monkeypatch.setattr(settled, "HELD_BYTES", 2 * 4 * 4 + 2 * 4)
-    settling.measure(named(branched).clone(), ["first"], {"second"})
+    settling.measure(named(branched).clone(), "first", {"second"})
     assert {name: array.dtype for name, array in settling._held[0].items()} == {"integers": np.uint8, "pooled": np.float32}
 
 
 def test_images_of_another_size_are_refused(branched):
     with refusing(ModelError, 5):
-        SettlingMeans([np.ones((1, 2, 5, 5), np.float32)], 1).measure(branched, ["first"], set())
+        SettlingMeans([np.ones((1, 2, 5, 5), np.float32)], 1).measure(branched, "first", set())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.rewrites.aggregation import add_scales, broadcast_repeats
 from emca_deploy.calibration.rewrites.functions import split_poolings
-from emca_deploy.calibration.rewrites.shortcuts import FreedShortcuts, free_shortcuts
+from emca_deploy.calibration.rewrites.shortcuts import free_shortcuts
 from zoo.recipes import collect_ranges, rewrite_for
 
 SIZE = 64
@@ -62,12 +62,12 @@ def logits(model: ir.Model, images: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("arch", "freed"),
     [
-        ("emca_eca_resnet18", FreedShortcuts(copied=3)),  # a basic block has no narrow tensor
-        ("emca_srm_resnet18", FreedShortcuts(copied=3)),
-        ("emca_eca_resnet50", FreedShortcuts(waiting=10)),
-        ("emca_srm_resnet50", FreedShortcuts(waiting=10)),
-        ("pkcam_eca_resnet18", FreedShortcuts()),
-        ("resnet18", FreedShortcuts()),
+        ("emca_eca_resnet18", (0, 3)),  # a basic block has no narrow tensor
+        ("emca_srm_resnet18", (0, 3)),
+        ("emca_eca_resnet50", (10, 0)),
+        ("emca_srm_resnet50", (10, 0)),
+        ("pkcam_eca_resnet18", (0, 0)),
+        ("resnet18", (0, 0)),
     ],
 )
 def test_shortcuts_that_a_later_pooling_reads_are_freed(arch, freed, quantized):
