@@ -85,7 +85,7 @@ def _complaint(parser: Any, log: BuildLog) -> str:
     if not parser.num_errors:
         return log.reason()
     error = parser.get_error(0)
-    name = error.node_name() if hasattr(error, "node_name") else ""  # TensorRT 8 knows only the node's number
+    name = error.node_name() if hasattr(error, "node_name") else ""  # TensorRT 8 has only the node's number
     kind = error.node_operator() if hasattr(error, "node_operator") else ""
     node = f"node '{name}' ({kind})" if name else f"node number {error.node()} {kind}".rstrip()
     if NO_PLUGIN in error.desc():

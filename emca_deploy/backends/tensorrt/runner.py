@@ -67,7 +67,7 @@ class TrtRunner(Runner):
             check_profile(self._path, profile_of(read[1]), self._options.batch)
         trt = import_optional(str(BACKENDS[self.backend].module))
         self._version = str(trt.__version__)
-        rules_of(self.backend, self._version)  # refuses what is too old
+        rules_of(self.backend, self._version)  # refuses old versions
         if read is not None:
             check_version(self._path, read[1], self._version)
         self._gpu = open_gpu(self._device)

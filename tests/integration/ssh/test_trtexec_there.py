@@ -71,7 +71,7 @@ def test_trtexec_builds_and_times_over_there(board, model, capfd, tmp_path):
     (result,) = document["results"]
     assert (result["artifact"], result["target"], result["backend"]) == (str(model), board.target, "tensorrt")
     assert result["samples"] == 400
-    assert "no Python" in err
+    assert "trtexec 8.5.2" in err
     assert any("the power mode is 15W, not MAXN_SUPER" in warning for warning in result["warnings"])
     assert document["environment"]["board"]["device"] == "orin-nano"
     assert [layer["name"] for layer in result["runtime"]["profile"]["layers"]] == ["stem.conv + stem.relu", "head"]
@@ -85,7 +85,7 @@ def test_trtexec_builds_and_times_over_there(board, model, capfd, tmp_path):
 
 def test_another_backend_needs_a_python(board, model, capfd):
     assert run(["profile", str(model), "--target", board.target, "--backend", "openvino"]) == 3
-    assert "only backend 'tensorrt' runs" in capfd.readouterr().err
+    assert "backend 'tensorrt'" in capfd.readouterr().err
 
 
 def test_an_error_of_trtexec_names_the_file_of_here(board, model, capfd, tmp_path):
