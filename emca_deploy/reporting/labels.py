@@ -1,4 +1,4 @@
-"""Places the labels of a scatter plot so that none covers another, a mark or an error bar."""
+"""Places the labels of a scatter plot where they cover no other label, mark or error bar."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

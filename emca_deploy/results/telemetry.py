@@ -76,7 +76,6 @@ class TelemetryResult:
     """One candidate's telemetry. Values that were not measured are left out of the JSON.
 
     Attributes:
-        sources: Telemetry of each source, by name.
         interval_ms: Time between samples.
         sampling_core_share: Share of one core that the sampling took.
         idle_s: Time that the idle machine was sampled.

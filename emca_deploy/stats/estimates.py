@@ -144,7 +144,7 @@ class _Pooled:
     Attributes:
         values: Ascending, (n,).
         block: Block of each value, (n,), padded with the last one to a multiple of the stride.
-        before: Number of values of each block among the first 0, 32, 64, ..., (rows, blocks); float64 so that BLAS multiplies.
+        before: Number of values of each block among the first 0, 32, 64, ..., (rows, blocks); float64 for BLAS.
     """
 
     values: Float64Array

@@ -1,4 +1,4 @@
-"""Keeps logits in an .npz file, so that an interrupted run can continue.
+"""Keeps logits in an .npz file, from which an interrupted run can continue.
 
 An unfinished run has the same form in `FILE.npz.partial`, which is rewritten every few seconds and when the run is interrupted,
 and removed once `FILE.npz` is complete.
