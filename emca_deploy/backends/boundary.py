@@ -18,7 +18,7 @@ from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import ModelIo, check_batch, shape_fits, shape_text
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.onnx_file.image import input_layout, native_images
-from emca_deploy.tasks.outputs import OutputSpec, choose_output
+from emca_deploy.tasks.outputs import choose_output
 
 __all__ = ["Boundary", "graph_facts"]
 
@@ -62,10 +62,9 @@ class Boundary:
             raise ModelError(f"{path}: input '{native.name}' is {native.dtype} {shape_text(native.shape)}", remedy)
         dims = [size if isinstance(size, int) else None for size in native.shape]
         channels_last = input_layout(dims, io.layout == "NHWC") == "NHWC" and io.layout != "NCHW"
-        specs = [_output_spec(spec) for spec in outputs]
-        chosen = choose_output(path, specs, io.output_name, io.logits)
-        index = specs.index(chosen)
-        output = TensorSpec(chosen.name, "float32", (outputs[index].shape + ("classes",) * 2)[:2])
+        chosen = choose_output(path, outputs, io.output_name, io.logits)
+        index = outputs.index(chosen)
+        output = TensorSpec(chosen.name, "float32", (chosen.shape + ("classes",) * 2)[:2])
         batch, *sizes = native.shape
         shape = (batch, sizes[2], *sizes[:2]) if channels_last else native.shape
         return cls(native, TensorSpec(native.name, "float32", shape), output, index, channels_last, io.softmax)
@@ -119,11 +118,6 @@ class Boundary:
         """Return the model's output as (N, classes) float32; probabilities stay probabilities."""
         flat = answer.reshape(len(answer), -1) if answer.ndim != 2 else answer
         return flat if flat.dtype == np.float32 else flat.astype(np.float32)
-
-
-def _output_spec(spec: TensorSpec) -> OutputSpec:
-    classes = spec.shape[1] if len(spec.shape) > 1 else None
-    return OutputSpec(spec.name, spec.dtype, len(spec.shape) or None, classes if isinstance(classes, int) else None)
 
 
 def graph_facts(path: Path, io: ModelIo) -> ModelIo:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.remote.address import Address
@@ -62,7 +61,7 @@ class Connection:
         self._folder = Path(tempfile.mkdtemp(prefix="emca-", dir="/tmp"))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._folder is not None:
             self._run("-O", "exit")
             shutil.rmtree(self._folder, ignore_errors=True)

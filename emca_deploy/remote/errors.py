@@ -18,9 +18,9 @@ class ConnectionLostError(MissingError):
     """The connection was lost after it had been made."""
 
     @classmethod
-    def to(cls, address: Address) -> "ConnectionLostError":
+    def to(cls, address: Address, when: str = "") -> "ConnectionLostError":
         """Return the error for a machine."""
-        return cls(f"{address}: the connection was lost", "once the machine can be reached, run the same command again")
+        return cls(f"{address}: the connection was lost{when}", "once the machine can be reached, run the same command again")
 
 
 # What ssh prints -> (what that means, what to do). The first that fits is taken: a changed key also fails the verification.

@@ -212,9 +212,7 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def logits(
-        self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None, shared: Shared | None = None
-    ) -> LogitsResult:
+    def logits(self, built: BuiltCandidate, request: LogitsRequest, progress: Progress | None, shared: Shared) -> LogitsResult:
         """Run the validation images through a candidate of a deployment, whose artifact and target replace the request's.
 
         Raises:

@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -49,23 +50,22 @@ class Errand:
             KeyboardInterrupt: interrupted before there was anything to keep.
             ConnectionLostError: the connection was lost, and cannot be made again or was lost before there was anything to keep.
         """
-        try:
-            return self._ask(first, take, progress)
-        except ConnectionLostError as exc:
-            lost = exc
-        self.collecting = not isinstance(self.request, LogitsRequest)  # a validation resumes, all else has been kept whole
-        for pause_s in RECONNECT_AFTER_S:
+        lost: ConnectionLostError | None = None
+        for pause_s in (0.0, *RECONNECT_AFTER_S):
             time.sleep(pause_s)
             try:
-                with session(self.address) as again:
-                    return self._ask(again, take, progress)
+                with nullcontext(first) if lost is None else session(self.address) as remote:
+                    return self._ask(remote, take, progress)
             except _NothingKeptError:
-                raise ConnectionLostError(f"{lost.problem}, before it was done", lost.remedy) from lost
+                raise ConnectionLostError.to(self.address, ", before the request was done") from lost
             except ConnectionLostError as exc:
                 lost = exc
+                # A validation resumes; all else has been kept whole.
+                self.collecting = not isinstance(self.request, LogitsRequest)
             except EmcaError:
                 if not self.collecting:
                     raise
+        assert lost is not None  # nothing else ends the loop
         raise lost
 
     def _ask(self, remote: Session, take: Callable[[Answer], T], progress: Progress | None) -> T:

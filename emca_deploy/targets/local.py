@@ -211,14 +211,11 @@ class LocalTarget(Target):
             report = target.annotate(report, machine.record)
         return report
 
-    def logits(
-        self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None, shared: Shared | None = None
-    ) -> LogitsResult:
+    def logits(self, built: BuiltCandidate, request: LogitsRequest, progress: Progress | None, shared: Shared) -> LogitsResult:
         """Run the validation images through a candidate on this machine; see `Target.logits`."""
         used = request.preprocessing or assumed_for
-        shared = shared or Shared()
-        run = LogitsRun(candidate.spec, Path(request.data), used, request.limit, request.batch, shared.decoded)
-        return run.collect(progress, worker=shared.workers.get(candidate.name))
+        run = LogitsRun(built.spec, Path(request.data), used, request.limit, request.batch, shared.decoded)
+        return run.collect(progress, worker=shared.workers.get(built.name))
 
 
 def candidates_of(

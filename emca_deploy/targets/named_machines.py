@@ -117,7 +117,14 @@ def read_machines() -> dict[str, Machine]:
     Raises:
         InputError: the file cannot be read, is not TOML, or contains something other than machines.
     """
-    return _parse(devices_file(), _read(devices_file()))
+    return _load()[2]
+
+
+def _load() -> tuple[Path, str, dict[str, Machine]]:
+    """Return the path of the file, its text, and the machines in it."""
+    path = devices_file()
+    text = _read(path)
+    return path, text, _parse(path, text)
 
 
 def find_machine(name: str) -> Machine:
@@ -141,9 +148,7 @@ def add_machine(machine: Machine) -> Path:
         OutputError: the file cannot be written.
     """
     _check(machine)
-    path = devices_file()
-    before = _read(path)
-    machines = _parse(path, before)
+    path, before, machines = _load()
     if machine.name in machines:
         raise InputError(
             f"{path}: device '{machine.name}' already exists",
@@ -162,13 +167,12 @@ def remove_machine(name: str) -> Path:
         OutputError: the file cannot be written.
         UnknownNameError: no machine has that name.
     """
-    machine = find_machine(name)
-    path = devices_file()
-    before = _read(path)
-    left = {key: value for key, value in _parse(path, before).items() if key != machine.name}
+    find_machine(name)
+    path, before, machines = _load()
+    del machines[name]
     # The table: its header and the lines after it, up to a comment, a blank line or another table.
     table = re.compile(rf"^[ \t]*\[[ \t]*{re.escape(name)}[ \t]*\].*\n(?:(?![ \t]*(?:\[|#|\n)).*\n)*\n?", re.MULTILINE)
-    _write(path, table.sub("", before if before.endswith("\n") else before + "\n", count=1), left)
+    _write(path, table.sub("", before if before.endswith("\n") else before + "\n", count=1), machines)
     return path
 
 

@@ -135,7 +135,6 @@ class SshTarget(Target):
         If the connection is lost, the machine keeps what it has done, and the run resumes once it can be reached again.
         """
         self.check(request)
-        keep = None if request.logits is None else Path(request.logits)
         backend, path = split_artifact(request.artifact)
         used = request.preprocessing or _chosen(Path(path), request, choose)
         files = Shipment()
@@ -154,7 +153,7 @@ class SshTarget(Target):
             def take(answer: Answer) -> Validated:
                 document = answer.document
                 with TemporaryDirectory(prefix="emca-") as folder:
-                    kept_in = keep or Path(folder) / LOGITS
+                    kept_in = Path(request.logits or Path(folder) / LOGITS)
                     answer.fetch(LOGITS, kept_in)
                     kept = LogitsStore(kept_in, document["key"]).kept()
                 assert kept is not None  # it was fetched
@@ -264,11 +263,9 @@ class SshTarget(Target):
         results = (replace(one, warnings=(*one.warnings, *notes)) for one in report.results)
         return replace(report, results=tuple(results), comparisons=tuple(compared))
 
-    def logits(
-        self, candidate: BuiltCandidate, request: LogitsRequest, progress: Progress | None = None, shared: Shared | None = None
-    ) -> LogitsResult:
+    def logits(self, built: BuiltCandidate, request: LogitsRequest, progress: Progress | None, shared: Shared) -> LogitsResult:
         """Run the validation images through a candidate on the remote machine; see `Target.logits`."""
-        spec = candidate.spec
+        spec = built.spec
         own = replace(request, artifact=f"{spec.backend}={spec.artifact}", target=self.name, threads=spec.kwargs["threads"])
         return self.validate(own, progress).logits
 

@@ -5,35 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import ModelError, UnknownNameError
 from emca_deploy.onnx_file.header import dtype_name
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LogitsOutput", "OutputSpec", "choose_output", "find_logits"]
+__all__ = ["LogitsOutput", "choose_output", "find_logits"]
 
 SHAPING = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropout"})
 """Operators that move or convert logits, and keep their order."""
 
 FLOATS = ("float32", "float16", "float64")
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """One output of a model.
-
-    Attributes:
-        name: Name in the model.
-        dtype: Name in numpy.
-        rank: Number of dimensions; None if unknown.
-        classes: Size of the class axis; None if dynamic or unknown.
-    """
-
-    name: str
-    dtype: str
-    rank: int | None
-    classes: int | None
 
 
 @dataclass(frozen=True)
@@ -53,10 +37,10 @@ class LogitsOutput:
     tensor: str
 
 
-def choose_output(path: Path, outputs: Sequence[OutputSpec], wanted: str | None, preferred: str | None = None) -> OutputSpec:
+def choose_output(path: Path, outputs: Sequence[TensorSpec], wanted: str | None, preferred: str | None = None) -> TensorSpec:
     """Return the output with the logits: `wanted`, or the only float output (N, classes) or (N, classes, 1, 1).
 
-    If several fit, `preferred` is taken.
+    If several fit, `preferred` is taken. The shape of an output may be unknown: ().
 
     Raises:
         ModelError: none fits, or several do and none is preferred.
@@ -68,8 +52,8 @@ def choose_output(path: Path, outputs: Sequence[OutputSpec], wanted: str | None,
         if wanted not in by_name:
             raise UnknownNameError.of("output", wanted, by_name, f"outputs of {path}: {names}")
         return by_name[wanted]
-    fitting = [output for output in outputs if output.dtype in FLOATS and output.rank in (None, 2, 4)]
-    fitting = [output for output in fitting if output.rank == 2] or fitting
+    fitting = [output for output in outputs if output.dtype in FLOATS and len(output.shape) in (0, 2, 4)]
+    fitting = [output for output in fitting if len(output.shape) == 2] or fitting
     if len(fitting) > 1 and preferred is not None:
         fitting = [output for output in fitting if output.name == preferred] or fitting
     if len(fitting) == 1:
@@ -94,15 +78,16 @@ def find_logits(path: Path, graph: "onnx.GraphProto", wanted: str | None = None)
     outputs = [_spec(value) for value in graph.output]
     chosen = choose_output(path, outputs, wanted, _most_raw(graph, makers))
     tensor, softmax = _before_softmax(chosen.name, makers)
-    return LogitsOutput(chosen.name, chosen.classes, softmax, tensor if softmax else chosen.name)
+    classes = chosen.shape[1] if len(chosen.shape) > 1 else None
+    classes = classes if isinstance(classes, int) else None
+    return LogitsOutput(chosen.name, classes, softmax, tensor if softmax else chosen.name)
 
 
-def _spec(value: "onnx.ValueInfoProto") -> OutputSpec:
+def _spec(value: "onnx.ValueInfoProto") -> TensorSpec:
+    """Return an output's description; a scalar counts as one value, because () is an unknown shape."""
     kind = value.type.tensor_type
-    dims = list(kind.shape.dim) if kind.HasField("shape") else None
-    rank = None if dims is None else len(dims)
-    classes = int(dims[1].dim_value) or None if dims is not None and len(dims) > 1 else None
-    return OutputSpec(value.name, dtype_name(kind.elem_type), rank, classes)
+    shape = tuple(int(dim.dim_value) or dim.dim_param or "?" for dim in kind.shape.dim)
+    return TensorSpec(value.name, dtype_name(kind.elem_type), shape or (1,) if kind.HasField("shape") else ())
 
 
 def _before_softmax(name: str, makers: "dict[str, onnx.NodeProto]") -> tuple[str, bool]:

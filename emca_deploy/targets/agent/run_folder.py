@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from emca_deploy.artifacts import sha256_file
@@ -43,7 +42,7 @@ class Run:
         os.chdir(self.folder)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         os.chdir("/")
         if not self._kept:
             shutil.rmtree(self.folder, ignore_errors=True)
