@@ -323,7 +323,7 @@ def _models(folder: Path) -> list[Target]:
 
     def opened(path: Path) -> object:
         file = OnnxFile.open(path)
-        return file.sha256, file.precision, file.image, file.logits, file.pixel_range
+        return file.sha256, file.precision, file.image, file.find_logits(), file.pixel_range
 
     def planned(path: Path) -> object:
         return read_facts(path), count_convolutions(path)

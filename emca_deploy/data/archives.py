@@ -55,7 +55,7 @@ def check_ratio(path: Path, member: zipfile.ZipInfo) -> None:
     """Refuse a member that unpacks to over a thousand times its size, as a zip bomb does and no photograph.
 
     Raises:
-        DataError: the member does.
+        DataError: the member is compressed that much.
     """
     if member.file_size > MAX_RATIO * max(member.compress_size, 1):
         raise _refused(path, member, f"is compressed over {MAX_RATIO} times, as a zip bomb is")

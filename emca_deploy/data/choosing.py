@@ -37,8 +37,6 @@ class InputFacts:
 
     Attributes:
         channels: Number of channels, 1 or 3.
-        height: Height in pixels.
-        width: Width in pixels.
         pixel_range: Largest pixel value that the graph expects, 1.0 or 255.0, where it normalizes its input itself.
     """
 
@@ -94,7 +92,7 @@ def assumed_for(spec: TensorSpec, _logits: TensorSpec) -> Preprocessing:
     """Return ImageNet's preprocessing for a model with an input (N, C, H, W).
 
     Raises:
-        ModelError: its height or width is dynamic.
+        ModelError: the height or width is dynamic.
     """
     return choose_preprocessing(spec.name, PreprocessingOptions(), None, InputFacts.of(spec))
 

@@ -29,7 +29,7 @@ class FileStore(ABC):
         """Open one file for reading, from any thread.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the file cannot be read.
         """
 
     @abstractmethod
@@ -95,7 +95,7 @@ def listing_sha256(path: Path) -> str:
     It is far cheaper than `ImageSource.identity`, which reads every byte, but differs for a copy of the data set.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the data set cannot be read.
     """
     names = sorted(name for name in FolderStore(path).names if not name.endswith("/")) if path.is_dir() else [""]
     total = hashlib.sha256()

@@ -13,7 +13,7 @@ from emca_deploy.data.layout import are_numbers
 from emca_deploy.errors import DataError
 from emca_deploy.preprocessing import Labelling
 
-__all__ = ["MAX_CLASSES", "Labels", "LabelsFound", "check_classes", "class_warnings", "label_array", "label_images"]
+__all__ = ["MAX_CLASSES", "Labels", "LabelsFound", "check_classes", "class_warnings", "label_images"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -43,36 +43,22 @@ class LabelsFound:
 
 
 def label_images(
-    names: Sequence[str], folders: Sequence[str], by_folder: Sequence[int], labelling: Labelling
+    names: Sequence[str], folders: Sequence[str], by_folder: Sequence[int], labelling: Labelling, own: Labels | None = None
 ) -> LabelsFound | None:
-    """Return the labels of the images `names`; None where there are neither class folders nor a file of labels.
+    """Return the labels of the images `names`; None where there are no class folders, no `own` labels and no file of labels.
 
-    `folders` are in the order of their labels, empty for a flat folder; `by_folder` has an index into them for each image.
+    `folders` are in the order of their labels, empty for a flat folder; `by_folder` has an index into them for each image. An
+    array of images may have its `own` labels, (N,) int64, which a class map does not change.
 
     Raises:
         DataError: a file cannot be read, lacks an image or a class, or a label is not an index.
     """
     if labelling.labels is not None:
         return _offset(_from_file(names, labelling), labelling)
-    if not folders:
-        return None
-    return _offset(_from_folders(folders, np.array(by_folder, np.int64), labelling), labelling)
-
-
-def label_array(names: Sequence[str], own: Labels | None, labelling: Labelling) -> LabelsFound | None:
-    """Return the labels of an array of images, which may have its `own`, (N,) int64; a class map does not change them.
-
-    The `names` are needed only for a file of labels.
-
-    Raises:
-        DataError: as `label_images`.
-    """
-    if labelling.labels is not None:
-        return label_images(names, (), (), labelling)
-    if own is None:
-        return None
-    classes = tuple(str(label) for label in range(int(own.max()) + 1))
-    return _offset(LabelsFound(own, classes, len(set(own.tolist())), "array", said=True), labelling)
+    if own is not None:
+        classes = tuple(str(label) for label in range(int(own.max()) + 1))
+        return _offset(LabelsFound(own, classes, len(set(own.tolist())), "array", said=True), labelling)
+    return _offset(_from_folders(folders, np.array(by_folder, np.int64), labelling), labelling) if folders else None
 
 
 def _from_folders(folders: Sequence[str], by_folder: Labels, labelling: Labelling) -> LabelsFound:

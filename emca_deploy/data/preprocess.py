@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -35,12 +36,15 @@ def decode(stream: BinaryIO, name: str, exif: str = "ignore") -> "Image":
     Raises:
         DataError: it is not an image, is damaged or truncated, or has more than `MAX_PIXELS` pixels.
     """
-    from PIL import UnidentifiedImageError
+    from PIL import ImageOps, UnidentifiedImageError
 
     try:
         image = _open(stream, name)
         image.load()
-        return to_rgb(_upright(image) if exif == "apply" else image)
+        if exif == "apply":
+            with suppress(Exception):  # damaged EXIF: other readers show the pixels as they are stored
+                image = ImageOps.exif_transpose(image)
+        return to_rgb(image)
     except DataError:
         raise
     except Exception as exc:  # Pillow's decoders raise nearly anything on damaged input, struct.error and IndexError too
@@ -64,15 +68,6 @@ def _open(stream: BinaryIO, name: str) -> "Image":
     if image.width * image.height > MAX_PIXELS:
         raise too_large
     return image
-
-
-def _upright(image: "Image") -> "Image":
-    from PIL import ImageOps
-
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF: other readers show the pixels as they are stored
-        return image
 
 
 def to_rgb(image: "Image") -> "Image":

@@ -16,7 +16,7 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.data.archives import ZipStore
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.files import FileStore, FolderStore, printable
-from emca_deploy.data.labels import MAX_CLASSES, Labels, LabelsFound, label_array, label_images
+from emca_deploy.data.labels import MAX_CLASSES, Labels, LabelsFound, label_images
 from emca_deploy.data.layout import find_images
 from emca_deploy.data.preprocess import decode, normalize, to_pixels
 from emca_deploy.errors import DataError, InputError
@@ -191,7 +191,7 @@ class _ArraySource(ImageSource):
         self.finished = self._images.dtype == np.float32
         self._own_labels = None if labels is None else _checked_labels(path, labels, len(self._images))
         names = [self.item_name(index) for index in range(len(self))] if labelling.labels is not None else []
-        self.labelled = label_array(names, self._own_labels, labelling)
+        self.labelled = label_images(names, (), (), labelling, self._own_labels)
 
     def __len__(self) -> int:
         return len(self._images)

@@ -36,7 +36,6 @@ class ExportOptions:
         num_classes: Width of the logits; None reads it from the checkpoint.
         preprocessing: Preprocessing or options for it; its image size is the model's.
         batch: Fixed number of images, or None for a dynamic batch.
-        opset: Version of ONNX's operators.
         precision: "fp32", or "fp16" for weights and activations; input and logits are float32 either way.
         weights: Weights of the checkpoint, "ema" or "plain"; None takes the moving average where there is one.
         prefix: Beginning of the network's names, where the checkpoint has several networks.
@@ -57,10 +56,7 @@ class CheckpointExport:
     """The result of an export.
 
     Attributes:
-        onnx: File written.
-        arch: Architecture.
         num_classes: Width of the logits.
-        params: Number of parameters.
         parity: Parity of the file with PyTorch; for an fp16 file, run emulated, with the fp32 model it was made from.
         fp32_parity: Parity of the fp32 model with PyTorch.
         half: Conversion to fp16; None for an fp32 file.
@@ -135,6 +131,11 @@ def export_checkpoint(
 def _manifest(
     checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions, preprocessing: Preprocessing, result: CheckpointExport
 ) -> Manifest:
+    from emca_deploy.networks.checkpoint_files import list_shards
+
+    shards = [] if checkpoint is None else list_shards(checkpoint)
+    digests = {} if checkpoint is None else {"checkpoint": sha256_file(checkpoint)}
+    digests |= {f"checkpoint/{shard.name}": sha256_file(shard) for shard in shards}
     return Manifest(
         kind="onnx",
         sha256="",
@@ -142,7 +143,7 @@ def _manifest(
         arch=spec.arch,
         num_classes=spec.num_classes,
         preprocessing=preprocessing,
-        inputs=_digests(checkpoint) if checkpoint else {},
+        inputs=digests,
         versions={name: version for name in RECORDED_VERSIONS if (version := installed_version(name))},
         command=this_command(),
         details={
@@ -154,14 +155,6 @@ def _manifest(
             **result.details(),
         },
     )
-
-
-def _digests(checkpoint: Path) -> dict[str, str]:
-    """Return the sha256 of a checkpoint, and of its shards where it is an index."""
-    from emca_deploy.networks.checkpoint_files import list_shards
-
-    shards = {f"checkpoint/{shard.name}": sha256_file(shard) for shard in list_shards(checkpoint)}
-    return {"checkpoint": sha256_file(checkpoint), **shards}
 
 
 def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, ModelSpec]":

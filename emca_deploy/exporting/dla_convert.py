@@ -30,7 +30,6 @@ class DlaConversion:
     """The result of a conversion.
 
     Attributes:
-        onnx: File written.
         source: File it was made from.
         forms: Number of rewrites, and the nodes that no DLA runs.
         parity: Parity of the file with its source.

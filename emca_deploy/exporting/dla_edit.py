@@ -23,7 +23,6 @@ class Editor:
     """Edits one model in place.
 
     Attributes:
-        model: Model to edit.
         scales: Factor and offset per channel of each depthwise 1x1 convolution made here, which can be joined with others.
     """
 

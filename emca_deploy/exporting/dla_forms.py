@@ -60,7 +60,11 @@ class DlaForms:
 def to_dla(model: ir.Model) -> DlaForms:
     """Rewrite a float32 classifier for a DLA, in place. The model has its tensors' shapes; the batch may be dynamic."""
     editor = Editor(model)
-    before = _weights(model.graph)
+
+    def weights() -> int:
+        return sum(value.const_value.size for value in model.graph.initializers.values() if value.const_value is not None)
+
+    before = weights()
     counts = {
         "poolings": editor.replace(lambda node: _pooled(editor, node)),
         "bands": _band_convolutions(editor),
@@ -69,13 +73,7 @@ def to_dla(model: ir.Model) -> DlaForms:
         "scales": editor.replace(lambda node: _scale(editor, node)),
         "stacks": _unstack_rows(editor),
     }
-    return DlaForms(
-        **counts, weights_before=before, weights_after=_weights(model.graph), remaining=tuple(nodes_off_dla(model.graph))
-    )
-
-
-def _weights(graph: ir.Graph) -> int:
-    return sum(value.const_value.size for value in graph.initializers.values() if value.const_value is not None)
+    return DlaForms(**counts, weights_before=before, weights_after=weights(), remaining=tuple(nodes_off_dla(model.graph)))
 
 
 def _band_convolutions(editor: Editor) -> int:
@@ -284,25 +282,17 @@ class _Rows:
             parts = [one for one in node.inputs if one is not None]
             return parts if all(is_descriptor(part) for part in parts) else None
         if node in self._editor.scales:
-            return self._scaled(node)
+            factor, offset = self._editor.scales[node]
+            rows = self(node.inputs[0]) or []
+            return [self._editor.scale(node, row, factor, offset, f"{node.name}.row{n}") for n, row in enumerate(rows)] or None
         if node.op_type in {"Relu", "Add"} or axis in (1, -3):
             return self._each(node, axis)
         return None
 
-    def _scaled(self, node: ir.Node) -> list[ir.Value] | None:
-        factor, offset = self._editor.scales[node]
-        rows = self(node.inputs[0])
-        if rows is None:
-            return None
-        return [self._editor.scale(node, row, factor, offset, f"{node.name}.row{index}") for index, row in enumerate(rows)]
-
     def _each(self, node: ir.Node, axis: int | None) -> list[ir.Value] | None:
         """Return the rows of a node that does the same with every row."""
-        inputs = [self(value) for value in node.inputs]
-        if any(rows is None for rows in inputs):
-            return None
-        known = [rows for rows in inputs if rows is not None]
-        if len({len(rows) for rows in known}) != 1:
+        known = [self(value) or [] for value in node.inputs]
+        if not all(known) or len({len(rows) for rows in known}) != 1:
             return None
         attributes = {} if axis is None else {"axis": 1}
         results = []

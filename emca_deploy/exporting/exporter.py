@@ -54,10 +54,6 @@ def export_onnx(module: "nn.Module", image_size: Size, batch: int | None = None,
         MissingError: torch or onnxscript is not installed.
         ModelError: the exporter refuses the module or the opset, or leaves forbidden nodes.
     """
-    from onnx.defs import onnx_opset_version
-
-    if opset > onnx_opset_version():
-        raise _opset_error(opset)
     model = _traced(module.eval(), image_size, batch, opset)
     simplify(model)
     _name_graph(model)
@@ -67,6 +63,11 @@ def export_onnx(module: "nn.Module", image_size: Size, batch: int | None = None,
 
 
 def _traced(module: "nn.Module", image_size: Size, batch: int | None, opset: int) -> "ir.Model":
+    from onnx.defs import onnx_opset_version
+
+    unwritable = ModelError(f"--opset {opset}: the exporter cannot write it", f"leave it out for {OPSET}")
+    if opset > onnx_opset_version():
+        raise unwritable
     torch = import_optional("torch")
     import_optional("onnxscript")
     dynamic = None if batch else ({0: torch.export.Dim("batch")},)
@@ -92,12 +93,8 @@ def _traced(module: "nn.Module", image_size: Size, batch: int | None, opset: int
         raise ModelError(f"the exporter refuses this model: {first_line}", remedy) from exc
     model: ir.Model = program.model
     if model.opset_imports.get("") != opset:  # where the exporter cannot convert, it only logs that
-        raise _opset_error(opset)
+        raise unwritable
     return model
-
-
-def _opset_error(opset: int) -> ModelError:
-    return ModelError(f"--opset {opset}: the exporter cannot write it", f"leave it out for {OPSET}")
 
 
 @contextmanager
@@ -136,7 +133,7 @@ def check_operators(model: "ir.Model") -> None:
     """Refuse a model with any forbidden operator.
 
     Raises:
-        ModelError: it has one.
+        ModelError: the model has one, which the error names.
     """
     found = sorted({node.op_type for node in model.graph} & FORBIDDEN_OPERATORS)
     if found:
@@ -152,18 +149,12 @@ def _readable(path: str) -> str:
     return _RESIDUAL_INDEX.sub(lambda match: f".conv{int(match[1]) // 3 + 1}", path)
 
 
-def _module_path(node: "ir.Node") -> str:
-    """Return the dotted path of the innermost torch module of a node, "" at the top."""
-    scopes = node.metadata_props.get(SCOPES, "")
-    names = [name for name in re.findall(r"'([^']*)'", scopes)[:-1] if not name.startswith("_native_batch_norm")]
-    return names[-1] if names else ""
-
-
 def _base_name(node: "ir.Node") -> str:
     weight = node.inputs[1] if node.op_type in {"Conv", "Gemm"} else None
     if weight is not None and weight.name and weight.name.endswith(".weight"):
         return _readable(weight.name.removesuffix(".weight"))
-    path = _module_path(node)
+    scopes = re.findall(r"'([^']*)'", node.metadata_props.get(SCOPES, ""))[:-1]  # dotted paths of torch modules, outer first
+    path = next((scope for scope in reversed(scopes) if not scope.startswith("_native_batch_norm")), "")
     if not path and node.inputs and node.inputs[0] is not None and (producer := node.inputs[0].producer()):
         path = (producer.name or "").rpartition(".")[0]  # a pooling at the top belongs to the block whose output it pools
     operation = "pool" if node.op_type in {"GlobalAveragePool", "MaxPool"} else node.op_type.lower()

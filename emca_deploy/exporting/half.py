@@ -74,7 +74,7 @@ def check_half_fits(nodes: list[ir.Node], keep: Mapping[ir.Node, str]) -> None:
     """Refuse a model that lacks types of tensors, or whose layers with weights all stay in float32.
 
     Raises:
-        ModelError: the model does.
+        ModelError: the model cannot be converted.
     """
     if untyped := next((value for node in nodes for value in node.outputs if value.dtype is None and value.uses()), None):
         raise ModelError(f"the model has no type for '{untyped.name}'", "run onnx.shape_inference.infer_shapes on it first")

@@ -32,7 +32,6 @@ class Parity:
         max_abs: Largest absolute difference of a logit.
         max_rel: `max_abs` divided by the largest absolute logit of the reference.
         cosine: Smallest cosine similarity of an image's logits.
-        samples: Number of images.
     """
 
     max_abs: float

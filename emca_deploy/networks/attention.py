@@ -168,7 +168,7 @@ class ChannelAttention(nn.Module):
         self.squeeze = style_descriptor if isinstance(excitation, StyleExcitation) else mean_descriptor
 
     def forward(self, x: Tensor, previous: Sequence[Tensor] = ()) -> Tensor:
-        """Return `x` (N, C, H, W) with each channel scaled; `previous` holds the preceding maps' descriptors."""
+        """Return `x` (N, C, H, W) with each channel scaled; `previous` has the descriptors of the preceding maps."""
         descriptor = self.squeeze(x)
         if self.aggregation is not None:
             descriptor = self.aggregation(descriptor, previous)

@@ -10,7 +10,7 @@ from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.pickle_values import Stub
 from emca_deploy.networks.safetensors_file import read_index, read_safetensors
 from emca_deploy.networks.stored import COPY_AGAIN, StoredTensor
-from emca_deploy.networks.torch_file import SAVE_AGAIN, read_torch_legacy, read_torch_zip
+from emca_deploy.networks.torch_file import SAVE_AGAIN, read_torch_legacy, read_torch_zip, torch_damage
 
 __all__ = ["CheckpointFile", "list_shards", "open_checkpoint"]
 
@@ -27,7 +27,6 @@ class CheckpointFile:
     """The content of a checkpoint file.
 
     Attributes:
-        path: The file.
         tensors: Tensors by full name: all keys that lead to the tensor, joined by dots ("state_dict.fc.weight").
         containers: Number of characters in a full name that belong to dictionaries around the state dict ("state_dict.").
         keys: Keys of the outermost dictionary.
@@ -50,7 +49,7 @@ def open_checkpoint(path: Path) -> Iterator[CheckpointFile]:
     The file's content shows its kind: a file of torch.save (zip or legacy), safetensors, or the index of several such files.
 
     Raises:
-        CheckpointError: the file cannot be read, is damaged or hostile, or holds no tensors.
+        CheckpointError: the file cannot be read, is damaged or hostile, or has no tensors.
     """
     found = CheckpointFile(path)
     with ExitStack() as open_files:
@@ -86,12 +85,11 @@ def _read(path: Path, found: CheckpointFile, open_files: ExitStack, of_index: Pa
         for name, tensor in tensors.items():
             _add(found, name, 0, tensor)
     else:
-        zipped = kind == "zip"
-        tree = (
-            read_torch_zip(path, stream, open_files, found.inert)
-            if zipped
-            else read_torch_legacy(path, stream, size, found.inert)
-        )
+        with torch_damage(path):
+            if kind == "zip":
+                tree = read_torch_zip(path, stream, open_files, found.inert)
+            else:
+                tree = read_torch_legacy(path, stream, size, found.inert)
         _flatten(path, tree, found)
 
 

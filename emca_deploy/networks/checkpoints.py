@@ -35,7 +35,6 @@ class CheckpointSource:
         container: Keys of the dictionaries around the state dict, joined by dots; "" where there are none.
         prefix: Beginning of the network's names in the state dict ("module.").
         head: Name of the layer that makes the logits in the file.
-        weights: Which weights were loaded.
         both_weights: Whether the file has both kinds of weights.
         left_out: Number of tensors that were not loaded, by name or by group ("optimizer.*").
         not_loaded: Classes of the other objects in the file, which were neither loaded nor run.
@@ -57,11 +56,9 @@ class ModelSpec:
     """The network of a checkpoint.
 
     Attributes:
-        arch: Architecture.
         num_classes: Width of the logits.
         options: Options for `create_model(arch, num_classes, **options)`; empty for the family's own configuration.
         layout: Origin of its key names (see `layouts.Layout`).
-        params: Number of parameters.
         source: Place in the file; None for fresh weights.
     """
 
@@ -210,7 +207,7 @@ def _values(file: CheckpointFile, network: Network, both: bool) -> dict[str, "Te
 
 def _source(file: CheckpointFile, network: Network, both: bool) -> CheckpointSource:
     groups: dict[str, list[str]] = {}
-    for name in network.beside:
+    for name in network.others:
         rest = name.removeprefix(network.container)
         groups.setdefault(rest.partition(".")[0], []).append(rest)
     left_out: dict[str, int] = {}

@@ -45,7 +45,6 @@ class Fit:
 
     Attributes:
         network: Place of its tensors in the file.
-        inferred: Architecture.
         classes: Width of the logits.
         layout: Origin of its key names.
     """
@@ -72,9 +71,9 @@ def fit_network(
     Raises:
         CheckpointError: the network fits no architecture, or another one than `arch`.
     """
-    if network.problem and not (trusted and network.layers_beside):
+    if network.problem and not (trusted and network.extra_layers):
         remedy = "`emca-deploy models` lists what can be loaded; another network can be exported to ONNX where it was trained"
-        if network.layers_beside:
+        if network.extra_layers:
             remedy = f"where its logits do not go through these layers, say --prefix {network.prefix.rstrip('.') or repr('')}"
         raise CheckpointError(f"{file.path}: {_place(network)}{network.problem}", remedy)
     found = translate({name: file.tensors[full].outline() for name, full in network.names.items()}, file.path)
@@ -210,11 +209,7 @@ def infer(state: Mapping[str, "Tensor"]) -> Inferred | None:
     family = f"{'' if plain else 'emca_'}{kind}_resnet"
     defaults = FAMILY_OPTIONS[family]
     options = {name: value for name, value in wanted.items() if value != defaults.get(name, value)}
-    if kind == "eca":
-        options |= _eca_options(modules, stage_channels(depth))
-    if kind == "se":
-        options |= _se_options(modules)
-    return Inferred(f"{family}{depth}", options)
+    return Inferred(f"{family}{depth}", options | _excitation_options(modules, kind, stage_channels(depth)))
 
 
 def count_classes(state: Mapping[str, "Tensor"]) -> int | None:
@@ -285,28 +280,23 @@ def _candidates(kind: str) -> Iterator["AttentionConfig"]:
                 yield AttentionConfig(kind, placement, reach, each)  # type: ignore[arg-type]
 
 
-def _of_stages(modules: "_Modules", name: str) -> Sequence["Tensor"]:
-    """Return the tensor `name` of one module of each stage."""
-    first = {stage: names[name] for (stage, _), names in sorted(modules.items(), reverse=True) if name in names}
-    return [first[stage] for stage in sorted(first)]
-
-
-def _eca_options(modules: "_Modules", stage_channels: Sequence[int]) -> dict[str, Any]:
+def _excitation_options(modules: "_Modules", kind: str, channels: Sequence[int]) -> dict[str, Any]:
+    """Return the options of SE or ECA that differ from the paper's, from one module of each stage of so many `channels`."""
     from emca_deploy.networks.attention import eca_kernel_size
 
-    kernels = tuple(int(weight.numel()) for weight in _of_stages(modules, "excitation.conv.weight"))
-    formula = tuple(eca_kernel_size(channels) for channels in stage_channels)
-    odd = len(kernels) == len(formula) and all(kernel % 2 for kernel in kernels)
-    return {"eca_kernel_sizes": kernels} if odd and kernels != formula else {}
-
-
-def _se_options(modules: "_Modules") -> dict[str, Any]:
-    shapes = [tuple(weight.shape) for weight in _of_stages(modules, "excitation.reduce.weight")]
+    name = {"eca": "excitation.conv.weight", "se": "excitation.reduce.weight"}.get(kind, "")
+    first = {stage: names[name] for (stage, _), names in sorted(modules.items(), reverse=True) if name in names}
+    weights = [first[stage] for stage in sorted(first)]
+    if kind == "eca":
+        kernels = tuple(int(weight.numel()) for weight in weights)
+        formula = tuple(map(eca_kernel_size, channels))
+        odd = len(kernels) == len(formula) and all(kernel % 2 for kernel in kernels)
+        return {"eca_kernel_sizes": kernels} if odd and kernels != formula else {}
     options: dict[str, Any] = {}
-    if any("excitation.reduce.bias" in names for names in modules.values()):
+    if kind == "se" and any("excitation.reduce.bias" in names for names in modules.values()):
         options["se_bias"] = True
-    if all(len(shape) == 2 and shape[0] > 0 for shape in shapes):
-        reductions = tuple(shape[1] // shape[0] for shape in shapes)
+    if kind == "se" and all(weight.ndim == 2 and weight.shape[0] > 0 for weight in weights):
+        reductions = tuple(weight.shape[1] // weight.shape[0] for weight in weights)
         if set(reductions) != {16}:
             options["se_reduction"] = reductions[0] if len(set(reductions)) == 1 else reductions
     return options

@@ -1,4 +1,4 @@
-"""Finds the networks in a checkpoint: the prefix under which each lies, its head, and the tensors beside it."""
+"""Finds the networks in a checkpoint, each with its prefix, its head and the tensors that are not its own."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -56,10 +56,10 @@ class Network:
         layout: Origin of its names.
         names: Full name by the layout's name (torchvision's for Hugging Face's ResNet and for a Sequential).
         head: Full name of the module that its logits come from, without a dot at the end; "" where there is none.
-        beside: Full names of all other tensors.
+        others: Full names of all other tensors.
         average: Whether it is a moving average of another network's weights.
         problem: Reason why its logits cannot be computed from these tensors alone, or "".
-        layers_beside: Whether the problem is only that the file has other layers too, which logits may not go through.
+        extra_layers: Whether the problem is only that the file has other layers too, which logits may not go through.
         statistics: Beginning of the names of the network that these batch norm statistics come from; None where they are its own.
     """
 
@@ -68,10 +68,10 @@ class Network:
     layout: Layout
     names: dict[str, str]
     head: str
-    beside: tuple[str, ...]
+    others: tuple[str, ...]
     average: bool
     problem: str = ""
-    layers_beside: bool = False
+    extra_layers: bool = False
     statistics: str | None = None
 
     @property
@@ -117,8 +117,8 @@ def _with_statistics(network: Network, networks: list[Network]) -> Network:
         if not other.average and absent and all(name.rpartition(".")[2] in _STATISTICS for name in absent):
             names = {name: network.names.get(name, full) for name, full in other.names.items()}
             borrowed = {names[name] for name in absent}
-            beside = tuple(name for name in network.beside if name not in borrowed)
-            return replace(network, names=names, beside=beside, statistics=other.where)
+            others = tuple(name for name in network.others if name not in borrowed)
+            return replace(network, names=names, others=others, statistics=other.where)
     return network
 
 
@@ -147,7 +147,7 @@ def _network(file: CheckpointFile, plain: Mapping[str, str], prefix: str, layout
     problem = head.problem if head else ""
     layers = []
     if head is not None and not problem:  # without a head, the error lists what is missing
-        layers = _layers_beside(tensors, prefix, head, {name for name in plain if plain[name] in used})
+        layers = _extra_layers(tensors, prefix, head, {name for name in plain if plain[name] in used})
     if layers:
         problem = f"its logits may go through layers that a ResNet does not have: {_shown(layers, tensors)}"
     first = plain[trunk[0]]
@@ -158,10 +158,10 @@ def _network(file: CheckpointFile, plain: Mapping[str, str], prefix: str, layout
         layout=layout,
         names=names,
         head=plain.get(f"{head.linear}.weight", "").removesuffix(".weight") if head else "",
-        beside=tuple(name for name in file.tensors if name not in used),
+        others=tuple(name for name in file.tensors if name not in used),
         average=_is_average(file, plain, prefix),
         problem=problem,
-        layers_beside=bool(layers),
+        extra_layers=bool(layers),
     )
 
 
@@ -200,7 +200,7 @@ def _find_head(tensors: Mapping[str, StoredTensor], prefix: str, trunk: frozense
 
 
 def _as_head(tensors: Mapping[str, StoredTensor], level: str, top: str, names: list[str], width: int) -> _Head | None:
-    if _is_aside(top) or any(_BLOCK.match(name, len(level)) for name in names):
+    if _has_word(top, _ASIDE) or any(_BLOCK.match(name, len(level)) for name in names):
         return None
     linears = [name for name in names if name.endswith(".weight") and len(tensors[name].shape) == 2]
     if not linears:
@@ -217,7 +217,7 @@ def _as_head(tensors: Mapping[str, StoredTensor], level: str, top: str, names: l
     return _Head(level + top, linear, level, problem)
 
 
-def _layers_beside(tensors: Mapping[str, StoredTensor], prefix: str, head: _Head, used: set[str]) -> list[str]:
+def _extra_layers(tensors: Mapping[str, StoredTensor], prefix: str, head: _Head, used: set[str]) -> list[str]:
     """Return the tensors of layers between the trunk and its head, or in the module around both."""
     level = head.level
     return [
@@ -226,7 +226,7 @@ def _layers_beside(tensors: Mapping[str, StoredTensor], prefix: str, head: _Head
         if name.startswith(level)
         and name not in used
         and _may_matter(name, tensor, prefix)
-        and not _is_aside(name.removeprefix(level))
+        and not _has_word(name.removeprefix(level), _ASIDE)
         and not (_BLOCK.match(name, len(level)) and not name.startswith(prefix))
     ]
 
@@ -246,12 +246,8 @@ def _is_counter(name: str) -> bool:
     return name.rpartition(".")[2] in (*_COUNTERS, "num_batches_tracked")
 
 
-def _words(name: str) -> set[str]:
-    return set(re.split(r"[^a-z]+", name.lower()))
-
-
-def _is_aside(name: str) -> bool:
-    return not _ASIDE.isdisjoint(_words(name))
+def _has_word(name: str, words: frozenset[str]) -> bool:
+    return not words.isdisjoint(re.split(r"[^a-z]+", name.lower()))
 
 
 def _is_average(file: CheckpointFile, plain: Mapping[str, str], prefix: str) -> bool:
@@ -259,8 +255,7 @@ def _is_average(file: CheckpointFile, plain: Mapping[str, str], prefix: str) -> 
     # mmengine and Lightning's WeightAveraging swap the two: the average becomes the state dict.
     if {"message_hub", "ema_state_dict"} <= set(file.keys) or "current_model_state" in file.keys:
         return top == "state_dict"
-    counted = any(f"{level}n_averaged" in plain for level in _levels(prefix))
-    return counted or not _AVERAGES.isdisjoint(_words(prefix))
+    return any(f"{level}n_averaged" in plain for level in _levels(prefix)) or _has_word(prefix, _AVERAGES)
 
 
 def _shown(names: list[str], tensors: Mapping[str, StoredTensor]) -> str:

@@ -46,7 +46,6 @@ class Stub:
     """An object of an unknown class, with all that the pickle puts into it, by reference.
 
     Attributes:
-        name: Name of the class.
         items: Items of a subclass of dict.
         values: Elements of a subclass of list, and arguments.
         state: Attributes, as dictionaries.

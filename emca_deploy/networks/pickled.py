@@ -92,7 +92,7 @@ class _Machine:
             if instruction.name == "STOP":
                 break
             if instruction.name not in _HANDLERS:
-                raise PickleError("its pickle holds an instruction that no checkpoint has")
+                raise PickleError("its pickle has an instruction that no checkpoint has")
             _HANDLERS[instruction.name](self, argument)
         return self.stack.pop()
 

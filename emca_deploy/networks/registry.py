@@ -21,8 +21,7 @@ class Published:
     Attributes:
         params_mi: Parameters / 2**20. For SRM the paper leaves out half of each `cfc`.
         gmacs_gi: Multiply-adds / 2**30 (the paper calls them GFLOPs).
-        top1: Top-1 accuracy in percent.
-        top5: Top-5 accuracy in percent.
+        top1: Top-1 accuracy in percent, as `top5`.
     """
 
     params_mi: float

@@ -35,7 +35,6 @@ class Storage:
 
     Attributes:
         key: Name of the storage, unique in its file.
-        nbytes: Size in bytes.
         read: Function that returns the bytes from one offset up to another; None where the file does not have them.
     """
 
@@ -50,7 +49,6 @@ class StoredTensor:
 
     Attributes:
         dtype: Type by torch's name ("float32").
-        shape: Size of each dimension.
         stride: Number of elements from one index to the next, per dimension.
         offset: Number of elements from the storage's start to the first.
         storage: Bytes of the values; None where `problem` says why there are none.

@@ -2,7 +2,7 @@
 
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +13,7 @@ from emca_deploy.networks.pickle_values import Global, HostilePickleError, Pickl
 from emca_deploy.networks.pickled import Budget, read_pickle
 from emca_deploy.networks.stored import COPY_AGAIN, ITEM_BYTES, Storage, span_reader
 
-__all__ = ["SAVE_AGAIN", "read_torch_legacy", "read_torch_zip"]
+__all__ = ["SAVE_AGAIN", "read_torch_legacy", "read_torch_zip", "torch_damage"]
 
 SAVE_AGAIN = "where it was trained, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
 
@@ -40,7 +40,8 @@ def read_torch_zip(path: Path, stream: BinaryIO, open_files: ExitStack, inert: s
     Tensors can be read until `open_files` closes the file. The names of classes that became stubs are added to `inert`.
 
     Raises:
-        CheckpointError: the file is of another kind, damaged, hostile, or unpacks to more than a checkpoint has.
+        CheckpointError: the file is of another kind, damaged, or unpacks to more than a checkpoint has.
+        PickleError: its pickle is damaged or hostile.
     """
     try:
         _check_directory(path, stream)
@@ -55,8 +56,7 @@ def read_torch_zip(path: Path, stream: BinaryIO, open_files: ExitStack, inert: s
     root = _root(path, members)
     if f"{root}constants.pkl" in members and f"{root}data/0" not in members:
         raise CheckpointError(f"{path}: is a frozen TorchScript program, whose weights have no names", SAVE_AGAIN)
-    with _damage(path):
-        return _tree_of_zip(path, archive, members, root, inert)
+    return _tree_of_zip(path, archive, members, root, inert)
 
 
 def _check_directory(path: Path, stream: BinaryIO) -> None:
@@ -126,7 +126,7 @@ def _unpack(
         raise CheckpointError(f"{path}: is encrypted", "unpack it with its password, and pack it again without one")
     if member.CRC == 0:  # torch.save has an option to leave checksums out
         member.CRC = None  # type: ignore[assignment]
-    with _damage(path), archive.open(member) as stream:
+    with torch_damage(path), archive.open(member) as stream:
         stream.seek(start)
         content = stream.read((member.file_size if stop is None else stop) - start)
     if stop is not None and len(content) != stop - start:
@@ -140,13 +140,9 @@ def read_torch_legacy(path: Path, stream: BinaryIO, size: int, inert: set[str]) 
     Tensors are read from `stream`, of `size` bytes, later. The names of classes that became stubs are added to `inert`.
 
     Raises:
-        CheckpointError: the file is of another kind, damaged or hostile.
+        CheckpointError: the file is of another kind or truncated.
+        PickleError: a pickle is damaged or hostile.
     """
-    with _damage(path):
-        return _tree_of_legacy(path, stream, size, inert)
-
-
-def _tree_of_legacy(path: Path, stream: BinaryIO, size: int, inert: set[str]) -> Any:
     budget = Budget(inert=inert)
     if read_pickle(stream, size, budget) != LEGACY_MAGIC:
         raise CheckpointError(f"{path}: is a plain pickle, not a file of torch.save", SAVE_AGAIN)
@@ -157,7 +153,9 @@ def _tree_of_legacy(path: Path, stream: BinaryIO, size: int, inert: set[str]) ->
         raise CheckpointError(f"{path}: was saved on a big-endian machine, which is not supported", SAVE_AGAIN)
     storages: dict[str, tuple[Storage, int]] = {}
     views: dict[str, Storage] = {}
-    places: dict[str, int] = {}  # filled after the tree is read
+
+    def missing(_start: int, _stop: int) -> bytes:
+        raise CheckpointError(f"{path}: is damaged: the values of a tensor are missing", COPY_AGAIN)
 
     def storage(key: tuple[Any, ...]) -> Any:
         if key[0] in ("module", b"module"):  # (class, source file, source) of a whole pickled module
@@ -166,22 +164,13 @@ def _tree_of_legacy(path: Path, stream: BinaryIO, size: int, inert: set[str]) ->
         elements, view = key[4], key[5] if len(key) > 5 else None
         width = ITEM_BYTES.get(dtype, 1)
         if number not in storages:
-            storages[number] = Storage(number, _whole(elements) * width, _placed(path, stream, number, places)), width
+            storages[number] = Storage(number, _whole(elements) * width, missing), width
         whole = storages[number][0]
         return View(dtype, whole if view is None else _part(views, whole, view, width))
 
     tree = read_pickle(stream, size, budget, storage)
-    _find_storages(path, stream, size, read_pickle(stream, size, budget), storages, places)
+    _find_storages(path, stream, size, read_pickle(stream, size, budget), storages)
     return tree
-
-
-def _placed(path: Path, stream: BinaryIO, number: str, places: dict[str, int]) -> Callable[[int, int], bytes]:
-    def read(start: int, stop: int) -> bytes:
-        if number not in places:
-            raise CheckpointError(f"{path}: is damaged: the values of a tensor are missing", COPY_AGAIN)
-        return span_reader(path, stream, places[number])(start, stop)
-
-    return read
 
 
 def _whole(number: Any) -> int:
@@ -202,10 +191,8 @@ def _part(views: dict[str, Storage], whole: Storage, view: Any, width: int) -> S
     return views.setdefault(f"{whole.key}/{key}", Storage(f"{whole.key}/{key}", elements, read))
 
 
-def _find_storages(
-    path: Path, stream: BinaryIO, size: int, keys: Any, storages: dict[str, tuple[Storage, int]], places: dict[str, int]
-) -> None:
-    """Fill `places` with the offset of each storage's bytes, in front of which 8 bytes give the number of its elements."""
+def _find_storages(path: Path, stream: BinaryIO, size: int, keys: Any, storages: dict[str, tuple[Storage, int]]) -> None:
+    """Give each storage its reader: 8 bytes with the number of elements are in front of its bytes."""
     if not isinstance(keys, list):
         raise PickleError("the list of its tensors is damaged")
     place = stream.tell()
@@ -215,15 +202,19 @@ def _find_storages(
         head = stream.read(8)
         if len(head) == 8 and struct.unpack("<q", head)[0] * width != storage.nbytes:
             raise PickleError("the size of a tensor differs from that of its values")
-        places[str(key)] = place + 8
+        storage.read = span_reader(path, stream, place + 8)
         place += 8 + storage.nbytes
         if place > size:
             raise CheckpointError(f"{path}: is truncated", COPY_AGAIN)
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Turn any exception of reading a damaged file, by zipfile, zlib, lzma or the pickle, into a CheckpointError."""
+def torch_damage(path: Path) -> Iterator[None]:
+    """Turn any exception of zipfile, zlib, lzma or a pickle about a damaged or hostile file into a CheckpointError.
+
+    Raises:
+        CheckpointError: the file is damaged or hostile.
+    """
     try:
         yield
     except CheckpointError:

@@ -1,8 +1,9 @@
-"""An ONNX file as a value: opened once, asked many times."""
+"""An ONNX file that is read once: its model, its input, its logits and its external data."""
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["OnnxFile"]
 
 SMALL_ELEMENTS = 16
-"""A constant of a normalisation has one value, or one a channel."""
+"""A constant of a normalization has one value, or one per channel."""
 
 OPENED_FILES = 4
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
@@ -37,28 +38,33 @@ class OnnxFile:
     """One ONNX file.
 
     Attributes:
-        path: as the user named it.
-        proto: the model; external data is not loaded.
-        sidecars: the files with its external data.
+        proto: Model, without its external data.
+        sidecars: Files with its external data.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the model and find its external data; `open` does so once for each file.
+        """Read the model and find its external data; `open` does this once per file.
 
         Raises:
             ModelError: it is not a readable ONNX file, or its external data is missing or cut short.
         """
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
         check_onnx_file(path)
         self.path = path
         self._stamps: dict[Path, Stamp] = {path: stamp_of(path)}
-        self.proto = _parse(path)
+        try:
+            self.proto = onnx.load(str(path), load_external_data=False, format="protobuf")
+        except (DecodeError, OSError) as exc:
+            raise ModelError(f"{path}: is not an ONNX file, or is damaged", REMEDY) from exc
         check_structure(path, self.proto)
         self.sidecars: tuple[Sidecar, ...] = find_sidecars(path, self.proto)
         self._stamps |= {sidecar.path: stamp_of(sidecar.path) for sidecar in self.sidecars}
 
     @classmethod
     def open(cls, path: Path) -> "OnnxFile":
-        """Return the file, read again only where it or its external data has changed.
+        """Return the file, which is read again only if it or its external data has changed.
 
         Raises:
             ModelError: it is not a readable ONNX file, or its external data is missing or cut short.
@@ -72,7 +78,7 @@ class OnnxFile:
         return known
 
     def is_current(self) -> bool:
-        """Return whether the file and its external data are still those that were read."""
+        """Return whether the file and its external data are unchanged."""
         try:
             return all(stamp_of(path) == stamp for path, stamp in self._stamps.items())
         except OSError:
@@ -80,7 +86,7 @@ class OnnxFile:
 
     @cached_property
     def sha256(self) -> str:
-        """The sha256 in hex of the file; where it has external data, of its bytes and of those of every sidecar."""
+        """The sha256 in hex of the file, or of the file and every sidecar where it has external data."""
         own = sha256_file(self.path)
         if not self.sidecars:
             return own
@@ -96,7 +102,7 @@ class OnnxFile:
 
     @property
     def opset(self) -> int:
-        """The version of ONNX's own operators that the model uses; 0 where it names none."""
+        """The model's version of ONNX's own operators; 0 where it has none."""
         return max((entry.version for entry in self.proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
     def load_proto(self) -> "onnx.ModelProto":
@@ -126,38 +132,28 @@ class OnnxFile:
 
     @property
     def linked(self) -> bool:
-        """Whether the model or a sidecar is reached by a symbolic link, or a sidecar lies beside the link's target."""
-        files = [self.path, *(sidecar.path for sidecar in self.sidecars)]
-        return bool(self.sidecars) and any(path.is_symlink() for path in files)
+        """Whether the model has external data and is, or its sidecar is, a symbolic link."""
+        return bool(self.sidecars) and any(path.is_symlink() for path in self._stamps)
 
     @cached_property
     def image(self) -> ImageInput:
         """The input that takes images.
 
         Raises:
-            ModelError: there is not one input, or it is not a batch of images.
+            ModelError: the model does not have exactly one input, or it is not a batch of images.
         """
         return find_image(self.path, self.graph)
 
     @cached_property
     def pixel_range(self) -> float | None:
-        """The largest pixel value that a graph which normalises its own input expects, 1.0 or 255.0; None where it does not."""
+        """The largest pixel value that a graph expects, 1.0 or 255.0, where it normalizes its input itself; else None."""
         return pixel_range(self.graph, self.image, self._small_constant)
 
-    @cached_property
-    def logits(self) -> LogitsOutput:
-        """Where the graph gives its logits.
-
-        Raises:
-            ModelError: no output can hold them, or several can.
-        """
-        return self.find_logits()
-
     def find_logits(self, name: str | None = None) -> LogitsOutput:
-        """Return where the graph gives its logits; `name` chooses among several outputs.
+        """Return the graph's output with the logits; `name` chooses among several outputs.
 
         Raises:
-            ModelError: no output can hold them, or several can and none is named.
+            ModelError: no output can be the logits, or several can and none is named.
             UnknownNameError: there is no output of that name.
         """
         return find_logits(self.path, self.graph, name)
@@ -169,22 +165,16 @@ class OnnxFile:
 
     @cached_property
     def precision(self) -> Precision:
-        """The precision of a model without a manifest: int8 with quantized nodes, else that of most of its weights."""
+        """The precision, as far as the model shows it: int8 with quantized nodes, else that of most weights."""
         import onnx
 
         if self.is_quantized:
             return "int8"
         names: dict[int, Precision] = {onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.BFLOAT16: "bf16"}
-        weights: dict[Precision, int] = {}
-        for tensor in all_tensors(self.graph):
-            if len(tensor.dims) > 1:
-                precision = names.get(tensor.data_type, "fp32")
-                weights[precision] = weights.get(precision, 0) + 1
+        weights = Counter(names.get(tensor.data_type, "fp32") for tensor in all_tensors(self.graph) if len(tensor.dims) > 1)
         return max(weights, key=lambda name: weights[name], default="fp32")
 
     def _small_constant(self, name: str) -> "npt.NDArray[Any] | None":
-        from math import prod
-
         import onnx
 
         tensors = {tensor.name: tensor for tensor in self.graph.initializer}
@@ -202,13 +192,3 @@ class OnnxFile:
             return onnx.numpy_helper.to_array(copy)
         except (ValueError, TypeError, KeyError):
             return None
-
-
-def _parse(path: Path) -> "onnx.ModelProto":
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    try:
-        return onnx.load(str(path), load_external_data=False, format="protobuf")
-    except (DecodeError, OSError) as exc:
-        raise ModelError(f"{path}: is not an ONNX file, or is damaged", REMEDY) from exc

@@ -1,4 +1,4 @@
-"""The encoding of an ONNX file, without its graph: is it whole, is it ONNX at all, and what are its types called?"""
+"""The encoding of an ONNX file without its graph: whether it is whole and ONNX, and the names of its types."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -14,12 +14,12 @@ REMEDY = "export or copy the model again"
 
 
 def check_onnx_file(path: Path) -> None:
-    """Walk the outermost protobuf fields, so that a damaged file is refused with its reason before a runtime sees it.
+    """Read the outermost protobuf fields, to refuse a damaged file with the reason before a runtime reads it.
 
-    The runtimes' own complaints are either vague or pages long on stderr, and one of them takes an empty file for a model.
+    The runtimes' own errors are vague or pages long, and one of them accepts an empty file as a model.
 
     Raises:
-        ModelError: it cannot be read, or is empty, truncated, or not ONNX.
+        ModelError: the file cannot be read, or is empty, truncated, or not ONNX.
     """
     try:
         size = path.stat().st_size
@@ -38,7 +38,7 @@ def check_onnx_file(path: Path) -> None:
 
 
 def _outer_fields(stream: BinaryIO, size: int) -> set[int] | None:
-    """Return the field numbers, or None where the bytes are not whole fields to the very end."""
+    """Return the field numbers, or None where the bytes are not whole fields up to the end."""
     fields: set[int] = set()
     while stream.tell() < size:
         tag = _varint(stream)
@@ -69,7 +69,7 @@ def _varint(stream: BinaryIO) -> int | None:
 
 
 def dtype_name(elem_type: int) -> str:
-    """Return numpy's name of ONNX's number of a type, such as "float32", or ONNX's own where numpy has none."""
+    """Return the name of ONNX's number of a type: numpy's, such as "float32", or ONNX's where numpy has none."""
     import onnx
 
     try:

@@ -1,4 +1,4 @@
-"""The image input of a classifier's graph, and what the graph itself does to pixels first."""
+"""The image input of a classifier's graph, and the graph's own preprocessing of pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,29 +19,27 @@ __all__ = ["ImageInput", "find_image", "input_layout", "native_images", "pixel_r
 CHANNELS = (1, 3)
 NHWC_TO_NCHW = [0, 3, 1, 2]
 PREAMBLE = frozenset({"Cast", "Transpose", "Identity", "Dropout"})
-"""Operators at the input that leave the values of pixels as they are."""
+"""Operators at the input that do not change the values of pixels."""
 
 ARITHMETIC = frozenset({"Sub", "Add", "Mul", "Div"})
 LARGEST_MEAN_OF_UNIT_PIXELS = 1.5
-"""A mean above this cannot be one of values in [0, 1]."""
+"""A larger mean cannot be one of values in [0, 1]."""
+
 LEAST_SLOPE_OF_UNIT_PIXELS = 0.1
-"""A network wants inputs of a few units. A factor below this makes them from 0..255, one above from 0..1."""
+"""Networks expect inputs of a few units: a smaller factor makes these from 0..255, a larger one from 0..1."""
 
 Constant = Callable[[str], "npt.NDArray[Any] | None"]
 
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The input that takes images.
+    """The input that takes images; a size is None where it is dynamic.
 
     Attributes:
-        name: as the model has it.
-        dtype: "float32", "float16" or "uint8".
-        layout: "NCHW" or "NHWC".
-        batch: images a call; None where it is dynamic.
-        channels: 1 or 3; None where it is dynamic.
-        height: in pixels; None where it is dynamic.
-        width: in pixels; None where it is dynamic.
+        dtype: Type, "float32", "float16" or "uint8".
+        layout: Order of the axes.
+        batch: Images per call.
+        channels: Number of channels, 1 or 3.
     """
 
     name: str
@@ -54,7 +52,7 @@ class ImageInput:
 
 
 def native_images(images: "npt.NDArray[Any]", dtype: str, *, channels_last: bool) -> "npt.NDArray[Any]":
-    """Return images (N, C, H, W) float32 in a model's own layout and type; values for uint8 are rounded and clipped to 0..255."""
+    """Return images (N, C, H, W) float32 in a model's layout and type; for uint8, values are rounded and clipped to 0..255."""
     values = images.transpose(0, 2, 3, 1) if channels_last else images
     if dtype == "uint8":
         values = np.clip(np.rint(values), 0, 255)
@@ -62,10 +60,10 @@ def native_images(images: "npt.NDArray[Any]", dtype: str, *, channels_last: bool
 
 
 def find_image(path: Path, graph: "onnx.GraphProto") -> ImageInput:
-    """Return the one input of a graph that is no weight.
+    """Return the one input of a graph that is not a weight.
 
     Raises:
-        ModelError: there is not one input, or it is not a batch of images.
+        ModelError: the graph does not have exactly one, or it is not a batch of images.
     """
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
@@ -85,34 +83,30 @@ def find_image(path: Path, graph: "onnx.GraphProto") -> ImageInput:
 
 
 def input_layout(dims: "list[int | None]", transposed: bool) -> Literal["NCHW", "NHWC"]:
-    """Return the layout of a 4-D input: a Transpose at once settles it, then which axis can be the channels."""
-    if transposed:
-        return "NHWC"
-    return "NHWC" if dims[3] in CHANNELS and dims[1] not in CHANNELS and dims[1] is not None else "NCHW"
+    """Return the layout of a 4-D input: NHWC where a Transpose follows at once, or where only its last axis can be channels."""
+    return "NHWC" if transposed or (dims[3] in CHANNELS and dims[1] not in (*CHANNELS, None)) else "NCHW"
 
 
 def _transposed_at_once(graph: "onnx.GraphProto", name: str) -> bool:
-    """Return whether every path from an input reaches a Transpose from NHWC before anything but arithmetic."""
-    readers = {name: [node for node in graph.node if name in node.input]}
+    """Return whether an input reaches a Transpose from NHWC through nothing but arithmetic."""
     waiting, seen = [name], {name}
     while waiting:
-        nodes = readers[waiting.pop()]
-        for node in nodes:
-            if node.op_type == "Transpose":
-                perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
-                if perm == NHWC_TO_NCHW:
-                    return True
+        value = waiting.pop()
+        for node in graph.node:
+            if value not in node.input:
+                continue
+            if node.op_type == "Transpose" and any(a.name == "perm" and list(a.ints) == NHWC_TO_NCHW for a in node.attribute):
+                return True
             if node.op_type in (PREAMBLE | ARITHMETIC) - {"Transpose"} and node.output[0] not in seen:
                 seen.add(node.output[0])
-                readers[node.output[0]] = [other for other in graph.node if node.output[0] in other.input]
                 waiting.append(node.output[0])
     return False
 
 
 def pixel_range(graph: "onnx.GraphProto", image: ImageInput, constant: Constant) -> float | None:
-    """Return the largest pixel value, 1.0 or 255.0, that a graph which normalises its own input expects, else None.
+    """Return the largest pixel value that a graph expects, 1.0 or 255.0, where it normalizes its input itself; else None.
 
-    `constant` returns the value of a small constant by its name, None for what is not constant.
+    `constant` returns the value of a small constant by name, or None.
     """
     affine = _input_affine(graph, image.name, constant)
     if image.dtype == "uint8":
@@ -127,7 +121,7 @@ def pixel_range(graph: "onnx.GraphProto", image: ImageInput, constant: Constant)
 
 
 def _input_affine(graph: "onnx.GraphProto", name: str, constant: Constant) -> "tuple[npt.NDArray[Any], npt.NDArray[Any]] | None":
-    """Return slope and offset of the arithmetic at the input, each (1,) or (C,) float64; None where there is none."""
+    """Return slope and offset of the arithmetic at the input, each (1,) or (C,) float64, or None."""
     slope, offset, found = np.ones(1), np.zeros(1), False
     while True:
         readers = [node for node in graph.node if name in node.input]
@@ -151,7 +145,7 @@ def _input_affine(graph: "onnx.GraphProto", name: str, constant: Constant) -> "t
 
 
 def _step(node: "onnx.NodeProto", name: str, constant: Constant) -> "tuple[npt.NDArray[Any], npt.NDArray[Any]] | None":
-    """Return slope and offset of one node with a constant of one value, or one a channel."""
+    """Return slope and offset of one node with a constant of one value or one per channel."""
     first = node.input[0] == name
     value = constant(node.input[1] if first else node.input[0])
     if value is None or value.size > max(CHANNELS) or value.dtype.kind != "f":

@@ -1,4 +1,4 @@
-"""What libraries say of a model that they refuse, as one line with the cause, and a remedy that fits it."""
+"""Errors of libraries that refuse a model, as one line with the cause and a fitting remedy."""
 
 import logging
 from collections.abc import Iterator
@@ -11,15 +11,14 @@ from emca_deploy.onnx_file.header import REMEDY
 __all__ = ["graph_errors", "library_reason", "refusal"]
 
 LONGEST_CAUSE = 200
-
 MOST_CHARACTERS = 480
 SOURCE = "/onnxruntime_src/"
 
 
 def library_reason(exc: BaseException) -> str:
-    """Return what a library's exception says, in one line without its source locations.
+    """Return the message of a library's exception in one line, without source locations.
 
-    Of a long one both ends are kept: runtimes put the node first and the cause last.
+    A long message keeps both ends, because runtimes put the node first and the cause last.
     """
     lines = [line.strip() for line in str(exc).splitlines()]
     text = " ".join(line for line in lines if line and not line.startswith(("Exception from ", "Check '")))
@@ -28,7 +27,7 @@ def library_reason(exc: BaseException) -> str:
 
 
 def _without_source(text: str) -> str:
-    """Return a text without ONNX Runtime's source file and the C++ signature that follows it."""
+    """Remove ONNX Runtime's source file and the C++ signature that follows it from a text."""
     start = text.find(SOURCE)
     opened = text.find("(", start) if start >= 0 else -1
     if opened < 0:
@@ -42,7 +41,7 @@ def _without_source(text: str) -> str:
 
 
 def refusal(label: str, runtime: str, exc: BaseException) -> ModelError:
-    """Return the error for the model `label`, its path, that a runtime refuses with an exception."""
+    """Return the error for a model, with its path as the label, that a runtime refuses with an exception."""
     reason = library_reason(exc)
     remedy = "check the model with onnx.checker, or export it again"
     if "IR version" in reason or "opset" in reason.lower() or "under development" in reason:
@@ -52,14 +51,14 @@ def refusal(label: str, runtime: str, exc: BaseException) -> ModelError:
 
 @contextmanager
 def graph_errors(path: Path) -> Iterator[None]:
-    """Turn an exception of a library about a graph into one line about its file.
+    """Turn any exception of a library about a graph into one line about its file.
 
-    They raise a dozen classes on graphs that are not well formed: ValueError, KeyError, TypeError, and several of their own.
+    Libraries raise a dozen classes on graphs that are not well formed: ValueError, KeyError, TypeError, and their own.
 
     Raises:
         ModelError: the graph cannot be read.
     """
-    logger = logging.getLogger("onnx_ir")  # it logs whole tracebacks of what it then does without
+    logger = logging.getLogger("onnx_ir")  # it logs tracebacks of errors that it handles
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:

@@ -1,11 +1,13 @@
-"""External data of an ONNX file: tensors whose bytes lie in other files beside it."""
+"""External data of an ONNX file: tensors whose bytes are in other files next to it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emca_deploy.errors import ModelError
+from emca_deploy.onnx_file.header import REMEDY
 
 if TYPE_CHECKING:
     import onnx
@@ -15,11 +17,11 @@ __all__ = ["Sidecar", "external_tensors", "find_sidecars", "load_tensor"]
 
 @dataclass(frozen=True)
 class Sidecar:
-    """A file that holds tensors of a model.
+    """A file with tensors of a model.
 
     Attributes:
-        location: the relative path that the model names.
-        path: the file itself; symbolic links are followed when it is opened.
+        location: Relative path in the model.
+        path: The file; symbolic links are followed when it is opened.
     """
 
     location: str
@@ -45,7 +47,7 @@ def _node_tensors(node: "onnx.NodeProto") -> "Iterator[onnx.TensorProto]":
 
 
 def external_tensors(model: "onnx.ModelProto") -> "list[onnx.TensorProto]":
-    """Return the tensors of a model whose bytes lie in another file."""
+    """Return the tensors of a model whose bytes are in another file."""
     found = [tensor for tensor in all_tensors(model.graph) if tensor.data_location == tensor.EXTERNAL]
     for function in model.functions:
         found += [t for node in function.node for t in _node_tensors(node) if t.data_location == t.EXTERNAL]
@@ -53,12 +55,12 @@ def external_tensors(model: "onnx.ModelProto") -> "list[onnx.TensorProto]":
 
 
 def find_sidecars(path: Path, model: "onnx.ModelProto") -> tuple[Sidecar, ...]:
-    """Return the files with external data, each one present and long enough.
+    """Return the files with external data, all of which exist and are long enough.
 
-    A file of Hugging Face's cache is a link: its sidecar lies beside the link or beside the file that the link points to.
+    A model in Hugging Face's cache is a link; its sidecar is next to the link or next to the link's target.
 
     Raises:
-        ModelError: a location leaves the model's folder, or its file is missing or cut short.
+        ModelError: a location is outside the model's folder, or its file is missing or cut short.
     """
     ends: dict[str, int] = {}
     for tensor in external_tensors(model):
@@ -82,16 +84,14 @@ def _place(path: Path, tensor: "onnx.TensorProto") -> tuple[str, int, int | None
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     if not location or "\0" in location or Path(location).is_absolute() or ".." in Path(location).parts:
-        raise ModelError(f"{path}: its weights lie in '{location}', outside its folder", "save them beside the model")
+        raise ModelError(f"{path}: its weights are in '{location}', outside its folder", "save them next to the model")
     try:
         offset = int(entries.get("offset", "0") or 0)
         length = int(entries["length"]) if "length" in entries else None
     except ValueError as exc:
-        raise ModelError(
-            f"{path}: the place of tensor '{tensor.name}' is not a number", "export or copy the model again"
-        ) from exc
+        raise ModelError(f"{path}: the offset or length of tensor '{tensor.name}' is not a number", REMEDY) from exc
     if offset < 0 or (length is not None and length < 0):
-        raise ModelError(f"{path}: the place of tensor '{tensor.name}' is negative", "export or copy the model again")
+        raise ModelError(f"{path}: the offset or length of tensor '{tensor.name}' is negative", REMEDY)
     return location, offset, length
 
 
@@ -104,7 +104,7 @@ def _resolve(path: Path, location: str) -> Path:
         except OSError:  # a name too long for the file system, for example
             continue
     raise ModelError(
-        f"{path}: its weights lie in {location}, which is missing", f"copy {location} into {path.parent}, beside the model"
+        f"{path}: its weights are in {location}, which is missing", f"copy {location} into {path.parent}, next to the model"
     )
 
 
@@ -112,23 +112,21 @@ def load_tensor(path: Path, tensor: "onnx.TensorProto") -> None:
     """Read the bytes of an external tensor into it.
 
     Raises:
-        ModelError: they cannot be read, or are fewer than its shape needs.
+        ModelError: the bytes cannot be read, or are fewer than its shape needs.
     """
-    from math import prod
-
     import onnx
 
     location, offset, length = _place(path, tensor)
     place = _resolve(path, location)
     try:
         itemsize = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        wanted = prod(tensor.dims) * itemsize
+        wanted = prod(tensor.dims) * itemsize if length is None else length
         with place.open("rb") as stream:
             stream.seek(offset)
-            data = stream.read(wanted if length is None else length)
+            data = stream.read(wanted)
     except (OSError, OverflowError, ValueError, KeyError, TypeError) as exc:
         raise ModelError(f"{place}: cannot be read: {exc}", f"copy {place.name} again, whole") from exc
-    if len(data) < (wanted if length is None else length):
+    if len(data) < wanted:
         raise ModelError(f"{place}: is cut short at tensor '{tensor.name}' of {path}", f"copy {place.name} again, whole")
     del tensor.external_data[:]
     tensor.data_location = onnx.TensorProto.DEFAULT

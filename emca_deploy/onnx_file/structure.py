@@ -1,11 +1,12 @@
-"""Is a graph well formed: every tensor made once, no circles, weights as large as they say, names of sane length?"""
+"""Checks that a graph is well formed: each tensor made once, no circles, weights of the stated size, names of sane length."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.header import REMEDY
@@ -16,16 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["check_structure"]
 
+_T = TypeVar("_T")
+
 LONGEST_NAME = 1024
 MOST_DIMENSIONS = 64
 LARGEST_SIZE = 2**31 - 1
 SHOWN = 80
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_structure(path: Path, model: "onnx.ModelProto") -> None:
-    """Refuse what no library may be given: each of them fails in its own way on a graph that is not well formed, or never ends.
+    """Refuse a graph that is not well formed, on which libraries fail in many ways or never end.
 
-    The time is linear in the size of the graph; external data is not looked at.
+    The time is linear in the size of the graph; external data is not read.
 
     Raises:
         ModelError: the graph is not well formed.
@@ -47,7 +51,7 @@ def _short(name: str) -> str:
 
 
 def _check_graph(path: Path, graph: "onnx.GraphProto", outside: frozenset[str], opset: int) -> None:
-    """Check one graph of a model's opset; `outside` has the tensors that a subgraph may read besides its own."""
+    """Check one graph; `outside` has the tensors of surrounding graphs, which a subgraph may read."""
     given = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     given |= {sparse.values.name for sparse in graph.sparse_initializer}
     for index, node in enumerate(graph.node):
@@ -62,7 +66,9 @@ def _check_graph(path: Path, graph: "onnx.GraphProto", outside: frozenset[str], 
     lost = next((value.name for value in graph.output if value.name not in makers and value.name not in known), None)
     if lost is not None:
         raise _refuse(path, f"nothing makes its output {_short(lost)}")
-    _check_order(path, graph, makers, reads)
+    circle = _circle({index: {makers[name] for name in names} for index, names in enumerate(reads)})
+    if circle is not None:
+        raise _refuse(path, f"node {_short(graph.node[circle].name or graph.node[circle].op_type)} is part of a circle")
     for inner in _subgraphs(graph.node):
         _check_graph(path, inner, known | makers.keys(), opset)
 
@@ -76,16 +82,11 @@ def _check_node(path: Path, index: int, node: "onnx.NodeProto", opset: int) -> N
 
 
 def _check_name(path: Path, what: str, name: object) -> None:
-    """Refuse a name that is endless, or no text: protobuf hands out what is no UTF-8 as bytes."""
-    if not isinstance(name, str):
-        raise _refuse(path, f"{what} has a name that is no text")
+    """Refuse a name that is too long or not text: protobuf returns bytes for what is not UTF-8."""
+    if not isinstance(name, str) or (not name.isascii() and SURROGATE.search(name)):
+        raise _refuse(path, f"{what} has a name that is not text")
     if len(name) > LONGEST_NAME:
         raise _refuse(path, f"{what} has a name of {len(name)} characters: {_short(name)}")
-    if not name.isascii():
-        try:
-            name.encode()
-        except UnicodeEncodeError as exc:
-            raise _refuse(path, f"{what} has a name that is no text") from exc
 
 
 def _makers(path: Path, graph: "onnx.GraphProto", given: set[str]) -> dict[str, int]:
@@ -109,29 +110,30 @@ def _subgraphs(nodes: "Iterable[onnx.NodeProto]") -> "Iterable[onnx.GraphProto]"
 
 @lru_cache(maxsize=1024)
 def _fewest(domain: str, operator: str, opset: int) -> tuple[int, int]:
-    """Return how many inputs and outputs an operator has at least in an opset; (0, 0) for one that is none of ONNX's own."""
+    """Return the smallest numbers of inputs and outputs of an operator in an opset; (0, 0) for one that is not ONNX's own."""
     import onnx
 
     if domain not in ("", "ai.onnx") or not onnx.defs.has(operator):
         return 0, 0
     try:
         schema = onnx.defs.get_schema(operator, max_inclusive_version=max(1, min(opset, onnx.defs.onnx_opset_version())))
-    except onnx.defs.SchemaError:  # the opset has no such operator yet; whoever runs the model says so
+    except onnx.defs.SchemaError:  # the opset has no such operator yet: a runtime refuses it
         return 0, 0
     return schema.min_input, schema.min_output
 
 
-def _check_order(path: Path, graph: "onnx.GraphProto", makers: dict[str, int], reads: list[list[str]]) -> None:
-    """Refuse a circle among the nodes."""
+def _circle(reads: Mapping[_T, Iterable[_T]]) -> _T | None:
+    """Return one part of a circle among things that read each other, or None."""
     try:
-        TopologicalSorter({index: {makers[name] for name in names} for index, names in enumerate(reads)}).prepare()
+        TopologicalSorter(reads).prepare()
     except CycleError as exc:
-        node = graph.node[exc.args[1][0]]
-        raise _refuse(path, f"node {_short(node.name or node.op_type)} is part of a circle") from exc
+        found: _T = exc.args[1][0]
+        return found
+    return None
 
 
 def _check_inputs(path: Path, graph: "onnx.GraphProto") -> None:
-    """Refuse an input of which no memory holds one: a runtime would ask the system for it."""
+    """Refuse an input that is too large for any memory, which a runtime would try to allocate."""
     import onnx
 
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -157,25 +159,16 @@ def _check_tensor(path: Path, tensor: "onnx.TensorProto") -> None:
     if tensor.data_type not in onnx.TensorProto.DataType.values() or tensor.data_type == onnx.TensorProto.UNDEFINED:
         raise _refuse(path, f"tensor {name} is of an unknown type, number {tensor.data_type}")
     if tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.HasField("raw_data"):
-        try:
-            wanted = -(-prod(dims) * _bits(tensor.data_type) // 8)
-        except KeyError:  # text has no size
-            return
-        if len(tensor.raw_data) != wanted:
+        wanted = -(-prod(dims) * _bits(tensor.data_type) // 8)
+        if tensor.data_type != onnx.TensorProto.STRING and len(tensor.raw_data) != wanted:
             raise _refuse(path, f"tensor {name} of shape {dims} needs {wanted} bytes and has {len(tensor.raw_data)}")
 
 
 def _bits(data_type: int) -> int:
-    """Return bits of an element.
-
-    Raises:
-        KeyError: it is text.
-    """
+    """Return the bits of an element."""
     import onnx
 
     kind = onnx.TensorProto.DataType.Name(data_type)
-    if kind == "STRING":
-        raise KeyError(kind)
     if kind.endswith("INT4") or kind == "FLOAT4E2M1":
         return 4
     if kind.endswith("INT2"):
@@ -192,10 +185,9 @@ def _check_functions(path: Path, model: "onnx.ModelProto") -> None:
     for names in calls:
         if max(map(len, names)) > LONGEST_NAME:
             raise _refuse(path, f"a function has a name of {max(map(len, names))} characters")
-    try:
-        TopologicalSorter({name: called & calls.keys() for name, called in calls.items()}).prepare()
-    except CycleError as exc:
-        raise _refuse(path, f"function {_short(exc.args[1][0][1])} calls itself") from exc
+    circle = _circle({name: called & calls.keys() for name, called in calls.items()})
+    if circle is not None:
+        raise _refuse(path, f"function {_short(circle[1])} calls itself")
 
 
 def _all_nodes(nodes: "Iterable[onnx.NodeProto]") -> "Iterable[onnx.NodeProto]":
