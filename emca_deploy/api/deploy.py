@@ -103,23 +103,13 @@ def deploy(request: DeployRequest, stage: Stage = silent) -> DeployReport:
     preprocessing = network_preprocessing(request.preprocessing)
     import_optional("jinja2")  # a missing library of the report is reported before the work
     parts = find_parts(request.targets, request.backends)
-    images = _open_images(request, preprocessing)
-    with _folder(request.output):
-        return _Walk(request, parts, preprocessing, request.threads or default_threads(), stage).take(images)
-
-
-@dataclass(frozen=True)
-class _Images:
-    calibration: ImageSource
-    labelled: LabelledImages
-
-
-def _open_images(request: DeployRequest, preprocessing: Preprocessing) -> _Images:
     labelled = LabelledImages(open_source(request.validation, preprocessing, request.labelling))
     if labelled.found is None:
         remedy = "put its images into one subfolder per class, named as in training, or give --labels FILE"
         raise DataError(f"{request.validation}: has no labels to validate against", remedy)
-    return _Images(open_source(request.data, preprocessing), labelled)
+    calibration = open_source(request.data, preprocessing)
+    with _folder(request.output):
+        return _Walk(request, parts, preprocessing, calibration, labelled, stage).take()
 
 
 @dataclass(frozen=True)
@@ -129,22 +119,23 @@ class _Walk:
     request: DeployRequest
     parts: tuple[Part, ...]
     preprocessing: Preprocessing
-    threads: int
+    calibration: ImageSource
+    labelled: LabelledImages
     stage: Stage
 
-    def take(self, images: _Images) -> DeployReport:
+    def take(self) -> DeployReport:
         """Export, calibrate, build, measure, validate and report."""
         request, used = self.request, self.preprocessing
         started = time.monotonic()
-        exported, half = self._export(images)
+        exported, half = self._export()
         calibration_started = time.monotonic()
-        calibrations = self._calibrate(exported, images.calibration)
+        calibrations = self._calibrate(exported)
         calibration_seconds = time.monotonic() - calibration_started
         int8 = {calibration.backend: calibration.onnx for calibration in calibrations}
         chosen = {"weights": request.weights, "prefix": request.prefix}
         parts = self._build(Models(request.checkpoint, exported.onnx, half, int8, used.image_size, chosen))
         candidates = [candidate for part in parts for candidate in part.candidates]
-        profile, logits = self._measure(parts, images)
+        profile, logits = self._measure(parts)
         report = DeployReport(
             title=f"{exported.arch}, {exported.num_classes} classes, {used.height}x{used.width}",
             baseline=candidates[0].name,
@@ -156,13 +147,13 @@ class _Walk:
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - started, 1),
             checkpoint=to_json(exported.source) if exported.source else None,
-            warnings=tuple(dict.fromkeys((*(w for made in calibrations for w in made.warnings), *images.labelled.warnings))),
+            warnings=tuple(dict.fromkeys((*(w for made in calibrations for w in made.warnings), *self.labelled.warnings))),
         )
         write_json(request.output / "result.json", to_json(report))
         write_text(request.output / "report.html", render_html(report))
         return report
 
-    def _export(self, images: _Images) -> tuple[CheckpointExport, Path | None]:
+    def _export(self) -> tuple[CheckpointExport, Path | None]:
         """Return the fp32 model, and the fp16 model if a target needs it."""
         request = self.request
         options = ExportOptions(
@@ -170,22 +161,22 @@ class _Walk:
         )
         with self.stage("exporting"):
             exported = export_checkpoint(request.checkpoint, request.output / "model.onnx", options)
-        images.labelled.check(str(exported.onnx), exported.num_classes)
+        self.labelled.check(str(exported.onnx), exported.num_classes)
         if not any(part.deployment.needs_half for part in self.parts):
             return exported, None
         with self.stage("exporting fp16"):
             half = replace(options, precision="fp16")
             return exported, export_checkpoint(request.checkpoint, request.output / "model.fp16.onnx", half).onnx
 
-    def _calibrate(self, exported: CheckpointExport, images: ImageSource) -> list[Calibration]:
+    def _calibrate(self, exported: CheckpointExport) -> list[Calibration]:
         """Return an INT8 model for every backend that needs one."""
-        calibrations = []
+        calibrations, threads = [], self.request.threads or default_threads()
         for backend in dict.fromkeys(backend for part in self.parts for backend in part.deployment.int8_backends):
             samples, recover = self.request.samples, self.request.recover
-            wanted = CalibrationOptions(find_recipe(backend), all_recipes(), self.threads, samples=samples, recover=recover)
+            wanted = CalibrationOptions(find_recipe(backend), all_recipes(), threads, samples=samples, recover=recover)
             target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
             within = _within(f"calibrating for {backend}", self.stage)
-            calibrations.append(calibrate_model(exported.onnx, images, target, wanted, within))
+            calibrations.append(calibrate_model(exported.onnx, self.calibration, target, wanted, within))
         return calibrations
 
     def _build(self, models: Models) -> tuple[Part, ...]:
@@ -203,17 +194,17 @@ class _Walk:
             for index, part in enumerate(self.parts)
         )
 
-    def _measure(self, parts: Sequence[Part], images: _Images) -> tuple[ProfileReport, list[LogitsResult]]:
+    def _measure(self, parts: Sequence[Part]) -> tuple[ProfileReport, list[LogitsResult]]:
         """Measure the latencies of all candidates, and then their logits in the same processes."""
-        source = images.labelled.source
+        source = self.labelled.source
         count = min(self.request.limit or len(source), len(source))
         with ExitStack() as stack, room_for_decoded(self.request.output, count, self.preprocessing) as decoded:
             shared = Shared(stack, decoded=decoded)
             with self.stage("measuring latency") as progress:
                 profile = measure_parts(parts, self.request.duration_s, progress, shared)
-            return profile, self._validate(parts, images, shared)
+            return profile, self._validate(parts, shared)
 
-    def _validate(self, parts: Sequence[Part], images: _Images, shared: Shared) -> list[LogitsResult]:
+    def _validate(self, parts: Sequence[Part], shared: Shared) -> list[LogitsResult]:
         request = LogitsRequest(
             "", str(self.request.validation), preprocessing=self.preprocessing, limit=self.request.limit, batch=1, untuned=True
         )
@@ -222,9 +213,9 @@ class _Walk:
             for candidate in part.candidates:
                 with self.stage(f"validating {candidate.name}") as progress:
                     results.append(part.target.logits(candidate, request, progress, shared))
-        chosen = choose_indices(len(images.calibration), self.request.samples, images.calibration.labels)
-        images.labelled.check_overlap(image_digests(images.calibration, chosen), results[0])
-        return [images.labelled.settle(result, results[0].logits) for result in results]
+        chosen = choose_indices(len(self.calibration), self.request.samples, self.calibration.labels)
+        self.labelled.check_overlap(image_digests(self.calibration, chosen), results[0])
+        return [self.labelled.settle(result, results[0].logits) for result in results]
 
 
 def _calibration_record(data: Path, calibrations: Sequence[Calibration], seconds: float) -> dict[str, Any]:
