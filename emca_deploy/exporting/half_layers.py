@@ -1,6 +1,6 @@
 """Finds nodes that must not be fp16: channel statistics and gates by structure, others by the range of their tensors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -38,9 +38,15 @@ def attention_nodes(graph: ir.Graph) -> dict[ir.Node, str]:
         if node.op_type in POOLS or (inputs and all(value.producer() in squeezed for value in inputs)):
             squeezed.add(node)
     found = {node: POOLED for node in squeezed if node.op_type in POOLS}
-    gates = [node for node in squeezed if node.op_type in {"Sigmoid", "HardSigmoid"}]
-    path = _reach(gates, squeezed, forward=True) | _reach(gates, squeezed, forward=False)
-    found |= {node: GATES for node in path if node not in found}
+    before = {node for node in squeezed if node.op_type in {"Sigmoid", "HardSigmoid"}}
+    behind = set(before)
+    for node in graph:
+        if node in squeezed and any(value is not None and value.producer() in behind for value in node.inputs):
+            behind.add(node)
+    for node in reversed(list(graph)):
+        if node in squeezed and any(reader in before for reader in _readers(node)):
+            before.add(node)
+    found |= {node: GATES for node in before | behind if node not in found}
     for node in reversed(list(graph)):
         reasons = {found.get(reader) for reader in _readers(node)}
         if node.op_type in ELEMENTWISE and node not in found and reasons and reasons <= {POOLED, VARIANCE}:
@@ -50,19 +56,6 @@ def attention_nodes(graph: ir.Graph) -> dict[ir.Node, str]:
 
 def _readers(node: ir.Node) -> list[ir.Node]:
     return [use.node for value in node.outputs for use in value.uses()]
-
-
-def _reach(starts: Iterable[ir.Node], within: set[ir.Node], *, forward: bool) -> set[ir.Node]:
-    reached: set[ir.Node] = set()
-    waiting = list(starts)
-    while waiting:
-        node = waiting.pop()
-        if node in reached or node not in within:
-            continue
-        reached.add(node)
-        producers = [value.producer() for value in node.inputs if value is not None]
-        waiting += _readers(node) if forward else [producer for producer in producers if producer is not None]
-    return reached
 
 
 def beyond_range(graph: ir.Graph, peaks: Mapping[str, float]) -> dict[ir.Node, str]:

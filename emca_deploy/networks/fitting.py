@@ -1,7 +1,7 @@
 """Finds the architecture that a checkpoint's tensors belong to from their names and shapes, and says what differs."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,8 +90,8 @@ def fit_network(
     if position != "residual" and not inferred.arch.startswith("pkcam"):
         options["position"] = position
     inferred = Inferred(inferred.arch, options)
-    comparison = _compare(empty_network(inferred, classes).state_dict(), found.tensors)
-    if comparison.missing or comparison.unexpected or comparison.misshapen:
+    _, wrong_tensors = _differences(empty_network(inferred, classes).state_dict(), found.tensors)
+    if wrong_tensors:
         raise _no_fit(file.path, network, found, inferred, arch)
     layout = found.layout if network.layout in ("native", "pkcam", "torchvision") else network.layout
     return Fit(network, inferred, classes, layout)
@@ -101,29 +101,22 @@ def _place(network: Network) -> str:
     return f"under '{network.where}': " if network.where else ""
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """The differences between the tensors of a checkpoint and those of a network, by our names."""
-
-    matching: int
-    missing: list[str]
-    unexpected: list[str]
-    misshapen: list[str]
-
-
 def is_counter(name: str) -> bool:
     """Return whether a tensor is batch norm's step count, which old checkpoints lack and inference does not read."""
     return name.endswith("num_batches_tracked")
 
 
-def _compare(expected: Mapping[str, "Tensor"], given: Mapping[str, "Tensor"]) -> _Comparison:
-    wanted = {name: tensor for name, tensor in expected.items() if not is_counter(name)}
-    present = {name: tensor for name, tensor in given.items() if not is_counter(name)}
-    common = [name for name in wanted if name in present]
-    misshapen = [n for n in common if (wanted[n].shape, wanted[n].dtype) != (present[n].shape, present[n].dtype)]
-    missing = [name for name in wanted if name not in present]
-    unexpected = [name for name in present if name not in wanted]
-    return _Comparison(len(common) - len(misshapen), missing, unexpected, misshapen)
+def _differences(expected: Mapping[str, "Tensor"], given: Mapping[str, "Tensor"]) -> tuple[int, dict[str, list[str]]]:
+    """Return how many tensors match, and the names of the missing, unexpected and misshapen ones, where there are any."""
+    wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in expected.items() if not is_counter(name)}
+    present = {name: (tensor.shape, tensor.dtype) for name, tensor in given.items() if not is_counter(name)}
+    found = {
+        "missing": [name for name in wanted if name not in present],
+        "unexpected": [name for name in present if name not in wanted],
+        "misshapen": [name for name in wanted if name in present and wanted[name] != present[name]],
+    }
+    matching = len(wanted) - len(found["missing"]) - len(found["misshapen"])
+    return matching, {what: names for what, names in found.items() if names}
 
 
 def empty_network(inferred: Inferred, classes: int) -> "nn.Module":
@@ -144,8 +137,8 @@ def _nearest(file: CheckpointFile, found: Translated, arch: str | None) -> Infer
     classes = count_classes(found.tensors) or 1000
 
     def score(name: str) -> int:
-        comparison = _compare(empty_network(Inferred(name), classes).state_dict(), found.tensors)
-        return comparison.matching - len(comparison.missing) - len(comparison.unexpected)
+        matching, wrong = _differences(empty_network(Inferred(name), classes).state_dict(), found.tensors)
+        return matching - len(wrong.get("missing", ())) - len(wrong.get("unexpected", ()))
 
     return Inferred(max(names, key=score))
 
@@ -153,7 +146,6 @@ def _nearest(file: CheckpointFile, found: Translated, arch: str | None) -> Infer
 def _no_fit(path: Path, network: Network, found: Translated, nearest: Inferred, arch: str | None) -> CheckpointError:
     classes = count_classes(found.tensors) or 1000
     expected = empty_network(nearest, classes).state_dict()
-    comparison = _compare(expected, found.tensors)
 
     def theirs(name: str) -> str:
         original = found.originals.get(name)
@@ -168,16 +160,15 @@ def _no_fit(path: Path, network: Network, found: Translated, nearest: Inferred, 
         have = "x".join(map(str, given.shape)) if given.is_floating_point() else str(given.dtype)
         return f"{theirs(name)} ({have}, not {want})"
 
-    def part(what: str, names: list[str], describe: Callable[[str], str]) -> list[str]:
-        shown = ", ".join(map(describe, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
-        return [f"{what} {len(names)}: {shown}"] if names else []
-
-    parts = part("missing", comparison.missing, theirs) + part("unexpected", comparison.unexpected, theirs)
-    parts += part("misshapen", comparison.misshapen, shapes)
+    matching, wrong = _differences(expected, found.tensors)
+    parts = []
+    for what, names in wrong.items():
+        shown = ", ".join(map(shapes if what == "misshapen" else theirs, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+        parts.append(f"{what} {len(names)}: {shown}")
     total = sum(not is_counter(name) for name in expected)
     verdict = f"is not {arch}" if arch else f"fits no architecture; the nearest is {nearest.arch}"
     return CheckpointError(
-        f"{path}: {verdict}: {comparison.matching} of its {total} tensors match; {'; '.join(parts) or 'attention in odd places'}",
+        f"{path}: {verdict}: {matching} of its {total} tensors match; {'; '.join(parts) or 'attention in odd places'}",
         SEE_MODELS,
     )
 

@@ -4,6 +4,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -87,7 +88,9 @@ def _tree_of_zip(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfil
     def storage(key: tuple[Any, ...]) -> View:
         kind, number = _storage_id(key)
         if number not in storages:
-            storages[number] = _member_storage(path, archive, number, members.get(f"{root}data/{number}"))
+            member = members.get(f"{root}data/{number}")
+            size = member.file_size if member else 0
+            storages[number] = Storage(number, size, partial(_unpack, path, archive, member, size) if member else None)
         return View(kind, storages[number])
 
     content = _unpack(path, archive, members[f"{root}data.pkl"], MAX_PICKLE_BYTES)
@@ -100,13 +103,6 @@ def _storage_id(key: tuple[Any, ...]) -> tuple[str, str]:
     if key[0] not in ("storage", b"storage") or not isinstance(kind, Global) or not isinstance(number, str | int):
         raise PickleError("its pickle refers to something that is not a tensor")
     return _STORAGES.get(kind.name.rpartition(".")[2], kind.name), str(number)
-
-
-def _member_storage(path: Path, archive: zipfile.ZipFile, key: str, member: zipfile.ZipInfo | None) -> Storage:
-    if member is None:
-        return Storage(key, 0)
-    size = member.file_size
-    return Storage(key, size, lambda start, stop: _unpack(path, archive, member, size, start, stop))
 
 
 def _unpack(
@@ -184,11 +180,8 @@ def _part(views: dict[str, Storage], whole: Storage, view: Any, width: int) -> S
     key, offset, elements = str(view[0]), _whole(view[1]) * width, _whole(view[2]) * width
     if offset + elements > whole.nbytes:
         raise PickleError("a tensor reaches beyond its storage")
-
-    def read(start: int, stop: int) -> bytes:
-        return whole.read(offset + start, offset + stop) if whole.read else b""
-
-    return views.setdefault(f"{whole.key}/{key}", Storage(f"{whole.key}/{key}", elements, read))
+    part = Storage(f"{whole.key}/{key}", elements, lambda a, b: whole.read(offset + a, offset + b) if whole.read else b"")
+    return views.setdefault(part.key, part)
 
 
 def _find_storages(path: Path, stream: BinaryIO, size: int, keys: Any, storages: dict[str, tuple[Storage, int]]) -> None:
