@@ -17,7 +17,7 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import ModelIo, check_batch, shape_fits, shape_text
 from emca_deploy.errors import InputError, ModelError
-from emca_deploy.onnx_file.image import input_layout, native_images
+from emca_deploy.tasks.inputs import input_layout, native_images
 from emca_deploy.tasks.outputs import choose_output
 
 __all__ = ["Boundary", "graph_facts"]

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from emca_deploy.artifacts import Precision, sha256_file
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.header import REMEDY, check_onnx_file
-from emca_deploy.onnx_file.image import ImageInput, find_image, pixel_range
 from emca_deploy.onnx_file.refusal import graph_errors
 from emca_deploy.onnx_file.sidecars import Sidecar, all_tensors, external_tensors, find_sidecars, load_tensor
 from emca_deploy.onnx_file.structure import check_structure
+from emca_deploy.tasks.inputs import ImageInput, find_image, pixel_range
 from emca_deploy.tasks.outputs import LogitsOutput, find_logits
 from emca_deploy.unchanged import Stamp, stamp_of
 

@@ -16,8 +16,8 @@ from emca_deploy.calibration.graphs.graph import all_values
 from emca_deploy.canonical.batch import image_value_of
 from emca_deploy.canonical.marks import channels_last, label_of
 from emca_deploy.errors import ModelError
-from emca_deploy.onnx_file.image import native_images
 from emca_deploy.onnx_file.refusal import library_reason, refusal
+from emca_deploy.tasks.inputs import native_images
 
 __all__ = [
     "LARGEST_POOL",
