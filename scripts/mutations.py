@@ -2,8 +2,8 @@
 
     python scripts/mutations.py --seed 1 --lines 40 --output benchmarks/results/mutations-1.json
 
-Each mutation is applied to a copy of the checkout. Tests run from the nearest to the farthest (the folder that mirrors the room and the
-files that name the module, then the whole default run) and stop at the first failure. A mutation that none notices costs a whole run.
+Each mutation is applied to a copy of the checkout. Tests run from the nearest to the farthest and stop at the first failure:
+the folder that mirrors the room, the files that name the module, then the whole default run. What none notices costs a whole run.
 """
 
 import argparse
