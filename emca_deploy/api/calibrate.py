@@ -122,7 +122,7 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
         notes=(
             *few_images(request.data, result.samples, request.samples),
             *image_notes(str(request.model), source),
-            *((SEVEN_BITS,) if request.weight_bits is None and result.weight_bits == 7 else ()),
+            *((SEVEN_BITS,) if request.weight_bits is None and result.recipe.weight_bits == 7 else ()),
         ),
     )
 

@@ -131,7 +131,7 @@ class _Walk:
         calibration_started = time.monotonic()
         calibrations = self._calibrate(exported)
         calibration_seconds = time.monotonic() - calibration_started
-        int8 = {calibration.backend: calibration.onnx for calibration in calibrations}
+        int8 = {calibration.recipe.backend: calibration.onnx for calibration in calibrations}
         chosen = {"weights": request.weights, "prefix": request.prefix}
         parts = self._build(Models(request.checkpoint, exported.onnx, half, int8, used.image_size, chosen))
         candidates = [candidate for part in parts for candidate in part.candidates]

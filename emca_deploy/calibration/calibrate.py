@@ -83,7 +83,6 @@ class CalibrationOptions(CalibrationChoices):
     """A user's choices with the backend's recipe and number of threads.
 
     Attributes:
-        recipe: recipe of the backend, with the bits of its weights.
         measured_for: recipes whose tensors are all measured in one pass.
         threads: number of threads of the fp32 pass.
     """
@@ -104,33 +103,34 @@ class Calibration:
 
     Attributes:
         onnx: file of the INT8 model.
-        backend: name of its backend.
-        method: calibration method with its parameter.
+        key: key of its range table.
         table: file of the range table.
         reused: whether the ranges came from the file.
-        samples: number of images that the ranges come from.
-        counts: numbers of quantized tensors and operators.
-        choice: variant that was chosen, and those that were tried.
-        coverage: share of the network in INT8.
         float_part: float part where it is fp16.
-        weight_bits: number of bits of the weights.
-        canonical: graph that was quantized, and how it was made.
         image_warnings: warnings about the calibration images, one line each.
     """
 
     onnx: Path
-    backend: str
-    method: str
+    key: TableKey
     table: Path
     reused: bool
-    samples: int
     counts: InsertionCount
     choice: Choice
     coverage: Coverage
     float_part: FloatPart | None
-    weight_bits: int
+    recipe: Recipe
     canonical: CanonicalModel
     image_warnings: tuple[str, ...]
+
+    @property
+    def method(self) -> str:
+        """Calibration method with its parameter."""
+        return self.key.method
+
+    @property
+    def samples(self) -> int:
+        """Number of images that the ranges come from."""
+        return self.key.samples
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ class Calibration:
         return {
             "schema_version": 1,
             "onnx": str(self.onnx),
-            "backend": self.backend,
+            "backend": self.recipe.backend,
             "method": self.method,
             "table": str(self.table),
             "table_reused": self.reused,
@@ -154,7 +154,7 @@ class Calibration:
                 "float_operators": self.counts.weighted_float,
                 "weight_only_operators": self.counts.weight_only,
             },
-            "weight_bits": self.weight_bits,
+            "weight_bits": self.recipe.weight_bits,
             "coverage": self.coverage.to_dict(),
             "warnings": list(self.warnings),
             "canonical": self.canonical.to_dict(),
@@ -217,40 +217,16 @@ def calibrate_model(
     if keep is not None:
         keep = in_place_of(keep, counts.replaced)
         float_part = halve_float_part(graph_model, keep, (floating, source, indices, options.threads), stage)
+    warnings = calibration_warnings(source, indices)
+    made = Calibration(output, table.key, path, reused, counts, choice, coverage, float_part, recipe, canonical, warnings)
     with write_artifact(output) as draft:
         ir.save(graph_model, draft.path)
-        details = {
-            "float_precision": options.float_precision,
-            "calibration_images": image_digests(source, indices),
-            "coverage": coverage.to_dict(),
-            "weight_bits": recipe.weight_bits,
-            **({"float_part": to_json(float_part)} if float_part else {}),
-        }
-        draft.manifest = _manifest(model, (path, table), options, (counts, choice), details)
-    return Calibration(
-        output,
-        options.backend,
-        table.key.method,
-        path,
-        reused,
-        table.key.samples,
-        counts,
-        choice,
-        coverage,
-        float_part,
-        recipe.weight_bits,
-        canonical,
-        calibration_warnings(source, indices),
-    )
+        draft.manifest = _manifest(model, made, options, image_digests(source, indices))
+    return made
 
 
 def _covered(model: Path, graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str]) -> Coverage:
-    """Return the coverage of a recipe's placement.
-
-    Raises:
-        InputError: a pattern matches no node.
-        ModelError: nothing can run in INT8, even without patterns.
-    """
+    """Return the coverage of a recipe's placement; refuse a model of which nothing can run in INT8 even without patterns."""
     coverage = measure_coverage(graph, place(graph, recipe, keep_float), matching_nodes(graph, keep_float))
     if not coverage.int8_layers and not keep_float:
         listed = "; ".join(f"{layer.op} '{layer.name}' {layer.reason}" for layer in coverage.float_layers[:3])
@@ -324,15 +300,8 @@ def _difference(found: TableKey, wanted: TableKey) -> str:
     return f"was measured with another {' and '.join(differing)}"
 
 
-def _manifest(
-    model: Path,
-    measured: tuple[Path, RangeTable],
-    options: CalibrationOptions,
-    result: tuple[InsertionCount, Choice],
-    details: Mapping[str, Any],
-) -> Manifest:
-    given = read_manifest(model)
-    (table_file, table), (counts, choice) = measured, result
+def _manifest(model: Path, made: Calibration, options: CalibrationOptions, images: Any) -> Manifest:
+    given, key, counts = read_manifest(model), made.key, made.counts
     return Manifest(
         kind="onnx",
         sha256="",
@@ -340,21 +309,25 @@ def _manifest(
         backend=options.backend,
         arch=given.arch if given else None,
         num_classes=given.num_classes if given else None,
-        preprocessing=table.key.preprocessing,
-        inputs={"model": table.key.model_sha256, "calibration_table": sha256_file(table_file), "data": table.key.data_sha256},
+        preprocessing=key.preprocessing,
+        inputs={"model": key.model_sha256, "calibration_table": sha256_file(made.table), "data": key.data_sha256},
         versions={name: version for name in ("onnx_ir", "onnxruntime", "numpy") if (version := installed_version(name))},
         command=this_command(),
         details={
-            "method": table.key.method,
-            "samples": table.key.samples,
+            "method": key.method,
+            "samples": key.samples,
             "recover": options.recover,
-            "biases_corrected": bool(choice.shifts),
-            "sqnr_db": {name: round(value, 2) for name, value in choice.sqnr_db.items()},
+            "biases_corrected": bool(made.choice.shifts),
+            "sqnr_db": {name: round(value, 2) for name, value in made.choice.sqnr_db.items()},
             "keep_float": list(options.keep_float),
             "quantized_activations": counts.activations,
             "int8_operators": counts.weighted,
             "float_operators": counts.weighted_float,
             "weight_only_operators": counts.weight_only,
-            **details,
+            "float_precision": options.float_precision,
+            "calibration_images": images,
+            "coverage": made.coverage.to_dict(),
+            "weight_bits": made.recipe.weight_bits,
+            **({"float_part": to_json(made.float_part)} if made.float_part else {}),
         },
     )

@@ -50,11 +50,8 @@ class ChoiceInput:
     """The network and images that methods are tried on.
 
     Attributes:
-        model: float graph, which stays as it is.
         quantize: function that inserts a placement's Q/DQ pairs with given ranges into a clone of the graph, in place.
-        source: calibration data set.
         indices: images that the ranges come from.
-        threads: number of threads the runtime may use.
     """
 
     model: ir.Model

@@ -42,7 +42,6 @@ class FloatPart:
         graph: nodes in fp16 and nodes in fp32.
         sqnr_db: SQNR of the logits against fp32, with the float part in fp32 and in fp16; None without any error.
         same_class_percent: agreement of the two.
-        images: number of images.
     """
 
     graph: HalfGraph
@@ -73,10 +72,7 @@ def peaks_of(table: RangeTable) -> dict[str, float]:
 
 
 def halve_float_part(
-    model: ir.Model,
-    keep: Mapping[ir.Node, str],
-    images: tuple[ir.Model, "ImageSource", Sequence[int], int],
-    stage: Stage,
+    model: ir.Model, keep: Mapping[ir.Node, str], images: tuple[ir.Model, "ImageSource", Sequence[int], int], stage: Stage
 ) -> FloatPart:
     """Rewrite an INT8 model's float part to fp16, in place, and compare its logits with those before.
 

@@ -48,10 +48,8 @@ class SensitivityOptions:
     """Options of a sensitivity measurement.
 
     Attributes:
-        recipe: recipe of the backend.
         samples: number of images whose logits are compared; all where the data set has fewer.
         seed: random seed of the choice of images.
-        threads: number of threads the runtime may use.
         keep_float: patterns of nodes that always stay in float.
         side_file: file that keeps results so far; None keeps none.
         output_name: name of the output with the logits, where the model has several.
@@ -153,7 +151,6 @@ class Unit:
 
     Attributes:
         name: name of the layer's node, or the common prefix of the block's nodes without the separator.
-        kind: "layer" or "block".
         pattern: pattern for `--keep-float`.
         layers: names of its quantized layers with weights.
         macs: multiply-adds of these layers for one image.

@@ -30,7 +30,8 @@ def fold_scales(model: ir.Model) -> bool:
         source = node.inputs[index]
         if source is None or source.is_graph_input():
             continue
-        if _changes_nothing(node, source, constant):
+        same_shape = source.shape is not None and source.shape == node.outputs[0].shape
+        if same_shape and np.all(constant == NEUTRAL[node.op_type]):
             if not (node.outputs[0].is_graph_output() and source.is_graph_output()):
                 take_over(graph, node.outputs[0], source)
                 graph.remove(node, safe=True)
@@ -55,11 +56,6 @@ def _constant_operand(node: ir.Node) -> tuple[int, Float64Array] | None:
         if constant is not None and constant.dtype.kind == "f" and constant_of(node.inputs[index]) is None:
             return index, constant.astype(np.float64)
     return None
-
-
-def _changes_nothing(node: ir.Node, source: ir.Value, constant: Float64Array) -> bool:
-    same_shape = source.shape is not None and node.outputs[0].shape is not None and source.shape == node.outputs[0].shape
-    return same_shape and bool(np.all(constant == NEUTRAL[node.op_type]))
 
 
 def _per_channel(constant: Float64Array, layer: ir.Node) -> Float64Array | None:

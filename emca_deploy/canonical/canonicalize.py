@@ -18,8 +18,14 @@ from emca_deploy.canonical.check import TOLERANCE, TOLERANCE_OF_HALF, known_erro
 from emca_deploy.canonical.clean import clean, name_nodes, remove_no_ops
 from emca_deploy.canonical.constants import fold_constants
 from emca_deploy.canonical.edit import insert_node
-from emca_deploy.canonical.forms import add_sums, flatten_reshapes
-from emca_deploy.canonical.layers import linear_layers, merge_pads, plain_linear_layers, plain_paddings
+from emca_deploy.canonical.layers import (
+    add_sums,
+    flatten_reshapes,
+    linear_layers,
+    merge_pads,
+    plain_linear_layers,
+    plain_paddings,
+)
 from emca_deploy.canonical.marks import logits_value, mark
 from emca_deploy.canonical.pooling import pool_globally
 from emca_deploy.canonical.rectifiers import rectify
@@ -190,11 +196,7 @@ def _fallback(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, f
 
 
 def _raise_opset(path: Path, model: "onnx.ModelProto", opset: int) -> "onnx.ModelProto":
-    """Return the model at a newer opset.
-
-    Raises:
-        ModelError: the opset is older than 7, or the converter cannot convert an operator.
-    """
+    """Return the model at a newer opset; refuse one that the converter cannot convert."""
     remedy = f"export it again with opset {RAISED_OPSET}"
     if opset < OLDEST_OPSET:
         raise ModelError(f"{path}: its opset is {opset}, and {OLDEST_OPSET} is the oldest that can be converted", remedy)
@@ -214,10 +216,7 @@ def _raise_opset(path: Path, model: "onnx.ModelProto", opset: int) -> "onnx.Mode
 
 
 def _widen(model: ir.Model) -> bool:
-    """Make every float16 constant and tensor of a graph float32; return whether there was one.
-
-    Float16 inputs and outputs stay: a Cast follows or precedes each.
-    """
+    """Make float16 constants and tensors float32, with a Cast at each input and output; return whether there were any."""
     graph = model.graph
     halves = [value for value in graph.initializers.values() if value.dtype == HALF]
     if not halves:

@@ -10,18 +10,9 @@ import onnx_ir as ir
 from emca_deploy.canonical.marks import LOGITS
 
 __all__ = [
-    "constant_of",
-    "insert_node",
-    "int64_constant",
-    "ints_of",
-    "new_constant",
-    "only_reader",
-    "producer_of",
-    "replace_node",
-    "set_constant",
-    "sole_producer",
-    "take_over",
-]
+    "constant_of", "insert_node", "int64_constant", "ints_of", "new_constant", "only_reader", "producer_of", "replace_node",
+    "set_constant", "sole_producer", "take_over",
+]  # fmt: skip
 
 
 def constant_of(value: ir.Value | None) -> npt.NDArray[Any] | None:

@@ -141,10 +141,6 @@ def _slice(node: ir.Node, operands: list[list[Size]]) -> list[Size] | None:
     return data[start:end] if plain and isinstance(start, int) and isinstance(end, int) else None
 
 
-def _concat(node: ir.Node, operands: list[list[Size]]) -> list[Size] | None:
-    return [size for operand in operands for size in operand]
-
-
 def _first(node: ir.Node, operands: list[list[Size]]) -> list[Size] | None:
     return operands[0]
 
@@ -172,7 +168,7 @@ def _divide(a: int, b: int) -> int:
 _RULES: dict[str, Callable[[ir.Node, list[list[Size]]], list[Size] | None]] = {
     "Gather": _gather,
     "Slice": _slice,
-    "Concat": _concat,
+    "Concat": lambda _, operands: [size for operand in operands for size in operand],
     "Unsqueeze": _first,
     "Squeeze": _first,
     "Identity": _first,

@@ -86,7 +86,7 @@ def _print(report: "CalibrateReport", model: str) -> None:
     counts, part = made.counts, made.float_part
     stored = f", {counts.weight_only} of these with INT8 weights" if counts.weight_only else ""
     in_float = f"{counts.weighted_float} in float{stored}, {made.coverage.int8_macs_percent:.1f}% of the multiply-adds in INT8"
-    echo(f"{made.onnx}: INT8 for {made.backend}, {counts.weighted} operators in INT8, {in_float}")
+    echo(f"{made.onnx}: INT8 for {made.recipe.backend}, {counts.weighted} operators in INT8, {in_float}")
     if part is not None:
         fp16, fp32 = (f"{part.sqnr_db[name]:.1f}" if part.sqnr_db[name] is not None else "exact" for name in ("fp16", "fp32"))
         nodes = f"{part.graph.half_nodes} nodes in fp16, {sum(part.graph.float32_nodes.values())} in float32"

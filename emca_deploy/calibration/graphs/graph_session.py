@@ -20,21 +20,9 @@ from emca_deploy.onnx_file.refusal import library_reason, refusal
 from emca_deploy.tasks.inputs import native_images
 
 __all__ = [
-    "LARGEST_POOL",
-    "GraphRunner",
-    "GraphSession",
-    "append_output",
-    "batch_size",
-    "feed_of",
-    "few_of",
-    "find_values",
-    "fixed_batch",
-    "in_order",
-    "leave",
-    "leave_mean",
-    "pool_size",
-    "prune",
-]
+    "LARGEST_POOL", "GraphRunner", "GraphSession", "append_output", "batch_size", "feed_of", "few_of", "find_values",
+    "fixed_batch", "in_order", "leave", "leave_mean", "pool_size", "prune",
+]  # fmt: skip
 
 LARGEST_POOL = 4
 """Most workers that run images in parallel; each holds the tensors of its images."""

@@ -34,11 +34,8 @@ class Coverage:
     """The layers that a placement runs in INT8.
 
     Attributes:
-        backend: name of the placement's backend.
         layers: number of operators that multiply and add.
-        int8_layers: number of these in INT8.
         int8_macs_percent: share of their multiply-adds in INT8; 0 for a network without any.
-        float_layers: layers in float.
     """
 
     backend: str

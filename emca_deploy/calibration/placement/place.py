@@ -15,15 +15,7 @@ from emca_deploy.calibration.placement.weight_only import heavy_pixel_layers
 from emca_deploy.canonical.edit import producer_of
 from emca_deploy.errors import InputError
 
-__all__ = [
-    "Edge",
-    "Placement",
-    "identity_operand",
-    "matching_nodes",
-    "place",
-    "quantizable",
-    "rounds_logits",
-]
+__all__ = ["Edge", "Placement", "identity_operand", "matching_nodes", "place", "quantizable", "rounds_logits"]
 
 Edge = tuple[ir.Node, int]
 """A reader, and the index of its input."""

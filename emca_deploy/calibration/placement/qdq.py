@@ -51,10 +51,7 @@ class InsertionCount:
 
 
 def insert_qdq(
-    model: ir.Model,
-    placement: Placement,
-    ranges: Mapping[str, TensorRange],
-    weights: Mapping[str, QuantizedWeight] | None = None,
+    model: ir.Model, placement: Placement, ranges: Mapping[str, TensorRange], weights: Mapping[str, QuantizedWeight] | None = None
 ) -> InsertionCount:
     """Insert a placement's Q/DQ pairs into its float model, of opset 13 or newer, in place.
 
@@ -67,7 +64,10 @@ def insert_qdq(
     every = sum(node.op_type in WEIGHT_INPUT for node in graph)
     params: dict[ir.Value, QuantParams] = {}
     for value, readers in placement.edges.items():
-        name = str(_source(value, placement).name)
+        source = value
+        while source in placement.same:
+            source = placement.same[source]
+        name = str(source.name)
         if name not in ranges:
             raise InputError(f"the range table has no tensor '{name}'", "name another table with --table")
         symmetric = placement.recipe.symmetric or value in placement.symmetric
@@ -82,13 +82,6 @@ def insert_qdq(
             del graph.initializers[name]
     weighted = len(placement.weighted)
     return InsertionCount(len(params), weighted, every - weighted, replaced)
-
-
-def _source(value: ir.Value, placement: Placement) -> ir.Value:
-    """Return the tensor whose range a tensor takes, which is mostly its own."""
-    while value in placement.same:
-        value = placement.same[value]
-    return value
 
 
 def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], params: QuantParams) -> None:

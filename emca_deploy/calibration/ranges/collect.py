@@ -101,7 +101,10 @@ class _Pass:
 
     def __init__(self, model: ir.Model, names: Sequence[str], threads: int, *, counts: bool) -> None:
         self._graph, self._counts = model.graph, counts
-        _open(model, names) if counts else _reduce(model, names)
+        if counts:
+            model.graph.outputs.extend([leave(model.graph, value) for value in _observed(model.graph, names)])
+        else:
+            _reduce(model, names)
         self._workers, threads_each = pool_size(threads) if counts else (1, threads)
         self._session = GraphSession(model, threads_each)
         self._fixed = fixed_batch(model.graph)
@@ -151,12 +154,6 @@ def _observed(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
         return value
 
     return [seen(value) for value in find_values(graph, names)]
-
-
-def _open(model: ir.Model, names: Sequence[str]) -> None:
-    """Make the observed tensors the graph's outputs."""
-    graph = model.graph
-    graph.outputs.extend([leave(graph, value) for value in _observed(graph, names)])
 
 
 def _reduce(model: ir.Model, names: Sequence[str]) -> None:

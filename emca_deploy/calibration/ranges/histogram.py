@@ -33,7 +33,6 @@ class Histogram:
     Bin i > 0 holds [i, i + 1) widths, bin i < 0 its mirror image, and bin 0 everything between minus and plus one width.
 
     Attributes:
-        exponent: exponent of the width.
         counts: counts of bins -(BINS - 1) to BINS - 1, int64 (2 * BINS - 1,).
         minimum: exact smallest value.
         maximum: exact largest value.

@@ -37,8 +37,6 @@ class Observation:
     """A tensor's observed values over the calibration images.
 
     Attributes:
-        minimum: smallest value.
-        maximum: largest value.
         histogram: histogram of all values, where the observer keeps one.
         own: numbers, or tuples of numbers, that a method's own observer keeps, by name.
     """

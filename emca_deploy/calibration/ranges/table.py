@@ -38,9 +38,7 @@ class TableKey:
     Attributes:
         model_sha256: digest of the fp32 ONNX file with its external data.
         data_sha256: digest of the calibration data set's content.
-        preprocessing: preprocessing of its images.
         method: calibration method with its parameter, "minmax" or "percentile:99.99".
-        samples: number of images.
         seed: random seed of the choice of images.
         measured: revision of measuring; 1 in a table without one.
         canonical: version of the rules that rewrite a graph before it is measured; 0 in a table without one.
@@ -132,8 +130,7 @@ def read_table(path: Path) -> RangeTable:
         return RangeTable(TableKey(**key), ranges, seen)
     except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise InputError(
-            f"{path}: not a valid range table: {exc}",
-            "name another file with --table, or move this one away and calibrate again",
+            f"{path}: not a valid range table: {exc}", "name another file with --table, or move this one away and calibrate again"
         ) from exc
 
 

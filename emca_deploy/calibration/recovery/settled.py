@@ -13,14 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array, Float64Array
-from emca_deploy.calibration.graphs.graph_session import (
-    GraphSession,
-    feed_of,
-    find_values,
-    leave,
-    leave_mean,
-    prune,
-)
+from emca_deploy.calibration.graphs.graph_session import GraphSession, feed_of, find_values, leave, leave_mean, prune
 from emca_deploy.canonical.edit import producer_of
 
 __all__ = ["HELD_BYTES", "SettlingMeans", "crossing_values"]

@@ -161,7 +161,7 @@ def test_weights_keep_to_seven_bits_where_eight_saturate(exported, images, tmp_p
     for bits in (None, 8):
         output = tmp_path / f"{bits}.int8.onnx"
         options = calibration_options(backend, "minmax", samples=4, recover="none", table=tmp_path / "t.json", weight_bits=bits)
-        assert calibrate_model(model, images, output, options).weight_bits == (bits or 7)
+        assert calibrate_model(model, images, output, options).recipe.weight_bits == (bits or 7)
         values = ir.load(output).graph.initializers.values()
         integers = [v.const_value.numpy() for v in values if v.dtype == ir.DataType.INT8 and "weight/int8" in v.name]
         assert len(integers) > 12
