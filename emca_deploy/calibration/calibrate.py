@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 
@@ -37,13 +37,11 @@ from emca_deploy.calibration.ranges.table import (
 from emca_deploy.calibration.recovery.weights import LEVELS, ensure_rounded_weights, nearest_weights
 from emca_deploy.canonical.canonicalize import CanonicalModel
 from emca_deploy.data.image_checks import calibration_warnings, image_digests
+from emca_deploy.data.sources import ImageSource, choose_indices
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
 from emca_deploy.exporting.half_layers import float_beside_int8
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.codec import to_json
-
-if TYPE_CHECKING:
-    from emca_deploy.data.sources import ImageSource
 
 __all__ = ["METHODS", "Calibration", "CalibrationChoices", "CalibrationOptions", "calibrate_model", "ensure_ranges"]
 
@@ -164,7 +162,7 @@ class Calibration:
 
 
 def calibrate_model(
-    model: Path, source: "ImageSource", output: Path, options: CalibrationOptions, stage: Stage = silent
+    model: Path, source: ImageSource, output: Path, options: CalibrationOptions, stage: Stage = silent
 ) -> Calibration:
     """Quantize an fp32 ONNX model for one backend, and write it to `output` with its manifest beside it.
 
@@ -235,9 +233,7 @@ def _covered(model: Path, graph: ir.Graph, recipe: Recipe, keep_float: Sequence[
     return coverage
 
 
-def _indices(source: "ImageSource", options: CalibrationOptions) -> list[int]:
-    from emca_deploy.data.sources import choose_indices
-
+def _indices(source: ImageSource, options: CalibrationOptions) -> list[int]:
     return list(choose_indices(len(source), options.samples, source.labels, options.seed))
 
 
@@ -255,7 +251,7 @@ def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, Ran
 
 
 def ensure_ranges(
-    model: Path, source: "ImageSource", options: CalibrationOptions, stage: Stage = silent, graph_model: ir.Model | None = None
+    model: Path, source: ImageSource, options: CalibrationOptions, stage: Stage = silent, graph_model: ir.Model | None = None
 ) -> tuple[RangeTable, Path, bool]:
     """Return the table of a model's ranges on a data set, its file, and whether the file already had it.
 

@@ -12,7 +12,6 @@ gain.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -23,10 +22,8 @@ from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.calibration.recovery.bias_correction import BiasCorrection
+from emca_deploy.data.sources import ImageSource
 from emca_deploy.tasks.logits import LogitsNoise
-
-if TYPE_CHECKING:
-    from emca_deploy.data.sources import ImageSource
 
 __all__ = ["AUTO", "CANDIDATES", "CLOSE_DB", "Choice", "ChoiceInput", "choose", "nearest"]
 
@@ -56,7 +53,7 @@ class ChoiceInput:
 
     model: ir.Model
     quantize: Callable[[ir.Model, Mapping[str, TensorRange]], object]
-    source: "ImageSource"
+    source: ImageSource
     indices: Sequence[int]
     threads: int
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -12,14 +12,12 @@ from emca_deploy.calibration.graphs.graph_session import few_of
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.ranges.table import RangeTable
+from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import GateError, InputError
 from emca_deploy.exporting.half import HalfGraph
 from emca_deploy.exporting.half_parity import emulated
 from emca_deploy.exporting.half_quantized import to_half_quantized
 from emca_deploy.tasks.logits import agreement_percent, signal_to_noise_db
-
-if TYPE_CHECKING:
-    from emca_deploy.data.sources import ImageSource
 
 __all__ = ["FLOAT_PRECISIONS", "FloatPart", "FloatPrecision", "check_float_precision", "halve_float_part", "peaks_of"]
 
@@ -72,7 +70,7 @@ def peaks_of(table: RangeTable) -> dict[str, float]:
 
 
 def halve_float_part(
-    model: ir.Model, keep: Mapping[ir.Node, str], images: tuple[ir.Model, "ImageSource", Sequence[int], int], stage: Stage
+    model: ir.Model, keep: Mapping[ir.Node, str], images: tuple[ir.Model, ImageSource, Sequence[int], int], stage: Stage
 ) -> FloatPart:
     """Rewrite an INT8 model's float part to fp16, in place, and compare its logits with those before.
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 
@@ -28,14 +28,11 @@ from emca_deploy.calibration.ranges.table import RangeTable, read_table, table_p
 from emca_deploy.calibration.recovery.weights import ensure_rounded_weights, nearest_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
 from emca_deploy.canonical.marks import label_of
-from emca_deploy.data.sources import choose_indices
+from emca_deploy.data.sources import ImageSource, choose_indices
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitKind, UnitSensitivity
 from emca_deploy.tasks.logits import predicted, signal_to_noise_db
-
-if TYPE_CHECKING:
-    from emca_deploy.data.sources import ImageSource
 
 __all__ = ["SensitivityOptions", "Unit", "find_units", "measure_sensitivity", "options_on_file", "weights_on_file"]
 
@@ -64,7 +61,7 @@ class SensitivityOptions:
     output_name: str | None = None
 
 
-def options_on_file(model: Path, source: "ImageSource", options: CalibrationOptions) -> CalibrationOptions:
+def options_on_file(model: Path, source: ImageSource, options: CalibrationOptions) -> CalibrationOptions:
     """Return the options with method, samples and seed of the range table's file, where that is of this model and data set.
 
     Raises:
@@ -81,7 +78,7 @@ def options_on_file(model: Path, source: "ImageSource", options: CalibrationOpti
 
 
 def weights_on_file(
-    model: Path, source: "ImageSource", table: RangeTable, table_file: Path, options: SensitivityOptions
+    model: Path, source: ImageSource, table: RangeTable, table_file: Path, options: SensitivityOptions
 ) -> dict[str, QuantizedWeight]:
     """Return the rounded weights beside a range table, rounded again if they are of other images; none without that file.
 
@@ -99,7 +96,7 @@ def weights_on_file(
 
 def measure_sensitivity(
     model: Path,
-    source: "ImageSource",
+    source: ImageSource,
     table: RangeTable,
     options: SensitivityOptions,
     weights: Mapping[str, QuantizedWeight] | None = None,

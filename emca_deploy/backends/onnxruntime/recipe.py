@@ -90,7 +90,7 @@ def _ends_at_lowest(quantize: ir.Node) -> bool:
     if zero is None or zero.const_value is None:
         return zero is None  # uint8 with 0
     lowest = 0 if zero.const_value.dtype in {ir.DataType.UINT8, ir.DataType.UINT16} else -128
-    return bool(np.all(numbers_of(zero, 0) == lowest))
+    return bool(np.all(numbers_of(zero) == lowest))
 
 
 # One float tensor between two convolutions costs more than INT8 gains. Activations are uint8 from the start, since ONNX Runtime's

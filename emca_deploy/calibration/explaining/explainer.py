@@ -69,7 +69,8 @@ def explain_int8(graph: ir.Graph, recipe: Recipe, *, saturates: bool = False) ->
 
     `saturates` is whether the processor adds INT8 products in 16 bits.
     """
-    return (recipe.explainer or Explainer)(graph, recipe.backend, saturates).report()
+    report: Int8Report = (recipe.explainer or Explainer)(graph, recipe.backend, saturates).report()
+    return report
 
 
 @dataclass
@@ -95,7 +96,7 @@ class QdqPair:
     @property
     def zero_points(self) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
         """Zero points, of any shape."""
-        return numbers_of(self.node.inputs[2] if len(self.node.inputs) > 2 else None, 0)
+        return numbers_of(self.node.inputs[2] if len(self.node.inputs) > 2 else None)
 
     @property
     def scales(self) -> int:
@@ -104,11 +105,10 @@ class QdqPair:
         return int(np.prod([size for size in value.shape if isinstance(size, int)])) if value is not None and value.shape else 1
 
 
-def numbers_of(value: ir.Value | None, default: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
-    """Return the integers stored in a tensor, of any shape; the default where none are stored."""
-    if value is None or value.const_value is None:
-        return np.array(default)
-    return np.asarray(value.const_value.numpy()).astype(np.int64)
+def numbers_of(value: ir.Value | None) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
+    """Return the integers stored in a tensor, of any shape; 0 where none are stored."""
+    stored = value.const_value if value is not None else None
+    return np.asarray(0 if stored is None else stored.numpy()).astype(np.int64)
 
 
 def pair_of(value: ir.Value | None) -> QdqPair | None:

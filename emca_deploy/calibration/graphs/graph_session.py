@@ -20,8 +20,21 @@ from emca_deploy.onnx_file.refusal import library_reason, refusal
 from emca_deploy.tasks.inputs import native_images
 
 __all__ = [
-    "LARGEST_POOL", "GraphRunner", "GraphSession", "append_output", "batch_size", "feed_of", "few_of", "find_values",
-    "fixed_batch", "in_order", "leave", "leave_mean", "pool_size", "prune",
+    "LARGEST_POOL",
+    "GraphRunner",
+    "GraphSession",
+    "append_output",
+    "batch_size",
+    "branches_of",
+    "feed_of",
+    "few_of",
+    "find_values",
+    "fixed_batch",
+    "in_order",
+    "leave",
+    "leave_mean",
+    "pool_size",
+    "prune",
 ]  # fmt: skip
 
 LARGEST_POOL = 4
@@ -70,11 +83,11 @@ def leave_mean(graph: ir.Graph, value: ir.Value) -> ir.Value:
 
 def prune(model: ir.Model) -> None:
     """Remove the nodes and inputs that a graph's outputs do not need; ONNX Runtime would run them."""
-    branching = [node for node in model.graph if _branches(node)]
+    branching = [node for node in model.graph if branches_of(node)]
     common.RemoveUnusedNodesPass()(model)
     gone = [node for node in branching if node.graph is None]
     for node in gone:  # its branches would still count as readers
-        for inner in (inner for branch in _branches(node) for inner in branch):
+        for inner in (inner for branch in branches_of(node) for inner in branch):
             for index in range(len(inner.inputs)):
                 inner.replace_input_with(index, None)
     if gone:
@@ -84,7 +97,8 @@ def prune(model: ir.Model) -> None:
         model.graph.inputs.remove(value)
 
 
-def _branches(node: ir.Node) -> list[ir.Graph]:
+def branches_of(node: ir.Node) -> list[ir.Graph]:
+    """Return the graphs in a node's attributes, such as the branches of an If."""
     return [attribute.as_graph() for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH]
 
 

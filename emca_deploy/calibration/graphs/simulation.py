@@ -5,7 +5,6 @@ depends only on the placement; it is the same on every processor up to float rou
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -13,10 +12,8 @@ import onnx_ir as ir
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.graph_session import GraphSession, batch_size, feed_of, prune
 from emca_deploy.canonical.marks import label_of, logits_value
+from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import ModelError
-
-if TYPE_CHECKING:
-    from emca_deploy.data.sources import ImageSource
 
 __all__ = ["Simulation"]
 
@@ -29,7 +26,7 @@ class Simulation:
     The images of `indices` are decoded once and kept as float32.
     """
 
-    def __init__(self, graph: ir.Graph, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
+    def __init__(self, graph: ir.Graph, source: ImageSource, indices: Sequence[int], threads: int) -> None:
         self._threads = threads
         self._batches = [images for images, _ in source.batches(batch_size(graph, threads), indices)]
         self.samples = len(indices)

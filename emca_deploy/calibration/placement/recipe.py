@@ -6,23 +6,15 @@ the attention path from its poolings to its gate stays in float, and weights are
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import onnx_ir as ir
 
 from emca_deploy._machine import cpu_info
 from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
 from emca_deploy.errors import InputError
-from emca_deploy.results.layers import Int8Report
 
-__all__ = ["Explains", "Recipe"]
-
-
-class Explains(Protocol):
-    """An explainer of one graph."""
-
-    def report(self) -> Int8Report:
-        """Return what runs in INT8, and what keeps the rest in float."""
+__all__ = ["Recipe"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,7 @@ class Recipe:
         largest_weight: largest magnitude of an INT8 weight.
         fewest_stored: number of weights from which attention layers store them as INT8 and multiply in float; None for never.
         rewrites: functions that turn a graph with its Q/DQ pairs into an equal, faster one, in place.
-        explainer: class that explains how the backend runs any INT8 file; None takes the common rules.
+        explainer: subclass of `Explainer` with the backend's own rules for INT8 files; None takes the common rules.
         half_float_part: whether the float part may be fp16, as where an engine takes its types from the model.
     """
 
@@ -61,7 +53,7 @@ class Recipe:
     largest_weight: int = LARGEST_WEIGHT[8]
     fewest_stored: int | None = None
     rewrites: Sequence[Callable[[ir.Graph], object]] = field(default=(), repr=False)
-    explainer: Callable[[ir.Graph, str, bool], Explains] | None = field(default=None, repr=False)
+    explainer: Callable[[ir.Graph, str, bool], Any] | None = field(default=None, repr=False)
     half_float_part: bool = field(default=False, repr=False)
 
     @property

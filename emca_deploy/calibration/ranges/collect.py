@@ -10,7 +10,7 @@ loss in exact arithmetic. Likewise the input of a HardSwish is observed only whe
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -32,10 +32,8 @@ from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.methods.base import Method
 from emca_deploy.calibration.ranges.observers import Observation
 from emca_deploy.canonical.edit import int64_constant, new_constant
+from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import DataError
-
-if TYPE_CHECKING:
-    from emca_deploy.data.sources import ImageSource
 
 __all__ = ["collect_observations"]
 
@@ -55,7 +53,7 @@ Digest = tuple[Float32Array, Float32Array] | Histogram
 def collect_observations(
     model: ir.Model,
     names: Sequence[str],
-    source: "ImageSource",
+    source: ImageSource,
     indices: Sequence[int],
     threads: int,
     progress: Progress | None,
@@ -109,7 +107,7 @@ class _Pass:
         self._session = GraphSession(model, threads_each)
         self._fixed = fixed_batch(model.graph)
 
-    def digests(self, source: "ImageSource", indices: Sequence[int]) -> Iterator[tuple[list[Digest | ValueError], int]]:
+    def digests(self, source: ImageSource, indices: Sequence[int]) -> Iterator[tuple[list[Digest | ValueError], int]]:
         """Yield the digests of every tensor and the number of images, batch by batch in the images' order."""
         batches = source.batches(self._fixed or (COUNTED_BATCH if self._counts else REDUCED_BATCH), indices)
 

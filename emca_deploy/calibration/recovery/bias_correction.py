@@ -10,7 +10,6 @@ Means are taken after a ReLU where there is one, because ranges end there.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -24,9 +23,7 @@ from emca_deploy.calibration.graphs.weighted_layers import bias_of, set_bias, we
 from emca_deploy.calibration.placement.place import identity_operand
 from emca_deploy.calibration.recovery.settled import SettlingMeans
 from emca_deploy.canonical.edit import producer_of
-
-if TYPE_CHECKING:
-    from emca_deploy.data.sources import ImageSource
+from emca_deploy.data.sources import ImageSource
 
 __all__ = ["Anchor", "BiasCorrection", "find_anchors"]
 
@@ -97,7 +94,7 @@ def _anchor(value: ir.Value, gate: str | None = None, shortcut: str | None = Non
 class BiasCorrection:
     """The correction of a placement's biases, for any ranges of its tensors."""
 
-    def __init__(self, model: ir.Model, quantize: Quantize, source: "ImageSource", indices: Sequence[int], threads: int) -> None:
+    def __init__(self, model: ir.Model, quantize: Quantize, source: ImageSource, indices: Sequence[int], threads: int) -> None:
         """Read `IMAGES` of the images that the ranges come from.
 
         `quantize` inserts the placement's Q/DQ pairs with any ranges into a clone of the float model, in place.

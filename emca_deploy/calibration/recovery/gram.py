@@ -1,7 +1,6 @@
 """Gram matrices of layers' inputs, from one or more passes of the fp32 model over some images."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -11,9 +10,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.graph_session import GraphRunner, in_order, pool_size
 from emca_deploy.calibration.graphs.weighted_layers import ConvGeometry, conv_geometry, weight_rows, weighted_layers
-
-if TYPE_CHECKING:
-    from emca_deploy.data.sources import ImageSource
+from emca_deploy.data.sources import ImageSource
 
 __all__ = ["POSITIONS", "can_be_rounded", "input_rows", "layer_grams"]
 
@@ -54,7 +51,7 @@ def input_rows(images: Float32Array, geometry: ConvGeometry, seed: Sequence[int]
 def layer_grams(
     model: ir.Model,
     names: Sequence[str],
-    source: "ImageSource",
+    source: ImageSource,
     indices: Sequence[int],
     threads: int,
     progress: Progress | None = None,
@@ -146,12 +143,8 @@ class _Sums:
         for name, waiting in self._rows.items():
             if waiting:
                 self._add_up(name)
-            yield name, _mirrored(self._grams.pop(name))
-
-
-def _mirrored(gram: Float32Array) -> Float32Array:
-    """Mirror the blocks right of the diagonal to the left of it, in place."""
-    for start in range(0, len(gram), BLOCK):
-        end = start + BLOCK
-        gram[end:, start:end] = gram[start:end, end:].T
-    return gram
+            gram = self._grams.pop(name)
+            for start in range(0, len(gram), BLOCK):
+                end = start + BLOCK
+                gram[end:, start:end] = gram[start:end, end:].T
+            yield name, gram

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array, Float64Array
-from emca_deploy.calibration.graphs.graph_session import GraphSession, feed_of, find_values, leave, leave_mean, prune
+from emca_deploy.calibration.graphs.graph_session import GraphSession, branches_of, feed_of, find_values, leave, leave_mean, prune
 from emca_deploy.canonical.edit import producer_of
 
 __all__ = ["HELD_BYTES", "SettlingMeans", "crossing_values"]
@@ -103,12 +103,10 @@ def crossing_values(graph: ir.Graph, to_change: Set[str]) -> list[ir.Value]:
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
     """Yield the tensors that a node and the branches of an If read."""
     yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            branch = attribute.as_graph()
-            yield from branch.outputs
-            for inner in branch:
-                yield from _reads(inner)
+    for branch in branches_of(node):
+        yield from branch.outputs
+        for inner in branch:
+            yield from _reads(inner)
 
 
 def _as_integers(value: ir.Value) -> ir.Value:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,9 @@ from emca_deploy.calibration.graphs.weighted_layers import output_axis, weight_o
 from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT, QuantizedWeight, quantize_weight, quantize_with
 from emca_deploy.calibration.ranges.table import ELSEWHERE, TableKey
 from emca_deploy.calibration.recovery.gram import can_be_rounded, layer_grams
+from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import InputError
 from emca_deploy.npz import read_arrays
-
-if TYPE_CHECKING:
-    from emca_deploy.data.sources import ImageSource
 
 __all__ = ["DAMPING", "LEVELS", "cholesky_in_place", "ensure_rounded_weights", "nearest_weights", "round_weights", "rounded_path"]
 
@@ -57,7 +55,7 @@ def ensure_rounded_weights(
     model: ir.Model,
     key: TableKey,
     file: tuple[Path, int],
-    images: "tuple[ImageSource, Sequence[int]]",
+    images: tuple[ImageSource, Sequence[int]],
     threads: int,
     stage: Stage,
 ) -> dict[str, QuantizedWeight]:
