@@ -1,12 +1,9 @@
 """Choosing the method, and whether to correct biases, by which INT8 logits are nearest to fp32's.
 
-No method is best for every network. Min-max suits activations without outliers; where a few values lie far out, clipping them
-gains 10 dB. Corrected biases gain a few dB, and can cost as many where clipping moved the means. Therefore each variant is tried
-for the whole network: a choice for each tensor would overfit the calibration images.
-
-The mean over images of each image's SQNR decides. One ratio of all logits would be dominated, in some networks, by a few clipped
-images with 99% of the error. It only decides between variants with equal means, where clipping a few images is a loss without a
-gain.
+No method is best for every network: clipping outliers can gain 10 dB, and corrected biases can gain or cost a few dB. Each
+variant is tried for the whole network, because a choice for each tensor would overfit the calibration images. The mean over
+images of each image's SQNR decides: a few clipped images can hold 99% of the error of all logits. The ratio of all logits decides
+only between variants with equal means.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -240,9 +240,9 @@ def _cost_on_file(value: Any) -> Cost | None:
 
 def _key(table: RangeTable, fingerprint: str, options: SensitivityOptions, samples: int) -> dict[str, Any]:
     """Return everything that the costs depend on."""
-    key = asdict(table.key)
     return {
-        **{name: key[name] for name in ("model_sha256", "data_sha256")},
+        "model_sha256": table.key.model_sha256,
+        "data_sha256": table.key.data_sha256,
         "preprocessing": table.key.preprocessing.identity(),
         "placement_sha256": fingerprint,
         "samples": samples,

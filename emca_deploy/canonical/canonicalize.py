@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from emca_deploy.canonical import layers
 from emca_deploy.canonical.activations import name_activations
 from emca_deploy.canonical.affine import drop_expands, fold_scales
 from emca_deploy.canonical.batch import fix_image_size, free_batch, free_negative_sizes, image_value_of
@@ -18,14 +19,6 @@ from emca_deploy.canonical.check import TOLERANCE, TOLERANCE_OF_HALF, known_erro
 from emca_deploy.canonical.clean import clean, name_nodes, remove_no_ops
 from emca_deploy.canonical.constants import fold_constants
 from emca_deploy.canonical.edit import insert_node
-from emca_deploy.canonical.layers import (
-    add_sums,
-    flatten_reshapes,
-    linear_layers,
-    merge_pads,
-    plain_linear_layers,
-    plain_paddings,
-)
 from emca_deploy.canonical.marks import logits_value, mark
 from emca_deploy.canonical.pooling import pool_globally
 from emca_deploy.canonical.rectifiers import rectify
@@ -56,16 +49,16 @@ RULES: dict[str, Callable[[ir.Model], bool]] = {
     "shapes": settle_shapes,
     "batch": free_batch,
     "broadcasting": drop_expands,
-    "paddings": plain_paddings,
-    "pads": merge_pads,
-    "sums": add_sums,
+    "paddings": layers.plain_paddings,
+    "pads": layers.merge_pads,
+    "sums": layers.add_sums,
     "rectifiers": rectify,
     "global pooling": pool_globally,
     "batch norm": fold_batch_norm,
-    "linear layers": linear_layers,
+    "linear layers": layers.linear_layers,
     "scales": fold_scales,
-    "linear weights": plain_linear_layers,
-    "flatten": flatten_reshapes,
+    "linear weights": layers.plain_linear_layers,
+    "flatten": layers.flatten_reshapes,
     "activations": name_activations,
 }
 """Rules that rewrite nodes, in order; each needs the shapes that those before it leave."""

@@ -27,7 +27,8 @@ def fold_constants(model: ir.Model) -> bool:
     if not folded:
         return False
     members = set(folded)
-    wanted = [value for node in folded for value in node.outputs if _leaves(value, members)]
+    results = [value for node in folded for value in node.outputs if not value.is_graph_output()]
+    wanted = [value for value in results if any(use.node not in members for use in value.uses())]
     arrays = _run(model, folded, wanted)
     if arrays is None:
         return False
@@ -43,10 +44,6 @@ def fold_constants(model: ir.Model) -> bool:
 def _has_subgraph(node: ir.Node) -> bool:
     kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     return any(isinstance(attribute, ir.Attr) and attribute.type in kinds for attribute in node.attributes.values())
-
-
-def _leaves(value: ir.Value, members: set[ir.Node]) -> bool:
-    return not value.is_graph_output() and any(use.node not in members for use in value.uses())
 
 
 def _run(model: ir.Model, nodes: list[ir.Node], wanted: list[ir.Value]) -> "list[npt.NDArray[Any]] | None":

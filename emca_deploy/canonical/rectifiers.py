@@ -29,7 +29,13 @@ def rectify(model: ir.Model) -> bool:
             continue
         if _form(bounds) is None:
             continue
-        replace_node(graph, node, _written(graph, str(node.name), source, bounds))
+        if _form(bounds) == "Relu":
+            new = ir.node("Relu", [source])
+        else:
+            ends = zip(("min", "max"), bounds, strict=True)
+            numbers = [new_constant(graph, f"{node.name}.{end}", np.array(bound, np.float32)) for end, bound in ends]
+            new = ir.node("Clip", [source, *numbers])
+        replace_node(graph, node, new)
         if before is not None and inner is not None:
             graph.remove(inner, safe=True)
         changed = True
@@ -47,13 +53,6 @@ def _form(bounds: Bounds) -> str | None:
 def _nested(inner: Bounds, outer: Bounds) -> Bounds:
     """Return the bounds of two clippings, one after the other."""
     return min(max(inner[0], outer[0]), outer[1]), min(max(inner[1], outer[0]), outer[1])
-
-
-def _written(graph: ir.Graph, name: str, source: ir.Value, bounds: Bounds) -> ir.Node:
-    if _form(bounds) == "Relu":
-        return ir.node("Relu", [source])
-    ends = zip(("min", "max"), bounds, strict=True)
-    return ir.node("Clip", [source, *(new_constant(graph, f"{name}.{end}", np.array(bound, np.float32)) for end, bound in ends)])
 
 
 def _cut(node: ir.Node) -> tuple[ir.Value, Bounds] | None:

@@ -161,10 +161,6 @@ def _arithmetic(compute: Callable[[int, int], int]) -> Callable[[ir.Node, list[l
     return rule
 
 
-def _divide(a: int, b: int) -> int:
-    return int(a / b) if b else 0
-
-
 _RULES: dict[str, Callable[[ir.Node, list[list[Size]]], list[Size] | None]] = {
     "Gather": _gather,
     "Slice": _slice,
@@ -176,7 +172,7 @@ _RULES: dict[str, Callable[[ir.Node, list[list[Size]]], list[Size] | None]] = {
     "Add": _arithmetic(lambda a, b: a + b),
     "Sub": _arithmetic(lambda a, b: a - b),
     "Mul": _arithmetic(lambda a, b: a * b),
-    "Div": _arithmetic(_divide),
+    "Div": _arithmetic(lambda a, b: int(a / b) if b else 0),
 }
 
 

@@ -206,9 +206,7 @@ class Explainer:
     def _types_fit(self, node: ir.Node, activation: QdqPair, weight: QdqPair) -> bool:
         if activation.dtype not in EIGHT_BITS or weight.dtype not in EIGHT_BITS:
             return self.tell("wide_types", node)
-        if activation.scales > 1:
-            return self.tell("activation_scales", node)
-        return True
+        return self.tell("activation_scales", node) if activation.scales > 1 else True
 
     def fits(self, node: ir.Node, weight: QdqPair) -> bool:
         """Return whether the backend has an INT8 kernel for a layer with operands of 8 bits."""

@@ -199,11 +199,7 @@ class GraphRunner:
         self._session = GraphSession(model, threads)
 
     def __call__(self, images: Float32Array) -> dict[str, Float32Array]:
-        """Run (N, 3, H, W) float32 images and return each tensor, (N, ...) float32, by name.
-
-        Raises:
-            ModelError: the graph cannot run images of that shape.
-        """
+        """Run (N, 3, H, W) float32 images and return each tensor, (N, ...) float32, by name."""
         size = self._fixed or len(images)
         pieces = [self._run(images[start : start + size]) for start in range(0, len(images), size)]
         return {name: np.concatenate(parts) for name, parts in zip(self._names, zip(*pieces, strict=True), strict=True)}

@@ -17,8 +17,6 @@ from emca_deploy.errors import ModelError
 
 __all__ = ["Simulation"]
 
-Step = Callable[[int], None]
-
 
 class Simulation:
     """Images in memory, and the logits that variants of one fp32 graph return for them.
@@ -31,7 +29,7 @@ class Simulation:
         self._batches = [images for images, _ in source.batches(batch_size(graph, threads), indices)]
         self.samples = len(indices)
 
-    def logits(self, model: ir.Model, step: Step | None = None) -> Float32Array:
+    def logits(self, model: ir.Model, step: Callable[[int], None] | None = None) -> Float32Array:
         """Return the logits (N, classes) float32 of a variant; `step` is called after each batch with its number of images.
 
         Raises:

@@ -19,11 +19,11 @@ __all__ = ["heavy_pixel_layers", "in_place_of", "store_as_int8"]
 
 def heavy_pixel_layers(nodes: Sequence[ir.Node], fewest: int) -> list[ir.Node]:
     """Return the convolutions of one-pixel maps with at least `fewest` weights."""
-    return [node for node in nodes if node.op_type == "Conv" and has_weights(node) and _is_pixel_layer(node, fewest)]
+    return [node for node in nodes if _is_pixel_layer(node, fewest)]
 
 
 def _is_pixel_layer(node: ir.Node, fewest: int) -> bool:
-    geometry = conv_geometry(node)
+    geometry = conv_geometry(node) if node.op_type == "Conv" and has_weights(node) else None
     plain = geometry is not None and geometry.kernel == (1, 1) and not any(geometry.pads)
     return plain and weight_of(node).size >= fewest and all(_is_pixel(value) for value in (node.inputs[0], node.outputs[0]))
 

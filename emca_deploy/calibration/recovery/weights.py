@@ -95,7 +95,7 @@ def _fits(node: ir.Node, weight: QuantizedWeight) -> bool:
 
 def _round(node: ir.Node, gram: Float32Array, largest: int) -> QuantizedWeight:
     weight, axis = weight_of(node), output_axis(node)
-    _, scales = quantize_weight(weight, axis, largest)
+    scales = quantize_weight(weight, axis, largest)[1]
     integers = round_weights(weight_rows(node), gram, scales, largest)
     return (integers.reshape(weight.shape) if axis == 0 else np.ascontiguousarray(integers.T)), scales
 
@@ -115,11 +115,7 @@ def _write(path: Path, label: str, rounded: dict[str, QuantizedWeight]) -> None:
 
 
 def _read(path: Path, label: str) -> dict[str, QuantizedWeight] | None:
-    """Return a file's weights; None where it is absent, damaged or of other weights.
-
-    Raises:
-        InputError: the file holds other arrays, and would be overwritten.
-    """
+    """Return a file's weights; None where it is absent, damaged or of other weights; refuse to overwrite other arrays."""
     try:
         arrays = read_arrays(path)
         if "label" not in arrays:

@@ -53,12 +53,10 @@ def _let_branch_wait(graph: ir.Graph, shortcut: ir.Value, strays: list[ir.Node],
     """Make the residual branch depend on every stray reader of the shortcut; return whether that was possible."""
     pool = _common_pool(shortcut, strays)
     layer = _narrow_layer(shortcut, [node for node in graph if node in way])
-    if pool is None or layer is None:
-        return False
-    narrow = layer.inputs[0]
+    narrow = layer.inputs[0] if layer is not None else None
     dequantize = producer_of(narrow)
     quantized = dequantize.inputs[0] if dequantize is not None else None
-    if narrow is None or dequantize is None or quantized is None:
+    if pool is None or layer is None or narrow is None or dequantize is None or quantized is None:
         return False
     name = f"{layer.name}.wait"
     # Means of a ReLU's results are never negative: one of them, negated and rectified, is an exact zero that no optimizer can
