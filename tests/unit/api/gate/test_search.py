@@ -210,3 +210,15 @@ def test_bad_input_is_refused_before_anything_is_done(model, images, options, ga
         calibrate_within(model, images, out / "missing" / "x.onnx", wanted, gate)
     assert names(tmp_path) == {"out", "flat.npz"}
     assert names(out.parent) == set()
+
+
+def test_of_several_outputs_the_named_one_is_searched(model, images, options, gate, out, tmp_path):
+    proto = onnx.load(model)
+    (output,) = proto.graph.output
+    logits = output.name
+    proto.graph.node.append(onnx.helper.make_node("Neg", [logits], ["negated"]))
+    proto.graph.output.insert(0, onnx.ValueInfoProto(name="negated", type=output.type))
+    onnx.save(proto, tmp_path / "two.onnx")
+    _, report = calibrate_within(tmp_path / "two.onnx", images, out, replace(options, output_name=logits), gate)
+    assert len(report.steps) > 1
+    assert report.best.top1_drop < report.steps[0].top1_drop
