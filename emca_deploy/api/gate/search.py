@@ -115,7 +115,9 @@ class _Models:
         """Measure what each layer and block costs."""
         table, path, _ = ensure_ranges(self.model, self.source, self.options)
         chosen, side_file = self.options, side_path(path, self.options.backend, "sensitivity")
-        options = SensitivityOptions(chosen.recipe, samples, chosen.seed, chosen.threads, chosen.keep_float, side_file, chosen.output_name)
+        options = SensitivityOptions(
+            chosen.recipe, samples, chosen.seed, chosen.threads, chosen.keep_float, side_file, chosen.output_name
+        )
         weights = weights_on_file(self.model, self.source, table, path, options) if chosen.recover == "weights" else {}
         with self.stage("ranking layers and blocks") as progress:
             return measure_sensitivity(self.model, self.source, table, options, weights, progress)
