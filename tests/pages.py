@@ -113,7 +113,9 @@ class Shell:
         tools.mkdir()
         script = tools / "emca-deploy"
         script.write_text(
-            f"#!{sys.executable}\nfrom emca_deploy.cli import cli, main\n\nif __name__ == '__main__':\n"
+            f"#!{sys.executable}\nfrom pathlib import Path\n\nfrom emca_deploy.cli import cli, main\nfrom emca_deploy.data import bundled\n\n"
+            f"if __name__ == '__main__':\n"
+            f"    bundled.bundled_calibration_images = lambda: Path({str(folder / 'calibration')!r})  # 30 images, not 300\n"
             f"    cli.context_settings['default_map'] = {DEFAULTS!r}\n    main()\n"
         )
         script.chmod(0o755)
@@ -136,7 +138,7 @@ class Shell:
             return
         for command in commands(block):
             script = ["bash", "-euo", "pipefail", "-c", command]
-            options: dict[str, Any] = {"cwd": self.folder, "env": self.environment, "timeout": 600}
+            options: dict[str, Any] = {"cwd": self.folder, "env": self.environment, "timeout": 1800}
             done = subprocess.run(script, check=False, capture_output=True, text=True, **options)
             assert done.returncode == block.exit_code, f"{block}: {command}\n{done.stdout}\n{done.stderr}"
 
