@@ -43,6 +43,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """Defaults that pages run with, for less time: what a page itself types comes first."""
 
 
+PROGRAM = """#!{python}
+from pathlib import Path
+
+from emca_deploy.cli import cli, main
+from emca_deploy.data import bundled
+
+if __name__ == "__main__":
+    bundled.bundled_calibration_images = lambda: Path({images!r})  # for the demo: 30 images instead of 300
+    cli.context_settings["default_map"] = {defaults!r}
+    main()
+"""
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block: the first line of its text counts as its name."""
@@ -112,12 +125,7 @@ class Shell:
         tools = folder / ".bin"
         tools.mkdir()
         script = tools / "emca-deploy"
-        script.write_text(
-            f"#!{sys.executable}\nfrom pathlib import Path\n\nfrom emca_deploy.cli import cli, main\nfrom emca_deploy.data import bundled\n\n"
-            f"if __name__ == '__main__':\n"
-            f"    bundled.bundled_calibration_images = lambda: Path({str(folder / 'calibration')!r})  # 30 images, not 300\n"
-            f"    cli.context_settings['default_map'] = {DEFAULTS!r}\n    main()\n"
-        )
+        script.write_text(PROGRAM.format(python=sys.executable, images=str(folder / "calibration"), defaults=DEFAULTS))
         script.chmod(0o755)
         self.environment = {
             **os.environ,
