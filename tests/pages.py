@@ -25,6 +25,7 @@ REASONS = (
     "needs an NVIDIA GPU",
     "needs a Jetson, by ssh",
     "installs packages",
+    "needs the new backend",
 )
 _FENCE = re.compile(
     r"^(?:<!-- (?P<mark>[^\n]+?) -->\n)?(?P<indent> *)```(?P<language>\w*|\{[\w-]+\})\n(?P<text>.*?)^ *```$",
