@@ -46,6 +46,38 @@ def test_commands_have_the_options_that_a_page_gives_them(page):
                 _parse(import_module(f"emca_deploy.commands.{name}").command, words, str(block))
 
 
+@pytest.mark.parametrize("words", [["--no-such-option"], ["--backend"], ["--scenario", "sometimes"]])
+def test_a_wrong_option_is_found(words):
+    with pytest.raises(pytest.fail.Exception):
+        _parse(import_module("emca_deploy.commands.profile").command, ["model.onnx", *words], "a page")
+
+
+PAGE = """
+```console
+$ sudo emca-deploy profile a.onnx \\
+    --target jetson && emca-deploy doctor > out  # a comment
+printed
+```
+<!-- exit code 4 -->
+```console
+$ exit 3
+```
+<!-- not run: needs a Jetson -->
+```python
+ed.profile(request)
+```
+"""
+
+
+def test_blocks_are_read_with_their_marks(tmp_path):
+    first, second, third = blocks("page.md", PAGE)
+    assert calls(first) == [["profile", "a.onnx", "--target", "jetson"], ["doctor"]]
+    assert (first.line, first.operations, first.runs) == (2, {"profile", "doctor"}, True)
+    assert (second.exit_code, third.not_run, third.runs, third.operations) == (4, "needs a Jetson", False, {"profile"})
+    with pytest.raises(AssertionError):
+        Shell(tmp_path).run(second)
+
+
 def _parse(command, words, where):
     context = click.Context(command, info_name=command.name)
     if isinstance(command, click.Group) and words and not words[0].startswith("-"):
@@ -122,7 +154,7 @@ def test_every_operation_has_an_example():
 
 
 def _quick(block):
-    return block.runs and block.language == "console" and block.operations and block.operations <= {"models", "plan", "devices"}
+    return block.runs and block.language == "console" and block.operations and block.operations <= {"plan", "devices"}
 
 
 @pytest.mark.parametrize("page", [page for page in WITH_CODE if any(map(_quick, blocks(page)))])
