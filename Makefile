@@ -9,7 +9,7 @@ PEERS := .venv-peers
 
 setup: $(STAMP)
 
-# One stamp makes set-up idempotent; it runs again when what to install changes.
+# One stamp makes setup idempotent; it runs again when the dependencies change.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -19,13 +19,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/emca-deploy demo -o demo
 
-# Tests are compiled once, whatever the caller's setting: rewriting their assertions takes every worker 4 s of processor time.
+# Compiled tests are kept whatever the caller's setting: rewriting their assertions takes every worker 4 s of processor time.
 test test-all: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 
-# The nightly tier: the slow tests too, and eight times as many examples of each property.
+# The nightly tier adds the slow tests and runs eight times as many examples of each property.
 test-all: setup
 	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal -m '' --hypothesis-profile nightly
 
@@ -35,7 +35,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The documentation as a site, docs/_build/html/index.html; warnings are errors, and so are links that lead nowhere.
+# Build the documentation site, docs/_build/html/index.html; warnings and broken links are errors.
 docs: setup
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 
@@ -46,7 +46,7 @@ format: setup
 bench: setup
 	$(BIN)/python benchmarks/cpu.py
 
-# What the benchmark compares with is heavy, and no dependency of ours: it gets an environment of its own.
+# The peers that the benchmark compares with are large and not dependencies of ours: they have their own environment.
 $(PEERS)/.setup-done: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --upgrade pip

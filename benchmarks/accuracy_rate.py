@@ -1,14 +1,13 @@
-"""How much of a runner's own rate `validate` reaches: images a second with decoding, over the same batches with none.
+"""Measure which share of a runner's own rate `validate` reaches: images per second with decoding over those without.
 
     python benchmarks/accuracy_rate.py                          # two networks, four kinds of data sets, about ten minutes
     python benchmarks/accuracy_rate.py --images 10000 --case emca_eca_resnet18@64 --rounds 5 --output result.json
 
-Each leg of a round runs in a process of its own, both with the same batch size and threads; which comes first is drawn anew for
-every round, and the ratio is that of the medians over the rounds, with its interval. Weights are random: they change no rate.
+Each leg of a round runs in its own process, with the same batch size and threads. The order is random in every round. The ratio
+is that of the medians over the rounds, with its interval. Weights are random: they do not change the rate.
 
-Where the runner uses every core, decoding can only take time from it: the best possible ratio is then
-infer / (infer + decode), in processor time per image. It is printed beside what was reached, so that what the pipeline itself
-loses can be told from what decoding costs.
+Where the runner uses every core, decoding takes time from it: the best possible ratio is then infer / (infer + decode), in
+processor time per image. The table has it next to the measured ratio; the difference is what the pipeline itself loses.
 """
 
 import argparse
@@ -49,11 +48,11 @@ class Row:
     """One network on one data set.
 
     Attributes:
-        ratio: validate's images/s over those of the runner alone, medians over the rounds.
-        ratio_ci95: its interval.
-        decode_cpu_ms: processor time of decoding and preprocessing one image.
-        infer_cpu_ms: processor time of one image in the runner alone.
-        bound: the best ratio that leaves, all cores being the runner's.
+        ratio: Images/s of `validate` over those of the runner alone, medians over the rounds.
+        ratio_ci95: 95 % interval of `ratio`.
+        decode_cpu_ms: Processor time of decoding and preprocessing one image.
+        infer_cpu_ms: Processor time of one image in the runner alone.
+        bound: Best possible ratio when the runner uses all cores.
     """
 
     case: str
@@ -70,7 +69,7 @@ class Row:
 
 
 def photograph(seed: int, height: int, width: int) -> Image.Image:
-    """Draw an image that compresses as a photograph does: smooth shapes, and some noise."""
+    """Draw an image that compresses like a photograph: smooth shapes and some noise."""
     rng = np.random.default_rng(seed)
     shapes = Image.fromarray(rng.integers(0, 256, (height // 12 + 2, width // 12 + 2, 3), dtype=np.uint8))
     smooth = np.asarray(shapes.resize((width, height), Image.Resampling.BICUBIC), np.int16)
@@ -79,7 +78,7 @@ def photograph(seed: int, height: int, width: int) -> Image.Image:
 
 
 def folder_of(images: list[Image.Image], suffix: str, place: Path, count: int) -> Path:
-    """Write `count` files, the images over and over, in two classes."""
+    """Write `count` files in two classes, repeating the images."""
     for name in ("0", "1"):
         (place / name).mkdir(parents=True)
     encoded = [io.BytesIO() for _ in images]
@@ -91,14 +90,14 @@ def folder_of(images: list[Image.Image], suffix: str, place: Path, count: int) -
 
 
 def npz_of(images: list[Image.Image], place: Path, count: int) -> Path:
-    """Write the images over and over as one array of uint8."""
+    """Write the images repeatedly as one uint8 array."""
     stacked = np.stack([np.asarray(images[index % len(images)]) for index in range(count)])
     np.savez(place, images=stacked, labels=np.arange(count) % 2)
     return place
 
 
 def data_sets(size: int, place: Path, count: int) -> dict[str, Callable[[], Path]]:
-    """Return what makes each data set: photographs, and images that are of the network's size already."""
+    """Return the functions that make the data sets: photographs, and images that already have the network's size."""
     photographs = [photograph(seed, *PHOTO) for seed in range(24)]
     exact = [photograph(seed, size, size) for seed in range(24)]
     return {
@@ -110,7 +109,7 @@ def data_sets(size: int, place: Path, count: int) -> dict[str, Callable[[], Path
 
 
 def model_of(case: str, place: Path) -> tuple[Path, Preprocessing]:
-    """Export a network with random weights; its manifest says how to preprocess."""
+    """Export a network with random weights; its manifest has the preprocessing."""
     arch, _, size = case.partition("@")
     torch.manual_seed(0)
     checkpoint = place / f"{case}.safetensors"
@@ -121,7 +120,7 @@ def model_of(case: str, place: Path) -> tuple[Path, Preprocessing]:
 
 
 def validate_rate(spec: RunnerSpec, data: Path, preprocessing: Preprocessing) -> float:
-    """Return images/s of a run as `validate` makes it: the runtime's waiting threads sleep, as images are decoded meanwhile."""
+    """Return images/s of a run as `validate` does it: the runtime's waiting threads sleep while images are decoded."""
     with Worker(replace(spec, kwargs={**spec.kwargs, "spin": False})) as worker:
         worker.open()
         *_, last = worker.logits(data, preprocessing, None, BATCH)
@@ -175,7 +174,7 @@ def measure(case: str, backend: str, model: Path, data: tuple[str, Path, Preproc
 
 
 def show(rows: list[Row], console: Console) -> None:
-    """Print the table: what was reached beside what was possible."""
+    """Print the table: the measured ratio and the best possible one."""
     table = Table(title=f"validate's rate over the runner's own, batch {BATCH}")
     heads = ("network", "backend", "data", "ratio (95%)", "bound", "validate /s", "infer /s", "decode CPU ms", "infer CPU ms")
     for head in heads:
@@ -190,13 +189,13 @@ def show(rows: list[Row], console: Console) -> None:
 
 
 def main() -> None:
-    """Measure, print the table, and keep the raw rates where --output says."""
+    """Measure, print the table, and write the raw rates to --output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", action="append", help=f"ARCH@SIZE, may be repeated; {' and '.join(CASES)} when not given")
-    parser.add_argument("--backend", action="append", help="may be repeated; onnxruntime and openvino when not given")
-    parser.add_argument("--data", action="append", help="only data sets whose name begins so; may be repeated")
-    parser.add_argument("--images", type=int, default=400, help="images of each data set")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of the runner alone in each round")
+    parser.add_argument("--case", action="append", help=f"ARCH@SIZE, may be repeated; default {' and '.join(CASES)}")
+    parser.add_argument("--backend", action="append", help="may be repeated; default onnxruntime and openvino")
+    parser.add_argument("--data", action="append", help="only data sets whose name starts with this; may be repeated")
+    parser.add_argument("--images", type=int, default=400, help="number of images in each data set")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of the runner alone in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--output", type=Path, help="write the raw rates as JSON")

@@ -1,11 +1,11 @@
-"""What activations cost in INT8 on each CPU backend, and what other ways to place their Q/DQ pairs cost on ONNX Runtime.
+"""Measure what activations cost in INT8 on each CPU backend, and other placements of their Q/DQ pairs on ONNX Runtime.
 
     python benchmarks/activations.py                          # all activations, about ten minutes
     python benchmarks/activations.py silu hardswish gelu
 
-The networks are those of the tests (`tests/unit/calibration/random_networks.py`) at 112x112, ranges are minima and maxima. Times
-are processor time on one thread, the least of some rounds in turn: other work on the machine lengthens them little. What is in
-INT8 because it stands between a DQ and a Q anyway (HardSigmoid, LeakyReLU) is in both columns of ONNX Runtime.
+The networks are those of the tests (`tests/unit/calibration/random_networks.py`) at 112x112; ranges are minima and maxima. Times
+are processor time on one thread, the minimum over several rounds: other work on the machine changes them little. Activations that
+run in INT8 because they are between a DQ and a Q (HardSigmoid, LeakyReLU) do so in both columns of ONNX Runtime.
 """
 
 import argparse
@@ -38,7 +38,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 class Pictures:
-    """Images in memory, as calibration takes them."""
+    """Images in memory, in the form that calibration reads."""
 
     labels = None
     preprocessing = Preprocessing.for_size(SIZE)
@@ -50,7 +50,7 @@ class Pictures:
         return len(self.images)
 
     def item_name(self, index: int) -> str:
-        """Return what an error calls an image."""
+        """Return the name of an image in errors."""
         return f"picture {index}"
 
     def batches(self, size: int, indices: "list[int] | None" = None):
@@ -91,11 +91,11 @@ def quantized(path: Path, backend: str, output: Path) -> Path:
 
 
 def variants(path: Path, folder: Path) -> dict[str, Run]:
-    """Return what is timed, by name."""
+    """Return the timed models by name."""
     found = {"ORT fp32": on_onnxruntime(path), "OV fp32": on_openvino(path)}
     found["ORT INT8"] = on_onnxruntime(quantized(path, "onnxruntime", folder / "int8.onnx"))
     looked_up = placing.LOOKED_UP
-    placing.LOOKED_UP = frozenset()  # every activation in float between DQ and Q
+    placing.LOOKED_UP = frozenset()  # every activation stays in float between DQ and Q
     try:
         found["ORT, float between"] = on_onnxruntime(quantized(path, "onnxruntime", folder / "between.onnx"))
     finally:

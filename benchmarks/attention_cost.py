@@ -1,10 +1,10 @@
-"""What attention costs in INT8: each attention over the plain network, on OpenVINO and ONNX Runtime, at 224x224, batch 1.
+"""Measure what attention costs in INT8: each attention against the plain network, at 224x224, batch 1, on both CPU backends.
 
     python benchmarks/attention_cost.py                  # resnet50 and every attention, about six minutes
     python benchmarks/attention_cost.py --depth 18 --attention emca_eca --duration 20 --output result.json
 
-Every candidate runs in its own process; blocks of all of one backend are interleaved in random order, and ratios come from paired
-blocks. Weights are random and nothing is recovered: latency depends on neither. Calibration images are the bundled ones.
+Every candidate runs in its own process; the blocks of one backend are interleaved in random order, and ratios come from paired
+blocks. Weights are random, without recovery: latency depends on neither. Calibration uses the bundled images.
 """
 
 import argparse
@@ -34,11 +34,11 @@ from emca_deploy.results.latency import ProfileReport
 BACKENDS = ("openvino", "onnxruntime")
 ATTENTIONS = ("se", "eca", "srm", "emca_se", "emca_eca", "emca_srm", "pkcam_eca")
 CALIBRATION_IMAGES = 16
-"""Enough for ranges that quantize as real ones would; latency does not depend on them."""
+"""Number of calibration images; latency does not depend on the ranges."""
 
 
 def int8_models(arch: str, backends: list[str], folder: Path, args: argparse.Namespace) -> dict[str, Path]:
-    """Export an architecture once and quantize it for each backend; returns the files by backend."""
+    """Export an architecture once, quantize it for each backend, and return the files by backend."""
     torch.manual_seed(0)
     checkpoint = folder / f"{arch}.safetensors"
     save_file(create_model(arch).state_dict(), checkpoint)
@@ -71,12 +71,12 @@ def compare(archs: list[str], backend: str, models: dict[str, dict[str, Path]], 
 
 
 def show(archs: list[str], reports: dict[str, ProfileReport], console: Console) -> None:
-    """Print one table a backend: what the attention costs first."""
+    """Print one table per backend; its first figure is what the attention costs."""
     for backend, report in reports.items():
         table = Table(title=f"INT8 on {backend}, against {archs[0]}")
         for heading in ("network", "attention costs % (95% CI)", "p50 ms", "p90 ms", "p99 ms", "samples"):
             table.add_column(heading, justify="left" if heading == "network" else "right")
-        # A comparison is the plain network's latency over the other's, by how much the other is faster.
+        # A comparison is the plain network's latency over the other's: how many times faster the other is.
         costs = [""]
         for comparison in report.comparisons:
             low, high = comparison.ratio_ci95
@@ -90,7 +90,7 @@ def show(archs: list[str], reports: dict[str, ProfileReport], console: Console) 
 
 
 def percent(times_faster: float) -> float:
-    """Return by how much a candidate is slower, in percent, from how many times faster it is."""
+    """Return how much slower a candidate is, in percent, from how many times faster it is."""
     return 100 / times_faster - 100
 
 
@@ -98,9 +98,9 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depth", type=int, default=50, choices=(18, 34, 50, 101, 152))
-    parser.add_argument("--attention", action="append", choices=ATTENTIONS, help="may be repeated; all when not given")
-    parser.add_argument("--backend", action="append", choices=BACKENDS, help="may be repeated; both when not given")
-    parser.add_argument("--duration", type=float, default=10.0, help="seconds of measuring for each candidate")
+    parser.add_argument("--attention", action="append", choices=ATTENTIONS, help="may be repeated; default all")
+    parser.add_argument("--backend", action="append", choices=BACKENDS, help="may be repeated; default both")
+    parser.add_argument("--duration", type=float, default=10.0, help="measuring time of each candidate in seconds")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--output", type=Path, help="write the raw results as JSON")
@@ -108,7 +108,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, print the tables, and keep the raw results where --output says."""
+    """Measure, print the tables, and write the raw results to --output."""
     args = parse()
     archs = [f"resnet{args.depth}", *(f"{name}_resnet{args.depth}" for name in args.attention or ATTENTIONS)]
     backends = args.backend or list(BACKENDS)

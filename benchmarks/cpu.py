@@ -1,10 +1,10 @@
-"""What INT8 buys on this CPU: torch eager, ONNX Runtime fp32, OpenVINO fp32 and our INT8 on both, at 224x224, batch 1.
+"""Measure what INT8 gains on this CPU: torch eager, fp32 and our INT8 on ONNX Runtime and OpenVINO, at 224x224, batch 1.
 
     python benchmarks/cpu.py                      # emca_eca_resnet18 and 50, about three minutes
     python benchmarks/cpu.py --arch emca_srm_resnet50 --duration 20 --output result.json
 
-Every candidate runs in its own process; blocks of all of them are interleaved in random order, and ratios come from paired
-blocks. Weights are random: latency does not depend on them. Calibration images are the bundled ones.
+Every candidate runs in its own process; their blocks are interleaved in random order, and ratios come from paired blocks. Weights
+are random: latency does not depend on them. Calibration uses the bundled images.
 """
 
 import argparse
@@ -36,7 +36,7 @@ BASELINE = "onnxruntime fp32"
 
 
 def candidates(arch: str, folder: Path, threads: int) -> list[RunnerSpec]:
-    """Make an architecture's checkpoint, export and INT8 models, and name what is to be measured; the baseline first."""
+    """Make an architecture's checkpoint, export and INT8 models, and return the candidates, the baseline first."""
     torch.manual_seed(0)
     checkpoint = folder / f"{arch}.safetensors"
     save_file(create_model(arch).state_dict(), checkpoint)
@@ -61,7 +61,7 @@ def candidates(arch: str, folder: Path, threads: int) -> list[RunnerSpec]:
 
 
 def show(arch: str, specs: list[RunnerSpec], report: ProfileReport, console: Console) -> None:
-    """Print an architecture's table: ratio to the baseline first."""
+    """Print an architecture's table; its first figure is the ratio to the baseline."""
     table = Table(title=f"{arch}, 224x224, batch 1")
     for heading in ("candidate", "times faster (95% CI)", "than torch eager", "p50 ms", "p90 ms", "p99 ms", "samples"):
         table.add_column(heading, justify="left" if heading == "candidate" else "right")
@@ -78,10 +78,10 @@ def show(arch: str, specs: list[RunnerSpec], report: ProfileReport, console: Con
 
 
 def main() -> None:
-    """Measure, print the tables, and keep the raw results where --output says."""
+    """Measure, print the tables, and write the raw results to --output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", action="append", help=f"may be repeated; {' and '.join(ARCHITECTURES)} when not given")
-    parser.add_argument("--duration", type=float, default=10.0, help="seconds of measuring for each candidate")
+    parser.add_argument("--arch", action="append", help=f"may be repeated; default {' and '.join(ARCHITECTURES)}")
+    parser.add_argument("--duration", type=float, default=10.0, help="measuring time of each candidate in seconds")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--output", type=Path, help="write the raw results as JSON")
     args = parser.parse_args()

@@ -1,11 +1,11 @@
-"""The same weights in the files of several exporters: how near the INT8 logits come to the float ones, for each.
+"""Compare how close INT8 logits are to float ones when the same weights come from the files of several exporters.
 
     python benchmarks/exported_files.py                              # the bundled weights
     python benchmarks/exported_files.py --checkpoint my.safetensors  # an emca_eca_resnet18 of train_fashion_mnist.py
 
 `own` is `emca-deploy export`; `new` and `old` are torch.onnx.export with dynamo=True and False; `authors-new` and
-`authors-old` are those of attention as its authors wrote it: Unsqueeze, Conv1d and Squeeze, `expand_as` and `repeat`.
-Placements are computed in ONNX Runtime with weights of 8 bits, on bundled test images, which calibration does not see.
+`authors-old` are the same with attention as its authors wrote it: Unsqueeze, Conv1d and Squeeze, `expand_as` and `repeat`.
+ONNX Runtime computes all placements, with 8-bit weights, on bundled test images that calibration does not use.
 """
 
 import argparse
@@ -36,7 +36,7 @@ FULL = {"method": "auto", "recover": "weights"}
 
 
 def as_authors_write(module: ChannelAttention) -> Callable[..., Tensor]:
-    """Return ECA's and EMCA's forward as in their authors' code, with the module's weights."""
+    """Return the forward function of ECA and EMCA from their authors' code, with the module's weights."""
 
     def forward(x: Tensor, previous: Sequence[Tensor] = ()) -> Tensor:
         y = F.adaptive_avg_pool2d(x, 1)
@@ -72,7 +72,7 @@ def write(checkpoint: Path, form: str, path: Path) -> None:
 
 
 def measure(path: Path, backends: Sequence[str], limit: int, threads: int) -> None:
-    """Print a row for each placement: of all logits together, and of a typical image in brackets."""
+    """Print a row per placement: SQNR of all logits together, and of a typical image in brackets."""
     known, unseen = (open_source(file, BUNDLED_PREPROCESSING) for file in (bundled_calibration_images(), bundled_test_images()))
     floating = load_graph(path)
     step = max(1, len(unseen) // limit)
@@ -94,10 +94,10 @@ def measure(path: Path, backends: Sequence[str], limit: int, threads: int) -> No
 def main() -> None:
     """Read the command line, export and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, help="an emca_eca_resnet18 at 64x64; the bundled one when not given")
-    parser.add_argument("--form", action="append", choices=FORMS, help="repeat it for several; all when not given")
+    parser.add_argument("--checkpoint", type=Path, help="an emca_eca_resnet18 at 64x64; default the bundled one")
+    parser.add_argument("--form", action="append", choices=FORMS, help="may be repeated; default all")
     parser.add_argument("--backend", action="append", choices=("openvino", "onnxruntime", "tensorrt"))
-    parser.add_argument("--limit", type=int, default=500, help="test images")
+    parser.add_argument("--limit", type=int, default=500, help="number of test images")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

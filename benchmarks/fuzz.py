@@ -1,9 +1,9 @@
-"""Damaged inputs for every parser: nothing but errors of ours may come out, and no input may take a second of processor time.
+"""Give every parser damaged inputs: it may raise only our errors, and may take at most a second of processor time.
 
     python benchmarks/fuzz.py --total 1000000 --least 10000
     python benchmarks/fuzz.py --total 4000 --only tegrastats
 
-Every input follows from its parser's name and its number: a failure is made again with --only NAME --first NUMBER --total 1.
+A parser's name and a number determine an input: --only NAME --first NUMBER --total 1 reproduces a failure.
 """
 
 import argparse
@@ -32,12 +32,12 @@ ROUND = 500
 
 
 class Hung(BaseException):
-    """An input that does not come to an end."""
+    """Parsing an input takes too long."""
 
 
 @dataclass
 class Tally:
-    """What came of a parser's inputs."""
+    """Results of a parser's inputs."""
 
     target: Target
     done: int = 0
@@ -48,7 +48,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that did harm."""
+    """An input that made a parser fail."""
 
     name: str
     number: int
@@ -57,7 +57,7 @@ class Failure:
 
 
 def one(tally: Tally, number: int) -> Failure | None:
-    """Give a parser its input of that number."""
+    """Give a parser its input with this number."""
     target = tally.target
     random = Random(f"{target.name}/{number}")
     data = mutate(target.kind, random.choice(target.seeds), random)
@@ -87,7 +87,7 @@ def one(tally: Tally, number: int) -> Failure | None:
 
 
 def run(tallies: Sequence[Tally], total: int, least: int, first: int = 0) -> list[Failure]:
-    """Give every parser at least so many inputs, and the quick ones more until there are so many in all."""
+    """Give every parser the least number of inputs, and the fast ones more until the total is reached."""
 
     def hang(*_: object) -> None:
         raise Hung
@@ -107,11 +107,11 @@ def run(tallies: Sequence[Tally], total: int, least: int, first: int = 0) -> lis
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--total", type=int, default=1_000_000, help="inputs in all")
-    parser.add_argument("--least", type=int, default=0, help="inputs for each parser at least")
+    parser.add_argument("--total", type=int, default=1_000_000, help="total number of inputs")
+    parser.add_argument("--least", type=int, default=0, help="minimum number of inputs per parser")
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
-    parser.add_argument("--only", action="append", help="parsers, by name")
-    parser.add_argument("-o", "--output", type=Path, help="a JSON file for the counts and failures")
+    parser.add_argument("--only", action="append", help="parser name; may be repeated")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the counts and failures")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         tallies = [Tally(one) for one in targets(Path(folder)) if not options.only or one.name in options.only]

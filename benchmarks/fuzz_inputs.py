@@ -29,9 +29,9 @@ def mutate(kind: str, seed: bytes, random: Random) -> bytes:
     """Return a damaged copy of a valid input.
 
     Args:
-        kind: a name of `MUTATIONS`.
-        seed: the valid input.
-        random: where every choice comes from.
+        kind: Name in `MUTATIONS`.
+        seed: Valid input.
+        random: Source of every choice.
     """
     return MUTATIONS[kind](seed, random)[:MOST_BYTES]
 
@@ -125,7 +125,7 @@ def _changed(document: Any, random: Random) -> Any:
 
 
 def of_zip(seed: bytes, random: Random) -> bytes:
-    """Damage the members of a zip file, which is then made whole again; sometimes the zip itself."""
+    """Damage the members of a zip file and pack them again; sometimes damage the zip itself."""
     if random.random() < 0.3:
         return of_bytes(seed, random)
     out = io.BytesIO()
@@ -189,4 +189,4 @@ def _resized(graph: onnx.GraphProto, random: Random) -> None:
 
 
 MUTATIONS = {"bytes": of_bytes, "text": of_text, "json": of_json, "zip": of_zip, "onnx": of_onnx}
-"""By kind of input."""
+"""Mutations by kind of input."""

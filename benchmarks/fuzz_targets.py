@@ -25,11 +25,11 @@ class Target:
     """A parser.
 
     Attributes:
-        name: of it.
-        kind: of damage, see `fuzz_inputs`.
-        seeds: valid inputs.
-        parse: takes the bytes of an input.
-        allowed: what it may raise besides errors of ours; what its docstring says.
+        name: Name of the parser.
+        kind: Kind of damage, a name in `fuzz_inputs.MUTATIONS`.
+        seeds: Valid inputs.
+        parse: Function that takes the bytes of an input.
+        allowed: Exceptions that it may raise, as its docstring says, other than our errors.
     """
 
     name: str
@@ -40,16 +40,16 @@ class Target:
 
 
 DOCUMENT = (KeyError, TypeError, ValueError, RecursionError)
-"""What `from_dict` and `json.loads` say that they raise."""
+"""Exceptions in the docstrings of `from_dict` and `json.loads`."""
 
 
 def targets(folder: Path) -> list[Target]:
-    """Return all parsers; `folder` is where inputs lie that are read from a file."""
+    """Return all parsers; `folder` holds the inputs that are read from a file."""
     return [*_texts(), *_documents(folder), *_archives(folder), *_models(folder), *_images()]
 
 
 def _file(folder: Path, name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-    """Return a parser of bytes from one of files."""
+    """Turn a parser of files into a parser of bytes."""
 
     def parse(data: bytes) -> object:
         path = folder / name
@@ -157,7 +157,7 @@ def _result(cls: Any) -> Callable[[bytes], object]:
 
 
 def _old(command: str) -> bytes:
-    """Return the JSON document of a command as version 1 wrote it."""
+    """Return the JSON document of a command in version 1."""
     return (RESULTS / f"{command}-v1.json").read_bytes()
 
 

@@ -1,18 +1,18 @@
-"""Engines of every EMCA architecture on an NVIDIA GPU, against PyTorch and ONNX Runtime, and what INT8 and fp16 cost in accuracy.
+"""Compare engines of every EMCA architecture with PyTorch and ONNX Runtime on an NVIDIA GPU, in latency and in accuracy.
 
     python benchmarks/gpu.py --output result.json            # everything, on the first GPU; half an hour to an hour
     python benchmarks/gpu.py --arch emca_eca_resnet50 --batches 1 --target gpu:1
     python benchmarks/gpu.py --dry-run --arch resnet18       # needs no GPU: builds all TensorRT-RTX engines, and lists the rest
 
-For every architecture and batch: TensorRT or TensorRT-RTX engines in fp32, fp16 and INT8, ONNX Runtime's CUDA provider where it
-is installed, in the same three, and PyTorch eager, compiled and in fp16, each in its own process, interleaved block by block.
-Weights are random: latency does not depend on them. Accuracy is that of the bundled trained network on its labelled images, held
-against fp32 on the CPU. What fails is listed with its reason and the rest goes on: a GPU that TensorRT-RTX does not build for
-still gets the others' numbers, and what its builder and its runtime say to that GPU. With --output, what is there already is not
-measured again; with --models, models are not made again either.
+The candidates for every architecture and batch are TensorRT or TensorRT-RTX engines and, where it is installed, ONNX Runtime's
+CUDA provider in fp32, fp16 and INT8, and PyTorch eager, compiled and in fp16. Each runs in its own process, interleaved block by
+block. Weights are random: latency does not depend on them. Accuracy is that of the bundled trained network on its labelled
+images, compared with fp32 on the CPU. Failures are listed with their reasons, and the run continues: where TensorRT-RTX does not
+support the GPU, the other candidates are measured, and the messages of its builder and runtime are recorded. Results that
+--output already has are not measured again; models that --models already has are not made again.
 
-Host time is from an array to logits in an array; device time is by CUDA events around the network alone. Where trtexec of the
-engines' version is, it times them, too, and the last table has our device time's median over its.
+Host time is from an array to logits in an array; CUDA events around the network alone give device time. Where the trtexec of the
+engines' version is installed, it times them too, and the last table has our median device time over its own.
 """
 
 import argparse
@@ -64,7 +64,7 @@ BASELINE = "torch compiled fp16 channels-last"
 TRAINED = "bundled"
 ACCURACY_AT_ONCE = 4
 SAMPLES = 64
-"""Calibration images of the random networks, whose accuracy nobody asks for; the trained one gets as many as are bundled."""
+"""Number of calibration images of the random networks, whose accuracy is not measured; the trained one uses all bundled images."""
 
 
 @dataclass
@@ -72,13 +72,13 @@ class Bench:
     """A run.
 
     Attributes:
-        backend: whose engines.
-        target: "gpu:0".
-        capability: the GPU's, which engines are built for; None builds portable ones.
-        folder: for models and engines.
-        raw: folder for the samples of every call; None keeps none.
-        refusal: why no engines can be had on this GPU; empty where they can.
-        failures: what went wrong, by what was tried.
+        backend: Backend of the engines.
+        target: Target such as "gpu:0".
+        capability: Compute capability that engines are built for; None builds portable ones.
+        folder: Folder for models and engines.
+        raw: Folder for the samples of every call; None discards them.
+        refusal: Why this GPU has no engines; empty where it has.
+        failures: Reasons by what was tried.
     """
 
     backend: str
@@ -90,7 +90,7 @@ class Bench:
     failures: dict[str, str] = field(default_factory=dict)
 
     def forget(self, what: str) -> None:
-        """Forget the failures of an earlier run at something that is tried again."""
+        """Forget an earlier run's failures of what is tried again."""
         for name in [name for name in self.failures if name.startswith(what)]:
             del self.failures[name]
 
@@ -101,7 +101,7 @@ class Bench:
 
 
 def make_models(bench: Bench, arch: str, size: int) -> tuple[Path, dict[str, Path]]:
-    """Write an architecture's checkpoint, and its models by precision, or find those of an earlier run; what fails is noted."""
+    """Write an architecture's checkpoint and its models by precision, or find those of an earlier run; note failures."""
     folder = bench.folder / f"{arch}-{size}-{bench.backend}"
     checkpoint = bundled_checkpoint() if arch == TRAINED else folder / f"{arch}.safetensors"
     models = {precision: folder / f"{precision}.onnx" for precision in ("fp32", "fp16", "int8")}
@@ -144,7 +144,7 @@ def _convert(bench: Bench, folder: Path, checkpoint: Path, preprocessing: Prepro
 
 
 def build_engines(bench: Bench, models: dict[str, Path], batch: int) -> dict[str, Path]:
-    """Build an engine of every model for one batch size; those that fail are noted."""
+    """Build an engine of every model for one batch size; note failures."""
     if bench.refusal:
         return {}
     targets = (bench.capability,) if bench.backend == "tensorrt-rtx" and bench.capability else ()
@@ -161,14 +161,14 @@ def build_engines(bench: Bench, models: dict[str, Path], batch: int) -> dict[str
 
 
 def describe_engine(engine: Path) -> dict[str, Any]:
-    """Return what an engine's manifest says of it."""
+    """Return an engine's facts from its manifest."""
     details = json.loads(engine.with_name(f"{engine.name}.manifest.json").read_text(encoding="utf-8"))["details"]
     counts = {name: details["tensorrt"][name] for name in ("int8_convolutions", "quantized_convolutions", "layers")}
     return {"engine_mib": engine.stat().st_size / 2**20, **counts, "for": details["machine"]["instruction_sets"]}
 
 
 def planned(checkpoint: Path, models: dict[str, Path], engines: dict[str, Path]) -> list[tuple[str, str]]:
-    """Return (name, artifact as the target takes it) of everything that would be measured, by the order of the table."""
+    """Return (name, artifact in the target's form) of all candidates, in the order of the table."""
     found = [(f"engine {precision}", str(engine)) for precision, engine in engines.items()]
     if "CUDAExecutionProvider" in import_optional("onnxruntime").get_available_providers():
         found += [(f"onnxruntime {precision}", f"onnxruntime={models[precision]}") for precision in models]
@@ -189,7 +189,7 @@ def named_specs(bench: Bench, plan: Sequence[tuple[str, str]], batch: int | None
 def time_architecture(
     bench: Bench, arch: str, made: tuple[Path, dict[str, Path]], batch: int, duration_s: float
 ) -> dict[str, Any]:
-    """Measure an architecture, whose checkpoint and models are `made`, at one batch size, with trtexec, too, where that is."""
+    """Measure an architecture with its checkpoint and models in `made` at one batch size, also with trtexec if installed."""
     checkpoint, models = made
     engines = build_engines(bench, models, batch)
     what = f"{arch}, batch {batch}"
@@ -219,7 +219,7 @@ def time_architecture(
 
 
 def measure_accuracy(bench: Bench, limit: int | None) -> dict[str, Any]:
-    """Run the bundled labelled images through every engine of the trained network, and through fp32 on the CPU."""
+    """Run the bundled labelled images through every engine of the trained network and through fp32 on the CPU."""
     checkpoint, models = make_models(bench, TRAINED, BUNDLED_PREPROCESSING.image_size)
     engines = build_engines(bench, models, 64)
     images = bundled_test_images()
@@ -234,7 +234,7 @@ def measure_accuracy(bench: Bench, limit: int | None) -> dict[str, Any]:
             return error
 
     found = {}
-    with ThreadPoolExecutor(ACCURACY_AT_ONCE) as pool:  # nothing is timed here
+    with ThreadPoolExecutor(ACCURACY_AT_ONCE) as pool:  # this run is not timed
         for spec, ours in zip(specs, pool.map(collect, specs), strict=True):
             if isinstance(ours, EmcaError):
                 bench.note(f"{TRAINED} accuracy of {spec.name}", ours)
@@ -244,7 +244,7 @@ def measure_accuracy(bench: Bench, limit: int | None) -> dict[str, Any]:
 
 
 def dry_run(bench: Bench, archs: Sequence[str], size: int, batches: Sequence[int]) -> dict[str, Any]:
-    """Build every engine, and list everything that would be measured."""
+    """Build every engine and list the candidates."""
     found: dict[str, Any] = {}
     for arch in archs:
         checkpoint, models = make_models(bench, arch, size)
@@ -268,18 +268,18 @@ def read_document(args: argparse.Namespace, key: dict[str, Any]) -> dict[str, An
         except ValueError as exc:
             raise InputError(f"{args.output}: not a result of this benchmark", "name another file with --output") from exc
         if {name: document.get(name) for name in key} != key:
-            raise InputError(f"{args.output}: is of another machine, version or size", "name another file with --output")
+            raise InputError(f"{args.output}: comes from another machine, version or size", "name another file with --output")
         return document
     stamp = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"created": stamp, **key, "architectures": {}, "accuracy": {}, "vendor": {}, "failures": {}}
 
 
 def run(args: argparse.Namespace, console: Console) -> None:
-    """Do what the arguments say.
+    """Run the benchmark with these arguments.
 
     Raises:
-        MissingError: there is no GPU, and it is no dry run.
-        InputError: --output is something else.
+        MissingError: There is no GPU, and it is not a dry run.
+        InputError: --output is another kind of file.
     """
     index = GpuTarget.parse(args.target).device
     for arch in args.arch or ():
@@ -359,18 +359,22 @@ def _keep(path: Path | None, document: dict[str, Any]) -> None:
 def main() -> int:
     """Parse the arguments, run, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", action="append", help="may be repeated; all 21 otherwise")
-    parser.add_argument("--target", default="gpu", help="gpu, or gpu:1 for the second one")
-    parser.add_argument("--backend", choices=("tensorrt", "tensorrt-rtx"), help="whose engines; the first installed otherwise")
-    parser.add_argument("--batches", type=lambda text: [int(part) for part in text.split(",")], default=[1, 64], help="1,64")
+    parser.add_argument("--arch", action="append", help="may be repeated; default all 21")
+    parser.add_argument("--target", default="gpu", help="gpu, or gpu:1 for the second GPU")
+    parser.add_argument(
+        "--backend", choices=("tensorrt", "tensorrt-rtx"), help="backend of the engines; default the first installed"
+    )
+    parser.add_argument(
+        "--batches", type=lambda text: [int(part) for part in text.split(",")], default=[1, 64], help="batch sizes, such as 1,64"
+    )
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
-    parser.add_argument("--duration", type=float, default=5.0, help="seconds of measuring for each candidate")
-    parser.add_argument("--limit", type=int, help="labelled images to use; all 2,000 otherwise")
-    parser.add_argument("--models", type=Path, help="folder to keep models and engines in, and to find those of an earlier run")
+    parser.add_argument("--duration", type=float, default=5.0, help="measuring time of each candidate in seconds")
+    parser.add_argument("--limit", type=int, help="number of labelled images; default all 2,000")
+    parser.add_argument("--models", type=Path, help="folder for models and engines; existing ones are reused")
     parser.add_argument(
         "--output",
         type=Path,
-        help="JSON for the results, beside a folder with every call's time",
+        help="JSON file for the results; a folder next to it gets the times of all calls",
     )
     parser.add_argument("--dry-run", action="store_true", help="build the engines and list the rest; needs no GPU")
     try:

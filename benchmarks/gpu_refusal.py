@@ -1,4 +1,4 @@
-"""What TensorRT-RTX says to a GPU that it has no kernels for. Part of benchmarks/gpu.py."""
+"""Record how TensorRT-RTX refuses a GPU that it has no kernels for. Part of benchmarks/gpu.py."""
 
 from pathlib import Path
 
@@ -20,14 +20,14 @@ BACKEND = "tensorrt-rtx"
 
 
 def rtx_refusal(capability: str, folder: Path) -> dict[str, str]:
-    """Return what TensorRT-RTX says to a GPU that it does not know: its builder by its list, its runtime to a portable engine.
+    """Return TensorRT-RTX's messages for an unsupported GPU: the builder's list of GPUs, and the runtime's error for an engine.
 
     Args:
-        capability: the GPU's compute capability, "9.0".
-        folder: for a model and an engine.
+        capability: Compute capability of the GPU, such as "9.0".
+        folder: Folder for a model and an engine.
 
     Returns:
-        Their words by "builder" and "runtime"; empty where it knows the GPU.
+        Messages by "builder" and "runtime"; empty where the GPU is supported.
     """
     trt = import_optional("tensorrt_rtx")
     try:

@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py prints."""
+"""Tables of benchmarks/gpu.py."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def accuracy_table(found: dict[str, Any]) -> Table:
 
 
 def print_plan(console: Console, found: dict[str, Any]) -> None:
-    """Print what was built and what would be measured."""
+    """Print the engines built and the candidates."""
     table = Table(title="dry run: built, not run")
     for heading in ("architecture", "engines, MiB", "INT8 convolutions", "for", "would be measured"):
         table.add_column(heading)

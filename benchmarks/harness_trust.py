@@ -1,16 +1,16 @@
-"""Whether the harness can be trusted: against the runtimes' own tools, against itself beside a busy neighbour, and in simulation.
+"""Check the harness against the runtimes' own tools, against itself next to a busy process, and in simulation.
 
     python benchmarks/harness_trust.py --model model.onnx                 everything, about three quarters of an hour
-    python benchmarks/harness_trust.py --model model.onnx --quick         the same, too short to mean much
+    python benchmarks/harness_trust.py --model model.onnx --quick         the same, too short to be meaningful
 
-- tools: our median against that of OpenVINO's benchmark_app (-hint none -nstreams 1 -api sync) and of ONNX Runtime, side by side
-  in slices: one is stopped while the other goes on.
-  onnxruntime_perf_test is in no package; where --ort-perf does not name one, a loop of `run_with_iobinding` in a fresh process,
-  all that the tool does, stands in for it. Its sources link against the libonnxruntime of the Python package.
-- itself: one file as two candidates, while a neighbour process takes a core (always, or for 150 of every 250 ms): how often the
-  ratio is within 2 % and its interval holds 1.
+- tools: our median against that of OpenVINO's benchmark_app (-hint none -nstreams 1 -api sync) and of ONNX Runtime's tool, in
+  turns: one is stopped while the other runs. No package contains onnxruntime_perf_test; without --ort-perf, a loop of
+  `run_with_iobinding` in a new process, which is all that the tool does, replaces it. The tool's sources link against the
+  libonnxruntime of the Python package.
+- itself: one file as two candidates, while another process uses a core (always, or for 150 of every 250 ms): how often the
+  ratio is within 2 % and its interval contains 1.
 - overhead: the time of a call of a runner that does nothing.
-- coverage: how often nominal 95 % intervals hold the truth, for blocks that wander and runs that stop by the interval.
+- coverage: how often nominal 95 % intervals contain the true value, for drifting blocks and runs that stop by the interval.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def our_median_ms(said: str) -> float:
 
 
 def tool_s(args: argparse.Namespace) -> int:
-    """Return how long a tool is to run, stopped or not: until `profile`, which has to load and to warm up, is through."""
+    """Return how long a tool has to run, including stops: until `profile`, which loads and warms up first, has ended."""
     return math.ceil(args.seconds + args.head_start)
 
 
@@ -129,28 +129,28 @@ def ort_loop_ms(said: str) -> float:
 
 
 def ort_tool(model: Path, args: argparse.Namespace) -> list[str]:
-    # -I makes the input, -S 0 of random numbers instead of zeros.
+    # -I makes the input, -S 0 fills it with random numbers instead of zeros.
     options = f"-I -S 0 -e cpu -x {args.threads} -m duration -t {tool_s(args)}".split()
     return ["sh", "-c", '"$@" /dev/fd/3 3>&1 >/dev/null', "sh", args.ort_perf, *options, str(model)]
 
 
 def ort_tool_ms(said: str) -> float:
-    # A line is: model, seconds, memory, load, number.
+    # The fields of a line: model, seconds, memory, load, number.
     return statistics.median(float(line.split(",")[1]) for line in said.splitlines() if line) * 1000
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has ended: what it wrote on standard output, and when, by the monotonic clock."""
+    """A finished command: its standard output, and the time of each line by the monotonic clock."""
 
     said: str
     at_s: float
 
 
 def in_turn(commands: Sequence[Sequence[str]], slice_s: float) -> list[Ended]:
-    """Run commands in turn, `slice_s` seconds each before the next goes on; all but one are stopped at any moment.
+    """Run commands in turns of `slice_s` seconds; all but one are stopped at any moment.
 
-    A call that is cut by a stop is among a command's slowest; its median hardly moves.
+    A call interrupted by a stop is among a command's slowest; the median hardly changes.
     """
     with ExitStack() as closing:
         files = [closing.enter_context(tempfile.TemporaryFile("w+")) for _ in commands]
@@ -173,7 +173,7 @@ def in_turn(commands: Sequence[Sequence[str]], slice_s: float) -> list[Ended]:
 
 @contextmanager
 def stopped_process(command: Sequence[str], said: IO[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command with its own process group, stopped; kill what is left of the group at the end."""
+    """Start a command, stopped, in its own process group; kill the remaining group at the end."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         os.killpg(process.pid, signal.SIGSTOP)
@@ -186,7 +186,7 @@ def stopped_process(command: Sequence[str], said: IO[str]) -> Iterator[subproces
 
 @dataclass(frozen=True)
 class Tool:
-    """A runtime's own tool: its name, the command that runs it, and the median in ms out of what it says."""
+    """A runtime's own tool: its name, its command, and the function that reads the median in ms from its output."""
 
     name: str
     command: Callable[[Path, argparse.Namespace], list[str]]
@@ -201,13 +201,13 @@ STAND_IN = Tool("onnxruntime_perf_test (stand-in: run_with_iobinding)", ort_loop
 
 
 def against_tools(args: argparse.Namespace) -> dict[str, Any]:
-    """Each tool and `profile` take turns; the ratio is the mean of those of the medians of runs side by side."""
+    """Run each tool and `profile` in turns; the ratio is the mean over pairs of runs of the ratios of their medians."""
     tools = TOOLS if args.ort_perf else {**TOOLS, "onnxruntime": STAND_IN}
     return {tools[backend].name: against_tool(backend, tools[backend], args) for backend in args.tools}
 
 
 def mean_ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float]]:
-    """Return the geometric mean of the ratios of pairs, and its 95 % interval by Student's t: what both had in common is gone."""
+    """Return the geometric mean of the ratios of pairs and its 95 % interval by Student's t; pairing removes common drift."""
     logs = [math.log(mine / other) for mine, other in zip(ours, theirs, strict=True)]
     mean = statistics.fmean(logs)
     half = student_t_quantile(0.975, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
@@ -218,7 +218,7 @@ def against_tool(backend: str, tool: Tool, args: argparse.Namespace) -> dict[str
     ours, theirs = [], []
     commands = [our_command(args.model, backend, args), tool.command(args.model, args)]
     for run in range(args.runs):
-        first = run % 2  # neither is always the first to go on
+        first = run % 2  # the order alternates
         both = in_turn(commands[first:] + commands[:first], args.slice)
         mine, other = both[first], both[1 - first]
         assert mine.at_s < other.at_s, f"{tool.name} was through before `profile`, which then had the machine to itself"
@@ -262,7 +262,7 @@ def against_itself(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class NullRunner:
-    """Does nothing at all; made by the worker's own process, which has this script's folder on its path."""
+    """Runner that does nothing; the worker process, which has this script's folder on its path, creates it."""
 
     input = TensorSpec("images", "float32", (1, 3, 1, 1))
     output = TensorSpec("logits", "float32", (1, 1))
@@ -270,34 +270,34 @@ class NullRunner:
     softmax = False
 
     def open(self) -> None:
-        """Load nothing."""
+        """Do nothing: there is nothing to load."""
 
     def to_native(self, batch: Float32Array) -> Float32Array:
-        """Return the batch as it is."""
+        """Return the batch unchanged."""
         return batch
 
     def infer(self, batch: Float32Array) -> Float32Array:
-        """Return always the same."""
+        """Return the same logits for every batch."""
         return self.logits
 
     def close(self) -> None:
-        """Free nothing."""
+        """Do nothing: there is nothing to free."""
 
     def describe(self) -> dict[str, Any]:
-        """Say nothing."""
+        """Return no versions."""
         return {}
 
 
 def overhead(args: argparse.Namespace) -> dict[str, Any]:
-    """What the harness adds to a call: what it measures of a runner that does nothing."""
+    """Measure what the harness adds to a call: the latency of a runner that does nothing."""
     spec = RunnerSpec("null", "harness_trust:NullRunner")
     (result,) = measure([spec], Protocol(duration_s=args.seconds, max_samples=200_000)).results
     return {"call_us": result.latency_ms.p50 * 1000, "p99_us": result.latency_ms.p99 * 1000, "samples": result.samples}
 
 
 CASES = ((0.0, 20, 120, 20), (0.3, 20, 120, 20), (0.79, 100, 600, 5))
-"""Correlation of neighbouring blocks, rounds in the least and in the longest duration, calls a block. The last are blocks of a
-fifth of the length on a machine that wanders as in the second."""
+"""Correlation of neighbouring blocks, rounds in the minimum and in the maximum duration, calls per block. The last case has
+blocks of a fifth of the length on a machine that drifts like the second's."""
 
 
 def wandering(rng: np.random.Generator, rounds: int, alike: float, calls: int) -> list[Float64Array]:
@@ -351,21 +351,27 @@ PARTS = {"tools": against_tools, "itself": against_itself, "overhead": overhead,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="an .onnx file")
-    parser.add_argument("--shape", default="[1,3,64,64]", help="its input, for benchmark_app")
-    parser.add_argument("--backend", default="openvino", help="for A against A")
+    parser.add_argument("--shape", default="[1,3,64,64]", help="input shape for benchmark_app")
+    parser.add_argument("--backend", default="openvino", help="backend of the comparison of a file with itself")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    parser.add_argument("--block", type=float, default=Protocol.block_s, help="seconds of a block, for A against A")
-    parser.add_argument("--processes", type=int, default=CpuTarget.processes, help="of each candidate, for A against A")
-    parser.add_argument("--runs", type=int, default=20, help="of each tool, a process each: processes differ by some percent")
-    parser.add_argument("--head-start", type=float, default=9.0, help="seconds that a tool runs longer than `profile` measures")
-    parser.add_argument("--slice", type=float, default=0.25, help="seconds before the other of a tool and `profile` goes on")
-    parser.add_argument("--tools", choices=TOOLS, nargs="*", default=list(TOOLS), help="by their runtime")
-    parser.add_argument("--tries", type=int, default=20, help="of A against A")
-    parser.add_argument("--seed", type=int, default=0, help="of the first try")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of each measurement")
+    parser.add_argument(
+        "--block", type=float, default=Protocol.block_s, help="seconds of a block when a file is compared with itself"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=CpuTarget.processes, help="processes per candidate when a file is compared with itself"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=20, help="runs of each tool, one process each: processes differ by some percent"
+    )
+    parser.add_argument("--head-start", type=float, default=9.0, help="seconds a tool runs longer than `profile` measures")
+    parser.add_argument("--slice", type=float, default=0.25, help="seconds of a turn of a tool or `profile`")
+    parser.add_argument("--tools", choices=TOOLS, nargs="*", default=list(TOOLS), help="runtimes of the tools")
+    parser.add_argument("--tries", type=int, default=20, help="comparisons of a file with itself")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first comparison")
     parser.add_argument("--neighbour", choices=NEIGHBOURS, default="steady")
     parser.add_argument("--simulations", type=int, default=400)
-    parser.add_argument("--ort-perf", help="onnxruntime_perf_test, if you have it")
+    parser.add_argument("--ort-perf", help="path of onnxruntime_perf_test, if available")
     parser.add_argument("--only", choices=PARTS, nargs="*", default=list(PARTS))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("-o", "--output", type=Path, help="write the JSON document here")

@@ -2,7 +2,7 @@
 
     python benchmarks/plots.py        # writes docs/images/*.svg from benchmarks/results/*.json
 
-Each plot is 360 pixels wide, which a telephone shows without scaling, and has a light and a dark form (prefers-color-scheme).
+Each plot is 360 pixels wide, which a phone shows without scaling, and has a light and a dark form (prefers-color-scheme).
 """
 
 import json
@@ -23,7 +23,7 @@ STYLE = (
 )
 
 Bar = tuple[str, float, int]
-"""Label, value, and the series that gives the bar its colour."""
+"""Label, value, and the series that determines the bar's colour."""
 
 Series = Sequence[str]
 
@@ -38,7 +38,7 @@ def drawn(name: str, title: str, told: str, shapes: list[str], height: float) ->
 
 
 def heading(title: str, series: Series) -> tuple[list[str], float]:
-    """Return a plot's title and the key to its series, and where the drawing below them begins."""
+    """Return a plot's title, the key to its series, and the y position where the drawing begins."""
     shapes = [svg.text(0, 12, title, bold=True)]
     for index, words in enumerate(series):
         y = 34 + ROW * index
@@ -55,7 +55,7 @@ def scale(axis: Axis, top: float, bottom: float, unit: str) -> list[str]:
 
 
 def bars(name: str, title: str, unit: str, series: Series, groups: Sequence[tuple[str, Sequence[Bar]]], decimals: int = 1) -> str:
-    """Return a bar chart; every bar has its label above it, so that a narrow page has room for both."""
+    """Return a bar chart with the label above each bar, which fits a narrow page."""
     shapes, y = heading(title, series)
     most = max(value for _, listed in groups for _, value, _ in listed)
     told = []

@@ -1,12 +1,12 @@
-"""Our INT8 against NNCF's, ONNX Runtime's and NVIDIA Model Optimizer's: accuracy, latency and what calibration costs.
+"""Compare our INT8 with that of NNCF, ONNX Runtime and NVIDIA Model Optimizer: accuracy, latency and cost of calibration.
 
     make bench-peers                                    # all of it, with the peers in a virtual environment of their own
     python benchmarks/quantization.py --parts accuracy  # the bundled network; peers that are not installed are left out
     python benchmarks/quantization.py --checkpoints benchmarks/families --output result.json
 
-Everybody gets the same fp32 ONNX file and the same calibration images, in a process of its own, and is held against the same
+Every quantizer gets the same fp32 ONNX file and the same calibration images in its own process, and is compared with the same
 fp32 logits. Model Optimizer's and our TensorRT models run in ONNX Runtime, which simulates TensorRT's arithmetic, not its
-kernels. Figures go to --output as they come; stopped, the same command goes on where it was.
+kernels. Each figure is written to --output at once; after a stop, the same command continues from there.
 """
 
 import argparse
@@ -32,33 +32,41 @@ WIDTH = 150
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--parts", default=",".join(PARTS), help="which of accuracy,latency,cost; all when not given")
+    add("--parts", default=",".join(PARTS), help="some of accuracy,latency,cost; default all")
     add("--arch", action="append", default=[], help="only this architecture; may be repeated")
     add(
         "--only",
         action="append",
         default=[],
         metavar="PATTERN",
-        help="only quantizers of such a name, as 'ours*'; may be repeated",
+        help="only quantizers whose name matches, such as 'ours*'; may be repeated",
     )
-    add("--checkpoints", type=Path, help="folder of train_families.py: accuracy is compared on these networks, too")
-    add("--image-size", type=int, default=48, help="pixels, that those were trained at")
-    add("--images", type=int, default=300, help="for calibration, where accuracy is compared")
-    add("--limit", type=int, help="test images; all when not given")
+    add("--checkpoints", type=Path, help="folder of train_families.py; accuracy is also compared on its networks")
+    add("--image-size", type=int, default=48, help="image size of those networks in pixels")
+    add("--images", type=int, default=300, help="number of calibration images in the accuracy part")
+    add("--limit", type=int, help="number of test images; default all")
     add(
         "--data",
         type=Path,
         default=FASHION_MNIST,
-        help="folder of Fashion-MNIST's idx files; else 2,000 bundled test images serve",
+        help="folder of Fashion-MNIST's idx files; default the 2,000 bundled test images",
     )
-    add("--recover", action="append", default=[], metavar="LEVEL", help="of our calibration; repeated, each gets its rows")
-    add("--duration", type=float, default=10.0, help="seconds of measuring the latency of each candidate")
-    add("--cost-images", type=int, nargs=2, default=[100, 800], metavar=("FEW", "MANY"), help="that calibration is timed with")
-    add("--repeats", type=int, default=3, help="of each timing of calibration")
+    add(
+        "--recover",
+        action="append",
+        default=[],
+        metavar="LEVEL",
+        help="level of recovery of our calibration; may be repeated, one row each",
+    )
+    add("--duration", type=float, default=10.0, help="measuring time of each candidate's latency in seconds")
+    add(
+        "--cost-images", type=int, nargs=2, default=[100, 800], metavar=("FEW", "MANY"), help="numbers of images in the cost part"
+    )
+    add("--repeats", type=int, default=3, help="repeats of each timing of calibration")
     add("--threads", type=int, default=default_threads())
-    add("--memory-gib", type=float, help="the most that one quantization may take; half of this machine's when not given")
-    add("--output", type=Path, default=Path("quantization.json"), help="results, raw; gone on with when it is there")
-    add("--again", action="store_true", help="measure anew what is in there already")
+    add("--memory-gib", type=float, help="memory limit of one quantization; default half of this machine's")
+    add("--output", type=Path, default=Path("quantization.json"), help="raw results; an existing file is continued")
+    add("--again", action="store_true", help="measure existing results again")
     return parser.parse_args()
 
 
@@ -101,7 +109,7 @@ def _measure(args: argparse.Namespace, parts: list[str], console: Console) -> in
             if rows:
                 PARTS[name].show(rows, console)
     if stopped:
-        print(f"stopped; what was measured is in {args.output}, and the same command goes on with it", file=sys.stderr)
+        print(f"stopped; the results so far are in {args.output}, and the same command continues from there", file=sys.stderr)
         return 130
     console.print(f"raw results: {args.output}")
     return 0

@@ -1,9 +1,8 @@
-"""What sampling costs: processor time of the sampling thread for each source of this machine, at several intervals.
+"""Measure what sampling costs: processor time of the sampling thread for each source of this machine, at several intervals.
 
     python benchmarks/telemetry_cost.py [--seconds 5]
 
-The machine's own sources are read as `profile` reads them; a source that is not here has no row. The row "nothing" is the
-thread alone.
+The sources are read as `profile` reads them; a source that this machine lacks has no row. The row "nothing" is the thread alone.
 """
 
 import argparse
@@ -28,7 +27,7 @@ def core_percent(sources: list[TelemetrySource], interval_ms: int, seconds: floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of each measurement")
     seconds = parser.parse_args().seconds
     every: list[TelemetrySource] = [*available_sources(), ProcessMemorySource(os.getpid(), "this process")]
     rows = {"nothing": [], **{source.name: [source] for source in every}, "all": every}

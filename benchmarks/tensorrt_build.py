@@ -1,14 +1,13 @@
-"""TensorRT-RTX builds of every architecture in fp32, fp16, INT8 and INT8 with fp16. Needs no GPU.
+"""Build every architecture with TensorRT-RTX in fp32, fp16, INT8 and INT8 with fp16. Needs no GPU.
 
     python benchmarks/tensorrt_build.py                          # 22 architectures at 224x224, about fifteen minutes on one core
     python benchmarks/tensorrt_build.py --arch emca_eca_resnet50 --placements --output result.json
 
-The first table says of each architecture whether parser and builder take it, with how many warnings, how long it takes in
-processor time, how much smaller fp16 and INT8 are (INT8 also with its float part in fp16), and how far fp16 logits are from fp32
-ones (emulated on the CPU), next to what is tolerated. With --placements a second one says what the builder makes of fp16, with
-and without attention in float32, and of other places for Q/DQ: kernels, INT8 convolutions, convolutions with the residual Add
-inside, and the bytes of activations that all kernels read and write for one image. Both come from the builder's own log: nothing
-is run.
+The first table has for each architecture: whether parser and builder accept it, the number of warnings, the processor time of the
+build, how much smaller fp16 and INT8 are (INT8 also with its float part in fp16), and the error of fp16 logits against fp32 ones
+(emulated on the CPU) next to its tolerance. With --placements, a second table compares fp16, with and without attention in
+float32, and other placements of Q/DQ: kernels, INT8 convolutions, convolutions with the residual Add inside, and the bytes of
+activations that all kernels read and write for one image. Both tables come from the builder's own log: nothing is run.
 """
 
 import argparse
@@ -58,12 +57,12 @@ FAMILIES = ("resnet", "se_resnet", "eca_resnet", "srm_resnet", "emca_se_resnet",
 ARCHITECTURES = (*(f"{family}{depth}" for depth in (18, 34, 50) for family in FAMILIES), "pkcam_eca_resnet18")
 PLACED = ("resnet18", "resnet50", "emca_eca_resnet18", "emca_eca_resnet50", "emca_srm_resnet18")
 SAMPLES = 2
-"""Calibration images: the builder's choices do not depend on the scales."""
+"""Number of calibration images: the builder's choices do not depend on the scales."""
 
 STEM = ("stem.conv",)
 NOT_KERNELS = {"shape_call", "signal", "wait"}
 PRODUCTS = {"gemm", "runtime_fusion"}
-"""What a 1x1 convolution or the head becomes where TensorRT-RTX makes no convolution of it."""
+"""Kernel of a 1x1 convolution or of the head where TensorRT-RTX does not make a convolution of it."""
 
 BASE = Recipe(BACKEND, symmetric=True, integer_bias=False, readers=frozenset(), residual="none")
 POOL = frozenset({"AttentionPool"})
@@ -81,14 +80,14 @@ PLACEMENTS: dict[str, tuple[Recipe, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Built:
-    """One build: what it came to, the engine's size, and the processor time of all its threads."""
+    """One build: its summary, the engine's size, and the processor time of all its threads."""
 
     build: TrtBuild
     engine_bytes: int
     cpu_s: float
 
     def row(self) -> dict[str, Any]:
-        """Return what is recorded."""
+        """Return the recorded fields."""
         layers = [layer for layer in self.build.layers if layer.kind not in NOT_KERNELS]
         products = [layer for layer in layers if layer.is_convolution or layer.kind in PRODUCTS]
         return {
@@ -110,7 +109,7 @@ class Built:
 
 
 def build(model: Path, batch: int | None = None, targets: tuple[str, ...] = ()) -> Built:
-    """Build an engine beside a model."""
+    """Build an engine next to a model."""
     engine = model.with_suffix(".engine")
     builder = RtxBuilder(TrtSettings(targets=targets))
     started = time.process_time()
@@ -120,7 +119,7 @@ def build(model: Path, batch: int | None = None, targets: tuple[str, ...] = ()) 
 
 
 def quantized(model: Path, ranges: dict[str, TensorRange], recipe: Recipe, keep_float: tuple[str, ...] = ()) -> Path:
-    """Write a model with Q/DQ where a recipe has them."""
+    """Write a model with the Q/DQ pairs of a recipe."""
     graph = load_graph(model)
     insert_qdq(graph, place(graph.graph, recipe, keep_float), ranges)
     output = model.with_name("int8.onnx")
@@ -129,7 +128,7 @@ def quantized(model: Path, ranges: dict[str, TensorRange], recipe: Recipe, keep_
 
 
 def mixed(model: Path, ranges: dict[str, TensorRange]) -> tuple[Path, dict[str, Any]]:
-    """Write a model with Q/DQ where our recipe has them and its float part in fp16, and return what became of that."""
+    """Write a model with our recipe's Q/DQ pairs and an fp16 float part, and return the conversion's result."""
     graph = load_graph(model)
     keep = float_beside_int8(graph.graph, {name: found.magnitude for name, found in ranges.items()})
     counts = insert_qdq(graph, place(graph.graph, RECIPE), ranges)
@@ -140,7 +139,7 @@ def mixed(model: Path, ranges: dict[str, TensorRange]) -> tuple[Path, dict[str, 
 
 
 def halved(model: Path, images: Float32Array, *, attention: bool = True) -> tuple[Path, dict[str, Any]]:
-    """Write a model in fp16, its attention in float32 or not, and return what the conversion came to."""
+    """Write a model in fp16, with or without its attention in float32, and return the conversion's result."""
     graph = ir.load(model)
     output = model.with_name("fp16.onnx")
     if attention:
@@ -162,7 +161,7 @@ def exported(arch: str, folder: Path, size: int) -> tuple[Path, dict[str, Tensor
 
 
 def builds(model: Path, ranges: dict[str, TensorRange], images: Float32Array) -> dict[str, Any]:
-    """Build fp32, fp16 and INT8 as our recipe places it: a dynamic batch, and every GPU of TensorRT-RTX's portable engines."""
+    """Build fp32, fp16 and INT8 by our recipe: a dynamic batch, and every GPU of TensorRT-RTX's portable engines."""
     try:
         fp32 = build(model).row()
         converted = halved(model, images)
@@ -236,14 +235,12 @@ def placements_table(arch: str, found: dict[str, dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    """Build, print the tables, and keep the results where --output says."""
+    """Build, print the tables, and write the results to --output."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--arch", action="append", help="may be repeated; all of the EMCA paper's and pkcam_eca_resnet18 otherwise"
-    )
+    parser.add_argument("--arch", action="append", help="may be repeated; default all of the EMCA paper's and pkcam_eca_resnet18")
     parser.add_argument("--placements", action="store_true", help="compare placements instead")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
-    parser.add_argument("--output", type=Path, help="keep the results as JSON; what it has already is not built again")
+    parser.add_argument("--output", type=Path, help="JSON file for the results; existing ones are not built again")
     args = parser.parse_args()
     console = Console(width=200)
     document = read_results(args.output, args.size, placements=args.placements)

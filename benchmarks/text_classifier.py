@@ -1,9 +1,10 @@
-"""Calibrate PP-OCR's text direction classifier and hold both CPU backends against fp32.
+"""Calibrate PP-OCR's text direction classifier and compare both CPU backends with fp32.
 
     pip download rapidocr-onnxruntime --no-deps -d /tmp/rapid && unzip /tmp/rapid/*.whl -d /tmp/rapid
     python benchmarks/text_classifier.py /tmp/rapid/rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx
 
-The pictures are lines of words, or with --text characters random ones, in Pillow's own font, upright and turned by 180 degrees.
+The pictures are lines of words, or with --text characters random characters, in Pillow's own font, upright or turned by 180
+degrees.
 """
 
 import argparse
@@ -30,7 +31,7 @@ WORDS = [
 
 
 def words(rng: np.random.Generator) -> Image.Image:
-    """Return a line of words that fills the height, as a text detector cuts it out."""
+    """Return a line of words that fills the height, like a text detector's crop."""
     text = " ".join(rng.choice(WORDS, rng.integers(1, 4)))
     text = text.upper() if rng.random() < 0.3 else text
     if rng.random() < 0.3:
@@ -49,7 +50,7 @@ def words(rng: np.random.Generator) -> Image.Image:
 
 
 def characters(rng: np.random.Generator) -> Image.Image:
-    """Return random letters and digits somewhere in the picture."""
+    """Return a picture with random letters and digits at a random place."""
     text = "".join(rng.choice(list(string.ascii_letters + string.digits), int(rng.integers(5, 12))))
     picture = Image.new("RGB", (WIDTH, HEIGHT), tuple(map(int, rng.integers(180, 256, 3))))
     place = (int(rng.integers(2, 20)), int(rng.integers(0, 8)))
@@ -59,7 +60,7 @@ def characters(rng: np.random.Generator) -> Image.Image:
 
 
 def save_pictures(folder: Path, count: int, seed: int, kind: str) -> None:
-    """Write pictures in turn upright into "0" and turned into "180"."""
+    """Write pictures alternately: upright into "0", turned into "180"."""
     rng = np.random.default_rng(seed)
     for index in range(count):
         picture = {"words": words, "characters": characters}[kind](rng)

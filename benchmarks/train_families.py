@@ -6,7 +6,7 @@
 Each depth starts from one trained trunk and fine-tunes it with each attention: ResNet-18, at 48x48, from the bundled checkpoint,
 ResNet-34, at 48x48, from ResNet-18's blocks (the others begin as identities), ResNet-50, at 32x32, from a network whose blocks
 all begin as identities, trained for two epochs. With --epochs each network starts from random weights instead: for a GPU.
-Files that are there already are kept, so that it goes on where it was stopped.
+Existing files are kept: a stopped run can be continued.
 """
 
 import argparse
@@ -35,7 +35,7 @@ FAMILIES = ("emca_eca", "emca_se", "emca_srm", "eca", "se", "srm")
 STEPS = {18: 150, 34: 120, 50: 40}
 LR = {18: 0.05, 34: 0.05, 50: 0.02}
 BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""Instruction sets with which bfloat16 is the faster; PyTorch emulates it without, seven times slower than fp32."""
+"""Instruction sets that make bfloat16 faster than fp32; without them PyTorch emulates it, seven times slower than fp32."""
 SCRATCH_SIZE, SCRATCH_BATCH, SCRATCH_LR = 48, 256, 0.15
 
 
@@ -43,7 +43,7 @@ class Images:
     """Fashion-MNIST's two splits at one size, as uint8 tensors."""
 
     def __init__(self, folder: Path, size: int, device: str, tested: int | None = 2000) -> None:
-        """Read and resize them."""
+        """Read and resize the images."""
         images, labels = read_split(folder, "train", None)
         test_images, test_labels = read_split(folder, "t10k", tested)
         self.train, self.test = resize(images, size).to(device), resize(test_images, size).to(device)
@@ -65,7 +65,7 @@ PKCAM_NAMES = (
 
 
 def pkcam_names(trunk: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a ResNet-18's weights as the released code names them."""
+    """Rename a ResNet-18's weights to the names in the released code."""
     renamed = {}
     for key, value in trunk.items():
         name = key
@@ -76,7 +76,7 @@ def pkcam_names(trunk: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def take_weights(model: nn.Module, trunk: dict[str, Tensor]) -> None:
-    """Copy what fits by name and shape; residual blocks that the trunk lacks begin as identities."""
+    """Copy the weights whose name and shape fit; residual blocks that the trunk lacks begin as identities."""
     own = model.state_dict()
     model.load_state_dict({k: v.float() for k, v in trunk.items() if k in own and own[k].shape == v.shape}, strict=False)
     for name, block in model.named_modules():
@@ -86,12 +86,12 @@ def take_weights(model: nn.Module, trunk: dict[str, Tensor]) -> None:
 
 
 def fit(model: nn.Module, images: Images, steps: int, lr: float, batch: int = BATCH) -> float:
-    """Train for some steps of one cycle and return top-1 on the test images, in percent."""
+    """Train for some steps of a one-cycle schedule and return top-1 on the test images, in percent."""
     generator = torch.Generator().manual_seed(0)
     device = images.train.device
-    torch.backends.cudnn.benchmark = True  # one shape throughout
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape
     model.train().to(device=device, memory_format=torch.channels_last)
-    fused = device.type == "cuda"  # one kernel for all weights
+    fused = device.type == "cuda"  # updates all weights in one kernel
     bf16 = device.type == "cuda" or not BF16.isdisjoint(cpu_info().instruction_sets)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=fused)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
@@ -112,7 +112,7 @@ def fit(model: nn.Module, images: Images, steps: int, lr: float, batch: int = BA
 
 
 def save(model: nn.Module, path: Path, arch: str, top1: float) -> None:
-    """Save fp16 safetensors, whole or not at all; what fp16 cannot hold, as a running variance can be, stays fp32."""
+    """Save fp16 safetensors, whole or not at all; tensors beyond fp16's range, such as a running variance, stay fp32."""
     largest = torch.finfo(torch.float16).max
     weights = {
         k: v.half().contiguous() if v.is_floating_point() and v.abs().max() <= largest else v.contiguous()
@@ -123,7 +123,7 @@ def save(model: nn.Module, path: Path, arch: str, top1: float) -> None:
 
 
 def trunk_of(depth: int, folder: Path, data: Path) -> dict[str, Tensor]:
-    """Return the weights that a depth's networks start from, training them where that is needed."""
+    """Return the weights that a depth's networks start from; train them if needed."""
     if depth in (18, 34):
         return load_file(bundled_checkpoint())
     path = folder / "trunk50.safetensors"
@@ -137,7 +137,7 @@ def trunk_of(depth: int, folder: Path, data: Path) -> dict[str, Tensor]:
 
 
 def fine_tuned(arch: str, depth: int, images: Images, args: argparse.Namespace) -> tuple[nn.Module, float]:
-    """Return a network trained on from its depth's trunk, and its top-1."""
+    """Return a network fine-tuned from its depth's trunk, and its top-1."""
     model = create_model(arch, num_classes=10)
     trunk = trunk_of(depth, args.output, args.data)
     take_weights(model, pkcam_names(trunk) if arch.startswith("pkcam") else trunk)
@@ -151,13 +151,13 @@ def from_scratch(arch: str, images: Images, epochs: int) -> tuple[nn.Module, flo
 
 
 def main() -> None:
-    """Train what is not there yet."""
+    """Train the missing networks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the checkpoints, one an architecture")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the checkpoints, one per architecture")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of Fashion-MNIST's four idx files")
-    parser.add_argument("--only", default="*", help="architectures, as a pattern")
-    parser.add_argument("--epochs", type=int, help="train from scratch, for so many epochs; from a trunk and briefly otherwise")
-    parser.add_argument("--device", default="cpu", help="as PyTorch names it: cuda needs --epochs")
+    parser.add_argument("--only", default="*", help="pattern of architecture names")
+    parser.add_argument("--epochs", type=int, help="epochs of training from scratch; default short training from a trunk")
+    parser.add_argument("--device", default="cpu", help="PyTorch device; cuda needs --epochs")
     args = parser.parse_args()
     if args.device != "cpu" and args.epochs is None:
         parser.error("--device is for training from scratch: give --epochs")

@@ -1,4 +1,4 @@
-"""Device time by our events against TensorRT's own trtexec, engine by engine. Part of benchmarks/gpu.py."""
+"""Compare our device time with that of TensorRT's own trtexec, engine by engine. Part of benchmarks/gpu.py."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,18 +19,18 @@ from emca_deploy.errors import EmcaError
 __all__ = ["compare_with_vendor", "find_vendor_tool", "vendor_document", "vendor_row", "vendor_table"]
 
 RUNS = 3
-"""Of trtexec for each engine, each a process of its own: where its memory lies differs from one to the next."""
+"""Number of trtexec processes per engine: each one's memory has another layout."""
 
 AGREES = 0.02
-"""The medians of device time must be as near as this."""
+"""Largest relative difference allowed between the medians of device time."""
 
 
 def find_vendor_tool(backend: str, path: str | None = None) -> tuple[Trtexec | None, str]:
-    """Return the tool, or None and why there is nothing to compare with.
+    """Return the tool, or None and the reason why there is none.
 
     Args:
-        backend: whose engines are timed.
-        path: of trtexec; the usual places are looked through where None.
+        backend: Backend of the engines.
+        path: Path of trtexec; None searches the usual places.
     """
     if backend != "tensorrt":
         return None, f"{backend} has no timing tool in its wheel; trtexec loads engines of TensorRT only"
@@ -48,11 +48,11 @@ def _same_version(tool: Trtexec, built: str | None) -> tuple[Trtexec | None, str
 
 
 def vendor_row(ours: Mapping[str, Any], theirs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return our device time's median over trtexec's, with an interval that holds both tools' uncertainty.
+    """Return our median device time over trtexec's, with an interval that includes both tools' uncertainty.
 
     Args:
-        ours: a latency summary of device time, as JSON has it.
-        theirs: one of each of trtexec's runs.
+        ours: JSON summary of our device time.
+        theirs: JSON summary of each run of trtexec.
     """
     middle = median(run["p50"] for run in theirs)
     low = min(run["p50_ci95"][0] for run in theirs)
@@ -67,17 +67,17 @@ def vendor_row(ours: Mapping[str, Any], theirs: Sequence[Mapping[str, Any]]) -> 
 def compare_with_vendor(
     tool: Trtexec, engines: Mapping[str, Path], measured: Mapping[str, Mapping[str, Any]], batch: int, duration_s: float
 ) -> dict[str, Any]:
-    """Time every engine with trtexec, too.
+    """Time every engine with trtexec too.
 
     Args:
-        tool: trtexec of the engines' version.
-        engines: of a fixed batch, by precision.
-        measured: our device times of them, likewise; those that failed are absent.
-        batch: images a call.
-        duration_s: of each run.
+        tool: The trtexec of the engines' version.
+        engines: Engines with a fixed batch size, by precision.
+        measured: Our device times by precision; failed ones are absent.
+        batch: Number of images per call.
+        duration_s: Duration of each run.
 
     Returns:
-        A row for each precision, or the error that trtexec gave.
+        A row for each precision, or trtexec's error.
     """
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -98,14 +98,14 @@ def compare_with_vendor(
 
 
 def vendor_document(backend: str, architectures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what was compared, by architecture and batch, and why nothing was where nothing was."""
+    """Return the comparisons by architecture and batch, and the reasons where there are none."""
     tool, reason = find_vendor_tool(backend)
     compared = {what: row["vendor"] for what, row in architectures.items() if "vendor" in row}
     return {"engines": compared} if compared or tool is not None else {"skipped": reason}
 
 
 def vendor_table(document: Mapping[str, Any]) -> Table:
-    """Return the table of all engines, or one that says why there is none."""
+    """Return the table of all engines, or one with the reason why there is none."""
     table = Table(title="device time, ours over trtexec's")
     for heading in ("engine", "ours p50 ms", "trtexec p50 ms", "ratio (95% intervals of both)", "verdict"):
         table.add_column(heading, justify="left" if heading in ("engine", "verdict") else "right")

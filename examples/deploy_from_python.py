@@ -1,8 +1,8 @@
-"""From a checkpoint to INT8 engines, step by step, with the Python API: the bundled network, in a few minutes.
+"""Deploy the bundled network from checkpoint to INT8 engines with the Python API, step by step, in a few minutes.
 
     python examples/deploy_from_python.py OUT
 
-Each step could be a cell of a notebook. `emca_deploy.deploy` does all of them in one call; here one can look at what is between.
+Each step could be a cell of a notebook. `emca_deploy.deploy` runs all of them in one call; separate steps show what each returns.
 """
 
 import sys
@@ -17,9 +17,9 @@ from emca_deploy.errors import EmcaError
 
 @contextmanager
 def told(stage: str) -> Iterator[None]:
-    """Print the name of a stage; an operation that has several takes this as `stage`."""
+    """Print the name of a stage; pass this as `stage` to operations with several."""
     print(f"... {stage}")
-    yield None  # no callback: nobody watches a bar here
+    yield None  # no progress bar
 
 
 def main(out: Path) -> None:

@@ -1,9 +1,9 @@
-"""Train an EMCA-ResNet on Fashion-MNIST; this is how the bundled checkpoint was made.
+"""Train an EMCA-ResNet on Fashion-MNIST; the bundled checkpoint comes from this script.
 
     python examples/train_fashion_mnist.py -o fashion.safetensors
 
 The data are the four idx files of Fashion-MNIST (Debian: `apt-get install dataset-fashion-mnist`; MIT licence). Early epochs
-run on smaller images, which costs a quarter of the time and loses nothing that the last epochs at full size do not restore.
+run on smaller images, in a quarter of the time; the last epochs at full size recover the accuracy.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from emca_deploy import create_model
 DATA = Path("/usr/share/datasets/fashion-mnist")
 MEAN, STD = 0.2860, 0.3530  # of the 60,000 training images
 SCHEDULE = "32x5,48x4,64x4"
-FEWEST_STEPS = 10  # the learning rate's rise, a fifth of all steps, must be longer than one: PyTorch divides by the rest
+FEWEST_STEPS = 10  # the learning rate rises for a fifth of all steps, which must be more than one: PyTorch divides by the rest
 
 
 def read_split(folder: Path, split: str, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -45,14 +45,14 @@ def read_schedule(text: str) -> list[tuple[int, int]]:
 
 
 def resize(images: np.ndarray, size: int) -> Tensor:
-    """Resize (N, 28, 28) uint8 to (N, 1, size, size) uint8, with Pillow, as deployment does."""
+    """Resize (N, 28, 28) uint8 to (N, 1, size, size) uint8 with Pillow, as deployment does."""
     bilinear = Image.Resampling.BILINEAR
     resized = [np.asarray(Image.fromarray(image).resize((size, size), bilinear)) for image in images]
     return torch.from_numpy(np.stack(resized)).unsqueeze(1)
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Turn (N, 1, H, W) uint8 into (N, 3, H, W) float32 as the network takes it."""
+    """Turn (N, 1, H, W) uint8 into the network's input, (N, 3, H, W) float32."""
     return ((images.float() / 255 - MEAN) / STD).expand(-1, 3, -1, -1)
 
 
@@ -69,7 +69,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield index batches of one shuffled epoch, full ones only."""
+    """Yield the full index batches of one shuffled epoch."""
     order = torch.randperm(count, generator=generator)
     for start in range(0, count - size + 1, size):
         yield order[start : start + size]
@@ -85,7 +85,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train, printing a line an epoch, and save the weights as fp16 safetensors."""
+    """Train, print a line per epoch, and save the weights as fp16 safetensors."""
     torch.manual_seed(args.seed)
     generator = torch.Generator().manual_seed(args.seed)
     images, labels_array = read_split(args.data, "train", args.limit)
@@ -129,13 +129,13 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="where the fp16 safetensors go")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file for the fp16 safetensors")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the four idx files")
     parser.add_argument("--arch", default="emca_eca_resnet18")
     parser.add_argument("--schedule", default=SCHEDULE, help="SIZExEPOCHS, comma-separated")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=0.15)
-    parser.add_argument("--limit", type=int, help="use only the first images of both splits (a trial run)")
+    parser.add_argument("--limit", type=int, help="use only the first images of both splits, for a trial run")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, faster where the CPU has it")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A 64-bit ARM machine to test against, without a board: Debian's arm64 userland under qemu, with an sshd of its own on loopback.
+# Emulate a 64-bit ARM machine for tests: Debian's arm64 userland under qemu, with its own sshd on loopback.
 #
-#   sudo scripts/aarch64_board.sh start [FOLDER] [PORT]    make it if it is not there (about four minutes) and start its sshd
+#   sudo scripts/aarch64_board.sh start [FOLDER] [PORT]    create it if needed (about four minutes) and start its sshd
 #   sudo scripts/aarch64_board.sh stop [FOLDER]            end the sshd and unmount
-#   sudo scripts/aarch64_board.sh remove [FOLDER]          stop, and delete the folder
+#   sudo scripts/aarch64_board.sh remove [FOLDER]          stop and delete the folder
 #
 # `start` prints the ssh configuration to use: EMCA_DEPLOY_SSH_CONFIG=FOLDER/ssh_config emca-deploy profile M.onnx --target ssh://board
 # Needs root and, on Debian: apt-get install debootstrap qemu-user-static binfmt-support openssh-server python3-pip
@@ -15,13 +15,13 @@ PORT=${3:-2299}
 ROOT=$FOLDER/root
 RELEASE=bookworm
 MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-WHEELS="numpy onnxruntime==1.23.2 Pillow"   # what the far end of a run needs; under qemu 7.2 1.32 crashes when imported
-PYTHON=${PYTHON:-python3}           # of this machine, with pip
+WHEELS="numpy onnxruntime==1.23.2 Pillow"   # packages of the remote side; ONNX Runtime 1.32 crashes on import under qemu 7.2
+PYTHON=${PYTHON:-python3}           # local Python with pip
 
 fail() { echo "error: $1" >&2; echo "  $2" >&2; exit 3; }
 
 require() {
-    [ "$(id -u)" = 0 ] || fail "this needs root: it mounts and changes root" "run it with sudo"
+    [ "$(id -u)" = 0 ] || fail "root is required for mount and chroot" "run this with sudo"
     for tool in debootstrap qemu-aarch64-static update-binfmts ssh-keygen; do
         command -v "$tool" > /dev/null ||
             fail "$tool is missing" "apt-get install debootstrap qemu-user-static binfmt-support openssh-server"
@@ -45,16 +45,16 @@ mount_all() {
 
 unmount_all() {
     for place in dev/pts dev sys proc; do
-        for _ in $(seq 20); do # what sshd served is still ending
+        for _ in $(seq 20); do # processes of ended connections may still be running
             mounted "$ROOT/$place" || continue 2
             umount "$ROOT/$place" 2> /dev/null || sleep 0.5
         done
-        mounted "$ROOT/$place" && fail "$ROOT/$place is in use" "end what runs below $ROOT, and run this again"
+        mounted "$ROOT/$place" && fail "$ROOT/$place is in use" "stop the processes below $ROOT and run this again"
     done
     return 0
 }
 
-# The last step writes the stamp: a folder without one is begun again.
+# The last step writes the stamp: a folder without it is made again.
 make_root() {
     [ -e "$FOLDER/made" ] && return
     unmount_all
@@ -101,7 +101,7 @@ stop_sshd() {
     rm -f "$ROOT/run/board_sshd.pid"
 }
 
-# Seccomp filters do not reach through qemu, so that the sandbox of sshd's unprivileged half must be off.
+# qemu does not support seccomp filters: the sandbox of sshd's unprivileged process must be off.
 start_sshd() {
     stop_sshd
     chroot "$ROOT" /usr/sbin/sshd -p "$PORT" -o ListenAddress=127.0.0.1 -o PidFile=/run/board_sshd.pid -o UsePAM=no \
@@ -129,7 +129,7 @@ case $COMMAND in
         require
         stop_sshd
         unmount_all
-        grep -q " $ROOT" /proc/mounts && fail "something is still mounted below $ROOT" "unmount it, and run this again"
+        grep -q " $ROOT" /proc/mounts && fail "something is still mounted below $ROOT" "unmount it and run this again"
         rm -rf "$FOLDER"
         ;;
     *) fail "$COMMAND: no such command" "use start, stop or remove" ;;

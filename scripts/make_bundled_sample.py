@@ -2,7 +2,7 @@
 
     python scripts/make_bundled_sample.py [--data FOLDER] [--output FOLDER]
 
-The zips come out the same, byte for byte, whenever Pillow's PNG encoder does.
+The zips are identical byte for byte as long as Pillow's PNG encoder does not change.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def encode(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def member(name: str) -> zipfile.ZipInfo:
-    """Return a zip member that does not depend on the clock, the umask or the system."""
+    """Return a zip member that is independent of the clock, the umask and the system."""
     info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     info.create_system = 3
     info.external_attr = 0o100644 << 16
@@ -55,7 +55,7 @@ def member(name: str) -> zipfile.ZipInfo:
 
 
 def write_sample(output: Path, data: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]], samples: int, licence: str) -> None:
-    """Write `samples` images, balanced over the classes, as a zip with one folder per class, named by original index."""
+    """Write `samples` images, balanced over the classes, into a zip with one folder per class; names are original indices."""
     images, labels = data
     indices = choose_indices(len(images), samples, labels)
     with atomic_write(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

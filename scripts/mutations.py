@@ -1,9 +1,9 @@
-"""Break lines of the package drawn by seed, one at a time, and record which test of the default run notices.
+"""Break randomly drawn lines of the package one at a time, and record which test of the default run fails.
 
     python scripts/mutations.py --seed 1 --lines 40 --output benchmarks/results/mutations-1.json
 
 Each mutation is applied to a copy of the checkout. Tests run from the nearest to the farthest and stop at the first failure:
-the folder that mirrors the room, the files that name the module, then the whole default run. What none notices costs a whole run.
+the folder that mirrors the room, files that name the module, the whole default run. An unnoticed mutation costs a whole run.
 """
 
 import argparse
@@ -25,7 +25,7 @@ __all__ = ["Mutation", "draw", "mutations_of"]
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("calibration", "harness", "backends", "data", "targets")
-# The boundary of a comparison of measured floats cannot be seen (`<` for `<=`), so a comparison is turned round.
+# No test can see `<` in place of `<=` between measured floats, so a comparison is reversed.
 COMPARISONS = {
     ast.Lt: ">",
     ast.LtE: ">",
@@ -38,7 +38,7 @@ COMPARISONS = {
     ast.In: "not in",
     ast.NotIn: "in",
 }
-# Flags whose other value changes nothing that a test can see.
+# Flags whose other value has no effect that a test can see.
 UNSEEN_FLAGS = {
     "strict",
     "daemon",
@@ -112,7 +112,7 @@ def _replacement(node: ast.AST, source: str) -> tuple[ast.AST, str] | None:  # n
         case ast.Constant(value=bool(value)):
             changed = str(not value)
         case ast.Constant(value=int(value) | float(value)):
-            changed = repr(value * 2 if isinstance(value, float) or abs(value) >= 10 else value + 1)  # a scale, or one too many
+            changed = repr(value * 2 if isinstance(value, float) or abs(value) >= 10 else value + 1)  # wrong scale or off by one
         case ast.Name(id=name) if name in SWAPPED:
             changed = SWAPPED[name]
         case ast.Attribute(value=value, attr=name) if name in SWAPPED:
@@ -125,7 +125,7 @@ def _replacement(node: ast.AST, source: str) -> tuple[ast.AST, str] | None:  # n
 
 
 def _skipped(tree: ast.Module) -> set[ast.AST]:
-    """Nodes whose change means nothing: annotations, messages, errors, imports."""
+    """Nodes that are not mutated: annotations, messages, errors, imports."""
     skipped: set[ast.AST] = set()
     for node in ast.walk(tree):
         for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
@@ -158,7 +158,7 @@ def mutations_of(path: Path) -> Iterator[Mutation]:
 
 
 def draw(rooms: tuple[str, ...], lines: int, seed: int) -> list[Mutation]:
-    """`lines` mutations in different lines, each room as likely as its number of lines that can be mutated."""
+    """Draw `lines` mutations in different lines; a room's share is that of its lines that can be mutated."""
     random_ = random.Random(seed)
     by_line: dict[tuple[str, int], list[Mutation]] = {}
     for room in rooms:
@@ -231,7 +231,7 @@ def _seen_by(folder: Path, file: str, processes: int, *, near_only: bool) -> str
 
 
 def main() -> None:
-    """Draw, break and test, and write the record after each mutation."""
+    """Draw, apply and test mutations, and write the record after each one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, required=True, help="seed of the draw")
     parser.add_argument("--lines", type=int, default=40, help="number of mutations")

@@ -1,4 +1,4 @@
-"""Accuracy: what each quantizer's model says of test images that it never saw, against the same fp32 logits."""
+"""Measure the accuracy of each quantizer's model on unseen test images, against the same fp32 logits."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,7 +28,7 @@ SIMULATION = "simulated: TensorRT's arithmetic, run in ONNX Runtime; not its ker
 
 
 def run(run: Run) -> None:
-    """Measure what is not on file yet, one network after the other."""
+    """Measure what the results file lacks, one network after the other."""
     tests = test_images(run.data, run.folder)
     candidates = [fp32(), *run.chosen(accuracy_candidates(run.levels))]
     for subject in trained_subjects(run.checkpoints, run.image_size, run.archs):
@@ -57,7 +57,7 @@ def _missing(subject: Subject, candidate: Candidate) -> Row:
 
 
 class _Comparison:
-    """One network: its export, its fp32 logits, and what is held against them."""
+    """One network with its export, its fp32 logits and the candidates compared with them."""
 
     def __init__(self, run: Run, subject: Subject, tests: TestImages) -> None:
         self._run, self._subject, self._tests = run, subject, tests
@@ -66,7 +66,7 @@ class _Comparison:
         self._reference = self._logits(fp32(), self._model, precision="fp32")
 
     def measure(self, candidate: Candidate, made_from: dict[str, Any]) -> Row:
-        """Quantize with a candidate, run what it made, and keep the figures."""
+        """Quantize with a candidate, run its model, and keep the figures."""
         figures = {"where": candidate.where, **self._figures(candidate)}
         row = self._run.store.add(Row(PART, self._subject.name, candidate.name, made_from, figures))
         self._run.tell(f"  {candidate.name}: {_in_words(figures)}")
@@ -94,7 +94,7 @@ class _Comparison:
         try:
             logits = self._logits(candidate, output)
             report = compare(candidate.name, logits.logits, logits.labels, REFERENCE, self._reference.logits)
-        except EmcaError as exc:  # the runtime refuses what the quantizer made: that is a result as well
+        except EmcaError as exc:  # the runtime refuses the quantizer's model: that is a result too
             return {"status": "failed", "reason": exc.problem}
         against = report.reference
         assert against is not None
@@ -128,7 +128,7 @@ def _db(sqnr_db: float | None) -> str:
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
-    """Print a table for every network, and one of the worst over all where there are several."""
+    """Print a table per network, and for several networks one of the worst figures."""
     subjects = list(dict.fromkeys(row.subject for row in rows))
     for subject in subjects:
         _show_subject(subject, [row for row in rows if row.subject == subject], console)

@@ -1,4 +1,4 @@
-"""Who is compared: our placements and the peers, with their settings and the runtime each is run in."""
+"""The candidates: our placements and the peers, with their settings and runtimes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 SIMULATED = "ONNX Runtime, simulated"
-"""Q/DQ pairs as ONNX defines them: TensorRT's arithmetic, or that of a processor with VNNI; not their kernels."""
+"""Runtime of simulated models: Q/DQ pairs by ONNX's definition have the arithmetic of TensorRT or VNNI, not their kernels."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Candidate:
     """A quantizer with its settings.
 
     Attributes:
-        name: in the tables.
-        method: a name of `quantizers.METHODS`.
-        arguments: of that method.
-        backend: that runs what it makes: "openvino" or "onnxruntime".
-        runs_in: what the table says of that.
+        name: Name in the tables.
+        method: Name in `quantizers.METHODS`.
+        arguments: Arguments of that method.
+        backend: Backend that runs its model: "openvino" or "onnxruntime".
+        runs_in: Name of the backend in the table.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Candidate:
 
     @property
     def where(self) -> str:
-        """What it runs in, for people."""
+        """Name of the backend, for people."""
         return self.runs_in or {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[self.backend]
 
     def versions(self) -> dict[str, str | None]:
@@ -58,7 +58,7 @@ class Candidate:
         return next((name for name, found in self.versions().items() if found is None), None)
 
     def output(self, folder: Path) -> Path:
-        """Return where in a folder to write what it makes."""
+        """Return the path of its output in a folder."""
         stem = "".join(letter if letter.isalnum() else "-" for letter in self.name)
         return folder / f"{stem}{METHODS[self.method].suffix}"
 
@@ -69,7 +69,7 @@ class Candidate:
             kwargs: dict[str, Any] = {"artifact": str(artifact), "threads": threads}
             return RunnerSpec(self.name, "peers.ir_runner:open_runner", kwargs, **shared)
         kwargs = {"backend": self.backend, "artifact": str(artifact), "threads": threads, "spin": False}
-        if self.runs_in == SIMULATED:  # on a processor without VNNI integer kernels would compute something else
+        if self.runs_in == SIMULATED:  # without VNNI, integer kernels would compute other values
             kwargs["settings"] = {"exact_qdq": True}
         return RunnerSpec(self.name, kwargs=kwargs, **shared)
 
@@ -83,17 +83,17 @@ def installed(distribution: str) -> str | None:
 
 
 def recovery_default() -> str | None:
-    """Return the level of recovery that calibration uses by itself, or None where it has no such thing."""
+    """Return the default level of recovery, or None where calibration has none."""
     return next((str(option.default) for option in fields(CalibrationOptions) if option.name == "recover"), None)
 
 
 def fp32(backend: str = "onnxruntime") -> Candidate:
-    """Return what all are held against: the export as it is."""
+    """Return the reference: the unquantized export."""
     return Candidate("fp32", "inference", backend)
 
 
 def ours(backend: str, level: str | None, method: str = "auto") -> Candidate:
-    """Return our placement for a backend with a level of recovery; None leaves that alone."""
+    """Return our placement for a backend with a level of recovery; None keeps the default."""
     arguments = {"backend": backend, "method": method} | ({"recover": level} if level else {})
     name = f"ours, {backend} placement" + (f", recover {level}" if level else "")
     if backend.startswith("tensorrt"):
@@ -102,7 +102,7 @@ def ours(backend: str, level: str | None, method: str = "auto") -> Candidate:
 
 
 def ours_on_cpu(backend: str, level: str | None) -> list[Candidate]:
-    """Return our placement for a backend of processors; where this one needs 7 bits also 8, simulated as others compute it."""
+    """Return our placement for a CPU backend; where this CPU needs 7 bits, also one with 8, simulated."""
     here = ours(backend, level)
     if not cpu_info().saturates_int8:
         return [here]
@@ -118,26 +118,26 @@ def nncf(preset: str) -> Candidate:
 
 
 def ort(calibrate_method: str) -> Candidate:
-    """Return ONNX Runtime's quantize_static, all else as it is by default."""
+    """Return ONNX Runtime's quantize_static with its other defaults."""
     return Candidate(
         f"quantize_static {calibrate_method}", "quantize_static", "onnxruntime", {"calibrate_method": calibrate_method}
     )
 
 
 def ort_per_channel() -> Candidate:
-    """Return quantize_static as its documentation advises for x86: a scale per output channel, unsigned activations."""
+    """Return quantize_static with the settings its documentation advises for x86: a scale per channel, unsigned activations."""
     arguments = {"calibrate_method": "MinMax", "per_channel": True, "activation_type": "QUInt8"}
     return Candidate("quantize_static MinMax, per channel, u8", "quantize_static", "onnxruntime", arguments)
 
 
 def model_optimizer(method: str) -> Candidate:
-    """Return Model Optimizer with a calibration method; what is not INT8 stays fp32."""
+    """Return Model Optimizer with a calibration method; the float part stays fp32."""
     arguments = {"calibration_method": method}
     return Candidate(f"Model Optimizer {method}", "model_optimizer", "onnxruntime", arguments, SIMULATED)
 
 
 def accuracy_candidates(levels: Sequence[str | None]) -> list[Candidate]:
-    """Return all whose accuracy is compared, ours first for each runtime."""
+    """Return the candidates compared in accuracy, ours first for each runtime."""
     return [
         *(candidate for level in levels for candidate in ours_on_cpu("openvino", level)),
         nncf("MIXED"),
@@ -152,13 +152,13 @@ def accuracy_candidates(levels: Sequence[str | None]) -> list[Candidate]:
 
 
 def runtime_candidates(backend: str, level: str | None) -> list[Candidate]:
-    """Return all whose latency is compared in a runtime; ours is the first, and the one that the others are paired with."""
+    """Return the candidates compared in latency in a runtime; the first is ours, which the others are paired with."""
     peers = [nncf("MIXED"), nncf("PERFORMANCE")] if backend == "openvino" else [ort("MinMax"), ort_per_channel()]
     return [ours(backend, level), *peers, fp32(backend)]
 
 
 def cost_candidates(levels: Sequence[str | None]) -> list[Candidate]:
-    """Return all whose calibration is timed: ours without recovery with either kind of method, then with it, then the peers."""
+    """Return the candidates whose calibration is timed: ours without recovery by two methods, ours with it, the peers."""
     plain = "none" if recovery_default() else None
     mine = [("minmax", plain), ("entropy", plain), *(("auto", level) for level in levels if level != plain)]
     return [

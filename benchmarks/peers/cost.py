@@ -1,4 +1,4 @@
-"""Cost: how fast a quantizer takes its images, as a part of plain fp32 inference, and how much memory that needs."""
+"""Measure the cost of a quantizer: images per second as a share of plain fp32 inference, and memory."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,12 +22,12 @@ __all__ = ["ARCHITECTURES", "PART", "run", "show"]
 PART = "cost"
 ARCHITECTURES = ("emca_eca_resnet18",)
 INFERENCE_IMAGES = 100
-"""That plain inference is timed with."""
+"""Number of images that plain inference is timed with."""
 
 
 def run(run: Run) -> None:
-    """Measure what is not on file yet."""
-    tests = test_images(run.data, run.folder).path  # more of them than of the calibration images; nothing is judged by these
+    """Measure what the results file lacks."""
+    tests = test_images(run.data, run.folder).path  # there are more of them than calibration images; they serve for timing only
     for arch in run.archs or ARCHITECTURES:
         subject = random_subject(arch, run.folder)
         shared = {"images": list(run.cost_images), "repeats": run.repeats, **subject.identity()}
@@ -83,7 +83,7 @@ def _figures(run: Run, job: Job) -> dict[str, Any]:
 
 
 def _between_inferences(job: Job) -> tuple[Outcome, float]:
-    """Return how a job went, and its images per second as a part of those of fp32 inference just before and after."""
+    """Return a job's outcome, and its images per second as a share of fp32 inference just before and after."""
     before = _inference_rate(job)
     outcome = _fresh(job)
     if outcome.status != "done":
@@ -95,7 +95,7 @@ def _between_inferences(job: Job) -> tuple[Outcome, float]:
 def _fresh(job: Job) -> Outcome:
     if job.method != "ours":
         return quantize(job)
-    with TemporaryDirectory() as folder:  # no range table of an earlier run
+    with TemporaryDirectory() as folder:  # an earlier run's range table is not used
         return quantize(replace(job, arguments={**job.arguments, "table": str(Path(folder) / "m.ranges.json")}))
 
 
@@ -107,7 +107,7 @@ def _inference_rate(job: Job) -> float:
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
-    """Print a table for every architecture; the ratio to inference comes first."""
+    """Print a table per architecture; the ratio to inference comes first."""
     for subject in dict.fromkeys(row.subject for row in rows):
         table = Table(title=f"Cost of calibration, {subject}, 224x224", title_justify="left")
         table.add_column("quantizer", no_wrap=True)

@@ -1,4 +1,4 @@
-"""A runner for OpenVINO's own file format, which is what NNCF leaves; it compiles and runs exactly as ours does."""
+"""Runner for OpenVINO's own file format, which NNCF writes; it compiles and runs exactly as ours does."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ __all__ = ["IrRunner", "open_runner"]
 
 
 class IrRunner(ov.OvRunner):
-    """Runs an .xml with its .bin on the CPU."""
+    """Runner of an .xml with its .bin on the CPU."""
 
     def open(self) -> None:
         """Load the model. Sets `input` and `output`."""
@@ -22,5 +22,5 @@ class IrRunner(ov.OvRunner):
 
 
 def open_runner(artifact: str, threads: int) -> IrRunner:
-    """Return the runner, not yet open."""
+    """Return the unopened runner."""
     return IrRunner(str(Path(artifact)), RunOptions(threads=threads, io=ModelIo(layout="NCHW")))

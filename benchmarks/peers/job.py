@@ -1,4 +1,4 @@
-"""What a quantizing process is asked, and what it answers."""
+"""The request to a quantizing process, and its outcome."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,15 +16,15 @@ class Job:
     """One quantization.
 
     Attributes:
-        method: a name of `quantizers.METHODS`.
-        arguments: of that method; JSON values only.
-        model: the fp32 ONNX file.
-        output: what to write; its suffix is the method's own.
-        data: calibration images.
-        preprocessing: how they become the model's input.
-        samples: how many of them; every method gets the same.
-        threads: cores that the process may use.
-        memory_mib: how much memory of its own it may take.
+        method: Name in `quantizers.METHODS`.
+        arguments: Arguments of that method; JSON values only.
+        model: The fp32 ONNX file.
+        output: File to write; the method determines its suffix.
+        data: Calibration images.
+        preprocessing: Preprocessing of the images.
+        samples: Number of images; every method gets the same ones.
+        threads: Number of cores that the process may use.
+        memory_mib: Limit of the process's own memory.
     """
 
     method: str
@@ -38,7 +38,7 @@ class Job:
     memory_mib: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the fields as JSON values."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
     @classmethod
@@ -50,16 +50,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it went.
+    """Outcome of a quantization.
 
     Attributes:
-        status: "missing" where the library is not installed.
-        reason: why not, in one line.
-        samples: images that were there to use.
-        seconds: of the quantization alone, imports excluded.
-        start_rss_mib: resident memory after the imports.
-        peak_rss_mib: the most that was resident.
-        versions: of the method's own libraries.
+        status: "done", "missing" where the library is not installed, or "failed".
+        reason: Reason of a failure, in one line.
+        samples: Number of images available.
+        seconds: Time of the quantization alone, without imports.
+        start_rss_mib: Resident memory after the imports.
+        peak_rss_mib: Peak of the resident memory.
+        versions: Versions of the method's own libraries.
     """
 
     status: Literal["done", "missing", "failed"]

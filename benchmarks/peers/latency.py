@@ -1,4 +1,4 @@
-"""Latency at 224x224, batch 1: our INT8 model against the peers' and fp32 in the same runtime, interleaved and paired."""
+"""Compare latency at 224x224, batch 1: our INT8 model with the peers' and fp32 in the same runtime, interleaved and paired."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +24,12 @@ PART = "latency"
 ARCHITECTURES = ("emca_eca_resnet50", "emca_eca_resnet18")
 RUNTIMES = ("openvino", "onnxruntime")
 CALIBRATION_IMAGES = 64
-"""Fewer than for accuracy: ranges do not change how long anything takes."""
+"""Number of calibration images, fewer than for accuracy: ranges do not change latency."""
 
 
 def run(run: Run) -> None:
-    """Measure what is not on file yet, one architecture and runtime after the other."""
-    level = "none" if run.levels[0] else None  # recovery changes weights, which take no longer or shorter for it
+    """Measure what the results file lacks, one architecture and runtime after the other."""
+    level = "none" if run.levels[0] else None  # recovery changes the weights' values, not the time they take
     for arch in run.archs or ARCHITECTURES:
         subject = random_subject(arch, run.folder)
         for backend in RUNTIMES:
@@ -66,7 +66,7 @@ def _figures(run: Run, subject: Subject, candidates: Sequence[Candidate]) -> dic
 
 
 def _artifact(run: Run, subject: Subject, candidate: Candidate, model: Path) -> tuple[Path, str]:
-    """Return a candidate's model and no reason, or the reason why there is none."""
+    """Return a candidate's model, or the reason why it has none."""
     if candidate.method == "inference":
         return model, ""
     if candidate.missing():
@@ -87,7 +87,7 @@ def _artifact(run: Run, subject: Subject, candidate: Candidate, model: Path) -> 
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
-    """Print a table for every architecture and runtime: how long ours takes of each other one's time comes first."""
+    """Print a table per architecture and runtime; its first figure is our time as a share of the other's."""
     for row in rows:
         table = Table(title=f"Latency, {row.subject} in {row.candidate}, 224x224, batch 1", title_justify="left")
         table.add_column("model", no_wrap=True)

@@ -1,4 +1,4 @@
-"""A quantization in a process of its own, so that its memory and its time are its alone."""
+"""Run a quantization in its own process, which isolates its memory and its time."""
 
 import ctypes
 import json
@@ -19,14 +19,14 @@ from peers.quantizers import METHODS, Images
 
 __all__ = ["main", "quantize"]
 
-# As the harness's workers: the child's import path is the parent's.
+# Like the harness's workers, the child has the parent's import path.
 _BOOT = "import sys; sys.path[:] = sys.argv[3:]; from peers.process import main; main(*sys.argv[1:3])"
 _TAIL_CHARACTERS = 300
 _PR_SET_PDEATHSIG = 1
 
 
 def quantize(job: Job) -> Outcome:
-    """Do a job in a fresh process; whatever goes wrong in there is in the outcome."""
+    """Run a job in a new process; its errors are in the outcome."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         request, answer = Path(folder) / "job.json", Path(folder) / "outcome.json"
         request.write_text(json.dumps(job.to_dict()), encoding="utf-8")
@@ -42,8 +42,8 @@ def quantize(job: Job) -> Outcome:
 
 
 def main(request: str, answer: str) -> None:
-    """Be that process: read the job, do it, write the outcome."""
-    if sys.platform.startswith("linux"):  # the parent may be killed while a library does not listen
+    """Entry point of that process: read the job, run it, write the outcome."""
+    if sys.platform.startswith("linux"):  # the parent may be killed while a library ignores signals
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     job = Job.from_dict(json.loads(Path(request).read_text(encoding="utf-8")))
@@ -71,7 +71,7 @@ def _work(job: Job) -> Outcome:
         method.quantize(job, images)
     except MemoryError:
         return Outcome("failed", f"needs more than {job.memory_mib / 1024:.1f} GiB", len(images), versions=versions)
-    except Exception as exc:  # a peer's own classes, of which there are many
+    except Exception as exc:  # a peer raises classes of its own
         reason = " ".join(str(exc).split())[:_TAIL_CHARACTERS]
         if "bad_alloc" in reason or "Failed to allocate memory" in reason:
             reason = f"needs more than {job.memory_mib / 1024:.1f} GiB"
@@ -81,7 +81,7 @@ def _work(job: Job) -> Outcome:
 
 
 def _confine(job: Job) -> None:
-    """Keep the process to its cores and its memory: most peers take all the cores they see, and one all the memory."""
+    """Limit the process's cores and memory: most peers use all cores, and one uses all memory."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
     limit = int(job.memory_mib) << 20
@@ -89,7 +89,7 @@ def _confine(job: Job) -> None:
 
 
 def _memory_mib(field: str) -> float:
-    """Return a field of /proc/self/status; unlike getrusage's peak it does not begin with the parent's."""
+    """Return a field of /proc/self/status; unlike getrusage's peak it excludes the parent's memory."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024

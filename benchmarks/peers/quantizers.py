@@ -1,4 +1,4 @@
-"""Our calibration and its peers behind one signature, each as its own documentation says to call it."""
+"""Our calibration and its peers behind one signature, each called as its own documentation says."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -19,7 +19,7 @@ SEED = 0
 
 
 class Images:
-    """The calibration images every method gets, decoded one by one as they are asked for."""
+    """The calibration images that every method gets, decoded one by one when they are read."""
 
     def __init__(self, job: Job) -> None:
         """Open the data set and choose the images as `emca-deploy calibrate` does."""
@@ -40,10 +40,10 @@ class Method:
     """A way to quantize.
 
     Attributes:
-        quantize: does it, writing the job's output.
-        modules: imported before the clock starts.
-        distributions: whose versions the figures depend on; the first one missing is what to install.
-        suffix: of its output.
+        quantize: Function that quantizes and writes the job's output.
+        modules: Modules imported before the clock starts.
+        distributions: Distributions that the figures depend on; the first missing one is what to install.
+        suffix: Suffix of the output file.
     """
 
     quantize: Callable[[Job, Images], None]
@@ -73,7 +73,7 @@ def nncf(job: Job, images: Images) -> None:
 
 
 def quantize_static(job: Job, images: Images) -> None:
-    """Run ONNX Runtime's static quantization; `calibrate_method` is a name of `CalibrationMethod`, the rest is passed on."""
+    """Run ONNX Runtime's static quantization; `calibrate_method` is a name in `CalibrationMethod`, the rest is passed on."""
     import onnxruntime
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
@@ -112,7 +112,7 @@ def model_optimizer(job: Job, images: Images) -> None:
 
 
 def inference(job: Job, images: Images) -> None:
-    """Only run the fp32 model on the images, one at a time: what calibration cannot do without."""
+    """Only run the fp32 model on the images, one at a time: the least that any calibration does."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

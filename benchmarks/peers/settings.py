@@ -1,4 +1,4 @@
-"""What a run of the benchmark was asked for."""
+"""Settings of a run of the benchmark."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,25 +15,25 @@ __all__ = ["Run"]
 
 @dataclass
 class Run:
-    """A run: its settings, what was kept of earlier ones, and where it tells how it goes.
+    """A run: its settings, the results of earlier runs, and the function that reports progress.
 
     Attributes:
-        archs: only these architectures; a part's own choice where empty.
-        levels: of recovery; [None] where calibration has none.
-        images: for calibration.
-        limit: of test images; None for all.
-        threads: of everything.
-        memory_mib: the most that one quantization may take.
-        only: name patterns; candidates that match none are left out.
-        folder: for everything in between.
-        tell: prints a line for people.
-        data: folder of Fashion-MNIST.
-        checkpoints: folder of trained networks.
-        image_size: pixels that those were trained at.
-        duration_s: of measuring the latency of each candidate.
-        cost_images: few and many, that calibration is timed with.
-        repeats: of timing it with few.
-        rows: what was measured or found.
+        archs: Architectures; empty for each part's own choice.
+        levels: Levels of recovery; [None] where calibration has none.
+        images: Number of calibration images.
+        limit: Maximum number of test images; None for all.
+        threads: Number of threads of every runtime and quantizer.
+        memory_mib: Memory limit of one quantization.
+        only: Name patterns; other candidates are left out.
+        folder: Folder for intermediate files.
+        tell: Function that prints a line for people.
+        data: Folder of Fashion-MNIST.
+        checkpoints: Folder of trained networks.
+        image_size: Image size of those networks, in pixels.
+        duration_s: Measuring time of each candidate's latency.
+        cost_images: The small and the large number of images that calibration is timed with.
+        repeats: Number of timings with the small number.
+        rows: Results measured now or earlier.
     """
 
     store: Store
@@ -55,11 +55,11 @@ class Run:
     rows: list[Row] = field(default_factory=list)
 
     def chosen(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Return the candidates that were asked for."""
+        """Return the selected candidates."""
         return [c for c in candidates if not self.only or any(fnmatchcase(c.name, pattern) for pattern in self.only)]
 
     def made_from(self, candidate: Candidate, **more: Any) -> dict[str, Any]:
-        """Return what a candidate's figures depend on, besides `more`."""
+        """Return what a candidate's figures depend on, including `more`."""
         rooms = ("export", "models", "calibration") if candidate.method == "ours" else ("export", "models")
         return {
             "method": candidate.method,

@@ -1,4 +1,4 @@
-"""Figures as they come in, kept on disk whole after each, so that a run may be stopped and gone on with."""
+"""Store of figures, written whole after each one: a stopped run can be continued."""
 
 import hashlib
 import json
@@ -21,15 +21,15 @@ DISTRIBUTIONS = ("nncf", "nvidia-modelopt", "onnx-ir")
 
 @dataclass(frozen=True)
 class Row:
-    """One figure or a few that belong together.
+    """One figure, or several that belong together.
 
     Attributes:
         part: "accuracy", "latency" or "cost".
-        subject: the network.
-        candidate: the quantizer; for latency the runtime.
-        made_from: all that the figures depend on; figures made from anything else are not taken for these.
-        figures: what was measured.
-        created: when, and on which machine.
+        subject: Name of the network.
+        candidate: Name of the quantizer; for latency, of the runtime.
+        made_from: Everything the figures depend on; a row with other values is not reused.
+        figures: Measured values.
+        created: Time and machine.
     """
 
     part: str
@@ -44,11 +44,11 @@ class Store:
     """The results file.
 
     Args:
-        path: read where it is there, and written after every row.
-        again: find nothing of what is in it; a row stays until another of its name takes its place.
+        path: File that is read if it exists, and written after every row.
+        again: Measure everything again; a row stays until a new one of its name replaces it.
 
     Raises:
-        InputError: the file is none of this benchmark's, and is not to be measured again.
+        InputError: The file is not from this benchmark, and `again` is false.
     """
 
     def __init__(self, path: Path, *, again: bool = False) -> None:
@@ -57,14 +57,14 @@ class Store:
         self._outdated = {_name(row) for row in self._rows} if again else set()
 
     def find(self, part: str, subject: str, candidate: str, made_from: dict[str, Any]) -> Row | None:
-        """Return the row that was made from just this, or None."""
+        """Return the row with exactly this `made_from`, or None."""
         plain = json.loads(json.dumps(made_from))
         name = (part, subject, candidate)
         mine = (row for row in self._rows if _name(row) == name and name not in self._outdated)
         return next((row for row in mine if row.made_from == plain), None)
 
     def add(self, row: Row) -> Row:
-        """Keep a row in place of one of the same name, and write the file."""
+        """Add a row, replacing one of the same name, and write the file."""
         row = Row(**{**asdict(row), "environment": _environment()})
         self._rows = [old for old in self._rows if _name(old) != _name(row)]
         self._rows.append(row)
@@ -75,7 +75,7 @@ class Store:
 
 
 def code_identity(*rooms: str) -> str:
-    """Return a hash of the source of some of our package's folders: figures of other code are not figures of this."""
+    """Return a hash of the sources in some of our package's folders: figures from other code are not reused."""
     digest = hashlib.sha256()
     root = Path(str(emca_deploy.__file__)).parent
     for room in rooms:
@@ -94,7 +94,7 @@ def _name(row: Row) -> tuple[str, str, str]:
 
 
 def _read(path: Path, *, again: bool) -> list[Row]:
-    """Return a file's rows; none of a file of something else where all is measured again anyway."""
+    """Return a file's rows; none for a file of another kind when everything is measured again."""
     try:
         return _rows_of(path)
     except InputError:
@@ -109,7 +109,7 @@ def _rows_of(path: Path) -> list[Row]:
         rows = [Row(**row) for row in document["rows"]]
         version = document["schema_version"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise InputError(f"{path}: not a result of this benchmark: {exc}", "name another --output, or say --again") from exc
+        raise InputError(f"{path}: not a result of this benchmark: {exc}", "name another --output or pass --again") from exc
     if version != SCHEMA_VERSION:
-        raise InputError(f"{path}: is of schema version {version}, not {SCHEMA_VERSION}", "say --again")
+        raise InputError(f"{path}: schema version is {version}, not {SCHEMA_VERSION}", "pass --again")
     return rows

@@ -1,4 +1,4 @@
-"""What is quantized: trained networks with images to judge them by, and networks of full size for the clock."""
+"""The networks to quantize: trained ones with labelled images for accuracy, and full-size ones for latency."""
 
 import sys
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from emca_deploy.networks.registry import create_model, find_architecture
 __all__ = ["FASHION_MNIST", "Subject", "TestImages", "calibration_images", "random_subject", "test_images", "trained_subjects"]
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package puts the data set."""
+"""Folder where Debian's package installs the data set."""
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -32,10 +32,10 @@ class Subject:
     """A network to quantize.
 
     Attributes:
-        name: in the tables.
-        checkpoint: its weights.
-        preprocessing: how images become its input.
-        batch: of the export; None for a dynamic one.
+        name: Name in the tables.
+        checkpoint: File with its weights.
+        preprocessing: Preprocessing of its images.
+        batch: Batch size of the export; None for a dynamic one.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Subject:
     batch: int | None = None
 
     def identity(self) -> dict[str, str | int]:
-        """Return what tells it from others of its name."""
+        """Return what distinguishes it from others of its name."""
         return {"checkpoint": sha256_file(self.checkpoint), "image_size": self.preprocessing.image_size}
 
     def export(self, folder: Path) -> Path:
-        """Export it into a folder, and return the ONNX file."""
+        """Export the network into a folder and return the ONNX file."""
         path = folder / f"{self.name.replace(' ', '-')}.onnx"
         options = ExportOptions(preprocessing=self.preprocessing, batch=self.batch)
         return export_checkpoint(self.checkpoint, path, options).onnx
@@ -56,7 +56,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class TestImages:
-    """Labelled images that no calibration saw."""
+    """Labelled images that no calibration uses."""
 
     path: Path
     what: str
@@ -81,15 +81,15 @@ def test_images(data: Path, folder: Path) -> TestImages:
 
 
 def trained_subjects(checkpoints: Path | None, image_size: int, archs: Sequence[str] | None) -> list[Subject]:
-    """Return the bundled network and those of a folder that are named after their architecture.
+    """Return the bundled network and a folder's networks, whose files are named after their architecture.
 
     Args:
-        checkpoints: the folder; None for the bundled network alone.
-        image_size: pixels, of the folder's networks.
-        archs: only those; all where None.
+        checkpoints: Folder of checkpoints; None for the bundled network alone.
+        image_size: Image size of the folder's networks, in pixels.
+        archs: Architectures to return; None for all.
 
     Raises:
-        InputError: no such folder, or nothing is left to compare on.
+        InputError: The folder does not exist, or no network is left.
     """
     subjects = [Subject(f"{BUNDLED_ARCH} (bundled)", bundled_checkpoint(), BUNDLED_PREPROCESSING)]
     if checkpoints is not None:

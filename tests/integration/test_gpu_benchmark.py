@@ -57,7 +57,7 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     [
         (["--arch", "resnet19"], "no architecture is called 'resnet19'"),
         (["--target", "cpu"], "target 'cpu'"),
-        (["--dry-run", "--output", "OUT"], "is of another machine, version or size"),
+        (["--dry-run", "--output", "OUT"], "another machine, version or size"),
     ],
 )
 def test_bad_arguments(script: ModuleType, tmp_path: Path, capsys, monkeypatch, arguments: list[str], words: str) -> None:
