@@ -64,7 +64,7 @@ BASELINE = "torch compiled fp16 channels-last"
 TRAINED = "bundled"
 ACCURACY_AT_ONCE = 4
 SAMPLES = 64
-"""Number of calibration images of the random networks, whose accuracy is not measured; the trained one uses all bundled images."""
+"""Number of calibration images of the random networks, whose accuracy is not measured; the trained one uses all bundled ones."""
 
 
 @dataclass
