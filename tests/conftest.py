@@ -1,4 +1,4 @@
-"""What every test needs."""
+"""Fixtures for every test."""
 
 import atexit
 import ctypes
@@ -17,14 +17,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from kept import cache_folder, kept, key_of
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite runs on every core already; threads that wait for work only burn
-# How fast an example runs is no property of what is tested: other tests run beside it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite already uses every core; waiting threads would only spin
+# An example has no deadline: other tests run at the same time.
 _ANY_SPEED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=25, **_ANY_SPEED)
 settings.register_profile("nightly", max_examples=200, **_ANY_SPEED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
-cache_folder()  # the user's, before tests get another
-# What an earlier run found of a graph must not stand in for what this code does.
+cache_folder()  # the user's cache, before tests get another one
+# An earlier run's cached results of a graph must not replace this code's results.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="emca-deploy-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 LIBM = ctypes.CDLL("libm.so.6")
@@ -32,7 +32,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that writes the golden files anew."""
+    """Add the option that rewrites the golden files."""
     parser.addoption("--regenerate-golden", action="store_true", help="Write tests/golden/*/*.json instead of comparing.")
 
 
@@ -51,7 +51,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
 
 
 def _lines(value: Any, indent: int = 0) -> str:
-    """Return JSON with everything on one line that fits on it."""
+    """Return JSON that breaks lines only where a value does not fit on one."""
     text = json.dumps(value)
     if indent + len(text) <= 120 or not isinstance(value, (dict, list)):
         return text
@@ -65,7 +65,7 @@ def _lines(value: Any, indent: int = 0) -> str:
 
 @pytest.fixture(autouse=True, scope="session")
 def signals_as_at_a_terminal():
-    """Let Ctrl-C and a hang-up reach the processes that tests start: under nohup, or in the background, they would not."""
+    """Let SIGINT and SIGHUP reach the processes that tests start, also under nohup or in the background."""
     before = [(number, signal.signal(number, handler)) for number, handler in FOREGROUND]
     yield
     for number, handler in before:
@@ -77,9 +77,9 @@ FOREGROUND = ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signa
 
 @pytest.fixture(autouse=True)
 def float_environment():
-    """Give each test the processor's float state as it was: ONNX Runtime's `flush_denormals` changes the calling thread.
+    """Restore the processor's float state after each test: ONNX Runtime's `flush_denormals` changes the calling thread.
 
-    It does so for the first session of a process only, so that which test suffers would depend on their order.
+    It does so only for the first session of a process, which would make results depend on the order of the tests.
     """
     state = ctypes.create_string_buffer(256)  # fenv_t has 32 bytes on x86-64, 8 on aarch64
     LIBM.fegetenv(state)
@@ -89,9 +89,9 @@ def float_environment():
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory) -> Callable[..., Path]:
-    """Return a function that has a folder filled once for all processes of a run, and returns it.
+    """Return a function that fills a folder once for all processes of a run and returns it.
 
-    With `keep` the folder is kept for later runs, until `fill` changes, or something of the package that its imports lead to.
+    With `keep`, later runs reuse the folder until `fill` or a module of the package that it imports changes.
     """
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
@@ -116,7 +116,7 @@ def once(tmp_path_factory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def bundled_model(once) -> Callable[[Path], Path]:
-    """Return a function that puts the bundled network's ONNX file, with its manifest, into a folder."""
+    """Return a function that copies the bundled network's ONNX file and manifest into a folder."""
 
     def export(folder: Path) -> None:
         from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_checkpoint
@@ -134,11 +134,11 @@ def bundled_model(once) -> Callable[[Path], Path]:
 
 @contextmanager
 def _small_networks():
-    """Have every family at a depth of 10 as well: one block a stage, a quarter as wide; for what is no family's own."""
+    """Register every family at depth 10 too: one block per stage, a quarter of the width; for logic common to all families."""
     import emca_deploy.networks.pkcam
     from emca_deploy.networks import registry, resnet
 
-    if 10 in resnet.STAGE_BLOCKS:  # within another already
+    if 10 in resnet.STAGE_BLOCKS:  # already inside another one
         yield
         return
     quarter = tuple(width // 4 for width in resnet.STAGE_WIDTHS)
@@ -153,13 +153,13 @@ def _small_networks():
 
 @pytest.fixture(scope="session")
 def small_networks():
-    """Return a context manager in which the registry has every family at a depth of 10 too, as `lively_network` makes it."""
+    """Return a context manager in which the registry has the families of depth 10 that `lively_network` makes."""
     return _small_networks
 
 
 @pytest.fixture(scope="session")
 def lively_network():
-    """Return a function that makes a network with batch norms that do something; the same every time.
+    """Return a function that makes a network with non-trivial batch norms, deterministically.
 
     Its names are those of the registry, and "resnet10" with every family's prefix: a small network for tests of logic.
     """
@@ -183,7 +183,7 @@ def lively_network():
 
 @pytest.fixture(scope="session")
 def exported(once, tmp_path_factory, lively_network):
-    """Return a function that exports such a network, once for all processes of a run, and returns the file."""
+    """Return a function that exports such a network once for all processes of a run and returns the file."""
     folder = tmp_path_factory.mktemp("onnx")
 
     def export(name: str, **options) -> Path:
@@ -196,7 +196,7 @@ def exported(once, tmp_path_factory, lively_network):
             ir.save(export_onnx(lively_network(name, **options), 64), made / "model.onnx")
 
         path = folder / f"{'-'.join([name, *(f'{option}={value}' for option, value in options.items())])}.onnx"
-        if not path.exists():  # a link in a folder of this process's own, since tables come to lie beside it
+        if not path.exists():  # a link in this process's own folder, since tables are written next to it
             path.hardlink_to(once(path.stem, write, keep=True) / "model.onnx")
         return path
 
@@ -226,7 +226,7 @@ def random_model(once, tmp_path_factory) -> Callable[..., Path]:
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Measure candidates of the fake backend in this process and on a clock of its own; none may crash or hang."""
+    """Measure candidates of the fake backend in this process on a simulated clock; none may crash or hang."""
     import in_process
 
     in_process.patch(monkeypatch)

@@ -1,4 +1,4 @@
-"""What the tests of the command line share: a small network in every form, images, and how a refusal must look."""
+"""Fixtures of the command-line tests: a small network in every form, images, and the form of a refusal."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def save_images(folder: Path, count: int, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="session")
 def files():
-    """Return a function that names all files under a folder, hidden ones too."""
+    """Return a function that lists all files under a folder, including hidden ones."""
 
     def names(folder: Path) -> set[str]:
         return {str(Path(root, name).relative_to(folder)) for root, _, found in os.walk(folder) for name in found}
@@ -62,7 +62,7 @@ def checkpoint(shared, weights):
 
 @pytest.fixture(scope="session")
 def plain_weights():
-    """A random network's without attention: a third of the nodes, for what has nothing to do with attention."""
+    """State dict of a random network without attention, with a third of the nodes, for tests that do not concern attention."""
     import torch
 
     from emca_deploy.networks.registry import create_model
@@ -73,7 +73,7 @@ def plain_weights():
 
 @pytest.fixture(scope="session")
 def plain_checkpoint(shared, plain_weights):
-    """A .safetensors file of it."""
+    """A .safetensors file of `plain_state`."""
     from safetensors.torch import save_file
 
     path = shared / "plain.safetensors"
@@ -83,7 +83,7 @@ def plain_checkpoint(shared, plain_weights):
 
 @pytest.fixture(scope="session")
 def training_checkpoint(shared, weights):
-    """What a training script saves of a DataParallel network."""
+    """The file that a training script saves of a DataParallel network."""
     import torch
 
     path = shared / "checkpoint.pth.tar"
@@ -94,7 +94,7 @@ def training_checkpoint(shared, weights):
 
 @pytest.fixture(scope="session")
 def trained_model(shared, request, once):
-    """That checkpoint exported, with a dynamic batch; once for all processes of a run."""
+    """The exported checkpoint with a dynamic batch; exported once for all processes of a run."""
 
     def export(folder):
         from emca_deploy.api import export  # noqa: F401  what runs
@@ -109,7 +109,7 @@ def trained_model(shared, request, once):
 
 @pytest.fixture(scope="session")
 def small_checkpoint(shared, lively_network):
-    """A state dict of the small network that `model` is."""
+    """State dict of the small network in `model`."""
     import torch
 
     torch.save(lively_network(SMALL, CLASSES, seed=1).state_dict(), shared / "small.pth")
@@ -118,7 +118,7 @@ def small_checkpoint(shared, lively_network):
 
 @pytest.fixture(scope="session")
 def model(shared, request, small_networks, once):
-    """A small network of the family exported, with a dynamic batch; once for all processes of a run."""
+    """An exported small network of the family with a dynamic batch; exported once for all processes of a run."""
 
     def export(folder):
         from emca_deploy.api import export  # noqa: F401  what runs
@@ -134,7 +134,7 @@ def model(shared, request, small_networks, once):
 
 @pytest.fixture(scope="session")
 def alone():
-    """Return a function that puts a model with its manifest into a folder of its own, where its tables will lie."""
+    """Return a function that copies a model and its manifest into a new folder, where its tables will be."""
 
     def put(model: Path, folder: Path) -> Path:
         folder.mkdir(exist_ok=True)
@@ -152,7 +152,7 @@ def own(model, tmp_path, alone):
 
 @pytest.fixture(scope="session")
 def deep_model(random_model):
-    """The 18-layer network of the family, with random weights: where one block a stage is too few."""
+    """The 18-layer network of the family with random weights, for tests that need more than one block per stage."""
     return random_model(ARCH, SIZE)
 
 
@@ -172,7 +172,7 @@ def labelled_images(shared):
 
 @pytest.fixture
 def refused(capsys):
-    """Return a function that runs a command line that must fail, and returns what it says."""
+    """Return a function that runs a command line that must fail and returns its output."""
 
     def check(*arguments: object, code: int = 2) -> str:
         capsys.readouterr()
@@ -205,7 +205,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def full_disk(small_disk):
-    """A file system on which there is no byte left."""
+    """A full file system."""
     with suppress(OSError), (small_disk / "filling").open("wb", buffering=0) as stream:
         while stream.write(bytes(4096)):
             pass

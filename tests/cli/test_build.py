@@ -1,4 +1,4 @@
-"""`emca-deploy build`, in a process of its own, as a person runs it."""
+"""`emca-deploy build` in its own process, as a user runs it."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def test_counts_are_positive(classifier: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def network(model: Path) -> Path:
-    """An emca_eca_resnet18 at 32x32 with a dynamic batch, where TensorRT-RTX can build it."""
+    """An emca_eca_resnet18 at 32x32 with a dynamic batch, if TensorRT-RTX is installed."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     return model
 
@@ -92,7 +92,7 @@ def test_tensorrt_rtx_takes_its_options(network: Path, tmp_path: Path) -> None:
     targets = ["--target-capability", "8.6", "--target-capability", "8.9"]
     done = run("build", network, "--backend", "tensorrt-rtx", "-o", engine, "--threads", 1, *options, *targets, "--json")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # the bar is for terminals
+    assert done.stderr == ""  # progress bars are for terminals only
     document = json.loads(done.stdout)
     built = document["tensorrt"]
     assert (built["batches"], built["targets"]) == ([2, 4, 8], ["8.6", "8.9"])

@@ -30,7 +30,7 @@ def out(tmp_path):
 
 @pytest.fixture(scope="session")
 def data(shared, flat_images, labelled_images):
-    """The same kind of images in every form: by form its path."""
+    """Paths of the same kind of images, by form."""
     images = np.random.default_rng(3).integers(0, 256, (9, 40, 40, 3), np.uint8)
     np.savez(shared / "bytes.npz", images=images)
     np.savez(shared / "floats.npz", images=np.random.default_rng(4).standard_normal((9, 3, 32, 32)).astype(np.float32))
@@ -63,7 +63,7 @@ def test_every_kind_of_data_for_both_backends(own, data, out, files, capsys, for
     assert (document["onnx"], document["backend"], document["method"]) == (str(output), backend, "minmax")
     assert (document["samples"], document["table_reused"]) == (6, False)
     assert document["quantized"]["weighted_operators"] == 13  # 12 convolutions and the head
-    assert document["quantized"]["float_operators"] == 4  # the attention's own
+    assert document["quantized"]["float_operators"] == 4  # the attention's layers
     onnx.checker.check_model(str(output), full_check=True)
     manifest = json.loads(Path(f"{output}.manifest.json").read_text())
     table = Path(document["table"])
@@ -206,7 +206,7 @@ def test_a_model_that_is_not_what_its_manifest_says_is_refused(own, data, out, r
     ]
 )  # fmt: skip
 def bad_data(request, tmp_path, flat_images, data):  # noqa: C901
-    """A data set that must be refused, and what must be said of it."""
+    """A data set that must be refused, and the words of the message."""
     folder = tmp_path / "bad"
     folder.mkdir()
     floats = np.zeros((4, 3, 32, 32), np.float32)

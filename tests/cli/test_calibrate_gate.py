@@ -1,4 +1,4 @@
-"""`emca-deploy calibrate --max-drop` as a user runs it: a network that knows nothing, and twelve images."""
+"""`emca-deploy calibrate --max-drop` as a user runs it, on an untrained network and twelve images."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""--weights and --prefix, and what is said of the network's place in a checkpoint."""
+"""--weights and --prefix, and the messages about where the network is in a checkpoint."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from emca_deploy.results.codec import to_json
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """A checkpoint with weights, their average, a loss, an optimizer and an object; each tensor one number, repeated."""
+    """A checkpoint with weights, their average, a loss, an optimizer and an object; each tensor repeats one number."""
     import argparse
 
     import torch

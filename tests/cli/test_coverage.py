@@ -1,4 +1,4 @@
-"""`emca-deploy calibrate` on how much of a network runs in INT8."""
+"""The coverage that `emca-deploy calibrate` reports."""
 
 import json
 
@@ -21,7 +21,7 @@ NETWORKS = {
 
 @pytest.fixture
 def calibrated(tmp_path, capsys):
-    """Return a function that calibrates a network and gives the exit code, the JSON document and what went to stderr."""
+    """Return a function that calibrates a network and returns the exit code, the JSON document and stderr."""
     images = tmp_path / "images.npz"
     np.savez(images, images=np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32))
 
@@ -88,7 +88,7 @@ def test_a_network_with_nothing_to_quantize_is_refused_and_nothing_is_written(ca
 
 
 def test_a_quantized_model_is_refused_and_layers_explains_it(calibrated, tmp_path, capsys):
-    """OpenVINO's placement on ONNX Runtime: its convolution returns float, for which there is no INT8 kernel."""
+    """OpenVINO's placement on ONNX Runtime: the convolution returns float, and ONNX Runtime has no INT8 kernel for that."""
     calibrated("whole", "--backend", "openvino")
     quantized = tmp_path / "int8.onnx"
     images = ["--data", str(tmp_path / "images.npz")]

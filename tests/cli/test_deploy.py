@@ -1,4 +1,4 @@
-"""`emca-deploy deploy` as a user runs it: what it leaves, what it refuses before any work, and Ctrl-C."""
+"""`emca-deploy deploy` as a user runs it: the files it writes, what it refuses before any work, and Ctrl-C."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from emca_deploy.cli import run
 from emca_deploy.results.deploy import read_deploy_report
 
 QUICK = ["--image-size", "32", "--resize-size", "40", "--duration", "0.5", "--threads", "1", "--samples", "6"]
-QUICK += ["--recover", "none"]  # recovery takes longer: the demo's test
+QUICK += ["--recover", "none"]  # recovery is slow; the demo's test covers it
 PATIENCE_S = 300
 MADE = {
     "model.onnx", "model.onnx.manifest.json", "model.ranges.json", "result.json", "report.html",
@@ -40,14 +40,14 @@ def arguments(checkpoint: object, data: object, validation: object, output: obje
 
 @pytest.fixture(scope="module")
 def deployed(shared, small_checkpoint, small_networks, flat_images, labelled_images):
-    """The folder of a deployment on both backends, and what was shown on stdout and stderr."""
+    """The folder of a deployment on both backends, its stdout and its stderr."""
     pytest.importorskip("openvino")
     output = shared / "deployed"
     command = arguments(small_checkpoint, flat_images, labelled_images, output, "--limit", 9)
     out, err = io.StringIO(), io.StringIO()
     with small_networks(), pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["emca-deploy", *command])
-        in_process.use_threads(patch)  # golden/test_json.py and the Ctrl-C tests below have real processes
+        in_process.use_threads(patch)  # golden/test_json.py and the Ctrl-C tests below start real processes
         assert run(command) == 0
     return output, subprocess.CompletedProcess(command, 0, out.getvalue(), err.getvalue())
 
@@ -143,7 +143,7 @@ def test_stages_are_told_on_stderr_and_the_table_on_stdout(deployed):
 
 @pytest.fixture
 def nothing_is_done(monkeypatch):
-    """Without PyTorch any export fails with another exit code: what is refused with 2 was refused before the work."""
+    """Without PyTorch any export fails with another exit code: exit code 2 shows a refusal before the work."""
     monkeypatch.setitem(sys.modules, "torch", None)
 
 
@@ -258,7 +258,7 @@ def session_members(session: int) -> list[int]:
 
 
 def is_worker(pid: int) -> bool:
-    """Return whether a process is one of the harness's; others come and go while libraries load."""
+    """Return whether a process belongs to the harness; loading libraries starts others briefly."""
     try:
         return b"harness.measure.worker_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # it ended meanwhile
@@ -274,13 +274,13 @@ def wait_until(condition, process: subprocess.Popen, what: str) -> None:
 
 
 def start(command: list[str]) -> "subprocess.Popen[str]":
-    """Start it as a terminal does, in a process group of its own that Ctrl-C reaches as a whole."""
+    """Start a command as a terminal does, in its own process group, all of which Ctrl-C reaches."""
     whole = [sys.executable, "-m", "emca_deploy", *command]
     return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def interrupt(process: "subprocess.Popen[str]") -> str:
-    """Press Ctrl-C, and return what was said; nothing that was started may live on."""
+    """Send Ctrl-C and return the output; no started process may survive."""
     os.killpg(process.pid, signal.SIGINT)
     return ended(process)
 
@@ -312,7 +312,7 @@ def test_termination_cleans_up_too(plain_checkpoint, flat_images, labelled_image
     output = tmp_path / "out"
     with start(arguments(plain_checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
         wait_until(lambda: output.exists() and any(output.iterdir()), process, "temporary file")
-        process.terminate()  # as `timeout` or the end of a container does: this process only
+        process.terminate()  # the signal reaches this process only, as from `timeout` or at the end of a container
         ended(process)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""`emca-deploy devices` at the command line."""
+"""`emca-deploy devices` as a user runs it."""
 
 import json
 from pathlib import Path

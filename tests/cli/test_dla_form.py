@@ -1,4 +1,4 @@
-"""`export --form dla`, and what `plan --dla` says of it."""
+"""`export --form dla`, and the report of `plan --dla` on its model."""
 
 import json
 

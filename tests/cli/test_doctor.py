@@ -1,4 +1,4 @@
-"""`emca-deploy doctor`, and the traps it knows."""
+"""`emca-deploy doctor` and the known problems that it reports."""
 
 import json
 import subprocess

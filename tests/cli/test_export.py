@@ -27,13 +27,13 @@ def with_small_networks(small_networks):
 
 @pytest.fixture(scope="module")
 def plain_weights(lively_network):
-    """A small network's without attention."""
+    """State dict of a small network without attention."""
     return lively_network("resnet10", 3).state_dict()
 
 
 @pytest.fixture(scope="module")
 def plain_checkpoint(tmp_path_factory, plain_weights):
-    """A .safetensors file of it."""
+    """A .safetensors file of that state dict."""
     from safetensors.torch import save_file
 
     path = tmp_path_factory.mktemp("plain") / "plain.safetensors"
@@ -46,7 +46,7 @@ def sha256(path: Path) -> str:
 
 
 class CreatesAFile:
-    """Unpickled, it writes a file."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -198,7 +198,7 @@ def test_outside_the_fp16_gate_is_exit_4_and_leaves_the_old_file(tmp_path, plain
     params=["empty", "text", "truncated", "truncated safetensors", "hostile", "hostile legacy", "alien", "no tensors", "folder"]
 )
 def bad_checkpoint(request, tmp_path, training_checkpoint, checkpoint):
-    """Return a checkpoint that must be refused, and what must be said of it."""
+    """Return a checkpoint that must be refused, and the words of the message."""
     import torch
 
     path = tmp_path / "given" / ("x.safetensors" if "safetensors" in request.param else "x.pth")
@@ -233,7 +233,7 @@ def test_a_bad_checkpoint_is_refused_and_runs_nothing(bad_checkpoint, tmp_path, 
     said = refused("export", path, "-o", tmp_path / "out" / "model.onnx", "--image-size", 32)
     assert str(path) in said
     assert words in said
-    assert {p.name for p in tmp_path.iterdir()} == {"given", "out"}  # nothing in it was run
+    assert {p.name for p in tmp_path.iterdir()} == {"given", "out"}  # none of its code was run
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -270,7 +270,7 @@ def test_options_that_contradict_the_checkpoint_are_refused(arguments, words, ch
 
 
 def test_outputs_that_cannot_be_written_are_said_before_the_work(tmp_path, refused, files, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)  # with it any work would fail otherwise
+    monkeypatch.setitem(sys.modules, "torch", None)  # with it, any work would fail in another way
     (tmp_path / "file").write_text("a file")
     for output, words in (
         (tmp_path / "missing" / "x.onnx", f"mkdir -p {tmp_path / 'missing'}"),

@@ -1,4 +1,4 @@
-"""Other people's ONNX files, from the command line: calibrated whole, and as near to their float file as the plain form is."""
+"""ONNX files of other exporters on the command line: fully calibrated, and as close to their float file as the plain form."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from emca_deploy.cli import run
 
 FAST = ["--method", "minmax", "--recover", "none", "--threads", "1", "--backend", "onnxruntime"]
 LEAST_DB = 25.0
-"""The plain form has 36 dB on these images: random weights, ranges of 12 images."""
+"""The plain form reaches 36 dB on these images, with random weights and the ranges of 12 images."""
 
 
 def network(
@@ -81,7 +81,7 @@ def pictures(folder, channels=3):
 
 
 def quantize(model, data, output, capsys, *more):
-    """Calibrate and validate; returns what both print as JSON."""
+    """Calibrate and validate, and return both JSON documents."""
     capsys.readouterr()
     found = []
     for words in (
@@ -117,7 +117,7 @@ def test_a_foreign_form_is_quantized_whole(tmp_path, capsys, form):
     size = ["--image-size", "24x16"] if form == "dynamic size" else []
     calibrated, validated = quantize(model, data, tmp_path / "out" / "q.onnx", capsys, *size)
     coverage = calibrated["coverage"]
-    # ONNX Runtime's INT8 convolution rounds what it returns, so that one which makes the logits stays in float.
+    # ONNX Runtime's INT8 convolution rounds its output; a convolution that computes the logits therefore stays in float.
     in_float = ["Conv"] if form == "four dimensions" else []
     assert (coverage["layers"], [layer["op"] for layer in coverage["float_layers"]]) == (4, in_float)
     assert coverage["int8_macs_percent"] > 99.9
@@ -130,7 +130,7 @@ def test_a_foreign_form_is_quantized_whole(tmp_path, capsys, form):
 
 
 def test_a_changed_sidecar_is_measured_anew(tmp_path, capsys):
-    """The .onnx file stays the same to the byte; only the weights beside it are another training's."""
+    """The .onnx file does not change; only the external weights come from another training."""
     sidecar = {"save_as_external_data": True, "location": "m.bin", "size_threshold": 16}
     model = network(tmp_path / "m.onnx", **sidecar)
     data = pictures(tmp_path / "data")
@@ -165,7 +165,7 @@ def test_a_file_newer_than_the_runtime_says_what_it_takes(tmp_path, refused, cha
     onnx.save(model, tmp_path / "new.onnx")
     problem, remedy = refused("validate", tmp_path / "new.onnx", "--data", pictures(tmp_path / "data")).splitlines()
     assert "new.onnx" in problem
-    assert any(character.isdigit() for character in problem.replace("99", ""))  # the version that the runtime does take
+    assert any(character.isdigit() for character in problem.replace("99", ""))  # the version that the runtime accepts
     assert "update" in remedy
 
 

@@ -1,4 +1,4 @@
-"""`--target gpu`, on a machine without a GPU and, as far as that goes, on one with it."""
+"""`--target gpu` on a machine without a GPU, and what can be tested of a machine with one."""
 
 import json
 from collections.abc import Callable
@@ -88,5 +88,5 @@ def test_what_is_wrong_with_an_engine_comes_before_what_is_wrong_with_the_machin
     elif damage == "gone":
         engine.unlink()
     assert words in refused("profile", engine, "--target", "gpu", "--batch", batch)
-    if batch == 1:  # validate runs any batch that the engine has
+    if batch == 1:  # validate runs any batch size that the engine supports
         assert words in refused("validate", engine, "--data", labelled_images, "--target", "gpu")

@@ -1,4 +1,4 @@
-"""Images and labels as people have them, on tiny networks that are right exactly if everything is done right."""
+"""Images and labels in the usual forms, on tiny networks whose predictions are right only if every step is right."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ def save_net(path, levels, mean=0.485, std=0.229, scale=255, channel=0, shape=(3
 
 
 def save_shades(folder, levels, each=3, seed=0):
-    """Noise whose red says the class; levels by folder name."""
+    """Noise images whose red channel encodes the class; `levels` are by folder name."""
     random = np.random.default_rng(seed)
     for name, level in levels.items():
         (folder / name).mkdir(parents=True)
@@ -64,7 +64,7 @@ def call(*words):
 
 @pytest.fixture
 def validate(capsys):
-    """Return a function that validates and returns the document."""
+    """Return a function that validates and returns the JSON document."""
 
     def measured(*words):
         capsys.readouterr()

@@ -1,4 +1,4 @@
-"""`--target jetson`: refused elsewhere, and on a recorded board the whole command, with the board in its result."""
+"""`--target jetson`: refused on other machines; on a recorded board the command runs and its result names the board."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ BOARDS = Path(__file__).parents[1] / "data/boards"
 
 @pytest.fixture
 def board(tmp_path, monkeypatch):
-    """A copy of an Orin Nano Super at 15 W, which the commands take this machine for."""
+    """A copy of an Orin Nano Super at 15 W that the commands detect as this machine."""
     place = tmp_path / "board"
     shutil.copytree(BOARDS / "orin-nano-super", place)
     monkeypatch.setenv("EMCA_DEPLOY_BOARD_ROOT", str(place))
@@ -58,7 +58,7 @@ def test_what_a_board_does_not_have(refused, model, tmp_path):
 def test_profile_in_a_power_mode(board, model, tmp_path, capsys):
     output = tmp_path / "result.json"
     arguments = ["profile", str(model), "--target", "jetson", "--power-mode", "MAXN_SUPER", "-o", str(output), *PROFILE]
-    # Long enough for the slowest of the sources, which is read every half a second.
+    # Long enough for the slowest source, which is read every half second.
     assert run([*arguments, "--duration", "1.5", "--max-duration", "1.5"]) == 0
     assert mode_of(board) == "pmode:0000"
     assert (board / "var/recorded/asked").read_text().split() == ["2", "0"]
@@ -71,7 +71,7 @@ def test_profile_in_a_power_mode(board, model, tmp_path, capsys):
     assert record["clocks"]["locked"] is False
     sources = result["telemetry"]["sources"]
     assert sources["ina3221"]["power"]["total"]["power_w"] == pytest.approx(4.825344)
-    assert "power" not in sources["tegrastats"]  # the same rails are not told twice
+    assert "power" not in sources["tegrastats"]  # no rail is reported twice
     assert sources["tegrastats"]["values"]["ram_used_mib"]["mean"] == 3452
     assert sources["gpu_clock"]["values"]["gpu_mhz"]["mean"] == 306
     assert sources["temperature"]["values"]["gpu-thermal_temperature_c"]["mean"] == 49.031
@@ -156,7 +156,7 @@ def test_build_elsewhere(refused, model):
 
 @pytest.mark.usefixtures("board")
 def test_an_engine_needs_a_gpu(refused, model, tmp_path):
-    """Where an engine is run, is decided by its manifest; there is no GPU here."""
+    """The manifest of an engine determines where it runs; this machine has no GPU."""
     from emca_deploy._machine import find_gpus
     from emca_deploy.artifacts import Manifest, write_manifest
 
@@ -171,7 +171,7 @@ def test_an_engine_needs_a_gpu(refused, model, tmp_path):
 
 @pytest.mark.usefixtures("board")
 def test_doctor_tells_of_the_board(capsys, monkeypatch):
-    # Whether libraries load, which takes seconds, is not what this is about: tests/cli/test_doctor.py.
+    # tests/cli/test_doctor.py covers whether libraries load, which takes seconds.
     monkeypatch.setattr("emca_deploy.api.doctor.load_failure", lambda module: None)
     assert run(["doctor", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -185,7 +185,7 @@ def test_doctor_tells_of_the_board(capsys, monkeypatch):
         assert words in said
 
 
-@pytest.mark.slow  # half a minute, for what tests/cli/test_deploy.py and tests/unit/api try in parts
+@pytest.mark.slow  # half a minute; tests/cli/test_deploy.py and tests/unit/api cover the parts
 def test_deploy_on_the_board(board, checkpoint, flat_images, labelled_images, tmp_path, capsys):
     arguments = [
         "deploy",

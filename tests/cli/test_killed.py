@@ -1,4 +1,4 @@
-"""SIGKILL at every file event of a command: what is left is whole, told from whole, or goes on; and nothing hidden stays."""
+"""SIGKILL at every file event of a command: each file left is complete, refused or continued, and no hidden file stays."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def network(path: Path) -> None:
 
 
 def in_child(folder: Path, words: list[str], event: int | None) -> int:
-    """Run a command in a child that kills itself before its file event of that number; return how it ended."""
+    """Run a command in a child that kills itself before the file event with this number; return how it ended."""
     child = os.fork()
     if not child:
         seen = 0
@@ -83,7 +83,7 @@ def in_child(folder: Path, words: list[str], event: int | None) -> int:
 
 
 def check(folder: Path, event: int) -> None:
-    """Read whatever is there as the next command would."""
+    """Read the files that exist as the next command would."""
     for name in ("m.onnx", "q.onnx", "m.ov"):
         path = folder / name
         if path.exists():
@@ -106,7 +106,7 @@ def check(folder: Path, event: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_kill_is_survived(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "_TOLERANCE", 1000.0)  # tune as briefly as it can
+    monkeypatch.setattr(tuning, "_TOLERANCE", 1000.0)  # the shortest tuning
     for event in range(MOST_EVENTS):
         folder = tmp_path / str(event)
         folder.mkdir()

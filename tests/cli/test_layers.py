@@ -23,7 +23,7 @@ def engine(model, tmp_path_factory):
 
 
 def test_both_runtimes_tell_attention_and_add_up(model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(layers, "PROBE_S", 0.0)  # the fewest calls will do: how high the roof is, is not asked here
+    monkeypatch.setattr(layers, "PROBE_S", 0.0)  # the fewest calls suffice: this test does not need the peak rate
     plot, output = tmp_path / "layers.svg", tmp_path / "layers.json"
     names = [f"{backend}={model}" for backend in ("onnxruntime", "openvino")]
     assert run(["layers", *names, *QUICK, "--json", "--plot", str(plot), "-o", str(output)]) == 0
@@ -43,7 +43,7 @@ def test_both_runtimes_tell_attention_and_add_up(model, tmp_path, capsys, monkey
         assert any("attention" in name for layer in gates for name in layer.nodes)
         main = [layer for layer in result.layers if layer.kind == "convolution"]
         assert all(layer.macs and layer.utilisation_percent and layer.precision == "fp32" for layer in main)
-        # 602,112 of the stem, 294,912 of the first stage and 229,376 of each other: all work was found in the runtime's layers.
+        # 602,112 in the stem, 294,912 in the first stage and 229,376 in each other one: the runtime's layers contain all work.
         assert sum(layer.macs for layer in result.layers) == pytest.approx(1.5855e6, rel=0.01)
 
 

@@ -1,4 +1,4 @@
-"""A backend as a new engineer adds one: a distribution of its own, found through its entry point, and seen by every command."""
+"""A backend in its own distribution, as a new developer adds one: found through its entry point, available in every command."""
 
 import json
 import os
@@ -91,7 +91,7 @@ BROKEN = "raise ImportError('its library is too old')"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as pip leaves it: two distributions, the second of which does not load."""
+    """A folder as pip installs it, with two distributions; the second one cannot be loaded."""
     folder = tmp_path_factory.mktemp("site")
     package = folder / "toy_backend"
     package.mkdir()

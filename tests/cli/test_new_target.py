@@ -1,4 +1,4 @@
-"""A new kind of target, as CONTRIBUTING.md describes it: one file and one line."""
+"""A new kind of target needs one file and one line, as CONTRIBUTING.md describes."""
 
 import json
 
@@ -54,7 +54,7 @@ QUICK = ["--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--threa
 def toy(tmp_path, monkeypatch):
     (tmp_path / "toy_target.py").write_text(FILE)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(registry.KINDS, "toy", "toy_target:ToyTarget")  # the line
+    monkeypatch.setitem(registry.KINDS, "toy", "toy_target:ToyTarget")  # the one line
     monkeypatch.setenv("EMCA_DEPLOY_DEVICES", str(tmp_path / "devices.toml"))
 
 

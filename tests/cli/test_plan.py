@@ -1,4 +1,4 @@
-"""`emca-deploy plan` as a person runs it: no TensorRT, no device."""
+"""`emca-deploy plan` as a user runs it, without TensorRT or a device."""
 
 import json
 import shlex
@@ -42,7 +42,7 @@ def test_a_person_gets_the_choice_the_reasons_and_the_commands(model, capsys):
 
 
 def test_its_commands_are_ones_that_work(model, flat_images, tmp_path, capsys):
-    """Those that can run here: calibration for TensorRT-RTX, with a real build, and a DLA's cache."""
+    """Run the commands that work without a board: calibration for TensorRT-RTX with a real build, and a DLA's cache."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     own = tmp_path / "model.onnx"
     own.write_bytes(model.read_bytes())

@@ -1,4 +1,4 @@
-"""Nothing foreign reaches a terminal as anything but characters; a stdout that takes nothing is one line."""
+"""Foreign text reaches a terminal as printable characters only; a stdout that cannot be written gives a one-line error."""
 
 import json
 import re
@@ -123,7 +123,7 @@ def test_a_full_stdout_is_one_error_and_the_result_is_kept(tmp_path):
 
 
 def calibrated_with(most: int, folder: Path) -> bool:
-    """Calibrate with at most `most` open files; how many it needs differs between machines. Returns whether that was enough."""
+    """Calibrate with at most `most` open files and return whether that was enough; the number needed depends on the machine."""
     folder.mkdir()
     model = network(folder / "m.onnx", "conv")
     data = Path(__file__).parents[2] / "emca_deploy/data/bundled/fashion_mnist_calibration.zip"

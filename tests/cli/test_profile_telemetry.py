@@ -1,4 +1,4 @@
-"""Telemetry through the command line, with an executable called tegrastats that prints a recorded line."""
+"""Telemetry on the command line, with an executable named tegrastats that prints a recorded line."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def test_rails_and_energy_are_in_the_result_and_the_process_is_gone(tegrastats, 
     assert power["VDD_IN"]["power_w"] == pytest.approx(4.824)
     assert power["VDD_IN"]["idle_power_w"] == pytest.approx(4.824)
     assert power["VDD_IN"]["net_energy_per_inference_mj"] == pytest.approx(0, abs=1e-9)
-    # 4.824 W for as long as a call takes: a little more than its latency, which excludes what is between two calls
+    # 4.824 W over the duration of a call, a little longer than its latency, which excludes the time between calls
     assert power["VDD_IN"]["energy_per_inference_mj"] >= 4.824 * result["latency_ms"]["mean"] * 0.99
     assert telemetry["sources"]["tegrastats"]["values"]["gpu_load_percent"]["mean"] == 7
     assert telemetry["idle_s"] >= 1

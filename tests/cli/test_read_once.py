@@ -1,4 +1,4 @@
-"""A deployment hashes each of its models once, reads its manifest once and parses it once."""
+"""A deployment hashes and parses each of its models once and reads each manifest once."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from emca_deploy.cli import run
 
 @pytest.fixture
 def read(monkeypatch):
-    """Counts by what was done and the content's digest or the file's name."""
+    """Counts by operation and the content's digest or the file's name."""
     counts = Counter()
 
     def hashing():

@@ -1,4 +1,4 @@
-"""No command writes over a file that it reads, or writes one for two reasons: every pair of every command's files is tried."""
+"""No command overwrites a file that it reads or writes one file twice: every pair of every command's files is tested."""
 
 import hashlib
 from importlib import import_module
@@ -21,7 +21,7 @@ FIXED = {"backend": "openvino", "device": "orin-nx", "jetpack": "6.2"}
 
 
 def commands():
-    """Yield (words, command) of every command, subcommands too."""
+    """Yield (words, command) of every command and subcommand."""
     for name in COMMANDS:
         command = import_module(f"emca_deploy.commands.{name}").command
         yield (name,), command
@@ -50,7 +50,7 @@ def pairs():
                 yield pytest.param(words, command, one, other, id=f"{'-'.join(words)}-{one}-{other}")
 
 
-NEW_FOLDER = {"deploy", "demo"}  # their -o is a folder
+NEW_FOLDER = {"deploy", "demo"}  # the -o of these is a folder
 
 
 @pytest.mark.parametrize("words_and_command", commands(), ids=lambda found: "-".join(found[0]))
@@ -75,7 +75,7 @@ def tiny_model(path: Path, *, sidecar: str | None = None) -> Path:
 
 
 def command_line(words, command, files: dict[str, Path]) -> list[str]:
-    """Return a command line with those files and whatever else the command demands."""
+    """Return a command line with these files and the command's other required parameters."""
     arguments, options = [], []
     for p in command.params:
         if isinstance(p, click.Argument):
@@ -88,7 +88,7 @@ def command_line(words, command, files: dict[str, Path]) -> list[str]:
 
 
 class Files(dict):
-    """A file for each parameter; those that are `chosen` are given although they need not be."""
+    """A file for each required parameter and for the optional ones in `chosen`."""
 
     chosen: frozenset = frozenset()
 
@@ -173,7 +173,7 @@ def test_derived_files_count_as_well(words, taken, tmp_path, monkeypatch, refuse
 
 
 def test_files_of_a_usual_command_line_are_no_conflict(tmp_path, monkeypatch, capsys):
-    """The same command twice, results beside the model and the images: it fails later, for these are no images."""
+    """A repeated command whose results are next to the model passes this check; it fails later, on invalid images."""
     monkeypatch.chdir(tmp_path)
     tiny_model(tmp_path / "m.onnx")
     for name in ("m.int8.onnx", "m.int8.onnx.manifest.json", "m.ranges.json", "m.weights.npz"):
@@ -183,7 +183,7 @@ def test_files_of_a_usual_command_line_are_no_conflict(tmp_path, monkeypatch, ca
 
 
 def test_weights_of_the_user_beside_the_model_are_left_alone(tmp_path, monkeypatch, capsys):
-    """The name under which rounded weights are kept may be taken; it is found before they are rounded."""
+    """A conflict with the file of rounded weights is found before the weights are rounded."""
     monkeypatch.chdir(tmp_path)
     tiny_model(tmp_path / "m.onnx")
     np.savez("m.weights.npz", mine=np.arange(3))

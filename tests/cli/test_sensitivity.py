@@ -26,7 +26,7 @@ def arguments(model, data, *more):
 
 @pytest.fixture(scope="module")
 def document(own, flat_images):
-    """What a first run prints and leaves."""
+    """Output and files of a first run."""
     command = [sys.executable, "-m", "emca_deploy", *arguments(own, flat_images, "--json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert f"note: {flat_images} has 10 images, fewer than --samples 11; all were used" in done.stderr
@@ -51,7 +51,7 @@ def test_a_second_run_prints_the_table_and_draws_the_page(document, own, flat_im
     assert "simulated in float" in out
     names = [unit["pattern"] for unit in document["units"]]
     rows = [line.split()[0] for line in out.splitlines() if line.split() and line.split()[0] in names]
-    assert rows == names  # the most sensitive first, as in the document
+    assert rows == names  # most sensitive first, as in the document
     text = page.read_text()
     assert text.count("<svg") == 2
     assert all(name in text for name in names)

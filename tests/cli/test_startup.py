@@ -1,4 +1,4 @@
-"""The command line answers at once: help loads no heavy library, works without them, and takes little processor time."""
+"""The command line starts fast: help loads no heavy library, works without them, and takes little processor time."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ class Without:
         return getattr(self.finder, name)
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
-"""What a child runs first to be as if these libraries were not installed."""
+"""Code that a child runs first to hide these libraries."""
 
 
 def child(code):
@@ -49,7 +49,7 @@ def test_help_loads_nothing_heavy(arguments):
 
 
 def processor_seconds(arguments):
-    """Processor time, not time on the clock: what else the machine does must not fail this test."""
+    """Measure processor time, not wall-clock time: other load must not fail this test."""
     command = [sys.executable, "-m", "emca_deploy", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

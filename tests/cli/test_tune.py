@@ -1,4 +1,4 @@
-"""`tune`: what it finds goes into the manifest, or nowhere."""
+"""`tune` writes the settings it finds into the manifest, or writes nothing."""
 
 import json
 import os
@@ -22,7 +22,7 @@ FAKE = "fake:latency_ms=4"
 
 @pytest.fixture(autouse=True)
 def unhurried(monkeypatch):
-    """Let a search take as long as it does: what a short budget allows depends on how busy the machine is."""
+    """Remove the time limit of a search: a short budget's result depends on the machine's load."""
     monkeypatch.setattr(search_module, "_TOLERANCE", 1000.0)
 
 
@@ -51,18 +51,18 @@ def test_json_says_what_was_tried_and_found(tmp_path, capsys):
     assert report.settings == {"threads": 1, "pace": "quick", "precision": "f32"}
     assert report.default == {"threads": 1, "pace": "steady", "precision": "f32"}
     (bf16,) = [trial for trial in report.rounds[0].trials if trial.changed == {"precision": "bf16"}]
-    assert bf16.ratio_ci95[1] < 1  # this processor has it, and is slower with it: found out, and left alone
+    assert bf16.ratio_ci95[1] < 1  # supported here but slower: detected and not used
     assert report.verdict == "faster"
     assert report.ratio_ci95[0] > 1
     assert report.saved_to is None
-    assert report.numerics.sqnr_db is None  # a fake answers the same at any pace
+    assert report.numerics.sqnr_db is None  # a fake returns the same results at any speed
     assert "round 1" in err
     assert "pace=broken: " in err
 
 
 @pytest.fixture
 def few_tunables(monkeypatch):
-    """Let one setting besides the default be enough: this is about files."""
+    """Limit the search to one setting and the default: these tests are about files."""
     monkeypatch.setattr(
         tuning, "tunables", lambda *of: [one for one in tunables(*of) if one.name in ("threads", "flush_denormals")]
     )
@@ -103,7 +103,7 @@ def test_interrupted_the_manifest_stays_and_the_best_so_far_is_printed(own_model
     before = manifest_path(own_model).read_bytes()
     command = [sys.executable, "-m", "emca_deploy", "tune", str(own_model), "--backend", "onnxruntime", "--budget", "60"]
     process = subprocess.Popen([*command, "--threads-max", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:  # rounds are told as they end
+    for line in process.stderr:  # each round is reported when it ends
         if "round 1" in line:
             break
     time.sleep(0.5)

@@ -13,7 +13,7 @@ FAKE = "fake:classes=3"
 
 @pytest.fixture
 def labelled(tmp_path):
-    """A folder of three classes with four images each."""
+    """A folder with three classes of four images each."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "val"
     for name in ("ant", "bee", "cat"):
@@ -90,11 +90,11 @@ def test_against_itself_nothing_is_lost(labelled, capsys):
 
 
 SEEDS: dict[int, int] = {}
-"""By the sign that was wanted: the images are the same in every test, and so is what is found."""
+"""Fakes by requested sign: the images are the same in every test, and so are the results."""
 
 
 def seed_with(labelled, capsys, wanted):
-    """A fake whose drop against the reference is of the wanted sign."""
+    """A fake whose drop against the reference has the requested sign."""
     for seed in [SEEDS[wanted]] if wanted in SEEDS else range(1, 30):
         validate(f"{FAKE},seed={seed}", "--data", labelled, "--reference", FAKE, "--json")
         drop = json.loads(capsys.readouterr().out)["reference"]["top1_drop"]
@@ -168,7 +168,7 @@ def test_crashed_run_goes_on_where_it_was(labelled, tmp_path, capsys):
     key = ("--data", labelled, "--batch", 2, "--logits")
     assert validate(crashing, *key, kept) == 1
     assert not kept.exists()
-    # By their names the two fakes are different artifacts, where a real one that crashes once is not.
+    # The names make the two fakes different artifacts; a real artifact that crashes once stays the same.
     with np.load(partial) as left:
         arrays = {**left, "key": np.array(str(left["key"]).replace(crashing, FAKE))}
     with partial.open("wb") as stream:

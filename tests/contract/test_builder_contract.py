@@ -1,4 +1,4 @@
-"""What every builder promises, held against every backend with engines; none of it runs an engine."""
+"""The contract of builders, tested on every backend with engines; no engine runs."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def backend(request: pytest.FixtureRequest, classifier: Path, tmp_path: Path) ->
     name: str = request.param
     try:
         get_builder(name)
-        if available()[name].reason:  # it may build all the same, or need a device for that as well
+        if available()[name].reason:  # it may still build, or need a device for that too
             get_builder(name).build(classifier, tmp_path / "trial", RunOptions())
     except MissingError as error:
         pytest.skip(str(error))

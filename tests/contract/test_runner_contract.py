@@ -1,4 +1,4 @@
-"""What every runner promises, held against every backend."""
+"""The contract of runners, tested on every backend."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Case:
-    """A runner's maker (takes `open_runner`'s options), the size of its images and the logits it should give.
+    """A runner's factory (it takes `open_runner`'s options), the size of its images and the expected logits.
 
-    OpenVINO's engines are compiled already: a dynamic batch in one stays dynamic. TensorRT's fp32 may be TF32.
+    OpenVINO's engines are already compiled: a dynamic batch in one stays dynamic. TensorRT's fp32 may be TF32.
     """
 
     make: Callable[..., Runner]

@@ -1,4 +1,4 @@
-"""What the Python page names: a small network's checkpoint and a few images of its three classes."""
+"""Files that the Python page names: a small network's checkpoint and a few images of its three classes."""
 
 import numpy as np
 import pytest

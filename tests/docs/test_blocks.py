@@ -19,7 +19,7 @@ LONG = {"tune", "deploy", "report", "demo", "doctor"}
 
 
 def test_every_block_says_what_it_is():
-    """A block that nothing runs says that it is only shown; no code hides in another language, or without a fence."""
+    """A block that is not run is marked as such; no code hides in another language or without a fence."""
     assert [str(block) for block in BLOCKS if block.language not in RUN + SHOWN] == []
     assert [str(block) for block in BLOCKS if block.language in SHOWN and "$ emca-deploy" in block.text] == []
     assert [str(block) for block in BLOCKS if block.language == "console" and not commands(block)] == []
@@ -30,7 +30,7 @@ def test_every_block_says_what_it_is():
 
 
 def test_blocks_that_are_not_run(golden):
-    """They are few, each has one of the known reasons, and the list is kept, so that one more is seen."""
+    """Blocks that are not run are few, each with a known reason; a golden list reveals an added one."""
     left_out = [block for block in BLOCKS if block.language in RUN and block.not_run]
     assert {block.not_run for block in left_out} <= set(REASONS)
     golden("docs/not_run", [f"{block.page}: {block.text.splitlines()[0]} ({block.not_run})" for block in left_out])
@@ -38,7 +38,7 @@ def test_blocks_that_are_not_run(golden):
 
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_commands_have_the_options_that_a_page_gives_them(page):
-    """Those too that need a board or a GPU: names of commands and options, numbers of arguments, and words of choices."""
+    """Check the commands, options, arguments and choices of all blocks, including those that need a board or a GPU."""
     for block in blocks(page):
         for name, *words in calls(block) if block.language == "console" else ():
             if not name.startswith("-"):
@@ -110,7 +110,7 @@ def sample(tmp_path, once, bundled_model):
     put_sample(tmp_path, once, bundled_model)
 
 
-@pytest.mark.slow  # every command with its own process, calibration and measurements included
+@pytest.mark.slow  # every command runs in its own process, including calibration and measurements
 @pytest.mark.parametrize("page", [page for page in WITH_CODE if page != PYTHON])
 def test_a_page_runs(page, shell, sample):
     for block in blocks(page):
@@ -120,7 +120,7 @@ def test_a_page_runs(page, shell, sample):
 
 @pytest.fixture
 def python_shell(shell, small_checkpoint, labelled_images):
-    """A folder with what the Python page names: a small network and a few images."""
+    """A folder with the files that the Python page names: a small network and a few images."""
     shutil.copy(small_checkpoint, shell.folder / "checkpoint.pth")
     (shell.folder / "calibration").symlink_to(labelled_images)
     shutil.copytree(labelled_images, shell.folder / "validation")
@@ -139,7 +139,7 @@ def test_the_python_page_runs(python_shell, small_networks, capsys):
     _run_python(python_shell, small_networks, capsys, lambda block: not block.operations & LONG)
 
 
-@pytest.mark.slow  # a search, a deployment, the demo, and every library loaded once
+@pytest.mark.slow  # a search, a deployment, the demo, and one load of every library
 def test_the_long_examples_of_the_python_page_run(python_shell, small_networks, capsys):
     wanted = LONG | {"export"}
     _run_python(python_shell, small_networks, capsys, lambda block: not block.operations or block.operations & wanted)
@@ -159,7 +159,7 @@ def _quick(block):
 
 @pytest.mark.parametrize("page", [page for page in WITH_CODE if any(map(_quick, blocks(page)))])
 def test_the_quick_commands_of_a_page_run(page, shell, sample):
-    """Those that need no file of the page's other commands, so that the default run starts the command line as a reader does."""
+    """These commands need no file from other ones; the default run thus starts the command line as a reader does."""
     for block in blocks(page):
         if _quick(block):
             shell.run(block)

@@ -1,4 +1,4 @@
-"""Every link of the hand-written pages leads to a file of the repository, and to a heading in it."""
+"""Every link of the hand-written pages leads to an existing file and heading."""
 
 import re
 from urllib.parse import unquote
@@ -25,7 +25,7 @@ def anchors(text):
 
 
 def dead(page):
-    """Return the links of a page that lead nowhere."""
+    """Return the broken links of a page."""
     text = (ROOT / page).read_text(encoding="utf-8")
     found = []
     for link in links(text):
@@ -57,7 +57,7 @@ def test_a_dead_link_is_found(tmp_path, monkeypatch):
 
 
 def test_every_page_is_on_the_map():
-    """A page that neither the map nor a page of the map's folder names is not found by a reader."""
+    """Readers find a page through the map only."""
     index = ROOT / "docs/index.md"
     listed = {(index.parent / link.partition("#")[0]).resolve() for link in links(index.read_text(encoding="utf-8"))}
     assert {path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts} - {index} <= listed

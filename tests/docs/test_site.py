@@ -1,4 +1,4 @@
-"""The documentation builds as a site without a warning, with the reference of the command line that click knows."""
+"""The documentation builds as a site without a warning, and contains the command-line reference generated from click."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from pages import PAGES, ROOT
 from emca_deploy.cli import COMMANDS
 
 
-@pytest.mark.slow  # Sphinx reads every page, and every command is imported
+@pytest.mark.slow  # Sphinx reads every page and imports every command
 def test_the_site_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "docs", str(tmp_path)]
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)

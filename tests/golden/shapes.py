@@ -1,4 +1,4 @@
-"""What is pinned of a command line and of a JSON document: names, types, defaults and keys; no wording and no measured value."""
+"""The pinned properties of a command line and a JSON document: names, types, defaults and keys; no wording, no measured value."""
 
 from enum import Enum
 from pathlib import Path
@@ -19,18 +19,18 @@ MACHINE = {
     "warnings",
     "notes",
 }
-"""Keys below which the machine decides what is null and how long a list is: only the keys of objects are pinned."""
+"""Keys below which nulls and list lengths depend on the machine: only the keys of objects are pinned."""
 
 BY_NAME = {"instruction_sets", "versions", "fingerprint_parts", "state", "state_after"}
-"""Keys of objects there whose own keys differ from machine to machine."""
+"""Keys of objects below these whose own keys depend on the machine."""
 
 
 MANY = 40
-"""An object with more keys is a table by the names of tensors."""
+"""Number of keys above which an object is a table by tensor names."""
 
 
 def shape_of(value: Any, key: str = "", by_machine: bool = False) -> Any:
-    """Return the shape of a JSON value: objects by key, a list as the one shape that all its elements share, scalars by type."""
+    """Return the shape of a JSON value: objects by key, a list as the common shape of its elements, scalars by type."""
     by_machine = by_machine or key in MACHINE
     if by_machine and (key in BY_NAME or not isinstance(value, dict)):
         return "any"
@@ -47,7 +47,7 @@ def shape_of(value: Any, key: str = "", by_machine: bool = False) -> Any:
 
 
 def united(shapes: list[Any]) -> Any:
-    """Return the one shape of several: keys that only some objects have end in "?", other differences are joined with "|"."""
+    """Return the common shape of several: keys that only some objects have end in "?", other differences are joined with "|"."""
     distinct = [shape for index, shape in enumerate(shapes) if shape not in shapes[:index]]
     if len(distinct) == 1:
         return distinct[0]
@@ -69,7 +69,7 @@ def _marked(name: str, objects: list[dict[str, Any]]) -> str:
 
 
 def interface_of(command: click.Command) -> dict[str, Any]:
-    """Return what a script can rely on of a command: every option and argument, and its subcommands."""
+    """Return what scripts rely on in a command: every option and argument, and its subcommands."""
     interface: dict[str, Any] = {"parameters": [_parameter(each) for each in command.params]}
     if isinstance(command, click.Group):
         interface["commands"] = {name: interface_of(each) for name, each in sorted(command.commands.items())}
@@ -77,7 +77,7 @@ def interface_of(command: click.Command) -> dict[str, Any]:
 
 
 def _parameter(parameter: click.Parameter) -> dict[str, Any]:
-    """Return what differs from an optional parameter with one value, without a default."""
+    """Return the differences from an optional parameter with one value and no default."""
     argument = isinstance(parameter, click.Argument)
     found: dict[str, Any] = {"argument": parameter.human_readable_name} if argument else {"option": "/".join(parameter.opts)}
     if parameter.secondary_opts:
@@ -109,6 +109,6 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Enum):
         return _plain(value.value)
-    if "Sentinel" in type(value).__name__:  # click 8.3 has a value for "none given"
+    if "Sentinel" in type(value).__name__:  # click 8.3 has a sentinel for "no default"
         return None
     return value if isinstance(value, (int, float, str, bool, type(None))) else f"computed: {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""What every command says with its exit code when it cannot do what it is asked: 2 is the input, 3 what this machine lacks."""
+"""Exit codes of every command that fails: 2 for wrong input, 3 for what this machine lacks."""
 
 from pathlib import Path
 

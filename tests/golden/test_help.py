@@ -1,4 +1,4 @@
-"""Every command's options and arguments are what they were; how `--help` words them is free."""
+"""Options and arguments of every command match the golden files, and `--help` names every option."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The `--json` of every command, and the files it leaves, keep their shape; each comes from a real run on a tiny network."""
+"""The `--json` of every command and the files it writes keep their shape; each comes from a real run on a tiny network."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a network of three classes, its images with labels, and what commands make of them."""
+    """A folder with a network of three classes, labelled images, and the files that commands make from them."""
     import onnx
 
     from emca_deploy.artifacts import Manifest, Preprocessing, write_manifest
@@ -41,9 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ask(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Return a function that runs a command with `--json` in the folder, and returns the shape of what it prints.
+    """Return a function that runs a command with `--json` in the folder and returns the shape of its document.
 
-    A document whose schema the package ships fits it.
+    A document must fit its schema if the package ships one.
     """
     monkeypatch.chdir(folder)
     monkeypatch.setenv("EMCA_DEPLOY_DEVICES", str(folder / "devices.toml"))
@@ -109,7 +109,7 @@ def test_layers(ask: Ask, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     golden("json/layers", ask("layers", "net.onnx", "--calls", "2", *ONE))
 
 
-@pytest.mark.usefixtures("in_process")  # on a real clock, which setting wins depends on what else runs, and `numerics` on that
+@pytest.mark.usefixtures("in_process")  # on a real clock, the winning setting and thus `numerics` depend on other load
 def test_tune(ask: Ask, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from emca_deploy.harness.measure import tuning
 
