@@ -1,4 +1,4 @@
-"""Candidates measured in threads of this process and on a clock of its own: for what is decided about them, not how they run."""
+"""Measure candidates in threads of this process on a simulated clock, for tests of decisions rather than of processes."""
 
 import itertools
 import os
@@ -17,11 +17,11 @@ from emca_deploy.harness.measure.worker import Worker
 from emca_deploy.machines.memory import peak_rss_mib
 
 TICK_NS = 200
-"""What a look at the clock takes: loops that wait for an end must reach it."""
+"""Step of the clock per reading: loops that wait for a time must reach it."""
 
 
 class Clock:
-    """Stands in for the module `time`: it goes on where something sleeps, and by a tick where something looks."""
+    """Replaces the module `time`: the clock advances during sleeps, and by a tick at each reading."""
 
     def __init__(self) -> None:
         self._now_ns = itertools.count(time.monotonic_ns(), TICK_NS)
@@ -44,7 +44,7 @@ class Clock:
 
 
 class InProcess(Worker):
-    """A worker that serves its coordinator from a thread; it speaks the same channel, and runs the same code."""
+    """A worker that serves its coordinator from a thread, over the same channel and with the same code."""
 
     def __enter__(self) -> "InProcess":
         (from_worker, to_coordinator), (from_coordinator, to_worker) = os.pipe(), os.pipe()
@@ -66,7 +66,7 @@ class InProcess(Worker):
 
     @property
     def pid(self) -> int:
-        """The thread's id, under which /proc has it too."""
+        """The thread's id, which /proc uses too."""
         return int(self._thread.native_id)
 
     def abandon(self) -> None:
@@ -81,18 +81,18 @@ class InProcess(Worker):
 
 
 def use_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have candidates live in threads of this process."""
+    """Run candidates in threads of this process."""
     for module in (starting, collection):
         monkeypatch.setattr(module, "Worker", InProcess)
-    monkeypatch.setattr(starting, "peak_rss_mib", lambda pid: 10.0)  # as of a process of its own, and not of all tests
-    # A process of its own collects before each block what little it has; here that would be all of the tests' objects.
+    monkeypatch.setattr(starting, "peak_rss_mib", lambda pid: 10.0)  # like those of a process of its own, not of all tests
+    # A worker process collects its few objects before each block; here that would be all objects of the tests.
     nothing = dict.fromkeys(("collect", "freeze", "disable", "enable", "isenabled"), lambda: None)
     for module in (sys.modules["emca_deploy.harness.clock"], worker_main):
         monkeypatch.setattr(module, "gc", SimpleNamespace(**nothing))
 
 
 def patch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have candidates of the fake backend live in threads of this process, and on a clock of their own."""
+    """Run candidates of the fake backend in threads of this process on a simulated clock."""
     from emca_deploy.backends.fake import runner
 
     use_threads(monkeypatch)

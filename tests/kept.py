@@ -1,4 +1,4 @@
-"""Files that take long to make, kept from one run of the tests to the next for as long as nothing that makes them changes."""
+"""Slow files kept from one test run to the next until the code that makes them changes."""
 
 import ast
 import fcntl
@@ -20,19 +20,19 @@ import emca_deploy
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = Path(emca_deploy.__file__).parent
 VERSIONS_KEPT = 4
-"""Of each entry: work on several branches goes on side by side."""
+"""Versions kept of each entry, for work on several branches at once."""
 
 Fill = Callable[[Path], object]
 
 
 def cache_folder() -> Path:
-    """Return the folder of the entries; processes of one run share it, whatever they make of XDG_CACHE_HOME."""
+    """Return the folder of the entries; all processes of a run share it, even if they change XDG_CACHE_HOME."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.setdefault("EMCA_DEPLOY_TESTS_CACHE", str(Path(home) / "emca-deploy" / "tests")))
 
 
 def kept(entry: str, key: str, fill: Fill, into: Path) -> None:
-    """Copy an entry's files into a folder; where there is none of this key, make it first."""
+    """Copy an entry's files into a folder; make the entry first if none has this key."""
     versions = cache_folder() / entry
     versions.mkdir(parents=True, exist_ok=True)
     found = versions / key
@@ -48,7 +48,7 @@ def kept(entry: str, key: str, fill: Fill, into: Path) -> None:
                 raise
         os.utime(found)
         _evict(versions)
-        shutil.copytree(found, into, dirs_exist_ok=True)  # a copy: what a test writes in place must not stay
+        shutil.copytree(found, into, dirs_exist_ok=True)  # a copy: a test's changes must not persist
 
 
 def _evict(versions: Path) -> None:
@@ -58,7 +58,7 @@ def _evict(versions: Path) -> None:
 
 
 def key_of(fill: Fill) -> str:
-    """Return a hash of the interpreter, the pinned packages, the file of `fill`, and what its own imports lead to."""
+    """Return a hash of the interpreter, the pinned packages, the file of `fill` and all modules it imports."""
     modules = frozenset(_named_in(textwrap.dedent(inspect.getsource(fill))))
     assert modules, f"{fill.__name__} imports nothing: import inside it what it takes from the package"
     digest = hashlib.sha256(f"{sys.version} {platform.machine()} {version('torch')}".encode())
@@ -70,9 +70,9 @@ def key_of(fill: Fill) -> str:
 
 @cache
 def _sources_of(modules: frozenset[str]) -> tuple[Path, ...]:
-    """Return the files of some modules and of what they import, wherever in them, and their data.
+    """Return the files of some modules, of the modules imported anywhere in them, and their data.
 
-    What the package as a whole offers is not followed, nor what registries name by string: no export uses a backend.
+    The package's top-level exports and modules that registries name by string are not followed: no export uses a backend.
     """
     found: set[Path] = set()
     waiting, seen = list(modules), {"emca_deploy"}

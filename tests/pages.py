@@ -1,4 +1,4 @@
-"""What the tests of the documentation share: its pages, their blocks of code, and how these are run."""
+"""Helpers for tests of the documentation: its pages, their code blocks, and how these are run."""
 
 import os
 import re
@@ -19,7 +19,7 @@ PAGES = sorted(
     str(path.relative_to(ROOT)) for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")) if "_build" not in path.parts
 )
 RUN, SHOWN = ("console", "python"), ("text", "json", "toml", "yaml", "{eval-rst}")
-# Reasons why a block is not run. Its comment stands on the line before the block.
+# Reasons for not running a block, given in a comment on the line before it.
 REASONS = (
     "needs a Jetson",
     "needs an NVIDIA GPU",
@@ -41,7 +41,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "layers": {"calls": 5, "no_roofline": True},
     "tune": {"budget_s": 60, "threads_max": 1},
 }
-"""Defaults that pages run with, for less time: what a page itself types comes first."""
+"""Shorter defaults for the commands of pages; options that a page itself names take precedence."""
 
 
 PROGRAM = """#!{python}
@@ -59,7 +59,7 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: the first line of its text counts as its name."""
+    """A fenced block; the first line of its text is its name."""
 
     page: str
     line: int
@@ -73,7 +73,7 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        """Whether it runs by itself; one marked ssh needs a remote machine, and runs in tests/integration/ssh."""
+        """Whether it runs without preparation; one marked ssh needs a remote machine and runs in tests/integration/ssh."""
         return self.language in RUN and not self.not_run and self.mark != "ssh"
 
     @property
@@ -82,7 +82,7 @@ class Block:
 
     @property
     def operations(self) -> set[str]:
-        """Return the operations it uses: commands of the command line, or functions of the package."""
+        """Return its operations: commands of the command line or functions of the package."""
         if self.language == "python":
             return set(re.findall(r"\bed\.(\w+)\(", self.text))
         return {words[0] for words in calls(self)}
@@ -100,12 +100,12 @@ def blocks(page: str, text: str | None = None) -> list[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """Return the commands of a console block: what follows a prompt, with the lines that a backslash continues."""
+    """Return the commands of a console block: the text after each prompt, including lines continued by a backslash."""
     return [found.replace("\\\n", " ") for found in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block.text, re.MULTILINE)]
 
 
 def calls(block: Block) -> list[list[str]]:
-    """Return the words behind emca-deploy for every call of it in a console block."""
+    """Return the words after emca-deploy for every call of it in a console block."""
     found: list[list[str]] = []
     for command in commands(block):
         words = shlex.shlex(command, posix=True, punctuation_chars=True)
@@ -118,7 +118,7 @@ def calls(block: Block) -> list[list[str]]:
 
 
 class Shell:
-    """A folder in which the blocks of a page run one after the other."""
+    """A folder in which the blocks of a page run in order."""
 
     def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
@@ -137,10 +137,10 @@ class Shell:
         }
 
     def run(self, block: Block) -> None:
-        """Run a block; the caller's folder is this one.
+        """Run a block; the caller has changed into this folder.
 
         Raises:
-            AssertionError: A command ended with another exit code than the page says.
+            AssertionError: A command ended with another exit code than the page states.
         """
         if block.language == "python":
             exec(compile("\n" * block.line + block.text, str(ROOT / block.page), "exec"), self.names)
@@ -153,7 +153,7 @@ class Shell:
 
 
 def put_sample(folder: Path, once: Callable[..., Path], bundled_model: Callable[[Path], Path]) -> None:
-    """Put what pages name into a folder: the bundled network as a checkpoint and as ONNX files, and some of its images."""
+    """Copy the files that pages name into a folder: the bundled network as a checkpoint and as ONNX files, and some images."""
 
     def fill(made: Path) -> None:
         import torch
@@ -171,7 +171,7 @@ def put_sample(folder: Path, once: Callable[..., Path], bundled_model: Callable[
 
 
 def _unpack(name: str, folder: Path, each: int) -> None:
-    """Unpack that many images of each class."""
+    """Unpack `each` images of each class."""
     seen: Counter[str] = Counter()
     with ZipFile(ROOT / "emca_deploy/data/bundled" / name) as archive:
         for member in archive.namelist():

@@ -1,4 +1,4 @@
-"""What a refusal must have: its class, what it is about, and a way out. How it is worded is nobody's contract."""
+"""Check a refusal: its class, the names it mentions, and a remedy; the wording is free."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from emca_deploy.errors import EmcaError
 
 @contextmanager
 def refusing(kind: type[EmcaError], *named: object) -> Iterator["pytest.ExceptionInfo[EmcaError]"]:
-    """Expect an error of exactly this class, which names everything in `named` and says what to do."""
+    """Expect an error of exactly this class that contains every name in `named` and a remedy."""
     with pytest.raises(kind) as caught:
         yield caught
     assert type(caught.value) is kind

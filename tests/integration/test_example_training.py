@@ -1,4 +1,4 @@
-"""The training example runs, on images that are only noise, and what it writes can be exported."""
+"""The training example runs on noise images, and its checkpoint can be exported."""
 
 import gzip
 import json
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """Write unsigned bytes in the format of the MNIST files."""
+    """Write unsigned bytes in the format of MNIST files."""
     header = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
     path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes(), compresslevel=1))
 
@@ -39,7 +39,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def train(monkeypatch):
-    """Return a function that runs the example with these arguments."""
+    """Return a function that runs the example with some arguments."""
 
     def call(*arguments: object) -> None:
         monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""A small share of the damaged inputs of benchmarks/fuzz.py: nothing but errors of ours comes out of any parser."""
+"""A small share of the damaged inputs of benchmarks/fuzz.py: every parser raises only our errors."""
 
 import importlib.util
 import sys

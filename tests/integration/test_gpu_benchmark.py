@@ -1,4 +1,4 @@
-"""The GPU benchmark, as far as it goes without a GPU: refusals, the dry run, and its tables from real measurements."""
+"""The parts of the GPU benchmark that need no GPU: refusals, the dry run, and its tables from real measurements."""
 
 import importlib.util
 import json
@@ -35,9 +35,9 @@ def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("gpu_benchmark", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
-    sys.path.insert(0, str(SCRIPT.parent))  # as Python does for a script; it has a helper beside it
+    sys.path.insert(0, str(SCRIPT.parent))  # as Python does for a script, which imports its neighbours
     module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_benchmark"] = module  # dataclasses look their module up
+    sys.modules["gpu_benchmark"] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
@@ -101,7 +101,7 @@ def test_the_tables(script: ModuleType, capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     (first,) = (number for number, line in enumerate(lines) if "engine int8" in line and "0.125" in line)
     (baseline,) = (number for number, line in enumerate(lines) if names[0] in line and "times" not in line)
-    assert first < baseline  # the fastest first
+    assert first < baseline  # fastest first
     assert any("100.00" in line and "engine int8" in line for line in lines)
 
 
@@ -149,7 +149,7 @@ def test_without_trtexec_the_reason_is_kept(vendor: ModuleType, tmp_path: Path) 
 
 
 def test_trtexec_times_the_engines(vendor: ModuleType, tmp_path: Path) -> None:
-    """By the stand-in that speaks as trtexec 10.3 does: three processes, their files read and removed."""
+    """A stand-in with the output of trtexec 10.3: three processes, whose files are read and removed."""
     from emca_deploy.backends.tensorrt.tool.find import find_trtexec
 
     folder = Path(__file__).parents[1] / "unit" / "backends" / "tensorrt" / "tool"
@@ -162,7 +162,7 @@ def test_trtexec_times_the_engines(vendor: ModuleType, tmp_path: Path) -> None:
     engine.write_bytes(b"an engine of 100300")
     tool = find_trtexec(path=str(path))
     found = vendor.compare_with_vendor(tool, {"fp32": engine, "int8": engine}, {"fp32": summary(0.9, 1.0, 1.1)}, 1, 0.5)
-    assert list(found) == ["fp32"]  # the other failed on our side
+    assert list(found) == ["fp32"]  # our measurement of the other one failed
     assert found["fp32"].get("trtexec_version") == "10.3.0", found
     assert len(found["fp32"]["runs"]) == 3
     assert found["fp32"]["trtexec_ms"] > 0

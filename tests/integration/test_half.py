@@ -1,4 +1,4 @@
-"""An fp16 model as users export it, on every runtime that is here, and through TensorRT-RTX's builder."""
+"""An fp16 model as users export it, on every installed runtime and through TensorRT-RTX's builder."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_it_runs_and_agrees_with_fp32(pair: dict[str, Path], backend: str, batch
             assert (runner.input.dtype, runner.output.dtype) == ("float32", "float32")
             logits[precision] = runner.infer(images).copy()
     error = np.abs(logits["fp16"] - logits["fp32"]).max() / np.abs(logits["fp32"]).max()
-    assert 0 < error < 5e-3  # the weights' rounding: what lies between them these runtimes compute in float32
+    assert 0 < error < 5e-3  # the rounding of weights: these runtimes compute everything else in float32
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "tensorrt-rtx"])

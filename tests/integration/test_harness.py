@@ -1,4 +1,4 @@
-"""The harness with real runtimes: what a user of `profile` and `validate` does with .onnx files."""
+"""The harness with real runtimes: `profile` and `validate` on .onnx files."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ PLAIN = Preprocessing(SIZE, SIZE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def save_classifier(path: Path, *, quantized: bool = False, scale: float = 0.05, batch: str | int = "batch") -> Path:
-    """Write an ONNX classifier: global average pooling, then MatMul; the input goes through Q/DQ where asked for."""
+    """Write an ONNX classifier: global average pooling, then MatMul, optionally with Q/DQ at the input."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -51,7 +51,7 @@ def models(tmp_path):
 
 @pytest.fixture
 def data(tmp_path):
-    """Images of which every one is the model's own class, as float32 computes it."""
+    """Images labelled with the class that the model predicts in float32."""
     import onnx
     from onnx import numpy_helper
 

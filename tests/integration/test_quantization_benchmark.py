@@ -1,4 +1,4 @@
-"""The benchmark against other quantizers: what it measures, what it keeps, and what it says where a peer is missing."""
+"""The benchmark against other quantizers: its measurements, its stored results, and its message for a missing peer."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the script; the bundled images serve, as there is no other data set in `folder`."""
+    """Run the script on the bundled images, as `folder` has no other data set."""
     command = [sys.executable, str(BENCHMARKS / "quantization.py"), "--data", str(folder), "--output", str(folder / "out.json")]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
@@ -50,7 +50,7 @@ def test_accuracy_is_compared_and_kept_and_a_missing_peer_named(tmp_path):
     (tmp_path / "out.json").write_text(json.dumps(json.loads((tmp_path / "out.json").read_text()) | {"rows": [*kept.values()]}))
     second = run(tmp_path, *arguments[:-1], "ours, onnxruntime*")
     assert second.returncode == 0, second.stderr
-    assert rows(tmp_path) == kept  # nothing is measured again: even the times are the same
+    assert rows(tmp_path) == kept  # nothing is measured again: even the times are equal
     assert "fp32 logits" not in second.stderr
 
 

@@ -1,4 +1,4 @@
-"""The walk by hand, one command after the other, and the demo: each command takes what the one before it left."""
+"""All commands in order, each on the files of the one before, and the demo."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def documents(folder, capsys, monkeypatch):
-    """Return a function that runs a command in the folder and returns the JSON it prints."""
+    """Return a function that runs a command in the folder and returns its JSON document."""
     monkeypatch.chdir(folder)
 
     def call(*arguments: str) -> dict:
@@ -36,7 +36,7 @@ def documents(folder, capsys, monkeypatch):
     return call
 
 
-@pytest.mark.slow  # tests/golden and tests/cli/test_deploy.py walk smaller networks
+@pytest.mark.slow  # tests/golden and tests/cli/test_deploy.py run the same commands on smaller networks
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_from_fresh_weights_to_figures(documents, folder, backend):
     pytest.importorskip(backend)
@@ -44,7 +44,7 @@ def test_from_fresh_weights_to_figures(documents, folder, backend):
     if not Path(model).exists():
         fresh = ["--random-init", "--arch", "emca_srm_resnet18", "--num-classes", "3", "--image-size", "32"]
         assert documents("export", *fresh, "-o", model)["arch"] == "emca_srm_resnet18"
-    given = ["--data", "calibration.npz", "--backend", backend, "--recover", "none", *THREADS]  # recovery: the demo's
+    given = ["--data", "calibration.npz", "--backend", backend, "--recover", "none", *THREADS]  # the demo's test covers recovery
     calibrated = documents("calibrate", model, "-o", quantized, *given)
     assert calibrated["samples"] == 8
     documents("build", quantized, "--backend", backend, "-o", engine, *THREADS)
@@ -60,12 +60,12 @@ def test_from_fresh_weights_to_figures(documents, folder, backend):
 
 @pytest.mark.slow
 def test_the_demo_shows_int8_close_to_fp32_on_real_images(tmp_path, capsys, golden):
-    """The bundled network is trained: what INT8 costs it is small, on photographs that calibration never saw."""
+    """The bundled network is trained: INT8 costs it little accuracy on images that calibration does not use."""
     pytest.importorskip("openvino")
     output = tmp_path / "demo"
     assert run(["demo", "-o", str(output), "--duration", "0.5", "--limit", "200", *THREADS]) == 0
     assert str(output / "report.html") in capsys.readouterr().out
-    assert list(output.glob("model.weights*.npz"))  # as recovery is on unless told otherwise
+    assert list(output.glob("model.weights*.npz"))  # recovery is on by default
     golden("json/demo", shape_of(json.loads((output / "result.json").read_text())))
     report = read_deploy_report(output / "result.json")
     assert report.title == "emca_eca_resnet18, 10 classes, 64x64"

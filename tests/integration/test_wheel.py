@@ -1,4 +1,4 @@
-"""The wheel is small enough, and complete in a clean environment: without an extra, and with each that has wheels everywhere."""
+"""The wheel is small and works in a clean environment, without extras and with each extra that has wheels everywhere."""
 
 import json
 import os
@@ -15,7 +15,7 @@ QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--proce
 
 
 def called(*command, **options):
-    """Return what a command prints; it must end with 0."""
+    """Return the output of a command, which must exit with 0."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True, env=environment, **options)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
@@ -43,7 +43,7 @@ def test_the_wheel_has_what_the_package_reads_and_nothing_else(wheel):
     assert names == {name for name in tracked if name and (ROOT / name).is_file()}
 
 
-@pytest.mark.slow  # installs from a package registry, PyTorch among it
+@pytest.mark.slow  # installs from a package registry, including PyTorch
 @pytest.mark.parametrize("extra", ["", "export", "openvino", "report"])
 def test_the_wheel_works_in_a_clean_environment(wheel, extra, tmp_path, bundled_model):
     venv.create(tmp_path / "clean", with_pip=True)

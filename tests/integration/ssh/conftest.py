@@ -1,4 +1,4 @@
-"""A real sshd on loopback: own keys, own port, own configuration, all below the test's folder."""
+"""A real sshd on loopback with its own keys, port and configuration, all below the test's folder."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if Path("/usr/sbin/sshd").exist
 
 @dataclass
 class Far:
-    """A machine that is this one, seen through ssh."""
+    """This machine, reached through ssh."""
 
     folder: Path
     port: int
@@ -36,7 +36,7 @@ class Far:
 
     @property
     def pids(self) -> list[int]:
-        """Return the processes that were started through this sshd, told by a variable that only they have."""
+        """Return the processes started through this sshd; an environment variable identifies them."""
         mark = f"EMCA_TEST_FAR={self.port}".encode()
         found = []
         for entry in Path("/proc").iterdir():
@@ -55,7 +55,7 @@ class Far:
             time.sleep(0.1)
 
     def running(self, word: str) -> bool:
-        """Return whether a process with that word in its command line was started through this sshd."""
+        """Return whether this sshd started a process with this word in its command line."""
         for pid in self.pids:
             with suppress(OSError):
                 if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -63,7 +63,7 @@ class Far:
         return False
 
     def cut(self, number: int = signal.SIGKILL) -> None:
-        """Cut all connections by ending the processes that serve them; with SIGSTOP they fall silent, as with a pulled cable."""
+        """Cut all connections by ending the processes that serve them; SIGSTOP silences them, like an unplugged cable."""
         for entry in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):
                 if int(entry.read_text().rpartition(")")[2].split()[1]) == self.process.pid:
@@ -82,7 +82,7 @@ def free_port() -> int:
 
 
 class Sshds:
-    """Starts sshds."""
+    """Factory of sshds."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -149,7 +149,7 @@ def privilege_separation() -> None:
     if shutil.which("ssh") is None:
         pytest.skip("there is no ssh: install openssh-client")
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # sshd started by root refuses to run without
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd started by root requires it
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def sshds(tmp_path: Path, privilege_separation: None) -> Iterator[Sshds]:
 
 @pytest.fixture(scope="session")
 def remote_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Python with every package of this one except emca_deploy, which a remote machine gets from the agent's file only."""
+    """A Python with all packages of this one except emca_deploy, which a remote machine gets only from the agent's file."""
     folder = tmp_path_factory.mktemp("remote")
     venv.create(folder, symlinks=True)
     (packages,) = folder.glob("lib/python*/site-packages")

@@ -1,4 +1,4 @@
-"""A checkpoint on another machine: PyTorch runs it there, with the networks that the agent brings."""
+"""A checkpoint on a remote machine, run by its PyTorch with the networks in the agent's file."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Plain commands through a real sshd, as trtexec is run where there is no Python."""
+"""Plain commands through a real sshd, the way trtexec runs on a machine without Python."""
 
 import time
 
@@ -15,7 +15,7 @@ from emca_deploy.remote.hold import spawn_on
 @pytest.fixture
 def spawn(far):
     with Connection(parse_address(far.target)) as connection:
-        run_to_end(spawn_on(connection), ["true"], 30)  # the master is up
+        run_to_end(spawn_on(connection), ["true"], 30)  # the master connection is established
         yield spawn_on(connection)
 
 

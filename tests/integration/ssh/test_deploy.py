@@ -1,4 +1,4 @@
-"""`deploy` on another machine: exported and calibrated here, built, measured and validated there."""
+"""`deploy` on a remote machine: export and calibration are local; builds, measurement and validation are remote."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def libraries():
 
 @pytest.fixture
 def images(tmp_path):
-    """Random images of the size that the network takes; labels of ten classes."""
+    """Random images of the network's input size, with labels of ten classes."""
     path = tmp_path / "images.npz"
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
     np.savez(path, images=pixels, labels=np.arange(20) % 10)
@@ -60,7 +60,7 @@ def test_a_checkpoint_is_deployed_over_there(far, checkpoint, images, tmp_path, 
     there = report["candidates"][-1]
     assert there["latency"]["target"] == far.target
     assert there["accuracy"]["samples"] == 20
-    assert (there["speedup_ci95"] is None) == both  # machines cannot take turns
+    assert (there["speedup_ci95"] is None) == both  # candidates on different machines cannot be interleaved
     (engine,) = (tmp_path / "out").glob("*127.0.0.1*-int8.ort.onnx")
     manifest = read_manifest(engine)
     assert (manifest.backend, manifest.details["built_on"]) == ("onnxruntime", far.target)

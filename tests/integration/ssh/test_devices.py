@@ -106,7 +106,7 @@ def test_what_board_it_is_comes_from_its_files(far, tmp_path: Path) -> None:
             root = tmp_path / "its root" / recorded
             shutil.copytree(BOARDS / recorded, root)
             (root / "proc/device-tree").unlink(missing_ok=True)
-            (root / "proc/device-tree").symlink_to("../sys/firmware/devicetree/base")  # the kernel's, on every board
+            (root / "proc/device-tree").symlink_to("../sys/firmware/devicetree/base")  # a kernel file that every board has
             found[recorded] = remote_board(connection, str(root))
             assert found[recorded].facts == detect(root)
         assert remote_board(connection, str(far.folder)) is None

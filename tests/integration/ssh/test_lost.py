@@ -1,4 +1,4 @@
-"""Lines that go down and users who lose patience, in the middle of a run: nothing measured is lost, nothing is left running."""
+"""Lost connections and interrupts during a run: no measurement is lost, and no process stays."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def ask(model, target):
 
 
 class After:
-    """Does something once a few blocks are measured; a progress callback."""
+    """Progress callback that runs an action once a few blocks are measured."""
 
     def __init__(self, far, do):
         self.far, self.do, self.done = far, do, False
@@ -53,7 +53,7 @@ def test_a_cut_connection_loses_nothing_measured(far, model):
     assert not list((far.cache / "runs").iterdir())
 
 
-@pytest.mark.slow  # 24 s of silence; test_trtexec_there.py has a shorter one
+@pytest.mark.slow  # 24 s of silence; test_trtexec_there.py tests a shorter one
 def test_a_line_that_falls_silent_ends_the_run_there(far, model, monkeypatch):
     monkeypatch.setattr(session, "SILENCE_S", 3.0)
     monkeypatch.setattr(call, "ALIVE_EVERY_S", 0.5)

@@ -1,4 +1,4 @@
-"""A line that goes down while an engine comes home: what has arrived stays, and nothing is built again."""
+"""A connection lost while an engine is downloaded: the downloaded part is kept, and nothing is built again."""
 
 import signal
 
@@ -15,7 +15,7 @@ from emca_deploy.targets.registry import parse
 
 @pytest.fixture
 def cut_on_the_way(far, monkeypatch):
-    """Cut the line once, when a piece of the engine has arrived; return the bytes that arrive on each connection."""
+    """Cut the connection once, when a part of the engine has arrived; return the bytes received on each connection."""
     arrived: list[int] = []
     plain = Arriving.take
 
@@ -41,7 +41,7 @@ def cut_on_the_way(far, monkeypatch):
 
 @pytest.fixture
 def large(tmp_path):
-    """A network of 5 MB: more than lies in pipes."""
+    """A network of 5 MB, more than pipes buffer."""
     weight = numpy_helper.from_array(np.random.default_rng(0).standard_normal((100, 3, 64, 64)).astype(np.float32), "w")
     nodes = [helper.make_node("Conv", ["input", "w"], ["c"]), helper.make_node("Flatten", ["c"], ["logits"])]
     images = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 64, 64])

@@ -1,4 +1,4 @@
-"""A line that goes down while images are run: it goes on where it was."""
+"""A connection lost during validation: the run continues where it stopped."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ COUNT = 4000
 
 @pytest.fixture
 def images(tmp_path):
-    """Arrays that are used as they are: enough of them to be cut off in between."""
+    """Arrays used without preprocessing, enough of them to be interrupted."""
     path = tmp_path / "images.npz"
     arrays = np.random.default_rng(0).standard_normal((COUNT, 3, 16, 16)).astype(np.float32)
     np.savez(path, images=arrays, labels=np.arange(COUNT) % 10)

@@ -1,4 +1,4 @@
-"""The page about remote machines, typed against a real sshd."""
+"""The commands of the page about remote machines, run through a real sshd."""
 
 import getpass
 
@@ -8,7 +8,7 @@ from pages import Shell, blocks, put_sample
 PAGE = "docs/howto/remote-machine.md"
 
 
-@pytest.mark.slow  # every command with its own process, a deployment among them
+@pytest.mark.slow  # every command runs in its own process, including a deployment
 def test_the_page_about_remote_machines_runs(far, tmp_path, once, bundled_model, monkeypatch):
     page = tmp_path / "page"
     page.mkdir()

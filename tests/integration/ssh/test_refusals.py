@@ -1,4 +1,4 @@
-"""What can be wrong with a far side: two lines each, the right exit code, and nothing left there."""
+"""Problems of a remote machine: each gives two lines and the right exit code, and leaves no file on it."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-te
 
 @pytest.fixture
 def refused(capfd, model):
-    """Return a function that profiles on a target, and returns the exit code and the two lines."""
+    """Return a function that profiles on a target and returns the exit code and the two lines."""
 
     def ask(target, *more):
         code = run(["profile", str(model), "--target", target, *QUICK, *more])
@@ -59,7 +59,7 @@ def test_a_power_mode_of_what_is_no_jetson(refused, far):
 
 
 def test_nobody_is_there(refused, far):
-    with socket.socket() as held:  # bound, and not listening
+    with socket.socket() as held:  # bound but not listening
         held.bind(("127.0.0.1", 0))
         target = f"ssh://127.0.0.1:{held.getsockname()[1]}"
         code, problem, _ = refused(target)
@@ -97,7 +97,7 @@ def test_an_unknown_host_key(refused, far):
     assert code == 3
     assert far.target in problem
     assert (far.folder / "known").read_text() == ""
-    # What the remedy says can be pasted: the host's real name and port, and the file that this configuration names.
+    # The remedy can be pasted: it has the host's real name and port, and the file that this configuration names.
     subprocess.run(remedy[remedy.index("ssh-keyscan") :], shell=True, check=True, capture_output=True)
     with Connection(parse_address(far.target)) as connection:
         assert look(connection).python == os.environ["EMCA_DEPLOY_REMOTE_PYTHON"]
@@ -129,7 +129,7 @@ def test_a_configuration_that_is_not_there(refused, far, monkeypatch):
 
 @pytest.fixture
 def only(sshds, monkeypatch, tmp_path):
-    """Return a function that starts a machine whose PATH has coreutils and these scripts only."""
+    """Return a function that starts a machine whose PATH contains only coreutils and these scripts."""
 
     def make(**scripts: str):
         folder = tmp_path / "bin"
@@ -190,7 +190,7 @@ def test_python_too_old(refused, only):
 
 
 def without(python: str, *modules: str) -> str:
-    """Return a script that runs a Python without some packages."""
+    """Return a script that runs Python without some packages."""
     hidden = ",".join(repr(name) for name in modules)
     code = (
         "import sys, runpy, importlib.machinery as m; "
@@ -214,7 +214,7 @@ def test_no_runtime_there(refused, only, remote_python):
     assert code == 3
     assert "openvino" in problem
     assert "pip install openvino" in remedy
-    assert not found.cache.exists()  # found out before anything was sent
+    assert not found.cache.exists()  # detected before anything was sent
 
 
 @pytest.mark.parametrize("command", ["profile", "validate"])

@@ -1,4 +1,4 @@
-"""Files on their way: once, by their hash, from where they were, and whole."""
+"""File transfers: once per hash, resumed where they stopped, and complete."""
 
 import hashlib
 import sys
@@ -124,7 +124,7 @@ def test_the_agent_needs_numpy_and_a_runtime_only(sshds, model, tmp_path, monkey
     monkeypatch.setenv("EMCA_DEPLOY_REMOTE_PYTHON", str(bare))
     with Connection(parse_address(found.target)) as connection:
         assert set(look(connection).versions) == {"numpy", "onnxruntime"}
-    # The interpreter names itself by what the script started: that one is taken for all that follows, so it must be the script.
+    # The script starts the interpreter that reports its path, and that path runs all later commands: it must be the script's.
     report, _ = done(
         ProfileRequest((str(model),), target=found.target, duration_s=0.2, max_duration_s=0.2, warmup_s=0.1, telemetry=False)
     )

@@ -1,4 +1,4 @@
-"""`profile` and `build` on a board without Python, by a stand-in for its trtexec."""
+"""`profile` and `build` on a board without Python, with a stand-in for its trtexec."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def board(sshds, monkeypatch, tmp_path):
     shutil.copytree(BOARDS / "orin-nano-super", root)
     shutil.rmtree(root / "proc/device-tree", ignore_errors=True)
     (root / "proc/device-tree").unlink(missing_ok=True)
-    (root / "proc/device-tree").symlink_to("../sys/firmware/devicetree/base")  # the kernel's, on every board
+    (root / "proc/device-tree").symlink_to("../sys/firmware/devicetree/base")  # a kernel file that every board has
     for name in TOOLS:
         (folder / name).symlink_to(shutil.which(name))
     shutil.copy(STAND_IN / "options.json", folder)
@@ -115,7 +115,7 @@ def test_an_engine_is_built_in_a_power_mode_and_comes_home(board, model, tmp_pat
     assert manifest.details["board"]["power_mode"]["name"] == "MAXN_SUPER"
     assert mode_of(tmp_path) == "pmode:0000"
     assert (tmp_path / "board/var/recorded/asked").read_text().split() == ["2", "0"]
-    # As of a DLA, which has no CUDA graphs.
+    # Like a DLA, which has no CUDA graphs.
     tensorrt = {**manifest.details["tensorrt"], "dla_core": 1}
     write_manifest(engine, replace(manifest, details={**manifest.details, "tensorrt": tensorrt}))
     profile = ["profile", str(engine), "--target", board.target, "--duration", "1", "--no-telemetry", "--json"]
@@ -141,7 +141,7 @@ def ask(board, *models, **options):
 
 
 def test_a_cut_connection_costs_the_artifact_it_was_at_and_the_board_puts_its_mode_back(board, model, tmp_path):
-    """Measured before: kept. At work: ended there, and measured again."""
+    """Finished measurements are kept; the interrupted one is ended on the board and measured again."""
     other = tmp_path / "other.onnx"
     shutil.copy(model, other)
     wish(tmp_path, run_s=1.0)
@@ -163,7 +163,7 @@ def test_a_cut_connection_costs_the_artifact_it_was_at_and_the_board_puts_its_mo
 
 
 def test_a_run_on_the_board_and_one_over_ssh_hold_the_same_lock(board, model, tmp_path, capfd, monkeypatch):
-    """Both orders: whoever comes second is refused, and the mode in which the first one measures stays on."""
+    """In either order, the second run is refused, and the power mode of the first one stays set."""
     root, seen = tmp_path / "board", []
 
     def from_the_board(done, total):
@@ -189,7 +189,7 @@ def test_a_run_on_the_board_and_one_over_ssh_hold_the_same_lock(board, model, tm
 
 
 def test_the_mode_that_a_killed_run_left_is_put_back(board, model, tmp_path):
-    """A run of the board's own was killed at 25 W, which it had set in place of 15 W."""
+    """A run on the board itself was killed at 25 W, which it had set instead of 15 W."""
     folder = tmp_path / "board" / FOLDER
     folder.mkdir(parents=True)
     (folder / NOTE).write_text(json.dumps({"restore": 0, "name": "15W", "held": 1}))
@@ -221,7 +221,7 @@ def test_a_line_that_falls_silent_ends_everything_there(board, model, tmp_path):
     while not board.running("--loadEngine"):
         time.sleep(0.05)
     assert mode_of(tmp_path) == "pmode:0001"
-    os.kill(child, signal.SIGSTOP)  # as a laptop that goes to sleep: its ssh lives on, and nobody speaks
+    os.kill(child, signal.SIGSTOP)  # like a suspended laptop: its ssh stays connected and silent
     while board.running("--loadEngine") or board.running("tegrastats") or mode_of(tmp_path) != "pmode:0000":
         time.sleep(0.05)
     os.kill(child, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Which part stays in float next, and how many images a gate needs."""
+"""The part to keep in float next, and the number of images that a gate needs."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_most_harm_for_its_cost_comes_first_and_the_harmless_never():
 def test_a_block_takes_the_place_of_its_layers_and_is_credited_with_what_it_adds_only():
     inner = unit("b.conv1", 10.0, 5.0), unit("b.conv2", 8.0, 5.0)
     block = unit("b", 22.0, 10.0, "block")
-    assert path_of(ranking(*inner, block)) == [("b.*",)]  # twice their harm at once, for one overhead
+    assert path_of(ranking(*inner, block)) == [("b.*",)]  # together twice the error, for one overhead
     assert path_of(ranking(inner[0], unit("b.conv2", 2.0, 30.0), unit("b", 14.0, 35.0, "block"))) == [("b.conv1",), ("b.*",)]
     assert path_of(ranking(inner[0], unit("b", 10.5, 35.0, "block"))) == [("b.conv1",)]
 

@@ -1,4 +1,4 @@
-"""The accuracy-gated search on a small network, made worse by ranges that clip, and few images."""
+"""The accuracy-gated search on a small network, degraded by clipping ranges and few images."""
 
 import json
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ from zoo.recipes import RECIPES, calibration_options
 
 IMAGES = 100
 OWN = ("stem*",)
-"""What the user leaves in float."""
+"""Parts that the user keeps in float."""
 HOPELESS = 4.0
-"""Points: wider than the narrowest interval on so few images, and far below what these ranges cost."""
+"""Gate in points: wider than the narrowest interval on so few images, and far below the cost of these ranges."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def in_threads():
 
 @pytest.fixture(scope="module")
 def model(folder):
-    """A network that tells its ten classes about as often: its logits have the same mean and deviation."""
+    """A network that predicts its ten classes about equally often: the logits have equal means and deviations."""
     proto = to_onnx(NETWORKS["residual"])
     onnx.save(proto, folder / "model.onnx")
     logits = logits_of(folder / "model.onnx", Images(200, seed=3).images)
@@ -62,7 +62,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def validation(folder, model):
-    """What the network says of them is right."""
+    """Images labelled with the network's own predictions."""
     images = Images(IMAGES, seed=7).images
     path = folder / "val.npz"
     np.savez(path, images=images, labels=logits_of(model, images).argmax(axis=1))
@@ -88,7 +88,7 @@ def out(tmp_path):
 
 @pytest.fixture(scope="module")
 def hopeless(model, images, options, gate, folder):
-    """A whole search for a gate that cannot be reached; its side files serve the others."""
+    """A whole search for an unreachable gate; other tests reuse its side files."""
     (folder / "out").mkdir()
     return calibrate_within(model, images, folder / "out" / "int8.onnx", options, gate)
 
@@ -149,7 +149,7 @@ def test_the_first_step_inside_the_gate_is_taken_and_nothing_measured_twice(hope
 
 
 def test_an_interrupted_search_leaves_no_model_and_goes_on(hopeless, model, images, options, gate, out):
-    """What was measured before the interruption is not measured again; nothing half-made lies where the model will."""
+    """Measurements before the interruption are not repeated, and no partial file is at the model's path."""
     side = model.with_name("model.onnxruntime.search.json")
     whole = json.loads(side.read_text())
     first, second, *others = whole["found"]

@@ -1,4 +1,4 @@
-"""Runtime layers joined with the model: what is attention, what each computes, and how near the roof it is."""
+"""Runtime layers joined with the model: which are attention, their work, and their utilisation of the peak rate."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_kinds(type_, nodes, kind):
 
 @pytest.fixture
 def attention_model(tmp_path):
-    """Convolution, squeeze and excitation, convolution; nodes and outputs are named apart."""
+    """Convolution, squeeze and excitation, convolution; nodes and outputs have different names."""
     import onnx.parser
     from onnx import numpy_helper
 
@@ -82,7 +82,7 @@ def test_the_models_graph_tells_attention_and_work(attention_model):
     assert attention == {"node_pooled", "node_squeezed", "node_gate", "node_gated"}
     assert graph.nodes["node_a"].macs == 2 * 4 * 8 * 8 * 3 * 9
     assert graph.nodes["a"] == graph.nodes["node_a"]
-    assert graph.nodes["node_c"].macs == 2 * 4 * 4 * 4 * 9  # grouped: one channel each
+    assert graph.nodes["node_c"].macs == 2 * 4 * 4 * 4 * 9  # grouped: one channel per group
     assert graph.nodes["node_logits"].macs == 2 * 4 * 4
     assert graph.nodes["node_b"].macs == 0
     conv = graph.nodes["node_a"]
