@@ -1,4 +1,4 @@
-"""The smallest classifier: the channels' means are the logits."""
+"""A minimal classifier whose logits are the means of the channels."""
 
 from collections.abc import Callable
 from pathlib import Path

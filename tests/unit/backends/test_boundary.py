@@ -1,4 +1,4 @@
-"""Models whose own input and output are not (N, C, H, W) float32 and (N, classes) float32 give the same logits."""
+"""Models with inputs other than (N, C, H, W) float32 or outputs other than (N, classes) float32 give the same logits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Engines: what is recorded of them, and when they are refused."""
+"""Engines: their recorded facts, and when they are refused."""
 
 import json
 from collections.abc import Callable
@@ -166,4 +166,4 @@ def test_openvino_keeps_the_precision_it_was_built_with(model: Path, tmp_path: P
     assert made.precision == "bf16"
     with open_runner("openvino", str(tmp_path / "out")) as runner:
         hint = runner._compiled.get_property("INFERENCE_PRECISION_HINT")  # type: ignore[attr-defined]
-        assert runner.describe()["inference_precision"] == hint.to_string()  # bf16, where the processor has it
+        assert runner.describe()["inference_precision"] == hint.to_string()  # bf16, if the processor has it

@@ -1,4 +1,4 @@
-"""Layers as the runtimes tell them."""
+"""Layers as the runtimes report them."""
 
 import json
 from contextlib import suppress
@@ -44,7 +44,7 @@ def test_probes_compute_in_the_precision_they_are_for(backend, tmp_path):
         layers = profiled(backend, probe.path, probe.shape)
         (convolution,) = [layer for layer in layers if "conv" in layer.type.lower()]
         assert convolution.precision == probe.name
-        assert {"probe", "y"} & set(convolution.nodes)  # the node's name, or its output's
+        assert {"probe", "y"} & set(convolution.nodes)  # name of the node or of its output
         assert len(convolution.samples_ms) == 5
         assert min(convolution.samples_ms) > 0.05
         if probe.name == "int8":

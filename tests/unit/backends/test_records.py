@@ -1,4 +1,4 @@
-"""The list of backends: which names it has, and that nothing else knows one."""
+"""The list of backends: its names, which occur nowhere else."""
 
 import ast
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ ALLOWED = {
     "commands/doctor.py": "a field of a board's facts",
     "commands/devices.py": "a field of a board's facts",
 }
-"""Folder or file that has the name of a library which is also a backend's, and what for."""
+"""Folders or files named after a library that is also a backend, with the reason."""
 
 
 def named_in(path: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Names of backends, and which one runs an artifact."""
+"""Names of backends, and the choice of one for an artifact."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What each runner refuses to load, and what it does besides the contract."""
+"""Files that each runner refuses, and its behaviour beyond the contract."""
 
 import subprocess
 import sys
@@ -106,7 +106,7 @@ def test_a_fixed_batch_cannot_be_changed(backend: str, make_onnx: Callable[..., 
 
 
 def test_a_failure_while_running_is_ours(backend: str, make_onnx: Callable[..., Path]) -> None:
-    # 2 images cannot be broadcast against 3, which only running it shows.
+    # 2 images cannot be broadcast against 3; only a run shows this.
     three = "<float[3,1,1,1] three = {1, 1, 1}>"
     graph = f"(float[N,3,8,8] x) => (float[M,3] y) {three} {{ p = GlobalAveragePool(x) s = Add(p, three) y = Flatten(s) }}"
     with open_runner(backend, str(make_onnx(graph))) as runner:
@@ -118,7 +118,7 @@ def test_a_failure_while_running_is_ours(backend: str, make_onnx: Callable[..., 
 
 
 def test_a_batch_size_baked_into_the_graph_is_noticed(backend: str, make_onnx: Callable[..., Path]) -> None:
-    # OpenVINO by itself answers for the first image and says nothing of the second.
+    # OpenVINO itself returns the first image's logits and silently ignores the second image.
     graph = "(float[N,3,8,8] x) => (float[1,3] y) <int64[2] s = {1, 3}> { p = GlobalAveragePool(x) y = Reshape(p, s) }"
     with open_runner(backend, str(make_onnx(graph))) as runner:
         assert runner.infer(IMAGES).shape == (1, 3)
@@ -186,7 +186,7 @@ def test_every_truncation_is_noticed(make_onnx: Callable[..., Path]) -> None:
             check_onnx_file(path)
         except ModelError:
             noticed += 1
-    # Cut exactly between two outer fields, after the graph, a file is still a model: only the opset is gone.
+    # A file cut exactly between two outer fields, after the graph, is still a model: only the opset is missing.
     assert noticed >= len(whole) - 2
     path.write_bytes(whole)
     check_onnx_file(path)
@@ -241,7 +241,7 @@ def test_openvino_names_the_precision_it_runs_in_not_the_one_asked_for(make_onnx
 
 
 def test_int8_sums_do_not_overflow_on_any_processor(tmp_path: Path) -> None:
-    """Without VNNI, pairs of uint8 times int8 are summed in 16 bits unless ONNX Runtime is told otherwise."""
+    """Without VNNI, ONNX Runtime by default sums pairs of uint8 times int8 products in 16 bits."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     make = helper.make_node

@@ -1,4 +1,4 @@
-"""PyTorch's variants, run on the processor: the network's own arithmetic is the same there."""
+"""PyTorch's GPU variants, run on the processor, where the network's arithmetic is the same."""
 
 from pathlib import Path
 
@@ -33,8 +33,8 @@ def run(checkpoint: Path, variant: str, images: np.ndarray) -> np.ndarray:
         first = runner.infer(images)
         kept = first.copy()
         assert runner.infer(-images).shape == first.shape
-        assert np.array_equal(first, kept)  # the answer is the caller's
-        assert runner.device_ms is None  # there are no CUDA events here
+        assert np.array_equal(first, kept)  # the caller owns the result
+        assert runner.device_ms is None  # no CUDA events on a processor
         assert runner.describe()["variant"] == variant
     return first
 

@@ -1,4 +1,4 @@
-"""Every setting that may be tried opens, gives the same answer, and everything else is refused."""
+"""Every tunable setting loads and gives the same logits; all others are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def test_every_value_that_is_tried_runs_and_answers_alike(backend, offline, make
 def test_settings_reach_onnx_runtime(make_onnx):
     settings = {"graph_optimization": "basic", "execution_mode": "parallel", "flush_denormals": True}
     with open_runner("onnxruntime", str(make_onnx()), threads=2, settings=settings) as runner:
-        options = runner._session.get_session_options()  # there is no public way to see them
+        options = runner._session.get_session_options()  # no public function returns them
         assert options.graph_optimization_level.name == "ORT_ENABLE_BASIC"
         assert options.execution_mode.name == "ORT_PARALLEL"
         assert options.get_session_config_entry("session.set_denormal_as_zero") == "1"

@@ -1,4 +1,4 @@
-"""Images without files, of the size of the networks that `exported` makes."""
+"""Images in memory with the input size of the networks from `exported`."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ SIZE = 64
 
 
 class ArraySource:
-    """Seeded images in memory, as `ImageSource` serves them."""
+    """Seeded images in memory, in the form of an `ImageSource`."""
 
     labels = None
     preprocessing = Preprocessing.for_size(SIZE)
@@ -47,7 +47,7 @@ class ArraySource:
 
 @pytest.fixture(scope="session")
 def some_images():
-    """Return a function that makes a number of seeded images."""
+    """Return a function that makes some seeded images."""
     return lambda count, seed=0: ArraySource(
         np.random.default_rng(seed).standard_normal((count, 3, SIZE, SIZE)).astype(np.float32)
     )

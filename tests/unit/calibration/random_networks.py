@@ -1,4 +1,4 @@
-"""Small networks of common convolutional blocks with random weights, as canonical graphs: what a placement has to cope with."""
+"""Small networks of common convolutional blocks with random weights, as canonical graphs, for tests of placements."""
 
 import numpy as np
 import onnx
@@ -16,7 +16,7 @@ HEADS = ("gemm", "matmul", "conv", "mlp", "reduce_mean", "softmax", "no_layer")
 
 
 class Network:
-    """A graph that grows; every method appends nodes and returns the name of a tensor."""
+    """A graph under construction; every method appends nodes and returns the name of a tensor."""
 
     def __init__(self, seed: int, size: int = 32) -> None:
         self.rng = np.random.default_rng(seed)
@@ -102,12 +102,12 @@ class Network:
         count = len(self.layers)
         hidden = self.put("Relu", [self.conv(pooled, channels, max(channels // 4, 4), 1)])
         excited = self.conv(hidden, max(channels // 4, 4), channels, 1)
-        del self.layers[count:]  # attention's own layers stay in float
+        del self.layers[count:]  # the layers of attention stay in float
         sigmoid = self.put("HardSigmoid", [excited], alpha=0.2, beta=0.5) if gate == "hard" else self.put("Sigmoid", [excited])
         return self.put("Mul", [x, sigmoid])
 
     def block(self, kind: str, x: str, channels: int, act: str) -> tuple[str, int]:
-        """Append a block; returns its result and how many channels that has."""
+        """Append a block and return its output and that tensor's number of channels."""
         return getattr(self, f"_{kind}")(x, channels, act)
 
     def _vgg(self, x, c, act):
@@ -228,7 +228,7 @@ class Network:
 
 
 def network(blocks, act: str, head: str, seed: int = 0, channels: int = 16, size: int = 32) -> tuple[onnx.ModelProto, list[str]]:
-    """Return a network of blocks, and the names of its layers with weights that are not attention's."""
+    """Return a network of blocks and the names of its layers with weights outside attention."""
     net = Network(seed, size)
     x = net.act(net.conv("images", 3, channels, 3, 2), act, channels)
     width = channels
@@ -238,7 +238,7 @@ def network(blocks, act: str, head: str, seed: int = 0, channels: int = 16, size
 
 
 def pictures(count: int, size: int = 32, seed: int = 1) -> np.ndarray:
-    """Return smooth random pictures, (count, 3, size, size) float32, normalised as images usually are."""
+    """Return smooth random pictures, (count, 3, size, size) float32, normalised like usual images."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 1, (count, 3, 5, 5))
     grid = np.linspace(0, 3.999, size)

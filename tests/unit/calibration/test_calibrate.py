@@ -1,4 +1,4 @@
-"""Quantizing every family for every backend: what is quantized, what is not, and how close the result is."""
+"""Quantizing every family for every backend: the quantized layers, the float part, and the SQNR of the result."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ FAMILIES = [
     for family in ("", "se", "eca", "srm", "emca_se", "emca_eca", "emca_srm", "pkcam_eca")
 ]
 CASES = [(name.replace("18", "10"), backend) for name in FAMILIES for backend in RECIPES]
-"""Every family in small for every backend; in full each for one, and for all of them at night."""
+"""Every family at depth 10 for every backend; at full depth each for one backend, and in the nightly tier for all."""
 CASES += [
     pytest.param(name, backend, marks=() if number % len(RECIPES) == turn % len(RECIPES) else pytest.mark.slow)
     for turn, name in enumerate([*FAMILIES, "emca_eca_resnet50"])
@@ -85,13 +85,13 @@ def test_nothing_is_quantized_inside_the_attention(exported, name, backend):
     placement = place(graph, find_recipe(backend))
     for value, readers in placement.edges.items():
         for node, _ in readers:
-            if node in attention.nodes:  # a pooling's INT8 result may enter; nothing made inside may
+            if node in attention.nodes:  # a pooling's INT8 result may enter; tensors computed inside may not
                 assert value.producer() in attention.pools
 
 
 @pytest.mark.parametrize("name", ["srm_resnet18", "emca_srm_resnet18"])
 def test_openvino_computes_srm_right_without_biases(images, tmp_path, once, name):
-    """Fresh batch norm leaves biases of zero, where OpenVINO once read a tensor's INT8 and float forms as one."""
+    """New batch norms have zero biases, with which OpenVINO once confused a tensor's INT8 and float forms."""
     openvino = pytest.importorskip("openvino")
 
     def export(folder):
@@ -111,7 +111,7 @@ def test_openvino_computes_srm_right_without_biases(images, tmp_path, once, name
 
 
 def test_onnxruntime_keeps_the_trunk_in_int8(exported, images, tmp_path):
-    """The runtime's own optimised graph holds only integer convolutions, additions and gate products."""
+    """The runtime's optimised graph contains only integer convolutions, additions and gate products."""
     output = tmp_path / "int8.onnx"
     calibrate_model(
         exported("emca_eca_resnet10"),
@@ -167,7 +167,7 @@ def test_ranges_do_not_depend_on_order(exported, images):
 
 
 def test_ranges_match_the_tensors_themselves(exported, images, tmp_path):
-    """The reductions inside the graph say what numpy says of the tensor; test_relu_bounds.py has those that a ReLU cuts."""
+    """The graph's reductions equal numpy's on the tensor; test_relu_bounds.py tests tensors that a ReLU clips."""
     path = exported("emca_eca_resnet10")
     name = "stage2.block0.conv2"
     model = ir.load(path)

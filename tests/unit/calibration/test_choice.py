@@ -1,4 +1,4 @@
-"""What is chosen is what measures best, and nothing is chosen where nothing is open."""
+"""The best measured method is chosen, and none where there is no alternative."""
 
 import json
 from contextlib import contextmanager, nullcontext
@@ -26,7 +26,7 @@ def calibrate(model, images, folder, **more):
 
 
 def with_an_outlier(images):
-    """One image has a spot a hundred times as bright as anything else: its range leaves the others few of 255 levels."""
+    """One image has a spot a hundred times brighter than all else: its range leaves the other images few of 255 levels."""
     loud = images.images.copy()
     loud[3, :, 10:12, 10:12] *= 100
     return type(images)(loud)
@@ -93,7 +93,7 @@ def test_ranges_that_clip_everything_lose(exported, images, order):
 
 
 def noise(*decibels):
-    """One image at each SQNR; the logits of all have the same power."""
+    """One image at each SQNR; the logits of all images have the same power."""
     return LogitsNoise(np.ones(len(decibels)), 10 ** (-np.array(decibels, float) / 10))
 
 

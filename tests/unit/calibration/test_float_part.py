@@ -1,4 +1,4 @@
-"""INT8 models whose float part is fp16: types, what stays float32, scales that fp16 does not have, and what it costs."""
+"""INT8 models with an fp16 float part: types, float32 layers, scales beyond fp16, and the error."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def calibrated(exported, images, folder: Path, arch: str, precision: str, backen
 
 
 def float_types(path: Path) -> dict[str, tuple[str, set[int]]]:
-    """Return each node's operator and the float types of what it reads and writes, as the file's own inference finds them."""
+    """Return each node's operator and the float types of its inputs and outputs by ONNX's type inference."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(path), check_type=True, strict_mode=True).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -115,7 +115,7 @@ def test_heavy_layers_of_the_attention_are_halved_and_light_ones_not(exported):
 
 
 def test_layers_beyond_fp16_stay_float32(exported, images, tmp_path):
-    """An activation that reaches 20,000 is in no fp16 tensor, and the INT8 convolution behind it reads it all the same."""
+    """An activation of 20,000 is not in an fp16 tensor, and the INT8 convolution after it still reads it."""
     graph = load_graph(exported("resnet10"))
     calibrated(exported, images, tmp_path, "resnet10", "fp32")
     ranges = read_table(tmp_path / "resnet10.ranges.json").ranges
@@ -184,7 +184,7 @@ def test_an_opset_without_fp16_pairs_is_refused():
 
 
 def test_worse_than_rounding_is_refused(exported, images, tmp_path):
-    """Float part fp16 without anything in float32, and scales made wrong on the way: what the gate is for."""
+    """The float part has no float32 layers and a bias beyond fp16: the gate must refuse it."""
     path = exported("se_resnet10")
     calibrated(exported, images, tmp_path, "se_resnet10", "fp32")
     graph = load_graph(path)

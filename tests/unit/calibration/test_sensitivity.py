@@ -65,13 +65,13 @@ def test_every_layer_and_block_is_measured_most_harmful_first(report):
     removed = [unit.noise_removed_percent for unit in report.units]
     assert removed == sorted(removed, reverse=True)
     assert report.units[0].noise_removed_percent > report.units[-1].noise_removed_percent + 10
-    assert sum(unit.alone.sqnr_db > report.int8.sqnr_db for unit in report.units) > 13  # errors may cancel on four images
+    assert sum(unit.alone.sqnr_db > report.int8.sqnr_db for unit in report.units) > 13  # errors may cancel out on four images
     layers = [unit for unit in report.units if unit.kind == "layer"]
     assert sum(unit.macs_percent for unit in layers) == pytest.approx(100)
 
 
 def test_kept_float_is_what_calibrate_makes_of_the_pattern(report, model, images, tmp_path):
-    """The costs are those of the models that `calibrate --keep-float` writes, not of something like them."""
+    """The costs are those of the models that `calibrate --keep-float` writes."""
     reference = logits_of(model, images)
     for unit in (None, report.units[0], next(unit for unit in report.units if unit.kind == "block")):
         wanted = calibration_options(
@@ -118,7 +118,7 @@ def test_an_interrupted_run_goes_on_where_it_was(report, model, images, table, o
     assert list(tmp_path.iterdir()) == [side]
     calls = []
     again = measure_sensitivity(model, images, table, replace(options, side_file=side), None, lambda *done: calls.append(done))
-    assert again == report  # measured twice, the same to the last bit
+    assert again == report  # two measurements agree to the last bit
     assert calls[-1] == (SAMPLES * 3, SAMPLES * 3)
 
 
@@ -139,7 +139,7 @@ def test_results_of_something_else_are_not_reused(model, images, table, options,
         pass
 
     def stop(done, total):
-        raise Enough  # it measures: that is all that is asked
+        raise Enough  # a measurement without an error is enough
 
     with pytest.raises(Enough):
         measure_sensitivity(model, images, table, changed, weights, stop)

@@ -1,4 +1,4 @@
-"""Layers and blocks, by our names and by TorchScript's."""
+"""Layers and blocks by our names and by TorchScript's."""
 
 import onnx_ir as ir
 import pytest
@@ -20,9 +20,9 @@ def test_layers_and_blocks_of_a_residual_network(exported, backend):
     units = units_of(exported("emca_eca_resnet18"), backend=backend)
     layers = [unit for unit in units if unit.kind == "layer"]
     blocks = {unit.name: unit for unit in units if unit.kind == "block"}
-    stem = [] if backend == "tensorrt" else ["stem.conv"]  # which stays in float there
+    stem = [] if backend == "tensorrt" else ["stem.conv"]  # stays in float for this backend
     assert [unit.name for unit in layers][: len(stem) + 2] == [*stem, "stage1.block0.conv1", "stage1.block0.conv2"]
-    assert len(layers) == 20 + len(stem)  # 20 convolutions and the head, not the attention's
+    assert len(layers) == 20 + len(stem)  # 20 convolutions and the head, without attention
     assert list(blocks) == [f"stage{stage}.block{block}" for stage in range(1, 5) for block in range(2)]
     assert blocks["stage2.block0"].pattern == "stage2.block0.*"
     assert blocks["stage2.block0"].layers == tuple(f"stage2.block0.{name}" for name in ("conv1", "conv2", "shortcut.conv"))

@@ -1,4 +1,4 @@
-"""A small residual network with attention, in fp32 and quantized as TensorRT wants it, and TensorRT-RTX to build them with."""
+"""A small residual network with attention, in fp32 and quantized for TensorRT, and TensorRT-RTX to build it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ def rtx() -> Any:
 
 
 class Net:
-    """Writes ONNX graphs of convolutions with Q/DQ where asked."""
+    """Writer of ONNX graphs of convolutions, optionally with Q/DQ pairs."""
 
     def __init__(self, *, quantized: bool, activation: type | None = np.int8, bias: type = np.float32) -> None:
         from onnx import helper, numpy_helper
@@ -36,7 +36,7 @@ class Net:
         return name
 
     def read(self, value: str) -> str:
-        """Return `value` as a quantized reader reads it."""
+        """Return the input of a quantized reader of `value`."""
         if not self.quantized or self.activation is None:
             return value
         if f"{value}/d" not in {output for node in self.nodes for output in node.output}:

@@ -90,7 +90,7 @@ def test_settings_that_make_no_sense(make_net: Callable[..., Path], settings: Tr
 
 
 def test_a_build_after_a_refused_one_keeps_its_int8(make_net: Callable[..., Path]) -> None:
-    """TensorRT-RTX has no float32 matrix product on Turing; having refused it, 1.7 forgets INT8 in its next build."""
+    """TensorRT-RTX has no float32 matrix product on Turing; after refusing one, version 1.7 ignores INT8 in its next build."""
     refused(make_net(), ModelError, "SM75", targets_of("7.5"))
     assert built(make_net())["int8_convolutions"] == 3
 
@@ -106,7 +106,7 @@ def test_too_little_workspace_says_so(make_net: Callable[..., Path]) -> None:
 
 
 def test_uint8_that_would_be_read_as_int8_is_refused(make_net: Callable[..., Path]) -> None:
-    """The parser itself only warns, and goes on with other numbers than the model's."""
+    """The parser only warns, and continues with values other than the model's."""
     error = refused(make_net(activation=np.uint8), ModelError, "would misread it.*Defaulting to INT8")
     assert "--backend tensorrt-rtx" in error.remedy
 

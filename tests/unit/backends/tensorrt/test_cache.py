@@ -1,7 +1,7 @@
 """Calibration caches and flags for TensorRT up to 10 and DLA.
 
-TensorRT-RTX has the configuration but no calibrator, and TensorRT itself cannot run here: a stand-in takes its place where only
-the calls can be looked at.
+TensorRT-RTX has the configuration but no calibrator, and TensorRT itself is unavailable: a stand-in replaces it where only the
+calls can be checked.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ TEN = rules_of("tensorrt", "10.3.0.30")
 
 
 class Calibrator:
-    """What TensorRT's calibrators have in common."""
+    """Common base of TensorRT's calibrators."""
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_dla_takes_one_batch() -> None:
 
 
 def test_the_configuration_says_what_was_asked_for(rtx: Any) -> None:
-    """TensorRT-RTX has all of TensorRT's configuration, without the hardware behind it."""
+    """TensorRT-RTX has all configuration options of TensorRT, even for hardware it does not support."""
     builder = rtx.Builder(rtx.Logger(rtx.Logger.ERROR))
 
     def config(**options: Any) -> Any:
@@ -214,7 +214,7 @@ def test_a_dla_core_falls_back_to_the_gpu(rtx: Any) -> None:
 
 
 def test_hardware_compatibility() -> None:
-    """TensorRT-RTX drops the level it is told."""
+    """A stand-in is used because TensorRT-RTX ignores the level."""
     config = SimpleNamespace()
     builder = SimpleNamespace(create_builder_config=lambda: config)
     trt = SimpleNamespace(

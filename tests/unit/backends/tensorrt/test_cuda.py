@@ -1,4 +1,4 @@
-"""The CUDA layer: its errors, and, where there is no driver, that every call of it is made as cuda-bindings wants it."""
+"""The CUDA layer: its errors, and the arguments of every call to cuda-bindings, also without a driver."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +45,7 @@ def test_no_driver(rt: Any) -> None:
     ],
 )
 def test_calls_reach_the_driver_that_is_missing(rt: Any, call: Callable[[Gpu], object]) -> None:
-    gpu = Gpu.__new__(Gpu)  # its maker asks the driver already
+    gpu = Gpu.__new__(Gpu)  # the constructor already calls the driver
     gpu._rt, gpu.facts, gpu._frees, gpu._capturing = rt, FACTS, [], False
     gpu.stream = rt.cudaStream_t(0)
     with refusing(MissingError, "NVIDIA"):

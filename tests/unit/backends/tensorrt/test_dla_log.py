@@ -1,4 +1,4 @@
-"""Which layers fell back to the GPU, from every shape of the builder's lists."""
+"""The layers that fell back to the GPU, read from every form of the builder's lists."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from emca_deploy.backends.tensorrt.dla_log import GpuLayer, place_nodes, read_pl
 
 NODES = ("stem", "relu", "conv1", "pool", "fc", "gate", "mul", "head")
 
-# 8.4: [I]; from 8.6 on the same at [V]
+# 8.4 logs this at [I], 8.6 and newer at [V]
 NEW = """
 [02/19/2022-05:35:26] [W] [TRT] Layer 'pool' (REDUCE): Unsupported on DLA. Switching this layer's device type to GPU.
 [02/19/2022-05:35:26] [I] [TRT] ---------- Layers Running on DLA ----------

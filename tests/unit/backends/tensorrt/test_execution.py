@@ -1,4 +1,4 @@
-"""How an execution uses a GPU, here one of host memory: TensorRT and CUDA need a real one, the order of things does not."""
+"""The order of an execution's GPU calls, on a simulated GPU in host memory: unlike TensorRT and CUDA, it needs no real one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ SPECS = (TensorSpec("images", "float32", ("batch", 3, 4, 4)), TensorSpec("logits
 
 
 class HostGpu:
-    """Queues what it is told and does it when waited for, as a stream does; its clock ticks once for each thing done."""
+    """Queues operations and runs them at synchronization, like a stream; its clock ticks once per operation."""
 
     stream = 7
 
@@ -125,7 +125,7 @@ def test_a_dynamic_batch() -> None:
         images = images_of(count, seed=count)
         assert np.allclose(execution.run(images), expected(images), atol=1e-5)
     assert gpu.done[:5] == ["upload", "record", "engine", "record", "download"]
-    assert [shape[0] for shape in context.shapes] == [2, 4, 1]  # only where it changes
+    assert [shape[0] for shape in context.shapes] == [2, 4, 1]  # only when it changes
     assert execution.device_ms == 2  # the engine and the second event
 
 

@@ -1,4 +1,4 @@
-"""Layers, out of the words of three generations of logs."""
+"""Layers read from the logs of three generations of builders."""
 
 from emca_deploy.backends.tensorrt.inspect import int8_convolutions, read_layers
 

@@ -1,4 +1,4 @@
-"""Our own networks, exported and placed as users get them, through TensorRT-RTX's parser and builder."""
+"""Our networks, exported and quantized as for users, through TensorRT-RTX's parser and builder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_int8_builds_without_warnings_and_a_third_as_large(arch: str, tmp_path: 
         writing_out = [
             layer.nodes for layer in builder.last.layers if layer.nodes and all("weight" in node for node in layer.nodes)
         ]
-        assert writing_out == []  # no kernel that only makes floats of INT8 weights
+        assert writing_out == []  # no kernel that only converts INT8 weights to float
     assert all(built["warnings"] == [] for built in found.values())
     assert [found[name]["float_precision"] for name in ("fp32", "int8", "mixed")] == [None, "fp32", "fp16"]
     assert found["int8"]["notes"] == []

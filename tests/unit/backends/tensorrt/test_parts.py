@@ -1,4 +1,4 @@
-"""Versions, the log and progress: what needs no TensorRT."""
+"""Versions, the log and progress, which need no TensorRT."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The planner: what it chooses, why, and what it refuses with which way out."""
+"""The planner: its choices, their reasons, its refusals and their remedies."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -251,7 +251,7 @@ def test_an_fp16_float_part_wants_the_models_own_types(tmp_path: Path) -> None:
     [("8.2.1", 13), ("8.4.1", 17), ("8.6.2", 17), ("9.3", 19), ("10.0.1", 20), ("10.16.2", 24), ("11.4.1", 25)],
 )
 def test_the_newest_opset_of_every_version(version: str, opset: int) -> None:
-    """As onnx-tensorrt's docs/operators.md has it in the branch of each."""
+    """The opsets come from docs/operators.md in each branch of onnx-tensorrt."""
     for given, warns in ((opset, False), (opset + 1, True)):
         model = ModelFacts(FLOAT.path, "fp32", given, FLOAT.input)
         assert any("opset" in text for text in planned("8.0", None, version, model=model).warnings) is warns
@@ -294,7 +294,7 @@ def test_names_of_devices() -> None:
 def test_the_tables_agree() -> None:
     assert all(board.capability in SUPPORT for board in BOARDS.values())
     for board in BOARDS.values():
-        for version in jetpacks_of(board):  # whatever a JetPack brings has its boards' kernels
+        for version in jetpacks_of(board):  # the TensorRT of a JetPack has kernels for the JetPack's boards
             precision = "fp16" if board.capability in ("5.3", "6.2") else "int8"
             planned(board.name, version, precision=precision)
     for pack in JETPACKS.values():

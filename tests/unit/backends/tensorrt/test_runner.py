@@ -1,4 +1,4 @@
-"""Running engines: what is refused, in which order, and on a machine without a driver what is said."""
+"""Running engines: refusals, their order, and the message on a machine without a driver."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ no_gpu = pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, rtx: Any, net_class: Any) -> Path:
-    """A real engine of a network at 32x32, for batches of 1 to 4 on Ada."""
+    """A real engine of a 32x32 network, for batches of 1 to 4 on Ada."""
     folder = tmp_path_factory.mktemp("engine")
     model = net_class(quantized=True).save(folder / "net.onnx", "batch", 32)
     RtxBuilder(TrtSettings(batches=(1, 2, 4), targets=("8.9",))).build(model, folder / "net.engine", RunOptions())
@@ -218,7 +218,7 @@ def test_a_gpu_that_tensorrt_rtx_does_not_know_needs_no_other_build() -> None:
 @pytest.mark.skipif(capability_here() is None or rtx_refusal(capability_here()) is not None, reason="needs an NVIDIA GPU of RTX")
 @pytest.mark.parametrize("batch", [None, 2])
 def test_on_a_gpu(make_net: Callable[..., Path], rtx: Any, batch: int | None) -> None:
-    """What no machine of ours has run: logits, the CUDA graph and both clocks."""
+    """Logits, the CUDA graph and both clocks; this test needs a supported GPU."""
     import onnxruntime
 
     model = make_net(quantized=False)

@@ -1,4 +1,4 @@
-"""Quantized files of others and of ours: what the explanation says runs in INT8 is what the runtimes run in INT8."""
+"""Explanations of other tools' and our quantized files name exactly the layers that the runtimes run in INT8."""
 
 import itertools
 import logging
@@ -40,7 +40,7 @@ class Images(CalibrationDataReader):
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory):
-    """Return a function that gives a file quantized by ONNX Runtime's own tool, made once."""
+    """Return a function that returns a file quantized by ONNX Runtime's own tool, made once."""
     folder = tmp_path_factory.mktemp("foreign")
     for name, (blocks, act) in BLOCKS.items():
         onnx.save(network(blocks, act, "gemm")[0], folder / f"{name}.onnx")
@@ -62,7 +62,7 @@ def quantized(tmp_path_factory):
 
 
 def kinds_run(path, tmp_path):
-    """Return the operators of the graph that ONNX Runtime makes of a file."""
+    """Return the operators of ONNX Runtime's optimized graph of a file."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 4
@@ -132,11 +132,11 @@ def test_tensorrt_wants_all_symmetric_and_float_biases(quantized):
     symmetric = {"ActivationSymmetric": True, "QuantizeBias": False}
     report = explain_file(quantized("float", types="s8s8", per_channel=True, extra_options=symmetric), find_recipe("tensorrt"))
     assert report.int8_layers == report.layers
-    assert kinds_found(report) == {"quantized_before_activation"}  # its tool leaves pairs between layers and ReLUs then
+    assert kinds_found(report) == {"quantized_before_activation"}  # the tool then leaves pairs between layers and ReLUs
 
 
 def chain(body: str) -> ir.Graph:
-    """Return a graph of one convolution, with Q, DQ and weights of 8 bits at hand."""
+    """Return a graph of one convolution, with nodes for Q, DQ and 8-bit weights available."""
     text = f"""<ir_version: 9, opset_import: ["" : 20]>
     net (float[1,3,8,8] x) => (float[1,4,8,8] out)
     <float s={{0.02}}, float t={{0.03}}, uint8 z={{0}}, uint8 m={{128}}, int8 n={{0}}> {{

@@ -1,4 +1,4 @@
-"""The attention of every family is found by structure, in our exports and in plain ones of the same modules."""
+"""The attention of every family is found by structure, in our exports and in plain exports of the same modules."""
 
 import numpy as np
 import onnx_ir as ir
@@ -40,12 +40,12 @@ def test_no_trunk_convolution_is_taken_for_attention(exported, name, gates):
 
 
 def plain_modules():
-    """Attention as others write it."""
+    """Attention in the forms of other repositories."""
     import torch
     from torch import nn
 
     class PlainSqueezeExcitation(nn.Module):
-        """SE as senet.pytorch writes it: views and linear layers."""
+        """SE in the form of senet.pytorch: views and linear layers."""
 
         def __init__(self):
             super().__init__()
@@ -58,7 +58,7 @@ def plain_modules():
             return x * self.fc(y).view(x.size(0), 16, 1, 1).expand_as(x)
 
     class PlainEfficient(nn.Module):
-        """ECA as its authors write it: squeeze, transpose, one-dimensional convolution."""
+        """ECA in its authors' form: squeeze, transpose, one-dimensional convolution."""
 
         def __init__(self):
             super().__init__()
@@ -83,7 +83,7 @@ def test_other_peoples_exports(tmp_path, module, size):
     torch.onnx.export(plain_modules()[module]().eval(), (torch.zeros(1, 3, size, size),), path, dynamo=True, verbose=False)
     graph = ir.load(path).graph
     attention = find_attention(graph)
-    if size == 1:  # the exporter drops a pooling of one pixel: nothing separates gate and map, so nothing is claimed
+    if size == 1:  # the exporter drops a pooling of one pixel: gate and map cannot be distinguished, so no attention is found
         assert len(attention.gates) <= 1
         return
     assert len(attention.gates) == 1
@@ -101,7 +101,7 @@ def test_swish_is_not_attention():
 
 @pytest.mark.parametrize("network", ["multiscale", "squeeze_excitation", "style_recalibration"])
 def test_a_gate_expanded_to_a_computed_size_is_a_gate(network):
-    """The size comes from the map that is scaled, but nothing of its picture does: the gate is computed from means alone."""
+    """The size comes from the scaled map, but no pixel values do: the gate depends on means alone."""
     plain = to_onnx(NETWORKS[network])
     expanded = REWRITES["gates_expanded"].apply(plain, np.random.default_rng(0))
     found = [find_attention(ir.from_proto(model).graph) for model in (plain, expanded)]

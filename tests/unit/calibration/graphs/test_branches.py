@@ -1,4 +1,4 @@
-"""A network that branches at run time calibrates: what its branches read from around them is kept for them."""
+"""A network that branches at run time can be calibrated: outer values that its branches read are kept."""
 
 import numpy as np
 import pytest

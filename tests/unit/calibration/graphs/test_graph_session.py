@@ -1,4 +1,4 @@
-"""How many images a run takes."""
+"""The number of images per run."""
 
 import onnx
 import onnx.parser

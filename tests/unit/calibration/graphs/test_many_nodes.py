@@ -1,4 +1,4 @@
-"""Calibrating takes work linear in the number of nodes: counted in calls, which no busy machine changes."""
+"""Calibration takes work linear in the number of nodes, counted in calls, which do not depend on the machine's load."""
 
 import cProfile
 import pstats

@@ -1,4 +1,4 @@
-"""Work side by side gives what work in turn gives, in order, and never has much waiting."""
+"""Parallel work gives the results of sequential work, in order, with a short queue."""
 
 import threading
 

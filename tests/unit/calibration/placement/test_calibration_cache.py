@@ -1,4 +1,4 @@
-"""TensorRT calibration caches: known bit patterns, names that try the format, and damaged files."""
+"""TensorRT calibration caches: known bit patterns, names that are difficult for the format, and damaged files."""
 
 import struct
 
@@ -76,7 +76,7 @@ def test_bad_ranges_versions_and_places(tmp_path):
 
 
 def test_ranges_of_a_network_for_implicit_int8(tmp_path):
-    """What stays in float has no scale; what a ReLU cuts, a pooling passes on or an Add joins has one in common."""
+    """Float tensors have no scale; tensors connected by a ReLU, a pooling or an Add share one."""
     import onnx.parser
 
     text = """<ir_version: 8, opset_import: ["" : 17]>

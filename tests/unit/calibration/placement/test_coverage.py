@@ -1,4 +1,4 @@
-"""Random networks of common blocks: every layer is INT8 or listed with its reason, and the result is near float."""
+"""Random networks of common blocks: every layer is INT8 or listed with a reason, and the result is close to float."""
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from emca_deploy.preprocessing import Preprocessing
 from zoo.recipes import RECIPES, collect_ranges, rewrite_for
 
 LEAST_DB = 15.0
-"""Plain min-max ranges, nearest weights and random layers: the worst of some 70 such networks had 18 dB."""
+"""Limit for min-max ranges, nearest rounding and random layers: the worst of some 70 such networks had 18 dB."""
 
 
 class Pictures:
@@ -89,13 +89,13 @@ def test_kept_layers_are_said_to_be_kept(block, act, backend, data):
     ("block", "act", "signed"), [("squeeze_excite", "relu", True), ("mobile_v3", "relu", False), ("lcnet", "silu", False)]
 )
 def test_what_a_gate_scales_has_a_zero_point_behind_an_activation_only(block, act, signed):
-    """Without one, what is hardly ever negative has seven bits; OpenVINO's kernel for the gate is faster without."""
+    """Without a zero point, a tensor that is rarely negative has seven bits; OpenVINO's gate kernel is faster without one."""
     graph = graph_of(network([block], act, "gemm")[0])
     assert bool(place(graph, find_recipe("openvino")).symmetric) == signed
 
 
 def quantized_logits(path, images, backend):
-    """Return the logits of an INT8 model, each Q/DQ pair computed as ONNX defines it."""
+    """Return the logits of an INT8 model, with each Q/DQ pair computed by ONNX's definition."""
     model = load_graph(path)
     insert_qdq(model, place(model.graph, find_recipe(backend, 8)), collect_ranges(path, Pictures(images), range(len(images)), 1))
     rewrite_for(model.graph, backend)

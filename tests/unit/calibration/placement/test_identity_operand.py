@@ -1,4 +1,4 @@
-"""Which operand of a residual Add is the shortcut does not depend on the order in which an exporter writes them."""
+"""The shortcut operand of a residual Add is found in either order of the operands."""
 
 import numpy as np
 import onnx_ir as ir

@@ -81,5 +81,5 @@ def test_weights_of_seven_bits_leave_sixteen_bits_whole(weight, bits):
     largest = int(np.abs(integers.astype(int)).max())
     assert largest <= LARGEST_WEIGHT[bits]
     assert np.abs(integers * scales[:, None] - weight).max() <= scales.max() * 0.5001
-    if bits == 7:  # what vpmaddubsw adds: two products of uint8 and int8, in int16
+    if bits == 7:  # vpmaddubsw adds two products of uint8 and int8 in int16
         assert 2 * 255 * largest <= np.iinfo(np.int16).max

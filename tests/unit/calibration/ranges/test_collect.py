@@ -1,4 +1,4 @@
-"""One pass over the images says what numpy says of the tensors themselves, however the images are batched."""
+"""One pass over the images gives the same figures as numpy on the tensors, for every batch size."""
 
 import numpy as np
 import onnx_ir as ir
@@ -55,14 +55,14 @@ def test_histograms_are_those_of_the_tensors(exported, images, tmp_path):
         assert histogram.count == tensor.size
         assert histogram.maximum == pytest.approx(tensor.max(), rel=1e-5)
         assert histogram.exponent == exact.exponent
-        # Fusions differ by whether a tensor leaves the graph, so values may differ in the last digit and cross an edge.
+        # Fusions depend on which tensors are outputs: values may differ in the last digit and fall into another bin.
         assert np.abs(np.cumsum(histogram.counts - exact.counts)).max() <= 0.001 * tensor.size
     assert seen["images"].histogram.counts.tolist() == Histogram.of(images.images).counts.tolist()
 
 
 @pytest.mark.parametrize("name", ["minmax", "moving-average", "percentile"])
 def test_batches_do_not_matter(exported, images, monkeypatch, name):
-    """The runtime may round by its batch size, so values agree to its precision; what it does not touch agrees exactly."""
+    """The runtime's rounding may depend on the batch size: values agree to its precision, inputs exactly."""
     found = []
     for batch in (1, 5, 12):
         monkeypatch.setattr(collect, "COUNTED_BATCH", batch)
@@ -98,7 +98,7 @@ def test_the_order_of_images_matters_to_averages_only(exported, images):
 
 @pytest.mark.parametrize("name", ["moving-average", "mse"])
 def test_a_fixed_batch_counts_each_image_once(exported, images, tmp_path, name):
-    """Its last batch is filled by repetition, which no result shows."""
+    """The last batch is padded by repetition, which does not affect the result."""
     free = observe(load_graph(exported("resnet10")), images, range(11), 1, None, parse_method(name))
     fixed = observe(load_graph(fixed_batch(exported("resnet10"), 4, tmp_path)), images, range(11), 1, None, parse_method(name))
     for tensor, seen in free.items():
@@ -110,7 +110,7 @@ def test_a_fixed_batch_counts_each_image_once(exported, images, tmp_path, name):
 
 
 def test_an_older_opset(exported, images, tmp_path):
-    """Before opset 18 reductions took their axes as an attribute."""
+    """Before opset 18, reductions have their axes as an attribute."""
     model = ir.load(exported("resnet10"))
     assert not any(node.op_type.startswith("Reduce") for node in model.graph)
     model.opset_imports[""] = 17
@@ -144,7 +144,7 @@ def test_progress_counts_images(exported, images):
 
 
 def test_no_more_batches_are_in_flight_than_workers_need(exported, images):
-    """Memory does not grow with the data set: images are taken as they are used."""
+    """Memory does not grow with the data set: images are read when they are used."""
     taken, done = [], []
 
     class Watched(type(images)):

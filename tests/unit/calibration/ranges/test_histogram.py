@@ -1,4 +1,4 @@
-"""Histograms against numpy on all the data at once, however it was cut up."""
+"""Histograms of data in pieces equal numpy's on all the data at once."""
 
 import numpy as np
 import pytest

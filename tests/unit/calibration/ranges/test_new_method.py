@@ -1,4 +1,4 @@
-"""A calibration method as a new engineer adds one: a file with the class and its observer, and a line in the registry."""
+"""A new calibration method, as a developer adds one: a file with the class and its observer, and a line in the registry."""
 
 from pathlib import Path
 

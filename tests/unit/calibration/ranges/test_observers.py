@@ -1,4 +1,4 @@
-"""Observers, and the methods that make ranges of what they saw, against slow and literal versions of the same."""
+"""Observers and calibration methods against slow, literal implementations."""
 
 import numpy as np
 import pytest
@@ -95,7 +95,7 @@ def test_the_hundredth_percentile_is_minmax():
 
 
 def slow_divergences(counts):
-    """The entropy calibration of NVIDIA's slides, written down as it is told."""
+    """The entropy calibration of NVIDIA's slides, implemented literally."""
     counts = np.array(counts, np.float64)
     counts[0] = counts[1]
     found = []
@@ -138,7 +138,7 @@ def test_entropy_takes_the_clipping_point_of_least_divergence():
     assert LEVELS <= bins < used
     divergences = _divergences(counts[:used].astype(np.float64))
     assert divergences[bins - LEVELS] == divergences.min()
-    assert threshold < np.abs(data).max()  # heavy tails are cut
+    assert threshold < np.abs(data).max()  # heavy tails are clipped
 
 
 @given(st.sampled_from(KINDS), st.integers(0, 99))
@@ -154,7 +154,7 @@ def test_squared_error_is_never_above_minmax(kind, seed):
         lows, highs = np.array(ends).T
         errors = expected_error(histogram.centres(), shares, lows, highs, symmetric=symmetric)
         assert errors[0] <= errors[1]
-        # The exact data: no worse either, but for what bins cannot tell apart.
+        # On the exact data it is not worse either, up to the resolution of the bins.
         exact = [quantization_error(data, values, symmetric=symmetric) for values in (chosen, whole)]
         assert exact[0] <= exact[1] * 1.02
 

@@ -1,4 +1,4 @@
-"""Ranges that end where a ReLU cuts anyway change nothing of what comes out of it, and they are what is collected."""
+"""Ranges clipped to what a ReLU passes do not change its output, and these ranges are collected."""
 
 import numpy as np
 import onnx
@@ -20,7 +20,7 @@ VALUES = arrays(np.float32, 40, elements=st.floats(-8, 8, width=32))
 
 @given(VALUES, VALUES, st.floats(0, 1), st.floats(0, 1))
 def test_both_operands_cut_there_leave_the_relu_as_it_is(a, b, first_lower, second_lower):
-    """Lower bounds do it too: integers end a little below."""
+    """Slightly lower bounds work too: integer ranges end a little below."""
     least_a = min(0, np.maximum(a, -b).min()) - np.float32(first_lower)
     least_b = min(0, np.maximum(b, -a).min()) - np.float32(second_lower)
     cut = np.maximum(np.maximum(a, least_a) + np.maximum(b, least_b), 0)
@@ -33,7 +33,7 @@ def test_partners_are_what_only_a_residual_add_reads(exported):
     assert partners["stage2.block0.attention.mul"] == "stage2.block0.shortcut.conv"
     assert partners["stage2.block0.shortcut.conv"] == "stage2.block0.attention.mul"
     assert partners["stage2.block1.conv2"] == "stage2.block0.relu_1"
-    # The attention pools it, and a mean over what was cut away is another.
+    # The attention pools this tensor, and clipping would change its mean.
     assert "stage2.block0.conv2" not in partners
     assert "stage2.block0.relu_1" not in partners
 
@@ -82,7 +82,7 @@ def test_a_hard_swish_does_not_see_what_lies_below_its_zero(alpha, beta, seed):
 @pytest.mark.parametrize(
     "body",
     [
-        "h = HardSigmoid(d) m = Mul(d, h) y = Add(m, d)",  # another reader sees all of it
+        "h = HardSigmoid(d) m = Mul(d, h) y = Add(m, d)",  # another reader needs the whole range
         "h = HardSigmoid(d) m = Mul(d, h) y = Add(m, h)",
         "h = HardSigmoid(d) y = Mul(x, h)",
     ],

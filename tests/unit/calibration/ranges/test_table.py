@@ -1,4 +1,4 @@
-"""The range table: what is written is read, what differs is refused, what suffices is reused."""
+"""The range table: it is read as written, refused for another model or other images, and reused if it suffices."""
 
 import json
 from dataclasses import asdict, replace

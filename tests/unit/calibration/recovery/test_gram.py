@@ -1,4 +1,4 @@
-"""Gram matrices against the convolution itself: W x for the rows must be what the layer puts out."""
+"""Gram matrices against the convolution itself: W x for the rows must equal the layer's output."""
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +23,7 @@ def test_rows_times_weights_are_the_convolutions_outputs(kernel, stride, pad):
     found = weight.reshape(5, -1) @ rows.T
     if flat.shape[1] <= POSITIONS:
         np.testing.assert_allclose(found, flat, rtol=1e-4, atol=1e-4)
-    else:  # a choice of pixels: each is one of the outputs
+    else:  # a sample of pixels, each one of the outputs
         assert len(rows) == POSITIONS
         distances = np.abs(found.T[:, None] - flat.T[None]).max(axis=2).min(axis=1)
         assert distances.max() < 1e-4
@@ -58,7 +58,7 @@ def test_a_small_machine_gets_more_passes(exported, images, monkeypatch):
     names = ["stem.conv", "stage1.block0.conv1", "head"]
     monkeypatch.setattr(
         "emca_deploy.calibration.recovery.gram.read_memory_mib", lambda: 16.0
-    )  # 2 for the matrices: one of 576 inputs' or both others
+    )  # 2 passes for the matrices: one for 576 inputs, one for both others
     calls = []
     assert list(dict(layer_grams(model, names, images, range(2), 1, lambda *done: calls.append(done)))) == names
     assert calls[-1] == (4, 4)
@@ -91,7 +91,7 @@ def test_a_matrix_is_all_products_whatever_the_blocks(exported, images, monkeypa
     probe = GraphRunner(model.clone(), [reads], 1)
     batches = list(images.batches(1, range(3)))
     rows = np.concatenate([input_rows(probe(image)[reads], geometry, [number]) for number, (image, _) in enumerate(batches)])
-    monkeypatch.setattr("emca_deploy.calibration.recovery.gram.BLOCK", 100)  # 576 inputs: the last block is a smaller one
+    monkeypatch.setattr("emca_deploy.calibration.recovery.gram.BLOCK", 100)  # 576 inputs: the last block is smaller
     monkeypatch.setattr("emca_deploy.calibration.recovery.gram.ROWS", 40)
     gram = dict(layer_grams(model, ["stage2.block0.conv1"], images, range(3), 1))["stage2.block0.conv1"]
     np.testing.assert_allclose(gram, rows.T @ rows, rtol=1e-4, atol=1e-3)

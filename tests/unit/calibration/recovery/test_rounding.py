@@ -1,4 +1,4 @@
-"""Rounding against brute force, and against rounding to the nearest."""
+"""Rounding compared with brute force and with rounding to nearest."""
 
 from itertools import product
 
@@ -16,7 +16,7 @@ def output_error(weights, rounded, scales, gram):
 
 
 def correlated(inputs, samples=500, seed=0):
-    """Return inputs that move together, as neighbouring pixels do."""
+    """Return correlated inputs, like neighbouring pixels."""
     rng = np.random.default_rng(seed)
     return (
         rng.standard_normal((samples, 4)) @ rng.standard_normal((4, inputs)) + rng.standard_normal((samples, inputs)) / 5

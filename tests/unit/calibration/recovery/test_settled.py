@@ -1,4 +1,4 @@
-"""What is settled is not run again, and what is measured does not depend on that."""
+"""The settled part of a graph is not run again, which does not change the measurements."""
 
 import numpy as np
 import onnx
@@ -28,7 +28,7 @@ def parsed(text: str) -> ir.Model:
 
 @pytest.fixture
 def branched() -> ir.Model:
-    """Two operators in a row, and a pooling of the first's result that only the end reads."""
+    """Two consecutive operators, and a pooling of the first one's output that only the end reads."""
     return parsed("""
         branched (float[n,2,4,4] images) => (float[n,2,4,4] result)
         <float half = {0.5}, float scale = {0.25}, uint8 zero = {0}> {
@@ -52,7 +52,7 @@ def named(model: ir.Model) -> ir.Model:
     ("to_change", "crossing"),
     [
         ({"first", "second"}, ["images"]),
-        ({"second"}, ["integers", "pooled"]),  # a byte a value; the pooling is read beyond the part that is still to change
+        ({"second"}, ["integers", "pooled"]),  # one byte per value; the rest of the graph also reads the pooling
         ({"result"}, ["third", "pooled"]),
         (set(), []),
     ],
@@ -101,7 +101,7 @@ def test_a_network_of_fixed_batch_measures_every_image_once(branched, fixed):
 
 
 def test_nothing_is_held_that_is_too_much(branched, monkeypatch):
-    monkeypatch.setattr(settled, "HELD_BYTES", 2 * 4 * 4 + 2 * 4 - 1)  # an image's integers and its two means, less one byte
+    monkeypatch.setattr(settled, "HELD_BYTES", 2 * 4 * 4 + 2 * 4 - 1)  # an image's integers and its two means, minus one byte
     images = np.ones((2, 2, 4, 4), np.float32)
     settling = SettlingMeans([images], 1)
     settling.measure(named(branched).clone(), "first", {"second"})

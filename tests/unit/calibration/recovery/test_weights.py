@@ -1,4 +1,4 @@
-"""Recovery on a trained network: what it is for is nearer logits on images it has not seen."""
+"""Recovery on a trained network: its purpose is closer logits on unseen images."""
 
 import json
 from contextlib import nullcontext
@@ -49,7 +49,7 @@ def sqnr_db(reference, found):
 
 
 def check_levels(model, images, unseen, folder):
-    """Each level must bring the logits of unseen images nearer."""
+    """Each level must bring the logits of unseen images closer."""
     reference = logits(model, unseen)
     found = {}
     for level in ("none", "bias", "weights"):
@@ -75,7 +75,7 @@ def test_each_level_brings_a_trained_network_nearer_to_fp32(trained, tmp_path):
 
 
 class RoundedAnew(Exception):
-    """Rounding takes seconds: that it begins is enough."""
+    """Rounding takes seconds: the test only checks that it starts."""
 
 
 def until_rounding(name):
@@ -101,7 +101,7 @@ def test_rounded_weights_are_reused_for_another_backend_and_not_for_other_images
     calibrate_model(model, images, tmp_path / "b.onnx", options("onnxruntime"), stage)
     assert "rounding weights" not in stages
     rounded_path(table, find_recipe("onnxruntime").largest_weight).write_bytes(b"PK\x03\x04 damaged")
-    with pytest.raises(RoundedAnew):  # a damaged file is made anew
+    with pytest.raises(RoundedAnew):  # a damaged file is made again
         calibrate_model(model, images, tmp_path / "c.onnx", options("onnxruntime"), until_rounding)
 
 
@@ -174,7 +174,7 @@ def test_weights_keep_to_seven_bits_where_eight_saturate(exported, images, tmp_p
 
 
 def test_a_few_images_beyond_the_ranges_do_not_move_the_biases(images, tmp_path):
-    """Three of a hundred are clipped, and their means with them; the shifts stay those of the others."""
+    """Three of a hundred images are clipped, which changes their means; the shifts stay those of the others."""
     rng = np.random.default_rng(0)
     quiet = rng.uniform(0, 1, (100, 3, 8, 8)).astype(np.float32)
     loud = quiet.copy()
@@ -195,7 +195,7 @@ def test_a_few_images_beyond_the_ranges_do_not_move_the_biases(images, tmp_path)
 
 
 def test_a_shift_is_made_good_once_not_by_every_layer_it_passes(images, tmp_path):
-    """Clipped at the input, the mean is low in all layers; the first brings it back, and the others find it there."""
+    """Clipping at the input lowers the mean in all layers; the first layer corrects it, and the others need no correction."""
     text = """
         <ir_version: 8, opset_import: ["" : 17]>
         chain (float[n,3,8,8] images) => (float[n,3] logits) {
@@ -239,7 +239,7 @@ def test_shifts_are_the_same_for_a_network_of_fixed_batch(images, tmp_path):
     shown = np.random.default_rng(1).uniform(0, 1, (10, 3, 8, 8)).astype(np.float32)
     recipe = find_recipe("onnxruntime")
     found = []
-    for batch in ("n", "1", "4"):  # 4 leaves two images for the last
+    for batch in ("n", "1", "4"):  # a batch of 4 leaves two images for the last one
         path = tmp_path / f"{batch}.onnx"
         onnx.save(small_classifier(np.random.default_rng(0), batch), path)
         model = load_graph(path)
@@ -252,7 +252,7 @@ def test_shifts_are_the_same_for_a_network_of_fixed_batch(images, tmp_path):
 
 
 def placing(recipe, ranges):
-    """Return what inserts a recipe's Q/DQ pairs into a float model."""
+    """Return a function that inserts a recipe's Q/DQ pairs into a float model."""
     return lambda floating: insert_qdq(floating, place(floating.graph, recipe), ranges)
 
 

@@ -1,4 +1,4 @@
-"""Rewrites of activations and poolings for a backend: the same integers, but for ties."""
+"""Rewrites of activations and poolings for a backend give the same integers except for ties."""
 
 import numpy as np
 import onnx
@@ -44,7 +44,7 @@ def kinds(model: ir.Model) -> list[str]:
 def assert_same_integers(before: np.ndarray, after: np.ndarray, scale: float) -> None:
     steps = np.rint(np.abs(before - after) / scale)
     assert steps.max() <= 1
-    assert steps.sum() <= max(2, 0.2 * steps.size)  # values half way between two integers; a wrong shift would move most
+    assert steps.sum() <= max(2, 0.2 * steps.size)  # values halfway between two integers; a wrong shift would change most values
 
 
 @given(st.floats(0.02, 1.5), st.floats(0.05, 1), st.integers(1, 254), st.floats(0.005, 0.2), st.floats(0.001, 1 / 255))
@@ -60,7 +60,7 @@ def test_hard_sigmoid_is_one_addition_of_integers(alpha, beta, zero_point, scale
 @pytest.mark.parametrize(
     "body",
     [
-        "y = HardSigmoid(images)",  # reads no integers
+        "y = HardSigmoid(images)",  # does not read integers
         "y = HardSigmoid<beta=-0.1>(x)",
         "h = HardSigmoid(x) y = Relu(h)",
     ],
@@ -101,7 +101,7 @@ def test_average_poolings_become_convolutions(kernel, stride, pad, zero_point):
 @pytest.mark.parametrize(
     "attributes",
     [
-        "kernel_shape=[3,3], pads=[1,1,1,1]",  # padding does not count
+        "kernel_shape=[3,3], pads=[1,1,1,1]",  # padding is not counted
         f"kernel_shape=[{SIDE},{SIDE}]",
         "kernel_shape=[3,3], strides=[2,2], ceil_mode=1",
     ],

@@ -1,4 +1,4 @@
-"""Rewrites are exact, and happen where they should and nowhere else."""
+"""Rewrites are exact and apply only where they should."""
 
 import re
 
@@ -22,7 +22,7 @@ SIZE = 64
 
 
 class Images:
-    """Two fixed images, as a data source gives them."""
+    """Two fixed images in the form of a data source."""
 
     preprocessing = None
 
@@ -35,7 +35,7 @@ class Images:
 
 @pytest.fixture(scope="module")
 def quantized(tmp_path_factory, exported):
-    """Return a function that gives an architecture's INT8 model for OpenVINO, before any rewrite."""
+    """Return a function that returns an architecture's INT8 model for OpenVINO before any rewrite."""
     folder = tmp_path_factory.mktemp("models")
 
     def load(arch: str) -> ir.Model:
@@ -53,12 +53,12 @@ def quantized(tmp_path_factory, exported):
 def logits(model: ir.Model, images: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # its INT8 kernels round otherwise
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # its INT8 kernels round differently
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: images})[0]
 
 
-# The blocks but the last of a stage whose maps the next stage's attention reads: one in each of stages 1 to 3 at depth 18.
+# All blocks except the last of a stage whose maps the next stage's attention reads: one per stage 1 to 3 at depth 18.
 @pytest.mark.parametrize(
     ("arch", "freed"),
     [

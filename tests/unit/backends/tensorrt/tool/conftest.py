@@ -15,12 +15,12 @@ HERE = Path(__file__).parent
 
 
 class StandIn:
-    """A stand-in's folder: `wish` changes how it behaves, `calls` are the options it was given, call by call."""
+    """A stand-in's folder: `wish` changes its behaviour, `calls` returns the options of each call."""
 
     def __init__(self, folder: Path, version: str) -> None:
         self.folder, self.path, self.version = folder, folder / "trtexec", version
         shutil.copy(HERE / "options.json", folder / "options.json")
-        # -S and -E: starts in a third of the time
+        # -S and -E cut the start-up time to a third
         self.path.write_text(f"#!{sys.executable} -SE\n{(HERE / 'stand_in.py').read_text()}")
         self.path.chmod(0o755)
         self.wish()

@@ -1,7 +1,7 @@
-"""A stand-in for trtexec: refuses what its version's parser refuses, and prints and exports in its version's shapes.
+"""A stand-in for trtexec that refuses what a version's parser refuses, and prints and exports in that version's format.
 
-The shapes are those of recorded logs and of sampleReporting.cpp at each version's tag; options.json lists each version's options.
-`behaviour.json` beside this file says which version it is and what goes wrong.
+The formats are those of recorded logs and of sampleReporting.cpp at each version's tag; options.json lists the options.
+`behaviour.json` next to this file contains the version and the failures.
 """
 
 # ruff: noqa: T201

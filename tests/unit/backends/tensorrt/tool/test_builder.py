@@ -1,4 +1,4 @@
-"""`build --trtexec`: an engine with its manifest from TensorRT's own tool."""
+"""`build --trtexec`: TensorRT's own tool builds an engine with a manifest."""
 
 import json
 
@@ -12,7 +12,7 @@ from emca_deploy.cli import run
 
 @pytest.fixture
 def model(tmp_path):
-    """A network whose nodes the stand-in's log names."""
+    """A network whose nodes have the names in the stand-in's log."""
     names = ["stem.conv", "stage1.block0.conv2", "stage1.block0.attention.pool", "stage1.block0.attention.excitation.conv"]
     weight = numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "w")
     kinds = ["Conv", "Conv", "GlobalAveragePool", "Conv"]

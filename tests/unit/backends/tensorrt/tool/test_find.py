@@ -1,4 +1,4 @@
-"""Finding trtexec, and telling which one it is."""
+"""Finding trtexec and identifying its version."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_none_says_where_it_looked(tmp_path) -> None:
 
 
 def test_a_shell_at_the_far_end_says_not_found_by_its_status(stand_in, tmp_path) -> None:
-    """A connection's command always starts; the far shell exits with 127."""
+    """A command over a connection always starts; for a missing tool the remote shell exits with 127."""
 
     def far(arguments):
         return spawn_here(["sh", "-c", '"$@"', "sh", *arguments])

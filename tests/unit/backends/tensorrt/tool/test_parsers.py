@@ -1,4 +1,4 @@
-"""What trtexec prints and exports, in recorded shapes and in any other."""
+"""Parsers of trtexec's output and exports, on recorded and on arbitrary texts."""
 
 import json
 
@@ -10,7 +10,7 @@ from emca_deploy.backends.tensorrt.tool.exports import read_layer_info, read_pro
 from emca_deploy.backends.tensorrt.tool.log import read_log
 from emca_deploy.errors import InputError
 
-# 8.2.5, release/10.0 of the quickstart's qat-ptq-workflow notebook
+# 8.2.5, from the quickstart's qat-ptq-workflow notebook at release/10.0
 OLD = """&&&& RUNNING TensorRT.trtexec [TensorRT v8205] # trtexec --onnx=model.onnx
 [06/01/2022-10:00:00] [I] Warmup completed 19 queries over 200 ms
 [06/01/2022-10:00:00] [I] Timing trace has 517 queries over 3.01 s
@@ -20,7 +20,7 @@ OLD = """&&&& RUNNING TensorRT.trtexec [TensorRT v8205] # trtexec --onnx=model.o
 &&&& PASSED TensorRT.trtexec [TensorRT v8205] # trtexec --onnx=model.onnx
 """  # noqa: E501
 
-# 10.3, release/10.13 of the quickstart's introduction notebook
+# 10.3, from the quickstart's introduction notebook at release/10.13
 NEW = """&&&& RUNNING TensorRT.trtexec [TensorRT v100300] # trtexec --onnx=model.onnx
 [08/09/2024-23:12:04] [I] [TRT] [MemUsageChange] Init CUDA: CPU +13, GPU +0, now: CPU 33, GPU 516 (MiB)
 [08/09/2024-23:12:04] [W] * GPU compute time is unstable, with coefficient of variance = 1.92%.

@@ -1,4 +1,4 @@
-"""Building and timing, through a process that behaves as each version's trtexec does."""
+"""Building and timing with a process that behaves like each version's trtexec."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_every_version_builds_and_times_with_options_it_knows(stand_in, model, t
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_version_gives_the_same_result_for_the_same_queries(stand_in, tmp_path, version) -> None:
-    """The stand-ins measure the same queries: what differs among versions must be gone, the warm-up in old files included."""
+    """The stand-ins measure the same queries: all versions must give the same result, although old files include the warm-up."""
     result = timed_on(stand_in(version).find(), tmp_path)
     assert result.latency_ms.p50 == pytest.approx(1.53294, abs=1e-5)
     assert result.device_ms is not None
@@ -87,7 +87,7 @@ def test_a_result_survives_json(stand_in, tmp_path) -> None:
 
 
 def test_copies_graph_and_spinning_are_the_same_in_10_and_11(stand_in, tmp_path) -> None:
-    """11.0 leaves the copies out unless told, and has graph and spinning as its default."""
+    """By default, 11.0 excludes the copies and uses a CUDA graph and spinning."""
     old, new = stand_in("100300"), stand_in("110100")
     for one in (old, new):
         timed_on(one.find(), tmp_path)
@@ -163,7 +163,7 @@ def test_a_failed_run_says_why_and_leaves_nothing(stand_in, tmp_path, wish, erro
 def test_an_unknown_option_is_our_fault(stand_in, tmp_path) -> None:
     one = stand_in("100300")
     tool = one.find()
-    one.version = "8205"  # the tool under the same path is now an older one
+    one.version = "8205"  # the tool at the same path is now an older version
     one.wish()
     with refusing(WorkerError, "--stronglyTyped"):
         build_engine(tool, build_of(tmp_path / "conftest", "100300"))
@@ -257,7 +257,7 @@ def test_tegrastats_is_read_beside_the_run_and_ended_with_it(stand_in, tmp_path)
 
 
 def test_another_machines_shell_may_print_before_a_file(stand_in, tmp_path) -> None:
-    """A connection's shell may greet, on the same stream."""
+    """A remote shell may print a greeting on the same stream."""
 
     def greeting(arguments):
         return spawn_here(["sh", "-c", 'echo "[Welcome] {to} the board"; exec "$@"', "sh", *arguments])
@@ -281,7 +281,7 @@ def test_throughput_counts_images(stand_in, tmp_path) -> None:
 
 
 def _running(path: Path) -> bool:
-    """Return whether a process of this executable is there."""
+    """Return whether a process of this executable is running."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
