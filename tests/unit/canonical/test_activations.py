@@ -1,4 +1,4 @@
-"""HardSigmoid, HardSwish and SiLU get one form, whatever nodes they were written with; other functions are left alone."""
+"""HardSigmoid, HardSwish and SiLU get one form for every way of writing them; other functions do not change."""
 
 import numpy as np
 import onnx
@@ -51,7 +51,7 @@ def run(model: ir.Model) -> np.ndarray:
 
 
 def rewritten(body: str, **more: float) -> tuple[bool, list[str]]:
-    """Return whether a graph was rewritten, and its operators then; it computes what it did."""
+    """Return whether a graph was rewritten, and its new operators; check that its outputs are equal."""
     model = model_of(body, **more)
     before = run(model)
     changed = name_activations(model)

@@ -1,4 +1,4 @@
-"""A canonical graph is held against its file once; where it differs, the graph is quantized as it is."""
+"""A canonical graph is compared with its file once; if they differ, the original graph is quantized."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""An equal network gets an equal INT8 model, whoever wrote the file: the same layers, and logits as near to the float ones."""
+"""Equal networks get equal INT8 models from any exporter's file: the same layers, and logits as close to the float ones."""
 
 from collections import Counter
 from functools import cache
@@ -29,13 +29,13 @@ AT_THE_ENDS = {
     "softmax_at_end": {"Softmax"},
     "float16_throughout": {"Cast"},
 }
-"""What belongs to a file's interface stays in its canonical graph."""
+"""Operators of a file's interface stay in its canonical graph."""
 
 WITHIN_ATTENTION = {
     "across_in_one_dimension": {"Squeeze", "Transpose", "Unsqueeze", "Reshape"},
     "channels_tiled": {"Tile", "Concat"},
 }
-"""Attention stays in float, in whatever form it is written."""
+"""Operators of attention, which stays in float in every form."""
 
 
 @cache
@@ -52,7 +52,7 @@ def rewritten(name: str, rewrites: tuple[str, ...], seed: int = 0) -> onnx.Model
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    """Return a function that quantizes a network as it is, once."""
+    """Return a function that quantizes an unchanged network once."""
     folder = tmp_path_factory.mktemp("plain")
 
     @cache
@@ -93,7 +93,7 @@ CHOSEN = (
     *AT_THE_ENDS, "names_removed", "nodes_reordered", "batch_norm_unfolded", "casts_inserted", "opset_9", "weights_beside",
     "several_outputs", "operands_swapped", "gates_expanded", "across_in_one_dimension", "batch_of_one", "paddle_style",
 )  # fmt: skip
-"""Rewrites that the same operators alone do not settle."""
+"""Rewrites for which equal operators do not prove an equal result."""
 
 
 @pytest.mark.parametrize("rewrite", CHOSEN)
@@ -129,7 +129,7 @@ LAST += [
     "initializers_among_inputs",
 ]
 FIRST = [name for name in REWRITES if name not in LAST]
-"""Rewrites that return what the others take."""
+"""Rewrites whose results the others accept."""
 
 
 @pytest.mark.slow
@@ -144,12 +144,12 @@ FIRST = [name for name in REWRITES if name not in LAST]
 def test_rewrites_of_rewrites(tmp_path_factory, plain, name, first, last, seed, backend):
     try:
         model = rewritten(name, (*first, last), seed)
-    except (IndexError, StopIteration, KeyError):  # an earlier rewrite has taken away what a later one looks for
+    except (IndexError, StopIteration, KeyError):  # an earlier rewrite removed what a later one looks for
         return
-    except onnx.checker.ValidationError:  # or left a form that an older opset does not have
+    except onnx.checker.ValidationError:  # or produced a form that an older opset lacks
         return
     names = [node.name for node in model.graph.node if node.name]
-    if len(names) > len(set(names)):  # two rewrites that insert nodes number them alike, and ONNX Runtime refuses the float file
+    if len(names) > len(set(names)):  # two rewrites gave nodes the same names, which ONNX Runtime refuses
         return
     member = Member(model, REWRITES[last], tmp_path_factory.mktemp("mixed"))
     check_equal(member.quantize(backend, **FAST), plain(name, backend, seed, **FAST))

@@ -1,4 +1,4 @@
-"""Files of old opsets, in whose operators axes and bounds are attributes."""
+"""Files of old opsets, whose operators have axes and bounds as attributes."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from emca_deploy.onnx_file.file import OnnxFile
 
 
 def scaled(folder: Path, axes_as: str, opset: int) -> Path:
-    """A convolution, then a factor a channel that is brought to (C, 1, 1), as Caffe2 wrote DenseNet."""
+    """A convolution, then a factor per channel reshaped to (C, 1, 1), as in Caffe2's DenseNet."""
     rng = np.random.default_rng(0)
     weights = {"weight": rng.standard_normal((8, 3, 3, 3)), "factor": rng.uniform(0.5, 2, 8), "head": rng.standard_normal((8, 5))}
     arrays = {name: array.astype(np.float32) for name, array in weights.items()}

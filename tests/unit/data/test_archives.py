@@ -1,4 +1,4 @@
-"""Zip files made to do harm, and zip files that came to harm."""
+"""Malicious and damaged zip files."""
 
 import io
 import stat

@@ -1,4 +1,4 @@
-"""Images in an .npz: what is taken, what is refused, and that nothing is unpickled or allocated on a header's word."""
+"""Images in an .npz: accepted and refused files; nothing is unpickled, and no header alone causes an allocation."""
 
 import io
 import tracemalloc
@@ -116,7 +116,7 @@ def test_an_array_of_objects_is_never_unpickled(tmp_path):
     assert "Python objects" in refusal(path)
     assert not (tmp_path / "sprung").exists()
     np.load(path, allow_pickle=True)["images"]
-    assert (tmp_path / "sprung").exists()  # the trap was armed
+    assert (tmp_path / "sprung").exists()  # unpickling the file does run its code
 
 
 def test_floats_of_another_size_say_both_sizes(tmp_path):

@@ -1,4 +1,4 @@
-"""The bundled sample is what its README says, and its script makes it."""
+"""The bundled sample matches its README and is reproduced by its script."""
 
 import subprocess
 import sys
@@ -57,5 +57,5 @@ def test_the_script_makes_the_bundled_zips(tmp_path):
     for path in (bundled_test_images(), bundled_calibration_images()):
         made, there = (open_source(p, BUNDLED_PREPROCESSING) for p in (tmp_path / path.name, path))
         assert [made.item_name(i) for i in range(len(made))] == [there.item_name(i) for i in range(len(there))]
-        for index in range(0, len(made), 37):  # pixels, not bytes: another Pillow may pack a PNG differently
+        for index in range(0, len(made), 37):  # pixels, not bytes: another Pillow may encode a PNG differently
             np.testing.assert_array_equal(made.load(index), there.load(index))

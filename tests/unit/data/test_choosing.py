@@ -1,4 +1,4 @@
-"""Whose word on preprocessing counts, and what is left over for the assumption."""
+"""Which source of preprocessing takes precedence, and when the default applies."""
 
 from dataclasses import asdict, fields, replace
 

@@ -1,4 +1,4 @@
-"""Images are decoded once for all who see them, and look the same to each."""
+"""Images are decoded once for all readers, and every reader gets the same images."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def whole(source, indices=None):
 
 
 def damage(folder):
-    """Leave names and sizes as they are, and nothing that can be decoded."""
+    """Replace the contents by undecodable bytes of the same names and sizes."""
     for path in folder.rglob("*.png"):
         path.write_bytes(bytes(path.stat().st_size))
 

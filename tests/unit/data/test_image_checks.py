@@ -1,4 +1,4 @@
-"""Calibration images that say nothing, and images that are used twice."""
+"""Calibration images without information, and images that are used twice."""
 
 import zipfile
 

@@ -1,4 +1,4 @@
-"""Labels as people have them: files of many forms, class maps, offsets, number-named folders."""
+"""Labels in the usual forms: files of many formats, class maps, offsets, number-named folders."""
 
 import json
 import string

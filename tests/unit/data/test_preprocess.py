@@ -1,4 +1,4 @@
-"""Decoding and preprocessing: colours, sizes, and images that are none."""
+"""Decoding and preprocessing: colours, sizes, and files that are not images."""
 
 import io
 import struct
@@ -49,10 +49,10 @@ def test_fashion_mnist_images_are_resized_as_in_training():
 @pytest.mark.parametrize(
     ("width", "height", "resized", "box"),
     [
-        (50, 30, (53, 32), (14, 4, 38, 28)),  # 53.33 cut to 53; an offset of 14.5 goes to the even 14
+        (50, 30, (53, 32), (14, 4, 38, 28)),  # 53.33 is truncated to 53; an offset of 14.5 is rounded to the even 14
         (30, 50, (32, 53), (4, 14, 28, 38)),
         (51, 30, (54, 32), (15, 4, 39, 28)),
-        (52, 30, (55, 32), (16, 4, 40, 28)),  # 15.5 goes to the even 16
+        (52, 30, (55, 32), (16, 4, 40, 28)),  # 15.5 is rounded to the even 16
         (10, 10, (32, 32), (4, 4, 28, 28)),
         (32, 40, (32, 40), (4, 8, 28, 32)),
     ],
@@ -97,7 +97,7 @@ def test_every_exif_orientation_is_set_upright_where_asked_and_else_left_alone(o
     exif[ORIENTATION_TAG] = orientation
     content = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
     np.testing.assert_array_equal(np.asarray(decode(io.BytesIO(content), "photo.png", "apply")), upright)
-    np.testing.assert_array_equal(np.asarray(decode(io.BytesIO(content), "photo.png")), stored)  # as torchvision's ImageFolder
+    np.testing.assert_array_equal(np.asarray(decode(io.BytesIO(content), "photo.png")), stored)  # like torchvision's ImageFolder
 
 
 def test_damaged_exif_does_not_cost_the_image():
@@ -186,7 +186,7 @@ def test_what_is_no_image_or_of_a_kind_that_needs_other_programs_is_refused(cont
 
 
 def png_of_size(width, height):
-    """A valid header and nothing else: it is the header that must be refused."""
+    """A valid header and nothing else: the header alone must be refused."""
     import zlib
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -214,7 +214,7 @@ def test_the_limit_holds_where_the_program_has_lifted_pillows(monkeypatch):
 
 
 class Held(io.BytesIO):
-    """A file that says when it is first read, and waits to be let go."""
+    """A file that signals its first read and waits to be released."""
 
     def __init__(self, content):
         super().__init__(content)
@@ -232,7 +232,7 @@ def test_two_threads_that_open_at_once_leave_the_warning_filters_alone():
     threads = [threading.Thread(target=decode, args=(stream, "photo.png")) for stream in streams]
     for thread, stream in zip(threads, streams, strict=True):
         thread.start()
-        stream.reading.wait(0.3)  # the second is kept from reading; were it not, both would be inside now
+        stream.reading.wait(0.3)  # the lock keeps the second one from reading; without it both would be inside now
     for thread, stream in zip(threads, streams, strict=True):
         stream.go.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""Preprocessing as other tools write it: the same input as their code makes of a picture, and files that say something else."""
+"""Preprocessing files of other tools: the same input as from the tools' own code, and files that say something else."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every way of resizing, pixel for pixel against the code it stands for: torchvision's and timm's on Pillow, YOLO's on OpenCV."""
+"""Every way of resizing, pixel by pixel against the original code: torchvision's and timm's on Pillow, YOLO's on OpenCV."""
 
 import math
 
@@ -26,7 +26,7 @@ def photo(width, height, seed=0):
 
 
 def pixels_of(image, used):
-    """What `preprocess` gives, as pixel values (height, width, channels)."""
+    """The result of `preprocess` as pixel values (height, width, channels)."""
     got = preprocess(Image.fromarray(image), used)
     assert got.shape == used.shape
     assert got.flags.c_contiguous
@@ -34,7 +34,7 @@ def pixels_of(image, used):
 
 
 def plain(size, resize_size, **options):
-    """A record that leaves pixel values as they are."""
+    """A record that does not change pixel values."""
     return Preprocessing(size, resize_size, ZERO, ONE, scale=1, **options)
 
 
@@ -123,7 +123,7 @@ def test_letterbox_is_yolos_and_its_rim_is_where_that_puts_it(size):
             image, size, 114, lambda a, new: np.asarray(Image.fromarray(a).resize(new, Image.Resampling.BILINEAR))
         )
         np.testing.assert_array_equal(pixels_of(image, used), with_pillow)
-        if width <= size[1] and height <= size[0]:  # enlarged, where both compute the same interpolation
+        if width <= size[1] and height <= size[0]:  # enlarged: both compute the same interpolation
             with_opencv = letterbox(image, size, 114, lambda a, new: cv2.resize(a, new, interpolation=cv2.INTER_LINEAR))
             assert np.abs(pixels_of(image, used) - with_opencv).max() <= 1
 

@@ -22,7 +22,7 @@ PLAIN = Preprocessing(4, 4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def put(root, *names, value=None):
-    """Write a 4x4 gray image for each name; its value says which it is."""
+    """Write a 4x4 gray image for each name; its pixel value identifies it."""
     for position, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def zipped(folder, to):
 
 @pytest.fixture(params=["folder", "zip"])
 def open_as(request, tmp_path):
-    """Open a folder as it is, or zipped."""
+    """Open a folder directly or zipped."""
 
     def opened(folder, preprocessing=PLAIN):
         if request.param == "folder":
@@ -253,7 +253,7 @@ def decoding_threads():
 
 
 class Counting(ImageSource):
-    """Counts what is loaded; image 13 is broken if told so."""
+    """Source that counts loads; image 13 is broken on request."""
 
     name, preprocessing, labelled = "counting", PLAIN, None
 
@@ -307,7 +307,7 @@ def test_closing_cancels_what_was_decoded_ahead():
     batches = source.batches(64, threads=1)
     next(batches)
     batches.close()
-    assert len(source.loaded) < 64 + 64  # all that was ahead is 65 images
+    assert len(source.loaded) < 64 + 64  # the rest is 65 images
 
 
 @pytest.mark.parametrize("end", ["close", "drop", "error", "exhaust"])

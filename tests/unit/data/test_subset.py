@@ -1,4 +1,4 @@
-"""The choice of a subset: the same everywhere, without repetition, balanced."""
+"""The choice of a subset: the same on every machine, without repetition, balanced."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_choices_are_sorted_distinct_and_of_the_size_asked_for(count, samples, s
         chosen = np.bincount(labels[got], minlength=classes * 7)
         there = np.bincount(labels, minlength=classes * 7)
         not_exhausted = chosen[chosen < there]
-        if len(not_exhausted):  # every class with images to spare got as many as any other, give or take one
+        if len(not_exhausted):  # all classes with enough images got the same number, give or take one
             assert chosen.max() - not_exhausted.min() <= 1
 
 

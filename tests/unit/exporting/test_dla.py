@@ -1,4 +1,4 @@
-"""The forms for a DLA: the same logits, and nothing left that a DLA lacks."""
+"""The forms for a DLA: the same logits, and no operator that a DLA lacks."""
 
 from pathlib import Path
 
@@ -30,14 +30,14 @@ def test_every_family_keeps_its_logits_and_leaves_a_dla_nothing_but_its_result(e
     remaining = {node.operator for node in forms.remaining if node.node != "head.reshape"}
     assert remaining == ({"Sqrt"} if "srm" in name else set())
     assert [node.operator for node in forms.remaining][-1] == "Reshape"
-    assert list(model.graph)[-1].op_type == "Reshape"  # at the very end, it splits nothing
+    assert list(model.graph)[-1].op_type == "Reshape"  # at the very end, where it splits nothing
     assert model.graph.outputs[0].name == "logits"
     assert len({node.name for node in model.graph}) == len(list(model.graph))
     assert {node.name: node.op_type for node in model.graph}["head"] == "Conv"
 
 
 def test_attention_is_known_as_such_afterwards(exported) -> None:
-    """Or a cache would give its tensors ranges."""
+    """Otherwise a cache would give its tensors ranges."""
     from emca_deploy.calibration.graphs.attention_path import find_attention
 
     _, _, path = exported

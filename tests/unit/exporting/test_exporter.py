@@ -1,4 +1,4 @@
-"""What an exported file looks like and computes, for every family."""
+"""The structure and the logits of an exported file, for every family."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""fp32 to fp16: types everywhere, float32 where it is needed, and what happens to numbers fp16 does not have."""
+"""fp32 to fp16: the types of all tensors, float32 where it is needed, and numbers beyond fp16."""
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ IMAGES = parity_images(64, None)
 
 @pytest.fixture(scope="module")
 def halves():
-    """Return a function that converts an exported family, each once."""
+    """Return a function that converts each exported family once."""
     done = {}
 
     def convert(exported, tmp_path):
@@ -35,7 +35,7 @@ def halves():
 
 
 def node_types(path):
-    """Return each node with the float types of what it reads and writes, as the file's own inference finds them."""
+    """Return each node with the float types of its inputs and outputs by ONNX's type inference."""
     model = onnx.shape_inference.infer_shapes(onnx.load(path), check_type=True, strict_mode=True)
     graph = model.graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
@@ -87,7 +87,7 @@ def test_a_file_of_half_the_size(exported, halves, tmp_path):
 
 @pytest.fixture
 def net():
-    """Return a function that makes images -> Conv 1x1 -> Relu -> GlobalAveragePool -> Flatten -> Gemm of given weights."""
+    """Return a function that makes images -> Conv 1x1 -> Relu -> GlobalAveragePool -> Flatten -> Gemm with given weights."""
 
     def make(first, second=0.5, image=4):
         text = f"""<ir_version: 10, opset_import: ["" : 20]>
@@ -131,7 +131,7 @@ def test_weights_beyond_fp16_keep_their_layer_in_float32_and_are_named(net):
 
 
 def test_activations_near_the_end_of_fp16_stay_float32_with_all_that_touch_them(net):
-    model = net(6e4, 1e-4)  # fits as a weight; its products do not
+    model = net(6e4, 1e-4)  # the weight fits; its products do not
     converted = convert_to_half(model, parity_images(4, None) * 0.1)
     assert {value.name: value.dtype for node in model.graph for value in node.outputs if value.name in {"conv", "relu"}} == {
         "conv": ir.DataType.FLOAT,
@@ -169,7 +169,7 @@ def test_a_model_without_types_is_refused_rather_than_left_as_it_is(net):
 
 @pytest.fixture(scope="module")
 def loud_style(tmp_path_factory):
-    """An SRM attention over maps whose squares are beyond fp16, exported: what its variance is computed in decides."""
+    """An exported SRM attention over maps whose squares are beyond fp16: the type of its variance matters."""
     import torch
 
     from emca_deploy.exporting.exporter import export_onnx

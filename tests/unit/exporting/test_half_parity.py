@@ -1,4 +1,4 @@
-"""The tolerance of fp16, and the emulation that is held against it."""
+"""The tolerance of fp16, and the emulation that is compared with it."""
 
 import numpy as np
 import onnx
@@ -35,8 +35,8 @@ def half(request):
 
 
 def test_roundings_are_those_of_the_longest_way(half):
-    # the image, weights and result of the convolution, the sum; not ReLU, and what is computed in float32
-    assert roundings(half.graph) == 1 + 2 + 1 + 1  # and Flatten reads its input rounded
+    # the image, the convolution's weights and result, the sum; not ReLU and not layers in float32
+    assert roundings(half.graph) == 1 + 2 + 1 + 1  # Flatten reads a rounded input
 
 
 def test_emulation_rounds_what_is_fp16_bit_for_bit(half):
@@ -50,7 +50,7 @@ def test_emulation_rounds_what_is_fp16_bit_for_bit(half):
     d = rounded(np.maximum(a, 0) + images)
     np.testing.assert_array_equal(found, rounded(d * d).reshape(5, 12))
     (runtime,) = run_onnx(ir.to_proto(half).SerializeToString(), IMAGES)
-    assert np.abs(runtime - d.reshape(5, 12) ** 2).max() > 0  # so ONNX Runtime itself proves nothing about fp16
+    assert np.abs(runtime - d.reshape(5, 12) ** 2).max() > 0  # ONNX Runtime does not round: it cannot show errors of fp16
 
 
 def test_emulation_overflows_as_fp16_does():

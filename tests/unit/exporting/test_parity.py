@@ -1,4 +1,4 @@
-"""The gate between PyTorch and the exported file, and the pass that refuses operators."""
+"""The comparison of the exported file with PyTorch, and the refusal of operators."""
 
 import numpy as np
 import onnx_ir as ir
@@ -41,7 +41,7 @@ def test_images_are_seeded_noise_then_real_ones():
 
 @pytest.fixture
 def scale():
-    """Return a function that makes a network: it multiplies by a factor, and its logits are the means of the channels."""
+    """Return a function that makes a network that multiplies by a factor; its logits are the means of the channels."""
     import torch
 
     class Scale(torch.nn.Module):
@@ -57,7 +57,7 @@ def scale():
 
 @pytest.fixture
 def means(tmp_path):
-    """An ONNX file that computes what `scale(1)` does, for a fixed batch of three."""
+    """An ONNX file that computes the same as `scale(1)` for a fixed batch of three."""
     images = ir.Value(name="images", shape=ir.Shape([3, 3, 8, 8]), type=ir.TensorType(ir.DataType.FLOAT))
     pool = ir.node("GlobalAveragePool", [images])
     flat = ir.node("Flatten", [pool.outputs[0]])

@@ -1,4 +1,4 @@
-"""Runners for the harness's tests, made by a worker through their factory."""
+"""Runners for the harness's tests, which a worker makes through their factory."""
 
 import gc
 import os
@@ -11,11 +11,11 @@ from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import ModelError
 
 CLASSES = 4
-MOST_WALKED = 1000  # numpy alone brings some tens of thousands
+MOST_WALKED = 1000  # numpy alone has tens of thousands
 
 
 class Runner:
-    """Logits are the sums of the image's columns; what else it does is said by `does`."""
+    """Runner whose logits are the sums of the image's columns; `does` selects other behaviour."""
 
     calls = 0
     softmax = False
@@ -66,7 +66,7 @@ class Runner:
 
 
 class DeviceRunner(Runner):
-    """Says of its n-th call that the accelerator took n milliseconds."""
+    """Runner that reports n milliseconds of device time for its n-th call."""
 
     device_ms = None
 
@@ -85,7 +85,7 @@ def make_device(**kwargs):
 
 
 class SaturableRunner(Runner):
-    """Works on four requests at once."""
+    """Runner that handles four requests at once."""
 
     def start_offline(self, batch):
         self.batch = batch

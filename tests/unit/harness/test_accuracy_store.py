@@ -37,7 +37,7 @@ def batches(*sizes, width=3):
 
 
 def interrupted(path, logits, key=KEY):
-    """A run that was interrupted with these logits."""
+    """An interrupted run with these logits."""
     store = LogitsStore(path, key)
     store.keep(logits)
     store.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
@@ -147,7 +147,7 @@ def test_full_disk_is_said_and_what_was_saved_stays(tmp_path, small_limit):
 
 @pytest.fixture
 def small_limit():
-    """Return a function that limits the size of files, as a full disk does."""
+    """Return a function that limits the size of files, like a full disk."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""Comparing runs: only of the same machine and protocol."""
+"""Comparing runs, which must have the same machine and protocol."""
 
 import json
 from dataclasses import replace
@@ -16,7 +16,7 @@ QUICK = ["--duration", "0.3", "--max-duration", "0.3", "--warmup", "0.05", "--th
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two runs: in the second, one candidate takes twice as long; its samples are in the raw file only."""
+    """Two runs; in the second, one candidate takes twice as long, and its samples are in the raw file only."""
     folder = tmp_path_factory.mktemp("runs")
     artifacts = ["fake:latency_ms=1", "fake:latency_ms=3"]
     raw = ["--raw", str(folder / "b.npz"), "--no-samples"]
@@ -48,7 +48,7 @@ def test_a_run_of_one_candidate_is_compared_with_another_of_one(runs):
     first = Measured(a.place, replace(a.report, results=a.report.results[:1]))
     second = Measured(b.place, replace(b.report, results=b.report.results[1:]), b.raw[1:])
     (comparison,) = compare_runs(first, second).comparisons
-    assert comparison.ratio_p50 > 1.5  # 1 ms against 6 ms, on a machine however busy
+    assert comparison.ratio_p50 > 1.5  # 1 ms against 6 ms, a difference that shows on any busy machine
     assert comparison.verdict == verdict_of(comparison.ratio_ci95)
 
 

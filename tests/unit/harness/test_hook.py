@@ -1,4 +1,4 @@
-"""The hook beside a run: real processes, a recorded energy counter that really grows, and real time."""
+"""The telemetry hook of a run: real processes, a growing copy of a recorded energy counter, and real time."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def make_spec(monkeypatch):
 
 
 class Steps(TelemetrySource):
-    """A clock that falls after some readings."""
+    """A clock rate that falls after some readings."""
 
     name = "cpu_frequency"
 
@@ -65,7 +65,7 @@ def growing_counter(tmp_path):
                 energy_uj += (now_ns - last_ns) / 1e3 * (10 if busy.is_set() else 2)
                 last_ns = now_ns
                 stream.seek(0)
-                stream.write(b"%020d\n" % energy_uj)  # in place and of one length: never half written to a reader
+                stream.write(b"%020d\n" % energy_uj)  # in place and of constant length: a reader never sees a partial value
                 time.sleep(0.001)
 
     thread = threading.Thread(target=grow)
@@ -91,7 +91,7 @@ def test_energy_memory_and_switches_of_a_run(growing_counter):
         shares = telemetry.end(windows, {"work": 100, "rest": 100})
         child.kill()
     work, rest = (shares[name].sources["rapl"].power["total"] for name in ("work", "rest"))
-    assert work.power_w > 2 * rest.power_w  # truly 10 W and 2 W; the neighbours of this test are allowed their noise
+    assert work.power_w > 2 * rest.power_w  # exactly 10 W and 2 W; other tests on the machine add noise
     assert work.idle_power_w == rest.idle_power_w
     assert work.net_power_w == pytest.approx(work.power_w - work.idle_power_w)
     busy_s = sum(end - begin for begin, end in windows["work"]) / 1e9
@@ -209,7 +209,7 @@ def test_clock_that_falls_during_the_run_is_a_warning():
 
 
 def test_switches_of_processes_one_after_the_other_add_up_and_the_largest_memory_counts():
-    """The first one has ended, and its number may be another's, when the run is over."""
+    """The first process has ended, and another one may have its number, when the run is over."""
     found = []
     with Telemetry([], 0.02, idle_s=0) as telemetry:
         telemetry.begin()
@@ -232,7 +232,7 @@ def test_switches_of_processes_one_after_the_other_add_up_and_the_largest_memory
 def test_measure_watches_what_takes_the_place_of_others(make_spec, monkeypatch):
     from emca_deploy.harness.measure import starting
 
-    monkeypatch.setattr(starting, "available_mib", lambda: 1.0)  # so that only one process of each fits
+    monkeypatch.setattr(starting, "available_mib", lambda: 1.0)  # memory for one process of each only
     protocol = Protocol(warmup_s=0, block_s=0.1, duration_s=0.6, processes=2)
     with Telemetry([], 0.02, idle_s=0) as telemetry:
         report = measure([make_spec("a", latency_s=0.002), make_spec("b", latency_s=0.004)], protocol, telemetry=telemetry)

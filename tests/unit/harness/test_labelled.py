@@ -1,4 +1,4 @@
-"""Labels held against random networks that are perfect in one order of classes, with a background, or on a subset."""
+"""Labels compared with networks that are perfect in one order of classes, with a background class, or on a subset."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def folders(path, names, each=3, seed=0):
 
 
 def result_of(labels, outputs, wrong=0, indices=None, seed=0):
-    """What a network says that is right on all images but `wrong` of them."""
+    """Logits of a network that is right on all images except `wrong` of them."""
     random = np.random.default_rng(seed)
     logits = random.standard_normal((len(labels), outputs)).astype(np.float32)
     said = np.array(labels)
@@ -57,7 +57,7 @@ def test_number_named_folders_come_into_the_order_in_which_the_network_is_right(
     ]
     assert len(images.warnings) == 1
     again = images.settle(result_of(np.zeros(len(source), int), count))
-    np.testing.assert_array_equal(again.labels, settled.labels)  # settled once, for all candidates
+    np.testing.assert_array_equal(again.labels, settled.labels)  # decided once for all candidates
     assert len(images.warnings) == 1
 
 

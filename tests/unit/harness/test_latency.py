@@ -160,7 +160,7 @@ def test_loading_together_takes_one_load_and_keeps_the_order(make_spec):
     assert all(result.load_ms >= 400 for result in report.results)
     opened = [result.runtime["opened_ns"] for result in report.results]
     closed = [result.runtime["loaded_ns"] for result in report.results]
-    assert max(opened) < min(closed)  # each had begun before any had ended
+    assert max(opened) < min(closed)  # each started before any ended
 
 
 @pytest.mark.parametrize("does", ["refuse", "abort"])

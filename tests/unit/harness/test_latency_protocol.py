@@ -1,4 +1,4 @@
-"""The protocol on real processes: when it stops, what it records, and what it does when a candidate goes wrong."""
+"""The protocol on real processes: when it stops, what it records, and how it handles failing candidates."""
 
 import ast
 import json
@@ -55,7 +55,7 @@ def test_stops_when_the_interval_is_narrow_and_the_calls_are_enough():
     (result,) = measure([fake("a")], goal).results
     assert result.protocol.stop == "interval within 50 %"
     assert result.samples >= 150
-    assert result.protocol.rounds in (10, 15, 22, 34, 51)  # of the planned looks, the first with calls enough
+    assert result.protocol.rounds in (10, 15, 22, 34, 51)  # the first planned look with enough calls
     low, high = result.latency_ms.p50_ci95
     assert (high - low) / (high + low) <= 0.5
 
@@ -63,7 +63,7 @@ def test_stops_when_the_interval_is_narrow_and_the_calls_are_enough():
 def test_stops_at_the_time_limit_where_the_interval_stays_wide():
     (result,) = measure([fake("a")], replace(QUICK, max_duration_s=0.4, interval_goal=1e-9)).results
     assert result.protocol.stop == "time limit"
-    assert 10 < result.protocol.rounds <= 20  # fewer where the machine is so busy that blocks take longer than asked for
+    assert 10 < result.protocol.rounds <= 20  # fewer if the machine is so busy that blocks exceed their duration
     assert any("--max-duration" in warning for warning in result.warnings)
 
 
@@ -71,14 +71,14 @@ def test_stops_at_the_time_limit_where_the_interval_stays_wide():
 def test_calls_longer_than_a_block_do_not_multiply_the_time_limit():
     (result,) = measure([fake("a", latency_ms=100)], replace(QUICK, warmup_s=0, max_duration_s=0.5)).results
     assert result.protocol.stop == "time limit"
-    assert result.samples <= 5  # not the 10 of the fewest rounds
+    assert result.samples <= 5  # not the minimum of 10 rounds
 
 
 def test_one_that_crashes_one_that_raises_and_one_that_hangs_leave_the_others_measured(monkeypatch):
     block = Worker.block
 
     def impatient(self, *arguments):
-        self._timeout_s = 3.0  # from now on: to start may take longer on a busy machine
+        self._timeout_s = 3.0  # from now on: starting may take longer on a busy machine
         return block(self, *arguments)
 
     monkeypatch.setattr(Worker, "block", impatient)
@@ -165,7 +165,7 @@ def test_several_builds_are_one_candidate_that_alternates():
     assert min(block.min() for block in blocks[0::2]) < 3 <= min(block.min() for block in blocks[1::2])
     (comparison,) = report.comparisons
     low, high = comparison.ratio_ci95
-    assert high > 1.8 * low  # the builds differ, so little is known of a third one
+    assert high > 1.8 * low  # the processes differ: a third one's latency is uncertain
     assert comparison.verdict == verdict_of(comparison.ratio_ci95)
 
 
@@ -213,7 +213,7 @@ def test_raw_samples_with_pickles_or_of_something_else_are_refused(tmp_path):
 
 
 class Silent:
-    """Telemetry that finds nothing."""
+    """Telemetry without sources."""
 
     def sample_idle(self):
         pass
@@ -229,7 +229,7 @@ class Silent:
 
 
 class Noting(Silent):
-    """Telemetry that notes how it is called."""
+    """Telemetry that records its calls."""
 
     def __init__(self):
         self.calls = []
@@ -260,7 +260,7 @@ def test_telemetry_is_called_in_order_with_the_windows_of_every_block():
     first, second = to_json(report)["results"]
     assert first["telemetry"] == {"sources": {}, "idle_s": 3.5}
     assert "telemetry" not in second
-    assert hook.inferences == {"a": first["samples"] + 10, "b": second["samples"] + 10}  # one call a block brings caches back
+    assert hook.inferences == {"a": first["samples"] + 10, "b": second["samples"] + 10}  # one call per block warms the caches
 
 
 def test_a_clock_on_the_wall_that_steps_back_changes_nothing(make_spec):
@@ -311,14 +311,14 @@ def test_processes_take_turns_and_those_of_one_round_live_side_by_side():
     report, raw = measure_raw([fake("a"), fake("b")], wanted)
     for result, samples in zip(report.results, raw.candidates, strict=True):
         assert result.protocol.processes == 4
-        assert result.builds == ()  # of one artifact all of them
+        assert result.builds == ()  # all processes of one artifact
         assert list(result.block_builds) == [round_ % 4 for round_ in range(wanted.rounds)]
         assert len(samples.builds) == 4
 
 
 @pytest.fixture
 def life(monkeypatch):
-    """Return what was loaded, in order, how many processes were alive each time, and which are."""
+    """Return the loaded candidates in order, the number of live processes at each load, and the live processes."""
     alive, most, loaded = set(), [], []
     opened, finished, abandoned = Worker.open, Worker.finish, Worker.abandon
 

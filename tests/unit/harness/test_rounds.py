@@ -1,4 +1,4 @@
-"""When to stop, and what stopping by the interval does to the interval, on simulated runs."""
+"""The stopping rule and its effect on the interval's coverage, on simulated runs."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_precise_is_about_both_sides_of_the_median():
 
 @pytest.fixture
 def drifting_run():
-    """Return a function that makes blocks whose level wanders, with long-tailed calls around it; the true median is 1."""
+    """Return a function that makes blocks of long-tailed calls around a drifting level; the true median is 1."""
 
     def make(rng, rounds, calls=20):
         return [1 + 0.02 * level + 0.02 * rng.laplace(size=calls) for level in wandering(rng, rounds, 0.3)]
@@ -33,7 +33,7 @@ def drifting_run():
 
 
 def test_stopping_by_the_interval_leaves_it_its_coverage(drifting_run):
-    """Runs that stop as `reason_to_stop` does, at the first planned look whose interval is within 1 %."""
+    """Runs that stop by `reason_to_stop`, at the first planned look whose interval is within 1 %."""
     rng = np.random.default_rng(1)
     looks = (*planned_looks(20, 120), 120)
     covered, stopped_early, runs = 0, 0, 120
@@ -43,7 +43,7 @@ def test_stopping_by_the_interval_leaves_it_its_coverage(drifting_run):
         low, high = median_ci(blocks[:rounds], run)
         covered += low <= 1 <= high
         stopped_early += rounds < 120
-    assert stopped_early > runs / 4  # the rule was at work
+    assert stopped_early > runs / 4  # the rule took effect
     assert 0.87 <= covered / runs <= 0.99
 
 
@@ -58,7 +58,7 @@ def test_interval_of_the_ratio_of_runs_measured_apart_covers_the_truth(drifting_
 
 
 def test_interval_over_builds_covers_what_another_build_would_have():
-    """Builds differ by 3 %: without them in the resampling, the interval would hold the truth in a third of the runs."""
+    """Processes differ by 3 %: if they were not resampled, the interval would contain the true value in a third of the runs."""
     rng = np.random.default_rng(3)
     covered, naive, runs = 0, 0, 120
     for run in range(runs):

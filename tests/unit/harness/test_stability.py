@@ -1,4 +1,4 @@
-"""What happened to the machine during a run, from states that differ in one thing each."""
+"""Changes of the machine during a run, from states that differ in one field each."""
 
 import os
 import subprocess

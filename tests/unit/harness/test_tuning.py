@@ -1,4 +1,4 @@
-"""The search for settings, on fakes in this process."""
+"""The search for settings, with fakes in this process."""
 
 import json
 from collections.abc import Mapping
@@ -117,7 +117,7 @@ def test_offline_compares_batches_by_the_time_per_image():
         return RunnerSpec(name, kwargs=kwargs, backend="fake", batch=batch)
 
     found = search((Tunable("batch", 2, (8,)),), Search(make, "offline", 2, budget_s=3))
-    assert found.best == {"batch": 8}  # a fake's call takes as long whatever its batch
+    assert found.best == {"batch": 8}  # a fake's call takes the same time for every batch size
     assert found.confirmed is not None
     assert 3 < found.confirmed.ratio_p50 < 5
     assert found.last is not None

@@ -15,7 +15,7 @@ from emca_deploy.harness.measure.worker import Worker
 
 
 def alive(pid):
-    """Whether a process exists and is not a zombie that nobody has reaped yet."""
+    """Whether a process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
@@ -104,7 +104,7 @@ def test_factory_that_does_not_exist(make_spec):
 def test_hang_is_ended(make_spec):
     with Worker(make_spec("mine", does="hang")) as worker:
         worker.open()
-        worker._timeout_s = 2.0  # from now on: to start may take longer on a busy machine
+        worker._timeout_s = 2.0  # from now on: starting may take longer on a busy machine
         with refusing(WorkerError, "mine", "2 s"):
             worker.prepare(1, 0)
         pid = worker.pid
@@ -125,7 +125,7 @@ def test_error_in_the_block_ends_the_worker_at_once(make_spec):
     def interrupted():
         with Worker(make_spec(does="hang")) as worker:
             worker.open()
-            worker._send("prepare", batch=1, seed=0)  # it is busy for ten minutes now
+            worker._send("prepare", batch=1, seed=0)  # the worker is now busy for ten minutes
             pids.append(worker.pid)
             raise KeyboardInterrupt
 
@@ -148,7 +148,7 @@ PARENT = """
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's death signal is Linux's")
 def test_no_orphan_however_the_coordinator_ends(by):
-    """The worker is in the middle of a ten-minute call, so that it cannot notice by itself."""
+    """The worker is in a ten-minute call and cannot notice by itself."""
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", textwrap.dedent(PARENT)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True) as parent:

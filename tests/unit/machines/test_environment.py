@@ -1,4 +1,4 @@
-"""The machine's record, its state from recorded trees, and the fingerprint that comparisons ask for."""
+"""The machine's record, its state from recorded trees, and the fingerprint that comparisons use."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def write(root, path, text):
 
 @pytest.fixture
 def server(tmp_path):
-    """A tree as an Intel server has it."""
+    """The file tree of an Intel server."""
     write(tmp_path, "proc/stat", f"cpu {TICKS} 0 {TICKS} {6 * TICKS} 0 0 0 {2 * TICKS} 0 0\ncpu0 1 2 3\nctxt 123456\nbtime 1")
     write(tmp_path, "proc/meminfo", "MemTotal: 16000000 kB\nMemAvailable:    2048000 kB")
     write(tmp_path, "proc/vmstat", "nr_free_pages 1\npswpin 100\npswpout 156")

@@ -1,4 +1,4 @@
-"""What is free, from recorded files."""
+"""Free memory from recorded files."""
 
 import os
 
@@ -34,6 +34,6 @@ def test_where_nothing_tells(tmp_path):
 
 
 def test_the_peak_of_this_process_and_of_none():
-    before, found, after = peak_rss_mib(), peak_rss_mib(os.getpid()), peak_rss_mib()  # other threads may allocate meanwhile
+    before, found, after = peak_rss_mib(), peak_rss_mib(os.getpid()), peak_rss_mib()  # other threads may allocate too
     assert 1 < 0.99 * before <= found <= 1.01 * after  # the kernel counts pages in batches
     assert peak_rss_mib(2**30) is None

@@ -1,4 +1,4 @@
-"""What the tests of the models share."""
+"""Fixtures for the tests of networks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="package")
 def one_thread() -> Iterator[None]:
-    """Run small networks on one thread: more only wait for each other."""
+    """Run small networks on one thread: more threads only wait for each other."""
 
     import torch
 
@@ -20,5 +20,5 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return one folder for all the tests of a module: hypothesis runs an example many times in a test."""
+    """Return one folder for all tests of a module: hypothesis runs many examples within a test."""
     return tmp_path_factory.mktemp("checkpoints")

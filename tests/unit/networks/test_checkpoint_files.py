@@ -1,4 +1,4 @@
-"""Reading tensors from files, whole, damaged and hostile."""
+"""Reading tensors from valid, damaged and malicious files."""
 
 import argparse
 import contextlib
@@ -129,7 +129,7 @@ def test_a_hostile_pickle_does_not_run(tmp_path, zipped, state):
     assert "mkdir" in said
     assert "was not loaded" in said
     assert not target.exists()
-    torch.load(path, weights_only=False)  # the trap is a real one
+    torch.load(path, weights_only=False)  # the file does run code when it is unpickled
     assert target.exists()
 
 
@@ -197,7 +197,7 @@ def test_flipped_bytes_never_escape_as_another_error(tmp_path, seed, zipped, sta
     places = generator.integers(0, len(content), 12)
     content[places] = generator.integers(0, 256, 12)
     path.write_bytes(content.tobytes())
-    with contextlib.suppress(CheckpointError):  # or nothing: a flip in padding or in a value can go unseen
+    with contextlib.suppress(CheckpointError):  # or no error: a flipped bit in padding or in a value may be undetectable
         read_tensors(path)
 
 

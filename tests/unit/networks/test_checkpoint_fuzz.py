@@ -1,4 +1,4 @@
-"""Damaged and hostile checkpoint files: nothing but CheckpointError, no second of processor time, no memory to speak of."""
+"""Damaged and malicious checkpoint files raise only CheckpointError and use less than a second and little memory."""
 
 import argparse
 import io
@@ -56,7 +56,7 @@ def value():
 
 
 def seeds(folder):
-    """Small files of every kind that is read."""
+    """Small files of every supported kind."""
 
     import torch
     from safetensors.torch import save_file
@@ -103,7 +103,7 @@ def with_mutated_pickle(content, rng):
 
 
 def try_to_read(path):
-    """Do what loading does; returns whether the file was taken."""
+    """Read a file like the loader; return whether it was accepted."""
     try:
         with open_checkpoint(path) as file:
             for tensor in file.tensors.values():
@@ -126,7 +126,7 @@ def fuzz(folder, count, seed):
     save_file({"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2, dtype=torch.int64)}, folder / "seed")
     path = folder / "fuzzed"
     path.write_bytes(originals[0])
-    try_to_read(path)  # what torch imports only when it is first used is not the file's cost
+    try_to_read(path)  # torch's imports at first use do not count as the file's cost
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     slowest, taken = 0.0, 0
     for number in range(count):
@@ -140,7 +140,7 @@ def fuzz(folder, count, seed):
             raise
         slowest = max(slowest, time.process_time() - start)
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert 0 < taken < count  # both happen, else nothing was tried
+    assert 0 < taken < count  # both occur, otherwise the test tested nothing
     assert slowest < 1
     assert grown_kib < 200 << 10
 
@@ -155,7 +155,7 @@ def test_many_damaged_files(tmp_path, seed):
     fuzz(tmp_path, MANY, seed)
 
 
-# What a random change does not find.
+# Cases that random changes do not find.
 
 
 def zipped(folder, data, compression=zipfile.ZIP_STORED, **members):
@@ -179,7 +179,7 @@ def many_items():
     return b"(" + b"".join(b"U\x04%04dN" % i for i in range(9999)) + b"u"
 
 
-LONG = b"X\x00\x00\x0f\x00" + b"m" * 0xF0000  # a text of nearly a megabyte, remembered and used again and again
+LONG = b"X\x00\x00\x0f\x00" + b"m" * 0xF0000  # a text of nearly a megabyte, memoized and reused many times
 BOMBS = {
     "huge text": b"X\xff\xff\xff\xff" + b"a" * 9,
     "huge bytes": b"\x8e" + b"\xff" * 7 + b"\x7f",
@@ -220,7 +220,7 @@ def test_a_small_archive_that_unpacks_to_much_is_not_unpacked(tmp_path):
 
 
 def tensor_pickle(offset=0, shape=(2, 2), stride=(2, 1), elements=4, key="0", kind="FloatStorage"):
-    """The pickle of {"a": tensor} as torch.save writes it, with any numbers."""
+    """The pickle of {"a": tensor} in torch.save's form, with arbitrary numbers."""
 
     import torch
 

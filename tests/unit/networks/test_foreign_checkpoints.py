@@ -11,12 +11,12 @@ from zoo.checkpoints import assert_close_logits, assert_equal_logits, randomise,
 
 SLOW = pytest.mark.slow
 DEEP_TWINS = {"torchvision-50", "ecanet-50"}
-"""Forms that another case has at this depth, or at another."""
+"""Forms that another case covers, at this or another depth."""
 
 
 @functools.cache
 def foreign():
-    """The foreign networks, imported once a test needs them: they take torch."""
+    """The foreign networks, imported only when a test needs them, since they import torch."""
     from zoo import foreign_resnets
 
     return foreign_resnets
@@ -93,13 +93,13 @@ def test_foreign_networks_keep_their_logits(tmp_path, case):
     assert (spec.arch, spec.num_classes, spec.options, spec.layout) == (arch, 6, options, layout)
     assert spec.params == count_parameters(model)
     assert_close_logits(model, loaded)
-    # The two networks add in another order; that the weights themselves arrive exactly is seen from their sums.
+    # The two networks add in different orders; the sums of the weights show that these are loaded exactly.
     ours, theirs = (sorted(float(v.double().sum()) for v in m.state_dict().values()) for m in (loaded, model))
     assert ours == theirs
 
 
 def as_hugging_face(key):
-    """Torchvision's names as transformers' ResNetForImageClassification has them."""
+    """Torchvision's names renamed to those of transformers' ResNetForImageClassification."""
     key = re.sub(r"^conv1\.", "resnet.embedder.embedder.convolution.", key)
     key = re.sub(r"^bn1\.", "resnet.embedder.embedder.normalization.", key)
     key = re.sub(r"^fc\.", "classifier.1.", key)

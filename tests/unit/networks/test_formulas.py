@@ -1,4 +1,4 @@
-"""Every attention module against a plain numpy reading of its formula."""
+"""Every attention module against a plain numpy implementation of its formula."""
 
 import numpy as np
 import pytest
@@ -122,7 +122,7 @@ def test_srm_normalises_with_the_batch_in_training():
     w, x = arrays(module), feature_map()
     z = (style(x) * w["excitation.cfc"]).sum(2)
     w["excitation.bn.running_mean"], w["excitation.bn.running_var"] = z.mean(0), z.var(0)
-    # The float32 batch statistics of two samples amplify rounding where both are nearly equal.
+    # The float32 batch statistics of two nearly equal samples amplify rounding.
     gates = srm_gates(w, style(x))[:, :, None, None]
     np.testing.assert_allclose(module(x).detach().numpy(), x.double().numpy() * gates, rtol=1e-2, atol=1e-3)
 

@@ -1,4 +1,4 @@
-"""Which architecture a state dict belongs to; shapes are enough, so these run on the meta device."""
+"""The architecture of a state dict; shapes suffice, and the tests run on the meta device."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where attention sits, what feeds it, and that whole networks run and train."""
+"""Positions and inputs of attention; whole networks run and train."""
 
 import pytest
 
@@ -104,7 +104,7 @@ def test_position_is_before_the_addition_or_after_the_block(name):
     from emca_deploy.networks.attention import ChannelAttention
 
     class Halve(torch.nn.Module):
-        """An excitation whose gates are all a half."""
+        """An excitation whose gates are all 0.5."""
 
         def forward(self, descriptor):
             return torch.full_like(descriptor, 0.5)
@@ -127,13 +127,13 @@ def test_gradients_reach_every_parameter(family):
     torch.manual_seed(0)
     model = create_model(f"{family}18", 5).train()
     for name, parameter in model.named_parameters():
-        if name.endswith("cfc"):  # starts at zero, which stops the gradient of what lies before it
+        if name.endswith("cfc"):  # starts at zero, which stops the gradient of earlier layers
             nn.init.normal_(parameter)
         if "stage_in_fusion" in name:  # a negative weighted sum is cut off
             nn.init.constant_(parameter, 0.5)
     model(torch.randn(4, 3, 48, 48)).square().sum().backward()
     still = {name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
-    # First blocks of PKCAM own a global branch that forward does not use.
+    # First blocks of PKCAM have a global branch that forward does not use.
     unused = ("ECA_excitation_global_stage", "stage_in_fusion", "out_fusion")
     if family == "pkcam_eca_resnet":
         assert still == {f"stage{s}.0.{part}.0.weight" for s in (1, 2, 3, 4) for part in unused}

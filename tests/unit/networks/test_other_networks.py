@@ -1,4 +1,4 @@
-"""Checkpoints whose networks have other layers than a ResNet's, or lack some."""
+"""Checkpoints of networks with layers other than a ResNet's, or without some of them."""
 
 import re
 

@@ -7,7 +7,7 @@ from emca_deploy.networks.registry import ARCHITECTURES, count_macs, count_param
 
 MI, GI = 2**20, 2**30
 
-# The paper leaves out half of every `cfc`; these count everything.
+# The paper omits half of every `cfc`; these figures count everything.
 CORRECTED_SRM = {
     "srm_resnet18": 11.155,
     "srm_resnet34": 20.802,

@@ -1,4 +1,4 @@
-"""Checkpoints with two networks: which is the moving average, and which one is loaded."""
+"""Checkpoints with two networks: detecting the moving average and choosing the one to load."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What the error says about a checkpoint that fits no architecture."""
+"""The error for a checkpoint that fits no architecture."""
 
 import functools
 import re
@@ -13,7 +13,7 @@ from zoo.checkpoints import saved
 
 @functools.cache
 def foreign():
-    """The foreign networks, imported once a test needs them: they take torch."""
+    """The foreign networks, imported only when a test needs them, since they import torch."""
     from zoo import foreign_resnets
 
     return foreign_resnets

@@ -1,6 +1,6 @@
-"""Networks inside training checkpoints: any prefix and container, and objects beside the tensors.
+"""Networks inside training checkpoints: any prefix and container, and objects next to the tensors.
 
-Every tensor here holds one number of its own, repeated to its shape: files stay small, and a swapped tensor shows.
+Every tensor repeats one number of its own: files stay small, and a swapped tensor is detected.
 """
 
 import argparse
@@ -94,7 +94,7 @@ class Phase(enum.Enum):
 
 
 class Settings:
-    """A class of the training code, which must never be made again."""
+    """A class of the training code, which must never be instantiated."""
 
     def __init__(self):
         self.lr = 0.1

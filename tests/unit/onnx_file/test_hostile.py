@@ -1,4 +1,4 @@
-"""Graphs that are not well formed: one error of ours, whatever is wrong with them and whoever reads them."""
+"""Malformed graphs raise one of our errors in every reader."""
 
 from contextlib import suppress
 
@@ -169,7 +169,7 @@ OPERATORS = ["Conv", "Relu", "Add", "Gemm", "MatMul", "Flatten", "Reshape", "Sof
 
 @st.composite
 def mutated(draw) -> onnx.ModelProto:
-    """A network with a few of its names, operators, attributes and shapes changed at random."""
+    """A network with some names, operators, attributes and shapes changed at random."""
     model = network()
     nodes = model.graph.node
     for _ in range(draw(st.integers(1, 4))):

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, read in one place."""
+"""The facts of an ONNX file, read in one place."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Names of machines, what ssh says when it fails, and names of files on either side."""
+"""Names of machines, ssh's error messages, and local and remote file names."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What the agent's file holds: all that it imports, which needs numpy alone, and nothing that only a desk needs."""
+"""The agent's file contains everything it imports, needs only numpy, and leaves out what only the local machine needs."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def test_every_module_of_it_imports_where_there_is_only_numpy(tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     missing: dict[str, str] = json.loads(done.stdout)
-    # A network is torch's module; it is imported once torch has been found.
+    # A network is a torch module, imported after torch has been found.
     assert {module for module, name in missing.items() if (module.split(".")[1], name) != ("networks", "torch")} == set()
 
 
@@ -55,7 +55,7 @@ def contract() -> dict[str, list[str]]:
 
 
 def test_the_contract_is_of_what_is_sent_and_what_is_left_out() -> None:
-    """`make check` holds that nothing sent imports what is left out; a new room has to be on one side or the other."""
+    """`make check` verifies that no sent module imports a module left out; every new room must be in one of the two lists."""
     rooms = [name for name in LEFT_OUT if "*" not in name]
     left_out = {name.removesuffix(".py").replace("/", ".") for name in rooms if (PACKAGE / name).suffix or "/" not in name}
     modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()} - {"__init__"}

@@ -76,9 +76,7 @@ def test_what_is_no_heavy_pixel_layer():
 def test_only_tensorrt_rtx_stores_weights_so_and_patterns_keep_them_float(exported):
     graph = load_graph(exported("se_resnet18")).graph
     heavy = [node.name for node in place(graph, find_recipe("tensorrt-rtx")).weight_only]
-    assert [name.split(".")[:2] for name in heavy] == [
-        ["stage4", f"block{index}"] for index in (0, 0, 1, 1)
-    ]  # 512 * 32 weights each
+    assert [name.split(".")[:2] for name in heavy] == [["stage4", f"block{index}"] for index in (0, 0, 1, 1)]  # 512 * 32 each
     assert (
         place(graph, find_recipe("tensorrt-rtx"), ["stage4.block1*"]).weight_only
         == place(graph, RECIPES["tensorrt-rtx"]).weight_only[:2]

@@ -1,4 +1,4 @@
-"""What a board is, from its files."""
+"""Facts about a board, read from its files."""
 
 import shutil
 from dataclasses import replace
@@ -50,7 +50,7 @@ def test_a_machine_that_is_no_jetson(tmp_path):
     (tree / "compatible").write_bytes(b"raspberrypi,5-model-b\0brcm,bcm2712\0")
     (tree / "model").write_bytes(b"Raspberry Pi 5 Model B Rev 1.0\0")
     assert detect(tmp_path) is None
-    # Another Tegra is not taken for the nearest one that is known.
+    # An unknown Tegra is not treated as a similar known one.
     (tree / "compatible").write_bytes(b"nvidia,jetson_tk1\0nvidia,tegra124\0")
     assert detect(tmp_path) is None
 
@@ -101,7 +101,7 @@ def test_a_removed_package_is_not_installed(recorded_board):
 def test_a_damaged_version_file(recorded_board, text):
     board = recorded_board("agx-orin")
     (board / "usr/local/cuda/version.json").write_text(text)
-    assert detect(board).cuda == "12.6.68"  # by its package
+    assert detect(board).cuda == "12.6.68"  # from its package
 
 
 def test_a_cuda_without_its_link(recorded_board):
@@ -142,7 +142,7 @@ def test_whether_the_dla_can_be_used(recorded_board):
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_a_few_files_tell_as_much(recorded_board, tmp_path, name):
-    """What another machine must bring home of a board to know it."""
+    """The files of a remote board that suffice to identify it."""
     board, home = recorded_board(name), tmp_path / "home"
     (board / "proc/device-tree").symlink_to("../sys/firmware/devicetree/base")  # as on a board
     for path in BOARD_FILES:
@@ -157,7 +157,7 @@ def test_a_core_of_the_dla(recorded_board):
     one, two, none = (detect(recorded_board(name)) for name in ("orin-nx", "agx-orin", "orin-nano-super"))
     check_dla_core(one, 0)
     check_dla_core(two, 1)
-    check_dla_core(replace(one, dla_cores=None), 7)  # nobody knows
+    check_dla_core(replace(one, dla_cores=None), 7)  # unknown
     with refusing(InputError):
         check_dla_core(one, 1)
     with refusing(InputError, "DLA"):

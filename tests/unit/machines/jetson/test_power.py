@@ -9,7 +9,7 @@ from emca_deploy.machines.jetson.rails import Ina3221Source, find_rails, total_p
 from emca_deploy.machines.jetson.session import board_sources
 from emca_deploy.telemetry.tegrastats import parse_line
 
-# board -> what the whole board takes, by hand from the recorded numbers; None where its rails do not say
+# board -> the whole board's power, computed by hand from the recorded numbers; None where its rails do not show it
 TOTALS = {
     "nano": 1750.0,  # POM_5V_IN
     "tx2": 3140.0,  # VDD_IN
@@ -19,7 +19,7 @@ TOTALS = {
     "agx-orin": (19904 * 121 + 19904 * 80 + 4936 * 953) / 1000,  # without VDDQ_VDD2_1V8AO
     "orin-nx": 4944 * 956 / 1000,
     "orin-nano-super": 4944 * 976 / 1000,
-    "thor": None,  # its monitors do not have VIN
+    "thor": None,  # its monitors lack VIN
 }
 
 
@@ -96,7 +96,7 @@ def test_the_video_engine_is_not_the_gpu(recorded_board):
     thor = recorded_board("thor")
     assert find_gpu(thor).name == "gpu-gpc-0"
     with GpuClockSource(thor) as source:
-        assert source.read() == {"gpu_mhz": 314.0}  # the load is NVML's there
+        assert source.read() == {"gpu_mhz": 314.0}  # NVML reports the load on that board
 
 
 def test_no_gpu(tmp_path):
@@ -108,7 +108,7 @@ def test_no_gpu(tmp_path):
 
 @pytest.mark.parametrize("name", [*TOTALS, "nano-2gb"])
 def test_no_rail_is_read_twice(recorded_board, name):
-    """All of a board's sources at once: every channel of power comes from one of them."""
+    """All sources of a board together: each power channel comes from exactly one of them."""
     channels: list[str] = []
     for source in board_sources(recorded_board(name)):
         if source.name in {"ina3221", "tegrastats"}:

@@ -1,4 +1,4 @@
-"""A run on a board: what is recorded, and what is warned of."""
+"""A run on a board: its records and its warnings."""
 
 import pytest
 from refusals import refusing
@@ -49,7 +49,7 @@ def test_zones_that_are_gated_are_left_out(recorded_board):
     board = recorded_board("agx-orin")
     zone = board / "sys/class/thermal/thermal_zone1/temp"
     zone.unlink()
-    zone.mkdir()  # reading it is an error, as of a zone that is switched off
+    zone.mkdir()  # reading it fails, like a zone that is switched off
     with board_session(root=board) as record:
         zones = record["temperature_c"]
     assert sorted(zones) == ["cpu-thermal", "soc0-thermal", "tj-thermal"]  # cv0 reads -256
@@ -73,7 +73,7 @@ def test_clocks_that_the_mode_unlocked_are_told(recorded_board):
     board = recorded_board("nano")
     shown = board / "var/recorded/jetson_clocks"
     tool = board / "usr/sbin/nvpmodel"
-    # As on a board: setting a mode sets its clocks.
+    # Setting a mode sets its clocks, as on a board.
     unlock = f"sed -i s/MinFreq=921600000/MinFreq=76800000/ '{shown}'"
     tool.write_text(tool.read_text().replace("printf 'pmode", f"{unlock}\n    printf 'pmode"))
     with board_session("5W", board) as record:
@@ -116,4 +116,4 @@ def test_a_report_with_the_board(recorded_board):
         assert annotated.environment["board"]["power_mode"]["name"] == mode
         assert annotated.environment["fingerprint_parts"]["power_mode"] == mode
         prints.add(annotated.environment["fingerprint"])
-    assert len(prints) == 2  # results of two power modes are not of one machine
+    assert len(prints) == 2  # results of two power modes have different fingerprints

@@ -1,4 +1,4 @@
-"""Power modes and clocks: what the board's tools and files say."""
+"""Power modes and clocks from the board's tools and files."""
 
 import math
 
@@ -10,7 +10,7 @@ from emca_deploy.errors import UnknownNameError
 from emca_deploy.machines.jetson.clocks import parse_show, read_clocks
 from emca_deploy.machines.jetson.modes import PowerMode, fastest_mode, parse_modes, parse_query, read_power_modes
 
-# board -> (mode that is on, the fastest, whether the clocks are locked)
+# board -> (current mode, fastest mode, whether the clocks are locked)
 STATES = {
     "nano": ("MAXN", "MAXN", True),
     "nano-2gb": ("MAXN", "MAXN", False),
@@ -80,7 +80,7 @@ def test_what_a_query_prints(text, expected):
 def test_the_mode_without_root(recorded_board):
     board = recorded_board("orin-nano-super")
     (board / "var/recorded/not-root-query").touch()
-    assert read_power_modes(board).current.name == "15W"  # from the file that everybody may read
+    assert read_power_modes(board).current.name == "15W"  # from the file that every user may read
     (board / "var/lib/nvpmodel/status").unlink()
     modes = read_power_modes(board)
     assert modes.current is None

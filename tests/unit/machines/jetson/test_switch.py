@@ -1,4 +1,4 @@
-"""The power mode of a run, and the old one back however the run ends."""
+"""The power mode of a run, and the restored old one after every kind of end."""
 
 import json
 import signal
@@ -59,7 +59,7 @@ def test_the_mode_is_held_and_put_back(board):
 
 
 def test_the_run_begins_when_the_cores_are_there(board):
-    """On a board the cores come a moment after nvpmodel has said yes."""
+    """On a board, cores come online shortly after nvpmodel returns."""
     online = board / "sys/devices/system/cpu/online"
     online.write_text("0-3\n")
     tool = board / "usr/sbin/nvpmodel"
@@ -105,7 +105,7 @@ def test_a_second_interrupt_does_not_stop_putting_back(board):
     holder = start_holder(board)
     (board / "var/recorded/delay").write_text("0.4")
     holder.send_signal(signal.SIGINT)
-    time.sleep(0.5)  # it is putting back now, which takes several slow answers
+    time.sleep(0.5)  # it is restoring the mode now, which takes several slow calls
     holder.send_signal(signal.SIGINT)
     holder.communicate(timeout=20)
     assert mode_of(board) == "pmode:0000"
@@ -114,7 +114,7 @@ def test_a_second_interrupt_does_not_stop_putting_back(board):
 
 def test_what_a_killed_run_left_is_put_back_by_the_next(board):
     holder = start_holder(board)
-    assert left_behind(board) is None  # it still lives
+    assert left_behind(board) is None  # it is still running
     holder.kill()
     holder.communicate(timeout=20)
     assert mode_of(board) == "pmode:0002"
@@ -155,7 +155,7 @@ def test_a_mode_set_by_hand_since_then_stays(board):
     with board_session(root=board) as record:
         assert not any("killed" in warning for warning in record["warnings"])
     assert mode_of(board) == "pmode:0001"
-    (board / "var/lib/nvpmodel/status").write_text("pmode:0002\n")  # chosen by hand: nobody's leftover any more
+    (board / "var/lib/nvpmodel/status").write_text("pmode:0002\n")  # set by hand: no longer an interrupted run's mode
     assert left_behind(board) is None
 
 
@@ -232,7 +232,7 @@ def test_a_mode_that_cannot_be_read(board):
 
 
 def test_in_a_thread(board):
-    """Signals are the main thread's; elsewhere the mode is put back at the end all the same."""
+    """Only the main thread handles signals; in other threads the mode is still restored at the end."""
     held = []
 
     def hold():

@@ -1,4 +1,4 @@
-"""What `doctor` tells of boards."""
+"""What `doctor` reports about boards."""
 
 from dataclasses import replace
 
