@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and manifests say what they are."""
+"""Files are written whole or not at all, and manifests describe them."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""The command line itself: finding commands, and every error in two lines."""
+"""The command line itself: finding commands, and two lines for every error."""
 
 import os
 import subprocess
@@ -81,7 +81,7 @@ def test_a_defect_of_ours_keeps_its_traceback_and_exits_1():
 
 
 def test_ctrl_c_while_our_own_modules_are_imported_is_one_line(tmp_path):
-    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")  # what Ctrl-C does there
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")  # like Ctrl-C during this import
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "emca_deploy", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -1,4 +1,4 @@
-"""SIGKILL at every file event: no reader takes half for whole, the next run goes on, and nothing hidden stays."""
+"""SIGKILL at every file event: no reader accepts a partial file, the next run continues, and no hidden file stays."""
 
 import json
 import os
@@ -24,7 +24,7 @@ MOST_EVENTS = 60
 
 
 def killed_at(event: int, work, *arguments) -> bool:
-    """Run `work` in a child that kills itself before its file event of that number; return whether it came that far."""
+    """Run `work` in a child that kills itself before the file event with this number; return whether it reached it."""
     child = os.fork()
     if not child:
         seen = 0
@@ -109,7 +109,7 @@ def logits(path: Path) -> None:
         rows = np.empty((0, 3), np.float32) if found is None else found
         for start in range(len(rows), 6, 2):
             rows = np.concatenate((rows, np.full((2, 3), start, np.float32)))
-            store._next_s = 0  # as if the last time were long ago
+            store._next_s = 0  # as if the last save were long ago
             store.keep(rows)
         store.complete(Kept(rows, None, ImageNames()))
 

@@ -1,4 +1,4 @@
-"""The tree of errors: exit codes, both lines, and the way through a pickle to another process."""
+"""The tree of errors: exit codes, both lines, and pickling to another process."""
 
 import pickle
 

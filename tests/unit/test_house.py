@@ -1,4 +1,4 @@
-"""The structure of the package: no import cycles, rooms of a size that one can know, short commands."""
+"""The structure of the package: no import cycles, rooms of limited size, short commands."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""A signal ends the program where that is safe: never in the middle of an import."""
+"""A signal ends the program only where that is safe, never during an import."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""What is kept from run to run is whole, and of the newest versions only; its key follows the imports of what makes it."""
+"""Entries kept between runs are complete and of the newest versions only; their keys cover the imports of their makers."""
 
 import kept
 import pytest

@@ -1,4 +1,4 @@
-"""Processors are told from the kernel's text, recorded from several machines."""
+"""Processors are identified from the kernel's text, recorded on several machines."""
 
 import os
 from pathlib import Path

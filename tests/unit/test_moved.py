@@ -1,4 +1,4 @@
-"""Old names of modules still work, and mean the same modules."""
+"""Old names of modules still work and refer to the same modules."""
 
 import subprocess
 import sys
@@ -48,6 +48,6 @@ def test_every_old_name_is_free():
 
 
 def test_a_name_that_never_was_is_not_found():
-    program = "import emca_deploy.models.nothing"  # a process of its own: there `emca_deploy.models` is no function afterwards
+    program = "import emca_deploy.models.nothing"  # in its own process, since it replaces the function `emca_deploy.models`
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "ModuleNotFoundError" in found.stderr

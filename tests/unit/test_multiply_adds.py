@@ -1,4 +1,4 @@
-"""Multiply-adds counted by the definition: how often each output needs a product."""
+"""Multiply-adds counted by definition: the number of products that each output needs."""
 
 import numpy as np
 import onnx

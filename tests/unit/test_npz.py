@@ -1,4 +1,4 @@
-"""Arrays in .npz files of our own: read as they were written, or one ValueError."""
+"""Arrays in our own .npz files are read as written, or a ValueError is raised."""
 
 import io
 import struct

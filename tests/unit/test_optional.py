@@ -1,4 +1,4 @@
-"""What is installed, found without importing it."""
+"""Installed packages are found without importing them."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_a_build_for_cuda_is_told_by_its_files(module: str, file: str, tmp_path:
     (package / file).parent.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('not to be imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, module, raising=False)  # of a module that is imported already find_spec says where that is
+    monkeypatch.delitem(sys.modules, module, raising=False)  # find_spec returns the place of an already imported module
     built = package_of(module)
     assert built is not None
     assert not has_cuda(built)

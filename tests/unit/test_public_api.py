@@ -1,4 +1,4 @@
-"""`import emca_deploy`: every public name is there, typed, and imported only when it is asked for."""
+"""`import emca_deploy`: every public name exists, is typed, and is imported only when it is used."""
 
 import ast
 import subprocess
@@ -16,7 +16,7 @@ OPERATIONS = (
 
 
 def typed_names():
-    """The names that a type checker sees, with the modules they are from."""
+    """The names that a type checker sees, with their modules."""
     tree = ast.parse(Path(emca_deploy.__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     return {(name.name, node.module) for node in block.body for name in node.names}

@@ -1,4 +1,4 @@
-"""Foreign text on its way out."""
+"""Printing of foreign text."""
 
 import subprocess
 
@@ -29,7 +29,7 @@ def test_plain_text_stays_as_it_is(text):
 
 
 def can_be_a_word(text):
-    """Return whether a process can be given this as an argument: no NUL, and of surrogates only those that stand for bytes."""
+    """Return whether this can be a process's argument: it has no NUL and no surrogates except those that represent bytes."""
     return "\x00" not in text and not any("\ud800" <= char < "\udc80" or "\udcff" < char <= "\udfff" for char in text)
 
 

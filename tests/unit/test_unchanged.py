@@ -1,4 +1,4 @@
-"""What is remembered of a file is forgotten with its first change, however soon that comes."""
+"""Cached facts about a file are dropped after any change, even an immediate one."""
 
 import os
 
@@ -12,7 +12,7 @@ from emca_deploy.unchanged import Remembered, set_apart, stamp_of
 
 @pytest.fixture
 def read(monkeypatch):
-    """One entry for every file that is hashed."""
+    """A list with one entry per hashed file."""
     names = []
     real = artifacts.hashlib.sha256
 

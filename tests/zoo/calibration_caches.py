@@ -1,4 +1,4 @@
-"""TensorRT's calibration caches, read as TensorRT does."""
+"""Reader of TensorRT's calibration caches that follows TensorRT."""
 
 import struct
 from pathlib import Path

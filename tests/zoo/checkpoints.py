@@ -1,4 +1,4 @@
-"""Checkpoints that tests write, and what the loaded network is held against."""
+"""Checkpoints that tests write, and checks of the loaded network."""
 
 import re
 
@@ -19,7 +19,7 @@ def saved(folder, value, name="weights.pth", **options):
 
 
 def randomise(module, seed=0):
-    """Give every parameter and statistic a value of its own, so that a swapped tensor shows."""
+    """Give every parameter and statistic its own value: a swapped tensor is then detected."""
 
     import torch
 
@@ -60,7 +60,7 @@ def assert_close_logits(a, b):
 
 
 def numbered(arch="resnet18", classes=7, start=1):
-    """Our state dict of `arch`: tensor number i holds (start + i) / 1024, which every float format here keeps."""
+    """Our state dict of `arch`: tensor i contains (start + i) / 1024, which every float format can represent."""
 
     import torch
 

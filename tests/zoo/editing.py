@@ -1,4 +1,4 @@
-"""What rewrites of the zoo are made with: a registry, and a model open to change."""
+"""Helpers for rewrites of the zoo: a registry and an editable model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ FAR_END = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A rewrite, and what it does to the file's input and output.
+    """A rewrite and its effect on the file's input and weights.
 
     Attributes:
-        apply: returns the rewritten model.
-        pixels: the largest pixel value of what it takes; None where it takes normalised images as the network did.
-        sidecar: keep the weights in a file beside the model.
-        half: whether weights are rounded to float16, which changes them by more than rounding errors of float32.
+        apply: Function that returns the rewritten model.
+        pixels: Largest pixel value of its input; None if it takes normalised images like the network.
+        sidecar: Whether the weights are in a file next to the model.
+        half: True if weights are rounded to float16, which changes them by more than rounding errors of float32.
     """
 
     apply: Apply
@@ -44,7 +44,7 @@ def rewrite(**facts: Any) -> Callable[[Apply], Apply]:
 
 
 class Edit:
-    """A copy of a model, its nodes and constants open to change."""
+    """An editable copy of a model's nodes and constants."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = onnx.ModelProto()
@@ -52,7 +52,7 @@ class Edit:
         self.graph = self.model.graph
         self.arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.graph.initializer}
         self.nodes = list(self.graph.node)
-        self.inner: set[str] = set()  # what branches read
+        self.inner: set[str] = set()  # tensors that branches read
 
     def constant(self, name: str, array: Any) -> str:
         self.arrays[name] = np.asarray(array)
@@ -66,7 +66,7 @@ class Edit:
         self.nodes[at : at + 1] = others
 
     def done(self) -> onnx.ModelProto:
-        """Return the model with its shapes inferred anew, and only the constants that something reads."""
+        """Return the model with newly inferred shapes and without unused constants."""
         del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
         self.graph.node.extend(self.nodes)
         used = {name for node in self.nodes for name in node.input} | self.inner

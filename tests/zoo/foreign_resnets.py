@@ -1,4 +1,4 @@
-"""A ResNet as other repositories write it, with their key names: what a foreign checkpoint was trained as."""
+"""A ResNet in the forms and key names of other repositories, for foreign checkpoints."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -50,7 +50,7 @@ class Eca(nn.Module):
 
 
 class Srm(nn.Module):
-    """`rclb` of SRM's repository; `convolution` is how others write its channel-wise layer."""
+    """`rclb` of SRM's repository; others call its channel-wise layer `convolution`."""
 
     def __init__(self, channels: int, convolution: bool = False) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Srm(nn.Module):
 
 
 class Block(nn.Module):
-    """Torchvision's block with an attention module of any name before the addition."""
+    """Torchvision's block with an attention module, of any name, before the addition."""
 
     def __init__(self, inplanes: int, planes: int, stride: int, depth: int, caffe: bool) -> None:
         super().__init__()
@@ -97,14 +97,14 @@ class Block(nn.Module):
 
 
 class ForeignResNet(nn.Module):
-    """Torchvision's network; with `caffe` that of pretrained-models, which wraps the stem in `layer0`.
+    """Torchvision's network; with `caffe`, that of pretrained-models, which wraps the stem in `layer0`.
 
     Args:
-        depth: 18, 34 or 50.
-        classes: logits.
-        name: what blocks call their attention module; "" for none.
-        attention: makes one from (stage counted from 0, channels).
-        caffe: strides and pooling as in Caffe.
+        depth: Number of layers, 18, 34 or 50.
+        classes: Number of logits.
+        name: Name of the attention module in blocks; "" for none.
+        attention: Function that makes one from (stage counted from 0, channels).
+        caffe: Whether strides and pooling are those of Caffe.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ def last_mean_without_axes(model: onnx.ModelProto, rng: np.random.Generator) -> 
 
 @rewrite()
 def last_mean_as_average_pool(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """An AveragePool whose one window is the map."""
+    """An AveragePool whose only window is the whole map."""
     edit = Edit(model)
     flatten = of_type(edit, "Flatten")[0]
     pool = next(node for node in edit.nodes if node.output[0] == flatten.input[0])
@@ -56,7 +56,7 @@ def flattened_by_reshape(model: onnx.ModelProto, rng: np.random.Generator) -> on
 
 @rewrite()
 def flattened_by_computed_shape(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """x.view(x.size(0), -1) as PyTorch's old exporter writes it."""
+    """x.view(x.size(0), -1) in the form of PyTorch's old exporter."""
     edit = Edit(model)
     for node in of_type(edit, "Flatten"):
         name = node.name
@@ -93,7 +93,7 @@ def initializers_among_inputs(model: onnx.ModelProto, rng: np.random.Generator) 
 
 @rewrite()
 def nodes_in_functions(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Rectifiers and global means are functions of the model's own."""
+    """Rectifiers and global means are functions defined in the model."""
     edit = Edit(model)
     domain, imports = "zoo", [helper.make_opsetid("", edit.model.opset_import[0].version)]
     for op_type in ("Relu", "GlobalAveragePool"):
@@ -116,7 +116,7 @@ def softmax_at_end(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.Mod
 
 @rewrite()
 def several_outputs(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """The last feature map is given, too, and comes first."""
+    """The last feature map becomes an output too, the first one."""
     edit = Edit(model)
     pool = of_type(edit, "GlobalAveragePool")[-1]
     logits = edit.graph.output[0]
@@ -130,7 +130,7 @@ def several_outputs(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.Mo
 
 @rewrite()
 def biases_apart(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Each convolution's bias is an Add of its own."""
+    """Each convolution's bias is a separate Add."""
     edit = Edit(model)
     for node in of_type(edit, "Conv"):
         if len(node.input) < 3:
@@ -144,7 +144,7 @@ def biases_apart(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.Model
 
 @rewrite()
 def scales_apart(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Each convolution is followed by a Mul and an Add of constants, as a normalisation that somebody took apart."""
+    """A Mul and an Add of constants follow each convolution, like a decomposed normalisation."""
     edit = Edit(model)
     for node in of_type(edit, "Conv"):
         if len(node.input) < 3:
@@ -203,7 +203,7 @@ def relu6_as_min_and_relu(model: onnx.ModelProto, rng: np.random.Generator) -> o
 
 @rewrite()
 def operands_swapped(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """The operands of every Add and Mul in the other order."""
+    """The operands of every Add and Mul are swapped."""
     edit = Edit(model)
     for node in of_type(edit, "Add", "Mul"):
         node.input[:] = list(reversed(node.input))
@@ -238,7 +238,7 @@ def gates_expanded(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.Mod
 
 @rewrite()
 def across_in_one_dimension(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """ECA's convolution as its authors wrote it: Squeeze, Transpose, a one-dimensional Conv, Transpose, Unsqueeze."""
+    """ECA's convolution in its authors' form: Squeeze, Transpose, a one-dimensional Conv, Transpose, Unsqueeze."""
     edit = Edit(model)
     last = edit.constant("last_axis", np.array([-1]))
     for node in of_type(edit, "Conv"):
@@ -265,7 +265,7 @@ def across_in_one_dimension(model: onnx.ModelProto, rng: np.random.Generator) ->
 
 @rewrite()
 def channels_tiled(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Channels repeated by Expand and Tile for Concat of one tensor with itself."""
+    """Expand and Tile repeat channels instead of Concat of a tensor with itself."""
     edit = Edit(model)
     for node in of_type(edit, "Concat"):
         if len(set(node.input)) != 1:
@@ -300,7 +300,7 @@ def output_shape_unknown(model: onnx.ModelProto, rng: np.random.Generator) -> on
 
 @rewrite()
 def constants_twice(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Each node has constants of its own, those that were shared too, and unused ones lie about."""
+    """Each node has its own copies of constants, and there are unused constants."""
     edit = Edit(model)
     for number, node in enumerate(edit.nodes):
         for index, name in enumerate(node.input):
@@ -313,7 +313,7 @@ def constants_twice(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.Mo
 
 @rewrite()
 def paddle_style(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """As Paddle2ONNX writes: opset 11, weights in Constant nodes, unfolded norms, MatMul, a scale of one, no node names."""
+    """The form of Paddle2ONNX: opset 11, weights in Constant nodes, unfolded norms, MatMul, a scale of one, no node names."""
     steps: list[Apply] = [batch_norm_unfolded, head_as_matmul, _scaled_by_one, names_removed, weights_in_constants]
     for step in steps:
         model = step(model, rng)
@@ -324,7 +324,7 @@ def paddle_style(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.Model
 
 
 def _scaled_by_one(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Put a scale operator that multiplies by one and adds zero behind the last pooling."""
+    """Insert a scale operator, times one plus zero, after the last pooling."""
     edit = Edit(model)
     pool = of_type(edit, "GlobalAveragePool")[-1]
     name = pool.output[0]
@@ -349,7 +349,7 @@ def float16_throughout(model: onnx.ModelProto, rng: np.random.Generator) -> onnx
 
 
 def a_branch_left(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Put a rectifier into an If whose condition depends on the picture, so that no tool can put it in line; no equal network."""
+    """Put a rectifier into an If whose condition depends on the picture: no tool can inline it, and the network is not equal."""
     edit = Edit(model)
     node = [node for node in edit.nodes if node.op_type in ("Relu", "Clip") and "block" in node.name][-1]
 

@@ -21,7 +21,7 @@ def shapes_inferred(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.Mo
 
 @rewrite()
 def names_removed(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Nodes without names, tensors numbered."""
+    """Nodes have no names, and tensors have numbers."""
     edit = Edit(model)
     ends = {value.name for value in (*edit.graph.input, *edit.graph.output)}
     numbers: dict[str, str] = {}
@@ -41,7 +41,7 @@ def names_removed(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.Mode
 
 @rewrite()
 def nodes_reordered(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Another order in which the nodes can run."""
+    """The nodes are in another valid order."""
     edit = Edit(model)
     known = {*edit.arrays, *(value.name for value in edit.graph.input)}
     left, ordered = list(edit.nodes), []
@@ -57,7 +57,7 @@ def nodes_reordered(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.Mo
 
 @rewrite()
 def batch_norm_unfolded(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Each convolution becomes one without bias and a BatchNormalization that folds back into it."""
+    """Each convolution becomes one without bias, followed by a BatchNormalization that folds back into it."""
     edit = Edit(model)
     for node in of_type(edit, "Conv"):
         if len(node.input) < 3:
@@ -109,7 +109,7 @@ def casts_inserted(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.Mod
 
 
 def _inserted(model: onnx.ModelProto, make: Callable[[str, str, str], list[onnx.NodeProto]]) -> onnx.ModelProto:
-    """Put nodes that change nothing in front of each convolution, rectifier and linear layer."""
+    """Insert identity nodes before each convolution, rectifier and linear layer."""
     edit = Edit(model)
     for number, node in enumerate(of_type(edit, "Conv", "Relu", "Flatten", "Gemm")):
         passed = f"{node.input[0]}/passed{number}"
@@ -120,7 +120,7 @@ def _inserted(model: onnx.ModelProto, make: Callable[[str, str, str], list[onnx.
 
 @rewrite()
 def pads_apart(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Each convolution's padding is a Pad node of its own."""
+    """Each convolution's padding is a separate Pad node."""
     edit = Edit(model)
     for node in of_type(edit, "Conv"):
         pads = attributes_of(node).get("pads", [0])
@@ -136,7 +136,7 @@ def pads_apart(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelPr
 
 @rewrite()
 def pads_named_same(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """Padding said by auto_pad where that comes to the same."""
+    """Padding is given by auto_pad where that is equivalent."""
     edit = Edit(model)
     for node in of_type(edit, "Conv"):
         facts = attributes_of(node)

@@ -1,4 +1,4 @@
-"""Levels of blocks as a machine shows them: each is like the one before."""
+"""Simulated levels of blocks: each is correlated with the one before, as on a real machine."""
 
 import math
 
@@ -8,7 +8,7 @@ __all__ = ["wandering"]
 
 
 def wandering(rng, count, alike):
-    """Return levels that wander, (count,), as a first-order autoregression of mean 0 and variance 1."""
+    """Return drifting levels, (count,), from a first-order autoregression of mean 0 and variance 1."""
     levels, level = np.empty(count), rng.standard_normal()
     for index in range(count):
         level = alike * level + math.sqrt(1 - alike**2) * rng.standard_normal()

@@ -1,4 +1,4 @@
-"""Small classifiers, each written once and made both as an ONNX graph and as a PyTorch module with the same weights."""
+"""Small classifiers, each described once and built as an ONNX graph and as a PyTorch module with the same weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ CLASSES = 10
 OPSET = 20
 
 Describe = Callable[[Any, Any], Any]
-"""Writes a network in terms of operations: (operations, images) to logits."""
+"""Function that describes a network by operations: (operations, images) to logits."""
 
 
 @dataclass
 class Weights:
-    """Weights by name, made when they are first asked for; the same for the same seed."""
+    """Weights by name, made at first use and determined by the seed."""
 
     seed: int
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class OnnxOperations:
         return Tensor(self.node("Conv", [stacked, weight], name, kernel_shape=[2, 1], group=x.channels), x.channels)
 
     def across(self, x: Tensor, name: str, kernel: int = 3) -> Tensor:
-        """Convolve (N, C, 1, 1) along its channels, as ECA does."""
+        """Convolve (N, C, 1, 1) along its channels, like ECA."""
         row = self.node("Reshape", [x.name, self.constant(f"{name}.row", np.array([-1, 1, x.channels, 1]))], f"{name}.view")
         weight = self.constant(f"{name}.weight", self._weights.get(f"{name}.weight", (1, 1, kernel, 1), 1.0))
         conv = self.node("Conv", [row, weight], name, kernel_shape=[kernel, 1], pads=[kernel // 2, 0] * 2)
@@ -111,7 +111,7 @@ class OnnxOperations:
         return Tensor(self.node("Reshape", [conv, shape], f"{name}.back"), x.channels)
 
     def mix(self, now: Tensor, before: Tensor, name: str) -> Tensor:
-        """Add the descriptor of an earlier map, its channels repeated, to this one's, and rectify, as EMCA does."""
+        """Add an earlier map's descriptor, with repeated channels, to this one's, and rectify, like EMCA."""
         factors = [self.constant(f"{name}.{end}", np.full((1, 1, 1, 1), 0.5, np.float32)) for end in ("now", "before")]
         scaled = self.node("Mul", [now.name, factors[0]], f"{name}.scaled")
         earlier = self.node("Mul", [before.name, factors[1]], f"{name}.earlier")
@@ -126,7 +126,7 @@ class OnnxOperations:
 
 
 def _residual(ops: Any, x: Any, attend: Callable[[Any, Any, str], Any] | None = None, width: int = 16) -> Any:
-    """A stem, and two stages of a block with a convolution as its shortcut and one with none."""
+    """A stem and two stages, each with one block with a convolution as its shortcut and one without."""
     x = ops.max_pool(ops.relu(ops.conv(x, "stem", width), "stem.relu"), "stem.pool")
     for stage, channels in enumerate((width, 2 * width)):
         for block in range(2):
@@ -164,7 +164,7 @@ def style_recalibration(ops: Any, x: Any) -> Any:
 
 
 def multiscale(ops: Any, x: Any) -> Any:
-    """ECA in one block a stage, fed with earlier maps' descriptors, too: EMCA."""
+    """EMCA: ECA in one block per stage that also reads earlier maps' descriptors."""
     seen: list[Any] = []
 
     def attend(ops: Any, y: Any, name: str) -> Any:
@@ -200,7 +200,7 @@ NETWORKS: dict[str, Describe] = {
 
 
 def to_onnx(describe: Describe, seed: int = 0, size: int = SIZE) -> onnx.ModelProto:
-    """Return a network as our exporter would write it: named nodes, folded batch norms, dynamic batch."""
+    """Return a network in our exporter's form: named nodes, folded batch norms, dynamic batch."""
     ops = OnnxOperations(Weights(seed))
     logits = describe(ops, Tensor("images", 3))
     ops.nodes[-1].output[0] = "logits"

@@ -1,4 +1,4 @@
-"""Calibrating a network of the zoo, and how near its INT8 logits come to its float ones on images that it has not seen."""
+"""Calibrating a network of the zoo, and the SQNR of its INT8 logits on unseen images."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ SEEN, UNSEEN = 24, 48
 
 
 class Images:
-    """Seeded pictures of soft blobs in memory, normalised as the plain networks take them, as `ImageSource` serves them.
+    """Seeded pictures of soft blobs in memory, normalised for the plain networks, in the form of an `ImageSource`.
 
     Args:
-        count: how many.
-        pixels: the largest pixel value of a network that normalises for itself; None for normalised pixels.
-        seed: of the pictures.
+        count: Number of pictures.
+        pixels: Largest pixel value for a network that normalises its input; None for normalised pixels.
+        seed: Random seed of the pictures.
     """
 
     labels = None
@@ -71,8 +71,8 @@ class Quantized:
     """An INT8 model.
 
     Attributes:
-        sqnr_db: of its logits on unseen images, against the float file's.
-        layers: sizes of the INT8 weights, and how many layers have each.
+        sqnr_db: SQNR of its logits on unseen images, against the float file's.
+        layers: Sizes of the INT8 weights, with the number of layers of each.
     """
 
     sqnr_db: float
@@ -104,7 +104,7 @@ class Member:
 
 
 def run(path: Path, images: np.ndarray) -> np.ndarray:
-    """Return a file's logits (N, classes) of images (N, 3, H, W), Q/DQ pairs computed as ONNX defines them."""
+    """Return a file's logits (N, classes) of images (N, 3, H, W), with Q/DQ pairs computed by ONNX's definition."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -113,7 +113,7 @@ def run(path: Path, images: np.ndarray) -> np.ndarray:
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     model = onnx.load(path)
     for node in model.graph.node:
-        if node.op_type == "Softmax":  # logits are what goes into it
+        if node.op_type == "Softmax":  # the logits are its input
             del model.graph.output[:]
             model.graph.output.append(onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -128,7 +128,7 @@ def run(path: Path, images: np.ndarray) -> np.ndarray:
 
 
 def int8_layers(path: Path) -> Counter:
-    """Return the sizes of a quantized file's INT8 weights and how many layers have each."""
+    """Return the sizes of a quantized file's INT8 weights with the number of layers of each."""
     graph = onnx.load(path).graph
     sizes = {tensor.name: (tensor.data_type, int(np.prod(tensor.dims))) for tensor in graph.initializer}
     weights = {

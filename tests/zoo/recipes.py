@@ -1,4 +1,4 @@
-"""Options of calibration by a backend's name, and ranges of what any backend quantizes."""
+"""Options of calibration by backend name, and ranges of the tensors that any backend quantizes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

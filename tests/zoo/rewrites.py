@@ -1,6 +1,6 @@
-"""Rewrites that change an ONNX file and not the function it computes: how other exporters and tools write the same network.
+"""Rewrites that change an ONNX file but not its function, as other exporters and tools write the same network.
 
-Each takes a model as `networks.to_onnx` makes it and a seeded generator, and returns a new one.
+Each takes a model from `networks.to_onnx` and a seeded generator, and returns a new model.
 """
 
 from zoo.editing import MEAN, REWRITES, STD, Rewrite

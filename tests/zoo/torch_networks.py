@@ -1,4 +1,4 @@
-"""The networks of `networks.py` as PyTorch modules, and what PyTorch's two exporters make of them."""
+"""The networks of `networks.py` as PyTorch modules, and their files from PyTorch's two exporters."""
 
 from io import BytesIO
 from typing import Any
@@ -12,14 +12,14 @@ from zoo.networks import SIZE, Describe, Weights
 
 
 class _Map:
-    """A torch tensor that knows its number of channels as a Python number."""
+    """A torch tensor with its number of channels as a Python number."""
 
     def __init__(self, tensor: torch.Tensor, channels: int) -> None:
         self.tensor, self.channels = tensor, channels
 
 
 class TorchOperations:
-    """Operations that compute with torch, in the words that authors of such networks use."""
+    """Operations that compute with torch, in the usual style of such networks."""
 
     def __init__(self, weight: Any) -> None:
         self._weight = weight
@@ -94,7 +94,7 @@ class Network(nn.Module):
 
 
 def exported(describe: Describe, seed: int = 0, size: int = SIZE, *, dynamo: bool, dynamic: bool = True) -> onnx.ModelProto:
-    """Return a network as a plain call of torch.onnx.export writes it."""
+    """Return the file of a plain call of torch.onnx.export."""
     module = Network(describe, seed, size).eval()
     images = torch.zeros(2, 3, size, size)
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}

@@ -9,7 +9,7 @@ from emca_deploy.tasks.flips import ImageNames
 
 
 def report_of(images=1000, lost=6, won=2, names=None):
-    """The reference is right on all images but `won`, the candidate wrong on `lost` of those."""
+    """The reference is wrong on the `won` images only, the candidate on `lost` of the others."""
     labels = np.arange(images) % 4
     reference, candidate = labels.copy(), labels.copy()
     candidate[:lost] = (labels[:lost] + 1) % 4

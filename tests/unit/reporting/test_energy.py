@@ -1,4 +1,4 @@
-"""Energy in a profile's table: of the most inclusive source, and no column where there is none."""
+"""Energy in a profile's table: from the most inclusive source, without a column if there is none."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""How numbers and foreign text are written."""
+"""Formats of numbers and of foreign text."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The page: whole, self-contained, and inert whatever a result contains."""
+"""The page is well-formed, self-contained, and inert for every result."""
 
 import re
 from dataclasses import replace
@@ -13,7 +13,7 @@ HOSTILE = '</title><script>alert(1)</script><img src=x onerror="alert(2)">{{ 7*7
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text; fails on tags that do not nest."""
+    """Parser of tags, attributes and text that fails on tags that do not nest."""
 
     def __init__(self, text):
         super().__init__()

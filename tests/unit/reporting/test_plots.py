@@ -1,4 +1,4 @@
-"""The plots: axes with round ticks, labels that do not cover each other, shapes inside the frame."""
+"""The plots: axes with round ticks, labels that do not overlap, shapes inside the frame."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -55,7 +55,7 @@ def test_the_histogram_is_highest_where_the_calls_are(report, candidate):
     outline = [pair.split() for pair in re.findall(r'<path d="M([\d. L]+) Z" fill="#E69F00" fill-opacity', svg)[0].split(" L")]
     peak_x = min(((float(y), float(x)) for x, y in outline))[1]
     lines = [float(x) for x in re.findall(r'<line x1="([\d.]+)" [^>]*stroke-width="2"', svg)]
-    assert min(abs(peak_x - x) for x in lines) < 30  # the line of the median
+    assert min(abs(peak_x - x) for x in lines) < 30  # the median's line
 
 
 def test_colours_are_okabe_and_itos():

@@ -1,4 +1,4 @@
-"""A result.json is read whole and checked, or refused with where it is wrong."""
+"""A result.json is checked and read completely, or refused with the place of the error."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is recommended, when it holds back, and how that reads."""
+"""The recommended candidate, cases without a recommendation, and the wording."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from emca_deploy.results.recommendation import recommend
 
 @dataclass
 class Told:
-    """A recommendation with its words."""
+    """A recommendation with its text."""
 
     level: str
     candidate: str | None

@@ -16,7 +16,7 @@ def test_device_time_is_shown_where_there_is_one(candidate):
     host, device = candidate("torch fp32", p50_ms=8.0).latency, candidate("tensorrt fp16", p50_ms=2.0).latency
     device = replace(device, device_ms=replace(device.latency_ms, p50=1.25))
     assert cells(ProfileReport((host, device), (), {}), "device ms") == ("-", "1.25")
-    assert set(cells(ProfileReport((host,), (), {}), "device ms")) == {"-"}  # such a column is left out
+    assert set(cells(ProfileReport((host,), (), {}), "device ms")) == {"-"}  # this column is left out
 
 
 def test_verdicts_stand_beside_the_ratios(candidate):

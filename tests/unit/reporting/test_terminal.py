@@ -1,4 +1,4 @@
-"""The terminal's tables, at the widths people have."""
+"""The terminal's tables at usual widths."""
 
 import io
 

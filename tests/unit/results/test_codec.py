@@ -1,4 +1,4 @@
-"""Any record as JSON and back: versions, absent values, and where a value is wrong."""
+"""Records to JSON and back: versions, absent values, and the place of a wrong value."""
 
 import json
 import math

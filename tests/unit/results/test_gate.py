@@ -10,7 +10,7 @@ from emca_deploy.tasks.classification import compare
 
 
 def report_of(images=1000, lost=6, won=2):
-    """The reference is right on all images but `won`, the candidate wrong on `lost` of those."""
+    """The reference is wrong on the `won` images only, the candidate on `lost` of the others."""
     labels = np.arange(images) % 4
     reference, candidate = labels.copy(), labels.copy()
     candidate[:lost] = (labels[:lost] + 1) % 4
@@ -20,7 +20,7 @@ def report_of(images=1000, lost=6, won=2):
 
 
 def gate_report(report, max_drop):
-    """What a search that measured this model alone reports of it."""
+    """The report of a search that measured only this model."""
     reference = report.reference
     lost, won = reference.flips.lost, reference.flips.won
     step = GateStep((), 0.0, report.top1, reference.agreement, reference.top1_drop, reference.top1_drop_ci95, lost, won)
@@ -33,7 +33,7 @@ def gate_report(report, max_drop):
 
 @pytest.mark.parametrize(("images", "lost", "max_drop"), [(1000, 7, 0.3), (1000, 6, 0.9), (100, 0, 1.0), (100, 9, 1.0)])
 def test_validate_and_calibrate_give_the_same_reason_for_the_same_model(images, lost, max_drop):
-    """With 100 images and 9 lost, one said that the drop is outside, the other that the images are too few."""
+    """With 100 images and 9 lost, the two commands once gave different reasons: the drop, and too few images."""
     report = report_of(images, lost)
     verdict = Gate(max_drop).judge_report(report)
     validated = closed_gate(Gate(max_drop), verdict, report)

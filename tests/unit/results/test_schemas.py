@@ -1,4 +1,4 @@
-"""The published JSON Schemas are those of the records, and the documents fit them; old files are still read."""
+"""The published JSON Schemas match the records, and the documents fit them; old files can still be read."""
 
 import importlib.util
 import json
@@ -53,10 +53,10 @@ READERS = {
     "layers": read_as(LayersReport),
     "sensitivity": read_as(SensitivityReport),
 }
-"""What reads a document of each command; `compare`'s nothing reads."""
+"""Readers of each command's document; no code reads that of `compare`."""
 
 NOW = {"profile": 2, "deploy": 2, "validate": 1, "tune": 1, "layers": 1, "sensitivity": 1}
-"""The version that each writes. There is a file of every version so far, and it stays as it was written."""
+"""Current version of each document. A file of every version exists and must not be changed."""
 
 
 @pytest.mark.parametrize("name", [*READERS, "compare"])
@@ -68,7 +68,7 @@ def test_published_schemas_are_up_to_date(name):
 
 
 def without_later_fields(document, values):
-    """Leave out what was added since within the same version, which must be null or empty in what is read from an older file."""
+    """Leave out fields added later in the same version; they must be null or empty when an older file is read."""
     if isinstance(document, list) and isinstance(values, list) and len(document) == len(values):
         return [without_later_fields(*both) for both in zip(document, values, strict=True)]
     if isinstance(document, dict) and isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""Telemetry has one form, whichever tool measured, and the form that trtexec runs had before is read as that one."""
+"""Telemetry has one form for every tool, and the older form of trtexec runs is converted to it."""
 
 import pytest
 

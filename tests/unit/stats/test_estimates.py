@@ -25,7 +25,7 @@ def test_resampled_medians_equal_those_of_the_blocks_written_out(sizes):
     from emca_deploy.stats.estimates import _Pooled
 
     rng = np.random.default_rng(0)
-    blocks = [rng.random(size).round(1 + index) for index, size in enumerate(sizes)]  # ties too
+    blocks = [rng.random(size).round(1 + index) for index, size in enumerate(sizes)]  # including ties
     draws = [counts for counts in itertools.product(range(3), repeat=len(sizes)) if sum(counts)]
     medians = _Pooled.of(blocks).medians(np.array(draws))
     for counts, median in zip(draws, medians, strict=True):
@@ -34,7 +34,7 @@ def test_resampled_medians_equal_those_of_the_blocks_written_out(sizes):
 
 
 def autocorrelated_blocks(rng, rounds=20, calls=40):
-    """Each block has its own level, as a machine whose clock wanders; the median of all is 1 in the long run."""
+    """Each block has its own level, like a machine whose clock drifts; the long-run median is 1."""
     return [1 + 0.1 * rng.standard_normal() + 0.02 * rng.standard_normal(calls) for _ in range(rounds)]
 
 
@@ -88,7 +88,7 @@ def test_ratio_of_few_rounds_has_an_interval_around_it():
 
 
 def tango_by_definition(b, c, n, difference):
-    """The score statistic, with the constrained maximum likelihood found by searching instead of by its formula."""
+    """The score statistic, with the constrained maximum likelihood found by search instead of by its formula."""
     q21 = np.linspace(max(0.0, -difference), (1 - difference) / 2, 400_001)[1:-1]
     q12 = q21 + difference
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,4 +1,4 @@
-"""How many neighbouring blocks are drawn together: few where they are independent, many where they wander."""
+"""The number of neighbouring blocks drawn together: few if they are independent, many if they drift."""
 
 import math
 
@@ -20,7 +20,7 @@ def test_the_more_alike_the_longer_the_runs():
     rng = np.random.default_rng(1)
     medians = [np.median([run_length(wandering(rng, 300, alike)) for _ in range(50)]) for alike in (0.3, 0.6, 0.9)]
     assert medians[0] < medians[1] < medians[2]
-    # What is best for a first-order autoregression, n^(1/3) (6 a^2 / (1 - a^2)^2)^(1/3), times `_MARGIN`, within a half.
+    # The optimum for a first-order autoregression is n^(1/3) (6 a^2 / (1 - a^2)^2)^(1/3), times `_MARGIN`; within a half.
     best = [3 * (300 * 6 * alike**2 / (1 - alike**2) ** 2) ** (1 / 3) for alike in (0.6, 0.9)]
     assert medians[1:] == pytest.approx(best, rel=0.5)
 

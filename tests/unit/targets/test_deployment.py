@@ -1,4 +1,4 @@
-"""What `deploy` builds for a target, and what runs it there."""
+"""What `deploy` builds for a target, and the backend that runs it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -23,7 +23,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, random_model: Callable[..., Path]) -> Models:
-    """A network in every form that a target needs; calibrated on little, for nobody looks at its accuracy."""
+    """A network in every form that a target needs, calibrated on few images, since its accuracy is not tested."""
     pytest.importorskip("torch")
     from safetensors.torch import save_file
 
@@ -81,7 +81,7 @@ def test_a_gpu_gets_pytorch_engines_and_onnx_runtime(models: Models) -> None:
 
 
 def test_pytorch_is_measured_at_the_models_size(models: Models) -> None:
-    """The checkpoint does not tell the size, and ImageNet's would be another network's work."""
+    """The checkpoint does not contain the size, and ImageNet's would give other latencies."""
     first = built_on_gpu(models, "torch")[0]
     on_this_machine = {**first.spec.kwargs, "device": "cpu"}
     from emca_deploy.backends.torch.gpu import open_at_size
@@ -92,14 +92,14 @@ def test_pytorch_is_measured_at_the_models_size(models: Models) -> None:
 
 
 def test_pytorch_is_measured_with_the_weights_that_were_exported(models: Models) -> None:
-    """Of a checkpoint with a moving average, every candidate has the same weights."""
+    """With a checkpoint that has a moving average, every candidate uses the same weights."""
     chosen = replace(models, chosen={"weights": "plain", "prefix": "net"})
     kwargs = built_on_gpu(chosen, "torch")[0].spec.kwargs
     assert (kwargs["weights"], kwargs["prefix"]) == ("plain", "net")
 
 
 def test_an_engine_for_a_gpu_runs_nowhere_else(models: Models) -> None:
-    """What is handed to the harness is what `profile --target gpu` hands to it: it fails for want of a GPU, not before."""
+    """The harness gets the same candidate as from `profile --target gpu`: it fails only because there is no GPU."""
     pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
     candidate = built_on_gpu(models, "tensorrt-rtx")[0]
     with pytest.raises((MissingError, EngineError), match=r"no NVIDIA driver|was built for"):

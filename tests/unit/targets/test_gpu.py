@@ -1,4 +1,4 @@
-"""Who runs what on a GPU, and what is recorded of it."""
+"""The backend that runs each artifact on a GPU, and the recorded facts."""
 
 import json
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def test_a_candidate_is_made_of_what_the_worker_needs(artifact: Callable[..., Pa
     options = CandidateOptions(batch=4)
     spec = _spec(engine, ("tensorrt-rtx", ""), options, 1)
     assert (spec.backend, spec.precision, spec.target) == ("tensorrt-rtx", "int8", "gpu:1")
-    assert not hasattr(make_runner(spec), "input")  # made, not opened
+    assert not hasattr(make_runner(spec), "input")  # created but not opened
     half = _spec(checkpoint, ("torch", "compiled fp16"), options, 1)
     assert (half.precision, half.kwargs["variant"], half.kwargs["device"], half.kwargs["batch"]) == (
         "fp16",

@@ -1,4 +1,4 @@
-"""The file of named devices: what goes in comes out, people's text stays, and bad input is refused with its place."""
+"""The file of named machines: entries are read as written, users' text is kept, and errors name their place."""
 
 import re
 from contextlib import suppress
@@ -260,7 +260,7 @@ def test_names_are_targets(edited: Path) -> None:
 
 @pytest.mark.parametrize("target", ["cpu", "gpu", "gpu:1", "jetson", "ssh://me@host"])
 def test_a_target_that_is_no_name_does_not_need_the_file(file: Path, target: str) -> None:
-    file.mkdir(parents=True)  # reading it would fail
+    file.mkdir(parents=True)  # reading this file would fail
     assert open_target(target) == (parse(target), None)
 
 

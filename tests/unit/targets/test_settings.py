@@ -1,4 +1,4 @@
-"""Tuned settings in a manifest: kept, found again here, and not used elsewhere."""
+"""Tuned settings in a manifest: stored, used on the same machine, and ignored on others."""
 
 import json
 import os
@@ -154,6 +154,6 @@ def test_weights_of_eight_bits_are_told_where_they_saturate(model, monkeypatch, 
     monkeypatch.setattr("emca_deploy._machine.cpu_info", lambda: CpuInfo("a processor", "x86_64", 1, 1, sets))
     manifest = read_manifest(model)
     write_manifest(model, replace(manifest, details={**manifest.details, "weight_bits": bits}))
-    for backend, told in (("openvino", noted), ("onnxruntime", False)):  # the latter is told to compute exactly
+    for backend, told in (("openvino", noted), ("onnxruntime", False)):  # the latter is set to compute exactly
         notes = run_notes([candidate(str(model), backend, CandidateOptions(threads=1))], CandidateOptions())
         assert [("--weight-bits 7" in note) for note in notes] == ([True] if told else [])

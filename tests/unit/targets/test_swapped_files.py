@@ -1,4 +1,4 @@
-"""A model's file that is changed under a run is refused by every process that loads it."""
+"""Every process that loads a model refuses a file that changed during the run."""
 
 import shutil
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_process_refuses_a_file_that_was_swapped(tmp_path, sidecar):
         worker.open()
         worker.abandon()
     for file in (tmp_path / "other").iterdir():
-        if sidecar is None or file.name == sidecar:  # of a model with a sidecar only that changes
+        if sidecar is None or file.name == sidecar:  # for a model with a sidecar, only the sidecar changes
             shutil.copyfile(file, tmp_path / "one" / file.name)
     with Worker(spec, 60) as worker:
         with pytest.raises(ModelError):

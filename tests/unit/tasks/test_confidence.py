@@ -83,7 +83,7 @@ def test_without_labels_only_the_confidence_is_known():
 
 def test_bins_are_closed_above():
     correct = np.array([True, False])
-    confidence = np.array([1 / 3, 0.34])  # with 3 bins in two of them, each with its own gap
+    confidence = np.array([1 / 3, 0.34])  # with 3 bins they fall into two, each with its own gap
     assert expected_calibration_error(confidence, correct, bins=3) == pytest.approx((2 / 3 + 0.34) / 2)
     assert expected_calibration_error(np.array([0.0, 1.0]), correct, bins=3) == 1.0
 

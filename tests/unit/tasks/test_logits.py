@@ -1,4 +1,4 @@
-"""The typical image's ratio is what a few images far off cannot move."""
+"""A few outliers do not change the typical image's ratio."""
 
 import numpy as np
 import pytest

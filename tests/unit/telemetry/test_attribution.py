@@ -1,4 +1,4 @@
-"""Shares of telemetry, against power that is known exactly."""
+"""Shares of telemetry, compared with exactly known power."""
 
 import pytest
 from hypothesis import given
@@ -17,7 +17,7 @@ def joules_until(time_ns, segments):
 
 
 def timeline(rounds=12, block_ms=250, idle_ms=1000):
-    """Idle at 5 W, then blocks of a at 10 W and b at 25 W in turn."""
+    """Idle at 5 W, then alternating blocks of a at 10 W and b at 25 W."""
     segments, windows = [(0, idle_ms * MS, 5.0)], {"a": [], "b": []}
     now = idle_ms * MS
     for index in range(2 * rounds):
@@ -51,13 +51,13 @@ def test_blocks_shorter_than_the_interval_are_blurred_and_said():
     power = {name: share["rapl"].power["total"] for name, share in attribute(samples, windows).items()}
     assert power["a"].blurred
     assert power["b"].blurred
-    assert power["a"].power_w + power["b"].power_w == pytest.approx(35)  # blurred among them, not lost
+    assert power["a"].power_w + power["b"].power_w == pytest.approx(35)  # mixed between the two, but not lost
     assert power["a"].energy_per_inference_mj is None
     assert power["a"].idle_power_w is None
 
 
 def test_gauge_is_integrated_inside_the_windows():
-    # A ramp 0..10 W over 1 s, seen at 0, 0.5 and 1 s: 5 J; the 99 W between the windows is somebody else's.
+    # A ramp 0..10 W over 1 s, sampled at 0, 0.5 and 1 s: 5 J; the 99 W between the windows does not count.
     window, other = (0, 1000 * MS), (1200 * MS, 2200 * MS)
     points = [(0, 0.0), (500, 5.0), (1000, 10.0), (1100, 99.0), (1300, 4.0)]
     samples = [Sample(ms * MS, "nvml", {"power_w": watts}) for ms, watts in points]
@@ -65,7 +65,7 @@ def test_gauge_is_integrated_inside_the_windows():
     assert one.power_w == pytest.approx(5)
     assert one.energy_per_inference_mj == pytest.approx(500)
     both = attribute(samples, {"x": [window, other]}, (), {"x": 10})["x"]["nvml"].power["total"]
-    assert both.power_w == pytest.approx(4.5)  # one sample is held over its whole window
+    assert both.power_w == pytest.approx(4.5)  # one sample counts for its whole window
     assert both.samples == 4
 
 

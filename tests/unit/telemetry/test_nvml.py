@@ -1,4 +1,4 @@
-"""NVML without a driver, and what is left out of a reading."""
+"""NVML without a driver, and values that a reading leaves out."""
 
 from types import SimpleNamespace
 

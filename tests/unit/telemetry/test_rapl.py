@@ -12,7 +12,7 @@ from refusals import refusing
 from emca_deploy.errors import MissingError
 from emca_deploy.telemetry.rapl import RaplSource
 
-RANGE_UJ = 262_143_328_850  # of a Xeon's package counter
+RANGE_UJ = 262_143_328_850  # range of a Xeon's package counter
 
 
 def zone(root, name, title, energy_uj=0, range_uj=RANGE_UJ):
@@ -30,7 +30,7 @@ def descriptors():
 
 
 def test_dual_socket_intel_server(tmp_path):
-    (tmp_path / "sys/class/powercap/intel-rapl").mkdir(parents=True)  # the control type itself has no counter
+    (tmp_path / "sys/class/powercap/intel-rapl").mkdir(parents=True)  # the control type has no counter
     packages = [zone(tmp_path, f"intel-rapl:{i}", f"package-{i}", 1_000_000) for i in range(2)]
     memories = [zone(tmp_path, f"intel-rapl:{i}:0", "dram", 500_000) for i in range(2)]
     zone(tmp_path, "intel-rapl-mmio:0", "package-0", 7)

@@ -1,4 +1,4 @@
-"""The sampling thread, on real sources of this machine and on ones that break."""
+"""The sampling thread, on real sources of this machine and on failing ones."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ THREADS = "telemetry"
 
 
 class Counting(TelemetrySource):
-    """Says how often it was read; may break at some reading."""
+    """Source that counts its readings and can fail at one of them."""
 
     def __init__(self, name="counting", breaks_at=None, values=lambda n: {"n": float(n)}):
         self.name, self.n, self.breaks_at, self.values, self.is_open = name, 0, breaks_at, values, False

@@ -52,7 +52,7 @@ def test_temperatures_of_zones_and_of_the_processor(tmp_path):
     for index, (kind, value) in enumerate(zones):
         write(tmp_path, f"sys/class/thermal/thermal_zone{index}/type", kind)
         write(tmp_path, f"sys/class/thermal/thermal_zone{index}/temp", value)
-    write(tmp_path, "sys/class/thermal/thermal_zone9/type", "gated")  # reading temp is an error
+    write(tmp_path, "sys/class/thermal/thermal_zone9/type", "gated")  # reading temp fails
     for chip, name, label in ((0, "nvme", "Composite"), (1, "k10temp", "Tctl"), (2, "coretemp", "Package id 0")):
         write(tmp_path, f"sys/class/hwmon/hwmon{chip}/name", name)
         write(tmp_path, f"sys/class/hwmon/hwmon{chip}/temp1_label", label)
@@ -71,7 +71,7 @@ def test_no_temperature_at_all(tmp_path):
     assert not ThermalSource.is_available(tmp_path)
 
 
-# Mapped anew, and in a process that does nothing else: memory that was freed before would be used again, and not grow.
+# A new mapping in a process that does nothing else: otherwise freed memory would be reused, without growth.
 MAPS_64_MIB = """
 import mmap
 input()
@@ -117,7 +117,7 @@ def test_process_that_ended():
 def test_switches_of_a_real_process():
     before = read_context_switches(os.getpid())
     for _ in range(20):
-        threading.Event().wait(0.001)  # gives the core up
+        threading.Event().wait(0.001)  # yields the core
     passed = read_context_switches(os.getpid()).since(before)
     assert passed.voluntary >= 20
     assert passed.involuntary >= 0

@@ -1,4 +1,4 @@
-"""The tegrastats parser: every line ever collected, every form of every field, and anything else without an exception."""
+"""The tegrastats parser: every collected line, every form of every field, and any other text without an exception."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def numbers(value):
 def test_collected_line_is_understood_to_its_end(line):
     sample = parse_line(line + "\n")
     assert not sample.is_empty
-    assert all(text.startswith("MTS fg") for text in sample.unknown)  # all that we leave as text
+    assert all(text.startswith("MTS fg") for text in sample.unknown)  # the only fields left as text
     cpu = re.search(r"\[([^\]]*%[^\]]*)\]", line)[1].split(",")
     assert len(sample.cpu_load_percent) == len(sample.cpu_freq_mhz) == len(cpu)
     assert [load is None for load in sample.cpu_load_percent] == [core == "off" for core in cpu]

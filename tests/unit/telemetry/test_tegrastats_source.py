@@ -1,4 +1,4 @@
-"""The tegrastats process, with an executable of that name that prints recorded lines."""
+"""The tegrastats process, with an executable of this name that prints recorded lines."""
 
 import os
 import signal
