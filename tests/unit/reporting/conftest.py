@@ -15,7 +15,7 @@ BASELINE_MS, BASELINE_TOP1 = 8.4, 91.9
 
 
 def make_candidate(name: str = "openvino int8", **changes: Any) -> DeployCandidate:
-    """Return a candidate; `changes`: p50_ms, drop, drop_ci, speedup_ci, agreement, stable, warnings, artifact, labels, samples."""
+    """Return a candidate. `changes`: p50_ms, drop, drop_ci, speedup_ci, agreement, stable, warnings, artifact, labels, samples"""
     p50_ms = changes.get("p50_ms", 2.33)
     rng = random.Random(repr(name))
     samples = sorted(p50_ms * (0.97 + rng.lognormvariate(-3.2, 0.8)) for _ in range(changes.get("samples", 1500)))
