@@ -56,7 +56,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact is and how it was made; written beside it as `<file>.manifest.json`.
+    """What an artifact is and how it was made; written next to it as `<file>.manifest.json`.
 
     Attributes:
         kind: "onnx" or "engine".

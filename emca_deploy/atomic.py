@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all; the next run in a folder removes what a killed run left there."""
+"""Files and folders that appear whole or not at all; the next run in a folder removes the leftovers of a killed run."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ _ATTEMPTS = 100
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, with the same suffix; on success rename it to `path`, on failure remove it.
+    """Yield a temporary path next to `path`, with the same suffix; on success rename it to `path`, on failure remove it.
 
     An OSError of the caller's code about another file passes unchanged.
 
@@ -105,7 +105,7 @@ def _check_name(path: Path) -> None:
 
 
 def _locked_file(path: Path) -> tuple[int | None, Path]:
-    """Return a new hidden file beside `path`, and a descriptor that holds its lock while this process lives."""
+    """Return a new hidden file next to `path`, and a descriptor that holds its lock while this process lives."""
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
     for _ in range(_ATTEMPTS):
         descriptor, name = tempfile.mkstemp(prefix=_PREFIX, suffix=suffix, dir=path.parent)

@@ -1,4 +1,4 @@
-"""Preprocessing: how an image becomes the network's input, and what a user says about images and labels."""
+"""Preprocessing: how an image becomes the network's input, and the user's facts about images and labels."""
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import isfinite
@@ -173,7 +173,7 @@ def _checked_size(name: str, size: Any) -> Size:
 
 @dataclass(frozen=True)
 class PreprocessingOptions:
-    """What a user or a file says about preprocessing; None means nothing. Other fields are as in `Preprocessing`.
+    """Facts about preprocessing from a user or a file; None means unspecified. Other fields are as in `Preprocessing`.
 
     Attributes:
         crop_pct: share of the resized image that the crop keeps, instead of `resize_size`.
@@ -221,7 +221,7 @@ class PreprocessingOptions:
 
 @dataclass(frozen=True)
 class Labelling:
-    """What the user says about labels.
+    """The user's facts about labels.
 
     Attributes:
         labels: file with the label of each image, instead of folders.

@@ -32,7 +32,7 @@ class ProfileRequest:
         warmup_s: most time to warm up each candidate.
         seed: random seed of the input and of the order of blocks.
         telemetry: whether to sample clocks, temperatures, power and memory during the run.
-        power_mode: power mode of a Jetson during the run; None leaves it as it is.
+        power_mode: power mode of a Jetson during the run; None does not change it.
         untuned: whether to ignore tuned settings in manifests.
         io: the user's facts about input and output: "image_size", "output_name".
     """
@@ -115,7 +115,7 @@ class BuildRequest:
     Attributes:
         model: the .onnx file.
         backend: backend that the engine is for.
-        output: engine file to write; its manifest is written beside it.
+        output: engine file to write; its manifest is written next to it.
         threads: threads to compile for; None is one per physical core.
         batch: number of images to fix a dynamic batch to; None leaves it dynamic.
         choices: TensorRT's options.

@@ -31,7 +31,7 @@ class CalibrateRequest(CalibrationChoices):
     Attributes:
         model: the fp32 .onnx file.
         data: calibration images: a folder, a zip or an npz file.
-        output: the INT8 .onnx file; its manifest is written beside it.
+        output: the INT8 .onnx file; its manifest is written next to it.
         backend: backend whose recipe places the Q/DQ pairs.
         weight_bits: bits of weights, 7 or 8; None decides by this machine's processor.
         max_drop: limit of the gate in points; None calibrates without a gate. Requires `validation`.

@@ -28,7 +28,7 @@ class ExportRequest(ExportOptions):
     Attributes:
         checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors or the .index.json of shards; None for random weights. The form
             "dla" also takes an .onnx file.
-        output: ONNX file to write; its manifest is written beside it.
+        output: ONNX file to write; its manifest is written next to it.
         form: "plain", or "dla" for forms that a Jetson's DLA runs, with the same results.
     """
 

@@ -127,7 +127,7 @@ def derived_uses(command: str, values: Mapping[str, Any], uses: Sequence[FileUse
 
 
 def _beside_table(model: Path, table: Path | None, backend: str) -> Iterator[FileUse]:
-    """Yield the range table if it has its default name, and the files that are kept beside it."""
+    """Yield the range table if it has its default name, and the files that are kept next to it."""
     from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
     from emca_deploy.calibration.ranges.table import table_path
     from emca_deploy.calibration.recovery.weights import rounded_path
@@ -137,14 +137,14 @@ def _beside_table(model: Path, table: Path | None, backend: str) -> Iterator[Fil
         table = table_path(model)
         yield FileUse(table, "the range table", "--table", written=True)
     for largest in LARGEST_WEIGHT.values():
-        yield FileUse(rounded_path(table, largest), "the rounded weights beside the range table", "--table", written=True)
+        yield FileUse(rounded_path(table, largest), "the rounded weights next to the range table", "--table", written=True)
     for what in ("sensitivity", "search"):
         path = side_path(table, backend.replace("/", "_"), what)
-        yield FileUse(path, f"the {what} file beside the range table", "--table", written=True)
+        yield FileUse(path, f"the {what} file next to the range table", "--table", written=True)
 
 
 def _deployed(uses: Iterable[FileUse], output: Path) -> Iterator[Path]:
-    """Yield the inputs in the folder `output` that have the name of a file which `deploy` writes there."""
+    """Yield the inputs in the folder `output` that have the name of a file that `deploy` writes."""
     for path in (use.path for use in uses if not use.written):
         taken = path.name in _DEPLOYED or (path.name.startswith("model.") and path.suffix.lower() in _DEPLOYED_SUFFIXES)
         if taken and _same(path.parent, output):

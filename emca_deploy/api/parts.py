@@ -14,7 +14,7 @@ __all__ = ["find_parts", "measure_parts"]
 
 
 def find_parts(targets: Sequence[str], backends: Sequence[str] = ()) -> tuple[Part, ...]:
-    """Return the targets of a deployment, and check that everything they need is there.
+    """Return the targets of a deployment, and check that everything they need is available.
 
     Args:
         targets: "cpu", "gpu", "gpu:1", "jetson", "ssh://host" or names of machines, each once. The first has the baseline.

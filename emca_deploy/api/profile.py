@@ -17,7 +17,7 @@ __all__ = ["name_samples", "profile", "profile_notes", "profile_samples", "write
 def profile(request: ProfileRequest, progress: Progress | None = None) -> ProfileReport:
     """Measure latency and throughput of artifacts, and compare each with the first.
 
-    Short blocks of all candidates alternate in random order, so that heat, clocks and neighbours affect all of them alike.
+    Short blocks of all candidates alternate in random order: heat, clocks and other processes then affect all of them equally.
 
     Returns:
         The report, with failed candidates in `failures`. After an interrupt it has what was measured so far.

@@ -27,7 +27,7 @@ class SensitivityRequest:
         data: calibration images: a folder, a zip or an npz file.
         backend: backend whose recipe places the Q/DQ pairs.
         samples: number of images to compare logits on.
-        table: range table to reuse or write; None keeps it beside `model`.
+        table: range table to reuse or write; None keeps it next to `model`.
         threads: threads of ONNX Runtime; None is one per physical core.
         preprocessing: known facts about the preprocessing; the manifest has the rest.
         output_name: output with the logits, if the model has several.

@@ -58,7 +58,7 @@ class Backend:
         needs_gpu: Whether its runner needs an NVIDIA GPU; the builder checks its own needs.
         names_capability: Whether its builder takes the compute capabilities to compile for; it may lack kernels for some.
         saturates: Whether 8-bit weights give wrong answers on processors that add INT8 products in 16 bits.
-        trouble: Function that returns (reason, remedy) where the installed library cannot run engines here, else None.
+        trouble: Function that returns (reason, remedy) if the installed library cannot run engines on this machine, else None.
         settings: Values that each of its settings takes; None means a positive number or "AUTO".
         tunables: Function that returns the settings worth trying, called with a `Situation`; None where nothing is tuned.
         hidden: Whether it is for tests only: not offered, and not listed by `doctor`.

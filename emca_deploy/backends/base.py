@@ -169,7 +169,7 @@ class Builder(ABC):
 
     @abstractmethod
     def build(self, model: Path, output: Path, options: RunOptions) -> Manifest:
-        """Write the engine to `output` and its manifest beside it, whole or not at all.
+        """Write the engine to `output` and its manifest next to it, whole or not at all.
 
         Raises:
             ModelError: this backend does not accept the model.

@@ -42,7 +42,7 @@ def identify(path: Path, backend: str) -> Manifest | None:
 
 
 def engine_io(manifest: Manifest, asked: ModelIo) -> ModelIo:
-    """Return the input and output that an engine's manifest records; the output name and image size asked for come first."""
+    """Return the input and output that an engine's manifest records; the requested output name and image size take precedence."""
     try:
         known = ModelIo.from_dict(manifest.details.get("io", {}))
     except (TypeError, ValueError, KeyError, IndexError):

@@ -49,7 +49,7 @@ CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".safetensors", ".json")
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """Whether a backend can be used here.
+    """Whether a backend can be used on this machine.
 
     Attributes:
         version: Version of its library; None where it is not installed.
@@ -168,7 +168,7 @@ def backend_of(artifact: Path, asked: str | None) -> str:
 
     Raises:
         UnknownNameError: there is no such backend.
-        InputError: the artifact cannot run on the backend asked for.
+        InputError: the artifact cannot run on the requested backend.
         EngineError: the artifact is neither an .onnx file nor an engine with its manifest.
         ModelError: the manifest cannot be read.
     """
@@ -209,7 +209,7 @@ def _agreed(artifact: Path, owner: str, asked: str | None) -> str:
 
 
 def open_profiler(backend: str, artifact: str, **options: Any) -> LayerProfiler:
-    """Return an artifact's layer profiler, not opened yet; raise InputError for a backend that reports no times here."""
+    """Return an artifact's layer profiler, not opened yet; raise InputError for a backend that reports no layer times."""
     found = _known(backend)
     if found.layers is not None:
         return cast("LayerProfiler", load_part(found.layers)(artifact, read_options(backend, **options)))
@@ -229,7 +229,7 @@ def find_recipe(backend: str, weight_bits: int | None = None) -> "Recipe":
 
     Raises:
         UnknownNameError: the backend has no recipe.
-        InputError: the backend needs 8 bits, and 7 are asked for.
+        InputError: the backend needs 8 bits, and 7 are requested.
     """
     known = names_where(recipe=True)
     if backend not in known:

@@ -60,7 +60,7 @@ class CalibrationChoices:
         samples: number of calibration images; all where there are fewer.
         seed: random seed of the choice of images.
         keep_float: patterns of nodes that stay in float, such as "stage1.*".
-        table: range table to use or write; None for the one beside the model.
+        table: range table to use or write; None for the one next to the model.
         recover: level of recovery: "none", "bias" or "weights".
         float_precision: precision of the float part: "fp32", or "fp16" for TensorRT.
         output_name: name of the output with the logits, where the model has several.
@@ -164,7 +164,7 @@ class Calibration:
 def calibrate_model(
     model: Path, source: ImageSource, output: Path, options: CalibrationOptions, stage: Stage = silent
 ) -> Calibration:
-    """Quantize an fp32 ONNX model for one backend, and write it to `output` with its manifest beside it.
+    """Quantize an fp32 ONNX model for one backend, and write it to `output` with its manifest next to it.
 
     The source preprocesses its images for the model; `stage` opens each stage of the work, for progress.
 

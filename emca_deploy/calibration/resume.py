@@ -40,7 +40,7 @@ class SideFile:
 
 
 def side_path(table: Path, backend: str, what: str) -> Path:
-    """Return the path of a side file, beside the range table."""
+    """Return the path of a side file, next to the range table."""
     stem = table.name.removesuffix(".json").removesuffix(".ranges")
     return table.with_name(f"{stem}.{backend}.{what}.json")
 

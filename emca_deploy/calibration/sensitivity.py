@@ -80,7 +80,7 @@ def options_on_file(model: Path, source: ImageSource, options: CalibrationOption
 def weights_on_file(
     model: Path, source: ImageSource, table: RangeTable, table_file: Path, options: SensitivityOptions
 ) -> dict[str, QuantizedWeight]:
-    """Return the rounded weights beside a range table, rounded again if they are of other images; none without that file.
+    """Return the rounded weights next to a range table, rounded again if they are of other images; none without that file.
 
     Raises:
         EmcaError: as in `ensure_rounded_weights`.

@@ -1,1 +1,1 @@
-"""One canonical graph of whatever ONNX file an exporter wrote, so that equal networks are quantized equally."""
+"""The canonical graph of an ONNX file from any exporter: equal networks are then quantized equally."""

@@ -22,7 +22,7 @@ __all__ = ["command"]
 @click.command("build")
 @click.argument("model", type=INPUT)
 @option("--backend", required=True, metavar="NAME", help=f"Backend of the engine: {BUILT}.")
-@option("-o", "--output", required=True, type=OUTPUT, help="Engine file to write; its manifest is written beside it.")
+@option("-o", "--output", required=True, type=OUTPUT, help="Engine file to write; its manifest is written next to it.")
 @threads_option
 @option("--batch", type=click.IntRange(min=1), help="Fix a dynamic batch to this number of images.")
 @option("--batches", metavar="MIN,OPT,MAX", unset="1,1,64", help="TensorRT: smallest, most likely and largest dynamic batch.")

@@ -20,7 +20,7 @@ __all__ = ["command"]
 @click.command("calibrate")
 @click.argument("model", type=INPUT)
 @shared.data_option
-@option("-o", "--output", required=True, type=OUTPUT, help="INT8 .onnx file to write; its manifest is written beside it.")
+@option("-o", "--output", required=True, type=OUTPUT, help="INT8 .onnx file to write; its manifest is written next to it.")
 @option("--backend", required=True, help=f"Backend to quantize for: {PLACED}.")
 @option("--method", default="auto", help=f"Calibration method: {METHODS}, or auto (the better of minmax and mse).")
 @shared.recover_option
@@ -52,7 +52,7 @@ __all__ = ["command"]
 def command(as_json: bool, weight_bits: str, **options: Any) -> None:
     """Quantize MODEL, an .onnx file, to INT8 for one backend.
 
-    Ranges are measured once and kept in a table beside MODEL, which the next calibration reuses.
+    Ranges are measured once and kept in a table next to MODEL, which the next calibration reuses.
 
     With --max-drop, the INT8 model is validated on the images of --val, on its own backend if that runs on this machine. Layers
     and blocks are left in float, the most harmful first, until the gate is reached. An interrupted search continues where it

@@ -23,7 +23,7 @@ FORMS = ("poolings", "bands", "products", "sums", "scales", "stacks")
 
 @click.command("export")
 @click.argument("checkpoint", required=False, type=INPUT)
-@option("-o", "--output", required=True, type=OUTPUT, help="ONNX file to write; its manifest is written beside it.")
+@option("-o", "--output", required=True, type=OUTPUT, help="ONNX file to write; its manifest is written next to it.")
 @arch_option
 @option("--random-init", is_flag=True, help="Use random weights instead of a checkpoint, to measure latency.")
 @option("--num-classes", type=click.IntRange(1), unset="the checkpoint's", help="Number of classes.")

@@ -31,7 +31,7 @@ def command(output: Path | None, as_json: bool, **options: Any) -> None:
 
     Each layer and block is quantized alone, and then left in float alone. ONNX Runtime computes the backend's placement in float
     arithmetic, not with that backend's kernels. Ranges and rounded weights come from the last calibration of MODEL on the same
-    data; missing ranges are measured, and biases are not corrected. Results are kept beside the range table: an interrupted run
+    data; missing ranges are measured, and biases are not corrected. Results are kept next to the range table: an interrupted run
     continues where it stopped.
 
     \b

@@ -140,7 +140,7 @@ def new_mark() -> str:
 def keep_alive(beat: Callable[[], object], over: Callable[[float], bool]) -> threading.Thread:
     """Call `beat` every few seconds in a thread, and return the thread.
 
-    It ends when nobody reads any more, or when `over`, which waits for the seconds that it is given, returns True.
+    It ends when no reader is left, or when `over`, which waits for the given seconds, returns True.
     """
 
     def run() -> None:

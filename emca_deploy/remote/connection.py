@@ -80,7 +80,7 @@ class Connection:
             stdout=subprocess.PIPE,
             stderr=stderr,
             bufsize=0,
-            start_new_session=True,  # Ctrl-C must not end ssh: the agent is asked for what it has measured
+            start_new_session=True,  # Ctrl-C must not end ssh: the agent still has to send its measurements
         )
 
     def is_up(self) -> bool:

@@ -54,7 +54,7 @@ class Facts:
         root: Remote folder with all files of emca-deploy.
         machine: Architecture.
         system: Name of the operating system.
-        clock_offset_s: Time by which its clock is ahead of this machine's; None if no Python was asked.
+        clock_offset_s: Time by which its clock is ahead of this machine's; None if no Python was run.
         free_mib: Free space on the disk of `root`.
         trtexec: Path of trtexec, if it is in a usual place.
         trip_s: Duration of the probe, with the connection.

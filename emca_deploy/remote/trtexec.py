@@ -34,7 +34,7 @@ printf %s "$folder/$1"
 """
 _REMOVE = 'rm -rf "${XDG_CACHE_HOME:-$HOME/.cache}/emca-deploy/by-shell/$1"'
 # Lock and note are those of `jetson.switch`, so runs on the board and runs over ssh respect each other. nvpmodel gets no input:
-# its question about a reboot is never answered with yes. Its exit status is not trusted; -q is asked afterwards.
+# its question about a reboot is never answered with yes. Its exit status is not trusted; -q is run afterwards.
 _TOOLS = "PATH=$PATH:/usr/sbin:/sbin; "
 _FOLDER = f"${{{BOARD_ROOT}:-}}/{FOLDER}"
 _NOTE = (

@@ -164,7 +164,7 @@ def _error_bars(centre: svg.Point, across: svg.Point, upright: svg.Point, colour
 
 
 def _guide_label(y: float, words: str, blocked: Sequence[Box]) -> str:
-    """Return the label of a dashed line, just above or below it where there is space, preferably at the right end."""
+    """Return the label of a dashed line, just above or below it where space is free, preferably at the right end."""
     width = svg.text_width_px(words)
     ends = range(WIDTH - _RIGHT - 2, int(_LEFT + width), -12)
     places = [(end, base) for base in (y - 5, y + 15) for end in ends]

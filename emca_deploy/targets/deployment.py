@@ -13,13 +13,13 @@ __all__ = ["BuildStep", "BuiltCandidate", "Deployment", "Models", "named_apart"]
 
 @dataclass(frozen=True)
 class BuildStep:
-    """What is built, or used as it is, for one candidate or its variants.
+    """What is built, or used directly, for one candidate or its variants.
 
     Attributes:
         name: Name of the candidate.
         backend: Backend that runs it.
         precision: Precision of the model that it is made from; None for the checkpoint itself.
-        file: Name of the engine's file; None if the model or the checkpoint is used as it is.
+        file: Name of the engine's file; None if the model or the checkpoint is used directly.
         capabilities: Compute capabilities to compile for; empty if the builder uses the GPU that it finds.
     """
 

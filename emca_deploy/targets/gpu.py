@@ -96,7 +96,7 @@ class GpuTarget(LocalTarget):
             found["telemetry"]["after"] = source.read()
 
     def deployment(self, backends: Sequence[str] = ()) -> Deployment:
-        """Return PyTorch as it is, engines in fp32, fp16 and INT8, and ONNX Runtime in fp32 and fp16; see `Target.deployment`."""
+        """Return PyTorch, engines in fp32, fp16 and INT8, and ONNX Runtime in fp32 and fp16; see `Target.deployment`."""
         try:
             capability = check_gpu(self.device).capability
         except MissingError as exc:  # `deploy` calls the option --targets
@@ -160,7 +160,7 @@ def check_gpu(index: int) -> GpuFacts:
 def ways_to_run(artifact: Path, chosen: Sequence[str], index: int = 0) -> list[tuple[str, str]]:
     """Return (backend, variant) for every way to run an artifact on a GPU; only torch has variants.
 
-    An engine of TensorRT runs as it is. A checkpoint runs on torch in every variant. An .onnx file runs on the backends `chosen`,
+    An engine of TensorRT runs directly. A checkpoint runs on torch in every variant. An .onnx file runs on the backends `chosen`,
     else on TensorRT or TensorRT-RTX, which build it first, and on ONNX Runtime's CUDA provider.
 
     Raises:

@@ -99,7 +99,7 @@ class LocalTarget(Target):
         return nullcontext(Held())
 
     def notes(self, request: Request) -> tuple[str, ...]:
-        """Return no notes, but refuse a model that cannot be validated here before another one is run."""
+        """Return no notes, but refuse a model that cannot be validated on this machine before another one is run."""
         if isinstance(request, LogitsRequest):
             candidates_of(self, request)
         return ()

@@ -298,7 +298,7 @@ def needed_backend(path: Path, chosen: str | None) -> str | None:
     own = manifest.backend if manifest is not None else None
     if (manifest is not None and manifest.kind == "engine") or path.suffix.lower() != ".onnx":
         return own
-    # INT8 that was placed for another backend runs there only on a fitting processor.
+    # An INT8 model placed for another backend runs only on a suitable processor.
     return DEFAULT if own in (None, DEFAULT) else None
 
 

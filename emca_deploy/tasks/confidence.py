@@ -36,7 +36,7 @@ def confidence_of(logits: Float32Array, labels: Int64Array | None) -> Confidence
     """Return the confidence of a model.
 
     The probabilities are the softmax of the logits. Rows that are probabilities already, not negative and adding up to 1, are
-    used as they are: the model ends in a softmax.
+    used directly: the model ends in a softmax.
 
     Args:
         logits: Finite values, (N, classes) float32, N >= 1.

@@ -54,7 +54,7 @@ class TegrastatsSource(TelemetrySource):
     """The values of each line of tegrastats, with the time at which the line came.
 
     Every run starts a new tegrastats; only its current values are used, since its averages begin at its start. Should this
-    process be killed, tegrastats ends with its next line, because nobody reads it.
+    process be killed, tegrastats ends with its next line, because no process reads it.
 
     Args:
         interval_ms: Time between two lines.

@@ -59,7 +59,7 @@ def calibrate_within(
     """Quantize a model for one backend, with as few parts in float as the gate requires.
 
     `output` gets the first INT8 model inside the gate, or the best one. The nodes of `options.keep_float` always stay in float.
-    Measurements are kept in files beside the range table, from which an interrupted search continues.
+    Measurements are kept in files next to the range table, from which an interrupted search continues.
 
     Raises:
         DataError: the validation images have no labels, are used in calibration, or cannot be read.
@@ -100,7 +100,7 @@ class _Models:
     _made: dict[tuple[str, ...], Calibration] = field(default_factory=dict)
 
     def get(self, kept: tuple[str, ...]) -> Calibration:
-        """Return the model with these patterns in float, besides the user's own."""
+        """Return the model with these patterns and the user's own in float."""
         if kept not in self._made:
             for other in [other for other in self._made if other and kept]:
                 self._made.pop(other).onnx.unlink()

@@ -118,5 +118,5 @@ def _as_bf16(values: Float32Array) -> Float32Array:
 
 
 def tunables(situation: Situation) -> list[Tunable]:
-    """Return the settings worth trying: the pace, of which one value fails, and the precisions asked for."""
+    """Return the settings worth trying: the pace, of which one value fails, and the requested precisions."""
     return [Tunable("pace", "steady", ("quick", "slow", "broken")), Tunable("precision", "f32", situation.precisions)]

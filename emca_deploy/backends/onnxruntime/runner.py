@@ -76,7 +76,7 @@ def _specs(nodes: Any) -> list[TensorSpec]:
 
 
 def _providers(ort: Any, device: int | None) -> list[Any]:
-    """Return the execution providers of a session: the CPU's, after a GPU's where one is asked for."""
+    """Return the execution providers of a session: the CPU's, after a GPU's if one is requested."""
     if device is None:
         return [CPU]
     if CUDA not in ort.get_available_providers():

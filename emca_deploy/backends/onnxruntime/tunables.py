@@ -8,7 +8,7 @@ __all__ = ["tunables"]
 
 
 def tunables(situation: Situation) -> list[Tunable]:
-    """Return the settings worth trying; raise InputError where the processor does not compute in a precision asked for."""
+    """Return the settings worth trying; raise InputError if the processor does not compute in a requested precision."""
     on_arm = situation.cpu.architecture in ("aarch64", "arm64")
     fastmath = on_arm and "bf16" in situation.precisions and "bf16" in situation.cpu.instruction_sets
     if situation.precisions and not fastmath:

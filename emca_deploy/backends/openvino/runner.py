@@ -60,7 +60,7 @@ def port_specs(ports: Any) -> list[TensorSpec]:
 
 
 def compile_onnx(ov: Any, path: Path, options: RunOptions, more: Mapping[str, Any] | None = None) -> tuple[Any, Boundary]:
-    """Return the compiled model of an .onnx file and the boundary to its input and output; dynamic sizes are fixed as asked.
+    """Return the compiled model of an .onnx file and the boundary to its input and output; dynamic sizes are fixed as requested.
 
     `more` holds further properties, by OpenVINO's names.
 
@@ -148,7 +148,7 @@ class OvRunner(Runner):
         compiled, boundary = load_compiled(self._path, self._options)
         self._boundary = boundary
         self.input, self.output, self.softmax = boundary.input, boundary.output, boundary.softmax
-        self._precision = compiled.get_property(PRECISION).to_string()  # many CPUs run bf16 where f16 is asked for
+        self._precision = compiled.get_property(PRECISION).to_string()  # many CPUs run bf16 where f16 is requested
         self._compiled, self._request = compiled, compiled.create_infer_request()
         self._tensor = import_optional("openvino").Tensor
 

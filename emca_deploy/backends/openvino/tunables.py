@@ -21,7 +21,7 @@ def tunables(situation: Situation) -> list[Tunable]:
     """Return the settings worth trying in a situation.
 
     Raises:
-        InputError: the processor does not compute in a precision asked for.
+        InputError: the processor does not compute in a requested precision.
         MissingError: OpenVINO is not installed.
     """
     core = import_optional("openvino").Core()

@@ -125,7 +125,7 @@ def capability_here(index: int = 0) -> str | None:
 
 
 def tensorrt_trouble(backend: str = "tensorrt") -> tuple[str, str] | None:
-    """Return the reason why engines cannot run here and the remedy, or None; only files are looked at."""
+    """Return the reason why engines cannot run on this machine and the remedy, or None; only files are checked."""
     if not find_gpus():
         reason = "builds engines, but cannot run them: this machine has no NVIDIA GPU with a driver"
         return reason, f"emca-deploy build MODEL.onnx --backend {backend}, and run the engine on a machine with a GPU"

@@ -204,7 +204,7 @@ def _reasons(request: PlanRequest, version: tuple[int, int, int], typing: Typing
     if request.jetpack is not None:
         own = numbers_of(request.jetpack.tensorrt)
         brings = f"JetPack {request.jetpack.version} brings TensorRT {request.jetpack.tensorrt}"
-        reasons.append(brings if own == version else f"{brings}; {name} is asked for instead")
+        reasons.append(brings if own == version else f"{brings}; {name} is requested instead")
     reasons.append(
         {
             "none": f"{request.precision}: no calibration is needed",

@@ -118,7 +118,7 @@ def make_config(
     """Return the builder's configuration for a network with the input `spec`.
 
     Raises:
-        InputError: the DLA core asked for does not exist.
+        InputError: the requested DLA core does not exist.
         MissingError: the machine has no DLA.
     """
     config = builder.create_builder_config()

@@ -6,7 +6,7 @@ next, and memory depends on neither the number of images nor the method.
 
 Values that a ReLU cuts off need no integers. Where a is only used in relu(a + b), max(a, -b) gives the same result, and its range
 is observed instead. Convolutions that end a branch often reach twice as far down; the smaller range has finer steps without any
-loss in exact arithmetic. Likewise the input of a HardSwish is observed only where its result is not always 0.
+loss in exact arithmetic. The input of a HardSwish is observed only where its result is not always 0.
 """
 
 from collections.abc import Iterator, Sequence

@@ -68,7 +68,7 @@ ELSEWHERE = "say with --table where ranges and weights may be kept: --table FILE
 
 
 def table_path(model: Path) -> Path:
-    """Return the default path of a model's range table, beside the model."""
+    """Return the default path of a model's range table, next to the model."""
     return model.with_name(model.stem + ".ranges.json")
 
 

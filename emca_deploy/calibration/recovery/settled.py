@@ -1,6 +1,6 @@
 """Measuring a network that changes layer by layer, from the input on, without running its settled part again.
 
-Everything before the first layer that is still to change is settled. The few tensors that cross from there into the rest are kept
+Everything before the first layer that is still to change is settled. The few tensors that cross from it into the rest are kept
 for each batch of images, and the next measurement begins with them. Each layer then runs about twice, instead of once for every
 layer after it. Where possible the tensors are kept as integers, one byte for each value.
 """

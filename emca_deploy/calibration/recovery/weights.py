@@ -41,7 +41,7 @@ FILE_VERSION = 1
 
 
 def rounded_path(table: Path, largest: int) -> Path:
-    """Return the path of the rounded weights, of magnitudes up to `largest`, beside their range table."""
+    """Return the path of the rounded weights, of magnitudes up to `largest`, next to their range table."""
     kind = "weights" if largest == LARGEST_WEIGHT[8] else "weights-7bit"
     return table.with_name(f"{table.name.removesuffix('.json').removesuffix('.ranges')}.{kind}.npz")
 

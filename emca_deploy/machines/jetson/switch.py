@@ -59,7 +59,7 @@ def left_behind(root: Path | None = None, modes: PowerModes | None = None) -> No
 def restore_left_behind(root: Path | None = None) -> Note | None:
     """Restore the power mode that a killed run left, and return its note; None if there is nothing to do.
 
-    A note is deleted unused if somebody has set another mode since.
+    A note is deleted unused if another mode has been set since.
 
     Raises:
         MissingError: root is missing, or the mode cannot be set.

@@ -46,7 +46,7 @@ class TrtexecLog:
         queries: Number of measured queries.
         load_s: Time to load the engine, in seconds.
         memory_mib: Largest memory of the process in the log, in MiB.
-        graph_lost: Whether a CUDA graph was asked for and could not be captured.
+        graph_lost: Whether a CUDA graph was requested and could not be captured.
         unknown_options: Options that this version does not have.
         warnings: Warnings in order, each once, with continued lines joined.
         errors: Errors in order, each once, with continued lines joined.

@@ -44,7 +44,7 @@ class Timed:
         target: Name of the target, "jetson" or "ssh://board".
         batch: Number of images a query.
         scenario: "single-stream" if queries were made one at a time.
-        duration_s: Duration asked for, in seconds.
+        duration_s: Requested duration, in seconds.
         details: Further entries of the result's `runtime`.
     """
 
