@@ -77,7 +77,7 @@ class Bench:
         capability: Compute capability that engines are built for; None builds portable ones.
         folder: Folder for models and engines.
         raw: Folder for the samples of every call; None discards them.
-        refusal: Why this GPU has no engines; empty where it has.
+        refusal: Reason why this GPU cannot have engines; empty if it can.
         failures: Reasons by what was tried.
     """
 

@@ -83,7 +83,7 @@ def weights_on_file(
     """Return the rounded weights next to a range table, rounded again if they are of other images; none without that file.
 
     Raises:
-        EmcaError: as in `ensure_rounded_weights`.
+        EmcaError: an error of `ensure_rounded_weights`.
     """
     file = (table_file, options.recipe.largest_weight)
     if not rounded_path(*file).is_file():

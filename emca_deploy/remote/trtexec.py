@@ -78,7 +78,7 @@ class RemoteTrtexec:
         machine: Where trtexec runs, with its folder.
         architecture: Architecture of the processor, such as "aarch64".
         power_mode: Current power mode; None if unknown.
-        warnings: What makes results slower than they need be; each with what to do.
+        warnings: Causes of slower results, each with what to do.
         held: The folder, and the power mode if it was set.
     """
 

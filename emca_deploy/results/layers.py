@@ -125,7 +125,7 @@ class ArtifactLayers:
         calls: Number of profiled calls.
         roofline: Peak of this machine; None where it is unknown for the runtime.
         notes: Remarks for the reader.
-        int8: What runs in INT8, and what makes it slow; None for a float model.
+        int8: Layers that run in INT8, and causes of slowness; None for a float model.
     """
 
     artifact: str

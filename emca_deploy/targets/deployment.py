@@ -39,7 +39,7 @@ class Deployment:
         backends: Backends that run on it.
         steps: Steps, the target's baseline first.
         processes: Number of processes of each candidate; 1 if loading takes long.
-        notes: What is left out; each with the reason and what to do.
+        notes: Candidates left out, each with the reason and what to do.
     """
 
     target: str

@@ -36,7 +36,7 @@ class Recorder:
     Each source is opened and closed with the recorder, and read every `interval_s`, or less often where it asks for that.
 
     Attributes:
-        notes: What could not be read and what to do, each once.
+        notes: Values that could not be read, with what to do, each once.
         core_share: Processor time of the sampling thread as a share of the time it ran; 0.01 is 1 % of one core.
         reads: Number of reads of all sources.
     """

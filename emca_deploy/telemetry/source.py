@@ -24,7 +24,7 @@ class TelemetrySource:
     Attributes:
         interval_s: Shortest time between two samples.
         owner: Name of the candidate that the readings describe; None for the machine.
-        notes: What could not be read, and what to do; filled while the source is open.
+        notes: Values that could not be read, with what to do; filled while the source is open.
     """
 
     name = ""

@@ -324,7 +324,7 @@ def test_caches_that_cannot_be_are_refused_before_any_work(own, data, tmp_path, 
     assert files(tmp_path) == before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a file system")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a file system")
 def test_a_read_only_folder_is_said_before_the_work_and_the_remedy_works(own, flat_images, tmp_path, refused):
     folder = tmp_path / "ro"
     folder.mkdir()

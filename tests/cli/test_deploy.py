@@ -250,7 +250,7 @@ def session_members(session: int) -> list[int]:
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it ended meanwhile
+            except OSError:  # it has ended
                 continue
             if int(fields[3]) == session and fields[0] != "Z":
                 members.append(int(entry.name))
@@ -261,7 +261,7 @@ def is_worker(pid: int) -> bool:
     """Return whether a process belongs to the harness; loading libraries starts others briefly."""
     try:
         return b"harness.measure.worker_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it ended meanwhile
+    except OSError:  # it has ended
         return False
 
 
@@ -295,7 +295,7 @@ def ended(process: "subprocess.Popen[str]") -> str:
     return err
 
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells processes from /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
 @needs_proc

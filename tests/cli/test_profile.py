@@ -209,7 +209,7 @@ def wait_for(condition, seconds=20.0):
     return condition()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 @pytest.mark.parametrize("after_s", [0.0, 0.3, 0.8, 1.5])
 def test_an_interrupt_keeps_what_is_measured_and_leaves_no_process(tmp_path, after_s):
     path = tmp_path / "result.json"

@@ -27,7 +27,7 @@ from emca_deploy.artifacts import (
 from emca_deploy.errors import InputError, ModelError, OutputError
 
 needs_root = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to mount a file system or to become another user"
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to mount a file system or to become another user"
 )
 
 

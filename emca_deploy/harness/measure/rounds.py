@@ -44,7 +44,7 @@ def interleave(
 
     Raises:
         KeyboardInterrupt: the user interrupted before every candidate had a block.
-        EmcaError: what `failed` raises.
+        EmcaError: an error that `failed` raises.
     """
     rng = np.random.default_rng(protocol.seed)
     try:

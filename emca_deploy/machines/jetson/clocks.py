@@ -43,7 +43,7 @@ class Clocks:
         emc: Clock of the memory controller; only root can read it.
         emc_locked: Whether the memory controller's frequency is overridden; None if it could not be read.
         source: Where the clocks were read: "jetson_clocks" or "kernel".
-        notes: What could not be read, and what to do.
+        notes: Values that could not be read, with what to do.
     """
 
     cores: dict[int, ClockRange] = field(default_factory=dict)

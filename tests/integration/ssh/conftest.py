@@ -145,9 +145,9 @@ class Sshds:
 @pytest.fixture(scope="session")
 def privilege_separation() -> None:
     if SSHD is None:
-        pytest.skip("there is no sshd: install openssh-server")
+        pytest.skip("sshd is missing: install openssh-server")
     if shutil.which("ssh") is None:
-        pytest.skip("there is no ssh: install openssh-client")
+        pytest.skip("ssh is missing: install openssh-client")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd started by root requires it
 

@@ -68,7 +68,7 @@ def test_a_checkpoint_is_deployed_over_there(far, checkpoint, images, tmp_path, 
     far.wait_until_nothing_runs()
 
 
-@pytest.mark.skipif(bool(find_gpus()), reason="there is a GPU here")
+@pytest.mark.skipif(bool(find_gpus()), reason="needs a machine without a GPU")
 def test_what_a_board_leaves_out_is_said_with_every_result(sshds, remote_python, model, tmp_path, monkeypatch):
     board = shutil.copytree(Path(__file__).parents[2] / "data/boards/nano", tmp_path / "board")
     far = sshds(environment={"EMCA_DEPLOY_BOARD_ROOT": str(board)})

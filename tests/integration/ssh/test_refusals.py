@@ -181,7 +181,7 @@ def test_a_python_that_does_not_run(refused, only):
 OLD = next((path for path in Path.home().glob(".pyenv/versions/3.[6-9].*/bin/python3")), None)
 
 
-@pytest.mark.skipif(OLD is None, reason="there is no Python before 3.10 here")
+@pytest.mark.skipif(OLD is None, reason="needs a Python older than 3.10")
 def test_python_too_old(refused, only):
     code, problem, _ = refused(only(python3=f'exec {OLD} "$@"').target)
     assert code == 3
@@ -272,7 +272,7 @@ def tiny_disk(tmp_path):
         ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], check=False, capture_output=True
     )
     if not mounted or mounted.returncode:
-        pytest.skip("cannot mount a small file system here")
+        pytest.skip("cannot mount a small file system")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 

@@ -66,7 +66,7 @@ def test_a_pytorch_that_finds_no_gpu(checkpoint: Path) -> None:
 def test_onnx_runtime_without_a_cuda_provider(make_onnx) -> None:
     ort = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in ort.get_available_providers():
-        pytest.skip("this ONNX Runtime has it")
+        pytest.skip("this ONNX Runtime has the CUDA provider")
     with refusing(MissingError, "CUDA") as caught:
         open_gpu_runner("onnxruntime", str(make_onnx())).open()
     assert "onnxruntime-gpu" in caught.value.remedy

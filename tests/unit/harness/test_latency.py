@@ -130,7 +130,7 @@ def test_contention_warns_of_steal_and_of_others():
 def test_cpu_counters_move_forward():
     before = read_cpu_times()
     if before is None:
-        pytest.skip("no /proc/stat here")
+        pytest.skip("needs /proc/stat")
     passed = read_cpu_times().since(before)
     assert min(passed.busy_s, passed.steal_s, passed.total_s) >= 0
 

@@ -121,5 +121,5 @@ def test_this_machine_under_another_load_is_noticed():
         child.wait()
     after = read_machine_state()
     if 0.6 * count <= FOREIGN_LIMIT * after.cpu_times.since(before.cpu_times).total_s:
-        pytest.skip("this process may use too few of the machine's cores to load it")
+        pytest.skip("this process may use too few cores to load the machine")
     assert any("other processes used" in warning for warning in changes_between(before, after, own_cpu_s=0.0))

@@ -146,7 +146,7 @@ PARENT = """
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's death signal is Linux's")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's parent death signal")
 def test_no_orphan_however_the_coordinator_ends(by):
     """The worker is in a ten-minute call and cannot notice by itself."""
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}

@@ -93,7 +93,7 @@ def mutated(content, rng):
 
 
 def with_mutated_pickle(content, rng):
-    """Return a zip file of torch.save with another data.pkl and right checksums, so that the pickle itself is reached."""
+    """Return a zip file of torch.save with another data.pkl and valid checksums, which lets the reader reach the pickle."""
     packed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(packed, "w", rng.choice((0, 8))) as new:
         for member in old.infolist():

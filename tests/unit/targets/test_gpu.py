@@ -119,7 +119,7 @@ class TestWays:
         self, artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, cuda: bool
     ) -> None:
         if available()["tensorrt-rtx"].version is None or available()["tensorrt"].version is not None:
-            pytest.skip("TensorRT-RTX is not what runs ONNX files here")
+            pytest.skip("TensorRT-RTX does not run ONNX files on this machine")
         monkeypatch.setattr("emca_deploy.targets.gpu.capability_here", lambda index: "9.0")
         monkeypatch.setattr("emca_deploy.targets.gpu.has_cuda", lambda package: cuda)
         if cuda:

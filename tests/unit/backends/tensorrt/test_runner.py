@@ -196,7 +196,7 @@ def test_infer_before_open(engine: Path) -> None:
     assert runner.describe()["runtime"] == "tensorrt-rtx"
 
 
-@pytest.mark.skipif(rtx_refusal(capability_here()) is None, reason="needs a GPU that TensorRT-RTX does not know")
+@pytest.mark.skipif(rtx_refusal(capability_here()) is None, reason="needs a GPU that TensorRT-RTX does not support")
 def test_on_a_gpu_it_does_not_know(engine: Path, make_net: Callable[..., Path]) -> None:
     for artifact in (engine, make_net(quantized=False)):
         with (
@@ -215,7 +215,9 @@ def test_a_gpu_that_tensorrt_rtx_does_not_know_needs_no_other_build() -> None:
     assert rtx_refusal("8.9") is rtx_refusal(None) is None
 
 
-@pytest.mark.skipif(capability_here() is None or rtx_refusal(capability_here()) is not None, reason="needs an NVIDIA GPU of RTX")
+@pytest.mark.skipif(
+    capability_here() is None or rtx_refusal(capability_here()) is not None, reason="needs a GPU that TensorRT-RTX supports"
+)
 @pytest.mark.parametrize("batch", [None, 2])
 def test_on_a_gpu(make_net: Callable[..., Path], rtx: Any, batch: int | None) -> None:
     """Logits, the CUDA graph and both clocks; this test needs a supported GPU."""
