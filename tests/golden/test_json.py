@@ -122,15 +122,16 @@ def test_validate(ask: Ask, golden: Any) -> None:
     golden("json/validate", ask("validate", "net.onnx", *words))
 
 
-def test_deploy(ask: Ask, golden: Any, folder: Path) -> None:
+def test_deploy(ask: Ask, golden: Any, folder: Path, small_networks: Any) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
 
     from emca_deploy.networks.registry import create_model
 
     torch.manual_seed(0)
-    save_file(create_model("resnet18", 3).state_dict(), folder / "weights.safetensors")
-    found = ask("deploy", "weights.safetensors", "-o", "deployed", *DEPLOYED)
+    with small_networks():
+        save_file(create_model("resnet10", 3).state_dict(), folder / "weights.safetensors")
+        found = ask("deploy", "weights.safetensors", "--arch", "resnet10", "-o", "deployed", *DEPLOYED)
     golden("json/deploy", found)
     assert in_file(folder / "deployed" / "result.json") == found
 
