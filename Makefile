@@ -21,13 +21,14 @@ demo: setup
 
 # Compiled tests are kept whatever the caller's setting: rewriting their assertions takes every worker 4 s of processor time.
 test test-all: export PYTHONDONTWRITEBYTECODE =
+PYTEST = $(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal --durations 10 --durations-min 1
 
 test: setup
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
+	$(PYTEST)
 
 # The nightly tier adds the slow tests and runs eight times as many examples of each property.
 test-all: setup
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal -m '' --hypothesis-profile nightly
+	$(PYTEST) -m '' --hypothesis-profile nightly
 
 check: setup
 	$(BIN)/ruff format --check .

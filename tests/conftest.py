@@ -9,13 +9,14 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 from hypothesis import HealthCheck, settings
-from kept import cache_folder, kept, key_of
+from kept import cache_folder, kept, kept_export, key_of
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite already uses every core; waiting threads would only spin
 # An example has no deadline: other tests run at the same time.
@@ -132,29 +133,10 @@ def bundled_model(once) -> Callable[[Path], Path]:
     return put
 
 
-@contextmanager
-def _small_networks():
-    """Register every family at depth 10 too: one block per stage, a quarter of the width; for logic common to all families."""
-    import emca_deploy.networks.pkcam
-    from emca_deploy.networks import registry, resnet
-
-    if 10 in resnet.STAGE_BLOCKS:  # already inside another one
-        yield
-        return
-    quarter = tuple(width // 4 for width in resnet.STAGE_WIDTHS)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (resnet, emca_deploy.networks.pkcam):
-            patch.setattr(module, "STAGE_WIDTHS", quarter)
-        patch.setitem(resnet.STAGE_BLOCKS, 10, (1, 1, 1, 1))
-        for family in registry.FAMILY_OPTIONS:
-            patch.setitem(registry.ARCHITECTURES, f"{family}10", registry.Architecture(f"{family}10", family, 10, None))
-        yield
-
-
 @pytest.fixture(scope="session")
 def small_networks():
     """Return a context manager in which the registry has the families of depth 10 that `lively_network` makes."""
-    return _small_networks
+    return small.small_networks
 
 
 @pytest.fixture(scope="session")
@@ -170,7 +152,7 @@ def lively_network():
         from emca_deploy.networks.registry import create_model
 
         torch.manual_seed(seed)
-        with _small_networks() if name.endswith("resnet10") else nullcontext():
+        with small.small_networks() if name.endswith("resnet10") else nullcontext():
             module = create_model(name, num_classes, **options).eval()
         for layer in module.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
@@ -222,6 +204,24 @@ def random_model(once, tmp_path_factory) -> Callable[..., Path]:
         return own / f"{precision}.onnx"
 
     return get
+
+
+@pytest.fixture(scope="module")
+def kept_exports():
+    """Have commands that run in this process take what an earlier export of the same network by the same code made."""
+    from emca_deploy.exporting import checkpoint
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "export_onnx", kept_export(checkpoint.export_onnx))
+        yield
+
+
+@pytest.fixture
+def in_threads(monkeypatch):
+    """Measure candidates in threads of this process: starting one of its own costs more than measuring it."""
+    import in_process
+
+    in_process.use_threads(monkeypatch)
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ import ast
 import fcntl
 import hashlib
 import inspect
+import io
 import os
+import pickle
 import platform
 import shutil
 import sys
@@ -14,8 +16,14 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
 
 import emca_deploy
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = Path(emca_deploy.__file__).parent
@@ -57,12 +65,55 @@ def _evict(versions: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def kept_export(real: Callable[..., "ir.Model"]) -> Callable[..., "ir.Model"]:
+    """Return `export_onnx` that looks first for what an earlier call made of the same module and options."""
+    import onnx_ir as ir
+
+    def export(module: Any, *options: object) -> "ir.Model":
+        def fill(made: Path) -> None:
+            from emca_deploy.exporting.exporter import export_onnx  # noqa: F401  what makes it
+            from emca_deploy.networks import registry  # noqa: F401  the network
+
+            ir.save(real(module, *options), made / "model.onnx")
+
+        try:
+            entry = _module_digest(module, options)
+        except (pickle.PicklingError, AttributeError, TypeError):  # made inside a function, say
+            return real(module, *options)
+        with tempfile.TemporaryDirectory() as folder:
+            kept(f"export-{entry}", key_of(fill), fill, Path(folder))
+            return ir.from_proto(onnx.load(Path(folder) / "model.onnx"))
+
+    return export
+
+
+def _module_digest(module: Any, options: tuple[object, ...]) -> str:
+    """Return a hash of a module, its attributes and its values, and of the options."""
+    import torch
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: object) -> object:
+            if not isinstance(value, torch.Tensor):
+                return None
+            array = value.detach().numpy()
+            return str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).digest()
+
+    stream = io.BytesIO()
+    Pickler(stream).dump((module, options))
+    return hashlib.sha256(stream.getvalue()).hexdigest()[:32]
+
+
 def key_of(fill: Fill) -> str:
     """Return a hash of the interpreter, the pinned packages, the file of `fill` and all modules it imports."""
     modules = frozenset(_named_in(textwrap.dedent(inspect.getsource(fill))))
     assert modules, f"{fill.__name__} imports nothing: import inside it what it takes from the package"
     digest = hashlib.sha256(f"{sys.version} {platform.machine()} {version('torch')}".encode())
-    others = (REPOSITORY / "constraints.txt", REPOSITORY / "tests" / "conftest.py", Path(inspect.getfile(fill)))
+    others = (
+        REPOSITORY / "constraints.txt",
+        REPOSITORY / "tests" / "conftest.py",
+        REPOSITORY / "tests" / "small.py",
+        Path(inspect.getfile(fill)),
+    )
     for path in (*others, *_sources_of(modules)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]

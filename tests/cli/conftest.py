@@ -24,6 +24,11 @@ def save_images(folder: Path, count: int, seed: int = 0) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="module")
+def exports(kept_exports):
+    """An equal network is exported once; commands with a process of their own export theirs themselves."""
+
+
 @pytest.fixture(scope="session")
 def files():
     """Return a function that lists all files under a folder, including hidden ones."""

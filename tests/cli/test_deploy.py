@@ -14,6 +14,7 @@ from pathlib import Path
 
 import in_process
 import pytest
+import small
 
 from emca_deploy._machine import find_gpus
 from emca_deploy.cli import run
@@ -275,7 +276,7 @@ def wait_until(condition, process: subprocess.Popen, what: str) -> None:
 
 def start(command: list[str]) -> "subprocess.Popen[str]":
     """Start a command as a terminal does, in its own process group, all of which Ctrl-C reaches."""
-    whole = [sys.executable, "-m", "emca_deploy", *command]
+    whole = [sys.executable, small.__file__, *command]
     return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -299,18 +300,19 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ne
 
 
 @needs_proc
-def test_ctrl_c_while_exporting_leaves_nothing(plain_checkpoint, flat_images, labelled_images, tmp_path):
+@pytest.mark.slow  # the two below are interrupted while exporting, and interrupted by Ctrl-C
+def test_ctrl_c_while_exporting_leaves_nothing(small_checkpoint, flat_images, labelled_images, tmp_path):
     output = tmp_path / "out"
-    with start(arguments(plain_checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
+    with start(arguments(small_checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
         wait_until(lambda: output.exists() and any(output.iterdir()), process, "temporary file")
         interrupt(process)
     assert list(tmp_path.iterdir()) == []
 
 
 @needs_proc
-def test_termination_cleans_up_too(plain_checkpoint, flat_images, labelled_images, tmp_path):
+def test_termination_cleans_up_too(small_checkpoint, flat_images, labelled_images, tmp_path):
     output = tmp_path / "out"
-    with start(arguments(plain_checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
+    with start(arguments(small_checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")) as process:
         wait_until(lambda: output.exists() and any(output.iterdir()), process, "temporary file")
         process.terminate()  # the signal reaches this process only, as from `timeout` or at the end of a container
         ended(process)
@@ -320,10 +322,10 @@ def test_termination_cleans_up_too(plain_checkpoint, flat_images, labelled_image
 @needs_proc
 @pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_ctrl_c_while_measuring_leaves_whole_files_and_the_next_run_succeeds(
-    plain_checkpoint, flat_images, labelled_images, tmp_path, files, capsys, again
+    small_checkpoint, small_networks, flat_images, labelled_images, tmp_path, files, capsys, again
 ):
     output = tmp_path / "out"
-    command = arguments(plain_checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")
+    command = arguments(small_checkpoint, flat_images, labelled_images, output, "--backend", "onnxruntime")
     with start([*command, "--duration", "60"]) as process:
         wait_until(lambda: any(map(is_worker, session_members(process.pid))), process, "worker")
         said = interrupt(process)
@@ -331,7 +333,8 @@ def test_ctrl_c_while_measuring_leaves_whole_files_and_the_next_run_succeeds(
     assert files(output) == MADE - {"result.json", "report.html"}
     if not again:
         return
-    assert run([*command, "--json"]) == 0
+    with small_networks():
+        assert run([*command, "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == json.loads((output / "result.json").read_text())
     assert [c["name"] for c in json.loads(shown.out)["candidates"]] == ["onnxruntime fp32", "onnxruntime int8"]

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emca_deploy.cli import run
 
+pytestmark = pytest.mark.usefixtures("in_threads")
 FAST = ["--method", "minmax", "--recover", "none", "--threads", "1", "--backend", "onnxruntime"]
 LEAST_DB = 25.0
 """The plain form reaches 36 dB on these images, with random weights and the ranges of 12 images."""

@@ -13,6 +13,7 @@ from PIL import Image
 from emca_deploy.cli import run
 
 SIZE = 16
+pytestmark = pytest.mark.usefixtures("in_threads")
 
 
 def save_net(path, levels, mean=0.485, std=0.229, scale=255, channel=0, shape=(3, SIZE, SIZE)):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import small
 
 RECORD = """
 from emca_deploy.backends.backend import Backend, Package
@@ -110,7 +111,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(site: Path) -> Callable[..., str]:
     def command(*arguments: object) -> str:
         path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[2])])
-        command = [sys.executable, "-m", "emca_deploy", *map(str, arguments)]
+        program = [small.__file__] if arguments[0] == "deploy" else ["-m", "emca_deploy"]  # the former imports torch at once
+        command = [sys.executable, *program, *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
@@ -119,7 +121,10 @@ def run(site: Path) -> Callable[..., str]:
     return command
 
 
-@pytest.mark.parametrize("command", ["build", "calibrate", "sensitivity", "tune"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("command", ["build", *(pytest.param(name, marks=SLOW) for name in ("calibrate", "sensitivity", "tune"))])
 def test_help_offers_it(run: Callable[..., str], command: str) -> None:
     shown = run(command, "--help")
     assert " toy" in shown
@@ -143,11 +148,11 @@ def test_it_runs_and_is_validated(run: Callable[..., str], model: Path, labelled
 
 
 def test_deploy_calibrates_builds_measures_and_validates_it(
-    run: Callable[..., str], checkpoint: Path, flat_images: Path, labelled_images: Path, tmp_path: Path
+    run: Callable[..., str], small_checkpoint: Path, flat_images: Path, labelled_images: Path, tmp_path: Path
 ) -> None:
     quick = ["--image-size", "32", "--resize-size", "40", "--duration", "0.5", "--threads", "1", "--samples", "4", "--limit", "6"]
     where = ["--data", flat_images, "--val", labelled_images, "-o", tmp_path / "out"]
-    run("deploy", checkpoint, *where, "--backend", "toy", "--recover", "none", *quick)
+    run("deploy", small_checkpoint, *where, "--backend", "toy", "--recover", "none", *quick)
     report = json.loads((tmp_path / "out" / "result.json").read_text())
     assert [candidate["name"] for candidate in report["candidates"]] == ["toy fp32", "toy int8"]
     assert (tmp_path / "out" / "toy-int8.toy").is_file()

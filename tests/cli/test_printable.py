@@ -134,8 +134,7 @@ def calibrated_with(most: int, folder: Path) -> bool:
         str(data),
         "--backend",
         "openvino",
-        "--samples",
-        "4",
+        *("--samples", "2", "--recover", "none", "--method", "minmax"),
         "-o",
         str(folder / "q.onnx"),
     ]
@@ -153,6 +152,6 @@ def calibrated_with(most: int, folder: Path) -> bool:
 
 
 def test_few_file_descriptors_are_one_error(tmp_path):
-    enough = [calibrated_with(most, tmp_path / str(most)) for most in (6, 7, 8, 10)]
+    enough = [calibrated_with(most, tmp_path / str(most)) for most in (6, 8, 10)]
     assert not enough[0]
     assert enough == sorted(enough)

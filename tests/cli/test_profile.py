@@ -16,6 +16,7 @@ from emca_deploy.results.latency import verdict_of
 QUICK_IN_SEVERAL = ["--duration", "0.2", "--max-duration", "0.4", "--warmup", "0.05", "--threads", "1"]
 QUICK = [*QUICK_IN_SEVERAL, "--processes", "1"]
 FAKE = "fake:latency_ms=1"
+SLOW = pytest.mark.slow
 
 
 def test_json_is_as_the_design_says_and_alone_on_stdout(capsys):
@@ -40,6 +41,7 @@ def test_json_is_as_the_design_says_and_alone_on_stdout(capsys):
     assert comparison["verdict"] == verdict_of(tuple(comparison["ratio_ci95"]))
 
 
+@pytest.mark.usefixtures("in_process")
 def test_protocol_is_declared_for_the_run_and_every_result(capsys):
     arguments = ["--max-duration", "0.6", "--seed", "7", "--batch", "2"]
     assert run(["profile", FAKE, "fake:latency_ms=2", "--json", *QUICK, *arguments]) == 0
@@ -56,12 +58,14 @@ def test_protocol_is_declared_for_the_run_and_every_result(capsys):
         assert sum(result["block_calls"]) == result["samples"]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_duration_that_is_no_less_than_the_most_is_kept_to(capsys):
     assert run(["profile", FAKE, "--json", *QUICK, "--max-duration", "0.2"]) == 0
     protocol = json.loads(capsys.readouterr().out)["protocol"]
     assert (protocol["rounds"], protocol["stop"]) == (10, "fixed duration")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_table_names_every_artifact_and_warnings_go_to_stderr(capsys):
     assert run(["profile", FAKE, "fake:latency_ms=3", *QUICK]) == 0
     out, err = capsys.readouterr()
@@ -72,6 +76,7 @@ def test_table_names_every_artifact_and_warnings_go_to_stderr(capsys):
     assert "warning:" not in out
 
 
+@pytest.mark.usefixtures("in_process")
 def test_offline_uses_batches(capsys):
     assert run(["profile", FAKE, "--scenario", "offline", "--json", *QUICK]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
@@ -84,6 +89,7 @@ def test_offline_uses_batches(capsys):
     assert result["protocol"]["headline"] == "throughput"
 
 
+@pytest.mark.usefixtures("in_process")
 def test_output_file_is_the_same_document(tmp_path, capsys):
     path = tmp_path / "result.json"
     assert run(["profile", FAKE, "--json", "-o", str(path), *QUICK]) == 0
@@ -91,6 +97,7 @@ def test_output_file_is_the_same_document(tmp_path, capsys):
     assert os.listdir(tmp_path) == ["result.json"]  # noqa: PTH208
 
 
+@pytest.mark.usefixtures("in_process")
 def test_raw_samples_lie_beside_the_document_and_may_replace_its_own(tmp_path, capsys):
     raw, path = tmp_path / "raw.npz", tmp_path / "result.json"
     assert run(["profile", FAKE, "--raw", str(raw), "-o", str(path), "--json", *QUICK]) == 0
@@ -107,6 +114,7 @@ def test_raw_samples_lie_beside_the_document_and_may_replace_its_own(tmp_path, c
     assert run(["profile", FAKE, "--raw", str(raw), "-o", str(raw), *QUICK]) == 2
 
 
+@pytest.mark.usefixtures("in_process")
 def test_several_builds_are_one_candidate(capsys):
     builds = "fake:latency_ms=2+fake:latency_ms=2,seed=3"
     assert run(["profile", FAKE, builds, "--json", *QUICK]) == 0
@@ -118,6 +126,7 @@ def test_several_builds_are_one_candidate(capsys):
     assert run(["profile", "fake:seed=1+fake:seed=1", *QUICK]) == 2
 
 
+@pytest.mark.usefixtures("in_process")
 def test_same_artifact_twice_has_two_names(capsys):
     assert run(["profile", FAKE, FAKE, "--json", *QUICK]) == 0
     (comparison,) = json.loads(capsys.readouterr().out)["comparisons"]
@@ -210,7 +219,7 @@ def wait_for(condition, seconds=20.0):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-@pytest.mark.parametrize("after_s", [0.0, 0.3, 0.8, 1.5])
+@pytest.mark.parametrize("after_s", [0.0, pytest.param(0.3, marks=SLOW), 0.8, pytest.param(1.5, marks=SLOW)])
 def test_an_interrupt_keeps_what_is_measured_and_leaves_no_process(tmp_path, after_s):
     path = tmp_path / "result.json"
     arguments = [FAKE, "fake:latency_ms=2", "-o", str(path), "--duration", "30", "--warmup", "0.2", "--threads", "1"]
@@ -248,6 +257,7 @@ def test_help_has_an_example_and_loads_no_runtime(command):
     assert done.stderr.strip() == ""
 
 
+@pytest.mark.usefixtures("in_process")
 def test_what_is_compared_runs_in_several_processes_unless_told_otherwise(capsys):
     def processes(*arguments):
         assert run(["profile", *arguments, "--json", *QUICK_IN_SEVERAL]) == 0

@@ -60,7 +60,7 @@ def processor_seconds(arguments):
 
 @pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
 def test_help_answers_at_once(arguments):
-    assert min(processor_seconds(arguments) for _ in range(3)) < LIMIT_S
+    assert any(processor_seconds(arguments) < LIMIT_S for _ in range(3))
 
 
 def test_everything_light_works_without_the_heavy_libraries():

@@ -68,7 +68,7 @@ def few_tunables(monkeypatch):
     )
 
 
-@pytest.mark.usefixtures("few_tunables")
+@pytest.mark.usefixtures("few_tunables", "in_threads")
 def test_kept_in_the_manifest_used_by_profile_and_left_out_when_told(own_model, capsys):
     before = json.loads(manifest_path(own_model).read_text())
     assert run(["tune", str(own_model), "--backend", "onnxruntime", "--budget", "1", "--threads-max", "1"]) == 0
@@ -88,7 +88,7 @@ def test_kept_in_the_manifest_used_by_profile_and_left_out_when_told(own_model, 
     assert "tuned" not in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("few_tunables")
+@pytest.mark.usefixtures("few_tunables", "in_threads")
 def test_no_save_and_a_model_without_manifest_write_nothing(own_model, capsys, files):
     before = manifest_path(own_model).read_bytes()
     assert run(["tune", str(own_model), "--backend", "onnxruntime", "--budget", "1", "--threads-max", "1", "--no-save"]) == 0

@@ -135,6 +135,7 @@ def _run_python(shell, small_networks, capsys, wanted):
                 assert capsys.readouterr().out.strip() or not block.operations, block
 
 
+@pytest.mark.usefixtures("kept_exports", "in_threads")
 def test_the_python_page_runs(python_shell, small_networks, capsys):
     _run_python(python_shell, small_networks, capsys, lambda block: not block.operations & LONG)
 

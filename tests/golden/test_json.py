@@ -65,10 +65,12 @@ def in_file(path: Path) -> Any:
     return shape_of(json.loads(path.read_text(encoding="utf-8")))
 
 
-def test_export_and_models(ask: Ask, golden: Any, folder: Path) -> None:
+@pytest.mark.usefixtures("kept_exports")
+def test_export_and_models(ask: Ask, golden: Any, folder: Path, small_networks: Any) -> None:
     pytest.importorskip("torch")
-    fresh = ["--random-init", "--arch", "resnet18", "--num-classes", "3"]
-    golden("json/export", ask("export", *fresh, "--image-size", "32", "-o", "model.onnx"))
+    fresh = ["--random-init", "--arch", "resnet10", "--num-classes", "3"]
+    with small_networks():
+        golden("json/export", ask("export", *fresh, "--image-size", "32", "-o", "model.onnx"))
     golden("file/exported-manifest", in_file(folder / "model.onnx.manifest.json"))
     golden("json/models", ask("models", "--family", "srm_resnet18", "--image-size", "32"))
 
@@ -122,6 +124,7 @@ def test_validate(ask: Ask, golden: Any) -> None:
     golden("json/validate", ask("validate", "net.onnx", *words))
 
 
+@pytest.mark.usefixtures("kept_exports")
 def test_deploy(ask: Ask, golden: Any, folder: Path, small_networks: Any) -> None:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file

@@ -13,7 +13,7 @@ from emca_deploy.cli import run
 SIZE = 40
 
 
-@pytest.fixture(scope="module", params=["emca_eca_resnet18", "emca_srm_resnet18"])
+@pytest.fixture(scope="module", params=[pytest.param("emca_eca_resnet18", marks=pytest.mark.slow), "emca_srm_resnet18"])
 def pair(request, random_model):
     """The paths of an fp32 and an fp16 model of the same weights."""
     for module in ("torch", "onnxscript"):
@@ -65,6 +65,7 @@ def test_tensorrt_computes_its_network_in_fp16_without_a_warning(pair: dict[str,
     assert moved["fp16"] < 0.6 * moved["fp32"]
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_profile_and_validate_say_fp16(pair: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(pair["fp16"])
     assert run(["profile", path, "--duration", "0.2", "--threads", "1", "--json"]) == 0

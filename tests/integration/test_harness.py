@@ -62,6 +62,7 @@ def data(tmp_path):
     return tmp_path / "val.npz"
 
 
+@pytest.mark.usefixtures("in_threads")
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_validate_a_plain_onnx_file_and_what_quantization_costs(models, data, backend, capsys):
     pytest.importorskip(backend)
@@ -88,6 +89,7 @@ def test_profile_compares_one_file_on_two_backends(models, capsys):
     assert all(result["runtime"] for result in document["results"])
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_fixed_batch_is_said_with_its_remedy_and_works_with_it(tmp_path, data, capsys):
     model = save_classifier(tmp_path / "fixed.onnx", batch=4)
     assert run(["profile", str(model), *QUICK]) == 2
@@ -99,6 +101,7 @@ def test_fixed_batch_is_said_with_its_remedy_and_works_with_it(tmp_path, data, c
     np.testing.assert_array_equal(found.logits.argmax(axis=1), found.labels)
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_manifest_gives_precision_and_preprocessing(models, data, capsys):
     plain, _ = models
     write_manifest(plain, Manifest("onnx", "", "fp16", preprocessing=PLAIN))
@@ -107,6 +110,7 @@ def test_manifest_gives_precision_and_preprocessing(models, data, capsys):
     assert "assumed" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("in_threads")
 def test_file_changed_since_its_manifest_is_refused(models, capsys):
     plain, quantized = models
     write_manifest(plain, Manifest("onnx", "", "fp32"))

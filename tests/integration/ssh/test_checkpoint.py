@@ -45,6 +45,7 @@ def sharded(checkpoint):
     return index
 
 
+@pytest.mark.slow  # the test below loads the same file
 def test_profile_of_one_in_two_files(far, sharded, capfd):
     quick = ["--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--processes", 1, "--no-telemetry"]
     (result,) = document_of(capfd, "profile", sharded, "--target", far.target, *quick)["results"]
@@ -52,10 +53,11 @@ def test_profile_of_one_in_two_files(far, sharded, capfd):
     far.wait_until_nothing_runs()
 
 
-def test_validate_says_what_it_says_here(far, checkpoint, capfd, tmp_path: Path):
+@pytest.mark.usefixtures("in_threads")
+def test_validate_says_what_it_says_here(far, sharded, capfd, tmp_path: Path):
     images = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), np.uint8)
     np.savez(tmp_path / "images.npz", images=images, labels=np.arange(5) % 3)
-    asked = ["validate", checkpoint, "--data", tmp_path / "images.npz", "--threads", 1, "--image-size", 32, "--resize-size", 36]
+    asked = ["validate", sharded, "--data", tmp_path / "images.npz", "--threads", 1, "--image-size", 32, "--resize-size", 36]
     there, here = (document_of(capfd, *asked, *where) for where in (["--target", far.target], []))
     for document in (there, here):
         document.pop("images_per_s")

@@ -85,7 +85,7 @@ def test_ctrl_c_before_anything_was_measured(far, model):
     far.wait_until_nothing_runs()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_nothing_is_left_when_the_command_is_killed(far, model, number):
     words = ["profile", str(model), "--target", far.target, "--duration", "60", "--json"]
     process = subprocess.Popen([sys.executable, "-m", "emca_deploy", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

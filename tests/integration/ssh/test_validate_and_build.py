@@ -11,6 +11,7 @@ from emca_deploy.artifacts import read_manifest, sha256_file
 from emca_deploy.cli import run
 from emca_deploy.targets.settings import save_tuned, tuned_here
 
+pytestmark = pytest.mark.usefixtures("in_threads")  # what runs here; what runs there has its processes
 QUICK = ("--duration", "0.2", "--max-duration", "0.2", "--warmup", "0", "--no-telemetry", "--json")
 
 

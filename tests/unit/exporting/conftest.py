@@ -3,9 +3,26 @@
 import pytest
 
 FAMILIES = [f"{family}resnet18" for family in ("", "se_", "eca_", "srm_", "emca_se_", "emca_eca_", "emca_srm_", "pkcam_eca_")]
+REWRITTEN = [name.replace("18", "10") for name in FAMILIES if not name.startswith("emca")]
+REWRITTEN += [
+    pytest.param(name, marks=() if name in ("emca_eca_resnet18", "emca_srm_resnet18") else pytest.mark.slow) for name in FAMILIES
+]
+"""With one block a stage, EMCA has no sum over scales."""
+
+
+@pytest.fixture(scope="session")
+def export(exported, lively_network):
+    """Return a function that gives the name, the torch module with lively batch norms, and the exported file of a network."""
+    return lambda name: (name, lively_network(name), exported(name))
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
-def exported(request, exported, lively_network):
-    """The name, the torch module with batch norms that do something, and the exported file of one family."""
-    return request.param, lively_network(request.param), exported(request.param)
+def exported_family(request, export):
+    """Every family as it is exported."""
+    return export(request.param)
+
+
+@pytest.fixture(scope="session", params=REWRITTEN)
+def rewritten_family(request, export):
+    """A network of most families, small where that is enough, for what rewrites files; every family in full at night."""
+    return export(request.param)

@@ -18,8 +18,8 @@ from emca_deploy.exporting.parity import measure_parity, run_onnx
 ROUNDING = 3e-6
 
 
-def test_every_family_keeps_its_logits_and_leaves_a_dla_nothing_but_its_result(exported) -> None:
-    name, _, path = exported
+def test_every_family_keeps_its_logits_and_leaves_a_dla_nothing_but_its_result(rewritten_family) -> None:
+    name, _, path = rewritten_family
     model = ir.load(path)
     images = np.random.default_rng(0).standard_normal((3, 3, 64, 64)).astype(np.float32)
     forms = to_dla(model)
@@ -36,11 +36,11 @@ def test_every_family_keeps_its_logits_and_leaves_a_dla_nothing_but_its_result(e
     assert {node.name: node.op_type for node in model.graph}["head"] == "Conv"
 
 
-def test_attention_is_known_as_such_afterwards(exported) -> None:
+def test_attention_is_known_as_such_afterwards(rewritten_family) -> None:
     """Otherwise a cache would give its tensors ranges."""
     from emca_deploy.calibration.graphs.attention_path import find_attention
 
-    _, _, path = exported
+    _, _, path = rewritten_family
     model = ir.load(path)
     gates = len(find_attention(model.graph).gates)
     to_dla(model)
@@ -176,8 +176,8 @@ def test_limits_of_the_rest(tmp_path, operator, attributes, reason) -> None:
     assert (reason is None and not found) or reason in found[0].reason
 
 
-def test_a_file_is_converted_with_its_manifest(exported, tmp_path) -> None:
-    name, _, path = exported
+def test_a_file_is_converted_with_its_manifest(rewritten_family, tmp_path) -> None:
+    name, _, path = rewritten_family
     result = convert_for_dla(path, tmp_path / "dla.onnx")
     manifest = read_manifest(tmp_path / "dla.onnx")
     assert manifest is not None

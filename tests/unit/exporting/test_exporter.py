@@ -16,10 +16,10 @@ UNWANTED = {
 }  # fmt: skip
 
 
-def test_the_graph_is_valid_clean_and_named(exported):
+def test_the_graph_is_valid_clean_and_named(exported_family):
     import torch
 
-    name, module, path = exported
+    name, module, path = exported_family
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
     assert (proto.producer_name, proto.producer_version) == ("emca-deploy", __version__)
@@ -38,8 +38,8 @@ def test_the_graph_is_valid_clean_and_named(exported):
     assert ("attention" in " ".join(names) or "excitation" in " ".join(names)) == (name != "resnet18")
 
 
-def test_tensors_are_named_after_their_nodes_and_nothing_of_this_machine_is_kept(exported):
-    _, _, path = exported
+def test_tensors_are_named_after_their_nodes_and_nothing_of_this_machine_is_kept(exported_family):
+    _, _, path = exported_family
     graph = onnx.load(path).graph
     outputs = {value.name for value in graph.output}
     for node in graph.node:
@@ -55,10 +55,10 @@ def test_tensors_are_named_after_their_nodes_and_nothing_of_this_machine_is_kept
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_every_batch_size_computes_what_pytorch_does(exported, batch):
+def test_every_batch_size_computes_what_pytorch_does(exported_family, batch):
     import torch
 
-    _, module, path = exported
+    _, module, path = exported_family
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

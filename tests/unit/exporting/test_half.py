@@ -45,8 +45,8 @@ def node_types(path):
     ]
 
 
-def test_every_family_is_strongly_typed(exported, halves, tmp_path):
-    _, path = halves(exported, tmp_path)
+def test_every_family_is_strongly_typed(rewritten_family, halves, tmp_path):
+    _, path = halves(rewritten_family, tmp_path)
     onnx.checker.check_model(str(path), full_check=True)
     nodes = node_types(path)
     assert all(len(types) == 1 for node, types in nodes if node.op_type != "Cast" and types)
@@ -59,30 +59,32 @@ def test_every_family_is_strongly_typed(exported, halves, tmp_path):
     assert OnnxFile.open(path).precision == "fp16"
 
 
-def test_every_family_keeps_statistics_and_gates_in_float32_and_nothing_else(exported, halves, tmp_path):
-    converted, path = halves(exported, tmp_path)
+def test_every_family_keeps_statistics_and_gates_in_float32_and_nothing_else(rewritten_family, halves, tmp_path):
+    converted, path = halves(rewritten_family, tmp_path)
     types = {node.name: (node.op_type, kinds) for node, kinds in node_types(path)}
     for op_type in ("GlobalAveragePool", "Sigmoid", "Sqrt"):
         assert all(kinds == {onnx.TensorProto.FLOAT} for kind, kinds in types.values() if kind == op_type)
     network = [kinds for name, (kind, kinds) in types.items() if kind in {"Conv", "Gemm"} and "attention" not in name.lower()]
-    if "pkcam" not in exported[0]:
-        assert len(network) == 21
+    if "pkcam" not in rewritten_family[0]:
+        assert len(network) == (21 if "18" in rewritten_family[0] else 13)
         assert all(kinds == {onnx.TensorProto.FLOAT16} for kinds in network)
     assert all(kinds == {onnx.TensorProto.FLOAT16} for kind, kinds in types.values() if kind in {"MaxPool", "Gemm"})
     reasons = converted.graph.float32_nodes
-    assert ("variance" in reasons) == ("srm" in exported[0])
+    assert ("variance" in reasons) == ("srm" in rewritten_family[0])
     assert converted.graph.casts == sum(kind == "Cast" for kind, _ in types.values())
 
 
-def test_every_family_is_as_near_as_theory_says_and_not_nearer(exported, halves, tmp_path):
-    converted, _ = halves(exported, tmp_path)
+def test_every_family_is_as_near_as_theory_says_and_not_nearer(rewritten_family, halves, tmp_path):
+    converted, _ = halves(rewritten_family, tmp_path)
     assert 1e-5 < converted.parity.max_rel < converted.tolerance / 4
     assert converted.tolerance < 0.03
 
 
-def test_a_file_of_half_the_size(exported, halves, tmp_path):
-    _, path = halves(exported, tmp_path)
-    assert path.stat().st_size < 0.52 * exported[2].stat().st_size
+def test_a_file_of_half_the_size(rewritten_family, halves, tmp_path):
+    if "18" not in rewritten_family[0]:
+        pytest.skip("as much graph as weights")
+    _, path = halves(rewritten_family, tmp_path)
+    assert path.stat().st_size < 0.52 * rewritten_family[2].stat().st_size
 
 
 @pytest.fixture

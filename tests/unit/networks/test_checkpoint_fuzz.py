@@ -21,7 +21,7 @@ from emca_deploy.networks.fitting import fit_network
 from emca_deploy.networks.networks import find_networks
 from emca_deploy.networks.stored import TensorProblem
 
-FEW = 200
+FEW = 120
 MANY = 24_000
 LOADED_ELEMENTS = 10_000
 OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
@@ -186,15 +186,15 @@ BOMBS = {
     "huge number": b"\x8b\xff\xff\xff\x7f1",
     "huge memo": b"}r\xff\xff\xff\xff.",
     "huge frame": b"\x95" + b"\xff" * 8 + b"}.",
-    "deep lists": b"]" * 500_000 + b"a" * 499_999 + b".",
-    "deep tuples": b")" + b"\x85" * 900_000 + b".",
-    "deep marks": b"(" * 900_000 + b".",
+    "deep lists": b"]" * 200_000 + b"a" * 199_999 + b".",
+    "deep tuples": b")" + b"\x85" * 300_000 + b".",
+    "deep marks": b"(" * 300_000 + b".",
     "laughs": b"]q\x00" + laughs() + b".",
-    "copied arguments": b"(" + b"N" * 300_000 + b"tq\x00cm\nC\nq\x01" + b"h\x01h\x00R" * 300_000 + b".",
-    "copied state": b"}" + many_items() + b"q\x00cm\nC\n)Rq\x01" + b"h\x00b" * 500_000 + b".",
-    "long names": LONG + b"q\x00" + b"h\x00h\x00\x930" * 300_000 + b"}.",
-    "long text encoded": LONG + b"q\x00c_codecs\nencode\nq\x01" + b"h\x01(h\x00tR0" * 200_000 + b"}.",
-    "nothing but nothing": b"N0" * 3_000_000 + b"}.",
+    "copied arguments": b"(" + b"N" * 100_000 + b"tq\x00cm\nC\nq\x01" + b"h\x01h\x00R" * 100_000 + b".",
+    "copied state": b"}" + many_items() + b"q\x00cm\nC\n)Rq\x01" + b"h\x00b" * 200_000 + b".",
+    "long names": LONG + b"q\x00" + b"h\x00h\x00\x930" * 100_000 + b"}.",
+    "long text encoded": LONG + b"q\x00c_codecs\nencode\nq\x01" + b"h\x01(h\x00tR0" * 100_000 + b"}.",
+    "nothing but nothing": b"N0" * 1_000_000 + b"}.",
     "colliding keys": b"}(" + colliding_keys() + b"u.",
 }
 
@@ -204,7 +204,7 @@ def test_a_hostile_pickle_costs_little(tmp_path, kind):
     path = zipped(tmp_path, b"\x80\x02" + BOMBS[kind])
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     assert not try_to_read(path)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10
 
 

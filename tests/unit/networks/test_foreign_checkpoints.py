@@ -10,7 +10,7 @@ from emca_deploy.networks.registry import count_parameters, create_model
 from zoo.checkpoints import assert_close_logits, assert_equal_logits, randomise, saved
 
 SLOW = pytest.mark.slow
-DEEP_TWINS = {"torchvision-50", "ecanet-50"}
+DEEP_TWINS = {"torchvision-50", "ecanet-50", "timm-se-50"}
 """Forms that another case covers, at this or another depth."""
 
 
