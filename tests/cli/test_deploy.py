@@ -271,7 +271,7 @@ def wait_until(condition, process: subprocess.Popen, what: str) -> None:
     while not condition():
         assert process.poll() is None, f"it ended before {what}"
         assert time.monotonic() < end, f"no {what} in {PATIENCE_S} s"
-        time.sleep(0.02)
+        time.sleep(0.1)  # looking through /proc takes time from what is waited for
 
 
 def start(command: list[str]) -> "subprocess.Popen[str]":

@@ -125,9 +125,9 @@ def _umask() -> int:
 
 @pytest.mark.usefixtures("with_small_networks")
 def test_outside_the_parity_gate_is_exit_4_and_leaves_the_old_file(tmp_path, plain_checkpoint, refused, monkeypatch, files):
-    from emca_deploy.exporting import checkpoint as room
+    from emca_deploy.exporting import parity
 
-    monkeypatch.setattr(room, "check_parity", partial(room.check_parity, gate=1e-12))
+    monkeypatch.setattr(parity, "MAX_RELATIVE_ERROR", 1e-12)
     output = tmp_path / "model.onnx"
     output.write_bytes(b"old")
     assert "more than 1e-12" in refused("export", plain_checkpoint, "-o", output, "--image-size", 32, code=4)

@@ -115,7 +115,8 @@ def test_a_full_stdout_is_one_error_and_the_result_is_kept(tmp_path):
     ]
     found = command("profile", str(model), *brief, "--json", "-o", str(tmp_path / "r.json"))
     assert found.returncode == 2
-    assert [line.split(":")[0] for line in found.stderr.splitlines()] == ["error", "  try"]
+    said = [line.split(":")[0] for line in found.stderr.splitlines()]
+    assert [word for word in said if word != "warning"] == ["error", "  try"]  # on a busy machine there are warnings
     assert json.loads((tmp_path / "r.json").read_text())["results"]
     table = command("profile", str(model), *brief, "-o", str(tmp_path / "s.json"))
     assert table.returncode == 2

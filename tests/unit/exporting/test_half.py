@@ -170,25 +170,29 @@ def test_a_model_without_types_is_refused_rather_than_left_as_it_is(net):
 
 
 @pytest.fixture(scope="module")
-def loud_style(tmp_path_factory):
+def loud_style(once):
     """An exported SRM attention over maps whose squares are beyond fp16: the type of its variance matters."""
-    import torch
 
-    from emca_deploy.exporting.exporter import export_onnx
-    from emca_deploy.networks.attention import ChannelAttention, StyleExcitation
+    def export(folder):
+        import torch
 
-    class Loud(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = torch.nn.Conv2d(3, 8, 1)
-            self.attention = ChannelAttention(StyleExcitation(8), 8)
-            self.head = torch.nn.Linear(8, 4)
+        from emca_deploy.exporting.exporter import export_onnx
+        from emca_deploy.networks.attention import ChannelAttention, StyleExcitation
 
-        def forward(self, images):
-            return self.head(self.attention(self.conv(images) * 1000).mean((2, 3)) / 1000)
+        class Loud(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv = torch.nn.Conv2d(3, 8, 1)
+                self.attention = ChannelAttention(StyleExcitation(8), 8)
+                self.head = torch.nn.Linear(8, 4)
 
-    torch.manual_seed(0)
-    return export_onnx(Loud().eval(), 16)
+            def forward(self, images):
+                return self.head(self.attention(self.conv(images) * 1000).mean((2, 3)) / 1000)
+
+        torch.manual_seed(0)
+        ir.save(export_onnx(Loud().eval(), 16), folder / "model.onnx")
+
+    return ir.load(once("loud-style", export, keep=True) / "model.onnx")
 
 
 def test_variance_in_fp16_would_overflow_and_does_not(loud_style):

@@ -21,7 +21,7 @@ from emca_deploy.networks.fitting import fit_network
 from emca_deploy.networks.networks import find_networks
 from emca_deploy.networks.stored import TensorProblem
 
-FEW = 120
+FEW = 200
 MANY = 24_000
 LOADED_ELEMENTS = 10_000
 OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]

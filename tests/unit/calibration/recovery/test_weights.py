@@ -107,8 +107,8 @@ def test_rounded_weights_are_reused_for_another_backend_and_not_for_other_images
 
 def test_shifts_restore_the_means_of_the_channels(trained, tmp_path):
     images = open_source(bundled_calibration_images(), BUNDLED_PREPROCESSING)
-    chosen = range(0, 512, 32)
-    table, _, _ = ensure_ranges(trained, images, calibration_options("openvino", "minmax", samples=16, table=tmp_path / "t.json"))
+    chosen = range(0, 512, 8)
+    table, _, _ = ensure_ranges(trained, images, calibration_options("openvino", "minmax", samples=64, table=tmp_path / "t.json"))
     recipe = find_recipe("openvino")
     quantize = placing(recipe, table.ranges)
     model = load_graph(trained)
