@@ -26,7 +26,7 @@ SEVEN_BITS = "weights have 7 bits, since this processor has no VNNI and saturate
 
 @dataclass(frozen=True)
 class CalibrateRequest(CalibrationChoices):
-    """What to quantize, and how; see also `CalibrationChoices`.
+    """Options of a calibration; see also `CalibrationChoices`.
 
     Attributes:
         model: the fp32 .onnx file.
@@ -74,7 +74,7 @@ class CalibrationCache:
 
 @dataclass(frozen=True)
 class CalibrateReport:
-    """What was quantized, and whether it keeps the gate.
+    """Result of a calibration, and whether it keeps the gate.
 
     Attributes:
         calibration: the INT8 model and how it was made.

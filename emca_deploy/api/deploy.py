@@ -42,7 +42,7 @@ __all__ = ["DeployRequest", "deploy", "deploy_notes"]
 
 @dataclass(frozen=True)
 class DeployRequest:
-    """What to deploy, and how.
+    """Options of a deployment.
 
     Attributes:
         checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors or the .index.json of shards.

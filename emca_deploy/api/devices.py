@@ -28,7 +28,7 @@ class DevicesReport:
 
 @dataclass(frozen=True)
 class DeviceCheck:
-    """What one machine can do (`found`), or why it was not reached (`error`)."""
+    """Capabilities of one machine (`found`), or the reason why it was not reached (`error`)."""
 
     device: Machine
     found: Capabilities | None = None

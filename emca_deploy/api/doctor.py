@@ -24,7 +24,7 @@ ARM_INT8 = {"asimddp", "i8mm"}
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport:
-    """What this machine can do.
+    """Capabilities of this machine.
 
     Attributes:
         backends: "usable", "version", "reason" and "remedy" of each backend by name; the last two are None if it is usable.

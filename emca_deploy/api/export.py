@@ -23,7 +23,7 @@ Found = Callable[["CheckpointSource"], None]
 
 @dataclass(frozen=True)
 class ExportRequest(ExportOptions):
-    """What to export, and how; see also `ExportOptions`.
+    """Options of an export; see also `ExportOptions`.
 
     Attributes:
         checkpoint: .pth, .pt, .pth.tar, .ckpt, .safetensors or the .index.json of shards; None for random weights. The form
@@ -40,7 +40,7 @@ class ExportRequest(ExportOptions):
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported.
+    """Result of an export.
 
     Attributes:
         exported: export of the checkpoint; None if the form for a DLA was made from an .onnx file.

@@ -44,7 +44,7 @@ BLOCK = 5
 
 @dataclass(frozen=True)
 class LayersRequest:
-    """What to profile, and how. Other fields are as in `ProfileRequest`.
+    """Options of a layer profile. Other fields are as in `ProfileRequest`.
 
     Attributes:
         artifacts: "path" or "backend=path"; a .json file is the output of trtexec's --exportProfile.

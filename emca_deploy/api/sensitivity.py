@@ -20,7 +20,7 @@ __all__ = ["Sensitivity", "SensitivityRequest", "sensitivity"]
 
 @dataclass(frozen=True)
 class SensitivityRequest:
-    """What to examine, and how.
+    """Options of a sensitivity analysis.
 
     Attributes:
         model: the fp32 .onnx file.

@@ -31,7 +31,7 @@ __all__ = ["ValidateReport", "ValidateRequest", "kept_logits", "validate"]
 
 @dataclass(frozen=True)
 class ValidateRequest:
-    """What to validate, and how. Other fields are as in `ProfileRequest`.
+    """Options of a validation. Other fields are as in `ProfileRequest`.
 
     Attributes:
         artifact: "path" or "backend=path".
@@ -73,7 +73,7 @@ class ValidateRequest:
 
 @dataclass(frozen=True)
 class ValidateReport:
-    """What was measured.
+    """Result of a validation.
 
     Attributes:
         accuracy: the accuracy, and the comparison with the reference.

@@ -1,1 +1,1 @@
-"""From an fp32 ONNX file to INT8 ones, one placement a backend."""
+"""Calibration: from an fp32 ONNX file to INT8 ones, one placement per backend."""

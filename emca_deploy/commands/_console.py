@@ -1,4 +1,4 @@
-"""What the commands print: text and JSON on stdout, notes and warnings on stderr."""
+"""Output of the commands: text and JSON on stdout, notes and warnings on stderr."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator

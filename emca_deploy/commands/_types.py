@@ -1,4 +1,4 @@
-"""How groups of commands and options are declared, and the kinds of values that options take."""
+"""Declarations of command groups and options, and the types of option values."""
 
 from collections.abc import Callable
 from math import isfinite

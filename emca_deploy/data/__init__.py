@@ -1,1 +1,1 @@
-"""Where images come from and how they become the network's input."""
+"""Sources of images, and their preprocessing to the network's input."""

@@ -1,1 +1,1 @@
-"""From a torch module to a checked ONNX file."""
+"""Export of a torch module to a checked ONNX file."""

@@ -1,4 +1,4 @@
-"""From a torch module to an ONNX model through torch.export, with readable names: `stage2.block0.conv1`."""
+"""Export of a torch module to an ONNX model through torch.export, with readable names: `stage2.block0.conv1`."""
 
 import logging
 import re

@@ -1,1 +1,1 @@
-"""What a machine is: its processor, GPUs, boards and clocks. Nothing here starts a run."""
+"""Facts about a machine: its processor, GPUs, boards and clocks. No module of this room starts a run."""

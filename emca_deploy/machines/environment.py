@@ -1,4 +1,4 @@
-"""What a result records of the machine that it comes from."""
+"""Facts that a result records about its machine."""
 
 import os
 import platform

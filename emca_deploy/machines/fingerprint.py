@@ -1,4 +1,4 @@
-"""Whether two results come from machines that may be compared: a fingerprint, and its parts by name.
+"""The fingerprint of a machine, and its parts by name; results of equal fingerprints may be compared.
 
 It covers what decides how fast the same program runs: processor, cores and quota of this process, memory, clock policy, kernel,
 accelerators. It leaves out what varies from run to run (clocks now, temperature, load), of which warnings are given, and the

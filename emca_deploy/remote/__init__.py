@@ -1,1 +1,1 @@
-"""How to reach another machine over ssh. Knows no command."""
+"""Access to another machine over ssh. Knows no command."""

@@ -44,7 +44,7 @@ printf '\\n%s{"end": true, "root": "%s"}\\n' "$mark" "$root"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a machine has; None or empty is unknown.
+    """Facts about a machine; None or empty is unknown.
 
     Attributes:
         python: Path of the interpreter that runs the agent; None if there is none.

@@ -1,4 +1,4 @@
-"""What the agent and the machine that sends requests agree on."""
+"""Protocol between the agent and the machine that sends requests."""
 
 import os
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""From results to a terminal table, a page and plots."""
+"""Reports of results: terminal tables, a page and plots."""

@@ -1,4 +1,4 @@
-"""How many neighbouring blocks the bootstrap draws together: as many as are correlated in this measurement.
+"""The number of neighbouring blocks that the bootstrap draws together: as many as are correlated in a measurement.
 
 A varying clock makes neighbouring blocks similar. Drawn one by one, they would count as independent, and intervals would be too
 narrow. Source: D. Politis and H. White, "Automatic block-length selection for the dependent bootstrap" (2004), as corrected by

@@ -53,7 +53,7 @@ Report = Profiled | Validated | Built
 
 @dataclass(frozen=True)
 class Shared:
-    """What a deployment keeps on this machine between measuring and validating.
+    """State that a deployment keeps on this machine between measuring and validating.
 
     Attributes:
         stack: Stack that ends the processes.

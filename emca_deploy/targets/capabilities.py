@@ -1,4 +1,4 @@
-"""What a machine can do, this one or one reached over ssh: Python, runtimes, its board, trtexec, disk and clock."""
+"""Capabilities of a machine, local or reached over ssh: Python, runtimes, its board, trtexec, disk and clock."""
 
 import shutil
 import sys

@@ -13,7 +13,7 @@ __all__ = ["BuildStep", "BuiltCandidate", "Deployment", "Models", "named_apart"]
 
 @dataclass(frozen=True)
 class BuildStep:
-    """What is built, or used directly, for one candidate or its variants.
+    """File that is built, or used directly, for one candidate or its variants.
 
     Attributes:
         name: Name of the candidate.
@@ -32,7 +32,7 @@ class BuildStep:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What `deploy` does on a target; all that it needs was found.
+    """Steps of `deploy` on a target; everything they need was found.
 
     Attributes:
         target: Name of the target.

@@ -1,1 +1,1 @@
-"""What networks are for: classification is the only task today; see `classification` for what a task consists of."""
+"""Tasks of networks; classification is the only one today, and `classification` shows the parts of a task."""

@@ -1,4 +1,4 @@
-"""What every source of telemetry is, and what the names in its readings mean."""
+"""Interface of telemetry sources, and the meaning of the names in their readings."""
 
 import time
 from collections.abc import Sequence

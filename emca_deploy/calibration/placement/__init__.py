@@ -1,1 +1,1 @@
-"""Where Q/DQ pairs go, and how they get into a graph."""
+"""Placement of Q/DQ pairs, and their insertion into a graph."""

@@ -62,7 +62,7 @@ SOC = re.compile(r"\btegra\d{3}\b")
 
 @dataclass(frozen=True)
 class BoardFacts:
-    """What a Jetson board is; None is unknown, never a guess.
+    """Facts about a Jetson board; None is unknown, never a guess.
 
     Attributes:
         model: Name in its device tree.

@@ -32,14 +32,14 @@ THROTTLING = {"oc1": "under-voltage", "oc2": "average over-current", "oc3": "ins
 
 @dataclass(frozen=True)
 class BoardState:
-    """How fast a board is allowed to run now."""
+    """Current speed limits of a board."""
 
     modes: PowerModes
     clocks: Clocks
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What makes a measurement slower or less steady than it could be; each with what to do."""
+        """Causes of slower or less steady measurements, each with what to do."""
         current, fastest = self.modes.current, self.modes.fastest
         found = []
         if current is not None and fastest is not None and current.id != fastest.id:
@@ -53,7 +53,7 @@ class BoardState:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What could not be read; each with what to do."""
+        """Values that could not be read, each with what to do."""
         return tuple(note for note in (self.modes.note, *self.clocks.notes) if note)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What makes measurements on a board slower, less steady or less complete than they could be."""
+"""Causes of slower, less steady or incomplete measurements on a board."""
 
 import os
 from collections.abc import Iterator

@@ -38,7 +38,7 @@ MIN_QUERIES = 10
 
 @dataclass(frozen=True)
 class Timed:
-    """What a result records of a timed engine.
+    """Facts that a result records about a timed engine.
 
     Attributes:
         target: Name of the target, "jetson" or "ssh://board".
