@@ -221,7 +221,7 @@ def against_tool(backend: str, tool: Tool, args: argparse.Namespace) -> dict[str
         first = run % 2  # the order alternates
         both = in_turn(commands[first:] + commands[:first], args.slice)
         mine, other = both[first], both[1 - first]
-        assert mine.at_s < other.at_s, f"{tool.name} was through before `profile`, which then had the machine to itself"
+        assert mine.at_s < other.at_s, f"{tool.name} ended before `profile`, which then ran alone"
         ours.append(our_median_ms(mine.said))
         theirs.append(tool.median_ms(other.said))
         print(f"{tool.name}: {ours[-1]:.3f} / {theirs[-1]:.3f} = {ours[-1] / theirs[-1]:.4f}", file=sys.stderr, flush=True)
@@ -336,7 +336,7 @@ def show(found: dict[str, Any], console: Console) -> None:
     if "itself" in found:
         values = found["itself"]
         answer = f"{values['within_2_percent_and_holding_1']} of {values['tries']}"
-        table.add_row("A against A beside a neighbour: within 2 %, interval holds 1", answer, "19 of 20")
+        table.add_row("one file twice, next to a busy process: within 2 %, interval contains 1", answer, "19 of 20")
     if "overhead" in found:
         table.add_row("a call of a runner that does nothing", f"{found['overhead']['call_us']:.1f} us", "below 20 us")
     for what, values in found.get("coverage", {}).items():
@@ -374,7 +374,7 @@ def main() -> None:
     parser.add_argument("--ort-perf", help="path of onnxruntime_perf_test, if available")
     parser.add_argument("--only", choices=PARTS, nargs="*", default=list(PARTS))
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("-o", "--output", type=Path, help="write the JSON document here")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the results")
     args = parser.parse_args()
     if args.quick:
         args.seconds, args.runs, args.tries, args.simulations = 1.0, 2, 2, 20

@@ -33,7 +33,7 @@ def find_vendor_tool(backend: str, path: str | None = None) -> tuple[Trtexec | N
         path: Path of trtexec; None searches the usual places.
     """
     if backend != "tensorrt":
-        return None, f"{backend} has no timing tool in its wheel; trtexec loads engines of TensorRT only"
+        return None, f"{backend} has no timing tool in its wheel; trtexec loads only TensorRT engines"
     try:
         tool = find_trtexec(path=path)
     except EmcaError as error:
@@ -43,7 +43,7 @@ def find_vendor_tool(backend: str, path: str | None = None) -> tuple[Trtexec | N
 
 def _same_version(tool: Trtexec, built: str | None) -> tuple[Trtexec | None, str]:
     if built is None or not built.startswith(f"{tool.version_text}."):
-        return None, f"{tool.path} is of TensorRT {tool.version_text}, the engines are of {built}: it does not load them"
+        return None, f"{tool.path} is version {tool.version_text} and cannot load engines of TensorRT {built}"
     return tool, ""
 
 

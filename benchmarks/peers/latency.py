@@ -59,7 +59,7 @@ def _figures(run: Run, subject: Subject, candidates: Sequence[Candidate]) -> dic
             precision = "fp32" if candidate.method == "inference" else "int8"
             specs.append(candidate.spec(artifact, run.threads, precision=precision))
     if candidates[0].name in absent:
-        raise WorkerError(f"{candidates[0].name}: {absent[candidates[0].name]}", "there is nothing to hold the others against")
+        raise WorkerError(f"{candidates[0].name}: {absent[candidates[0].name]}", "there is no reference for the others")
     with progress(f"{subject.name} in {candidates[0].where}") as report:
         measured = measure(specs, Protocol(duration_s=run.duration_s, processes=4), report)
     return {"names": [spec.name for spec in specs], "absent": absent, "report": to_json(measured)}
@@ -91,7 +91,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for row in rows:
         table = Table(title=f"Latency, {row.subject} in {row.candidate}, 224x224, batch 1", title_justify="left")
         table.add_column("model", no_wrap=True)
-        headings = ("ours takes, of its time (95% CI)", "ours is faster, times", "p50 ms", "p90 ms", "p99 ms", "calls")
+        headings = ("our time over its time (95% CI)", "times faster", "p50 ms", "p90 ms", "p99 ms", "calls")
         for heading in headings:
             table.add_column(heading, justify="right")
         names, report = row.figures["names"], row.figures["report"]
