@@ -111,6 +111,22 @@ def test_hang_is_ended(make_spec):
     assert not alive(pid)
 
 
+def test_a_block_has_its_own_seconds_on_top_of_the_timeout(make_spec):
+    with Worker(make_spec()) as worker:
+        worker.open()
+        worker.prepare(1, 0)
+        worker._timeout_s = 30.0
+        assert len(worker.block(seconds=31.0, max_calls=1)) == 1
+
+
+def test_a_process_that_does_not_end_is_ended(make_spec, monkeypatch):
+    monkeypatch.setattr("emca_deploy.harness.measure.worker._END_S", 0.2)
+    with Worker(make_spec(does="hang")) as worker:
+        worker.open()
+        worker._send("prepare", batch=1, seed=0)  # it is busy for ten minutes now
+    assert not alive(worker.pid)
+
+
 def test_fixed_batch_of_another_size_is_refused(make_spec):
     with Worker(make_spec("mine", batch=4)) as worker:
         worker.open()
