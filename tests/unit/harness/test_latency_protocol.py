@@ -186,7 +186,12 @@ def test_raw_samples_survive_their_file(tmp_path):
         starts, ends = one.windows_ns.T
         assert (starts < ends).all()
         assert (ends[:-1] <= starts[1:]).all()
+        assert one.device_ms is None
     assert path.stat().st_size < 20_000
+    first = raw.candidates[0]
+    device_ms = np.arange(len(first.calls_ns)) / 4
+    write_raw(path, replace(raw, candidates=(replace(first, device_ms=device_ms),)))
+    np.testing.assert_array_equal(read_raw(path).candidates[0].device_ms, device_ms)
 
 
 @pytest.mark.usefixtures("in_process")

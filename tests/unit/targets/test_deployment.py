@@ -110,6 +110,7 @@ def test_what_a_gpu_needs_depends_on_the_backends() -> None:
     def on_gpu(*backends: str) -> Deployment:
         return Deployment("gpu:0", backends, gpu_steps(backends, "8.9"))
 
+    assert on_gpu("torch", "onnxruntime").processes == 1  # loading takes long there
     assert on_gpu("torch", "onnxruntime").needs_half
     assert on_gpu("torch", "onnxruntime").int8_backends == ()
     assert on_gpu("torch", "tensorrt-rtx").int8_backends == ("tensorrt-rtx",)

@@ -1,11 +1,16 @@
 """Versions, the log and progress, which need no TensorRT."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from refusals import refusing
 
+from emca_deploy.backends.tensorrt import builder
+from emca_deploy.backends.tensorrt.builder import TrtBuilder
 from emca_deploy.backends.tensorrt.log import BuildLog
+from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.backends.tensorrt.versions import TABLE, rules_of
 from emca_deploy.backends.tensorrt.watch import PhaseTracker, run_build
 from emca_deploy.errors import MissingError
@@ -41,6 +46,21 @@ def test_the_table_is_in_order() -> None:
     for backend in ("tensorrt", "tensorrt-rtx"):
         versions = [first for name, first, _ in TABLE if name == backend]
         assert versions == sorted(set(versions))
+
+
+@pytest.mark.parametrize(("gpus", "name"), [((), "gpu"), (("NVIDIA L4", "NVIDIA A2"), "NVIDIA-L4")])
+def test_a_timing_cache_is_of_one_backend_version_and_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: tuple[str, ...], name: str
+) -> None:
+    monkeypatch.setattr(builder, "find_gpus", lambda: gpus)
+    given: list[tuple[bytes, bool]] = []
+    config = SimpleNamespace(create_timing_cache=bytes, set_timing_cache=lambda *arguments: given.append(arguments))
+    make, trt = TrtBuilder(TrtSettings(timing_cache=tmp_path)), SimpleNamespace(__version__="10.3.0")
+    path = make._timing_cache(trt, config)
+    assert path == tmp_path / f"tensorrt-10.3.0-{name}.timing"
+    path.write_bytes(b"measured")
+    make._timing_cache(trt, config)
+    assert given == [(b"", False), (b"measured", False)]
 
 
 def test_a_log_keeps_what_matters() -> None:
