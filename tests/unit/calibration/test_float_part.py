@@ -183,18 +183,23 @@ def test_an_opset_without_fp16_pairs_is_refused():
         to_half_quantized(small(0.1, 0.01, opset=17), {})
 
 
-def test_worse_than_rounding_is_refused(exported, images, tmp_path):
-    """The float part has no float32 layers and a bias beyond fp16: the gate must refuse it."""
+def test_worse_than_rounding_is_refused(exported, images, tmp_path, monkeypatch):
+    """The gate refuses a loss above its limit, and a float part without float32 layers whose bias is beyond fp16."""
     path = exported("se_resnet10")
     calibrated(exported, images, tmp_path, "se_resnet10", "fp32")
     graph = load_graph(path)
     insert_qdq(graph, place(graph.graph, RECIPES["tensorrt"]), read_table(tmp_path / "se_resnet10.ranges.json").ranges)
+    compared = (load_graph(path, images.preprocessing), images, range(6), 1)
+    monkeypatch.setattr("emca_deploy.calibration.float_part.MOST_LOST_DB", -100.0)  # the loss is about 0 dB
+    with pytest.raises(GateError):
+        halve_float_part(graph.clone(), {}, compared, silent)
+    monkeypatch.undo()
     head = next(node for node in graph.graph if node.op_type == "Gemm")
     bias = head.inputs[2]
     assert bias is not None
     bias.const_value = ir.tensor(np.full(10, 7e4, np.float32), name=bias.name)
     with pytest.raises((GateError, ModelError)), np.errstate(over="ignore"):
-        halve_float_part(graph, {}, (load_graph(path, images.preprocessing), images, range(6), 1), silent)
+        halve_float_part(graph, {}, compared, silent)
 
 
 def test_peaks_are_what_was_seen():

@@ -13,7 +13,7 @@ from refusals import refusing
 
 from emca_deploy._machine import find_gpus
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest, sha256_file, write_manifest
-from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.base import RunOptions, TensorSpec
 from emca_deploy.backends.registry import available, open_runner
 from emca_deploy.backends.tensorrt.builder import RtxBuilder
 from emca_deploy.backends.tensorrt.cuda import GpuFacts, capability_here
@@ -122,6 +122,19 @@ def test_what_is_read_is_what_was_hashed(engine: Path) -> None:
     assert content == engine.read_bytes()
     assert manifest.sha256 == sha256_file(engine)
     assert profile_of(manifest) == (1, 2, 4)
+
+
+def test_the_batch_of_a_loaded_engine_fits_its_own_profile() -> None:
+    """Where the manifest names no batches, only the loaded engine knows them."""
+    spec = TensorSpec("images", "float32", ("batch", 3, 4, 4))
+    for asked, fixed, largest in ((None, None, 4), (2, 2, 2)):
+        runner = RtxRunner("net.engine", RunOptions(batch=asked))
+        runner._profile = (1, 2, 4)
+        assert runner._batches(spec) == (replace(spec, shape=(fixed or "batch", 3, 4, 4)), fixed, largest)
+    runner = RtxRunner("net.engine", RunOptions(batch=5))
+    runner._profile = (1, 2, 4)
+    with refusing(InputError, "1 to 4", 5):
+        runner._batches(spec)
 
 
 def test_profiles() -> None:

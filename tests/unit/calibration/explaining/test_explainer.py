@@ -180,6 +180,14 @@ def test_each_kind_is_told_with_its_node_and_what_to_do(kind):
     assert report.int8_layers == (1 if kind in {"quantized_before_activation", "float_island"} else 0)
 
 
+@pytest.mark.parametrize("zero", ["", ", z"])
+def test_a_quantization_from_0_on_replaces_the_relu_before_it(zero):
+    """Without a zero point it is uint8 with 0."""
+    body = f"c = {CONV}(d, w) r = Relu(c) p = QuantizeLinear(r, t{zero}) out = DequantizeLinear(p, t{zero})"
+    report = explain_int8(chain(body), find_recipe("onnxruntime"))
+    assert (report.int8_layers, "zero_point_beside_relu" in kinds_found(report)) == (1, False)
+
+
 def test_saturation_is_told_where_the_processor_saturates():
     graph = chain(CASES["float_island"])
     assert "saturation" not in kinds_found(explain_int8(graph, find_recipe("onnxruntime")))
