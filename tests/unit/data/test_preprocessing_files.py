@@ -32,6 +32,10 @@ def test_timms_config(tmp_path):
     assert used.assumed == ("exif",)
     assert used_of(tmp_path, cfg) == used
     assert used_of(tmp_path, {**cfg, "crop_mode": "squash", "crop_pct": 1.0}).resize == "squash"
+    assert (
+        used_of(tmp_path, {name: cfg[name] for name in ("mean", "std", "crop_pct")}, InputFacts(height=48, width=48)).resize_size
+        == 53
+    )
     gray = used_of(tmp_path, {**cfg, "input_size": [1, 28, 28], "mean": [0.5], "std": [0.5]})
     assert gray.shape == (1, 28, 28)
 

@@ -120,6 +120,11 @@ def test_what_a_gpu_needs_depends_on_the_backends() -> None:
     assert on_processor.int8_backends == ("onnxruntime",)
 
 
+def test_only_tensorrt_rtx_is_built_for_a_named_capability() -> None:
+    named = {step.backend: step.capabilities for step in gpu_steps(("tensorrt", "tensorrt-rtx"), "8.9")}
+    assert named == {"tensorrt": (), "tensorrt-rtx": ("8.9",)}
+
+
 def test_random_weights_have_no_checkpoint_to_run() -> None:
     assert built_on_gpu(Models(None, Path("model.onnx")), "torch") == []
 

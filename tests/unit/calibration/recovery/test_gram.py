@@ -10,14 +10,17 @@ from emca_deploy.calibration.graphs.weighted_layers import ConvGeometry, conv_ge
 from emca_deploy.calibration.recovery.gram import MEMORY_BYTES, POSITIONS, can_be_rounded, input_rows, layer_grams
 
 
-@pytest.mark.parametrize(("kernel", "stride", "pad"), [((3, 3), 1, 1), ((7, 7), 2, 3), ((1, 1), 2, 0)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad"),
+    [((3, 3), (1, 1), (1, 1)), ((7, 7), (2, 2), (3, 3)), ((1, 1), (2, 2), (0, 0)), ((3, 1), (2, 1), (1, 0))],
+)
 def test_rows_times_weights_are_the_convolutions_outputs(kernel, stride, pad):
     import torch
 
     rng = np.random.default_rng(0)
     image = rng.standard_normal((1, 4, 6, 8)).astype(np.float32)
     weight = rng.standard_normal((5, 4, *kernel)).astype(np.float32)
-    rows = input_rows(image, ConvGeometry(kernel, (stride, stride), (pad,) * 4), [0])
+    rows = input_rows(image, ConvGeometry(kernel, stride, (*pad, *pad)), [0])
     expected = torch.nn.functional.conv2d(torch.from_numpy(image), torch.from_numpy(weight), stride=stride, padding=pad)
     flat = expected.numpy().reshape(5, -1)
     found = weight.reshape(5, -1) @ rows.T
