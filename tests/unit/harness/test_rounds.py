@@ -1,9 +1,15 @@
 """The stopping rule and its effect on the interval's coverage, on simulated runs."""
 
+from contextlib import ExitStack
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from emca_deploy.harness.measure import starting
+from emca_deploy.harness.measure.protocol import Protocol
 from emca_deploy.harness.measure.rounds import planned_looks, precise
+from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.stats.estimates import median_ci, ratio_of_medians
 from zoo.levels import wandering
 
@@ -85,3 +91,12 @@ def test_ratio_of_runs_of_different_lengths():
     ratio, (low, high) = ratio_of_medians(a, b, paired=False)
     assert low <= ratio <= high
     assert ratio == pytest.approx(3, rel=0.02)
+
+
+@pytest.mark.parametrize(("each_mib", "free_mib", "fit"), [(None, 1e6, 1), (10.0, None, 1), (10.0, 1.0, 1), (10.0, 100.0, 2)])
+def test_as_many_processes_as_half_of_the_free_memory_holds(monkeypatch, each_mib, free_mib, fit):
+    monkeypatch.setattr(starting, "peak_rss_mib", lambda pid: each_mib)
+    monkeypatch.setattr(starting, "available_mib", lambda: free_mib)
+    two = [RunnerSpec(name, "", {}) for name in ("a", "b")]
+    processes = starting.Processes(two, Protocol(), ExitStack(), lambda *failure: None)
+    assert processes._that_fit(SimpleNamespace(pid=1)) == fit
