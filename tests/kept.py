@@ -82,7 +82,7 @@ def kept_export(real: Callable[..., "ir.Model"]) -> Callable[..., "ir.Model"]:
             return real(module, *options)
         with tempfile.TemporaryDirectory() as folder:
             kept(f"export-{entry}", key_of(fill), fill, Path(folder))
-            return ir.from_proto(onnx.load(Path(folder) / "model.onnx"))
+            return ir.from_proto(onnx.ModelProto.FromString((Path(folder) / "model.onnx").read_bytes()))
 
     return export
 
