@@ -1,6 +1,7 @@
 """OpenVINO on the CPU."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from io import BytesIO
@@ -224,6 +225,10 @@ class OvRunner(Runner):
 
     def close(self) -> None:
         """Free the compiled model."""
+        # A queue that is deleted while its last callback returns holds the interpreter's lock and waits for it: a deadlock.
+        for request in self._queue or ():
+            with suppress(RuntimeError):
+                request.wait()
         self._queue = self._request = self._compiled = self._bound = None
 
     def describe(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from refusals import refusing
 
@@ -143,6 +144,7 @@ calls = []
 network = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 sys.addaudithook(lambda event, _: calls.append(event) if event in network else None)
 import numpy as np
+import onnx
 from emca_deploy.backends.registry import open_runner
 with open_runner("openvino", {str(make_onnx())!r}) as runner:
     runner.infer(np.ones((1, 3, 8, 8), np.float32))
@@ -225,6 +227,7 @@ def test_fake_takes_its_time() -> None:
 def test_fake_crashes_the_process() -> None:
     code = """
 import numpy as np
+import onnx
 from emca_deploy.backends.registry import open_runner
 from emca_deploy.onnx_file.refusal import library_reason
 with open_runner("fake", "fake:crash_at=1") as runner:
@@ -264,3 +267,26 @@ def test_int8_sums_do_not_overflow_on_any_processor(tmp_path: Path) -> None:
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(tmp_path / "m.onnx"))
     with open_runner("onnxruntime", str(tmp_path / "m.onnx")) as runner:
         assert runner.infer(np.full((1, 8, 4, 4), 255, np.float32)) == pytest.approx(total, rel=1e-3)
+
+
+OFFLINE = """
+import sys
+import numpy as np
+import onnx
+from emca_deploy.backends.registry import open_runner
+for _ in range(10):
+    with open_runner("openvino", sys.argv[1]) as runner:
+        runner.start_offline(np.ones((1, 3, 8, 8), np.float32))
+        assert len(runner.run_offline(0.0, 30, 30)) == 30
+"""
+
+
+def test_openvino_waits_for_every_offline_call_and_for_its_callbacks(tmp_path):
+    """In a process of its own: a queue that is deleted while a callback returns never ends."""
+    pytest.importorskip("openvino")
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["": 17]> net (float[N, 3, 8, 8] x) => (float[N, 3] y)'
+        " <int64[2] s = {0, 3}> { p = GlobalAveragePool(x) y = Reshape(p, s) }"
+    )
+    onnx.save(model, tmp_path / "net.onnx")
+    subprocess.run([sys.executable, "-c", OFFLINE, str(tmp_path / "net.onnx")], check=True, timeout=120)
