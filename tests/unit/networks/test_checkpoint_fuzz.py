@@ -204,7 +204,7 @@ def test_a_hostile_pickle_costs_little(tmp_path, kind):
     path = zipped(tmp_path, b"\x80\x02" + BOMBS[kind])
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     assert not try_to_read(path)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10
 
 
