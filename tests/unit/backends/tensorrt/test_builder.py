@@ -1,5 +1,6 @@
 """Real builds with TensorRT-RTX, which needs no GPU to build."""
 
+import gc
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ import pytest
 from emca_deploy.artifacts import manifest_path, read_manifest
 from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
+from emca_deploy.backends.tensorrt.log import BuildLog, started
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.errors import InputError, MissingError, ModelError, OutputError
 
@@ -177,3 +179,9 @@ def test_tensorrt_builds_only_on_a_gpu(make_net: Callable[..., Path]) -> None:
     with pytest.raises(MissingError) as caught:
         TrtBuilder().build(make_net(), make_net().with_suffix(".engine"), OPTIONS)
     assert caught.value.exit_code == 3
+
+
+def test_no_older_builder_is_deleted_while_the_library_logs() -> None:
+    """The garbage collector deleted one in the logger once, and TensorRT-RTX waited for its own lock for ever."""
+    assert started(lambda _: [gc.isenabled()], None, BuildLog(), "tensorrt-rtx") == [False]
+    assert gc.isenabled()
