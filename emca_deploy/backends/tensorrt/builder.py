@@ -16,7 +16,7 @@ from emca_deploy.backends.tensorrt.cache import check_cache, reading_calibrator
 from emca_deploy.backends.tensorrt.cuda import capability_here
 from emca_deploy.backends.tensorrt.dla_log import DlaPlacement, read_placement
 from emca_deploy.backends.tensorrt.inspect import EngineLayer, int8_convolutions, moved_bytes_by_type, read_layers
-from emca_deploy.backends.tensorrt.log import BuildLog, attach, collector_paused, started
+from emca_deploy.backends.tensorrt.log import BuildLog, attach, started
 from emca_deploy.backends.tensorrt.model_facts import half_refusal, node_macs, qdq_refusal, read_facts
 from emca_deploy.backends.tensorrt.network import ParsedModel, parse_model
 from emca_deploy.backends.tensorrt.settings import (
@@ -30,6 +30,7 @@ from emca_deploy.backends.tensorrt.settings import (
 from emca_deploy.backends.tensorrt.versions import Rules, rules_of
 from emca_deploy.backends.tensorrt.watch import PhaseTracker, Progress, run_build
 from emca_deploy.errors import InputError, MissingError, ModelError
+from emca_deploy.harness.clock import no_garbage_collection
 from emca_deploy.onnx_file.file import OnnxFile
 
 __all__ = ["RtxBuilder", "TrtBuild", "TrtBuilder", "described", "machine_of"]
@@ -137,11 +138,11 @@ class TrtBuilder(EngineBuilder):
             check_cache(self._settings.calibration_cache, str(trt.__version__))
         if self._settings.timing_cache is not None:
             prepare_timing_cache(self._settings.timing_cache)
-        with collector_paused():
+        with no_garbage_collection():
             engine, built = self._attempt(trt, rules, model, options)
         if _lost_int8(built):
             # After a model that it refuses, TensorRT-RTX 1.7 compiles the next one without INT8, and the one after that with it.
-            with collector_paused():
+            with no_garbage_collection():
                 engine, built = self._attempt(trt, rules, model, options)
         if _lost_int8(built):
             if self._settings.calibration_cache is not None:

@@ -1,17 +1,16 @@
 """The builder's log, of which errors, warnings and the list of the engine's layers are kept."""
 
-import gc
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from emca_deploy.backends.tensorrt.dla_log import concerns_dla
 from emca_deploy.errors import MissingError
+from emca_deploy.harness.clock import no_garbage_collection
 from emca_deploy.onnx_file.refusal import library_reason
 
-__all__ = ["BuildLog", "attach", "collector_paused", "started"]
+__all__ = ["BuildLog", "attach", "started"]
 
 LAYER_LISTS = ("Layers:", "Engine Layer Information:")
 MISREAD = re.compile(r"Defaulting to INT8")
@@ -74,22 +73,11 @@ def attach(trt: Any, log: BuildLog) -> Any:
     return Logger()
 
 
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Keep the garbage collector off: an older builder that it deletes in the logger waits for a lock that TensorRT holds."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def started(kind: Callable[[Any], Any], logger: Any, log: BuildLog, backend: str) -> Any:
     """Return a builder or runtime of TensorRT; raise MissingError where it does not start, such as for an old driver."""
     try:
-        with collector_paused():
+        # A collection in the logger would delete an older builder, which waits for a lock that TensorRT holds.
+        with no_garbage_collection():
             return kind(logger)
     except (RuntimeError, TypeError) as exc:  # pybind raises TypeError where the library returns nothing
         reason = log.reason() if log.errors else library_reason(exc)
