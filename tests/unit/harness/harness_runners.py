@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Runner:
         if self.does == "raise":
             raise ZeroDivisionError("a bug of the runtime")
         if self.does == "abort":
-            os.write(2, b"free(): invalid pointer\n")
+            os.write(2, b"not of interest\n" + b"x" * 5000 + b"\nbegin\nfree(): invalid pointer\n")
             os.abort()
         if self.does == "dislike garbage":
             self.calls += 1
@@ -56,13 +57,20 @@ class Runner:
         return batch.sum(axis=(1, 2))
 
     def close(self):
-        pass
+        if self.does == "refuse to close":
+            raise ModelError("model.onnx: cannot be closed", "close it again")
 
     def describe(self):
-        return {"version": "1.0", "stdout": sys.stdout.fileno(), "odd": {1, 2} and os, **self._times()}
+        return {"version": "1.0", "stdout": sys.stdout.fileno(), "odd": {1, 2} and os, "files": standard_files(), **self._times()}
 
     def _times(self):
         return {name: getattr(self, name) for name in ("opened_ns", "loaded_ns") if hasattr(self, name)}
+
+
+def standard_files():
+    """Return where standard input, output and error lead; other files that lead nowhere are appended."""
+    places = [str(Path(f"/proc/self/fd/{number}").resolve()) for number in range(12) if Path(f"/proc/self/fd/{number}").exists()]
+    return places[:3] + [place for place in places[3:] if place == os.devnull]
 
 
 class DeviceRunner(Runner):

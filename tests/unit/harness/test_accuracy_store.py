@@ -71,6 +71,56 @@ def test_a_run_that_is_killed_finds_what_was_saved_last(tmp_path, monkeypatch):
     assert len(resumed(tmp_path / "l.npz")) == 8
 
 
+def test_logits_are_saved_every_five_seconds_and_saving_takes_a_tenth_of_the_time(tmp_path, monkeypatch):
+    times = iter([100.0, 104.9, 105.0, 107.0, 126.9, 127.0, 127.1, 132.0])
+    monkeypatch.setattr(logits_store, "monotonic", lambda: next(times))
+    store = LogitsStore(tmp_path / "l.npz", KEY)
+    (logits,) = batches(5)
+    saved = []
+    for done in range(1, 5):
+        store.keep(logits[:done])
+        saved.append(store.partial.exists() and len(LogitsStore._read(store, store.partial).logits))
+    assert saved == [False, 2, 2, 4]  # the first save took 2 s, so the next one came 20 s later
+    assert store._next_s == pytest.approx(132.1)
+
+
+def test_what_a_killed_run_left_beside_its_complete_file_is_removed(tmp_path):
+    (logits,) = batches(5)
+    with LogitsStore(tmp_path / "l.npz", KEY) as store:
+        store.complete(Kept(logits, None, ImageNames()))
+        interrupted(tmp_path / "l.npz", logits)
+        assert store.kept().labels is None
+    assert [path.name for path in tmp_path.iterdir()] == ["l.npz"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_run(tmp_path):
+    with pytest.raises(OutputError, match="absent"):
+        resumed(tmp_path / "absent" / "l.npz")
+    with pytest.raises(InputError):
+        LogitsStore(tmp_path / "l.npy", KEY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"labels": np.arange(4)}, {"indices": np.arange(4)}, {"files": np.array(["a"])}, {"logits": np.zeros(5, np.float32)}],
+)
+def test_arrays_that_do_not_fit_together_are_refused(tmp_path, change):
+    arrays = {"logits": np.zeros((5, 3), np.float32), "key": np.array(json.dumps(KEY))}
+    whole = {
+        **arrays,
+        "labels": np.arange(5),
+        "indices": np.arange(5),
+        "files": np.array(list("abcde")),
+        "classes": np.array(["c"]),
+    }
+    with LogitsStore(tmp_path / "l.npz", KEY) as store:
+        np.savez(tmp_path / "l.npz", **whole)
+        assert store.kept().names == ImageNames(("c",), (0, 1, 2, 3, 4), tuple("abcde"))
+        np.savez(tmp_path / "l.npz", **{**whole, **change})
+        with refusing(InputError, "l.npz"):
+            store.kept()
+
+
 @pytest.mark.parametrize("lost", [1, 40, 100])
 def test_a_torn_file_is_refused_and_not_touched(tmp_path, lost):
     partial = interrupted(tmp_path / "l.npz", *batches(8))

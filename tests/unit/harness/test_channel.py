@@ -56,6 +56,13 @@ def test_garbage_is_not_believed(ends):
         ends[1].receive(5)
 
 
+@pytest.mark.parametrize(("length", "error"), [(1 << 26, TimeoutError), ((1 << 26) + 1, EOFError)])
+def test_the_longest_message_has_64_mib(ends, length, error):
+    os.write(ends[0]._write_fd, struct.pack("<QQ", length, 0))
+    with pytest.raises(error):
+        ends[1].receive(0.02)
+
+
 @pytest.mark.parametrize("header", [b"Loading", b"[1, 2]", b'{"array": {}}', b'{"array": {"dtype": "<f4", "shape": [3]}}'])
 def test_a_frame_that_holds_no_message_is_not_believed(ends, header):
     os.write(ends[0]._write_fd, struct.pack("<QQ", len(header), 4) + header + bytes(4))

@@ -5,7 +5,9 @@ import pytest
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError
+from emca_deploy.harness.accuracy import collection
 from emca_deploy.harness.accuracy.collection import LogitsRun
+from emca_deploy.harness.measure import feed
 
 FOUR = Preprocessing(4, 4)
 
@@ -67,3 +69,39 @@ def test_relative_path_of_a_data_set(make_spec, npz, monkeypatch):
     path, _ = npz()
     monkeypatch.chdir(path.parent)
     assert len(LogitsRun(make_spec(), type(path)("data.npz"), FOUR).collect().logits) == 11
+
+
+def test_batches_have_sixteen_images_and_the_last_one_the_rest(make_spec, npz):
+    path, _ = npz(count=40)
+    ticks = []
+    LogitsRun(make_spec(), path, FOUR).collect(lambda *tick: ticks.append(tick))
+    assert ticks == [(16, 40), (32, 40), (40, 40), (40, 40)]  # the last one comes with the labels
+
+
+class Names(list):
+    """A source whose items all have a name of 1 MiB."""
+
+    classes = ()
+
+    def item_name(self, index):
+        return "x" * (1 << 20) if index < 8 else "y"
+
+
+@pytest.mark.parametrize(("indices", "fit"), [(range(8), 8), (range(9), 0)])
+def test_names_of_more_than_8_mib_are_left_out(indices, fit):
+    found = feed._names(Names(range(9)), list(indices))
+    assert len(found["files"]) == fit
+    assert found["indices"] == (list(indices) if fit else None)
+
+
+@pytest.mark.parametrize(("count", "asked"), [(1 << 26, []), ((1 << 26) + 1, [4 * ((1 << 26) + 1)])])
+def test_logits_of_more_than_256_mib_need_space_for_a_file_and_do_without_it(monkeypatch, count, asked):
+    seen = []
+
+    def full(file, start, size):
+        seen.append(size)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(collection.os, "posix_fallocate", full)
+    assert collection._allocate(count, 1).shape == (count, 1)
+    assert seen == asked

@@ -10,6 +10,7 @@ from emca_deploy.cli import run
 from emca_deploy.errors import InputError
 from emca_deploy.harness.measure.comparing import Measured, compare_runs, differences
 from emca_deploy.results.latency import verdict_of
+from emca_deploy.stats.estimates import ratio_of_medians
 
 QUICK = ["--duration", "0.3", "--max-duration", "0.3", "--warmup", "0.05", "--threads", "1", "--processes", "2", "--no-telemetry"]
 
@@ -50,6 +51,22 @@ def test_a_run_of_one_candidate_is_compared_with_another_of_one(runs):
     (comparison,) = compare_runs(first, second).comparisons
     assert comparison.ratio_p50 > 1.5  # 1 ms against 6 ms, a difference that shows on any busy machine
     assert comparison.verdict == verdict_of(comparison.ratio_ci95)
+
+
+def test_the_interval_is_that_of_runs_measured_apart_in_several_processes(runs):
+    a, b = Measured.read(runs / "a.json"), Measured.read(runs / "b.json")
+    (comparison,) = compare_runs(a, b).comparisons
+    builds = (b.report.results[0].block_builds, a.report.results[1].block_builds)
+    assert set(builds[0]) == {0, 1}
+    expected = ratio_of_medians(b.blocks(0), a.blocks(1), 0, paired=False, processes=builds)
+    assert (comparison.ratio_p50, comparison.ratio_ci95) == expected
+
+
+def test_blocks_offline_are_the_time_per_image(runs):
+    run_a = Measured.read(runs / "a.json")
+    result = replace(run_a.report.results[0], scenario="offline", batch=8, block_calls=(5, 10), block_wall_ms=(80.0, 240.0))
+    offline = replace(run_a, report=replace(run_a.report, results=(result,)))
+    assert [block.tolist() for block in offline.blocks(0)] == [[2.0], [3.0]]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,12 @@ class Steps(TelemetrySource):
 
     def read(self):
         self.n += 1
-        return {"core_0_mhz": 100.0, "core_1_mhz": self.before_mhz if self.n <= self.at else self.after_mhz}
+        return {
+            "gpu_mhz": 9000.0,
+            "core_0_load": 9000.0,
+            "core_0_mhz": 100.0,
+            "core_1_mhz": self.before_mhz if self.n <= self.at else self.after_mhz,
+        }
 
 
 @pytest.fixture
@@ -116,6 +121,27 @@ def test_idle_is_as_long_as_asked():
     assert document.pop("idle_s") >= 0.2
     assert 0 < document.pop("sampling_core_share") < 1
     assert document == {"sources": {}, "interval_ms": 100.0, "energy": NO_POWER}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_idle_takes_a_second_of_its_own():
+    with Telemetry([]) as telemetry:
+        telemetry.sample_idle()
+        telemetry.begin()
+        assert telemetry.end({"a": [(0, 1)]}, {"a": 1})["a"].idle_s == pytest.approx(1.0, abs=0.001)
+
+
+def test_a_process_that_is_no_longer_watched_counts_until_then():
+    with Telemetry([], idle_s=0) as telemetry:
+        telemetry.watch({"work": os.getpid()})
+        telemetry.unwatch()
+        ended = telemetry._of_processes("work")
+        ballast = b"x" * 50_000_000
+        for _ in range(3):
+            time.sleep(0.001)
+        assert telemetry._of_processes("work") == ended
+        assert ended.pss_mib > 5
+        del ballast
 
 
 def test_run_without_idle_has_no_net_power(tmp_path):

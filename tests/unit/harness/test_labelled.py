@@ -68,6 +68,15 @@ def test_the_references_logits_decide_where_there_are_some(tmp_path):
     reference = result_of(source.labelled.as_strings.labels, 12)
     images.settle(ruined, reference.logits)
     assert images.class_order == "string"
+    assert "(0, 1, 10, 11, ...)" in images.warnings[0]
+
+
+def test_a_tie_goes_to_the_order_of_numbers_and_a_class_beside_the_images_is_not_named(tmp_path):
+    source = open_source(folders(tmp_path, [str(number) for number in range(12)]), PLAIN, Labelling(offset=1))
+    images = LabelledImages(source)
+    images.settle(result_of(np.zeros(len(source), int), 13))
+    assert images.class_order == "number"
+    assert "(0, 1, 2, 3, ...)" in images.warnings[0]
 
 
 @pytest.mark.parametrize("order", ["number", "string"])

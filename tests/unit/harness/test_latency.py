@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from refusals import refusing
 
 from emca_deploy.errors import InputError, WorkerError
-from emca_deploy.harness.clock import time_calls
+from emca_deploy.harness.clock import no_garbage_collection, time_calls
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.stability import contention_warnings, drift_warnings
 from emca_deploy.harness.measure.summary import summarize
@@ -103,6 +105,26 @@ def test_time_calls_keeps_its_bounds():
     assert len(time_calls(lambda: calls.append(1), seconds=0, min_calls=5)) == 5
     assert len(time_calls(lambda: calls.append(1), seconds=60, max_calls=9)) == 9
     assert len(calls) == 14
+    assert len(time_calls(lambda: calls.append(1), seconds=0, after=lambda: calls.append(2))) == 1
+    assert calls[14:] == [1, 2]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_collected_before_and_not_while_calls_are_timed(enabled):
+    class Circle:
+        def __init__(self):
+            self.itself = self
+
+    gc.disable()
+    circle = weakref.ref(Circle())
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with no_garbage_collection():
+            assert not gc.isenabled()
+            assert (circle() is None) is enabled
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
 
 
 def test_drift_is_seen_and_noise_is_not():

@@ -175,6 +175,12 @@ def test_raw_samples_survive_their_file(tmp_path):
     path = tmp_path / "raw.npz"
     write_raw(path, raw)
     again = read_raw(path)
+    with np.load(path) as arrays:
+        whole = dict(arrays)
+    assert json.loads(whole["meta"].tobytes())["raw_version"] == 1
+    np.savez(tmp_path / "cut.npz", **{**whole, "calls_ns_1": whole["calls_ns_1"][1:]})
+    with refusing(InputError, "cut.npz"):
+        read_raw(tmp_path / "cut.npz")
     assert again.protocol == raw.protocol
     for one, other, result in zip(again.candidates, raw.candidates, report.results, strict=True):
         assert (one.name, one.builds) == (other.name, other.builds)

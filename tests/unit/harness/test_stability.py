@@ -5,10 +5,11 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from emca_deploy.harness.measure import stability
-from emca_deploy.harness.measure.stability import FOREIGN_LIMIT, clock_warnings, contention_warnings
+from emca_deploy.harness.measure.stability import FOREIGN_LIMIT, clock_warnings, contention_warnings, drift_warnings
 from emca_deploy.machines.machine_state import CpuTimes, MachineState, QuotaThrottling, read_machine_state
 
 BEFORE = MachineState(
@@ -81,6 +82,43 @@ def test_small_changes_are_no_disturbance():
         "cpu_times": CpuTimes(120.0, 1.5, 440.0),
     }
     assert changes_between(BEFORE, replace(CALM, **small)) == []
+
+
+LIMITS = {
+    "steal": ({"cpu_times": CpuTimes(120.0, 1.79, 440.0)}, {"cpu_times": CpuTimes(120.0, 1.81, 440.0)}),
+    "others": ({"cpu_times": CpuTimes(123.9, 1.0, 440.0)}, {"cpu_times": CpuTimes(124.1, 1.0, 440.0)}),
+    "heat": ({"thermal_throttles": 5}, {"thermal_throttles": 6}),
+    "cooling": ({"cooling_steps": 0}, {"cooling_steps": 1}),
+    "clock": ({"frequency_mhz": 2701.0}, {"frequency_mhz": 2699.0}),
+    "quota": ({"quota": QuotaThrottling(1100, 11, 1.0099)}, {"quota": QuotaThrottling(1100, 11, 1.0101)}),
+    "memory": ({"memory_stall_s": 3.099}, {"memory_stall_s": 3.101}),
+    "swap": ({"swapped_mib": 10.9}, {"swapped_mib": 11.1}),
+}
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_limits(what):
+    below, above = (changes_between(BEFORE, replace(CALM, **change)) for change in LIMITS[what])
+    assert (below, len(above)) == ([], 1)
+
+
+def test_a_clock_that_is_fixed_by_another_governor_and_one_that_stood_still():
+    fixed = replace(CALM, frequency_mhz=2400.0, governors=("userspace",))
+    assert len(changes_between(BEFORE, fixed)) == 1
+    assert changes_between(replace(BEFORE, governors=("schedutil",)), fixed) == []
+    assert clock_warnings(range(6), [0.0] * 6) == []
+
+
+@pytest.mark.parametrize(("count", "warned"), [(5, 0), (6, 1)])
+def test_a_trend_needs_six_values(count, warned):
+    falling = [3000.0] * (count // 2) + [2000.0] * (count - count // 2)
+    assert len(clock_warnings(range(count), falling)) == warned
+    assert len(drift_warnings([np.full(3, value) for value in falling])) == warned
+
+
+@pytest.mark.parametrize(("last", "warned"), [(1.09, 0), (1.11, 1), (0.91, 0), (0.89, 1)])
+def test_drift_is_that_of_the_last_third_against_the_first(last, warned):
+    assert len(drift_warnings([np.full(3, value) for value in (1, 1, 5, 5, last, last)])) == warned
 
 
 def test_clock_that_the_governor_moves_is_not_judged_at_rest():

@@ -1,6 +1,7 @@
 """The search for settings, with fakes in this process."""
 
 import json
+import math
 from collections.abc import Mapping
 
 import pytest
@@ -136,3 +137,57 @@ def test_report_turns_into_json_and_back():
     assert to_json(again) == to_json(report)
     with refusing(DataError):
         from_json(TuneReport, {**document, "schema_version": 99})
+
+
+@pytest.mark.parametrize(
+    ("artifact", "budget_s", "seconds", "rounds"),
+    [
+        ("latency_ms=4", 4, 4.27, [(0.3, 3), (1.0, 1)]),
+        ("latency_ms=4,load_ms=200", 30, 28.6, [(0.781, 3), (3.577, 2), (3.660, 1)]),
+        ("latency_ms=100", 60, 43.2, [(1.631, 3), (1.0, 1)]),
+    ],
+)
+def test_rounds_share_the_budget(artifact, budget_s, seconds, rounds):
+    """Durations on the simulated clock, where they are exact; a change of the plan changes them."""
+    lines: list[str] = []
+    places: list[tuple[int, int]] = []
+    how = Search(fake(f"fake:{artifact}"), budget_s=budget_s, tell=lines.append)
+    found = search((THREADS, PACE), how, lambda *place: places.append(place))
+    assert [len(one.trials) for one in found.rounds] == [trials for _, trials in rounds]
+    assert [one.duration_s for one in found.rounds] == pytest.approx([duration_s for duration_s, _ in rounds], rel=0.01)
+    assert found.seconds == pytest.approx(seconds, rel=0.01)
+    assert [line.split(" x")[0].split(";")[1] for line in lines] == [" best pace=quick: 2.000"] * len(rounds)
+    assert [
+        line.startswith(f"round {number}: {trials} setting")
+        for number, (line, (_, trials)) in enumerate(zip(lines, rounds, strict=True), 1)
+    ]
+    assert {total for _, total in places} == {1000}
+    assert 0 < places[0][0] < places[-2][0] < places[-1][0] == 1000
+    (first, *_) = found.rounds
+    assert [one.p50_ms * one.ratio for one in first.trials] == pytest.approx([float(artifact.split(",")[0][11:])] * 3, rel=0.01)
+
+
+FACTORS = {"a": 0.9, "b": 1.1, "c": 0.7, "d": 1.2, "e": 0.8, "f": 1.05, "g": 0.95, "h": 1.3}
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "seconds", "best", "rounds"),
+    [(40, 48.7, "c", [(8, 0.80), (1, 1.0)]), (400, 310.9, "ce", [(8, 4.63), (2, 4.83), (1, 10.0)])],
+)
+def test_many_settings_run_in_heats_and_what_helps_is_combined(budget_s, seconds, best, rounds):
+    def make(name: str, values: Mapping[str, object]) -> RunnerSpec:
+        latency_ms = 100.0
+        for setting, factor in FACTORS.items():
+            latency_ms *= factor if values[setting] else 1
+        return RunnerSpec(
+            name, kwargs={"backend": "fake", "artifact": f"fake:latency_ms={latency_ms},load_ms=50"}, backend="fake"
+        )
+
+    found = search([Tunable(setting, 0, (1,)) for setting in FACTORS], Search(make, budget_s=budget_s))
+    assert [(len(one.trials), round(one.duration_s, 2)) for one in found.rounds] == rounds
+    assert "".join(sorted(found.best)) == best
+    assert found.seconds == pytest.approx(seconds, rel=0.01)
+    for round_ in found.rounds:
+        assert [one.ratio for one in round_.trials] == sorted((one.ratio for one in round_.trials), reverse=True)
+        for one in round_.trials:
+            assert 1 / one.ratio == pytest.approx(math.prod(FACTORS[setting] for setting in one.changed), rel=0.001)

@@ -4,13 +4,16 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from refusals import refusing
 
+from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import InputError, ModelError, WorkerError
+from emca_deploy.harness.measure import worker_main
 from emca_deploy.harness.measure.worker import Worker
 
 
@@ -30,14 +33,19 @@ def wait_until_dead(pid, seconds=10.0):
     return not alive(pid)
 
 
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_a_life(make_spec):
-    with Worker(make_spec(latency_s=0.001)) as worker:
+    files = open_files()
+    with Worker(make_spec(latency_s=0.001, load_s=0.05)) as worker:
         opened = worker.open()
         assert opened.input.shape == ("batch", 3, 4, 4)
         assert opened.output.shape == ("batch", 4)
         assert opened.runtime["version"] == "1.0"
-        assert opened.load_ms >= 0
-        assert worker.prepare(batch=2, seed=0).first_inference_ms >= 1.0
+        assert 50 <= opened.load_ms < 60_000
+        assert 1 <= worker.prepare(batch=2, seed=0).first_inference_ms < 60_000
         latencies_ns = worker.block(seconds=0.05, lead_calls=1)
         assert latencies_ns.dtype == np.int64
         assert 1 <= len(latencies_ns) <= 50
@@ -48,6 +56,57 @@ def test_a_life(make_spec):
         assert worker.finish() > 5
         pid = worker.pid
     assert not alive(pid)
+    assert worker._process.returncode == 0
+    assert open_files() == files
+
+
+def test_files_of_a_worker_leave_the_channel_alone(make_spec):
+    with Worker(make_spec()) as worker:
+        stdin, stdout, stderr, *others = worker.open().runtime["files"]
+    assert (stdin, stdout, others) == (os.devnull, stderr, [])
+
+
+def test_an_interrupt_of_all_processes_of_a_terminal_is_the_coordinators_to_handle(make_spec):
+    with Worker(make_spec()) as worker:
+        worker.open()
+        os.kill(worker.pid, signal.SIGINT)
+        assert worker.prepare(1, 0).in_flight == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "expected"),
+    [
+        ("InputError", "no such size", "mine: no such size"),
+        ("InputError", "m.onnx: no such size", "m.onnx: no such size"),
+        ("InputError", "mine: no such size", "mine: no such size"),
+        ("ModelError", "no such size", "no such size"),
+        ("SystemExit", "no such size", "mine: no such size"),  # no class of ours
+    ],
+)
+def test_errors_name_the_candidate_once(make_spec, kind, said, expected):
+    worker = Worker(replace(make_spec("mine"), artifact="m.onnx"))
+    error = worker._error_of({"error": kind, "problem": said, "remedy": "another size"})
+    assert error.problem == expected
+    assert type(error).__name__ == (kind if kind.endswith("Error") else "WorkerError")
+
+
+def test_input_of_a_batch():
+    free = TensorSpec("x", "float32", ("batch", 3, 4, 5))
+    assert worker_main.input_shape(free, 7) == (7, 3, 4, 5)
+    assert worker_main.input_shape(replace(free, shape=(2, 3, 4, 5)), 2) == (2, 3, 4, 5)
+    with pytest.raises(InputError):
+        worker_main.input_shape(replace(free, shape=(2, 3, 4, 5)), 1)
+    with pytest.raises(ModelError):
+        worker_main.input_shape(replace(free, shape=("batch", 3, "height", 5)), 1)
+
+
+def test_peak_of_memory_without_proc(monkeypatch):
+    known_mib = worker_main._peak_rss_mib()
+    monkeypatch.setattr(worker_main, "peak_rss_mib", lambda: None)
+    assert worker_main._peak_rss_mib() == pytest.approx(known_mib, rel=0.2)
+    kib = worker_main._peak_rss_mib() * 1024
+    monkeypatch.setattr(sys, "platform", "darwin")  # where the unit is a byte
+    assert worker_main._peak_rss_mib() == pytest.approx(kib / (1 << 20))
 
 
 def test_prints_of_a_library_do_not_break_the_channel(make_spec):
@@ -82,8 +141,10 @@ def test_other_errors_name_the_candidate(make_spec):
 def test_crash_names_the_candidate_the_signal_and_what_was_said(make_spec):
     with Worker(make_spec("mine", does="abort")) as worker:
         worker.open()
-        with refusing(WorkerError, "mine", "SIGABRT", "free(): invalid pointer"):
+        with refusing(WorkerError, "mine", "SIGABRT", "xxx | begin | free(): invalid pointer") as caught:
             worker.prepare(1, 0)
+    assert "not of interest" not in caught.value.problem
+    assert 3900 < caught.value.problem.count("x") < 4000
 
 
 def test_killed_worker_suggests_memory(make_spec):
