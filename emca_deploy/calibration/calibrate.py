@@ -1,6 +1,6 @@
 """Calibration: making an INT8 model for one backend from an fp32 ONNX model and images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from emca_deploy.calibration.placement.place import matching_nodes, place, quant
 from emca_deploy.calibration.placement.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import in_place_of
-from emca_deploy.calibration.ranges.collect import collect_observations
+from emca_deploy.calibration.ranges.collect import Passenger, collect_observations
+from emca_deploy.calibration.ranges.methods.base import Method
 from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_method
-from emca_deploy.calibration.ranges.observers import TensorRange
+from emca_deploy.calibration.ranges.observers import Observation, TensorRange
 from emca_deploy.calibration.ranges.table import (
     ELSEWHERE,
     RangeTable,
@@ -34,8 +35,9 @@ from emca_deploy.calibration.ranges.table import (
     table_path,
     write_table,
 )
-from emca_deploy.calibration.recovery.weights import LEVELS, ensure_rounded_weights, nearest_weights
+from emca_deploy.calibration.recovery.weights import LEVELS, Rounding, nearest_weights
 from emca_deploy.canonical.canonicalize import CanonicalModel
+from emca_deploy.data.decoded import kept_in_memory
 from emca_deploy.data.image_checks import calibration_warnings, image_digests
 from emca_deploy.data.sources import ImageSource, choose_indices
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
@@ -185,12 +187,16 @@ def calibrate_model(
     canonical = canonical_graph(model, source.preprocessing, options.output_name)
     graph_model = canonical.model
     coverage = _covered(model, graph_model.graph, recipe, options.keep_float)  # errors come before the long pass
-    table, path, reused = ensure_ranges(model, source, options, stage, graph_model)
     indices = _indices(source, options)
+    source = kept_in_memory(source)
+    key = _key(model, source, options)
+    path = options.table or table_path(model)
+    rounding = Rounding(graph_model, key, (path, recipe.largest_weight)) if options.recover == "weights" else None
+    passenger = rounding.rows if rounding is not None else None
+    table, reused = _ensure_table(key, path, options, lambda: _observe(graph_model, source, options, stage, passenger))
     weights = nearest_weights(graph_model.graph, recipe.largest_weight)
-    if options.recover == "weights":
-        file = (path, recipe.largest_weight)
-        weights |= ensure_rounded_weights(graph_model, table.key, file, (source, indices), options.threads, stage)
+    if rounding is not None:
+        weights |= rounding.weights(source, indices, options.threads, stage)
 
     def quantize(floating: ir.Model, ranges: Mapping[str, TensorRange]) -> InsertionCount:
         return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), ranges, weights)
@@ -251,39 +257,67 @@ def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, Ran
 
 
 def ensure_ranges(
-    model: Path, source: ImageSource, options: CalibrationOptions, stage: Stage = silent, graph_model: ir.Model | None = None
+    model: Path, source: ImageSource, options: CalibrationOptions, stage: Stage = silent
 ) -> tuple[RangeTable, Path, bool]:
     """Return the table of a model's ranges on a data set, its file, and whether the file already had it.
 
-    Ranges that are not in the file are measured, on the model's canonical graph `graph_model` where it is given. For the method
-    "auto" they are those of the smallest squared error, and the table suffices for any other method.
+    Ranges that are not in the file are measured. For the method "auto" they are those of the smallest squared error, and the
+    table suffices for any other method.
 
     Raises:
         InputError: `options.table` names a table of another model, data set or method.
     """
-    any_method = options.method == AUTO
-    method = parse_method(WITH_HISTOGRAMS if any_method else options.method)
-    indices = _indices(source, options)
-    key = TableKey(OnnxFile.open(model).sha256, source.identity(), source.preprocessing, str(method), len(indices), options.seed)
     path = options.table or table_path(model)
+    key = _key(model, source, options)
+
+    def measure() -> dict[str, Observation]:
+        return _observe(load_graph(model, source.preprocessing, options.output_name), source, options, stage)
+
+    table, reused = _ensure_table(key, path, options, measure)
+    return table, path, reused
+
+
+def _observe(
+    graph_model: ir.Model, source: ImageSource, options: CalibrationOptions, stage: Stage, passenger: Passenger | None = None
+) -> dict[str, Observation]:
+    """Return the observations of every tensor that some backend quantizes."""
+    with stage("measuring ranges") as progress:
+        names = quantizable(graph_model.graph, options.measured_for)
+        indices, method = _indices(source, options), _method(options)
+        return collect_observations(graph_model, names, source, indices, options.threads, progress, method, passenger)
+
+
+def _ensure_table(
+    key: TableKey, path: Path, options: CalibrationOptions, measure: Callable[[], dict[str, Observation]]
+) -> tuple[RangeTable, bool]:
+    """Return the table for a key, and whether its file already had it."""
+    any_method = options.method == AUTO
     if path.is_file():
         table = read_table(path)
         if table.key == key:
-            return replace(table, key=key), path, True  # equal keys may differ in assumed preprocessing
+            return replace(table, key=key), True  # equal keys may differ in assumed preprocessing
         other = by_another_method(table, key)
         if options.table is not None and (other is None or not any_method):
             raise InputError(f"{path}: {_difference(table.key, key)}", "name another table, or leave out --table")
         if other is not None:
             write_table(path, other)
-            return other, path, True
+            return other, True
     check_writable(path, ELSEWHERE)
-    with stage("measuring ranges") as progress:
-        graph_model = graph_model or load_graph(model, source.preprocessing, options.output_name)
-        names = quantizable(graph_model.graph, options.measured_for)
-        seen = collect_observations(graph_model, names, source, indices, options.threads, progress, method)
+    seen = measure()
+    method = _method(options)
     table = RangeTable(key, {name: method.range_of(values) for name, values in seen.items()}, seen)
     write_table(path, table)
-    return table, path, False
+    return table, False
+
+
+def _method(options: CalibrationOptions) -> Method:
+    """Return the method of the ranges that are measured."""
+    return parse_method(WITH_HISTOGRAMS if options.method == AUTO else options.method)
+
+
+def _key(model: Path, source: ImageSource, options: CalibrationOptions) -> TableKey:
+    method, samples = str(_method(options)), min(options.samples, len(source))
+    return TableKey(OnnxFile.open(model).sha256, source.identity(), source.preprocessing, method, samples, options.seed)
 
 
 def _difference(found: TableKey, wanted: TableKey) -> str:

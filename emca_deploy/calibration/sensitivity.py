@@ -25,7 +25,7 @@ from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.quantize import QuantizedWeight
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.ranges.table import RangeTable, read_table, table_path
-from emca_deploy.calibration.recovery.weights import ensure_rounded_weights, nearest_weights, rounded_path
+from emca_deploy.calibration.recovery.weights import Rounding, nearest_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
 from emca_deploy.canonical.marks import label_of
 from emca_deploy.data.sources import ImageSource, choose_indices
@@ -83,15 +83,14 @@ def weights_on_file(
     """Return the rounded weights next to a range table, rounded again if they are of other images; none without that file.
 
     Raises:
-        EmcaError: an error of `ensure_rounded_weights`.
+        EmcaError: an error of `Rounding`.
     """
     file = (table_file, options.recipe.largest_weight)
     if not rounded_path(*file).is_file():
         return {}
     indices = choose_indices(len(source), table.key.samples, source.labels, table.key.seed)
-    return ensure_rounded_weights(
-        load_graph(model, source.preprocessing, options.output_name), table.key, file, (source, indices), options.threads, silent
-    )
+    rounding = Rounding(load_graph(model, source.preprocessing, options.output_name), table.key, file)
+    return rounding.weights(source, indices, options.threads, silent)
 
 
 def measure_sensitivity(

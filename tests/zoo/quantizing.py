@@ -28,6 +28,7 @@ class Images:
     """
 
     labels = None
+    finished = True
 
     def __init__(self, count: int, pixels: float | None = None, seed: int = 0, size: int = SIZE) -> None:
         rng = np.random.default_rng(seed)

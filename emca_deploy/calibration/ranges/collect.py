@@ -9,8 +9,8 @@ is observed instead. Convolutions that end a branch often reach twice as far dow
 loss in exact arithmetic. The input of a HardSwish is observed only where its result is not always 0.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +27,7 @@ from emca_deploy.calibration.graphs.graph_session import (
     in_order,
     leave,
     pool_size,
+    prune,
 )
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.methods.base import Method
@@ -35,7 +36,7 @@ from emca_deploy.canonical.edit import int64_constant, new_constant
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import DataError
 
-__all__ = ["collect_observations"]
+__all__ = ["Passenger", "collect_observations"]
 
 REDUCED_BATCH = 8
 """Images of one call where the graph reduces; larger batches fall out of the cache and gain nothing."""
@@ -50,6 +51,20 @@ Digest = tuple[Float32Array, Float32Array] | Histogram
 """Each image's smallest and largest value of a tensor, or the histogram of all."""
 
 
+class Passenger(Protocol):
+    """Other work on the tensors of the same pass, which saves a pass of its own."""
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """Names of the tensors that it needs whole."""
+
+    def take(self, number: int, tensors: Mapping[str, Float32Array]) -> Any:
+        """Return what is kept of an image, from tensors (1, ...) by name; `number` is its index. Called by several threads."""
+
+    def add(self, taken: Any) -> None:
+        """Add what was taken of an image; called in the images' order."""
+
+
 def collect_observations(
     model: ir.Model,
     names: Sequence[str],
@@ -58,20 +73,22 @@ def collect_observations(
     threads: int,
     progress: Progress | None,
     method: Method,
+    passenger: Passenger | None = None,
 ) -> dict[str, Observation]:
     """Return the observations of some tensors of a canonical graph that a method needs.
 
     `names` are in the order in which the tensors are computed. `threads` serve both the runtime and the counting; `progress` is
-    called with (images done, all images).
+    called with (images done, all images). `passenger` sees the same images.
 
     Raises:
         ModelError: the model cannot run these images.
         DataError: an activation is infinite or not a number; the error names the tensor and the image.
     """
-    work = _Pass(model.clone(), names, threads, counts=method.reads_histogram)
+    work = _Pass(model.clone(), names, threads, passenger, counts=method.reads_histogram)
     observers = {name: method.observer() for name in names}
     done = 0
-    for digests, count in work.digests(source, indices):
+    for digests, taken in work.digests(source, indices):
+        count = len(taken)
         for name, digest in zip(names, digests, strict=True):
             try:
                 if isinstance(digest, ValueError):
@@ -80,6 +97,9 @@ def collect_observations(
             except ValueError as exc:
                 where = ", ".join(source.item_name(i) for i in _culprits(digest, indices[done : done + count]))
                 raise DataError(f"tensor {name}: {exc}, in image {where}", "check the image and the model's weights") from exc
+        if passenger is not None:
+            for each in taken:
+                passenger.add(each)
         done += count
         if progress:
             progress(done, len(indices))
@@ -97,33 +117,46 @@ def _culprits(digest: Digest | ValueError, members: Sequence[int]) -> Sequence[i
 class _Pass:
     """A session that digests each tensor of some images."""
 
-    def __init__(self, model: ir.Model, names: Sequence[str], threads: int, *, counts: bool) -> None:
-        self._graph, self._counts = model.graph, counts
-        if counts:
-            model.graph.outputs.extend([leave(model.graph, value) for value in _observed(model.graph, names)])
-        else:
-            _reduce(model, names)
-        self._workers, threads_each = pool_size(threads) if counts else (1, threads)
+    def __init__(self, model: ir.Model, names: Sequence[str], threads: int, passenger: Passenger | None, *, counts: bool) -> None:
+        self._graph, self._counts, self._passenger = model.graph, counts, passenger
+        carried = find_values(model.graph, passenger.reads) if passenger is not None else []
+        observed = _observed(model.graph, names) if counts else _reduced(model, names)
+        outputs = list(dict.fromkeys([*observed, *carried]))
+        self._observed = [outputs.index(value) for value in observed]
+        self._carried = [outputs.index(value) for value in carried]
+        model.graph.outputs.extend([leave(model.graph, value) for value in outputs])
+        self._one_by_one = counts or passenger is not None
+        self._workers, threads_each = pool_size(threads) if self._one_by_one else (1, threads)
+        prune(model)
         self._session = GraphSession(model, threads_each)
         self._fixed = fixed_batch(model.graph)
 
-    def digests(self, source: ImageSource, indices: Sequence[int]) -> Iterator[tuple[list[Digest | ValueError], int]]:
-        """Yield the digests of every tensor and the number of images, batch by batch in the images' order."""
-        batches = source.batches(self._fixed or (COUNTED_BATCH if self._counts else REDUCED_BATCH), indices)
+    def digests(self, source: ImageSource, indices: Sequence[int]) -> Iterator[tuple[list[Digest | ValueError], list[Any]]]:
+        """Yield the digests of every tensor, and what the passenger took of each image, batch by batch in the images' order."""
+        size = self._fixed or (COUNTED_BATCH if self._one_by_one else REDUCED_BATCH)
+        batches = (images for images, _ in source.batches(size, indices))
+        numbers = (indices[start : start + size] for start in range(0, len(indices), size))
+        yield from in_order(self._digest, zip(numbers, batches, strict=True), self._workers)
 
-        def digest(images: Float32Array) -> tuple[list[Digest | ValueError], int]:
-            return self._digest(images), len(images)
-
-        yield from in_order(digest, (images for images, _ in batches), self._workers)
-
-    def _digest(self, images: Float32Array) -> list[Digest | ValueError]:
+    def _digest(self, numbered: tuple[Sequence[int], Float32Array]) -> tuple[list[Digest | ValueError], list[Any]]:
+        numbers, images = numbered
         feed = feed_of(self._graph, images)
         size = len(next(iter(feed.values())))
         outputs: list[Float32Array] = self._session.run(feed)
         rows = [output[: len(images)] if len(output) == size else output for output in outputs]  # not what fills a fixed batch
+        observed = [rows[index] for index in self._observed]
+        digests: list[Digest | ValueError]
         if self._counts:
-            return [_histogram(values) for values in rows]
-        return [_extremes(*rows[i : i + len(REDUCTIONS)]) for i in range(0, len(rows), len(REDUCTIONS))]
+            digests = [_histogram(values) for values in observed]
+        else:
+            digests = [_extremes(*observed[i : i + len(REDUCTIONS)]) for i in range(0, len(observed), len(REDUCTIONS))]
+        return digests, [self._take(number, rows, place) for place, number in enumerate(numbers)]
+
+    def _take(self, number: int, rows: Sequence[Float32Array], place: int) -> Any:
+        if self._passenger is None:
+            return None
+        tensors = {name: rows[at][place : place + 1] for name, at in zip(self._passenger.reads, self._carried, strict=True)}
+        return self._passenger.take(number, tensors)
 
 
 def _extremes(minima: Float32Array, maxima: Float32Array, sums: Float32Array) -> tuple[Float32Array, Float32Array]:
@@ -154,19 +187,21 @@ def _observed(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
     return [seen(value) for value in find_values(graph, names)]
 
 
-def _reduce(model: ir.Model, names: Sequence[str]) -> None:
-    """Make each image's smallest value, largest value and sum of the observed tensors the graph's outputs, by turns.
+def _reduced(model: ir.Model, names: Sequence[str]) -> list[ir.Value]:
+    """Return each image's smallest value, largest value and sum of the observed tensors, by turns; remove the graph's outputs.
 
     Only the sum is sure to be NaN where a value is; the runtime's minima and maxima may skip one.
     """
     graph, opset = model.graph, model.opset_imports.get("", 0)
     axes = int64_constant(graph, "calibration/axes", [1])
+    found: list[ir.Value] = []
     for value in _observed(graph, names):
         flat = append_output(graph, ir.node("Flatten", [value]), f"{value.name}/flat")
         for operator, since in REDUCTIONS.items():
             attributes: dict[str, Any] = {"keepdims": 0} if opset >= since else {"keepdims": 0, "axes": [1]}
             node = ir.node(operator, [flat, axes] if opset >= since else [flat], attributes)
-            graph.outputs.append(append_output(graph, node, f"{value.name}/{operator}"))
+            found.append(append_output(graph, node, f"{value.name}/{operator}"))
+    return found
 
 
 def _relu_partners(graph: ir.Graph) -> dict[ir.Value, ir.Value]:

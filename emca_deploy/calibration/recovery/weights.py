@@ -18,12 +18,12 @@ from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.weighted_layers import output_axis, weight_of, weight_rows, weighted_layers
 from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT, QuantizedWeight, quantize_weight, quantize_with
 from emca_deploy.calibration.ranges.table import ELSEWHERE, TableKey
-from emca_deploy.calibration.recovery.gram import can_be_rounded, layer_grams
+from emca_deploy.calibration.recovery.gram import InputRows, can_be_rounded, layer_grams, row_groups
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import InputError
 from emca_deploy.npz import read_arrays
 
-__all__ = ["DAMPING", "LEVELS", "cholesky_in_place", "ensure_rounded_weights", "nearest_weights", "round_weights", "rounded_path"]
+__all__ = ["DAMPING", "LEVELS", "Rounding", "cholesky_in_place", "nearest_weights", "round_weights", "rounded_path"]
 
 DAMPING = 0.01
 """GPTQ's damping, for inputs not seen in calibration: share of the diagonal's mean that is added to a Gram matrix's diagonal."""
@@ -51,40 +51,60 @@ def nearest_weights(graph: ir.Graph, largest: int) -> dict[str, QuantizedWeight]
     return {name: quantize_weight(weight_of(node), output_axis(node), largest) for name, node in weighted_layers(graph).items()}
 
 
-def ensure_rounded_weights(
-    model: ir.Model,
-    key: TableKey,
-    file: tuple[Path, int],
-    images: tuple[ImageSource, Sequence[int]],
-    threads: int,
-    stage: Stage,
-) -> dict[str, QuantizedWeight]:
-    """Return the rounded weights of every layer that can be rounded, from their file or computed.
+class Rounding:
+    """The rounded weights of every layer that can be rounded, from their file or computed.
 
-    They depend only on the model and the images; one file serves every backend, method and choice of layers. `key` is that of the
-    range table, `file` its path and the largest magnitude of a weight.
+    They depend only on the model and the images; one file serves every backend, method and choice of layers.
 
-    Raises:
-        ModelError: the model cannot run these images.
-        DataError: an image cannot be read.
-        OutputError: the file cannot be written.
+    Attributes:
+        rows: gatherer of what the rounding needs, for a pass of the model over the images; None where the file has the weights.
     """
-    largest = file[1]
-    path = rounded_path(*file)
-    label = _label(key)
-    found = _read(path, label)
-    attention = find_attention(model.graph).nodes  # which no placement quantizes
-    layers = {n: node for n, node in weighted_layers(model.graph).items() if can_be_rounded(node) and node not in attention}
-    if found is not None and found.keys() == layers.keys() and all(_fits(layers[name], found[name]) for name in found):
-        return found
-    rounded: dict[str, QuantizedWeight] = {}
-    source, indices = images
-    check_writable(path, ELSEWHERE)
-    with stage("rounding weights") as progress:
-        for name, gram in layer_grams(model, list(layers), source, indices, threads, progress):
-            rounded[name] = _round(layers[name], gram, largest)
-    _write(path, label, rounded)
-    return rounded
+
+    def __init__(self, model: ir.Model, key: TableKey, file: tuple[Path, int]) -> None:
+        """Read the file. `key` is that of the range table, `file` its path and the largest magnitude of a weight.
+
+        Raises:
+            InputError: another file is in the way.
+            OutputError: the file cannot be written.
+        """
+        self._model, self._largest, self._path, self._label = model, file[1], rounded_path(*file), _label(key)
+        attention = find_attention(model.graph).nodes  # which no placement quantizes
+        layers = weighted_layers(model.graph).items()
+        self._layers = {name: node for name, node in layers if can_be_rounded(node) and node not in attention}
+        found = _read(self._path, self._label)
+        usable = found is not None and found.keys() == self._layers.keys()
+        self._found = (
+            found if found is not None and usable and all(_fits(self._layers[name], found[name]) for name in found) else None
+        )
+        self.rows: InputRows | None = None
+        if self._found is None:
+            check_writable(self._path, ELSEWHERE)
+            groups = row_groups(model, list(self._layers), key.samples)
+            self.rows = InputRows(model, groups[0], key.samples) if groups else None
+
+    def weights(self, source: ImageSource, indices: Sequence[int], threads: int, stage: Stage) -> dict[str, QuantizedWeight]:
+        """Return the weights by layer; what `rows` has not gathered takes passes of its own.
+
+        Raises:
+            ModelError: the model cannot run these images.
+            DataError: an image cannot be read.
+            OutputError: the file cannot be written.
+        """
+        if self._found is not None:
+            return self._found
+        rounded: dict[str, QuantizedWeight] = {}
+        with stage("rounding weights") as progress:
+            gathered = self.rows.grams() if self.rows is not None and self.rows.filled else iter(())
+            for done, (name, gram) in enumerate(gathered, 1):
+                rounded[name] = _round(self._layers[name], gram, self._largest)
+                if progress:
+                    progress(done, len(self._layers))
+            left = [name for name in self._layers if name not in rounded]
+            for name, gram in layer_grams(self._model, left, source, indices, threads, progress):
+                rounded[name] = _round(self._layers[name], gram, self._largest)
+        self.rows, self._found = None, {name: rounded[name] for name in self._layers}
+        _write(self._path, self._label, self._found)
+        return self._found
 
 
 def _fits(node: ir.Node, weight: QuantizedWeight) -> bool:

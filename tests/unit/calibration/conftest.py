@@ -16,6 +16,7 @@ class ArraySource:
     """Seeded images in memory, in the form of an `ImageSource`."""
 
     labels = None
+    finished = True
     preprocessing = Preprocessing.for_size(SIZE)
 
     def __init__(self, images):

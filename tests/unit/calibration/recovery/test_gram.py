@@ -60,8 +60,8 @@ def test_a_small_machine_gets_more_passes(exported, images, monkeypatch):
     model = load_graph(exported("emca_se_resnet18"))
     names = ["stem.conv", "stage1.block0.conv1", "head"]
     monkeypatch.setattr(
-        "emca_deploy.calibration.recovery.gram.read_memory_mib", lambda: 16.0
-    )  # 2 passes for the matrices: one for 576 inputs, one for both others
+        "emca_deploy.calibration.recovery.gram.read_memory_mib", lambda: 2.0
+    )  # 256 KiB of rows: both convolutions'
     calls = []
     assert list(dict(layer_grams(model, names, images, range(2), 1, lambda *done: calls.append(done)))) == names
     assert calls[-1] == (4, 4)
@@ -87,14 +87,18 @@ def test_grouped_and_dilated_convolutions_are_left_alone(exported):
         assert not can_be_rounded(changed)
 
 
-def test_a_matrix_is_all_products_whatever_the_blocks(exported, images, monkeypatch):
+@pytest.mark.parametrize("rows_of_one_product", [40, 1024])
+def test_a_matrix_is_all_products_whatever_the_blocks(exported, images, monkeypatch, rows_of_one_product):
     model = load_graph(exported("emca_eca_resnet18"))
-    layer = weighted_layers(model.graph)["stage2.block0.conv1"]
-    reads, geometry = str(layer.inputs[0].name), conv_geometry(layer)
-    probe = GraphRunner(model.clone(), [reads], 1)
-    batches = list(images.batches(1, range(3)))
-    rows = np.concatenate([input_rows(probe(image)[reads], geometry, [number]) for number, (image, _) in enumerate(batches)])
-    monkeypatch.setattr("emca_deploy.calibration.recovery.gram.BLOCK", 100)  # 576 inputs: the last block is smaller
-    monkeypatch.setattr("emca_deploy.calibration.recovery.gram.ROWS", 40)
-    gram = dict(layer_grams(model, ["stage2.block0.conv1"], images, range(3), 1))["stage2.block0.conv1"]
-    np.testing.assert_allclose(gram, rows.T @ rows, rtol=1e-4, atol=1e-3)
+    names = ["stem.conv", "stage1.block0.conv1"]  # fewer and more inputs than rows
+    expected = {}
+    for name in names:
+        layer = weighted_layers(model.graph)[name]
+        reads, geometry = str(layer.inputs[0].name), conv_geometry(layer)
+        probe = GraphRunner(model.clone(), [reads], 1)
+        batches = list(images.batches(1, range(12)))
+        rows = np.concatenate([input_rows(probe(image)[reads], geometry, [number]) for number, (image, _) in enumerate(batches)])
+        expected[name] = rows.T @ rows
+    monkeypatch.setattr("emca_deploy.calibration.recovery.gram.ROWS", rows_of_one_product)
+    for name, gram in layer_grams(model, names, images, range(12), 1):
+        np.testing.assert_allclose(gram, expected[name], rtol=1e-4, atol=1e-3 * float(np.abs(expected[name]).max()))
