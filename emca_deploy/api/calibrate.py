@@ -8,6 +8,8 @@ from emca_deploy._machine import default_threads
 from emca_deploy._progress import Stage, silent
 from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.api.images import few_images, image_notes, image_warnings
+from emca_deploy.api.placing.runs import check_measurable
+from emca_deploy.api.placing.search import PlacementSearch, measure_placement
 from emca_deploy.atomic import check_writable
 from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.backends.registry import all_recipes, find_recipe
@@ -15,11 +17,15 @@ from emca_deploy.calibration.calibrate import Calibration, CalibrationChoices, C
 from emca_deploy.calibration.placement.calibration_cache import cache_version, write_model_cache
 from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.data.sources import open_source
-from emca_deploy.errors import InputError
+from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.preprocessing import Labelling, PreprocessingOptions
 from emca_deploy.results.gate import GateReport
+from emca_deploy.results.placement import MeasuredPlacement
 
 __all__ = ["CalibrateReport", "CalibrateRequest", "CalibrationCache", "calibrate"]
+
+RECIPE, MEASURED = PLACEMENTS = ("recipe", "measured")
+"""Ways to place Q/DQ pairs."""
 
 SEVEN_BITS = "weights have 7 bits, since this processor has no VNNI and saturates with 8; for one with VNNI use --weight-bits 8"
 
@@ -40,6 +46,9 @@ class CalibrateRequest(CalibrationChoices):
         cache: file for TensorRT's calibration cache; None writes none. Requires `tensorrt_version`.
         tensorrt_version: version of the TensorRT that will read the cache.
         threads: threads of the fp32 pass; None is one per physical core.
+        placement: "recipe" places the Q/DQ pairs by the backend's recipe, "measured" by what is fastest on `target`.
+        placement_budget_s: approximate seconds of the search for a measured placement.
+        target: machine that a placement is measured on: "cpu", "ssh://[user@]host[:port]" or a named machine.
         preprocessing: known facts about the preprocessing; the manifest has the rest.
     """
 
@@ -54,6 +63,9 @@ class CalibrateRequest(CalibrationChoices):
     cache: Path | None = None
     tensorrt_version: str | None = None
     threads: int | None = None
+    placement: str = RECIPE
+    placement_budget_s: float = 240.0
+    target: str = "cpu"
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
 
     def calibration(self) -> CalibrationOptions:
@@ -80,6 +92,7 @@ class CalibrateReport:
         calibration: the INT8 model and how it was made.
         gate: how the gate was reached, or why not; None without a gate. The best model found is written either way.
         cache: the calibration cache; None without one.
+        placement: the measured placement; None where the recipe was not compared with others.
         warnings: possible faults of the model or the images, one line each.
         notes: other facts for the user, one line each.
     """
@@ -87,12 +100,19 @@ class CalibrateReport:
     calibration: Calibration
     gate: GateReport | None = None
     cache: CalibrationCache | None = None
+    placement: MeasuredPlacement | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `calibrate`."""
-        return {**self.calibration.to_dict(), "warnings": self.warnings, "gate": self.gate, "cache": self.cache}
+        return {
+            **self.calibration.to_dict(),
+            "warnings": self.warnings,
+            "gate": self.gate,
+            "cache": self.cache,
+            "placement": self.placement and self.placement.document(),
+        }
 
 
 def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateReport:
@@ -106,18 +126,24 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
     """
     _check_gate(request)
     _check_cache(request)
+    _check_placement(request)
     source = open_source(request.data, preprocessing_of_file(request.model, request.preprocessing))
+    options = request.calibration()
+    if request.placement == MEASURED:
+        how = PlacementSearch(request.data, request.target, request.placement_budget_s)
+        options = measure_placement(request.model, source, options, how, stage)
     gate: GateReport | None = None
     if request.max_drop is None or request.validation is None:
-        result = calibrate_model(request.model, source, request.output, request.calibration(), stage)
+        result = calibrate_model(request.model, source, request.output, options, stage)
     else:
         wanted = AccuracyGate(request.max_drop, request.validation, labelling=request.labelling)
-        result, gate = calibrate_within(request.model, source, request.output, request.calibration(), wanted, stage)
+        result, gate = calibrate_within(request.model, source, request.output, options, wanted, stage)
     known = image_warnings(request.model, request.data, source, request.preprocessing)
     return CalibrateReport(
         result,
         gate,
         _write_cache(request, result.table),
+        options.placement,
         warnings=(*result.warnings, *(gate.warnings if gate is not None else ()), *known),
         notes=(
             *few_images(request.data, result.samples, request.samples),
@@ -135,6 +161,17 @@ def _check_gate(request: CalibrateRequest) -> None:
         )
     if request.validation is None and request.labelling.says_something:
         raise InputError("--labels, --class-map, --label-offset and --class-order require --val", "leave them out, or add --val")
+
+
+def _check_placement(request: CalibrateRequest) -> None:
+    """Refuse an unknown placement, and a target that nothing would be measured on."""
+    if request.placement not in PLACEMENTS:
+        raise UnknownNameError.of("placement", request.placement, PLACEMENTS, f"one of: {', '.join(PLACEMENTS)}")
+    if request.placement == RECIPE and request.target != "cpu":
+        raise InputError("--target requires --placement measured", "add it, or leave --target out")
+    if request.placement == MEASURED:
+        check_measurable(request.backend)
+        check_writable(request.output)
 
 
 def _check_cache(request: CalibrateRequest) -> None:

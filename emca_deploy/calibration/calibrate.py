@@ -1,6 +1,7 @@
 """Calibration: making an INT8 model for one backend from an fp32 ONNX model and images."""
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameE
 from emca_deploy.exporting.half_layers import float_beside_int8
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.codec import to_json
+from emca_deploy.results.placement import MeasuredPlacement
 
 __all__ = ["METHODS", "Calibration", "CalibrationChoices", "CalibrationOptions", "calibrate_model", "ensure_ranges"]
 
@@ -85,11 +87,13 @@ class CalibrationOptions(CalibrationChoices):
     Attributes:
         measured_for: recipes whose tensors are all measured in one pass.
         threads: number of threads of the fp32 pass.
+        placement: how the recipe was measured to be the fastest; None for a backend's own.
     """
 
     recipe: Recipe
     measured_for: Sequence[Recipe]
     threads: int = 1
+    placement: MeasuredPlacement | None = None
 
     @property
     def backend(self) -> str:
@@ -257,11 +261,15 @@ def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, Ran
 
 
 def ensure_ranges(
-    model: Path, source: ImageSource, options: CalibrationOptions, stage: Stage = silent
+    model: Path,
+    source: ImageSource,
+    options: CalibrationOptions,
+    stage: Stage = silent,
+    needed: AbstractSet[str] = frozenset(),
 ) -> tuple[RangeTable, Path, bool]:
     """Return the table of a model's ranges on a data set, its file, and whether the file already had it.
 
-    Ranges that are not in the file are measured. For the method "auto" they are those of the smallest squared error, and the
+    Ranges are measured where the file has none, or lacks one of the tensors `needed`. For the method "auto" they are those of the smallest squared error, and the
     table suffices for any other method.
 
     Raises:
@@ -273,7 +281,7 @@ def ensure_ranges(
     def measure() -> dict[str, Observation]:
         return _observe(load_graph(model, source.preprocessing, options.output_name), source, options, stage)
 
-    table, reused = _ensure_table(key, path, options, measure)
+    table, reused = _ensure_table(key, path, options, measure, needed)
     return table, path, reused
 
 
@@ -288,18 +296,22 @@ def _observe(
 
 
 def _ensure_table(
-    key: TableKey, path: Path, options: CalibrationOptions, measure: Callable[[], dict[str, Observation]]
+    key: TableKey,
+    path: Path,
+    options: CalibrationOptions,
+    measure: Callable[[], dict[str, Observation]],
+    needed: AbstractSet[str] = frozenset(),
 ) -> tuple[RangeTable, bool]:
-    """Return the table for a key, and whether its file already had it."""
+    """Return the table for a key, and whether its file already had it with the tensors `needed`."""
     any_method = options.method == AUTO
     if path.is_file():
         table = read_table(path)
-        if table.key == key:
+        if table.key == key and table.ranges.keys() >= needed:
             return replace(table, key=key), True  # equal keys may differ in assumed preprocessing
         other = by_another_method(table, key)
         if options.table is not None and (other is None or not any_method):
             raise InputError(f"{path}: {_difference(table.key, key)}", "name another table, or leave out --table")
-        if other is not None:
+        if other is not None and other.ranges.keys() >= needed:
             write_table(path, other)
             return other, True
     check_writable(path, ELSEWHERE)
@@ -358,6 +370,7 @@ def _manifest(model: Path, made: Calibration, options: CalibrationOptions, image
             "calibration_images": images,
             "coverage": made.coverage.to_dict(),
             "weight_bits": made.recipe.weight_bits,
+            **({"placement": options.placement.record()} if options.placement else {}),
             **({"float_part": to_json(made.float_part)} if made.float_part else {}),
         },
     )

@@ -7,6 +7,7 @@ import click
 from emca_deploy.api.names import METHODS, PLACED
 from emca_deploy.commands import _options as shared
 from emca_deploy.commands._console import echo, json_option, show, table_console, tell
+from emca_deploy.commands._placement_options import placement_options
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._progress_bars import stages
 from emca_deploy.commands._types import INPUT, OUTPUT, option
@@ -27,13 +28,7 @@ __all__ = ["command"]
 @shared.samples_option
 @option("--seed", type=int, default=0, help="Random seed for the choice of images.")
 @option("--keep-float", multiple=True, metavar="PATTERN", help="Nodes to leave in float, such as 'stage1.*'; may be repeated.")
-@option("--float-precision", type=click.Choice(("fp32", "fp16")), default="fp32", help="Precision of the float part on TensorRT.")
-@option(
-    "--weight-bits",
-    type=click.Choice(("auto", "7", "8")),
-    default="auto",
-    help="Bits of weights on processors. Without VNNI, 8 can saturate; auto decides by this machine.",
-)
+@placement_options
 @option(
     "--max-drop",
     type=click.FloatRange(0),
@@ -57,6 +52,9 @@ def command(as_json: bool, weight_bits: str, **options: Any) -> None:
     With --max-drop, the INT8 model is validated on the images of --val, on its own backend if that runs on this machine. Layers
     and blocks are left in float, the most harmful first, until the gate is reached. An interrupted search continues where it
     stopped. If the gate cannot be reached, the best model is still written, and the exit code is 4.
+
+    With --placement measured, changes of the recipe are tried on the machine that is to run the model. A change must gain 1% for
+    each 0.1 dB that the logits lose, and only what is shown to be faster replaces the recipe.
 
     \b
     Examples:
@@ -82,6 +80,8 @@ def command(as_json: bool, weight_bits: str, **options: Any) -> None:
 
 
 def _print(report: "CalibrateReport", model: str) -> None:
+    from emca_deploy.reporting.placement import placement_lines
+
     made = report.calibration
     counts, part = made.counts, made.float_part
     stored = f", {counts.weight_only} of these with INT8 weights" if counts.weight_only else ""
@@ -92,6 +92,8 @@ def _print(report: "CalibrateReport", model: str) -> None:
         nodes = f"{part.graph.half_nodes} nodes in fp16, {sum(part.graph.float32_nodes.values())} in float32"
         sqnr = f"simulated on {part.images} images: {fp16} dB against fp32 ({fp32} without fp16)"
         echo(f"float part: {nodes}; {sqnr}, the same class for {part.same_class_percent:.1f}%")
+    if report.placement is not None:
+        echo("\n".join(placement_lines(report.placement)))
     source = f"reused from {made.table}" if made.reused else f"measured on {made.samples} images, kept in {made.table}"
     echo(f"ranges ({made.method}) {source}")
     if (cache := report.cache) is not None:

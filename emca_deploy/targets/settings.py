@@ -15,7 +15,7 @@ from emca_deploy.machines.fingerprint import differing_parts, machine_parts
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.tuning import Value, Values
 
-__all__ = ["Tuned", "find_tuned", "save_tuned", "tuned_here", "with_values"]
+__all__ = ["Tuned", "conditions_of", "find_tuned", "save_tuned", "tuned_here", "with_values"]
 
 _PARTS = (
     "architecture", "cpu", "instruction_sets", "smt", "numa_nodes",
@@ -58,8 +58,12 @@ def with_values(spec: RunnerSpec, values: Mapping[str, Value]) -> RunnerSpec:
 def tuned_here(backend: str) -> dict[str, Any]:
     """Return what settings depend on: this machine and the version of the runtime."""
     module = BACKENDS[backend].module
-    parts = machine_parts()
-    return {"machine": {name: parts[name] for name in _PARTS}, "runtime": installed_version(module) if module else None}
+    return conditions_of(machine_parts(), installed_version(module) if module else None)
+
+
+def conditions_of(parts: Mapping[str, Any], runtime: str | None) -> dict[str, Any]:
+    """Return what settings depend on, of a machine's fingerprint and a runtime's version."""
+    return {"machine": {name: parts[name] for name in _PARTS}, "runtime": runtime}
 
 
 def find_tuned(path: Path, manifest: Manifest, backend: str, scenario: str) -> Tuned:

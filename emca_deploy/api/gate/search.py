@@ -190,6 +190,7 @@ def _side_file(models: _Models, validation: Validation) -> SideFile:
         "preprocessing": models.source.preprocessing.identity(),
         "options": [options.backend, options.method, options.samples, options.seed, options.recover, list(options.keep_float)],
         "versions": {"emca_deploy": __version__, "runtime": installed_version(validation.runs_on)},
+        **({"placement": options.placement.choices} if options.placement else {}),
     }
     return SideFile(side_path(options.table or table_path(models.model), options.backend, "search"), key)
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from emca_deploy.calibration.graphs.graph import WEIGHTED, has_weights
 from emca_deploy.calibration.graphs.trunk import Trunk, find_trunk
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
-from emca_deploy.calibration.placement.place import Placement, rounds_logits
+from emca_deploy.calibration.placement.place import Placement, rounds_logits, stays_float
 from emca_deploy.canonical.edit import producer_of
 from emca_deploy.multiply_adds import WEIGHT_INPUT
 
@@ -102,6 +102,8 @@ def _reason(node: ir.Node, placement: Placement, trunk: Trunk) -> str:
         reason = f"reads {maker}, which is no map of the image"
     elif rounds_logits(node, placement.recipe, trunk):
         reason = f"makes the logits, which an INT8 convolution of {backend} would round"
+    elif stays_float(node, placement.recipe.at(node), trunk):
+        reason = "the placement leaves it in float, which was measured to be faster"
     else:
         reason = f"reads too few channels for an INT8 kernel of {backend} to be faster"
     return reason

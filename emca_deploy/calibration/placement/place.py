@@ -15,7 +15,7 @@ from emca_deploy.calibration.placement.weight_only import heavy_pixel_layers
 from emca_deploy.canonical.edit import producer_of
 from emca_deploy.errors import InputError
 
-__all__ = ["Edge", "Placement", "identity_operand", "matching_nodes", "place", "quantizable", "rounds_logits"]
+__all__ = ["Edge", "Placement", "identity_operand", "matching_nodes", "place", "quantizable", "rounds_logits", "stays_float"]
 
 Edge = tuple[ir.Node, int]
 """A reader, and the index of its input."""
@@ -72,13 +72,14 @@ def place(graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str] = ()) -> Pl
     placement = Placement(recipe)
     for node in graph:
         if node not in trunk.attention.nodes:
-            for index in _quantized_inputs(node, recipe, trunk):
+            for index in _quantized_inputs(node, recipe.at(node), trunk):
                 placement.add(node, index)
             if has_weights(node) and node.inputs[0] in placement.edges:
                 placement.weighted.append(node)
-    if recipe.every_reader:
-        for value in list(placement.edges):
-            for use in value.uses():
+    for value in list(placement.edges):
+        for use in value.uses():
+            own = recipe.at(use.node)
+            if own.every_reader and not ("AttentionPool" in own.floats and use.node in trunk.attention.pools):
                 placement.add(use.node, use.idx)
     if recipe.outputs:
         _quantize_outputs(graph, placement, trunk)
@@ -96,12 +97,11 @@ def quantizable(graph: ir.Graph, recipes: Iterable[Recipe]) -> list[str]:
 def _place_at_attention(graph: ir.Graph, placement: Placement, trunk: Trunk) -> None:
     """Apply a recipe's rules for gates and for the attention's own layers."""
     recipe, attention = placement.recipe, trunk.attention
-    if recipe.symmetric_gate:
-        for gate, index in attention.gates.items():
-            carried = gate.inputs[1 - index]
-            # An activation's result is hardly ever negative, and would lose one of its eight bits without a zero point.
-            if carried is not None and carried not in trunk.origins:
-                placement.symmetric.update((carried, *gate.outputs))
+    for gate, index in attention.gates.items():
+        carried = gate.inputs[1 - index]
+        # An activation's result is hardly ever negative, and would lose one of its eight bits without a zero point.
+        if recipe.at(gate).symmetric_gate and carried is not None and carried not in trunk.origins:
+            placement.symmetric.update((carried, *gate.outputs))
     if recipe.fewest_stored is not None:
         placement.weight_only = heavy_pixel_layers([node for node in graph if node in attention.nodes], recipe.fewest_stored)
 
@@ -127,7 +127,7 @@ def _quantized_inputs(node: ir.Node, recipe: Recipe, trunk: Trunk) -> list[int]:
     if has_weights(node):
         if node.inputs[0] not in trunk.maps or _input_channels(node) < recipe.fewest_channels:
             return []
-        return [] if rounds_logits(node, recipe, trunk) else [0]
+        return [] if rounds_logits(node, recipe, trunk) or stays_float(node, recipe, trunk) else [0]
     if node in attention.gates:
         gate = attention.gates[node]
         if "Gate" not in recipe.readers:
@@ -138,12 +138,31 @@ def _quantized_inputs(node: ir.Node, recipe: Recipe, trunk: Trunk) -> list[int]:
         operands = {"both": [0, 1], "none": []}.get(recipe.residual)
         return [identity_operand(node, attention)] if operands is None else operands
     kind = "AttentionPool" if node in attention.pools else node.op_type
-    return [0] if kind in recipe.readers and node.inputs[0] in trunk.values else []
+    return [0] if kind in recipe.readers - recipe.floats and node.inputs[0] in trunk.values else []
 
 
 def rounds_logits(node: ir.Node, recipe: Recipe, trunk: Trunk) -> bool:
     """Return whether a layer makes the logits, and a backend's INT8 kernel for it would round them."""
     return recipe.outputs and node.op_type == "Conv" and node.outputs[0] in trunk.head
+
+
+def stays_float(node: ir.Node, recipe: Recipe, trunk: Trunk) -> bool:
+    """Return whether a layer is of a kind that a recipe leaves in float."""
+    if "Classifier" in recipe.floats and node.outputs[0] in trunk.head:
+        return True
+    source = node.inputs[0]
+    return (
+        "Branch" in recipe.floats
+        and source is not None
+        and any(_reads_shortcut(use.node, source, trunk.attention) for use in source.uses() if use.node is not node)
+    )
+
+
+def _reads_shortcut(node: ir.Node, source: ir.Value, attention: AttentionPath) -> bool:
+    """Return whether a node is the residual Add of a shortcut, or the shortcut's own convolution."""
+    if node.op_type == "Conv":
+        return any(use.node.op_type == "Add" for use in node.outputs[0].uses())
+    return node.op_type == "Add" and len(node.inputs) == 2 and node.inputs[identity_operand(node, attention)] is source
 
 
 def _input_channels(node: ir.Node) -> int:
@@ -223,7 +242,12 @@ def _is_quantized(node: ir.Node, placement: Placement, trunk: Trunk) -> bool:
     quantized = [(node, index) in placement.edges.get(value, ()) for index, value in enumerate(node.inputs) if value]
     if trunk.is_pointwise(node):  # SiLU's product, where both factors are INT8, or a table's function
         return all(quantized) if node.op_type == "Mul" else node.op_type in LOOKED_UP and quantized[0]
-    if node.op_type in PASS_THROUGH | PICKING and node.inputs[0] in placement.edges and node.outputs[0] not in trunk.head:
+    if (
+        placement.recipe.pass_through
+        and node.op_type in PASS_THROUGH | PICKING
+        and node.inputs[0] in placement.edges
+        and node.outputs[0] not in trunk.head
+    ):
         placement.add(node, 0)
         return True
     return any(quantized)

@@ -14,7 +14,17 @@ from emca_deploy._machine import cpu_info
 from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT
 from emca_deploy.errors import InputError
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "Residual", "map_height"]
+
+Residual = Literal["both", "identity", "none"]
+"""Operands of a residual Add that are quantized; the identity is its shortcut."""
+
+
+def map_height(node: ir.Node) -> int:
+    """Return the height in pixels of the map (N, C, H, W) that a node reads first; 0 where there is none or it is unknown."""
+    value = node.inputs[0] if node.inputs else None
+    height = value.shape[2] if value is not None and value.shape is not None and len(value.shape) == 4 else 0
+    return height if isinstance(height, int) else 0
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,10 @@ class Recipe:
         outputs: whether the results of quantized operators are quantized, too.
         symmetric_gate: whether a gate's carried input and its result are int8 with zero point 0 in any case.
         fewest_channels: number of input channels below which a convolution stays in float.
+        floats: kinds of nodes that read float in any case: "Classifier" is the layer that makes the logits, "Branch" a layer
+            that reads what a shortcut also reads, and "AttentionPool" as in `readers`.
+        pass_through: whether operators that only move numbers return INT8 where they read it; it matters with `outputs` only.
+        regions: heights of maps, in pixels, and the recipe for the nodes that read a map of that height.
         on_cpu: whether the backend runs on processors, some of which add INT8 products in 16 bits.
         largest_weight: largest magnitude of an INT8 weight.
         fewest_stored: number of weights from which attention layers store them as INT8 and multiply in float; None for never.
@@ -44,17 +58,24 @@ class Recipe:
     symmetric: bool
     integer_bias: bool
     readers: frozenset[str]
-    residual: Literal["both", "identity", "none"]
+    residual: Residual
     every_reader: bool = False
     outputs: bool = False
     symmetric_gate: bool = False
     fewest_channels: int = 1
+    floats: frozenset[str] = frozenset()
+    pass_through: bool = True
+    regions: tuple[tuple[int, "Recipe"], ...] = ()
     on_cpu: bool = False
     largest_weight: int = LARGEST_WEIGHT[8]
     fewest_stored: int | None = None
     rewrites: Sequence[Callable[[ir.Graph], object]] = field(default=(), repr=False)
     explainer: Callable[[ir.Graph, str, bool], Any] | None = field(default=None, repr=False)
     half_float_part: bool = field(default=False, repr=False)
+
+    def at(self, node: ir.Node) -> "Recipe":
+        """Return the recipe of a node's region, which is this one where the node's map has no region of its own."""
+        return dict(self.regions).get(map_height(node), self) if self.regions else self
 
     @property
     def weight_bits(self) -> int:

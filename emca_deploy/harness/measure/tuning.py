@@ -31,7 +31,6 @@ _WITH_WARM_UP = 1.3
 
 _FINAL_LEAST_S = 1.0
 _BLOCKS, _FINAL_BLOCKS = 8, 24
-_FINAL_LOADS = 2 * FEWEST_PROCESSES
 _LARGE_STEP = 1000
 _TOLERANCE = 1.5
 """Longest time of a search as a multiple of the budget; a search that would take longer is refused or cut short."""
@@ -46,6 +45,10 @@ class Search:
         batch: Images per call.
         budget_s: Approximate total time; at most half as much again, if loading takes as long as it did before.
         tell: Function that is called with a line after each round.
+        worth: Function that returns what ranks a trial, 1 for the default; only settings above 1 are combined and confirmed.
+        measure: Function that measures candidates, with the arguments of `latency.measure`.
+        processes: Processes of each of the two candidates in the last round.
+        budget_option: Option that sets the budget, for errors.
     """
 
     make: Callable[[str, Mapping[str, Value]], RunnerSpec]
@@ -54,6 +57,15 @@ class Search:
     budget_s: float = 120.0
     seed: int = 0
     tell: Callable[[str], None] = lambda line: None
+    worth: Callable[[Trial], float] = lambda trial: trial.ratio
+    measure: Callable[..., ProfileReport] = measure
+    processes: int = FEWEST_PROCESSES
+    budget_option: str = "--budget"
+
+    @property
+    def final_loads(self) -> int:
+        """Number of loads of each candidate in the last round, of which half may have to be repeated."""
+        return 2 * self.processes
 
 
 @dataclass
@@ -99,12 +111,14 @@ def starting_settings(space: Sequence[Tunable]) -> list[Values]:
     return pool
 
 
-def combined(ranked: Sequence[Trial], known: Sequence[Values]) -> list[Values]:
-    """Return the untried unions of changes that helped, fastest first: pairs with the best one, and all of them together.
+def combined(
+    ranked: Sequence[Trial], known: Sequence[Values], worth: Callable[[Trial], float] = lambda trial: trial.ratio
+) -> list[Values]:
+    """Return the untried unions of changes that helped, best first: pairs with the best one, and all of them together.
 
     Where two changes set the same setting, the faster one's value is used.
     """
-    helped = [trial.changed for trial in ranked if trial.ratio > 1]
+    helped = [trial.changed for trial in ranked if worth(trial) > 1]
     unions: list[Values] = []
     together: Values = {}
     for changed in helped:
@@ -153,7 +167,7 @@ class _Run:
         """Measure the default alone: an error of it ends the search, and its times plan the rounds."""
         start_s = time.monotonic()
         spec = self._how.make(DEFAULT, self._default)
-        result = measure([spec], self._protocol(_LEAST_S, _BLOCKS))
+        result = self._how.measure([spec], self._protocol(_LEAST_S, _BLOCKS))
         call_s = result.results[0].latency_ms.p50 / 1000
         self._least_s = max(_LEAST_S, _BLOCKS * call_s)  # a block is one call at least
         self._load_s = max(0.0, time.monotonic() - start_s - self._least_s)
@@ -165,8 +179,9 @@ class _Run:
         gone_s = time.monotonic() - self.start_s
         least_s = (gone_s + 2 * self._heat_s() + self._confirming_s()) / _TOLERANCE
         if least_s > self._how.budget_s:
-            problem = f"--budget {self._how.budget_s:g}: too small, since loading and measuring the default took {gone_s:.1f} s"
-            raise InputError(problem, f"give at least --budget {ceil(1.2 * least_s)}")
+            option = self._how.budget_option
+            problem = f"{option} {self._how.budget_s:g}: too small, since loading and measuring the default took {gone_s:.1f} s"
+            raise InputError(problem, f"give at least {option} {ceil(1.2 * least_s)}")
 
     def _heat_s(self) -> float:
         """Return the shortest time of one setting."""
@@ -174,7 +189,7 @@ class _Run:
 
     def _confirming_s(self) -> float:
         """Return the shortest time of the last round."""
-        return 2 * (_FINAL_LEAST_S * _WITH_WARM_UP + _FINAL_LOADS * self._load_s)
+        return 2 * (_FINAL_LEAST_S * _WITH_WARM_UP + self._how.final_loads * self._load_s)
 
     def _end_s(self) -> float:
         """Return the latest time by which all but the last round has to be done."""
@@ -192,10 +207,10 @@ class _Run:
                 self._pool = self._pool[: max(1, int((self._end_s() - time.monotonic()) / self._heat_s()) - 1)]
             ranked, refused = self._round(duration_s)
             self.found.rounds.append(TuneRound(duration_s, tuple(ranked), tuple(refused)))
-            self.found.best = dict(ranked[0].changed) if ranked and ranked[0].ratio > 1 else {}
+            self.found.best = dict(ranked[0].changed) if ranked and self._how.worth(ranked[0]) > 1 else {}
             self._tell()
             kept = [trial.changed for trial in ranked[: ceil(len(ranked) / 2)]]
-            extra = combined(ranked[: len(kept)], [trial.changed for trial in ranked]) if first else []
+            extra = combined(ranked[: len(kept)], [trial.changed for trial in ranked], self._how.worth) if first else []
             self._pool = self._affordable([*kept[:1], *extra[: max(2, len(kept))], *kept[1:]])
             first = False
 
@@ -213,8 +228,8 @@ class _Run:
         if not self.found.best or time.monotonic() > self._end_s() + self._confirming_s() / 3:
             return
         left_s = self._how.budget_s - (time.monotonic() - self.start_s)
-        duration_s = min(max((left_s / 2 - _FINAL_LOADS * self._load_s) / _WITH_WARM_UP, _FINAL_LEAST_S), _MOST_S)
-        report = self._measure([self.found.best], duration_s, _FINAL_BLOCKS, keep_going=False, processes=FEWEST_PROCESSES)
+        duration_s = min(max((left_s / 2 - self._how.final_loads * self._load_s) / _WITH_WARM_UP, _FINAL_LEAST_S), _MOST_S)
+        report = self._measure([self.found.best], duration_s, _FINAL_BLOCKS, keep_going=False, processes=self._how.processes)
         self.found.rounds.append(TuneRound(duration_s, tuple(_trials(report, [self.found.best]))))
         self.found.last, self.found.confirmed = report, report.comparisons[0]
         self._tell()
@@ -241,7 +256,7 @@ class _Run:
             report = self._measure(heat, duration_s, _BLOCKS, keep_going=True)
             trials += _trials(report, heat)
             refused += [(heat[int(failure.name[1:])], failure.error) for failure in report.failures if failure.name != DEFAULT]
-        trials.sort(key=lambda trial: -trial.ratio)
+        trials.sort(key=lambda trial: -self._how.worth(trial))
         return trials, refused
 
     def _measure(
@@ -257,7 +272,7 @@ class _Run:
             self._at(start_s, planned_s * done / max(total, 1))
 
         protocol = replace(self._protocol(duration_s, blocks), processes=processes)
-        found = measure(specs, protocol, report, keep_going=keep_going)
+        found = self._how.measure(specs, protocol, report, keep_going=keep_going)
         if found.protocol is not None and found.protocol.stop == INTERRUPTED:
             raise KeyboardInterrupt
         for failure in found.failures:

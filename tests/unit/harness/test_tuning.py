@@ -79,6 +79,23 @@ def test_slower_settings_leave_the_default(slower):
     assert len(found.rounds) == 1
 
 
+def test_a_faster_setting_that_is_not_worth_its_cost_leaves_the_default():
+    space = (Tunable("threads", 1, ()), Tunable("pace", "steady", ("quick",)))
+    found = search(space, Search(fake(), budget_s=5, worth=lambda one: one.ratio - 1.5))
+    assert found.rounds[0].trials[0].ratio > 1.5
+    assert found.best == {}
+    assert found.confirmed is None
+
+
+def test_the_last_round_has_as_many_fresh_processes_as_wanted():
+    space = (Tunable("threads", 1, ()), Tunable("pace", "steady", ("quick",)))
+    found = search(space, Search(fake(), budget_s=9, processes=4))
+    assert found.last is not None
+    assert found.last.protocol is not None
+    assert found.last.protocol.processes == 4
+    assert found.is_faster
+
+
 def test_an_artifact_that_does_not_run_is_refused_at_once():
     with pytest.raises(EmcaError, match="as asked"):
         search((THREADS, PACE), Search(fake("fake:fail_at=1"), budget_s=60))

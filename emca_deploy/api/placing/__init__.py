@@ -1,0 +1,1 @@
+"""Finding the placement that is fastest on a machine, by measuring."""
