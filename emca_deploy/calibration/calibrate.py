@@ -269,8 +269,8 @@ def ensure_ranges(
 ) -> tuple[RangeTable, Path, bool]:
     """Return the table of a model's ranges on a data set, its file, and whether the file already had it.
 
-    Ranges are measured where the file has none, or lacks one of the tensors `needed`. For the method "auto" they are those of the smallest squared error, and the
-    table suffices for any other method.
+    Ranges are measured where the file has none, or lacks one of the tensors `needed`. For the method "auto" they are those of the
+    smallest squared error, and the table suffices for any other method.
 
     Raises:
         InputError: `options.table` names a table of another model, data set or method.
