@@ -57,3 +57,37 @@ def some_images():
 @pytest.fixture
 def images(some_images):
     return some_images(12)
+
+
+CLASSIFIER = """<ir_version: 9, opset_import: ["" : 20]>
+    small (float[n,3,8,8] images) => (float[n,5] logits) {
+        convolved = Conv <pads = [1,1,1,1]> (images, w, b)
+        passed = Relu (convolved)
+        pooled = GlobalAveragePool (passed)
+        flat = Flatten (pooled)
+        logits = Gemm <transB = 1> (flat, h, c)
+    }"""
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Return the file of a network with a convolution, a ReLU, a pooling and a linear layer."""
+    import onnx
+    import onnx.parser
+
+    rng = np.random.default_rng(0)
+    made = onnx.parser.parse_model(CLASSIFIER)
+    weights = {"w": (4, 3, 3, 3), "b": (4,), "h": (5, 4), "c": (5,)}
+    made.graph.initializer.extend(
+        onnx.numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name) for name, shape in weights.items()
+    )
+    for node in made.graph.node:
+        node.name = node.output[0]
+    onnx.save(onnx.shape_inference.infer_shapes(made), tmp_path / "small.onnx")
+    return tmp_path / "small.onnx"
+
+
+@pytest.fixture
+def pictures():
+    """Return a function that makes a number of small images."""
+    return lambda count: ArraySource(np.random.default_rng(1).uniform(0, 1, (count, 3, 8, 8)).astype(np.float32))

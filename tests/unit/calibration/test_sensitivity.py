@@ -66,6 +66,12 @@ def test_every_layer_and_block_is_measured_most_harmful_first(report):
     assert removed == sorted(removed, reverse=True)
     assert report.units[0].noise_removed_percent > report.units[-1].noise_removed_percent + 10
     assert sum(unit.alone.sqnr_db > report.int8.sqnr_db for unit in report.units) > 13  # errors may cancel out on four images
+    for unit in report.units:
+        assert unit.noise_made_percent == pytest.approx(100 * unit.alone.noise / report.int8.noise)
+        assert unit.noise_removed_percent == pytest.approx(100 * (1 - unit.kept_float.noise / report.int8.noise))
+        assert unit.layers == (
+            1 if unit.kind == "layer" else len([one for one in report.units if one.name.startswith(unit.name + ".")])
+        )
     layers = [unit for unit in report.units if unit.kind == "layer"]
     assert sum(unit.macs_percent for unit in layers) == pytest.approx(100)
 
@@ -152,6 +158,7 @@ def test_a_damaged_side_file_counts_as_none(tmp_path, content):
     side = SideFile(path, {})
     assert side.get("a") is None
     side.put("a", [1])
+    assert json.loads(path.read_text()) == {"side_version": 1, "key": {}, "found": {"a": [1]}}
     assert SideFile(path, {}).get("a") == [1]
     assert SideFile(path, {"other": 1}).get("a") is None
 

@@ -59,13 +59,14 @@ def test_averages_are_written_too(tmp_path):
 def test_a_person_can_read_it(table, tmp_path):
     write_table(tmp_path / "t.json", table)
     document = json.loads((tmp_path / "t.json").read_text())
-    assert document["table_version"] == 2
+    assert (document["table_version"], document["key"]["measured"]) == (2, 3)
     tensor = document["tensors"]["images"]
     assert tensor["minimum"] < -2
     assert tensor["range"][0] >= tensor["minimum"]
     assert tensor["summary"]["count"] == 1000
     assert tensor["summary"]["mean"] == pytest.approx(0, abs=0.15)
     assert tensor["summary"]["quantiles"]["0.5"] == pytest.approx(0, abs=0.15)
+    assert list(tensor["summary"]["quantiles"]) == ["0.001", "0.01", "0.5", "0.99", "0.999", "0.9999"]
     assert len(tensor["histogram"]["counts"]) < 3000
 
 

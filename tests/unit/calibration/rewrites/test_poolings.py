@@ -50,6 +50,19 @@ def quantized(tmp_path_factory, exported):
     return load
 
 
+def assert_shapes_have_the_batch(graph: ir.Graph) -> None:
+    """Each tensor of the trunk and of the attention has the batch of the images as its first side."""
+    batch = graph.inputs[0].shape[0]
+    for node in graph:
+        for value in node.outputs:
+            if (
+                node.name
+                and value.shape is not None
+                and value.producer().op_type not in {"Constant", "DequantizeLinear", "Shape"}
+            ):
+                assert value.shape[0] == batch, value
+
+
 def logits(model: ir.Model, images: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -75,6 +88,7 @@ def test_shortcuts_that_a_later_pooling_reads_are_freed(arch, freed, quantized):
     images = Images().images
     before = {count: logits(model, images[:count]) for count in (1, 2)}
     assert free_shortcuts(model.graph) == freed
+    assert_shapes_have_the_batch(model.graph)
     for count, reference in before.items():
         np.testing.assert_array_equal(logits(model, images[:count]), reference)
 
@@ -87,6 +101,7 @@ def test_poolings_of_quantized_maps_are_split(arch, poolings, quantized):
     images = Images().images
     before = logits(model, images)
     assert split_poolings(model.graph) == poolings
+    assert_shapes_have_the_batch(model.graph)
     np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
 
 
@@ -117,6 +132,7 @@ def test_aggregation_becomes_additions(arch, sums, quantized):
     images = Images().images
     before = logits(model, images)
     assert (add_scales(model.graph), broadcast_repeats(model.graph)) == (sums, sums)
+    assert_shapes_have_the_batch(model.graph)
     assert not [node.name for node in model.graph if node.op_type in {"Concat", "ReduceSum"} and sums]
     np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
 
