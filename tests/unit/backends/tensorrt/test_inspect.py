@@ -1,6 +1,9 @@
 """Layers read from the logs of three generations of builders."""
 
-from emca_deploy.backends.tensorrt.inspect import int8_convolutions, read_layers
+import json
+from dataclasses import asdict
+
+from emca_deploy.backends.tensorrt.inspect import int8_convolutions, moved_bytes_by_type, read_layers
 
 RTX = """Layers:
 Name: __mye28_myl0_0, LayerType: shape_call, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0, Metadata: 
@@ -59,3 +62,15 @@ def test_tensorrt_8() -> None:
 
 def test_other_lines_are_no_layers() -> None:
     assert read_layers(["", "I/O Tensors:", "Layer: x Host Persistent: 80 bytes", "Name: images, IOMode: Input"]) == []
+
+
+def test_layers_are_read_as_before(golden) -> None:
+    lines = f"{RTX}{TENSORRT_10}{TENSORRT_8}".splitlines()
+    lines.append("Layer(Odd): x, Tactic: 1, a (Foo[1,2000000000000,3]), (Int8[1]) -> b (Bool[7,])")
+    lines.append("Name: cut, LayerType: kgen, Inputs: [], Outputs: [ { Name: d, Dimensions: [1]")
+    layers = read_layers(lines)
+    assert moved_bytes_by_type(layers) == {
+        dtype: sum(tensor.image_bytes for layer in layers for tensor in (*layer.inputs, *layer.outputs) if tensor.dtype == dtype)
+        for dtype in {tensor.dtype for layer in layers for tensor in (*layer.inputs, *layer.outputs)}
+    }
+    golden("trtexec/layers", json.loads(json.dumps([{**asdict(layer), "moved": layer.moved_bytes} for layer in layers])))

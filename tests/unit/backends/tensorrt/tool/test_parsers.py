@@ -1,6 +1,7 @@
 """Parsers of trtexec's output and exports, on recorded and on arbitrary texts."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -59,6 +60,80 @@ def test_11_prints_its_build_behind_the_version() -> None:
 
 def test_a_log_that_breaks_off_did_not_pass() -> None:
     assert read_log(NEW[: len(NEW) // 2]).passed is None
+
+
+BUILT = """[05/01/2024-10:00:00] [E] Unknown option: --odd
+[05/01/2024-10:00:00] [I] [TRT] [MemUsageChange] Init builder: CPU +1, GPU +0, now: CPU 945, GPU 516 (MiB)
+[05/01/2024-10:00:00] [I] [TRT] [MemUsageChange] Init CUDA: CPU +13, GPU +0, now: CPU 33, GPU 516 (MiB)
+[05/01/2024-10:00:00] [I] Engine deserialized in 0.25 sec.
+[05/01/2024-10:00:00] [W]
+[05/01/2024-10:00:00] [W] * first
+[05/01/2024-10:00:00] [W]   and more
+[05/01/2024-10:00:00] [W] * first
+[05/01/2024-10:00:00] [W]   and more
+[05/01/2024-10:00:00] [W] CUDA graph capture failed
+[05/01/2024-10:00:00] [F]   fatal
+&&&& FAILED TensorRT.trtexec [TensorRT v8601] # trtexec
+&&&& PASSED TensorRT.trtexec [TensorRT v8602] # trtexec
+"""
+
+
+@pytest.mark.parametrize("name", ["old", "new", "built"])
+def test_logs_are_read_as_before(golden, name) -> None:
+    log = read_log({"old": OLD, "new": NEW, "built": BUILT}[name])
+    golden(f"trtexec/log-{name}", json.loads(json.dumps(asdict(log)).replace("Infinity", '"inf"')))
+
+
+def test_exports_are_read_as_before(golden) -> None:
+    times = json.dumps([{"latencyMs": n + 1.5, "computeMs": n, "h2dMs": n / 4, "d2hMs": 0} for n in range(5)])
+    found = read_times(times, "times")
+    profile = """[
+  { "count" : 7 }
+, { "name" : "a "b"", "timeMs" : 1, "averageMs" : 0.02, "medianMs" : 0.03, "percentage" : 40.5 }
+, no layer
+, { "name" : "c", "timeMs" : 1, "averageMs" : 0.04, "percentage" : 59.5 }
+]
+"""
+    layers = [
+        {"Name": "n", "LayerType": "k", "Inputs": [{"Name": "x"}, 3], "Outputs": [], "Metadata": "[m]"},
+        "named",
+        {"Name": "z"},
+    ]
+    golden(
+        "trtexec/exports",
+        to_json_lists(
+            {
+                "times": asdict(found),
+                "later": asdict(found.without_first(2)),
+                "profile": asdict(read_profile(profile, "p")),
+                "layers": [asdict(one) for one in read_layer_info(json.dumps({"Layers": layers}), "l")],
+            }
+        ),
+    )
+
+
+def to_json_lists(document):
+    return json.loads(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("reader", "text"),
+    [
+        (read_profile, "[]"),
+        (read_profile, '[{"name": "a"}]'),
+        (read_profile, '[{"count": true}]'),
+        (read_profile, '[{"count": -1}]'),
+        (read_profile, '[{"count": 1}, {"averageMs": 1}]'),
+        (read_profile, '[{"count": 1}, 2]'),
+        (read_layer_info, "[]"),
+        (read_layer_info, '{"Layers": {}}'),
+        (read_layer_info, '{"Layers": [{"Name": 1}]}'),
+        (read_layer_info, '{"Layers": [1]}'),
+    ],
+)
+def test_exports_of_another_form_are_refused(reader, text) -> None:
+    with pytest.raises(InputError, match="file"):
+        reader(text, "file")
 
 
 def row(**values):

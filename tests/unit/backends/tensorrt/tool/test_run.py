@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,28 @@ def test_a_result_survives_json(stand_in, tmp_path) -> None:
         "stem.conv + stem.relu",
         "head",
     ]
+
+
+@pytest.mark.parametrize("scenario", ["single-stream", "offline"])
+def test_a_result_is_what_it_was(stand_in, tmp_path, golden, scenario) -> None:
+    one = stand_in()
+    engine = tmp_path / "model.engine"
+    engine.write_bytes(b"an engine")
+    timing = TrtexecTiming(str(engine), "times.json", SHAPES, 3.0, profile="profile.json", layer_info="layers.json")
+    result = time_engine(one.find(), timing, replace(TIMED, batch=2, scenario=scenario), Host(folder=str(tmp_path)))
+    document = to_json(result)
+    assert len(document.pop("samples_ms")) == 400
+    assert len(document.pop("warnings")) == 1
+    text = json.dumps(document).replace(str(tmp_path), "FOLDER")
+    golden(f"trtexec/result-{scenario}", rounded(json.loads(re.sub(r"emca-[0-9a-f]+", "emca-x", text))))
+
+
+def rounded(value):
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items() if name != "log"}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def test_copies_graph_and_spinning_are_the_same_in_10_and_11(stand_in, tmp_path) -> None:
