@@ -34,7 +34,7 @@ _FENCE = re.compile(
 DEFAULTS: dict[str, dict[str, Any]] = {
     "profile": {"duration_s": 0.5, "max_duration_s": 0.5, "warmup_s": 0.1, "processes": 1},
     "export": {"image_size": "64"},
-    "calibrate": {"samples": 16, "recover": "none"},
+    "calibrate": {"samples": 16, "recover": "none", "placement_budget_s": 90},
     "sensitivity": {"samples": 4},
     "deploy": {"image_size": "64", "samples": 16, "recover": "none", "duration_s": 0.5, "limit": 100},
     "demo": {"duration_s": 0.5, "limit": 100},
