@@ -210,6 +210,12 @@ def test_a_folder_and_its_zip_wrapped_or_not_have_one_identity(tmp_path):
     assert [source.name for source in sources] == ["d", "plain.zip", "wrapped.zip"]
 
 
+def test_a_folder_of_one_class_and_a_zip_of_one_folder_differ(tmp_path):
+    put(tmp_path / "d", "only/1.png", "only/2.png")
+    assert open_source(tmp_path / "d", PLAIN).classes == ("only",)
+    assert open_source(zipped(tmp_path / "d", tmp_path / "d.zip"), PLAIN).labels is None
+
+
 def test_the_identity_changes_with_a_name_a_class_or_a_byte(tmp_path):
     variants = {"plain": ("a/1.png", 7), "name": ("a/2.png", 7), "class": ("b/1.png", 7), "byte": ("a/1.png", 8)}
     for folder, (name, value) in variants.items():

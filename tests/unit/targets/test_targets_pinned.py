@@ -243,6 +243,7 @@ def test_weights_that_saturate_are_noted_once(monkeypatch, models, bits, sets, b
     models()
     monkeypatch.setattr(_machine, "cpu_info", lambda: CpuInfo("a processor", "x86_64", 2, 2, sets))
     write_manifest(Path("plain.onnx"), Manifest("onnx", "", "int8", details={"weight_bits": bits}))
+    Path("plain.onnx").write_bytes(b"changed since")  # what the worker refuses
     specs = [RunnerSpec(name, artifact="plain.onnx", backend=backend) for name in ("a", "b")]
     assert len(run_notes(specs, CandidateOptions())) == noted
 
@@ -278,6 +279,12 @@ def test_named_machines_as_text(monkeypatch):
     for base, expected in (("/config", Path("/config")), ("relative", Path.home() / ".config"), ("", Path.home() / ".config")):
         monkeypatch.setenv("XDG_CONFIG_HOME", base)
         assert devices_file() == expected / "emca-deploy" / "devices.toml"
+
+
+@pytest.mark.parametrize(("target", "power_mode", "lacks"), [("jetson", None, 1), ("cpu", "15W", 1), ("cpu", None, 0)])
+def test_a_machine_that_is_no_jetson_board_lacks_one_where_it_matters(monkeypatch, target, power_mode, lacks):
+    monkeypatch.setattr("emca_deploy.targets.capabilities.detect", lambda: None)
+    assert len(Machine("own", target, power_mode).examine().lacks) == lacks
 
 
 def test_logits_requests_are_of_one_artifact(models):

@@ -107,6 +107,15 @@ def test_nested_phases_become_one_growing_number() -> None:
     assert seen == [0, 500, 750, 825, 1000]
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_phase_of_one_step_is_whole_after_it(steps: int) -> None:
+    seen: list[tuple[int, int]] = []
+    tracker = PhaseTracker(lambda *place: seen.append(place))
+    tracker.start("all", None, steps)
+    tracker.step("all", 0)
+    assert seen == [(0, 1000), (1000, 1000)]
+
+
 def test_what_a_build_raises_is_raised_where_it_was_asked_for() -> None:
     class Broken:
         def build_serialized_network(self, network: Any, config: Any) -> None:

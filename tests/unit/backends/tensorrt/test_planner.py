@@ -159,6 +159,20 @@ def test_facts_of_a_model(make_net: Callable[..., Path]) -> None:
     assert not facts.half_scales
 
 
+def test_constants_may_be_nodes(make_net: Callable[..., Path], tmp_path: Path) -> None:
+    import onnx
+
+    proto = onnx.load(make_net(activation=np.uint8))
+    nodes = [onnx.helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in proto.graph.initializer]
+    for node in nodes:
+        node.attribute.insert(0, onnx.helper.make_attribute("note", "x"))
+    whole = [*nodes, *proto.graph.node]
+    del proto.graph.initializer[:], proto.graph.node[:]
+    proto.graph.node.extend(whole)
+    onnx.save(proto, tmp_path / "nodes.onnx")
+    assert read_facts(tmp_path / "nodes.onnx").uint8 == read_facts(make_net(activation=np.uint8)).uint8 != ()
+
+
 def test_fp16_scales_are_seen(make_net: Callable[..., Path], tmp_path: Path) -> None:
     import onnx
 

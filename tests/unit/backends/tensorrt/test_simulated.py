@@ -82,6 +82,7 @@ def test_memory_is_given_back_in_reverse_order(rt: Cuda) -> None:
     np.testing.assert_array_equal(back, images)
     event = gpu.event()
     gpu.record(event)
+    assert rt.flags == [0]
     gpu.close()
     assert (rt.alive, rt.freed) == ({}, ["event", "host", "device", "host", "stream"])
 

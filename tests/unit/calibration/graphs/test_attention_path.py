@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from emca_deploy.calibration.graphs.attention_path import find_attention
+from emca_deploy.calibration.graphs.attention_path import find_attention, pooling_steps
 from zoo.networks import NETWORKS, to_onnx
 from zoo.rewrites import REWRITES
 
@@ -109,3 +109,18 @@ def test_a_gate_expanded_to_a_computed_size_is_a_gate(network):
     assert {node.name for node in found[0].pools} == {node.name for node in found[1].pools}
     more = {node.op_type for node in found[1].nodes if node.name not in {other.name for other in found[0].nodes}}
     assert more == {"Expand"}
+
+
+@pytest.mark.parametrize(("rows", "readers", "steps"), [(True, 1, ["rows"]), (True, 2, []), (False, 1, [])])
+def test_a_mean_in_two_steps_is_one_pooling(rows, readers, steps):
+    import onnx.parser
+
+    first = "AveragePool<kernel_shape=[1,8]>(x)" if rows else "Relu(x)"
+    second = f"AveragePool<kernel_shape=[8,{1 if rows else 8}]>(r)"
+    other = "z = Neg(r)" if readers == 2 else "z = Neg(m)"
+    text = f"""<ir_version: 9, opset_import: ["" : 20]>
+    net (float[1,3,8,8] x) => (float[1,3,1,1] y, float[n,3,h,w] z) {{ r = {first} m = {second} y = Relu(m) {other} }}"""
+    graph = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))).graph
+    for node, name in zip(graph, ("rows", "columns", "end", "other"), strict=True):
+        node.name = name
+    assert [node.name for node in pooling_steps(graph.node("columns"))] == steps

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from refusals import refusing
 
+from emca_deploy.backends.tensorrt.tool import run as run_module
 from emca_deploy.backends.tensorrt.tool.beside import Beside
 from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBuild, TrtexecTiming
 from emca_deploy.backends.tensorrt.tool.process import spawn_here
@@ -108,6 +109,32 @@ def rounded(value):
     if isinstance(value, list):
         return [rounded(one) for one in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def test_each_step_has_its_time(stand_in, model, tmp_path, monkeypatch) -> None:
+    limits, run_to_end = {}, run_module.run_to_end
+
+    def noting(spawn, arguments, timeout_s, *rest):
+        limits.setdefault(Path(arguments[0]).name, set()).add(timeout_s)
+        return run_to_end(spawn, arguments, timeout_s, *rest)
+
+    monkeypatch.setattr(run_module, "run_to_end", noting)
+    tool = stand_in().find()
+    built = build_engine(tool, build_of(model, "100300"))
+    assert 0 < built.seconds < 600
+    assert limits.pop("trtexec") == {3600.0}
+    timed_on(tool, tmp_path)
+    assert limits.pop("trtexec") == {3.0 + 0.5 + 300.0}
+    timed_on(tool, tmp_path, profile="profile.json", warm_up_ms=2000.0)
+    assert limits == {"mv": {60.0}, "rm": {30.0}, "sh": {300.0}, "trtexec": {2 * 3.0 + 2.0 + 300.0}}
+    assert len(built.log) <= 80
+    assert not any("[V]" in line or not line.strip() for line in built.log)
+    assert set(built.to_dict()) == {"tool", "version", "options", "seconds", "layers", "int8_convolutions", "warnings", "log"}
+
+
+def test_the_end_of_a_long_log_is_kept() -> None:
+    lines = [f"line {n}" for n in range(200)] + ["[V] talk", " "]
+    assert run_module._last(lines) == tuple(f"line {n}" for n in range(120, 200))
 
 
 def test_copies_graph_and_spinning_are_the_same_in_10_and_11(stand_in, tmp_path) -> None:
