@@ -22,7 +22,7 @@ from emca_deploy.networks.networks import find_networks
 from emca_deploy.networks.stored import TensorProblem
 
 FEW = 200
-MANY = 24_000
+MANY = 4_000
 LOADED_ELEMENTS = 10_000
 OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
 PIECES = [
