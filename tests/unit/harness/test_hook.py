@@ -1,5 +1,6 @@
 """The telemetry hook of a run: real processes, a growing copy of a recorded energy counter, and real time."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -129,6 +130,17 @@ def test_idle_takes_a_second_of_its_own():
         telemetry.sample_idle()
         telemetry.begin()
         assert telemetry.end({"a": [(0, 1)]}, {"a": 1})["a"].idle_s == pytest.approx(1.0, abs=0.001)
+
+
+def test_each_edge_of_a_run_is_sampled_however_long_the_interval():
+    with Telemetry([Steps(3000.0, 3000.0, 0)], 60.0, idle_s=0.01) as telemetry:
+        while not telemetry.samples:
+            time.sleep(0.005)
+        counts = [len(telemetry.samples)]
+        for step in (telemetry.sample_idle, telemetry.begin, lambda: telemetry.end({"a": [(0, 1)]}, {"a": 1})):
+            step()
+            counts.append(len(telemetry.samples))
+    assert [after - before for before, after in itertools.pairwise(counts)] == [1, 1, 1]
 
 
 def test_a_process_that_is_no_longer_watched_counts_until_then():

@@ -4,12 +4,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from refusals import refusing
 
 from emca_deploy.artifacts import TensorSpec
+from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.tensorrt import builder
 from emca_deploy.backends.tensorrt.builder import TrtBuild, _failure, _lost_int8
 from emca_deploy.backends.tensorrt.inspect import EngineLayer, EngineTensor
 from emca_deploy.backends.tensorrt.log import BuildLog, attach, started
 from emca_deploy.backends.tensorrt.network import _complaint, _flags, _remedy, classifier_io
+from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.backends.tensorrt.versions import rules_of
 from emca_deploy.errors import InputError, MissingError, ModelError
 
@@ -131,3 +135,13 @@ def test_a_logger_sorts_by_severity_and_a_library_that_does_not_start_says_why()
             started(broken, logger, told, "tensorrt")
     assert started(lambda given: given, logger, log, "tensorrt") is logger
     assert BuildLog().reason() == BuildLog().reason() != ""
+
+
+@pytest.mark.parametrize(("settings", "words"), [({"calibration_cache": "8601"}, "8.6.1"), ({"workspace_mib": 0}, "0 MiB")])
+def test_settings_are_refused_before_the_build_begins(monkeypatch, tmp_path, settings, words):
+    if "calibration_cache" in settings:
+        (tmp_path / "cache").write_text("TRT-8601-EntropyCalibration2\n")
+        settings = {"calibration_cache": tmp_path / "cache"}
+    monkeypatch.setattr(builder, "import_optional", lambda name: SimpleNamespace(__version__="10.3.0"))
+    with refusing(InputError, words):
+        builder.TrtBuilder(TrtSettings(**settings)).compile(tmp_path / "net.onnx", tmp_path / "out", RunOptions())
