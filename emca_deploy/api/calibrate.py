@@ -27,7 +27,7 @@ __all__ = ["CalibrateReport", "CalibrateRequest", "CalibrationCache", "calibrate
 RECIPE, MEASURED = PLACEMENTS = ("recipe", "measured")
 """Ways to place Q/DQ pairs."""
 
-SEVEN_BITS = "weights have 7 bits, since this processor has no VNNI and saturates with 8; for one with VNNI use --weight-bits 8"
+SEVEN_BITS = "weights have 7 bits, since the processor has no VNNI and saturates with 8; for one with VNNI use --weight-bits 8"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CalibrateRequest(CalibrationChoices):
         data: calibration images: a folder, a zip or an npz file.
         output: the INT8 .onnx file; its manifest is written next to it.
         backend: backend whose recipe places the Q/DQ pairs.
-        weight_bits: bits of weights, 7 or 8; None decides by this machine's processor.
+        weight_bits: bits of weights, 7 or 8; None decides by the processor of this machine, or of `target`.
         max_drop: limit of the gate in points; None calibrates without a gate. Requires `validation`.
         validation: labelled images to measure the drop on, none of them used in calibration.
         labelling: known facts about the labels of `validation`.
@@ -130,7 +130,7 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
     source = open_source(request.data, preprocessing_of_file(request.model, request.preprocessing))
     options = request.calibration()
     if request.placement == MEASURED:
-        how = PlacementSearch(request.data, request.target, request.placement_budget_s)
+        how = PlacementSearch(request.data, request.target, request.placement_budget_s, request.weight_bits)
         options = measure_placement(request.model, source, options, how, stage)
     gate: GateReport | None = None
     if request.max_drop is None or request.validation is None:

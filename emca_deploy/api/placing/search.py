@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from emca_deploy._machine import CpuInfo
 from emca_deploy._progress import Progress, Stage
 from emca_deploy._version import __version__
 from emca_deploy.api.placing.runs import Runs
@@ -22,6 +23,7 @@ from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
 from emca_deploy.calibration.graphs.graph import canonical_graph
 from emca_deploy.calibration.placement.choices import SPACE_VERSION, chosen_recipe, single_choices
 from emca_deploy.calibration.placement.place import quantizable
+from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.recovery.weights import nearest_weights
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.data.sources import ImageSource
@@ -52,12 +54,13 @@ class PlacementSearch:
         data: Path of the calibration images.
         target: Machine to measure on, as `--target` takes it.
         budget_s: Approximate duration in seconds.
+        weight_bits: Bits of weights, 7 or 8; None decides by the processor of the target.
     """
 
     data: Path
     target: str = "cpu"
     budget_s: float = 240.0
-    seed: int = 0
+    weight_bits: int | None = None
 
 
 def measure_placement(
@@ -74,6 +77,9 @@ def measure_placement(
         KeyboardInterrupt: the user interrupted; nothing is kept.
     """
     runs = Runs.on(how.target, options, how.data, source.preprocessing)
+    conditions = runs.conditions(model)
+    if how.weight_bits is None:
+        options = replace(options, recipe=options.recipe.with_weight_bits(_bits_for(options.recipe, conditions["machine"])))
     rewrites = tuple(dict.fromkeys(rewrite for recipe in all_recipes() for rewrite in recipe.rewrites))
     graph_model = canonical_graph(model, source.preprocessing, options.output_name).model
     tried = tuple(single_choices(options.recipe, rewrites, graph_model.graph))
@@ -81,7 +87,6 @@ def measure_placement(
     table, path, _ = ensure_ranges(model, source, options, stage, set(quantizable(graph_model.graph, tried)))
     side = SideFile(side_path(path, options.backend, "placement"), _key(model, source, options, how))
     with stage("measuring placements") as progress, hidden_folder(path.parent) as folder:
-        conditions = runs.conditions(model)
         name = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
         kept = side.get(name)
         if kept is None:
@@ -93,6 +98,12 @@ def measure_placement(
         else:
             placement = replace(from_json(MeasuredPlacement, kept), reused=True)
     return replace(options, recipe=chosen_recipe(options.recipe, rewrites, placement.choices), placement=placement)
+
+
+def _bits_for(recipe: Recipe, machine: Mapping[str, Any]) -> int:
+    """Return the bits of weights for a machine's processor, of which some add INT8 products in 16 bits."""
+    cpu = CpuInfo(machine["cpu"], machine["architecture"], 1, 1, tuple(machine["instruction_sets"]))
+    return 7 if recipe.on_cpu and cpu.saturates_int8 else 8
 
 
 def _key(model: Path, source: ImageSource, options: CalibrationOptions, how: PlacementSearch) -> dict[str, Any]:
@@ -144,7 +155,6 @@ def _searched(
     wanted_search = Search(
         trials.make,
         budget_s=how.budget_s,
-        seed=how.seed,
         worth=trials.worth,
         measure=runs.measure,
         processes=PROCESSES,

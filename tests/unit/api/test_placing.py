@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from emca_deploy.api.placing.search import PlacementSearch, _result, _Trials
+from emca_deploy.api.placing.search import PlacementSearch, _bits_for, _result, _Trials
 from emca_deploy.api.placing.variants import Fidelity
+from emca_deploy.backends.registry import find_recipe
 from emca_deploy.harness.measure.tuning import Found, Search, search
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.reporting.placement import placement_lines
@@ -95,3 +96,12 @@ def test_logits_are_run_once_for_the_same_choices(tmp_path):
     assert trials.worth(costly) == trials.worth(costly) == pytest.approx(1.5 - 0.602, abs=0.001)
     assert trials.worth(Trial({"choice": "exact"}, 1.0, 1.0, 0.9, (0.8, 1.0))) == 0.9  # slower: its logits do not matter
     assert seen == ["model.onnx", "fidelity.onnx", "fidelity.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "architecture", "bits"),
+    [(["avx2"], "x86_64", 7), (["avx2", "avx_vnni"], "x86_64", 8), (["asimddp"], "aarch64", 8)],
+)
+def test_the_processor_of_the_target_decides_the_bits_of_weights(sets, architecture, bits):
+    machine = {"cpu": "a processor", "architecture": architecture, "instruction_sets": sets}
+    assert _bits_for(find_recipe("openvino"), machine) == bits
