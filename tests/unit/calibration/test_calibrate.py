@@ -61,7 +61,7 @@ def test_every_family_for_every_backend(exported, images, tmp_path, name, backen
     if floating:
         assert_what_tensorrt_takes(graph)
     expected = logits(model, images.images[:4])
-    assert sqnr_db(expected, logits(output, images.images[:4])) > 25
+    assert sqnr_db(expected, logits(output, images.images[:4])) > (28 if name.endswith("10") else 25)
 
 
 def is_attention(node: ir.Node) -> bool:
