@@ -1,7 +1,7 @@
 """Streaming observers, which see a tensor image by image and keep what its range needs. Pure numpy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,7 +9,10 @@ import numpy as np
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.ranges.histogram import Histogram
 
-__all__ = ["HistogramObserver", "MinMaxObserver", "Observation", "Observer", "TensorRange"]
+__all__ = ["KEPT_OUT_TURN", "HistogramObserver", "MinMaxObserver", "Observation", "Observer", "TensorRange"]
+
+KEPT_OUT_TURN = 4
+"""Every batch of this number is kept out of the observation that trial ranges come from."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,15 @@ class Observation:
     Attributes:
         histogram: histogram of all values, where the observer keeps one.
         own: numbers, or tuples of numbers, that a method's own observer keeps, by name.
+        trial: observation without the kept-out images, which judge ranges that they did not influence; None where no image is
+            kept out.
     """
 
     minimum: float
     maximum: float
     histogram: Histogram | None = None
     own: Mapping[str, Any] = field(default_factory=dict)
+    trial: "Observation | None" = None
 
 
 class Observer(Protocol):
@@ -87,17 +93,28 @@ class MinMaxObserver:
 
 
 class HistogramObserver:
-    """An observer of the histogram of all values, whatever the order and size of batches."""
+    """An observer of the histograms of all values, and of the values without every `KEPT_OUT_TURN`th batch."""
 
     def __init__(self) -> None:
-        self._histogram: Histogram | None = None
+        self._parts: list[Histogram | None] = [None, None]
+        self._batches = 0
 
     def observe(self, histogram: Histogram) -> None:
-        """Add the histogram of some images' values."""
-        self._histogram = histogram if self._histogram is None else self._histogram.merged(histogram)
+        """Add the histogram of one batch."""
+        self._batches += 1
+        part = int(self._batches % KEPT_OUT_TURN == 0)
+        before = self._parts[part]
+        self._parts[part] = histogram if before is None else before.merged(histogram)
 
     def observation(self) -> Observation:
-        """Return the histogram, the smallest and the largest value."""
-        if self._histogram is None:
+        """Return the histogram, the smallest and the largest value, and those without the kept-out batches."""
+        others, kept_out = self._parts
+        if others is None:
             raise ValueError("nothing was observed")
-        return Observation(self._histogram.minimum, self._histogram.maximum, self._histogram)
+        if kept_out is None:
+            return _observed(others)
+        return replace(_observed(others.merged(kept_out)), trial=_observed(others))
+
+
+def _observed(histogram: Histogram) -> Observation:
+    return Observation(histogram.minimum, histogram.maximum, histogram)

@@ -21,11 +21,12 @@ __all__ = ["ELSEWHERE", "RangeTable", "TableKey", "by_another_method", "read_tab
 TABLE_VERSION = 2
 """Version of the file; version 1, with minima and maxima only, is still read."""
 
-MEASURED = 3
-"""Revision of measuring, raised where the same images give other ranges: 1 observed operands of residual Adds whole, 2 only what
-the ReLU after the Add passes, 3 also cuts inputs of HardSwish and observes more tensors."""
+MEASURED = 4
+"""Revision of measuring, raised where the same images give other observations: 1 observed operands of residual Adds whole, 2 only
+what the ReLU after the Add passes, 3 also cuts inputs of HardSwish and observes more tensors, 4 also observes without kept-out
+images."""
 
-_KNOWN = frozenset({"range", "threshold", "minimum", "maximum", "summary", "histogram"})
+_KNOWN = frozenset({"range", "threshold", "minimum", "maximum", "summary", "histogram", "trial"})
 """Fields of a tensor in the file; all others are kept by a method's own observer."""
 
 SUMMARY_QUANTILES = (0.001, 0.01, 0.5, 0.99, 0.999, 0.9999)
@@ -107,6 +108,9 @@ def _packed(values: TensorRange, seen: Observation | None) -> dict[str, Any]:
     if seen.histogram is not None:
         document["summary"] = seen.histogram.summary(SUMMARY_QUANTILES)
         document["histogram"] = seen.histogram.packed()
+    if seen.trial is not None and seen.trial.histogram is not None:
+        ends = {"minimum": seen.trial.minimum, "maximum": seen.trial.maximum}
+        document["trial"] = ends | {"histogram": seen.trial.histogram.packed()}
     return document
 
 
@@ -159,7 +163,7 @@ def _observation(values: Mapping[str, Any]) -> Observation:
     low, high = _ends((values["minimum"], values["maximum"]))
     own = {name: _kept(value) for name, value in values.items() if name not in _KNOWN}
     histogram = Histogram.unpacked(values["histogram"], low, high) if "histogram" in values else None
-    return Observation(low, high, histogram, own)
+    return Observation(low, high, histogram, own, _observation(values["trial"]) if "trial" in values else None)
 
 
 def _kept(value: Any) -> float | tuple[float, ...]:

@@ -15,9 +15,9 @@ class Method(ABC):
     """A calibration method.
 
     Attributes:
-        parameter: parameter of the method; None for a method without one.
+        parameter: parameter of the method; None where it has none.
         name: name on the command line.
-        default: default of the parameter; None for a method without one.
+        default: default of the parameter; None for a method without one, or whose parameter may be left out.
         bounds: smallest and largest parameter.
         below_bound: whether the largest parameter is excluded.
         reads_histogram: whether the method needs a histogram, not only smallest and largest values.

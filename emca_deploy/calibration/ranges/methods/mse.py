@@ -21,10 +21,13 @@ SWEEPS = 4
 class LeastSquaredError(HistogramMethod):
     """The range with the smallest expected squared error of quantizing.
 
-    The ends are for uint8 with a zero point, the threshold for int8 without. Min-max is among the candidates of both.
+    The ends are for uint8 with a zero point, the threshold for int8 without. Min-max is among the candidates of both. The
+    parameter is how often the error of a clipped value counts, 1 where it is left out: clipped values lie close together, and a
+    layer's sums average their errors less than those of rounding.
     """
 
     name = "mse"
+    bounds = (1.0, 1e6)
 
     def from_histogram(self, histogram: Histogram) -> TensorRange:
         """Return the range with the smallest error."""
@@ -32,7 +35,8 @@ class LeastSquaredError(HistogramMethod):
         magnitude = max(-low, high)
         shares = np.arange(1, CANDIDATES + 1) / CANDIDATES
         filled = histogram.counts > 0
-        error = partial(expected_error, histogram.centres()[filled], histogram.counts[filled] / histogram.count)
+        shares_of_bins = histogram.counts[filled] / histogram.count
+        error = partial(expected_error, histogram.centres()[filled], shares_of_bins, clip_weight=self.parameter or 1.0)
         threshold = _least(magnitude * shares, error(-magnitude * shares, magnitude * shares, symmetric=True))
         best = float(error(np.array([low]), np.array([high]), symmetric=False)[0])
         for _ in range(SWEEPS):
@@ -57,12 +61,18 @@ def _least(candidates: Float64Array, errors: Float64Array) -> float:
 
 
 def expected_error(
-    values: Float64Array, shares: Float64Array, lows: Float64Array, highs: Float64Array, *, symmetric: bool
+    values: Float64Array,
+    shares: Float64Array,
+    lows: Float64Array,
+    highs: Float64Array,
+    *,
+    symmetric: bool,
+    clip_weight: float = 1.0,
 ) -> Float64Array:
     """Return the expected squared error, (m,) float64, of quantizing values to each of several ranges.
 
     Values and their shares are (n,), the ranges' lows (at most 0) and highs (at least 0) are (m,). `symmetric` is int8 in
-    [-127, 127] up to the larger end, instead of uint8 with a zero point.
+    [-127, 127] up to the larger end, instead of uint8 with a zero point. What lies beyond a range counts `clip_weight` times.
     """
     if symmetric:
         scales, zeros, levels = np.maximum(-lows, highs) / 127, np.zeros_like(lows), (-127.0, 127.0)
@@ -74,4 +84,8 @@ def expected_error(
     quantized = np.clip(np.rint(values / scales) + zeros[:, None], *levels) - zeros[:, None]
     difference = quantized * scales - values
     result: Float64Array = (difference * difference) @ shares
+    if clip_weight > 1:
+        ends = (-np.maximum(-lows, highs), np.maximum(-lows, highs)) if symmetric else (lows, highs)
+        beyond = values - np.clip(values, ends[0][:, None], ends[1][:, None])
+        result += (clip_weight - 1) * ((beyond * beyond) @ shares)
     return result

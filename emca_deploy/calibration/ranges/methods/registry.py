@@ -31,7 +31,7 @@ METHODS: dict[str, MethodLine] = {
     "moving-average": MethodLine(f"{_HERE}.moving_average:MovingAverage", "MOMENTUM"),
     "percentile": MethodLine(f"{_HERE}.percentile:Percentile", "P"),
     "entropy": MethodLine(f"{_HERE}.entropy:Entropy"),
-    "mse": MethodLine(f"{_HERE}.mse:LeastSquaredError"),
+    "mse": MethodLine(f"{_HERE}.mse:LeastSquaredError", "WEIGHT"),
 }
 
 
@@ -54,7 +54,7 @@ def parse_method(text: str) -> "Method":
     kind: type[Method] = getattr(import_module(module), attribute)
     if not given:
         return kind(kind.default)
-    if kind.default is None:
+    if not METHODS[name].parameter:
         raise InputError(f"--method {text}: {name} has no parameter", f"write {name}")
     low, high = kind.bounds
     try:
@@ -62,5 +62,6 @@ def parse_method(text: str) -> "Method":
     except ValueError:
         parameter = nan
     if not low <= parameter <= high or (kind.below_bound and parameter == high):
-        raise InputError(f"--method {text}: '{given}' is not within {low:g} and {high:g}", f"write {name}:{kind.default}")
+        example = low if kind.default is None else kind.default
+        raise InputError(f"--method {text}: '{given}' is not within {low:g} and {high:g}", f"write {name}:{example}")
     return kind(parameter)

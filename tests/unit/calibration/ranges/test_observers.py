@@ -1,5 +1,7 @@
 """Observers and calibration methods against slow, literal implementations."""
 
+from functools import reduce
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from emca_deploy.calibration.ranges.methods.mse import LeastSquaredError, expect
 from emca_deploy.calibration.ranges.methods.percentile import Percentile
 from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_method
 from emca_deploy.calibration.ranges.observers import (
+    KEPT_OUT_TURN,
     HistogramObserver,
     MinMaxObserver,
     Observation,
@@ -67,6 +70,27 @@ def test_averages_go_over_images_not_batches(batch):
 def test_an_observer_of_nothing_says_so(observer):
     with pytest.raises(ValueError, match="nothing was observed"):
         observer.observation()
+
+
+@pytest.mark.parametrize("count", [1, KEPT_OUT_TURN - 1, KEPT_OUT_TURN, 2 * KEPT_OUT_TURN, 11])
+def test_every_fourth_batch_is_kept_out_of_the_trial_observation(count):
+    batches = [Histogram.of(draw("tail", seed, 50) * (seed + 1)) for seed in range(count)]
+    observer = HistogramObserver()
+    for batch in batches:
+        observer.observe(batch)
+    seen = observer.observation()
+    assert_same(seen, batches)
+    if count < KEPT_OUT_TURN:
+        assert seen.trial is None
+    else:
+        assert_same(seen.trial, [batch for turn, batch in enumerate(batches, 1) if turn % KEPT_OUT_TURN])
+
+
+def assert_same(seen, batches):
+    merged = reduce(Histogram.merged, batches)
+    assert (seen.minimum, seen.maximum) == (merged.minimum, merged.maximum)
+    assert seen.histogram.exponent == merged.exponent
+    assert np.array_equal(seen.histogram.counts, merged.counts)
 
 
 @given(data_sets, st.floats(90, 100))
@@ -166,6 +190,25 @@ def test_squared_error_clips_an_outlier(symmetric):
     assert quantization_error(data, chosen, symmetric=symmetric) < 0.5 * quantization_error(data, whole, symmetric=symmetric)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_more_a_clipped_value_counts_the_less_is_clipped(symmetric):
+    data = draw("tail", 2, 100_000)
+    histogram = Histogram.of(data)
+    found = [parse_method(text).from_histogram(histogram) for text in ("mse", "mse:1", "mse:10", "mse:100", "mse:1e6")]
+    reached = [values.threshold if symmetric else values.maximum - values.minimum for values in found]
+    assert found[0] == found[1]
+    assert reached[1] < reached[2] < reached[3] <= reached[4]
+    assert found[4].maximum == data.max()
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_an_error_beyond_the_range_counts_as_often_as_it_is_told(symmetric):
+    values, shares, ends = np.array([-3.0, 0.5, 5.0]), np.full(3, 1 / 3), (np.array([-1.0]), np.array([2.0]))
+    once, often = (expected_error(values, shares, *ends, symmetric=symmetric, clip_weight=weight)[0] for weight in (1.0, 7.0))
+    beyond = ((3 - 2) ** 2 + (5 - 2) ** 2) / 3 if symmetric else ((3 - 1) ** 2 + (5 - 2) ** 2) / 3
+    assert often - once == pytest.approx(6 * beyond)
+
+
 @given(st.floats(-100, 0, width=32), st.floats(0, 100, width=32), st.booleans())
 def test_the_error_searched_is_that_of_the_quantizer(low, high, symmetric):
     data = draw("normal", 1, 200)
@@ -213,7 +256,7 @@ def test_methods_read_and_write_themselves():
     assert str(parse_method("percentile:99.9")) == "percentile:99.9"
     with refusing(UnknownNameError, "percentil"):
         parse_method("percentil")
-    for bad in ("minmax:3", "percentile:101", "percentile:x", "percentile:nan", "moving-average:1", "moving-average:-1"):
+    for bad in ("minmax:3", "percentile:101", "percentile:x", "percentile:nan", "moving-average:1", "moving-average:-1", "mse:0.5"):
         with refusing(InputError, bad):
             parse_method(bad)
 

@@ -24,7 +24,9 @@ def table():
     observations = {}
     for index, name in enumerate(["images", "stage1/relu: 0"]):
         histogram = Histogram.of(np.random.default_rng(index).standard_normal(1000).astype(np.float32))
-        observations[name] = Observation(histogram.minimum, histogram.maximum, histogram)
+        part = Histogram.of(np.random.default_rng(index).standard_normal(700).astype(np.float32))
+        trial = Observation(part.minimum, part.maximum, part) if index else None
+        observations[name] = Observation(histogram.minimum, histogram.maximum, histogram, trial=trial)
     ranges = {name: parse_method("mse").range_of(seen) for name, seen in observations.items()}
     return RangeTable(KEY, ranges, observations)
 
@@ -43,10 +45,15 @@ def test_what_is_written_is_read(table, tmp_path):
     found = read_table(tmp_path / "t.json")
     assert (found.key, found.ranges) == (table.key, table.ranges)
     for name, seen in table.observations.items():
-        other = found.observations[name]
-        assert (other.minimum, other.maximum) == (seen.minimum, seen.maximum)
-        assert np.array_equal(other.histogram.counts, seen.histogram.counts)
-        assert other.histogram.exponent == seen.histogram.exponent
+        assert_same(found.observations[name], seen)
+    assert found.observations["images"].trial is None
+    assert_same(found.observations["stage1/relu: 0"].trial, table.observations["stage1/relu: 0"].trial)
+
+
+def assert_same(found, seen):
+    assert (found.minimum, found.maximum) == (seen.minimum, seen.maximum)
+    assert np.array_equal(found.histogram.counts, seen.histogram.counts)
+    assert found.histogram.exponent == seen.histogram.exponent
 
 
 def test_averages_are_written_too(tmp_path):
