@@ -13,7 +13,7 @@ from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, this_command, write_artifact
 from emca_deploy.atomic import check_writable
-from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, ChoiceInput, choose
+from emca_deploy.calibration.choice import AUTO, CANDIDATES, Candidate, Choice, ChoiceInput, choose, kept_out
 from emca_deploy.calibration.explaining.explainer import refuse_quantized
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
@@ -23,7 +23,7 @@ from emca_deploy.calibration.placement.place import matching_nodes, place, quant
 from emca_deploy.calibration.placement.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import in_place_of
-from emca_deploy.calibration.ranges.collect import Passenger, collect_observations
+from emca_deploy.calibration.ranges.collect import Passenger, collect_observations, counted_batch
 from emca_deploy.calibration.ranges.methods.base import Method
 from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_method
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
@@ -60,7 +60,7 @@ class CalibrationChoices:
     """A user's choices for a calibration.
 
     Attributes:
-        method: calibration method, with a parameter if wanted ("percentile:99.9"), or "auto" for the better of minmax and mse.
+        method: calibration method, with a parameter if wanted ("percentile:99.9"), or "auto" for the best of `CANDIDATES`.
         samples: number of calibration images; all where there are fewer.
         seed: random seed of the choice of images.
         keep_float: patterns of nodes that stay in float, such as "stage1.*".
@@ -206,9 +206,11 @@ def calibrate_model(
         return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), ranges, weights)
 
     tables = _candidates(table, options)
+    candidates = {name: _candidate(each, options) for name, each in tables.items()}
+    judging = kept_out(indices, counted_batch(graph_model.graph)) if any(each.trial for each in candidates.values()) else []
     choice = choose(
-        ChoiceInput(graph_model, quantize, source, indices, options.threads),
-        {name: candidate.ranges for name, candidate in tables.items()},
+        ChoiceInput(graph_model, quantize, source, indices, options.threads, judging),
+        candidates,
         stage,
         correct_biases=options.recover != "none",
     )
@@ -258,6 +260,15 @@ def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, Ran
         assert candidate is not None  # `ensure_ranges` measured histograms
         found[method] = candidate
     return found
+
+
+def _candidate(table: RangeTable, options: CalibrationOptions) -> Candidate:
+    """Return a table's ranges; where methods are compared, also those without the kept-out images."""
+    trials = {name: seen.trial for name, seen in table.observations.items() if seen.trial is not None}
+    if options.method != AUTO or len(trials) < len(table.ranges):
+        return Candidate(table.ranges)
+    method = parse_method(table.key.method)
+    return Candidate(table.ranges, {name: method.range_of(seen) for name, seen in trials.items()})
 
 
 def ensure_ranges(

@@ -1,9 +1,9 @@
 """Choosing the method, and whether to correct biases, by which INT8 logits are nearest to fp32's.
 
-No method is best for every network: clipping outliers can gain 10 dB, and corrected biases can gain or cost a few dB. Each
-variant is tried for the whole network, because a choice for each tensor would overfit the calibration images. The mean over
-images of each image's SQNR decides: a few clipped images can hold 99% of the error of all logits. The ratio of all logits decides
-only between variants with equal means.
+No method is best for every network: clipping outliers can gain 10 dB. Methods are judged on calibration images that their trial
+ranges do not come from: on its own images `minmax` clips nothing, on others it does. Each variant is tried for the whole network,
+because a choice for each tensor would overfit the calibration images. The mean over images of each image's SQNR decides: a few
+clipped images can hold 99% of the error of all logits. The ratio of all logits decides only between variants with equal means.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,26 +17,49 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.graphs.graph_session import few_of
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
-from emca_deploy.calibration.ranges.observers import TensorRange
+from emca_deploy.calibration.ranges.observers import KEPT_OUT_TURN, TensorRange
 from emca_deploy.calibration.recovery.bias_correction import BiasCorrection
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.tasks.logits import LogitsNoise
 
-__all__ = ["AUTO", "CANDIDATES", "CLOSE_DB", "Choice", "ChoiceInput", "choose", "nearest"]
+__all__ = ["AUTO", "CANDIDATES", "CLOSE_DB", "Candidate", "Choice", "ChoiceInput", "choose", "kept_out", "nearest"]
 
 AUTO = "auto"
 """The method that chooses among `CANDIDATES`."""
 
-CANDIDATES = ("minmax", "mse")
+CANDIDATES = ("minmax", "mse:10", "mse")
 
 IMAGES = 64
-"""Calibration images whose logits decide. Candidates stayed within 1.5 dB of this measurement on unseen images."""
+"""Most images whose logits decide."""
+
+TRIAL_IMAGES = 32
+"""Images whose means correct the biases of the methods that are tried; the chosen one's are corrected with more."""
 
 CLOSE_DB = 0.5
 """Largest difference of equal means over images, as precise as 64 images are. Where clipping gains 0.1 to 0.3 dB of this mean, it
 costs 1 to 13 dB of the ratio of all logits (benchmarks/LOG.md)."""
 
 Shifts = dict[str, Float32Array]
+
+Ranges = Mapping[str, TensorRange]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method's ranges.
+
+    Attributes:
+        ranges: ranges of all images.
+        trial: ranges without the kept-out images, by which the method is judged; None for `ranges`.
+    """
+
+    ranges: Ranges
+    trial: Ranges | None = None
+
+    @property
+    def tried(self) -> Ranges:
+        """Ranges by which the method is judged."""
+        return self.ranges if self.trial is None else self.trial
 
 
 @dataclass(frozen=True)
@@ -46,13 +69,15 @@ class ChoiceInput:
     Attributes:
         quantize: function that inserts a placement's Q/DQ pairs with given ranges into a clone of the graph, in place.
         indices: images that the ranges come from.
+        kept_out: images that trial ranges do not come from; empty where there are no trial ranges.
     """
 
     model: ir.Model
-    quantize: Callable[[ir.Model, Mapping[str, TensorRange]], object]
+    quantize: Callable[[ir.Model, Ranges], object]
     source: ImageSource
     indices: Sequence[int]
     threads: int
+    kept_out: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +87,7 @@ class Choice:
     Attributes:
         method: method of the ranges.
         shifts: shift of each layer's bias by node name; empty where correction gained nothing.
-        sqnr_db: mean over calibration images of the logits' SQNR, by variant; empty where there was no choice.
+        sqnr_db: mean over the judging images of the logits' SQNR, by variant; empty where there was no choice.
     """
 
     method: str
@@ -70,22 +95,42 @@ class Choice:
     sqnr_db: dict[str, float] = field(default_factory=dict)
 
 
-def choose(trial: ChoiceInput, ranges: Mapping[str, Mapping[str, TensorRange]], stage: Stage, *, correct_biases: bool) -> Choice:
-    """Choose among the ranges of several methods, and whether to correct biases; the first of equals is chosen.
+def kept_out(indices: Sequence[int], batch: int) -> list[int]:
+    """Return the images that `HistogramObserver` keeps out of trial ranges, for the number of images in each of its batches."""
+    return [index for position, index in enumerate(indices) if (position // batch + 1) % KEPT_OUT_TURN == 0]
+
+
+def choose(trial: ChoiceInput, candidates: Mapping[str, Candidate], stage: Stage, *, correct_biases: bool) -> Choice:
+    """Choose among several methods, and whether to correct biases; the first of equals is chosen.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
         DataError: an image cannot be read.
     """
-    if len(ranges) == 1 and not correct_biases:
-        return Choice(next(iter(ranges)))
-    variants = {method: Choice(method) for method in ranges}
-    if correct_biases:
-        shifts = _corrections(trial, ranges, stage)
-        variants |= {f"{method}, biases corrected": Choice(method, own) for method, own in shifts.items() if own}
-    noises = _compared(trial, ranges, variants, stage)
-    best = variants[nearest(noises)]
-    return Choice(best.method, best.shifts, {label: noise.typical_db for label, noise in noises.items()})
+    if len(candidates) == 1 and not correct_biases:
+        return Choice(next(iter(candidates)))
+    tried = {name: candidate.tried for name, candidate in candidates.items()}
+    shifts = _corrections(trial, tried, _trial_images(trial), stage) if correct_biases else {}
+    choices = [Choice(name, shifts.get(name, {})) for name in candidates]
+    noises = _compared(trial, tried, choices, stage)
+    best = nearest(noises)
+    chosen = next((choice for choice in choices if _label(choice) == best), Choice(best))
+    final = chosen.shifts
+    if final and trial.kept_out:
+        final = _corrections(trial, {chosen.method: candidates[chosen.method].ranges}, trial.indices, stage)[chosen.method]
+    return Choice(chosen.method, final, {label: noise.typical_db for label, noise in noises.items()})
+
+
+def _trial_images(trial: ChoiceInput) -> Sequence[int]:
+    """Return the images whose means correct biases before the choice."""
+    if not trial.kept_out:
+        return trial.indices
+    without = set(trial.kept_out)
+    return few_of([index for index in trial.indices if index not in without], TRIAL_IMAGES)
+
+
+def _label(choice: Choice) -> str:
+    return f"{choice.method}, biases corrected" if choice.shifts else choice.method
 
 
 def nearest(noises: Mapping[str, LogitsNoise]) -> str:
@@ -100,33 +145,40 @@ def nearest(noises: Mapping[str, LogitsNoise]) -> str:
     return max(close, key=all_together)
 
 
-def _corrections(trial: ChoiceInput, ranges: Mapping[str, Mapping[str, TensorRange]], stage: Stage) -> dict[str, Shifts]:
-    """Return the shifts of the biases by method."""
+def _corrections(trial: ChoiceInput, ranges: Mapping[str, Ranges], indices: Sequence[int], stage: Stage) -> dict[str, Shifts]:
+    """Return the shifts of the biases by method, from the means over some images."""
     found: dict[str, Shifts] = {}
     correction: BiasCorrection | None = None
     for method, own in ranges.items():
         with stage(f"correcting biases ({method})") as progress:
 
-            def quantize(floating: ir.Model, own: Mapping[str, TensorRange] = own) -> object:
+            def quantize(floating: ir.Model, own: Ranges = own) -> object:
                 return trial.quantize(floating, own)
 
-            correction = correction or BiasCorrection(trial.model, quantize, trial.source, trial.indices, trial.threads)
+            correction = correction or BiasCorrection(trial.model, quantize, trial.source, indices, trial.threads)
             found[method] = correction.shifts(quantize, progress)
     return found
 
 
 def _compared(
-    trial: ChoiceInput, ranges: Mapping[str, Mapping[str, TensorRange]], variants: Mapping[str, Choice], stage: Stage
+    trial: ChoiceInput, ranges: Mapping[str, Ranges], choices: Sequence[Choice], stage: Stage
 ) -> dict[str, LogitsNoise]:
-    """Return the noise of each variant's logits against fp32's on calibration images."""
+    """Return the noise of variants' logits against fp32's: of all choices, and of the nearest without its shifts."""
     tried: dict[str, LogitsNoise] = {}
     with stage("comparing with fp32") as progress:
-        simulation = Simulation(trial.model.graph, trial.source, few_of(trial.indices, IMAGES), trial.threads)
-        count = Counter(progress, simulation.samples * (1 + len(variants)))
+        simulation = Simulation(trial.model.graph, trial.source, few_of(trial.kept_out or trial.indices, IMAGES), trial.threads)
+        without_shifts = any(choice.shifts for choice in choices)
+        count = Counter(progress, simulation.samples * (1 + len(choices) + without_shifts))
         reference = simulation.logits(trial.model, count)
-        for label, choice in variants.items():
+
+        def noise(choice: Choice) -> LogitsNoise:
             variant = trial.model.clone()
             add_to_biases(variant.graph, choice.shifts)
             trial.quantize(variant, ranges[choice.method])
-            tried[label] = LogitsNoise.of(reference, simulation.logits(variant, count))
+            return LogitsNoise.of(reference, simulation.logits(variant, count))
+
+        tried = {_label(choice): noise(choice) for choice in choices}
+        if without_shifts:
+            best = next(choice.method for choice in choices if _label(choice) == nearest(tried))
+            tried[best] = noise(Choice(best))
     return tried

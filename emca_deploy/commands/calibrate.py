@@ -23,7 +23,7 @@ __all__ = ["command"]
 @shared.data_option
 @option("-o", "--output", required=True, type=OUTPUT, help="INT8 .onnx file to write; its manifest is written next to it.")
 @option("--backend", required=True, help=f"Backend to quantize for: {PLACED}.")
-@option("--method", default="auto", help=f"Calibration method: {METHODS}, or auto (the better of minmax and mse).")
+@option("--method", default="auto", help=f"Calibration method: {METHODS}, or auto (the best of minmax, mse:10 and mse).")
 @shared.recover_option
 @shared.samples_option
 @option("--seed", type=int, default=0, help="Random seed for the choice of images.")

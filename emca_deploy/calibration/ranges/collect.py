@@ -36,7 +36,7 @@ from emca_deploy.canonical.edit import int64_constant, new_constant
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import DataError
 
-__all__ = ["Passenger", "collect_observations"]
+__all__ = ["Passenger", "collect_observations", "counted_batch"]
 
 REDUCED_BATCH = 8
 """Images of one call where the graph reduces; larger batches fall out of the cache and gain nothing."""
@@ -104,6 +104,11 @@ def collect_observations(
         if progress:
             progress(done, len(indices))
     return {name: observer.observation() for name, observer in observers.items()}
+
+
+def counted_batch(graph: ir.Graph) -> int:
+    """Return the images of one batch where tensors are counted."""
+    return fixed_batch(graph) or COUNTED_BATCH
 
 
 def _culprits(digest: Digest | ValueError, members: Sequence[int]) -> Sequence[int]:

@@ -8,14 +8,15 @@ import pytest
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.calibrate import calibrate_model
-from emca_deploy.calibration.choice import CLOSE_DB, ChoiceInput, choose, nearest
+from emca_deploy.calibration.choice import CANDIDATES, CLOSE_DB, Candidate, ChoiceInput, choose, kept_out, nearest
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
-from emca_deploy.calibration.ranges.observers import TensorRange
+from emca_deploy.calibration.ranges.methods.registry import parse_method
+from emca_deploy.calibration.ranges.observers import KEPT_OUT_TURN, TensorRange
 from emca_deploy.calibration.ranges.table import read_table
 from emca_deploy.tasks.logits import LogitsNoise
-from zoo.recipes import calibration_options
+from zoo.recipes import calibration_options, observe
 
 SAMPLES = 12
 
@@ -35,7 +36,7 @@ def with_an_outlier(images):
 def test_the_method_that_brings_the_logits_nearest_is_chosen_and_kept(exported, images, tmp_path):
     made = calibrate(exported("resnet10"), with_an_outlier(images), tmp_path, recover="none")
     tried = made.choice.sqnr_db
-    assert set(tried) == {"minmax", "mse"}
+    assert set(tried) == {"minmax", "mse:10.0", "mse"}
     assert tried[made.method] >= max(tried.values()) - CLOSE_DB
     assert read_table(tmp_path / "t.json").key.method == made.method
     details = json.loads((tmp_path / "int8.onnx.manifest.json").read_text())["details"]
@@ -63,7 +64,7 @@ def test_comparing_says_how_far_it_is(exported, images, tmp_path):
 
     options = calibration_options("openvino", samples=SAMPLES, table=tmp_path / "t.json", recover="none")
     calibrate_model(exported("resnet10"), images, tmp_path / "int8.onnx", options, stage)
-    whole = 3 * SAMPLES  # fp32 and two methods' ranges
+    whole = (1 + len(CANDIDATES)) * SAMPLES // KEPT_OUT_TURN
     assert told["comparing with fp32"][-1] == (whole, whole)
     assert len(told["comparing with fp32"]) >= 3
 
@@ -72,24 +73,81 @@ def test_a_given_method_without_recovery_costs_no_trial(exported, images, tmp_pa
     assert calibrate(exported("resnet10"), images, tmp_path, method="mse", recover="none").choice.sqnr_db == {}
 
 
-@pytest.mark.parametrize("order", [("narrow", "wide"), ("wide", "narrow")])
-def test_ranges_that_clip_everything_lose(exported, images, order):
+@pytest.fixture
+def tried(exported):
+    """A function that chooses among ranges of a network's tensors, each (minimum, maximum) for all."""
     path = exported("resnet10")
     model, recipe = load_graph(path), find_recipe("openvino")
-    names = {str(value.name) for value in place(model.graph, recipe).edges}
-    ranges = {
-        "narrow": {name: TensorRange(-1e-3, 1e-3) for name in names},
-        "wide": {name: TensorRange(-20.0, 20.0) for name in names},
-    }
 
     def quantize(floating, own):
         return insert_qdq(floating, place(floating.graph, recipe), own)
 
-    trial = ChoiceInput(model, quantize, images, range(4), 1)
-    choice = choose(trial, {name: ranges[name] for name in order}, lambda _: nullcontext(), correct_biases=False)
+    def choice(source, candidates, **more):
+        trial = ChoiceInput(model, quantize, source, range(len(source)), 1, **more)
+        return choose(trial, candidates, lambda _: nullcontext(), correct_biases=False)
+
+    choice.names = [str(value.name) for value in place(model.graph, recipe).edges]
+    choice.observe = lambda source: observe(model, source, range(len(source)), 1, None, parse_method("mse"))
+    return choice
+
+
+@pytest.mark.parametrize("order", [("narrow", "wide"), ("wide", "narrow")])
+def test_ranges_that_clip_everything_lose(tried, some_images, order):
+    ranges = {
+        "narrow": Candidate(dict.fromkeys(tried.names, TensorRange(-1e-3, 1e-3))),
+        "wide": Candidate(dict.fromkeys(tried.names, TensorRange(-20.0, 20.0))),
+    }
+    choice = tried(some_images(4), {name: ranges[name] for name in order})
     assert choice.method == "wide"
     assert choice.sqnr_db["wide"] > choice.sqnr_db["narrow"] + 3
     assert np.isfinite(list(choice.sqnr_db.values())).all()
+
+
+def test_ranges_are_judged_on_images_they_do_not_come_from(tried, some_images):
+    """Kept-out images ten times as loud: min-max of all images fits them, and that of the others clips them."""
+    source = some_images(8)
+    judging = kept_out(range(8), 1)
+    source.images[judging] *= 10
+    seen = tried.observe(source)
+    widened = {name: TensorRange(values.minimum * 1.5, values.maximum * 1.5) for name, values in seen.items()}
+    whole = {name: TensorRange(values.minimum, values.maximum) for name, values in seen.items()}
+    others = {name: TensorRange(values.trial.minimum, values.trial.maximum) for name, values in seen.items()}
+    assert tried(source, {"fits": Candidate(whole), "wide": Candidate(widened)}).method == "fits"
+    fair = tried(source, {"fits": Candidate(whole, others), "wide": Candidate(widened, widened)}, kept_out=judging)
+    assert fair.method == "wide"
+    assert fair.sqnr_db["wide"] > fair.sqnr_db["fits"] + 3
+
+
+@pytest.mark.parametrize(("count", "batch", "expected"), [(3, 1, []), (9, 1, [3, 7]), (12, 2, [6, 7]), (17, 2, [6, 7, 14, 15])])
+def test_every_fourth_batch_is_kept_out(count, batch, expected):
+    images = [100 + position for position in range(count)]
+    assert kept_out(images, batch) == [100 + position for position in expected]
+
+
+def test_kept_out_images_are_those_that_the_observer_keeps_out(tried, some_images):
+    source = some_images(9)
+    source.images *= np.arange(1, 10, dtype=np.float32)[:, None, None, None]
+    others = np.delete(source.images, kept_out(range(9), 1), axis=0)
+    trial = tried.observe(source)["images"].trial
+    assert (trial.minimum, trial.maximum) == (others.min(), others.max())
+    assert trial.histogram.count == others.size
+
+
+def test_biases_of_the_choice_are_corrected_for_the_ranges_of_all_images(exported, images, tmp_path):
+    loud = with_an_outlier(images)
+    made = [calibrate(exported("resnet10"), loud, tmp_path / turn, recover="bias") for turn in folders(tmp_path, "one", "two")]
+    first, second = (one.choice for one in made)
+    assert (first.method, first.sqnr_db) == (second.method, second.sqnr_db)
+    assert all(np.array_equal(shift, second.shifts[layer]) for layer, shift in first.shifts.items())
+    labels = {label for label in first.sqnr_db if label.endswith("biases corrected")}
+    assert labels == {f"{name}, biases corrected" for name in ("minmax", "mse:10.0", "mse")}
+    assert len(first.sqnr_db) == len(labels) + 1  # the nearest of them is also tried without
+
+
+def folders(parent, *names):
+    for name in names:
+        (parent / name).mkdir()
+    return names
 
 
 def noise(*decibels):

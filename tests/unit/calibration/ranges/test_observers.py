@@ -256,7 +256,15 @@ def test_methods_read_and_write_themselves():
     assert str(parse_method("percentile:99.9")) == "percentile:99.9"
     with refusing(UnknownNameError, "percentil"):
         parse_method("percentil")
-    for bad in ("minmax:3", "percentile:101", "percentile:x", "percentile:nan", "moving-average:1", "moving-average:-1", "mse:0.5"):
+    for bad in (
+        "minmax:3",
+        "percentile:101",
+        "percentile:x",
+        "percentile:nan",
+        "moving-average:1",
+        "moving-average:-1",
+        "mse:0.5",
+    ):
         with refusing(InputError, bad):
             parse_method(bad)
 

@@ -66,7 +66,7 @@ def test_averages_are_written_too(tmp_path):
 def test_a_person_can_read_it(table, tmp_path):
     write_table(tmp_path / "t.json", table)
     document = json.loads((tmp_path / "t.json").read_text())
-    assert (document["table_version"], document["key"]["measured"]) == (2, 3)
+    assert (document["table_version"], document["key"]["measured"]) == (2, 4)
     tensor = document["tensors"]["images"]
     assert tensor["minimum"] < -2
     assert tensor["range"][0] >= tensor["minimum"]
