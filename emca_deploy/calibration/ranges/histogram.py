@@ -76,10 +76,14 @@ class Histogram:
         if steps == 0:
             return self.counts
         # Truncation toward zero commutes with halving: bin i goes exactly to i / 2 without its fraction.
-        bins = np.arange(1 - BINS, BINS)
-        targets = np.sign(bins) * (np.abs(bins) >> min(steps, 62))
+        upper = self.counts[BINS - 1 :]
+        lower = self.counts[BINS - 1 :: -1].copy()  # bins 0, -1, -2, ...
+        lower[0] = 0
+        for _ in range(min(steps, BINS.bit_length() - 1)):
+            upper, lower = upper[::2] + upper[1::2], lower[::2] + lower[1::2]
         widened = np.zeros_like(self.counts)
-        np.add.at(widened, targets + BINS - 1, self.counts)
+        widened[BINS - 1 : BINS - 1 + len(upper)] = upper
+        widened[BINS - len(lower) : BINS] += lower[::-1]
         return widened
 
     @property
