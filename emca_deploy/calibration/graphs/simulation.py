@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array
-from emca_deploy.calibration.graphs.graph_session import GraphSession, batch_size, feed_of, prune
+from emca_deploy.calibration.graphs.graph_session import GraphSession, batch_size, feed_of, in_order, pool_size, prune
 from emca_deploy.canonical.marks import label_of, logits_value
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import ModelError
@@ -40,11 +40,15 @@ class Simulation:
         variant.graph.outputs.clear()
         variant.graph.outputs.append(value)
         prune(variant)
-        session = GraphSession(variant, self._threads, exact=True)
+        workers, threads_each = pool_size(self._threads)
+        session = GraphSession(variant, threads_each, exact=True)
         parts = []
-        for images in self._batches:
-            outputs = session.run(feed_of(variant.graph, images))
-            parts.append(np.asarray(outputs[0], np.float32)[: len(images)])
+
+        def run(images: Float32Array) -> Float32Array:
+            return np.asarray(session.run(feed_of(variant.graph, images))[0], np.float32)
+
+        for images, found in zip(self._batches, in_order(run, self._batches, workers), strict=True):
+            parts.append(found[: len(images)])
             if step is not None:
                 step(len(images))
         logits = np.concatenate(parts)

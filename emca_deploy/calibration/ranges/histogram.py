@@ -28,7 +28,7 @@ SMALLEST_EXPONENT = -120
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of values by bins of width 2**exponent.
+    """Counts of values, or of an even sample of them, by bins of width 2**exponent.
 
     Bin i > 0 holds [i, i + 1) widths, bin i < 0 its mirror image, and bin 0 everything between minus and plus one width.
 
@@ -44,8 +44,8 @@ class Histogram:
     maximum: float
 
     @classmethod
-    def of(cls, values: Float32Array) -> "Histogram":
-        """Count float32 values of any shape.
+    def of(cls, values: Float32Array, step: int = 1) -> "Histogram":
+        """Count every `step`th of float32 values of any shape; the smallest and largest are of all values.
 
         Raises:
             ValueError: there are no values, or one is infinite or not a number.
@@ -57,6 +57,7 @@ class Histogram:
         if not (np.isfinite(low) and np.isfinite(high)):
             raise ValueError(f"range [{low}, {high}] is not finite")
         exponent = _exponent(max(-low, high))
+        flat = flat[::step]
         counts = np.zeros(2 * BINS - 1, np.int64)
         if low >= 0:
             counts[BINS - 1 :] = _count(flat, exponent, 0, BINS)
@@ -93,7 +94,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """Number of values."""
+        """Number of counted values."""
         return int(self.counts.sum())
 
     def centres(self) -> Float64Array:
@@ -112,12 +113,16 @@ class Histogram:
 
         It is the upper edge of the bin of the value of that rank, clipped to the values' range.
         """
+        if share >= 1:  # the largest value may not be in a sample
+            return self.maximum
         position = int(np.searchsorted(np.cumsum(self.counts), _rank(share, self.count)))
         edge = position - (BINS - 1) + (1 if position >= BINS - 1 else 0)
         return float(np.clip(edge * self.width, self.minimum, self.maximum))
 
     def magnitude_quantile(self, share: float) -> float:
         """Return a magnitude that `share` of all values do not exceed, within one width of the exact one."""
+        if share >= 1:
+            return max(-self.minimum, self.maximum)
         position = int(np.searchsorted(np.cumsum(self.magnitudes()), _rank(share, self.count)))
         return float(min((position + 1) * self.width, max(-self.minimum, self.maximum)))
 

@@ -24,7 +24,7 @@ TABLE_VERSION = 2
 MEASURED = 4
 """Revision of measuring, raised where the same images give other observations: 1 observed operands of residual Adds whole, 2 only
 what the ReLU after the Add passes, 3 also cuts inputs of HardSwish and observes more tensors, 4 also observes without kept-out
-images."""
+images, and counts a sample of large tensors' values."""
 
 _KNOWN = frozenset({"range", "threshold", "minimum", "maximum", "summary", "histogram", "trial"})
 """Fields of a tensor in the file; all others are kept by a method's own observer."""

@@ -18,7 +18,15 @@ from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import only_feeds
-from emca_deploy.calibration.graphs.graph_session import GraphRunner, append_output, batch_size, few_of, find_values
+from emca_deploy.calibration.graphs.graph_session import (
+    GraphRunner,
+    append_output,
+    batch_size,
+    few_of,
+    find_values,
+    in_order,
+    pool_size,
+)
 from emca_deploy.calibration.graphs.weighted_layers import bias_of, set_bias, weighted_layers
 from emca_deploy.calibration.placement.place import identity_operand
 from emca_deploy.calibration.recovery.settled import SettlingMeans
@@ -116,8 +124,8 @@ class BiasCorrection:
     def _wanted(self) -> dict[str, Float64Array]:
         """The float model's means, and the shares of values that pass its ReLUs."""
         measured, names = _to_restore(self._model, [self._anchors[layer] for layer in self._biases])
-        probe = GraphRunner(measured, names, self._threads, means=True)
-        batches = [probe(batch) for batch in self._images]
+        workers, threads_each = pool_size(self._threads)
+        batches = list(in_order(GraphRunner(measured, names, threads_each, means=True), self._images, workers))
         return {name: np.concatenate([batch[name] for batch in batches]).astype(np.float64) for name in names}
 
     def shifts(self, quantize: Quantize, progress: Progress | None = None) -> dict[str, Float32Array]:

@@ -13,7 +13,17 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array, Float64Array
-from emca_deploy.calibration.graphs.graph_session import GraphSession, branches_of, feed_of, find_values, leave, leave_mean, prune
+from emca_deploy.calibration.graphs.graph_session import (
+    GraphSession,
+    branches_of,
+    feed_of,
+    find_values,
+    in_order,
+    leave,
+    leave_mean,
+    pool_size,
+    prune,
+)
 from emca_deploy.canonical.edit import producer_of
 
 __all__ = ["HELD_BYTES", "SettlingMeans", "crossing_values"]
@@ -51,12 +61,16 @@ class SettlingMeans:
         graph.outputs.clear()
         graph.outputs.extend([leave_mean(graph, found), *(leave(graph, value) for value in crossing)])
         prune(model)
-        session = GraphSession(model, self._threads)
+        workers, threads_each = pool_size(self._threads)
+        session = GraphSession(model, threads_each)
+
+        def run(held: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
+            return session.run({entry: held[entry] for entry in session.inputs})
+
         means: list[Float32Array] = []
         hold = True
-        for number, held in enumerate(self._held):
+        for number, (mean, *outputs) in enumerate(in_order(run, list(self._held), workers)):
             count = len(self._images[number])
-            mean, *outputs = session.run({entry: held[entry] for entry in session.inputs})
             means.append(mean[:count])
             crossed = dict(zip((str(value.name) for value in crossing), outputs, strict=True))
             if number == 0:

@@ -156,3 +156,16 @@ def test_no_more_batches_are_in_flight_than_workers_need(exported, images):
 
     collect_ranges(exported("resnet10"), Watched(images.images), range(12), 2, lambda count, _: done.append(count), "mse")
     assert sum(taken) == 12
+
+
+def test_large_tensors_are_sampled_evenly(exported, images, monkeypatch):
+    monkeypatch.setattr(collect, "COUNTED_VALUES", 1000)
+    found = observe(load_graph(exported("resnet10")), images, range(4), 1, None, parse_method("mse"))
+    monkeypatch.setattr(collect, "COUNTED_VALUES", 1 << 30)
+    whole = observe(load_graph(exported("resnet10")), images, range(4), 1, None, parse_method("mse"))
+    for name, seen in whole.items():
+        sample = found[name]
+        assert (sample.minimum, sample.maximum) == (seen.minimum, seen.maximum)
+        each = seen.histogram.count // 4
+        step = max(1, each // 1000)
+        assert sample.histogram.count == 4 * -(-each // (step - 1 + step % 2))

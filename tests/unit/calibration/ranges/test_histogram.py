@@ -120,3 +120,14 @@ def test_the_summary_describes_the_data():
     assert summary["mean"] == pytest.approx(data.mean(), abs=0.01)
     assert summary["std"] == pytest.approx(data.std(), rel=0.01)
     assert summary["quantiles"]["0.5"] == pytest.approx(np.median(data), abs=0.02)
+
+
+@pytest.mark.parametrize("step", [3, 7])
+def test_a_sample_keeps_the_extremes_and_nearly_the_quantiles(step):
+    data = np.random.default_rng(0).standard_normal((4, 50_000)).astype(np.float32)
+    data[1, 1] = 9  # not among the counted values
+    sample, whole = Histogram.of(data, step), Histogram.of(data)
+    assert sample.count == -(-data.size // step)
+    assert (sample.exponent, sample.minimum, sample.maximum) == (whole.exponent, whole.minimum, 9)
+    assert sample.quantile(1) == sample.magnitude_quantile(1) == 9
+    assert sample.quantile(0.99) == pytest.approx(whole.quantile(0.99), rel=0.02)
