@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, this_command, write_artifact
 from emca_deploy.atomic import check_writable
-from emca_deploy.calibration.choice import AUTO, CANDIDATES, Candidate, Choice, ChoiceInput, choose, kept_out
+from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, ChoiceInput, choose, kept_out
 from emca_deploy.calibration.explaining.explainer import refuse_quantized
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
@@ -29,6 +30,7 @@ from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_metho
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
 from emca_deploy.calibration.ranges.table import (
     ELSEWHERE,
+    MethodRanges,
     RangeTable,
     TableKey,
     by_another_method,
@@ -205,17 +207,9 @@ def calibrate_model(
     def quantize(floating: ir.Model, ranges: Mapping[str, TensorRange]) -> InsertionCount:
         return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), ranges, weights)
 
-    tables = _candidates(table, options)
-    candidates = {name: _candidate(each, options) for name, each in tables.items()}
-    judging = kept_out(indices, counted_batch(graph_model.graph)) if any(each.trial for each in candidates.values()) else []
-    choice = choose(
-        ChoiceInput(graph_model, quantize, source, indices, options.threads, judging),
-        candidates,
-        stage,
-        correct_biases=options.recover != "none",
-    )
-    if tables[choice.method].key != table.key:
-        table = tables[choice.method]
+    choice, chosen = _choose(ChoiceInput(graph_model, quantize, source, indices, options.threads), table, options, stage)
+    if chosen.key != table.key:
+        table = chosen
         write_table(path, table)
     floating = graph_model.clone() if options.float_precision == "fp16" else graph_model
     add_to_biases(graph_model.graph, choice.shifts)
@@ -249,26 +243,27 @@ def _indices(source: ImageSource, options: CalibrationOptions) -> list[int]:
     return list(choose_indices(len(source), options.samples, source.labels, options.seed))
 
 
-def _candidates(table: RangeTable, options: CalibrationOptions) -> dict[str, RangeTable]:
-    """Return the tables to choose from by method; a given method has one."""
+def _choose(trial: ChoiceInput, table: RangeTable, options: CalibrationOptions, stage: Stage) -> tuple[Choice, RangeTable]:
+    """Return the choice among the methods to try, and the chosen method's table; a given method is the only one."""
+    correct_biases = options.recover != "none"
     if options.method != AUTO:
-        return {table.key.method: table}
-    found = {}
-    for name in CANDIDATES:
-        method = str(parse_method(name))
-        candidate = by_another_method(table, replace(table.key, method=method))
-        assert candidate is not None  # `ensure_ranges` measured histograms
-        found[method] = candidate
-    return found
+        return choose(trial, {table.key.method: table.ranges}, stage, correct_biases=correct_biases), table
 
+    @cache
+    def of_all_images(method: str) -> RangeTable:
+        found = by_another_method(table, replace(table.key, method=method))
+        assert found is not None  # `ensure_ranges` measured histograms
+        return found
 
-def _candidate(table: RangeTable, options: CalibrationOptions) -> Candidate:
-    """Return a table's ranges; where methods are compared, also those without the kept-out images."""
-    trials = {name: seen.trial for name, seen in table.observations.items() if seen.trial is not None}
-    if options.method != AUTO or len(trials) < len(table.ranges):
-        return Candidate(table.ranges)
-    method = parse_method(table.key.method)
-    return Candidate(table.ranges, {name: method.range_of(seen) for name, seen in trials.items()})
+    seen = {name: found.trial for name, found in table.observations.items() if found.trial is not None}
+    if len(seen) == len(table.observations):
+        judging = kept_out(trial.indices, counted_batch(trial.model.graph))
+        trial = replace(trial, kept_out=judging, final=lambda method: of_all_images(method).ranges)
+    else:  # fewer than `KEPT_OUT_TURN` batches
+        seen = table.observations
+    ranges = {str(method): MethodRanges(method, seen) for method in map(parse_method, CANDIDATES)}
+    choice = choose(trial, ranges, stage, correct_biases=correct_biases)
+    return choice, of_all_images(choice.method)
 
 
 def ensure_ranges(

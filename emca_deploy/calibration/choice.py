@@ -1,6 +1,6 @@
 """Choosing the method, and whether to correct biases, by which INT8 logits are nearest to fp32's.
 
-No method is best for every network: clipping outliers can gain 10 dB. Methods are judged on calibration images that their trial
+No method is best for every network: clipping outliers can gain 10 dB. Methods are judged on calibration images that the compared
 ranges do not come from: on its own images `minmax` clips nothing, on others it does. Each variant is tried for the whole network,
 because a choice for each tensor would overfit the calibration images. The mean over images of each image's SQNR decides: a few
 clipped images can hold 99% of the error of all logits. The ratio of all logits decides only between variants with equal means.
@@ -22,7 +22,7 @@ from emca_deploy.calibration.recovery.bias_correction import BiasCorrection
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.tasks.logits import LogitsNoise
 
-__all__ = ["AUTO", "CANDIDATES", "CLOSE_DB", "Candidate", "Choice", "ChoiceInput", "choose", "kept_out", "nearest"]
+__all__ = ["AUTO", "CANDIDATES", "CLOSE_DB", "Choice", "ChoiceInput", "choose", "kept_out", "nearest"]
 
 AUTO = "auto"
 """The method that chooses among `CANDIDATES`."""
@@ -45,31 +45,14 @@ Ranges = Mapping[str, TensorRange]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A method's ranges.
-
-    Attributes:
-        ranges: ranges of all images.
-        trial: ranges without the kept-out images, by which the method is judged; None for `ranges`.
-    """
-
-    ranges: Ranges
-    trial: Ranges | None = None
-
-    @property
-    def tried(self) -> Ranges:
-        """Ranges by which the method is judged."""
-        return self.ranges if self.trial is None else self.trial
-
-
-@dataclass(frozen=True)
 class ChoiceInput:
     """The network and images that methods are tried on.
 
     Attributes:
         quantize: function that inserts a placement's Q/DQ pairs with given ranges into a clone of the graph, in place.
         indices: images that the ranges come from.
-        kept_out: images that trial ranges do not come from; empty where there are no trial ranges.
+        kept_out: images that the compared ranges do not come from; empty where none are kept out.
+        final: function that returns a method's ranges of all images, kept-out ones too.
     """
 
     model: ir.Model
@@ -78,6 +61,7 @@ class ChoiceInput:
     indices: Sequence[int]
     threads: int
     kept_out: Sequence[int] = ()
+    final: Callable[[str], Ranges] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,28 +80,27 @@ class Choice:
 
 
 def kept_out(indices: Sequence[int], batch: int) -> list[int]:
-    """Return the images that `HistogramObserver` keeps out of trial ranges, for the number of images in each of its batches."""
+    """Return the images that `HistogramObserver` keeps out, for the number of images in each of its batches."""
     return [index for position, index in enumerate(indices) if (position // batch + 1) % KEPT_OUT_TURN == 0]
 
 
-def choose(trial: ChoiceInput, candidates: Mapping[str, Candidate], stage: Stage, *, correct_biases: bool) -> Choice:
-    """Choose among several methods, and whether to correct biases; the first of equals is chosen.
+def choose(trial: ChoiceInput, ranges: Mapping[str, Ranges], stage: Stage, *, correct_biases: bool) -> Choice:
+    """Choose among the ranges of several methods, and whether to correct biases; the first of equals is chosen.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
         DataError: an image cannot be read.
     """
-    if len(candidates) == 1 and not correct_biases:
-        return Choice(next(iter(candidates)))
-    tried = {name: candidate.tried for name, candidate in candidates.items()}
-    shifts = _corrections(trial, tried, _trial_images(trial), stage) if correct_biases else {}
-    choices = [Choice(name, shifts.get(name, {})) for name in candidates]
-    noises = _compared(trial, tried, choices, stage)
+    if len(ranges) == 1 and not correct_biases:
+        return Choice(next(iter(ranges)))
+    shifts = _corrections(trial, ranges, _trial_images(trial), stage) if correct_biases else {}
+    choices = [Choice(method, shifts.get(method, {})) for method in ranges]
+    noises = _compared(trial, ranges, choices, stage)
     best = nearest(noises)
     chosen = next((choice for choice in choices if _label(choice) == best), Choice(best))
     final = chosen.shifts
-    if final and trial.kept_out:
-        final = _corrections(trial, {chosen.method: candidates[chosen.method].ranges}, trial.indices, stage)[chosen.method]
+    if final and trial.final is not None:
+        final = _corrections(trial, {chosen.method: trial.final(chosen.method)}, trial.indices, stage)[chosen.method]
     return Choice(chosen.method, final, {label: noise.typical_db for label, noise in noises.items()})
 
 

@@ -1,7 +1,7 @@
 """The range table: measured once, saved, and reused by every backend's placement and by other methods."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -10,13 +10,14 @@ from typing import Any
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.calibration.ranges.histogram import Histogram
+from emca_deploy.calibration.ranges.methods.base import Method
 from emca_deploy.calibration.ranges.methods.registry import parse_method
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
 from emca_deploy.canonical.canonicalize import CANONICAL_VERSION
 from emca_deploy.errors import DataError, InputError
 from emca_deploy.results.codec import from_json
 
-__all__ = ["ELSEWHERE", "RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]
+__all__ = ["ELSEWHERE", "MethodRanges", "RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]
 
 TABLE_VERSION = 2
 """Version of the file; version 1, with minima and maxima only, is still read."""
@@ -53,6 +54,25 @@ class TableKey:
     seed: int
     measured: int = MEASURED
     canonical: int = CANONICAL_VERSION
+
+
+class MethodRanges(Mapping[str, TensorRange]):
+    """A method's ranges of observed tensors by name; each is computed when it is first read."""
+
+    def __init__(self, method: Method, observations: Mapping[str, Observation]) -> None:
+        self._method, self._observations = method, observations
+        self._found: dict[str, TensorRange] = {}
+
+    def __getitem__(self, name: str) -> TensorRange:
+        if name not in self._found:
+            self._found[name] = self._method.range_of(self._observations[name])
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._observations)
+
+    def __len__(self) -> int:
+        return len(self._observations)
 
 
 @dataclass(frozen=True)

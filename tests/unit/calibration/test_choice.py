@@ -8,7 +8,7 @@ import pytest
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.calibrate import calibrate_model
-from emca_deploy.calibration.choice import CANDIDATES, CLOSE_DB, Candidate, ChoiceInput, choose, kept_out, nearest
+from emca_deploy.calibration.choice import CANDIDATES, CLOSE_DB, ChoiceInput, choose, kept_out, nearest
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
@@ -94,8 +94,8 @@ def tried(exported):
 @pytest.mark.parametrize("order", [("narrow", "wide"), ("wide", "narrow")])
 def test_ranges_that_clip_everything_lose(tried, some_images, order):
     ranges = {
-        "narrow": Candidate(dict.fromkeys(tried.names, TensorRange(-1e-3, 1e-3))),
-        "wide": Candidate(dict.fromkeys(tried.names, TensorRange(-20.0, 20.0))),
+        "narrow": dict.fromkeys(tried.names, TensorRange(-1e-3, 1e-3)),
+        "wide": dict.fromkeys(tried.names, TensorRange(-20.0, 20.0)),
     }
     choice = tried(some_images(4), {name: ranges[name] for name in order})
     assert choice.method == "wide"
@@ -112,8 +112,8 @@ def test_ranges_are_judged_on_images_they_do_not_come_from(tried, some_images):
     widened = {name: TensorRange(values.minimum * 1.5, values.maximum * 1.5) for name, values in seen.items()}
     whole = {name: TensorRange(values.minimum, values.maximum) for name, values in seen.items()}
     others = {name: TensorRange(values.trial.minimum, values.trial.maximum) for name, values in seen.items()}
-    assert tried(source, {"fits": Candidate(whole), "wide": Candidate(widened)}).method == "fits"
-    fair = tried(source, {"fits": Candidate(whole, others), "wide": Candidate(widened, widened)}, kept_out=judging)
+    assert tried(source, {"fits": whole, "wide": widened}).method == "fits"
+    fair = tried(source, {"fits": others, "wide": widened}, kept_out=judging)
     assert fair.method == "wide"
     assert fair.sqnr_db["wide"] > fair.sqnr_db["fits"] + 3
 

@@ -12,7 +12,15 @@ from emca_deploy.calibration.calibrate import ensure_ranges
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.methods.registry import parse_method
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
-from emca_deploy.calibration.ranges.table import RangeTable, TableKey, by_another_method, read_table, table_path, write_table
+from emca_deploy.calibration.ranges.table import (
+    MethodRanges,
+    RangeTable,
+    TableKey,
+    by_another_method,
+    read_table,
+    table_path,
+    write_table,
+)
 from emca_deploy.errors import InputError
 from zoo.recipes import calibration_options
 
@@ -110,6 +118,16 @@ def test_a_histogram_serves_every_method_that_reads_one(table, method):
     found = by_another_method(table, replace(KEY, method=method))
     assert found.key.method == method
     assert found.ranges == {name: parse_method(method).range_of(seen) for name, seen in table.observations.items()}
+
+
+def test_ranges_of_a_method_are_computed_where_they_are_read(table):
+    method, seen = parse_method("mse"), {**table.observations, "never read": Observation(0.0, 1.0)}
+    ranges = MethodRanges(method, seen)
+    assert set(ranges) == set(seen)
+    assert {name: ranges[name] for name in table.ranges} == table.ranges
+    assert ranges["images"] is ranges["images"]
+    with pytest.raises(ValueError, match="no histogram"):
+        ranges["never read"]
 
 
 @pytest.mark.parametrize(
