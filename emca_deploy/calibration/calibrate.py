@@ -18,6 +18,7 @@ from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, ChoiceInput
 from emca_deploy.calibration.explaining.explainer import refuse_quantized
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
+from emca_deploy.calibration.graphs.products import products_on_one_thread
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.placement.coverage import Coverage, measure_coverage
 from emca_deploy.calibration.placement.place import matching_nodes, place, quantizable
@@ -295,7 +296,7 @@ def _observe(
     graph_model: ir.Model, source: ImageSource, options: CalibrationOptions, stage: Stage, passenger: Passenger | None = None
 ) -> dict[str, Observation]:
     """Return the observations of every tensor that some backend quantizes."""
-    with stage("measuring ranges") as progress:
+    with stage("measuring ranges") as progress, products_on_one_thread():
         names = quantizable(graph_model.graph, options.measured_for)
         indices, method = _indices(source, options), _method(options)
         return collect_observations(graph_model, names, source, indices, options.threads, progress, method, passenger)

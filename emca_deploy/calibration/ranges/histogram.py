@@ -8,6 +8,7 @@ import base64
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ BINS = 4096
 
 CHUNK = 1 << 16
 """Values binned at once, whose scratch memory stays in the cache."""
+
+COMPRESSION = 4
+"""zlib's level; 9 takes fifty times as long for a file two percent smaller."""
 
 SMALLEST_EXPONENT = -120
 """Smallest exponent of a bin's width: its inverse 2**120 is still a single-precision number."""
@@ -138,11 +142,12 @@ class Histogram:
             "quantiles": {str(share): self.quantile(share) for share in shares},
         }
 
+    @cached_property  # a table is written again where another method is chosen
     def packed(self) -> dict[str, Any]:
-        """Return the histogram as JSON values, with the counts from the first to the last that is not zero, compressed."""
+        """The histogram as JSON values, with the counts from the first to the last that is not zero, compressed."""
         filled = np.flatnonzero(self.counts)
         first, last = int(filled[0]), int(filled[-1])
-        content = zlib.compress(self.counts[first : last + 1].astype("<u8").tobytes(), 9)
+        content = zlib.compress(self.counts[first : last + 1].astype("<u8").tobytes(), COMPRESSION)
         return {"exponent": self.exponent, "first": first - (BINS - 1), "counts": base64.b64encode(content).decode("ascii")}
 
     @classmethod

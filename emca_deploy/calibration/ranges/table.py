@@ -95,6 +95,8 @@ def table_path(model: Path) -> Path:
 
 def by_another_method(table: RangeTable, key: TableKey) -> RangeTable | None:
     """Return the table for a key, made from another method's observations; None where these do not suffice."""
+    if table.key == key:
+        return table
     if replace(table.key, method=key.method) != key or table.observations.keys() != table.ranges.keys():
         return None
     method = parse_method(key.method)
@@ -127,10 +129,10 @@ def _packed(values: TensorRange, seen: Observation | None) -> dict[str, Any]:
     document |= {name: list(kept) if isinstance(kept, tuple) else kept for name, kept in seen.own.items()}
     if seen.histogram is not None:
         document["summary"] = seen.histogram.summary(SUMMARY_QUANTILES)
-        document["histogram"] = seen.histogram.packed()
+        document["histogram"] = seen.histogram.packed
     if seen.trial is not None and seen.trial.histogram is not None:
         ends = {"minimum": seen.trial.minimum, "maximum": seen.trial.maximum}
-        document["trial"] = ends | {"histogram": seen.trial.histogram.packed()}
+        document["trial"] = ends | {"histogram": seen.trial.histogram.packed}
     return document
 
 

@@ -1,6 +1,7 @@
 """Gram matrices of layers' inputs, from one or more passes of the fp32 model over some images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ from emca_deploy.calibration.graphs.graph_session import GraphRunner, in_order, 
 from emca_deploy.calibration.graphs.weighted_layers import ConvGeometry, conv_geometry, weight_rows, weighted_layers
 from emca_deploy.data.sources import ImageSource
 
-__all__ = ["POSITIONS", "InputRows", "can_be_rounded", "input_rows", "layer_grams", "row_groups"]
+__all__ = ["POSITIONS", "InputRows", "LayerGram", "can_be_rounded", "input_rows", "layer_grams", "row_groups"]
 
 
-POSITIONS = 32
-"""Output pixels of each image whose inputs are taken; neighbours read nearly the same."""
+POSITIONS = 8
+"""Output pixels of each image whose inputs are taken; neighbours read nearly the same, and other images tell more."""
 
 MEMORY_BYTES = 512 * 2**20
 """Most bytes of one pass's rows and matrices, which also take at most an eighth of the machine's memory. A network that needs
@@ -49,6 +50,10 @@ def input_rows(images: Float32Array, geometry: ConvGeometry, seed: Sequence[int]
     padded = ((rows < 0) | (rows > last_row))[:, :, None] | ((columns < 0) | (columns > last_column))[:, None, :]
     windows[:, padded] = 0
     return np.ascontiguousarray(windows.transpose(1, 0, 2, 3)).reshape(len(chosen), -1)
+
+
+LayerGram = Callable[[], Float32Array]
+"""A function that returns the Gram matrix of a layer's input, (inputs, inputs) float32."""
 
 
 class InputRows:
@@ -98,12 +103,15 @@ class InputRows:
         else:
             self._grams[name] = gram
 
-    def grams(self) -> Iterator[tuple[str, Float32Array]]:
-        """Yield the name and Gram matrix, (inputs, inputs) float32, of each layer's input, and free it."""
-        for name, waiting in self._rows.items():
-            if waiting:
-                self._add_up(name)
-            yield name, self._grams.pop(name)
+    def grams(self) -> Iterator[tuple[str, LayerGram]]:
+        """Yield the name of each layer, and a function that returns its matrix once; any thread may call it."""
+        for name in self._rows:
+            yield name, partial(self._gram, name)
+
+    def _gram(self, name: str) -> Float32Array:
+        if self._rows[name]:
+            self._add_up(name)
+        return self._grams.pop(name)
 
 
 def layer_grams(
@@ -113,8 +121,8 @@ def layer_grams(
     indices: Sequence[int],
     threads: int,
     progress: Progress | None = None,
-) -> Iterator[tuple[str, Float32Array]]:
-    """Yield the name and Gram matrix, (inputs, inputs) float32, of each layer's input.
+) -> Iterator[tuple[str, LayerGram]]:
+    """Yield the name of each layer, and a function that returns the Gram matrix of its input once; any thread may call it.
 
     `progress` is called with (images done, all images), over all passes.
 

@@ -1,7 +1,7 @@
 """Rounding weights for the smallest error of each layer's output, without training, and keeping them in a file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from emca_deploy._progress import Stage
+from emca_deploy._progress import Counter, Stage
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import atomic_write
 from emca_deploy.atomic import check_writable
 from emca_deploy.calibration.graphs.attention_path import find_attention
+from emca_deploy.calibration.graphs.graph_session import in_order
+from emca_deploy.calibration.graphs.products import products_on_one_thread
 from emca_deploy.calibration.graphs.weighted_layers import output_axis, weight_of, weight_rows, weighted_layers
 from emca_deploy.calibration.placement.quantize import LARGEST_WEIGHT, QuantizedWeight, quantize_weight, quantize_with
 from emca_deploy.calibration.ranges.table import ELSEWHERE, TableKey
-from emca_deploy.calibration.recovery.gram import InputRows, can_be_rounded, layer_grams, row_groups
+from emca_deploy.calibration.recovery.gram import InputRows, LayerGram, can_be_rounded, layer_grams, row_groups
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import InputError
 from emca_deploy.npz import read_arrays
@@ -37,7 +39,11 @@ FACTOR_BLOCK = 256
 LEVELS = ("none", "bias", "weights")
 """Levels of recovery; each includes those before it."""
 
-FILE_VERSION = 1
+FILE_VERSION = 2
+"""Version of the rounding, raised where the same images give other integers."""
+
+MOST_AT_ONCE = 2
+"""Layers that are rounded at once; the largest of a ResNet need 200 MiB each."""
 
 
 def rounded_path(table: Path, largest: int) -> Path:
@@ -92,32 +98,40 @@ class Rounding:
         """
         if self._found is not None:
             return self._found
-        rounded: dict[str, QuantizedWeight] = {}
         with stage("rounding weights") as progress:
-            gathered = self.rows.grams() if self.rows is not None and self.rows.filled else iter(())
-            for done, (name, gram) in enumerate(gathered, 1):
-                rounded[name] = _round(self._layers[name], gram, self._largest)
-                if progress:
-                    progress(done, len(self._layers))
-            left = [name for name in self._layers if name not in rounded]
-            for name, gram in layer_grams(self._model, left, source, indices, threads, progress):
-                rounded[name] = _round(self._layers[name], gram, self._largest)
+            gathered = dict(self.rows.grams()) if self.rows is not None and self.rows.filled else {}
+            rounded = self._rounded(gathered.items(), threads, Counter(progress, len(self._layers)))
+            left = [name for name in self._layers if name not in gathered]
+            rounded |= self._rounded(layer_grams(self._model, left, source, indices, threads, progress), threads)
         self.rows, self._found = None, {name: rounded[name] for name in self._layers}
         _write(self._path, self._label, self._found)
         return self._found
+
+    def _rounded(
+        self, grams: Iterable[tuple[str, LayerGram]], threads: int, count: Counter | None = None
+    ) -> dict[str, QuantizedWeight]:
+        """Return rounded weights by layer, each layer's rounded on one of a few threads."""
+        found: dict[str, QuantizedWeight] = {}
+        with products_on_one_thread():
+            for name, weight in in_order(self._round, grams, min(threads, MOST_AT_ONCE)):
+                found[name] = weight
+                if count is not None:
+                    count(1)
+        return found
+
+    def _round(self, layer: tuple[str, LayerGram]) -> tuple[str, QuantizedWeight]:
+        name, gram = layer
+        node = self._layers[name]
+        weight, axis = weight_of(node), output_axis(node)
+        scales = quantize_weight(weight, axis, self._largest)[1]
+        integers = round_weights(weight_rows(node), gram(), scales, self._largest)
+        return name, ((integers.reshape(weight.shape) if axis == 0 else np.ascontiguousarray(integers.T)), scales)
 
 
 def _fits(node: ir.Node, weight: QuantizedWeight) -> bool:
     """Return whether integers and scales from a file fit a layer's shape."""
     shape, channels = weight_of(node).shape, weight_of(node).shape[output_axis(node)]
     return weight[0].dtype == np.int8 and weight[0].shape == shape and weight[1].size == channels
-
-
-def _round(node: ir.Node, gram: Float32Array, largest: int) -> QuantizedWeight:
-    weight, axis = weight_of(node), output_axis(node)
-    scales = quantize_weight(weight, axis, largest)[1]
-    integers = round_weights(weight_rows(node), gram, scales, largest)
-    return (integers.reshape(weight.shape) if axis == 0 else np.ascontiguousarray(integers.T)), scales
 
 
 def _label(key: TableKey) -> str:

@@ -10,6 +10,10 @@ from emca_deploy.calibration.graphs.weighted_layers import ConvGeometry, conv_ge
 from emca_deploy.calibration.recovery.gram import MEMORY_BYTES, POSITIONS, can_be_rounded, input_rows, layer_grams
 
 
+def matrices(grams):
+    return {name: gram() for name, gram in grams}
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "pad"),
     [((3, 3), (1, 1), (1, 1)), ((7, 7), (2, 2), (3, 3)), ((1, 1), (2, 2), (0, 0)), ((3, 1), (2, 1), (1, 0))],
@@ -34,8 +38,8 @@ def test_rows_times_weights_are_the_convolutions_outputs(kernel, stride, pad):
 
 def test_choice_of_pixels_depends_on_the_image_alone(exported, images):
     model = load_graph(exported("emca_eca_resnet18"))
-    once = dict(layer_grams(model, ["stem.conv", "head"], images, [3, 5], 1))
-    again = dict(layer_grams(model, ["stem.conv", "head"], images, [5, 3], 1))
+    once = matrices(layer_grams(model, ["stem.conv", "head"], images, [3, 5], 1))
+    again = matrices(layer_grams(model, ["stem.conv", "head"], images, [5, 3], 1))
     for name, gram in once.items():
         np.testing.assert_allclose(gram, again[name], rtol=1e-4, atol=1e-3)
 
@@ -43,10 +47,10 @@ def test_choice_of_pixels_depends_on_the_image_alone(exported, images):
 def test_every_layer_gets_its_own_matrix_whatever_the_passes(exported, images, monkeypatch):
     model = load_graph(exported("emca_se_resnet18"))
     names = ["stem.conv", "stage1.block0.conv1", "stage2.block0.shortcut.conv", "head"]
-    whole = dict(layer_grams(model, names, images, range(4), 1))
+    whole = matrices(layer_grams(model, names, images, range(4), 1))
     monkeypatch.setattr("emca_deploy.calibration.recovery.gram.MEMORY_BYTES", 1)
     calls = []
-    pieces = dict(layer_grams(model, names, images, range(4), 1, lambda *done: calls.append(done)))
+    pieces = matrices(layer_grams(model, names, images, range(4), 1, lambda *done: calls.append(done)))
     assert list(whole) == list(pieces) == names
     for name in names:
         np.testing.assert_allclose(whole[name], pieces[name], rtol=1e-5)
@@ -59,11 +63,10 @@ def test_every_layer_gets_its_own_matrix_whatever_the_passes(exported, images, m
 def test_a_small_machine_gets_more_passes(exported, images, monkeypatch):
     model = load_graph(exported("emca_se_resnet18"))
     names = ["stem.conv", "stage1.block0.conv1", "head"]
-    monkeypatch.setattr(
-        "emca_deploy.calibration.recovery.gram.read_memory_mib", lambda: 2.0
-    )  # 256 KiB of rows: both convolutions'
+    half_a_mib = 0.5  # 64 KiB of rows: those of both convolutions
+    monkeypatch.setattr("emca_deploy.calibration.recovery.gram.read_memory_mib", lambda: half_a_mib)
     calls = []
-    assert list(dict(layer_grams(model, names, images, range(2), 1, lambda *done: calls.append(done)))) == names
+    assert list(matrices(layer_grams(model, names, images, range(2), 1, lambda *done: calls.append(done)))) == names
     assert calls[-1] == (4, 4)
 
 
@@ -72,7 +75,7 @@ def test_linear_layers_rows_are_their_inputs(exported, images):
     head = weighted_layers(model.graph)["head"]
     reads = str(head.inputs[0].name)
     features = np.concatenate([GraphRunner(model.clone(), [reads], 1)(image)[reads] for image, _ in images.batches(1, range(3))])
-    gram = dict(layer_grams(model, ["head"], images, range(3), 1))["head"]
+    gram = matrices(layer_grams(model, ["head"], images, range(3), 1))["head"]
     np.testing.assert_allclose(gram, features.T @ features, rtol=1e-4, atol=1e-4)
 
 
@@ -101,4 +104,4 @@ def test_a_matrix_is_all_products_whatever_the_blocks(exported, images, monkeypa
         expected[name] = rows.T @ rows
     monkeypatch.setattr("emca_deploy.calibration.recovery.gram.ROWS", rows_of_one_product)
     for name, gram in layer_grams(model, names, images, range(12), 1):
-        np.testing.assert_allclose(gram, expected[name], rtol=1e-4, atol=1e-3 * float(np.abs(expected[name]).max()))
+        np.testing.assert_allclose(gram(), expected[name], rtol=1e-4, atol=1e-3 * float(np.abs(expected[name]).max()))
