@@ -82,14 +82,19 @@ class LogitsNoise:
         return 10 * log10(signal / noise) if signal else -inf
 
     @property
+    def image_db(self) -> Float64Array:
+        """Signal-to-noise ratio of each image in dB, (N,) float64, limited to `LARGEST_DB` on both sides."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            decibels = 10 * np.log10(self.signal / self.noise)
+        return np.clip(np.where(self.noise == 0, LARGEST_DB, decibels), -LARGEST_DB, LARGEST_DB)
+
+    @property
     def typical_db(self) -> float:
-        """Mean over images of the signal-to-noise ratio in dB, each limited to `LARGEST_DB` on both sides.
+        """Mean of `image_db`.
 
         In some networks nearly all noise comes from a few images whose logits are far off; this ratio counts all images alike.
         """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            decibels = 10 * np.log10(self.signal / self.noise)
-        return float(np.clip(np.where(self.noise == 0, LARGEST_DB, decibels), -LARGEST_DB, LARGEST_DB).mean())
+        return float(self.image_db.mean())
 
 
 def signal_to_noise_db(reference: Float32Array, logits: Float32Array) -> float | None:

@@ -46,7 +46,8 @@ Result = TypeVar("Result")
 
 def few_of(indices: Sequence[int], count: int) -> list[int]:
     """Return `count` of the indices, evenly spread; all where there are fewer."""
-    return list(indices)[:: max(1, len(indices) // count)][:count]
+    few = min(count, len(indices))
+    return [indices[position * len(indices) // few] for position in range(few)]
 
 
 def find_values(graph: ir.Graph, names: Sequence[str]) -> list[ir.Value]:
