@@ -44,7 +44,7 @@ REDUCED_BATCH = 8
 COUNTED_BATCH = 1
 """Images of one call where tensors leave the runtime: one image's tensors are still in the cache when they are counted."""
 
-COUNTED_VALUES = 1 << 16
+COUNTED_VALUES = 1 << 14
 """Values of one image's tensor that a histogram counts at least, where the tensor has three times as many: an even sample. One
 image's values tell less about the next one's than a hundred images' samples do."""
 

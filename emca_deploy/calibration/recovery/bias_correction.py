@@ -143,7 +143,7 @@ class BiasCorrection:
         to_change = set(self._biases)
         for done, (layer, bias) in enumerate(self._biases.items(), 1):
             anchor = self._anchors[layer]
-            found = settling.measure(quantized.clone(), anchor.value, to_change)
+            found = settling.measure(quantized, anchor.value, to_change)
             shifts[layer] = _shift(anchor, self._wanted, found)
             set_bias(quantized.graph, quantized.graph.node(layer), bias + shifts[layer])
             to_change.remove(layer)

@@ -22,7 +22,6 @@ from emca_deploy.calibration.graphs.graph_session import (
     leave,
     leave_mean,
     pool_size,
-    prune,
 )
 from emca_deploy.canonical.edit import producer_of
 
@@ -46,23 +45,17 @@ class SettlingMeans:
     def measure(self, model: ir.Model, name: str, to_change: Set[str]) -> Float64Array:
         """Return the mean of each channel of a tensor over the pixels of each image, (N, C).
 
-        The model is the network's present state, and is changed here. It differs from earlier states only in nodes that earlier
-        calls' `to_change` named; `to_change` names the nodes that may still change after this call.
+        The model is the network's present state. It differs from earlier states only in nodes that earlier calls' `to_change`
+        named; `to_change` names the nodes that may still change after this call.
 
         Raises:
             ModelError: ONNX Runtime refuses the graph or the images.
         """
-        graph = model.graph
         if not self._held:
-            self._held = [feed_of(graph, batch) for batch in self._images]
-        _enter(graph, self._held[0])
-        crossing = crossing_values(graph, to_change)
-        found = find_values(graph, [name])[0]
-        graph.outputs.clear()
-        graph.outputs.extend([leave_mean(graph, found), *(leave(graph, value) for value in crossing)])
-        prune(model)
+            self._held = [feed_of(model.graph, batch) for batch in self._images]
+        crossing = crossing_values(model.graph, to_change)
         workers, threads_each = pool_size(self._threads)
-        session = GraphSession(model, threads_each)
+        session = GraphSession(_between(model, self._held[0], name, crossing), threads_each)
 
         def run(held: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
             return session.run({entry: held[entry] for entry in session.inputs})
@@ -80,17 +73,26 @@ class SettlingMeans:
         return np.concatenate(means).astype(np.float64)
 
 
-def _enter(graph: ir.Graph, held: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Replace tensors of a graph by inputs of the same names."""
-    for value in find_values(graph, list(held)):
-        if value.is_graph_input():
+def _between(model: ir.Model, held: Mapping[str, npt.NDArray[Any]], name: str, crossing: Sequence[ir.Value]) -> ir.Model:
+    """Return the part of a network from held tensors on that computes the channels' means of a tensor, and what crosses.
+
+    Only this part is copied: a copy of the whole network for each layer would take longer than its measurements.
+    """
+    graph = model.graph
+    wanted = [find_values(graph, [name])[0], *crossing]
+    part = ir.convenience.extract(graph, find_values(graph, list(held)), wanted)
+    part.meta.update(graph.meta)
+    own = {value.name for value in graph.inputs}
+    for entry in part.inputs:
+        if entry.name in own:
             continue
-        array = held[str(value.name)]
-        kind = ir.TensorType(ir.DataType.from_numpy(array.dtype))
-        entry = ir.Input(value.name, ir.Shape([None, *array.shape[1:]] if array.ndim else []), kind)
-        value.name = f"{value.name}/computed"
-        ir.convenience.replace_all_uses_with(value, entry)
-        graph.inputs.append(entry)
+        array = held[str(entry.name)]
+        entry.shape = ir.Shape([None, *array.shape[1:]] if array.ndim else [])
+        entry.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+    found, *rest = list(part.outputs)
+    part.outputs.clear()
+    part.outputs.extend([leave_mean(part, found), *(leave(part, value) for value in rest)])
+    return ir.Model(part, ir_version=model.ir_version)
 
 
 def crossing_values(graph: ir.Graph, to_change: Set[str]) -> list[ir.Value]:
