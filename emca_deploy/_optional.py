@@ -14,7 +14,6 @@ from emca_deploy.errors import MissingError
 __all__ = ["backend_packages", "has_cuda", "import_optional", "installed_version", "package_of"]
 
 _PACKAGES = (
-    Package("onnxscript", "onnxscript", "0.5.6", "export"),
     Package("onnx_ir", "onnx-ir", "1.1"),
     Package("cuda", "cuda-bindings", "12.6", "gpu"),
     Package("pynvml", "nvidia-ml-py", "12", "gpu"),

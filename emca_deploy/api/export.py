@@ -73,7 +73,7 @@ def export(request: ExportRequest, found: Found | None = None) -> ExportReport:
         ModelError: the exporter or ONNX Runtime refuses the options.
         GateError: the logits differ too much from PyTorch's; no file is left.
         InputError: there is neither a checkpoint nor an architecture, or options exclude each other.
-        MissingError: torch or onnxscript is not installed.
+        MissingError: torch is not installed.
         OutputError: `output` cannot be written.
     """
     used = network_preprocessing(request.preprocessing)

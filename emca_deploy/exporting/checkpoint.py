@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointExport", "ExportOptions", "export_checkpoint"]
 
-RECORDED_VERSIONS = ("torch", "onnxscript", "onnx_ir", "onnx", "onnxruntime", "numpy")
+RECORDED_VERSIONS = ("torch", "onnx_ir", "onnx", "onnxruntime", "numpy")
 SEED = 0
 
 
@@ -106,7 +106,7 @@ def export_checkpoint(
         ModelError: the exporter or ONNX Runtime refuses the options, or memory does not suffice.
         GateError: the file's logits differ from PyTorch's by more than the gate; no file is left.
         InputError: there is neither a checkpoint nor an architecture, or the number of classes differs.
-        MissingError: torch or onnxscript is not installed.
+        MissingError: torch is not installed.
         OutputError: `output` cannot be written.
     """
     ir = import_optional("onnx_ir")
