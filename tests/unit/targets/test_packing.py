@@ -1,5 +1,7 @@
 """A folder of images as one file: the same images in the same classes, and the same bytes every time."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -53,3 +55,10 @@ def test_what_is_no_data_set(tmp_path):
     for path in (tmp_path, tmp_path / "gone", tmp_path / "x.txt"):
         with pytest.raises(DataError), packed(path):
             pass
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    folder = save(tmp_path / "val", "a/1.png", "b/1.png")
+    os.rename(folder / "b" / "1.png", os.fsencode(folder) + b"/b/\xff.png")
+    with pytest.raises(DataError), packed(folder):
+        pass

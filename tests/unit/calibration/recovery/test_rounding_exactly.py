@@ -11,8 +11,8 @@ from emca_deploy.artifacts import Preprocessing
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.weighted_layers import ConvGeometry
 from emca_deploy.calibration.ranges.table import TableKey
-from emca_deploy.calibration.recovery.gram import input_rows
-from emca_deploy.calibration.recovery.weights import ensure_rounded_weights, round_weights, rounded_path
+from emca_deploy.calibration.recovery.gram import POSITIONS, input_rows
+from emca_deploy.calibration.recovery.weights import Rounding, round_weights, rounded_path
 from emca_deploy.errors import InputError, OutputError
 
 KEY = TableKey("a", "b", Preprocessing.for_size(64), "minmax", 2, 0)
@@ -49,7 +49,7 @@ def test_rounding_is_that_of_the_algorithm_written_out(largest):
 def test_a_sample_of_pixels_has_each_of_them_once():
     image = np.arange(12 * 12, dtype=np.float32).reshape(1, 1, 12, 12)
     rows = input_rows(image, ConvGeometry((1, 1), (1, 1), (0, 0, 0, 0)), [3])
-    assert len(rows) == len(np.unique(rows)) == 32
+    assert len(rows) == len(np.unique(rows)) == POSITIONS == 8
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def ensure(small, pictures, tmp_path):
         return nullcontext()
 
     def get(path=tmp_path / "t.json"):
-        images = (pictures(2), range(2))
-        return ensure_rounded_weights(load_graph(small), KEY, (path, 127), images, 1, stage), len(made)
+        rounding = Rounding(load_graph(small), KEY, (path, 127))
+        return rounding.weights(pictures(2), range(2), 1, stage), len(made)
 
     return get
 
@@ -75,7 +75,7 @@ def test_the_file_of_rounded_weights_is_read_where_it_fits_the_layers(ensure, tm
     with np.load(path) as arrays:
         whole = dict(arrays)
     label = json.loads(str(whole["label"]))
-    assert (label["version"], label["method"], label["samples"]) == (1, None, 2)
+    assert (label["version"], label["method"], label["samples"]) == (2, None, 2)
     again, made = ensure()
     assert made == 1
     for name, (integers, scales) in first.items():
