@@ -217,6 +217,17 @@ def test_no_runtime_there(refused, only, remote_python):
     assert not found.cache.exists()  # detected before anything was sent
 
 
+def test_no_runtime_to_validate_with(only, remote_python, model, tmp_path, capfd):
+    import numpy as np
+
+    found = only(python3=without(remote_python, "openvino"))
+    np.savez(tmp_path / "images.npz", images=np.zeros((2, 20, 20, 3), np.uint8), labels=np.zeros(2, np.int64))
+    asked = ["--backend", "openvino", "--data", str(tmp_path / "images.npz"), "--target", found.target]
+    assert run(["validate", str(model), *asked]) == 3
+    assert "pip install openvino" in capfd.readouterr().err
+    assert not found.cache.exists()
+
+
 @pytest.mark.parametrize("command", ["profile", "validate"])
 def test_no_torch_there_for_a_checkpoint(only, remote_python, tmp_path, capfd, command):
     import numpy as np
