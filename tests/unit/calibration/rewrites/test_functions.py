@@ -45,7 +45,8 @@ def assert_same_integers(before: np.ndarray, after: np.ndarray, scale: float, ha
     """Check that results differ by a step at most, and only few where they are not `halfway` between two integers."""
     steps = np.rint(np.abs(before - after) / scale)
     assert steps.max() <= 1
-    assert steps[True if halfway is None else ~halfway].sum() <= max(2, 0.2 * steps.size)  # a wrong shift would change most values
+    # A wrong shift would change most values.
+    assert steps[True if halfway is None else ~halfway].sum() <= max(2, 0.2 * steps.size)
 
 
 @example(0.05, 0.05, 26, 0.005, 0.001)  # every fourth integer is halfway
