@@ -59,6 +59,6 @@ def test_what_is_no_data_set(tmp_path):
 
 def test_a_name_that_is_not_utf8_is_refused(tmp_path):
     folder = save(tmp_path / "val", "a/1.png", "b/1.png")
-    os.rename(folder / "b" / "1.png", os.fsencode(folder) + b"/b/\xff.png")
+    (folder / "b" / "1.png").rename(folder / "b" / os.fsdecode(b"\xff.png"))
     with pytest.raises(DataError), packed(folder):
         pass
