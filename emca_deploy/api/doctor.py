@@ -159,9 +159,7 @@ def load_failure(module: str) -> str | None:
     """
     code = f"import {module}, gc; gc.freeze()"  # at exit, Python would collect all objects, which takes 0.6 s for torch's
     try:
-        trial = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=LOAD_TIMEOUT_S, check=False
-        )
+        trial = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LOAD_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as exc:
         return str(exc)
     if trial.returncode == 0:
