@@ -29,7 +29,7 @@ def test_output_error_is_far_below_that_of_the_nearest_integers(inputs):
     x = correlated(inputs)
     gram = x.T @ x
     nearest, scales = quantize_weight(weights, 0)
-    rounded = round_weights(weights, gram, scales)
+    rounded = round_weights(weights, gram.copy(), scales)
     assert rounded.dtype == np.int8
     assert np.abs(rounded.astype(int)).max() <= 127
     assert output_error(weights, rounded, scales, gram) < output_error(weights, nearest, scales, gram) / 2
@@ -51,7 +51,7 @@ def test_it_comes_close_to_the_best_of_all_roundings_of_a_small_layer():
     gram, scales = x.T @ x, np.ones(1, np.float32)
     choices = product(*((np.floor(w), np.ceil(w)) for w in weights[0]))
     best = min(output_error(weights, np.array([choice], np.int8), scales, gram) for choice in choices)
-    found = output_error(weights, round_weights(weights, gram, scales), scales, gram)
+    found = output_error(weights, round_weights(weights, gram.copy(), scales), scales, gram)
     nearest = output_error(weights, np.rint(weights).astype(np.int8), scales, gram)
     assert found <= max(2 * best, nearest / 4)
 
