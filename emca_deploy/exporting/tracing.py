@@ -155,6 +155,12 @@ def _elementwise(op_type: str) -> Written:
     return write
 
 
+def _mul(recorder: _Recorder, x: Tensor | float, factor: Tensor | float) -> _Traced:
+    if isinstance(x, _Traced) and isinstance(factor, (int, float)) and factor == 1:
+        return x
+    return _elementwise("Mul")(recorder, x, factor)
+
+
 def _reduction(op_type: str) -> Written:
     def write(recorder: _Recorder, x: Tensor, dim: Pair, keepdim: bool = False) -> _Traced:
         axes = [dim] if isinstance(dim, int) else list(dim)
@@ -246,7 +252,7 @@ _QUERIES = frozenset({"get", "dim", "size", "numel"})
 """Functions and, as `get`, attributes of a tensor that give no tensor."""
 
 _WRITTEN: dict[str, Written] = {
-    "add": _elementwise("Add"), "sub": _elementwise("Sub"), "mul": _elementwise("Mul"), "div": _elementwise("Div"),
+    "add": _elementwise("Add"), "sub": _elementwise("Sub"), "mul": _mul, "div": _elementwise("Div"),
     "relu": _elementwise("Relu"), "sigmoid": _elementwise("Sigmoid"), "sqrt": _elementwise("Sqrt"),
     "mean": _reduction("ReduceMean"), "sum": _reduction("ReduceSum"), "batch_norm": _batch_norm, "cat": _cat, "conv2d": _conv2d,
     "flatten": _flatten, "linear": _linear, "max_pool2d": _max_pool2d, "reshape": _reshape,

@@ -75,6 +75,12 @@ def test_the_graph_computes_what_the_module_does(name, batch):
     assert list(mean.inputs[0].shape) == ["batch" if batch is None else batch, *shape[1:]]
 
 
+@pytest.mark.parametrize("same", [lambda x: x * 1.0, lambda x: torch.cat([x], 1)])
+def test_what_changes_nothing_is_not_written(same):
+    model = export_onnx(Classifier(Called(same), 3), SIZE)
+    assert [node.op_type for node in model.graph] == ["GlobalAveragePool", "Flatten", "Gemm"]
+
+
 def test_a_function_without_a_form_is_refused():
     with refusing(ModelError, "cumsum"):
         export_onnx(Classifier(Called(lambda x: x.cumsum(1)), 3), SIZE)
