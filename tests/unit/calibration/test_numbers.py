@@ -46,7 +46,7 @@ def test_few_images_are_spread_over_all():
     assert few_of(range(5), 64) == [0, 1, 2, 3, 4]
 
 
-def test_trials_use_75_images_and_biases_48(small, pictures, tmp_path):
+def test_trials_use_75_images_and_biases_100(small, pictures, tmp_path):
     told = {}
 
     @contextmanager
@@ -61,7 +61,7 @@ def test_trials_use_75_images_and_biases_48(small, pictures, tmp_path):
     assert made.to_dict()["sqnr_db"] == {name: round(value, 2) for name, value in made.choice.sqnr_db.items()}
     assert made.to_dict()["samples"] == 300
     correction = BiasCorrection(ir.load(small), lambda floating: None, pictures(300), range(300), 1)
-    assert sum(map(len, correction._images)) == 48
+    assert sum(map(len, correction._images)) == 100
 
 
 def noise(*decibels):
