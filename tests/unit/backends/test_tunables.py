@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from refusals import refusing
 
-from emca_deploy._machine import cpu_info
+from emca_deploy._machine import CpuInfo, cpu_info
+from emca_deploy.artifacts import Manifest, write_manifest
 from emca_deploy.backends.base import RUN_OPTIONS, Situation
 from emca_deploy.backends.registry import available, check_settings, open_runner, tunables
 from emca_deploy.errors import InputError, UnknownNameError
 
+RUNNER = "emca_deploy.backends.onnxruntime.runner"
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
 
 
@@ -49,6 +51,43 @@ def test_settings_reach_onnx_runtime(make_onnx):
         assert options.execution_mode.name == "ORT_PARALLEL"
         assert options.get_session_config_entry("session.set_denormal_as_zero") == "1"
         assert runner.describe()["settings"] == settings
+
+
+@pytest.mark.parametrize(
+    ("sets", "weight_bits", "exact"),
+    [
+        (("avx2",), 8, "1"),
+        (("avx2",), None, "1"),
+        (("avx2",), 7, "0"),
+        (("avx2", "avx_vnni"), None, "0"),
+        (("avx512f", "avx512_vnni", "amx_int8"), 8, "0"),
+    ],
+)
+def test_exact_sums_are_wanted_only_where_sums_overflow(make_onnx, monkeypatch, sets, weight_bits, exact):
+    monkeypatch.setattr(f"{RUNNER}.cpu_info", lambda: CpuInfo("some processor", "x86_64", 2, 2, sets))
+    path = make_onnx()
+    if weight_bits is not None:
+        write_manifest(path, Manifest(kind="onnx", sha256="", precision="int8", details={"weight_bits": weight_bits}))
+    with open_runner("onnxruntime", str(path)) as runner:
+        assert runner._session.get_session_options().get_session_config_entry("session.x64quantprecision") == exact
+
+
+def test_a_model_that_exact_sums_break_runs_without_them(exported, tmp_path, monkeypatch):
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.left = 2
+
+        def get_next(self):
+            self.left -= 1
+            return {"images": np.random.default_rng(self.left).random((1, 3, 64, 64), np.float32)} if self.left >= 0 else None
+
+    monkeypatch.setattr(f"{RUNNER}.cpu_info", lambda: CpuInfo("some processor", "x86_64", 2, 2, ("avx2",)))
+    path = tmp_path / "static.onnx"
+    quantize_static(str(exported("emca_eca_resnet18")), str(path), Reader())
+    with open_runner("onnxruntime", str(path)) as runner:
+        assert runner.infer(np.zeros((1, 3, 64, 64), np.float32)).shape[0] == 1
 
 
 def test_settings_reach_openvino(make_onnx):
