@@ -116,6 +116,15 @@ def test_a_graph_is_captured_or_given_up(rt: Cuda, fails: bool) -> None:
     assert (rt.freed[-1], fails or "executable" in rt.freed) == ("stream", True)
 
 
+@pytest.mark.parametrize(("profile", "batch"), [((1, 4, 4), "batch"), ((1, 1, 4), "batch"), ((4, 4, 4), 4)])
+def test_a_profile_of_one_batch_fixes_it(opened: Callable[..., Any], rt: Cuda, profile: tuple[int, ...], batch: object) -> None:
+    run, trt = opened()
+    trt.profile = profile
+    with run:
+        assert run.input.shape == (batch, 3, 4, 4)
+    assert rt.alive == {}
+
+
 def test_an_engine_of_several_batches(opened: Callable[..., Any], rt: Cuda) -> None:
     run, trt = opened()
     assert run.describe() == {"runtime": "tensorrt", "version": "", "device": "gpu:0"}

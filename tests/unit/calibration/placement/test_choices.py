@@ -49,6 +49,10 @@ def variants(request, model):
 def test_the_defaults_are_the_recipe_and_every_other_value_is_another_one(backend):
     recipe = find_recipe(backend)
     space = open_choices(recipe, REWRITES, ())
+    assert {"pass_through", "symmetric_gate"} & {tunable.name for tunable in space} == {
+        *(["pass_through"] if recipe.outputs else []),
+        *([] if recipe.symmetric else ["symmetric_gate"]),
+    }
     assert chosen_recipe(recipe, REWRITES, {tunable.name: tunable.default for tunable in space}) == recipe
     others = [chosen_recipe(recipe, REWRITES, {tunable.name: value}) for tunable in space for value in tunable.others]
     assert all((other, other.rewrites) != (recipe, recipe.rewrites) for other in others)
