@@ -9,7 +9,7 @@ from refusals import refusing
 
 from emca_deploy._machine import CpuInfo, cpu_info
 from emca_deploy.artifacts import Manifest, write_manifest
-from emca_deploy.backends.base import RUN_OPTIONS, ModelIo, Situation
+from emca_deploy.backends.base import RUN_OPTIONS, Situation
 from emca_deploy.backends.registry import available, check_settings, open_runner, tunables
 from emca_deploy.errors import InputError, UnknownNameError
 
@@ -93,7 +93,7 @@ def test_a_model_that_exact_sums_break_runs_without_them(exported, tmp_path, mon
 def test_every_dynamic_size_is_fixed(make_onnx):
     graph = """(float[batch,3,h,w] images) => (float[batch,3] logits) {
         pooled = GlobalAveragePool(images) logits = Flatten(pooled) }"""
-    with open_runner("onnxruntime", str(make_onnx(graph)), batch=2, io=ModelIo(image_size=(8, 6))) as runner:
+    with open_runner("onnxruntime", str(make_onnx(graph)), batch=2, io={"image_size": [8, 6]}) as runner:
         assert runner._session.get_inputs()[0].shape == [2, 3, 8, 6]
 
 
