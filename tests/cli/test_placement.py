@@ -1,7 +1,6 @@
 """`calibrate --placement measured`: what it tries, keeps and reuses, and what it refuses."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -145,4 +144,4 @@ def test_a_whole_search_never_keeps_what_it_did_not_show_to_be_faster(own, flat_
     if found["choices"]:
         assert found["verdict"] == "faster"
         assert found["ratio_ci95"][0] > 1
-    assert os.path.getsize(out / "int8.onnx") > 0  # noqa: PTH202
+    assert (out / "int8.onnx").stat().st_size > 0

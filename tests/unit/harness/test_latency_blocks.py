@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from refusals import refusing
 
 from emca_deploy.artifacts import TensorSpec
+from emca_deploy.errors import ModelError
 from emca_deploy.harness.measure import latency
 from emca_deploy.harness.measure.candidate import Process
 from emca_deploy.harness.measure.hook import Telemetry
@@ -115,6 +117,12 @@ def test_a_candidate_that_fails_is_abandoned_at_once(monkeypatch):
         assert left == ["bad"]
         assert run.report().results[0].peak_rss_mib > 5  # known before the process ends
     assert left == ["bad"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_where_all_fail_while_they_are_measured_the_first_error_is_raised():
+    with refusing(ModelError, "fail_at="):
+        measure([fake("early", fail_at=30), fake("late", fail_at=31)], QUICK, keep_going=True)
 
 
 def test_what_fails_while_closing_is_noted(make_spec):

@@ -109,12 +109,6 @@ def test_where_all_fail_the_first_error_is_raised():
         measure([fake("crash", crash_at=1), fake("raise", fail_at=1)], QUICK, keep_going=True)
 
 
-@pytest.mark.usefixtures("in_process")
-def test_where_all_fail_while_they_are_measured_the_first_error_is_raised():
-    with refusing(ModelError, "fail_at="):
-        measure([fake("early", fail_at=30), fake("late", fail_at=31)], QUICK, keep_going=True)
-
-
 def test_a_worker_killed_from_outside_is_a_failure_of_its_own():
     killed = threading.Event()
 
