@@ -23,6 +23,7 @@ from emca_deploy.canonical.marks import logits_value, mark
 from emca_deploy.canonical.pooling import pool_globally
 from emca_deploy.canonical.rectifiers import rectify
 from emca_deploy.canonical.shapes import infer_shapes, settle_shapes
+from emca_deploy.canonical.unstacking import unstack_scales
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.refusal import graph_errors
@@ -54,6 +55,7 @@ RULES: dict[str, Callable[[ir.Model], bool]] = {
     "sums": layers.add_sums,
     "rectifiers": rectify,
     "global pooling": pool_globally,
+    "stacks": unstack_scales,
     "batch norm": fold_batch_norm,
     "linear layers": layers.linear_layers,
     "scales": fold_scales,

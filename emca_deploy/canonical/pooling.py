@@ -4,7 +4,7 @@ import onnx_ir as ir
 
 from emca_deploy.canonical.edit import constant_of, ints_of, producer_of, replace_node
 
-__all__ = ["covers_map", "pool_globally", "reduced_axes"]
+__all__ = ["covers_map", "is_descriptor", "pool_globally", "reduced_axes"]
 
 
 def pool_globally(model: ir.Model) -> bool:
@@ -48,3 +48,9 @@ def covers_map(node: ir.Node) -> bool:
         return False
     plain = node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID") and not any(ints_of(node, "pads", []))
     return plain and list(source.shape)[2:] == window
+
+
+def is_descriptor(value: ir.Value | None) -> bool:
+    """Return whether a tensor is (N, C, 1, 1) with known C."""
+    sides = list(value.shape) if value is not None and value.shape is not None else []
+    return len(sides) == 4 and isinstance(sides[1], int) and sides[1] > 0 and sides[2:] == [1, 1]

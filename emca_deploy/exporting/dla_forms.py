@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.canonical.edit import ints_of, only_reader
+from emca_deploy.canonical.unstacking import unstack_scales
 from emca_deploy.exporting.dla_edit import (
     Editor,
     channels_of,
@@ -59,6 +60,7 @@ class DlaForms:
 
 def to_dla(model: ir.Model) -> DlaForms:
     """Rewrite a float32 classifier for a DLA, in place. The model has its tensors' shapes; the batch may be dynamic."""
+    unstack_scales(model)
     editor = Editor(model)
 
     def weights() -> int:

@@ -34,11 +34,13 @@ def export_onnx(module: "nn.Module", image_size: Size, batch: int | None = None,
         MissingError: torch is not installed.
         ModelError: the exporter refuses the module or the opset, or leaves forbidden nodes.
     """
+    from emca_deploy.canonical.stacking import stack_scales
     from emca_deploy.exporting.naming import name_graph
 
     model = _traced(module.eval(), image_size, batch, opset)
     simplify(model)
     name_graph(model)
+    stack_scales(model)
     check_operators(model)
     model.producer_name, model.producer_version = "emca-deploy", __version__
     return model

@@ -20,7 +20,7 @@ POOLED, VARIANCE, GATES = "pooled means", "variance", "attention between pooling
 STATISTICS = frozenset({POOLED, VARIANCE, GATES})
 """Reasons of `attention_nodes`."""
 
-POOLS = frozenset({"GlobalAveragePool", "ReduceMean"})
+POOLS = frozenset({"GlobalAveragePool", "ReduceMean", "ReduceL2"})
 ELEMENTWISE = frozenset({"Sub", "Mul", "Pow"})
 FLOAT = ir.DataType.FLOAT
 

@@ -54,7 +54,7 @@ def find_attention(graph: ir.Graph) -> AttentionPath:
     pools: set[ir.Node] = set()
     rooted: dict[ir.Node, bool] = {}
     for node in graph:
-        cut = is_global_pool(node) or node.op_type == "Shape"  # a size carries no image
+        cut = is_global_pool(node) or node.op_type in {"ReduceL2", "Shape"}  # a map's norm is one number; a size has no image
         rooted[node] = not cut and any(_is_rooted(value, rooted) for value in node.inputs)
     for node in graph:
         if node.op_type != "Mul" or not rooted[node]:
@@ -92,7 +92,7 @@ def _walk_back(value: ir.Value) -> tuple[set[ir.Node], set[ir.Node]]:
     waiting = [value]
     while waiting:
         producer = waiting.pop().producer()
-        if producer is None or producer in path or producer in ends or producer.op_type == "Shape":
+        if producer is None or producer in path or producer in ends or producer.op_type in {"ReduceL2", "Shape"}:
             continue
         if is_global_pool(producer):
             ends.add(producer)
