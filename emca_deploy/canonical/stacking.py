@@ -23,7 +23,7 @@ from emca_deploy.canonical.edit import (
     set_constant,
     sole_producer,
 )
-from emca_deploy.canonical.pooling import is_descriptor
+from emca_deploy.canonical.pooling import is_descriptor, reduced_axes
 
 __all__ = ["MapStatistics", "Scale", "number_of", "stack_scales", "statistics_of", "variance_weights"]
 
@@ -270,7 +270,10 @@ def _stacked_styles(graph: ir.Graph, relu: ir.Node, scales: list[Scale], styles:
 
 
 def _norm(graph: ir.Graph, style: MapStatistics) -> ir.Value:
-    """Return the Euclidean norm of each channel of a map, next to its mean."""
+    """Return the Euclidean norm of each channel of a map, next to its mean; one node for all aggregations that read the map."""
+    for use in style.source.uses():
+        if use.node.op_type == "ReduceL2" and reduced_axes(use.node) == [2, 3]:
+            return use.node.outputs[0]
     pool = style.mean.producer()
     assert pool is not None
     name = f"{str(pool.name).rpartition('.')[0]}.norm"

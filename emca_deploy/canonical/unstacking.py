@@ -20,11 +20,12 @@ __all__ = ["unstack_scales"]
 
 def unstack_scales(model: ir.Model) -> bool:
     """Compute every stacked aggregation from separate descriptors, in place; return whether there was any."""
+    styles: dict[ir.Value, ir.Value] = {}
     changed = False
     for relu in list(model.graph):
         mixed = relu.inputs[0] if relu.op_type == "Relu" else None
         joined = producer_of(mixed, "Concat")
-        found = _stacked_styles(model.graph, relu, joined) if joined is not None else _stacked_means(mixed)
+        found = _stacked_styles(model.graph, joined, styles) if joined is not None else _stacked_means(mixed)
         if found is None:
             continue
         _give(relu.outputs[0], _aggregated(model.graph, relu, found))
@@ -71,8 +72,11 @@ def _scales(values: list[ir.Value], weight: npt.NDArray[np.float32]) -> list[Sca
     return scales if scales and widths[0] == len(matrix) * width else None
 
 
-def _stacked_styles(graph: ir.Graph, relu: ir.Node, joined: ir.Node) -> list[Scale] | None:
-    """Return the scales of SRM's stacked means and deviations, with new descriptors (N, C, 2, 1); None for other nodes."""
+def _stacked_styles(graph: ir.Graph, joined: ir.Node, styles: dict[ir.Value, ir.Value]) -> list[Scale] | None:
+    """Return the scales of SRM's stacked means and deviations, with descriptors (N, C, 2, 1); None for other nodes.
+
+    `styles` has the descriptors that exist, by their means; new ones are added.
+    """
     convs = [producer_of(value, "Conv") for value in joined.inputs]
     root = producer_of(convs[1].inputs[0], "Sqrt") if len(convs) == 2 and convs[0] and convs[1] else None
     clip = producer_of(root.inputs[0], "Clip") if root is not None else None
@@ -96,8 +100,10 @@ def _stacked_styles(graph: ir.Graph, relu: ir.Node, joined: ir.Node) -> list[Sca
         assert pool is not None  # `_pairs` looked at it
         source = pool.inputs[0]
         assert source is not None
-        style = MapStatistics(source, scale.descriptor, -float(spread[groups, groups, 0, 0]), float(epsilon[0]))
-        descriptors.append(Scale(_style(graph, relu, style), scale.weight))
+        if scale.descriptor not in styles:
+            style = MapStatistics(source, scale.descriptor, -float(spread[groups, groups, 0, 0]), float(epsilon[0]))
+            styles[scale.descriptor] = _style(graph, style)
+        descriptors.append(Scale(styles[scale.descriptor], scale.weight))
         groups += scale.width * mixing.shape[1] // sum(one.width for one in scales)
     return descriptors
 
@@ -111,7 +117,7 @@ def _pairs(means: list[ir.Value], norms: list[ir.Value]) -> bool:
     return True
 
 
-def _style(graph: ir.Graph, relu: ir.Node, style: MapStatistics) -> ir.Value:
+def _style(graph: ir.Graph, style: MapStatistics) -> ir.Value:
     """Return the descriptor (N, C, 2, 1) of a map: its means and deviations."""
     pool = style.mean.producer()
     assert pool is not None
