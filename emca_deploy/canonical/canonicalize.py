@@ -42,7 +42,7 @@ RAISED_OPSET = 17
 OLDEST_OPSET = 7
 LEAST_IR = 8
 
-CANONICAL_VERSION = 3
+CANONICAL_VERSION = 4
 """Version of the rules, raised when one changes: range tables are then measured anew."""
 
 RULES: dict[str, Callable[[ir.Model], bool]] = {

@@ -116,7 +116,7 @@ def _fold_unbiased(graph: ir.Graph, conv: ir.Node) -> None:
     add.replace_input_with(0, factor.inputs[0])
     set_constant(graph, add, 1, f"{add.name}.epsilon", np.array(style.epsilon / style.unbiased, np.float32))
     scaled = weight * np.array([1, style.unbiased**0.5]).reshape(1, 1, 2, 1)
-    set_constant(graph, conv, 1, f"{conv.name}.weight.unbiased", scaled.astype(np.float32))
+    set_constant(graph, conv, 1, f"{conv.name}.weight_unbiased", scaled.astype(np.float32))
 
 
 def statistics_of(descriptor: ir.Value | None) -> MapStatistics | None:
@@ -258,7 +258,7 @@ def _stacked_styles(graph: ir.Graph, relu: ir.Node, scales: list[Scale], styles:
     spread = np.concatenate([of_mean, of_norm], 1).astype(np.float32)[:, :, None, None]
     epsilon = styles[0].epsilon
     variance = writer.mix(squares, spread, "variance", epsilon)
-    least = new_constant(graph, f"{writer.base}.least", np.array(epsilon, np.float32))
+    least = new_constant(graph, f"{writer.base}.clip.least", np.array(epsilon, np.float32))
     # Rounding may leave a variance of nearly equal pixels below zero.
     clipped = writer.node("Clip", [variance, least], "clip", [groups, width, 1])
     deviation = writer.node("Sqrt", [clipped], "deviation", [groups, width, 1])
