@@ -125,6 +125,8 @@ def _kind(path: Path, stream: BinaryIO) -> str:
         raise CheckpointError(f"{path}: is a Git LFS pointer, not the checkpoint itself", "fetch it with `git lfs pull`")
     if head.startswith(b"PK\x03\x04"):
         return "zip"
+    if head[4:9] == b"\0\0\0\0{":  # after eight bytes of length, whose first may be a pickle's or a space
+        return "safetensors"
     if head.startswith(b"\x80"):  # the instruction that every pickle since protocol 2 starts with
         return "legacy"
     if head.lstrip().startswith(b"{"):

@@ -61,6 +61,18 @@ def test_safetensors(tmp_path, name, state):
         assert file.arch == "resnet18"
 
 
+@pytest.mark.parametrize("length", [0x180, 0x280, 0x7B20])
+def test_safetensors_whose_length_looks_like_a_pickle_or_an_index(tmp_path, length, state):
+    from safetensors.torch import save_file
+
+    def padded(characters):
+        save_file(state, tmp_path / "a.safetensors", metadata={"note": "x" * characters})
+        return int.from_bytes((tmp_path / "a.safetensors").read_bytes()[:8], "little")
+
+    assert padded(length - padded(0)) == length
+    assert_state(read_tensors(tmp_path / "a.safetensors"), state)
+
+
 @pytest.mark.parametrize("container", ["state_dict", "model", "ema", "net"])
 def test_names_say_the_containers_and_everything_beside_is_found(tmp_path, container, state):
     import torch
