@@ -146,7 +146,7 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
         options.placement,
         warnings=(*result.warnings, *(gate.warnings if gate is not None else ()), *known),
         notes=(
-            *few_images(request.data, result.samples, request.samples),
+            *few_images(request.data, len(source), request.samples),
             *image_notes(str(request.model), source),
             *((SEVEN_BITS,) if request.weight_bits is None and result.recipe.weight_bits == 7 else ()),
         ),

@@ -16,10 +16,11 @@ from emca_deploy.api.parts import find_parts, measure_parts
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
+from emca_deploy.calibration.ranges.drawing import Samples, possible_images
 from emca_deploy.data.choosing import assumed_note, network_preprocessing
 from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests
-from emca_deploy.data.sources import ImageSource, choose_indices, open_source
+from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.harness.accuracy.collection import LogitsResult
@@ -56,7 +57,7 @@ class DeployRequest:
         backends: backends to build for; none means all that run on a target.
         preprocessing: the preprocessing, or known facts about it.
         labelling: known facts about the labels of the validation images.
-        samples: number of calibration images.
+        samples: number of calibration images, or "auto" for as many as the ranges need.
         recover: accuracy recovery: "none", "bias" or "weights".
         limit: number of validation images; None uses all.
         threads: threads of each runtime; None is one per physical core.
@@ -74,7 +75,7 @@ class DeployRequest:
     backends: tuple[str, ...] = ()
     preprocessing: PreprocessingOptions | Preprocessing = field(default_factory=PreprocessingOptions)
     labelling: Labelling = field(default_factory=Labelling)
-    samples: int = 300
+    samples: Samples = 300
     recover: str = "weights"
     limit: int | None = None
     threads: int | None = None
@@ -213,7 +214,7 @@ class _Walk:
             for candidate in part.candidates:
                 with self.stage(f"validating {candidate.name}") as progress:
                     results.append(part.target.logits(candidate, request, progress, shared))
-        chosen = choose_indices(len(self.calibration), self.request.samples, self.calibration.labels)
+        chosen = possible_images(self.calibration, self.request.samples)
         self.labelled.check_overlap(image_digests(self.calibration, chosen), results[0])
         return [self.labelled.settle(result, results[0].logits) for result in results]
 
@@ -223,7 +224,9 @@ def _calibration_record(data: Path, calibrations: Sequence[Calibration], seconds
     if not calibrations:
         return {"data": str(data), "samples": 0, "method": "none", "seconds": 0.0, "table": ""}
     first, seconds = calibrations[0], round(seconds, 2)
-    return {"data": str(data), "samples": first.samples, "method": first.method, "seconds": seconds, "table": str(first.table)}
+    drawing = {"drawing": to_json(first.drawing)} if first.drawing else {}
+    made = {"samples": first.samples, **drawing, "method": first.method, "seconds": seconds, "table": str(first.table)}
+    return {"data": str(data), **made}
 
 
 def _within(whole: str, stage: Stage) -> Stage:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emca_deploy.calibration.ranges.drawing import SMALLEST, Samples
 from emca_deploy.data.choosing import assumed_note, normalised_twice
 from emca_deploy.data.preprocessing_files import read_preprocessing_file
 from emca_deploy.preprocessing import PreprocessingOptions
@@ -44,7 +45,10 @@ def image_warnings(model: Path, data: Path, source: "ImageSource", said: Preproc
         yield f"{data}: its float32 images are used as input unchanged, and the options of preprocessing have no effect"
 
 
-def few_images(data: Path, found: int, wanted: int) -> Iterator[str]:
-    """Yield a note if a data set has fewer images than `wanted`."""
-    if found < wanted:
+def few_images(data: Path, found: int, wanted: Samples) -> Iterator[str]:
+    """Yield a note if a data set has fewer images than `wanted`, or than "auto" draws from."""
+    if isinstance(wanted, str):
+        if found < SMALLEST:
+            yield f"{data} has {found} images, fewer than the {SMALLEST} that --samples {wanted} draws from; all were used"
+    elif found < wanted:
         yield f"{data} has {found} images, fewer than --samples {wanted}; all were used"

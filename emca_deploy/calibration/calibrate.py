@@ -20,12 +20,16 @@ from emca_deploy.calibration.float_part import FloatPart, check_float_precision,
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
 from emca_deploy.calibration.graphs.products import products_on_one_thread
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
+from emca_deploy.calibration.left_out import LeftOut
 from emca_deploy.calibration.placement.coverage import Coverage, measure_coverage
 from emca_deploy.calibration.placement.place import matching_nodes, place, quantizable
 from emca_deploy.calibration.placement.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import in_place_of
-from emca_deploy.calibration.ranges.collect import Passenger, collect_observations, counted_batch
+from emca_deploy.calibration.ranges.collect import Passenger, TensorPass, collect_observations, counted_batch
+from emca_deploy.calibration.ranges.collect_drawn import collect_drawn
+from emca_deploy.calibration.ranges.drawing import AUTO as AUTO_SAMPLES
+from emca_deploy.calibration.ranges.drawing import Images, Samples
 from emca_deploy.calibration.ranges.methods.base import Method
 from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_method
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
@@ -43,11 +47,12 @@ from emca_deploy.calibration.recovery.weights import LEVELS, Rounding, nearest_w
 from emca_deploy.canonical.canonicalize import CanonicalModel
 from emca_deploy.data.decoded import kept_in_memory
 from emca_deploy.data.image_checks import calibration_warnings, image_digests
-from emca_deploy.data.sources import ImageSource, choose_indices
+from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
 from emca_deploy.exporting.half_layers import float_beside_int8
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.codec import to_json
+from emca_deploy.results.drawing import Drawing
 from emca_deploy.results.placement import MeasuredPlacement
 
 __all__ = ["METHODS", "Calibration", "CalibrationChoices", "CalibrationOptions", "calibrate_model", "ensure_ranges"]
@@ -64,7 +69,7 @@ class CalibrationChoices:
 
     Attributes:
         method: calibration method, with a parameter if wanted ("percentile:99.9"), or "auto" for the best of `CANDIDATES`.
-        samples: number of calibration images; all where there are fewer.
+        samples: number of calibration images, all where there are fewer; or "auto" for as many as the ranges need.
         seed: random seed of the choice of images.
         keep_float: patterns of nodes that stay in float, such as "stage1.*".
         table: range table to use or write; None for the one next to the model.
@@ -74,7 +79,7 @@ class CalibrationChoices:
     """
 
     method: str = AUTO
-    samples: int = DEFAULT_SAMPLES
+    samples: Samples = DEFAULT_SAMPLES
     seed: int = 0
     keep_float: Sequence[str] = ()
     table: Path | None = None
@@ -113,6 +118,8 @@ class Calibration:
         key: key of its range table.
         table: file of the range table.
         reused: whether the ranges came from the file.
+        samples: number of images that the ranges come from.
+        drawing: how these were drawn, where their number was "auto".
         float_part: float part where it is fp16.
         image_warnings: warnings about the calibration images, one line each.
     """
@@ -121,6 +128,8 @@ class Calibration:
     key: TableKey
     table: Path
     reused: bool
+    samples: int
+    drawing: Drawing | None
     counts: InsertionCount
     choice: Choice
     coverage: Coverage
@@ -133,11 +142,6 @@ class Calibration:
     def method(self) -> str:
         """Calibration method with its parameter."""
         return self.key.method
-
-    @property
-    def samples(self) -> int:
-        """Number of images that the ranges come from."""
-        return self.key.samples
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -154,6 +158,7 @@ class Calibration:
             "table": str(self.table),
             "table_reused": self.reused,
             "samples": self.samples,
+            "drawing": to_json(self.drawing) if self.drawing else None,
             "sqnr_db": {name: round(value, 2) for name, value in self.choice.sqnr_db.items()},
             "quantized": {
                 "activations": self.counts.activations,
@@ -194,13 +199,14 @@ def calibrate_model(
     canonical = canonical_graph(model, source.preprocessing, options.output_name)
     graph_model = canonical.model
     coverage = _covered(model, graph_model.graph, recipe, options.keep_float)  # errors come before the long pass
-    indices = _indices(source, options)
+    images = Images.of(source, options.samples, options.seed)
     source = kept_in_memory(source)
-    key = _key(model, source, options)
-    path = options.table or table_path(model)
-    rounding = Rounding(graph_model, key, (path, recipe.largest_weight)) if options.recover == "weights" else None
+    key, path = _key(model, source, options), options.table or table_path(model)
+    file, most = (path, recipe.largest_weight), len(images.looked_at)
+    rounding = Rounding(graph_model, key, file, most) if options.recover == "weights" else None
     passenger = rounding.rows if rounding is not None else None
     table, reused = _ensure_table(key, path, options, lambda: _observe(graph_model, source, options, stage, passenger))
+    indices = images.first(table.drawing)
     weights = nearest_weights(graph_model.graph, recipe.largest_weight)
     if rounding is not None:
         weights |= rounding.weights(source, indices, options.threads, stage)
@@ -208,7 +214,8 @@ def calibrate_model(
     def quantize(floating: ir.Model, ranges: Mapping[str, TensorRange]) -> InsertionCount:
         return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), ranges, weights)
 
-    choice, chosen = _choose(ChoiceInput(graph_model, quantize, source, indices, options.threads), table, options, stage)
+    trial = ChoiceInput(graph_model, quantize, source, indices, options.threads, images.left_out)
+    choice, chosen = _choose(trial, table, options, stage)
     if chosen.key != table.key:
         table = chosen
         write_table(path, table)
@@ -222,11 +229,12 @@ def calibrate_model(
     if keep is not None:
         keep = in_place_of(keep, counts.replaced)
         float_part = halve_float_part(graph_model, keep, (floating, source, indices, options.threads), stage)
+    how = (table.key, path, reused, table.samples, table.drawing)
     warnings = calibration_warnings(source, indices)
-    made = Calibration(output, table.key, path, reused, counts, choice, coverage, float_part, recipe, canonical, warnings)
+    made = Calibration(output, *how, counts, choice, coverage, float_part, recipe, canonical, warnings)
     with write_artifact(output) as draft:
         ir.save(graph_model, draft.path)
-        draft.manifest = _manifest(model, made, options, image_digests(source, indices))
+        draft.manifest = _manifest(model, made, options, image_digests(source, [*indices, *images.left_out]))
     return made
 
 
@@ -238,10 +246,6 @@ def _covered(model: Path, graph: ir.Graph, recipe: Recipe, keep_float: Sequence[
         found = listed or "it has no convolution and no matrix product"
         raise ModelError(f"{model}: nothing in it can run in INT8 on {recipe.backend}: {found}", "run the float model as it is")
     return coverage
-
-
-def _indices(source: ImageSource, options: CalibrationOptions) -> list[int]:
-    return list(choose_indices(len(source), options.samples, source.labels, options.seed))
 
 
 def _choose(trial: ChoiceInput, table: RangeTable, options: CalibrationOptions, stage: Stage) -> tuple[Choice, RangeTable]:
@@ -257,11 +261,12 @@ def _choose(trial: ChoiceInput, table: RangeTable, options: CalibrationOptions, 
         return found
 
     seen = {name: found.trial for name, found in table.observations.items() if found.trial is not None}
-    if len(seen) == len(table.observations):
-        judging = kept_out(trial.indices, counted_batch(trial.model.graph))
-        trial = replace(trial, kept_out=judging, final=lambda method: of_all_images(method).ranges)
-    else:  # fewer than `KEPT_OUT_TURN` batches
-        seen = table.observations
+    if len(seen) < len(table.observations):  # drawn images, none of them kept out, or fewer than `KEPT_OUT_TURN` batches
+        seen = dict(table.observations)
+    elif not trial.kept_out:
+        trial = replace(trial, kept_out=kept_out(trial.indices, counted_batch(trial.model.graph)))
+    if trial.kept_out:
+        trial = replace(trial, final=lambda method: of_all_images(method).ranges)
     ranges = {str(method): MethodRanges(method, seen) for method in map(parse_method, CANDIDATES)}
     choice = choose(trial, ranges, stage, correct_biases=correct_biases)
     return choice, of_all_images(choice.method)
@@ -285,7 +290,7 @@ def ensure_ranges(
     path = options.table or table_path(model)
     key = _key(model, source, options)
 
-    def measure() -> dict[str, Observation]:
+    def measure() -> tuple[dict[str, Observation], Drawing | None]:
         return _observe(load_graph(model, source.preprocessing, options.output_name), source, options, stage)
 
     table, reused = _ensure_table(key, path, options, measure, needed)
@@ -294,19 +299,25 @@ def ensure_ranges(
 
 def _observe(
     graph_model: ir.Model, source: ImageSource, options: CalibrationOptions, stage: Stage, passenger: Passenger | None = None
-) -> dict[str, Observation]:
-    """Return the observations of every tensor that some backend quantizes."""
+) -> tuple[dict[str, Observation], Drawing | None]:
+    """Return the observations of every tensor that some backend quantizes, and how the images were drawn."""
+    images, method, threads = Images.of(source, options.samples, options.seed), _method(options), options.threads
     with stage("measuring ranges") as progress, products_on_one_thread():
         names = quantizable(graph_model.graph, options.measured_for)
-        indices, method = _indices(source, options), _method(options)
-        return collect_observations(graph_model, names, source, indices, options.threads, progress, method, passenger)
+        if not images.drawn:
+            count = len(images.looked_at)
+            found = collect_observations(graph_model, names, source, images.looked_at, threads, progress, method, passenger)
+            return found, Drawing(count, count, 0, "no more images") if options.samples == AUTO_SAMPLES else None
+        work = TensorPass(graph_model.clone(), names, threads, passenger, counts=method.reads_histogram, single=True)
+        left_out = LeftOut(graph_model, names, source, images.left_out, threads)
+        return collect_drawn(work, method, source, images, left_out.clipped_db, progress)
 
 
 def _ensure_table(
     key: TableKey,
     path: Path,
     options: CalibrationOptions,
-    measure: Callable[[], dict[str, Observation]],
+    measure: Callable[[], tuple[dict[str, Observation], Drawing | None]],
     needed: AbstractSet[str] = frozenset(),
 ) -> tuple[RangeTable, bool]:
     """Return the table for a key, and whether its file already had it with the tensors `needed`."""
@@ -322,9 +333,9 @@ def _ensure_table(
             write_table(path, other)
             return other, True
     check_writable(path, ELSEWHERE)
-    seen = measure()
+    seen, drawing = measure()
     method = _method(options)
-    table = RangeTable(key, {name: method.range_of(values) for name, values in seen.items()}, seen)
+    table = RangeTable(key, {name: method.range_of(values) for name, values in seen.items()}, seen, drawing)
     write_table(path, table)
     return table, False
 
@@ -335,7 +346,8 @@ def _method(options: CalibrationOptions) -> Method:
 
 
 def _key(model: Path, source: ImageSource, options: CalibrationOptions) -> TableKey:
-    method, samples = str(_method(options)), min(options.samples, len(source))
+    method = str(_method(options))
+    samples = options.samples if isinstance(options.samples, str) else min(options.samples, len(source))
     return TableKey(OnnxFile.open(model).sha256, source.identity(), source.preprocessing, method, samples, options.seed)
 
 
@@ -364,7 +376,8 @@ def _manifest(model: Path, made: Calibration, options: CalibrationOptions, image
         command=this_command(),
         details={
             "method": key.method,
-            "samples": key.samples,
+            "samples": made.samples,
+            **({"drawing": to_json(made.drawing)} if made.drawing else {}),
             "recover": options.recover,
             "biases_corrected": bool(made.choice.shifts),
             "sqnr_db": {name: round(value, 2) for name, value in made.choice.sqnr_db.items()},

@@ -50,9 +50,10 @@ class ChoiceInput:
 
     Attributes:
         quantize: function that inserts a placement's Q/DQ pairs with given ranges into a clone of the graph, in place.
-        indices: images that the ranges come from.
+        indices: images that the ranges come from, or were drawn from.
         kept_out: images that the compared ranges do not come from; empty where none are kept out.
-        final: function that returns a method's ranges of all images, kept-out ones too.
+        final: function that returns a method's final ranges, for which biases are corrected again; None where they are the
+            compared ones.
     """
 
     model: ir.Model
@@ -106,7 +107,7 @@ def choose(trial: ChoiceInput, ranges: Mapping[str, Ranges], stage: Stage, *, co
 
 def _trial_images(trial: ChoiceInput) -> Sequence[int]:
     """Return the images whose means correct biases before the choice."""
-    if not trial.kept_out:
+    if trial.final is None:
         return trial.indices
     without = set(trial.kept_out)
     return few_of([index for index in trial.indices if index not in without], TRIAL_IMAGES)

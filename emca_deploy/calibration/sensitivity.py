@@ -24,6 +24,7 @@ from emca_deploy.calibration.placement.place import Placement, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.quantize import QuantizedWeight
 from emca_deploy.calibration.placement.recipe import Recipe
+from emca_deploy.calibration.ranges.drawing import Images
 from emca_deploy.calibration.ranges.table import RangeTable, read_table, table_path
 from emca_deploy.calibration.recovery.weights import Rounding, nearest_weights, rounded_path
 from emca_deploy.calibration.resume import SideFile
@@ -88,9 +89,9 @@ def weights_on_file(
     file = (table_file, options.recipe.largest_weight)
     if not rounded_path(*file).is_file():
         return {}
-    indices = choose_indices(len(source), table.key.samples, source.labels, table.key.seed)
-    rounding = Rounding(load_graph(model, source.preprocessing, options.output_name), table.key, file)
-    return rounding.weights(source, indices, options.threads, silent)
+    images = Images.of(source, table.key.samples, table.key.seed)
+    rounding = Rounding(load_graph(model, source.preprocessing, options.output_name), table.key, file, len(images.looked_at))
+    return rounding.weights(source, images.first(table.drawing), options.threads, silent)
 
 
 def measure_sensitivity(
@@ -133,7 +134,7 @@ def measure_sensitivity(
         backend=recipe.backend,
         simulated_with=f"onnxruntime {installed_version('onnxruntime')}",
         method=table.key.method,
-        range_samples=table.key.samples,
+        range_samples=table.samples,
         samples=len(indices),
         seed=options.seed,
         int8=costs["int8"],

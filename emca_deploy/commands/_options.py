@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from emca_deploy.commands._types import INPUT, OUTPUT, SizeType, option
+from emca_deploy.commands._types import INPUT, OUTPUT, SamplesType, SizeType, option
 from emca_deploy.preprocessing import Labelling, model_io
 
 __all__ = [
@@ -47,7 +47,12 @@ recover_option = option(
     default="weights",
     help="Accuracy recovery: none, corrected biases, or optimized rounding of weights and then corrected biases.",
 )
-samples_option = option("--samples", type=click.IntRange(1), default=300, help="Number of calibration images to use.")
+samples_option = option(
+    "--samples",
+    type=SamplesType(),
+    default="300",
+    help="Number of calibration images, or auto: images are drawn until more of them would hardly change the logits.",
+)
 table_option = option("--table", type=OUTPUT, unset="MODEL.ranges.json", help="Range table to reuse or write.")
 threads_option = option(
     "--threads", type=click.IntRange(1), unset="one per physical core", help="Number of threads of each runtime."

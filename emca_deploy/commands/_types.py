@@ -10,7 +10,7 @@ import click
 from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.preprocessing import Size
 
-__all__ = ["INPUT", "OUTPUT", "FileType", "Group", "NumbersType", "SizeType", "batch_size", "option"]
+__all__ = ["INPUT", "OUTPUT", "FileType", "Group", "NumbersType", "SamplesType", "SizeType", "batch_size", "option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,6 +85,21 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
             problem = f"{_name(param)} {value}: neither one finite number nor three"
             raise InputError(problem, f"for example {_name(param)} 0.485,0.456,0.406")
         return numbers
+
+
+class SamplesType(click.ParamType[int | str]):
+    """A number of calibration images, or "auto"."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return the number, or "auto"."""
+        text = str(value)
+        if text == "auto":
+            return text
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+            raise InputError(f"{_name(param)} {text}: neither 'auto' nor a number of images", f"for example {_name(param)} 300")
+        return int(text)
 
 
 def batch_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:

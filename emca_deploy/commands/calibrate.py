@@ -49,6 +49,9 @@ def command(as_json: bool, weight_bits: str, **options: Any) -> None:
 
     Ranges are measured once and kept in a table next to MODEL, which the next calibration reuses.
 
+    With --samples auto, ranges come from the images whose tensors reach farthest, among up to 225. No more images are looked at
+    when clipping to these ranges costs 40 other images at most 0.2 dB. The result says how many were looked at and used.
+
     With --max-drop, the INT8 model is validated on the images of --val, on its own backend if that runs on this machine. Layers
     and blocks are left in float, the most harmful first, until the gate is reached. An interrupted search continues where it
     stopped. If the gate cannot be reached, the best model is still written, and the exit code is 4.
@@ -60,6 +63,8 @@ def command(as_json: bool, weight_bits: str, **options: Any) -> None:
     Examples:
       emca-deploy calibrate model.onnx --data images/ --backend openvino \\
           -o model.int8.onnx
+      emca-deploy calibrate model.onnx --data images/ --backend openvino \\
+          -o model.int8.onnx --samples auto
       emca-deploy calibrate model.onnx --data images/ --backend openvino \\
           -o model.int8.onnx --max-drop 0.5 --val val/
       emca-deploy calibrate model.onnx --data images/ --backend tensorrt \\
@@ -80,6 +85,7 @@ def command(as_json: bool, weight_bits: str, **options: Any) -> None:
 
 
 def _print(report: "CalibrateReport", model: str) -> None:
+    from emca_deploy.reporting.drawing import drawing_line
     from emca_deploy.reporting.placement import placement_lines
 
     made = report.calibration
@@ -96,5 +102,7 @@ def _print(report: "CalibrateReport", model: str) -> None:
         echo("\n".join(placement_lines(report.placement)))
     source = f"reused from {made.table}" if made.reused else f"measured on {made.samples} images, kept in {made.table}"
     echo(f"ranges ({made.method}) {source}")
+    if made.drawing is not None:
+        echo(drawing_line(made.drawing))
     if (cache := report.cache) is not None:
         echo(f"{cache.path}: calibration cache of {cache.scales} tensors for TensorRT {cache.tensorrt_version} and {model}")

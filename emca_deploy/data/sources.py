@@ -22,7 +22,7 @@ from emca_deploy.data.preprocess import decode, normalize, to_pixels
 from emca_deploy.errors import DataError, InputError
 from emca_deploy.preprocessing import Labelling, Preprocessing
 
-__all__ = ["Batch", "ImageSource", "Labels", "choose_indices", "open_source"]
+__all__ = ["Batch", "ImageSource", "Labels", "choose_indices", "images_in_order", "open_source"]
 
 Batch = tuple[Float32Array, Labels | None]
 
@@ -306,15 +306,18 @@ def choose_indices(count: int, samples: int, labels: Labels | None = None, seed:
     """
     if samples < 1:
         raise InputError(f"{samples} images are too few to choose", "choose at least 1")
+    return sorted(images_in_order(count, labels, seed)[:samples])
+
+
+def images_in_order(count: int, labels: Labels | None = None, seed: int = 0) -> list[int]:
+    """Return all indices in an order whose first `samples` are those of `choose_indices`, whatever their number."""
     if labels is not None and labels.shape != (count,):
         raise ValueError(f"labels of shape {labels.shape} for {count} images")
-    if samples >= count:
-        return list(range(count))
     random = np.random.RandomState(seed)  # its stream is the same in every numpy, unlike that of default_rng
     order = random.permutation(count)
     if labels is not None:
         order = order[_round_robin(labels[order], random)]
-    return sorted(int(index) for index in order[:samples])
+    return [int(index) for index in order]
 
 
 def _round_robin(labels: Labels, random: np.random.RandomState) -> npt.NDArray[np.intp]:

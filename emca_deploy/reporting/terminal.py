@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from emca_deploy.reporting.drawing import drawing_line
 from emca_deploy.reporting.formats import NONE, plain
 from emca_deploy.reporting.output import say, show_table
 from emca_deploy.reporting.recommendation import cautions_of, sentence_of, warnings_of
 from emca_deploy.reporting.table import Column, deploy_columns, profile_columns, profile_heading
+from emca_deploy.results.codec import from_json
 from emca_deploy.results.deploy import DeployReport
+from emca_deploy.results.drawing import Drawing
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.results.recommendation import recommend
 
@@ -28,6 +31,8 @@ def print_deploy(report: DeployReport, console: "Console") -> None:
     chosen = [index for index, c in enumerate(report.candidates) if c.name == found.use]
     shaky = [index for index, c in enumerate(report.candidates) if not c.latency.stable]
     _print_columns(console, deploy_columns(report), chosen, shaky)
+    if drawing := report.calibration.get("drawing"):
+        say(console, f"calibration {drawing_line(from_json(Drawing, drawing))}", "dim")
     console.print()
     say(console, sentence_of(report, found), _STYLES[found.level])
     for caution in cautions_of(found):

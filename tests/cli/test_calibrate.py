@@ -113,6 +113,16 @@ def test_a_table_by_name_is_written_reused_and_refused_for_another_model(own, da
     assert files(out) == before
 
 
+def test_few_images_are_all_used_where_images_would_be_drawn(own, data, out, capsys, refused):
+    assert run(arguments(own, data["folder"], out / "a.onnx", "--samples", "auto")) == 0
+    shown = capsys.readouterr()
+    assert "note" in shown.err
+    assert f"{data['folder']} has 10 images" in shown.err
+    assert "images: all 10 were used" in shown.out
+    for wrong in ("many", "0", "1.5"):
+        assert wrong in refused(*arguments(own, data["folder"], out / "b.onnx", "--samples", wrong))
+
+
 def test_fewer_images_than_asked_for_are_said_on_stderr(own, data, out, capsys):
     assert run(arguments(own, data["folder"], out / "a.onnx", "--samples", 11, "--json")) == 0
     shown = capsys.readouterr()

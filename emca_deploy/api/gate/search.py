@@ -14,12 +14,13 @@ from emca_deploy.api.gate.validation import Validation, step_from_file
 from emca_deploy.artifacts import read_manifest, write_artifact
 from emca_deploy.atomic import check_writable, hidden_folder
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model, ensure_ranges
+from emca_deploy.calibration.ranges.drawing import possible_images
 from emca_deploy.calibration.ranges.table import table_path
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
 from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests, shared_images
-from emca_deploy.data.sources import ImageSource, choose_indices, open_source
+from emca_deploy.data.sources import ImageSource, open_source
 from emca_deploy.errors import DataError
 from emca_deploy.harness.accuracy.labelled import LabelledImages
 from emca_deploy.onnx_file.file import OnnxFile
@@ -78,7 +79,7 @@ def calibrate_within(
 
 def _refuse_overlap(source: ImageSource, labelled: LabelledImages, path: Path, options: CalibrationOptions) -> None:
     """Refuse validation images that are used in calibration: a gate on them says nothing about new images."""
-    chosen = choose_indices(len(source), options.samples, source.labels, options.seed)
+    chosen = possible_images(source, options.samples, options.seed)
     images = labelled.source
     shared = shared_images(images, range(len(images)), image_digests(source, chosen))
     if shared > MOST_SHARED * len(images):

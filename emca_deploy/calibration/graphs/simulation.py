@@ -35,6 +35,19 @@ class Simulation:
         Raises:
             ModelError: ONNX Runtime refuses the model or the images, or the logits are not finite.
         """
+        logits = np.concatenate(self.outputs(model, step))
+        if logits.ndim == 4:  # (N, classes, 1, 1)
+            logits = logits.reshape(len(logits), -1)
+        if logits.ndim != 2 or not np.isfinite(logits).all():
+            raise ModelError(f"{label_of(model.graph)}: its output is no finite logits (N, classes)", "name an image classifier")
+        return logits
+
+    def outputs(self, model: ir.Model, step: Callable[[int], None] | None = None) -> list[Float32Array]:
+        """Return the output of a variant whatever it is, (n, ...) float32 for each batch of n images.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the model or the images.
+        """
         variant = model.clone()
         value = logits_value(variant.graph)
         variant.graph.outputs.clear()
@@ -51,11 +64,4 @@ class Simulation:
             parts.append(found[: len(images)])
             if step is not None:
                 step(len(images))
-        logits = np.concatenate(parts)
-        if logits.ndim == 4:  # (N, classes, 1, 1)
-            logits = logits.reshape(len(logits), -1)
-        if logits.ndim != 2 or not np.isfinite(logits).all():
-            raise ModelError(
-                f"{label_of(variant.graph)}: its output is no finite logits (N, classes)", "name an image classifier"
-            )
-        return logits
+        return parts

@@ -1,6 +1,6 @@
 """Inserting the Q/DQ pairs of a placement into a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,7 @@ from emca_deploy.canonical.edit import new_constant
 from emca_deploy.errors import InputError
 from emca_deploy.multiply_adds import WEIGHT_INPUT
 
-__all__ = ["InsertionCount", "insert_qdq"]
+__all__ = ["InsertionCount", "insert_behind", "insert_pair", "insert_qdq"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def insert_qdq(
             raise InputError(f"the range table has no tensor '{name}'", "name another table with --table")
         symmetric = placement.recipe.symmetric or value in placement.symmetric
         params[value] = activation_params(ranges[name], symmetric=symmetric)
-        _quantize_activation(graph, value, readers, params[value])
+        insert_pair(graph, value, readers, params[value])
     originals = {node: value for value, readers in placement.edges.items() for node, index in readers if index == 0}
     for node in placement.weighted:
         _quantize_weights(graph, node, params[originals[node]], placement.recipe, (weights or {}).get(str(node.name)))
@@ -84,7 +84,8 @@ def insert_qdq(
     return InsertionCount(len(params), weighted, every - weighted, replaced)
 
 
-def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], params: QuantParams) -> None:
+def insert_pair(graph: ir.Graph, value: ir.Value, readers: Sequence[Edge], params: QuantParams) -> None:
+    """Let some readers of a tensor read it through a Q/DQ pair."""
     integer = np.int8 if params.signed else np.uint8
     scale = new_constant(graph, f"{value.name}/scale", np.array(params.scale, np.float32))
     zero = new_constant(graph, f"{value.name}/zero_point", np.array(params.zero_point, integer))
@@ -93,13 +94,18 @@ def _quantize_activation(graph: ir.Graph, value: ir.Value, readers: list[Edge], 
     for new, kind in ((quantize, ir.DataType.from_numpy(np.dtype(integer))), (dequantize, ir.DataType.FLOAT)):
         result = new.outputs[0]
         result.name, result.shape, result.dtype = f"{new.name}d", value.shape, kind
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(graph[0], [quantize, dequantize])
-    else:
-        graph.insert_after(producer, [quantize, dequantize])
+    insert_behind(graph, value, [quantize, dequantize])
     for node, index in readers:
         node.replace_input_with(index, dequantize.outputs[0])
+
+
+def insert_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+    """Insert nodes behind the one that computes a tensor, or first for an input."""
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], nodes)
+    else:
+        graph.insert_after(producer, nodes)
 
 
 def _quantize_weights(

@@ -31,12 +31,12 @@ from emca_deploy.calibration.graphs.graph_session import (
 )
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.methods.base import Method
-from emca_deploy.calibration.ranges.observers import Observation
+from emca_deploy.calibration.ranges.observers import Observation, Observer
 from emca_deploy.canonical.edit import int64_constant, new_constant
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import DataError
 
-__all__ = ["Passenger", "collect_observations", "counted_batch"]
+__all__ = ["Digest", "Passenger", "TensorPass", "collect_observations", "counted_batch", "ends_of", "observe"]
 
 REDUCED_BATCH = 8
 """Images of one call where the graph reduces; larger batches fall out of the cache and gain nothing."""
@@ -88,19 +88,12 @@ def collect_observations(
         ModelError: the model cannot run these images.
         DataError: an activation is infinite or not a number; the error names the tensor and the image.
     """
-    work = _Pass(model.clone(), names, threads, passenger, counts=method.reads_histogram)
+    work = TensorPass(model.clone(), names, threads, passenger, counts=method.reads_histogram)
     observers = {name: method.observer() for name in names}
     done = 0
     for digests, taken in work.digests(source, indices):
         count = len(taken)
-        for name, digest in zip(names, digests, strict=True):
-            try:
-                if isinstance(digest, ValueError):
-                    raise digest
-                observers[name].observe(*(digest if isinstance(digest, tuple) else (digest,)))
-            except ValueError as exc:
-                where = ", ".join(source.item_name(i) for i in _culprits(digest, indices[done : done + count]))
-                raise DataError(f"tensor {name}: {exc}, in image {where}", "check the image and the model's weights") from exc
+        observe(observers, digests, source, indices[done : done + count])
         if passenger is not None:
             for each in taken:
                 passenger.add(each)
@@ -108,6 +101,33 @@ def collect_observations(
         if progress:
             progress(done, len(indices))
     return {name: observer.observation() for name, observer in observers.items()}
+
+
+def observe(
+    observers: Mapping[str, Observer], digests: Sequence[Digest | ValueError], source: ImageSource, members: Sequence[int]
+) -> None:
+    """Add the digests of some images to the observers, in the same order.
+
+    Raises:
+        DataError: an activation is infinite or not a number.
+    """
+    for (name, observer), digest in zip(observers.items(), digests, strict=True):
+        try:
+            if isinstance(digest, ValueError):
+                raise digest
+            observer.observe(*(digest if isinstance(digest, tuple) else (digest,)))
+        except ValueError as exc:
+            where = ", ".join(source.item_name(index) for index in _culprits(digest, members))
+            raise DataError(f"tensor {name}: {exc}, in image {where}", "check the image and the model's weights") from exc
+
+
+def ends_of(digest: Digest | ValueError) -> tuple[float, float]:
+    """Return the smallest and largest value that a digest saw; NaN where a value is not finite."""
+    if isinstance(digest, ValueError):
+        return np.nan, np.nan
+    if isinstance(digest, tuple):
+        return float(digest[0].min()), float(digest[1].max())
+    return digest.minimum, digest.maximum
 
 
 def counted_batch(graph: ir.Graph) -> int:
@@ -123,18 +143,38 @@ def _culprits(digest: Digest | ValueError, members: Sequence[int]) -> Sequence[i
     return members
 
 
-class _Pass:
-    """A session that digests each tensor of some images."""
+class TensorPass:
+    """A session that digests each tensor of some images; histograms where it `counts`, and smallest and largest values elsewhere.
 
-    def __init__(self, model: ir.Model, names: Sequence[str], threads: int, passenger: Passenger | None, *, counts: bool) -> None:
-        self._graph, self._counts, self._passenger = model.graph, counts, passenger
+    Attributes:
+        names: names of the tensors.
+        passenger: other work on the same tensors.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        names: Sequence[str],
+        threads: int,
+        passenger: Passenger | None,
+        *,
+        counts: bool,
+        single: bool = False,
+    ) -> None:
+        """Make the tensors the outputs of the model's graph, which is changed; `single` runs one image at a time in any case.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the graph.
+        """
+        self.names, self.passenger = names, passenger
+        self._graph, self._counts = model.graph, counts
         carried = find_values(model.graph, passenger.reads) if passenger is not None else []
         observed = _observed(model.graph, names) if counts else _reduced(model, names)
         outputs = list(dict.fromkeys([*observed, *carried]))
         self._observed = [outputs.index(value) for value in observed]
         self._carried = [outputs.index(value) for value in carried]
         model.graph.outputs.extend([leave(model.graph, value) for value in outputs])
-        self._one_by_one = counts or passenger is not None
+        self._one_by_one = single or counts or passenger is not None
         self._workers, threads_each = pool_size(threads) if self._one_by_one else (1, threads)
         prune(model)
         self._session = GraphSession(model, threads_each)
@@ -162,10 +202,10 @@ class _Pass:
         return digests, [self._take(number, rows, place) for place, number in enumerate(numbers)]
 
     def _take(self, number: int, rows: Sequence[Float32Array], place: int) -> Any:
-        if self._passenger is None:
+        if self.passenger is None:
             return None
-        tensors = {name: rows[at][place : place + 1] for name, at in zip(self._passenger.reads, self._carried, strict=True)}
-        return self._passenger.take(number, tensors)
+        tensors = {name: rows[at][place : place + 1] for name, at in zip(self.passenger.reads, self._carried, strict=True)}
+        return self.passenger.take(number, tensors)
 
 
 def _extremes(minima: Float32Array, maxima: Float32Array, sums: Float32Array) -> tuple[Float32Array, Float32Array]:

@@ -9,13 +9,15 @@ from typing import Any
 
 from emca_deploy._version import __version__
 from emca_deploy.artifacts import Preprocessing, write_json
+from emca_deploy.calibration.ranges.drawing import AUTO, Samples
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.methods.base import Method
 from emca_deploy.calibration.ranges.methods.registry import parse_method
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
 from emca_deploy.canonical.canonicalize import CANONICAL_VERSION
 from emca_deploy.errors import DataError, InputError
-from emca_deploy.results.codec import from_json
+from emca_deploy.results.codec import from_json, to_json
+from emca_deploy.results.drawing import Drawing
 
 __all__ = ["ELSEWHERE", "MethodRanges", "RangeTable", "TableKey", "by_another_method", "read_table", "table_path", "write_table"]
 
@@ -41,6 +43,7 @@ class TableKey:
         model_sha256: digest of the fp32 ONNX file with its external data.
         data_sha256: digest of the calibration data set's content.
         method: calibration method with its parameter, "minmax" or "percentile:99.99".
+        samples: number of calibration images, or "auto".
         seed: random seed of the choice of images.
         measured: revision of measuring; 1 in a table without one.
         canonical: version of the rules that rewrite a graph before it is measured; 0 in a table without one.
@@ -50,7 +53,7 @@ class TableKey:
     data_sha256: str
     preprocessing: Preprocessing
     method: str
-    samples: int
+    samples: Samples
     seed: int
     measured: int = MEASURED
     canonical: int = CANONICAL_VERSION
@@ -77,11 +80,21 @@ class MethodRanges(Mapping[str, TensorRange]):
 
 @dataclass(frozen=True)
 class RangeTable:
-    """Ranges and observations by tensor name, with their key; a table of version 1 has no observations."""
+    """Ranges and observations by tensor name, with their key; a table of version 1 has no observations.
+
+    Attributes:
+        drawing: how the images were drawn, where the key's number of images is "auto".
+    """
 
     key: TableKey
     ranges: dict[str, TensorRange]
     observations: dict[str, Observation] = field(default_factory=dict)
+    drawing: Drawing | None = None
+
+    @property
+    def samples(self) -> int:
+        """Number of images that the ranges come from."""
+        return self.drawing.used if self.drawing is not None else int(self.key.samples)
 
 
 ELSEWHERE = "say with --table where ranges and weights may be kept: --table FILE.ranges.json"
@@ -106,7 +119,7 @@ def by_another_method(table: RangeTable, key: TableKey) -> RangeTable | None:
         ranges = {name: method.range_of(seen) for name, seen in table.observations.items()}
     except ValueError:
         return None
-    return RangeTable(key, ranges, table.observations)
+    return RangeTable(key, ranges, table.observations, table.drawing)
 
 
 def write_table(path: Path, table: RangeTable) -> None:
@@ -116,7 +129,9 @@ def write_table(path: Path, table: RangeTable) -> None:
         OutputError: the file cannot be written.
     """
     tensors = {name: _packed(values, table.observations.get(name)) for name, values in table.ranges.items()}
-    write_json(path, {"table_version": TABLE_VERSION, "emca_deploy": __version__, "key": asdict(table.key), "tensors": tensors})
+    drawing = {"drawing": to_json(table.drawing)} if table.drawing is not None else {}
+    head = {"table_version": TABLE_VERSION, "emca_deploy": __version__, "key": asdict(table.key), **drawing}
+    write_json(path, {**head, "tensors": tensors})
 
 
 def _packed(values: TensorRange, seen: Observation | None) -> dict[str, Any]:
@@ -153,7 +168,9 @@ def read_table(path: Path) -> RangeTable:
         tensors = {str(name): dict(values) for name, values in document["tensors"].items()}
         ranges = {name: _range(values["range"], values.get("threshold")) for name, values in tensors.items()}
         seen = {name: _observation(values) for name, values in tensors.items() if "minimum" in values}
-        return RangeTable(TableKey(**key), ranges, seen)
+        drawing = from_json(Drawing, document["drawing"]) if "drawing" in document else None
+        _check_drawing(key["samples"], drawing)
+        return RangeTable(TableKey(**key), ranges, seen, drawing)
     except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
         raise InputError(
             f"{path}: not a valid range table: {exc}", "name another file with --table, or move this one away and calibrate again"
@@ -163,6 +180,11 @@ def read_table(path: Path) -> RangeTable:
 def _check_version(version: object) -> None:
     if version != TABLE_VERSION:
         raise ValueError(f"table version {version}; this emca-deploy reads {TABLE_VERSION} and 1")
+
+
+def _check_drawing(samples: object, drawing: Drawing | None) -> None:
+    if (samples == AUTO) is (drawing is None):
+        raise ValueError(f"samples {samples} with{'out' if drawing is None else ''} a drawing")
 
 
 def _range(ends: Any, threshold: Any) -> TensorRange:

@@ -66,8 +66,10 @@ class Rounding:
         rows: gatherer of what the rounding needs, for a pass of the model over the images; None where the file has the weights.
     """
 
-    def __init__(self, model: ir.Model, key: TableKey, file: tuple[Path, int]) -> None:
+    def __init__(self, model: ir.Model, key: TableKey, file: tuple[Path, int], most_images: int) -> None:
         """Read the file. `key` is that of the range table, `file` its path and the largest magnitude of a weight.
+
+        `most_images` is the largest number of images that may be gathered.
 
         Raises:
             InputError: another file is in the way.
@@ -85,8 +87,8 @@ class Rounding:
         self.rows: InputRows | None = None
         if self._found is None:
             check_writable(self._path, ELSEWHERE)
-            groups = row_groups(model, list(self._layers), key.samples)
-            self.rows = InputRows(model, groups[0], key.samples) if groups else None
+            groups = row_groups(model, list(self._layers), most_images)
+            self.rows = InputRows(model, groups[0], most_images) if groups else None
 
     def weights(self, source: ImageSource, indices: Sequence[int], threads: int, stage: Stage) -> dict[str, QuantizedWeight]:
         """Return the weights by layer; what `rows` has not gathered takes passes of its own.

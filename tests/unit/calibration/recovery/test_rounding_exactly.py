@@ -62,7 +62,7 @@ def ensure(small, pictures, tmp_path):
         return nullcontext()
 
     def get(path=tmp_path / "t.json"):
-        rounding = Rounding(load_graph(small), KEY, (path, 127))
+        rounding = Rounding(load_graph(small), KEY, (path, 127), 2)
         return rounding.weights(pictures(2), range(2), 1, stage), len(made)
 
     return get
