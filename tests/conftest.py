@@ -21,8 +21,10 @@ from kept import cache_folder, kept, kept_export, key_of
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite already uses every core; waiting threads would only spin
 # An example has no deadline: other tests run at the same time.
 _ANY_SPEED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("default", max_examples=25, **_ANY_SPEED)
-settings.register_profile("nightly", max_examples=200, **_ANY_SPEED)
+# Two runs of the same code try the same examples; `--hypothesis-profile random` looks for new ones.
+settings.register_profile("default", max_examples=25, derandomize=True, **_ANY_SPEED)
+settings.register_profile("nightly", max_examples=200, derandomize=True, **_ANY_SPEED)
+settings.register_profile("random", max_examples=200, **_ANY_SPEED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 cache_folder()  # the user's cache, before tests get another one
 # An earlier run's cached results of a graph must not replace this code's results.

@@ -138,9 +138,9 @@ def test_interrupted_nothing_is_written_but_the_ranges(own, flat_images, out, fi
 
 @pytest.mark.slow
 def test_a_whole_search_never_keeps_what_it_did_not_show_to_be_faster(own, flat_images, out, capsys):
-    assert run(command(own, flat_images, out / "int8.onnx", "--placement-budget", "60", "--json")) == 0
+    assert run(command(own, flat_images, out / "int8.onnx", "--placement-budget", "20", "--json")) == 0
     found = json.loads(capsys.readouterr().out)["placement"]
-    assert found["trials"] > 5
+    assert found["trials"] > 2
     if found["choices"]:
         assert found["verdict"] == "faster"
         assert found["ratio_ci95"][0] > 1

@@ -123,8 +123,8 @@ def pads_apart(model: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelPr
     """Each convolution's padding is a separate Pad node."""
     edit = Edit(model)
     for node in of_type(edit, "Conv"):
-        pads = attributes_of(node).get("pads", [0])
-        if not any(pads):
+        pads = attributes_of(node).get("pads", [])
+        if len(pads) != 4 or not any(pads):
             continue
         top, left, bottom, right = pads
         widths = edit.constant(f"{node.name}.pads", np.array([0, 0, top, left, 0, 0, bottom, right]))

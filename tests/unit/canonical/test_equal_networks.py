@@ -5,9 +5,11 @@ from functools import cache
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from emca_deploy.canonical.canonicalize import canonical_model
 from emca_deploy.onnx_file.file import OnnxFile
@@ -17,6 +19,8 @@ from zoo.rewrites import REWRITES
 
 BACKENDS = ("openvino", "onnxruntime", "tensorrt")
 MOST_DB = 0.5
+MOST_SENSITIVE_DB = 1.0
+"""Limit where a small difference grows: weights in float16 are off by up to 2^-11; everything recovered decides on six images."""
 FAST = {"recover": "bias", "method": "minmax"}
 TORCH_EXPORTS = {"old": False, "new": True}
 
@@ -63,9 +67,9 @@ def plain(tmp_path_factory):
     return quantize
 
 
-def check_equal(found: Quantized, wanted: Quantized) -> None:
+def check_equal(found: Quantized, wanted: Quantized, most_db: float = MOST_DB) -> None:
     assert found.layers == wanted.layers
-    assert abs(found.sqnr_db - wanted.sqnr_db) <= MOST_DB
+    assert abs(found.sqnr_db - wanted.sqnr_db) <= most_db
 
 
 def operators(model: onnx.ModelProto, path, **where) -> Counter:
@@ -101,20 +105,21 @@ def test_a_rewritten_network_is_quantized_as_the_plain_one(tmp_path, plain, rewr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rewrite", REWRITES)
+@pytest.mark.parametrize(("number", "rewrite"), enumerate(REWRITES))
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_and_placement(tmp_path, plain, name, rewrite):
+def test_every_network_and_placement(tmp_path, plain, name, number, rewrite):
     member = Member(rewritten(name, (rewrite,)), REWRITES[rewrite], tmp_path)
-    for backend in BACKENDS:
+    # Each network meets each placement in a third of the rewrites; one network meets all of them.
+    for backend in BACKENDS if name == "multiscale" else [BACKENDS[(number + list(NETWORKS).index(name)) % len(BACKENDS)]]:
         check_equal(member.quantize(backend, **FAST), plain(name, backend, **FAST))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rewrite", REWRITES)
+@pytest.mark.parametrize("rewrite", CHOSEN)
 def test_every_placement_with_everything_recovered(tmp_path, plain, rewrite):
     member = Member(rewritten("multiscale", (rewrite,)), REWRITES[rewrite], tmp_path)
     for backend in BACKENDS:
-        check_equal(member.quantize(backend), plain("multiscale", backend))
+        check_equal(member.quantize(backend), plain("multiscale", backend), MOST_SENSITIVE_DB)
 
 
 LAST = [name for name, rewrite in REWRITES.items() if rewrite.pixels or rewrite.sidecar or rewrite.half or "opset" in name]
@@ -131,7 +136,7 @@ FIRST = [name for name in REWRITES if name not in LAST]
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(sorted(NETWORKS)),
     st.lists(st.sampled_from(FIRST), max_size=4, unique=True),
@@ -148,11 +153,13 @@ def test_rewrites_of_rewrites(tmp_path_factory, plain, name, first, last, seed, 
         return
     if any(own.opset_import[0].version != model.opset_import[0].version for own in model.functions):
         return  # a later rewrite changed the opset of the graph, but not of the functions
-    names = [node.name for node in model.graph.node if node.name]
-    if len(names) > len(set(names)):  # two rewrites gave nodes the same names, which ONNX Runtime refuses
+    try:
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    except (ort_errors.InvalidGraph, ort_errors.Fail):  # two nodes of one name, or an operator's form of another opset
         return
     member = Member(model, REWRITES[last], tmp_path_factory.mktemp("mixed"))
-    check_equal(member.quantize(backend, **FAST), plain(name, backend, seed, **FAST))
+    most_db = MOST_SENSITIVE_DB if REWRITES[last].half else MOST_DB
+    check_equal(member.quantize(backend, **FAST), plain(name, backend, seed, **FAST), most_db)
 
 
 @pytest.mark.slow
