@@ -43,7 +43,7 @@ class Boundary:
     output: TensorSpec
     index: int
     channels_last: bool
-    softmax: bool = False
+    softmax: bool
 
     @classmethod
     def of(cls, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], io: ModelIo) -> "Boundary":
