@@ -17,6 +17,8 @@ class Cuda:
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="up", cudaMemcpyDeviceToHost="down")
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal="own thread")
     cudaStreamNonBlocking, cudaEventDefault, cudaEventRecordExternal, cudaEventRecordDefault = 1, 0, 1, 0
+    minors = (9, 9)
+    """Minor numbers of the GPUs' compute capabilities, 8.x."""
 
     def __init__(self, count: int = 1, broken: str = "") -> None:
         self.count, self.broken = count, broken
@@ -57,7 +59,9 @@ class Cuda:
         return self.count
 
     def cudaGetDeviceProperties(self, index: int) -> Any:
-        return SimpleNamespace(name=f"GPU {index}".encode() + b"\0junk", major=8, minor=9, totalGlobalMem=3 * 2**20)
+        return SimpleNamespace(
+            name=f"GPU {index}".encode() + b"\0junk", major=8, minor=self.minors[index], totalGlobalMem=3 * 2**20
+        )
 
     def cudaDriverGetVersion(self) -> int:
         return 12060

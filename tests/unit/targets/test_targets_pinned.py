@@ -297,3 +297,6 @@ def test_logits_requests_are_of_one_artifact(models):
     specs, options = local.candidates_of(CpuTarget(), ProfileRequest(("plain.onnx",), scenario="offline"))
     assert (options.batch, options.scenario, options.batch_chosen) == (8, "offline", False)
     assert TensorSpec("x", "float32", (1,)).shape == (1,)
+    for target in (CpuTarget(), GpuTarget()):
+        with refusing(InputError, "missing.onnx"):  # before another target runs
+            target.notes(LogitsRequest("missing.onnx", "data.zip"))
