@@ -104,7 +104,7 @@ def test_tensorrt_rtx_takes_its_options(network: Path, tmp_path: Path, run: Any)
     document = json.loads(done.stdout)
     built = document["tensorrt"]
     assert (built["batches"], built["targets"]) == ([2, 4, 8], ["8.6", "8.9"])
-    assert (built["convolutions"], built["int8_convolutions"], document["precision"]) == (16, 0, "fp32")
+    assert (built["convolutions"], built["int8_convolutions"], document["precision"]) == (19, 0, "fp32")
     assert document["machine"]["instruction_sets"] == ["sm_86", "sm_89"]
     manifest = read_manifest(engine)
     assert manifest is not None
@@ -117,7 +117,7 @@ def test_a_person_sees_how_many_convolutions_are_int8(network: Path, tmp_path: P
     done = run("build", network, "--backend", "tensorrt-rtx", "-o", tmp_path / "e", *options)
     assert done.returncode == 0, done.stderr
     assert "tensorrt-rtx engine, fp32" in done.stdout
-    assert "0 of 16 convolutions in INT8" in done.stderr
+    assert "0 of 19 convolutions in INT8" in done.stderr
     assert "sm_89" in done.stderr
 
 
