@@ -257,7 +257,7 @@ def test_a_table_on_file_gives_the_same_model(calibrated, tmp_path):
     assert (tmp_path / "a/int8.onnx").read_bytes() == first
 
 
-def test_a_number_and_auto_do_not_share_a_table(calibrated):
+def test_a_number_and_auto_do_not_share_a_table(calibrated, tmp_path):
     _, _, drawn = calibrated(recover="none", method="minmax")
     made, details, _ = calibrated(samples=drawn.samples, recover="none", method="minmax", name="b")
     assert made.drawing is None
@@ -265,6 +265,10 @@ def test_a_number_and_auto_do_not_share_a_table(calibrated):
     assert "drawing" not in details
     with refusing(InputError, "number of images"):
         calibrated(samples=drawn.samples, recover="none", method="minmax")
+    for damaged in (replace(drawn, drawing=None), replace(drawn, key=replace(drawn.key, samples=50))):
+        write_table(tmp_path / "damaged.json", damaged)
+        with refusing(InputError, "damaged.json"):
+            read_table(tmp_path / "damaged.json")
 
 
 def test_few_images_are_all_used(calibrated):
@@ -272,11 +276,3 @@ def test_few_images_are_all_used(calibrated):
     assert made.drawing == Drawing(20, 20, 0, "no more images")
     assert set(made.choice.sqnr_db) == {"minmax", "mse:10.0", "mse"}
     assert all(seen.trial is not None for seen in table.observations.values())  # kept out as from a number
-
-
-def test_tables_with_a_drawing_too_many_or_too_few_are_damaged(calibrated, tmp_path):
-    _, _, table = calibrated(recover="none", method="minmax")
-    for damaged in (replace(table, drawing=None), replace(table, key=replace(table.key, samples=50))):
-        write_table(tmp_path / "damaged.json", damaged)
-        with refusing(InputError, "damaged.json"):
-            read_table(tmp_path / "damaged.json")
