@@ -1,6 +1,6 @@
 """`calibrate`: an INT8 model for one backend from an fp32 ONNX model and images, within an accuracy gate if one is given."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,14 @@ from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.api.images import few_images, image_notes, image_warnings
 from emca_deploy.api.placing.runs import check_measurable
 from emca_deploy.api.placing.search import PlacementSearch, measure_placement
+from emca_deploy.api.teacher import FINETUNE_BUDGET_S, load_teacher
 from emca_deploy.atomic import check_writable
 from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import Calibration, CalibrationChoices, CalibrationOptions, calibrate_model
+from emca_deploy.calibration.finetuning.finetune import FineTuning
 from emca_deploy.calibration.placement.calibration_cache import cache_version, write_model_cache
+from emca_deploy.calibration.recovery.weights import FINETUNE
 from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import InputError, UnknownNameError
@@ -49,6 +52,8 @@ class CalibrateRequest(CalibrationChoices):
         placement: "recipe" places the Q/DQ pairs by the backend's recipe, "measured" by what is fastest on `target`.
         placement_budget_s: approximate seconds of the search for a measured placement.
         target: machine that a placement is measured on: "cpu", "ssh://[user@]host[:port]" or a named machine.
+        checkpoint: file of the network that `model` was exported from, for the recovery "finetune".
+        finetune_budget_s: most seconds of fine-tuning.
         preprocessing: known facts about the preprocessing; the manifest has the rest.
     """
 
@@ -66,6 +71,8 @@ class CalibrateRequest(CalibrationChoices):
     placement: str = RECIPE
     placement_budget_s: float = 240.0
     target: str = "cpu"
+    checkpoint: Path | None = None
+    finetune_budget_s: float = FINETUNE_BUDGET_S
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
 
     def calibration(self) -> CalibrationOptions:
@@ -123,12 +130,15 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
         ModelError: the model cannot be read, run or quantized.
         DataError: an image cannot be read; validation images have no labels, or are used in calibration.
         OutputError: a file cannot be written.
+        CheckpointError: the checkpoint cannot be read, or fits no architecture.
+        MissingError: fine-tuning is wanted, and torch is not installed.
     """
     _check_gate(request)
     _check_cache(request)
     _check_placement(request)
+    teaching = _teacher(request)
     source = open_source(request.data, preprocessing_of_file(request.model, request.preprocessing))
-    options = request.calibration()
+    options = replace(request.calibration(), fine_tuning=teaching)
     if request.placement == MEASURED:
         how = PlacementSearch(request.data, request.target, request.placement_budget_s, request.weight_bits)
         options = measure_placement(request.model, source, options, how, stage)
@@ -172,6 +182,17 @@ def _check_placement(request: CalibrateRequest) -> None:
     if request.placement == MEASURED:
         check_measurable(request.backend)
         check_writable(request.output)
+
+
+def _teacher(request: CalibrateRequest) -> FineTuning | None:
+    """Return the teacher of the recovery "finetune"; None for another recovery."""
+    if request.recover != FINETUNE:
+        if request.checkpoint is not None:
+            raise InputError("--checkpoint requires --recover finetune", "add it, or leave --checkpoint out")
+        return None
+    if request.cache is not None:
+        raise InputError("--cache with --recover finetune: a calibration cache has no weights", "leave one of them out")
+    return load_teacher(request.checkpoint, request.model, request.finetune_budget_s)
 
 
 def _check_cache(request: CalibrateRequest) -> None:

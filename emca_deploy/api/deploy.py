@@ -13,10 +13,12 @@ from emca_deploy._optional import import_optional
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy.api.parts import find_parts, measure_parts
+from emca_deploy.api.teacher import FINETUNE_BUDGET_S, load_teacher
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
 from emca_deploy.calibration.ranges.drawing import Samples, possible_images
+from emca_deploy.calibration.recovery.weights import FINETUNE
 from emca_deploy.data.choosing import assumed_note, network_preprocessing
 from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests
@@ -58,7 +60,8 @@ class DeployRequest:
         preprocessing: the preprocessing, or known facts about it.
         labelling: known facts about the labels of the validation images.
         samples: number of calibration images, or "auto" for as many as the ranges need.
-        recover: accuracy recovery: "none", "bias" or "weights".
+        recover: accuracy recovery: "none", "bias", "weights" or "finetune".
+        finetune_budget_s: most seconds of fine-tuning for each backend.
         limit: number of validation images; None uses all.
         threads: threads of each runtime; None is one per physical core.
         duration_s: measuring time of each candidate in seconds.
@@ -77,6 +80,7 @@ class DeployRequest:
     labelling: Labelling = field(default_factory=Labelling)
     samples: Samples = 300
     recover: str = "weights"
+    finetune_budget_s: float = FINETUNE_BUDGET_S
     limit: int | None = None
     threads: int | None = None
     duration_s: float = 5.0
@@ -172,9 +176,13 @@ class _Walk:
     def _calibrate(self, exported: CheckpointExport) -> list[Calibration]:
         """Return an INT8 model for every backend that needs one."""
         calibrations, threads = [], self.request.threads or default_threads()
+        teaching = None
+        if self.request.recover == FINETUNE:
+            teaching = load_teacher(self.request.checkpoint, exported.onnx, self.request.finetune_budget_s)
         for backend in dict.fromkeys(backend for part in self.parts for backend in part.deployment.int8_backends):
             samples, recover = self.request.samples, self.request.recover
             wanted = CalibrationOptions(find_recipe(backend), all_recipes(), threads, samples=samples, recover=recover)
+            wanted = replace(wanted, fine_tuning=teaching)
             target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
             within = _within(f"calibrating for {backend}", self.stage)
             calibrations.append(calibrate_model(exported.onnx, self.calibration, target, wanted, within))

@@ -16,13 +16,14 @@ from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, this_com
 from emca_deploy.atomic import check_writable
 from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, ChoiceInput, choose, kept_out
 from emca_deploy.calibration.explaining.explainer import refuse_quantized
+from emca_deploy.calibration.finetuning.finetune import FineTuning, Lessons, Start, checked_teacher, fine_tune
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
 from emca_deploy.calibration.graphs.products import products_on_one_thread
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.left_out import LeftOut
-from emca_deploy.calibration.placement.coverage import Coverage, measure_coverage
-from emca_deploy.calibration.placement.place import matching_nodes, place, quantizable
+from emca_deploy.calibration.placement.coverage import Coverage, recipe_coverage
+from emca_deploy.calibration.placement.place import place, quantizable
 from emca_deploy.calibration.placement.qdq import InsertionCount, insert_qdq
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.placement.weight_only import in_place_of
@@ -43,16 +44,17 @@ from emca_deploy.calibration.ranges.table import (
     table_path,
     write_table,
 )
-from emca_deploy.calibration.recovery.weights import LEVELS, Rounding, nearest_weights
+from emca_deploy.calibration.recovery.weights import FINETUNE, LEVELS, Rounding, nearest_weights, rounds_weights
 from emca_deploy.canonical.canonicalize import CanonicalModel
 from emca_deploy.data.decoded import kept_in_memory
 from emca_deploy.data.image_checks import calibration_warnings, image_digests
 from emca_deploy.data.sources import ImageSource
-from emca_deploy.errors import InputError, ModelError, OutputError, UnknownNameError
+from emca_deploy.errors import InputError, OutputError, UnknownNameError
 from emca_deploy.exporting.half_layers import float_beside_int8
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.drawing import Drawing
+from emca_deploy.results.finetuning import FineTuned
 from emca_deploy.results.placement import MeasuredPlacement
 
 __all__ = ["METHODS", "Calibration", "CalibrationChoices", "CalibrationOptions", "calibrate_model", "ensure_ranges"]
@@ -73,7 +75,7 @@ class CalibrationChoices:
         seed: random seed of the choice of images.
         keep_float: patterns of nodes that stay in float, such as "stage1.*".
         table: range table to use or write; None for the one next to the model.
-        recover: level of recovery: "none", "bias" or "weights".
+        recover: level of recovery: "none", "bias", "weights" or "finetune".
         float_precision: precision of the float part: "fp32", or "fp16" for TensorRT.
         output_name: name of the output with the logits, where the model has several.
     """
@@ -96,12 +98,14 @@ class CalibrationOptions(CalibrationChoices):
         measured_for: recipes whose tensors are all measured in one pass.
         threads: number of threads of the fp32 pass.
         placement: how the recipe was measured to be the fastest; None for a backend's own.
+        fine_tuning: teacher of the level "finetune".
     """
 
     recipe: Recipe
     measured_for: Sequence[Recipe]
     threads: int = 1
     placement: MeasuredPlacement | None = None
+    fine_tuning: FineTuning | None = None
 
     @property
     def backend(self) -> str:
@@ -122,6 +126,7 @@ class Calibration:
         drawing: how these were drawn, where their number was "auto".
         float_part: float part where it is fp16.
         image_warnings: warnings about the calibration images, one line each.
+        fine_tuned: how the model was fine-tuned; None where it was not.
     """
 
     onnx: Path
@@ -137,6 +142,7 @@ class Calibration:
     recipe: Recipe
     canonical: CanonicalModel
     image_warnings: tuple[str, ...]
+    fine_tuned: FineTuned | None = None
 
     @property
     def method(self) -> str:
@@ -172,6 +178,7 @@ class Calibration:
             "canonical": self.canonical.to_dict(),
             "float_precision": "fp16" if self.float_part else "fp32",
             **({"float_part": to_json(self.float_part)} if self.float_part else {}),
+            **({"finetune": to_json(self.fine_tuned)} if self.fine_tuned else {}),
         }
 
 
@@ -198,12 +205,14 @@ def calibrate_model(
     refuse_quantized(model, recipe)
     canonical = canonical_graph(model, source.preprocessing, options.output_name)
     graph_model = canonical.model
-    coverage = _covered(model, graph_model.graph, recipe, options.keep_float)  # errors come before the long pass
+    coverage = recipe_coverage(model, graph_model.graph, recipe, options.keep_float)  # errors come before the long pass
     images = Images.of(source, options.samples, options.seed)
     source = kept_in_memory(source)
     key, path = _key(model, source, options), options.table or table_path(model)
     file, most = (path, recipe.largest_weight), len(images.looked_at)
-    rounding = Rounding(graph_model, key, file, most) if options.recover == "weights" else None
+    lessons = Lessons(source, images.looked_at, options.threads, options.seed)
+    teaching = checked_teacher(graph_model, options.fine_tuning, lessons) if options.recover == FINETUNE else None
+    rounding = Rounding(graph_model, key, file, most) if rounds_weights(options.recover) else None
     passenger = rounding.rows if rounding is not None else None
     table, reused = _ensure_table(key, path, options, lambda: _observe(graph_model, source, options, stage, passenger))
     indices = images.first(table.drawing)
@@ -219,10 +228,14 @@ def calibrate_model(
     if chosen.key != table.key:
         table = chosen
         write_table(path, table)
-    floating = graph_model.clone() if options.float_precision == "fp16" else graph_model
+    floating = graph_model.clone() if options.float_precision == "fp16" or teaching is not None else graph_model
     add_to_biases(graph_model.graph, choice.shifts)
+    ranges, tuned = table.ranges, None
+    if teaching is not None:
+        start = Start(floating, graph_model, lambda graph: place(graph, recipe, options.keep_float), ranges, weights)
+        tuned, ranges, weights = fine_tune(start, teaching, replace(lessons, indices=indices), stage)
     keep = float_beside_int8(graph_model.graph, peaks_of(table)) if options.float_precision == "fp16" else None
-    counts = quantize(graph_model, table.ranges)
+    counts = quantize(graph_model, ranges)
     for rewrite in recipe.rewrites:
         rewrite(graph_model.graph)
     float_part = None
@@ -231,21 +244,11 @@ def calibrate_model(
         float_part = halve_float_part(graph_model, keep, (floating, source, indices, options.threads), stage)
     how = (table.key, path, reused, table.samples, table.drawing)
     warnings = calibration_warnings(source, indices)
-    made = Calibration(output, *how, counts, choice, coverage, float_part, recipe, canonical, warnings)
+    made = Calibration(output, *how, counts, choice, coverage, float_part, recipe, canonical, warnings, tuned)
     with write_artifact(output) as draft:
         ir.save(graph_model, draft.path)
         draft.manifest = _manifest(model, made, options, image_digests(source, [*indices, *images.left_out]))
     return made
-
-
-def _covered(model: Path, graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str]) -> Coverage:
-    """Return the coverage of a recipe's placement; refuse a model of which nothing can run in INT8 even without patterns."""
-    coverage = measure_coverage(graph, place(graph, recipe, keep_float), matching_nodes(graph, keep_float))
-    if not coverage.int8_layers and not keep_float:
-        listed = "; ".join(f"{layer.op} '{layer.name}' {layer.reason}" for layer in coverage.float_layers[:3])
-        found = listed or "it has no convolution and no matrix product"
-        raise ModelError(f"{model}: nothing in it can run in INT8 on {recipe.backend}: {found}", "run the float model as it is")
-    return coverage
 
 
 def _choose(trial: ChoiceInput, table: RangeTable, options: CalibrationOptions, stage: Stage) -> tuple[Choice, RangeTable]:
@@ -328,7 +331,7 @@ def _ensure_table(
             return replace(table, key=key), True  # equal keys may differ in assumed preprocessing
         other = by_another_method(table, key)
         if options.table is not None and (other is None or not any_method):
-            raise InputError(f"{path}: {_difference(table.key, key)}", "name another table, or leave out --table")
+            raise InputError(f"{path}: {table.key.difference(key)}", "name another table, or leave out --table")
         if other is not None and other.ranges.keys() >= needed:
             write_table(path, other)
             return other, True
@@ -349,16 +352,6 @@ def _key(model: Path, source: ImageSource, options: CalibrationOptions) -> Table
     method = str(_method(options))
     samples = options.samples if isinstance(options.samples, str) else min(options.samples, len(source))
     return TableKey(OnnxFile.open(model).sha256, source.identity(), source.preprocessing, method, samples, options.seed)
-
-
-def _difference(found: TableKey, wanted: TableKey) -> str:
-    names = {
-        "model_sha256": "model", "data_sha256": "data set", "preprocessing": "preprocessing",
-        "method": "method", "samples": "number of images", "seed": "seed", "measured": "revision of measuring in emca-deploy",
-        "canonical": "revision of rewriting graphs in emca-deploy",
-    }  # fmt: skip
-    differing = [words for name, words in names.items() if getattr(found, name) != getattr(wanted, name)]
-    return f"was measured with another {' and '.join(differing)}"
 
 
 def _manifest(model: Path, made: Calibration, options: CalibrationOptions, images: Any) -> Manifest:
@@ -392,5 +385,6 @@ def _manifest(model: Path, made: Calibration, options: CalibrationOptions, image
             "weight_bits": made.recipe.weight_bits,
             **({"placement": options.placement.record()} if options.placement else {}),
             **({"float_part": to_json(made.float_part)} if made.float_part else {}),
+            **({"finetune": to_json(made.fine_tuned)} if made.fine_tuned else {}),
         },
     )

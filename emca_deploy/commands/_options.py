@@ -15,6 +15,7 @@ __all__ = [
     "backends_option",
     "data_option",
     "duration_option",
+    "finetune_budget_option",
     "image_size_option",
     "io_options",
     "label_options",
@@ -43,9 +44,17 @@ limit_option = option(
 output_name_option = option("--output-name", metavar="NAME", help="Name of the output with the logits, if there are several.")
 recover_option = option(
     "--recover",
-    type=click.Choice(("none", "bias", "weights")),  # calibration.recovery.LEVELS, which is slow to import
+    type=click.Choice(("none", "bias", "weights", "finetune")),  # calibration.recovery.LEVELS, which is slow to import
     default="weights",
-    help="Accuracy recovery: none, corrected biases, or optimized rounding of weights and then corrected biases.",
+    help="Accuracy recovery: none, corrected biases, optimized rounding of weights and then corrected biases, or in addition "
+    "fine-tuning, which needs PyTorch.",
+)
+finetune_budget_option = option(
+    "--finetune-budget",
+    "finetune_budget_s",
+    type=click.FloatRange(1),
+    default=240.0,
+    help="Longest duration of --recover finetune in seconds.",
 )
 samples_option = option(
     "--samples",

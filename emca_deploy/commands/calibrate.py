@@ -25,6 +25,8 @@ __all__ = ["command"]
 @option("--backend", required=True, help=f"Backend to quantize for: {PLACED}.")
 @option("--method", default="auto", help=f"Calibration method: {METHODS}, or auto (the best of minmax, mse:10 and mse).")
 @shared.recover_option
+@option("--checkpoint", type=INPUT, help="Checkpoint that MODEL was exported from, for --recover finetune.")
+@shared.finetune_budget_option
 @shared.samples_option
 @option("--seed", type=int, default=0, help="Random seed for the choice of images.")
 @option("--keep-float", multiple=True, metavar="PATTERN", help="Nodes to leave in float, such as 'stage1.*'; may be repeated.")
@@ -56,6 +58,9 @@ def command(as_json: bool, weight_bits: str, **options: Any) -> None:
     and blocks are left in float, the most harmful first, until the gate is reached. An interrupted search continues where it
     stopped. If the gate cannot be reached, the best model is still written, and the exit code is 4.
 
+    With --recover finetune, the fp32 network of --checkpoint teaches the INT8 model for some minutes on the calibration images,
+    without labels. With --max-drop, this happens only if the gate cannot be reached otherwise.
+
     With --placement measured, changes of the recipe are tried on the machine that is to run the model. A change must gain 1% for
     each 0.1 dB that the logits lose, and only what is shown to be faster replaces the recipe.
 
@@ -86,6 +91,7 @@ def command(as_json: bool, weight_bits: str, **options: Any) -> None:
 
 def _print(report: "CalibrateReport", model: str) -> None:
     from emca_deploy.reporting.drawing import drawing_line
+    from emca_deploy.reporting.finetuning import finetuning_line
     from emca_deploy.reporting.placement import placement_lines
 
     made = report.calibration
@@ -104,5 +110,7 @@ def _print(report: "CalibrateReport", model: str) -> None:
     echo(f"ranges ({made.method}) {source}")
     if made.drawing is not None:
         echo(drawing_line(made.drawing))
+    if made.fine_tuned is not None:
+        echo(finetuning_line(made.fine_tuned))
     if (cache := report.cache) is not None:
         echo(f"{cache.path}: calibration cache of {cache.scales} tensors for TensorRT {cache.tensorrt_version} and {model}")

@@ -39,6 +39,7 @@ __all__ = ["command", "show_deployment"]
 @shared.label_options
 @shared.samples_option
 @shared.recover_option
+@shared.finetune_budget_option
 @shared.limit_option
 @shared.threads_option
 @shared.duration_option

@@ -25,7 +25,11 @@ def print_gate(report: GateReport, console: "Console") -> None:
     for index, step in enumerate(report.steps):
         drop = f"{fixed(step.top1_drop)} ({interval(step.top1_drop_ci95)})"
         added = ", ".join(plain(pattern) for pattern in step.kept_float if pattern not in before)
-        cells = (f"+ {added}" if added else "nothing", fixed(step.float_macs_percent, 1), fixed(step.top1), drop)
+        if step.fine_tuned:
+            added = f"{', '.join(map(plain, step.kept_float)) or 'nothing'}, fine-tuned"
+        elif added:
+            added = f"+ {added}"
+        cells = (added or "nothing", fixed(step.float_macs_percent, 1), fixed(step.top1), drop)
         rows.append((cells, index == report.chosen))
         before = step.kept_float
     show_table(console, ("left in float", "MACs %", "top-1 %", "drop, points (95%)"), rows)
@@ -62,7 +66,9 @@ def missed_gate(report: GateReport, name: str) -> GateError:
     """Return the error of a search that found no model within the gate, and wrote the best one as `name`."""
     verdict = Verdict(report.reached, report.reason, report.images_needed)
     problem = f"{name}: written, but its top-1 drop {_drop(report.best.top1_drop, report.best.top1_drop_ci95)}"
-    return _error(problem, report.max_drop, verdict, "try another --method or more --samples")
+    tried = any(step.fine_tuned for step in report.steps)
+    remedy = "try another --method or more --samples" if tried else "try another --method, more --samples or --recover finetune"
+    return _error(problem, report.max_drop, verdict, remedy)
 
 
 def _drop(drop: float, limits: tuple[float, float]) -> str:

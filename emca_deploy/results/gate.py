@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from emca_deploy.results.accuracy import AccuracyReport
-from emca_deploy.results.codec import version
+from emca_deploy.results.codec import left_out, version
 from emca_deploy.stats.paired import images_needed, upper_end_without_difference
 
 __all__ = ["Gate", "GateReport", "GateStep", "Verdict"]
@@ -82,6 +82,7 @@ class GateStep:
         only_fp32: Number of images that only fp32 gets right.
         only_int8: Number of images that only this model gets right.
         reused: Whether an earlier run measured it.
+        fine_tuned: Whether its weights and ranges were fine-tuned.
     """
 
     kept_float: tuple[str, ...]
@@ -93,6 +94,7 @@ class GateStep:
     only_fp32: int
     only_int8: int
     reused: bool = False
+    fine_tuned: bool = left_out(False)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from emca_deploy.atomic import check_writable, hidden_folder
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model, ensure_ranges
 from emca_deploy.calibration.ranges.drawing import possible_images
 from emca_deploy.calibration.ranges.table import table_path
+from emca_deploy.calibration.recovery.weights import FINETUNE, WEIGHTS
 from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
 from emca_deploy.data.decoded import room_for_decoded
@@ -60,6 +62,7 @@ def calibrate_within(
     """Quantize a model for one backend, with as few parts in float as the gate requires.
 
     `output` gets the first INT8 model inside the gate, or the best one. The nodes of `options.keep_float` always stay in float.
+    The recovery "finetune" is tried only where no model is inside the gate.
     Measurements are kept in files next to the range table, from which an interrupted search continues.
 
     Raises:
@@ -72,7 +75,8 @@ def calibrate_within(
     _refuse_overlap(source, labelled, gate.validation, options)
     room = room_for_decoded(output.parent, len(labelled.source), source.preprocessing)
     with hidden_folder(output.parent) as folder, room as validation.decoded:  # on the same disk as the result
-        models = _Models(model, source, options, folder, stage)
+        untrained = replace(options, recover=WEIGHTS) if options.recover == FINETUNE else options
+        models = _Models(model, source, untrained, folder, stage)
         calibration, report = _search(models, validation, gate)
         return _publish(calibration, output, report), replace(report, warnings=tuple(labelled.warnings))
 
@@ -99,18 +103,33 @@ class _Models:
     folder: Path
     stage: Stage
     _made: dict[tuple[str, ...], Calibration] = field(default_factory=dict)
+    _fine_tuned: dict[tuple[str, ...], Calibration] = field(default_factory=dict)
 
     def get(self, kept: tuple[str, ...]) -> Calibration:
         """Return the model with these patterns and the user's own in float."""
         if kept not in self._made:
             for other in [other for other in self._made if other and kept]:
                 self._made.pop(other).onnx.unlink()
-            options = replace(self.options, keep_float=(*self.options.keep_float, *kept))
             path = self.folder / f"{len(kept)}-{'float' if kept else 'int8'}.onnx"
-            self._made[kept] = calibrate_model(self.model, self.source, path, options, self.stage)
+            self._made[kept] = self._calibrated(kept, path)
             # The method is chosen once, for the model wholly in INT8.
             self.options = replace(self.options, method=self._made[kept].method)
         return self._made[kept]
+
+    def fine_tuned(self, kept: tuple[str, ...]) -> Calibration:
+        """Return the fine-tuned model with these patterns and the user's own in float."""
+        if kept not in self._fine_tuned:
+            path = self.folder / f"{len(kept)}-tuned.onnx"
+            self._fine_tuned[kept] = self._calibrated(kept, path, recover=FINETUNE)
+        return self._fine_tuned[kept]
+
+    def of(self, step: GateStep) -> Calibration:
+        """Return the model of a step."""
+        return self.fine_tuned(step.kept_float) if step.fine_tuned else self.get(step.kept_float)
+
+    def _calibrated(self, kept: tuple[str, ...], path: Path, **changed: str) -> Calibration:
+        options = replace(self.options, keep_float=(*self.options.keep_float, *kept), **changed)
+        return calibrate_model(self.model, self.source, path, options, self.stage)
 
     def rank(self, samples: int) -> SensitivityReport:
         """Measure what each layer and block costs."""
@@ -119,7 +138,7 @@ class _Models:
         options = SensitivityOptions(
             chosen.recipe, samples, chosen.seed, chosen.threads, chosen.keep_float, side_file, chosen.output_name
         )
-        weights = weights_on_file(self.model, self.source, table, path, options) if chosen.recover == "weights" else {}
+        weights = weights_on_file(self.model, self.source, table, path, options) if chosen.recover == WEIGHTS else {}
         with self.stage("ranking layers and blocks") as progress:
             return measure_sensitivity(self.model, self.source, table, options, weights, progress)
 
@@ -142,9 +161,34 @@ def _search(models: _Models, validation: Validation, gate: AccuracyGate) -> tupl
             break
         ranking = ranking or models.rank(gate.samples)
         kept = next_kept(ranking, kept)
-    chosen = len(steps) - 1 if reached else min(range(len(steps)), key=lambda index: steps[index].top1_drop_ci95[1])
+    if not reached and limit.decidable(images) and models.options.fine_tuning is not None:
+        reached = _fine_tune(models, validation, steps, limit)
+    chosen = len(steps) - 1 if reached else _best(steps)
     report = _report(steps, chosen, validation, limit)
+    if not reached and models.options.fine_tuning is not None:
+        report = replace(report, reason=f"{report.reason}; fine-tuning did not suffice")
     return _with_latency(models, report, validation, gate)
+
+
+def _best(steps: Sequence[GateStep]) -> int:
+    return min(range(len(steps)), key=lambda index: steps[index].top1_drop_ci95[1])
+
+
+def _fine_tune(models: _Models, validation: Validation, steps: list[GateStep], limit: Gate) -> bool:
+    """Fine-tune the model wholly in INT8 and then the best one, until one is inside the gate; return whether one is.
+
+    What fine-tuning makes no better is not measured again.
+    """
+    first, best = steps[0], steps[_best(steps)]
+    for step in dict.fromkeys((first, best)):
+        made = models.fine_tuned(step.kept_float)
+        if made.fine_tuned is None or not made.fine_tuned.kept:
+            continue
+        found = validation.measure(made.onnx, step.kept_float, step.float_macs_percent, models.stage)
+        steps.append(replace(found, fine_tuned=True))
+        if _judge(steps[-1], limit, len(validation.images.source)).reached:
+            return True
+    return False
 
 
 def _judge(step: GateStep, gate: Gate, images: int) -> Verdict:
@@ -174,7 +218,7 @@ def _with_latency(
     models: _Models, report: GateReport, validation: Validation, gate: AccuracyGate
 ) -> tuple[Calibration, GateReport]:
     """Return the chosen model, and the report with the latency that its float parts cost."""
-    calibration = models.get(report.best.kept_float)
+    calibration = models.of(report.best)
     if not report.best.kept_float or validation.simulated:
         return calibration, report
     ratio, interval = validation.slowdown(calibration.onnx, models.get(()).onnx, gate.duration_s, models.stage)

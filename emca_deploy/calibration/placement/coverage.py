@@ -1,7 +1,8 @@
 """Coverage: the share of a network that a placement runs in INT8, and why the rest stays in float."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -9,11 +10,13 @@ import onnx_ir as ir
 from emca_deploy.calibration.graphs.graph import WEIGHTED, has_weights
 from emca_deploy.calibration.graphs.trunk import Trunk, find_trunk
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
-from emca_deploy.calibration.placement.place import Placement, rounds_logits, stays_float
+from emca_deploy.calibration.placement.place import Placement, matching_nodes, place, rounds_logits, stays_float
+from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.canonical.edit import producer_of
+from emca_deploy.errors import ModelError
 from emca_deploy.multiply_adds import WEIGHT_INPUT
 
-__all__ = ["ENOUGH_PERCENT", "Coverage", "FloatLayer", "measure_coverage"]
+__all__ = ["ENOUGH_PERCENT", "Coverage", "FloatLayer", "measure_coverage", "recipe_coverage"]
 
 ENOUGH_PERCENT = 90.0
 """Percent of the multiply-adds: with less in INT8 a network is hardly faster than in float."""
@@ -84,6 +87,21 @@ def measure_coverage(graph: ir.Graph, placement: Placement, kept: Iterable[ir.No
     share = 100 * sum(macs for node, macs in layers.items() if node in quantized) / whole if whole else 0.0
     count = sum(node in quantized for node in layers)
     return Coverage(placement.recipe.backend, len(layers), count, share, tuple(floating))
+
+
+def recipe_coverage(model: Path, graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str]) -> Coverage:
+    """Return the coverage of a recipe's placement.
+
+    Raises:
+        ModelError: nothing of the model can run in INT8 even without patterns.
+        InputError: a pattern matches no node.
+    """
+    coverage = measure_coverage(graph, place(graph, recipe, keep_float), matching_nodes(graph, keep_float))
+    if not coverage.int8_layers and not keep_float:
+        listed = "; ".join(f"{layer.op} '{layer.name}' {layer.reason}" for layer in coverage.float_layers[:3])
+        found = listed or "it has no convolution and no matrix product"
+        raise ModelError(f"{model}: nothing in it can run in INT8 on {recipe.backend}: {found}", "run the float model as it is")
+    return coverage
 
 
 def _reason(node: ir.Node, placement: Placement, trunk: Trunk) -> str:

@@ -58,6 +58,16 @@ class TableKey:
     measured: int = MEASURED
     canonical: int = CANONICAL_VERSION
 
+    def difference(self, wanted: "TableKey") -> str:
+        """Return what this key has other than the wanted one, in words."""
+        names = {
+            "model_sha256": "model", "data_sha256": "data set", "preprocessing": "preprocessing",
+            "method": "method", "samples": "number of images", "seed": "seed", "measured": "revision of measuring in emca-deploy",
+            "canonical": "revision of rewriting graphs in emca-deploy",
+        }  # fmt: skip
+        differing = [words for name, words in names.items() if getattr(self, name) != getattr(wanted, name)]
+        return f"was measured with another {' and '.join(differing)}"
+
 
 class MethodRanges(Mapping[str, TensorRange]):
     """A method's ranges of observed tensors by name; each is computed when it is first read."""

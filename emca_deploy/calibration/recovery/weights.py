@@ -25,7 +25,10 @@ from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import InputError
 from emca_deploy.npz import read_arrays
 
-__all__ = ["DAMPING", "LEVELS", "Rounding", "cholesky_in_place", "nearest_weights", "round_weights", "rounded_path"]
+__all__ = [
+    "DAMPING", "FINETUNE", "LEVELS", "WEIGHTS", "Rounding", "cholesky_in_place", "nearest_weights", "round_weights",
+    "rounded_path", "rounds_weights",
+]  # fmt: skip
 
 DAMPING = 0.01
 """GPTQ's damping, for inputs not seen in calibration: share of the diagonal's mean that is added to a Gram matrix's diagonal."""
@@ -36,7 +39,9 @@ BLOCK = 128
 FACTOR_BLOCK = 256
 """Columns of the factor computed at a time; 128 to 512 take equally long."""
 
-LEVELS = ("none", "bias", "weights")
+WEIGHTS, FINETUNE = "weights", "finetune"
+
+LEVELS = ("none", "bias", WEIGHTS, FINETUNE)
 """Levels of recovery; each includes those before it."""
 
 FILE_VERSION = 2
@@ -50,6 +55,11 @@ def rounded_path(table: Path, largest: int) -> Path:
     """Return the path of the rounded weights, of magnitudes up to `largest`, next to their range table."""
     kind = "weights" if largest == LARGEST_WEIGHT[8] else "weights-7bit"
     return table.with_name(f"{table.name.removesuffix('.json').removesuffix('.ranges')}.{kind}.npz")
+
+
+def rounds_weights(level: str) -> bool:
+    """Return whether a level of recovery rounds weights for the output of their layer."""
+    return LEVELS.index(level) >= LEVELS.index(WEIGHTS)
 
 
 def nearest_weights(graph: ir.Graph, largest: int) -> dict[str, QuantizedWeight]:

@@ -10,11 +10,13 @@ import onnx
 import pytest
 from refusals import refusing
 
+from emca_deploy.api.gate import search
 from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.artifacts import read_manifest
 from emca_deploy.errors import DataError, OutputError
 from emca_deploy.harness.accuracy.collection import LogitsRun
 from emca_deploy.harness.spec import RunnerSpec
+from emca_deploy.results.codec import to_json
 from zoo.networks import NETWORKS, to_onnx
 from zoo.quantizing import Images
 from zoo.quantizing import run as logits_of
@@ -222,3 +224,24 @@ def test_of_several_outputs_the_named_one_is_searched(model, images, options, ga
     _, report = calibrate_within(tmp_path / "two.onnx", images, out, replace(options, output_name=logits), gate)
     assert len(report.steps) > 1
     assert report.best.top1_drop < report.steps[0].top1_drop
+
+
+def test_fine_tuning_comes_after_all_else_and_is_measured_again(model, options, gate, out, monkeypatch):
+    pytest.importorskip("torch")
+    from emca_deploy.calibration.finetuning import training
+    from emca_deploy.calibration.finetuning.finetune import FineTuning
+
+    monkeypatch.setattr(training, "STEPS", 40)
+    # The ranges clip a fifth of the values, which a few minutes would repair as well.
+    monkeypatch.setattr(training, "LEARNING_RATES", {"steps": 0.001, "growths": 0.003, "ranges": 0.05, "biases": 5.0})
+    monkeypatch.setattr(search, "next_kept", lambda ranking, kept: None)  # as if no layer helped
+    teaching = FineTuning(model, "0" * 64, lambda batch: logits_of(model, batch), 1e6)
+    wanted = replace(options, samples=32, recover="finetune", fine_tuning=teaching, table=out.with_name("ranges.json"))
+    calibration, report = calibrate_within(model, Images(32, seed=1), out, wanted, replace(gate, max_drop=3.7))
+    assert [step.fine_tuned for step in report.steps] == [False, True]
+    assert report.steps[1].agreement > report.steps[0].agreement
+    assert report.chosen == 1
+    details = read_manifest(out).details
+    assert details["recover"] == "finetune"
+    assert details["finetune"] == to_json(calibration.fine_tuned)
+    assert ("fine-tuning" in report.reason) != report.reached
