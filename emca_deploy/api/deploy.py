@@ -61,10 +61,10 @@ class DeployRequest:
         labelling: known facts about the labels of the validation images.
         samples: number of calibration images, or "auto" for as many as the ranges need.
         recover: accuracy recovery: "none", "bias", "weights" or "finetune".
-        finetune_budget_s: most seconds of fine-tuning for each backend.
         limit: number of validation images; None uses all.
         threads: threads of each runtime; None is one per physical core.
         duration_s: measuring time of each candidate in seconds.
+        finetune_budget_s: most seconds of fine-tuning for each backend.
     """
 
     checkpoint: Path
@@ -80,10 +80,10 @@ class DeployRequest:
     labelling: Labelling = field(default_factory=Labelling)
     samples: Samples = 300
     recover: str = "weights"
-    finetune_budget_s: float = FINETUNE_BUDGET_S
     limit: int | None = None
     threads: int | None = None
     duration_s: float = 5.0
+    finetune_budget_s: float = FINETUNE_BUDGET_S
 
 
 def deploy_notes(request: DeployRequest) -> tuple[str, ...]:
