@@ -22,7 +22,7 @@ STEPS = 300
 BATCH, LARGEST_BATCH_PIXELS = 32, 32 * 112**2
 """Images of a step, and the pixels that they have at most, which limits memory."""
 
-LEARNING_RATES = {"steps": 0.005, "growths": 0.001, "ranges": 0.0003, "biases": 0.1}
+LEARNING_RATES = {"steps": 0.001, "growths": 0.0003, "ranges": 0.0001, "biases": 0.03}
 """Adam's learning rates: of weights in steps, of the logarithms of their scales and of the tensors' scales, and of biases in
 units of `twin.BIAS_UNIT`."""
 

@@ -26,7 +26,7 @@ from emca_deploy.errors import ModelError
 
 __all__ = ["RoundedLayer", "Rounding", "Twin", "needed_nodes"]
 
-ALMOST_HALF = 0.49
+ALMOST_HALF = 0.4
 """Largest distance of a weight from its integer at the start, in steps: each weight begins at the integer that it has by now."""
 
 BIAS_UNIT = 0.01
