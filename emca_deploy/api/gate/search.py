@@ -111,7 +111,7 @@ class _Models:
             for other in [other for other in self._made if other and kept]:
                 self._made.pop(other).onnx.unlink()
             path = self.folder / f"{len(kept)}-{'float' if kept else 'int8'}.onnx"
-            self._made[kept] = self._calibrated(kept, path)
+            self._made[kept] = self._calibrated(kept, path, self.options.recover)
             # The method is chosen once, for the model wholly in INT8.
             self.options = replace(self.options, method=self._made[kept].method)
         return self._made[kept]
@@ -120,15 +120,15 @@ class _Models:
         """Return the fine-tuned model with these patterns and the user's own in float."""
         if kept not in self._fine_tuned:
             path = self.folder / f"{len(kept)}-tuned.onnx"
-            self._fine_tuned[kept] = self._calibrated(kept, path, recover=FINETUNE)
+            self._fine_tuned[kept] = self._calibrated(kept, path, FINETUNE)
         return self._fine_tuned[kept]
 
     def of(self, step: GateStep) -> Calibration:
         """Return the model of a step."""
         return self.fine_tuned(step.kept_float) if step.fine_tuned else self.get(step.kept_float)
 
-    def _calibrated(self, kept: tuple[str, ...], path: Path, **changed: str) -> Calibration:
-        options = replace(self.options, keep_float=(*self.options.keep_float, *kept), **changed)
+    def _calibrated(self, kept: tuple[str, ...], path: Path, recover: str) -> Calibration:
+        options = replace(self.options, keep_float=(*self.options.keep_float, *kept), recover=recover)
         return calibrate_model(self.model, self.source, path, options, self.stage)
 
     def rank(self, samples: int) -> SensitivityReport:

@@ -144,7 +144,7 @@ def fine_tune(
         DataError: an image cannot be read.
     """
     import_optional("torch")
-    from emca_deploy.calibration.finetuning.training import Training
+    from emca_deploy.calibration.finetuning.training import LARGEST_DB, Training
     from emca_deploy.calibration.finetuning.twin import Rounding, Twin
 
     judging = kept_out(images.indices, 1)
@@ -162,7 +162,12 @@ def fine_tune(
         )
         trained = training.run(images.load, seen, (how.budget_s, images.threads, images.seed), progress)
     seconds = time.monotonic() - begun
-    ranges, weights = {**start.ranges, **rounding.current_ranges()}, {**start.weights, **rounding.current_weights()}
+    ranges, weights = dict(start.ranges), dict(start.weights)
+    tuned = start.model.clone()
+    if trained.after_db < LARGEST_DB:  # else it diverged
+        ranges |= rounding.current_ranges()
+        weights |= rounding.current_weights()
+        _set_layers(tuned.graph, rounding)
     with stage("comparing with fp32"):
         simulation = Simulation(start.floating.graph, images.source, judging, images.threads)
         reference = simulation.logits(start.floating)
@@ -172,9 +177,7 @@ def fine_tune(
             insert_qdq(variant, start.place(variant.graph), ranges, weights)
             return LogitsNoise.of(reference, simulation.logits(variant))
 
-        tuned = start.model.clone()
-        _set_layers(tuned.graph, rounding)
-        noises = {"before": noise(start.model, start.ranges, start.weights), "after": noise(tuned, ranges, weights)}
+        noises = (noise(start.model, start.ranges, start.weights), noise(tuned, ranges, weights))
     record = _record(noises, trained, how, (len(seen), len(judging)), seconds)
     if not record.kept:
         return record, dict(start.ranges), dict(start.weights)
@@ -192,11 +195,11 @@ def _set_layers(graph: ir.Graph, rounding: "Rounding") -> None:
 
 
 def _record(
-    noises: Mapping[str, LogitsNoise], trained: "Trained", how: FineTuning, counts: tuple[int, int], seconds: float
+    noises: tuple[LogitsNoise, LogitsNoise], trained: "Trained", how: FineTuning, counts: tuple[int, int], seconds: float
 ) -> FineTuned:
-    before, after = noises["before"], noises["after"]
+    before, after = noises
     return FineTuned(
-        kept=nearest(noises) == "after",
+        kept=nearest({"before": before, "after": after}) == "after",
         checkpoint_sha256=how.sha256,
         images=counts[0],
         kept_out=counts[1],

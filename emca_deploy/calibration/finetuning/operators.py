@@ -47,7 +47,8 @@ def _gemm(node: ir.Node, operands: Operands) -> Tensor:
         values = values.T
     product = values @ (weight.T if node.attributes.get_int("transB", 0) else weight)
     product = product * node.attributes.get_float("alpha", 1.0)
-    return product if bias is None else product + bias * node.attributes.get_float("beta", 1.0)
+    result: Tensor = product if bias is None else product + bias * node.attributes.get_float("beta", 1.0)
+    return result
 
 
 def _max_pool(node: ir.Node, operands: Operands) -> Tensor:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import cos, log10, pi
+from math import cos, isfinite, log10, pi
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.finetuning.twin import Rounding, Twin
 
-__all__ = ["STEPS", "Trained", "Training"]
+__all__ = ["LARGEST_DB", "STEPS", "Trained", "Training"]
 
 STEPS = 300
 """Most steps of training."""
@@ -39,6 +39,9 @@ FEWEST_STEPS = 10
 """Number of steps that are taken even if the budget is too small for them."""
 
 SMALLEST_SIGNAL = 1e-30
+
+LARGEST_DB = 150.0
+"""Noise over signal of a network that diverged."""
 
 Load = Callable[[Sequence[int]], Float32Array]
 """A function that returns some images, (N, 3, H, W) float32, by their indices."""
@@ -137,7 +140,7 @@ class Training:
                 wanted = self.teacher(images, [])[self.teacher.logits_name]
                 signal += float(wanted.square().sum())
                 noise += float((wanted - self.student(images, [])[self.student.logits_name]).square().sum())
-        return 10 * log10(noise / signal)
+        return min(10 * log10(noise / signal), LARGEST_DB) if isfinite(noise) else LARGEST_DB
 
 
 def _noise(reference: Tensor, found: Tensor) -> Tensor:

@@ -74,6 +74,14 @@ def test_the_weights_are_kept_only_where_they_are_better(taught, tmp_path, monke
         assert tuned.typical_db[1] < tuned.typical_db[0]
 
 
+@pytest.mark.usefixtures("few_steps")
+def test_a_training_that_diverges_changes_nothing(taught, tmp_path, monkeypatch):
+    monkeypatch.setitem(training.LEARNING_RATES, "growths", 1e4)
+    tuned = check_what_is_kept(*taught("residual"), tmp_path)
+    assert not tuned.kept
+    assert tuned.loss_db[1] == training.LARGEST_DB
+
+
 @pytest.mark.slow
 def test_unseen_images_come_closer_to_fp32(taught, tmp_path):
     model, teaching = taught("mobile")
