@@ -15,13 +15,11 @@ __all__ = [
     "backends_option",
     "data_option",
     "duration_option",
-    "finetune_budget_option",
     "image_size_option",
     "io_options",
     "label_options",
     "limit_option",
     "output_name_option",
-    "recover_option",
     "samples_option",
     "table_option",
     "threads_option",
@@ -42,20 +40,6 @@ limit_option = option(
     "--limit", type=click.IntRange(1), unset="all", help="Number of labelled images to use, equally many per class."
 )
 output_name_option = option("--output-name", metavar="NAME", help="Name of the output with the logits, if there are several.")
-recover_option = option(
-    "--recover",
-    type=click.Choice(("none", "bias", "weights", "finetune")),  # calibration.recovery.LEVELS, which is slow to import
-    default="weights",
-    help="Accuracy recovery: none, corrected biases, optimized rounding of weights and then corrected biases, or in addition "
-    "fine-tuning, which needs PyTorch.",
-)
-finetune_budget_option = option(
-    "--finetune-budget",
-    "finetune_budget_s",
-    type=click.FloatRange(1),
-    default=240.0,
-    help="Longest duration of --recover finetune in seconds.",
-)
 samples_option = option(
     "--samples",
     type=SamplesType(),

@@ -6,6 +6,7 @@ import click
 
 from emca_deploy.api.names import METHODS, PLACED
 from emca_deploy.commands import _options as shared
+from emca_deploy.commands import _recovery_options as recovery
 from emca_deploy.commands._calibration import print_calibration
 from emca_deploy.commands._console import json_option, show, table_console, tell
 from emca_deploy.commands._placement_options import placement_options
@@ -22,9 +23,9 @@ __all__ = ["command"]
 @option("-o", "--output", required=True, type=OUTPUT, help="INT8 .onnx file to write; its manifest is written next to it.")
 @option("--backend", required=True, help=f"Backend to quantize for: {PLACED}.")
 @option("--method", default="auto", help=f"Calibration method: {METHODS}, or auto (the best of minmax, mse:10 and mse).")
-@shared.recover_option
-@option("--checkpoint", type=INPUT, help="Checkpoint that MODEL was exported from, for --recover finetune.")
-@shared.finetune_budget_option
+@recovery.recover_option
+@recovery.checkpoint_option
+@recovery.finetune_budget_option
 @shared.samples_option
 @option("--seed", type=int, default=0, help="Random seed for the choice of images.")
 @option("--keep-float", multiple=True, metavar="PATTERN", help="Nodes to leave in float, such as 'stage1.*'; may be repeated.")

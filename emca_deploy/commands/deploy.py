@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emca_deploy.commands import _options as shared
+from emca_deploy.commands import _recovery_options as recovery
 from emca_deploy.commands._checkpoint_options import checkpoint_options, print_source
 from emca_deploy.commands._console import echo, json_option, print_json, table_console, tell
 from emca_deploy.commands._preprocessing_options import preprocessing_options
@@ -38,8 +39,8 @@ __all__ = ["command", "show_deployment"]
 @preprocessing_options
 @shared.label_options
 @shared.samples_option
-@shared.recover_option
-@shared.finetune_budget_option
+@recovery.recover_option
+@recovery.finetune_budget_option
 @shared.limit_option
 @shared.threads_option
 @shared.duration_option
