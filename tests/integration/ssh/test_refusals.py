@@ -228,6 +228,18 @@ def test_no_runtime_to_validate_with(only, remote_python, model, tmp_path, capfd
     assert not found.cache.exists()
 
 
+def test_no_decoder_there_for_pictures(only, remote_python, model, tmp_path, capfd):
+    from PIL import Image
+
+    found = only(python3=without(remote_python, "PIL"))
+    (tmp_path / "images/0").mkdir(parents=True)
+    Image.new("RGB", (20, 20)).save(tmp_path / "images/0/a.png")
+    asked = ["--backend", "onnxruntime", "--data", str(tmp_path / "images"), "--target", found.target]
+    assert run(["validate", str(model), *asked]) == 3
+    assert "pip install Pillow" in capfd.readouterr().err
+    assert not found.cache.exists()
+
+
 @pytest.mark.parametrize("command", ["profile", "validate"])
 def test_no_torch_there_for_a_checkpoint(only, remote_python, tmp_path, capfd, command):
     import numpy as np
