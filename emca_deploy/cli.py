@@ -11,8 +11,8 @@ import click
 
 from emca_deploy._version import __version__
 from emca_deploy.commands._console import echo
+from emca_deploy.commands._group import Group
 from emca_deploy.commands._roles import with_roles
-from emca_deploy.commands._types import Group
 from emca_deploy.errors import EmcaError, InputError, MissingError
 from emca_deploy.interrupts import interrupt
 

@@ -1,4 +1,4 @@
-"""Declarations of command groups and options, and the types of option values."""
+"""Declarations of options, and the types of their values."""
 
 from collections.abc import Callable
 from math import isfinite
@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import click
 
-from emca_deploy.errors import InputError, UnknownNameError
+from emca_deploy.errors import InputError
 from emca_deploy.preprocessing import Size
 
-__all__ = ["INPUT", "OUTPUT", "FileType", "Group", "NumbersType", "SamplesType", "SizeType", "batch_size", "option"]
+__all__ = ["INPUT", "OUTPUT", "FileType", "NumbersType", "SamplesType", "SizeType", "batch_size", "option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,22 +33,6 @@ def option(*names: str, unset: str = "", **settings: Any) -> Callable[[F], F]:
     if unset:
         settings["help"] += f"  [default: {unset}]"
     return click.option(*names, **{"show_default": not settings.get("is_flag"), **settings})
-
-
-class Group(click.Group):
-    """A group that suggests the nearest command for one that is not recognized."""
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that a command line begins with.
-
-        Raises:
-            UnknownNameError: no command has that name.
-        """
-        known = self.list_commands(ctx)
-        if args[0] not in known and not args[0].startswith("-"):
-            what = "command" if ctx.parent is None else f"command of `{self.name}`"
-            raise UnknownNameError.of(what, args[0], known, f"`{ctx.command_path} --help` lists them")
-        return super().resolve_command(ctx, args)
 
 
 def _name(param: click.Parameter | None) -> str:

@@ -3,9 +3,10 @@
 import click
 
 from emca_deploy.commands._console import echo, json_option, print_json, show
+from emca_deploy.commands._group import Group
 from emca_deploy.commands._machines import print_check, print_devices
 from emca_deploy.commands._progress_bars import progress
-from emca_deploy.commands._types import Group, option
+from emca_deploy.commands._types import option
 
 __all__ = ["command"]
 
