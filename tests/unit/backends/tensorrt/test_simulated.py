@@ -192,6 +192,14 @@ def test_an_engine_that_brings_its_runtime_may_run_its_code(opened: Callable[...
         run.open()
 
 
+def test_an_engine_for_another_gpu_is_refused_and_the_gpu_freed(opened: Callable[..., Any], rt: Cuda) -> None:
+    rt.minors = (6, 9)
+    run, _ = opened()
+    with refusing(EngineError, "net.engine", "sm_89", "sm_86"):
+        run.open()
+    assert rt.alive == {}
+
+
 def test_tensorrt_rtx_compiles_for_each_shape_at_once(opened: Callable[..., Any], rt: Cuda) -> None:
     run, trt = opened(RtxRunner, device=1)
     with run:
