@@ -28,7 +28,7 @@ def load_teacher(checkpoint: Path | None, model: Path, budget_s: float) -> FineT
         MissingError: torch is not installed.
     """
     if checkpoint is None:
-        problem = f"--recover finetune: {model} has no network that can be trained, which a checkpoint has"
+        problem = f"--recover finetune: {model} cannot teach; only the PyTorch network of its checkpoint can"
         raise InputError(problem, "name the checkpoint that it was exported from with --checkpoint")
     torch = import_optional("torch")
     from emca_deploy.networks.checkpoints import load_checkpoint

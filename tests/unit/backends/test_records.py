@@ -26,6 +26,7 @@ ALLOWED = {
     "api/build.py": "a field of manifests",
     "commands/build.py": "a field of manifests",
     "commands/doctor.py": "a field of a board's facts",
+    "api/teacher.py": "PyTorch computes a checkpoint's network",
     "commands/devices.py": "a field of a board's facts",
 }
 """Folders or files named after a library that is also a backend, with the reason."""
