@@ -24,7 +24,8 @@ test test-all: export PYTHONDONTWRITEBYTECODE =
 # Keep freed memory in the process: returning the pages of every array to the system takes a tenth of the processor time.
 test test-all: export MALLOC_MMAP_THRESHOLD_ = 33554432
 test test-all: export MALLOC_TRIM_THRESHOLD_ = 1073741824
-PYTEST = $(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal --durations 10 --durations-min 1
+# Three processes on two cores: tests that wait for a remote machine or a clock leave a core idle.
+PYTEST = $(BIN)/python -m pytest -q --numprocesses 3 --dist worksteal --durations 10 --durations-min 1
 
 test: setup
 	$(PYTEST)

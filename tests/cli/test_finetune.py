@@ -16,6 +16,7 @@ def arguments(own, flat_images, tmp_path):
     return [str(word) for word in ("calibrate", own, "--data", flat_images, "-o", tmp_path / "int8.onnx", *fixed)]
 
 
+@pytest.mark.slow
 def test_the_document_and_the_manifest_record_it(arguments, small_checkpoint, small_networks, tmp_path, capsys, monkeypatch):
     training = pytest.importorskip("emca_deploy.calibration.finetuning.training", exc_type=ImportError)
     monkeypatch.setattr(training, "STEPS", 10)

@@ -42,7 +42,8 @@ def checkpoint(tmp_path, small_networks, lively_network):
         yield tmp_path / "net.safetensors"
 
 
-@pytest.mark.parametrize("targets", [pytest.param("{far}", marks=pytest.mark.slow), "cpu,{far}"])
+@pytest.mark.slow
+@pytest.mark.parametrize("targets", ["{far}", "cpu,{far}"])
 def test_a_checkpoint_is_deployed_over_there(far, checkpoint, images, tmp_path, capfd, targets):
     words = ["deploy", str(checkpoint), "--data", str(images[0]), "--val", str(images[1]), "-o", str(tmp_path / "out")]
     words += ["--targets", targets.format(far=far.target), "--backend", "onnxruntime", "--image-size", "32", "--arch", "resnet10"]

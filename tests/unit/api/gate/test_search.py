@@ -226,6 +226,7 @@ def test_of_several_outputs_the_named_one_is_searched(model, images, options, ga
     assert report.best.top1_drop < report.steps[0].top1_drop
 
 
+@pytest.mark.slow
 def test_fine_tuning_comes_after_all_else_and_is_measured_again(model, options, gate, out, monkeypatch):
     pytest.importorskip("torch")
     from emca_deploy.calibration.finetuning import training

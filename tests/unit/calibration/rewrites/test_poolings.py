@@ -77,7 +77,7 @@ def logits(model: ir.Model, images: np.ndarray) -> np.ndarray:
     [
         ("emca_eca_resnet18", (0, 3)),  # a basic block has no narrow tensor
         ("emca_srm_resnet18", (0, 3)),
-        ("emca_eca_resnet50", (10, 0)),
+        pytest.param("emca_eca_resnet50", (10, 0), marks=pytest.mark.slow),
         pytest.param("emca_srm_resnet50", (10, 0), marks=pytest.mark.slow),
         ("pkcam_eca_resnet10", (0, 0)),
         ("resnet10", (0, 0)),
