@@ -65,13 +65,9 @@ def hidden_folder(place: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be made.
     """
-    descriptor = None
     try:
         _sweep(place.absolute())
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-        if fcntl is not None:
-            descriptor = os.open(folder, os.O_RDONLY)
-            _try_lock(descriptor)
+        descriptor, folder = _locked_folder(place)
     except OSError as exc:
         raise OutputError(f"{place}: cannot be written: {exc.strerror}", "choose a place you can write to") from exc
     try:
@@ -112,21 +108,38 @@ def _locked_file(path: Path) -> tuple[int | None, Path]:
         if fcntl is None:
             os.close(descriptor)
             return None, Path(name)
-        _try_lock(descriptor)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(Path(name).stat(), os.fstat(descriptor)):
-                return descriptor, Path(name)
-        os.close(descriptor)  # another run removed it before it was locked
+        if _holds(descriptor, Path(name)):
+            return descriptor, Path(name)
+        os.close(descriptor)
     raise FileExistsError(errno.EEXIST, "no temporary name is free", str(path))
 
 
-def _try_lock(descriptor: int) -> bool:
-    """Lock an open file, and return whether that succeeded; a file system may have no locks."""
+def _locked_folder(place: Path) -> tuple[int | None, Path]:
+    """Return a new hidden folder in `place`, and a descriptor that holds its lock while this process lives."""
+    for _ in range(_ATTEMPTS):
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+        if fcntl is None:
+            return None, folder
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            if _holds(descriptor, folder):
+                return descriptor, folder
+            os.close(descriptor)
+    raise FileExistsError(errno.EEXIST, "no temporary name is free", str(place))
+
+
+def _holds(descriptor: int, path: Path) -> bool:
+    """Lock a new file or folder, and return whether no other run's sweep removes it, or removed it before it was locked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
-    return True
+    except OSError:
+        pass  # the file system has no locks
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 @lru_cache(maxsize=64)
@@ -144,8 +157,9 @@ def _sweep(folder: Path) -> None:
 def _remove_unless_locked(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if not _try_lock(descriptor):
-            return
+        fcntl.flock(
+            descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # fails where a living process holds it, or where there are no locks
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

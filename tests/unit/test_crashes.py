@@ -1,10 +1,12 @@
 """SIGKILL at every file event: no reader accepts a partial file, the next run continues, and no hidden file stays."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +178,29 @@ def test_files_of_a_living_process_stay_and_those_of_a_killed_one_go(tmp_path):
     living.communicate("go on\n", timeout=60)
     assert living.returncode == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [".emca-deploy-mine", "other", "slow"]
+
+
+@pytest.mark.parametrize(("make_new", "use"), [("mkstemp", atomic_write), ("mkdtemp", hidden_folder)])
+@pytest.mark.parametrize("phase", ["removed", "being removed"])
+def test_what_another_run_sweeps_before_it_is_locked_is_made_again(tmp_path, monkeypatch, make_new, use, phase):
+    real, made, holders = getattr(tempfile, make_new), [], []
+
+    def swept_at_first(**where):
+        new = real(**where)
+        path = Path(new if make_new == "mkdtemp" else new[1])
+        made.append(path)
+        if len(made) == 1:
+            holders.append(os.open(path, os.O_RDONLY))
+            fcntl.flock(holders[0], fcntl.LOCK_EX)
+            if phase == "removed":
+                (path.rmdir if path.is_dir() else path.unlink)()
+        return new
+
+    monkeypatch.setattr(tempfile, make_new, swept_at_first)
+    with use(tmp_path / "file" if use is atomic_write else tmp_path) as temporary:
+        assert temporary == made[1]
+        assert temporary.exists()
+    os.close(holders[0])
 
 
 def test_a_manifest_that_cannot_be_written_leaves_everything_as_it_was(tmp_path):
