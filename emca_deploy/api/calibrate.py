@@ -8,9 +8,10 @@ from emca_deploy._machine import default_threads
 from emca_deploy._progress import Stage, silent
 from emca_deploy.api.gate.search import AccuracyGate, calibrate_within
 from emca_deploy.api.images import few_images, image_notes, image_warnings
+from emca_deploy.api.names import FINETUNE_BUDGET_S
 from emca_deploy.api.placing.runs import check_measurable
 from emca_deploy.api.placing.search import PlacementSearch, measure_placement
-from emca_deploy.api.teacher import FINETUNE_BUDGET_S, load_teacher
+from emca_deploy.api.teacher import load_teacher
 from emca_deploy.atomic import check_writable
 from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.backends.registry import all_recipes, find_recipe

@@ -12,8 +12,9 @@ from emca_deploy._machine import default_threads
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
+from emca_deploy.api.names import FINETUNE_BUDGET_S
 from emca_deploy.api.parts import find_parts, measure_parts
-from emca_deploy.api.teacher import FINETUNE_BUDGET_S, load_teacher
+from emca_deploy.api.teacher import load_teacher
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model

@@ -3,10 +3,13 @@
 from emca_deploy.backends.records import DEFAULT, names_where, one_of
 from emca_deploy.calibration.ranges.methods.registry import usage
 
-__all__ = ["BUILT", "DEFAULT", "METHODS", "PLACED", "PLANNED", "TUNED"]
+__all__ = ["BUILT", "DEFAULT", "FINETUNE_BUDGET_S", "METHODS", "PLACED", "PLANNED", "TUNED"]
 
 BUILT = one_of(names_where(builder=True))
 """The backends that `build` makes engines for: "a, b or c"."""
+
+FINETUNE_BUDGET_S = 240.0
+"""Most seconds of fine-tuning, unless the user gives another limit."""
 
 METHODS = usage()
 """The calibration methods: "a, b[:PARAMETER]"."""

@@ -11,10 +11,7 @@ from emca_deploy.artifacts import read_manifest, sha256_file
 from emca_deploy.calibration.finetuning.finetune import FineTuning
 from emca_deploy.errors import InputError
 
-__all__ = ["FINETUNE_BUDGET_S", "load_teacher"]
-
-FINETUNE_BUDGET_S = 240.0
-"""Most seconds of fine-tuning, unless the user gives another limit."""
+__all__ = ["load_teacher"]
 
 
 def load_teacher(checkpoint: Path | None, model: Path, budget_s: float) -> FineTuning:

@@ -13,7 +13,8 @@ from zoo.networks import NETWORKS, to_onnx
 @pytest.fixture(scope="session")
 def taught(tmp_path_factory):
     """Return a function that writes a network of the zoo, and returns its file and the network itself as the teacher."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     from zoo.torch_networks import Network
 
     folder = tmp_path_factory.mktemp("taught")

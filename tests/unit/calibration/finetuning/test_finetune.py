@@ -7,20 +7,18 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+import torch
 from refusals import refusing
 
 from emca_deploy.artifacts import manifest_path, sha256_file
 from emca_deploy.calibration.calibrate import calibrate_model
+from emca_deploy.calibration.finetuning import training
 from emca_deploy.errors import InputError, ModelError
 from emca_deploy.tasks.logits import LogitsNoise
 from zoo.networks import NETWORKS, to_onnx
 from zoo.quantizing import Images
 from zoo.quantizing import run as logits_of
 from zoo.recipes import calibration_options
-
-torch = pytest.importorskip("torch")
-
-from emca_deploy.calibration.finetuning import training  # noqa: E402
 
 SEEN = 16
 

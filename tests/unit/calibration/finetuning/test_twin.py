@@ -5,9 +5,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
 from refusals import refusing
 
 from emca_deploy.backends.registry import find_recipe
+from emca_deploy.calibration.finetuning import twin as twins
+from emca_deploy.calibration.finetuning.operators import OPERATORS
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.placement.place import place
@@ -18,11 +21,6 @@ from emca_deploy.tasks.logits import LogitsNoise
 from zoo.networks import NETWORKS
 from zoo.quantizing import Images
 from zoo.recipes import collect_ranges
-
-torch = pytest.importorskip("torch")
-
-from emca_deploy.calibration.finetuning import twin as twins  # noqa: E402
-from emca_deploy.calibration.finetuning.operators import OPERATORS  # noqa: E402
 
 PLACEMENTS = [("openvino", 8), ("onnxruntime", 7), ("tensorrt", 8), ("tensorrt-rtx", 8)]
 
