@@ -1,6 +1,6 @@
 """`calibrate`: an INT8 model for one backend from an fp32 ONNX model and images, within an accuracy gate if one is given."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,15 @@ class CalibrateRequest(CalibrationChoices):
     finetune_budget_s: float = FINETUNE_BUDGET_S
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
 
-    def calibration(self) -> CalibrationOptions:
-        """Return the options of the calibration itself."""
+    def calibration(self, fine_tuning: FineTuning | None = None) -> CalibrationOptions:
+        """Return the options of the calibration itself, with the teacher of its fine-tuning.
+
+        Raises:
+            InputError: fine-tuning has no teacher.
+        """
         chosen = {one.name: getattr(self, one.name) for one in fields(CalibrationChoices)}
         recipe = find_recipe(self.backend, self.weight_bits)
-        return CalibrationOptions(recipe, all_recipes(), self.threads or default_threads(), **chosen)
+        return CalibrationOptions(recipe, all_recipes(), self.threads or default_threads(), fine_tuning=fine_tuning, **chosen)
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,8 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
     _check_gate(request)
     _check_cache(request)
     _check_placement(request)
-    teaching = _teacher(request)
+    options = request.calibration(_teacher(request))
     source = open_source(request.data, preprocessing_of_file(request.model, request.preprocessing))
-    options = replace(request.calibration(), fine_tuning=teaching)
     if request.placement == MEASURED:
         how = PlacementSearch(request.data, request.target, request.placement_budget_s, request.weight_bits)
         options = measure_placement(request.model, source, options, how, stage)
@@ -186,13 +189,15 @@ def _check_placement(request: CalibrateRequest) -> None:
 
 
 def _teacher(request: CalibrateRequest) -> FineTuning | None:
-    """Return the teacher of the recovery "finetune"; None for another recovery."""
+    """Return the teacher of the recovery "finetune"; None for another recovery or without a checkpoint."""
     if request.recover != FINETUNE:
         if request.checkpoint is not None:
             raise InputError("--checkpoint requires --recover finetune", "add it, or leave --checkpoint out")
         return None
     if request.cache is not None:
         raise InputError("--cache with --recover finetune: a calibration cache has no weights", "leave one of them out")
+    if request.checkpoint is None:
+        return None
     return load_teacher(request.checkpoint, request.model, request.finetune_budget_s)
 
 

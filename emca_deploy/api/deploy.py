@@ -182,8 +182,9 @@ class _Walk:
             teaching = load_teacher(self.request.checkpoint, exported.onnx, self.request.finetune_budget_s)
         for backend in dict.fromkeys(backend for part in self.parts for backend in part.deployment.int8_backends):
             samples, recover = self.request.samples, self.request.recover
-            wanted = CalibrationOptions(find_recipe(backend), all_recipes(), threads, samples=samples, recover=recover)
-            wanted = replace(wanted, fine_tuning=teaching)
+            wanted = CalibrationOptions(
+                find_recipe(backend), all_recipes(), threads, fine_tuning=teaching, samples=samples, recover=recover
+            )
             target = exported.onnx.with_name(f"model.{backend}.int8.onnx")
             within = _within(f"calibrating for {backend}", self.stage)
             calibrations.append(calibrate_model(exported.onnx, self.calibration, target, wanted, within))

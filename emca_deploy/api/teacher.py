@@ -9,24 +9,19 @@ from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import read_manifest, sha256_file
 from emca_deploy.calibration.finetuning.finetune import FineTuning
-from emca_deploy.errors import InputError
 
 __all__ = ["load_teacher"]
 
 
-def load_teacher(checkpoint: Path | None, model: Path, budget_s: float) -> FineTuning:
+def load_teacher(checkpoint: Path, model: Path, budget_s: float) -> FineTuning:
     """Return the teacher for a model, which was exported from the checkpoint.
 
     Of a checkpoint with several networks or kinds of weights, the model's manifest chooses the one that was exported.
 
     Raises:
-        InputError: there is no checkpoint.
-        CheckpointError: it cannot be read, or fits no architecture.
+        CheckpointError: the file cannot be read, or fits no architecture.
         MissingError: torch is not installed.
     """
-    if checkpoint is None:
-        problem = f"--recover finetune: {model} cannot teach; only the PyTorch network of its checkpoint can"
-        raise InputError(problem, "name the checkpoint that it was exported from with --checkpoint")
     torch = import_optional("torch")
     from emca_deploy.networks.checkpoints import load_checkpoint
 

@@ -107,10 +107,20 @@ class CalibrationOptions(CalibrationChoices):
     placement: MeasuredPlacement | None = None
     fine_tuning: FineTuning | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse fine-tuning without a teacher."""
+        if self.recover == FINETUNE and self.fine_tuning is None:
+            raise InputError("--recover finetune requires the fp32 network's checkpoint", "name it with --checkpoint")
+
     @property
     def backend(self) -> str:
         """The backend whose placement is wanted."""
         return self.recipe.backend
+
+    @property
+    def teacher(self) -> FineTuning | None:
+        """The teacher, where its level is wanted."""
+        return self.fine_tuning if self.recover == FINETUNE else None
 
 
 @dataclass(frozen=True)
@@ -211,7 +221,7 @@ def calibrate_model(
     key, path = _key(model, source, options), options.table or table_path(model)
     file, most = (path, recipe.largest_weight), len(images.looked_at)
     lessons = Lessons(source, images.looked_at, options.threads, options.seed)
-    teaching = checked_teacher(graph_model, options.fine_tuning, lessons) if options.recover == FINETUNE else None
+    teaching = checked_teacher(graph_model, options.teacher, lessons) if options.teacher else None
     rounding = Rounding(graph_model, key, file, most) if rounds_weights(options.recover) else None
     passenger = rounding.rows if rounding is not None else None
     table, reused = _ensure_table(key, path, options, lambda: _observe(graph_model, source, options, stage, passenger))

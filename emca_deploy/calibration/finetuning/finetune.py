@@ -24,7 +24,6 @@ from emca_deploy.calibration.placement.place import Placement
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.quantize import QuantizedWeight
 from emca_deploy.calibration.ranges.observers import TensorRange
-from emca_deploy.calibration.recovery.bias_correction import find_anchors
 from emca_deploy.canonical.batch import image_value_of
 from emca_deploy.canonical.edit import set_constant
 from emca_deploy.canonical.marks import channels_last, label_of
@@ -101,16 +100,14 @@ class Start:
     weights: Mapping[str, QuantizedWeight]
 
 
-def checked_teacher(model: ir.Model, how: FineTuning | None, images: Lessons) -> FineTuning:
+def checked_teacher(model: ir.Model, how: FineTuning, images: Lessons) -> FineTuning:
     """Return the teacher if it can fine-tune a model, whose canonical graph is given; this comes before the long work.
 
     Raises:
-        InputError: there is no checkpoint, or it is of another network, or there are too few images.
+        InputError: the checkpoint is of another network, or there are too few images.
         ModelError: the model's input or an operator has no form here.
         MissingError: torch is not installed.
     """
-    if how is None:
-        raise InputError("--recover finetune requires the checkpoint of the fp32 network", "name it with --checkpoint")
     torch = import_optional("torch")
     from emca_deploy.calibration.finetuning.twin import Twin
 
@@ -153,14 +150,8 @@ def fine_tune(
     rounding = Rounding(start.place(start.model.graph), start.ranges, start.weights)
     begun = time.monotonic()
     with stage("fine-tuning") as progress:
-        anchors = find_anchors(start.model.graph)
-        training = Training(
-            Twin(start.floating.graph),
-            Twin(start.model.graph, rounding),
-            rounding,
-            sorted({anchor.value for name, anchor in anchors.items() if name in rounding.layers}),
-        )
-        trained = training.run(images.load, seen, (how.budget_s, images.threads, images.seed), progress)
+        training = Training(Twin(start.floating.graph), Twin(start.model.graph, rounding), rounding, images.load, seen)
+        trained = training.run((how.budget_s, images.threads, images.seed), progress)
     seconds = time.monotonic() - begun
     ranges, weights = dict(start.ranges), dict(start.weights)
     tuned = start.model.clone()

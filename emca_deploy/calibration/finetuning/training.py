@@ -1,9 +1,9 @@
-"""Training a rounded network to return what its fp32 network returns, layer by layer and at the logits."""
+"""Training a rounded network to return what its fp32 network returns."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import cos, isfinite, log10, pi
 
 import numpy as np
@@ -16,27 +16,21 @@ from emca_deploy.calibration.finetuning.twin import Rounding, Twin
 
 __all__ = ["LARGEST_DB", "STEPS", "Trained", "Training"]
 
-STEPS = 300
+STEPS = 600
 """Most steps of training."""
 
-BATCH, LARGEST_BATCH_PIXELS = 32, 32 * 112**2
+BATCH, LARGEST_BATCH_PIXELS = 16, 16 * 112**2
 """Images of a step, and the pixels that they have at most, which limits memory."""
 
-LEARNING_RATES = {"steps": 0.001, "growths": 0.0003, "ranges": 0.0001, "biases": 0.03}
-"""Adam's learning rates: of weights in steps, of the logarithms of their scales and of the tensors' scales, and of biases in
-units of `twin.BIAS_UNIT`."""
+VIEWS = 4
+"""Shifted and mirrored forms of each image: few enough that the teacher's answers are kept."""
 
-LAYERS = 1.0
-"""Weight of the layers' mean error against the error of the logits."""
+LEARNING_RATES = {"steps": 0.0, "growths": 0.0, "ranges": 0.001, "biases": 0.1}
+"""Adam's learning rates: of weights in steps, of the logarithms of their scales and of the tensors' scales, and of biases in
+units of `twin.BIAS_UNIT`. What has none is not trained."""
 
 LARGEST_SHIFT = 0.06
 """Largest shift of an image, as a share of its sides."""
-
-TIMED = 3
-"""Number of steps after which the duration of a step is known."""
-
-FEWEST_STEPS = 10
-"""Number of steps that are taken even if the budget is too small for them."""
 
 SMALLEST_SIGNAL = 1e-30
 
@@ -74,42 +68,45 @@ class Training:
         teacher: fp32 network.
         student: the same network with rounding.
         rounding: what is trained.
+        load: function that returns images.
+        indices: images to train on.
         names: tensors, apart from the logits, that the student is to return as the teacher does.
     """
 
     teacher: Twin
     student: Twin
     rounding: Rounding
-    names: Sequence[str]
+    load: Load
+    indices: Sequence[int]
+    names: Sequence[str] = ()
+    _answers: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
 
-    def run(
-        self, load: Load, indices: Sequence[int], limits: tuple[float, int, int], progress: Progress | None = None
-    ) -> Trained:
-        """Train on some images; `limits` are the budget in seconds, the number of threads and the random seed.
+    def run(self, limits: tuple[float, int, int], progress: Progress | None = None) -> Trained:
+        """Train; `limits` are the budget in seconds, the number of threads and the random seed.
 
         Two runs with the same seed and number of threads give the same result where the budget suffices for all steps.
         """
         budget_s, threads, seed = limits
+        ending = time.monotonic() + budget_s
         with _torch_threads(threads):
-            before = self._error_db(load, indices)
-            begun, total, taken = time.monotonic(), STEPS, 0
-            optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.99))
+            before = self._error_db()
+            optimizer = torch.optim.Adam(self._groups(), betas=(0.9, 0.99), fused=True)
             rates = [group["lr"] for group in optimizer.param_groups]
-            for images in _batches(load, indices, seed):
-                if taken == TIMED:
-                    total = _affordable(budget_s, (time.monotonic() - begun) / TIMED)
+            begun, judging_s, taken, total = time.monotonic(), time.monotonic() - (ending - budget_s), 0, STEPS
+            batches = self._batches(seed)
+            while taken < total:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * _share(taken, total)
                 optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(self._loss(images))
+                batch = next(batches)
+                torch.autograd.backward(self._loss(*batch))
                 optimizer.step()
                 taken += 1
+                step_s = (time.monotonic() - begun) / taken
+                total = min(STEPS, taken + max(0, int((ending - judging_s - time.monotonic()) / step_s)))
                 if progress:
                     progress(taken, total)
-                late = taken >= FEWEST_STEPS and time.monotonic() - begun > budget_s
-                if taken >= total or late:
-                    break
-            return Trained(taken, len(images), before, self._error_db(load, indices), taken == STEPS)
+            return Trained(taken, len(batch[0]), before, self._error_db(), taken == STEPS)
 
     def _groups(self) -> list[dict[str, object]]:
         layers = list(self.rounding.layers.values())
@@ -119,28 +116,51 @@ class Training:
             "ranges": list(self.rounding.growths),
             "biases": [layer.bias_shift for layer in layers],
         }
-        return [{"params": parameters[name], "lr": rate} for name, rate in LEARNING_RATES.items()]
+        for name, found in parameters.items():
+            for parameter in found:
+                parameter.requires_grad_(bool(LEARNING_RATES[name]))
+        return [{"params": parameters[name], "lr": rate} for name, rate in LEARNING_RATES.items() if rate]
 
-    def _loss(self, images: Tensor) -> Tensor:
-        """Return the logarithm of the logits' noise over signal, and the mean of the layers'."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            wanted = self.teacher(images, self.names)
+    def _loss(self, images: Tensor, wanted: dict[str, Tensor]) -> Tensor:
+        """Return the sum of the tensors' logarithms of noise over signal."""
         found = self.student(images, self.names)
-        loss = _noise(wanted.pop(self.teacher.logits_name), found[self.student.logits_name])
-        layers = [_noise(reference, found[name]) for name, reference in wanted.items()]
-        return loss + LAYERS * torch.stack(layers).mean() if layers else loss
+        return torch.stack([_noise(reference, found[name]) for name, reference in wanted.items()]).sum()
 
-    def _error_db(self, load: Load, indices: Sequence[int], size: int = 16) -> float:
-        """Return the noise over signal of the logits of some images."""
+    def _wanted(self, keys: Sequence[tuple[int, int]], images: Tensor) -> dict[str, Tensor]:
+        """Return the teacher's tensors, which it computes once for each view of an image."""
+        if any(key not in self._answers for key in keys):
+            with torch.no_grad():
+                found = self.teacher(images, self.names)
+            for row, key in enumerate(keys):
+                self._answers[key] = {name: values[row].clone() for name, values in found.items()}
+        rows = [self._answers[key] for key in keys]
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _error_db(self) -> float:
+        """Return the noise over signal of the images' logits."""
         signal = noise = SMALLEST_SIGNAL
         with torch.no_grad():
-            for start in range(0, len(indices), size):
-                images = torch.from_numpy(load(indices[start : start + size]))
-                wanted = self.teacher(images, [])[self.teacher.logits_name]
+            for start in range(0, len(self.indices), BATCH):
+                chosen = self.indices[start : start + BATCH]
+                images = torch.from_numpy(self.load(chosen)).contiguous(memory_format=torch.channels_last)
+                wanted = self._wanted([(index, 0) for index in chosen], images)[self.teacher.logits_name]
                 signal += float(wanted.square().sum())
                 noise += float((wanted - self.student(images, [])[self.student.logits_name]).square().sum())
         return min(10 * log10(noise / signal), LARGEST_DB) if isfinite(noise) else LARGEST_DB
+
+    def _batches(self, seed: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yield batches of views with the teacher's answers without end, each image at most once in a turn."""
+        random = np.random.default_rng(seed)
+        height, width = self.load(self.indices[:1]).shape[2:]
+        size = min(len(self.indices), max(4, min(BATCH, LARGEST_BATCH_PIXELS // (height * width))))
+        while True:
+            order, views = random.permutation(len(self.indices)), random.integers(VIEWS, size=len(self.indices))
+            for start in range(0, len(order) - size + 1, size):
+                keys = [(self.indices[place], int(views[place])) for place in order[start : start + size]]
+                images = self.load([index for index, _ in keys])
+                moved = torch.from_numpy(np.stack([_moved(image, seed, key) for image, key in zip(images, keys, strict=True)]))
+                moved = moved.contiguous(memory_format=torch.channels_last)
+                yield moved, self._wanted(keys, moved)
 
 
 def _noise(reference: Tensor, found: Tensor) -> Tensor:
@@ -160,31 +180,20 @@ def _torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _affordable(budget_s: float, step_s: float) -> int:
-    """Return the number of steps for a budget, from the duration of one."""
-    return max(FEWEST_STEPS, min(STEPS, int(budget_s / step_s)))
-
-
 def _share(step: int, total: int) -> float:
     """Return the share of the learning rate at a step: rising over the first twentieth, then falling as a cosine."""
     warm = max(1, total // 20)
     return (step + 1) / warm if step < warm else 0.5 * (1 + cos(pi * (step - warm) / max(1, total - warm)))
 
 
-def _batches(load: Load, indices: Sequence[int], seed: int) -> Iterator[Tensor]:
-    """Yield batches of shifted and flipped images without end, each image at most once in a turn."""
-    random = np.random.default_rng(seed)
-    height, width = load(indices[:1]).shape[2:]
-    size = min(len(indices), max(4, min(BATCH, LARGEST_BATCH_PIXELS // (height * width))))
-    while True:
-        order = random.permutation(len(indices))
-        for start in range(0, len(order) - size + 1, size):
-            images = load([indices[place] for place in order[start : start + size]])
-            yield torch.from_numpy(np.stack([_moved(image, random) for image in images]))
+def _moved(image: Float32Array, seed: int, key: tuple[int, int]) -> Float32Array:
+    """Return a view of an image (C, H, W), by its index and number: shifted with its border repeated, and perhaps mirrored.
 
-
-def _moved(image: Float32Array, random: np.random.Generator) -> Float32Array:
-    """Return an image (C, H, W) shifted by some pixels, with its border repeated, and mirrored half of the time."""
+    The first view is the image itself.
+    """
+    if key[1] == 0:
+        return image
+    random = np.random.default_rng((seed, *key))
     places = []
     for side in image.shape[1:]:
         far = round(side * LARGEST_SHIFT)

@@ -55,6 +55,26 @@ class _Round(torch.autograd.Function):
         return passed, slope.reshape(scale.shape), None, None
 
 
+class _RoundWeights(torch.autograd.Function):
+    """Rounding of weights in steps to integers times the scales of output channels, in few passes over them."""
+
+    @staticmethod
+    def forward(ctx: Any, steps: Tensor, scales: Tensor, largest: int) -> Tensor:
+        integers = steps.round().clamp_(-largest, largest)
+        ctx.save_for_backward(integers, scales)
+        return integers * scales
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        (gradient,) = gradients
+        integers, scales = ctx.saved_tensors
+        for_steps, for_scales, _ = ctx.needs_input_grad
+        slope = (
+            (gradient * integers).sum([axis for axis, size in enumerate(scales.shape) if size == 1], True) if for_scales else None
+        )
+        return (gradient * scales if for_steps else None), slope, None
+
+
 class RoundedLayer(nn.Module):
     """The trained weights of one layer.
 
@@ -70,7 +90,9 @@ class RoundedLayer(nn.Module):
         self.shape[axis] = -1
         steps = floats / scales.reshape(self.shape)
         begin = integers + np.clip(steps - integers, -ALMOST_HALF, ALMOST_HALF)
-        self.steps = nn.Parameter(torch.from_numpy(begin.astype(np.float32)))
+        # Convolutions of images in this layout would copy weights in another one in each step.
+        layout = torch.channels_last if begin.ndim == 4 else torch.contiguous_format
+        self.steps = nn.Parameter(torch.from_numpy(begin.astype(np.float32)).contiguous(memory_format=layout))
         self.growth = nn.Parameter(torch.zeros(len(scales)))
         self.scales, self.largest = torch.from_numpy(scales.copy()), largest
         bias = bias_of(node)
@@ -88,8 +110,9 @@ class RoundedLayer(nn.Module):
 
     def weight(self) -> Tensor:
         """Return the weights, whose gradient is that of unrounded ones."""
-        rounded = self.steps + (self.integers() - self.steps).detach()
-        return rounded * self.current_scales().reshape(self.shape)
+        scales = self.current_scales().reshape(self.shape)
+        result: Tensor = _RoundWeights.apply(self.steps, scales, self.largest)  # type: ignore[no-untyped-call]
+        return result
 
     def current_bias(self) -> Tensor:
         """Return the bias."""
