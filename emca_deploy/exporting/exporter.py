@@ -55,7 +55,7 @@ def _traced(module: "nn.Module", image_size: Size, batch: int | None, opset: int
     from emca_deploy.exporting.tracing import trace
 
     try:
-        return trace(module, sides(image_size), batch, opset, (INPUT_NAME, OUTPUT_NAME))
+        return trace(module, sides(image_size), batch, opset, INPUT_NAME, OUTPUT_NAME)
     except RuntimeError as exc:
         first_line = str(exc).strip().splitlines()[0]
         remedy = "try a smaller --batch or another --image-size"

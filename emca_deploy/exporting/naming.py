@@ -54,9 +54,9 @@ def name_graph(model: ir.Model) -> None:
         base = _base_name(node)
         seen[base] += 1
         node.name = base if seen[base] == 1 else f"{base}_{seen[base] - 1}"
-        for value in node.outputs:
+        for index, value in enumerate(node.outputs):
             if value not in outputs:
-                value.name = node.name
+                value.name = f"{node.name}.{index}" if index else node.name
             value.metadata_props.clear()
     taken: set[str] = set()
     for node in graph:
