@@ -2,6 +2,7 @@
 
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.calibration.rewrites.aggregation import add_scales, broadcast_repeats
+from emca_deploy.calibration.rewrites.deviations import add_deviations
 from emca_deploy.calibration.rewrites.functions import clip_hard_sigmoids, split_poolings
 from emca_deploy.calibration.rewrites.shortcuts import free_shortcuts
 
@@ -21,5 +22,5 @@ RECIPE = Recipe(
     every_reader=True,
     symmetric_gate=True,
     on_cpu=True,
-    rewrites=(clip_hard_sigmoids, free_shortcuts, split_poolings, add_scales, broadcast_repeats),
+    rewrites=(clip_hard_sigmoids, free_shortcuts, split_poolings, add_deviations, add_scales, broadcast_repeats),
 )

@@ -14,6 +14,7 @@ from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.rewrites.aggregation import add_scales, broadcast_repeats
+from emca_deploy.calibration.rewrites.deviations import add_deviations
 from emca_deploy.calibration.rewrites.functions import split_poolings
 from emca_deploy.calibration.rewrites.shortcuts import free_shortcuts
 from zoo.recipes import collect_ranges, rewrite_for
@@ -105,6 +106,50 @@ def test_poolings_of_quantized_maps_are_split(arch, poolings, quantized):
     np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("arch", "maps"), [("emca_srm_resnet18", 10), ("srm_resnet10", 4), ("eca_resnet10", 0)])
+def test_deviations_of_quantized_maps_are_added_in_pieces(arch, maps, quantized):
+    model = quantized(arch)
+    images = Images().images
+    before = logits(model, images)
+    assert add_deviations(model.graph) == maps
+    assert_shapes_have_the_batch(model.graph)
+    np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
+    assert add_deviations(model.graph) == 0
+
+
+@pytest.mark.parametrize(
+    ("height", "reader", "split"),
+    [
+        ("56", "", 1),
+        ("7", "", 1),
+        ("10", "", 1),
+        ("2", "", 1),
+        ("1", "", 0),
+        ("11", "", 0),
+        ("H", "", 0),
+        ("8", "other = Relu(d)", 0),
+    ],
+)
+def test_deviations_are_split_only_where_the_height_allows_it_and_nothing_else_reads_them(height, reader, split):
+    text = f"""<ir_version: 10, opset_import: ["" : 20]>
+    network (uint8[2,4,{height},3] q) => (float[2,4,1,1] y) {{
+        scale = Constant<value: tensor = float {{0.1}}>()
+        x = DequantizeLinear(q, scale)
+        mean = GlobalAveragePool(x)
+        d = Sub(x, mean)
+        {reader}
+        squared = Mul(d, d)
+        pooled = GlobalAveragePool(squared)
+        y = Sqrt(pooled)
+    }}"""
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
+    integers = np.random.default_rng(0).integers(0, 256, (2, 4, int(height) if height.isdigit() else 5, 3), dtype=np.uint8)
+    before = logits(model, integers)
+    assert add_deviations(model.graph) == split
+    assert sum(node.op_type == "Split" for node in model.graph) == split
+    np.testing.assert_allclose(logits(model, integers), before, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("height", "width", "split"), [(1, 1, 0), (1, 5, 0), (5, 1, 0), (2, 2, 1)])
 def test_a_map_of_one_row_or_column_is_pooled_at_once(height, width, split):
     text = f"""<ir_version: 10, opset_import: ["" : 20]>
@@ -123,7 +168,7 @@ def test_a_map_of_one_row_or_column_is_pooled_at_once(height, width, split):
     [
         ("emca_eca_resnet18", 3),
         pytest.param("emca_se_resnet18", 3, marks=pytest.mark.slow),
-        ("emca_srm_resnet18", 0),
+        ("emca_srm_resnet18", 3),
         ("eca_resnet10", 0),
     ],
 )
@@ -133,7 +178,7 @@ def test_aggregation_becomes_additions(arch, sums, quantized):
     before = logits(model, images)
     assert (add_scales(model.graph), broadcast_repeats(model.graph)) == (sums, sums)
     assert_shapes_have_the_batch(model.graph)
-    assert not [node.name for node in model.graph if node.op_type in {"Concat", "ReduceSum"} and sums]
+    assert not [node.name for node in model.graph if node.op_type in {"Concat", "ReduceSum"} and "aggregation" in node.name]
     np.testing.assert_allclose(logits(model, images), before, rtol=1e-4, atol=1e-5)
 
 
