@@ -38,8 +38,8 @@ def add_scales(graph: ir.Graph) -> int:
 def broadcast_repeats(graph: ir.Graph) -> int:
     """Replace each Concat that repeats channels before an addition by broadcasting, in place; return their number.
 
-    The pattern is `Relu(Add(Mul(x, constant scalar), Concat(s, ..., s; axis 1)))` with x (N, C, K, 1) and s (N, C / k, K, 1).
-    All of it is then computed at shape (N, 1, k, C / k * K), with the same numbers in the same order.
+    The pattern is `Relu(Add(Mul(x, constant scalar), Concat(s, ..., s; axis 1)))` with x (N, C, 1, 1) and s (N, C / k, 1, 1).
+    All of it is then computed at shape (N, 1, k, C / k), with the same numbers in the same order.
     """
     removed = 0
     for relu in list(graph):
@@ -51,8 +51,7 @@ def broadcast_repeats(graph: ir.Graph) -> int:
         narrow = repeat.inputs[0]
         assert source is not None
         assert narrow is not None
-        copies, (channels, depth) = len(repeat.inputs), _sides(narrow)
-        width = channels * depth
+        copies, width = len(repeat.inputs), _channels(narrow)
         batch = source.shape[0] if source.shape is not None else None
         wide = ir.Shape([batch, 1, copies, width])
         name = relu.name or "aggregation"
@@ -61,7 +60,7 @@ def broadcast_repeats(graph: ir.Graph) -> int:
         product = insert_node(graph, relu, "Mul", [own, weight], f"{name}.scaled", source, shape=wide)
         total = insert_node(graph, relu, "Add", [product, other], f"{name}.total", product)
         positive = insert_node(graph, relu, "Relu", [total], f"{name}.positive", total)
-        result = _reshape(graph, relu, positive, [-1, copies * channels, depth, 1], f"{name}.descriptor")
+        result = _reshape(graph, relu, positive, [-1, copies * width, 1, 1], f"{name}.descriptor")
         ir.convenience.replace_all_uses_with(relu.outputs[0], result)
         _remove_dead(graph, relu)
         removed += 1
@@ -95,20 +94,24 @@ def _added_repeat(relu: ir.Node) -> tuple[ir.Node, ir.Node] | None:
         if scaled is None or repeat is None or repeat.attributes.get_int("axis", 0) != 1:
             continue
         same = all(value is repeat.inputs[0] for value in repeat.inputs)
-        if same and _is_descriptor(repeat.inputs[0]) and _is_descriptor(scaled.inputs[0]) and _is_scalar(scaled.inputs[1]):
+        if same and _is_pooled(repeat.inputs[0]) and _is_pooled(scaled.inputs[0]) and _is_scalar(scaled.inputs[1]):
             return scaled, repeat
     return None
 
 
 def _is_descriptor(value: ir.Value | None) -> bool:
-    return value is not None and value.shape is not None and list(value.shape)[3:] == [1] and min(_sides(value)) > 0
+    return value is not None and value.shape is not None and list(value.shape)[3:] == [1] and _channels(value) > 0
 
 
-def _sides(value: ir.Value) -> tuple[int, int]:
-    """Return C and K of a descriptor (N, C, K, 1); 0 for an unknown one."""
+def _is_pooled(value: ir.Value | None) -> bool:
+    """Return whether a descriptor has one number for each channel. With two, OpenVINO would reorder them at each reshape."""
+    return _is_descriptor(value) and value is not None and value.shape is not None and value.shape[2] == 1
+
+
+def _channels(value: ir.Value) -> int:
     assert value.shape is not None
-    channels, depth = (side if isinstance(side, int) else 0 for side in list(value.shape)[1:3])
-    return channels, depth
+    channels = value.shape[1]
+    return channels if isinstance(channels, int) else 0
 
 
 def _is_scalar(value: ir.Value | None) -> bool:

@@ -1,5 +1,7 @@
 """Adding the squared deviations of a map in pieces, which OpenVINO computes faster; exact but for the order of sums."""
 
+from math import prod
+
 import numpy as np
 import onnx_ir as ir
 
@@ -10,12 +12,15 @@ __all__ = ["add_deviations"]
 PIECES = (4, 7, 5, 3, 2)
 """Numbers of pieces, in order of preference. With more than seven, OpenVINO needs a second kernel."""
 
+FEWEST = 2**18
+"""Number of a map's values for one image from which pieces are faster; the squares of smaller maps stay in a core's cache."""
+
 
 def add_deviations(graph: ir.Graph) -> int:
-    """Split each quantized map along its rows before its deviations are squared, and add the pieces; return the number of maps.
+    """Split each large quantized map along its rows, and square and add the pieces; return the number of maps.
 
-    The pattern is `GlobalAveragePool(d * d)` with `d = x - mean` (N, C, H, W) and x behind a DequantizeLinear. OpenVINO writes d * d
-    as float and reads it again for the mean. One kernel subtracts, squares and adds all pieces, and writes less.
+    The pattern is `GlobalAveragePool(d * d)` with `d = x - mean` (N, C, H, W) and x behind a DequantizeLinear. OpenVINO writes
+    d * d as float and reads it again for the mean. One kernel subtracts, squares and adds all pieces, and writes less.
     """
     found = [(node, square) for node in list(graph) if (square := _squares(node)) is not None]
     return sum(_split(graph, node, square) for node, square in found)
@@ -33,14 +38,17 @@ def _squares(pool: ir.Node) -> ir.Node | None:
 
 
 def _split(graph: ir.Graph, pool: ir.Node, square: ir.Node) -> bool:
-    """Write the mean of a map's squared deviations as that of added pieces; return whether the height allows it."""
+    """Write the mean of a map's squared deviations as that of added pieces; return whether its size allows it."""
     centred = producer_of(square.inputs[0])
     assert centred is not None  # `_squares` looked at it
     (source, mean), pooled = centred.inputs, pool.outputs[0]
     sides = list(source.shape) if source is not None and source.shape is not None else []
-    height = sides[2] if len(sides) == 4 else None
-    count = next((pieces for pieces in PIECES if isinstance(height, int) and height % pieces == 0), 0)
-    if source is None or not isinstance(height, int) or not count:
+    known = [side for side in sides[1:] if isinstance(side, int)]
+    if source is None or len(known) != 3 or prod(known) < FEWEST:
+        return False
+    height = known[1]
+    count = next((pieces for pieces in PIECES if height % pieces == 0), 0)
+    if not count:
         return False
     name, shape = str(pool.name), ir.Shape([*sides[:2], height // count, sides[3]])
     rows = int64_constant(graph, f"{name}.split.rows", [height // count] * count)
