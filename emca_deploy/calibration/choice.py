@@ -3,17 +3,19 @@
 No method is best for every network: clipping outliers can gain 10 dB. Methods are judged on calibration images that the compared
 ranges do not come from: on its own images `minmax` clips nothing, on others it does. Each variant is tried for the whole network,
 because a choice for each tensor would overfit the calibration images. The mean over images of each image's SQNR decides where
-it differs by more than chance in a paired test, and the ratio of all logits otherwise.
+it differs by more than chance in a paired test, and the ratio of all logits otherwise. Methods that the test does not tell apart
+are judged on more images, where there are more. Corrected biases are kept unless they are worse by more than chance.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf, sqrt
+from functools import reduce
+from math import inf, log, sqrt
 
 import onnx_ir as ir
 
 from emca_deploy._progress import Counter, Stage
-from emca_deploy.arrays import Float32Array
+from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.calibration.graphs.graph_session import few_of
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
@@ -22,7 +24,7 @@ from emca_deploy.calibration.recovery.bias_correction import BiasCorrection
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.tasks.logits import LogitsNoise
 
-__all__ = ["AUTO", "CANDIDATES", "IMAGES", "Choice", "ChoiceInput", "choose", "kept_out", "nearest"]
+__all__ = ["AUTO", "CANDIDATES", "IMAGES", "Choice", "ChoiceInput", "choose", "is_worse", "kept_out", "nearest"]
 
 AUTO = "auto"
 """The method that chooses among `CANDIDATES`."""
@@ -30,7 +32,7 @@ AUTO = "auto"
 CANDIDATES = ("minmax", "mse:10", "mse")
 
 IMAGES = 75
-"""Most images whose logits decide: the kept-out ones of 300."""
+"""Most images that judge all methods: the kept-out ones of 300. As many others judge those that are alike on them."""
 
 TRIAL_IMAGES = 32
 """Images whose means correct the biases of the methods that are tried; the chosen one's are corrected with more."""
@@ -71,8 +73,8 @@ class Choice:
 
     Attributes:
         method: method of the ranges.
-        shifts: shift of each layer's bias by node name; empty where correction gained nothing.
-        sqnr_db: mean over the judging images of the logits' SQNR, by variant; empty where there was no choice.
+        shifts: shift of each layer's bias by node name; empty where biases are not corrected.
+        sqnr_db: mean over the images that judged a variant of the logits' SQNR, by variant; empty where there was no choice.
     """
 
     method: str
@@ -96,13 +98,16 @@ def choose(trial: ChoiceInput, ranges: Mapping[str, Ranges], stage: Stage, *, co
         return Choice(next(iter(ranges)))
     shifts = _corrections(trial, ranges, _trial_images(trial), stage) if correct_biases else {}
     choices = [Choice(method, shifts.get(method, {})) for method in ranges]
-    noises = _compared(trial, ranges, choices, stage)
-    best = nearest(noises)
-    chosen = next((choice for choice in choices if _label(choice) == best), Choice(best))
+    chosen, noises = _compared(trial, ranges, choices, stage)
     final = chosen.shifts
     if final and trial.final is not None:
         final = _corrections(trial, {chosen.method: trial.final(chosen.method)}, trial.indices, stage)[chosen.method]
     return Choice(chosen.method, final, {label: noise.typical_db for label, noise in noises.items()})
+
+
+def _nearest_of(choices: Sequence[Choice], noises: Mapping[str, LogitsNoise]) -> Choice:
+    by_label = {_label(choice): choice for choice in choices}
+    return by_label[nearest({label: noises[label] for label in by_label})]
 
 
 def _trial_images(trial: ChoiceInput) -> Sequence[int]:
@@ -123,17 +128,36 @@ def nearest(noises: Mapping[str, LogitsNoise]) -> str:
     Of the variants that a paired test does not tell from the one with the largest mean of the images' SQNRs, it is the one whose
     SQNR of all logits is the largest.
     """
-    best = max(noises.values(), key=lambda noise: noise.typical_db).image_db
-
-    def is_alike(noise: LogitsNoise) -> bool:
-        lost = best - noise.image_db
-        return bool(lost.mean() <= STANDARD_ERRORS * lost.std() / sqrt(len(lost)))
 
     def all_together(label: str) -> float:
         decibels = noises[label].all_db
         return inf if decibels is None else decibels
 
-    return max((label for label, noise in noises.items() if is_alike(noise)), key=all_together)
+    return max(_alike(noises), key=all_together)
+
+
+def _alike(noises: Mapping[str, LogitsNoise]) -> list[str]:
+    """Return the variants that a paired test does not tell from the one with the largest mean of the images' SQNRs."""
+    best = max(noises.values(), key=lambda noise: noise.typical_db)
+    return [label for label, noise in noises.items() if not _differs(best.image_db - noise.image_db)]
+
+
+def _differs(gained: Float64Array) -> bool:
+    """Return whether the mean of the images' numbers is above 0 by more than chance."""
+    return bool(gained.mean() > STANDARD_ERRORS * gained.std() / sqrt(len(gained)))
+
+
+def is_worse(noise: LogitsNoise, other: LogitsNoise) -> bool:
+    """Return whether logits are farther from fp32's than others by more than chance, for the mean image or for all together.
+
+    The standard error of a ratio's logarithm is that of its terms over their means (delta method).
+    """
+    if _differs(other.image_db - noise.image_db):
+        return True
+    if not other.noise.any() or not noise.noise.any():
+        return bool(noise.noise.any())
+    lost = log(noise.noise.mean() / other.noise.mean())
+    return _differs(lost + noise.noise / noise.noise.mean() - other.noise / other.noise.mean())
 
 
 def _corrections(trial: ChoiceInput, ranges: Mapping[str, Ranges], indices: Sequence[int], stage: Stage) -> dict[str, Shifts]:
@@ -151,25 +175,50 @@ def _corrections(trial: ChoiceInput, ranges: Mapping[str, Ranges], indices: Sequ
     return found
 
 
+class _Judges:
+    """Some images, and the noise of variants' logits against fp32's on them. Images are in memory only while they are run."""
+
+    def __init__(self, trial: ChoiceInput, ranges: Mapping[str, Ranges], indices: Sequence[int], stage: Stage) -> None:
+        self._trial, self._ranges, self._indices, self._stage = trial, ranges, indices, stage
+        self._reference: Float32Array | None = None
+
+    def noises(self, choices: Sequence[Choice]) -> dict[str, LogitsNoise]:
+        """Return the noise of each choice by label."""
+        trial, found = self._trial, {}
+        with self._stage("comparing with fp32") as progress:
+            simulation = Simulation(trial.model.graph, trial.source, self._indices, trial.threads)
+            count = Counter(progress, simulation.samples * (len(choices) + (self._reference is None)))
+            if self._reference is None:
+                self._reference = simulation.logits(trial.model, count)
+            for choice in choices:
+                variant = trial.model.clone()
+                add_to_biases(variant.graph, choice.shifts)
+                trial.quantize(variant, self._ranges[choice.method])
+                found[_label(choice)] = LogitsNoise.of(self._reference, simulation.logits(variant, count))
+        return found
+
+
 def _compared(
     trial: ChoiceInput, ranges: Mapping[str, Ranges], choices: Sequence[Choice], stage: Stage
-) -> dict[str, LogitsNoise]:
-    """Return the noise of variants' logits against fp32's: of all choices, and of the nearest without its shifts."""
-    tried: dict[str, LogitsNoise] = {}
-    with stage("comparing with fp32") as progress:
-        simulation = Simulation(trial.model.graph, trial.source, few_of(trial.kept_out or trial.indices, IMAGES), trial.threads)
-        without_shifts = any(choice.shifts for choice in choices)
-        count = Counter(progress, simulation.samples * (1 + len(choices) + without_shifts))
-        reference = simulation.logits(trial.model, count)
+) -> tuple[Choice, dict[str, LogitsNoise]]:
+    """Return the best choice, and the noise of variants' logits: of all choices, and of the nearest without its shifts.
 
-        def noise(choice: Choice) -> LogitsNoise:
-            variant = trial.model.clone()
-            add_to_biases(variant.graph, choice.shifts)
-            trial.quantize(variant, ranges[choice.method])
-            return LogitsNoise.of(reference, simulation.logits(variant, count))
-
-        tried = {_label(choice): noise(choice) for choice in choices}
-        if without_shifts:
-            best = next(choice.method for choice in choices if _label(choice) == nearest(tried))
-            tried[best] = noise(Choice(best))
-    return tried
+    A choice that is clearly not the nearest on the first images is judged on no more.
+    """
+    images = trial.kept_out or trial.indices
+    first = few_of(images, IMAGES)
+    others = set(images) - set(first)
+    more = few_of([index for index in images if index in others], IMAGES)
+    judges = [_Judges(trial, ranges, first, stage)]
+    tried = judges[0].noises(choices)
+    left = [choice for choice in choices if _label(choice) in _alike(tried)]
+    if len(left) > 1 and more:
+        judges.append(_Judges(trial, ranges, more, stage))
+        tried |= {label: tried[label].joined(noise) for label, noise in judges[1].noises(left).items()}
+    best = _nearest_of(left, tried)
+    if best.shifts:
+        without = Choice(best.method)
+        tried[best.method] = reduce(LogitsNoise.joined, [judge.noises([without])[best.method] for judge in judges])
+        if is_worse(tried[_label(best)], tried[best.method]):
+            best = without
+    return best, tried

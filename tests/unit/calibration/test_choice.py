@@ -8,7 +8,7 @@ import pytest
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.calibrate import calibrate_model
-from emca_deploy.calibration.choice import CANDIDATES, STANDARD_ERRORS, ChoiceInput, choose, kept_out, nearest
+from emca_deploy.calibration.choice import CANDIDATES, STANDARD_ERRORS, ChoiceInput, choose, is_worse, kept_out, nearest
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
@@ -47,12 +47,12 @@ def test_the_method_that_brings_the_logits_nearest_is_chosen_and_kept(exported, 
     assert again.choice.sqnr_db == tried
 
 
-def test_corrected_biases_are_kept_only_where_they_gain(exported, images, tmp_path):
+def test_corrected_biases_are_kept_where_they_gain(exported, images, tmp_path):
     made = calibrate(exported("emca_eca_resnet10"), images, tmp_path, method="minmax", recover="bias")
     tried = made.choice.sqnr_db
     assert set(tried) == {"minmax", "minmax, biases corrected"}
-    gained = tried["minmax, biases corrected"] - tried["minmax"]
-    assert bool(made.choice.shifts) == (gained > 0)
+    assert tried["minmax, biases corrected"] > tried["minmax"]
+    assert made.choice.shifts
 
 
 def test_comparing_says_how_far_it_is(exported, images, tmp_path):
@@ -82,9 +82,9 @@ def tried(exported):
     def quantize(floating, own):
         return insert_qdq(floating, place(floating.graph, recipe), own)
 
-    def choice(source, candidates, **more):
+    def choice(source, candidates, correct_biases=False, **more):
         trial = ChoiceInput(model, quantize, source, range(len(source)), 1, **more)
-        return choose(trial, candidates, lambda _: nullcontext(), correct_biases=False)
+        return choose(trial, candidates, lambda _: nullcontext(), correct_biases=correct_biases)
 
     choice.names = [str(value.name) for value in place(model.graph, recipe).edges]
     choice.observe = lambda source: observe(model, source, range(len(source)), 1, None, parse_method("mse"))
@@ -116,6 +116,30 @@ def test_ranges_are_judged_on_images_they_do_not_come_from(tried, some_images):
     fair = tried(source, {"fits": others, "wide": widened}, kept_out=judging)
     assert fair.method == "wide"
     assert fair.sqnr_db["wide"] > fair.sqnr_db["fits"] + 3
+
+
+def test_corrected_biases_that_lose_are_not_kept(tried, some_images):
+    """Biases are corrected on images a hundred times as loud as those that judge: clipping them shifts every mean."""
+    source = some_images(8)
+    judging = kept_out(range(8), 1)
+    source.images[[index for index in range(8) if index not in judging]] *= 100
+    ranges = {"even": dict.fromkeys(tried.names, TensorRange(-3.0, 3.0))}
+    choice = tried(source, ranges, correct_biases=True, kept_out=judging, final=ranges.get)
+    assert (choice.method, choice.shifts) == ("even", {})
+    assert choice.sqnr_db["even"] > choice.sqnr_db["even, biases corrected"] + 3
+
+
+def test_methods_that_are_alike_are_judged_on_more_images(tried, some_images, monkeypatch):
+    wide = dict.fromkeys(tried.names, TensorRange(-20.0, 20.0))
+    ranges = {"wide": wide, "narrow": dict.fromkeys(tried.names, TensorRange(-1e-3, 1e-3)), "same": wide}
+    source = some_images(9)
+    on_all = tried(source, ranges, kept_out=range(8)).sqnr_db
+    monkeypatch.setattr("emca_deploy.calibration.choice.IMAGES", 4)
+    on_first = tried(source, ranges, kept_out=range(0, 8, 2)).sqnr_db
+    found = tried(source, ranges, kept_out=range(8)).sqnr_db
+    assert on_first["wide"] != on_all["wide"]
+    assert found["wide"] == found["same"] == pytest.approx(on_all["wide"])
+    assert found["narrow"] == pytest.approx(on_first["narrow"])
 
 
 @pytest.mark.parametrize(("count", "batch", "expected"), [(3, 1, []), (9, 1, [3, 7]), (12, 2, [6, 7]), (17, 2, [6, 7, 14, 15])])
@@ -173,3 +197,24 @@ def test_all_images_together_decide_where_the_mean_may_be_better_by_chance(stand
 def test_identical_logits_are_nearest():
     same = LogitsNoise(np.ones(3), np.zeros(3))
     assert nearest({"other": noise(149.9, 150, 150), "same": same}) == "same"
+
+
+@pytest.mark.parametrize(
+    ("decibels", "others", "expected"),
+    [
+        ([40, 42] * 10, [40.1, 42.1] * 10, True),  # each image
+        ([40, 42] * 10, [42, 40.2] * 10, False),  # by chance
+        ([40] * 19 + [30], [40] * 20, False),  # one image decides nothing
+        ([44] * 15 + [28] * 5, [40] * 20, True),  # the mean image does not differ; all together do
+        ([150] * 3, [150] * 3, False),
+    ],
+)
+def test_biases_are_worse_where_images_differ_by_more_than_chance(decibels, others, expected):
+    assert is_worse(noise(*decibels), noise(*others)) is expected
+
+
+def test_identical_logits_are_worse_than_none():
+    same = LogitsNoise(np.ones(3), np.zeros(3))
+    assert is_worse(noise(140, 150, 150), same)
+    assert not is_worse(same, noise(140, 150, 150))
+    assert not is_worse(same, same)
