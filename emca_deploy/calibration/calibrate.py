@@ -244,7 +244,7 @@ def calibrate_model(
     ranges, tuned = table.ranges, None
     if teaching is not None:
         start = Start(floating, graph_model, lambda graph: place(graph, recipe, options.keep_float), ranges, weights)
-        tuned, ranges, weights = fine_tune(start, teaching, replace(lessons, indices=indices), stage)
+        tuned, ranges = fine_tune(start, teaching, replace(lessons, indices=indices), stage)
     keep = float_beside_int8(graph_model.graph, peaks_of(table)) if options.float_precision == "fp16" else None
     counts = quantize(graph_model, ranges)
     for rewrite in recipe.rewrites:

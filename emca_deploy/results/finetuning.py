@@ -7,10 +7,10 @@ __all__ = ["FineTuned"]
 
 @dataclass(frozen=True)
 class FineTuned:
-    """How the weights and ranges of an INT8 model were fine-tuned, and whether the result was kept.
+    """How the ranges and biases of an INT8 model were fine-tuned, and whether the result was kept.
 
     Attributes:
-        kept: Whether the fine-tuned weights and ranges are used: only where they are better on images that were not trained on.
+        kept: Whether the fine-tuned ranges and biases are used: only where they are better on images that were not trained on.
         checkpoint_sha256: sha256 of the checkpoint whose network is the teacher.
         images: Number of calibration images that were trained on.
         kept_out: Number of the other calibration images, which judge the result.

@@ -25,7 +25,6 @@ from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.quantize import QuantizedWeight
 from emca_deploy.calibration.ranges.observers import TensorRange
 from emca_deploy.canonical.batch import image_value_of
-from emca_deploy.canonical.edit import set_constant
 from emca_deploy.canonical.marks import channels_last, label_of
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import InputError, ModelError
@@ -121,7 +120,7 @@ def checked_teacher(model: ir.Model, how: FineTuning, images: Lessons) -> FineTu
     probes = images.load(images.indices[:PROBES])
     twin = Twin(model.graph)
     with torch.inference_mode():
-        own = twin(torch.from_numpy(probes), [])[twin.logits_name].reshape(len(probes), -1).numpy()
+        own = twin(torch.from_numpy(probes)).reshape(len(probes), -1).numpy()
     taught = how.teacher(probes)
     if taught.shape != own.shape or not np.abs(taught - own).max() <= LARGEST_DIFFERENCE * np.abs(own).max():
         problem = f"{how.checkpoint}: is not the network of {label}, since their logits differ"
@@ -129,10 +128,8 @@ def checked_teacher(model: ir.Model, how: FineTuning, images: Lessons) -> FineTu
     return how
 
 
-def fine_tune(
-    start: Start, how: FineTuning, images: Lessons, stage: Stage
-) -> tuple[FineTuned, dict[str, TensorRange], dict[str, QuantizedWeight]]:
-    """Fine-tune, and return the record with the ranges and weights to use; biases are changed in `start.model`.
+def fine_tune(start: Start, how: FineTuning, images: Lessons, stage: Stage) -> tuple[FineTuned, dict[str, TensorRange]]:
+    """Fine-tune, and return the record with the ranges to use; biases are changed in `start.model`.
 
     Where the result is not better, nothing is changed.
 
@@ -153,36 +150,32 @@ def fine_tune(
         training = Training(Twin(start.floating.graph), Twin(start.model.graph, rounding), rounding, images.load, seen)
         trained = training.run((how.budget_s, images.threads, images.seed), progress)
     seconds = time.monotonic() - begun
-    ranges, weights = dict(start.ranges), dict(start.weights)
-    tuned = start.model.clone()
+    ranges, tuned = dict(start.ranges), start.model.clone()
     if trained.after_db < LARGEST_DB:  # else it diverged
         ranges |= rounding.current_ranges()
-        weights |= rounding.current_weights()
-        _set_layers(tuned.graph, rounding)
+        _set_biases(tuned.graph, rounding)
     with stage("comparing with fp32"):
         simulation = Simulation(start.floating.graph, images.source, judging, images.threads)
         reference = simulation.logits(start.floating)
 
-        def noise(model: ir.Model, ranges: Mapping[str, TensorRange], weights: Mapping[str, QuantizedWeight]) -> LogitsNoise:
+        def noise(model: ir.Model, ranges: Mapping[str, TensorRange]) -> LogitsNoise:
             variant = model.clone()
-            insert_qdq(variant, start.place(variant.graph), ranges, weights)
+            insert_qdq(variant, start.place(variant.graph), ranges, start.weights)
             return LogitsNoise.of(reference, simulation.logits(variant))
 
-        noises = (noise(start.model, start.ranges, start.weights), noise(tuned, ranges, weights))
+        noises = (noise(start.model, start.ranges), noise(tuned, ranges))
     record = _record(noises, trained, how, (len(seen), len(judging)), seconds)
     if not record.kept:
-        return record, dict(start.ranges), dict(start.weights)
-    _set_layers(start.model.graph, rounding)
-    return record, ranges, weights
+        return record, dict(start.ranges)
+    _set_biases(start.model.graph, rounding)
+    return record, ranges
 
 
-def _set_layers(graph: ir.Graph, rounding: "Rounding") -> None:
-    """Give the layers of a float graph their fine-tuned biases, and the weights that their integers stand for."""
+def _set_biases(graph: ir.Graph, rounding: "Rounding") -> None:
+    """Give the layers of a float graph their fine-tuned biases."""
     for name, layer in rounding.layers.items():
-        node = graph.node(name)
-        set_constant(graph, node, 1, f"{name}.weight/tuned", layer.rounded_weight())
         if layer.has_bias:
-            set_bias(graph, node, layer.rounded_bias())
+            set_bias(graph, graph.node(name), layer.trained_bias())
 
 
 def _record(

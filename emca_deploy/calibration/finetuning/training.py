@@ -16,7 +16,7 @@ from emca_deploy.calibration.finetuning.twin import Rounding, Twin
 
 __all__ = ["LARGEST_DB", "STEPS", "Trained", "Training"]
 
-STEPS = 600
+STEPS = 300
 """Most steps of training."""
 
 BATCH, LARGEST_BATCH_PIXELS = 16, 16 * 112**2
@@ -25,9 +25,8 @@ BATCH, LARGEST_BATCH_PIXELS = 16, 16 * 112**2
 VIEWS = 4
 """Shifted and mirrored forms of each image: few enough that the teacher's answers are kept."""
 
-LEARNING_RATES = {"steps": 0.0, "growths": 0.0, "ranges": 0.001, "biases": 0.1}
-"""Adam's learning rates: of weights in steps, of the logarithms of their scales and of the tensors' scales, and of biases in
-units of `twin.BIAS_UNIT`. What has none is not trained."""
+LEARNING_RATES = {"ranges": 0.0005, "biases": 0.02}
+"""Adam's learning rates: of the logarithms of the tensors' scales, and of biases in units of `twin.BIAS_UNIT`."""
 
 LARGEST_SHIFT = 0.06
 """Largest shift of an image, as a share of its sides."""
@@ -70,7 +69,6 @@ class Training:
         rounding: what is trained.
         load: function that returns images.
         indices: images to train on.
-        names: tensors, apart from the logits, that the student is to return as the teacher does.
     """
 
     teacher: Twin
@@ -78,8 +76,7 @@ class Training:
     rounding: Rounding
     load: Load
     indices: Sequence[int]
-    names: Sequence[str] = ()
-    _answers: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
+    _answers: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def run(self, limits: tuple[float, int, int], progress: Progress | None = None) -> Trained:
         """Train; `limits` are the budget in seconds, the number of threads and the random seed.
@@ -98,43 +95,27 @@ class Training:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * _share(taken, total)
                 optimizer.zero_grad(set_to_none=True)
-                batch = next(batches)
-                torch.autograd.backward(self._loss(*batch))
+                images, wanted = next(batches)
+                torch.autograd.backward(_noise(wanted, self.student(images)))
                 optimizer.step()
                 taken += 1
                 step_s = (time.monotonic() - begun) / taken
                 total = min(STEPS, taken + max(0, int((ending - judging_s - time.monotonic()) / step_s)))
                 if progress:
                     progress(taken, total)
-            return Trained(taken, len(batch[0]), before, self._error_db(), taken == STEPS)
+            return Trained(taken, len(images), before, self._error_db(), taken == STEPS)
 
     def _groups(self) -> list[dict[str, object]]:
-        layers = list(self.rounding.layers.values())
-        parameters = {
-            "steps": [layer.steps for layer in layers],
-            "growths": [layer.growth for layer in layers],
-            "ranges": list(self.rounding.growths),
-            "biases": [layer.bias_shift for layer in layers],
-        }
-        for name, found in parameters.items():
-            for parameter in found:
-                parameter.requires_grad_(bool(LEARNING_RATES[name]))
-        return [{"params": parameters[name], "lr": rate} for name, rate in LEARNING_RATES.items() if rate]
+        biases = [layer.bias_shift for layer in self.rounding.layers.values()]
+        parameters = {"ranges": list(self.rounding.growths), "biases": biases}
+        return [{"params": parameters[name], "lr": rate} for name, rate in LEARNING_RATES.items()]
 
-    def _loss(self, images: Tensor, wanted: dict[str, Tensor]) -> Tensor:
-        """Return the sum of the tensors' logarithms of noise over signal."""
-        found = self.student(images, self.names)
-        return torch.stack([_noise(reference, found[name]) for name, reference in wanted.items()]).sum()
-
-    def _wanted(self, keys: Sequence[tuple[int, int]], images: Tensor) -> dict[str, Tensor]:
-        """Return the teacher's tensors, which it computes once for each view of an image."""
+    def _wanted(self, keys: Sequence[tuple[int, int]], images: Tensor) -> Tensor:
+        """Return the teacher's logits, which it computes once for each view of an image."""
         if any(key not in self._answers for key in keys):
             with torch.no_grad():
-                found = self.teacher(images, self.names)
-            for row, key in enumerate(keys):
-                self._answers[key] = {name: values[row].clone() for name, values in found.items()}
-        rows = [self._answers[key] for key in keys]
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+                self._answers.update(zip(keys, self.teacher(images).clone(), strict=True))
+        return torch.stack([self._answers[key] for key in keys])
 
     def _error_db(self) -> float:
         """Return the noise over signal of the images' logits."""
@@ -143,12 +124,12 @@ class Training:
             for start in range(0, len(self.indices), BATCH):
                 chosen = self.indices[start : start + BATCH]
                 images = torch.from_numpy(self.load(chosen)).contiguous(memory_format=torch.channels_last)
-                wanted = self._wanted([(index, 0) for index in chosen], images)[self.teacher.logits_name]
+                wanted = self._wanted([(index, 0) for index in chosen], images)
                 signal += float(wanted.square().sum())
-                noise += float((wanted - self.student(images, [])[self.student.logits_name]).square().sum())
+                noise += float((wanted - self.student(images)).square().sum())
         return min(10 * log10(noise / signal), LARGEST_DB) if isfinite(noise) else LARGEST_DB
 
-    def _batches(self, seed: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    def _batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of views with the teacher's answers without end, each image at most once in a turn."""
         random = np.random.default_rng(seed)
         height, width = self.load(self.indices[:1]).shape[2:]

@@ -1,4 +1,4 @@
-"""A float graph as a function of PyTorch tensors, in which the tensors and weights of a placement are rounded and trained.
+"""A float graph as a function of PyTorch tensors, in which the tensors of a placement are rounded, by trained scales.
 
 Rounding has no useful slope: its gradient is that of the identity within the range, and zero where the range clips
 (straight-through estimator). Scales get the gradient of Esser et al., "Learned Step Size Quantization" (2020).
@@ -26,9 +26,6 @@ from emca_deploy.errors import ModelError
 
 __all__ = ["RoundedLayer", "Rounding", "Twin", "needed_nodes"]
 
-ALMOST_HALF = 0.4
-"""Largest distance of a weight from its integer at the start, in steps: each weight begins at the integer that it has by now."""
-
 BIAS_UNIT = 0.01
 """Unit in which a layer's biases are trained, as a share of their root mean square."""
 
@@ -55,87 +52,32 @@ class _Round(torch.autograd.Function):
         return passed, slope.reshape(scale.shape), None, None
 
 
-class _RoundWeights(torch.autograd.Function):
-    """Rounding of weights in steps to integers times the scales of output channels, in few passes over them."""
-
-    @staticmethod
-    def forward(ctx: Any, steps: Tensor, scales: Tensor, largest: int) -> Tensor:
-        integers = steps.round().clamp_(-largest, largest)
-        ctx.save_for_backward(integers, scales)
-        return integers * scales
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (gradient,) = gradients
-        integers, scales = ctx.saved_tensors
-        for_steps, for_scales, _ = ctx.needs_input_grad
-        slope = (
-            (gradient * integers).sum([axis for axis, size in enumerate(scales.shape) if size == 1], True) if for_scales else None
-        )
-        return (gradient * scales if for_steps else None), slope, None
-
-
 class RoundedLayer(nn.Module):
-    """The trained weights of one layer.
+    """The rounded weights of one layer, which stay as they are, and its trained bias."""
 
-    The weights are `integers * scales`, where the integers are rounded and the scales are exponentials: a change of either is
-    relative to the layer's own step.
-    """
-
-    def __init__(self, node: ir.Node, weight: QuantizedWeight, largest: int) -> None:
+    def __init__(self, node: ir.Node, weight: QuantizedWeight) -> None:
         super().__init__()
         integers, scales = weight
-        floats, axis = weight_of(node), output_axis(node)
-        self.shape = [1] * floats.ndim
-        self.shape[axis] = -1
-        steps = floats / scales.reshape(self.shape)
-        begin = integers + np.clip(steps - integers, -ALMOST_HALF, ALMOST_HALF)
-        # Convolutions of images in this layout would copy weights in another one in each step.
-        layout = torch.channels_last if begin.ndim == 4 else torch.contiguous_format
-        self.steps = nn.Parameter(torch.from_numpy(begin.astype(np.float32)).contiguous(memory_format=layout))
-        self.growth = nn.Parameter(torch.zeros(len(scales)))
-        self.scales, self.largest = torch.from_numpy(scales.copy()), largest
+        shape = [1] * integers.ndim
+        shape[output_axis(node)] = -1
+        self.weight = _in_layout(torch.from_numpy(integers * scales.reshape(shape)))
         bias = bias_of(node)
         self.has_bias = len(node.inputs) > 2 and constant_of(node.inputs[2]) is not None
         self.bias_shift = nn.Parameter(torch.zeros(len(bias)))
         self.bias, self.unit = torch.from_numpy(bias.copy()), BIAS_UNIT * float(np.sqrt(np.mean(bias**2)) or 1.0)
 
-    def integers(self) -> Tensor:
-        """Return the rounded weights in steps."""
-        return self.steps.detach().round().clamp(-self.largest, self.largest)
-
-    def current_scales(self) -> Tensor:
-        """Return the scale of each output channel."""
-        return self.scales * self.growth.exp()
-
-    def weight(self) -> Tensor:
-        """Return the weights, whose gradient is that of unrounded ones."""
-        scales = self.current_scales().reshape(self.shape)
-        result: Tensor = _RoundWeights.apply(self.steps, scales, self.largest)  # type: ignore[no-untyped-call]
-        return result
-
     def current_bias(self) -> Tensor:
         """Return the bias."""
         return self.bias + self.unit * self.bias_shift
 
-    def rounded_weight(self) -> Float32Array:
-        """Return the weights in the layout of the layer's own."""
-        weight: Float32Array = self.weight().detach().numpy()
-        return weight
-
-    def rounded_bias(self) -> Float32Array:
+    def trained_bias(self) -> Float32Array:
         """Return the bias, (output channels,)."""
         bias: Float32Array = self.current_bias().detach().numpy()
         return bias
 
-    def quantized(self) -> QuantizedWeight:
-        """Return the integers, and the scale of each output channel."""
-        scales: Float32Array = self.current_scales().detach().numpy()
-        return self.integers().numpy().astype(np.int8), scales
-
 
 class Rounding(nn.Module):
-    """The rounding of a placement's tensors and weights, with trained scales and weights."""
+    """The rounding of a placement's tensors and weights, with trained scales of the tensors and trained biases."""
 
     def __init__(self, placement: Placement, ranges: Mapping[str, TensorRange], weights: Mapping[str, QuantizedWeight]) -> None:
         super().__init__()
@@ -159,16 +101,16 @@ class Rounding(nn.Module):
             nearest = weights.get(str(node.name)) or quantize_weight(
                 weight_of(node), output_axis(node) % weight_of(node).ndim, recipe.largest_weight
             )
-            self.layers[str(node.name)] = RoundedLayer(node, nearest, recipe.largest_weight)
+            self.layers[str(node.name)] = RoundedLayer(node, nearest)
         self.trained = nn.ModuleList(self.layers.values())
         self.stored = {str(node.name): _stored(node) for node in placement.weight_only}
 
     def constant(self, node: ir.Node, index: int) -> Tensor | None:
-        """Return the rounded or trained form of a layer's weights or bias; None for another constant."""
+        """Return a layer's rounded weights or trained bias; None for another constant."""
         name = str(node.name)
         layer = self.layers.get(name)
         if layer is not None and index == 1:
-            return layer.weight()
+            return layer.weight
         if layer is not None and index == 2:
             return layer.current_bias()
         return self.stored.get(name) if index == 1 else None
@@ -193,9 +135,10 @@ class Rounding(nn.Module):
             found[name] = TensorRange(own.minimum * factor, own.maximum * factor, own.magnitude * factor)
         return found
 
-    def current_weights(self) -> dict[str, QuantizedWeight]:
-        """Return the layers' integers and scales by node name."""
-        return {name: layer.quantized() for name, layer in self.layers.items()}
+
+def _in_layout(weights: Tensor) -> Tensor:
+    """Return a convolution's weights in the layout of the images, which saves a copy in each step."""
+    return weights.contiguous(memory_format=torch.channels_last) if weights.ndim == 4 else weights
 
 
 def _stored(node: ir.Node) -> Tensor:
@@ -241,7 +184,7 @@ class Twin:
                 "leave out --recover finetune, or export the checkpoint with `emca-deploy export`",
             )
         self._constants = {
-            value: torch.from_numpy(np.array(array))
+            value: _in_layout(torch.from_numpy(np.array(array)))
             for node in nodes
             for value in node.inputs
             if value is not None and (array := constant_of(value)) is not None
@@ -254,27 +197,17 @@ class Twin:
             seen = seen | reads
         self._steps = steps[::-1]
 
-    @property
-    def logits_name(self) -> str:
-        """Name of the logits."""
-        return str(self._logits.name)
-
-    def __call__(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the named tensors, float32, and the logits by their own name."""
-        wanted = {*names, self.logits_name}
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits, float32."""
         held: dict[ir.Value, Tensor] = {self._entry: images}
         rounded: dict[ir.Value, Tensor] = {}
-        found: dict[str, Tensor] = {}
         for step in self._steps:
             operands = [self._operand(step.node, index, held, rounded) for index in range(len(step.node.inputs))]
-            output = step.node.outputs[0]
-            held[output] = step.compute(step.node, operands)
-            if output.name in wanted:
-                found[str(output.name)] = held[output]
+            held[step.node.outputs[0]] = step.compute(step.node, operands)
             for value in step.last_of:
                 held.pop(value, None)
                 rounded.pop(value, None)
-        return found
+        return held[self._logits]
 
     def _operand(
         self, node: ir.Node, index: int, held: Mapping[ir.Value, Tensor], rounded: dict[ir.Value, Tensor]

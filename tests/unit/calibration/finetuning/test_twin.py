@@ -27,7 +27,7 @@ PLACEMENTS = [("openvino", 8), ("onnxruntime", 7), ("tensorrt", 8), ("tensorrt-r
 
 def run(twin, images):
     with torch.no_grad():
-        return twin(torch.from_numpy(images), [])[twin.logits_name].numpy()
+        return twin(torch.from_numpy(images)).numpy()
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
@@ -58,7 +58,7 @@ def quantized(taught):
         rounding = twins.Rounding(place(model.graph, recipe), ranges, weights)
         if changed is not None:
             changed(rounding)
-            ranges, weights = {**ranges, **rounding.current_ranges()}, {**weights, **rounding.current_weights()}
+            ranges |= rounding.current_ranges()
         variant = model.clone()
         insert_qdq(variant, place(variant.graph, recipe), ranges, weights)
         simulation = Simulation(model.graph, images, range(24), 1)
@@ -68,14 +68,11 @@ def quantized(taught):
 
 
 def grow(rounding):
-    """Change what training changes, apart from biases."""
+    """Change the tensors' scales."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for growth in rounding.growths:
             growth.add_(-0.1 * torch.rand((), generator=generator))
-        for layer in rounding.layers.values():
-            layer.growth.add_(0.1 * torch.randn(layer.growth.shape, generator=generator))
-            layer.steps.add_(torch.randn(layer.steps.shape, generator=generator))
 
 
 @pytest.mark.parametrize("changed", [None, grow], ids=["begin", "changed"])
@@ -86,8 +83,6 @@ def test_with_rounding_the_twin_returns_the_logits_of_the_q_dq_model(quantized, 
     # A value half-way between two integers may go to either; all other values agree. Often the logits are equal.
     noise = LogitsNoise.of(int8, found).typical_db
     assert noise > LogitsNoise.of(reference, int8).typical_db + 6
-    largest = max(int(layer.integers().abs().max()) for layer in rounding.layers.values())
-    assert largest == (64 if bits == 7 else 127)
 
 
 def test_no_tensor_without_a_reader_in_int8_is_rounded(quantized):
