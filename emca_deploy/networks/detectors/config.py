@@ -87,22 +87,20 @@ class DetectorConfig:
             "num_classes", "fpn_channels", "box_head_width", "roi_finest_scale", "box_bins", "mask_bins", "pre_nms", "post_nms",
             "nms_rounds", "max_detections",
         )  # fmt: skip
-        for name in positive:
-            if getattr(self, name) <= 0:
-                return f"{name} is not positive"
-        if self.class_names and len(self.class_names) != self.num_classes:
-            return f"class_names has {len(self.class_names)} names for {self.num_classes} classes"
-        if len(self.anchor_sizes) != 5 or len({len(sizes) for sizes in self.anchor_sizes}) != 1 or not self.anchor_sizes[0]:
-            return "anchor_sizes has not the same number of sizes for each of five levels"
-        if not self.anchor_ratios or min(self.anchor_ratios) <= 0 or min(min(sizes) for sizes in self.anchor_sizes) <= 0:
-            return "an anchor's size or ratio is not positive"
-        if min(*self.rpn_weights, *self.box_weights) <= 0:
-            return "a factor of deltas is not positive"
-        if not 0 <= self.rpn_nms_threshold <= 1 or not 0 <= self.nms_threshold <= 1 or not 0 <= self.score_threshold < 1:
-            return "a threshold is outside 0 to 1"
-        if self.roi_sampling_ratio < 0:
-            return "roi_sampling_ratio is negative"
-        return "" if self.mask_size == 2 * self.mask_bins else "mask_size is not twice mask_bins"
+        sizes, thresholds = self.anchor_sizes, (self.rpn_nms_threshold, self.nms_threshold, self.score_threshold)
+        levels = len(sizes) == 5 and len({len(level) for level in sizes}) == 1 and bool(sizes[0])
+        rules = [
+            *((getattr(self, name) <= 0, f"{name} is not positive") for name in positive),
+            (len(self.class_names) not in (0, self.num_classes), "class_names has not a name for each class"),
+            (not levels, "anchor_sizes has not the same number of sizes for each of five levels"),
+            (min(self.anchor_ratios, default=0.0) <= 0, "an anchor's ratio is not positive"),
+            (any(size <= 0 for level in sizes for size in level), "an anchor's size is not positive"),
+            (min(*self.rpn_weights, *self.box_weights) <= 0, "a factor of deltas is not positive"),
+            (not all(0 <= threshold <= 1 for threshold in thresholds), "a threshold is outside 0 to 1"),
+            (self.roi_sampling_ratio < 0, "roi_sampling_ratio is negative"),
+            (self.mask_size != 2 * self.mask_bins, "mask_size is not twice mask_bins"),
+        ]
+        return next((text for wrong, text in rules if wrong), "")
 
     @property
     def anchors_per_place(self) -> int:

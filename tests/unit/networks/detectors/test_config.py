@@ -25,7 +25,7 @@ def test_it_is_read_as_it_was_written(kind):
         {"anchor_ratios": (0.0,)},
         {"box_weights": (1.0, 1.0, 0.0, 1.0)},
         {"nms_threshold": 1.5},
-        {"score_threshold": 1.0},
+        {"score_threshold": 1.1},
         {"roi_sampling_ratio": -1},
         {"mask_size": 14},
         {"anchor_rounding": "up"},
