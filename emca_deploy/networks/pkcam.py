@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from emca_deploy.networks.attention import ChannelConv, eca_kernel_size, mean_descriptor, repeat_channels
 from emca_deploy.networks.resnet import BOTTLENECK_EXPANSION, STAGE_BLOCKS, STAGE_WIDTHS, stage_channels
 
-__all__ = ["PkcamResNet"]
+__all__ = ["PkcamBackbone", "PkcamResNet"]
 
 
 class ScaleSum(nn.Conv1d):
@@ -77,12 +77,12 @@ class PkcamBlock(nn.Module):
         return F.relu(y * (1 + self.gates(descriptor, stages)) + self.shortcut(x)), descriptor
 
 
-class PkcamResNet(nn.Module):
-    """A PKCAM-ECA ResNet classifier of depth 18, 34, 50, 101 or 152, (N, 3, H, W) float to logits (N, num_classes)."""
+class _Trunk(nn.Module):
+    """The stem and the four stages of a PKCAM-ECA ResNet of depth 18, 34, 50, 101 or 152."""
 
-    def __init__(self, depth: int, num_classes: int = 1000) -> None:
+    def __init__(self, depth: int) -> None:
         super().__init__()
-        self._channels = stage_channels(depth)
+        self.stage_channels = stage_channels(depth)
         self.pre = nn.Sequential(
             nn.Conv2d(3, STAGE_WIDTHS[0], 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(STAGE_WIDTHS[0]),
@@ -93,25 +93,45 @@ class PkcamResNet(nn.Module):
         self.stage2 = self._make_stage(2, depth)
         self.stage3 = self._make_stage(3, depth)
         self.stage4 = self._make_stage(4, depth)
-        self.linear = nn.Linear(self._channels[-1], num_classes)
 
     def _make_stage(self, stage: int, depth: int) -> nn.Sequential:
-        width, in_channels = STAGE_WIDTHS[stage - 1], (STAGE_WIDTHS[0], *self._channels)[stage - 1]
+        width, in_channels = STAGE_WIDTHS[stage - 1], (STAGE_WIDTHS[0], *self.stage_channels)[stage - 1]
         blocks = []
         for block in range(STAGE_BLOCKS[depth][stage - 1]):
             stride = 2 if block == 0 and stage > 1 else 1
             blocks.append(PkcamBlock(in_channels, width, stride, stage, block == 0, depth >= 50))
-            in_channels = self._channels[stage - 1]
+            in_channels = self.stage_channels[stage - 1]
         return nn.Sequential(*blocks)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, num_classes) of images `x` (N, 3, H, W)."""
+    def stage_maps(self, x: Tensor) -> list[Tensor]:
+        """Return the output of each stage, (N, C, H/4, W/4) to (N, C, H/32, W/32), for images `x` (N, 3, H, W)."""
         x = self.pre(x)
-        stages = [mean_descriptor(x)]
-        for channels, stage in zip(self._channels, (self.stage1, self.stage2, self.stage3, self.stage4), strict=True):
+        stages, maps = [mean_descriptor(x)], []
+        for channels, stage in zip(self.stage_channels, (self.stage1, self.stage2, self.stage3, self.stage4), strict=True):
             aligned = [repeat_channels(descriptor, channels) for descriptor in stages]
             for block in stage:
                 x, descriptor = block(x, aligned)
             stages.append(descriptor)
-        logits: Tensor = self.linear(mean_descriptor(x).flatten(1))
+            maps.append(x)
+        return maps
+
+
+class PkcamResNet(_Trunk):
+    """A PKCAM-ECA ResNet classifier of depth 18, 34, 50, 101 or 152, (N, 3, H, W) float to logits (N, num_classes)."""
+
+    def __init__(self, depth: int, num_classes: int = 1000) -> None:
+        super().__init__(depth)
+        self.linear = nn.Linear(self.stage_channels[-1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, num_classes) of images `x` (N, 3, H, W)."""
+        logits: Tensor = self.linear(mean_descriptor(self.stage_maps(x)[-1]).flatten(1))
         return logits
+
+
+class PkcamBackbone(_Trunk):
+    """A PKCAM-ECA ResNet without its classifier, as the body of a detector."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the output of each stage; see `stage_maps`."""
+        return self.stage_maps(x)

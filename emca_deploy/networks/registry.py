@@ -1,15 +1,28 @@
-"""Every architecture by name, with its published figures, its parameters and its multiply-adds."""
+"""Every classifier and detector by name, with its published figures, its parameters and its multiply-adds."""
 
 import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from emca_deploy.errors import UnknownNameError
+from emca_deploy.networks.detectors.config import DETECTOR_KINDS, DetectorConfig, DetectorKind
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ARCHITECTURES", "Architecture", "Published", "count_macs", "count_parameters", "create_model", "find_architecture"]
+    from emca_deploy.networks.pkcam import PkcamBackbone
+    from emca_deploy.networks.resnet import AttentionConfig, ResNetBackbone
+
+__all__ = [
+    "ARCHITECTURES",
+    "DETECTORS",
+    "Architecture",
+    "Published",
+    "count_macs",
+    "count_parameters",
+    "create_model",
+    "find_architecture",
+]
 
 DEPTHS = (18, 34, 50, 101, 152)
 
@@ -32,12 +45,17 @@ class Published:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One architecture, and its published figures where the paper has them."""
+    """One architecture, and its published figures where the paper has them.
+
+    Attributes:
+        detector: Kind of the detector over this network; None for a classifier.
+    """
 
     name: str
     family: str
     depth: int
     published: Published | None
+    detector: DetectorKind | None = None
 
 
 FAMILY_OPTIONS: dict[str, dict[str, Any]] = {
@@ -83,18 +101,27 @@ ARCHITECTURES = {
     for depth in DEPTHS
     for name in (f"{family}{depth}",)
 }
-"""Every architecture, by name."""
+"""Every classifier, by name."""
+
+DETECTORS = {
+    name: Architecture(name, arch.family, arch.depth, None, kind)
+    for kind in DETECTOR_KINDS
+    for arch in ARCHITECTURES.values()
+    for name in (f"{kind}_{arch.name}_fpn",)
+}
+"""Every detector, by name: a classifier without its last layer is the backbone."""
 
 
 def find_architecture(name: str) -> Architecture:
-    """Return the architecture called `name`.
+    """Return the classifier or detector called `name`.
 
     Raises:
         UnknownNameError: there is none; the error names similar ones.
     """
-    if name not in ARCHITECTURES:
-        raise UnknownNameError.of("architecture", name, ARCHITECTURES, "`emca-deploy models` lists them all")
-    return ARCHITECTURES[name]
+    every = ARCHITECTURES | DETECTORS
+    if name not in every:
+        raise UnknownNameError.of("architecture", name, every, "`emca-deploy models` lists them all")
+    return every[name]
 
 
 def create_model(name: str, num_classes: int = 1000, **options: Any) -> "nn.Module":
@@ -102,33 +129,68 @@ def create_model(name: str, num_classes: int = 1000, **options: Any) -> "nn.Modu
 
     Args:
         name: Architecture, as `emca-deploy models` lists it.
-        num_classes: Width of the logits.
-        options: Fields of `AttentionConfig`, and `caffe` of `ResNet`, that differ from the family's own configuration.
+        num_classes: Width of the logits. A detector's classes do not count background.
+        options: Fields of `AttentionConfig`, and `caffe` of `ResNet`, that differ from the family's own configuration. For a
+            detector also fields of `DetectorConfig` that differ from the published configuration.
 
     Returns:
-        A module that maps (N, 3, H, W) float32 to logits (N, num_classes), in training mode.
+        A module that maps (N, 3, H, W) float32 to logits (N, num_classes), or a detector (see `Detector`), in training mode.
 
     Raises:
         UnknownNameError: there is no such architecture or option.
         InputError: an option has a value that no network can be built from.
     """
     arch = find_architecture(name)
+    if arch.detector is not None:
+        return _create_detector(arch, arch.detector, num_classes, options)
     if arch.family == "pkcam_eca_resnet":
-        if options:
-            raise UnknownNameError.of(
-                "option of a pkcam network", sorted(options)[0], (), "these networks have no options: leave it out"
-            )
+        _refuse_options(options)
         from emca_deploy.networks.pkcam import PkcamResNet
 
         return PkcamResNet(arch.depth, num_classes)
-    from emca_deploy.networks.resnet import AttentionConfig, ResNet
+    from emca_deploy.networks.resnet import ResNet
+
+    attention, caffe = _attention(arch, options)
+    return ResNet(arch.depth, num_classes, attention, caffe)
+
+
+def _create_detector(arch: Architecture, kind: DetectorKind, num_classes: int, options: dict[str, Any]) -> "nn.Module":
+    from emca_deploy.networks.detectors.building import build_detector, configure
+
+    own = {option: value for option, value in options.items() if option in DetectorConfig.__dataclass_fields__}
+    others = {option: value for option, value in options.items() if option not in own}
+    return build_detector(kind, _create_backbone(arch, others), configure(kind, num_classes, own))
+
+
+def _create_backbone(arch: Architecture, options: dict[str, Any]) -> "ResNetBackbone | PkcamBackbone":
+    if arch.family == "pkcam_eca_resnet":
+        _refuse_options(options)
+        from emca_deploy.networks.pkcam import PkcamBackbone
+
+        return PkcamBackbone(arch.depth)
+    from emca_deploy.networks.resnet import ResNetBackbone
+
+    attention, caffe = _attention(arch, options)
+    return ResNetBackbone(arch.depth, attention, caffe)
+
+
+def _refuse_options(options: dict[str, Any]) -> None:
+    if options:
+        raise UnknownNameError.of(
+            "option of a pkcam network", sorted(options)[0], (), "these networks have no options: leave it out"
+        )
+
+
+def _attention(arch: Architecture, options: dict[str, Any]) -> tuple["AttentionConfig", bool]:
+    """Return the attention of a ResNet, and whether it is Caffe's variant."""
+    from emca_deploy.networks.resnet import AttentionConfig
 
     fields = AttentionConfig.__dataclass_fields__
-    caffe = bool(options.pop("caffe", False))
-    for option in options:
+    chosen = {option: value for option, value in options.items() if option != "caffe"}
+    for option in chosen:
         if option not in fields:
             raise UnknownNameError.of("model option", option, [*fields, "caffe"], "see the docstring of AttentionConfig")
-    return ResNet(arch.depth, num_classes, replace(AttentionConfig(**FAMILY_OPTIONS[arch.family]), **options), caffe)
+    return replace(AttentionConfig(**FAMILY_OPTIONS[arch.family]), **chosen), bool(options.get("caffe", False))
 
 
 def count_parameters(module: "nn.Module") -> int:

@@ -18,7 +18,7 @@ from emca_deploy.networks.attention import (
     style_descriptor,
 )
 
-__all__ = ["STAGE_BLOCKS", "AttentionConfig", "ResNet", "stage_channels"]
+__all__ = ["STAGE_BLOCKS", "AttentionConfig", "ResNet", "ResNetBackbone", "stage_channels"]
 
 AttentionKind = Literal["none", "se", "eca", "srm"]
 Placement = Literal["all", "first", "last"]
@@ -182,12 +182,11 @@ class _Block(nn.Module):
         return out
 
 
-class ResNet(nn.Module):
-    """A ResNet classifier, (N, 3, H, W) float to logits (N, num_classes), with attention as configured.
+class _Trunk(nn.Module):
+    """The stem and the four stages of a ResNet, with attention as configured.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        num_classes: Width of the logits.
         attention: Attention of the network; none where None.
         caffe: Whether to build Caffe's variant, which converted weights need (pretrained-models.pytorch): a bottleneck has its
             stride on the first 1x1 convolution, and the stem pools without padding.
@@ -196,9 +195,7 @@ class ResNet(nn.Module):
         KeyError: there is no such depth.
     """
 
-    def __init__(
-        self, depth: int, num_classes: int = 1000, attention: AttentionConfig | None = None, caffe: bool = False
-    ) -> None:
+    def __init__(self, depth: int, attention: AttentionConfig | None = None, caffe: bool = False) -> None:
         super().__init__()
         self.attention_config = attention or AttentionConfig()
         self.stage_blocks = STAGE_BLOCKS[depth]
@@ -211,7 +208,6 @@ class ResNet(nn.Module):
         self.stage2 = self._make_stage(1)
         self.stage3 = self._make_stage(2)
         self.stage4 = self._make_stage(3)
-        self.head = nn.Linear(self.stage_channels[3], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # on the meta device, torch takes seconds for nothing
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -239,16 +235,46 @@ class ResNet(nn.Module):
             excitation = StyleExcitation(channels)
         return ChannelAttention(excitation, channels, [self.stage_channels[s] for s, _ in self._sources[stage]])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, num_classes) of images `x` (N, 3, H, W)."""
+    def stage_maps(self, x: Tensor) -> list[Tensor]:
+        """Return the output of each stage, (N, C, H/4, W/4) to (N, C, H/32, W/32), for images `x` (N, 3, H, W)."""
         x = self.stem(x)
         read_later = {source for sources in self._sources for source in sources}
         descriptors: dict[tuple[int, int], Tensor] = {}
+        maps = []
         for number, stage in enumerate((self.stage1, self.stage2, self.stage3, self.stage4)):
             previous = [descriptors[source] for source in self._sources[number]]
             for index, block in enumerate(stage):
                 x = block(x, previous)
                 if (number, index) in read_later:
                     descriptors[number, index] = self._squeeze(x)
-        logits: Tensor = self.head(mean_descriptor(x).flatten(1))
+            maps.append(x)
+        return maps
+
+
+class ResNet(_Trunk):
+    """A ResNet classifier, (N, 3, H, W) float to logits (N, num_classes), with attention as configured.
+
+    `num_classes` is the width of the logits. The other arguments are those of `ResNetBackbone`.
+
+    Raises:
+        KeyError: there is no such depth.
+    """
+
+    def __init__(
+        self, depth: int, num_classes: int = 1000, attention: AttentionConfig | None = None, caffe: bool = False
+    ) -> None:
+        super().__init__(depth, attention, caffe)
+        self.head = nn.Linear(self.stage_channels[3], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (N, num_classes) of images `x` (N, 3, H, W)."""
+        logits: Tensor = self.head(mean_descriptor(self.stage_maps(x)[-1]).flatten(1))
         return logits
+
+
+class ResNetBackbone(_Trunk):
+    """A ResNet without its classifier, as the body of a detector."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the output of each stage; see `stage_maps`."""
+        return self.stage_maps(x)

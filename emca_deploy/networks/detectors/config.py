@@ -30,6 +30,8 @@ class DetectorConfig:
         anchor_centre: Centre of the first anchor, in strides: 0 is the corner of its cell and 0.5 the middle.
         anchor_rounding: Rounding of the anchors' corners around the centre 0: "none", or "nearest" as in torchvision. "legacy" is
             that of mmdetection 1.x, whose centre is (stride - 1) / 2 and whose corners are the anchor's outermost pixels.
+        anchor_strides: "nominal" for strides that are powers of two, or "divided" for the image's side divided by the level's,
+            rounded down, as in torchvision. They differ where a side is not a multiple of the coarsest stride.
         rpn_weights: Factors of the RPN's deltas (dx, dy, dw, dh); mmdetection's standard deviations are their inverses.
         box_weights: Factors of the deltas of the box head, or of RetinaNet's deltas.
         plus_one: Whether a box reaches to the end of its last pixel, so that its width is x2 - x1 + 1 (mmdetection 1.x).
@@ -60,6 +62,7 @@ class DetectorConfig:
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     anchor_centre: float = 0.0
     anchor_rounding: Rounding = "none"
+    anchor_strides: Literal["nominal", "divided"] = "nominal"
     rpn_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     plus_one: bool = False
@@ -76,8 +79,8 @@ class DetectorConfig:
     rpn_nms_threshold: float = 0.7
     nms_threshold: float = 0.5
     nms_rounds: int = 20
-    rpn_min_size: float = 0.0
-    box_min_size: float = 0.0
+    rpn_min_size: float = 0.001
+    box_min_size: float = 0.01
     score_threshold: float = 0.05
     max_detections: int = 100
 

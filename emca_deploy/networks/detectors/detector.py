@@ -1,0 +1,56 @@
+"""What all detectors share: a backbone whose batch norms stay as they are, a configuration, and the sizes of levels."""
+
+from torch import Tensor, nn
+
+from emca_deploy.networks.detectors.config import DetectorConfig
+from emca_deploy.networks.detectors.losses import Sampling
+
+__all__ = ["Detector", "level_shapes"]
+
+LEVELS = 5
+
+
+def level_shapes(image_size: tuple[int, int], first_stride: int) -> list[tuple[int, int]]:
+    """Return the heights and widths of five levels for an image of (height, width): each half of the one before, rounded up."""
+    height, width = (-(-side // first_stride) for side in image_size)
+    shapes = []
+    for _ in range(LEVELS):
+        shapes.append((height, width))
+        height, width = -(-height // 2), -(-width // 2)
+    return shapes
+
+
+class Detector(nn.Module):
+    """A detector over a backbone that returns the outputs of its four stages. `sampling` is the plan of its losses."""
+
+    def __init__(self, backbone: nn.Module, config: DetectorConfig) -> None:
+        super().__init__()
+        self.backbone, self.config, self.sampling = backbone, config, Sampling()
+
+    def train(self, mode: bool = True) -> "Detector":
+        """Set the mode of every module but the backbone's batch norms, which use their running statistics in training too.
+
+        Batches of a detector are too small for statistics of their own.
+        """
+        super().train(mode)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def freeze(self, stages: int) -> None:
+        """Stop the training of the backbone's stem and its first `stages` stages, and of all its batch norms."""
+        frozen = ("stem", "pre", *(f"stage{number + 1}" for number in range(stages)))
+        for name, module in self.backbone.named_modules():
+            if name.partition(".")[0] in frozen or isinstance(module, nn.BatchNorm2d):
+                module.requires_grad_(False)
+
+    def losses(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the losses of a batch by name; their sum is what training minimizes.
+
+        Args:
+            images: Images (N, 3, H, W), already normalized.
+            targets: For each image "boxes" (n, 4) float32 as x1, y1, x2, y2 in pixels, "labels" (n,) int64, and for Mask R-CNN
+                "masks" (n, H, W) uint8.
+        """
+        raise NotImplementedError
