@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from emca_deploy.networks.detectors.anchors import level_anchors
-from emca_deploy.networks.detectors.detector import Detector, level_shapes
 from emca_deploy.networks.detectors.config import DetectorConfig
+from emca_deploy.networks.detectors.detector import Detector, level_shapes
 from emca_deploy.networks.detectors.fpn import FeaturePyramid
 from emca_deploy.networks.detectors.losses import box_losses, mask_loss, rpn_losses, sample_regions
 from emca_deploy.networks.detectors.mask_head import MaskHead

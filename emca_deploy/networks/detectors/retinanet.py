@@ -1,16 +1,15 @@
 """RetinaNet (Lin et al., 2017): class logits and deltas for each anchor of five levels."""
 
-from collections.abc import Sequence
-
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emca_deploy.networks.detectors.anchors import level_anchors
-from emca_deploy.networks.detectors.detector import Detector, level_shapes
 from emca_deploy.networks.detectors.config import DetectorConfig
+from emca_deploy.networks.detectors.detector import Detector, level_shapes
 from emca_deploy.networks.detectors.fpn import FeaturePyramid
 from emca_deploy.networks.detectors.losses import retinanet_losses
 from emca_deploy.networks.detectors.matching import pad_targets
