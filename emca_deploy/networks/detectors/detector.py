@@ -39,11 +39,10 @@ class Detector(nn.Module):
         return self
 
     def freeze(self, stages: int) -> None:
-        """Stop the training of the backbone's stem and its first `stages` stages, and of all its batch norms."""
-        frozen = ("stem", "pre", *(f"stage{number + 1}" for number in range(stages)))
-        for name, module in self.backbone.named_modules():
-            if name.partition(".")[0] in frozen or isinstance(module, nn.BatchNorm2d):
-                module.requires_grad_(False)
+        """Stop the training of the backbone's stem and its first `stages` stages; of nothing where that is 0."""
+        frozen = ("stem", "pre", *(f"stage{number + 1}" for number in range(stages))) if stages else ()
+        for name, part in self.backbone.named_children():
+            part.requires_grad_(name not in frozen)
 
     def losses(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the losses of a batch by name; their sum is what training minimizes.
