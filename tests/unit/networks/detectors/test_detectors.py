@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from unit.networks.detectors.conftest import small_detector
 
 from emca_deploy.errors import InputError, UnknownNameError
 from emca_deploy.networks.registry import DETECTORS, FAMILY_OPTIONS, count_parameters, create_model, find_architecture
+from zoo.detectors import small_detector
 
 
 def on_meta(name: str, classes: int, **options):

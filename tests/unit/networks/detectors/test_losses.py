@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from unit.networks.detectors.conftest import small_detector
 
 from emca_deploy.networks.detectors.losses import Sampling
 from emca_deploy.networks.detectors.matching import match, pad_targets, sample
+from zoo.detectors import small_detector
 
 KINDS = ["retinanet", "faster_rcnn", "mask_rcnn"]
 

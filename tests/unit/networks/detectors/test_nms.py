@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from zoo.detections import greedy_nms
 
 from emca_deploy.networks.detectors.nms import suppress
+from zoo.detections import greedy_nms
 
 
 def kept(boxes: np.ndarray, threshold: float, rounds: int, labels: np.ndarray | None = None) -> list[int]:

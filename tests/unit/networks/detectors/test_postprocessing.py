@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from unit.networks.detectors.conftest import small_detector
-from zoo import detections as reference
 
 from emca_deploy.networks.detectors.config import DetectorConfig
 from emca_deploy.networks.detectors.postprocessing import BoxDetections
+from zoo import detections as reference
+from zoo.detectors import small_detector
 
 SIZE = (96, 128)
 FEWEST = 5

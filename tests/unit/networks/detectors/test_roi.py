@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from zoo.detections import crops, roi_align
 
 from emca_deploy.errors import InputError
 from emca_deploy.networks.detectors.config import DetectorConfig
 from emca_deploy.networks.detectors.roi import Canvas, RoiAlign, sample_on_grid
+from zoo.detections import crops, level_of, roi_align
 
 BOXES = np.array(
     [[0, 0, 96, 64], [3.3, 4.7, 20.1, 30.9], [50, 10, 95.9, 63.5], [0, 0, 5, 64], [88, 60, 96, 64], [10, 10, 40, 26]], np.float32
@@ -42,8 +42,6 @@ def test_crops_from_the_canvas_are_those_from_each_level(aligned):
 
 
 def test_the_boxes_are_of_all_levels():
-    from zoo.detections import level_of
-
     assert {level_of(box, 16.0) for box in BOXES} == {0, 1, 2}
     assert level_of(BOXES[0] * 2, 16.0) == 3
 
