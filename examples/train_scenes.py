@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from emca_deploy import create_model
 from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_checkpoint
+from emca_deploy.errors import EmcaError
 from emca_deploy.networks.detectors.boxes import pairwise_iou
 from emca_deploy.networks.detectors.losses import Sampling
 from emca_deploy.results import codec
@@ -182,6 +183,14 @@ class Trainer:
                 )
 
 
+def train(args: argparse.Namespace) -> None:
+    """Train from the beginning, or from the checkpoint beside the output."""
+    trainer = Trainer(args)
+    if args.resume:
+        trainer.resume()
+    trainer.run()
+
+
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -200,10 +209,10 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint beside the output")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    trainer = Trainer(args)
-    if args.resume:
-        trainer.resume()
-    trainer.run()
+    try:
+        train(args)
+    except (OSError, ValueError, EmcaError) as exc:
+        parser.error(str(exc))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
-"""`models`: the size, cost and published accuracy of every architecture."""
+"""`models`: the size, cost and published accuracy of every classifier, and the size of every detector."""
 
 from dataclasses import dataclass
 
 from emca_deploy._optional import import_optional
 from emca_deploy._progress import Progress
 from emca_deploy.errors import UnknownNameError
-from emca_deploy.networks.registry import ARCHITECTURES, Architecture, Published
+from emca_deploy.networks.detectors.config import DETECTOR_KINDS
+from emca_deploy.networks.registry import ARCHITECTURES, DETECTORS, Architecture, Published
 from emca_deploy.results.codec import version
 
-__all__ = ["ModelSize", "ModelsReport", "models"]
+__all__ = ["DETECTOR_CLASSES", "DetectorSize", "ModelSize", "ModelsReport", "models"]
+
+DETECTOR_CLASSES = 80
+"""Number of classes of the detectors that are counted, COCO's."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,33 @@ class ModelSize:
     published: Published | None
 
 
+@dataclass(frozen=True)
+class DetectorSize:
+    """The size of a detector with 80 classes, at its published configuration.
+
+    Attributes:
+        name: name of the detector.
+        detector: "retinanet", "faster_rcnn" or "mask_rcnn".
+        backbone: classifier whose stages it is built on.
+        params: number of parameters.
+        params_mi: parameters / 2**20.
+    """
+
+    name: str
+    detector: str
+    backbone: str
+    params: int
+    params_mi: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelsReport:
-    """The architectures at one image size, the side of the square input in pixels."""
+    """The classifiers at one image size, the side of the square input in pixels, and the detectors."""
 
     schema_version: int = version(1)
     image_size: int
     models: tuple[ModelSize, ...]
+    detectors: tuple[DetectorSize, ...] = ()
 
 
 def models(image_size: int = 224, family: str = "", progress: Progress | None = None) -> ModelsReport:
@@ -61,15 +85,30 @@ def models(image_size: int = 224, family: str = "", progress: Progress | None = 
     """
     import_optional("torch")
     chosen = [architecture for name, architecture in ARCHITECTURES.items() if name.startswith(family)]
-    if not chosen:
-        families = {architecture.family for architecture in ARCHITECTURES.values()}
+    detectors = [architecture for name, architecture in DETECTORS.items() if name.startswith(family)]
+    if not chosen and not detectors:
+        families = {architecture.family for architecture in ARCHITECTURES.values()} | set(DETECTOR_KINDS)
         raise UnknownNameError.of("family of architectures", family, families, "leave the family out to list all")
-    found = []
-    for done, architecture in enumerate(chosen):
+    total = len(chosen) + len(detectors)
+    found, found_detectors = [], []
+    for done, architecture in enumerate((*chosen, *detectors)):
         if progress is not None:
-            progress(done, len(chosen))
-        found.append(_count(architecture, image_size))
-    return ModelsReport(image_size=image_size, models=tuple(found))
+            progress(done, total)
+        if architecture.detector is None:
+            found.append(_count(architecture, image_size))
+        else:
+            found_detectors.append(_count_detector(architecture, architecture.detector))
+    return ModelsReport(image_size=image_size, models=tuple(found), detectors=tuple(found_detectors))
+
+
+def _count_detector(made: Architecture, kind: str) -> DetectorSize:
+    import torch
+
+    from emca_deploy.networks.registry import count_parameters, create_model
+
+    with torch.device("meta"):
+        params = count_parameters(create_model(made.name, DETECTOR_CLASSES))
+    return DetectorSize(made.name, kind, f"{made.family}{made.depth}", params, params / 2**20)
 
 
 def _count(made: Architecture, image_size: int) -> ModelSize:

@@ -46,6 +46,23 @@ def test_table(capsys):
     assert all(len(line.rstrip()) <= 80 for line in lines)
 
 
+def test_detectors_are_listed_by_their_prefix(capsys):
+    assert run(["models", "--family", "mask_rcnn_emca_eca_resnet50", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (detector,) = document["detectors"]
+    assert document["models"] == []
+    assert (detector["name"], detector["detector"], detector["backbone"]) == (
+        "mask_rcnn_emca_eca_resnet50_fpn",
+        "mask_rcnn",
+        "emca_eca_resnet50",
+    )
+    assert detector["params"] == pytest.approx(44.17e6, abs=0.01e6)
+    assert run(["models", "--family", "mask_rcnn_emca_eca"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("mask_rcnn_emca_eca_resnet" in line for line in lines) == 5
+    assert all(len(line.rstrip()) <= 80 for line in lines)
+
+
 def test_unknown_family(capsys):
     assert run(["models", "--family", "emca_ecaresnet"]) == 2
     captured = capsys.readouterr()

@@ -1,0 +1,80 @@
+"""The example's scenes are exact, and its training can be stopped and continued."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SIZE = 96
+
+
+@pytest.fixture
+def scenes(monkeypatch):
+    """Return the names of the example that makes scenes."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import fashion_scenes
+
+    return fashion_scenes
+
+
+@pytest.fixture
+def garments(scenes):
+    """Return bright discs, one for each class."""
+    row, column = np.mgrid[:28, :28] - 13.5
+    disc = np.where(row**2 + column**2 < 120, 200, 0).astype(np.uint8)
+    return scenes.Garments(np.repeat(disc[None], 10, axis=0), np.arange(10, dtype=np.uint8))
+
+
+def test_a_scene_depends_on_its_seed_and_number_only(scenes, garments):
+    one, same, other = (scenes.make_scene(garments, SIZE, 3, number) for number in (5, 5, 6))
+    assert np.array_equal(one.image, same.image)
+    assert np.array_equal(one.owner, same.owner)
+    assert not np.array_equal(one.image, other.image)
+
+
+def test_boxes_and_masks_are_exact_and_garments_mostly_visible(scenes, garments):
+    counts = set()
+    for number in range(40):
+        scene = scenes.make_scene(garments, SIZE, 0, number)
+        masks, boxes = scene.masks(), scene.boxes()
+        assert masks.shape == (len(scene.labels), SIZE, SIZE)
+        assert not (masks.sum(0) > 1).any()
+        for mask, (left, top, right, below) in zip(masks, boxes.astype(int), strict=True):
+            assert mask.sum() == mask[top:below, left:right].sum()
+            assert mask[top:below, left].any()
+            assert mask[top:below, right - 1].any()
+            assert mask[top, left:right].any()
+            assert mask[below - 1, left:right].any()
+            disc = np.pi * 120 / 28**2 * (24 / 28) ** 2  # of the smallest garment's square
+            assert mask.sum() > (1 - scenes.MOST_COVERED) * disc * 24**2 * 0.8
+        counts.add(len(scene.labels))
+    assert counts >= {1, 2, 3, 4}
+
+
+@pytest.mark.slow
+def test_training_continues_where_it_stopped(tmp_path, monkeypatch, capsys):
+    from safetensors import safe_open
+
+    from emca_deploy.networks.detectors.config import DetectorConfig
+    from emca_deploy.networks.registry import create_model
+    from emca_deploy.results import codec
+
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("Fashion-MNIST is not installed")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    output = tmp_path / "net.safetensors"
+    for epochs in (1, 2):
+        arguments = ["-o", output, "--resume", "--epochs", epochs, "--steps-per-epoch", 2, "--batch", 2, "--test", 2]
+        monkeypatch.setattr(sys, "argv", ["train_scenes.py", *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / "train_scenes.py"), run_name="__main__")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert [line.split(":")[0] for line in lines] == ["epoch 1", "epoch 2"]
+    with safe_open(output, "pt") as file:
+        config = codec.from_json(DetectorConfig, json.loads(file.metadata()["detector"]))
+        names = set(file.keys())
+    model = create_model("mask_rcnn_emca_eca_resnet18_fpn", **codec.to_json(config))
+    assert names == {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
