@@ -26,8 +26,8 @@ def trained_steps(model, images, targets, steps: int) -> list[float]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_fall_on_one_batch(kind, images, targets):
-    sums = trained_steps(small_detector(kind), images, targets, 12)
-    assert sum(sums[-3:]) < 0.7 * sum(sums[:3])
+    sums = trained_steps(small_detector(kind), images, targets, 8)
+    assert sum(sums[-2:]) < 0.8 * sum(sums[:2])
 
 
 @pytest.mark.parametrize("kind", KINDS)
