@@ -18,13 +18,19 @@ __all__ = ["command"]
 SMALLEST_IMAGE = 32  # the last stage's map is then one pixel
 HEADERS = ("params\n1e6", "params\n2**20", "GMACs\n1e9", "GFLOPs\n2**30", "top-1\n%", "top-5\n%", "paper's\nparams")
 DETECTORS = """\
-detectors: retinanet_NAME_fpn, faster_rcnn_NAME_fpn and mask_rcnn_NAME_fpn, with a
-NAME of this table; --family mask_rcnn lists them"""
+detectors: retinanet_NAME_fpn, faster_rcnn_NAME_fpn, mask_rcnn_NAME_fpn, with a
+NAME of this table; `--family mask_rcnn` lists those of one kind"""
 
 
 @click.command("models")
 @option("--image-size", type=click.IntRange(min=SMALLEST_IMAGE), default=224, help="Side of the square input in pixels.")
-@option("--family", metavar="PREFIX", default="", show_default=False, help="List only names with this prefix, such as emca_eca or mask_rcnn.")
+@option(
+    "--family",
+    metavar="PREFIX",
+    default="",
+    show_default=False,
+    help="List only names with this prefix, such as emca_eca or mask_rcnn.",
+)
 @json_option
 def command(image_size: int, family: str, as_json: bool) -> None:
     """List all architectures with their size and published accuracy.

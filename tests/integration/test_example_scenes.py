@@ -49,7 +49,9 @@ def test_boxes_and_masks_are_exact_and_garments_mostly_visible(scenes, garments)
             assert mask[top:below, right - 1].any()
             assert mask[top, left:right].any()
             assert mask[below - 1, left:right].any()
-            assert mask.sum() > (1 - scenes.MOST_COVERED) * 0.4 * 24**2  # 24 is the smallest side, and a disc is 0.48 of its square
+            assert (
+                mask.sum() > (1 - scenes.MOST_COVERED) * 0.4 * 24**2
+            )  # 24 is the smallest side, and a disc is 0.48 of its square
         counts.add(len(scene.labels))
     assert counts >= {1, 2, 3, 4}
 
