@@ -37,7 +37,7 @@ def test_a_scene_depends_on_its_seed_and_number_only(scenes, garments):
 
 
 def test_boxes_and_masks_are_exact_and_garments_mostly_visible(scenes, garments):
-    counts = set()
+    counts = set()  # the smallest garment is a disc of 0.48 of a square of side 24
     for number in range(40):
         scene = scenes.make_scene(garments, SIZE, 0, number)
         masks, boxes = scene.masks(), scene.boxes()
@@ -49,9 +49,7 @@ def test_boxes_and_masks_are_exact_and_garments_mostly_visible(scenes, garments)
             assert mask[top:below, right - 1].any()
             assert mask[top, left:right].any()
             assert mask[below - 1, left:right].any()
-            assert (
-                mask.sum() > (1 - scenes.MOST_COVERED) * 0.4 * 24**2
-            )  # 24 is the smallest side, and a disc is 0.48 of its square
+            assert mask.sum() > (1 - scenes.MOST_COVERED) * 0.4 * 24**2
         counts.add(len(scene.labels))
     assert counts >= {1, 2, 3, 4}
 
