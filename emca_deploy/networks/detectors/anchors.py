@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emca_deploy.arrays import Float64Array
 from emca_deploy.networks.detectors.config import DetectorConfig
 
 __all__ = ["level_anchors"]
 
 
-def _cell(sizes: Sequence[float], stride: float, config: DetectorConfig) -> np.ndarray:
+def _cell(sizes: Sequence[float], stride: float, config: DetectorConfig) -> Float64Array:
     """Return the anchors (A, 4) float64 of the first place of a level."""
     sides = [(size / math.sqrt(ratio), size * math.sqrt(ratio)) for ratio in config.anchor_ratios for size in sizes]
     width, height = np.array(sides).T
