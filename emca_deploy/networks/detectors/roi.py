@@ -125,9 +125,10 @@ class RoiAlign(nn.Module):
         thresholds = boxes.new_tensor([self.finest_scale * 2 ** (level - 1e-6) for level in range(1, LEVELS)])
         level = (side[..., None] >= thresholds).to(torch.int64).sum(-1)
         rows = [(1 / (FIRST_STRIDE * 2**number), place.x, place.y) for number, place in enumerate(_places(shapes))]
-        scale, x, y = boxes.new_tensor(rows)[level].split(1, dim=-1)
-        end = boxes[..., 2:] + self.one
-        return torch.cat([boxes[..., :2], end], dim=-1) * scale + torch.cat([x, y, x, y], dim=-1)
+        placed = boxes.new_tensor(rows)[level]
+        scale, origin = placed[..., :1], placed[..., 1:]
+        corners = torch.cat([boxes[..., :2], boxes[..., 2:] + self.one], dim=-1)
+        return corners * scale + torch.cat([origin, origin], dim=-1)
 
 
 class BoxHead(nn.Module):
