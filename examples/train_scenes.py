@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fashion_scenes import CLASSES, DATA, Garments, Scene, make_scene, read_garments
+from fashion_scenes import CLASSES, DATA, SIZE, TEST_SEED, Garments, Scene, make_scene, read_garments
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -27,8 +27,6 @@ from emca_deploy.networks.detectors.boxes import pairwise_iou
 from emca_deploy.networks.detectors.losses import Sampling
 from emca_deploy.results import codec
 
-SIZE = 96
-TEST_SEED = 1_000_000
 SAMPLING = Sampling(rpn_positive=32, rpn_negative=64, roi_positive=8, roi_negative=24)
 SMALL = {"fpn_channels": 64, "pre_nms": 256, "post_nms": 128, "max_detections": 20, "class_names": CLASSES}
 RCNN = {

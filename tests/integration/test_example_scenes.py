@@ -54,6 +54,24 @@ def test_boxes_and_masks_are_exact_and_garments_mostly_visible(scenes, garments)
     assert counts >= {1, 2, 3, 4}
 
 
+def test_annotations_are_those_of_coco(scenes, garments, tmp_path):
+    made = [scenes.make_scene(garments, SIZE, 0, number) for number in range(3)]
+    document = scenes.annotations(made)
+    assert [image["id"] for image in document["images"]] == [1, 2, 3]
+    for each in document["annotations"]:
+        counts, size = each["segmentation"]["counts"], each["segmentation"]["size"]
+        pixels = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
+        rows, columns = np.nonzero(pixels)
+        assert each["area"] == pixels.sum()
+        left, top = columns.min(), rows.min()
+        assert each["bbox"] == [left, top, columns.max() + 1 - left, rows.max() + 1 - top]
+    labels = [each["category_id"] - 1 for each in document["annotations"]]
+    assert labels == np.concatenate([scene.labels for scene in made]).tolist()
+    scenes.write_images(tmp_path / "a.zip", made)
+    scenes.write_images(tmp_path / "b.zip", made)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
 @pytest.mark.slow
 def test_training_continues_where_it_stopped(tmp_path, monkeypatch, capsys):
     from safetensors import safe_open
