@@ -1,21 +1,23 @@
 """`export`: a checkpoint to a checked ONNX file."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from emca_deploy.data.choosing import assumed_note, network_preprocessing
+from emca_deploy.data.choosing import assumed_note
 from emca_deploy.errors import InputError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
+from emca_deploy.exporting.detectors import DetectorExport
 from emca_deploy.exporting.dla_convert import DlaConversion, convert_for_dla
+from emca_deploy.networks.registry import find_architecture
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 
 if TYPE_CHECKING:
-    from emca_deploy.networks.checkpoints import CheckpointSource
+    from emca_deploy.networks.checkpoints import CheckpointSource, ModelSpec
 
-__all__ = ["ExportReport", "ExportRequest", "export"]
+__all__ = ["DetectorExport", "ExportReport", "ExportRequest", "export"]
 
 Found = Callable[["CheckpointSource"], None]
 """A callback that gets the network's place in the checkpoint before the export."""
@@ -76,12 +78,10 @@ def export(request: ExportRequest, found: Found | None = None) -> ExportReport:
         MissingError: torch is not installed.
         OutputError: `output` cannot be written.
     """
-    used = network_preprocessing(request.preprocessing)
-    request = replace(request, preprocessing=used)
     if request.form == "dla":
         return _for_dla(request, found)
     exported = export_checkpoint(request.checkpoint, request.output, request, found)
-    note = assumed_note(str(request.output), used)
+    note = assumed_note(str(request.output), exported.preprocessing)
     return ExportReport(exported, checkpoint=request.checkpoint, notes=() if note is None else (note,))
 
 
@@ -93,5 +93,13 @@ def _for_dla(request: ExportRequest, found: Found | None) -> ExportReport:
         return ExportReport(None, convert_for_dla(request.checkpoint, request.output), request.checkpoint)
     with TemporaryDirectory() as folder:
         plain = Path(folder) / request.output.name
-        exported = export_checkpoint(request.checkpoint, plain, request, found)
+        exported = export_checkpoint(request.checkpoint, plain, request, found, _refuse_detector)
         return ExportReport(exported, convert_for_dla(plain, request.output), request.checkpoint)
+
+
+def _refuse_detector(spec: "ModelSpec") -> None:
+    if find_architecture(spec.arch).detector is not None:
+        raise InputError(
+            f"--form dla: {spec.arch} is a detector, and no DLA runs its selection of boxes",
+            "export --part dense for a DLA, without --form",
+        )

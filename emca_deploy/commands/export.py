@@ -13,7 +13,7 @@ from emca_deploy.errors import InputError
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
-    from emca_deploy.api.export import ExportReport
+    from emca_deploy.api.export import DetectorExport, ExportReport
 
 __all__ = ["command"]
 
@@ -36,8 +36,26 @@ FORMS = ("poolings", "bands", "products", "sums", "scales", "stacks")
     default="plain",
     help="dla: write attention and head in forms that a Jetson's DLA runs; CHECKPOINT may then be an .onnx file.",
 )
-@option("--batch", callback=batch_size, default="dynamic", help="Batch size: 'dynamic', or a fixed number of images.")
+@option(
+    "--batch",
+    callback=batch_size,
+    default="dynamic",
+    help="Batch size: 'dynamic', or a fixed number of images. A detector's is fixed, to 1 where it is not given.",
+)
 @option("--opset", type=click.IntRange(MIN_OPSET), default=20, help="ONNX opset version.")
+@option(
+    "--part",
+    type=click.Choice(["full", "dense"]),
+    default="full",
+    help="dense: only the part of a detector before boxes are selected, which the host then does.",
+)
+@option(
+    "--roi",
+    type=click.Choice(["roialign", "gridsample"]),
+    unset="roialign",
+    help="How the file crops a detector's regions; gridsample is for TensorRT-RTX.",
+)
+@option("--max-detections", type=click.IntRange(1, 1000), unset="the checkpoint's", help="Rows of a detector's outputs.")
 @json_option
 def command(random_init: bool, as_json: bool, **options: Any) -> None:
     """Export a checkpoint to ONNX, and check the file against PyTorch on random and real images.
@@ -50,6 +68,7 @@ def command(random_init: bool, as_json: bool, **options: Any) -> None:
       emca-deploy export last.ckpt --weights plain -o model.onnx
       emca-deploy export --random-init --arch emca_eca_resnet50 -o r50.onnx
       emca-deploy export model.onnx --form dla -o model.dla.onnx
+      emca-deploy export mask_rcnn.pth --image-size 640 -o mask_rcnn.onnx
     """
     from emca_deploy.api.export import ExportRequest, export
 
@@ -76,6 +95,8 @@ def _print(report: "ExportReport") -> None:
     precision, what = ("fp32", "parity") if half is None else ("fp16", "fp32 parity")
     echo(f"{made.onnx}: {made.arch}, {made.num_classes} classes, {made.params:,} parameters, {precision}")
     echo(f"{what} with PyTorch on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
+    if made.detector is not None:
+        _print_detector(made.detector)
     if half is None:
         return
     limit = f"at most {half.tolerance:.2g} from {half.roundings} roundings"
@@ -84,3 +105,14 @@ def _print(report: "ExportReport") -> None:
     echo(f"{half.graph.half_nodes} nodes in fp16; in float32: {', '.join(f'{n} {why}' for why, n in kept.items())}")
     if zeroed := sum(half.graph.weights_rounded_to_zero.values()):
         tell(warnings=[f"{zeroed:,} of {half.graph.half_weights:,} weights are too small for fp16 and became 0"])
+
+
+def _print_detector(made: "DetectorExport") -> None:
+    found = made.parity.found
+    if found is None:
+        return
+    echo(
+        f"{found.matched} of {found.detections} detections match: score {found.score_error:.2g}, box {found.box_error_px:.2g} px"
+        + ("" if found.mask_error is None else f", mask {found.mask_error:.2g}")
+    )
+    echo(f"{made.nms_rounds} rounds of suppression; the longest chain took {made.longest_chain}")

@@ -1,6 +1,6 @@
 """Exports a checkpoint, or fresh weights, to a checked ONNX file with its manifest."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +8,19 @@ from emca_deploy._optional import import_optional, installed_version
 from emca_deploy.artifacts import Manifest, Precision, sha256_file, this_command, write_artifact
 from emca_deploy.data.choosing import network_preprocessing
 from emca_deploy.errors import InputError
+from emca_deploy.exporting.detectors import (
+    DetectorExport,
+    Part,
+    Roi,
+    check_detector,
+    configure_module,
+    detector_preprocessing,
+    export_detector,
+)
 from emca_deploy.exporting.exporter import OPSET, export_onnx
 from emca_deploy.exporting.half import HalfConversion, convert_to_half
 from emca_deploy.exporting.parity import Parity, check_parity, parity_images, real_images
+from emca_deploy.networks.registry import find_architecture
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 from emca_deploy.results.codec import to_json
 
@@ -39,6 +49,9 @@ class ExportOptions:
         precision: "fp32", or "fp16" for weights and activations; input and logits are float32 either way.
         weights: Weights of the checkpoint, "ema" or "plain"; None takes the moving average where there is one.
         prefix: Beginning of the network's names, where the checkpoint has several networks.
+        part: Part of a detector to export: "full", or "dense" for what comes before all selection of boxes.
+        roi: Form of RoiAlign in a detector's file; None takes "roialign".
+        max_detections: Rows of a detector's outputs; None takes the checkpoint's.
     """
 
     arch: str | None = None
@@ -49,6 +62,9 @@ class ExportOptions:
     precision: Precision = "fp32"
     weights: "Weights | None" = None
     prefix: str | None = None
+    part: Part = "full"
+    roi: Roi | None = None
+    max_detections: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,8 @@ class CheckpointExport:
         fp32_parity: Parity of the fp32 model with PyTorch.
         half: Conversion to fp16; None for an fp32 file.
         source: Place of the network in the checkpoint; None for fresh weights.
+        detector: What only the export of a detector has; None for a classifier.
+        preprocessing: Preprocessing in the manifest.
     """
 
     onnx: Path
@@ -71,6 +89,8 @@ class CheckpointExport:
     fp32_parity: Parity
     half: HalfConversion | None = None
     source: "CheckpointSource | None" = None
+    detector: DetectorExport | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `export`."""
@@ -88,7 +108,8 @@ class CheckpointExport:
     def details(self) -> dict[str, Any]:
         """Return what the JSON document and the manifest both have of the fp16 conversion and the checkpoint."""
         half = {"fp16": {**self.half.to_dict(), "fp32_parity": to_json(self.fp32_parity)}} if self.half else {}
-        return half | ({"checkpoint": to_json(self.source)} if self.source else {})
+        detector = {} if self.detector is None else {"task": "detection", "detector": self.detector.to_dict()}
+        return half | detector | ({"checkpoint": to_json(self.source)} if self.source else {})
 
 
 def export_checkpoint(
@@ -96,10 +117,11 @@ def export_checkpoint(
     output: Path,
     options: ExportOptions,
     found: "Callable[[CheckpointSource], None] | None" = None,
+    loaded: "Callable[[ModelSpec], None] | None" = None,
 ) -> CheckpointExport:
     """Export a checkpoint, or fresh weights where it is None, and compare the file with PyTorch before it appears.
 
-    `found` is called with the network's place in the checkpoint before the export begins.
+    Before the export begins `found` is called with the network's place in the checkpoint, and `loaded` with its description.
 
     Raises:
         CheckpointError: the checkpoint cannot be read or fits no architecture.
@@ -109,28 +131,56 @@ def export_checkpoint(
         MissingError: torch is not installed.
         OutputError: `output` cannot be written.
     """
-    ir = import_optional("onnx_ir")
-    preprocessing = network_preprocessing(options.preprocessing)
+    import_optional("onnx_ir")
+    network_preprocessing(options.preprocessing)  # refuses values out of range before the work
     with write_artifact(output) as draft:  # first, because a place that cannot be written to is refused before the work
         module, spec = _module(checkpoint, options)
         if found is not None and spec.source is not None:
             found(spec.source)
-        images = parity_images(preprocessing.image_size, real_images(preprocessing))
-        model = export_onnx(module, preprocessing.image_size, options.batch, options.opset)
-        ir.save(model, draft.path)
-        parity = check_parity(module, draft.path, images)
-        half = convert_to_half(model, images) if options.precision == "fp16" else None
-        if half is not None:
-            ir.save(model, draft.path)
-        final = half.parity if half else parity
-        result = CheckpointExport(output, spec.arch, spec.num_classes, spec.params, final, parity, half, spec.source)
-        draft.manifest = _manifest(checkpoint, spec, options, preprocessing, result)
+        if loaded is not None:
+            loaded(spec)
+        write = _write_classifier if find_architecture(spec.arch).detector is None else _write_detector
+        result = replace(write(module, spec, options, draft.path), onnx=output)
+        draft.manifest = _manifest(checkpoint, spec, options, result)
     return result
 
 
-def _manifest(
-    checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions, preprocessing: Preprocessing, result: CheckpointExport
-) -> Manifest:
+def _write_classifier(module: "nn.Module", spec: "ModelSpec", options: ExportOptions, path: Path) -> CheckpointExport:
+    ir = import_optional("onnx_ir")
+    given = {"--part": options.part == "dense", "--roi": options.roi, "--max-detections": options.max_detections}
+    if names := [name for name, value in given.items() if value]:
+        raise InputError(f"{names[0]}: {spec.arch} is a classifier", f"leave {names[0]} out, or export a detector")
+    preprocessing = network_preprocessing(options.preprocessing)
+    images = parity_images(preprocessing.image_size, real_images(preprocessing))
+    model = export_onnx(module, preprocessing.image_size, options.batch, options.opset)
+    ir.save(model, path)
+    parity = check_parity(module, path, images)
+    half = convert_to_half(model, images) if options.precision == "fp16" else None
+    if half is not None:
+        ir.save(model, path)
+    final = half.parity if half else parity
+    return CheckpointExport(
+        path, spec.arch, spec.num_classes, spec.params, final, parity, half, spec.source, preprocessing=preprocessing
+    )
+
+
+def _write_detector(module: Any, spec: "ModelSpec", options: ExportOptions, path: Path) -> CheckpointExport:
+    if options.precision == "fp16":
+        raise InputError("--precision fp16: a detector is exported in fp32", "leave --precision out")
+    preprocessing = network_preprocessing(detector_preprocessing(options.preprocessing, None))
+    check_detector(module, preprocessing.image_size, options.part, options.roi)
+    if options.max_detections is not None:
+        configure_module(module, max_detections=options.max_detections)
+    images = parity_images(preprocessing.image_size, real_images(preprocessing))
+    made = export_detector(
+        module, images, path, batch=options.batch or 1, opset=options.opset, part=options.part, roi=options.roi
+    )
+    return CheckpointExport(
+        path, spec.arch, spec.num_classes, spec.params, made.parity, made.parity, None, spec.source, made, preprocessing
+    )
+
+
+def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions, result: CheckpointExport) -> Manifest:
     from emca_deploy.networks.checkpoint_files import list_shards
 
     shards = [] if checkpoint is None else list_shards(checkpoint)
@@ -142,14 +192,14 @@ def _manifest(
         precision=options.precision,
         arch=spec.arch,
         num_classes=spec.num_classes,
-        preprocessing=preprocessing,
+        preprocessing=result.preprocessing,
         inputs=digests,
         versions={name: version for name in RECORDED_VERSIONS if (version := installed_version(name))},
         command=this_command(),
         details={
             "parity": to_json(result.parity),
             "opset": options.opset,
-            "batch": options.batch or "dynamic",
+            "batch": options.batch or ("dynamic" if result.detector is None else 1),
             "layout": spec.layout,
             "options": spec.options,
             **result.details(),

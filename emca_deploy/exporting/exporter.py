@@ -1,6 +1,7 @@
 """Export of a torch module to an ONNX model with readable names: `stage2.block0.conv1`."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from emca_deploy._optional import import_optional
 from emca_deploy._version import __version__
@@ -9,7 +10,7 @@ from emca_deploy.preprocessing import Size, sides
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-    from torch import nn
+    from torch import Tensor, nn
 
 __all__ = ["OPSET", "check_operators", "export_onnx", "simplify"]
 
@@ -25,10 +26,19 @@ FORBIDDEN_OPERATORS = frozenset(
 """Operators that no export has: shape computations, unfolded batch norm, unfolded constants."""
 
 
-def export_onnx(module: "nn.Module", image_size: Size, batch: int | None = None, opset: int = OPSET) -> "ir.Model":
+def export_onnx(
+    module: "nn.Module", image_size: Size, batch: int | None = None, opset: int = OPSET, *,
+    call: "Callable[[Tensor], Any] | None" = None, forbidden: frozenset[str] = FORBIDDEN_OPERATORS,
+) -> "ir.Model":  # fmt: skip
     """Return a module as an ONNX model: batch norm and constants folded, nodes named after modules, no shape computations.
 
-    The module maps (N, 3, H, W) float32 to logits (N, classes); N is `batch`, or dynamic where that is None.
+    Args:
+        module: Network that maps (N, 3, H, W) float32 to logits (N, classes), or to several tensors by name.
+        image_size: Size of the images in pixels.
+        batch: Number of images N; None makes it dynamic.
+        opset: Opset of the model.
+        call: Function of the images to export in place of the module's forward pass.
+        forbidden: Operators that the model must not have.
 
     Raises:
         MissingError: torch is not installed.
@@ -37,16 +47,18 @@ def export_onnx(module: "nn.Module", image_size: Size, batch: int | None = None,
     from emca_deploy.canonical.stacking import stack_scales
     from emca_deploy.exporting.naming import name_graph
 
-    model = _traced(module.eval(), image_size, batch, opset)
+    model = _traced(module.eval(), image_size, batch, opset, call)
     simplify(model)
     name_graph(model)
     stack_scales(model)
-    check_operators(model)
+    check_operators(model, forbidden)
     model.producer_name, model.producer_version = "emca-deploy", __version__
     return model
 
 
-def _traced(module: "nn.Module", image_size: Size, batch: int | None, opset: int) -> "ir.Model":
+def _traced(
+    module: "nn.Module", image_size: Size, batch: int | None, opset: int, call: "Callable[[Tensor], Any] | None"
+) -> "ir.Model":
     from onnx.defs import onnx_opset_version
 
     if opset > onnx_opset_version():
@@ -55,7 +67,7 @@ def _traced(module: "nn.Module", image_size: Size, batch: int | None, opset: int
     from emca_deploy.exporting.tracing import trace
 
     try:
-        return trace(module, sides(image_size), batch, opset, INPUT_NAME, OUTPUT_NAME)
+        return trace(module, sides(image_size), batch, opset, INPUT_NAME, OUTPUT_NAME, call)
     except RuntimeError as exc:
         first_line = str(exc).strip().splitlines()[0]
         remedy = "try a smaller --batch or another --image-size"
@@ -88,13 +100,13 @@ def _drop_zero_biases(model: "ir.Model") -> None:
             node.resize_inputs(2)
 
 
-def check_operators(model: "ir.Model") -> None:
+def check_operators(model: "ir.Model", forbidden: frozenset[str] = FORBIDDEN_OPERATORS) -> None:
     """Refuse a model with any forbidden operator.
 
     Raises:
         ModelError: the model has one, which the error names.
     """
-    found = sorted({node.op_type for node in model.graph} & FORBIDDEN_OPERATORS)
+    found = sorted({node.op_type for node in model.graph} & forbidden)
     if found:
         raise ModelError(
             f"the exported model still has {', '.join(found)} nodes", "report this with the architecture and versions"

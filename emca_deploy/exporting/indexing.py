@@ -9,7 +9,7 @@ from torch import Tensor
 
 from emca_deploy.errors import ModelError
 from emca_deploy.exporting.arithmetic import cast, common_type
-from emca_deploy.exporting.recording import Recorder, Traced, Written
+from emca_deploy.exporting.recording import DYNAMIC_SIZE, Recorder, Traced, Written
 
 __all__ = ["INDEXING"]
 
@@ -24,11 +24,16 @@ class _Sorted(NamedTuple):
 
 
 def _shaped(recorder: Recorder, x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return `x` with another shape, which is that of the images' batch where that is dynamic."""
+    """Return `x` with another shape."""
     if tuple(shape) == tuple(x.shape):
         return x
-    dynamic = recorder.batch is None and len(shape) > 0 and shape[0] == x.shape[0]
-    return recorder.node("Reshape", shape, [x, [-1, *shape[1:]] if dynamic else list(shape)], x.dtype, allowzero=1)
+    return recorder.node("Reshape", shape, [x, _settled(recorder, shape)], x.dtype, allowzero=1)
+
+
+def _settled(recorder: Recorder, shape: Sequence[int]) -> list[int]:
+    """Return a shape whose batch is taken from the tensor where it is dynamic."""
+    dynamic = recorder.batch is None and len(shape) > 0 and shape[0] == DYNAMIC_SIZE
+    return [-1, *shape[1:]] if dynamic else list(shape)
 
 
 def _reshape(recorder: Recorder, x: Tensor, *given: Any) -> Traced:
@@ -41,12 +46,7 @@ def _reshape(recorder: Recorder, x: Tensor, *given: Any) -> Traced:
 def _flatten(recorder: Recorder, x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Traced:
     first, last = start_dim % x.dim(), end_dim % x.dim()
     shape = [*x.shape[:first], x.shape[first : last + 1].numel(), *x.shape[last + 1 :]]
-    return recorder.node("Reshape", shape, [x, _settled(recorder, shape, first)], x.dtype, allowzero=1)
-
-
-def _settled(recorder: Recorder, shape: list[int], first: int) -> list[int]:
-    """Return a shape whose batch is taken from the tensor where it is dynamic."""
-    return [recorder.batch or -1, *shape[1:]] if first > 0 else shape
+    return recorder.node("Reshape", shape, [x, _settled(recorder, shape)], x.dtype, allowzero=1)
 
 
 def _unsqueeze(recorder: Recorder, x: Tensor, dim: int) -> Tensor:

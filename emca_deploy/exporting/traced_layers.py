@@ -142,8 +142,28 @@ def _grid_sample(
     return recorder.node("GridSample", shape, [x, grid], mode=named, padding_mode=padding_mode, align_corners=corners)
 
 
+def _roi_align(
+    recorder: Recorder, x: Tensor, boxes: Tensor, bins: int, sampling_ratio: int, aligned: bool
+) -> Tensor:  # fmt: skip
+    """Write RoiAlign over boxes (N, R, 4) in pixels of the map (N, C, H, W): crops (N, R, C, bins, bins).
+
+    Both attributes with a default are written, because runtimes take different defaults.
+    """
+    images, regions = boxes.shape[:2]
+    rows = recorder.written["reshape"](recorder, boxes, (images * regions, 4))
+    owner = torch.arange(images).repeat_interleave(regions)
+    crops = recorder.node(
+        "RoiAlign", [images * regions, x.shape[1], bins, bins], [x, rows, owner],
+        mode="avg", output_height=bins, output_width=bins, sampling_ratio=sampling_ratio, spatial_scale=1.0,
+        coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
+    )  # fmt: skip
+    shaped: Traced = recorder.written["reshape"](recorder, crops, (images, regions, x.shape[1], bins, bins))
+    return shaped
+
+
 LAYERS: dict[str, Written] = {
     "batch_norm": _batch_norm, "conv2d": _conv2d, "linear": _linear, "max_pool2d": _max_pool2d, "avg_pool2d": _avg_pool2d,
     "conv_transpose2d": _conv_transpose2d, "pad": _pad, "interpolate": _interpolate, "grid_sample": _grid_sample,
+    "roi_align_operator": _roi_align,
 }  # fmt: skip
 """Layers of torch, and what writes their nodes."""

@@ -5,9 +5,12 @@ torch.onnx.export makes the same graph of our networks in twenty times the time.
 are not used here either, because they load its compiler, which takes longer than all of the export.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import onnx_ir as ir
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from emca_deploy.exporting.arithmetic import ARITHMETIC
 from emca_deploy.exporting.indexing import INDEXING
@@ -25,7 +28,7 @@ WRITTEN = {**LAYERS, **ARITHMETIC, **INDEXING}
 
 def trace(
     module: nn.Module, sides: tuple[int, int], batch: int | None, opset: int, input_name: str, output_name: str = "output",
-    method: str = "forward",
+    call: Callable[[Tensor], Any] | None = None,
 ) -> ir.Model:  # fmt: skip
     """Return the ONNX model of a module in eval mode, which maps images (N, 3, H, W) float32 to a tensor or to several by name.
 
@@ -36,7 +39,7 @@ def trace(
         opset: Opset of the graph.
         input_name: Name of the graph's input.
         output_name: Name of its output, where there is only one.
-        method: Method of the module that is written.
+        call: Function of the images to write in place of the module's forward pass.
 
     Raises:
         ModelError: the module calls a function that is not written here, or the images are too small for it.
@@ -44,7 +47,7 @@ def trace(
     recorder = Recorder(module, batch, opset, WRITTEN)
     images = recorder.traced([batch or DYNAMIC_SIZE, 3, *sides], ir.Value(name=input_name))
     with torch.no_grad(), recorder.following(module):
-        result = module(images) if method == "forward" else getattr(module, method)(images)
+        result = (call or module)(images)
     outputs = result if isinstance(result, dict) else {output_name: result}
     values = [_output(recorder, name, each) for name, each in outputs.items()]
     constants = [value for _, value in recorder.constants.values()]

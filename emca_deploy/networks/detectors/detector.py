@@ -21,7 +21,15 @@ def level_shapes(image_size: tuple[int, int], first_stride: int) -> list[tuple[i
 
 
 class Detector(nn.Module):
-    """A detector over a backbone that returns the outputs of its four stages. `sampling` is the plan of its losses."""
+    """A detector over a backbone that returns the outputs of its four stages. `sampling` is the plan of its losses.
+
+    Attributes:
+        multiple: Number that the height and width of its images are multiples of: the coarsest stride that is added up.
+        has_regions: Whether it crops regions from its levels.
+    """
+
+    multiple = 32
+    has_regions = True
 
     def __init__(self, backbone: nn.Module, config: DetectorConfig) -> None:
         super().__init__()
@@ -52,4 +60,12 @@ class Detector(nn.Module):
             targets: For each image "boxes" (n, 4) float32 as x1, y1, x2, y2 in pixels, "labels" (n,) int64, and for Mask R-CNN
                 "masks" (n, H, W) uint8.
         """
+        raise NotImplementedError
+
+    def dense(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the dense outputs of images (N, 3, H, W) by name: all that comes before boxes are selected."""
+        raise NotImplementedError
+
+    def detect(self, dense: dict[str, Tensor], image_size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the detections from the dense outputs of images of this height and width."""
         raise NotImplementedError

@@ -1,11 +1,11 @@
 """Non-maximum suppression as arithmetic, with fixed shapes and no data-dependent operator."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emca_deploy.networks.detectors.boxes import overlaps
 
-__all__ = ["suppress"]
+__all__ = ["Suppression", "suppress"]
 
 
 def suppress(
@@ -24,14 +24,50 @@ def suppress(
         labels: Classes (..., B); boxes of different classes do not suppress one another. None for one class.
         one: See `boxes`.
     """
+    suppresses, keep = _pairs(boxes, threshold, labels, one), valid
+    for _ in range(rounds):
+        keep = _round(keep, valid, suppresses)
+    return keep
+
+
+def _pairs(boxes: Tensor, threshold: float, labels: Tensor | None, one: float) -> Tensor:
+    """Return whether a box (row) suppresses a later one (column) if it is kept, (..., B, B) float of 0 and 1."""
     intersection, union = overlaps(boxes, boxes, one)
     suppresses = (intersection > threshold * union).to(boxes.dtype)
     if labels is not None:
         suppresses = suppresses * (labels[..., :, None] == labels[..., None, :]).to(boxes.dtype)
-    count = boxes.shape[-2]
-    before = torch.triu(torch.ones(count, count, dtype=boxes.dtype, device=boxes.device), diagonal=1)
-    suppresses = suppresses * before  # a row suppresses the columns after it
-    keep = valid
-    for _ in range(rounds):
-        keep = valid * (torch.matmul(keep[..., None, :], suppresses)[..., 0, :] < 0.5).to(boxes.dtype)
-    return keep
+    order = torch.arange(boxes.shape[-2], device=boxes.device)
+    return suppresses * (order[:, None] < order).to(boxes.dtype)
+
+
+def _round(keep: Tensor, valid: Tensor, suppresses: Tensor) -> Tensor:
+    """Return the boxes (..., B) that no box of `keep` suppresses."""
+    return valid * (torch.matmul(keep[..., None, :], suppresses)[..., 0, :] < 0.5).to(valid.dtype)
+
+
+class Suppression(nn.Module):
+    """`suppress` as a module, whose rounds an export sets.
+
+    Args:
+        threshold: Intersection over union above which the lower score is suppressed.
+        rounds: Number of rounds.
+        one: See `boxes`.
+    """
+
+    def __init__(self, threshold: float, rounds: int, one: float = 0.0) -> None:
+        super().__init__()
+        self.threshold, self.rounds, self.one = threshold, rounds, one
+
+    def forward(self, boxes: Tensor, valid: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return which boxes remain; see `suppress`."""
+        return suppress(boxes, valid, self.threshold, self.rounds, labels, self.one)
+
+    def rounds_needed(self, boxes: Tensor, valid: Tensor, labels: Tensor | None = None) -> int:
+        """Return after how many rounds the kept boxes do not change any more."""
+        suppresses, keep = _pairs(boxes, self.threshold, labels, self.one), valid
+        for rounds in range(boxes.shape[-2]):
+            following = _round(keep, valid, suppresses)
+            if torch.equal(following, keep):
+                return rounds
+            keep = following
+        return boxes.shape[-2]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from emca_deploy.networks.detectors.boxes import clip_boxes, decode, large_enough
 from emca_deploy.networks.detectors.config import DetectorConfig
-from emca_deploy.networks.detectors.nms import suppress
+from emca_deploy.networks.detectors.nms import Suppression
 
 __all__ = ["BoxDetections", "ClassMasks", "DenseDetections", "Detections", "Proposals"]
 
@@ -37,6 +37,7 @@ class Proposals(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
+        self.suppression = Suppression(config.rpn_nms_threshold, config.nms_rounds, float(config.plus_one))
 
     def forward(
         self, objectness: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], image_size: tuple[int, int]
@@ -62,43 +63,46 @@ class Proposals(nn.Module):
         boxes = torch.stack([pad_rows(boxes, most) for boxes in boxes_by_level], dim=1)
         scores = torch.stack([pad_rows(scores, most, INVALID) for scores in scores_by_level], dim=1)
         valid = (scores >= 0).to(boxes.dtype)
-        keep = suppress(boxes, valid, config.rpn_nms_threshold, config.nms_rounds, one=one)
+        keep = self.suppression(boxes, valid)
         scores = torch.where(keep > 0.5, scores, INVALID).flatten(1)
         scores, index = torch.topk(scores, min(config.post_nms, scores.shape[1]), dim=1)
         return gather_rows(boxes.flatten(1, 2), index), scores
 
 
-def _select(boxes: Tensor, scores: Tensor, labels: Tensor, config: DetectorConfig) -> Detections:
-    """Suppress within each class, and return the best detections.
-
-    Args:
-        boxes: Boxes (N, B, 4).
-        scores: Scores (N, B), falling.
-        labels: Classes (N, B) int64.
-        config: Thresholds.
-    """
-    one = float(config.plus_one)
-    valid = (scores > config.score_threshold) & large_enough(boxes, config.box_min_size)
-    keep = suppress(boxes, valid.to(boxes.dtype), config.nms_threshold, config.nms_rounds, labels, one)
-    scores = torch.where(keep > 0.5, scores, INVALID)
-    scores, index = torch.topk(scores, min(config.max_detections, scores.shape[1]), dim=1)
-    boxes, labels = gather_rows(boxes, index), torch.gather(labels, 1, index)
-    scores, boxes, labels = (pad_rows(rows, config.max_detections) for rows in (scores, boxes, labels))
-    found = scores > 0
-    return {
-        "num_detections": found.to(torch.int32).sum(1, dtype=torch.int32),
-        "boxes": torch.where(found[..., None], boxes, 0.0),
-        "scores": torch.where(found, scores, 0.0),
-        "labels": torch.where(found, labels, 0).to(torch.int32),
-    }
-
-
-class BoxDetections(nn.Module):
-    """The detections of the box head."""
+class _Selection(nn.Module):
+    """The best detections after suppression within each class."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
+        self.suppression = Suppression(config.nms_threshold, config.nms_rounds, float(config.plus_one))
+
+    def select(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
+        """Suppress within each class, and return the best detections.
+
+        Args:
+            boxes: Boxes (N, B, 4).
+            scores: Scores (N, B), falling.
+            labels: Classes (N, B) int64.
+        """
+        config = self.config
+        valid = (scores > config.score_threshold) & large_enough(boxes, config.box_min_size)
+        keep = self.suppression(boxes, valid.to(boxes.dtype), labels)
+        scores = torch.where(keep > 0.5, scores, INVALID)
+        scores, index = torch.topk(scores, min(config.max_detections, scores.shape[1]), dim=1)
+        boxes, labels = gather_rows(boxes, index), torch.gather(labels, 1, index)
+        scores, boxes, labels = (pad_rows(rows, config.max_detections) for rows in (scores, boxes, labels))
+        found = scores > 0
+        return {
+            "num_detections": found.to(torch.int32).sum(1, dtype=torch.int32),
+            "boxes": torch.where(found[..., None], boxes, 0.0),
+            "scores": torch.where(found, scores, 0.0),
+            "labels": torch.where(found, labels, 0).to(torch.int32),
+        }
+
+
+class BoxDetections(_Selection):
+    """The detections of the box head."""
 
     def forward(
         self, logits: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor, image_size: tuple[int, int]
@@ -120,15 +124,11 @@ class BoxDetections(nn.Module):
         row = torch.div(index, classes, rounding_mode="floor")
         chosen = gather_rows(deltas.reshape(count, rows * classes, 4), index)
         boxes = clip_boxes(decode(chosen, gather_rows(proposals, row), config.box_weights, one), image_size, one)
-        return _select(boxes, scores, index - row * classes, config)
+        return self.select(boxes, scores, index - row * classes)
 
 
-class DenseDetections(nn.Module):
+class DenseDetections(_Selection):
     """The detections of RetinaNet's head."""
-
-    def __init__(self, config: DetectorConfig) -> None:
-        super().__init__()
-        self.config = config
 
     def forward(
         self, logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], image_size: tuple[int, int]
@@ -147,7 +147,7 @@ class DenseDetections(nn.Module):
         scores, boxes = torch.cat(scores_by_level, dim=1), torch.cat(boxes_by_level, dim=1)
         scores, index = torch.topk(scores, min(config.post_nms, scores.shape[1]), dim=1)
         labels = torch.gather(torch.cat(labels_by_level, dim=1), 1, index)
-        return _select(gather_rows(boxes, index), scores, labels, config)
+        return self.select(gather_rows(boxes, index), scores, labels)
 
 
 class ClassMasks(nn.Module):

@@ -54,6 +54,9 @@ class RetinaHead(nn.Module):
 class RetinaNet(Detector):
     """RetinaNet over a backbone, from images (N, 3, H, W) to detections; H and W are multiples of 128."""
 
+    multiple = 128
+    has_regions = False
+
     def __init__(self, backbone: nn.Module, widths: Sequence[int], config: DetectorConfig) -> None:
         super().__init__(backbone, config)
         self.fpn = FeaturePyramid(widths[1:], config.fpn_channels, config.p6_from, config.relu_before_p7)

@@ -1,0 +1,206 @@
+"""Exports a detector to one ONNX file of fixed shapes: all of it, or its dense part."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from emca_deploy._optional import import_optional
+from emca_deploy.arrays import Float32Array
+from emca_deploy.errors import InputError
+from emca_deploy.exporting.detection_parity import DetectionParity, compare_dense, compare_detections
+from emca_deploy.exporting.exporter import export_onnx
+from emca_deploy.exporting.parity import run_onnx
+from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions, Size, sides
+from emca_deploy.results.codec import to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from emca_deploy.networks.detectors.detector import Detector
+
+__all__ = ["DetectorExport", "Part", "Roi", "check_detector", "configure_module", "detector_preprocessing", "export_detector"]
+
+Part = Literal["full", "dense"]
+Roi = Literal["roialign", "gridsample"]
+
+FORBIDDEN = frozenset({"Shape", "If", "Loop", "Scan", "BatchNormalization", "Constant", "NonZero", "NonMaxSuppression"})
+"""Operators that no exported detector has: each needs shapes that depend on data, or should have been folded."""
+
+COMPARED = 2
+"""Images at each end of the parity images whose dense outputs are compared."""
+
+LEAST_ROUNDS = 8
+"""Rounds of suppression where the parity images need fewer than half of them."""
+
+DETECTIONS = ("num_detections", "boxes", "scores", "labels", "masks")
+"""Outputs of a detector; the others are dense."""
+
+
+@dataclass(frozen=True)
+class DetectorExport:
+    """What an export makes of a detector.
+
+    Attributes:
+        parity: Parity of the file with PyTorch.
+        part: "full", or "dense" for the part before all selection of boxes.
+        roi: Form of RoiAlign in the file; None where it has none.
+        nms_rounds: Rounds of suppression in the file; None in a dense part.
+        longest_chain: Rounds after which nothing changed on the parity images; None in a dense part.
+        config: Conventions of the detector, among them the names of its classes.
+    """
+
+    parity: DetectionParity
+    part: Part
+    roi: Roi | None
+    nms_rounds: int | None
+    longest_chain: int | None
+    config: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the JSON document and the manifest have of a detector."""
+        names = ("part", "roi", "nms_rounds", "longest_chain", "config")
+        return {name: getattr(self, name) for name in names}
+
+
+def detector_preprocessing(
+    said: PreprocessingOptions | Preprocessing, trained: PreprocessingOptions | None
+) -> PreprocessingOptions | Preprocessing:
+    """Return the user's options, then those of the checkpoint, then a letterbox of 640 pixels filled at its end."""
+    if isinstance(said, Preprocessing):
+        return said
+    usual = PreprocessingOptions(image_size=640, resize="letterbox", pad="end", pad_value=0.0)
+    for better in (trained, said):
+        given = {name: value for name in usual.__dataclass_fields__ if (value := getattr(better, name, None)) is not None}
+        usual = replace(usual, **given)
+    return usual
+
+
+def check_detector(module: "Detector", image_size: Size, part: Part, roi: Roi | None) -> None:
+    """Refuse options that do not fit a detector.
+
+    Raises:
+        InputError: a side of the image is no multiple of the coarsest stride, or the form of RoiAlign does not fit.
+    """
+    height, width = sides(image_size)
+    if height % module.multiple or width % module.multiple:
+        near = "x".join(str(max(round(side / module.multiple), 1) * module.multiple) for side in (height, width))
+        raise InputError(
+            f"--image-size {height}x{width}: the sides of this detector's images are multiples of {module.multiple}",
+            f"for example --image-size {near}",
+        )
+    if roi is not None and (part == "dense" or not module.has_regions):
+        what = "a dense part has" if part == "dense" else "RetinaNet has"
+        raise InputError(f"--roi {roi}: {what} no RoiAlign", "leave --roi out")
+    if roi == "gridsample" and module.config.roi_sampling_ratio == 0:
+        raise InputError(
+            "--roi gridsample: this detector takes an adaptive number of samples (sampling ratio 0), which a grid cannot have",
+            "use --roi roialign, which ONNX Runtime, OpenVINO and TensorRT 8.5 or newer run",
+        )
+
+
+def export_detector(
+    module: "Detector", images: Float32Array, path: Path, *, batch: int, opset: int, part: Part, roi: Roi | None
+) -> DetectorExport:
+    """Write a detector to `path` and compare the file with PyTorch on images (N, 3, H, W) float32.
+
+    Raises:
+        ModelError: the exporter or ONNX Runtime refuses the module.
+        GateError: outputs differ from PyTorch's.
+    """
+    from emca_deploy.exporting.roi_forms import roi_align_operator, using_roi_form
+    from emca_deploy.networks.detectors.roi import sample_on_grid
+
+    longest = rounds = None
+    used = (roi or "roialign") if part == "full" and module.has_regions else None
+    size = (images.shape[2], images.shape[3])
+
+    def outputs(given: "Tensor") -> "dict[str, Tensor]":
+        dense = module.dense(given)
+        return dense if part == "dense" else {**module.detect(dense, size), **dense}
+
+    with using_roi_form(module, sample_on_grid if used == "gridsample" else roi_align_operator):
+        if part == "full":
+            longest = longest_chain(module, images)
+            rounds = max(2 * longest, LEAST_ROUNDS)
+            set_rounds(module, rounds)
+        model = export_onnx(module, size, batch, opset, call=outputs, forbidden=FORBIDDEN)
+        parity = _checked(module, outputs, model, images, path)
+    config = to_json(replace(module.config, nms_rounds=rounds or module.config.nms_rounds))
+    return DetectorExport(parity, part, used, rounds, longest, config)
+
+
+def _checked(
+    module: "Detector", outputs: "Callable[[Tensor], dict[str, Tensor]]", model: ir.Model, images: Float32Array, path: Path
+) -> DetectionParity:
+    """Write the file without the dense outputs where it has detections, and compare both kinds with PyTorch."""
+    names = [str(value.name) for value in model.graph.outputs]
+    dense = [name for name in names if name not in DETECTIONS]
+    ends = np.concatenate([images[:COMPARED], images[-COMPARED:]])
+    expected = _reference(outputs, ends)
+    parity = compare_dense(expected, dict(zip(names, _run(ir.to_proto(model).SerializeToString(), ends), strict=True)), dense)
+    found = [value for value in model.graph.outputs if value.name not in dense]
+    if found:
+        model.graph.outputs[:] = found
+    ir.save(model, path)
+    if not found:
+        return parity
+    written = dict(zip([str(value.name) for value in found], _run(path, images), strict=True))
+    expected = _reference(outputs, images)
+    return replace(parity, found=compare_detections(expected, written, module.config.score_threshold))
+
+
+def _run(model: Path | bytes, images: Float32Array) -> list[npt.NDArray[Any]]:
+    return [output[: len(images)] for output in run_onnx(model, images)]
+
+
+def _reference(outputs: "Callable[[Tensor], dict[str, Tensor]]", images: Float32Array) -> dict[str, npt.NDArray[Any]]:
+    """Return PyTorch's outputs of images (N, 3, H, W), one after the other."""
+    torch = import_optional("torch")
+    with torch.inference_mode():
+        each = [outputs(torch.from_numpy(image[None])) for image in images]
+    return {name: np.concatenate([one[name].numpy() for one in each]) for name in each[0]}
+
+
+def longest_chain(module: "Detector", images: Float32Array) -> int:
+    """Return after how many rounds no suppression on images (N, 3, H, W) changes any more."""
+    torch = import_optional("torch")
+    from emca_deploy.networks.detectors.nms import Suppression
+
+    longest = 0
+
+    def measure(suppression: Suppression, given: tuple[Any, ...], _: Any) -> None:
+        nonlocal longest
+        longest = max(longest, suppression.rounds_needed(*given))
+
+    hooks = [each.register_forward_hook(measure) for each in module.modules() if isinstance(each, Suppression)]
+    try:
+        with torch.inference_mode():
+            for image in images:
+                module(torch.from_numpy(image[None]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return longest
+
+
+def configure_module(module: "Detector", **changes: Any) -> None:
+    """Change fields of a detector's configuration that its weights do not depend on."""
+    config = replace(module.config, **changes)
+    for each in module.modules():
+        if hasattr(each, "config"):
+            each.config = config  # type: ignore[assignment]  # a module of a detector
+
+
+def set_rounds(module: "Detector", rounds: int) -> None:
+    """Set the rounds of every suppression of a detector."""
+    from emca_deploy.networks.detectors.nms import Suppression
+
+    for each in module.modules():
+        if isinstance(each, Suppression):
+            each.rounds = rounds

@@ -1,0 +1,60 @@
+"""`emca-deploy export` of detectors as a user runs it."""
+
+import json
+
+import onnx
+import pytest
+
+from emca_deploy.cli import run
+
+FRESH = ["export", "--random-init", "--num-classes", "3"]
+FASTER = [*FRESH, "--arch", "faster_rcnn_emca_eca_resnet18_fpn", "--image-size", "64"]
+RETINANET = [*FRESH, "--arch", "retinanet_eca_resnet18_fpn"]
+
+
+def test_a_detector_becomes_one_file_and_its_manifest(tmp_path, capsys):
+    model = tmp_path / "faster.onnx"
+    assert run([*FASTER, "--max-detections", "30", "-o", str(model), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["arch"], document["num_classes"]) == ("faster_rcnn_emca_eca_resnet18_fpn", 3)
+    assert document["task"] == "detection"
+    assert document["parity"]["max_rel"] < 1e-4
+    found = document["parity"]["found"]
+    assert found["matched"] == found["detections"] > 0
+    manifest = json.loads((tmp_path / "faster.onnx.manifest.json").read_text())
+    details, preprocessing = manifest["details"], manifest["preprocessing"]
+    assert (details["task"], details["batch"], details["detector"]["roi"]) == ("detection", 1, "roialign")
+    assert details["detector"]["config"]["max_detections"] == 30
+    assert details["detector"]["nms_rounds"] >= 2 * details["detector"]["longest_chain"]
+    assert (preprocessing["image_size"], preprocessing["resize"], preprocessing["pad"]) == (64, "letterbox", "end")
+    outputs = {
+        value.name: [each.dim_value for each in value.type.tensor_type.shape.dim] for value in onnx.load(model).graph.output
+    }
+    assert outputs == {"num_detections": [1], "boxes": [1, 30, 4], "scores": [1, 30], "labels": [1, 30]}
+
+
+def test_what_is_printed_says_what_was_compared(tmp_path, capsys):
+    assert run([*RETINANET, "--image-size", "128", "--part", "dense", "-o", str(tmp_path / "dense.onnx")]) == 0
+    printed = capsys.readouterr()
+    assert "parity with PyTorch on 4 images" in printed.out
+    assert len(onnx.load(tmp_path / "dense.onnx").graph.output) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([*FASTER[:-1], "80"], "multiples of 32"),
+        ([*RETINANET, "--image-size", "160"], "multiples of 128"),
+        ([*RETINANET, "--image-size", "128", "--roi", "gridsample"], "--roi"),
+        ([*FASTER, "--part", "dense", "--roi", "gridsample"], "--roi"),
+        ([*FASTER, "--precision", "fp16"], "--precision"),
+        ([*FASTER, "--form", "dla"], "--form dla"),
+        ([*FRESH, "--arch", "resnet18", "--image-size", "64", "--part", "dense"], "--part"),
+        ([*FRESH, "--arch", "resnet18", "--image-size", "64", "--roi", "roialign"], "--roi"),
+        ([*FRESH, "--arch", "resnet18", "--image-size", "64", "--max-detections", "5"], "--max-detections"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_the_work(tmp_path, capsys, arguments, words):
+    assert run([*arguments, "-o", str(tmp_path / "model.onnx")]) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,194 @@
+"""Exported detectors, against PyTorch, against the numpy post-processing, and on every runtime."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from refusals import refusing
+
+from emca_deploy.errors import InputError
+from emca_deploy.exporting.detection_parity import compare_detections
+from emca_deploy.networks.detectors.host_post import rcnn_detections, retinanet_detections
+
+torch = pytest.importorskip("torch")
+
+from emca_deploy.exporting import detectors  # noqa: E402
+from zoo.detectors import small_detector  # noqa: E402
+
+SIZES = {"retinanet": (128, 128), "faster_rcnn": (64, 96), "mask_rcnn": (96, 64)}
+NAMES = re.compile(r"(backbone|fpn|rpn|head|roi\.box|roi\.mask|post)\.")
+
+
+def images_of(kind, count=2):
+    generator = torch.Generator().manual_seed(5)
+    return (torch.rand(count, 3, *SIZES[kind], generator=generator) * 4 - 2).numpy()
+
+
+@pytest.fixture(scope="module", params=[("retinanet", None), ("faster_rcnn", "roialign"), ("mask_rcnn", "gridsample")])
+def exported(request, tmp_path_factory):
+    """A kind of detector, the module, its file, and what the export says of it."""
+    kind, roi = request.param
+    module = small_detector(kind).eval()
+    path = tmp_path_factory.mktemp(kind) / "detector.onnx"
+    made = detectors.export_detector(module, images_of(kind), path, batch=1, opset=20, part="full", roi=roi)
+    return kind, module, path, made
+
+
+def run(path, images):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    each = [session.run(None, {"images": image[None]}) for image in images]
+    return {name: np.concatenate(parts) for name, parts in zip(names, zip(*each, strict=True), strict=True)}
+
+
+def host_outputs(kind, module, images):
+    """Return what the numpy post-processing makes of PyTorch's dense outputs, as outputs of fixed shapes."""
+    with torch.inference_mode():
+        dense = {name: value.numpy() for name, value in module.dense(torch.from_numpy(images)).items()}
+    size = images.shape[2:]
+    if kind == "retinanet":
+        found = retinanet_detections(dense, module.config, size)
+    else:
+        weights = {name: value.numpy() for name, value in module.state_dict().items()}
+        found = rcnn_detections(dense, weights, module.config, size)
+    rows, side = module.config.max_detections, module.config.mask_size
+    shapes = {"boxes": (rows, 4), "scores": (rows,), "labels": (rows,), "masks": (rows, side, side)}
+    outputs = {"num_detections": np.array([len(one.scores) for one in found])}
+    for name, shape in shapes.items():
+        arrays = [getattr(one, name) for one in found]
+        if arrays[0] is not None:
+            outputs[name] = np.stack([np.concatenate([each, np.zeros((rows - len(each), *shape[1:]))]) for each in arrays])
+    return outputs
+
+
+def test_every_detection_is_that_of_pytorch(exported):
+    _, module, _, made = exported
+    assert made.parity.found.detections == made.parity.found.matched > 20
+    assert made.nms_rounds >= 2 * made.longest_chain > 0
+    assert made.config["nms_rounds"] == made.nms_rounds
+    assert made.config["score_threshold"] == module.config.score_threshold
+
+
+def test_every_detection_is_that_of_greedy_suppression_and_of_each_level_cropped_alone(exported):
+    kind, module, path, _ = exported
+    images = images_of(kind, 4)
+    found = compare_detections(host_outputs(kind, module, images), run(path, images), module.config.score_threshold)
+    assert found.matched > 40
+
+
+def test_openvino_finds_the_same(exported):
+    openvino = pytest.importorskip("openvino")
+    kind, module, path, _ = exported
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    images = images_of(kind, 3)
+    each = [compiled({"images": image[None]}) for image in images]
+    theirs = {value.any_name: np.concatenate([one[value] for one in each]) for value in compiled.outputs}
+    assert compare_detections(run(path, images), theirs, module.config.score_threshold).matched > 30
+
+
+def test_the_file_has_fixed_shapes_and_readable_names(exported):
+    kind, module, path, _ = exported
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    rows, side = module.config.max_detections, module.config.mask_size
+    shapes = {value.name: [each.dim_value for each in value.type.tensor_type.shape.dim] for value in model.graph.output}
+    wanted = {"num_detections": [1], "boxes": [1, rows, 4], "scores": [1, rows], "labels": [1, rows]}
+    assert shapes == wanted | ({"masks": [1, rows, side, side]} if kind == "mask_rcnn" else {})
+    kinds = {node.op_type for node in model.graph.node}
+    assert not kinds & {"NonMaxSuppression", "NonZero", "Loop", "If", "Shape", "BatchNormalization"}
+    assert ("RoiAlign" in kinds, "GridSample" in kinds) == (kind == "faster_rcnn", kind == "mask_rcnn")
+    assert [node.name for node in model.graph.node if not NAMES.match(node.name)] == []
+    assert all(value.type.tensor_type.shape.dim or value.type.tensor_type.elem_type for value in model.graph.value_info)
+
+
+def test_roi_align_states_what_runtimes_read_differently(exported):
+    kind, _, path, _ = exported
+    for node in onnx.load(path).graph.node:
+        if node.op_type == "RoiAlign":
+            stated = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+            assert (stated["sampling_ratio"], stated["coordinate_transformation_mode"]) == (2, b"half_pixel")
+    assert kind
+
+
+def test_the_dense_part_ends_before_boxes_are_selected(tmp_path):
+    for kind in SIZES:
+        module, path = small_detector(kind).eval(), tmp_path / f"{kind}.onnx"
+        made = detectors.export_detector(module, images_of(kind), path, batch=2, opset=20, part="dense", roi=None)
+        assert (made.parity.found, made.nms_rounds, made.roi) == (None, None, None)
+        with torch.inference_mode():
+            expected = module.dense(torch.from_numpy(images_of(kind)))
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        assert names == list(expected)
+        for name, array in zip(names, session.run(None, {"images": images_of(kind)}), strict=True):
+            np.testing.assert_allclose(array, expected[name], rtol=1e-3, atol=1e-4)
+        assert not {"TopK", "GatherElements"} & {node.op_type for node in onnx.load(path).graph.node}
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_an_adaptive_number_of_samples_needs_the_operator(tmp_path, aligned):
+    module = small_detector("faster_rcnn", roi_sampling_ratio=0, roi_aligned=aligned).eval()
+    images, path = images_of("faster_rcnn"), tmp_path / "adaptive.onnx"
+    with refusing(InputError, "adaptive"):
+        detectors.check_detector(module, SIZES["faster_rcnn"], "full", "gridsample")
+    made = detectors.export_detector(module, images, path, batch=1, opset=20, part="full", roi="roialign")
+    assert made.parity.found.matched > 20
+    expected = host_outputs("faster_rcnn", module, images)
+    assert compare_detections(expected, run(path, images), module.config.score_threshold).matched > 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "part", "roi", "words"),
+    [
+        ("faster_rcnn", (64, 80), "full", None, "multiples of 32"),
+        ("retinanet", 96, "full", None, "multiples of 128"),
+        ("retinanet", 128, "full", "roialign", "--roi"),
+        ("mask_rcnn", 64, "dense", "gridsample", "--roi"),
+    ],
+)
+def test_options_that_do_not_fit_a_detector_are_refused(kind, size, part, roi, words):
+    with refusing(InputError, words):
+        detectors.check_detector(small_detector(kind), size, part, roi)
+
+
+def test_the_rounds_of_suppression_suffice_for_a_long_chain():
+    """Thirty boxes, each of which overlaps the next one alone: every second one remains."""
+    from emca_deploy.networks.detectors.host_post import greedy_nms
+    from emca_deploy.networks.detectors.nms import Suppression
+
+    boxes = torch.tensor([[10.0 * at, 0.0, 10.0 * at + 30, 20.0] for at in range(30)])
+    scores = torch.linspace(0.9, 0.1, 30)
+    valid = torch.ones(30)
+    suppression = Suppression(0.4, 4)
+    needed = suppression.rounds_needed(boxes, valid)
+    kept = greedy_nms(boxes.numpy(), scores.numpy(), 0.4).tolist()
+    assert needed > 20
+    assert torch.nonzero(suppression(boxes, valid))[:, 0].tolist() != kept
+    suppression.rounds = needed
+    assert torch.nonzero(suppression(boxes, valid))[:, 0].tolist() == kept == list(range(0, 30, 2))
+
+
+def test_the_rounds_are_those_that_the_images_need():
+    module = small_detector("retinanet").eval()
+    images = images_of("retinanet")
+    longest = detectors.longest_chain(module, images)
+    assert longest > 1
+    with torch.inference_mode():
+        detectors.set_rounds(module, longest)
+        enough = module(torch.from_numpy(images))
+        detectors.set_rounds(module, 50)
+        more = module(torch.from_numpy(images))
+    assert all(torch.equal(enough[name], more[name]) for name in more)
+
+
+def test_a_detector_can_have_fewer_rows(tmp_path):
+    module = small_detector("retinanet").eval()
+    detectors.configure_module(module, max_detections=7)
+    path = tmp_path / "seven.onnx"
+    detectors.export_detector(module, images_of("retinanet"), path, batch=1, opset=20, part="full", roi=None)
+    assert run(path, images_of("retinanet"))["boxes"].shape == (2, 7, 4)
+    assert module.config == replace(module.config, max_detections=7)
