@@ -111,8 +111,10 @@ def _print_detector(made: "DetectorExport") -> None:
     found = made.parity.found
     if found is None:
         return
-    echo(
-        f"{found.matched} of {found.detections} detections match: score {found.score_error:.2g}, box {found.box_error_px:.2g} px"
-        + ("" if found.mask_error is None else f", mask {found.mask_error:.2g}")
-    )
-    echo(f"{made.nms_rounds} rounds of suppression; the longest chain took {made.longest_chain}")
+    if not found.detections:
+        echo("no detection exceeds the score threshold on these images: only the dense outputs were compared")
+        return
+    errors = f"score {found.score_error:.2g}, box {found.box_error_px:.2g} px"
+    errors += "" if found.mask_error is None else f", mask {found.mask_error:.2g}"
+    echo(f"{found.matched} of {found.detections} detections on {found.images} images match: largest difference of a {errors}")
+    echo(f"suppression: {made.nms_rounds} rounds; these images need {made.longest_chain}")

@@ -28,7 +28,8 @@ class MatchedDetections:
     """Detections of a reference that a candidate has too.
 
     Attributes:
-        detections: Number of the reference's detections.
+        images: Number of images.
+        detections: Number of the reference's detections, and of the candidate's that the reference should have.
         matched: Number of these with a detection of the candidate of the same class within all tolerances. A detection at the
             end of either list, or at the score threshold, needs no match: rounding decides whether it is there.
         score_error: Largest difference of two matched scores.
@@ -36,6 +37,7 @@ class MatchedDetections:
         mask_error: Largest difference of a pixel of two matched masks; None without masks.
     """
 
+    images: int
     detections: int
     matched: int
     score_error: float
@@ -50,7 +52,7 @@ class DetectionParity(Parity):
     The figures of `Parity` are those of the dense output that differs most.
 
     Attributes:
-        found: Detections of all images; None where only the dense part was exported.
+        found: Detections of all images; None where only the dense part was exported. Dense outputs are those of fewer images.
     """
 
     found: MatchedDetections | None = None
@@ -67,6 +69,7 @@ def match_detections(reference: Outputs, candidate: Outputs, threshold: float) -
     images = [_match_image(reference, candidate, image, threshold) for image in range(len(reference["num_detections"]))]
     masks = [one.mask_error for one in images if one.mask_error is not None]
     return MatchedDetections(
+        images=len(images),
         detections=sum(one.detections for one in images),
         matched=sum(one.matched for one in images),
         score_error=max((one.score_error for one in images), default=0.0),
@@ -96,7 +99,7 @@ def _match_image(reference: Outputs, candidate: Outputs, image: int, threshold: 
     worst = np.max(errors, axis=0) if errors else np.zeros(3)
     count = len(ours["scores"])
     mask_error = float(worst[2]) if "masks" in ours else None
-    return MatchedDetections(count + extra, matched, float(worst[0]), float(worst[1]), mask_error)
+    return MatchedDetections(1, count + extra, matched, float(worst[0]), float(worst[1]), mask_error)
 
 
 def _rows(outputs: Outputs) -> dict[str, npt.NDArray[Any]]:

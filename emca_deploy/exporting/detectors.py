@@ -1,5 +1,7 @@
 """Exports a detector to one ONNX file of fixed shapes: all of it, or its dense part."""
 
+from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,22 +20,29 @@ from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions, Size,
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
     from emca_deploy.networks.detectors.detector import Detector
 
-__all__ = ["DetectorExport", "Part", "Roi", "check_detector", "configure_module", "detector_preprocessing", "export_detector"]
+__all__ = [
+    "DetectorExport",
+    "Part",
+    "Roi",
+    "check_detector",
+    "configure_module",
+    "detector_preprocessing",
+    "export_detector",
+    "set_rounds",
+    "settled",
+]
 
 Part = Literal["full", "dense"]
 Roi = Literal["roialign", "gridsample"]
 
 FORBIDDEN = frozenset({"Shape", "If", "Loop", "Scan", "BatchNormalization", "Constant", "NonZero", "NonMaxSuppression"})
 """Operators that no exported detector has: each needs shapes that depend on data, or should have been folded."""
-
-COMPARED = 2
-"""Images at each end of the parity images whose dense outputs are compared."""
 
 LEAST_ROUNDS = 8
 """Rounds of suppression where the parity images need fewer than half of them."""
@@ -116,7 +125,7 @@ def export_detector(
     from emca_deploy.exporting.roi_forms import roi_align_operator, using_roi_form
     from emca_deploy.networks.detectors.roi import sample_on_grid
 
-    longest = rounds = None
+    rounds = None
     used = (roi or "roialign") if part == "full" and module.has_regions else None
     size = (images.shape[2], images.shape[3])
 
@@ -125,34 +134,33 @@ def export_detector(
         return dense if part == "dense" else {**module.detect(dense, size), **dense}
 
     with using_roi_form(module, sample_on_grid if used == "gridsample" else roi_align_operator):
+        with settled(module) as longest:
+            expected = _reference(outputs, images)
         if part == "full":
-            longest = longest_chain(module, images)
-            rounds = max(2 * longest, LEAST_ROUNDS)
+            rounds = max(2 * max(longest), LEAST_ROUNDS)
             set_rounds(module, rounds)
         model = export_onnx(module, size, batch, opset, call=outputs, forbidden=FORBIDDEN)
-        parity = _checked(module, outputs, model, images, path)
+    parity = _checked(model, images, expected, path, module.config.score_threshold)
     config = to_json(replace(module.config, nms_rounds=rounds or module.config.nms_rounds))
-    return DetectorExport(parity, part, used, rounds, longest, config)
+    return DetectorExport(parity, part, used, rounds, max(longest) if part == "full" else None, config)
 
 
 def _checked(
-    module: "Detector", outputs: "Callable[[Tensor], dict[str, Tensor]]", model: ir.Model, images: Float32Array, path: Path
+    model: ir.Model, images: Float32Array, expected: Mapping[str, npt.NDArray[Any]], path: Path, threshold: float
 ) -> DetectionParity:
-    """Write the file without the dense outputs where it has detections, and compare both kinds with PyTorch."""
+    """Write the file, without the dense outputs where it has detections, and compare both kinds with PyTorch's."""
     names = [str(value.name) for value in model.graph.outputs]
     dense = [name for name in names if name not in DETECTIONS]
-    ends = np.concatenate([images[:COMPARED], images[-COMPARED:]])
-    expected = _reference(outputs, ends)
-    parity = compare_dense(expected, dict(zip(names, _run(ir.to_proto(model).SerializeToString(), ends), strict=True)), dense)
-    found = [value for value in model.graph.outputs if value.name not in dense]
+    found = [value for value in model.graph.outputs if value.name in DETECTIONS]
+    ends = _run(ir.to_proto(model).SerializeToString(), images[[0, -1]])
+    parity = compare_dense(expected, dict(zip(names, ends, strict=True)), dense)
     if found:
         model.graph.outputs[:] = found
     ir.save(model, path)
     if not found:
         return parity
     written = dict(zip([str(value.name) for value in found], _run(path, images), strict=True))
-    expected = _reference(outputs, images)
-    return replace(parity, found=compare_detections(expected, written, module.config.score_threshold))
+    return replace(parity, found=compare_detections(expected, written, threshold))
 
 
 def _run(model: Path | bytes, images: Float32Array) -> list[npt.NDArray[Any]]:
@@ -160,33 +168,35 @@ def _run(model: Path | bytes, images: Float32Array) -> list[npt.NDArray[Any]]:
 
 
 def _reference(outputs: "Callable[[Tensor], dict[str, Tensor]]", images: Float32Array) -> dict[str, npt.NDArray[Any]]:
-    """Return PyTorch's outputs of images (N, 3, H, W), one after the other."""
+    """Return PyTorch's detections of images (N, 3, H, W), one after the other, and dense outputs of the first and the last."""
     torch = import_optional("torch")
+    kept: dict[str, list[npt.NDArray[Any]]] = {}
     with torch.inference_mode():
-        each = [outputs(torch.from_numpy(image[None])) for image in images]
-    return {name: np.concatenate([one[name].numpy() for one in each]) for name in each[0]}
+        for index, image in enumerate(images):
+            for name, value in outputs(torch.from_numpy(image[None])).items():
+                if name in DETECTIONS or index in (0, len(images) - 1):
+                    kept.setdefault(name, []).append(value.numpy())
+    return {name: np.concatenate(arrays) for name, arrays in kept.items()}
 
 
-def longest_chain(module: "Detector", images: Float32Array) -> int:
-    """Return after how many rounds no suppression on images (N, 3, H, W) changes any more."""
-    torch = import_optional("torch")
+@contextmanager
+def settled(module: "Detector") -> "Iterator[list[int]]":
+    """Let a detector suppress in as many rounds as there are changes; yield the number of rounds of each suppression."""
     from emca_deploy.networks.detectors.nms import Suppression
 
-    longest = 0
+    rounds = [0]
 
-    def measure(suppression: Suppression, given: tuple[Any, ...], _: Any) -> None:
-        nonlocal longest
-        longest = max(longest, suppression.rounds_needed(*given))
+    def settle(suppression: Suppression, given: "tuple[Tensor, ...]", _: "Tensor") -> "Tensor":
+        keep, needed = suppression.settle(*given)
+        rounds.append(needed)
+        return keep
 
-    hooks = [each.register_forward_hook(measure) for each in module.modules() if isinstance(each, Suppression)]
+    hooks = [each.register_forward_hook(settle) for each in module.modules() if isinstance(each, Suppression)]
     try:
-        with torch.inference_mode():
-            for image in images:
-                module(torch.from_numpy(image[None]))
+        yield rounds
     finally:
         for hook in hooks:
             hook.remove()
-    return longest
 
 
 def configure_module(module: "Detector", **changes: Any) -> None:

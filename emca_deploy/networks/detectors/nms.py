@@ -62,12 +62,12 @@ class Suppression(nn.Module):
         """Return which boxes remain; see `suppress`."""
         return suppress(boxes, valid, self.threshold, self.rounds, labels, self.one)
 
-    def rounds_needed(self, boxes: Tensor, valid: Tensor, labels: Tensor | None = None) -> int:
-        """Return after how many rounds the kept boxes do not change any more."""
+    def settle(self, boxes: Tensor, valid: Tensor, labels: Tensor | None = None) -> tuple[Tensor, int]:
+        """Return the boxes that remain after as many rounds as change them, and the number of those rounds."""
         suppresses, keep = _pairs(boxes, self.threshold, labels, self.one), valid
         for rounds in range(boxes.shape[-2]):
             following = _round(keep, valid, suppresses)
             if torch.equal(following, keep):
-                return rounds
+                return keep, rounds
             keep = following
-        return boxes.shape[-2]
+        return keep, boxes.shape[-2]
