@@ -35,6 +35,7 @@ __all__ = ["CheckpointExport", "ExportOptions", "export_checkpoint"]
 
 RECORDED_VERSIONS = ("torch", "onnx_ir", "onnx", "onnxruntime", "numpy")
 SEED = 0
+IMAGENET_CLASSES, COCO_CLASSES = 1000, 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +217,8 @@ def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module
         if options.arch is None:
             raise InputError("neither a checkpoint nor --arch with --random-init was given", "name one of them")
         torch.manual_seed(SEED)
-        num_classes = options.num_classes or 1000
+        usual = IMAGENET_CLASSES if find_architecture(options.arch).detector is None else COCO_CLASSES
+        num_classes = options.num_classes or usual
         module = create_model(options.arch, num_classes).eval()
         return module, ModelSpec(options.arch, num_classes, {}, "random", count_parameters(module))
     module, spec = load_checkpoint(checkpoint, options.arch, weights=options.weights, prefix=options.prefix)

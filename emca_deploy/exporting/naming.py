@@ -21,10 +21,15 @@ _RENAMES = (
     (re.compile(r"\.shortcut\.0\b"), ".shortcut.conv"),
     (re.compile(r"^linear\b"), "head"),
 )
+BACKBONE = "backbone."
+"""Beginning of the paths of a detector's classifier without its last layer."""
+
 _RESIDUAL_INDEX = re.compile(r"\.residual\.(\d+)")
 
 
 def _readable(path: str) -> str:
+    if path.startswith(BACKBONE):
+        return f"{BACKBONE}{_readable(path.removeprefix(BACKBONE))}"
     for pattern, replacement in _RENAMES:
         path = pattern.sub(replacement, path)
     # residual.0, .3 and .6 are convolutions, each followed by batch norm and ReLU
