@@ -6,6 +6,7 @@ import click
 
 from emca_deploy.commands._checkpoint_options import checkpoint_options, print_source
 from emca_deploy.commands._console import echo, json_option, show, tell
+from emca_deploy.commands._detector_options import detector_options, print_detector
 from emca_deploy.commands._options import arch_option
 from emca_deploy.commands._preprocessing_options import preprocessing_options
 from emca_deploy.commands._types import INPUT, OUTPUT, batch_size, option
@@ -13,7 +14,7 @@ from emca_deploy.errors import InputError
 from emca_deploy.results.codec import to_json
 
 if TYPE_CHECKING:
-    from emca_deploy.api.export import DetectorExport, ExportReport
+    from emca_deploy.api.export import ExportReport
 
 __all__ = ["command"]
 
@@ -43,19 +44,7 @@ FORMS = ("poolings", "bands", "products", "sums", "scales", "stacks")
     help="Batch size: 'dynamic', or a fixed number of images. A detector's is fixed, to 1 where it is not given.",
 )
 @option("--opset", type=click.IntRange(MIN_OPSET), default=20, help="ONNX opset version.")
-@option(
-    "--part",
-    type=click.Choice(["full", "dense"]),
-    default="full",
-    help="dense: only the part of a detector before boxes are selected, which the host then does.",
-)
-@option(
-    "--roi",
-    type=click.Choice(["roialign", "gridsample"]),
-    unset="roialign",
-    help="How the file crops a detector's regions; gridsample is for TensorRT-RTX.",
-)
-@option("--max-detections", type=click.IntRange(1, 1000), unset="the checkpoint's", help="Rows of a detector's outputs.")
+@detector_options
 @json_option
 def command(random_init: bool, as_json: bool, **options: Any) -> None:
     """Export a checkpoint to ONNX, and check the file against PyTorch on random and real images.
@@ -96,7 +85,7 @@ def _print(report: "ExportReport") -> None:
     echo(f"{made.onnx}: {made.arch}, {made.num_classes} classes, {made.params:,} parameters, {precision}")
     echo(f"{what} with PyTorch on {parity.samples} images: max error {parity.max_abs:.2g} ({parity.max_rel:.2g} relative)")
     if made.detector is not None:
-        _print_detector(made.detector)
+        print_detector(made.detector)
     if half is None:
         return
     limit = f"at most {half.tolerance:.2g} from {half.roundings} roundings"
@@ -105,16 +94,3 @@ def _print(report: "ExportReport") -> None:
     echo(f"{half.graph.half_nodes} nodes in fp16; in float32: {', '.join(f'{n} {why}' for why, n in kept.items())}")
     if zeroed := sum(half.graph.weights_rounded_to_zero.values()):
         tell(warnings=[f"{zeroed:,} of {half.graph.half_weights:,} weights are too small for fp16 and became 0"])
-
-
-def _print_detector(made: "DetectorExport") -> None:
-    found = made.parity.found
-    if found is None:
-        return
-    if not found.detections:
-        echo("no detection exceeds the score threshold on these images: only the dense outputs were compared")
-        return
-    errors = f"score {found.score_error:.2g}, box {found.box_error_px:.2g} px"
-    errors += "" if found.mask_error is None else f", mask {found.mask_error:.2g}"
-    echo(f"{found.matched} of {found.detections} detections on {found.images} images match: largest difference of a {errors}")
-    echo(f"suppression: {made.nms_rounds} rounds; these images need {made.longest_chain}")
