@@ -11,7 +11,7 @@ from refusals import refusing
 
 from emca_deploy.errors import InputError
 from emca_deploy.exporting.detection_parity import compare_detections
-from emca_deploy.networks.detectors.host_post import rcnn_detections, retinanet_detections
+from emca_deploy.tasks.detection_post import rcnn_detections, retinanet_detections
 
 torch = pytest.importorskip("torch")
 
@@ -157,8 +157,8 @@ def test_options_that_do_not_fit_a_detector_are_refused(kind, size, part, roi, w
 
 def test_the_rounds_of_suppression_suffice_for_a_long_chain():
     """Thirty boxes, each of which overlaps the next one alone: every second one remains."""
-    from emca_deploy.networks.detectors.host_post import greedy_nms
     from emca_deploy.networks.detectors.nms import Suppression
+    from emca_deploy.tasks.detection_post import greedy_nms
 
     boxes = torch.tensor([[10.0 * at, 0.0, 10.0 * at + 30, 20.0] for at in range(30)])
     scores = torch.linspace(0.9, 0.1, 30)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
 from emca_deploy.networks.detectors.config import DetectorConfig
-from emca_deploy.networks.detectors.host_heads import box_head, mask_head, roi_align
+from emca_deploy.tasks.detection_heads import box_head, mask_head, roi_align
 
 __all__ = ["HostDetections", "greedy_nms", "rcnn_detections", "retinanet_detections"]
 

@@ -1,4 +1,4 @@
-"""RoiAlign, the box head and the mask head in numpy; see `host_post`."""
+"""RoiAlign, the box head and the mask head in numpy; see `detection_post`."""
 
 from collections.abc import Mapping
 
