@@ -192,3 +192,24 @@ def test_a_detector_can_have_fewer_rows(tmp_path):
     detectors.export_detector(module, images_of("retinanet"), path, batch=1, opset=20, part="full", roi=None)
     assert run(path, images_of("retinanet"))["boxes"].shape == (2, 7, 4)
     assert module.config == replace(module.config, max_detections=7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SIZES)
+def test_tensorrt_rtx_builds_an_engine_of_the_grid_form(kind, tmp_path):
+    trt = pytest.importorskip("tensorrt_rtx")
+    path, roi = tmp_path / f"{kind}.onnx", None if kind == "retinanet" else "gridsample"
+    module = small_detector(kind).eval()
+    detectors.export_detector(module, images_of(kind), path, batch=1, opset=20, part="full", roi=roi)
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+    assert parser.parse_from_file(str(path)), [parser.get_error(at).desc() for at in range(parser.num_errors)]
+    outputs = {network.get_output(at).name: tuple(network.get_output(at).shape) for at in range(network.num_outputs)}
+    assert outputs["boxes"] == (1, module.config.max_detections, 4)
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+    engine = builder.build_serialized_network(network, config)
+    assert engine is not None
+    assert engine.nbytes > path.stat().st_size
