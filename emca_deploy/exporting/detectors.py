@@ -44,9 +44,6 @@ Roi = Literal["roialign", "gridsample"]
 FORBIDDEN = frozenset({"Shape", "If", "Loop", "Scan", "BatchNormalization", "Constant", "NonZero", "NonMaxSuppression"})
 """Operators that no exported detector has: each needs shapes that depend on data, or should have been folded."""
 
-LEAST_ROUNDS = 8
-"""Rounds of suppression where the parity images need fewer than half of them."""
-
 DETECTIONS = ("num_detections", "boxes", "scores", "labels", "masks")
 """Outputs of a detector; the others are dense."""
 
@@ -59,7 +56,8 @@ class DetectorExport:
         parity: Parity of the file with PyTorch.
         part: "full", or "dense" for the part before all selection of boxes.
         roi: Form of RoiAlign in the file; None where it has none.
-        nms_rounds: Rounds of suppression in the file; None in a dense part.
+        nms_rounds: Rounds of suppression in the file: twice `longest_chain`, and at least those of the configuration. None in a
+            dense part.
         longest_chain: Rounds after which nothing changed on the parity images; None in a dense part.
         config: Conventions of the detector, among them the names of its classes.
     """
@@ -137,7 +135,7 @@ def export_detector(
         with settled(module) as longest:
             expected = _reference(outputs, images)
         if part == "full":
-            rounds = max(2 * max(longest), LEAST_ROUNDS)
+            rounds = max(2 * max(longest), module.config.nms_rounds)
             set_rounds(module, rounds)
         model = export_onnx(module, size, batch, opset, call=outputs, forbidden=FORBIDDEN)
     parity = _checked(model, images, expected, path, module.config.score_threshold)
