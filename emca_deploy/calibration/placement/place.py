@@ -85,6 +85,7 @@ def place(graph: ir.Graph, recipe: Recipe, keep_float: Sequence[str] = ()) -> Pl
         _quantize_outputs(graph, placement, trunk)
     _place_at_attention(graph, placement, trunk)
     placement.keep_float(kept)
+    _share_ranges(graph, placement)
     return placement
 
 
@@ -92,6 +93,24 @@ def quantizable(graph: ir.Graph, recipes: Iterable[Recipe]) -> list[str]:
     """Return the names of the tensors that some recipe quantizes, in the order they are computed."""
     placed = {value for recipe in recipes for value in place(graph, recipe).edges}
     return [str(value.name) for value in all_values(graph) if value in placed]
+
+
+def _share_ranges(graph: ir.Graph, placement: Placement) -> None:
+    """Give a max pooling's input and result one range, which backends need to compute it in INT8.
+
+    Clipping and rounding commute with a maximum, so the range is the result's where nothing else reads the input quantized.
+    """
+    for node in graph:
+        if node.op_type != "MaxPool" or len(node.outputs) != 1:
+            continue
+        source, result = node.inputs[0], node.outputs[0]
+        if source not in placement.edges or result not in placement.edges:
+            continue
+        if (source in placement.symmetric) != (result in placement.symmetric):
+            continue
+        alone = all(reader is node for reader, _ in placement.edges[source])
+        taker, giver = (source, result) if alone else (result, source)
+        placement.same.setdefault(taker, giver)
 
 
 def _place_at_attention(graph: ir.Graph, placement: Placement, trunk: Trunk) -> None:
