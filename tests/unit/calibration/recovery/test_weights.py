@@ -96,7 +96,12 @@ def test_rounded_weights_are_reused_for_another_backend_and_not_for_other_images
         return nullcontext()
 
     calibrate_model(model, images, tmp_path / "a.onnx", options("openvino"), stage)
-    assert stages == ["measuring ranges", "rounding weights", "correcting biases (minmax)", "comparing with fp32"]
+    assert list(dict.fromkeys(stages)) == [
+        "measuring ranges",
+        "rounding weights",
+        "correcting biases (minmax)",
+        "comparing with fp32",
+    ]
     stages.clear()
     calibrate_model(model, images, tmp_path / "b.onnx", options("onnxruntime"), stage)
     assert "rounding weights" not in stages
