@@ -1,6 +1,6 @@
 """Opens a checkpoint file of any kind and lists its tensors by name, without running anything in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ class CheckpointFile:
         keys: Keys of the outermost dictionary.
         inert: Classes of the other objects in the file, which were not loaded.
         arch: Architecture that the file names, or None; it may be wrong.
+        metadata: Values next to the tensors: a safetensors file's metadata, or the dictionary `meta` of a file of torch.save.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class CheckpointFile:
     keys: tuple[str, ...] = ()
     inert: set[str] = field(default_factory=set)
     arch: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -81,6 +83,7 @@ def _read(path: Path, found: CheckpointFile, open_files: ExitStack, of_index: Pa
     elif kind == "safetensors":
         tensors, metadata = read_safetensors(path, stream, size)
         found.arch = metadata.get("arch") or found.arch
+        found.metadata = metadata
         found.keys += tuple(tensors)
         for name, tensor in tensors.items():
             _add(found, name, 0, tensor)
@@ -158,6 +161,7 @@ def _read_shards(path: Path, stream: BinaryIO, found: CheckpointFile, open_files
             )
         found.inert |= part.inert
         found.arch = found.arch or part.arch
+        found.metadata = found.metadata or part.metadata
         for name in names:
             _add(found, name, 0, part.tensors[name])
 
@@ -176,6 +180,8 @@ def _flatten(path: Path, tree: Any, found: CheckpointFile) -> None:
         found.keys = tuple(tree)
         arch = tree.get("arch")
         found.arch = arch if isinstance(arch, str) else None
+        meta = tree.get("meta")
+        found.metadata = meta if isinstance(meta, dict) else {}
     elif not isinstance(tree, Stub):
         kind = "tensor" if isinstance(tree, StoredTensor) else type(tree).__name__
         raise CheckpointError(f"{path}: holds a {kind}, not a dictionary of tensors", SAVE_AGAIN)

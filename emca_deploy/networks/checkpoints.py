@@ -1,18 +1,20 @@
 """Loads a checkpoint into its network, whose architecture is found from the tensors."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from emca_deploy._optional import import_optional
 from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.checkpoint_files import CheckpointFile, open_checkpoint
+from emca_deploy.networks.detector_files import DetectorFit, find_detectors, fit_detector
+from emca_deploy.networks.detectors.config import DetectorConfig
 from emca_deploy.networks.fitting import Fit, empty_network, fit_network, is_counter
-from emca_deploy.networks.layouts import translate
 from emca_deploy.networks.networks import Network, find_networks
 from emca_deploy.networks.registry import count_parameters, find_architecture
 from emca_deploy.networks.stored import TensorProblem
+from emca_deploy.preprocessing import PreprocessingOptions
 from emca_deploy.results import codec
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class CheckpointSource:
         left_out: Number of tensors that were not loaded, by name or by group ("optimizer.*").
         not_loaded: Classes of the other objects in the file, which were neither loaded nor run.
         statistics: Beginning of the names of the batch norm statistics, where a moving average has none of its own; else None.
+        assumed: Facts about a detector that the file does not state, as its project's published detectors have them.
+        unread: Parts of a detector's configuration in the file that could not be read.
     """
 
     container: str
@@ -49,6 +53,8 @@ class CheckpointSource:
     left_out: dict[str, int]
     not_loaded: tuple[str, ...]
     statistics: str | None = codec.left_out()
+    assumed: tuple[str, ...] = codec.left_out(())
+    unread: tuple[str, ...] = codec.left_out(())
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,12 @@ class ModelSpec:
     """The network of a checkpoint.
 
     Attributes:
-        num_classes: Width of the logits.
+        num_classes: Width of the logits; for a detector the number of classes without background.
         options: Options for `create_model(arch, num_classes, **options)`; empty for the family's own configuration.
-        layout: Origin of its key names (see `layouts.Layout`).
+        layout: Origin of its key names (see `layouts.Layout` and `detector_layouts.DetectorLayout`).
         source: Place in the file; None for fresh weights.
+        detector: Configuration of a detector; None for a classifier.
+        preprocessing: Preprocessing that a detector was trained with; None for a classifier.
     """
 
     arch: str
@@ -68,6 +76,8 @@ class ModelSpec:
     layout: str
     params: int
     source: CheckpointSource | None = None
+    detector: DetectorConfig | None = None
+    preprocessing: PreprocessingOptions | None = None
 
 
 def load_checkpoint(
@@ -78,7 +88,7 @@ def load_checkpoint(
     weights: Weights | None = None,
     prefix: str | None = None,
 ) -> tuple["nn.Module", ModelSpec]:
-    """Load a checkpoint; nothing in it is run.
+    """Load a checkpoint of a classifier or of a detector; nothing in it is run.
 
     Args:
         path: File of torch.save, safetensors file, or index of a sharded checkpoint.
@@ -88,10 +98,12 @@ def load_checkpoint(
         prefix: Beginning of the network's names, where the file has several networks.
 
     Returns:
-        The network in eval mode, (N, 3, H, W) float32 to logits (N, num_classes), and its description.
+        The network in eval mode and its description. A classifier maps images (N, 3, H, W) float32 to logits (N, num_classes),
+        a detector to detections (see `networks.detectors`).
 
     Raises:
-        CheckpointError: the file cannot be read safely, fits no architecture, is not `arch`, or has several networks.
+        CheckpointError: the file cannot be read safely, fits no architecture, is not `arch`, has several networks, or has a
+            detector that is not supported or contradicts its configuration.
         UnknownNameError: there is no architecture `arch`.
         MissingError: torch is not installed.
     """
@@ -99,24 +111,46 @@ def load_checkpoint(
     if arch is not None:
         find_architecture(arch)
     with open_checkpoint(path) as file:
-        networks = _under(file, find_networks(file), prefix)
-        fits = _fits(file, networks, arch, position, trusted=prefix is not None)
+        detectors = find_detectors(file)
+        networks = _under(file, detectors or find_networks(file), prefix)
+        if detectors:
+            fits = _fits(networks, lambda network, _: fit_detector(file, network, arch=arch, position=position))
+        else:
+            trusted = prefix is not None
+            fits = _fits(
+                networks,
+                lambda network, explain: fit_network(
+                    file, network, arch=arch, position=position, trusted=trusted, explain=explain
+                ),
+            )
         chosen, both = _choose(file, fits, weights)
         tensors = _values(file, chosen.network, both)
     inferred = chosen.inferred
     module = empty_network(inferred, chosen.classes).to_empty(device="cpu").eval()
     counters = {name: torch.zeros((), dtype=torch.int64) for name in module.state_dict() if is_counter(name)}
-    module.load_state_dict({**counters, **translate(tensors, path).tensors})
+    module.load_state_dict({**counters, **chosen.translate(tensors, path)})
     source = _source(file, chosen.network, both)
-    return module, ModelSpec(inferred.arch, chosen.classes, inferred.options, chosen.layout, count_parameters(module), source)
+    spec = ModelSpec(inferred.arch, chosen.classes, inferred.options, chosen.layout, count_parameters(module), source)
+    return module, _described(spec, chosen, module)
 
 
-def _fits(file: CheckpointFile, networks: Sequence[Network], arch: str | None, position: str, *, trusted: bool) -> list[Fit]:
-    """Return the networks that fit an architecture; where none does, raise the error of the largest one."""
+def _described(spec: ModelSpec, fit: Fit, module: "nn.Module") -> ModelSpec:
+    """Add what only a detector has."""
+    if not isinstance(fit, DetectorFit) or spec.source is None:
+        return spec
+    source = replace(spec.source, assumed=fit.facts.assumed, unread=fit.facts.unread)
+    return replace(spec, source=source, detector=module.config, preprocessing=fit.facts.preprocessing)
+
+
+def _fits(networks: Sequence[Network], fit: Callable[[Network, bool], Fit]) -> list[Fit]:
+    """Return the networks that fit an architecture; where none does, raise the error of the largest one.
+
+    `fit` gets a network and whether its error may take the time to name the nearest architecture.
+    """
     fits, errors = [], []
     for number, network in enumerate(networks):
         try:
-            fits.append(fit_network(file, network, arch=arch, position=position, trusted=trusted, explain=number == 0))
+            fits.append(fit(network, number == 0))
         except CheckpointError as exc:
             errors.append(exc)
     if not fits:

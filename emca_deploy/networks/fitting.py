@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
     _Modules: TypeAlias = Mapping[tuple[int, int], Mapping[str, Tensor]]
 
-__all__ = ["Fit", "Inferred", "count_classes", "empty_network", "fit_network", "infer", "is_counter", "nearest_depth"]
+__all__ = [
+    "Fit",
+    "Inferred",
+    "count_classes",
+    "differences",
+    "empty_network",
+    "fit_network",
+    "infer",
+    "is_counter",
+    "nearest_depth",
+]
 
 SHOWN = 3
 SEE_MODELS = "`emca-deploy models` lists what can be loaded; save such a network's whole state dict"
@@ -53,6 +63,10 @@ class Fit:
     inferred: Inferred
     classes: int
     layout: str
+
+    def translate(self, tensors: Mapping[str, "Tensor"], path: Path) -> dict[str, "Tensor"]:
+        """Return the network's tensors, by their names in `Network.names`, with our names; `path` is for errors."""
+        return translate(tensors, path).tensors
 
 
 def fit_network(
@@ -90,7 +104,7 @@ def fit_network(
     if position != "residual" and not inferred.arch.startswith("pkcam"):
         options["position"] = position
     inferred = Inferred(inferred.arch, options)
-    _, wrong_tensors = _differences(empty_network(inferred, classes).state_dict(), found.tensors)
+    _, wrong_tensors = differences(empty_network(inferred, classes).state_dict(), found.tensors)
     if wrong_tensors:
         raise _no_fit(file.path, network, found, inferred, arch)
     layout = found.layout if network.layout in ("native", "pkcam", "torchvision") else network.layout
@@ -106,7 +120,7 @@ def is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def _differences(expected: Mapping[str, "Tensor"], given: Mapping[str, "Tensor"]) -> tuple[int, dict[str, list[str]]]:
+def differences(expected: Mapping[str, "Tensor"], given: Mapping[str, "Tensor"]) -> tuple[int, dict[str, list[str]]]:
     """Return how many tensors match, and the names of the missing, unexpected and misshapen ones, where there are any."""
     wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in expected.items() if not is_counter(name)}
     present = {name: (tensor.shape, tensor.dtype) for name, tensor in given.items() if not is_counter(name)}
@@ -137,7 +151,7 @@ def _nearest(file: CheckpointFile, found: Translated, arch: str | None) -> Infer
     classes = count_classes(found.tensors) or 1000
 
     def score(name: str) -> int:
-        matching, wrong = _differences(empty_network(Inferred(name), classes).state_dict(), found.tensors)
+        matching, wrong = differences(empty_network(Inferred(name), classes).state_dict(), found.tensors)
         return matching - len(wrong.get("missing", ())) - len(wrong.get("unexpected", ()))
 
     return Inferred(max(names, key=score))
@@ -160,7 +174,7 @@ def _no_fit(path: Path, network: Network, found: Translated, nearest: Inferred, 
         have = "x".join(map(str, given.shape)) if given.is_floating_point() else str(given.dtype)
         return f"{theirs(name)} ({have}, not {want})"
 
-    matching, wrong = _differences(expected, found.tensors)
+    matching, wrong = differences(expected, found.tensors)
     parts = []
     for what, names in wrong.items():
         shown = ", ".join(map(shapes if what == "misshapen" else theirs, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")

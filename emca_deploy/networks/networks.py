@@ -8,7 +8,7 @@ from emca_deploy.networks.checkpoint_files import CheckpointFile
 from emca_deploy.networks.layouts import HEAD_OF_LAYOUT, Layout, to_torchvision
 from emca_deploy.networks.stored import StoredTensor
 
-__all__ = ["Network", "find_networks"]
+__all__ = ["Network", "find_networks", "is_average", "without_wrappers"]
 
 MAX_NETWORKS = 16
 MAX_LEVELS = 6
@@ -92,7 +92,7 @@ class _Head:
 
 def find_networks(file: CheckpointFile) -> list[Network]:
     """Return the networks in a checkpoint, at most 16; those with most tensors come first."""
-    plain = _without_wrappers(file.tensors)
+    plain = without_wrappers(file.tensors)
     counts: dict[tuple[str, Layout], int] = {}
     for name in plain:
         match = _BLOCK.match(name)
@@ -122,7 +122,7 @@ def _with_statistics(network: Network, networks: list[Network]) -> Network:
     return network
 
 
-def _without_wrappers(names: Iterable[str]) -> dict[str, str]:
+def without_wrappers(names: Iterable[str]) -> dict[str, str]:
     """Return full names by the name without wrappers' parts, where that is unique."""
     found: dict[str, str] = {}
     for name in names:
@@ -159,7 +159,7 @@ def _network(file: CheckpointFile, plain: Mapping[str, str], prefix: str, layout
         names=names,
         head=plain.get(f"{head.linear}.weight", "").removesuffix(".weight") if head else "",
         others=tuple(name for name in file.tensors if name not in used),
-        average=_is_average(file, plain, prefix),
+        average=is_average(file, plain, prefix),
         problem=problem,
         extra_layers=bool(layers),
     )
@@ -250,7 +250,8 @@ def _has_word(name: str, words: frozenset[str]) -> bool:
     return not words.isdisjoint(re.split(r"[^a-z]+", name.lower()))
 
 
-def _is_average(file: CheckpointFile, plain: Mapping[str, str], prefix: str) -> bool:
+def is_average(file: CheckpointFile, plain: Mapping[str, str], prefix: str) -> bool:
+    """Return whether the network under a prefix is a moving average; `plain` has the names without wrappers' parts."""
     top = prefix.partition(".")[0]
     # mmengine and Lightning's WeightAveraging swap the two: the average becomes the state dict.
     if {"message_hub", "ema_state_dict"} <= set(file.keys) or "current_model_state" in file.keys:
