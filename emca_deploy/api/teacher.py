@@ -25,7 +25,10 @@ def load_teacher(checkpoint: Path, model: Path, budget_s: float) -> FineTuning:
     torch = import_optional("torch")
     from emca_deploy.networks.checkpoints import load_checkpoint
 
-    module, _ = load_checkpoint(checkpoint, **_chosen(model))
+    module, spec = load_checkpoint(checkpoint, **_chosen(model))
+    if spec.detector is not None:
+        problem = f"{checkpoint}: is the detector {spec.arch}, and fine-tuning teaches classifiers only"
+        raise InputError(problem, "choose another --recover")
 
     def teach(images: Float32Array) -> Float32Array:
         with torch.inference_mode():

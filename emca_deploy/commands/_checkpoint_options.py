@@ -38,7 +38,7 @@ def _lines(source: Mapping[str, Any]) -> Iterator[str]:
     places = [
         f"under '{source['container']}'" if source["container"] else "",
         f"behind the prefix '{prefix}'" if prefix else "",
-        f"with the head '{head}'" if prefix and not head.startswith(prefix) else "",
+        f"with the head '{head}'" if head and prefix and not head.startswith(prefix) else "",
     ]
     if any(places):
         yield f"network found {', '.join(filter(None, places))}"
@@ -55,6 +55,10 @@ def _lines(source: Mapping[str, Any]) -> Iterator[str]:
         yield f"note: not part of the network, left out: {_first(shown)}"
     if source["not_loaded"]:
         yield f"note: not tensors, not loaded: objects of {_first(source['not_loaded'])}"
+    for fact in source.get("assumed", ()):
+        yield f"note: assumed: {fact}"
+    if "unread" in source:
+        yield f"note: could not be read from its configuration: {_first(source['unread'])}"
 
 
 def _first(names: list[str]) -> str:

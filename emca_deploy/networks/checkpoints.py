@@ -139,7 +139,8 @@ def _described(spec: ModelSpec, fit: Fit, module: "nn.Module") -> ModelSpec:
     if not isinstance(fit, DetectorFit) or spec.source is None:
         return spec
     source = replace(spec.source, assumed=fit.facts.assumed, unread=fit.facts.unread)
-    return replace(spec, source=source, detector=module.config, preprocessing=fit.facts.preprocessing)
+    config: DetectorConfig = module.config  # type: ignore[assignment]  # a detector's attribute
+    return replace(spec, source=source, detector=config, preprocessing=fit.facts.preprocessing)
 
 
 def _fits(networks: Sequence[Network], fit: Callable[[Network, bool], Fit]) -> list[Fit]:

@@ -63,7 +63,7 @@ class DetectorFit(Fit):
         found = {name: tensors[theirs] for name, theirs in heads.items()}
         return {
             **{f"backbone.{name}": tensor for name, tensor in backbone.items()},
-            **convert_heads(found, self.facts.layout, self.kind, self.classes),
+            **convert_heads(found, self.facts.layout, self.classes),
         }
 
 
@@ -77,7 +77,8 @@ def find_detectors(file: CheckpointFile) -> list[Network]:
         where = first.removesuffix(own) if first.endswith(own) else prefix
         container = first[: file.containers[first]]
         used = {name: full for name, full in names.items() if not _IGNORED.match(name) and not is_counter(name)}
-        others = tuple(full for full in file.tensors if full not in names.values() or _IGNORED.match(full[len(where) :]))
+        inside = set(names.values())
+        others = tuple(full for full in file.tensors if full not in inside or _IGNORED.match(full[len(where) :]))
         found.append(
             Network(
                 where=where,
@@ -109,6 +110,7 @@ class _Parts:
         body: Backbone with the names of our ResNets.
         heads: File's names of the other tensors, without the prefix, by our names.
         shapes: Shapes of the other tensors by our names, before conversion.
+        no_epsilon: Whether batch norm has no epsilon: torchvision's frozen one before 0.9, and that of its published weights.
     """
 
     network: Network
@@ -118,6 +120,7 @@ class _Parts:
     body: Translated
     heads: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
+    no_epsilon: bool
 
     def theirs(self, name: str) -> str:
         """Return the file's name of a tensor that has our name."""
@@ -125,13 +128,6 @@ class _Parts:
             return self.network.prefix + self.heads[name]
         own = self.body.originals.get(name.removeprefix("backbone."), "") if name.startswith("backbone.") else ""
         return self.network.prefix + BODY[self.layout] + own if own else name
-
-    @property
-    def no_epsilon(self) -> bool:
-        """Whether batch norm has no epsilon: torchvision's frozen one before version 0.9, and in its published weights."""
-        if self.layout != "torchvision-detection":
-            return False
-        return any(re.match(r"backbone\.fpn\.inner_blocks\.\d+\.weight", name) for name in self.heads.values())
 
 
 def _read_parts(file: CheckpointFile, network: Network) -> _Parts:
@@ -153,7 +149,9 @@ def _read_parts(file: CheckpointFile, network: Network) -> _Parts:
         raise CheckpointError(f"{front}is a detector that is not supported, with tensors like {names}", SUPPORTED)
     outlines = {name: file.tensors[network.names[theirs]].outline() for name, theirs in body.items()}
     shapes = {name: file.tensors[network.names[theirs]].shape for name, theirs in heads.items()}
-    return _Parts(network, front, layout, kind, translate(outlines, file.path), heads, shapes)
+    plain = any(re.match(r"backbone\.fpn\.inner_blocks\.\d+\.weight", name) for name in heads.values())
+    frozen = not any(is_counter(full) for full in file.tensors if full.startswith(network.where))
+    return _Parts(network, front, layout, kind, translate(outlines, file.path), heads, shapes, plain and frozen)
 
 
 def _may_matter(file: CheckpointFile, full: str) -> bool:
@@ -200,7 +198,7 @@ def _sizes(parts: _Parts) -> Sizes:
     shapes = parts.shapes
 
     def size(name: str, axis: int = 0) -> int:
-        return shapes.get(f"{name}.weight", (0, 0))[axis]
+        return (*shapes.get(f"{name}.weight", ()), 0, 0)[axis]
 
     channels = size("fpn.output.0")
     dense = "head" if parts.kind == "retinanet" else "rpn"
@@ -215,7 +213,7 @@ def _sizes(parts: _Parts) -> Sizes:
         shown |= {"box_head_width": "roi.box.fc6", "box_bins": "roi.box.fc6"}
     else:
         top = max((name for name in shapes if name.startswith("fpn.lateral.") and name.endswith(".weight")), default="")
-        width, source = shapes.get(top, (0, 0))[1], size("fpn.extra.0", 1)
+        width, source = size(top.removesuffix(".weight"), 1), size("fpn.extra.0", 1)
         if source in (channels, width) and channels != width:
             values["p6_from"] = "c5" if source == width else "p5"
             shown["p6_from"] = "fpn.extra.0"

@@ -121,7 +121,7 @@ _REFUSED: tuple[tuple[str, str], ...] = (
         "deformable convolutions (DCN) in the backbone",
     ),
     (
-        r"backbone\.(layers|patch_embed|stages|stem|transition\d)\.|backbone\.conv1\.conv\.|backbone\.body\.\d",
+        r"backbone\.(layers|patch_embed|stages|stem\.\d|transition\d)\.|backbone\.conv1\.conv\.|backbone\.body\.\d",
         "another backbone than a ResNet with a 7x7 stem",
     ),
     (r"backbone\.(gn1|layer\d\.\d+\.gn\d)", "group norm (GN) in the backbone"),

@@ -106,7 +106,7 @@ def read_facts(
         assumed.append("batch norm without an epsilon, as in torchvision's published weights of this age")
     return DetectorFacts(
         layout,
-        _differing(kind, replace(config, class_names=names)) | ({"stride_first": True} if settings.stride_first else {}),
+        _differing(kind, replace(config, class_names=names)) | ({"caffe": "stride"} if settings.stride_first else {}),
         _preprocessing(layout, settings.preprocessing),
         tuple(assumed),
         (*settings.unread, *unread),

@@ -24,7 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _rows(shapes: Shapes, name: str) -> int:
-    return shapes.get(f"{name}.weight", (0,))[0]
+    return (*shapes.get(f"{name}.weight", ()), 0)[0]
 
 
 def count_detector_classes(shapes: Shapes, layout: DetectorLayout, kind: DetectorKind) -> int:
@@ -58,9 +58,7 @@ def mismatch(shapes: Shapes, layout: DetectorLayout, kind: DetectorKind, theirs:
     return "" if classes else f"{theirs('roi.box.scores.weight')} has no class but background"
 
 
-def convert_heads(
-    tensors: Mapping[str, "Tensor"], layout: DetectorLayout, kind: DetectorKind, classes: int
-) -> dict[str, "Tensor"]:
+def convert_heads(tensors: Mapping[str, "Tensor"], layout: DetectorLayout, classes: int) -> dict[str, "Tensor"]:
     """Return the tensors with our names, whose last layers become those of our detectors.
 
     Deltas and masks that all classes share are repeated for each class, which computes the same.
@@ -68,12 +66,14 @@ def convert_heads(
     converted = dict(tensors)
     for name, tensor in tensors.items():
         module = name.rpartition(".")[0]
+        if not tensor.shape:
+            continue
         if module == "roi.box.scores" and layout in BACKGROUND_FIRST:
             converted[name] = _join([tensor[1:], tensor[:1]])
         elif module in ("roi.box.deltas", "roi.mask.logits"):
             each = 4 if module == "roi.box.deltas" else 1
             converted[name] = _foreground(tensor, each, classes, layout in BACKGROUND_FIRST)
-        elif module == "head.scores" and kind == "retinanet" and layout == "torchvision-detection":
+        elif module == "head.scores" and layout == "torchvision-detection" and tensor.shape[0] % (classes + 1) == 0:
             by_anchor = tensor.reshape(-1, classes + 1, *tensor.shape[1:])
             converted[name] = by_anchor[:, 1:].reshape(-1, *tensor.shape[1:])
     return converted

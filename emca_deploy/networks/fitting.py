@@ -10,7 +10,7 @@ from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.checkpoint_files import CheckpointFile
 from emca_deploy.networks.layouts import Translated, foreign_name, translate
 from emca_deploy.networks.networks import Network
-from emca_deploy.networks.registry import ARCHITECTURES, FAMILY_OPTIONS, create_model
+from emca_deploy.networks.registry import ARCHITECTURES, DETECTORS, FAMILY_OPTIONS, create_model
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -98,7 +98,8 @@ def fit_network(
         raise _no_fit(file.path, network, found, inferred or _nearest(file, found, arch), arch)
     if arch is not None and arch != inferred.arch:
         wrong = ", ".join(f"{name}={value}" for name, value in inferred.options.items())
-        problem = f"{file.path}: is not {arch}: its tensors are those of {inferred.arch}" + (f" ({wrong})" if wrong else "")
+        what = "the classifier " if arch in DETECTORS else ""
+        problem = f"{file.path}: is not {arch}: its tensors are those of {what}{inferred.arch}" + (f" ({wrong})" if wrong else "")
         raise CheckpointError(problem, f"say --arch {inferred.arch}, or leave --arch out")
     options = dict(inferred.options) | ({"caffe": True} if found.caffe else {})
     if position != "residual" and not inferred.arch.startswith("pkcam"):

@@ -14,6 +14,7 @@ STRIDES = {"rcnn": (4, 8, 16, 32, 64), "retinanet": (8, 16, 32, 64, 128)}
 ROI_STRIDES = (4, 8, 16, 32)
 CODERS = ("DeltaXYWHBBoxCoder", "LegacyDeltaXYWHBBoxCoder")
 MAX_PIPELINE = 100
+SHOWN = 80
 MISSING = object()
 
 
@@ -69,7 +70,7 @@ class _Config:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return value
             if value is not None:
-                self.unread[path] = reprlib.repr(value)[:80]
+                self.unread[path] = reprlib.repr(value)[:SHOWN]
         return None
 
     def numbers(self, *paths: str) -> tuple[float, ...] | None:
@@ -80,7 +81,7 @@ class _Config:
             if flat and len(flat) == len(value):
                 return tuple(flat)
             if value is not None:
-                self.unread[path] = reprlib.repr(value)[:80]
+                self.unread[path] = reprlib.repr(value)[:SHOWN]
         return None
 
     def type(self, path: str) -> str:
@@ -154,7 +155,7 @@ def _boxes(config: _Config, settings: MmdetSettings, heads: str, retinanet: bool
         if spread and len(spread) == 4 and min(spread) > 0 and (name == "box_weights" or not retinanet):
             settings.fields[name] = tuple(1 / one for one in spread)
     coder = config.type(f"{head}.bbox_coder")
-    if coder in CODERS:
+    if coder in CODERS and config.get(f"{head}.bbox_coder") is not None:
         settings.fields["plus_one"] = coder.startswith("Legacy")
 
 
@@ -167,9 +168,9 @@ def _rois(config: _Config, settings: MmdetSettings, heads: str) -> None:
     settings.fields["roi_sampling_ratio"] = int(samples or 0)
     aligned = config.get(f"{extractor}.roi_layer.aligned")
     settings.fields["roi_aligned"] = aligned if isinstance(aligned, bool) else heads != "model."
-    if heads == "model.":  # only the kernel of mmdetection 1.x itself adds one pixel to a RoI
-        own = not settings.fields["roi_aligned"] and config.get(f"{extractor}.roi_layer.use_torchvision") is not True
-        settings.fields["roi_plus_one"] = own
+    # Only the kernel of mmdetection 1.x itself takes a RoI to the end of its last pixel.
+    other = settings.fields["roi_aligned"] or config.get(f"{extractor}.roi_layer.use_torchvision") is True
+    settings.fields["roi_plus_one"] = heads == "model." and not other
     if (scale := config.number(f"{extractor}.finest_scale")) is not None:
         settings.fields["roi_finest_scale"] = float(scale)
     mask = f"{heads}mask_roi_extractor.roi_layer"
@@ -241,7 +242,7 @@ def _preprocessing(config: _Config) -> PreprocessingOptions | None:
     inner = _Config(found)
     mean, spread = inner.numbers("mean"), inner.numbers("std")
     if mean is None or spread is None or len(mean) != 3 or len(spread) != 3 or min(spread) <= 0:
-        config.unread["mean and std of images"] = reprlib.repr((found.get("mean"), found.get("std")))
+        config.unread["mean and std of images"] = reprlib.repr((found.get("mean"), found.get("std")))[:SHOWN]
         return None
     swapped = found.get("bgr_to_rgb", found.get("to_rgb", found is not own)) is True
     ratio = next((step.get("keep_ratio") for step in steps if str(step.get("type")).endswith("Resize")), None)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from emca_deploy.networks.pkcam import PkcamBackbone
-    from emca_deploy.networks.resnet import AttentionConfig, ResNetBackbone
+    from emca_deploy.networks.resnet import AttentionConfig, Caffe, ResNetBackbone
 
 __all__ = [
     "ARCHITECTURES",
@@ -181,7 +181,7 @@ def _refuse_options(options: dict[str, Any]) -> None:
         )
 
 
-def _attention(arch: Architecture, options: dict[str, Any]) -> tuple["AttentionConfig", bool]:
+def _attention(arch: Architecture, options: dict[str, Any]) -> tuple["AttentionConfig", "Caffe"]:
     """Return the attention of a ResNet, and whether it is Caffe's variant."""
     from emca_deploy.networks.resnet import AttentionConfig
 
@@ -190,7 +190,7 @@ def _attention(arch: Architecture, options: dict[str, Any]) -> tuple["AttentionC
     for option in chosen:
         if option not in fields:
             raise UnknownNameError.of("model option", option, [*fields, "caffe"], "see the docstring of AttentionConfig")
-    return replace(AttentionConfig(**FAMILY_OPTIONS[arch.family]), **chosen), bool(options.get("caffe", False))
+    return replace(AttentionConfig(**FAMILY_OPTIONS[arch.family]), **chosen), options.get("caffe", False)
 
 
 def count_parameters(module: "nn.Module") -> int:

@@ -18,11 +18,12 @@ from emca_deploy.networks.attention import (
     style_descriptor,
 )
 
-__all__ = ["STAGE_BLOCKS", "AttentionConfig", "ResNet", "ResNetBackbone", "stage_channels"]
+__all__ = ["STAGE_BLOCKS", "AttentionConfig", "Caffe", "ResNet", "ResNetBackbone", "stage_channels"]
 
 AttentionKind = Literal["none", "se", "eca", "srm"]
 Placement = Literal["all", "first", "last"]
 Position = Literal["residual", "output"]
+Caffe = bool | Literal["stride"]
 
 STAGE_BLOCKS: dict[int, tuple[int, int, int, int]] = {
     18: (2, 2, 2, 2),
@@ -189,21 +190,22 @@ class _Trunk(nn.Module):
         depth: 18, 34, 50, 101 or 152.
         attention: Attention of the network; none where None.
         caffe: Whether to build Caffe's variant, which converted weights need (pretrained-models.pytorch): a bottleneck has its
-            stride on the first 1x1 convolution, and the stem pools without padding.
+            stride on the first 1x1 convolution, and the stem pools without padding. "stride" has the first of these two only
+            (mmdetection's style='caffe').
 
     Raises:
         KeyError: there is no such depth.
     """
 
-    def __init__(self, depth: int, attention: AttentionConfig | None = None, caffe: bool = False) -> None:
+    def __init__(self, depth: int, attention: AttentionConfig | None = None, caffe: Caffe = False) -> None:
         super().__init__()
         self.attention_config = attention or AttentionConfig()
         self.stage_blocks = STAGE_BLOCKS[depth]
         self.stage_channels = stage_channels(depth)
-        self._variant = {"bottleneck": depth >= 50, "caffe": caffe}
+        self._variant = {"bottleneck": depth >= 50, "caffe": bool(caffe)}
         self._sources = [self.attention_config.sources(s, self.stage_blocks) for s in range(4)]
         self._squeeze = style_descriptor if self.attention_config.kind == "srm" else mean_descriptor
-        self.stem = Stem(STAGE_WIDTHS[0], caffe)
+        self.stem = Stem(STAGE_WIDTHS[0], caffe is True)
         self.stage1 = self._make_stage(0)
         self.stage2 = self._make_stage(1)
         self.stage3 = self._make_stage(2)
@@ -261,7 +263,7 @@ class ResNet(_Trunk):
     """
 
     def __init__(
-        self, depth: int, num_classes: int = 1000, attention: AttentionConfig | None = None, caffe: bool = False
+        self, depth: int, num_classes: int = 1000, attention: AttentionConfig | None = None, caffe: Caffe = False
     ) -> None:
         super().__init__(depth, attention, caffe)
         self.head = nn.Linear(self.stage_channels[3], num_classes)

@@ -73,3 +73,18 @@ def test_a_checkpoint_that_is_run_says_which_weights_run(both, options, weights)
     with TorchRunner(str(both), RunOptions(), **options) as runner:
         assert runner.describe()["weights"] == weights
         assert float(runner._module.head.weight.detach()[0, 0]) == {"ema": 0.5, "plain": 0.25}[weights]
+
+
+def test_facts_about_a_detector_are_said(tmp_path, capsys):
+    from emca_deploy.networks.checkpoints import load_checkpoint
+    from zoo.checkpoints import saved
+    from zoo.detector_files import CONFIG, numbered, shapes_of
+
+    text = CONFIG.replace("nms_pre=900", "nms_pre=most()")
+    state = numbered(shapes_of("mmdetection-3", "mask_rcnn"))
+    print_source(to_json(load_checkpoint(saved(tmp_path, {"state_dict": state, "meta": {"config": text}}))[1].source))
+    assert "model.test_cfg.rpn.nms_pre = most()" in capsys.readouterr().out
+    print_source(to_json(load_checkpoint(saved(tmp_path, {"module": state}))[1].source))
+    out = capsys.readouterr().out
+    assert "assumed" in out
+    assert "head" not in out

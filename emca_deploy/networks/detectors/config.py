@@ -35,6 +35,7 @@ class DetectorConfig:
         rpn_weights: Factors of the RPN's deltas (dx, dy, dw, dh); mmdetection's standard deviations are their inverses.
         box_weights: Factors of the deltas of the box head, or of RetinaNet's deltas.
         plus_one: Whether a box reaches to the end of its last pixel, so that its width is x2 - x1 + 1 (mmdetection 1.x).
+        roi_plus_one: Whether RoiAlign too takes such a box to the end of its last pixel; nothing where `plus_one` is false.
         roi_aligned: Whether RoiAlign shifts boxes by half a pixel of the level, so that samples are at pixels' centres.
         roi_sampling_ratio: Samples of a RoI's bin along each axis; 0 is the adaptive number of mmdetection 2.x and 3.x.
         roi_finest_scale: Scale f in pixels: a box of area a is taken from level P2 + floor(log2(sqrt(a) / f)), within P2 to P5.
@@ -66,6 +67,7 @@ class DetectorConfig:
     rpn_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     plus_one: bool = False
+    roi_plus_one: bool = True
     roi_aligned: bool = True
     roi_sampling_ratio: int = 2
     roi_finest_scale: float = 56.0

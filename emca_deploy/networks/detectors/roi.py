@@ -113,6 +113,7 @@ class RoiAlign(nn.Module):
         super().__init__()
         self.bins, self.sampling_ratio, self.aligned = bins, config.roi_sampling_ratio, config.roi_aligned
         self.finest_scale, self.one = config.roi_finest_scale, float(config.plus_one)
+        self.reach = float(config.plus_one and config.roi_plus_one)
         self.form: RoiForm = sample_on_grid
 
     def forward(self, canvas: Tensor, boxes: Tensor, shapes: Shapes) -> Tensor:
@@ -127,7 +128,7 @@ class RoiAlign(nn.Module):
         rows = [(1 / (FIRST_STRIDE * 2**number), place.x, place.y) for number, place in enumerate(_places(shapes))]
         placed = boxes.new_tensor(rows)[level]
         scale, origin = placed[..., :1], placed[..., 1:]
-        corners = torch.cat([boxes[..., :2], boxes[..., 2:] + self.one], dim=-1)
+        corners = torch.cat([boxes[..., :2], boxes[..., 2:] + self.reach], dim=-1)
         return corners * scale + torch.cat([origin, origin], dim=-1)
 
 
