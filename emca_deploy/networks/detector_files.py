@@ -185,7 +185,9 @@ def fit_detector(file: CheckpointFile, network: Network, *, arch: str | None, po
         raise CheckpointError(f"{parts.front}its heads are for different numbers of classes: {wrong}", remedy)
     facts = read_facts(file, parts.layout, parts.kind, _sizes(parts), no_epsilon=parts.no_epsilon)
     options = {**backbone.options, **facts.options} | ({"caffe": True} if parts.body.caffe else {})
-    if position != "residual" and not backbone.arch.startswith("pkcam"):
+    if backbone.arch.startswith("pkcam"):
+        options.pop("caffe", None)  # PKCAM's code has one form of a block
+    elif position != "residual":
         options["position"] = position
     classes = count_detector_classes(parts.shapes, parts.layout, parts.kind)
     fit = DetectorFit(network, Inferred(name, options), classes, facts.layout, parts.kind, facts)

@@ -11,7 +11,7 @@ from zoo.detector_files import CONFIG, LEGACY_CONFIG, numbered, sections, shapes
 
 REFUSED = {
     "cascade_rcnn": "Cascade", "htc": "Hybrid Task Cascade", "fcos": "FCOS", "ssd": "SSD", "yolo": "YOLO", "detr": "DETR",
-    "reppoints": "RepPoints", "point_rend": "PointRend", "gn": "GN", "gn+ws": "GN", "atss": "ATSS", "grid_rcnn": "Grid",
+    "reppoints": "RepPoints", "point_rend": "PointRend", "gn": "GN", "atss": "ATSS", "grid_rcnn": "Grid",
     "ms_rcnn": "Mask Scoring", "pafpn": "PAFPN", "hrnet": "neck", "double_heads": "Double-Head", "yolox": "YOLO",
     "guided_anchoring": "guided anchors", "libra_rcnn": "neck", "resnest": "backbone", "solo": "SOLO", "sparse_rcnn": "Sparse",
     "faster_rcnn": "C4", "keypointrcnn": "Keypoint", "fcos_resnet50_fpn": "FCOS", "ssd300": "SSD", "mobilenet": "backbone",
