@@ -9,6 +9,7 @@ from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import read_manifest, sha256_file
 from emca_deploy.calibration.finetuning.finetune import FineTuning
+from emca_deploy.errors import CheckpointError
 
 __all__ = ["load_teacher"]
 
@@ -19,7 +20,7 @@ def load_teacher(checkpoint: Path, model: Path, budget_s: float) -> FineTuning:
     Of a checkpoint with several networks or kinds of weights, the model's manifest chooses the one that was exported.
 
     Raises:
-        CheckpointError: the file cannot be read, or fits no architecture.
+        CheckpointError: the file cannot be read, fits no architecture, or has a detector.
         MissingError: torch is not installed.
     """
     torch = import_optional("torch")
@@ -28,7 +29,7 @@ def load_teacher(checkpoint: Path, model: Path, budget_s: float) -> FineTuning:
     module, spec = load_checkpoint(checkpoint, **_chosen(model))
     if spec.detector is not None:
         problem = f"{checkpoint}: is the detector {spec.arch}, and fine-tuning teaches classifiers only"
-        raise InputError(problem, "choose another --recover")
+        raise CheckpointError(problem, "choose another --recover")
 
     def teach(images: Float32Array) -> Float32Array:
         with torch.inference_mode():
