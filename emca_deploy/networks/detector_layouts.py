@@ -77,15 +77,13 @@ _TORCHVISION: tuple[tuple[str, str], ...] = (
     (r"head\.classification_head\.cls_logits\.", "head.scores."),
     (r"head\.regression_head\.bbox_reg\.", "head.deltas."),
 )
-_RULES: dict[DetectorLayout, list[tuple[re.Pattern[str], str]]] = {
-    layout: [(re.compile(pattern + _END), ours + "{end}") for pattern, ours in rules]
-    for layout, rules in (
-        ("native", ((r"(?P<own>(?:fpn|rpn|roi|head)\..+)\.", "{own}."),)),
-        ("mmdetection-1", _MMDETECTION),
-        ("mmdetection", _MMDETECTION),
-        ("torchvision-detection", _TORCHVISION),
-    )
+_NAMES: dict[DetectorLayout, tuple[tuple[str, str], ...]] = {
+    "native": ((r"(?P<own>(?:fpn|rpn|roi|head)\..+)\.", "{own}."),),
+    "mmdetection-1": _MMDETECTION,
+    "mmdetection": _MMDETECTION,
+    "torchvision-detection": _TORCHVISION,
 }
+_RULES = {layout: [(re.compile(pattern + _END), ours + "{end}") for pattern, ours in rules] for layout, rules in _NAMES.items()}
 
 # (pattern, what a detector with such a name has); the first that any name matches says what the detector is.
 _REFUSED: tuple[tuple[str, str], ...] = (
