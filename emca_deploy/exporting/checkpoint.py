@@ -182,7 +182,7 @@ def _write_detector(module: Any, spec: "ModelSpec", options: ExportOptions, path
 
 
 def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions, result: CheckpointExport) -> Manifest:
-    from emca_deploy.networks.checkpoint_files import list_shards
+    from emca_deploy.checkpoint_files.opening import list_shards
 
     shards = [] if checkpoint is None else list_shards(checkpoint)
     digests = {} if checkpoint is None else {"checkpoint": sha256_file(checkpoint)}

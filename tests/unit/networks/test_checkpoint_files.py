@@ -11,8 +11,8 @@ import pytest
 from refusals import refusing
 
 from emca_deploy.errors import CheckpointError
-from emca_deploy.networks.checkpoint_files import open_checkpoint
-from emca_deploy.networks.stored import TensorProblem
+from emca_deploy.checkpoint_files.opening import open_checkpoint
+from emca_deploy.checkpoint_files.stored import TensorProblem
 
 NAMES = {"conv.weight", "bn.num_batches_tracked"}
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from emca_deploy.networks.checkpoint_files import open_checkpoint
+from emca_deploy.checkpoint_files.opening import open_checkpoint
 from emca_deploy.networks.networks import find_networks
 from zoo.checkpoints import assert_loads, numbered, prefixed, refused, saved
 

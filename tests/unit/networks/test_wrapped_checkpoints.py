@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emca_deploy.networks.checkpoint_files import open_checkpoint
+from emca_deploy.checkpoint_files.opening import open_checkpoint
 from emca_deploy.networks.checkpoints import load_checkpoint
 from emca_deploy.networks.fitting import fit_network
 from emca_deploy.networks.layouts import translate

@@ -4,7 +4,7 @@ from collections.abc import Callable, MutableSet
 from dataclasses import dataclass, field
 from typing import Any
 
-from emca_deploy.networks.stored import Storage, StoredTensor, describe_tensor
+from emca_deploy.checkpoint_files.stored import Storage, StoredTensor, describe_tensor
 
 __all__ = ["Global", "HostilePickleError", "PickleError", "Stub", "TruncatedPickleError", "View", "item_key", "make"]
 

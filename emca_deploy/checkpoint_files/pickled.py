@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from emca_deploy.networks.pickle_values import Global, PickleError, Stub, TruncatedPickleError, item_key, make
+from emca_deploy.checkpoint_files.pickle_values import Global, PickleError, Stub, TruncatedPickleError, item_key, make
 
 __all__ = ["Budget", "read_pickle"]
 
