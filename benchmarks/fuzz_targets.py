@@ -317,8 +317,8 @@ def _models(folder: Path) -> list[Target]:
     from emca_deploy.api.layer_times.graph import graph_of
     from emca_deploy.backends.tensorrt.model_facts import count_convolutions, read_facts
     from emca_deploy.calibration.graphs.graph import load_graph
-    from emca_deploy.exporting.dla_convert import load_float_model
     from emca_deploy.checkpoint_files.opening import open_checkpoint
+    from emca_deploy.exporting.dla_convert import load_float_model
     from emca_deploy.onnx_file.file import OnnxFile
 
     def opened(path: Path) -> object:

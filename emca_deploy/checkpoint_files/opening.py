@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from emca_deploy.errors import CheckpointError
 from emca_deploy.checkpoint_files.pickle_values import Stub
 from emca_deploy.checkpoint_files.safetensors_file import read_index, read_safetensors
 from emca_deploy.checkpoint_files.stored import COPY_AGAIN, StoredTensor
 from emca_deploy.checkpoint_files.torch_file import SAVE_AGAIN, read_torch_legacy, read_torch_zip, torch_damage
+from emca_deploy.errors import CheckpointError
 
 __all__ = ["CheckpointFile", "list_shards", "open_checkpoint"]
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from emca_deploy.errors import CheckpointError
 from emca_deploy.checkpoint_files.stored import COPY_AGAIN, ITEM_BYTES, Storage, StoredTensor, describe_tensor, span_reader
+from emca_deploy.errors import CheckpointError
 
 __all__ = ["read_index", "read_safetensors"]
 

@@ -9,10 +9,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from emca_deploy.errors import CheckpointError
 from emca_deploy.checkpoint_files.pickle_values import Global, HostilePickleError, PickleError, TruncatedPickleError, View
 from emca_deploy.checkpoint_files.pickled import Budget, read_pickle
 from emca_deploy.checkpoint_files.stored import COPY_AGAIN, ITEM_BYTES, Storage, span_reader
+from emca_deploy.errors import CheckpointError
 
 __all__ = ["SAVE_AGAIN", "read_torch_legacy", "read_torch_zip", "torch_damage"]
 

@@ -7,8 +7,8 @@ from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emca_deploy.errors import CheckpointError
 from emca_deploy.checkpoint_files.opening import CheckpointFile
+from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.detector_layouts import (
     BODY,
     DetectorLayout,

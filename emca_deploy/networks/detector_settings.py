@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from emca_deploy.errors import CheckpointError, DataError
+from emca_deploy.checkpoint_files.mmdet_settings import MmdetSettings, read_settings
 from emca_deploy.checkpoint_files.opening import CheckpointFile
+from emca_deploy.errors import CheckpointError, DataError
 from emca_deploy.networks.detector_layouts import DetectorLayout
 from emca_deploy.networks.detectors.config import DetectorConfig, DetectorKind, default_config
-from emca_deploy.networks.mmdet_settings import MmdetSettings, read_settings
 from emca_deploy.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PreprocessingOptions
 from emca_deploy.results.codec import from_json
 

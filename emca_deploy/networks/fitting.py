@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emca_deploy.errors import CheckpointError
 from emca_deploy.checkpoint_files.opening import CheckpointFile
+from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.layouts import Translated, foreign_name, translate
 from emca_deploy.networks.networks import Network
 from emca_deploy.networks.registry import ARCHITECTURES, DETECTORS, FAMILY_OPTIONS, create_model

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from emca_deploy.checkpoint_files.opening import CheckpointFile
-from emca_deploy.networks.layouts import HEAD_OF_LAYOUT, Layout, to_torchvision
 from emca_deploy.checkpoint_files.stored import StoredTensor
+from emca_deploy.networks.layouts import HEAD_OF_LAYOUT, Layout, to_torchvision
 
 __all__ = ["Network", "find_networks", "is_average", "without_wrappers"]
 

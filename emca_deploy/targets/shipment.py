@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
+from emca_deploy.checkpoint_files.opening import list_shards
 from emca_deploy.data.files import FolderStore, printable
 from emca_deploy.data.layout import find_images
 from emca_deploy.errors import DataError, EmcaError, InputError
-from emca_deploy.checkpoint_files.opening import list_shards
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.remote.errors import ConnectionLostError
 from emca_deploy.remote.files import Blob

@@ -209,12 +209,12 @@ def _corners(half: Float64Array, stride: int, config: DetectorConfig) -> Float64
 
 def _crops(dense: Dense, boxes: Array, bins: int, config: DetectorConfig) -> Float32Array:
     """Return the crops (n, C, bins, bins) of boxes (n, 4), each from the level of its size (Lin et al., 2017, equation 1)."""
-    one = float(config.plus_one)
+    one, reach = float(config.plus_one), float(config.plus_one and config.roi_plus_one)
     sides = np.sqrt(np.prod(boxes[:, 2:].astype(np.float64) - boxes[:, :2] + one, axis=1))
     with np.errstate(divide="ignore"):
         levels = np.clip(np.floor(np.log2(sides / config.roi_finest_scale) + 1e-6), 0, ROI_LEVELS - 1).astype(np.int64)
     crops = np.zeros((len(boxes), dense["p2"].shape[0], bins, bins), np.float32)
     for row, (level, box) in enumerate(zip(levels.tolist(), boxes.astype(np.float64), strict=True)):
-        on_level = (box + np.array([0, 0, one, one])) / (4 << level)
+        on_level = (box + np.array([0, 0, reach, reach])) / (4 << level)
         crops[row] = roi_align(dense[RPN_LEVELS[level]], on_level, bins, config.roi_sampling_ratio, config.roi_aligned)
     return crops

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from refusals import refusing
 
-from emca_deploy.errors import CheckpointError
 from emca_deploy.checkpoint_files.opening import open_checkpoint
 from emca_deploy.checkpoint_files.stored import TensorProblem
+from emca_deploy.errors import CheckpointError
 
 NAMES = {"conv.weight", "bn.num_batches_tracked"}
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from refusals import refusing
 
-from emca_deploy.errors import CheckpointError
 from emca_deploy.checkpoint_files.opening import open_checkpoint
+from emca_deploy.checkpoint_files.stored import TensorProblem
+from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.fitting import fit_network
 from emca_deploy.networks.networks import find_networks
-from emca_deploy.checkpoint_files.stored import TensorProblem
 
 FEW = 200
 MANY = 4_000

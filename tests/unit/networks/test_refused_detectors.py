@@ -3,9 +3,9 @@
 import pytest
 from refusals import refusing
 
+from emca_deploy.checkpoint_files.mmdet_config import Unread, read_config
 from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.checkpoints import load_checkpoint
-from emca_deploy.networks.mmdet_config import Unread, read_config
 from zoo.checkpoints import saved
 from zoo.detector_files import CONFIG, LEGACY_CONFIG, numbered, sections, shapes_of
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from refusals import refusing
 
-from emca_deploy.errors import CheckpointError
 from emca_deploy.checkpoint_files.opening import list_shards
+from emca_deploy.errors import CheckpointError
 from emca_deploy.networks.checkpoints import load_checkpoint
 from zoo.checkpoints import assert_loads, hugging_face, numbered, refused
 

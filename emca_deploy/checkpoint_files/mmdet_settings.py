@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from emca_deploy.networks.mmdet_config import Unread, read_config
+from emca_deploy.checkpoint_files.mmdet_config import Unread, read_config
 from emca_deploy.preprocessing import PreprocessingOptions
 
 __all__ = ["MmdetSettings", "read_settings"]
