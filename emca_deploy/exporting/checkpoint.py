@@ -168,7 +168,7 @@ def _write_classifier(module: "nn.Module", spec: "ModelSpec", options: ExportOpt
 def _write_detector(module: Any, spec: "ModelSpec", options: ExportOptions, path: Path) -> CheckpointExport:
     if options.precision == "fp16":
         raise InputError("--precision fp16: a detector is exported in fp32", "leave --precision out")
-    preprocessing = network_preprocessing(detector_preprocessing(options.preprocessing, None))
+    preprocessing = network_preprocessing(detector_preprocessing(options.preprocessing, spec.preprocessing))
     check_detector(module, preprocessing.image_size, options.part, options.roi)
     if options.max_detections is not None:
         configure_module(module, max_detections=options.max_detections)

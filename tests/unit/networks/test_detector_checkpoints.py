@@ -297,3 +297,12 @@ def test_deltas_and_masks_that_all_classes_share_are_repeated(tmp_path):
         assert_row(shapes, module.roi.mask.logits.bias, label, "roi_head.mask_head.conv_logits.bias", 0)
         for side in range(4):
             assert_row(shapes, module.roi.box.deltas.weight, 4 * label + side, "roi_head.bbox_head.fc_reg.weight", side)
+
+
+def test_export_takes_the_normalization_of_the_checkpoint(tmp_path):
+    from emca_deploy.exporting.detectors import detector_preprocessing
+    from emca_deploy.preprocessing import PreprocessingOptions
+
+    trained = load(tmp_path, "mmdetection-1", "mask_rcnn")[2].preprocessing
+    used = detector_preprocessing(PreprocessingOptions(std=(2.0, 2.0, 2.0)), trained)
+    assert (used.channels, used.mean, used.std) == ("bgr", (102.9801, 115.9465, 122.7717), (2, 2, 2))
