@@ -40,7 +40,7 @@ def _base_name(node: ir.Node) -> str:
     if layer := node.metadata_props.get(LAYER):
         return _readable(layer)
     path = node.metadata_props.get(MODULE, "")
-    if not path and node.inputs and node.inputs[0] is not None and (producer := node.inputs[0].producer()):
+    if path in {"", "backbone"} and node.inputs and node.inputs[0] is not None and (producer := node.inputs[0].producer()):
         path = (producer.name or "").rpartition(".")[0]  # a pooling at the top belongs to the block whose output it pools
     operation = "pool" if node.op_type in {"GlobalAveragePool", "MaxPool"} else node.op_type.lower()
     path = _readable(path)

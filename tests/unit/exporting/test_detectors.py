@@ -16,6 +16,7 @@ from emca_deploy.tasks.detection_post import rcnn_detections, retinanet_detectio
 torch = pytest.importorskip("torch")
 
 from emca_deploy.exporting import detectors  # noqa: E402
+from emca_deploy.networks.registry import create_model  # noqa: E402
 from zoo.detectors import small_detector  # noqa: E402
 
 SIZES = {"retinanet": (128, 128), "faster_rcnn": (64, 96), "mask_rcnn": (96, 64)}
@@ -183,6 +184,26 @@ def test_the_rounds_are_those_that_the_images_need():
         detectors.set_rounds(module, max(rounds))
         enough = module(images)
     assert all(torch.equal(enough[name], exact[name]) for name in exact)
+
+
+@pytest.mark.parametrize("backbone", ["emca_srm_resnet18", "pkcam_eca_resnet18"])
+def test_every_backbone_has_readable_names(tmp_path, backbone):
+    module = create_model(f"retinanet_{backbone}_fpn", 3, fpn_channels=16).eval()
+    path = tmp_path / "detector.onnx"
+    detectors.export_detector(module, images_of("retinanet"), path, batch=1, opset=20, part="dense", roi=None)
+    names = [node.name for node in onnx.load(path).graph.node]
+    assert len(set(names)) == len(names)
+    assert {"backbone.stem.conv", "backbone.stage2.block0.conv1", "backbone.stage2.block0.shortcut.conv"} <= set(names)
+    assert [name for name in names if not NAMES.match(name)] == []
+
+
+@pytest.mark.parametrize("roi", ["roialign", "gridsample"])
+def test_a_batch_of_two_images_has_the_detections_of_each(tmp_path, roi):
+    module, path = small_detector("faster_rcnn").eval(), tmp_path / "two.onnx"
+    images = images_of("faster_rcnn", 3)  # the last batch is filled
+    made = detectors.export_detector(module, images, path, batch=2, opset=20, part="full", roi=roi)
+    assert made.parity.found.matched == made.parity.found.detections > 30
+    assert [value.type.tensor_type.shape.dim[0].dim_value for value in onnx.load(path).graph.output] == [2, 2, 2, 2]
 
 
 def test_a_detector_can_have_fewer_rows(tmp_path):
