@@ -33,6 +33,23 @@ def test_a_detector_becomes_one_file_and_its_manifest(tmp_path, capsys):
     assert outputs == {"num_detections": [1], "boxes": [1, 30, 4], "scores": [1, 30], "labels": [1, 30]}
 
 
+def test_a_checkpoint_keeps_its_conventions_and_the_names_of_its_classes(tmp_path, capsys):
+    safetensors = pytest.importorskip("safetensors.torch")
+    from emca_deploy.results.codec import to_json
+    from zoo.detectors import small_detector
+
+    module = small_detector("mask_rcnn", class_names=("shirt", "shoe", "bag"), nms_threshold=0.6)
+    checkpoint, model = tmp_path / "own.safetensors", tmp_path / "own.onnx"
+    safetensors.save_file(module.state_dict(), checkpoint, {"detector": json.dumps(to_json(module.config))})
+    assert run(["export", str(checkpoint), "--image-size", "64x96", "--roi", "gridsample", "-o", str(model), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    config, found = document["detector"]["config"], document["parity"]["found"]
+    assert (config["class_names"], config["nms_threshold"]) == (["shirt", "shoe", "bag"], 0.6)
+    assert (document["num_classes"], document["detector"]["roi"]) == (3, "gridsample")
+    assert found["matched"] == found["detections"] > 5 * found["images"]
+    assert [value.name for value in onnx.load(model).graph.output] == ["num_detections", "boxes", "scores", "labels", "masks"]
+
+
 def test_what_is_printed_says_what_was_compared(tmp_path, capsys):
     assert run([*RETINANET, "--image-size", "128", "--part", "dense", "-o", str(tmp_path / "dense.onnx")]) == 0
     printed = capsys.readouterr()

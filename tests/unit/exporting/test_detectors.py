@@ -80,6 +80,23 @@ def test_every_detection_is_that_of_greedy_suppression_and_of_each_level_cropped
     assert found.matched > 40
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("mask_rcnn", {"plus_one": True, "anchor_rounding": "legacy", "roi_aligned": False}),
+        ("faster_rcnn", {"plus_one": True, "roi_plus_one": False, "rpn_min_size": 4.0, "box_min_size": 3.0}),
+        ("faster_rcnn", {"anchor_rounding": "nearest", "anchor_strides": "divided", "rpn_weights": (10.0, 10.0, 5.0, 5.0)}),
+        ("retinanet", {"anchor_centre": 0.5, "p6_from": "c5", "relu_before_p7": False, "nms_threshold": 0.3}),
+    ],
+)
+def test_the_numpy_post_processing_knows_every_convention(kind, options):
+    module, images = small_detector(kind, **options).eval(), images_of(kind)
+    with torch.inference_mode(), detectors.settled(module):
+        expected = {name: value.numpy() for name, value in module(torch.from_numpy(images)).items()}
+    found = compare_detections(expected, host_outputs(kind, module, images), module.config.score_threshold)
+    assert found.matched > 15
+
+
 def test_openvino_finds_the_same(exported):
     openvino = pytest.importorskip("openvino")
     kind, module, path, _ = exported
