@@ -17,6 +17,7 @@ __all__ = [
     "SCALES",
     "ClassOrder",
     "Labelling",
+    "PadValue",
     "Preprocessing",
     "PreprocessingOptions",
     "Size",
@@ -41,6 +42,9 @@ ClassOrder = Literal["number", "string", "index"]
 
 Size = int | tuple[int, int]
 """Size in pixels: the side of a square, or (height, width)."""
+
+PadValue = float | Literal["mean"]
+"""Value of filled pixels: one of 0 to 255, or the mean of each channel."""
 
 _EARLIER = {"exif": "apply"}
 """Values of fields that earlier records do not have, where they differ from the defaults."""
@@ -74,7 +78,8 @@ class Preprocessing:
             the border), or "none" (crops or fills only).
         interpolation: "bilinear", "bicubic", "nearest" or "lanczos", as in Pillow: all but nearest are antialiased.
         pad: position of the image in a letterbox: "center", or at the top left with the filling at the "end".
-        pad_value: value of filled pixels, 0 to 255, before `scale`, `mean` and `std`.
+        pad_value: value of filled pixels, 0 to 255, before `scale`, `mean` and `std`; "mean" is the mean of each channel, which
+            makes them 0 in the input.
         channels: "rgb", "bgr", or "gray" for one channel.
         scale: divisor of pixel values: 255 gives values in [0, 1], 1 leaves them in [0, 255].
         exif: "apply" rotates an image by its EXIF orientation; "ignore" takes the stored pixels.
@@ -91,7 +96,7 @@ class Preprocessing:
     resize: str = "shortest"
     interpolation: str = "bilinear"
     pad: str = "center"
-    pad_value: float = 0.0
+    pad_value: PadValue = 0.0
     channels: str = "rgb"
     scale: int = 255
     exif: str = "ignore"
@@ -108,11 +113,13 @@ class Preprocessing:
             if len(numbers) != self.channel_count or not all(map(isfinite, numbers)):
                 raise ValueError(f"{name} {numbers} for {self.channel_count} channels")
             object.__setattr__(self, name, numbers)
-        object.__setattr__(self, "pad_value", float(self.pad_value))
         if min(self.std) <= 0:
             raise ValueError(f"std {self.std} is not positive")
-        if not 0 <= self.pad_value <= 255:
-            raise ValueError(f"pad_value {self.pad_value} is not a pixel value")
+        if self.pad_value == "mean":
+            return
+        if isinstance(self.pad_value, str) or not 0 <= self.pad_value <= 255:
+            raise ValueError(f"pad_value {self.pad_value} is neither a pixel value nor 'mean'")
+        object.__setattr__(self, "pad_value", float(self.pad_value))
 
     @property
     def height(self) -> int:
@@ -128,6 +135,13 @@ class Preprocessing:
     def channel_count(self) -> int:
         """Number of channels of the input: 1 or 3."""
         return 1 if self.channels == "gray" else 3
+
+    @property
+    def filling(self) -> tuple[float, ...]:
+        """Value of filled pixels in each channel, before `scale`, `mean` and `std`."""
+        if self.pad_value == "mean":
+            return tuple(self.scale * number for number in self.mean)
+        return (float(self.pad_value),) * self.channel_count
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -191,7 +205,7 @@ class PreprocessingOptions:
     resize: str | None = None
     interpolation: str | None = None
     pad: str | None = None
-    pad_value: float | None = None
+    pad_value: PadValue | None = None
     channels: str | None = None
     scale: int | None = None
     exif: str | None = None

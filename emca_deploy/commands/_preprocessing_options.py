@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from emca_deploy.commands._options import as_one, image_size_option
-from emca_deploy.commands._types import INPUT, NumbersType, SizeType, option
+from emca_deploy.commands._types import INPUT, NumbersType, PadValueType, SizeType, option
 from emca_deploy.errors import InputError
 from emca_deploy.preprocessing import CHANNEL_ORDERS, EXIF_MODES, INTERPOLATIONS, PADS, RESIZES, SCALES, PreprocessingOptions
 
@@ -27,7 +27,13 @@ _PREPROCESSING = (
     option("--crop-pct", type=click.FloatRange(0, 1, min_open=True), help="Share that the crop keeps, instead of --resize-size."),
     option("--interpolation", type=click.Choice(INTERPOLATIONS), unset="bilinear", help="Interpolation of the resize."),
     option("--pad", type=click.Choice(PADS), unset="center", help="Position of the image in a letterbox."),
-    option("--pad-value", type=click.FloatRange(0, 255), unset="114", help="Pixel value of a letterbox's border."),
+    option(
+        "--pad-value",
+        type=PadValueType(),
+        metavar="V|mean",
+        unset="114",
+        help="Pixel value of a letterbox's border; mean is 0 after normalization.",
+    ),
     option("--channels", type=click.Choice(CHANNEL_ORDERS), unset="rgb; gray for one channel", help="Channel order."),
     option("--mean", type=NumbersType(), metavar="A[,B,C]", unset="ImageNet's", help="Channel means of scaled values."),
     option("--std", type=NumbersType(), metavar="A[,B,C]", unset="ImageNet's", help="Channel standard deviations."),

@@ -41,7 +41,7 @@ def room_for_decoded(place: Path, count: int, preprocessing: Preprocessing) -> I
 
 def _exact(preprocessing: Preprocessing) -> bool:
     """Return whether every pixel has one of 256 values before it is scaled."""
-    return float(preprocessing.pad_value).is_integer()
+    return all(value.is_integer() for value in preprocessing.filling)
 
 
 def _reserve(folder: Path, shape: tuple[int, ...], kind: str) -> bool:
@@ -68,6 +68,10 @@ class _Wrapped(ImageSource):
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return the source's size of the image."""
+        return self._source.image_size(index)
 
     def item_name(self, index: int) -> str:
         """Return the source's name of the image."""

@@ -3,6 +3,7 @@
 import threading
 import warnings
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -15,7 +16,7 @@ from emca_deploy.preprocessing import MAX_PIXELS, Preprocessing, sides
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_SUFFIXES", "decode", "normalize", "to_pixels", "to_rgb"]
+__all__ = ["IMAGE_SUFFIXES", "Placement", "decode", "decoded_size", "normalize", "to_pixels", "to_rgb"]
 
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
@@ -26,6 +27,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 """Formats that are read, whatever the suffix. Pillow knows others too, some of which run other programs."""
 
 SIXTEEN_BIT_MODES = frozenset(("I", "I;16", "I;16B", "I;16L", "I;16N"))
+
+ORIENTATION = 0x0112
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width."""
 
 _opening = threading.Lock()
 
@@ -52,6 +57,22 @@ def decode(stream: BinaryIO, name: str, exif: str = "ignore") -> "Image":
         if isinstance(exc, UnidentifiedImageError):  # its own text is the address of the stream object
             reason = f"not an image in any of {', '.join(FORMATS)}"
         raise DataError(f"{name}: cannot be decoded: {reason}", "replace or remove the image") from exc
+
+
+def decoded_size(stream: BinaryIO, name: str, exif: str = "ignore") -> tuple[int, int]:
+    """Return (height, width) of the result of `decode` in pixels; only the file's header is read.
+
+    Raises:
+        DataError: it is not an image, is damaged, or has more than `MAX_PIXELS` pixels.
+    """
+    try:
+        image = _open(stream, name)
+        turned = exif == "apply" and image.getexif().get(ORIENTATION) in SIDEWAYS
+    except DataError:
+        raise
+    except Exception as exc:  # Pillow raises nearly anything on damaged input
+        raise DataError(f"{name}: cannot be decoded", "replace or remove the image") from exc
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _open(stream: BinaryIO, name: str) -> "Image":
@@ -105,6 +126,34 @@ def to_pixels(image: "Image", preprocessing: Preprocessing, name: str = "image")
     return _fitted(values[:, :, ::-1] if preprocessing.channels == "bgr" else values, preprocessing)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """The place of an image in the network's input: x and y of the input are those of the image times `scale` plus `offset`.
+
+    Attributes:
+        scale: Factors of x and y.
+        offset: x and y of the image's top left corner in the input, in pixels.
+        size: Height and width of the image in pixels.
+    """
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, size: tuple[int, int], preprocessing: Preprocessing) -> "Placement":
+        """Return it for an image of `size` (height, width), turned upright where `preprocessing` does so."""
+        height, width = size
+        wide, tall = (width, height) if preprocessing.resize == "none" else _resized_size((width, height), preprocessing)
+        (rows, top), (columns, left) = _spans((tall, wide), preprocessing)
+        return cls((wide / width, tall / height), (left.start - columns.start, top.start - rows.start), size)
+
+    def to_image(self, boxes: Float32Array) -> Float32Array:
+        """Return boxes x1, y1, x2, y2 of the input in the image's pixels, (n, 4) float32 each; they may reach outside."""
+        moved = (boxes.astype(np.float64) - np.tile(self.offset, 2)) / np.tile(self.scale, 2)
+        return np.asarray(moved, np.float32)
+
+
 def normalize(pixels: Float32Array, preprocessing: Preprocessing) -> Float32Array:
     """Turn the result of `to_pixels` into the network's input, in place, and return it."""
     pixels /= np.float32(preprocessing.scale)
@@ -145,15 +194,20 @@ def _resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[
 
 def _fitted(values: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> Float32Array:
     """Crop and pad an image (h, w, channels) to the input's size: (channels, height, width) float32."""
-    at_end = preprocessing.resize == "letterbox" and preprocessing.pad == "end"
-    rows, tall = _span(values.shape[0], preprocessing.height, at_end)
-    columns, wide = _span(values.shape[1], preprocessing.width, at_end)
+    (rows, tall), (columns, wide) = _spans(values.shape[:2], preprocessing)
     cut = values[rows, columns].transpose(2, 0, 1)
     if cut.shape == preprocessing.shape:
         return cut.astype(np.float32, order="C")
-    pixels = np.full(preprocessing.shape, preprocessing.pad_value, np.float32)
+    pixels = np.empty(preprocessing.shape, np.float32)
+    pixels[:] = np.array(preprocessing.filling, np.float32)[:, None, None]
     pixels[:, tall, wide] = cut
     return pixels
+
+
+def _spans(size: tuple[int, ...], preprocessing: Preprocessing) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return `_span` of the rows and of the columns of a resized image of `size` (height, width)."""
+    at_end = preprocessing.resize == "letterbox" and preprocessing.pad == "end"
+    return _span(size[0], preprocessing.height, at_end), _span(size[1], preprocessing.width, at_end)
 
 
 def _span(have: int, want: int, at_end: bool) -> tuple[slice, slice]:
