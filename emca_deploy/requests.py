@@ -6,12 +6,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.results.latency import Scenario
 
-__all__ = ["BuildRequest", "DeploymentRequest", "LogitsRequest", "ProfileRequest", "Request", "TrtChoices", "TuneRequest"]
+__all__ = [
+    "BuildRequest",
+    "DeploymentRequest",
+    "LogitsRequest",
+    "ProfileRequest",
+    "Request",
+    "TaskName",
+    "TrtChoices",
+    "TuneRequest",
+]
+
+TaskName = Literal["classification", "detection"]
+"""The task of a network."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class ProfileRequest:
 
 @dataclass(frozen=True)
 class LogitsRequest:
-    """Run a data set through one model, and collect its logits. Other fields are as in `ProfileRequest`.
+    """Run a data set through one model, and collect its answers: logits, or detections. Other fields are as in `ProfileRequest`.
 
     Attributes:
         artifact: "path" or "backend=path".
@@ -66,7 +78,9 @@ class LogitsRequest:
         preprocessing: how images become the model's input; None leaves the choice to the caller's `choose` function.
         limit: number of images, equally many per class; None is all.
         batch: images per call.
-        logits: .npz file that keeps the logits, from which an interrupted run continues; None keeps none.
+        logits: .npz file that keeps the answers, from which an interrupted run continues; None keeps none.
+        task: task that the model must have, "classification" or "detection".
+        images: names of the images to run, in this order; None is all of the data set.
     """
 
     artifact: str
@@ -82,6 +96,8 @@ class LogitsRequest:
     untuned: bool = False
     io: Mapping[str, Any] = field(default_factory=dict)
     logits: str | None = None
+    task: TaskName = "classification"
+    images: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

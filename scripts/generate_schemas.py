@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.deploy import DeployReport
+from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.latency import CompareReport, ProfileReport
 from emca_deploy.results.layers import LayersReport
 from emca_deploy.results.sensitivity import SensitivityReport
@@ -20,12 +21,13 @@ SCHEMAS: dict[str, Any] = {
     "profile": ProfileReport,
     "compare": CompareReport,
     "validate": AccuracyReport,
+    "validate-detection": DetectionReport,
     "tune": TuneReport,
     "layers": LayersReport,
     "sensitivity": SensitivityReport,
     "deploy": DeployReport,
 }
-"""Name of the command -> the record that it prints."""
+"""Name of the command, and of the task where a command has several documents -> the record that it prints."""
 
 FOLDER = Path(__file__).parents[1] / "emca_deploy/results/schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -10,21 +10,19 @@ from emca_deploy.artifacts import TensorSpec, read_manifest
 from emca_deploy.backends.records import DEFAULT
 from emca_deploy.backends.registry import CHECKPOINTS
 from emca_deploy.data.choosing import InputFacts, file_facts, preprocessing_of_file
-from emca_deploy.data.sources import open_source
 from emca_deploy.errors import InputError, OutputError
 from emca_deploy.harness.accuracy.collection import LogitsResult
-from emca_deploy.harness.accuracy.labelled import LabelledImages
+from emca_deploy.harness.accuracy.evaluation import Measured, Report, Wishes
+from emca_deploy.harness.accuracy.evaluations import EVALUATIONS
 from emca_deploy.harness.accuracy.logits_store import partial_path
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions, model_io
-from emca_deploy.requests import LogitsRequest
-from emca_deploy.results.accuracy import AccuracyReport
-from emca_deploy.results.gate import Gate, Verdict
+from emca_deploy.requests import LogitsRequest, TaskName
+from emca_deploy.results.gate import Verdict
 from emca_deploy.targets.base import Target
 from emca_deploy.targets.named_artifacts import split_artifact
 from emca_deploy.targets.named_machines import ready
-from emca_deploy.tasks.classification import compare
-from emca_deploy.tasks.flips import FlipsFile, find_flips
-from emca_deploy.tasks.logits import predicted
+from emca_deploy.tasks.flips import FlipsFile
 
 __all__ = ["ValidateReport", "ValidateRequest", "kept_logits", "validate"]
 
@@ -39,15 +37,16 @@ class ValidateRequest:
         backend: backend to run the artifact on; None is its own.
         reference: model to compare with, such as the fp32 .onnx file; it runs on the processor of the same machine.
         reference_backend: backend to run the reference on; None is onnxruntime for .onnx.
-        max_drop: limit of the gate in points; None measures without a gate.
+        max_drop: limit of the gate in points of top-1, or of AP; None measures without a gate.
         limit: number of images, equally many per class; None uses all.
         batch: images per call.
         logits: .npz file for the artifact's logits, from which an interrupted run continues.
         reference_logits: .npz file for the reference's logits.
-        flips: .csv or .json file for all images whose predicted class differs.
+        flips: .csv or .json file for all images whose predicted class differs, or all lost and gained detections.
         output_name: output with the logits, if the model has several.
         preprocessing: known facts about the preprocessing; the manifest has the rest.
         labelling: known facts about the labels.
+        annotations: objects in COCO's JSON format, for a detector; `data` has their images.
     """
 
     artifact: str
@@ -69,6 +68,7 @@ class ValidateRequest:
     output_name: str | None = None
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
     labelling: Labelling = field(default_factory=Labelling)
+    annotations: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ class ValidateReport:
     """Result of a validation.
 
     Attributes:
-        accuracy: the accuracy, and the comparison with the reference.
+        accuracy: the accuracy or the average precision, and the comparison with the reference.
         verdict: decision of the gate; None without a gate.
         warnings: reasons to doubt the result, one line each.
         notes: other facts for the user, one line each.
         unwritten: why the file of flips could not be written; None if it was written or not requested.
     """
 
-    accuracy: AccuracyReport
+    accuracy: Report
     verdict: Verdict | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -102,20 +102,17 @@ def validate(request: ValidateRequest, stage: Stage = silent) -> ValidateReport:
     _check(request)
     flips = None if request.flips is None else FlipsFile(request.flips)
     run = _Run(request, stage)
-    ours, theirs = run.both()
-    images = run.images[0]
-    logits = None if theirs is None else theirs.logits
-    ours = images.settle(ours, logits)
-    report = compare(request.artifact, ours.logits, ours.labels, request.reference, logits, ours.names)
-    images.check_overlap(_calibrated(run.path), ours)
-    warnings = tuple(images.warnings)
-    report = replace(report, images_per_s=ours.images_per_s, warnings=warnings, class_order=images.class_order)
-    verdict = None if request.max_drop is None else Gate(request.max_drop).judge_report(report)
+    measured = run.both()
+    images = run.images
+    report = images.report(measured, stage)
+    images.check_overlap(_calibrated(run.path), measured.own)
+    warnings = (*report.warnings, *images.warnings)
+    report = replace(report, images_per_s=measured.own.images_per_s, warnings=warnings)
+    verdict = None if request.max_drop is None else images.judge(report, request.max_drop)
     unwritten = None
-    if flips is not None and logits is not None:
-        found = find_flips(predicted(ours.logits), predicted(logits), ours.labels, ours.names, most=None)
+    if flips is not None:
         try:
-            flips.write(found, ours.names.classes)
+            images.write_flips(measured, flips)
         except OutputError as error:  # the measurement is not lost with the file
             unwritten = error
     return ValidateReport(report, verdict, (*run.warnings, *warnings), tuple(run.notes), unwritten)
@@ -135,6 +132,13 @@ def _check(request: ValidateRequest) -> None:
             raise InputError(f"{option} requires a model to compare with", "name the fp32 model with --reference")
 
 
+def _task(request: ValidateRequest, path: Path) -> TaskName:
+    """Return the task to measure: detection with annotations, else that of an .onnx file, else classification."""
+    if request.annotations is not None:
+        return "detection"
+    return OnnxFile.open(path).task if path.suffix.lower() == ".onnx" and path.is_file() else "classification"
+
+
 def _calibrated(path: Path) -> tuple[str, ...]:
     """Return the digests of the calibration images of an artifact, if its manifest has them."""
     manifest = read_manifest(path, verify=False)
@@ -143,33 +147,38 @@ def _calibrated(path: Path) -> tuple[str, ...]:
 
 
 class _Run:
-    """A validation in progress: the images once they are opened, notes and warnings."""
+    """A validation in progress: its images, notes and warnings."""
 
     def __init__(self, request: ValidateRequest, stage: Stage) -> None:
-        self.images: list[LabelledImages] = []
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.path = Path(split_artifact(request.artifact)[1])
+        self._task = _task(request, self.path)
+        wishes = Wishes(
+            request.artifact, request.data, request.reference, request.max_drop, request.annotations, request.labelling
+        )
+        self.images = EVALUATIONS[self._task](wishes)
         self._wanted, self._stage = request, stage
 
-    def both(self) -> tuple[LogitsResult, LogitsResult | None]:
+    def both(self) -> Measured:
         """Return the results of the artifact, and of the reference if there is one."""
         target, request = ready(self._request())
         self.notes += target.notes(request)
         if self._wanted.reference is None:
-            return self._logits(target, request, self._open), None
+            return Measured(self._logits(target, request, self._open), None)
         reference = self._reference(request, target.processor)
         target.processor.check(reference)
         target.processor.notes(reference)  # raises if the model cannot be run
         ours = self._logits(target, request, self._open)
-        return ours, self._logits(target.processor, reference, None, ours.preprocessing)
+        return Measured(ours, self._logits(target.processor, reference, None, ours.preprocessing))
 
     def _request(self) -> LogitsRequest:
         wanted = self._wanted
         names = ("artifact", "backend", "target", "power_mode", "limit", "batch", "threads", "precision", "untuned")
         io = model_io(wanted.preprocessing.image_size, wanted.output_name)
         logits = None if wanted.logits is None else str(wanted.logits)
-        return LogitsRequest(data=str(wanted.data), io=io, logits=logits, **{name: getattr(wanted, name) for name in names})
+        more = {name: getattr(wanted, name) for name in names}
+        return LogitsRequest(data=str(wanted.data), io=io, logits=logits, task=self._task, images=self.images.images, **more)
 
     def _reference(self, request: LogitsRequest, processor: Target) -> LogitsRequest:
         wanted = self._wanted
@@ -209,21 +218,13 @@ class _Run:
         self.warnings += warnings
         self.notes += notes
         if found.reused and not target.is_remote:
-            count, reused = len(found.logits), found.reused
+            count, reused = len(found.answers), found.reused
             self.notes.append(f"{reused:,} of {count:,} images of {request.artifact} were already in {request.logits}")
         return found
 
-    def _open(self, used: Preprocessing, classes: int | None) -> None:
-        """Open the data set; refuse one whose labels are missing or do not fit the artifact."""
+    def _open(self, used: Preprocessing, outputs: int | None) -> None:
+        """Open the images, and check them against the artifact's number of outputs."""
         wanted = self._wanted
-        images = LabelledImages(open_source(wanted.data, used, wanted.labelling))
-        if images.found is None:
-            remedy = "give one subfolder per class, or --labels FILE"
-            if wanted.max_drop is not None:
-                raise InputError(f"{wanted.data}: has no labels to check --max-drop with", remedy)
-            if wanted.reference is None:
-                raise InputError(f"{wanted.data}: has no labels", f"{remedy}, or a --reference to agree with")
-        images.check(wanted.artifact, classes)
-        self.notes += image_notes(str(self.path), images.source)
-        images.warnings += image_warnings(self.path, wanted.data, images.source, wanted.preprocessing)
-        self.images.append(images)
+        self.images.open(used, outputs)
+        self.notes += image_notes(str(self.path), self.images.source)
+        self.images.warnings += image_warnings(self.path, wanted.data, self.images.source, wanted.preprocessing)

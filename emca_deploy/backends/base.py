@@ -14,6 +14,7 @@ from emca_deploy._machine import CpuInfo
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, Precision, TensorSpec
 from emca_deploy.errors import InputError, ModelError
+from emca_deploy.requests import TaskName
 
 __all__ = [
     "PRECISION_OF_HINT",
@@ -138,22 +139,28 @@ class Runner(Loadable):
 
     Attributes:
         input: Image batch as (N, C, H, W) float32, whatever the model's own layout and type are.
-        output: Logits as (N, classes) float32.
+        output: Main output: a classifier's logits as (N, classes) float32, a detector's scores as (N, D) float32.
         softmax: Whether `infer` returns probabilities instead of logits.
+        task: Task of the model.
     """
 
     input: TensorSpec
     output: TensorSpec
     softmax: bool = False
+    task: TaskName = "classification"
 
     @abstractmethod
     def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns.
+        """Return the main output, (N, ...) float32, of a batch (N, C, H, W) float32, or of what `to_native` returns.
 
         Raises:
             InputError: the batch's shape or dtype does not fit the model, or it needs too much memory.
             ModelError: the runtime fails, or does not return one row of logits for each image.
         """
+
+    def answers(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the outputs of the last `infer` that the task reads, by name, if it reads several."""
+        return {}
 
     def to_native(self, batch: Float32Array) -> npt.NDArray[Any]:
         """Return a batch (N, C, H, W) float32 in the model's own layout and type, which spares `infer` the conversion."""

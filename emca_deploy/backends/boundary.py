@@ -4,7 +4,7 @@ Everywhere else images are (N, C, H, W) float32 and logits (N, classes) float32.
 and any height and width, and return (N, classes, 1, 1), float16 or several outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +17,9 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.base import ModelIo, check_batch, shape_fits, shape_text
 from emca_deploy.errors import InputError, ModelError
+from emca_deploy.requests import TaskName
 from emca_deploy.tasks.inputs import input_layout, native_images
-from emca_deploy.tasks.outputs import choose_output
+from emca_deploy.tasks.outputs import choose_outputs
 
 __all__ = ["Boundary", "graph_facts"]
 
@@ -32,8 +33,9 @@ class Boundary:
     Attributes:
         native: The model's own input.
         input: The model's input as (N, C, H, W) float32.
-        output: The model's output with the logits, as (N, classes) float32.
-        index: Position of that output among the model's outputs.
+        output: The model's output with the logits, as (N, classes) float32; a detector's scores, (N, D) float32.
+        task: Task of the model.
+        places: Positions of all outputs that are read among the model's, by name.
         channels_last: Whether the model takes (N, H, W, C).
         softmax: Whether the output holds probabilities.
     """
@@ -41,16 +43,17 @@ class Boundary:
     native: TensorSpec
     input: TensorSpec
     output: TensorSpec
-    index: int
+    task: TaskName
+    places: Mapping[str, int]
     channels_last: bool
     softmax: bool
 
     @classmethod
     def of(cls, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], io: ModelIo) -> "Boundary":
-        """Find the image input and the logits among the inputs and outputs that a runtime lists; `path` is for errors.
+        """Find the image input and the outputs to read among those that a runtime lists; `path` is for errors.
 
         Raises:
-            ModelError: there is not exactly one image input and one output with logits.
+            ModelError: there is not exactly one image input, or neither one output with logits nor those of a detector.
             UnknownNameError: there is no output of the name asked for.
         """
         remedy = "use an image classifier: one input (N, C, H, W) or (N, H, W, C)"
@@ -62,12 +65,14 @@ class Boundary:
             raise ModelError(f"{path}: input '{native.name}' is {native.dtype} {shape_text(native.shape)}", remedy)
         dims = [size if isinstance(size, int) else None for size in native.shape]
         channels_last = input_layout(dims, io.layout == "NHWC") == "NHWC" and io.layout != "NCHW"
-        chosen = choose_output(path, outputs, io.output_name, io.logits)
-        index = outputs.index(chosen)
-        output = TensorSpec(chosen.name, "float32", (chosen.shape + ("classes",) * 2)[:2])
+        chosen = choose_outputs(path, outputs, io.output_name, io.logits)
+        named = [output.name for output in outputs]
+        places = {name: named.index(name) for name in chosen.names}
+        output = TensorSpec(chosen.main.name, "float32", (chosen.main.shape + ("classes",) * 2)[:2])
         batch, *sizes = native.shape
         shape = (batch, sizes[2], *sizes[:2]) if channels_last else native.shape
-        return cls(native, TensorSpec(native.name, "float32", shape), output, index, channels_last, io.softmax)
+        taken = TensorSpec(native.name, "float32", shape)
+        return cls(native, taken, output, chosen.task, places, channels_last, io.softmax)
 
     def at(self, height: int, width: int) -> "Boundary":
         """Return the boundary of the model with a dynamic height and width fixed."""
@@ -121,7 +126,7 @@ class Boundary:
 
 
 def graph_facts(path: Path, io: ModelIo) -> ModelIo:
-    """Return `io` with what only the ONNX graph shows: the layout, the output with raw logits, a Softmax at the end.
+    """Return `io` with what only the ONNX graph shows: the layout, and a classifier's raw logits and Softmax at the end.
 
     An `io` with a layout, from an engine's manifest, is returned unchanged. On a machine without the onnx package the graph is
     not read, and only the shapes decide.
@@ -135,5 +140,7 @@ def graph_facts(path: Path, io: ModelIo) -> ModelIo:
     from emca_deploy.onnx_file.file import OnnxFile
 
     file = OnnxFile.open(path)
+    if file.task == "detection" and io.output_name is None:
+        return replace(io, layout=file.image.layout)
     logits = file.find_logits(io.output_name)
     return replace(io, layout=file.image.layout, logits=logits.name, softmax=logits.softmax)

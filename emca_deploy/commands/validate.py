@@ -19,6 +19,7 @@ __all__ = ["command"]
 @click.command("validate")
 @click.argument("artifact")
 @option("--data", required=True, type=INPUT, help="Labelled images: a folder, a .zip or an .npz file.")
+@option("--annotations", type=INPUT, metavar="FILE.json", help="Objects of the images in COCO's format, for a detector.")
 @option("--backend", metavar="NAME", unset="the artifact's own", help="Backend to run ARTIFACT on.")
 @target_option
 @option("--reference", metavar="MODEL", help="Model to compare with, such as the fp32 .onnx file; it runs on the target's CPU.")
@@ -27,17 +28,25 @@ __all__ = ["command"]
     "--max-drop",
     type=click.FloatRange(0),
     metavar="PT",
-    help="Accuracy gate: exit with 4 unless the 95% interval of the top-1 drop ends at PT points or below.",
+    help="Accuracy gate: exit with 4 unless the 95% interval of the drop of top-1, or of AP, ends at PT points or below.",
 )
 @limit_option
 @option("--batch", type=click.IntRange(1), default=16, help="Number of images per call.")
 @threads_option
 @precision_option
 @option(
-    "--logits", type=OUTPUT, metavar="FILE.npz", help="Keep ARTIFACT's logits in this file; an interrupted run continues from it."
+    "--logits",
+    type=OUTPUT,
+    metavar="FILE.npz",
+    help="Keep ARTIFACT's answers in this file; an interrupted run continues from it.",
 )
-@option("--reference-logits", type=OUTPUT, metavar="FILE.npz", help="Keep MODEL's logits in this file.")
-@option("--flips", type=OUTPUT, metavar="FILE.csv|.json", help="Write all images whose predicted class differs to this file.")
+@option("--reference-logits", type=OUTPUT, metavar="FILE.npz", help="Keep MODEL's answers in this file.")
+@option(
+    "--flips",
+    type=OUTPUT,
+    metavar="FILE.csv|.json",
+    help="Write all images whose predicted class differs, or all lost and gained detections, to this file.",
+)
 @power_mode_option
 @untuned_option
 @output_name_option
@@ -47,8 +56,9 @@ __all__ = ["command"]
 def command(as_json: bool, **options: Any) -> int:
     """Measure the accuracy of ARTIFACT, and its drop against a reference on the same images.
 
-    The drop has Tango's 95 % score interval for paired proportions. Without labels, only the agreement with the reference is
-    measured. Options for preprocessing take priority over ARTIFACT's manifest.
+    The drop has Tango's 95 % score interval for paired proportions, that of a detector's AP a bootstrap interval over images.
+    Without labels or annotations, only the agreement with the reference is measured. Options for preprocessing take priority
+    over ARTIFACT's manifest.
 
     \b
     Example:
@@ -56,9 +66,8 @@ def command(as_json: bool, **options: Any) -> int:
           --max-drop 0.5
     """
     from emca_deploy.api.validate import ValidateRequest, kept_logits, validate
-    from emca_deploy.reporting.accuracy import print_accuracy
     from emca_deploy.reporting.gate import closed_gate
-    from emca_deploy.results.gate import Gate
+    from emca_deploy.reporting.measured import print_measured
 
     request = ValidateRequest(**options)
     try:
@@ -67,10 +76,10 @@ def command(as_json: bool, **options: Any) -> int:
         if not (kept := kept_logits(request)):
             raise
         files = " and ".join(map(str, kept))
-        echo(f"interrupted: the logits so far are in {files}; the same command continues from them", err=True)
+        echo(f"interrupted: the answers so far are in {files}; the same command continues from them", err=True)
         return INTERRUPTED
     tell(notes=report.notes, warnings=report.warnings)
-    show(report.accuracy, as_json, lambda: print_accuracy(report.accuracy, table_console()), report.unwritten)
+    show(report.accuracy, as_json, lambda: print_measured(report.accuracy, table_console()), report.unwritten)
     if request.max_drop is not None and report.verdict is not None and not report.verdict.reached:
-        raise closed_gate(Gate(request.max_drop), report.verdict, report.accuracy)
+        raise closed_gate(request.max_drop, report.verdict, report.accuracy)
     return 0

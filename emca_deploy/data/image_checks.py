@@ -7,7 +7,7 @@ import numpy as np
 
 from emca_deploy.data.sources import ImageSource
 
-__all__ = ["calibration_warnings", "image_digests", "shared_images"]
+__all__ = ["calibration_warnings", "image_digests", "overlap_warnings", "shared_images"]
 
 FEWEST = 8
 """With fewer calibration images, the next image is likely to exceed the ranges."""
@@ -37,6 +37,21 @@ def shared_images(source: ImageSource, indices: Sequence[int], known: Collection
     digests = frozenset(known)
     sizes = {digest.partition("-")[0] for digest in digests}
     return sum(f"{source.size(index):x}" in sizes and _digest(source, index) in digests for index in indices)
+
+
+def overlap_warnings(source: ImageSource, indices: Sequence[int], calibrated: Collection[str]) -> tuple[str, ...]:
+    """Return a warning where images were used for calibration, by their digests from `image_digests`.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    shared = shared_images(source, indices, calibrated) if calibrated else 0
+    if not shared:
+        return ()
+    return (
+        f"{shared:,} of {len(indices):,} images were used for calibration, so the drop on new images may be larger: "
+        "validate on other images",
+    )
 
 
 def _digest(source: ImageSource, index: int) -> str:

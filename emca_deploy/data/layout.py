@@ -8,9 +8,12 @@ from emca_deploy.data.files import FileStore, printable
 from emca_deploy.data.preprocess import IMAGE_SUFFIXES
 from emca_deploy.errors import DataError
 
-__all__ = ["Layout", "are_numbers", "find_images"]
+__all__ = ["Layout", "are_numbers", "find_images", "find_named"]
 
 MOST_DIGITS = 20
+MOST_ROOTS = 16
+"""Folders in which images are looked for by name."""
+
 PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"))
 """Names of folders with the parts of a data set; no network has classes of these names only."""
 
@@ -62,6 +65,25 @@ def find_images(store: FileStore, *, may_be_wrapped: bool) -> Layout:
     index = {name: label for label, name in enumerate(classes)}
     labelled = sorted((index[name.split("/", 1)[0]], name) for name in images)
     return Layout(tuple(name for _, name in labelled), root, classes, tuple(label for label, _ in labelled))
+
+
+def find_named(store: FileStore, names: Sequence[str]) -> Layout:
+    """Find images by name, in a flat layout in the order of the names.
+
+    A name may lack the folder around all images.
+
+    Raises:
+        DataError: an image is not there.
+    """
+    known = set(store.names)
+    shown = [name for name in store.names if not _hidden(name) and not name.endswith("/")]
+    roots = [""] if not shown else ["", *sorted({name[: name.rfind("/") + 1] for name in shown} - {""}, key=len)]
+    missing = {root: [name for name in names if root + name not in known] for root in roots[:MOST_ROOTS]}
+    root = min(missing, key=lambda one: len(missing[one]))
+    if missing[root]:
+        problem = f"{printable(str(store.path))}: lacks {len(missing[root]):,} of {len(names):,} images"
+        raise DataError(f"{problem}, the first is '{printable(missing[root][0])}'", "name the folder that has all of them")
+    return Layout(tuple(names), root, (), ())
 
 
 def _hidden(name: str) -> bool:

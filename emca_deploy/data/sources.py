@@ -17,8 +17,8 @@ from emca_deploy.data.archives import ZipStore
 from emca_deploy.data.arrays import read_npz
 from emca_deploy.data.files import FileStore, FolderStore, printable
 from emca_deploy.data.labels import MAX_CLASSES, Labels, LabelsFound, label_images
-from emca_deploy.data.layout import find_images
-from emca_deploy.data.preprocess import decode, normalize, to_pixels
+from emca_deploy.data.layout import Layout, find_images, find_named
+from emca_deploy.data.preprocess import decode, decoded_size, normalize, to_pixels
 from emca_deploy.errors import DataError, InputError
 from emca_deploy.preprocessing import Labelling, Preprocessing
 
@@ -71,6 +71,14 @@ class ImageSource(ABC):
 
         Raises:
             DataError: the image cannot be read; the error names it.
+        """
+
+    @abstractmethod
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of one image in pixels, before preprocessing.
+
+        Raises:
+            DataError: the image cannot be read.
         """
 
     @abstractmethod
@@ -141,8 +149,7 @@ class ImageSource(ABC):
 class _FileSource(ImageSource):
     """Image files of a folder or zip."""
 
-    def __init__(self, store: FileStore, preprocessing: Preprocessing, labelling: Labelling, *, may_be_wrapped: bool) -> None:
-        layout = find_images(store, may_be_wrapped=may_be_wrapped)
+    def __init__(self, store: FileStore, layout: Layout, preprocessing: Preprocessing, labelling: Labelling) -> None:
         self.name = store.path.resolve().name
         self.preprocessing = preprocessing
         self.labelled = label_images(layout.names, layout.classes, layout.labels, labelling)
@@ -157,6 +164,11 @@ class _FileSource(ImageSource):
         with self._store.open(name) as stream:
             image = decode(stream, shown, self.preprocessing.exif)
         return to_pixels(image, self.preprocessing, shown)
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        name = self._layout.root + self._layout.names[index]
+        with self._store.open(name) as stream:
+            return decoded_size(stream, self._store.describe(name), self.preprocessing.exif)
 
     def item_name(self, index: int) -> str:
         return self._layout.names[index]
@@ -205,6 +217,12 @@ class _ArraySource(ImageSource):
         values = self._images[index]
         image = Image.fromarray(np.array(values if values.shape[-1] == 3 else values[..., 0], order="C"))
         return to_pixels(image, self.preprocessing, f"{self._path}: image {index}")
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        if self.finished:
+            return self.preprocessing.height, self.preprocessing.width
+        height, width = self._images[index].shape[:2]
+        return height, width
 
     def item_name(self, index: int) -> str:
         return f"images[{range(len(self))[index]}]"
@@ -259,7 +277,9 @@ def _checked_labels(path: Path, labels: npt.NDArray[Any], count: int) -> Labels:
     return np.array(labels, np.int64)
 
 
-def open_source(path: Path, preprocessing: Preprocessing, labelling: Labelling | None = None) -> ImageSource:
+def open_source(
+    path: Path, preprocessing: Preprocessing, labelling: Labelling | None = None, images: Sequence[str] | None = None
+) -> ImageSource:
     """Open a data set.
 
     Args:
@@ -267,17 +287,21 @@ def open_source(path: Path, preprocessing: Preprocessing, labelling: Labelling |
             network's input as float32 NCHW, or uint8 NHWC in RGB or gray) and optional integer `labels`.
         preprocessing: Steps from an image to the network's input.
         labelling: The user's options for labels; none where None.
+        images: Names of the images of a folder or .zip, in the wanted order and without labels; None for all images.
 
     Raises:
-        DataError: the path is not a data set, or images or labels are damaged, unsafe or in an unknown layout.
+        DataError: the path is not a data set, lacks one of `images`, or images or labels are damaged, unsafe or in an unknown
+            layout.
     """
     labelling = labelling or Labelling()
     kind = _kind(path)
-    if kind == "folder":
-        return _FileSource(FolderStore(path), preprocessing, labelling, may_be_wrapped=False)
-    if kind == ".zip":
-        return _FileSource(ZipStore(path), preprocessing, labelling, may_be_wrapped=True)
-    return _ArraySource(path, preprocessing, labelling)
+    if kind == ".npz":
+        if images is not None:
+            raise DataError(f"{printable(str(path))}: has no names of images", "name a folder of images, or a .zip of one")
+        return _ArraySource(path, preprocessing, labelling)
+    store = FolderStore(path) if kind == "folder" else ZipStore(path)
+    layout = find_images(store, may_be_wrapped=kind == ".zip") if images is None else find_named(store, images)
+    return _FileSource(store, layout, preprocessing, labelling)
 
 
 def _kind(path: Path) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec, sha256_file
 from emca_deploy.errors import ModelError
+from emca_deploy.requests import TaskName
 
 __all__ = ["LoadedModel", "RunnerSpec", "Saturable"]
 
@@ -23,12 +24,16 @@ class LoadedModel(Protocol):
     input: TensorSpec
     output: TensorSpec
     softmax: bool
+    task: TaskName
 
     def open(self) -> None:
         """Load the model."""
 
     def infer(self, batch: npt.NDArray[Any], /) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of the value of `to_native`."""
+        """Return the main output (N, ...) float32 of a batch (N, C, H, W) float32, or of the value of `to_native`."""
+
+    def answers(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the outputs of the last `infer` that the task reads, by name, if it reads several."""
 
     def to_native(self, batch: Float32Array, /) -> npt.NDArray[Any]:
         """Return a batch (N, C, H, W) float32 in the model's own layout and type."""

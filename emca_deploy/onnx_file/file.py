@@ -15,8 +15,9 @@ from emca_deploy.onnx_file.header import REMEDY, check_onnx_file
 from emca_deploy.onnx_file.refusal import graph_errors
 from emca_deploy.onnx_file.sidecars import Sidecar, all_tensors, external_tensors, find_sidecars, load_tensor
 from emca_deploy.onnx_file.structure import check_structure
+from emca_deploy.requests import TaskName
 from emca_deploy.tasks.inputs import ImageInput, find_image, pixel_range
-from emca_deploy.tasks.outputs import LogitsOutput, find_logits
+from emca_deploy.tasks.outputs import LogitsOutput, find_logits, task_of
 from emca_deploy.unchanged import Stamp, stamp_of
 
 if TYPE_CHECKING:
@@ -149,11 +150,16 @@ class OnnxFile:
         """The largest pixel value that a graph expects, 1.0 or 255.0, where it normalizes its input itself; else None."""
         return pixel_range(self.graph, self.image, self._small_constant)
 
+    @property
+    def task(self) -> TaskName:
+        """The task of the model, by the names of its outputs."""
+        return task_of(self.graph)
+
     def find_logits(self, name: str | None = None) -> LogitsOutput:
         """Return the graph's output with the logits; `name` chooses among several outputs.
 
         Raises:
-            ModelError: no output can be the logits, or several can and none is named.
+            ModelError: the model is a detector, no output can be the logits, or several can and none is named.
             UnknownNameError: there is no output of that name.
         """
         return find_logits(self.path, self.graph, name)

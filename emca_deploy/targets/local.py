@@ -153,7 +153,10 @@ class LocalTarget(Target):
                 classes = gives.shape[-1]
                 return choose(given, classes if isinstance(classes, int) else None) if choose else assumed_for(given, gives)
 
-            run = LogitsRun(spec, Path(request.data), request.preprocessing or chosen, request.limit, request.batch)
+            used = request.preprocessing or chosen
+            run = LogitsRun(
+                spec, Path(request.data), used, request.limit, request.batch, images=request.images, task=request.task
+            )
             found = run.collect(progress, None if request.logits is None else Path(request.logits))
         return Validated(found, tuple(held.warnings))
 

@@ -13,7 +13,7 @@ from typing import Any
 from emca_deploy.artifacts import Manifest, manifest_path, read_manifest
 from emca_deploy.checkpoint_files.opening import list_shards
 from emca_deploy.data.files import FolderStore, printable
-from emca_deploy.data.layout import find_images
+from emca_deploy.data.layout import find_images, find_named
 from emca_deploy.errors import DataError, EmcaError, InputError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.remote.errors import ConnectionLostError
@@ -115,8 +115,10 @@ def _weights(model: Path) -> list[str]:
 
 
 @contextmanager
-def packed(source: Path) -> Iterator[Path]:
+def packed(source: Path, images: Sequence[str] | None = None) -> Iterator[Path]:
     """Yield a data set as one file: a .zip or .npz as it is, a folder as a .zip with always the same bytes.
+
+    Of a folder only `images` are packed, by name, or all where None.
 
     Raises:
         DataError: the path is no data set.
@@ -127,7 +129,7 @@ def packed(source: Path) -> Iterator[Path]:
         yield source
         return
     store = FolderStore(source)
-    layout = find_images(store, may_be_wrapped=False)
+    layout = find_images(store, may_be_wrapped=False) if images is None else find_named(store, images)
     with TemporaryDirectory(prefix="emca-") as folder:
         packed_file = Path(folder) / "images.zip"
         with zipfile.ZipFile(packed_file, "w", zipfile.ZIP_STORED) as archive:

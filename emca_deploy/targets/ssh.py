@@ -37,6 +37,7 @@ from emca_deploy.targets.deployment import BuildStep, BuiltCandidate, Deployment
 from emca_deploy.targets.errand import Errand
 from emca_deploy.targets.named_artifacts import split_artifact, split_artifacts
 from emca_deploy.targets.shipment import Shipment, packed
+from emca_deploy.tasks.registry import TASKS
 
 __all__ = ["SshTarget", "check_backends", "trtexec_suffices"]
 
@@ -138,7 +139,7 @@ class SshTarget(Target):
         backend, path = split_artifact(request.artifact)
         used = request.preprocessing or _chosen(Path(path), request, choose)
         files = Shipment()
-        with packed(Path(request.data)) as images, files.naming():
+        with packed(Path(request.data), request.images) as images, files.naming():
             needs_pillow = images.suffix.lower() != ".npz" or str(read_npz(images)[0].dtype) != "float32"
             sent = replace(
                 request,
@@ -155,10 +156,10 @@ class SshTarget(Target):
                 with TemporaryDirectory(prefix="emca-") as folder:
                     kept_in = Path(request.logits or Path(folder) / LOGITS)
                     answer.fetch(LOGITS, kept_in)
-                    kept = LogitsStore(kept_in, document["key"]).kept()
+                    kept = LogitsStore(kept_in, document["key"], TASKS[request.task]).kept()
                 assert kept is not None  # it was fetched
                 rate = document["images_per_s"]
-                found = LogitsResult(kept.logits, kept.labels, rate, used, kept.names, document["reused"])
+                found = LogitsResult(kept.answers, kept.labels, rate, used, kept.names, document["reused"])
                 return Validated(found, notes=tuple(files.local(list(answer.notes))))
 
             with session(self.address) as first:
@@ -284,8 +285,9 @@ def _chosen(path: Path, request: LogitsRequest, choose: ChoosePreprocessing | No
     """Return the preprocessing of a model that only the remote machine loads."""
     if choose is None:
         return preprocessing_of_file(path, PreprocessingOptions())
-    is_onnx = path.suffix.lower() == ".onnx"
-    return choose(None, OnnxFile.open(path).find_logits(request.io.get("output_name")).classes if is_onnx else None)
+    if path.suffix.lower() != ".onnx" or request.task != "classification":
+        return choose(None, None)
+    return choose(None, OnnxFile.open(path).find_logits(request.io.get("output_name")).classes)
 
 
 def needed_backend(path: Path, chosen: str | None) -> str | None:

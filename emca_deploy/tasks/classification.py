@@ -1,8 +1,8 @@
 """Classification: the accuracy of a candidate, and its drop against a reference on the same images.
 
 A task consists of a network's inputs and outputs (`outputs`), the meaning of its outputs and the distance between two networks'
-outputs (`logits`), the metric (`compare`, with `confidence`, `flips` and `per_class`) and the gate on the drop
-(`results.gate.Gate`). The rest of the package passes logits to this folder.
+outputs (`logits`), what is kept of them (`task.Task`), the metric (`compare`, with `confidence`, `flips` and `per_class`) and the
+gate on the drop (`results.gate.Gate`).
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -17,11 +17,42 @@ from emca_deploy.results.accuracy import AccuracyReport, ReferenceComparison
 from emca_deploy.stats.estimates import paired_difference_ci
 from emca_deploy.stats.paired import mcnemar_p
 from emca_deploy.tasks.confidence import Confidence, confidence_of
+from emca_deploy.tasks.detections import Detections
 from emca_deploy.tasks.flips import ImageNames, find_flips
-from emca_deploy.tasks.logits import LogitsNoise, predicted, row_slices, top1_percent
+from emca_deploy.tasks.logits import LogitsNoise, logits_of, predicted, row_slices, top1_percent
+from emca_deploy.tasks.logits_rows import LogitsRows
 from emca_deploy.tasks.per_class import confused_pairs, confusion_matrix, per_class
+from emca_deploy.tasks.task import Answers, Arrays, Batch, Collector, Task
 
-__all__ = ["compare"]
+__all__ = ["Classification", "compare"]
+
+
+class Classification(Task):
+    """Networks whose main output has logits or probabilities, one for each class."""
+
+    name = "classification"
+
+    def record(self, batch: Batch) -> Arrays:
+        """Return the logits of a batch; they are computed from probabilities where the network gives these."""
+        logits = logits_of(batch.main) if batch.softmax else batch.main
+        return {"logits": np.asarray(logits, np.float32)}
+
+    def collector(self, before: Answers | None) -> Collector:
+        """Return a collector that continues after the logits of an earlier run, if any."""
+        assert not isinstance(before, Detections)
+        return LogitsRows(before)
+
+    def arrays(self, answers: Answers) -> Arrays:
+        """Return logits as an array."""
+        assert not isinstance(answers, Detections)
+        return {"logits": answers}
+
+    def answers(self, arrays: Arrays) -> Answers:
+        """Return the logits in arrays; see `Task.answers`."""
+        logits = np.asarray(arrays["logits"], np.float32)
+        if logits.ndim != 2:
+            raise ValueError("its arrays do not fit together")
+        return logits
 
 
 def compare(

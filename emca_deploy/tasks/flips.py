@@ -3,9 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from emca_deploy.artifacts import write_text
 from emca_deploy.errors import InputError, OutputError
 from emca_deploy.results.accuracy import Flip, Flips
 
-__all__ = ["MOST_SHOWN", "FlipsFile", "ImageNames", "find_flips"]
+__all__ = ["MOST_SHOWN", "FlipsFile", "ImageNames", "encodable", "find_flips", "flip_rows"]
 
 MOST_SHOWN = 200
 """Largest number of flips in a result; a file lists all of them."""
@@ -95,20 +96,16 @@ class FlipsFile:
                 f"{path}: cannot be written: no such folder", f"make the folder first: mkdir -p {shell_word(str(path.parent))}"
             )
 
-    def write(self, flips: Flips, classes: Sequence[str]) -> None:
-        """Write the flips, whole or not at all, with the names of the classes if they have any.
+    def write(self, heads: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the flips, whole or not at all; every row has the keys `heads`.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        if all(name == str(label) for label, name in enumerate(classes)):
-            classes = ()
-        rows = [{**asdict(flip), "file": _encodable(flip.file), **_named(flip, classes)} for flip in flips.images]
         if self._path.suffix.lower() == ".json":
             write_text(self._path, json.dumps(rows, indent=1) + "\n")
             return
         text = io.StringIO()
-        heads = [field.name for field in fields(Flip)] + [f"{name}_name" for name in _CLASSES if classes]
         writer = csv.DictWriter(text, heads, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -118,7 +115,15 @@ class FlipsFile:
 _CLASSES = ("label", "reference", "candidate")
 
 
-def _encodable(name: str) -> str:
+def flip_rows(flips: Flips, classes: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the headings and rows of a file of flips, with the names of the classes if they have any."""
+    if all(name == str(label) for label, name in enumerate(classes)):
+        classes = ()
+    heads = [field.name for field in fields(Flip)] + [f"{name}_name" for name in _CLASSES if classes]
+    return heads, [{**asdict(flip), "file": encodable(flip.file), **_named(flip, classes)} for flip in flips.images]
+
+
+def encodable(name: str) -> str:
     """Return a file name as valid UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
@@ -127,4 +132,4 @@ def _named(flip: Flip, classes: Sequence[str]) -> dict[str, str]:
     if not classes:
         return {}
     values = {name: getattr(flip, name) for name in _CLASSES}
-    return {f"{name}_name": _encodable(classes[v]) if v is not None and v < len(classes) else "" for name, v in values.items()}
+    return {f"{name}_name": encodable(classes[v]) if v is not None and v < len(classes) else "" for name, v in values.items()}

@@ -1,4 +1,4 @@
-"""The output of a classifier's graph that holds the logits."""
+"""The outputs of a graph that are read: a classifier's logits, or a detector's boxes, scores, labels and masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import ModelError, UnknownNameError
 from emca_deploy.onnx_file.header import dtype_name
+from emca_deploy.requests import TaskName
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LogitsOutput", "choose_output", "find_logits"]
+__all__ = ["LogitsOutput", "ReadOutputs", "choose_output", "choose_outputs", "find_logits", "task_of"]
+
+DETECTOR = ("num_detections", "boxes", "scores", "labels")
+"""Outputs of a detector for at most D detections: (N,), (N, D, 4), (N, D) and (N, D); one may have `MASKS` too."""
+
+MASKS = "masks"
+SCORES = "scores"
+
 
 SHAPING = frozenset({"Identity", "Flatten", "Reshape", "Squeeze", "Cast", "Dropout"})
 """Operators that move or convert logits, and keep their order."""
@@ -37,17 +45,54 @@ class LogitsOutput:
     tensor: str
 
 
+@dataclass(frozen=True)
+class ReadOutputs:
+    """The outputs that a model's task reads.
+
+    Attributes:
+        task: Name of the task.
+        main: Output that `infer` returns: the logits of a classifier, the scores of a detector.
+        names: Names of all outputs that are read.
+    """
+
+    task: TaskName
+    main: TensorSpec
+    names: tuple[str, ...]
+
+
+def choose_outputs(path: Path, outputs: Sequence[TensorSpec], wanted: str | None, preferred: str | None = None) -> ReadOutputs:
+    """Return the outputs to read among a model's: those of a detector where it has all of them, else the logits.
+
+    The arguments and errors are those of `choose_output`.
+    """
+    names = _detector_names(outputs)
+    if names and wanted is None:
+        scores = next(output for output in outputs if output.name == SCORES)
+        return ReadOutputs("detection", scores, names)
+    logits = choose_output(path, outputs, wanted, preferred)
+    return ReadOutputs("classification", logits, (logits.name,))
+
+
+def _detector_names(outputs: Sequence[TensorSpec]) -> tuple[str, ...]:
+    given = [output.name for output in outputs]
+    if not set(DETECTOR) <= set(given):
+        return ()
+    return (*DETECTOR, *(name for name in given if name == MASKS))
+
+
 def choose_output(path: Path, outputs: Sequence[TensorSpec], wanted: str | None, preferred: str | None = None) -> TensorSpec:
     """Return the output with the logits: `wanted`, or the only float output (N, classes) or (N, classes, 1, 1).
 
     If several fit, `preferred` is taken. The shape of an output may be unknown: ().
 
     Raises:
-        ModelError: none fits, or several do and none is preferred.
+        ModelError: the model is a detector, no output fits, or several do and none is preferred.
         UnknownNameError: there is no output of the name wanted.
     """
     by_name = {output.name: output for output in outputs}
     names = ", ".join(by_name)
+    if wanted is None and _detector_names(outputs):
+        raise ModelError(f"{path}: is a detector, with the outputs {names}", "name an image classifier here")
     if wanted is not None:
         if wanted not in by_name:
             raise UnknownNameError.of("output", wanted, by_name, f"outputs of {path}: {names}")
@@ -81,6 +126,11 @@ def find_logits(path: Path, graph: "onnx.GraphProto", wanted: str | None = None)
     classes = chosen.shape[1] if len(chosen.shape) > 1 else None
     classes = classes if isinstance(classes, int) else None
     return LogitsOutput(chosen.name, classes, softmax, tensor if softmax else chosen.name)
+
+
+def task_of(graph: "onnx.GraphProto") -> TaskName:
+    """Return the task of a graph, by the names of its outputs."""
+    return "detection" if _detector_names([_spec(value) for value in graph.output]) else "classification"
 
 
 def _spec(value: "onnx.ValueInfoProto") -> TensorSpec:

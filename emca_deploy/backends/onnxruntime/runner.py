@@ -183,22 +183,29 @@ class OrtRunner(Runner):
         self._session, self._boundary = load_session(self._path, self._options, self._device)
         self.input, self.output, self.softmax = self._boundary.input, self._boundary.output, self._boundary.softmax
         self._errors = library_errors(import_optional("onnxruntime"))
-        self._outputs = [self.output.name]
+        self.task = self._boundary.task
+        self._outputs = list(self._boundary.places)
+        self._main = self._outputs.index(self.output.name)
         self._name = self.input.name
 
     def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns."""
+        """Return the main output (N, ...) float32 of a batch (N, C, H, W) float32, or of what `to_native` returns."""
         if self._session is None:
             raise RuntimeError("infer on a runner that is not open")
         native = self._boundary.to_native(batch)
         try:
-            logits = self._boundary.to_logits(self._session.run(self._outputs, {self._name: native})[0])
+            self._answers = self._session.run(self._outputs, {self._name: native})
+            logits = self._boundary.to_logits(self._answers[self._main])
         except self._errors as exc:
             raise ModelError(
                 f"{self._path}: fails while running: {library_reason(exc)}", "try --batch 1, or another backend"
             ) from exc
         check_logits(str(self._path), logits, batch)
         return logits
+
+    def answers(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the outputs of the last `infer` by name."""
+        return dict(zip(self._outputs, self._answers, strict=True))
 
     def to_native(self, batch: Float32Array) -> npt.NDArray[Any]:
         """Return a batch (N, C, H, W) float32 in the model's own layout and type."""

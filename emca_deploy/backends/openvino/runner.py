@@ -149,12 +149,13 @@ class OvRunner(Runner):
         compiled, boundary = load_compiled(self._path, self._options)
         self._boundary = boundary
         self.input, self.output, self.softmax = boundary.input, boundary.output, boundary.softmax
+        self.task, self._main = boundary.task, boundary.places[boundary.output.name]
         self._precision = compiled.get_property(PRECISION).to_string()  # many CPUs run bf16 where f16 is requested
         self._compiled, self._request = compiled, compiled.create_infer_request()
         self._tensor = import_optional("openvino").Tensor
 
     def infer(self, batch: npt.NDArray[Any]) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch, as `Runner.infer` does; the result is a view into the runtime."""
+        """Return the main output (N, ...) float32 of a batch, as `Runner.infer` does; the result is a view into the runtime."""
         # The array of the last call is still bound as shared memory: OpenVINO sees what was written into it since.
         if batch is not self._bound or not self._boundary.is_plain:
             self._bind(batch)
@@ -164,9 +165,13 @@ class OvRunner(Runner):
             raise ModelError(
                 f"{self._path}: fails while running: {library_reason(exc)}", "try --batch 1, or another backend"
             ) from exc
-        logits = self._boundary.to_logits(self._request.get_output_tensor(self._boundary.index).data)
+        logits = self._boundary.to_logits(self._request.get_output_tensor(self._main).data)
         check_logits(str(self._path), logits, batch)
         return logits
+
+    def answers(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the outputs of the last `infer` by name; they are views into the runtime."""
+        return {name: self._request.get_output_tensor(place).data for name, place in self._boundary.places.items()}
 
     def _bind(self, batch: npt.NDArray[Any]) -> None:
         if self._request is None:

@@ -1,13 +1,11 @@
-"""Runs a data set through a candidate in its own process, and collects the logits."""
+"""Runs a data set through a candidate in its own process, and collects its answers."""
 
-import os
-import tempfile
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float32Array, Int64Array
@@ -15,17 +13,19 @@ from emca_deploy.artifacts import TensorSpec, sha256_file
 from emca_deploy.data.choosing import assumed_for
 from emca_deploy.data.files import listing_sha256
 from emca_deploy.data.labels import LabelsFound
+from emca_deploy.errors import ModelError
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
 from emca_deploy.harness.measure.feed import Wanted
 from emca_deploy.harness.measure.worker import LogitsPart, Worker
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.requests import TaskName
+from emca_deploy.tasks.detections import Detections
 from emca_deploy.tasks.flips import ImageNames
+from emca_deploy.tasks.registry import TASKS
+from emca_deploy.tasks.task import Answers
 
 __all__ = ["LogitsResult", "LogitsRun"]
-
-MOST_IN_MEMORY_BYTES = 256 << 20
-"""Larger logits are mapped from a temporary file; fifty thousand images of a thousand classes stay below."""
 
 COMPANIONS = (".data", "_data")
 """Suffixes that an .onnx file's name has in the name of the file with its weights."""
@@ -36,28 +36,50 @@ ChoosePreprocessing = Callable[[TensorSpec, TensorSpec], Preprocessing]
 
 @dataclass(frozen=True)
 class LogitsResult:
-    """A model's logits for a data set.
+    """A model's answers for a data set.
 
     Attributes:
-        logits: Array (N, classes) float32, in the order of the data set.
+        answers: Logits (N, classes) float32 of a classifier, or detections of a detector, in the order of the data set.
         labels: Array (N,) int64, or None for a data set without labels.
         images_per_s: Images per second of the whole run, decoding included; None where nothing had to be run.
-        reused: Number of images whose logits come from an earlier run.
+        reused: Number of images whose answers come from an earlier run.
     """
 
-    logits: Float32Array
+    answers: Answers
     labels: Int64Array | None
     images_per_s: float | None
     preprocessing: Preprocessing
     names: ImageNames = field(default_factory=ImageNames)
     reused: int = 0
 
+    @property
+    def logits(self) -> Float32Array:
+        """The logits of a classifier, (N, classes) float32.
+
+        Raises:
+            ModelError: the model is a detector.
+        """
+        if isinstance(self.answers, Detections):
+            raise ModelError("the model is a detector, which has no logits", "name an image classifier, or give --annotations")
+        return self.answers
+
+    @property
+    def detections(self) -> Detections:
+        """The detections of a detector.
+
+        Raises:
+            ModelError: the model is a classifier.
+        """
+        if not isinstance(self.answers, Detections):
+            raise ModelError("the model is a classifier, which has no detections", "name a detector")
+        return self.answers
+
     def indices(self, count: int) -> list[int]:
-        """Return the indices of these logits' images in a data set of `count` images."""
+        """Return the indices of these images in a data set of `count` images."""
         return list(range(count)) if self.names.indices is None else list(self.names.indices)
 
     def labelled_by(self, found: LabelsFound | None) -> "LogitsResult":
-        """Return the same logits with other labels and class names."""
+        """Return the same answers with other labels and class names."""
         if found is None:
             return replace(self, labels=None, names=replace(self.names, classes=()))
         labels = found.labels[self.indices(len(found.labels))]
@@ -72,6 +94,8 @@ class LogitsRun:
         source: Path of the data set; see `data.sources.open_source`.
         preprocessing: Preprocessing, or a function that chooses it.
         limit: Number of images, evenly over the classes; None for all.
+        images: Names of the images to run, in this order; None for all of the data set.
+        task: Task that the candidate must have.
         batch_size: Images per call; a model with a fixed batch size keeps its own.
         decoded: Folder for decoded images, which runs of the same images share; see `data.decoded`.
     """
@@ -82,11 +106,13 @@ class LogitsRun:
     limit: int | None = None
     batch_size: int = 16
     decoded: Path | None = None
+    images: tuple[str, ...] | None = None
+    task: TaskName = "classification"
 
     def collect(self, progress: Progress | None = None, keep: Path | None = None, worker: Worker | None = None) -> LogitsResult:
         """Run every image, and call `progress` with (images done, images in total).
 
-        `keep` is an .npz file for the logits: only images that an earlier run of the same kind did not leave there are run; see
+        `keep` is an .npz file for the answers: only images that an earlier run of the same kind did not leave there are run; see
         `logits_store`. A given worker has loaded the candidate already, and stays open.
 
         Raises:
@@ -102,42 +128,53 @@ class LogitsRun:
                 own.finish()
                 return found
         opened = worker.opened or worker.open()
+        self._check_task(opened.task)
         chosen = self.preprocessing
         used = chosen if isinstance(chosen, Preprocessing) else chosen(opened.input, opened.output)
         if keep is None:
             return self._run(worker, used, None, progress)
-        with LogitsStore(keep, self._key(opened.runtime, used)) as store:
+        with LogitsStore(keep, self._key(opened.runtime, used), TASKS[self.task]) as store:
             kept = store.kept()
             if kept is not None:
-                return LogitsResult(kept.logits, kept.labels, None, used, kept.names, len(kept.logits))
+                return LogitsResult(kept.answers, kept.labels, None, used, kept.names, len(kept.answers))
             return self._run(worker, used, store, progress)
+
+    def _check_task(self, task: TaskName) -> None:
+        if task == self.task:
+            return
+        if task == "detection":
+            raise ModelError(f"{self.spec.name}: is a detector", "name an image classifier, or give --annotations to validate it")
+        raise ModelError(
+            f"{self.spec.name}: is an image classifier, not a detector", "leave out --annotations, or name a detector"
+        )
 
     def _run(
         self, worker: Worker, used: Preprocessing, store: LogitsStore | None, progress: Progress | None
     ) -> LogitsResult:  # fmt: skip
-        rows = _Rows(store.resume() if store is not None else None)
+        rows = TASKS[self.task].collector(store.resume() if store is not None else None)
         reused = rows.done
         last: LogitsPart | None = None
-        for part in worker.logits(Wanted(self.source.absolute(), used, self.limit, self.batch_size, reused, self.decoded)):
-            if part.logits is not None:
-                rows.add(part.logits, part.total)
+        wanted = Wanted(self.source.absolute(), used, self.limit, self.batch_size, reused, self.images, self.decoded)
+        for part in worker.logits(wanted):
+            if part.arrays:
+                rows.add(part.arrays, part.total)
                 if store is not None:
-                    store.keep(rows.finish())
+                    store.keep(rows.finish)
             if progress is not None:
                 progress(part.done, part.total)
             last = part
         assert last is not None
         classes, indices, files = (last.summary[name] for name in ("classes", "indices", "files"))
         names = ImageNames(tuple(classes), None if indices is None else tuple(indices), tuple(files))
-        logits = rows.finish()
+        answers = rows.finish()
         if store is not None:
-            store.complete(Kept(logits, last.labels, names))
+            store.complete(Kept(answers, last.labels, names))
         seconds = last.summary["seconds"]
-        rate = (len(logits) - reused) / seconds if len(logits) > reused else None
-        return LogitsResult(logits, last.labels, rate, used, names, reused)
+        rate = (len(answers) - reused) / seconds if len(answers) > reused else None
+        return LogitsResult(answers, last.labels, rate, used, names, reused)
 
     def _key(self, runtime: Mapping[str, Any], used: Preprocessing) -> dict[str, Any]:
-        """Return all that the logits depend on; threads and batch size change only their last bits, and are left out."""
+        """Return all that the answers depend on; threads and batch size change only their last bits, and are left out."""
         files = [Path(self.spec.artifact + suffix) for suffix in ("", *COMPANIONS)]
         return {
             "artifact": [sha256_file(path) for path in files if path.is_file()] or self.spec.artifact or self.spec.name,
@@ -148,36 +185,5 @@ class LogitsRun:
             "data set": listing_sha256(self.source),
             "preprocessing": used.identity(),
             "limit": self.limit,
+            **({} if self.images is None else {"images": sha256(json.dumps(self.images).encode()).hexdigest()}),
         }
-
-
-class _Rows:
-    """Collects logits in an array that is allocated once; a large one is in a file without a name."""
-
-    def __init__(self, before: Float32Array | None) -> None:
-        self._rows = np.empty((0, 0), np.float32) if before is None else before
-        self.done = len(self._rows)
-
-    def add(self, logits: Float32Array, total: int) -> None:
-        """Append a batch (n, classes) of `total` rows."""
-        if len(self._rows) < total:
-            before, self._rows = self._rows, _allocate(total, logits.shape[1])
-            self._rows[: self.done] = before.reshape(self.done, logits.shape[1])
-        self._rows[self.done : self.done + len(logits)] = logits
-        self.done += len(logits)
-
-    def finish(self) -> Float32Array:
-        """Return all rows."""
-        return self._rows[: self.done]
-
-
-def _allocate(count: int, width: int) -> Float32Array:
-    size = count * width * np.dtype(np.float32).itemsize
-    if size > MOST_IN_MEMORY_BYTES and hasattr(os, "posix_fallocate"):
-        try:
-            with tempfile.TemporaryFile() as file:
-                os.posix_fallocate(file.fileno(), 0, size)  # so a full disk is an error here, not a signal during a write
-                return np.memmap(file, np.float32, "r+", shape=(count, width))
-        except OSError:  # no space there: use memory
-            pass
-    return np.empty((count, width), np.float32)

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from emca_deploy.arrays import Float32Array
-from emca_deploy.data.image_checks import shared_images
+from emca_deploy.data.image_checks import overlap_warnings
 from emca_deploy.data.labels import LabelsFound, check_classes, class_warnings
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.harness.accuracy.collection import LogitsResult
@@ -70,10 +70,4 @@ class LabelledImages:
         Raises:
             DataError: an image cannot be read.
         """
-        indices = result.indices(len(self.source))
-        shared = shared_images(self.source, indices, calibrated) if calibrated else 0
-        if shared:
-            self.warnings.append(
-                f"{shared:,} of {len(indices):,} images were used for calibration, so the drop on new images may be larger: "
-                "validate on other images"
-            )
+        self.warnings += overlap_warnings(self.source, result.indices(len(self.source)), calibrated)

@@ -1,11 +1,11 @@
-"""Keeps logits in an .npz file, from which an interrupted run can continue.
+"""Keeps a model's answers in an .npz file, from which an interrupted run can continue.
 
 An unfinished run has the same form in `FILE.npz.partial`, which is rewritten every few seconds and when the run is interrupted,
 and removed once `FILE.npz` is complete.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from emca_deploy.arrays import Float32Array, Int64Array
+from emca_deploy.arrays import Int64Array
 from emca_deploy.atomic import atomic_write, check_writable
 from emca_deploy.errors import DataError, InputError, OutputError
 from emca_deploy.npz import read_arrays
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.results.codec import from_json
 from emca_deploy.tasks.flips import ImageNames
+from emca_deploy.tasks.registry import TASKS
+from emca_deploy.tasks.task import Answers, Task
 
 __all__ = ["Kept", "LogitsStore", "partial_path"]
 
@@ -32,35 +34,36 @@ MOST_SAVING = 0.1
 
 @dataclass(frozen=True)
 class Kept:
-    """A complete run: logits (N, classes) float32, and labels (N,) int64 or None."""
+    """A complete run: a model's answers for N images, and labels (N,) int64 or None."""
 
-    logits: Float32Array
+    answers: Answers
     labels: Int64Array | None
     names: ImageNames
 
 
 def partial_path(path: Path) -> Path:
-    """Return the path of an unfinished run's logits."""
+    """Return the path of an unfinished run's answers."""
     return path.with_name(path.name + ".partial")
 
 
 class LogitsStore:
-    """A run's logits in a file. A context manager: when an exception leaves it, it saves the logits so far.
+    """A run's answers in a file. A context manager: when an exception leaves it, it saves the answers so far.
 
-    The key has all that the logits depend on, as JSON values: only logits with the same key are reused. Methods that read raise
+    The key has all that the answers depend on, as JSON values: only answers with the same key are reused. Methods that read raise
     InputError where a file is damaged, of another kind or of another run; methods that write raise OutputError.
 
     Raises:
         InputError: the file has another suffix.
     """
 
-    def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, key: Mapping[str, Any], task: Task = TASKS["classification"]) -> None:
         if path.suffix.lower() != ".npz":
             raise InputError(f"{path}: not an .npz file", "give a file name that ends with .npz")
         self.path = path
         self.partial = partial_path(path)
         self._key: dict[str, Any] = json.loads(json.dumps(key))
-        self._unsaved: Float32Array | None = None
+        self._task = task
+        self._unsaved: Callable[[], Answers] | None = None
         self._next_s = monotonic() + SAVE_EVERY_S
 
     def __enter__(self) -> "LogitsStore":
@@ -68,7 +71,7 @@ class LogitsStore:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and self._unsaved is not None and not isinstance(error, OutputError):
-            self._save(self._unsaved)
+            self._save(self._unsaved())
 
     def kept(self) -> Kept | None:
         """Return the complete run in the file, or None where there is no file yet."""
@@ -77,18 +80,18 @@ class LogitsStore:
             self.partial.unlink(missing_ok=True)  # left where a run was killed just after it was complete
         return found
 
-    def resume(self) -> Float32Array | None:
-        """Return the logits of an unfinished run, (n, classes) float32, or None; check that the file can be written."""
+    def resume(self) -> Answers | None:
+        """Return the answers of an unfinished run, or None; check that the file can be written."""
         check_writable(self.path, "create its folder first, or write to another place")
         found = self._read(self.partial)
-        return None if found is None else found.logits
+        return None if found is None else found.answers
 
-    def keep(self, logits: Float32Array) -> None:
-        """Take the logits so far, (n, classes) float32, and save them if the last time is long ago."""
-        self._unsaved = logits
+    def keep(self, answers: Callable[[], Answers]) -> None:
+        """Take a function that returns the answers so far, and save them if the last time is long ago."""
+        self._unsaved = answers
         began_s = monotonic()
         if began_s >= self._next_s:
-            self._save(logits)
+            self._save(answers())
             ended_s = monotonic()
             self._next_s = ended_s + max(SAVE_EVERY_S, (ended_s - began_s) / MOST_SAVING)
 
@@ -98,16 +101,16 @@ class LogitsStore:
         self._unsaved = None
         self.partial.unlink(missing_ok=True)
 
-    def _save(self, logits: Float32Array) -> None:
+    def _save(self, answers: Answers) -> None:
         try:
-            self._write(self.partial, Kept(logits, None, ImageNames()))
+            self._write(self.partial, Kept(answers, None, ImageNames()))
         except OutputError as exc:
             remedy = "free space and run the same command again, which continues from the last save; or write to another place"
             raise OutputError(exc.problem, remedy) from exc
 
     def _write(self, path: Path, kept: Kept) -> None:
         names = kept.names
-        arrays: dict[str, Any] = {"logits": kept.logits, "key": np.array(json.dumps(self._key))}
+        arrays: dict[str, Any] = {**self._task.arrays(kept.answers), "key": np.array(json.dumps(self._key))}
         arrays |= {"files": np.array(names.files, np.str_), "classes": np.array(names.classes, np.str_)}
         if kept.labels is not None:
             arrays["labels"] = kept.labels
@@ -122,15 +125,15 @@ class LogitsStore:
         try:
             arrays = read_arrays(path)
             self._check(path, dict(json.loads(str(arrays["key"]))))
-            logits = np.asarray(arrays["logits"], np.float32)
+            answers = self._task.answers(arrays)
             labels = np.asarray(arrays["labels"], np.int64) if "labels" in arrays else None
             indices = tuple(map(int, arrays["indices"])) if "indices" in arrays else None
             files, classes = (tuple(map(str, arrays[name])) for name in ("files", "classes"))
-            _check_shapes(logits, labels, indices, files)
+            _check_shapes(len(answers), labels, indices, files)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as exc:
             problem = f"{path}: not an emca-deploy file of logits: {exc}"
             raise InputError(problem, "give another file, or remove this one to run all images again") from exc
-        return Kept(logits, labels, ImageNames(classes, indices, files))
+        return Kept(answers, labels, ImageNames(classes, indices, files))
 
     def _check(self, path: Path, key: Mapping[str, Any]) -> None:
         names = sorted({*key, *self._key})
@@ -150,10 +153,8 @@ def _comparable(name: str, value: Any) -> Any:
         return value
 
 
-def _check_shapes(
-    logits: Float32Array, labels: Int64Array | None, indices: tuple[int, ...] | None, files: tuple[str, ...]
-) -> None:
-    if logits.ndim != 2 or (labels is not None and labels.shape != logits.shape[:1]):
+def _check_shapes(count: int, labels: Int64Array | None, indices: tuple[int, ...] | None, files: tuple[str, ...]) -> None:
+    if labels is not None and labels.shape != (count,):
         raise ValueError("its arrays do not fit together")
-    if any(len(each) != len(logits) for each in (indices, files) if each):
-        raise ValueError("its names do not fit its logits")
+    if any(len(each) != count for each in (indices, files) if each):
+        raise ValueError("its names do not fit its answers")

@@ -1,6 +1,6 @@
-"""Messages between the coordinator and a worker: a JSON object and an optional array.
+"""Messages between the coordinator and a worker: a JSON object and named arrays.
 
-A frame is two little-endian unsigned 64-bit lengths, the JSON, and the array's raw bytes. Nothing is pickled.
+A frame is two little-endian unsigned 64-bit lengths, the JSON, and the arrays' raw bytes. Nothing is pickled.
 """
 
 import json
@@ -8,6 +8,8 @@ import os
 import selectors
 import struct
 import time
+from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -30,24 +32,24 @@ class Channel:
         self._selector.register(read_fd, selectors.EVENT_READ)
         self._closed = False
 
-    def send(self, message: dict[str, Any], array: npt.NDArray[Any] | None = None) -> None:
+    def send(self, message: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]] | None = None) -> None:
         """Send a message, and wait until the pipe has taken it.
 
         Raises:
             BrokenPipeError: the other end is closed.
         """
-        payload = b""
-        if array is not None:
-            array = np.ascontiguousarray(array)
-            message = {**message, "array": {"dtype": array.dtype.str, "shape": list(array.shape)}}
-            payload = array.tobytes()
+        named = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+        if named:
+            kinds = {name: {"dtype": array.dtype.str, "shape": list(array.shape)} for name, array in named.items()}
+            message = {**message, "arrays": kinds}
+        payload = b"".join(array.tobytes() for array in named.values())
         header = json.dumps(message, default=str).encode()
         left = memoryview(_LENGTHS.pack(len(header), len(payload)) + header + payload)
         while left:
             left = left[os.write(self._write_fd, left) :]
 
-    def receive(self, timeout_s: float | None = None) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
-        """Return the next message and its array, if it has one; a timeout of None waits without limit.
+    def receive(self, timeout_s: float | None = None) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+        """Return the next message and its arrays by name; a timeout of None waits without limit.
 
         Raises:
             EOFError: the other end is closed, or sent something else than a message.
@@ -61,11 +63,10 @@ class Channel:
         payload = self._read(payload_length, deadline)
         try:
             message: dict[str, Any] = json.loads(header)
-            shape = message.pop("array", None)
-            array = None if shape is None else np.frombuffer(payload, dtype=np.dtype(shape["dtype"])).reshape(shape["shape"])
+            arrays = _arrays(message.pop("arrays", {}), payload)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
             raise EOFError("not a message") from exc
-        return message, array
+        return message, arrays
 
     def _read(self, length: int, deadline: float | None) -> bytearray:
         taken = bytearray()
@@ -88,3 +89,15 @@ class Channel:
         self._selector.close()
         os.close(self._read_fd)
         os.close(self._write_fd)
+
+
+def _arrays(kinds: Mapping[str, Any], payload: bytearray) -> dict[str, npt.NDArray[Any]]:
+    found, start = {}, 0
+    for name, kind in kinds.items():
+        dtype, shape = np.dtype(kind["dtype"]), tuple(kind["shape"])
+        count = prod(shape)
+        found[name] = np.frombuffer(payload, dtype, count, start).reshape(shape) if count else np.zeros(shape, dtype)
+        start += count * dtype.itemsize
+    if start != len(payload):
+        raise ValueError("the arrays do not fill the payload")
+    return found

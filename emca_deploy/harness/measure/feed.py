@@ -1,4 +1,4 @@
-"""Runs a data set through the model inside a worker, and sends the logits back batch by batch."""
+"""Runs a data set through the model inside a worker, and sends its answers back batch by batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from emca_deploy._machine import cpu_info
 from emca_deploy.arrays import Float32Array
@@ -15,7 +14,8 @@ from emca_deploy.artifacts import Preprocessing
 from emca_deploy.data.decoded import Decoded
 from emca_deploy.data.sources import ImageSource, choose_indices, open_source
 from emca_deploy.harness.spec import LoadedModel
-from emca_deploy.tasks.logits import logits_of
+from emca_deploy.tasks.registry import TASKS
+from emca_deploy.tasks.task import Arrays, Batch
 
 __all__ = ["Wanted", "feed"]
 
@@ -23,7 +23,7 @@ FEWEST_THREADS = 2
 MOST_NAME_CHARACTERS = 1 << 23
 """Limit for all images' names together: a character may take six bytes in a message, which must stay below 64 MiB."""
 
-Send = Callable[[dict[str, Any], "npt.NDArray[Any] | None"], None]
+Send = Callable[[dict[str, Any], Arrays | None], None]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Wanted:
         limit: Number of images, chosen evenly over the classes; None for all.
         batch_size: Images per call; a model with a fixed batch size keeps its own.
         start: Number of images that an earlier run has done.
+        images: Names of the images to run, in this order; None for all of the data set.
         decoded: Folder for decoded images, see `data.decoded`; None decodes them without keeping them.
     """
 
@@ -42,17 +43,20 @@ class Wanted:
     limit: int | None
     batch_size: int
     start: int = 0
+    images: tuple[str, ...] | None = None
     decoded: Path | None = None
 
 
-def feed(runner: LoadedModel, wanted: Wanted, send: Send) -> None:
-    """Send the logits of every image, one batch per message, then the labels and the time.
+def feed(name: str, runner: LoadedModel, wanted: Wanted, send: Send) -> None:
+    """Send the answers of the model `name` for every image, one batch per message, then the labels and the time.
 
     Raises:
         DataError: the data set cannot be read.
         InputError: its images do not fit the model.
+        ModelError: an output of the model cannot be what it should.
     """
-    source = open_source(wanted.source, wanted.preprocessing)
+    source = open_source(wanted.source, wanted.preprocessing, images=wanted.images)
+    task = TASKS[runner.task]
     limit = len(source) if wanted.limit is None else wanted.limit
     indices = choose_indices(len(source), limit, source.labels)
     if wanted.decoded is not None and not source.finished:
@@ -64,16 +68,16 @@ def feed(runner: LoadedModel, wanted: Wanted, send: Send) -> None:
     threads = max(FEWEST_THREADS, cpu_info().logical_cores)
     for images, _ in source.batches(batch_size, indices[done:], threads=threads):
         infer_start_ns = perf_counter_ns()
-        logits = runner.infer(_padded(images, fixed))[: len(images)]
-        if runner.softmax:
-            logits = logits_of(logits)
+        main = runner.infer(_padded(images, fixed))[: len(images)]
         infer_ns += perf_counter_ns() - infer_start_ns
+        places = indices[done : done + len(images)]
+        arrays = task.record(Batch(name, main, runner.softmax, runner.answers(), source, places))
         done += len(images)
-        send({"done": done, "total": len(indices)}, np.asarray(logits, np.float32))
+        send({"done": done, "total": len(indices)}, arrays)
     seconds = (perf_counter_ns() - start_ns) / 1e9
     labels = None if source.labels is None else np.asarray(source.labels[indices], np.int64)
     summary = {"seconds": seconds, "infer_seconds": infer_ns / 1e9, **_names(source, indices)}
-    send({"done": done, "total": len(indices), "summary": summary}, labels)
+    send({"done": done, "total": len(indices), "summary": summary}, None if labels is None else {"labels": labels})
 
 
 def _names(source: ImageSource, indices: list[int]) -> dict[str, Any]:

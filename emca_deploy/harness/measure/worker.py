@@ -12,14 +12,16 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from emca_deploy import errors
-from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
+from emca_deploy.arrays import Float64Array, Int64Array
 from emca_deploy.artifacts import TensorSpec
 from emca_deploy.errors import EmcaError, InputError, WorkerError
 from emca_deploy.harness.measure.channel import Channel
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.machines.memory import peak_rss_mib
+from emca_deploy.requests import TaskName
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import Scenario
+from emca_deploy.tasks.task import Arrays
 
 if TYPE_CHECKING:
     from emca_deploy.harness.measure.feed import Wanted
@@ -42,6 +44,7 @@ class Opened:
     input: TensorSpec
     output: TensorSpec
     load_ms: float
+    task: TaskName = "classification"
     runtime: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,11 +64,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class LogitsPart:
-    """A message of `Worker.logits`: logits (n, classes), or at the end labels and summary."""
+    """A message of `Worker.logits`: the record of a batch (`Task.record`), or at the end labels and summary."""
 
     done: int
     total: int
-    logits: Float32Array | None = None
+    arrays: Arrays = field(default_factory=dict)
     labels: Int64Array | None = None
     summary: dict[str, Any] = field(default_factory=dict)
 
@@ -156,24 +159,22 @@ class Worker:
         The limits on calls are those of `clock.time_calls`. Unmeasured `lead_calls` refill the caches after other candidates.
         """
         wanted = {"seconds": seconds, "min_calls": min_calls, "max_calls": max_calls, "lead_calls": lead_calls}
-        answer, latencies_ns = self._ask("block", extra_s=seconds, **wanted)
-        assert latencies_ns is not None
+        answer, arrays = self._ask("block", extra_s=seconds, **wanted)
         self.cpu_s = float(answer["cpu_s"])
         self.window_ns = (int(answer["start_ns"]), int(answer["end_ns"]))
         self.device_ms = np.asarray(answer["device_ms"], np.float64) if "device_ms" in answer else None
-        return np.asarray(latencies_ns, np.int64)
+        return np.asarray(arrays["latencies_ns"], np.int64)
 
     def logits(self, wanted: "Wanted") -> Iterator[LogitsPart]:
         """Run a data set, and yield its parts as they come; the last one has the labels of all images and the summary."""
         self._send("logits", wanted=to_json(wanted))
         while True:
-            message, array = self._receive(self._timeout_s)
+            message, arrays = self._receive(self._timeout_s)
             if "summary" in message:
-                labels = None if array is None else np.asarray(array, np.int64)
+                labels = np.asarray(arrays["labels"], np.int64) if "labels" in arrays else None
                 yield LogitsPart(message["done"], message["total"], labels=labels, summary=message["summary"])
                 return
-            assert array is not None
-            yield LogitsPart(message["done"], message["total"], np.asarray(array, np.float32))
+            yield LogitsPart(message["done"], message["total"], arrays)
 
     def note_peak(self) -> None:
         """Keep the peak resident memory of the process until now, whatever the process does later."""
@@ -195,7 +196,7 @@ class Worker:
         if self._process is not None:
             self._process.kill()
 
-    def _ask(self, do: str, extra_s: float = 0.0, **arguments: Any) -> tuple[dict[str, Any], Any]:
+    def _ask(self, do: str, extra_s: float = 0.0, **arguments: Any) -> tuple[dict[str, Any], Arrays]:
         if do in self._ahead:
             self._ahead.remove(do)
         else:
@@ -209,10 +210,10 @@ class Worker:
         except BrokenPipeError as exc:
             raise self._died() from exc
 
-    def _receive(self, timeout_s: float) -> tuple[dict[str, Any], Any]:
+    def _receive(self, timeout_s: float) -> tuple[dict[str, Any], Arrays]:
         assert self._channel is not None
         try:
-            message, array = self._channel.receive(timeout_s)
+            message, arrays = self._channel.receive(timeout_s)
         except TimeoutError as exc:
             self._kill()
             problem = f"{self.spec.name}: no answer for {timeout_s:.0f} s, so its process was stopped"
@@ -221,7 +222,7 @@ class Worker:
             raise self._died() from exc
         if "error" in message:
             raise self._error_of(message)
-        return message, array
+        return message, arrays
 
     def _error_of(self, message: dict[str, Any]) -> EmcaError:
         kind = getattr(errors, message["error"], None) if message["error"] in errors.__all__ else None

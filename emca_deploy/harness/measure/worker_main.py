@@ -66,6 +66,7 @@ class _Session:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._runner: LoadedModel | None = None
+        self._name = ""
         self._batch: npt.NDArray[Any] | None = None
         self._saturated: Saturable | None = None
 
@@ -76,8 +77,8 @@ class _Session:
         runner.open()
         load_ms = (perf_counter_ns() - start_ns) / 1e6
         wanted.check_files()
-        self._runner = runner
-        answer = {"input": asdict(runner.input), "output": asdict(runner.output)}
+        self._runner, self._name = runner, wanted.name
+        answer = {"input": asdict(runner.input), "output": asdict(runner.output), "task": runner.task}
         return {**answer, "load_ms": load_ms, "runtime": runner.describe()}
 
     def prepare(self, batch: int, seed: int, scenario: str) -> dict[str, Any]:
@@ -110,7 +111,7 @@ class _Session:
             else:
                 latencies_ns, device = self._one_after_the_other(lead_calls, *wanted)
             window = {"start_ns": start_ns, "end_ns": time.monotonic_ns()}
-        self._channel.send({"cpu_s": time.process_time(), **window, **device}, latencies_ns)
+        self._channel.send({"cpu_s": time.process_time(), **window, **device}, {"latencies_ns": latencies_ns})
 
     def _one_after_the_other(
         self, lead_calls: int, seconds: float, min_calls: int, max_calls: int
@@ -127,7 +128,7 @@ class _Session:
     def logits(self, wanted: dict[str, Any]) -> None:
         from emca_deploy.harness.measure.feed import Wanted, feed
 
-        feed(self._loaded(), from_json(Wanted, wanted), self._channel.send)
+        feed(self._name, self._loaded(), from_json(Wanted, wanted), self._channel.send)
 
     def peak(self) -> dict[str, Any]:
         return {"peak_rss_mib": _peak_rss_mib()}

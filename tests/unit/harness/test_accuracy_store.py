@@ -12,10 +12,11 @@ from refusals import refusing
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError, OutputError
-from emca_deploy.harness.accuracy import collection, logits_store
+from emca_deploy.harness.accuracy import logits_store
 from emca_deploy.harness.accuracy.collection import LogitsRun
 from emca_deploy.harness.accuracy.logits_store import Kept, LogitsStore
 from emca_deploy.harness.measure.worker import Worker
+from emca_deploy.tasks import logits_rows
 from emca_deploy.tasks.flips import ImageNames
 
 FOUR = Preprocessing(4, 4)
@@ -39,7 +40,7 @@ def batches(*sizes, width=3):
 def interrupted(path, logits, key=KEY):
     """An interrupted run with these logits."""
     store = LogitsStore(path, key)
-    store.keep(logits)
+    store.keep(lambda: logits)
     store.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     return store.partial
 
@@ -63,11 +64,11 @@ def test_a_run_that_is_killed_finds_what_was_saved_last(tmp_path, monkeypatch):
     monkeypatch.setattr(logits_store, "SAVE_EVERY_S", 0.0)
     store = LogitsStore(tmp_path / "l.npz", KEY)
     for done in (4, 8):
-        store.keep(logits[:done])
+        store.keep(lambda done=done: logits[:done])
         np.testing.assert_array_equal(resumed(tmp_path / "l.npz"), logits[:done])
         store._next_s = 0.0
     store._next_s = time.monotonic() + 60
-    store.keep(logits)
+    store.keep(lambda: logits)
     assert len(resumed(tmp_path / "l.npz")) == 8
 
 
@@ -78,8 +79,8 @@ def test_logits_are_saved_every_five_seconds_and_saving_takes_a_tenth_of_the_tim
     (logits,) = batches(5)
     saved = []
     for done in range(1, 5):
-        store.keep(logits[:done])
-        saved.append(store.partial.exists() and len(LogitsStore._read(store, store.partial).logits))
+        store.keep(lambda done=done: logits[:done])
+        saved.append(store.partial.exists() and len(LogitsStore._read(store, store.partial).answers))
     assert saved == [False, 2, 2, 4]  # the first save took 2 s, so the next one came 20 s later
     assert store._next_s == pytest.approx(132.1)
 
@@ -189,7 +190,7 @@ def test_full_disk_is_said_and_what_was_saved_stays(tmp_path, small_limit):
     store = LogitsStore(tmp_path / "l.npz", KEY)
     store._next_s = 0.0
     with pytest.raises(OutputError, match=r"partial"), store:
-        store.keep(logits)
+        store.keep(lambda: logits)
     small_limit(None)
     np.testing.assert_array_equal(resumed(tmp_path / "l.npz"), logits[:16])
     assert [path.name for path in tmp_path.iterdir()] == ["l.npz.partial"]
@@ -285,7 +286,7 @@ def test_weights_beside_an_onnx_file_count(make_spec, npz, tmp_path):
 
 def test_large_logits_lie_in_a_file(make_spec, npz, monkeypatch):
     small = run_of(make_spec(), npz).collect().logits
-    monkeypatch.setattr(collection, "MOST_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(logits_rows, "MOST_IN_MEMORY_BYTES", 0)
     large = run_of(make_spec(), npz).collect().logits
     assert isinstance(large, np.memmap) or isinstance(large.base, np.memmap)
     np.testing.assert_array_equal(small, large)

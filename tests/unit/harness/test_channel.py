@@ -21,20 +21,22 @@ def ends():
 
 @pytest.mark.parametrize("array", [np.arange(7), np.zeros((0, 4), np.float32), np.arange(24.0).reshape(2, 3, 4)[:, ::2]])
 def test_message_with_an_array_arrives_as_sent(ends, array):
-    ends[0].send({"do": "ünïcode", "n": None}, array)
+    ends[0].send({"do": "ünïcode", "n": None}, {"one": array, "two": np.arange(3)})
     message, received = ends[1].receive(5)
     assert message == {"do": "ünïcode", "n": None}
-    assert received.dtype == array.dtype
-    np.testing.assert_array_equal(received, array)
+    assert list(received) == ["one", "two"]
+    assert received["one"].dtype == array.dtype
+    np.testing.assert_array_equal(received["one"], array)
+    np.testing.assert_array_equal(received["two"], np.arange(3))
 
 
 def test_array_larger_than_the_pipe_arrives_whole(ends):
     array = np.random.default_rng(0).random(1_000_000)
-    sender = threading.Thread(target=ends[0].send, args=({}, array))
+    sender = threading.Thread(target=ends[0].send, args=({}, {"all": array}))
     sender.start()
     _, received = ends[1].receive(30)
     sender.join()
-    np.testing.assert_array_equal(received, array)
+    np.testing.assert_array_equal(received["all"], array)
 
 
 def test_half_a_message_times_out(ends):

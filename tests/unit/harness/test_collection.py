@@ -5,9 +5,9 @@ import pytest
 
 from emca_deploy.artifacts import Preprocessing
 from emca_deploy.errors import DataError, InputError
-from emca_deploy.harness.accuracy import collection
 from emca_deploy.harness.accuracy.collection import LogitsRun
 from emca_deploy.harness.measure import feed
+from emca_deploy.tasks import logits_rows
 
 FOUR = Preprocessing(4, 4)
 
@@ -102,6 +102,6 @@ def test_logits_of_more_than_256_mib_need_space_for_a_file_and_do_without_it(mon
         seen.append(size)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(collection.os, "posix_fallocate", full)
-    assert collection._allocate(count, 1).shape == (count, 1)
+    monkeypatch.setattr(logits_rows.os, "posix_fallocate", full)
+    assert logits_rows._allocate(count, 1).shape == (count, 1)
     assert seen == asked

@@ -36,7 +36,7 @@ def test_validate_and_calibrate_give_the_same_reason_for_the_same_model(images, 
     """With 100 images and 9 lost, the two commands once gave different reasons: the drop, and too few images."""
     report = report_of(images, lost)
     verdict = Gate(max_drop).judge_report(report)
-    validated = closed_gate(Gate(max_drop), verdict, report)
+    validated = closed_gate(max_drop, verdict, report)
     calibrated = missed_gate(gate_report(report, max_drop), "int8.onnx")
     assert isinstance(validated, GateError)
     assert isinstance(calibrated, GateError)

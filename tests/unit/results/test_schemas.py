@@ -13,6 +13,7 @@ from emca_deploy.harness.measure.comparing import Measured
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.deploy import read_deploy_report
+from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.layers import LayersReport
 from emca_deploy.results.sensitivity import SensitivityReport
 from emca_deploy.results.tuning import TuneReport
@@ -49,13 +50,14 @@ READERS = {
     "profile": read_profile_report,
     "deploy": read_deploy_report,
     "validate": read_as(AccuracyReport),
+    "validate-detection": read_as(DetectionReport),
     "tune": read_as(TuneReport),
     "layers": read_as(LayersReport),
     "sensitivity": read_as(SensitivityReport),
 }
 """Readers of each command's document; no code reads that of `compare`."""
 
-NOW = {"profile": 2, "deploy": 2, "validate": 1, "tune": 1, "layers": 1, "sensitivity": 1}
+NOW = {"profile": 2, "deploy": 2, "validate": 1, "validate-detection": 1, "tune": 1, "layers": 1, "sensitivity": 1}
 """Current version of each document. A file of every version exists and must not be changed."""
 
 

@@ -9,7 +9,7 @@ from emca_deploy.errors import InputError, OutputError
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.tasks.classification import compare
-from emca_deploy.tasks.flips import FlipsFile, ImageNames, find_flips
+from emca_deploy.tasks.flips import FlipsFile, ImageNames, find_flips, flip_rows
 from emca_deploy.tasks.per_class import LARGEST_CONFUSION, confused_pairs, confusion_matrix, per_class
 
 LABELS = np.array([0, 0, 0, 1, 1, 3])
@@ -87,14 +87,14 @@ def test_without_names_the_report_stays_small():
 def test_file_of_flips(tmp_path, classes, extra):
     hostile = 'a, "b"\udcff.png'
     flips = find_flips(OURS, THEIRS, LABELS, ImageNames(files=("x", hostile, *"yzuv")))
-    FlipsFile(tmp_path / "f.CSV").write(flips, classes)
+    FlipsFile(tmp_path / "f.CSV").write(*flip_rows(flips, classes))
     with (tmp_path / "f.CSV").open(newline="", encoding="utf-8") as stream:
         head, first, *rest = list(csv.reader(stream))
     assert head[:5] == ["index", "file", "label", "reference", "candidate"]
     assert first[:5] == ["1", 'a, "b"\ufffd.png', "0", "1", "0"]
     assert first[5:] == [extra[0], extra[1], extra[2]] if extra else first[5:] == []
     assert len(rest) == 2
-    FlipsFile(tmp_path / "f.json").write(flips, classes)
+    FlipsFile(tmp_path / "f.json").write(*flip_rows(flips, classes))
     assert [row["index"] for row in json.loads((tmp_path / "f.json").read_text())] == [1, 4, 5]
 
 

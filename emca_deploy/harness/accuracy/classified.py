@@ -1,0 +1,57 @@
+"""The evaluation of classifiers: images with one label each."""
+
+from dataclasses import replace
+
+from emca_deploy._progress import Stage
+from emca_deploy.data.sources import open_source
+from emca_deploy.errors import InputError
+from emca_deploy.harness.accuracy.collection import LogitsResult
+from emca_deploy.harness.accuracy.evaluation import Evaluation, Measured, Report
+from emca_deploy.harness.accuracy.labelled import LabelledImages
+from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.gate import Gate, Verdict
+from emca_deploy.tasks.classification import compare
+from emca_deploy.tasks.flips import FlipsFile, find_flips, flip_rows
+from emca_deploy.tasks.logits import predicted
+
+__all__ = ["ClassifiedImages"]
+
+
+class ClassifiedImages(Evaluation):
+    """Images whose labels come from folders or a file, or that have none; see `Evaluation`."""
+
+    def open(self, used: Preprocessing, outputs: int | None) -> None:
+        """Open the data set; refuse one whose labels are missing or do not fit the candidate."""
+        wishes = self.wishes
+        images = LabelledImages(open_source(wishes.data, used, wishes.labelling))
+        if images.found is None:
+            remedy = "give one subfolder per class, or --labels FILE"
+            if wishes.max_drop is not None:
+                raise InputError(f"{wishes.data}: has no labels to check --max-drop with", remedy)
+            if wishes.reference is None:
+                raise InputError(f"{wishes.data}: has no labels", f"{remedy}, or a --reference to agree with")
+        images.check(wishes.artifact, outputs)
+        self._images, self.source, self.warnings = images, images.source, images.warnings
+
+    def report(self, measured: Measured, stage: Stage) -> AccuracyReport:
+        """Return the accuracy, and the comparison with the reference; see `Evaluation.report`."""
+        del stage
+        own, logits = self._settled(measured), None if measured.reference is None else measured.reference.logits
+        report = compare(self.wishes.artifact, own.logits, own.labels, self.wishes.reference, logits, own.names)
+        return replace(report, class_order=self._images.class_order)
+
+    def judge(self, report: Report, max_drop: float) -> Verdict:
+        """Decide by the interval of the drop of top-1."""
+        assert isinstance(report, AccuracyReport)
+        return Gate(max_drop).judge_report(report)
+
+    def write_flips(self, measured: Measured, file: FlipsFile) -> None:
+        """Write all images whose predicted class differs."""
+        assert measured.reference is not None
+        own = self._settled(measured)
+        flips = find_flips(predicted(own.logits), predicted(measured.reference.logits), own.labels, own.names, most=None)
+        file.write(*flip_rows(flips, own.names.classes))
+
+    def _settled(self, measured: Measured) -> LogitsResult:
+        return self._images.settle(measured.own, None if measured.reference is None else measured.reference.logits)
