@@ -74,7 +74,7 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
 class PadValueType(click.ParamType[PadValue]):
     """A pixel value from 0 to 255, or "mean"."""
 
-    name = "mean|V"
+    name = "V|mean"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> PadValue:
         """Return the value, or "mean"."""
