@@ -6,13 +6,43 @@ from typing import Any, TypeVar
 import click
 
 from emca_deploy.commands._options import as_one, image_size_option
-from emca_deploy.commands._types import INPUT, NumbersType, PadValueType, SizeType, option
+from emca_deploy.commands._types import INPUT, NumbersType, SizeType, option
 from emca_deploy.errors import InputError
-from emca_deploy.preprocessing import CHANNEL_ORDERS, EXIF_MODES, INTERPOLATIONS, PADS, RESIZES, SCALES, PreprocessingOptions
+from emca_deploy.preprocessing import (
+    CHANNEL_ORDERS,
+    EXIF_MODES,
+    INTERPOLATIONS,
+    PADS,
+    RESIZES,
+    SCALES,
+    PadValue,
+    PreprocessingOptions,
+)
 
 __all__ = ["preprocessing_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PadValueType(click.ParamType[PadValue]):
+    """A pixel value from 0 to 255, or "mean"."""
+
+    name = "V|mean"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> PadValue:
+        """Return the value, or "mean"."""
+        if value == "mean":
+            return "mean"
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= 255:
+            raise InputError(
+                f"--pad-value {value}: neither 'mean' nor a pixel value from 0 to 255", "for example --pad-value 114"
+            )
+        return number
+
 
 _PREPROCESSING = (
     image_size_option,

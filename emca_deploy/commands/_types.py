@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import click
 
 from emca_deploy.errors import InputError
-from emca_deploy.preprocessing import PadValue, Size
+from emca_deploy.preprocessing import Size
 
-__all__ = ["INPUT", "OUTPUT", "FileType", "NumbersType", "PadValueType", "SamplesType", "SizeType", "batch_size", "option"]
+__all__ = ["INPUT", "OUTPUT", "FileType", "NumbersType", "SamplesType", "SizeType", "batch_size", "option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,25 +69,6 @@ class NumbersType(click.ParamType[tuple[float, ...]]):
             problem = f"{_name(param)} {value}: neither one finite number nor three"
             raise InputError(problem, f"for example {_name(param)} 0.485,0.456,0.406")
         return numbers
-
-
-class PadValueType(click.ParamType[PadValue]):
-    """A pixel value from 0 to 255, or "mean"."""
-
-    name = "V|mean"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> PadValue:
-        """Return the value, or "mean"."""
-        if value == "mean":
-            return "mean"
-        try:
-            number = float(value)
-        except ValueError:
-            number = -1.0
-        if not 0 <= number <= 255:
-            problem = f"{_name(param)} {value}: neither 'mean' nor a pixel value from 0 to 255"
-            raise InputError(problem, f"for example {_name(param)} 114")
-        return number
 
 
 class SamplesType(click.ParamType[int | str]):
