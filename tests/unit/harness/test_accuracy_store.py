@@ -177,7 +177,7 @@ def test_complete_run_is_read_back_whole(tmp_path):
     with LogitsStore(tmp_path / "l.npz", KEY) as store:
         store.complete(kept)
         found = store.kept()
-    np.testing.assert_array_equal(found.logits, logits)
+    np.testing.assert_array_equal(found.answers, logits)
     assert found.labels.tolist() == [0, 1, 2, 3, 4]
     assert found.names == names
     assert [path.name for path in tmp_path.iterdir()] == ["l.npz"]
