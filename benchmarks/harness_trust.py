@@ -268,6 +268,7 @@ class NullRunner:
     output = TensorSpec("logits", "float32", (1, 1))
     logits = np.zeros((1, 1), np.float32)
     softmax = False
+    task = "classification"
 
     def open(self) -> None:
         """Do nothing: there is nothing to load."""
@@ -282,6 +283,9 @@ class NullRunner:
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
+
+    def answers(self) -> dict[str, Any]:
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """Return no versions."""
