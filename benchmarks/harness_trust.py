@@ -285,6 +285,7 @@ class NullRunner:
         """Do nothing: there is nothing to free."""
 
     def answers(self) -> dict[str, Any]:
+        """Return no outputs: the logits are the only one."""
         return {}
 
     def describe(self) -> dict[str, Any]:
