@@ -78,7 +78,7 @@ def test_a_detector_of_50_layers_is_exported_within_six_gib(tmp_path):
     ("arguments", "words"),
     [
         ([*FASTER[:-1], "80"], "multiples of 32"),
-        ([*RETINANET, "--image-size", "160"], "multiples of 128"),
+        ([*RETINANET, "--image-size", "144"], "multiples of 32"),
         ([*RETINANET, "--image-size", "128", "--roi", "gridsample"], "--roi"),
         ([*FASTER, "--part", "dense", "--roi", "gridsample"], "--roi"),
         ([*FASTER, "--precision", "fp16"], "--precision"),

@@ -52,9 +52,8 @@ class RetinaHead(nn.Module):
 
 
 class RetinaNet(Detector):
-    """RetinaNet over a backbone, from images (N, 3, H, W) to detections; H and W are multiples of 128."""
+    """RetinaNet over a backbone, from images (N, 3, H, W) to detections; H and W are multiples of 32."""
 
-    multiple = 128
     has_regions = False
 
     def __init__(self, backbone: nn.Module, widths: Sequence[int], config: DetectorConfig) -> None:

@@ -19,7 +19,7 @@ from emca_deploy.exporting import detectors  # noqa: E402
 from emca_deploy.networks.registry import create_model  # noqa: E402
 from zoo.detectors import small_detector  # noqa: E402
 
-SIZES = {"retinanet": (128, 128), "faster_rcnn": (64, 96), "mask_rcnn": (96, 64)}
+SIZES = {"retinanet": (96, 128), "faster_rcnn": (64, 96), "mask_rcnn": (96, 64)}
 NAMES = re.compile(r"(backbone|fpn|rpn|head|roi\.box|roi\.mask|post)\.")
 
 
@@ -163,7 +163,7 @@ def test_an_adaptive_number_of_samples_needs_the_operator(tmp_path, aligned):
     ("kind", "size", "part", "roi", "words"),
     [
         ("faster_rcnn", (64, 80), "full", None, "multiples of 32"),
-        ("retinanet", 96, "full", None, "multiples of 128"),
+        ("retinanet", 80, "full", None, "multiples of 32"),
         ("retinanet", 128, "full", "roialign", "--roi"),
         ("mask_rcnn", 64, "dense", "gridsample", "--roi"),
     ],
