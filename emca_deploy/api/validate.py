@@ -21,7 +21,7 @@ from emca_deploy.requests import LogitsRequest, TaskName
 from emca_deploy.results.gate import Verdict
 from emca_deploy.targets.base import Target
 from emca_deploy.targets.named_artifacts import split_artifact
-from emca_deploy.targets.named_machines import ready
+from emca_deploy.targets.named_machines import open_target, ready
 from emca_deploy.tasks.flips import FlipsFile
 
 __all__ = ["ValidateReport", "ValidateRequest", "kept_logits", "validate"]
@@ -153,6 +153,7 @@ class _Run:
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.path = Path(split_artifact(request.artifact)[1])
+        open_target(request.target)  # an unknown name is refused before the artifact is read
         self._task = _task(request, self.path)
         wishes = Wishes(
             request.artifact, request.data, request.reference, request.max_drop, request.annotations, request.labelling

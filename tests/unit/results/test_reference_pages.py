@@ -40,7 +40,7 @@ def test_the_fields_of_a_result_exist(command: str) -> None:
 
 def test_every_schema_is_named() -> None:
     text = (PAGES / "results.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"schemas/(\w+\.json)", text)) == {path.name for path in SCHEMAS.iterdir()}
+    assert set(re.findall(r"schemas/([\w-]+\.json)", text)) == {path.name for path in SCHEMAS.iterdir()}
 
 
 def test_the_manifest_page_has_every_field() -> None:

@@ -13,7 +13,7 @@ KINDS = ["retinanet", "faster_rcnn", "mask_rcnn"]
 def trained_steps(model, images, targets, steps: int) -> list[float]:
     """Return the sum of the losses at each step of training on one batch."""
     model.sampling = Sampling(32, 32, 8, 16)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-4)
     sums = []
     for _ in range(steps):
         total = sum(model.losses(images, targets).values())
@@ -24,9 +24,9 @@ def trained_steps(model, images, targets, steps: int) -> list[float]:
     return sums
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["retinanet", "faster_rcnn", pytest.param("mask_rcnn", marks=pytest.mark.slow)])
 def test_losses_fall_on_one_batch(kind, images, targets):
-    sums = trained_steps(small_detector(kind), images, targets, 8)
+    sums = trained_steps(small_detector(kind), images, targets, 10)
     assert sum(sums[-2:]) < 0.8 * sum(sums[:2])
 
 
