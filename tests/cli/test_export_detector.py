@@ -33,6 +33,7 @@ def test_a_detector_becomes_one_file_and_its_manifest(tmp_path, capsys):
     assert outputs == {"num_detections": [1], "boxes": [1, 30, 4], "scores": [1, 30], "labels": [1, 30]}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_keeps_its_conventions_and_the_names_of_its_classes(tmp_path, capsys):
     safetensors = pytest.importorskip("safetensors.torch")
     from emca_deploy.results.codec import to_json
@@ -50,6 +51,7 @@ def test_a_checkpoint_keeps_its_conventions_and_the_names_of_its_classes(tmp_pat
     assert [value.name for value in onnx.load(model).graph.output] == ["num_detections", "boxes", "scores", "labels", "masks"]
 
 
+@pytest.mark.slow
 def test_what_is_printed_says_what_was_compared(tmp_path, capsys):
     assert run([*RETINANET, "--image-size", "128", "--part", "dense", "-o", str(tmp_path / "dense.onnx")]) == 0
     printed = capsys.readouterr()

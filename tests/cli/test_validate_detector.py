@@ -76,7 +76,7 @@ def document_of(capsys, *arguments, code=0):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_figures_are_those_of_cocoeval(found, capsys, backend):
     pytest.importorskip(backend)
     annotations = found / "found.json"

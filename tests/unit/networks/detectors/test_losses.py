@@ -24,7 +24,7 @@ def trained_steps(model, images, targets, steps: int) -> list[float]:
     return sums
 
 
-@pytest.mark.parametrize("kind", ["retinanet", "faster_rcnn", pytest.param("mask_rcnn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["retinanet", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
 def test_losses_fall_on_one_batch(kind, images, targets):
     sums = trained_steps(small_detector(kind), images, targets, 10)
     assert sum(sums[-2:]) < 0.8 * sum(sums[:2])
