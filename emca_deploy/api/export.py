@@ -11,7 +11,6 @@ from emca_deploy.errors import InputError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
 from emca_deploy.exporting.detectors import DetectorExport
 from emca_deploy.exporting.dla_convert import DlaConversion, convert_for_dla
-from emca_deploy.networks.registry import find_architecture
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def _for_dla(request: ExportRequest, found: Found | None) -> ExportReport:
 
 
 def _refuse_detector(spec: "ModelSpec") -> None:
-    if find_architecture(spec.arch).detector is not None:
+    if spec.detector is not None:
         raise InputError(
             f"--form dla: {spec.arch} is a detector, and no DLA runs its selection of boxes",
             "export --part dense for a DLA, without --form",

@@ -233,8 +233,7 @@ def calibrate_model(
     def quantize(floating: ir.Model, ranges: Mapping[str, TensorRange]) -> InsertionCount:
         return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), ranges, weights)
 
-    judges = images.judges(table.drawing)
-    trial = ChoiceInput(graph_model, quantize, source, indices, options.threads, judges)
+    trial = ChoiceInput(graph_model, quantize, source, indices, options.threads, images.judges(table.drawing))
     choice, chosen = _choose(trial, table, options, stage)
     if chosen.key != table.key:
         table = chosen
@@ -258,7 +257,7 @@ def calibrate_model(
     made = Calibration(output, *how, counts, choice, coverage, float_part, recipe, canonical, warnings, tuned)
     with write_artifact(output) as draft:
         ir.save(graph_model, draft.path)
-        draft.manifest = _manifest(model, made, options, image_digests(source, [*indices, *judges]))
+        draft.manifest = _manifest(model, made, options, image_digests(source, [*indices, *trial.kept_out]))
     return made
 
 

@@ -175,7 +175,7 @@ def _rois(config: _Config, settings: MmdetSettings, heads: str) -> None:
         settings.fields["roi_finest_scale"] = float(scale)
     mask = f"{heads}mask_roi_extractor.roi_layer"
     if (bins := config.number(f"{mask}.output_size", f"{mask}.out_size")) is not None:
-        settings.fields |= {"mask_bins": int(bins), "mask_size": 2 * int(bins)}
+        settings.fields["mask_bins"] = int(bins)
 
 
 def _suppression(config: _Config, settings: MmdetSettings, retinanet: bool) -> None:

@@ -140,7 +140,7 @@ def export_checkpoint(
             found(spec.source)
         if loaded is not None:
             loaded(spec)
-        write = _write_classifier if find_architecture(spec.arch).detector is None else _write_detector
+        write = _write_classifier if spec.detector is None else _write_detector
         result = replace(write(module, spec, options, draft.path), onnx=output)
         draft.manifest = _manifest(checkpoint, spec, options, result)
     return result
@@ -210,6 +210,7 @@ def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions
 
 def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, ModelSpec]":
     from emca_deploy.networks.checkpoints import ModelSpec, load_checkpoint
+    from emca_deploy.networks.detectors.detector import Detector
     from emca_deploy.networks.registry import count_parameters, create_model
 
     torch = import_optional("torch")
@@ -220,7 +221,8 @@ def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module
         usual = IMAGENET_CLASSES if find_architecture(options.arch).detector is None else COCO_CLASSES
         num_classes = options.num_classes or usual
         module = create_model(options.arch, num_classes).eval()
-        return module, ModelSpec(options.arch, num_classes, {}, "random", count_parameters(module))
+        detector = module.config if isinstance(module, Detector) else None
+        return module, ModelSpec(options.arch, num_classes, {}, "random", count_parameters(module), detector=detector)
     module, spec = load_checkpoint(checkpoint, options.arch, weights=options.weights, prefix=options.prefix)
     if options.num_classes not in {None, spec.num_classes}:
         raise InputError(

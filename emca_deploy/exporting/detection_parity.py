@@ -11,7 +11,7 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import GateError
 from emca_deploy.exporting.parity import Parity, measure_parity
 
-__all__ = ["DetectionParity", "MatchedDetections", "compare_dense", "compare_detections", "match_detections"]
+__all__ = ["DetectionParity", "MatchedDetections", "check_dense", "check_detections", "match_detections"]
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 
@@ -116,7 +116,7 @@ def _errors(ours: Outputs, theirs: Outputs, row: int) -> npt.NDArray[np.float64]
     return result
 
 
-def compare_dense(reference: Outputs, candidate: Outputs, names: Sequence[str]) -> DetectionParity:
+def check_dense(reference: Outputs, candidate: Outputs, names: Sequence[str]) -> DetectionParity:
     """Compare dense outputs (N, ...) float32 by name, and refuse an error above the tolerance.
 
     Raises:
@@ -141,7 +141,7 @@ def _flat(array: Float32Array) -> Float32Array:
     return array.reshape(len(array), -1)
 
 
-def compare_detections(reference: Outputs, candidate: Outputs, threshold: float) -> MatchedDetections:
+def check_detections(reference: Outputs, candidate: Outputs, threshold: float) -> MatchedDetections:
     """Match detections as `match_detections` does, and refuse one without a match.
 
     Raises:

@@ -13,11 +13,12 @@ import onnx_ir as ir
 from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import InputError
-from emca_deploy.exporting.detection_parity import DetectionParity, compare_dense, compare_detections
+from emca_deploy.exporting.detection_parity import DetectionParity, check_dense, check_detections
 from emca_deploy.exporting.exporter import export_onnx
 from emca_deploy.exporting.parity import run_onnx
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions, Size, sides
 from emca_deploy.results.codec import to_json
+from emca_deploy.tasks.outputs import DETECTOR, MASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ Roi = Literal["roialign", "gridsample"]
 FORBIDDEN = frozenset({"Shape", "If", "Loop", "Scan", "BatchNormalization", "Constant", "NonZero", "NonMaxSuppression"})
 """Operators that no exported detector has: each needs shapes that depend on data, or should have been folded."""
 
-DETECTIONS = ("num_detections", "boxes", "scores", "labels", "masks")
+DETECTIONS = (*DETECTOR, MASKS)
 """Outputs of a detector; the others are dense."""
 
 
@@ -151,14 +152,14 @@ def _checked(
     dense = [name for name in names if name not in DETECTIONS]
     found = [value for value in model.graph.outputs if value.name in DETECTIONS]
     ends = _run(ir.to_proto(model).SerializeToString(), images[[0, -1]])
-    parity = compare_dense(expected, dict(zip(names, ends, strict=True)), dense)
+    parity = check_dense(expected, dict(zip(names, ends, strict=True)), dense)
     if found:
         model.graph.outputs[:] = found
     ir.save(model, path)
     if not found:
         return parity
     written = dict(zip([str(value.name) for value in found], _run(path, images), strict=True))
-    return replace(parity, found=compare_detections(expected, written, threshold))
+    return replace(parity, found=check_detections(expected, written, threshold))
 
 
 def _run(model: Path | bytes, images: Float32Array) -> list[npt.NDArray[Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array, Float64Array, Int64Array
-from emca_deploy.networks.detectors.config import DetectorConfig
+from emca_deploy.networks.detectors.config import LARGEST_LOG, RETINANET_LEVELS, ROI_LEVELS, RPN_LEVELS, DetectorConfig
 from emca_deploy.tasks.detection_heads import box_head, mask_head, roi_align
 
 __all__ = ["HostDetections", "greedy_nms", "rcnn_detections", "retinanet_detections"]
@@ -20,12 +20,6 @@ __all__ = ["HostDetections", "greedy_nms", "rcnn_detections", "retinanet_detecti
 Dense = Mapping[str, Float32Array]
 Weights = Mapping[str, Float32Array]
 Array = npt.NDArray[np.floating]
-
-RPN_LEVELS = ("p2", "p3", "p4", "p5", "p6")
-RETINANET_LEVELS = ("p3", "p4", "p5", "p6", "p7")
-ROI_LEVELS = 4
-LARGEST_GROWTH = np.log(1000 / 16)
-"""Largest logarithm of a side relative to its anchor's, as in the frameworks that train detectors."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +173,7 @@ def _decode(deltas: Array, anchors: Array, factors: Sequence[float], config: Det
     moves = deltas.astype(np.float64) / np.array(factors)
     start, sides = anchors[:, :2].astype(np.float64), (anchors[:, 2:] - anchors[:, :2]).astype(np.float64) + one
     centres = start + (sides - one) / 2 + moves[:, :2] * sides
-    halves = (sides * np.exp(np.minimum(moves[:, 2:], LARGEST_GROWTH)) - one) / 2
+    halves = (sides * np.exp(np.minimum(moves[:, 2:], LARGEST_LOG)) - one) / 2
     return np.concatenate([centres - halves, centres + halves], axis=1)
 
 

@@ -13,7 +13,7 @@ from emca_deploy.requests import TaskName
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LogitsOutput", "ReadOutputs", "choose_output", "choose_outputs", "find_logits", "task_of"]
+__all__ = ["DETECTOR", "MASKS", "LogitsOutput", "ReadOutputs", "choose_output", "choose_outputs", "find_logits", "task_of"]
 
 DETECTOR = ("num_detections", "boxes", "scores", "labels")
 """Outputs of a detector for at most D detections: (N,), (N, D, 4), (N, D) and (N, D); one may have `MASKS` too."""

@@ -3,16 +3,14 @@
 `one` is 1 where a box reaches to the end of its last pixel (mmdetection 1.x), else 0.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["area", "clip_boxes", "decode", "encode", "large_enough", "overlaps", "pairwise_iou"]
+from emca_deploy.networks.detectors.config import LARGEST_LOG
 
-LARGEST_LOG = math.log(1000 / 16)
-"""Largest delta of a logarithm of a side, as in Detectron, torchvision and mmdetection."""
+__all__ = ["area", "clip_boxes", "decode", "encode", "large_enough", "overlaps", "pairwise_iou"]
 
 
 def _centres_and_sides(boxes: Tensor, one: float) -> tuple[Tensor, Tensor]:

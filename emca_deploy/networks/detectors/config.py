@@ -1,12 +1,31 @@
 """Everything about a detector that its tensors do not show."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DETECTOR_KINDS", "DetectorConfig", "DetectorKind", "default_config"]
+__all__ = [
+    "DETECTOR_KINDS",
+    "LARGEST_LOG",
+    "RETINANET_LEVELS",
+    "ROI_LEVELS",
+    "RPN_LEVELS",
+    "DetectorConfig",
+    "DetectorKind",
+    "default_config",
+]
 
 DetectorKind = Literal["retinanet", "faster_rcnn", "mask_rcnn"]
 DETECTOR_KINDS: tuple[DetectorKind, ...] = ("retinanet", "faster_rcnn", "mask_rcnn")
+
+RPN_LEVELS = ("p2", "p3", "p4", "p5", "p6")
+RETINANET_LEVELS = ("p3", "p4", "p5", "p6", "p7")
+
+ROI_LEVELS = 4
+"""Number of levels that regions are cropped from, the first of `RPN_LEVELS`."""
+
+LARGEST_LOG = math.log(1000 / 16)
+"""Largest delta of a logarithm of a side, as in Detectron, torchvision and mmdetection."""
 
 Rounding = Literal["none", "nearest", "legacy"]
 
@@ -41,7 +60,6 @@ class DetectorConfig:
         roi_finest_scale: Scale f in pixels: a box of area a is taken from level P2 + floor(log2(sqrt(a) / f)), within P2 to P5.
         box_bins: Bins of a RoI along each axis for the box head.
         mask_bins: Bins of a RoI along each axis for the mask head.
-        mask_size: Side of a mask in pixels, 2 * `mask_bins`.
         p6_from: Source of RetinaNet's P6: "p5" or "c5".
         relu_before_p7: Whether RetinaNet's P7 is computed from relu(P6).
         pre_nms: Most candidates of each level before suppression.
@@ -73,7 +91,6 @@ class DetectorConfig:
     roi_finest_scale: float = 56.0
     box_bins: int = 7
     mask_bins: int = 14
-    mask_size: int = 28
     p6_from: Literal["p5", "c5"] = "p5"
     relu_before_p7: bool = True
     pre_nms: int = 1000
@@ -103,9 +120,13 @@ class DetectorConfig:
             (min(*self.rpn_weights, *self.box_weights) <= 0, "a factor of deltas is not positive"),
             (not all(0 <= threshold <= 1 for threshold in thresholds), "a threshold is outside 0 to 1"),
             (self.roi_sampling_ratio < 0, "roi_sampling_ratio is negative"),
-            (self.mask_size != 2 * self.mask_bins, "mask_size is not twice mask_bins"),
         ]
         return next((text for wrong, text in rules if wrong), "")
+
+    @property
+    def mask_size(self) -> int:
+        """The side of a mask in pixels: the mask head doubles its bins."""
+        return 2 * self.mask_bins
 
     @property
     def anchors_per_place(self) -> int:

@@ -2,19 +2,17 @@
 
 from torch import Tensor, nn
 
-from emca_deploy.networks.detectors.config import DetectorConfig
+from emca_deploy.networks.detectors.config import RPN_LEVELS, DetectorConfig
 from emca_deploy.networks.detectors.losses import Sampling
 
 __all__ = ["Detector", "level_shapes"]
-
-LEVELS = 5
 
 
 def level_shapes(image_size: tuple[int, int], first_stride: int) -> list[tuple[int, int]]:
     """Return the heights and widths of five levels for an image of (height, width): each half of the one before, rounded up."""
     height, width = (-(-side // first_stride) for side in image_size)
     shapes = []
-    for _ in range(LEVELS):
+    for _ in RPN_LEVELS:
         shapes.append((height, width))
         height, width = -(-height // 2), -(-width // 2)
     return shapes

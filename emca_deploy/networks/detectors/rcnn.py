@@ -6,19 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from emca_deploy.networks.detectors.anchors import level_anchors
-from emca_deploy.networks.detectors.config import DetectorConfig
+from emca_deploy.networks.detectors.config import ROI_LEVELS, RPN_LEVELS, DetectorConfig
 from emca_deploy.networks.detectors.detector import Detector, level_shapes
 from emca_deploy.networks.detectors.fpn import FeaturePyramid
 from emca_deploy.networks.detectors.losses import box_losses, mask_loss, rpn_losses, sample_regions
 from emca_deploy.networks.detectors.mask_head import MaskHead
 from emca_deploy.networks.detectors.matching import pad_targets
 from emca_deploy.networks.detectors.postprocessing import BoxDetections, ClassMasks, Detections, Proposals
-from emca_deploy.networks.detectors.roi import LEVELS, BoxHead, Canvas, RoiAlign
+from emca_deploy.networks.detectors.roi import BoxHead, Canvas, RoiAlign
 from emca_deploy.networks.detectors.rpn import RpnHead
 
-__all__ = ["RPN_LEVELS", "FasterRcnn", "MaskRcnn"]
+__all__ = ["FasterRcnn", "MaskRcnn"]
 
-RPN_LEVELS = ("p2", "p3", "p4", "p5", "p6")
 FIRST_STRIDE = 4
 
 
@@ -67,7 +66,7 @@ class FasterRcnn(Detector):
         levels = self.fpn(self.backbone(images))
         objectness, deltas = self.rpn(levels)
         return {
-            **dict(zip(RPN_LEVELS[:LEVELS], levels, strict=False)),
+            **dict(zip(RPN_LEVELS[:ROI_LEVELS], levels, strict=False)),
             **{f"objectness_{name}": logits for name, logits in zip(RPN_LEVELS, objectness, strict=True)},
             **{f"deltas_{name}": values for name, values in zip(RPN_LEVELS, deltas, strict=True)},
         }
@@ -90,8 +89,8 @@ class FasterRcnn(Detector):
 
     def detect(self, dense: dict[str, Tensor], image_size: tuple[int, int]) -> Detections:
         """Return the detections from the dense outputs of images of this height and width."""
-        shapes = level_shapes(image_size, FIRST_STRIDE)[:LEVELS]
-        canvas = self.post.canvas([dense[name] for name in RPN_LEVELS[:LEVELS]])
+        shapes = level_shapes(image_size, FIRST_STRIDE)[:ROI_LEVELS]
+        canvas = self.post.canvas([dense[name] for name in RPN_LEVELS[:ROI_LEVELS]])
         proposals, scores = self.propose(dense, image_size)
         crops = self.post.crop_boxes(canvas, proposals, shapes)
         logits, deltas = self.roi.box(crops.flatten(0, 1))
@@ -114,8 +113,8 @@ class FasterRcnn(Detector):
         with torch.no_grad():
             proposals, scores = self.propose({name: values.float() for name, values in dense.items()}, image_size)
             regions = sample_regions(proposals, scores >= 0, truth, config, self.sampling)
-        canvas = self.post.canvas([dense[name] for name in RPN_LEVELS[:LEVELS]]).float()
-        shapes = level_shapes(image_size, FIRST_STRIDE)[:LEVELS]
+        canvas = self.post.canvas([dense[name] for name in RPN_LEVELS[:ROI_LEVELS]]).float()
+        shapes = level_shapes(image_size, FIRST_STRIDE)[:ROI_LEVELS]
         crops = self.post.crop_boxes(canvas, regions.boxes, shapes)
         logits, box_deltas = self.roi.box(crops.flatten(0, 1))
         rows = (*regions.labels.shape, -1)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emca_deploy.networks.detectors.anchors import level_anchors
-from emca_deploy.networks.detectors.config import DetectorConfig
+from emca_deploy.networks.detectors.config import RETINANET_LEVELS, DetectorConfig
 from emca_deploy.networks.detectors.detector import Detector, level_shapes
 from emca_deploy.networks.detectors.fpn import FeaturePyramid
 from emca_deploy.networks.detectors.losses import retinanet_losses
@@ -16,9 +16,8 @@ from emca_deploy.networks.detectors.matching import pad_targets
 from emca_deploy.networks.detectors.postprocessing import DenseDetections, Detections
 from emca_deploy.networks.detectors.rpn import flatten_level, init_convolutions
 
-__all__ = ["RETINANET_LEVELS", "RetinaNet"]
+__all__ = ["RetinaNet"]
 
-RETINANET_LEVELS = ("p3", "p4", "p5", "p6", "p7")
 FIRST_STRIDE = 8
 CONVOLUTIONS = 4
 PRIOR = 0.01

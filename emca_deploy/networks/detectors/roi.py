@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from emca_deploy.errors import InputError
 from emca_deploy.networks.detectors.boxes import area
-from emca_deploy.networks.detectors.config import DetectorConfig
+from emca_deploy.networks.detectors.config import ROI_LEVELS, DetectorConfig
 
 __all__ = ["BoxHead", "Canvas", "RoiAlign", "RoiForm", "sample_on_grid"]
 
 FIRST_STRIDE = 4
-LEVELS = 4
 BEFORE, AFTER = 1, 2
 """Edge pixels repeated before and after each level. A region that is enlarged to one pixel may reach one pixel too far."""
 
@@ -123,7 +122,7 @@ class RoiAlign(nn.Module):
     def move(self, boxes: Tensor, shapes: Shapes) -> Tensor:
         """Return boxes (..., 4) in pixels of the image as boxes in pixels of the canvas, each on the level of its size."""
         side = torch.sqrt(area(boxes, self.one))
-        thresholds = boxes.new_tensor([self.finest_scale * 2 ** (level - 1e-6) for level in range(1, LEVELS)])
+        thresholds = boxes.new_tensor([self.finest_scale * 2 ** (level - 1e-6) for level in range(1, ROI_LEVELS)])
         level = (side[..., None] >= thresholds).to(torch.int64).sum(-1)
         rows = [(1 / (FIRST_STRIDE * 2**number), place.x, place.y) for number, place in enumerate(_places(shapes))]
         placed = boxes.new_tensor(rows)[level]

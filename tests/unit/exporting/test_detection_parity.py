@@ -5,7 +5,7 @@ import pytest
 from refusals import refusing
 
 from emca_deploy.errors import GateError
-from emca_deploy.exporting.detection_parity import compare_dense, compare_detections, match_detections
+from emca_deploy.exporting.detection_parity import check_dense, check_detections, match_detections
 
 THRESHOLD = 0.05
 
@@ -34,7 +34,7 @@ def test_the_same_detections_match_in_any_order(masks):
     ours, theirs = outputs(masks=masks), outputs(masks=masks)
     for name in set(theirs) - {"num_detections"}:
         theirs[name][0, :7] = theirs[name][0, :7][::-1]
-    found = compare_detections(ours, theirs, THRESHOLD)
+    found = check_detections(ours, theirs, THRESHOLD)
     assert (found.detections, found.matched, found.score_error, found.box_error_px) == (7, 7, 0, 0)
     assert found.mask_error == (0 if masks else None)
 
@@ -44,11 +44,11 @@ def test_the_same_detections_match_in_any_order(masks):
     [("scores", (0, 2), 5e-5, 2e-4), ("boxes", (0, 2, 1), 0.03, 0.1), ("masks", (0, 2, 1, 1), 5e-4, 2e-3)],
 )
 def test_a_difference_above_its_tolerance_is_refused(name, place, small, large):
-    found = compare_detections(outputs(), changed(name, place, small), THRESHOLD)
+    found = check_detections(outputs(), changed(name, place, small), THRESHOLD)
     errors = {"scores": found.score_error, "boxes": found.box_error_px, "masks": found.mask_error}
     assert (found.matched, errors[name]) == (7, pytest.approx(small, rel=0.1))
     with refusing(GateError, "2 of 8 detections"):
-        compare_detections(outputs(), changed(name, place, large), THRESHOLD)
+        check_detections(outputs(), changed(name, place, large), THRESHOLD)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_difference_above_its_tolerance_is_refused(name, place, small, large):
 )
 def test_another_class_and_an_additional_detection_are_refused(other):
     with refusing(GateError, "detections"):
-        compare_detections(outputs(), other, THRESHOLD)
+        check_detections(outputs(), other, THRESHOLD)
 
 
 def test_one_detection_does_not_match_two():
@@ -76,7 +76,7 @@ def test_a_detection_that_rounding_can_add_or_drop_needs_no_match(count):
     last = count - 1
     ours["scores"][0, last] = theirs["scores"][0, last] = THRESHOLD + 1e-5 if count == 7 else 0.1
     theirs["boxes"][0, last] += 40
-    found = compare_detections(ours, theirs, THRESHOLD)
+    found = check_detections(ours, theirs, THRESHOLD)
     assert found.detections == found.matched == count
 
 
@@ -84,12 +84,12 @@ def test_dense_outputs_are_compared_by_the_worst():
     dense = {"p2": np.ones((2, 3, 4), np.float32), "p3": np.full((2, 3), 2, np.float32)}
     other = {name: array.copy() for name, array in dense.items()}
     other["p3"][0, 0] += 1e-4
-    assert compare_dense(dense, other, ["p2", "p3"]).max_rel == pytest.approx(5e-5, rel=0.01)
+    assert check_dense(dense, other, ["p2", "p3"]).max_rel == pytest.approx(5e-5, rel=0.01)
     other["p2"][1, 0] += 1e-2
     with refusing(GateError, "p2"):
-        compare_dense(dense, other, ["p2", "p3"])
+        check_dense(dense, other, ["p2", "p3"])
     other["p2"][1, 0] = np.nan
     with refusing(GateError, "p2"):
-        compare_dense(dense, other, ["p2", "p3"])
+        check_dense(dense, other, ["p2", "p3"])
     with refusing(GateError, "PyTorch"):
-        compare_dense(other, dense, ["p2", "p3"])
+        check_dense(other, dense, ["p2", "p3"])

@@ -7,17 +7,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from refusals import refusing
 
 from emca_deploy.errors import InputError
-from emca_deploy.exporting.detection_parity import compare_detections
-from emca_deploy.tasks.detection_post import rcnn_detections, retinanet_detections
-
-torch = pytest.importorskip("torch")
-
-from emca_deploy.exporting import detectors  # noqa: E402
-from emca_deploy.networks.registry import create_model  # noqa: E402
-from zoo.detectors import small_detector  # noqa: E402
+from emca_deploy.exporting import detectors
+from emca_deploy.exporting.detection_parity import check_detections
+from emca_deploy.networks.registry import create_model
+from emca_deploy.tasks.detection_post import greedy_nms, rcnn_detections, retinanet_detections
+from zoo.detectors import small_detector
 
 SIZES = {"retinanet": (96, 128), "faster_rcnn": (64, 96), "mask_rcnn": (96, 64)}
 NAMES = re.compile(r"(backbone|fpn|rpn|head|roi\.box|roi\.mask|post)\.")
@@ -79,7 +77,7 @@ def test_every_detection_is_that_of_pytorch(exported):
 def test_every_detection_is_that_of_greedy_suppression_and_of_each_level_cropped_alone(exported):
     kind, module, path, _ = exported
     images = images_of(kind, 4)
-    found = compare_detections(host_outputs(kind, module, images), run(path, images), module.config.score_threshold)
+    found = check_detections(host_outputs(kind, module, images), run(path, images), module.config.score_threshold)
     assert found.matched > 40
 
 
@@ -96,7 +94,7 @@ def test_the_numpy_post_processing_knows_every_convention(kind, options):
     module, images = small_detector(kind, **options).eval(), images_of(kind)
     with torch.inference_mode(), detectors.settled(module):
         expected = {name: value.numpy() for name, value in module(torch.from_numpy(images)).items()}
-    found = compare_detections(expected, host_outputs(kind, module, images), module.config.score_threshold)
+    found = check_detections(expected, host_outputs(kind, module, images), module.config.score_threshold)
     assert found.matched > 15
 
 
@@ -108,7 +106,7 @@ def test_openvino_finds_the_same(exported):
     images = images_of(kind, 3)
     each = [compiled({"images": image[None]}) for image in images]
     theirs = {value.any_name: np.concatenate([one[value] for one in each]) for value in compiled.outputs}
-    assert compare_detections(run(path, images), theirs, module.config.score_threshold).matched > 30
+    assert check_detections(run(path, images), theirs, module.config.score_threshold).matched > 30
 
 
 def test_the_file_has_fixed_shapes_and_readable_names(exported):
@@ -160,7 +158,7 @@ def test_an_adaptive_number_of_samples_needs_the_operator(tmp_path, aligned):
     made = detectors.export_detector(module, images, path, batch=1, opset=20, part="full", roi="roialign")
     assert made.parity.found.matched > 20
     expected = host_outputs("faster_rcnn", module, images)
-    assert compare_detections(expected, run(path, images), module.config.score_threshold).matched > 20
+    assert check_detections(expected, run(path, images), module.config.score_threshold).matched > 20
 
 
 @pytest.mark.parametrize(
@@ -180,7 +178,6 @@ def test_options_that_do_not_fit_a_detector_are_refused(kind, size, part, roi, w
 def test_the_rounds_of_suppression_suffice_for_a_long_chain():
     """Thirty boxes, each of which overlaps the next one alone: every second one remains."""
     from emca_deploy.networks.detectors.nms import Suppression
-    from emca_deploy.tasks.detection_post import greedy_nms
 
     boxes = torch.tensor([[10.0 * at, 0.0, 10.0 * at + 30, 20.0] for at in range(30)])
     scores = torch.linspace(0.9, 0.1, 30)

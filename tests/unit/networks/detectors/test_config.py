@@ -27,7 +27,7 @@ def test_it_is_read_as_it_was_written(kind):
         {"nms_threshold": 1.5},
         {"score_threshold": 1.1},
         {"roi_sampling_ratio": -1},
-        {"mask_size": 14},
+        {"mask_bins": 0},
         {"anchor_rounding": "up"},
         {"p6_from": "p4"},
     ],
