@@ -209,11 +209,11 @@ def _manifest(checkpoint: Path | None, spec: "ModelSpec", options: ExportOptions
 
 
 def _module(checkpoint: Path | None, options: ExportOptions) -> "tuple[nn.Module, ModelSpec]":
+    torch = import_optional("torch")  # first: the modules below import it, and only this call names the extra
     from emca_deploy.networks.checkpoints import ModelSpec, load_checkpoint
     from emca_deploy.networks.detectors.detector import Detector
     from emca_deploy.networks.registry import count_parameters, create_model
 
-    torch = import_optional("torch")
     if checkpoint is None:
         if options.arch is None:
             raise InputError("neither a checkpoint nor --arch with --random-init was given", "name one of them")
