@@ -95,3 +95,19 @@ def test_training_continues_where_it_stopped(tmp_path, monkeypatch, capsys):
         names = set(file.keys())
     model = create_model("mask_rcnn_emca_eca_resnet18_fpn", **vars(config))
     assert names == {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
+
+
+def test_the_sample_scenes_are_annotated(scenes):
+    from emca_deploy.data.coco import read_coco
+    from emca_deploy.data.sources import open_source
+    from emca_deploy.preprocessing import Preprocessing
+
+    annotations = read_coco(EXAMPLES / "data/test_scenes.json")
+    assert annotations.warnings == ()
+    assert tuple(category.name for category in annotations.categories) == scenes.CLASSES
+    annotations.check_masks()
+    used = Preprocessing(SIZE, SIZE, (0.0,) * 3, (1.0,) * 3)
+    test = open_source(EXAMPLES / "data/test_scenes.zip", used, images=annotations.files)
+    assert (len(test), test.image_size(199)) == (200, (SIZE, SIZE))
+    calibration = open_source(EXAMPLES / "data/calibration_scenes.zip", used)
+    assert (len(calibration), calibration.load(99).shape) == (100, (3, SIZE, SIZE))
