@@ -146,22 +146,31 @@ class Cuda:
         raise AttributeError(name)
 
 
-class Engine:
-    """An engine that sums the first two channels of each image."""
+TENSORS: dict[str, tuple[tuple[int, ...], type]] = {"images": ((3, 4, 4), np.float32), "logits": ((2,), np.float32)}
+"""Tensors of a classifier's engine, without the batch: it sums the first two channels of each image."""
 
-    num_io_tensors = 2
+DETECTOR_TENSORS: dict[str, tuple[tuple[int, ...], type]] = {
+    "images": ((3, 4, 4), np.float32), "num_detections": ((), np.int32), "boxes": ((2, 4), np.float32),
+    "scores": ((2,), np.float32), "labels": ((2,), np.int32),
+}  # fmt: skip
+"""Tensors of a detector's engine: the sums are its scores, and its other outputs are filled with 1, 2 and 3."""
+
+
+class Engine:
+    """An engine of a classifier or a detector."""
 
     def __init__(self, trt: "Trt", batch: int) -> None:
         self.trt, self.batch = trt, batch
+        self.num_io_tensors = len(trt.tensors)
 
     def get_tensor_name(self, index: int) -> str:
-        return ("images", "logits")[index]
+        return list(self.trt.tensors)[index]
 
     def get_tensor_dtype(self, name: str) -> type:
-        return np.float32
+        return self.trt.tensors[name][1]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (self.batch, 3, 4, 4) if name == "images" else (self.batch, 2)
+        return (self.batch, *self.trt.tensors[name][0])
 
     def get_tensor_mode(self, name: str) -> str:
         return "input" if name == "images" else "output"
@@ -198,7 +207,10 @@ class Context:
         def work() -> None:
             rt = self.trt.rt
             images = np.frombuffer(rt.buffers[self.places["images"]], np.float32)[: count * 48].reshape(count, 3, 16)
-            np.frombuffer(rt.buffers[self.places["logits"]], np.float32)[: count * 2] = images[:, :2].sum(axis=2).ravel()
+            values = {"num_detections": 1, "boxes": 2, "labels": 3}
+            for name, (shape, dtype) in list(self.trt.tensors.items())[1:]:
+                found = np.frombuffer(rt.buffers[self.places[name]], dtype)[: count * int(np.prod(shape))]
+                found[:] = values[name] if name in values else images[:, :2].sum(axis=2).ravel()
 
         self.trt.rt._push(work)
         return self.trt.refuses != "run"
@@ -212,6 +224,7 @@ class Trt:
     profile = (1, 2, 4)
     config: Any = None
     nptype = staticmethod(np.dtype)
+    tensors = TENSORS
 
     def __init__(self, rt: Cuda, batch: int = -1, refuses: str = "") -> None:
         self.rt, self.batch, self.refuses = rt, batch, refuses

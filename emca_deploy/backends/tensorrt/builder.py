@@ -174,7 +174,7 @@ class TrtBuilder(EngineBuilder):
         weak = self._settings.weakly_typed(rules)
         rules = replace(rules, strong_flag=rules.strong_flag and not weak)
         builder.max_threads = options.threads
-        parsed = parse_model(trt, builder, logger, log, (model, self.backend, rules))
+        parsed = parse_model(trt, builder, logger, log, (model, self.backend, rules), options.io)
         batches = batches_of(parsed.input, self._settings, options)
         config = make_config(trt, builder, parsed.input, batches, rules, self._settings)
         calibrator = _allow_types(trt, config, model, parsed, self._settings) if weak else None

@@ -7,10 +7,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emca_deploy._machine import find_gpus
 from emca_deploy._optional import import_optional, installed_version
-from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import EmcaError, EngineError, InputError, MissingError, WorkerError
 from emca_deploy.machines.nvidia import rtx_refusal
 
@@ -167,12 +167,12 @@ class Gpu:
     def _call(self, function: str, *arguments: Any) -> Any:
         return _check(self._rt, function, getattr(self._rt, function)(*arguments))
 
-    def pinned(self, shape: tuple[int, ...]) -> Float32Array:
-        """Return pinned host memory as a float32 array of `shape`, valid until `close`; raise InputError if memory is short."""
-        count = int(np.prod(shape))
-        address = self._call("cudaMallocHost", count * 4)
+    def pinned(self, shape: tuple[int, ...], dtype: str = "float32") -> npt.NDArray[Any]:
+        """Return pinned host memory as an array of a shape, valid until `close`; raise InputError if memory is short."""
+        size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        address = self._call("cudaMallocHost", size_bytes)
         self._frees.append(lambda: self._rt.cudaFreeHost(address))
-        return np.ctypeslib.as_array((ctypes.c_float * count).from_address(int(address))).reshape(shape)
+        return np.frombuffer((ctypes.c_char * size_bytes).from_address(int(address)), dtype).reshape(shape)
 
     def memory(self, count_bytes: int) -> int:
         """Return the address of new memory on the GPU; raise InputError if memory is short."""
@@ -180,12 +180,12 @@ class Gpu:
         self._frees.append(lambda: self._rt.cudaFree(address))
         return int(address)
 
-    def upload(self, address: int, source: Float32Array) -> None:
+    def upload(self, address: int, source: npt.NDArray[Any]) -> None:
         """Queue a copy of a pinned array to the GPU."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", address, source.ctypes.data, source.nbytes, kind, self.stream)
 
-    def download(self, target: Float32Array, address: int) -> None:
+    def download(self, target: npt.NDArray[Any], address: int) -> None:
         """Queue a copy from the GPU to a pinned array."""
         kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", target.ctypes.data, address, target.nbytes, kind, self.stream)

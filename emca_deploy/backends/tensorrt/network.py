@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import named_shape, shape_text
+from emca_deploy.backends.base import ModelIo, named_shape, shape_text
+from emca_deploy.backends.boundary import Boundary, graph_facts
 from emca_deploy.backends.tensorrt.log import BuildLog
 from emca_deploy.backends.tensorrt.versions import Rules
 from emca_deploy.errors import ModelError
 
-__all__ = ["ParsedModel", "classifier_io", "parse_model"]
+__all__ = ["ParsedModel", "float_boundary", "parse_model"]
 
 NO_PLUGIN = "Plugin not found"
+OUTPUTS = ("float32", "int32")
 MISREAD_REMEDY = "calibrate the fp32 model with --backend {backend}: symmetric int8 with zero point 0"
 
 
@@ -34,11 +36,12 @@ class ParsedModel:
     parser: Any
 
 
-def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tuple[Path, str, Rules]) -> ParsedModel:
+def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tuple[Path, str, Rules], io: ModelIo) -> ParsedModel:
     """Parse an ONNX file (`source`: the file, the backend's name, its rules); the parser's warnings go through `logger` to `log`.
 
     Raises:
-        ModelError: the parser does not accept the file or would misread its types, or the model is not a classifier.
+        ModelError: the parser does not accept the file or would misread its types, or the model's input or outputs do not fit.
+        UnknownNameError: there is no output of the name in `io`.
     """
     path, backend, rules = source
     network = builder.create_network(_flags(trt, rules))
@@ -49,7 +52,7 @@ def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tupl
         raise ModelError(f"{path}: {backend} would misread it: {log.misreadings()[0]}", MISREAD_REMEDY.format(backend=backend))
     inputs = [_spec(trt, network.get_input(index)) for index in range(network.num_inputs)]
     outputs = [_spec(trt, network.get_output(index)) for index in range(network.num_outputs)]
-    spec, _ = classifier_io(str(path), inputs, outputs)
+    spec = float_boundary(path, inputs, outputs, graph_facts(path, io)).input
     if any(isinstance(size, str) for size in spec.shape[1:]):
         raise ModelError(f"{path}: its images have no fixed size: {shape_text(spec.shape)}", "export it with --image-size")
     layers = (network.get_layer(index) for index in range(network.num_layers))
@@ -58,17 +61,27 @@ def parse_model(trt: Any, builder: Any, logger: Any, log: BuildLog, source: tupl
     return ParsedModel(network, spec, len(convolutions), quantized, parser)
 
 
-def classifier_io(path: str, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> tuple[TensorSpec, TensorSpec]:
-    """Return the one input, images (N, C, H, W) float32, and the one output, logits (N, classes) float32; refuse other models."""
-    remedy = "use an image classifier: one input (N, C, H, W) float32, one output (N, classes) float32"
-    for role, specs, rank in (("input", inputs, 4), ("output", outputs, 2)):
-        if len(specs) != 1:
-            names = ", ".join(spec.name for spec in specs)
-            raise ModelError(f"{path}: has {len(specs)} {role}s ({names}), not one", remedy)
-        spec = specs[0]
-        if spec.dtype != "float32" or len(spec.shape) != rank:
-            raise ModelError(f"{path}: {role} '{spec.name}' is {spec.dtype} {shape_text(spec.shape)}", remedy)
-    return inputs[0], outputs[0]
+def float_boundary(path: Path, inputs: list[TensorSpec], outputs: list[TensorSpec], io: ModelIo) -> Boundary:
+    """Return the boundary of a network whose input is (N, C, H, W) float32, and whose outputs hold 32-bit numbers.
+
+    Raises:
+        ModelError: the input or an output is something else, or no output fits a task.
+        UnknownNameError: there is no output of the name in `io`.
+    """
+    found = Boundary.of(path, inputs, outputs, io)
+    if not found.is_plain:
+        spec = found.native
+        raise ModelError(
+            f"{path}: input '{spec.name}' is {spec.dtype} {shape_text(spec.shape)}, and TensorRT takes (N, C, H, W) float32 here",
+            "export it again with a float32 input (N, C, H, W)",
+        )
+    other = next((spec for spec in outputs if spec.dtype not in OUTPUTS), None)
+    if other is not None:
+        raise ModelError(
+            f"{path}: output '{other.name}' is {other.dtype}, and TensorRT returns {' or '.join(OUTPUTS)} here",
+            "export it again with float32 outputs",
+        )
+    return found
 
 
 def _flags(trt: Any, rules: Rules) -> int:

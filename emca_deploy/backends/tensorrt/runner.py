@@ -5,15 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import Manifest, TensorSpec, read_manifest
 from emca_deploy.backends.base import Runner, RunOptions, check_batch, check_logits, refuse_precision
+from emca_deploy.backends.engines import engine_io as recorded_io
 from emca_deploy.backends.records import BACKENDS
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
 from emca_deploy.backends.tensorrt.cuda import Gpu, GpuFacts, open_gpu
 from emca_deploy.backends.tensorrt.log import BuildLog, attach, started
-from emca_deploy.backends.tensorrt.network import classifier_io
+from emca_deploy.backends.tensorrt.network import float_boundary
 from emca_deploy.backends.tensorrt.runner_checks import check_gpu_fits, check_profile, check_version, profile_of, read_engine
 from emca_deploy.backends.tensorrt.runner_execution import Execution, engine_io, not_deserialized
 from emca_deploy.backends.tensorrt.settings import TrtSettings
@@ -40,6 +43,7 @@ class TrtRunner(Runner):
         self._device = device
         self._gpu: Gpu | None = None
         self._execution: Execution | None = None
+        self._answers: dict[str, npt.NDArray[Any]] = {}
         self._kept: tuple[Any, ...] = ()
         self._profile: tuple[int, int, int] | None = None
         self._version = ""
@@ -101,7 +105,9 @@ class TrtRunner(Runner):
         engine = runtime.deserialize_cuda_engine(engine_bytes)
         if engine is None:
             raise not_deserialized(str(self._path), log)
-        spec, self.output = classifier_io(str(self._path), *engine_io(trt, engine))
+        inputs, outputs = engine_io(trt, engine)
+        boundary = self._boundary = float_boundary(self._path, inputs, outputs, recorded_io(manifest, self._options.io))
+        spec, self.output, self.softmax, self.task = boundary.input, boundary.output, boundary.softmax, boundary.task
         if isinstance(spec.shape[0], str):
             smallest, likeliest, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape(spec.name, 0))
             self._profile = (smallest, likeliest, largest)
@@ -110,7 +116,7 @@ class TrtRunner(Runner):
         if context is None:
             raise not_deserialized(str(self._path), log)
         self._kept = (logger, runtime, engine, context)
-        self._execution = Execution(self._gpu, context, (self.input, self.output), room, fixed)
+        self._execution = Execution(self._gpu, context, self.input, outputs, room, fixed)
 
     def _batches(self, spec: TensorSpec) -> tuple[TensorSpec, int | None, int]:
         """Return the input as it runs here, the batch if it is fixed, and the largest batch."""
@@ -128,18 +134,24 @@ class TrtRunner(Runner):
         return replace(spec, shape=(fixed, *spec.shape[1:])), fixed, fixed
 
     def infer(self, batch: Float32Array) -> Float32Array:
-        """Return logits (N, classes) float32 of a batch (N, C, H, W) float32; a failure of CUDA raises another EmcaError."""
+        """Return the main output (N, ...) float32 of a batch (N, C, H, W) float32; a failure of CUDA raises another EmcaError."""
         if self._execution is None:
             raise RuntimeError("infer on a runner that is not open")
         check_batch(batch, self.input)
         check_profile(self._path, self._profile, len(batch))
-        logits = self._execution.run(batch)
+        self._answers = self._execution.run(batch)
+        logits = self._boundary.to_logits(self._answers[self.output.name])
         check_logits(str(self._path), logits, batch)
         return logits
+
+    def answers(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the outputs of the last `infer` that the task reads, by name."""
+        return {name: self._answers[name] for name in self._boundary.places}
 
     def close(self) -> None:
         """Free the engine, then the memory it used."""
         self._execution = None
+        self._answers = {}
         kept, self._kept = list(self._kept), ()
         while kept:
             kept.pop()  # first the context, then its engine, then its runtime

@@ -1,8 +1,10 @@
 """The execution of a deserialized engine: buffers, one stream, and a CUDA graph if the shape is fixed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from emca_deploy.arrays import Float32Array
 from emca_deploy.artifacts import TensorSpec
@@ -43,26 +45,28 @@ def engine_io(trt: Any, engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]
 class Execution:
     """One execution context with its buffers on a GPU, which its owner closes later.
 
-    `specs` are the input and the output, with numbers for all sizes but the batch. `largest` is the largest number of images of a
-    call; `fixed` the only one, whose calls are then captured as a CUDA graph, or None.
+    The input and the outputs, which are all those of the engine, have numbers for all sizes but the batch. `largest` is the
+    largest number of images of a call; `fixed` the only one, whose calls are then captured as a CUDA graph, or None.
 
     Attributes:
         device_ms: Time of the last call in ms, between the events before and after the engine's own work, without copies.
     """
 
-    def __init__(self, gpu: Gpu, context: Any, specs: tuple[TensorSpec, TensorSpec], largest: int, fixed: int | None) -> None:
-        self._gpu, self._context, self._fixed = gpu, context, fixed
-        self._input, self._output = specs
-        self._images = gpu.pinned((largest, *_sizes(self._input)))
-        self._logits = gpu.pinned((largest, *_sizes(self._output)))
-        self._addresses = gpu.memory(self._images.nbytes), gpu.memory(self._logits.nbytes)
+    def __init__(
+        self, gpu: Gpu, context: Any, spec: TensorSpec, outputs: Sequence[TensorSpec], largest: int, fixed: int | None
+    ) -> None:
+        self._gpu, self._context, self._input = gpu, context, spec
+        self._images = gpu.pinned((largest, *_sizes(spec)))
+        self._answers = {output.name: gpu.pinned((largest, *_sizes(output)), output.dtype) for output in outputs}
+        arrays = {spec.name: self._images, **self._answers}
+        self._addresses = {name: gpu.memory(array.nbytes) for name, array in arrays.items()}
         self._start, self._end = gpu.event(), gpu.event()
         self._shape: tuple[int, ...] | None = None
         self._graph: Any = None
         self.device_ms: float | None = None
-        for spec, address in zip(specs, self._addresses, strict=True):
-            if not context.set_tensor_address(spec.name, address):
-                raise ModelError(f"tensor '{spec.name}': TensorRT refuses its address", "build the engine again")
+        for name, address in self._addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise ModelError(f"tensor '{name}': TensorRT refuses its address", "build the engine again")
         if fixed is not None:
             self._prepare(fixed)
 
@@ -71,8 +75,8 @@ class Execution:
         """Whether calls replay a CUDA graph."""
         return self._graph is not None
 
-    def run(self, batch: Float32Array) -> Float32Array:
-        """Return logits (N, classes) float32, in a new array, of a batch (N, C, H, W) float32 within the profile.
+    def run(self, batch: Float32Array) -> dict[str, npt.NDArray[Any]]:
+        """Return all outputs by name, in new arrays, of a batch (N, C, H, W) float32 within the profile.
 
         Raises:
             ModelError: TensorRT refuses the shape or the call.
@@ -87,16 +91,18 @@ class Execution:
             self._queue(count)
         self._gpu.wait()
         self.device_ms = self._gpu.elapsed_ms(self._start, self._end)
-        return self._logits[:count].copy()  # pinned memory is invalid after `close`
+        # Pinned memory is invalid after `close`.
+        return {name: answer[:count].copy() for name, answer in self._answers.items()}
 
     def _queue(self, count: int) -> None:
         """Queue a whole call: the copy to the GPU, the engine between two events, the copy back."""
-        self._gpu.upload(self._addresses[0], self._images[:count])
+        self._gpu.upload(self._addresses[self._input.name], self._images[:count])
         self._gpu.record(self._start)
         if not self._context.execute_async_v3(int(self._gpu.stream)):
             raise ModelError("TensorRT refuses to run the engine", "build it again for this GPU and version")
         self._gpu.record(self._end)
-        self._gpu.download(self._logits[:count], self._addresses[1])
+        for name, answer in self._answers.items():
+            self._gpu.download(answer[:count], self._addresses[name])
 
     def _set_shape(self, count: int) -> None:
         shape = (count, *_sizes(self._input))

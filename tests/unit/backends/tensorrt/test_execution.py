@@ -11,7 +11,7 @@ from emca_deploy.artifacts import TensorSpec
 from emca_deploy.backends.tensorrt.runner_execution import Execution, engine_io
 from emca_deploy.errors import ModelError, WorkerError
 
-SPECS = (TensorSpec("images", "float32", ("batch", 3, 4, 4)), TensorSpec("logits", "float32", ("batch", 2)))
+IMAGES, LOGITS = (TensorSpec("images", "float32", ("batch", 3, 4, 4)), TensorSpec("logits", "float32", ("batch", 2)))
 
 
 class HostGpu:
@@ -28,8 +28,8 @@ class HostGpu:
         self.times: dict[int, int] = {}
         self.captured: list[Callable[[], object]] | None = None
 
-    def pinned(self, shape: tuple[int, ...]) -> np.ndarray:
-        return np.full(shape, np.nan, np.float32)
+    def pinned(self, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+        return np.full(shape, np.nan, dtype)
 
     def memory(self, count_bytes: int) -> int:
         address = 1000 * (len(self.memories) + 1)
@@ -118,12 +118,12 @@ def expected(images: np.ndarray) -> np.ndarray:
 def test_a_dynamic_batch() -> None:
     gpu: Any = HostGpu()
     context = Context(gpu)
-    execution = Execution(gpu, context, SPECS, 4, None)
+    execution = Execution(gpu, context, IMAGES, [LOGITS], 4, None)
     assert not execution.captured
     assert execution.device_ms is None
     for count in (2, 2, 4, 1):
         images = images_of(count, seed=count)
-        assert np.allclose(execution.run(images), expected(images), atol=1e-5)
+        assert np.allclose(execution.run(images)["logits"], expected(images), atol=1e-5)
     assert gpu.done[:5] == ["upload", "record", "engine", "record", "download"]
     assert [shape[0] for shape in context.shapes] == [2, 4, 1]  # only when it changes
     assert execution.device_ms == 2  # the engine and the second event
@@ -132,12 +132,12 @@ def test_a_dynamic_batch() -> None:
 @pytest.mark.parametrize("capturable", [None, True])
 def test_a_fixed_batch_is_one_graph(capturable: bool | None) -> None:
     gpu: Any = HostGpu()
-    execution = Execution(gpu, Context(gpu, capturable=capturable), SPECS, 3, 3)
+    execution = Execution(gpu, Context(gpu, capturable=capturable), IMAGES, [LOGITS], 3, 3)
     assert execution.captured
     gpu.done.clear()
     for seed in range(2):
         images = images_of(3, seed)
-        assert np.allclose(execution.run(images), expected(images), atol=1e-5)
+        assert np.allclose(execution.run(images)["logits"], expected(images), atol=1e-5)
         assert gpu.done == ["graph", "upload", "record", "engine", "record", "download"]
         gpu.done.clear()
     assert execution.device_ms == 2
@@ -146,16 +146,16 @@ def test_a_fixed_batch_is_one_graph(capturable: bool | None) -> None:
 @pytest.mark.parametrize(("fails", "capturable"), [(True, None), (False, False)])
 def test_what_cannot_be_captured_runs_without_a_graph(fails: bool, capturable: bool | None) -> None:
     gpu: Any = HostGpu(capture_fails=fails)
-    execution = Execution(gpu, Context(gpu, capturable=capturable), SPECS, 2, 2)
+    execution = Execution(gpu, Context(gpu, capturable=capturable), IMAGES, [LOGITS], 2, 2)
     assert not execution.captured
     images = images_of(2)
-    assert np.allclose(execution.run(images), expected(images), atol=1e-5)
+    assert np.allclose(execution.run(images)["logits"], expected(images), atol=1e-5)
 
 
 def test_answers_outlive_the_next_call() -> None:
     gpu: Any = HostGpu()
-    execution = Execution(gpu, Context(gpu), SPECS, 2, None)
-    first = execution.run(images_of(2, 1))
+    execution = Execution(gpu, Context(gpu), IMAGES, [LOGITS], 2, None)
+    first = execution.run(images_of(2, 1))["logits"]
     kept = first.copy()
     execution.run(images_of(2, 2))
     assert np.array_equal(first, kept)
@@ -164,13 +164,13 @@ def test_answers_outlive_the_next_call() -> None:
 def test_a_shape_that_tensorrt_refuses() -> None:
     gpu: Any = HostGpu()
     with refusing(ModelError, 3):
-        Execution(gpu, Context(gpu, largest=2), SPECS, 4, None).run(images_of(3))
+        Execution(gpu, Context(gpu, largest=2), IMAGES, [LOGITS], 4, None).run(images_of(3))
 
 
 def test_a_tensor_without_a_place() -> None:
     gpu: Any = HostGpu()
     with pytest.raises(ModelError, match="tensor 'pixels'"):
-        Execution(gpu, Context(gpu), (TensorSpec("pixels", "float32", ("batch", 3, 4, 4)), SPECS[1]), 4, None)
+        Execution(gpu, Context(gpu), TensorSpec("pixels", "float32", ("batch", 3, 4, 4)), [LOGITS], 4, None)
 
 
 def test_inputs_and_outputs_are_read_with_tensorrts_own_types(rtx: Any) -> None:
@@ -189,7 +189,7 @@ def test_inputs_and_outputs_are_read_with_tensorrts_own_types(rtx: Any) -> None:
         def get_tensor_mode(self, name: str) -> Any:
             return rtx.TensorIOMode.INPUT if name == "images" else rtx.TensorIOMode.OUTPUT
 
-    assert engine_io(rtx, Engine()) == ([SPECS[0]], [SPECS[1]])
+    assert engine_io(rtx, Engine()) == ([IMAGES], [LOGITS])
 
 
 def test_what_is_called_of_tensorrt_exists(rtx: Any) -> None:

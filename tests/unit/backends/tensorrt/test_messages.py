@@ -7,12 +7,12 @@ import pytest
 from refusals import refusing
 
 from emca_deploy.artifacts import TensorSpec
-from emca_deploy.backends.base import RunOptions
+from emca_deploy.backends.base import ModelIo, RunOptions
 from emca_deploy.backends.tensorrt import builder
 from emca_deploy.backends.tensorrt.builder import TrtBuild, _failure, _lost_int8
 from emca_deploy.backends.tensorrt.inspect import EngineLayer, EngineTensor
 from emca_deploy.backends.tensorrt.log import BuildLog, attach, started
-from emca_deploy.backends.tensorrt.network import _complaint, _flags, _remedy, classifier_io
+from emca_deploy.backends.tensorrt.network import _complaint, _flags, _remedy, float_boundary
 from emca_deploy.backends.tensorrt.settings import TrtSettings
 from emca_deploy.backends.tensorrt.versions import rules_of
 from emca_deploy.errors import InputError, MissingError, ModelError
@@ -71,13 +71,16 @@ def test_remedies_follow_what_was_said(text, words):
         ([IMAGES], [LOGITS, LOGITS]),
         ([TensorSpec("images", "float16", IMAGES.shape)], [LOGITS]),
         ([IMAGES], [TensorSpec("logits", "float32", ("n", 2, 1))]),
+        ([IMAGES], [TensorSpec("logits", "float16", ("n", 2))]),
+        ([TensorSpec("images", "float32", ("n", 4, 4, 3))], [LOGITS]),
         ([TensorSpec("images", "float32", ("n", 3))], [LOGITS]),
     ],
 )
-def test_networks_that_are_no_classifiers(inputs, outputs):
-    assert classifier_io("net", [IMAGES], [LOGITS]) == (IMAGES, LOGITS)
+def test_networks_of_another_input_or_output(inputs, outputs):
+    found = float_boundary(Path("net"), [IMAGES], [LOGITS], ModelIo())
+    assert (found.input, found.output, found.task) == (IMAGES, LOGITS, "classification")
     with pytest.raises(ModelError, match="net"):
-        classifier_io("net", inputs, outputs)
+        float_boundary(Path("net"), inputs, outputs, ModelIo())
 
 
 @pytest.mark.parametrize(

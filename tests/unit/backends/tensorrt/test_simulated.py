@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from refusals import refusing
-from simulated_gpu import Cuda, Trt
+from simulated_gpu import DETECTOR_TENSORS, Cuda, Trt
 
 from emca_deploy.artifacts import Manifest, read_manifest, write_manifest
 from emca_deploy.backends.base import RunOptions
@@ -161,6 +161,21 @@ def test_a_fixed_batch_is_one_graph(opened: Callable[..., Any], rt: Cuda, batch:
         assert run.device_ms == 2
         with pytest.raises(InputError):
             run.infer(images_of(size - 1))
+    assert rt.alive == {}
+
+
+def test_an_engine_of_a_detector(opened: Callable[..., Any], rt: Cuda) -> None:
+    run, trt = opened(batch=1)
+    trt.tensors = DETECTOR_TENSORS
+    with run:
+        images = images_of(1)
+        scores = run.infer(images)
+        np.testing.assert_allclose(scores, images[:, :2].sum(axis=(2, 3)), rtol=1e-5)
+        found = run.answers()
+        assert (run.task, run.output.name, list(found)) == ("detection", "scores", list(DETECTOR_TENSORS)[1:])
+        np.testing.assert_array_equal(found["scores"], scores)
+        assert (found["num_detections"].tolist(), found["labels"].tolist()) == ([1], [[3, 3]])
+        assert (found["boxes"].shape, found["boxes"].dtype) == ((1, 2, 4), np.float32)
     assert rt.alive == {}
 
 
