@@ -8,6 +8,7 @@ from typing import Any
 from emca_deploy.artifacts import Precision
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.backends.tensorrt.model_facts import read_facts
+from emca_deploy.backends.tensorrt.operators import check_operators
 from emca_deploy.backends.tensorrt.planner import Plan, PlanRequest, make_plan
 from emca_deploy.backends.tensorrt.steps import Step, can_build, list_steps, trtexec_command
 from emca_deploy.calibration.placement.calibration_cache import float_layers
@@ -83,6 +84,7 @@ def plan(
     model = Path(model)
     facts = read_facts(model)
     made = make_plan(facts, wanted)
+    check_operators(model, backend, made.version)
     # With a calibration cache, trtexec needs the names of the layers that the recipe leaves in float.
     in_float = float_layers(model, find_recipe(backend)) if made.quantization == "cache" else ()
     checked = dla and facts.precision == "fp32"

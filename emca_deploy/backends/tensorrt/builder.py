@@ -19,6 +19,7 @@ from emca_deploy.backends.tensorrt.inspect import EngineLayer, int8_convolutions
 from emca_deploy.backends.tensorrt.log import BuildLog, attach, started
 from emca_deploy.backends.tensorrt.model_facts import half_refusal, node_macs, qdq_refusal, read_facts
 from emca_deploy.backends.tensorrt.network import ParsedModel, parse_model
+from emca_deploy.backends.tensorrt.operators import check_operators
 from emca_deploy.backends.tensorrt.settings import (
     PORTABLE_TARGETS,
     TrtSettings,
@@ -31,6 +32,7 @@ from emca_deploy.backends.tensorrt.versions import Rules, rules_of
 from emca_deploy.backends.tensorrt.watch import PhaseTracker, Progress, run_build
 from emca_deploy.errors import InputError, MissingError, ModelError
 from emca_deploy.harness.clock import no_garbage_collection
+from emca_deploy.machines.boards import numbers_of
 from emca_deploy.onnx_file.file import OnnxFile
 
 __all__ = ["RtxBuilder", "TrtBuild", "TrtBuilder", "described", "machine_of"]
@@ -136,6 +138,7 @@ class TrtBuilder(EngineBuilder):
         check_trt_settings(trt, self.backend, rules, self._settings)
         if self._settings.calibration_cache is not None:
             check_cache(self._settings.calibration_cache, str(trt.__version__))
+        check_operators(model, self.backend, numbers_of(trt.__version__))
         if self._settings.timing_cache is not None:
             prepare_timing_cache(self._settings.timing_cache)
         with no_garbage_collection():

@@ -172,7 +172,7 @@ class Gpu:
         size_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = self._call("cudaMallocHost", size_bytes)
         self._frees.append(lambda: self._rt.cudaFreeHost(address))
-        return np.frombuffer((ctypes.c_char * size_bytes).from_address(int(address)), dtype).reshape(shape)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size_bytes).from_address(int(address))).view(dtype).reshape(shape)
 
     def memory(self, count_bytes: int) -> int:
         """Return the address of new memory on the GPU; raise InputError if memory is short."""

@@ -31,6 +31,7 @@ class ModelFacts:
         int32: Names of the DequantizeLinear nodes of INT32 values, which are biases.
         off_dla: Number of global poolings, which are not offered to a DLA.
         half_scales: Whether Q/DQ nodes have fp16 scales, which makes the float part fp16.
+        selections: Number of TopK nodes, with which a detector selects boxes.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class ModelFacts:
     int32: tuple[str, ...] = ()
     off_dla: int = 0
     half_scales: bool = False
+    selections: int = 0
 
     @property
     def dynamic(self) -> bool:
@@ -86,6 +88,7 @@ def read_facts(path: Path) -> ModelFacts:
         int32,
         sum(node.op_type in OFF_DLA for node in model.graph.node),
         any(scale is not None and scale.data_type == onnx.TensorProto.FLOAT16 for scale in scales),
+        sum(node.op_type == "TopK" for node in model.graph.node),
     )
 
 

@@ -243,4 +243,8 @@ def _warnings(model: ModelFacts, request: PlanRequest, version: tuple[int, int, 
             f"{model.off_dla} global poolings run on the GPU, and each splits the DLA's part; "
             "a core holds at most 16 parts (loadables)"
         )
+    if request.dla and model.selections:
+        warnings.append(
+            "no DLA selects boxes: the GPU does, after a copy; a detector exported with --part dense leaves that to the host"
+        )
     return warnings

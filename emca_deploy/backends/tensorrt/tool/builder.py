@@ -9,6 +9,7 @@ from emca_deploy.backends.engines import EngineBuilder
 from emca_deploy.backends.tensorrt.builder import TrtBuild, described, machine_of
 from emca_deploy.backends.tensorrt.cache import check_cache
 from emca_deploy.backends.tensorrt.model_facts import ModelFacts, count_convolutions, qdq_refusal, read_facts
+from emca_deploy.backends.tensorrt.operators import check_operators
 from emca_deploy.backends.tensorrt.settings import TrtSettings, batches_of, check_batches
 from emca_deploy.backends.tensorrt.tool.dialects import EngineShapes, TrtexecBuild
 from emca_deploy.backends.tensorrt.tool.find import Trtexec, find_trtexec
@@ -89,6 +90,7 @@ class TrtexecBuilder(EngineBuilder):
         self._check_settings()
         facts = read_facts(model)
         tool = self._find()
+        check_operators(model, self.backend, tool.version)
         if self._settings.calibration_cache is not None:
             check_cache(self._settings.calibration_cache, tool.version_text)
         batches = batches_of(facts.input, self._settings, options)
