@@ -1,9 +1,19 @@
 """Foreign text for a terminal and a shell: file names, node names and error messages may hold escape codes."""
 
+import re
 import shlex
 from collections.abc import Iterable
 
-__all__ = ["printable", "printable_lines", "shell_line", "shell_word"]
+__all__ = ["parse_duration", "printable", "printable_lines", "shell_line", "shell_word"]
+
+_DURATION = re.compile(r"((?:[0-9]{1,12}\.?[0-9]{0,12}|\.[0-9]{1,12})(?:[eE][+-]?[0-9]{1,2})?)(ms|s|m|h)?", re.ASCII)
+_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float | None:
+    """Return the seconds of a duration such as "90", "90s", "20m", "1.5h" or "500ms"; None for another text."""
+    match = _DURATION.fullmatch(text.strip())
+    return None if match is None else float(match[1]) * _SECONDS[match[2] or "s"]
 
 
 def printable(text: str) -> str:

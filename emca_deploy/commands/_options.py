@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._types import INPUT, OUTPUT, SamplesType, SizeType, option
 from emca_deploy.preprocessing import Labelling, model_io
 
@@ -31,7 +32,7 @@ arch_option = option("--arch", unset="inferred from the checkpoint", help="Archi
 backends_option = option("--backend", "backends", multiple=True, metavar="NAME", help="Backend to run on; may be repeated.")
 data_option = option("--data", required=True, type=INPUT, help="Calibration images: a folder, a .zip or an .npz file.")
 duration_option = option(
-    "--duration", "duration_s", type=click.FloatRange(0.5), default=5.0, help="Seconds to measure each candidate."
+    "--duration", "duration_s", type=DurationType(0.5), default=5.0, help="Seconds to measure each candidate."
 )
 image_size_option = option(
     "--image-size", type=SizeType(), metavar="S|HxW", unset="the model's", help="Height and width of the input in pixels."

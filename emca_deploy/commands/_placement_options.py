@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
+from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._types import option
 
 __all__ = ["placement_options"]
@@ -24,7 +25,7 @@ _PLACEMENT = (
     option(
         "--placement-budget",
         "placement_budget_s",
-        type=click.FloatRange(1),
+        type=DurationType(1),
         default=240.0,
         help="Approximate duration of --placement measured in seconds.",
     ),

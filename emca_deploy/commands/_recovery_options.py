@@ -3,6 +3,7 @@
 import click
 
 from emca_deploy.api.names import FINETUNE_BUDGET_S
+from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._types import INPUT, option
 
 __all__ = ["checkpoint_option", "finetune_budget_option", "recover_option"]
@@ -18,7 +19,7 @@ recover_option = option(
 finetune_budget_option = option(
     "--finetune-budget",
     "finetune_budget_s",
-    type=click.FloatRange(1),
+    type=DurationType(1),
     default=FINETUNE_BUDGET_S,
     help="Longest duration of --recover finetune in seconds.",
 )

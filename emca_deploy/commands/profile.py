@@ -7,6 +7,7 @@ import click
 
 from emca_deploy.commands import _measuring_options as measuring
 from emca_deploy.commands._console import json_option, show, table_console, tell
+from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._options import backends_option, io_options, threads_option
 from emca_deploy.commands._outcome import exit_code, tell_outcome
 from emca_deploy.commands._progress_bars import progress
@@ -23,11 +24,11 @@ __all__ = ["command"]
 @measuring.scenario_option
 @option("--batch", type=click.IntRange(1), unset="1; offline: 8", help="Number of images per call.")
 @threads_option
-@option("--duration", "duration_s", type=click.FloatRange(0.1), default=5.0, help="Least seconds to measure each candidate.")
+@option("--duration", "duration_s", type=DurationType(0.1), default=5.0, help="Least seconds to measure each candidate.")
 @option(
     "--max-duration",
     "max_duration_s",
-    type=click.FloatRange(0.1),
+    type=DurationType(0.1),
     metavar="S",
     unset="6 times --duration",
     help="Most seconds to measure each candidate. Measuring ends earlier once every median is known within 1 %.",
@@ -35,7 +36,7 @@ __all__ = ["command"]
 @option(
     "--processes", type=click.IntRange(1), metavar="N", unset="8 to compare on a CPU, else 1", help="Processes per candidate."
 )
-@option("--warmup", "warmup_s", type=click.FloatRange(0), default=2.0, help="Most seconds to warm up each candidate.")
+@option("--warmup", "warmup_s", type=DurationType(0), default=2.0, help="Most seconds to warm up each candidate.")
 @measuring.precision_option
 @measuring.seed_option
 @measuring.document_option

@@ -7,6 +7,7 @@ import click
 
 from emca_deploy.api.names import TUNED
 from emca_deploy.commands._console import echo, json_option, show, table_console, tell
+from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._measuring_options import document_option, scenario_option, seed_option
 from emca_deploy.commands._options import io_options
 from emca_deploy.commands._outcome import INTERRUPTED
@@ -20,7 +21,7 @@ __all__ = ["command"]
 @click.argument("artifact")
 @option("--backend", metavar="NAME", unset="the artifact's own", help=f"Backend to tune: {TUNED}.")
 @scenario_option
-@option("--budget", "budget_s", type=click.FloatRange(1), default=120.0, help="Approximate duration of the search in seconds.")
+@option("--budget", "budget_s", type=DurationType(1), default=120.0, help="Approximate duration of the search in seconds.")
 @option("--threads-max", type=click.IntRange(1), unset="all logical cores", help="Largest number of threads to try.")
 @option(
     "--allow-precision",

@@ -20,6 +20,8 @@ from emca_deploy.errors import InputError
         (["export", "-o", "x.onnx", "--bogus"], "'--bogus'", "emca-deploy export --help"),
         (["export", "-o", "x.onnx", "--opset", "17"], "17 is not in the range", "emca-deploy export --help"),
         (["export", "-o", "x.onnx", "--num-classes", "many"], "'many'", "emca-deploy export --help"),
+        (["profile", "x.onnx", "--duration", "5d"], "--duration 5d", "20m"),
+        (["profile", "x.onnx", "--duration", "50ms"], "0.05 is not in the range", "emca-deploy profile --help"),
         (["calibrate", "x.onnx", "-o", "y.onnx"], "'--data'", "emca-deploy calibrate --help"),
         (["deploy", "a", "b", "--data", "d", "--val", "v", "-o", "o"], "(b)", "emca-deploy deploy --help"),
     ],

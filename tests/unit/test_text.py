@@ -2,10 +2,11 @@
 
 import subprocess
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emca_deploy._text import printable, printable_lines, shell_line, shell_word
+from emca_deploy._text import parse_duration, printable, printable_lines, shell_line, shell_word
 
 CONTROL = st.sampled_from("\x00\x07\x08\x0b\x1b\x7f\x85\x9b\xa0\u200b\u202e\u2028\udc80")
 HOSTILE = st.text(st.one_of(st.characters(codec=None), CONTROL), max_size=40)
@@ -49,3 +50,16 @@ def test_harmless_words_are_quoted_as_ever():
 
 def test_a_surrogate_that_no_file_name_has_is_escaped_all_the_same():
     assert shell_word("a\udd00b") == "$'a\\xed\\xb4\\x80b'"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("20m", 1200), ("1.5h", 5400), ("500ms", 0.5), (".5", 0.5), ("2.", 2), ("1e2", 100)],
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "1 s", "-1", "1d", "1m30s", "nan", "inf", "1e999", "٣"])
+def test_what_is_no_duration(text):
+    assert parse_duration(text) is None
