@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from emca_deploy.errors import GateError
 from emca_deploy.reporting.formats import fixed, interval, plain
 from emca_deploy.reporting.output import say, show_table
-from emca_deploy.results.accuracy import AccuracyReport, ReferenceComparison
-from emca_deploy.results.detection import DetectionComparison, DetectionReport
+from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.detection import DetectionReport
+from emca_deploy.results.figures import figures_of
 from emca_deploy.results.gate import GateReport, Verdict
 
 if TYPE_CHECKING:
@@ -55,19 +56,13 @@ def _notes(report: GateReport) -> list[str]:
 def closed_gate(max_drop: float, verdict: Verdict, report: AccuracyReport | DetectionReport) -> GateError:
     """Return the error of a validated model that is not within the gate."""
     assert report.reference is not None
-    problem = f"{report.artifact}: {_drops(report.reference)} against {report.reference.artifact}"
+    problem = f"{report.artifact}: {_drops(report)} against {report.reference.artifact}"
     return _error(problem, max_drop, verdict, "calibrate with `calibrate --max-drop`, more images or another --method")
 
 
-def _drops(reference: ReferenceComparison | DetectionComparison) -> str:
-    if isinstance(reference, ReferenceComparison):
-        drops = {"top-1": (reference.top1_drop, reference.top1_drop_ci95)}
-    else:
-        drops = {
-            "box AP": (reference.box_ap_drop, reference.box_ap_drop_ci95),
-            "mask AP": (reference.mask_ap_drop, reference.mask_ap_drop_ci95),
-        }
-    said = [f"{name} drop {_drop(drop, ci)}" for name, (drop, ci) in drops.items() if drop is not None and ci is not None]
+def _drops(report: AccuracyReport | DetectionReport) -> str:
+    figures = figures_of(report)
+    said = [f"{f.name} drop {_drop(f.drop, f.drop_ci95)}" for f in figures if f.drop is not None and f.drop_ci95 is not None]
     return ", ".join(said)
 
 

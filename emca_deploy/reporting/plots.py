@@ -8,6 +8,7 @@ from emca_deploy.reporting.axis import FOOT_PX, Axis, draw_x, draw_y, fit_axis
 from emca_deploy.reporting.formats import fixed, shortened, significant
 from emca_deploy.reporting.labels import Box, place_labels
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.figures import figures_of
 from emca_deploy.results.recommendation import DEPLOY_GATE
 
 __all__ = ["latency_plot", "tradeoff_plot"]
@@ -18,6 +19,7 @@ _BINS = 90
 _MOST_TAIL_MARKS = 60
 _HEIGHT = 360
 _LEFT, _RIGHT = 58, 14
+_MEASURES = {"top-1": "top-1 accuracy"}
 
 
 def latency_plot(report: DeployReport) -> str:
@@ -80,9 +82,10 @@ def tradeoff_plot(report: DeployReport) -> str:
     difference from the baseline.
     """
     rows = report.candidates
-    labelled = all(c.accuracy.top1 is not None for c in rows)
+    labelled = all(figures_of(c.accuracy)[0].value is not None for c in rows)
     heights = [_height(c, labelled) for c in rows]
-    what = "top-1 accuracy, %" if labelled else "agreement with the baseline, %"
+    measure = figures_of(rows[0].accuracy)[0].name
+    what = f"{_MEASURES.get(measure, measure)}, %" if labelled else "agreement with the baseline, %"
     top, bottom = 30, _HEIGHT - FOOT_PX
     x_axis = fit_axis(
         [v for c in rows for v in (c.latency.latency_ms.p50, *c.latency.latency_ms.p50_ci95)], _LEFT, WIDTH - _RIGHT, margin=0.09
@@ -105,23 +108,25 @@ def tradeoff_plot(report: DeployReport) -> str:
 
 def _height(candidate: DeployCandidate, labelled: bool) -> tuple[float, float, float]:
     """Return (low, value, high) of a candidate on the vertical axis, percent."""
-    reference, top1 = candidate.accuracy.reference, candidate.accuracy.top1
-    if not labelled or top1 is None:
-        agreement = 100.0 if reference is None else reference.agreement
+    reference, figure = candidate.accuracy.reference, figures_of(candidate.accuracy)[0]
+    value = figure.value
+    if not labelled or value is None:
+        agreement = 100.0 if reference is None or reference.agreement is None else reference.agreement
         return agreement, agreement, agreement
-    if reference is None or reference.top1 is None or reference.top1_drop_ci95 is None:
-        return top1, top1, top1
+    if reference is None or figure.reference is None or figure.drop_ci95 is None:
+        return value, value, value
     if candidate.accuracy.artifact == reference.artifact:
-        return top1, top1, top1  # it does not differ from itself
-    least, most = reference.top1_drop_ci95
-    return reference.top1 - most, top1, reference.top1 - least
+        return value, value, value  # it does not differ from itself
+    least, most = figure.drop_ci95
+    return figure.reference - most, value, figure.reference - least
 
 
 def _guides(report: DeployReport) -> list[tuple[float, str]]:
     for candidate in report.candidates:
-        if candidate.name == report.baseline and candidate.accuracy.top1 is not None:
-            top1, allowed = candidate.accuracy.top1, DEPLOY_GATE.max_drop
-            return [(top1, "baseline"), (top1 - allowed, f"{allowed:g} points below")]
+        value = figures_of(candidate.accuracy)[0].value
+        if candidate.name == report.baseline and value is not None:
+            allowed = DEPLOY_GATE.max_drop
+            return [(value, "baseline"), (value - allowed, f"{allowed:g} points below")]
     return []
 
 

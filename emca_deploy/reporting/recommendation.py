@@ -3,7 +3,9 @@
 import re
 
 from emca_deploy.reporting.formats import fixed, interval, plain, signed
+from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.figures import figures_of, worst_figure
 from emca_deploy.results.recommendation import DEPLOY_GATE, Doubt, Recommendation, drop_of
 
 __all__ = ["cautions_of", "sentence_of", "warnings_of"]
@@ -18,19 +20,17 @@ def sentence_of(report: DeployReport, found: Recommendation) -> str:
         return f"Keep {base}: no other candidate is faster."
     name, ratio = plain(best.name), _ratio(best)
     if found.level == "unknown":
-        reference = best.accuracy.reference
-        agreement = f" and predicts the same class for {fixed(reference.agreement)}% of the images" if reference else ""
         why = "its accuracy is unknown, because the validation images have no labels."
-        return f"{name} is {ratio} faster than {base}{agreement}; {why}"
+        return f"{name} is {ratio} faster than {base}{_agreement(best)}; {why}"
     if best in found.too_lossy:
         allowed = f"more than the allowed {DEPLOY_GATE.max_drop:g}."
-        return f"Keep {base}: {name} is {ratio} faster but at {_change(best)} of top-1, {allowed}"
+        return f"Keep {base}: {name} is {ratio} faster but at {_change(best)} of {_measure(best)}, {allowed}"
     endings = {
         "recommended": "recommended",
         "caution": "the best candidate, with the reservations below",
         "keep": f"no clear gain, so keep {base} unless a longer measurement shows one",
     }
-    return f"{name}: {ratio} faster than {base} at {_change(best)} of top-1{_range(best)}; {endings[found.level]}."
+    return f"{name}: {ratio} faster than {base} at {_change(best)} of {_measure(best)}{_range(best)}; {endings[found.level]}."
 
 
 def cautions_of(found: Recommendation) -> list[str]:
@@ -49,19 +49,42 @@ def cautions_of(found: Recommendation) -> list[str]:
 
 
 def _doubt(doubt: Doubt, best: DeployCandidate) -> str:
-    reference = best.accuracy.reference
-    limits = (reference.top1_drop_ci95 if reference else None) or (0.0, 0.0)
-    other_class = 100 - (reference.agreement if reference else 100.0)
+    intervals = [figure.drop_ci95 for figure in figures_of(best.accuracy) if figure.drop_ci95 is not None]
+    limits = max(intervals, key=lambda limits: limits[1], default=(0.0, 0.0))
     return {
         "drop not measured": "The drop has no 95% interval: validate again.",
         "drop unsure": f"{best.accuracy.samples:,} images are too few to rule out a larger drop: its 95% interval is "
         f"{interval(limits)} points. Validate on more images to be sure that it is at most {DEPLOY_GATE.max_drop:g}.",
-        "agreement": f"It predicts another class than the baseline for {fixed(other_class)}% of the images, although "
-        "top-1 changed little: check these images before replacing the baseline.",
+        "agreement": _disagreement(best),
         "speed-up not measured": "The speed-up has no 95% interval: measure again.",
         "speed-up unsure": f"The speed-up's 95% interval is {interval(best.speedup_ci95 or (0.0, 0.0))}: "
         "measure longer with --duration.",
     }[doubt]
+
+
+def _agreement(candidate: DeployCandidate) -> str:
+    accuracy = candidate.accuracy
+    if accuracy.reference is None or accuracy.reference.agreement is None:
+        return ""
+    share = f"{fixed(accuracy.reference.agreement)}%"
+    if isinstance(accuracy, AccuracyReport):
+        return f" and predicts the same class for {share} of the images"
+    return f" and finds {share} of its detections"
+
+
+def _disagreement(candidate: DeployCandidate) -> str:
+    accuracy = candidate.accuracy
+    agreement = None if accuracy.reference is None else accuracy.reference.agreement
+    share = f"{fixed(100 - (100.0 if agreement is None else agreement))}%"
+    if isinstance(accuracy, AccuracyReport):
+        what = f"It predicts another class than the baseline for {share} of the images, although top-1 changed little"
+    else:
+        what = f"It does not find {share} of the baseline's detections, although AP changed little"
+    return f"{what}: check these images before replacing the baseline."
+
+
+def _measure(candidate: DeployCandidate) -> str:
+    return worst_figure(candidate.accuracy).name
 
 
 def _ratio(candidate: DeployCandidate) -> str:
@@ -74,10 +97,10 @@ def _change(candidate: DeployCandidate) -> str:
 
 def _range(candidate: DeployCandidate) -> str:
     """Return the interval of the change, which is the negative of the drop."""
-    reference = candidate.accuracy.reference
-    if reference is None or reference.top1_drop_ci95 is None:
+    limits = worst_figure(candidate.accuracy).drop_ci95
+    if limits is None:
         return ""
-    low, high = reference.top1_drop_ci95
+    low, high = limits
     return f" (95% interval {signed(-high)} to {signed(-low)})"
 
 

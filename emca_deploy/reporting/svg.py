@@ -4,7 +4,10 @@ from html import escape
 
 from emca_deploy.reporting.formats import plain
 
-__all__ = ["COLOURS", "Point", "box", "document", "fitting", "line", "marker", "path", "text", "text_width_px"]
+__all__ = [
+    "COLOURS", "Point", "box", "document", "fitting", "line", "marker", "outline", "path", "photograph", "tag", "text",
+    "text_width_px",
+]  # fmt: skip
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 """Okabe and Ito's colours, which colour-blind people can distinguish, without yellow and black, which a background may hide."""
@@ -64,6 +67,29 @@ def path(points: list[Point], colour: str) -> str:
 def box(left: float, right: float, top: float, height: float, colour: str) -> str:
     """Return a filled rectangle."""
     return path([(left, top), (right, top), (right, top + height), (left, top + height)], colour)
+
+
+def photograph(size: tuple[int, int], jpeg: str) -> str:
+    """Return an image of (width, height); `jpeg` is its file in base64."""
+    data = f"data:image/jpeg;base64,{_safe(jpeg)}"
+    return f'<image width="{size[0]}" height="{size[1]}" preserveAspectRatio="none" href="{data}"/>'
+
+
+def outline(corners: tuple[float, float, float, float], colour: str, dash: str = "") -> str:
+    """Return the outline of a rectangle x1, y1, x2, y2, with a dark edge that shows on any ground."""
+    left, top, right, bottom = corners
+    place = (
+        f'<rect x="{left:.1f}" y="{top:.1f}" width="{max(right - left, 0):.1f}" height="{max(bottom - top, 0):.1f}" fill="none"'
+    )
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'{place} stroke="#000" stroke-width="5" stroke-opacity="0.6"/>{place} stroke="{colour}" stroke-width="2.5"{dashed}/>'
+
+
+def tag(x: float, y: float, words: str, colour: str) -> str:
+    """Return words on a label whose upper left corner is (x, y)."""
+    width, height = text_width_px(words) + 6, FONT_PX + 3
+    ground = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height}" fill="#000" stroke="{colour}"/>'
+    return f'{ground}<text x="{x + 3:.1f}" y="{y + FONT_PX - 0.5:.1f}" fill="#fff" font-weight="600">{_safe(words)}</text>'
 
 
 def marker(index: int, x: float, y: float, radius: float = 6) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from emca_deploy.reporting.formats import NONE, fixed, interval, plain, uniform
 from emca_deploy.results.accuracy import ReferenceComparison
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.detection import DetectionComparison
+from emca_deploy.results.figures import Figure, figures_of
 from emca_deploy.results.latency import LatencyResult, ProfileReport
 from emca_deploy.results.telemetry import Power, TelemetryResult
 
@@ -13,6 +15,10 @@ __all__ = ["Column", "deploy_columns", "energy_columns", "profile_columns", "pro
 
 # A board's own meter includes everything; then the accelerator, then the processor.
 _ORDER = ("ina3221", "tegrastats", "nvml", "rapl")
+
+_HEADINGS = {
+    "top-1": ("top-1 %", "drop, points"), "box AP": ("box AP", "box drop"), "mask AP": ("mask AP", "mask drop"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,9 @@ def deploy_columns(report: DeployReport) -> tuple[Column, ...]:
     milliseconds = uniform([value for latency in latencies for value in (latency.p50, latency.p99)])
     return (
         Column("candidate", tuple(plain(c.name) for c in rows)),
-        Column("top-1 %", tuple(fixed(c.accuracy.top1) for c in rows)),
-        Column(
-            "drop, points",
-            _each(report, lambda r: fixed(r.top1_drop)),
-            _each(report, lambda r: _interval(r.top1_drop_ci95), ""),
-        ),
+        *_accuracy_columns(report),
         Column("agree %", _each(report, lambda r: fixed(r.agreement)), rank=4),
-        Column("SQNR dB", _each(report, lambda r: "exact" if r.sqnr_db is None else fixed(r.sqnr_db, 1)), rank=6),
+        Column("SQNR dB", _each(report, _sqnr), rank=6),
         Column("typical dB", _each(report, _typical), rank=8),
         Column("p50 ms", tuple(milliseconds[0::2])),
         Column("p99 ms", tuple(milliseconds[1::2]), rank=2),
@@ -58,13 +59,38 @@ def deploy_columns(report: DeployReport) -> tuple[Column, ...]:
     )
 
 
-def _each(report: DeployReport, cell: Callable[[ReferenceComparison], str], missing: str = NONE) -> tuple[str, ...]:
+def _accuracy_columns(report: DeployReport) -> list[Column]:
+    """Return two columns for each figure: its value and its drop."""
+    columns = []
+    for name in (figure.name for figure in figures_of(report.candidates[0].accuracy)):
+        figures = [_figure(candidate, name) for candidate in report.candidates]
+        # The baseline has no drop from itself.
+        drops = [f if c.name != report.baseline else Figure(name, None) for f, c in zip(figures, report.candidates, strict=True)]
+        value, drop = _HEADINGS[name]
+        columns.append(Column(value, tuple(fixed(figure.value) for figure in figures)))
+        columns.append(Column(drop, tuple(fixed(f.drop) for f in drops), tuple(_interval(f.drop_ci95) for f in drops)))
+    return columns
+
+
+def _figure(candidate: DeployCandidate, name: str) -> Figure:
+    return next((figure for figure in figures_of(candidate.accuracy) if figure.name == name), Figure(name, None))
+
+
+def _each(report: DeployReport, cell: Callable[[ReferenceComparison | DetectionComparison], str]) -> tuple[str, ...]:
     """Return each candidate's cell about its comparison with the baseline, which itself has none."""
     references = (None if c.name == report.baseline else c.accuracy.reference for c in report.candidates)
-    return tuple(missing if reference is None else cell(reference) for reference in references)
+    return tuple(NONE if reference is None else cell(reference) for reference in references)
 
 
-def _typical(reference: ReferenceComparison) -> str:
+def _sqnr(reference: ReferenceComparison | DetectionComparison) -> str:
+    if isinstance(reference, DetectionComparison):
+        return NONE
+    return "exact" if reference.sqnr_db is None else fixed(reference.sqnr_db, 1)
+
+
+def _typical(reference: ReferenceComparison | DetectionComparison) -> str:
+    if isinstance(reference, DetectionComparison):
+        return NONE
     if reference.typical_sqnr_db is None:
         return "exact" if reference.sqnr_db is None else NONE  # an older result does not have the field
     return fixed(reference.typical_sqnr_db, 1)

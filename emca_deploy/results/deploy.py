@@ -6,10 +6,11 @@ from typing import Any
 
 from emca_deploy.errors import InputError
 from emca_deploy.results.accuracy import AccuracyReport
-from emca_deploy.results.codec import read_json, version
+from emca_deploy.results.codec import left_out, read_json, version
+from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.latency import LatencyResult
 
-__all__ = ["SCHEMA_VERSION", "DeployCandidate", "DeployReport", "read_deploy_report"]
+__all__ = ["SCHEMA_VERSION", "DeployCandidate", "DeployReport", "Picture", "read_deploy_report"]
 
 RESULT_NAME = "result.json"
 SCHEMA_VERSION = 2
@@ -30,13 +31,32 @@ class DeployCandidate:
     name: str
     file_mib: float
     latency: LatencyResult
-    accuracy: AccuracyReport
+    accuracy: AccuracyReport | DetectionReport
     speedup: float
     speedup_ci95: tuple[float, float] | None
 
     def contradiction(self) -> str:
         """Return why its values cannot be true, or ""."""
         return f"'{self.name}' has a negative speed-up or size" if min(self.speedup, self.file_mib) < 0 else ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with lost or gained detections, small enough for a page.
+
+    Attributes:
+        index: Position of the image in the data set, from 0.
+        file: Name of the image in the data set.
+        width: Width of the image in the data set, pixels; boxes are in these pixels.
+        height: Height of the image in the data set, pixels.
+        jpeg: The image as a JPEG file in base64, which may have fewer pixels.
+    """
+
+    index: int
+    file: str
+    width: int
+    height: int
+    jpeg: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,7 @@ class DeployReport:
         parity: Difference of the export from PyTorch.
         warnings: Possible faults of the images or their labels, a line each.
         checkpoint: Place of the network in the checkpoint, and the kind of weights; None for fresh weights.
+        pictures: Images with lost or gained detections of a detector.
     """
 
     title: str
@@ -64,6 +85,7 @@ class DeployReport:
     schema_version: int = version(SCHEMA_VERSION, {1: lambda values: values})
     warnings: tuple[str, ...] = ()
     checkpoint: dict[str, Any] | None = None
+    pictures: tuple[Picture, ...] = left_out(())
 
     def contradiction(self) -> str:
         """Return why its values cannot be true, or ""."""

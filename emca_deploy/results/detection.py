@@ -104,6 +104,21 @@ class DetectionFlips:
     images: int
     detections: tuple[DetectionFlip, ...] = ()
 
+    def by_image(self, most: int) -> dict[int, tuple[DetectionFlip, ...]]:
+        """Return the listed detections of at most `most` images, by index, in the order of `detections`.
+
+        First come the images with the most harm: the sum of the scores of right detections lost and wrong ones gained.
+        """
+        found: dict[int, list[DetectionFlip]] = {}
+        for flip in self.detections:
+            found.setdefault(flip.index, []).append(flip)
+
+        def harm(index: int) -> float:
+            return sum(flip.score for flip in found[index] if flip.right is None or flip.right == (flip.kind == "lost"))
+
+        worst = sorted(found, key=lambda index: (-harm(index), index))[:most]
+        return {index: tuple(found[index]) for index in worst}
+
 
 @dataclass(frozen=True)
 class DetectionComparison:

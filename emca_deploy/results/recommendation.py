@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.figures import figures_of, worst_figure
 from emca_deploy.results.gate import Gate
 
 __all__ = ["AGREEMENT_LIMIT", "DEPLOY_GATE", "Doubt", "Level", "Recommendation", "drop_of", "recommend"]
@@ -12,7 +13,7 @@ DEPLOY_GATE = Gate(0.5)
 """Gate of a recommended candidate."""
 
 AGREEMENT_LIMIT = 95.0
-"""Percent of images; with less agreement an equal top-1 may be luck."""
+"""Percent of images or detections; with less agreement an equal top-1 or AP may be luck."""
 
 Level = Literal["recommended", "caution", "keep", "unknown"]
 Doubt = Literal["drop not measured", "drop unsure", "agreement", "speed-up not measured", "speed-up unsure"]
@@ -44,9 +45,8 @@ class Recommendation:
 
 
 def drop_of(candidate: DeployCandidate) -> float | None:
-    """Return the drop against the baseline, points of top-1; None without labels."""
-    reference = candidate.accuracy.reference
-    return None if reference is None else reference.top1_drop
+    """Return the largest drop against the baseline, points of top-1 or AP; None without labels."""
+    return worst_figure(candidate.accuracy).drop
 
 
 def recommend(report: DeployReport) -> Recommendation:
@@ -83,12 +83,12 @@ def _loss(candidate: DeployCandidate) -> float:
 def _doubts(best: DeployCandidate) -> tuple[Doubt, ...]:
     doubts: list[Doubt] = []
     reference = best.accuracy.reference
-    limits = None if reference is None else reference.top1_drop_ci95
-    if limits is None:
+    ends = [None if figure.drop_ci95 is None else figure.drop_ci95[1] for figure in figures_of(best.accuracy)]
+    if None in ends:
         doubts.append("drop not measured")
-    elif not DEPLOY_GATE.judge(_loss(best), limits, best.accuracy.samples).reached:
+    elif any(end is not None and end > DEPLOY_GATE.max_drop for end in ends):
         doubts.append("drop unsure")
-    if reference is not None and reference.agreement < AGREEMENT_LIMIT:
+    if reference is not None and reference.agreement is not None and reference.agreement < AGREEMENT_LIMIT:
         doubts.append("agreement")
     if best.speedup_ci95 is None:
         doubts.append("speed-up not measured")

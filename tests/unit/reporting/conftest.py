@@ -1,13 +1,25 @@
 """Reports in a deployment's form, with latencies from a fixed seed."""
 
+import base64
+import io
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from emca_deploy.results.accuracy import AccuracyReport, ReferenceComparison
-from emca_deploy.results.deploy import DeployCandidate, DeployReport
+from emca_deploy.results.deploy import DeployCandidate, DeployReport, Picture
+from emca_deploy.results.detection import (
+    AveragePrecision,
+    ClassPrecision,
+    DetectionComparison,
+    DetectionFlip,
+    DetectionFlips,
+    DetectionReport,
+)
 from emca_deploy.results.latency import LatencyResult, LatencySummary
 
 BASELINE = "onnxruntime fp32"
@@ -96,6 +108,35 @@ def candidate() -> Callable[..., DeployCandidate]:
 @pytest.fixture
 def report() -> Callable[..., DeployReport]:
     return make_report
+
+
+def detected(name: str, drop: float = 0.3, drop_ci: tuple[float, float] = (0.1, 0.45), **changes: Any) -> DetectionReport:
+    """Return the accuracy of a detector with masks, whose drop of mask AP is smaller; `changes` are those of the comparison."""
+    box, mask = AveragePrecision(60.0, 80.0, 70.0, 40.0, 65.0, None), AveragePrecision(50.0, 75.0, 60.0, 30.0, 55.0, None)
+    flips = DetectionFlips(1, 1, 1, 0, 1, (
+        DetectionFlip(3, "scene3.png", "lost", 0, 0.81, (10.0, 20.0, 50.0, 60.0), True),
+        DetectionFlip(3, "scene3.png", "gained", 1, 0.42, (30.0, 30.0, 90.0, 95.0), False),
+    ))  # fmt: skip
+    values = {
+        "artifact": BASELINE, "box": box, "mask": mask, "compared": 100, "agreement": 99.0, "least_score": 0.3,
+        "box_ap_drop": drop, "box_ap_drop_ci95": drop_ci, "mask_ap_drop": drop / 2, "mask_ap_drop_ci95": drop_ci, "flips": flips,
+    }  # fmt: skip
+    classes = (ClassPrecision(0, "coat", 10, 60.0, 50.0), ClassPrecision(1, "bag", 10, 60.0, 50.0))
+    own = AveragePrecision(60.0 - drop, 79.0, 69.0, 39.0, 64.0, None)
+    return DetectionReport(name, 200, 900, 1000, own, mask, DetectionComparison(**{**values, **changes}), classes)
+
+
+@pytest.fixture
+def detector() -> DeployReport:
+    """Return the deployment of a detector with masks."""
+    rows = (make_candidate(BASELINE, p50_ms=BASELINE_MS), make_candidate())
+    same = {"flips": DetectionFlips(0, 0, 0, 0, 0), "agreement": 100.0}
+    accuracies = (detected(BASELINE, 0.0, (0.0, 0.0), **same), detected("openvino int8"))
+    candidates = tuple(replace(row, accuracy=accuracy) for row, accuracy in zip(rows, accuracies, strict=True))
+    stream = io.BytesIO()
+    Image.new("RGB", (96, 96), (90, 120, 60)).save(stream, "JPEG")
+    picture = Picture(3, "scene3.png", 96, 96, base64.b64encode(stream.getvalue()).decode())
+    return replace(make_report(), candidates=candidates, pictures=(picture,))
 
 
 @pytest.fixture

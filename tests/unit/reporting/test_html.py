@@ -105,3 +105,33 @@ def test_what_may_be_wrong_with_images_and_labels_is_on_the_page(typical):
     page = Page(render_html(replace(typical, warnings=(warning,))))
     assert warning in "".join(page.words)
     assert warning not in "".join(Page(render_html(typical)).words)
+
+
+def test_a_detectors_page_has_its_average_precision_and_pictures(detector):
+    page = Page(render_html(detector))
+    words = " ".join(" ".join(page.words).split())
+    assert "of box AP (95% interval -0.45 to -0.10)" in words
+    for expected in ("Average precision", "openvino int8, mask", "AP75", "medium", "0.10 to 0.45", "scene3.png"):
+        assert expected in words
+    assert "large" not in page.words  # no object is large
+    assert "SQNR" not in words
+    assert "lost 1 (1 right), gained 1 (0 right), in 1 images" in words
+    assert "lost coat 0.81, right" in words
+    assert "gained bag 0.42, wrong" in words
+    assert [value for name, value in page.attributes if name == "href"] == [f"data:image/jpeg;base64,{detector.pictures[0].jpeg}"]
+    assert page.tags.count("svg") == 3
+    dashes = [value for name, value in page.attributes if name == "stroke-dasharray"]
+    assert dashes.count("7 4") == 1  # only the lost box is dashed
+    assert "Lost and gained" not in render_html(replace(detector, candidates=detector.candidates[:1]))
+
+
+def test_whatever_a_detection_contains_is_text(detector):
+    best = detector.candidates[1]
+    named = tuple(replace(entry, name=HOSTILE) for entry in best.accuracy.per_class)
+    hostile = replace(best, name=HOSTILE, accuracy=replace(best.accuracy, per_class=named))
+    picture = replace(detector.pictures[0], file=HOSTILE, width=0, height=1, jpeg=HOSTILE)
+    html = render_html(replace(detector, candidates=(detector.candidates[0], hostile), pictures=(picture,)))
+    page = Page(html)
+    assert not {"script", "img"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    html.encode("utf-8")

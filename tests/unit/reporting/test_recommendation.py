@@ -1,6 +1,6 @@
 """The recommended candidate, cases without a recommendation, and the wording."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from emca_deploy.reporting.recommendation import cautions_of, sentence_of, warnings_of
 from emca_deploy.results.recommendation import recommend
@@ -127,3 +127,21 @@ def test_low_agreement_is_a_caution_even_without_a_drop(report, candidate):
     verdict = decide(report(candidate(drop=0.0, agreement=71.5)))
     assert verdict.level == "caution"
     assert "another class than the baseline for 28.50%" in verdict.cautions[0]
+
+
+def test_a_detector_is_judged_by_its_worst_average_precision(detector):
+    assert recommend(detector).level == "recommended"
+    best = detector.candidates[1]
+
+    def judged(**changes):
+        accuracy = replace(best.accuracy, reference=replace(best.accuracy.reference, **changes))
+        return recommend(replace(detector, candidates=(detector.candidates[0], replace(best, accuracy=accuracy))))
+
+    wide = judged(mask_ap_drop_ci95=(-1.0, 1.3))
+    assert (wide.level, wide.doubts) == ("caution", ("drop unsure",))
+    assert "-1.00 to 1.30" in cautions_of(wide)[0]
+    lossy = judged(mask_ap_drop=0.9)
+    assert (lossy.level, lossy.use) == ("keep", detector.baseline)
+    assert "-0.90 points of mask AP" in sentence_of(detector, lossy)
+    assert judged(agreement=80.0).doubts == ("agreement",)
+    assert judged(box_ap_drop=None, box_ap_drop_ci95=None, mask_ap_drop=None, mask_ap_drop_ci95=None).level == "unknown"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from emca_deploy.harness.measure.protocol import Protocol
-from emca_deploy.reporting.table import profile_columns, profile_heading
+from emca_deploy.reporting.table import deploy_columns, profile_columns, profile_heading
 from emca_deploy.results.latency import Comparison, ProfileReport
 
 
@@ -37,3 +37,13 @@ def test_heading_says_how_it_was_measured_where_that_is_known(candidate):
     protocol = Protocol().record(45, "interval within 1 %")
     heading = profile_heading(ProfileReport(results, (), {}, protocol=protocol))
     assert heading == "single-stream, batch 1, target cpu; 45 rounds of 0.05 s, stopped by: interval within 1 %"
+
+
+def test_a_detector_has_a_column_for_each_average_precision_and_its_drop(detector):
+    columns = {column.heading: column for column in deploy_columns(detector)}
+    assert columns["box AP"].cells == ("60.00", "59.70")
+    assert columns["box drop"].cells == ("-", "0.30")
+    assert columns["box drop"].interval == ("", "0.10 to 0.45")
+    assert columns["mask drop"].cells == ("-", "0.15")
+    assert columns["agree %"].cells == ("-", "99.00")
+    assert set(columns["SQNR dB"].cells) == {"-"}
