@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emca_deploy.api.plan import PlanReport, plan
     from emca_deploy.api.profile import profile
     from emca_deploy.api.report import report
+    from emca_deploy.api.requirements.gate import GateRequest, gate
     from emca_deploy.api.sensitivity import Sensitivity, SensitivityRequest, sensitivity
     from emca_deploy.api.tune import tune
     from emca_deploy.api.validate import ValidateReport, ValidateRequest, validate
@@ -43,6 +44,7 @@ __all__ = [
     "DoctorReport",
     "ExportReport",
     "ExportRequest",
+    "GateRequest",
     "Labelling",
     "LayersRequest",
     "ModelsReport",
@@ -68,6 +70,7 @@ __all__ = [
     "devices",
     "doctor",
     "export",
+    "gate",
     "layers",
     "load_checkpoint",
     "models",
@@ -97,6 +100,7 @@ _PLACES = {
     "api.plan": ("PlanReport", "plan"),
     "api.profile": ("profile",),
     "api.report": ("report",),
+    "api.requirements.gate": ("GateRequest", "gate"),
     "api.sensitivity": ("Sensitivity", "SensitivityRequest", "sensitivity"),
     "api.tune": ("tune",),
     "api.validate": ("ValidateReport", "ValidateRequest", "validate"),

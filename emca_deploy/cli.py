@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "tune": "Find the fastest runtime settings on this machine.",
     "compare": "Compare two runs of `profile` on the same machine.",
     "validate": "Measure accuracy, and its drop against a reference.",
+    "gate": "Decide whether results keep requirements.",
     "deploy": "Take a checkpoint to INT8 engines and a report, in one command.",
     "demo": "Run `deploy` on the bundled checkpoint and labelled images.",
     "report": "Make the report of a finished deployment again.",

@@ -12,6 +12,7 @@ from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.latency import CompareReport, ProfileReport
 from emca_deploy.results.layers import LayersReport
+from emca_deploy.results.requirements import RequirementsReport
 from emca_deploy.results.sensitivity import SensitivityReport
 from emca_deploy.results.tuning import TuneReport
 
@@ -26,6 +27,7 @@ SCHEMAS: dict[str, Any] = {
     "layers": LayersReport,
     "sensitivity": SensitivityReport,
     "deploy": DeployReport,
+    "gate": RequirementsReport,
 }
 """Name of the command, and of the task where a command has several documents -> the record that it prints."""
 

@@ -97,10 +97,10 @@ def _ignores_case(folder: Path) -> bool:
 
 def paths_in(value: Any) -> Iterator[Path]:
     """Yield the files in a parameter's value: a path, "path", "backend=path", "first+second", or several of these."""
-    if isinstance(value, Path):
-        yield value
-        return
-    for text in (value,) if isinstance(value, str) else value or ():
+    for text in (value,) if isinstance(value, (str, Path)) else value or ():
+        if isinstance(text, Path):
+            yield text
+            continue
         after = text.partition("=")[2]
         parts = [part for each in (text, after) for part in (each, *each.split("+")) if part]
         yield from (Path(part) for part in dict.fromkeys(parts))

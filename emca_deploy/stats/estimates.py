@@ -96,14 +96,14 @@ def ratio_of_medians(
     return ratio, _expanded_interval(np.sort(ratios), clusters)
 
 
-def paired_difference_ci(only_first: int, only_second: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of (only_first - only_second) / total, paired proportions, by Tango's score method.
+def paired_difference_ci(only_first: int, only_second: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval of (only_first - only_second) / total, paired proportions, by Tango's score method.
 
     T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
     Statistics in Medicine 17 (1998). It needs only the discordant counts, and has width even where both are zero. `only_first`
     is the number of items that count for the first and not for the second; `only_second` is the reverse.
     """
-    z = NormalDist().inv_cdf(0.975)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     estimate = (only_first - only_second) / total
 
     def score(difference: float) -> float:

@@ -30,7 +30,7 @@ def upper_end_without_difference(images: int) -> float:
     return 100 * paired_difference_ci(0, 0, images)[1]
 
 
-def images_needed(lost: int, won: int, images: int, max_drop: float) -> int | None:
+def images_needed(lost: int, won: int, images: int, max_drop: float, confidence: float = 0.95) -> int | None:
     """Return about how many similar images would bring the drop's interval within the gate of `max_drop` points.
 
     `lost` of the images are right with the reference only, `won` with the model only. The result is rounded to two digits; it is
@@ -41,7 +41,7 @@ def images_needed(lost: int, won: int, images: int, max_drop: float) -> int | No
 
     def inside(total: int) -> bool:
         more_lost, more_won = round(lost * total / images), round(won * total / images)
-        return 100 * paired_difference_ci(more_lost, more_won, total)[1] <= max_drop
+        return 100 * paired_difference_ci(more_lost, more_won, total, confidence)[1] <= max_drop
 
     low, high = 1, images
     while not inside(high):

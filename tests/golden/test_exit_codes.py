@@ -43,6 +43,12 @@ REFUSED: dict[str, list[tuple[str, int]]] = {
     "tune": [("none.onnx", 2), ("fake --scenario no", 2)],
     "compare": [("none.json none.json", 2), ("text.json text.json", 2)],
     "validate": [("none.onnx --data .", 2), ("fake", 2), ("fake --data none", 2)],
+    "gate": [
+        ("none.json --require p99<=1ms", 2),
+        ("text.json --require p99<=1ms", 2),
+        ("text.json", 2),
+        ("text.json --require p98<=1ms", 2),
+    ],
     "deploy": [("none.pth --data . --val . -o out", 2), ("none.pth --data . -o out", 2)],
     "demo": [("--duration 0.1", 2), ("-o text.onnx", 2)],
     "report": [("none", 2), (".", 2)],

@@ -104,6 +104,11 @@ def test_profile_and_compare(ask: Ask, golden: Any) -> None:
     golden("json/compare", ask("compare", "result.json", "result.json"))
 
 
+def test_gate(ask: Ask, golden: Any) -> None:
+    document = Path(__file__).parents[1] / "unit/results/documents/validate-detection-v1.json"
+    golden("json/gate", ask("gate", str(document), "--require", "drop<=5,drop<=0.5", "--allow-undecided"))
+
+
 def test_layers(ask: Ask, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from emca_deploy.api import layers
 

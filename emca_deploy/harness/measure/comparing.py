@@ -1,7 +1,7 @@
 """Compares results of different runs, if machine and protocol are the same."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,15 @@ class Measured:
         Raises:
             InputError: a file cannot be read, is not a profile, is of a newer version, or is of another run.
         """
-        report = read_json(ProfileReport, place, "a profile", "name a file that `profile -o` wrote")
+        return cls.of(place, read_json(ProfileReport, place, "a profile", "name a file that `profile -o` wrote"))
+
+    @classmethod
+    def of(cls, place: Path, report: ProfileReport) -> "Measured":
+        """Return a profile that was read from a file, with its raw samples.
+
+        Raises:
+            InputError: its file of raw samples cannot be read, or is of another run.
+        """
         if report.raw_samples is None or all(result.samples_ms for result in report.results):
             return cls(place, report)
         candidates = read_raw(place.parent / report.raw_samples).candidates
@@ -46,6 +54,11 @@ class Measured:
         if counts != [result.samples for result in report.results]:
             raise InputError(f"{place}: its raw samples are of another run", "keep the two files of a run together")
         return cls(place, report, candidates)
+
+    def alone(self, index: int) -> "Measured":
+        """Return the profile with one of its results only."""
+        report = replace(self.report, results=self.report.results[index : index + 1], comparisons=())
+        return Measured(self.place, report, self.raw[index : index + 1])
 
     def blocks(self, index: int) -> list[Float64Array]:
         """Return the compared milliseconds of a result, block by block: each call's latency, or offline the time per image.
@@ -57,8 +70,18 @@ class Measured:
         calls = np.asarray(result.block_calls, np.int64)
         if result.scenario == "offline" and len(calls):
             return [np.array([wall / (result.batch * n)]) for wall, n in zip(result.block_wall_ms, calls, strict=True)]
+        return self.calls(index)
+
+    def calls(self, index: int) -> list[Float64Array]:
+        """Return the milliseconds of each call of a result, block by block.
+
+        Raises:
+            InputError: it has no samples, or they do not match its blocks.
+        """
         if self.raw:
             return self.raw[index].blocks_ms()
+        result = self.report.results[index]
+        calls = np.asarray(result.block_calls, np.int64)
         samples = np.asarray(result.samples_ms, np.float64)
         if not len(samples) or calls.sum() != (len(samples) if len(calls) else 0):
             remedy = "measure again, with samples in the JSON document or --raw"

@@ -1,0 +1,1 @@
+"""Requirements on results: reads the results, estimates each figure with its interval, and decides."""

@@ -1,0 +1,123 @@
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from emca_deploy.stats.between_runs import spread_between_runs
+from emca_deploy.stats.confidence import (
+    calls_needed,
+    mean_interval,
+    percentile_interval,
+    rescaled,
+    share_interval,
+    t_quantile,
+    widened,
+)
+from emca_deploy.stats.estimates import paired_difference_ci
+from emca_deploy.stats.sequential import always_valid_interval, values_needed
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(1, 318.309), (2, 22.327), (3, 10.215), (5, 5.893), (7, 4.785), (11, 4.025), (30, 3.385)]
+)
+def test_quantiles_of_students_t(degrees, quantile):
+    assert t_quantile(0.999, degrees) == pytest.approx(quantile, rel=0.035)
+
+
+def test_a_share_has_the_interval_of_clopper_and_pearson():
+    assert share_interval(0, 10, 0.95) == (0.0, pytest.approx(0.3085, abs=1e-4))
+    assert share_interval(10, 10, 0.95) == (pytest.approx(0.6915, abs=1e-4), 1.0)
+    assert share_interval(8, 10, 0.95) == pytest.approx((0.4439, 0.9748), abs=1e-4)
+
+
+def test_an_interval_at_another_confidence_grows_on_both_sides():
+    low, high = rescaled(2.0, (1.9, 2.2), 10**6, 0.998)
+    factor = NormalDist().inv_cdf(0.999) / NormalDist().inv_cdf(0.975)
+    assert (low, high) == pytest.approx((2 * (1.9 / 2) ** factor, 2 * (2.2 / 2) ** factor), rel=1e-6)
+    assert rescaled(2.0, (1.9, 2.2), 10**6, 0.95) == pytest.approx((1.9, 2.2))
+
+
+def test_a_spread_widens_an_interval():
+    assert widened(1.0, (0.9, 1.1), 0.0, 0, 0.998) == pytest.approx((0.9, 1.1))
+    low, high = widened(1.0, (1.0, 1.0), 0.01, 0, 0.998)
+    assert (low, high) == pytest.approx((np.exp(-0.0309), np.exp(0.0309)), rel=1e-4)
+    assert widened(1.0, (0.9, 1.1), 0.01, 5, 0.998)[1] > widened(1.0, (0.9, 1.1), 0.01, 0, 0.998)[1] > 1.1
+
+
+def test_tangos_interval_at_a_higher_confidence_contains_the_lower_one():
+    inner, outer = paired_difference_ci(12, 5, 2000), paired_difference_ci(12, 5, 2000, 0.998)
+    assert outer[0] < inner[0] < inner[1] < outer[1]
+
+
+def runs_of(rng, clusters, level_deviation, calls=2000):
+    """Blocks of 20 calls whose level is that of their process."""
+    levels = rng.normal(0, level_deviation, clusters)
+    processes = [index % clusters for index in range(calls // 20)]
+    return [np.exp(levels[each] + rng.normal(0, 0.1, 20)) for each in processes], processes
+
+
+@pytest.mark.parametrize("level_deviation", [0.0, 0.05])
+def test_intervals_of_a_percentile_contain_the_true_one(level_deviation):
+    rng = np.random.default_rng(3)
+    true = float(np.exp(NormalDist(0, (0.1**2 + level_deviation**2) ** 0.5).inv_cdf(0.9)))
+    inside = 0
+    for _ in range(150):
+        blocks, processes = runs_of(rng, 12, level_deviation)
+        value, (low, high) = percentile_interval(blocks, 90.0, 0.95, processes)
+        assert low is None or low <= value
+        assert high is None or value <= high
+        inside += (low is None or low <= true) and (high is None or true <= high)
+    assert inside >= 134  # 95 % nominal; 134 of 150 is below the 0.1 % quantile of Bin(150, 0.95)
+
+
+def test_few_calls_do_not_bound_a_high_percentile():
+    blocks = list(np.random.default_rng(0).random((30, 10)))
+    _, (low, high) = percentile_interval(blocks, 99.0, 0.998)
+    assert high is None
+    assert low is not None
+    factor = calls_needed(blocks, 99.0, 2.0, 0.998)
+    assert factor is not None
+    assert factor > 688 / 300  # 0.99 ** 688 is 0.001
+    enough = list(np.random.default_rng(0).random((30 * int(factor * 2), 10)))
+    _, (_, high) = percentile_interval(enough, 99.0, 0.998)
+    assert high is not None
+
+
+def test_a_mean_over_clusters():
+    values = np.array([1.0, 3.0, 2.0, 4.0, 3.0, 5.0])
+    mean, low, high = mean_interval(values, [0, 0, 1, 1, 2, 2], 0.95)
+    assert mean == 3.0
+    assert (high - mean, mean - low) == pytest.approx((4.3027 / 3**0.5,) * 2, rel=1e-2)
+    assert mean_interval(values, [0] * 6, 0.95)[1:] == (float("-inf"), float("inf"))
+
+
+@pytest.mark.parametrize("deviation", [0.5, 2.0])
+def test_the_sequential_interval_holds_at_every_look(deviation):
+    rng = np.random.default_rng(1)
+    missed = 0
+    for _ in range(300):
+        values = rng.normal(1.0, deviation, 40)
+        looks = [always_valid_interval(values[:count], 0.9) for count in range(1, 41)]
+        missed += any(not low <= 1.0 <= high for _, low, high in looks)
+    assert missed <= 45  # at most 10 % nominal, 30 of 300; 45 is above the 99.7 % quantile
+    assert missed > 0
+
+
+def test_the_values_that_a_decision_needs():
+    needed = values_needed(2.0, 2.0, 0.998)
+    assert needed is not None
+    values = np.tile([-2.0, 2.0], needed)[: 2 * ((needed + 1) // 2)]
+    mean, _, high = always_valid_interval(list(values), 0.998)
+    assert high - mean < 2.05
+    assert values_needed(0.0, 1.0, 0.998) is None
+    assert always_valid_interval([1.0], 0.998)[2] == float("inf")
+
+
+def test_the_spread_between_runs_ignores_a_lasting_change():
+    rng = np.random.default_rng(0)
+    runs = np.exp(rng.normal(0, 0.02, 400))
+    runs[200:] *= 1.3
+    deviation, degrees = spread_between_runs([list(runs[:150]), list(runs[150:])])
+    assert deviation == pytest.approx(0.02, rel=0.2)
+    assert 200 < degrees < 399
+    assert spread_between_runs([[1.0], []]) == (0.0, 0)
