@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -31,12 +32,20 @@ cache_folder()  # the user's cache, before tests get another one
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="emca-deploy-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 LIBM = ctypes.CDLL("libm.so.6")
+gc.disable()  # until all tests are collected
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that rewrites the golden files."""
     parser.addoption("--regenerate-golden", action="store_true", help="Write tests/golden/*/*.json instead of comparing.")
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules and the tests out of every search for garbage, and search less often: that took a tenth of the time."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
