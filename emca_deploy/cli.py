@@ -32,7 +32,7 @@ COMMANDS: dict[str, str] = {
     "validate": "Measure accuracy, and its drop against a reference.",
     "gate": "Decide whether results keep requirements.",
     "deploy": "Take a checkpoint to INT8 engines and a report, in one command.",
-    "demo": "Run `deploy` on the bundled checkpoint and labelled images.",
+    "demo": "Run `deploy` on a sample network and its images.",
     "report": "Make the report of a finished deployment again.",
     "devices": "List named machines, and examine what each can do.",
     "doctor": "Show what this machine can do, and what to fix on it.",

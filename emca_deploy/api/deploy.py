@@ -14,6 +14,7 @@ from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy.api.names import FINETUNE_BUDGET_S
 from emca_deploy.api.parts import find_parts, measure_parts
+from emca_deploy.api.pictures import pictures_of
 from emca_deploy.api.teacher import load_teacher
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.backends.registry import all_recipes, find_recipe
@@ -24,22 +25,23 @@ from emca_deploy.data.choosing import assumed_note, network_preprocessing
 from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests
 from emca_deploy.data.sources import ImageSource, open_source
-from emca_deploy.errors import DataError, OutputError
+from emca_deploy.errors import InputError, OutputError
 from emca_deploy.exporting.checkpoint import CheckpointExport, ExportOptions, export_checkpoint
+from emca_deploy.exporting.detectors import detector_preprocessing
 from emca_deploy.harness.accuracy.collection import LogitsResult
-from emca_deploy.harness.accuracy.labelled import LabelledImages
+from emca_deploy.harness.accuracy.evaluation import Evaluation, Report, Wishes
+from emca_deploy.harness.accuracy.evaluations import EVALUATIONS
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
 from emca_deploy.reporting.html import render_html
-from emca_deploy.requests import LogitsRequest
+from emca_deploy.requests import LogitsRequest, TaskName
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.targets.base import Part, Shared
 from emca_deploy.targets.deployment import BuiltCandidate, Models, named_apart
-from emca_deploy.tasks.classification import compare
 
 if TYPE_CHECKING:
-    from emca_deploy.networks.checkpoints import Weights
+    from emca_deploy.networks.checkpoints import ModelSpec, Weights
 
 __all__ = ["DeployRequest", "deploy", "deploy_notes"]
 
@@ -66,6 +68,7 @@ class DeployRequest:
         threads: threads of each runtime; None is one per physical core.
         duration_s: measuring time of each candidate in seconds.
         finetune_budget_s: most seconds of fine-tuning for each backend.
+        annotations: objects in COCO's JSON format, for a detector; `validation` has their images.
     """
 
     checkpoint: Path
@@ -85,6 +88,18 @@ class DeployRequest:
     threads: int | None = None
     duration_s: float = 5.0
     finetune_budget_s: float = FINETUNE_BUDGET_S
+    annotations: Path | None = None
+
+    @property
+    def task(self) -> TaskName:
+        """The task of the network: detection where there are annotations."""
+        return "classification" if self.annotations is None else "detection"
+
+    @property
+    def known_preprocessing(self) -> PreprocessingOptions | Preprocessing:
+        """The preprocessing, or known facts about it; a detector's has other defaults than a classifier's."""
+        said = self.preprocessing
+        return said if self.annotations is None else detector_preprocessing(said, None)
 
 
 def deploy_notes(request: DeployRequest) -> tuple[str, ...]:
@@ -93,7 +108,7 @@ def deploy_notes(request: DeployRequest) -> tuple[str, ...]:
     Raises:
         InputError: a value of the preprocessing is wrong.
     """
-    note = assumed_note(str(request.checkpoint), network_preprocessing(request.preprocessing))
+    note = assumed_note(str(request.checkpoint), network_preprocessing(request.known_preprocessing))
     return () if note is None else (note,)
 
 
@@ -106,16 +121,17 @@ def deploy(request: DeployRequest, stage: Stage = silent) -> DeployReport:
     Raises:
         EmcaError: a stage failed; the files of finished stages stay, none is half-written.
     """
-    preprocessing = network_preprocessing(request.preprocessing)
+    preprocessing = network_preprocessing(request.known_preprocessing)
     import_optional("jinja2")  # a missing library of the report is reported before the work
     parts = find_parts(request.targets, request.backends)
-    labelled = LabelledImages(open_source(request.validation, preprocessing, request.labelling))
-    if labelled.found is None:
-        remedy = "put its images into one subfolder per class, named as in training, or give --labels FILE"
-        raise DataError(f"{request.validation}: has no labels to validate against", remedy)
+    wishes = Wishes(
+        "", request.validation, annotations=request.annotations, labelling=request.labelling, needs_truth=True
+    )  # fmt: skip
+    images = EVALUATIONS[request.task](wishes)
+    images.open(preprocessing, None)
     calibration = open_source(request.data, preprocessing)
     with _folder(request.output):
-        return _Walk(request, parts, preprocessing, calibration, labelled, stage).take()
+        return _Walk(request, parts, preprocessing, calibration, images, stage).take()
 
 
 @dataclass(frozen=True)
@@ -126,14 +142,17 @@ class _Walk:
     parts: tuple[Part, ...]
     preprocessing: Preprocessing
     calibration: ImageSource
-    labelled: LabelledImages
+    images: Evaluation
     stage: Stage
 
     def take(self) -> DeployReport:
         """Export, calibrate, build, measure, validate and report."""
-        request, used = self.request, self.preprocessing
         started = time.monotonic()
         exported, half = self._export()
+        return replace(self, **self._reopened(exported.preprocessing))._deploy(exported, half, started)
+
+    def _deploy(self, exported: CheckpointExport, half: Path | None, started: float) -> DeployReport:
+        request, used = self.request, self.preprocessing
         calibration_started = time.monotonic()
         calibrations = self._calibrate(exported)
         calibration_seconds = time.monotonic() - calibration_started
@@ -141,11 +160,12 @@ class _Walk:
         chosen = {"weights": request.weights, "prefix": request.prefix}
         parts = self._build(Models(request.checkpoint, exported.onnx, half, int8, used.image_size, chosen))
         candidates = [candidate for part in parts for candidate in part.candidates]
-        profile, logits = self._measure(parts)
+        profile, results = self._measure(parts)
+        accuracies = self.images.compare_all(results, self.stage)
         report = DeployReport(
             title=f"{exported.arch}, {exported.num_classes} classes, {used.height}x{used.width}",
             baseline=candidates[0].name,
-            candidates=_candidates(candidates, profile, logits),
+            candidates=_candidates(candidates, profile, accuracies),
             calibration=_calibration_record(request.data, calibrations, calibration_seconds),
             parity=to_json(exported.parity),
             environment=profile.environment,
@@ -153,7 +173,8 @@ class _Walk:
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - started, 1),
             checkpoint=to_json(exported.source) if exported.source else None,
-            warnings=tuple(dict.fromkeys((*(w for made in calibrations for w in made.warnings), *self.labelled.warnings))),
+            warnings=tuple(dict.fromkeys((*(w for made in calibrations for w in made.warnings), *self.images.warnings))),
+            pictures=pictures_of(self.images.source, accuracies),
         )
         write_json(request.output / "result.json", to_json(report))
         write_text(request.output / "report.html", render_html(report))
@@ -162,17 +183,33 @@ class _Walk:
     def _export(self) -> tuple[CheckpointExport, Path | None]:
         """Return the fp32 model, and the fp16 model if a target needs it."""
         request = self.request
-        options = ExportOptions(
-            arch=request.arch, preprocessing=self.preprocessing, weights=request.weights, prefix=request.prefix
-        )
+        said = self.preprocessing if request.task == "classification" else request.preprocessing
+        options = ExportOptions(arch=request.arch, preprocessing=said, weights=request.weights, prefix=request.prefix)
         with self.stage("exporting"):
-            exported = export_checkpoint(request.checkpoint, request.output / "model.onnx", options)
-        self.labelled.check(str(exported.onnx), exported.num_classes)
+            exported = export_checkpoint(request.checkpoint, request.output / "model.onnx", options, loaded=self._check_task)
+        self.images.check(str(exported.onnx), exported.num_classes)
         if not any(part.deployment.needs_half for part in self.parts):
             return exported, None
         with self.stage("exporting fp16"):
             half = replace(options, precision="fp16")
             return exported, export_checkpoint(request.checkpoint, request.output / "model.fp16.onnx", half).onnx
+
+    def _check_task(self, spec: "ModelSpec") -> None:
+        """Refuse a detector without annotations, and annotations for a classifier, before the export."""
+        checkpoint, annotations = self.request.checkpoint, self.request.annotations
+        if spec.detector is not None and annotations is None:
+            raise InputError(
+                f"{checkpoint}: is a detector ({spec.arch})", "give --annotations FILE, the objects of --val's images"
+            )
+        if spec.detector is None and annotations is not None:
+            raise InputError(f"{checkpoint}: is a classifier ({spec.arch})", "leave --annotations out, or name a detector")
+
+    def _reopened(self, used: Preprocessing) -> dict[str, Any]:
+        """Return what changes where the checkpoint has a preprocessing of its own."""
+        if used == self.preprocessing:
+            return {}
+        self.images.open(used, None)
+        return {"preprocessing": used, "calibration": open_source(self.request.data, used)}
 
     def _calibrate(self, exported: CheckpointExport) -> list[Calibration]:
         """Return an INT8 model for every backend that needs one."""
@@ -205,9 +242,9 @@ class _Walk:
             for index, part in enumerate(self.parts)
         )
 
-    def _measure(self, parts: Sequence[Part]) -> tuple[ProfileReport, list[LogitsResult]]:
-        """Measure the latencies of all candidates, and then their logits in the same processes."""
-        source = self.labelled.source
+    def _measure(self, parts: Sequence[Part]) -> tuple[ProfileReport, dict[str, LogitsResult]]:
+        """Measure the latencies of all candidates, and then their answers in the same processes."""
+        source = self.images.source
         count = min(self.request.limit or len(source), len(source))
         with ExitStack() as stack, room_for_decoded(self.request.output, count, self.preprocessing) as decoded:
             shared = Shared(stack, decoded=decoded)
@@ -215,18 +252,25 @@ class _Walk:
                 profile = measure_parts(parts, self.request.duration_s, progress, shared)
             return profile, self._validate(parts, shared)
 
-    def _validate(self, parts: Sequence[Part], shared: Shared) -> list[LogitsResult]:
+    def _validate(self, parts: Sequence[Part], shared: Shared) -> dict[str, LogitsResult]:
         request = LogitsRequest(
-            "", str(self.request.validation), preprocessing=self.preprocessing, limit=self.request.limit, batch=1, untuned=True
+            "",
+            str(self.request.validation),
+            preprocessing=self.preprocessing,
+            limit=self.request.limit,
+            batch=1,
+            untuned=True,
+            task=self.request.task,
+            images=self.images.images,
         )
-        results = []
+        results = {}
         for part in parts:
             for candidate in part.candidates:
                 with self.stage(f"validating {candidate.name}") as progress:
-                    results.append(part.target.logits(candidate, request, progress, shared))
+                    results[candidate.name] = part.target.logits(candidate, request, progress, shared)
         chosen = possible_images(self.calibration, self.request.samples)
-        self.labelled.check_overlap(image_digests(self.calibration, chosen), results[0])
-        return [self.labelled.settle(result, results[0].logits) for result in results]
+        self.images.check_overlap(image_digests(self.calibration, chosen), next(iter(results.values())))
+        return results
 
 
 def _calibration_record(data: Path, calibrations: Sequence[Calibration], seconds: float) -> dict[str, Any]:
@@ -263,14 +307,13 @@ def _folder(output: Path) -> Iterator[None]:
 
 
 def _candidates(
-    candidates: Sequence[BuiltCandidate], profile: ProfileReport, logits: list[LogitsResult]
+    candidates: Sequence[BuiltCandidate], profile: ProfileReport, accuracies: Sequence[Report]
 ) -> tuple[DeployCandidate, ...]:
     """Return the results of each candidate, compared with the first."""
-    reference, baseline = logits[0], profile.results[0]
+    baseline = profile.results[0]
     intervals = {comparison.a: comparison.ratio_ci95 for comparison in profile.comparisons}
     found = []
-    for candidate, latency, result in zip(candidates, profile.results, logits, strict=True):
-        accuracy = compare(candidate.name, result.logits, result.labels, candidates[0].name, reference.logits)
+    for candidate, latency, accuracy in zip(candidates, profile.results, accuracies, strict=True):
         file_mib, speedup = candidate.path.stat().st_size / 2**20, baseline.latency_ms.p50 / latency.latency_ms.p50
         found.append(DeployCandidate(candidate.name, file_mib, latency, accuracy, speedup, intervals.get(candidate.name)))
     return tuple(found)

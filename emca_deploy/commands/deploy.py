@@ -26,6 +26,7 @@ __all__ = ["command", "show_deployment"]
 @option(
     "--val", "validation", required=True, type=INPUT, help="Labelled images to validate on: a folder, a .zip or an .npz file."
 )
+@option("--annotations", type=INPUT, metavar="FILE.json", help="Objects of --val's images in COCO's format, for a detector.")
 @option("-o", "--output", required=True, type=OUTPUT, help="Folder for everything that is made.")
 @shared.arch_option
 @checkpoint_options
@@ -56,6 +57,8 @@ def command(targets: str, as_json: bool, **options: Any) -> None:
       emca-deploy deploy model.pth --data calibration/ --val val/ -o out
       emca-deploy deploy model.pth --data calibration/ --val val/ -o out \\
           --targets cpu,gpu
+      emca-deploy deploy mask_rcnn.pth --data calibration/ --val val2017/ \\
+          --annotations instances_val2017.json -o out
     """
     from emca_deploy.api.deploy import DeployRequest, deploy, deploy_notes
 

@@ -1,15 +1,60 @@
 """The sample in the package: a small trained network, and images to calibrate and test it with."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from emca_deploy.errors import MissingError
+from emca_deploy.errors import InputError, MissingError
 from emca_deploy.preprocessing import Preprocessing
 
-__all__ = ["BUNDLED_ARCH", "BUNDLED_PREPROCESSING", "bundled_calibration_images", "bundled_checkpoint", "bundled_test_images"]
+__all__ = [
+    "BUNDLED_ARCH",
+    "BUNDLED_PREPROCESSING",
+    "DETECTION_PREPROCESSING",
+    "DetectionSample",
+    "bundled_calibration_images",
+    "bundled_checkpoint",
+    "bundled_test_images",
+    "detection_sample",
+]
 
 BUNDLED_ARCH = "emca_eca_resnet18"
 BUNDLED_PREPROCESSING = Preprocessing(64, 64, (0.286, 0.286, 0.286), (0.353, 0.353, 0.353))
+DETECTION_PREPROCESSING = Preprocessing(96, 96, BUNDLED_PREPROCESSING.mean, BUNDLED_PREPROCESSING.std)
 _FOLDER = Path(__file__).with_name("bundled")
+_EXAMPLES = Path(__file__).parents[2] / "examples/data"
+"""Folder of the sample for detection in a clone of the repository; the wheel does not have it."""
+
+
+@dataclass(frozen=True)
+class DetectionSample:
+    """A trained detector, scenes to calibrate it with, and test scenes with annotations in COCO's format."""
+
+    checkpoint: Path
+    calibration: Path
+    test: Path
+    annotations: Path
+
+
+def detection_sample(folder: Path | None = None) -> DetectionSample:
+    """Return the sample for detection in a folder; None is that of this clone of the repository.
+
+    Raises:
+        InputError: the folder lacks a file.
+    """
+    place = _EXAMPLES if folder is None else folder
+    names = (
+        "mask_rcnn_emca_eca_resnet18_fpn.safetensors",
+        "calibration_scenes.zip",
+        "test_scenes.zip",
+        "test_scenes.json",
+    )
+    for name in names:
+        if not (place / name).is_file():
+            remedy = (
+                "name the folder examples/data of a clone of emca-deploy with --data; its README.md says how to make the files"
+            )
+            raise InputError(f"{place / name}: this file of the sample detector is missing", remedy)
+    return DetectionSample(*(place / name for name in names))
 
 
 def bundled_checkpoint() -> Path:

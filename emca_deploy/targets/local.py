@@ -217,7 +217,16 @@ class LocalTarget(Target):
     def logits(self, built: BuiltCandidate, request: LogitsRequest, progress: Progress | None, shared: Shared) -> LogitsResult:
         """Run the validation images through a candidate on this machine; see `Target.logits`."""
         used = request.preprocessing or assumed_for
-        run = LogitsRun(built.spec, Path(request.data), used, request.limit, request.batch, shared.decoded)
+        run = LogitsRun(
+            built.spec,
+            Path(request.data),
+            used,
+            request.limit,
+            request.batch,
+            shared.decoded,
+            images=request.images,
+            task=request.task,
+        )
         return run.collect(progress, worker=shared.workers.get(built.name))
 
 

@@ -4,7 +4,7 @@ The parts are those of `classification`: what is kept of a network's outputs (`D
 `detections`), the metric (`compare`, with `object_matches`, `average_precision` and `detection_flips`) and the gate (`judge`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from emca_deploy.errors import DataError, ModelError
 from emca_deploy.results.detection import AveragePrecision, ClassPrecision, DetectionComparison, DetectionReport
 from emca_deploy.results.gate import Verdict
 from emca_deploy.tasks.average_precision import drop_interval, mean_precision
-from emca_deploy.tasks.detection_flips import LEAST_SCORE, compare_detections
+from emca_deploy.tasks.detection_flips import LEAST_SCORE, Compared, compare_detections
 from emca_deploy.tasks.detections import Detections
 from emca_deploy.tasks.detector_outputs import detections_of
 from emca_deploy.tasks.object_matches import ClassMatches, Matched, match_objects
@@ -125,6 +125,7 @@ def compare(
     truth: Truth | None,
     reference: Named | None = None,
     progress: Progress | None = None,
+    indices: Sequence[int] | None = None,
 ) -> DetectionReport:
     """Return a candidate's average precision, and its comparison with a reference on the same images.
 
@@ -134,6 +135,7 @@ def compare(
         truth: Annotated objects of these images; None needs a reference.
         reference: Detections of the reference.
         progress: Called with (images done, images in total) while detections are matched with objects.
+        indices: Index of each image in its data set; None where all images were measured.
 
     Raises:
         ModelError: only one of the two models has masks.
@@ -147,7 +149,11 @@ def compare(
     theirs = None if reference is None else _Side.of(reference, truth, kinds, progress)
     comparison = None
     if reference is not None and theirs is not None:
-        comparison = _comparison(candidate, reference, own, theirs, files, truth)
+        annotations, labels = (None, None) if truth is None else (truth.annotations, truth.labels)
+        found = compare_detections(
+            candidate.detections, reference.detections, files, annotations, labels, MOST_SHOWN, indices
+        )  # fmt: skip
+        comparison = _comparison(reference.name, own, theirs, found)
     return DetectionReport(
         artifact=candidate.name,
         samples=len(candidate.detections),
@@ -173,14 +179,10 @@ def _kinds(candidate: Named, truth: Truth | None, reference: Named | None) -> tu
     return ("box", "mask")
 
 
-def _comparison(
-    candidate: Named, reference: Named, own: _Side, theirs: _Side, files: tuple[str, ...], truth: Truth | None
-) -> DetectionComparison:
-    annotations, labels = (None, None) if truth is None else (truth.annotations, truth.labels)
-    found = compare_detections(candidate.detections, reference.detections, files, annotations, labels, MOST_SHOWN)
+def _comparison(reference: str, own: _Side, theirs: _Side, found: Compared) -> DetectionComparison:
     box, mask = _drop(own, theirs, "box"), _drop(own, theirs, "mask")
     return DetectionComparison(
-        artifact=reference.name,
+        artifact=reference,
         box=theirs.figures.get("box"),
         mask=theirs.figures.get("mask"),
         compared=found.compared,

@@ -1,7 +1,7 @@
 """Detections that only one of two models has, and the share that both have."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -61,6 +61,7 @@ def compare_detections(
     annotations: CocoAnnotations | None = None,
     labels: Int64Array | None = None,
     most: int | None = None,
+    indices: Sequence[int] | None = None,
 ) -> Compared:
     """Match the detections of two models on the same images, by falling score, each with the best box of its class.
 
@@ -71,6 +72,7 @@ def compare_detections(
         annotations: Annotations of the images; None where there are none.
         labels: Output of the network for each category, (categories,) int64; None without annotations.
         most: Largest number of detections to list; None lists all.
+        indices: Index of each image in its data set; None where all images were measured.
     """
     objects = None if annotations is None or labels is None else _Objects.of(annotations, labels)
     flips: list[DetectionFlip] = []
@@ -80,8 +82,10 @@ def compare_detections(
         lost = _without_match(reference, theirs, candidate, own)
         gained = _without_match(candidate, own, reference, theirs)
         compared += int((reference.scores[theirs] >= LEAST_SCORE).sum())
-        flips += [_flip("lost", reference, row, image, files[image], objects) for row in lost]
-        flips += [_flip("gained", candidate, row, image, files[image], objects) for row in gained]
+        place = image if indices is None else indices[image]
+        found = [_flip("lost", reference, row, image, files[image], objects) for row in lost]
+        found += [_flip("gained", candidate, row, image, files[image], objects) for row in gained]
+        flips += [replace(flip, index=place) for flip in found]
         if len(lost) or len(gained):
             images.add(image)
     lost_count = sum(flip.kind == "lost" for flip in flips)

@@ -1,6 +1,6 @@
 """The evaluation of detectors: images with annotated objects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from emca_deploy._progress import Stage
@@ -58,7 +58,18 @@ class AnnotatedImages(Evaluation):
             reference = Named(self.wishes.reference, measured.reference.detections)
         with stage("comparing") as progress:
             candidate = Named(self.wishes.artifact, own.detections)
-            return compare(candidate, _files(own), self._of(measured), reference, progress)
+            return compare(candidate, _files(own), self._of(measured), reference, progress, own.names.indices)
+
+    def compare_all(self, results: Mapping[str, LogitsResult], stage: Stage) -> list[Report]:
+        """Return the average precisions, and the comparisons with the first candidate."""
+        (base, first), *_ = results.items()
+        reference, found = Named(base, first.detections), list[Report]()
+        for name, result in results.items():
+            with stage(f"comparing {name}") as progress:
+                truth = self._of(Measured(result, first))
+                one = compare(Named(name, result.detections), _files(result), truth, reference, progress, result.names.indices)
+                found.append(one)
+        return found
 
     def judge(self, report: Report, max_drop: float) -> Verdict:
         """Decide by the intervals of the drops of AP."""
@@ -69,10 +80,12 @@ class AnnotatedImages(Evaluation):
         """Write all lost and gained detections."""
         assert measured.reference is not None
         truth = self._of(measured)
-        known = (None, None) if truth is None else (truth.annotations, truth.labels)
+        annotations, labels = (None, None) if truth is None else (truth.annotations, truth.labels)
         names = {} if truth is None else truth.names
         own = measured.own
-        found = compare_detections(own.detections, measured.reference.detections, _files(own), *known)
+        found = compare_detections(
+            own.detections, measured.reference.detections, _files(own), annotations, labels, indices=own.names.indices
+        )
         file.write(*flip_rows(found.flips, names))
 
     def _of(self, measured: Measured) -> Truth | None:

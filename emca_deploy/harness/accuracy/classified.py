@@ -1,10 +1,11 @@
 """The evaluation of classifiers: images with one label each."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from emca_deploy._progress import Stage
 from emca_deploy.data.sources import open_source
-from emca_deploy.errors import InputError
+from emca_deploy.errors import DataError, InputError
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.evaluation import Evaluation, Measured, Report
 from emca_deploy.harness.accuracy.labelled import LabelledImages
@@ -25,6 +26,9 @@ class ClassifiedImages(Evaluation):
         """Open the data set; refuse one whose labels are missing or do not fit the candidate."""
         wishes = self.wishes
         images = LabelledImages(open_source(wishes.data, used, wishes.labelling))
+        if images.found is None and wishes.needs_truth:
+            remedy = "put its images into one subfolder per class, named as in training, or give --labels FILE"
+            raise DataError(f"{wishes.data}: has no labels to validate against", remedy)
         if images.found is None:
             remedy = "give one subfolder per class, or --labels FILE"
             if wishes.max_drop is not None:
@@ -34,12 +38,23 @@ class ClassifiedImages(Evaluation):
         images.check(wishes.artifact, outputs)
         self._images, self.source, self.warnings = images, images.source, images.warnings
 
+    def check(self, name: str, outputs: int) -> None:
+        """Check the labels against the number of logits."""
+        self._images.check(name, outputs)
+
     def report(self, measured: Measured, stage: Stage) -> AccuracyReport:
         """Return the accuracy, and the comparison with the reference; see `Evaluation.report`."""
         del stage
         own, logits = self._settled(measured), None if measured.reference is None else measured.reference.logits
         report = compare(self.wishes.artifact, own.logits, own.labels, self.wishes.reference, logits, own.names)
         return replace(report, class_order=self._images.class_order)
+
+    def compare_all(self, results: Mapping[str, LogitsResult], stage: Stage) -> list[Report]:
+        """Return the accuracies, and the comparisons with the first candidate, without figures of each class."""
+        del stage
+        (base, first), *_ = results.items()
+        settled = {name: self._images.settle(result, first.logits) for name, result in results.items()}
+        return [compare(name, result.logits, result.labels, base, first.logits) for name, result in settled.items()]
 
     def judge(self, report: Report, max_drop: float) -> Verdict:
         """Decide by the interval of the drop of top-1."""

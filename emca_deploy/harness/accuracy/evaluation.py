@@ -1,7 +1,7 @@
 """The images that models of one task are measured on, and the report about them; `evaluations` lists the tasks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ class Wishes:
         max_drop: Limit of the gate in points; None for no gate.
         annotations: File of annotations in COCO's format; None for none.
         labelling: The user's facts about labels.
+        needs_truth: Whether images without labels or annotations are refused, even with a reference.
     """
 
     artifact: str
@@ -39,6 +40,7 @@ class Wishes:
     max_drop: float | None = None
     annotations: Path | None = None
     labelling: Labelling = field(default_factory=Labelling)
+    needs_truth: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,14 @@ class Evaluation(ABC):
             DataError: the images cannot be read, or a label is no output of the model.
         """
 
+    def check(self, name: str, outputs: int) -> None:
+        """Check the open images against the number of outputs of a model.
+
+        Raises:
+            DataError: a label is no output of the model.
+        """
+        del name, outputs
+
     @abstractmethod
     def report(self, measured: Measured, stage: Stage) -> Report:
         """Return the report about the candidate, whose `images_per_s` is not set.
@@ -83,6 +93,10 @@ class Evaluation(ABC):
             DataError: a label is no output of the model.
             MissingError: a library is not installed.
         """
+
+    @abstractmethod
+    def compare_all(self, results: Mapping[str, LogitsResult], stage: Stage) -> list[Report]:
+        """Return a short report about each of several candidates by name, compared with the first; raises as `report`."""
 
     @abstractmethod
     def judge(self, report: Report, max_drop: float) -> Verdict:
