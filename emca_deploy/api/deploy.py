@@ -14,7 +14,6 @@ from emca_deploy._progress import Stage, silent
 from emca_deploy._text import shell_word
 from emca_deploy.api.names import FINETUNE_BUDGET_S
 from emca_deploy.api.parts import find_parts, measure_parts
-from emca_deploy.api.pictures import pictures_of
 from emca_deploy.api.teacher import load_teacher
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.backends.registry import all_recipes, find_recipe
@@ -31,6 +30,7 @@ from emca_deploy.exporting.detectors import detector_preprocessing
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.evaluation import Evaluation, Report, Wishes
 from emca_deploy.harness.accuracy.evaluations import EVALUATIONS
+from emca_deploy.harness.accuracy.pictures import pictures_of
 from emca_deploy.preprocessing import Labelling, Preprocessing, PreprocessingOptions
 from emca_deploy.reporting.html import render_html
 from emca_deploy.requests import LogitsRequest, TaskName

@@ -10,13 +10,13 @@ from PIL import Image
 from refusals import refusing
 
 from emca_deploy._progress import silent
-from emca_deploy.api.pictures import PICTURES, pictures_of
 from emca_deploy.data.coco import read_coco
 from emca_deploy.errors import DataError
 from emca_deploy.harness.accuracy.annotated import AnnotatedImages
 from emca_deploy.harness.accuracy.classified import ClassifiedImages
 from emca_deploy.harness.accuracy.collection import LogitsResult
 from emca_deploy.harness.accuracy.evaluation import Wishes
+from emca_deploy.harness.accuracy.pictures import PICTURES, pictures_of
 from emca_deploy.preprocessing import Preprocessing
 from emca_deploy.tasks.detections import Detections
 from emca_deploy.tasks.flips import ImageNames
