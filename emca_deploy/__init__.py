@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from emca_deploy.api.report import report
     from emca_deploy.api.requirements.gate import GateRequest, gate
     from emca_deploy.api.sensitivity import Sensitivity, SensitivityRequest, sensitivity
+    from emca_deploy.api.sweep import SweepRequest, sweep
     from emca_deploy.api.tune import tune
     from emca_deploy.api.validate import ValidateReport, ValidateRequest, validate
     from emca_deploy.networks.checkpoints import load_checkpoint
@@ -54,6 +55,7 @@ __all__ = [
     "ProfileRequest",
     "Sensitivity",
     "SensitivityRequest",
+    "SweepRequest",
     "TrtChoices",
     "TuneRequest",
     "ValidateReport",
@@ -80,6 +82,7 @@ __all__ = [
     "remove_device",
     "report",
     "sensitivity",
+    "sweep",
     "to_json",
     "tune",
     "validate",
@@ -102,6 +105,7 @@ _PLACES = {
     "api.report": ("report",),
     "api.requirements.gate": ("GateRequest", "gate"),
     "api.sensitivity": ("Sensitivity", "SensitivityRequest", "sensitivity"),
+    "api.sweep": ("SweepRequest", "sweep"),
     "api.tune": ("tune",),
     "api.validate": ("ValidateReport", "ValidateRequest", "validate"),
     "networks.checkpoints": ("load_checkpoint",),

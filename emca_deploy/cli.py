@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "validate": "Measure accuracy, and its drop against a reference.",
     "gate": "Decide whether results keep requirements.",
     "deploy": "Take a checkpoint to INT8 engines and a report, in one command.",
+    "sweep": "Measure every combination of models, precisions, backends and targets of a plan.",
     "demo": "Run `deploy` on a sample network and its images.",
     "report": "Make the report of a finished deployment again.",
     "devices": "List named machines, and examine what each can do.",

@@ -38,6 +38,9 @@ SCALES = (255, 1)
 MAX_PIXELS = 89_478_485
 """Most pixels of one image: Pillow's own limit, a quarter of a GiB as RGB."""
 
+LARGEST_SIDE = 4096
+"""Most pixels of a side that an option takes."""
+
 ClassOrder = Literal["number", "string", "index"]
 
 Size = int | tuple[int, int]
@@ -53,6 +56,15 @@ _EARLIER = {"exif": "apply"}
 def sides(size: Size) -> tuple[int, int]:
     """Return (height, width) in pixels."""
     return (size, size) if isinstance(size, int) else size
+
+
+def parse_size(text: str) -> Size | None:
+    """Return the size of "224", or of "256x128" (height, width); None where a side is not a number from 1 to 4096."""
+    parts = text.lower().split("x")
+    numbers = [int(part) if part.isascii() and part.isdigit() and len(part) < 6 else 0 for part in parts]
+    if len(numbers) > 2 or not all(1 <= number <= LARGEST_SIDE for number in numbers):
+        return None
+    return numbers[0] if len(set(numbers)) == 1 else (numbers[0], numbers[1])
 
 
 def model_io(image_size: Size | None, output_name: str | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from emca_deploy.results.latency import CompareReport, ProfileReport
 from emca_deploy.results.layers import LayersReport
 from emca_deploy.results.requirements import RequirementsReport
 from emca_deploy.results.sensitivity import SensitivityReport
+from emca_deploy.results.sweep import CellResult, SweepReport
 from emca_deploy.results.tuning import TuneReport
 
 __all__ = ["SCHEMAS", "schema_of"]
@@ -28,6 +29,8 @@ SCHEMAS: dict[str, Any] = {
     "sensitivity": SensitivityReport,
     "deploy": DeployReport,
     "gate": RequirementsReport,
+    "sweep": SweepReport,
+    "sweep-cell": CellResult,
 }
 """Name of the command, and of the task where a command has several documents -> the record that it prints."""
 

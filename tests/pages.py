@@ -74,7 +74,12 @@ class Block:
     @property
     def runs(self) -> bool:
         """Whether it runs without preparation; one marked ssh needs a remote machine and runs in tests/integration/ssh."""
-        return self.language in RUN and not self.not_run and self.mark != "ssh"
+        return (self.language in RUN and not self.not_run and self.mark != "ssh") or bool(self.file)
+
+    @property
+    def file(self) -> str:
+        """The file that holds its text."""
+        return self.mark.removeprefix("file: ") if self.mark.startswith("file: ") else ""
 
     @property
     def exit_code(self) -> int:
@@ -142,6 +147,9 @@ class Shell:
         Raises:
             AssertionError: A command ended with another exit code than the page states.
         """
+        if block.file:
+            (self.folder / block.file).write_text(block.text, encoding="utf-8")
+            return
         if block.language == "python":
             exec(compile("\n" * block.line + block.text, str(ROOT / block.page), "exec"), self.names)
             return

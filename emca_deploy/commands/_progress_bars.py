@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from emca_deploy._progress import Progress
+from emca_deploy._progress import Progress, Stage
 from emca_deploy.commands._console import console_for, echo
 
-__all__ = ["progress", "stages"]
+__all__ = ["cells", "progress", "stages"]
 
 
 @contextmanager
@@ -44,3 +44,30 @@ def stages(*, tell: bool = True) -> Iterator[Callable[[str], AbstractContextMana
             echo(f"  {name}: {time.monotonic() - started:.1f} s", err=True)
 
     yield stage
+
+
+@contextmanager
+def cells() -> Iterator[tuple[Stage, Callable[[str, int, int], None]]]:
+    """Show the finished cells of a sweep and the current stage on stderr.
+
+    Yields what opens a stage, and a callback that prints the line of a finished cell and moves the bar to (done, total).
+    """
+    from rich import progress as bars
+
+    console = console_for(err=True)
+    described = bars.TextColumn("{task.description}", markup=False)
+    columns = (described, bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn())
+    with bars.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        whole, part = bar.add_task("cells", total=None), bar.add_task("", total=None, visible=False)
+
+        @contextmanager
+        def stage(name: str) -> Iterator[Progress]:
+            bar.update(part, description=name, completed=0, total=None, visible=True)
+            yield lambda done, total: bar.update(part, completed=done, total=total)
+            bar.update(part, visible=False)
+
+        def finished(line: str, done: int, total: int) -> None:
+            bar.update(whole, completed=done, total=total)
+            console.print(f"  {done}/{total} {line}", markup=False, highlight=False, soft_wrap=True)
+
+        yield stage, finished

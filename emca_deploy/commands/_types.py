@@ -8,13 +8,11 @@ from typing import Any, TypeVar
 import click
 
 from emca_deploy.errors import InputError
-from emca_deploy.preprocessing import Size
+from emca_deploy.preprocessing import LARGEST_SIDE, Size, parse_size
 
 __all__ = ["INPUT", "OUTPUT", "FileType", "NumbersType", "SamplesType", "SizeType", "batch_size", "option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-LARGEST_SIDE = 4096
 
 
 class FileType(click.Path):
@@ -46,12 +44,11 @@ class SizeType(click.ParamType[Size]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Size:
         """Return the size."""
-        parts = str(value).lower().split("x")
-        numbers = [int(part) if part.isascii() and part.isdigit() and len(part) < 6 else 0 for part in parts]
-        if len(numbers) > 2 or not all(1 <= number <= LARGEST_SIDE for number in numbers):
+        size = parse_size(str(value))
+        if size is None:
             problem = f"{_name(param)} {value}: neither a number of pixels nor HEIGHTxWIDTH, each 1 to {LARGEST_SIDE}"
             raise InputError(problem, f"for example {_name(param)} 224, or {_name(param)} 256x128")
-        return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+        return size
 
 
 class NumbersType(click.ParamType[tuple[float, ...]]):

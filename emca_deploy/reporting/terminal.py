@@ -17,7 +17,7 @@ from emca_deploy.results.recommendation import recommend
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["print_deploy", "print_profile"]
+__all__ = ["print_columns", "print_deploy", "print_profile"]
 
 _STYLES = {"recommended": "bold green", "caution": "bold yellow", "keep": "bold", "unknown": "bold yellow"}
 _LONGEST_NAME = 36
@@ -30,7 +30,7 @@ def print_deploy(report: DeployReport, console: "Console") -> None:
     say(console, plain(report.title), "bold")
     chosen = [index for index, c in enumerate(report.candidates) if c.name == found.use]
     shaky = [index for index, c in enumerate(report.candidates) if not c.latency.stable]
-    _print_columns(console, deploy_columns(report), chosen, shaky)
+    print_columns(console, deploy_columns(report), chosen, shaky)
     if drawing := report.calibration.get("drawing"):
         say(console, f"calibration {drawing_line(from_json(Drawing, drawing))}", "dim")
     console.print()
@@ -49,10 +49,11 @@ def print_profile(report: ProfileReport, console: "Console") -> None:
     if not report.results:
         return
     say(console, profile_heading(report), "bold")
-    _print_columns(console, profile_columns(report), (), [i for i, r in enumerate(report.results) if not r.stable])
+    print_columns(console, profile_columns(report), (), [i for i, r in enumerate(report.results) if not r.stable])
 
 
-def _print_columns(console: "Console", columns: tuple[Column, ...], chosen: Sequence[int], shaky: Sequence[int]) -> None:
+def print_columns(console: "Console", columns: tuple[Column, ...], chosen: Sequence[int], shaky: Sequence[int]) -> None:
+    """Print a table with a row for each cell of the columns; rows in `chosen` are bold, those in `shaky` get a mark."""
     shown, intervals, left_out = _fitting(columns, console.width)
     rows = []
     for index in range(len(columns[0].cells)):

@@ -50,7 +50,7 @@ def pairs():
                 yield pytest.param(words, command, one, other, id=f"{'-'.join(words)}-{one}-{other}")
 
 
-NEW_FOLDER = {"deploy", "demo"}  # the -o of these is a folder
+NEW_FOLDER = {"deploy", "demo", "sweep"}  # the -o of these is a folder
 
 
 @pytest.mark.parametrize("words_and_command", commands(), ids=lambda found: "-".join(found[0]))

@@ -50,6 +50,11 @@ REFUSED: dict[str, list[tuple[str, int]]] = {
         ("text.json --require p98<=1ms", 2),
     ],
     "deploy": [("none.pth --data . --val . -o out", 2), ("none.pth --data . -o out", 2)],
+    "sweep": [
+        ("none.toml -o out", 2),
+        ("text.json -o out", 2),
+        ("net.onnx -o out", 2),
+    ],
     "demo": [("--duration 0.1", 2), ("-o text.onnx", 2)],
     "report": [("none", 2), (".", 2)],
     "devices": [("check none", 2), ("add x y z", 2), ("ad", 2), ("remove none", 2)],

@@ -16,6 +16,7 @@ from emca_deploy.results.deploy import read_deploy_report
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.layers import LayersReport
 from emca_deploy.results.sensitivity import SensitivityReport
+from emca_deploy.results.sweep import SweepReport, read_cell
 from emca_deploy.results.tuning import TuneReport
 
 ROOT = Path(__file__).parents[3]
@@ -54,10 +55,13 @@ READERS = {
     "tune": read_as(TuneReport),
     "layers": read_as(LayersReport),
     "sensitivity": read_as(SensitivityReport),
+    "sweep": read_as(SweepReport),
+    "sweep-cell": read_cell,
 }
 """Readers of each command's document; no code reads those of `compare` and `gate`."""
 
 NOW = {"profile": 2, "deploy": 2, "validate": 1, "validate-detection": 1, "tune": 1, "layers": 1, "sensitivity": 1}
+NOW |= {"sweep": 1, "sweep-cell": 1}
 """Current version of each document. A file of every version exists and must not be changed."""
 
 

@@ -1,0 +1,1 @@
+"""The parts of `sweep`: its plan, its keys, its folder and the work that cells share."""

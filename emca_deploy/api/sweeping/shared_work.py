@@ -1,0 +1,219 @@
+"""Work that cells share, done once: exports, ranges, INT8 models, engines and accuracies, each in a folder by its digest."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from emca_deploy._progress import Stage
+from emca_deploy.api.build import build
+from emca_deploy.api.calibrate import CalibrateRequest, calibrate
+from emca_deploy.api.export import ExportRequest, export
+from emca_deploy.api.sweeping.keys import Keys, digest_of
+from emca_deploy.api.sweeping.plan import Plan
+from emca_deploy.api.validate import ValidateRequest, validate
+from emca_deploy.artifacts import read_manifest, write_json
+from emca_deploy.backends.records import BACKENDS, DEFAULT
+from emca_deploy.errors import DataError, EmcaError, InputError, ModelError, OutputError
+from emca_deploy.preprocessing import PreprocessingOptions, model_io, parse_size
+from emca_deploy.requests import BuildRequest, TrtChoices
+from emca_deploy.results.accuracy import AccuracyReport
+from emca_deploy.results.codec import from_json, to_json
+from emca_deploy.results.detection import DetectionReport
+from emca_deploy.results.sweep import SweepCell
+
+__all__ = ["Accuracy", "SharedWork"]
+
+Accuracy = AccuracyReport | DetectionReport
+DEFAULT_SAMPLES = 300
+
+
+class SharedWork:
+    """Makes the files of cells, or finds those that an earlier cell or run made.
+
+    Work that failed is not tried again for the other cells of the same run.
+    """
+
+    def __init__(self, plan: Plan, keys: Keys, place: Path, stage: Stage) -> None:
+        self._plan, self._keys, self._place, self._stage = plan, keys, place, stage
+        self._failed: dict[Path, EmcaError] = {}
+
+    def has(self, cell: SweepCell) -> tuple[bool, bool]:
+        """Return whether a cell's ONNX file and its accuracy exist already, or nobody needs them."""
+        model, accurate = self._plan.models[cell.model], True
+        made = model.is_fake or (model.kind == "onnx" and cell.precision == model.precision) or self._model_file(cell).is_file()
+        if self._plan.validation is not None and not model.is_fake:
+            accurate = (self._folder("accuracy", self._keys.accuracy(cell, None)) / "accuracy.json").is_file()
+        return made, accurate
+
+    def artifact(self, cell: SweepCell) -> str:
+        """Return what a cell measures: its engine, or the ONNX file on a backend that has no engines.
+
+        Raises:
+            EmcaError: a step failed, now or for an earlier cell.
+        """
+        model = self._plan.models[cell.model]
+        if model.is_fake:
+            return model.name
+        source = self.onnx(cell)
+        place = self._plan.places[cell.target]
+        step = place.steps[cell.backend, "fp32" if cell.precision == "bf16" else cell.precision]
+        if step.file is None:
+            return str(source)
+        engine = self._folder("engine", self._keys.engine(cell)) / f"model{Path(step.file).suffix}"
+        builds = cell.target if place.target.builds else "cpu"
+        request = BuildRequest(
+            str(source),
+            cell.backend,
+            str(engine),
+            target=builds,
+            threads=cell.threads,
+            batch=cell.batch,
+            choices=TrtChoices(targets=step.capabilities),
+            io=self.io(cell),
+        )
+        self._make(engine, f"building for {cell.backend}", lambda: build(request))
+        return str(engine)
+
+    def io(self, cell: SweepCell) -> dict[str, Any]:
+        """Return what the user said about the input of an ONNX file, which an exported file says itself."""
+        if self._plan.models[cell.model].kind != "onnx" or cell.image_size is None:
+            return {}
+        return model_io(parse_size(cell.image_size), None)
+
+    def onnx(self, cell: SweepCell) -> Path:
+        """Return the ONNX file that a cell runs or builds its engine from.
+
+        Raises:
+            EmcaError: a step failed, now or for an earlier cell.
+        """
+        model = self._plan.models[cell.model]
+        int8 = cell.precision == "int8" and model.precision != "int8"
+        source = self._exported(cell, "fp16" if cell.precision == "fp16" else "fp32")
+        if not int8:
+            return source
+        assert self._plan.data is not None  # the plan was checked
+        output = self._model_file(cell)
+        ranges = self._folder("ranges", self._keys.ranges(cell)) / "ranges.json"
+        ranges.parent.mkdir(exist_ok=True)
+        request = CalibrateRequest(
+            source,
+            self._plan.data,
+            output,
+            cell.backend,
+            samples=self._plan.option("samples", DEFAULT_SAMPLES),
+            recover=self._plan.option("recover", "weights"),
+            table=ranges,
+            preprocessing=self._said(cell),
+        )
+        self._make(output, f"calibrating {cell.model} for {cell.backend}", lambda: calibrate(request, self._stage))
+        return output
+
+    def accuracy(self, cell: SweepCell) -> Accuracy | None:
+        """Return the accuracy of a cell, measured once for all batches and threads; None for random weights or a fake.
+
+        Raises:
+            EmcaError: a step failed, now or for an earlier cell.
+        """
+        plan, model = self._plan, self._plan.models[cell.model]
+        if plan.validation is None or model.is_fake or model.kind == "architecture":
+            return None
+        on_engine = BACKENDS[cell.backend].needs_gpu  # building one takes minutes, and gives results of its own
+        batch = cell.batch if on_engine else None
+        place = self._folder("accuracy", self._keys.accuracy(cell, batch)) / "accuracy.json"
+        artifact = self.artifact(cell) if on_engine else str(self.onnx(cell))
+        own = model.kind == "onnx" and model.precision == "int8"
+        reference = None if own else str(self._exported(cell, "fp32"))
+        remote = plan.places[cell.target].target.is_remote
+        kept = None if remote else self._folder("logits", self._keys.reference(cell)) / "fp32.npz"
+        request = ValidateRequest(
+            artifact,
+            plan.validation,
+            None if on_engine else cell.backend,
+            cell.target,
+            reference,
+            reference_backend=None if own else DEFAULT,
+            limit=plan.option("limit"),
+            batch=batch or 16,
+            precision="bf16" if cell.precision == "bf16" else "f32",
+            logits=None if remote else place.with_name("logits.npz"),
+            reference_logits=kept if reference is not None else None,
+            preprocessing=self._said(cell),
+            labelling=plan.labelling,
+            annotations=plan.annotations,
+        )
+        if kept is not None:
+            kept.parent.mkdir(exist_ok=True)
+        stage = f"validating {cell.model} on {cell.backend} in {cell.precision}"
+        self._make(place, stage, lambda: write_json(place, to_json(validate(request, self._stage).accuracy)), checked=False)
+        return _read(place)
+
+    def _said(self, cell: SweepCell) -> PreprocessingOptions:
+        """Return the facts about the preprocessing that a file does not have; an exported file's manifest has all."""
+        return self._plan.sized(cell) if self._plan.models[cell.model].kind == "onnx" else PreprocessingOptions()
+
+    def _exported(self, cell: SweepCell, precision: str) -> Path:
+        plan, model = self._plan, self._plan.models[cell.model]
+        if model.kind == "onnx":
+            assert model.path is not None  # the plan was checked
+            return model.path
+        output = self._folder("export", self._keys.export(cell, precision)) / "model.onnx"
+        request = ExportRequest(
+            model.path,
+            output,
+            arch=model.name if model.path is None else plan.option("arch"),
+            num_classes=plan.option("num_classes"),
+            weights=plan.option("weights"),
+            prefix=plan.option("prefix"),
+            preprocessing=plan.sized(cell),
+            precision="fp16" if precision == "fp16" else "fp32",
+        )
+        size = f" at {cell.image_size}" if cell.image_size else ""
+        self._make(output, f"exporting {cell.model}{size}", lambda: export(request))
+        return output
+
+    def _model_file(self, cell: SweepCell) -> Path:
+        kind = "int8" if cell.precision == "int8" else "export"
+        return self._folder(kind, self._keys.model_file(cell)) / "model.onnx"
+
+    def _folder(self, kind: str, inputs: Mapping[str, Any]) -> Path:
+        return self._place / f"{kind}-{digest_of(inputs)}"
+
+    def _make(self, path: Path, title: str, work: Callable[[], object], *, checked: bool = True) -> None:
+        """Do work that writes a file, unless the file exists; a file with another manifest's digest is made again."""
+        if path in self._failed:
+            raise self._failed[path]
+        if path.is_file() and (not checked or _is_whole(path)):
+            return
+        path.parent.mkdir(exist_ok=True)
+        try:
+            with self._stage(title):
+                work()
+        except OutputError:
+            raise
+        except EmcaError as exc:
+            self._failed[path] = exc
+            raise
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a file is the one that its manifest describes; a killed run may have written only the manifest."""
+    try:
+        return read_manifest(path) is not None
+    except ModelError:
+        return False
+
+
+def _read(path: Path) -> Accuracy:
+    """Return an accuracy that was written before.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and value.get("task") == "detection":
+            return from_json(DetectionReport, value)
+        return from_json(AccuracyReport, value)
+    except (OSError, ValueError, DataError) as exc:
+        raise InputError(f"{path}: not an accuracy, or damaged: {exc}", "delete it and run the sweep again") from exc
