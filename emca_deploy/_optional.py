@@ -18,6 +18,7 @@ _PACKAGES = (
     Package("cuda", "cuda-bindings", "12.6", "gpu"),
     Package("pynvml", "nvidia-ml-py", "12", "gpu"),
     Package("jinja2", "Jinja2", "3.1", "report"),
+    Package("junitparser", "junitparser", "3.1", "report"),
     Package("pycocotools", "pycocotools", "2.0.7", "detect"),
 )
 """Optional libraries that belong to no backend."""

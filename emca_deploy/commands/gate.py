@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
-from emca_deploy.commands._console import json_option, show, table_console
-from emca_deploy.commands._types import INPUT, option
+from emca_deploy.commands._console import echo, json_option, show, table_console
+from emca_deploy.commands._durations import DurationType
+from emca_deploy.commands._progress_bars import progress
+from emca_deploy.commands._types import INPUT, OUTPUT, option
 
 __all__ = ["command"]
 
@@ -22,12 +24,17 @@ __all__ = ["command"]
 )
 @option(
     "--baseline",
-    metavar="RESULT.json",
+    metavar="RESULT.json|ARTIFACT",
     unset="the first candidate of RESULT.json",
-    help="Result that `slowdown` is relative to.",
+    help="What `slowdown` is relative to. An artifact is measured together with that of RESULT.json.",
 )
+@option("--confirm", is_flag=True, help="Decide `slowdown` by measuring candidate and baseline together, until it is decided.")
+@option("--max-duration", "max_duration_s", type=DurationType(1), default=120.0, help="Most seconds to measure one candidate.")
 @option("--artifact", "candidate", metavar="NAME", unset="all but the baseline", help="Candidate to decide about.")
 @option("--allow-undecided", is_flag=True, help="Exit with 0 where nothing fails but a requirement is undecided.")
+@option("--junit", type=OUTPUT, metavar="FILE.xml", help="Write the decisions as JUnit's XML, a test case each.")
+@option("--markdown", type=OUTPUT, metavar="FILE.md", help="Write a table for the comment of a pull request.")
+@option("--github", is_flag=True, help="Print annotations of GitHub Actions on stderr.")
 @json_option
 def command(
     results: tuple[Path, ...],
@@ -35,6 +42,11 @@ def command(
     baseline: str | None,
     candidate: str | None,
     allow_undecided: bool,
+    confirm: bool,
+    max_duration_s: float,
+    junit: Path | None,
+    markdown: Path | None,
+    github: bool,
     as_json: bool,
 ) -> None:
     """Decide whether the results of `profile -o`, `validate --json` or `deploy` keep requirements.
@@ -51,9 +63,16 @@ def command(
       emca-deploy gate after.json --baseline before.json --require "slowdown<=3%"
     """
     from emca_deploy.api.requirements.gate import GateRequest, gate
+    from emca_deploy.reporting.ci import annotations, junit_writer, write_markdown
+    from emca_deploy.reporting.files import measured
     from emca_deploy.reporting.requirements import missed_requirements, print_requirements
 
-    report = gate(GateRequest(results, require, baseline, candidate, allow_undecided))
-    show(report, as_json, lambda: print_requirements(report, table_console()))
+    files = [(markdown, write_markdown), *(() if junit is None else ((junit, junit_writer()),))]
+    request = GateRequest(results, require, baseline, candidate, allow_undecided, confirm, max_duration_s)
+    with progress("confirming") as advance:
+        report, unwritten = measured(lambda: gate(request, advance), files)
+    for line in annotations(report) if github else ():
+        echo(line, err=True)
+    show(report, as_json, lambda: print_requirements(report, table_console()), unwritten)
     if not report.passed:
         raise missed_requirements(report)

@@ -144,3 +144,73 @@ def test_a_missed_requirement_is_an_error_of_two_lines(capsys, monkeypatch):
     assert problem.startswith("error: ")
     assert remedy.startswith("  try: ")
     assert out.count("fail") == out.count("pass") == 1
+
+
+def test_confirm_measures_both_until_the_slowdown_is_decided(profiled, decided):
+    path = profiled("both.json", "fake:latency_ms=5", "fake:latency_ms=5,seed=1")
+    code, found = decided(path, "--require", "slowdown<=3%", "--confirm")
+    (same,) = found.values()
+    assert (code, same["verdict"], same["baseline"]) == (0, "pass", "fake:latency_ms=5")
+    path = profiled("one.json", "fake:latency_ms=5.25", processes=1)
+    code, found = decided(path, "--baseline", "fake:latency_ms=5", "--require", "slowdown<=3%,p50<=6ms")
+    slower = found["slowdown<=3%"]
+    assert (code, slower["verdict"], found["p50<=6ms"]["verdict"]) == (4, "fail", "pass")
+    assert slower["value"] == pytest.approx(5, abs=0.5)
+    assert 3 < slower["low"] <= slower["value"] <= slower["high"]
+
+
+def test_an_artifact_that_is_missing_or_fails_is_an_error(profiled, refused):
+    path = profiled("one.json", "fake:latency_ms=5", processes=1)
+    refused("gate", path, "--baseline", "none.onnx", "--require", "slowdown<=3%")
+    refused("gate", path, "--baseline", "fake:latency_ms=5,fail_at=3", "--require", "slowdown<=3%")
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A result with a hostile candidate's name: one requirement passes, one fails, one is undecided."""
+    values = json.loads((DOCUMENTS / "validate-detection-v1.json").read_text())
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({**values, "artifact": "a|b`<i>@me\n::error::x,y:%\x1b[31m"}))
+    return [path, "--require", "drop<=5,drop<=-5,drop<=0.5"]
+
+
+def test_junit_has_a_case_for_each_decision(mixed, decided, tmp_path):
+    junit = pytest.importorskip("junitparser")
+    assert decided(*mixed, "--junit", tmp_path / "gate.xml")[0] == 4
+    (suite,) = junit.JUnitXml.fromfile(str(tmp_path / "gate.xml"))
+    assert (suite.tests, suite.failures, suite.skipped) == (3, 2, 0)
+    assert [[result.type for result in case.result] for case in suite] == [[], ["fail"], ["undecided"]]
+    decided(*mixed, "--junit", tmp_path / "gate.xml", "--allow-undecided")
+    (suite,) = junit.JUnitXml.fromfile(str(tmp_path / "gate.xml"))
+    assert (suite.failures, suite.skipped) == (1, 1)
+
+
+def test_annotations_are_escaped(mixed, capsys):
+    assert run(["gate", *map(str, mixed), "--github", "--json"]) == 4
+    out, err = capsys.readouterr()
+    json.loads(out)
+    commands = [line for line in err.splitlines() if line.startswith("::")]
+    assert [line.split(" ")[0] for line in commands] == ["::error", "::error"]
+    for line in commands:
+        title = line.removeprefix("::error title=").split("::")[0]
+        assert "%3A%3Aerror%3A%3Ax%2Cy%3A%25" in title
+        assert "\x1b" not in line
+        assert "99.8 %25" in line
+    assert run(["gate", str(mixed[0]), "--require", "drop<=5", "--github"]) == 0
+    assert capsys.readouterr().err.startswith("::notice ")
+
+
+def test_markdown_holds_no_markup_of_a_name(mixed, decided, tmp_path):
+    decided(*mixed, "--markdown", tmp_path / "gate.md")
+    lines = (tmp_path / "gate.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| ") and "&lt;" in line]
+    assert len(rows) == 3
+    for row in rows:
+        assert row.count("|") == 6
+        assert not any(text in row for text in ("<i>", "`", "@"))
+    assert sum("images like these" in line for line in lines) == 1
+
+
+def test_an_unwritable_file_is_found_before_anything_is_measured(mixed, refused, tmp_path):
+    refused("gate", *mixed, "--junit", tmp_path / "none" / "gate.xml")
+    refused("gate", *mixed, "--markdown", mixed[0])

@@ -14,7 +14,7 @@ from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.latency import LatencyResult, ProfileReport
 
-__all__ = ["MeasuredCandidate", "MeasuredDocument", "chosen", "document_of", "kind_of", "read_document"]
+__all__ = ["MeasuredCandidate", "MeasuredDocument", "chosen", "document_of", "is_document", "kind_of", "read_document"]
 
 _REMEDY = "name a file that `profile -o`, `validate --json` or `deploy` wrote"
 
@@ -84,6 +84,12 @@ def read_document(place: Path) -> MeasuredDocument:
     except (ValueError, RecursionError) as exc:
         raise DataError(f"{path}: not a result of emca-deploy: {exc}", _REMEDY) from exc
     return document_of(values, path)
+
+
+def is_document(name: str) -> bool:
+    """Return whether a name is that of a result file or of a deployment's folder, rather than of an artifact."""
+    place = Path(name)
+    return place.suffix.lower() == ".json" or (place.is_dir() and (place / "result.json").exists())
 
 
 def kind_of(values: Any) -> str | None:

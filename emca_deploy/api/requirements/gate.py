@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emca_deploy._progress import Progress
-from emca_deploy.api.requirements.documents import MeasuredCandidate, MeasuredDocument, chosen, read_document
+from emca_deploy.api.requirements.confirming import artifact_of, confirm
+from emca_deploy.api.requirements.documents import MeasuredCandidate, MeasuredDocument, chosen, is_document, read_document
 from emca_deploy.api.requirements.estimates import Estimate, Spread, estimate
 from emca_deploy.api.requirements.slowdown import against_another_run, in_one_run
 from emca_deploy.errors import InputError
@@ -34,9 +35,12 @@ class GateRequest:
     Attributes:
         results: Files of `profile -o`, `validate --json` or `deploy`.
         require: Requirements, such as "drop<=0.2, p99<=8ms".
-        baseline: Result file that `slowdown` is relative to; None is the first candidate of the same result.
+        baseline: Result file, or artifact ("path" or "backend=path"), that `slowdown` is relative to; None is the first candidate
+            of the same result.
         candidate: Name of the only candidate to decide about; None decides about all but the baseline.
         allow_undecided: Whether undecided requirements pass.
+        confirm: Whether to measure candidate and baseline in turn for `slowdown`, as an artifact as baseline always does.
+        max_duration_s: Most seconds of these measurements, for each candidate.
     """
 
     results: tuple[Path, ...]
@@ -44,6 +48,8 @@ class GateRequest:
     baseline: str | None = None
     candidate: str | None = None
     allow_undecided: bool = False
+    confirm: bool = False
+    max_duration_s: float = 120.0
 
 
 def gate(request: GateRequest, progress: Progress | None = None) -> RequirementsReport:
@@ -51,15 +57,16 @@ def gate(request: GateRequest, progress: Progress | None = None) -> Requirements
 
     Raises:
         InputError: a requirement or file is wrong, a result lacks a required figure, or runs cannot be compared.
+        EmcaError: an artifact that is measured failed.
+        KeyboardInterrupt: the user interrupted a measurement.
     """
-    del progress
     requirements = parse_requirements(request.require)
     documents = [read_document(place) for place in request.results]
-    baseline = None if request.baseline is None else read_document(Path(request.baseline))
+    slowdown = _slowdowns(request, [each for each in requirements if each.figure == "slowdown"], progress)
     decisions: list[Decision] = []
     for requirement in requirements:
-        of = _slowdowns(baseline) if requirement.figure == "slowdown" else _own
-        decisions += _decided(requirement, request, documents, of, elsewhere=baseline is not None)
+        of = slowdown if requirement.figure == "slowdown" else _own
+        decisions += _decided(requirement, request, documents, of)
     return _report(request, decisions)
 
 
@@ -71,15 +78,29 @@ def _own(requirement: Requirement, candidate: MeasuredCandidate, document: Measu
     return estimate(requirement.figure, candidate, DEFAULT)
 
 
-def _slowdowns(baseline: MeasuredDocument | None) -> Estimator:
+def _slowdowns(request: GateRequest, requirements: Sequence[Requirement], progress: Progress | None) -> Estimator:
+    """Return what estimates the slowdown: from interleaved measurements, another file, or the same file.
+
+    Raises:
+        InputError: the baseline is neither a result nor an artifact.
+    """
+    is_file = request.baseline is not None and is_document(request.baseline)
+    other = read_document(Path(request.baseline)) if request.baseline is not None and is_file and requirements else None
+    artifact = None if is_file else request.baseline
+    confirmed: dict[str, Estimate] = {}
+
     def of(requirement: Requirement, candidate: MeasuredCandidate, document: MeasuredDocument) -> Estimate | None:
         del requirement
-        if candidate.latency is None:
+        against = document.baseline if other is None else _counterpart(candidate, other)
+        if artifact is not None or (request.confirm and against is not None and against is not candidate):
+            if candidate.name not in confirmed:
+                name = artifact if artifact is not None or against is None else artifact_of(against)
+                assert name is not None
+                confirmed[candidate.name] = confirm(candidate, name, requirements, request.max_duration_s, progress)
+            return confirmed[candidate.name]
+        if candidate.latency is None or against is None or against is candidate:
             return None
-        if baseline is not None:
-            return against_another_run(candidate, _counterpart(candidate, baseline), DEFAULT)
-        same = document.baseline
-        return None if same is None or same is candidate else in_one_run(candidate, same)
+        return in_one_run(candidate, against) if other is None else against_another_run(candidate, against, DEFAULT)
 
     return of
 
@@ -100,7 +121,7 @@ def _counterpart(candidate: MeasuredCandidate, baseline: MeasuredDocument) -> Me
 
 
 def _decided(
-    requirement: Requirement, request: GateRequest, documents: Sequence[MeasuredDocument], of: Estimator, *, elsewhere: bool
+    requirement: Requirement, request: GateRequest, documents: Sequence[MeasuredDocument], of: Estimator
 ) -> list[Decision]:
     """Return the decisions about a requirement, one for each candidate that has its figure.
 
@@ -110,7 +131,7 @@ def _decided(
     found = []
     named = [each for each in documents if request.candidate is None or each.named(request.candidate) is not None]
     for document in named or documents:
-        for candidate in chosen(document, request.candidate, with_first=elsewhere):
+        for candidate in chosen(document, request.candidate, with_first=request.baseline is not None):
             estimated = of(requirement, candidate, document)
             if estimated is not None:
                 found.append(_decision(requirement, candidate, estimated))

@@ -1,0 +1,181 @@
+"""Measures a candidate and its baseline in turn until their slowdown is decided, or the time is over.
+
+A stage is a short `profile` of both in new processes. Each pair of processes, one of each artifact, gives the median ratio of
+blocks that ran next to each other. The pairs are independent, and the interval of their mean stays valid after every stage.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import exp, inf, log
+from pathlib import Path
+
+import numpy as np
+
+from emca_deploy._progress import Progress
+from emca_deploy.api.profile import profile
+from emca_deploy.api.requirements.documents import MeasuredCandidate
+from emca_deploy.api.requirements.estimates import Estimate
+from emca_deploy.api.requirements.slowdown import percent
+from emca_deploy.errors import EmcaError, InputError
+from emca_deploy.harness.measure.comparing import Measured
+from emca_deploy.requests import ProfileRequest
+from emca_deploy.results.latency import ProfileReport
+from emca_deploy.results.requirements import CONFIDENCE, Requirement, verdict_of_interval
+from emca_deploy.stats.sequential import always_valid_interval, values_needed
+
+__all__ = ["Confirmed", "confirm", "measured_until_decided", "pairs_of", "stage_request"]
+
+STAGE_S = 4.0
+"""Measured seconds of each artifact in a stage, in all processes together."""
+
+_WARM_UP_S = 0.5
+_PROCESSES = {"cpu": 4}
+"""Processes of each artifact in a stage by the kind of target; on others one, since loading takes long there."""
+
+_MILLI = 1000
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What the stages showed.
+
+    Attributes:
+        ratios: Logarithm of the candidate's latency over the baseline's, by pair of processes.
+        measured_s: Measured seconds of each artifact.
+        seconds: Duration of all stages.
+    """
+
+    ratios: tuple[float, ...]
+    measured_s: float
+    seconds: float
+
+    def interval(self) -> tuple[float, float, float]:
+        """Return the slowdown in percent, and the ends of its interval; infinite where there are too few pairs."""
+        mean, low, high = always_valid_interval(self.ratios, CONFIDENCE)
+        return percent(exp(mean)), percent(exp(low)), percent(exp(high)) if high < inf else inf
+
+
+def confirm(
+    candidate: MeasuredCandidate,
+    baseline: str,
+    requirements: Sequence[Requirement],
+    most_s: float,
+    progress: Progress | None = None,
+) -> Estimate:
+    """Return the slowdown of a candidate against a baseline, "path" or "backend=path", measured until it is decided.
+
+    An .onnx file without a backend runs on the candidate's.
+
+    Raises:
+        InputError: an artifact cannot be run as its result says.
+        EmcaError: an artifact failed.
+        KeyboardInterrupt: the user interrupted.
+    """
+    ours = artifact_of(candidate)
+    if candidate.latency is not None and Path(baseline).suffix == ".onnx" and Path(baseline).is_file():
+        baseline = f"{candidate.latency.backend}={baseline}"
+
+    def stage(number: int) -> ProfileReport:
+        return profile(stage_request((baseline, ours), candidate, number))
+
+    found = measured_until_decided(stage, requirements, most_s, progress)
+    value, low, high = found.interval()
+
+    def more(limit: float) -> float | None:
+        distance = abs(log(1 + limit / 100) - float(np.mean(found.ratios))) if limit > -100 else 0.0
+        pairs = values_needed(distance, float(np.std(found.ratios)), CONFIDENCE)
+        return None if pairs is None else found.measured_s * pairs / len(found.ratios)
+
+    method = f"confidence sequence over {len(found.ratios)} interleaved pairs of processes, {found.seconds:.0f} s"
+    ends = (low if low > percent(0) else None, high if high < inf else None)
+    return Estimate(value, *ends, method, seconds=more, hint="raise --max-duration", baseline=baseline)
+
+
+def artifact_of(candidate: MeasuredCandidate) -> str:
+    """Return a candidate as `profile` takes it: "path" or "backend=path".
+
+    Raises:
+        InputError: it was built several times, and its files are not named.
+    """
+    result = candidate.latency
+    name = "+".join(result.builds) if result is not None and result.builds else candidate.artifact
+    if result is None or not Path(name).exists():
+        return name
+    return f"{result.backend}={name}"
+
+
+def stage_request(artifacts: tuple[str, str], candidate: MeasuredCandidate, number: int) -> ProfileRequest:
+    """Return the request of a stage: the baseline first, on the candidate's target with its scenario, batch and threads."""
+    result = candidate.latency
+    target = "cpu" if result is None else result.target
+    threads = None if result is None else result.runtime.get("threads")
+    return ProfileRequest(
+        artifacts=artifacts,
+        target=target,
+        scenario="single-stream" if result is None else result.scenario,
+        batch=None if result is None else result.batch,
+        threads=threads if isinstance(threads, int) else None,
+        duration_s=STAGE_S,
+        max_duration_s=STAGE_S,
+        processes=_PROCESSES.get(target.partition(":")[0], 1),
+        warmup_s=_WARM_UP_S,
+        seed=number,
+        telemetry=False,
+    )
+
+
+def measured_until_decided(
+    stage: Callable[[int], ProfileReport], requirements: Sequence[Requirement], most_s: float, progress: Progress | None = None
+) -> Confirmed:
+    """Run stages until every requirement on the slowdown is decided, or another stage would exceed `most_s`.
+
+    `stage` is called with its number, from 0, and returns a profile of the baseline and the candidate, in this order.
+
+    Raises:
+        EmcaError: an artifact failed.
+        KeyboardInterrupt: the user interrupted.
+    """
+    started = time.monotonic()
+    ratios: list[float] = []
+    measured_s, longest_s, number = 0.0, 0.0, 0
+    while True:
+        began = time.monotonic()
+        report = stage(number)
+        _check(report)
+        ratios += pairs_of(report)
+        measured_s += sum(report.results[1].samples_ms) / 1000
+        number += 1
+        now = time.monotonic()
+        longest_s = max(longest_s, now - began)
+        found = Confirmed(tuple(ratios), measured_s, now - started)
+        if progress is not None:
+            progress(min(round(_MILLI * found.seconds / most_s), _MILLI), _MILLI)
+        if _decided(found, requirements) or found.seconds + longest_s > most_s:
+            return found
+
+
+def _check(report: ProfileReport) -> None:
+    for failure in report.failures:
+        error = EmcaError(failure.error, failure.remedy)
+        error.exit_code = failure.exit_code
+        raise error
+    if not report.complete:
+        raise KeyboardInterrupt
+    if len(report.results) != 2:
+        raise InputError("the slowdown compares two artifacts, and there are others", "name one file for each")
+
+
+def _decided(found: Confirmed, requirements: Sequence[Requirement]) -> bool:
+    _, low, high = found.interval()
+    return all(verdict_of_interval(each, low, high) != "undecided" for each in requirements)
+
+
+def pairs_of(report: ProfileReport) -> list[float]:
+    """Return for each pair of processes the median over rounds of the logarithm of the second block over the first."""
+    measured = Measured(Path(), report)
+    sides = [measured.blocks(index) for index in (0, 1)]
+    rounds = min(map(len, sides))
+    logs = [np.log([np.median(block) for block in side[:rounds]]) for side in sides]
+    processes = np.asarray(report.results[1].block_builds[:rounds] or [0] * rounds)
+    return [float(np.median((logs[1] - logs[0])[processes == each])) for each in np.unique(processes)]
