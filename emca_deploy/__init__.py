@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from emca_deploy.api.plan import PlanReport, plan
     from emca_deploy.api.profile import profile
     from emca_deploy.api.report import report
-    from emca_deploy.api.requirements.gate import GateRequest, gate
+    from emca_deploy.api.requirements import GateRequest, gate
     from emca_deploy.api.sensitivity import Sensitivity, SensitivityRequest, sensitivity
     from emca_deploy.api.sweep import SweepRequest, sweep
     from emca_deploy.api.tune import tune
@@ -103,7 +103,7 @@ _PLACES = {
     "api.plan": ("PlanReport", "plan"),
     "api.profile": ("profile",),
     "api.report": ("report",),
-    "api.requirements.gate": ("GateRequest", "gate"),
+    "api.requirements": ("GateRequest", "gate"),
     "api.sensitivity": ("Sensitivity", "SensitivityRequest", "sensitivity"),
     "api.sweep": ("SweepRequest", "sweep"),
     "api.tune": ("tune",),

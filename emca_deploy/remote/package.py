@@ -17,6 +17,7 @@ LEFT_OUT = (
     "exporting",
     "api",
     "reporting",
+    "requirements",
     "cli.py",
     "__main__.py",
     "data/bundled",

@@ -9,9 +9,9 @@ from emca_deploy.results.deploy import DeployCandidate, DeployReport
 from emca_deploy.results.detection import DetectionComparison
 from emca_deploy.results.figures import Figure, figures_of
 from emca_deploy.results.latency import LatencyResult, ProfileReport
-from emca_deploy.results.telemetry import Power, TelemetryResult
+from emca_deploy.results.telemetry import total_power
 
-__all__ = ["Column", "deploy_columns", "energy_columns", "profile_columns", "profile_heading", "total_power"]
+__all__ = ["Column", "deploy_columns", "energy_columns", "profile_columns", "profile_heading"]
 
 # A board's own meter includes everything; then the accelerator, then the processor.
 _ORDER = ("ina3221", "tegrastats", "nvml", "rapl")
@@ -139,12 +139,6 @@ def profile_columns(report: ProfileReport) -> tuple[Column, ...]:
         columns.append(Column("speed-up", tuple(ratios), tuple(limits), 0, 1))
         columns.append(Column("", ("", *(c.verdict for c in report.comparisons)), rank=10))
     return tuple(columns)
-
-
-def total_power(telemetry: TelemetryResult) -> dict[str, Power]:
-    """Return the total power by source, the source that includes most first."""
-    found = {name: source.power["total"] for name, source in telemetry.sources.items() if "total" in source.power}
-    return {name: found[name] for name in sorted(found, key=lambda name: (name not in _ORDER, (*_ORDER, name).index(name)))}
 
 
 def energy_columns(results: Sequence[LatencyResult]) -> tuple[Column, ...]:

@@ -6,7 +6,11 @@ from typing import Any
 
 from emca_deploy.results.codec import left_out
 
-__all__ = ["ContextSwitches", "Power", "SourceTelemetry", "TelemetryResult", "ValueSummary"]
+__all__ = ["ContextSwitches", "Power", "SourceTelemetry", "TelemetryResult", "ValueSummary", "total_power"]
+
+
+# A board's own meter includes everything; then the accelerator, then the processor.
+_ORDER = ("ina3221", "tegrastats", "nvml", "rapl")
 
 
 @dataclass(frozen=True)
@@ -105,3 +109,9 @@ class TelemetryResult:
         rails = {**found.get("power_mw", {}), **({"total": found["total_power_mw"]} if "total_power_mw" in found else {})}
         power = {name: {"power_w": milliwatts["mean"] / 1000, "samples": count} for name, milliwatts in rails.items()}
         return {"sources": {"tegrastats": {"power": power}}}
+
+
+def total_power(telemetry: TelemetryResult) -> dict[str, Power]:
+    """Return the total power by source, the source that includes most first."""
+    found = {name: source.power["total"] for name, source in telemetry.sources.items() if "total" in source.power}
+    return {name: found[name] for name in sorted(found, key=lambda name: (name not in _ORDER, (*_ORDER, name).index(name)))}

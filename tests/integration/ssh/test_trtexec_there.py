@@ -16,8 +16,8 @@ from emca_deploy.cli import run
 from emca_deploy.errors import InputError
 from emca_deploy.machines.jetson.switch import FOLDER, LOCK, NOTE, hold_power_mode, is_held
 from emca_deploy.remote import hold
-from emca_deploy.reporting.table import total_power
 from emca_deploy.requests import ProfileRequest
+from emca_deploy.results.telemetry import total_power
 from emca_deploy.targets.registry import parse
 
 

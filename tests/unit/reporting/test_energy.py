@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from emca_deploy.reporting.formats import NONE
-from emca_deploy.reporting.table import energy_columns, profile_columns, total_power
+from emca_deploy.reporting.table import energy_columns, profile_columns
 from emca_deploy.results.latency import LatencyResult, LatencySummary, ProfileReport
-from emca_deploy.results.telemetry import Power, SourceTelemetry, TelemetryResult
+from emca_deploy.results.telemetry import Power, SourceTelemetry, TelemetryResult, total_power
 
 LATENCY = LatencySummary(1, 1, 1, 1, 1, 1, 1, 1, 0, (1, 1))
 RESULT = LatencyResult("a.onnx", "onnxruntime", "fp32", "cpu", "single-stream", 1, LATENCY, 1000, 10, 5, 2, 100, True)

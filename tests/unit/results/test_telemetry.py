@@ -3,9 +3,8 @@
 import pytest
 
 from emca_deploy.errors import DataError
-from emca_deploy.reporting.table import total_power
 from emca_deploy.results.codec import from_json, to_json
-from emca_deploy.results.telemetry import ContextSwitches, Power, SourceTelemetry, TelemetryResult, ValueSummary
+from emca_deploy.results.telemetry import ContextSwitches, Power, SourceTelemetry, TelemetryResult, ValueSummary, total_power
 
 WHOLE = TelemetryResult(
     {

@@ -21,10 +21,10 @@ from emca_deploy.backends.tensorrt.tool.process import spawn_here
 from emca_deploy.backends.tensorrt.tool.results import BOUNDARY, Timed
 from emca_deploy.backends.tensorrt.tool.run import Host, build_engine, time_engine
 from emca_deploy.errors import InputError, MissingError, ModelError, WorkerError
-from emca_deploy.reporting.table import energy_columns, total_power
+from emca_deploy.reporting.table import energy_columns
 from emca_deploy.results.codec import from_json, to_json
 from emca_deploy.results.latency import LatencyResult, ProfileReport
-from emca_deploy.results.telemetry import TelemetryResult
+from emca_deploy.results.telemetry import TelemetryResult, total_power
 
 VERSIONS = ["8001", "8205", "8401", "8502", "8601", "100300", "101600", "110100"]
 SHAPES = EngineShapes("images", (3, 64, 64), (1, 1, 1))

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emca_deploy._progress import Progress
-from emca_deploy.api.requirements.confirming import artifact_of, confirm
-from emca_deploy.api.requirements.documents import MeasuredCandidate, MeasuredDocument, chosen, is_document, read_document
-from emca_deploy.api.requirements.estimates import Estimate, Spread, estimate
-from emca_deploy.api.requirements.slowdown import against_another_run, in_one_run
 from emca_deploy.errors import InputError
+from emca_deploy.requirements.confirming import artifact_of, confirm
+from emca_deploy.requirements.documents import MeasuredCandidate, MeasuredDocument, chosen, is_document, read_document
+from emca_deploy.requirements.estimates import Estimate, Spread, estimate
+from emca_deploy.requirements.slowdown import against_another_run, in_one_run
 from emca_deploy.results.requirements import (
     CONFIDENCE,
     FIGURES,

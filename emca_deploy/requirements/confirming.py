@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from emca_deploy._progress import Progress
-from emca_deploy.api.profile import profile
-from emca_deploy.api.requirements.documents import MeasuredCandidate
-from emca_deploy.api.requirements.estimates import Estimate
-from emca_deploy.api.requirements.slowdown import percent
 from emca_deploy.errors import EmcaError, InputError
 from emca_deploy.harness.measure.comparing import Measured
 from emca_deploy.requests import ProfileRequest
+from emca_deploy.requirements.documents import MeasuredCandidate
+from emca_deploy.requirements.estimates import Estimate
+from emca_deploy.requirements.slowdown import percent
 from emca_deploy.results.latency import ProfileReport
 from emca_deploy.results.requirements import CONFIDENCE, Requirement, verdict_of_interval
 from emca_deploy.stats.sequential import always_valid_interval, values_needed
+from emca_deploy.targets.named_machines import ready
 
 __all__ = ["Confirmed", "confirm", "measured_until_decided", "pairs_of", "stage_request"]
 
@@ -77,7 +77,8 @@ def confirm(
         baseline = f"{candidate.latency.backend}={baseline}"
 
     def stage(number: int) -> ProfileReport:
-        return profile(stage_request((baseline, ours), candidate, number))
+        target, request = ready(stage_request((baseline, ours), candidate, number))
+        return target.profile(request, None).report
 
     found = measured_until_decided(stage, requirements, most_s, progress)
     value, low, high = found.interval()

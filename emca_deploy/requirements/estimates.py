@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from emca_deploy.api.requirements.documents import MeasuredCandidate
 from emca_deploy.arrays import Float64Array
 from emca_deploy.errors import InputError
-from emca_deploy.reporting.table import total_power
+from emca_deploy.requirements.documents import MeasuredCandidate
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.latency import LatencyResult
 from emca_deploy.results.requirements import CONFIDENCE
+from emca_deploy.results.telemetry import total_power
 from emca_deploy.stats.confidence import (
     calls_needed,
     cluster_of_blocks,

@@ -1,9 +1,9 @@
 """The slowdown of a candidate against a baseline that was measured in the same run or in another one."""
 
-from emca_deploy.api.requirements.documents import MeasuredCandidate
-from emca_deploy.api.requirements.estimates import Estimate, Spread, processes_of
 from emca_deploy.errors import InputError
 from emca_deploy.harness.measure.comparing import Measured, differences
+from emca_deploy.requirements.documents import MeasuredCandidate
+from emca_deploy.requirements.estimates import Estimate, Spread, processes_of
 from emca_deploy.results.latency import LatencyResult
 from emca_deploy.results.requirements import CONFIDENCE
 from emca_deploy.stats.confidence import Ends, cluster_of_blocks, rescaled, widened
