@@ -166,18 +166,24 @@ def _write_classifier(module: "nn.Module", spec: "ModelSpec", options: ExportOpt
 
 
 def _write_detector(module: Any, spec: "ModelSpec", options: ExportOptions, path: Path) -> CheckpointExport:
-    if options.precision == "fp16":
-        raise InputError("--precision fp16: a detector is exported in fp32", "leave --precision out")
     preprocessing = network_preprocessing(detector_preprocessing(options.preprocessing, spec.preprocessing))
     check_detector(module, preprocessing.image_size, options.part, options.roi)
     if options.max_detections is not None:
         configure_module(module, max_detections=options.max_detections)
     images = parity_images(preprocessing.image_size, real_images(preprocessing))
     made = export_detector(
-        module, images, path, batch=options.batch or 1, opset=options.opset, part=options.part, roi=options.roi
+        module,
+        images,
+        path,
+        batch=options.batch or 1,
+        opset=options.opset,
+        part=options.part,
+        roi=options.roi,
+        half=options.precision == "fp16",
     )
+    final = made.parity if made.half is None else made.half.parity
     return CheckpointExport(
-        path, spec.arch, spec.num_classes, spec.params, made.parity, made.parity, None, spec.source, made, preprocessing
+        path, spec.arch, spec.num_classes, spec.params, final, made.parity, made.half, spec.source, made, preprocessing
     )
 
 

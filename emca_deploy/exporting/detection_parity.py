@@ -11,16 +11,40 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import GateError
 from emca_deploy.exporting.parity import Parity, measure_parity
 
-__all__ = ["DetectionParity", "MatchedDetections", "check_dense", "check_detections", "match_detections"]
+__all__ = [
+    "DetectionParity",
+    "MatchedDetections",
+    "Tolerances",
+    "check_dense",
+    "check_detections",
+    "match_detections",
+    "measure_dense",
+]
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 
-SCORE_TOLERANCE = 1e-4
-BOX_TOLERANCE_PX = 0.05
-MASK_TOLERANCE = 1e-3
 REMEDY = "check the checkpoint for huge or invalid weights; if it is sound, report the architecture and versions"
 DENSE_TOLERANCE = 1e-4
 """Largest error of a dense output, relative to its largest value: sums of twice as many layers as a classifier has."""
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Largest differences of two detections that are the same one.
+
+    Attributes:
+        score: Difference of the scores.
+        box_px: Difference of a coordinate, in pixels of the input.
+        mask: Difference of a pixel of the masks, which are probabilities.
+    """
+
+    score: float = 1e-4
+    box_px: float = 0.05
+    mask: float = 1e-3
+
+
+SAME_FILE = Tolerances()
+"""Tolerances of a file in the precision of its reference."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +82,19 @@ class DetectionParity(Parity):
     found: MatchedDetections | None = None
 
 
-def match_detections(reference: Outputs, candidate: Outputs, threshold: float) -> MatchedDetections:
+def match_detections(
+    reference: Outputs, candidate: Outputs, threshold: float, allowed: Tolerances = SAME_FILE
+) -> MatchedDetections:
     """Match each detection of a reference with one of a candidate, on the same images.
 
     Args:
         reference: Outputs num_detections (N,), boxes (N, D, 4), scores (N, D), labels (N, D), and masks (N, D, M, M) or none.
         candidate: The same outputs of the other one.
         threshold: Score that a detection must exceed.
+        allowed: Largest differences of two detections.
     """
-    images = [_match_image(reference, candidate, image, threshold) for image in range(len(reference["num_detections"]))]
+    count = len(reference["num_detections"])
+    images = [_match_image(reference, candidate, image, threshold, allowed) for image in range(count)]
     masks = [one.mask_error for one in images if one.mask_error is not None]
     return MatchedDetections(
         images=len(images),
@@ -78,18 +106,18 @@ def match_detections(reference: Outputs, candidate: Outputs, threshold: float) -
     )
 
 
-def _match_image(reference: Outputs, candidate: Outputs, image: int, threshold: float) -> MatchedDetections:
+def _match_image(reference: Outputs, candidate: Outputs, image: int, threshold: float, allowed: Tolerances) -> MatchedDetections:
     ours = {name: array[image, : int(reference["num_detections"][image])] for name, array in _rows(reference).items()}
     theirs = {name: array[image, : int(candidate["num_detections"][image])] for name, array in _rows(candidate).items()}
     most = reference["scores"].shape[1]
     full = [rows["scores"].min() for rows in (ours, theirs) if len(rows["scores"]) == most]
-    edge = max(threshold, *full) + SCORE_TOLERANCE if full else threshold + SCORE_TOLERANCE
+    edge = max([threshold, *full]) + allowed.score
     free = np.ones(len(theirs["scores"]), np.bool_)
     errors: list[tuple[float, float, float]] = []
     matched = 0
     for row in range(len(ours["scores"])):
         error = _errors(ours, theirs, row)
-        fits = free & np.all(error <= [SCORE_TOLERANCE, BOX_TOLERANCE_PX, MASK_TOLERANCE], axis=1)
+        fits = free & np.all(error <= [allowed.score, allowed.box_px, allowed.mask], axis=1)
         if fits.any():
             chosen = int(np.argmin(np.where(fits, error[:, 1], np.inf)))
             free[chosen] = False
@@ -127,14 +155,19 @@ def check_dense(reference: Outputs, candidate: Outputs, names: Sequence[str]) ->
             "the network's own outputs in PyTorch are infinite or NaN, and the export cannot be compared with them",
             "use weights that give finite outputs: an earlier checkpoint, or the other of --weights ema and --weights plain",
         )
-    errors = {name: measure_parity(_flat(reference[name]), _flat(candidate[name])) for name in names}
-    worst = max(errors, key=lambda name: np.nan_to_num(errors[name].max_rel, nan=np.inf))
-    parity = errors[worst]
+    worst, parity = measure_dense(reference, candidate, names)
     if not parity.max_rel <= DENSE_TOLERANCE:  # also true of NaN
         raise GateError(
             f"the exported output {worst} differs from PyTorch's by {parity.max_rel:.2g} of its largest value", REMEDY
         )
     return DetectionParity(parity.max_abs, parity.max_rel, parity.cosine, parity.samples)
+
+
+def measure_dense(reference: Outputs, candidate: Outputs, names: Sequence[str]) -> tuple[str, Parity]:
+    """Return the name and the parity of the dense output (N, ...) that differs most; NaN counts as the most."""
+    errors = {name: measure_parity(_flat(reference[name]), _flat(candidate[name])) for name in names}
+    worst = max(errors, key=lambda name: np.nan_to_num(errors[name].max_rel, nan=np.inf))
+    return worst, errors[worst]
 
 
 def _flat(array: Float32Array) -> Float32Array:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from emca_deploy._optional import import_optional
 from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import InputError
 from emca_deploy.exporting.detection_parity import DetectionParity, check_dense, check_detections
 from emca_deploy.exporting.exporter import export_onnx
+from emca_deploy.exporting.half_detector import HalfDetector, convert_detector
 from emca_deploy.exporting.parity import run_onnx
 from emca_deploy.preprocessing import Preprocessing, PreprocessingOptions, Size, sides
 from emca_deploy.results.codec import to_json
@@ -61,6 +63,7 @@ class DetectorExport:
             dense part.
         longest_chain: Rounds after which nothing changed on the parity images; None in a dense part.
         config: Conventions of the detector, among them the names of its classes.
+        half: Conversion to fp16; None for an fp32 file.
     """
 
     parity: DetectionParity
@@ -69,6 +72,7 @@ class DetectorExport:
     nms_rounds: int | None
     longest_chain: int | None
     config: dict[str, Any]
+    half: HalfDetector | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the JSON document and the manifest have of a detector."""
@@ -113,13 +117,23 @@ def check_detector(module: "Detector", image_size: Size, part: Part, roi: Roi | 
 
 
 def export_detector(
-    module: "Detector", images: Float32Array, path: Path, *, batch: int, opset: int, part: Part, roi: Roi | None
+    module: "Detector",
+    images: Float32Array,
+    path: Path,
+    *,
+    batch: int,
+    opset: int,
+    part: Part,
+    roi: Roi | None,
+    half: bool = False,
 ) -> DetectorExport:
     """Write a detector to `path` and compare the file with PyTorch on images (N, 3, H, W) float32.
 
+    With `half` the file is converted to fp16 afterwards, and compared with the fp32 one.
+
     Raises:
         ModelError: the exporter or ONNX Runtime refuses the module.
-        GateError: outputs differ from PyTorch's.
+        GateError: outputs differ from PyTorch's, or those in fp16 from fp32.
     """
     from emca_deploy.exporting.roi_forms import roi_align_operator, using_roi_form
     from emca_deploy.networks.detectors.roi import sample_on_grid
@@ -139,9 +153,12 @@ def export_detector(
             rounds = max(2 * max(longest), module.config.nms_rounds)
             set_rounds(module, rounds)
         model = export_onnx(module, size, batch, opset, call=outputs, forbidden=FORBIDDEN)
-    parity = _checked(model, images, expected, path, module.config.score_threshold)
+    threshold = module.config.score_threshold
+    whole = ir.from_proto(ir.to_proto(model)) if half else None
+    parity = _checked(model, images, expected, path, threshold)
+    converted = None if whole is None else _in_half(whole, images, path, threshold)
     config = to_json(replace(module.config, nms_rounds=rounds or module.config.nms_rounds))
-    return DetectorExport(parity, part, used, rounds, max(longest) if part == "full" else None, config)
+    return DetectorExport(parity, part, used, rounds, max(longest) if part == "full" else None, config, converted)
 
 
 def _checked(
@@ -160,6 +177,19 @@ def _checked(
         return parity
     written = dict(zip([str(value.name) for value in found], _run(path, images), strict=True))
     return replace(parity, found=check_detections(expected, written, threshold))
+
+
+def _in_half(model: ir.Model, images: Float32Array, path: Path, threshold: float) -> HalfDetector:
+    """Write the fp16 file, without the dense outputs where it has detections, and check that ONNX Runtime takes it."""
+    dense = tuple(str(value.name) for value in model.graph.outputs if value.name not in DETECTIONS)
+    made = convert_detector(model, images, dense, threshold)
+    found = [value for value in model.graph.outputs if str(value.name) in DETECTIONS]
+    if found:
+        model.graph.outputs[:] = found
+    common.RemoveUnusedNodesPass()(model)
+    ir.save(model, path)
+    _run(path, images[:1])
+    return made
 
 
 def _run(model: Path | bytes, images: Float32Array) -> list[npt.NDArray[Any]]:

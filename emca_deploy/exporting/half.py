@@ -16,7 +16,7 @@ from onnx_ir.passes import common
 from emca_deploy.arrays import Float32Array
 from emca_deploy.errors import ModelError
 from emca_deploy.exporting.half_layers import STATISTICS, attention_nodes, beyond_range
-from emca_deploy.exporting.half_parity import check_half, peaks_and_logits, roundings
+from emca_deploy.exporting.half_parity import check_half, peaks_and_outputs, roundings
 from emca_deploy.exporting.parity import Parity
 from emca_deploy.results.codec import to_json
 
@@ -24,6 +24,9 @@ __all__ = ["HalfConversion", "HalfGraph", "Rewriter", "check_half_fits", "conver
 
 SMALLEST_NORMAL = 2.0**-14
 """Below this fp16 loses digits, and below 2**-25 it is zero. SRM's epsilon of 1e-5 is below: its variance stays float32."""
+
+ONE_TYPED = frozenset({"Resize"})
+"""Operators whose first input alone has the type of the result; a Resize has float32 scales."""
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"})
@@ -94,6 +97,8 @@ class Rewriter:
     def convert(self, node: ir.Node, keep: Mapping[ir.Node, str]) -> None:
         """Set a node's float inputs and outputs to fp16, or to float32 where it is in `keep`."""
         if not any(value.dtype == FLOAT for value in node.outputs):
+            if node in keep:
+                self.retype(node, FLOAT)
             return
         self.retype(node, FLOAT if node in keep else HALF)
         if node not in keep:
@@ -106,7 +111,7 @@ class Rewriter:
 
     def retype(self, node: ir.Node, dtype: ir.DataType) -> None:
         """Set a node's float inputs and outputs to one type."""
-        for index, value in enumerate(node.inputs):
+        for index, value in enumerate(node.inputs[:1] if node.op_type in ONE_TYPED else node.inputs):
             if value is not None and value.dtype in {FLOAT, HALF} and value.dtype != dtype:
                 node.replace_input_with(index, self._as(value, dtype, node))
         for value in node.outputs:
@@ -143,11 +148,16 @@ class Rewriter:
             if value.dtype != HALF:
                 continue
             name, value.name = value.name, f"{value.name}.half"
-            cast = _cast(value, FLOAT)
-            cast.name, cast.outputs[0].name = f"{name}.float", name
-            self._graph.append(cast)
-            self._graph.outputs[index] = cast.outputs[0]
-            self._result.casts += 1
+            back = self._converted.get((value, FLOAT))  # a reader in float32 has it already
+            if back is None:
+                cast = _cast(value, FLOAT)
+                self._graph.append(cast)
+                self._result.casts += 1
+                (back,) = cast.outputs
+            maker = back.producer()
+            assert maker is not None
+            maker.name, back.name = f"{name}.float", name
+            self._graph.outputs[index] = back
         common.RemoveUnusedNodesPass()(self._model)
         for value in list(self._graph.initializers.values()):
             own = str(value.name).removesuffix(".half")
@@ -193,8 +203,8 @@ def convert_to_half(model: ir.Model, images: Float32Array) -> HalfConversion:
         GateError: the fp16 logits differ by more than rounding explains.
         ModelError: the model is quantized, lacks types of tensors, no layer fits fp16, or ONNX Runtime does not run it.
     """
-    peaks, logits = peaks_and_logits(model, images)
+    peaks, outputs = peaks_and_outputs(model, images)
     keep = beyond_range(model.graph, peaks) | attention_nodes(model.graph)
     graph = to_half(model, keep)
-    parity, tolerance = check_half(model, images, logits)
+    parity, tolerance = check_half(model, images, next(iter(outputs.values())))
     return HalfConversion(graph, parity, tolerance, roundings(model.graph))

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from emca_deploy.arrays import Float32Array
 from emca_deploy.exporting.parity import Parity, gated_parity, run_onnx
 
-__all__ = ["HALF_ROUNDOFF", "check_half", "emulated", "half_tolerance", "peaks_and_logits", "roundings"]
+__all__ = ["HALF_ROUNDOFF", "check_half", "emulated", "half_tolerance", "peaks_and_outputs", "roundings"]
 
 HALF_ROUNDOFF = 2.0**-11
 """Largest relative error of rounding a number above 2**-14 to the nearest fp16 number."""
@@ -64,7 +64,7 @@ def emulated(model: ir.Model) -> ir.Model:
             value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
             value.type = ir.TensorType(FLOAT)
     for node in list(graph):
-        if node.op_type == "Cast":
+        if node.op_type == "Cast" and node.attributes.get_int("to") == int(HALF):
             node.attributes["to"] = ir.AttrInt64("to", int(FLOAT))
         for value in node.outputs:
             if value.dtype == HALF:
@@ -85,14 +85,15 @@ def _round(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
         use.node.replace_input_with(use.idx, up.outputs[0])
 
 
-def peaks_and_logits(model: ir.Model, images: Float32Array) -> tuple[dict[str, float], Float32Array]:
-    """Run an fp32 model on images (N, 3, S, S); return each activation's largest absolute value by name, and the logits.
+def peaks_and_outputs(model: ir.Model, images: Float32Array) -> tuple[dict[str, float], dict[str, Float32Array]]:
+    """Run an fp32 model on images (N, 3, H, W); return each activation's largest absolute value and each output, by name.
 
     Raises:
         ModelError: ONNX Runtime does not run it.
     """
     twin = ir.from_proto(ir.to_proto(model))
     graph = twin.graph
+    own = [str(value.name) for value in graph.outputs]
     values = [value for node in graph for value in node.outputs if value.dtype == FLOAT]
     for value in values:
         size = ir.node("Abs", [value])
@@ -102,8 +103,10 @@ def peaks_and_logits(model: ir.Model, images: Float32Array) -> tuple[dict[str, f
             step.outputs[0].type = ir.TensorType(FLOAT)
         graph.extend([size, peak])
         graph.outputs.append(peak.outputs[0])
-    logits, *peaks = run_onnx(ir.to_proto(twin).SerializeToString(), images)
-    return {str(value.name): float(peak.max()) for value, peak in zip(values, peaks, strict=True)}, logits
+    found = run_onnx(ir.to_proto(twin).SerializeToString(), images)
+    outputs = [output[: len(images)] for output in found[: len(own)]]
+    peaks = {str(value.name): float(peak.max()) for value, peak in zip(values, found[len(own) :], strict=True)}
+    return peaks, dict(zip(own, outputs, strict=True))
 
 
 def check_half(model: ir.Model, images: Float32Array, expected: Float32Array, gate: float | None = None) -> tuple[Parity, float]:

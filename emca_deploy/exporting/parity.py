@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "MAX_RELATIVE_ERROR", "Parity", "check_parity", "gated_parity", "measure_parity", "parity_images", "real_images", "run_onnx"
+    "MAX_RELATIVE_ERROR", "Parity", "check_parity", "gated_parity", "measure_parity", "outputs_by_name", "parity_images",
+    "real_images", "run_onnx",
 ]  # fmt: skip
 
 MAX_RELATIVE_ERROR = 1e-5
@@ -96,6 +97,14 @@ def check_parity(module: "nn.Module", path: Path, images: Float32Array) -> Parit
     problem = "the exported logits differ from PyTorch's"
     remedy = "check the checkpoint for huge or invalid weights; if it is sound, report the architecture and versions"
     return gated_parity(reference, run_onnx(path, images)[0], MAX_RELATIVE_ERROR, problem, remedy)
+
+
+def outputs_by_name(model: bytes, images: Float32Array) -> dict[str, Float32Array]:
+    """Return all outputs (N, ...) of an ONNX file's bytes by name, for images (N, 3, H, W) float32; see `run_onnx`."""
+    import onnx
+
+    names = [value.name for value in onnx.load_from_string(model).graph.output]
+    return {name: output[: len(images)] for name, output in zip(names, run_onnx(model, images), strict=True)}
 
 
 def run_onnx(model: Path | bytes, images: Float32Array) -> list[Float32Array]:

@@ -83,7 +83,6 @@ def test_a_detector_of_50_layers_is_exported_within_six_gib(tmp_path):
         ([*RETINANET, "--image-size", "144"], "multiples of 32"),
         ([*RETINANET, "--image-size", "128", "--roi", "gridsample"], "--roi"),
         ([*FASTER, "--part", "dense", "--roi", "gridsample"], "--roi"),
-        ([*FASTER, "--precision", "fp16"], "--precision"),
         ([*FASTER, "--form", "dla"], "--form dla"),
         ([*FRESH, "--arch", "resnet18", "--image-size", "64", "--part", "dense"], "--part"),
         ([*FRESH, "--arch", "resnet18", "--image-size", "64", "--roi", "roialign"], "--roi"),

@@ -9,7 +9,7 @@ from refusals import refusing
 from emca_deploy.errors import GateError, ModelError
 from emca_deploy.exporting.half import convert_to_half, to_half
 from emca_deploy.exporting.half_layers import attention_nodes
-from emca_deploy.exporting.half_parity import check_half, peaks_and_logits
+from emca_deploy.exporting.half_parity import check_half, peaks_and_outputs
 from emca_deploy.exporting.parity import parity_images
 from emca_deploy.onnx_file.file import OnnxFile
 
@@ -197,7 +197,8 @@ def loud_style(once):
 
 def test_variance_in_fp16_would_overflow_and_does_not(loud_style):
     images = parity_images(16, None)
-    _, logits = peaks_and_logits(loud_style, images)
+    _, outputs = peaks_and_outputs(loud_style, images)
+    (logits,) = outputs.values()
     kept, lost = (ir.from_proto(ir.to_proto(loud_style)) for _ in range(2))
     to_half(kept, attention_nodes(kept.graph))
     to_half(lost, {})

@@ -8,7 +8,7 @@ from refusals import refusing
 
 from emca_deploy.errors import GateError
 from emca_deploy.exporting.half import to_half
-from emca_deploy.exporting.half_parity import HALF_ROUNDOFF, check_half, emulated, half_tolerance, peaks_and_logits, roundings
+from emca_deploy.exporting.half_parity import HALF_ROUNDOFF, check_half, emulated, half_tolerance, peaks_and_outputs, roundings
 from emca_deploy.exporting.parity import run_onnx
 
 IMAGES = np.random.default_rng(0).standard_normal((5, 3, 2, 2)).astype(np.float32)
@@ -64,7 +64,8 @@ def test_emulation_overflows_as_fp16_does():
 
 def test_peaks_are_those_of_each_tensor():
     model = model_of(BODY, CONSTANTS, "2")
-    peaks, logits = peaks_and_logits(model, IMAGES)
+    peaks, outputs = peaks_and_outputs(model, IMAGES)
+    (logits,) = outputs.values()
     assert logits.shape == (5, 12)
     assert peaks.keys() == {"a", "b", "d", "e", "logits"}
     assert peaks["e"] == peaks["logits"] == np.abs(logits).max()
@@ -82,7 +83,8 @@ def test_random_roundings_stay_within_the_tolerance_which_is_not_vacuous(count):
 
 
 def test_the_gate_refuses_wrong_logits_and_none(half):
-    _, logits = peaks_and_logits(model_of(BODY, CONSTANTS), IMAGES)
+    _, outputs = peaks_and_outputs(model_of(BODY, CONSTANTS), IMAGES)
+    (logits,) = outputs.values()
     parity, gate = check_half(half, IMAGES, logits)
     assert 0 < parity.max_rel < gate
     for wrong in (logits * 1.1, logits * np.nan):
