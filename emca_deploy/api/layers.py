@@ -35,7 +35,17 @@ from emca_deploy.targets.named_artifacts import split_artifact
 
 __all__ = ["LayersRequest", "layers", "layers_notes"]
 
-WARM_UP = 10
+CALLS, CALLS_S = 100, 30.0
+"""Number of profiled calls of an artifact, and the time in seconds that ends them earlier unless the user gives their number."""
+
+FEWEST_CALLS = 3
+WARM_UP, WARM_UP_S = 10, 5.0
+"""Number of calls before those that count, and the time in seconds that ends them earlier."""
+
+FEWEST_WARM_UP = 2
+SLOW_CALL_S = 0.2
+"""Time of a call above which it is a block of its own, so that progress shows."""
+
 PROBE_S = 0.3
 PROBE_FEWEST_CALLS = 10
 BLOCK = 5
@@ -48,7 +58,7 @@ class LayersRequest:
 
     Attributes:
         artifacts: "path" or "backend=path"; a .json file is the output of trtexec's --exportProfile.
-        calls: number of profiled calls per artifact.
+        calls: number of profiled calls per artifact; None makes 100, or fewer where they take longer than 30 s, at least 3.
         batch: images per call.
         model: the .onnx file that engines were built from, if their manifests do not lead to it.
         layer_info: output of trtexec's --exportLayerInfo, for profiles of trtexec.
@@ -57,7 +67,7 @@ class LayersRequest:
 
     artifacts: tuple[str, ...]
     backends: tuple[str, ...] = ()
-    calls: int = 100
+    calls: int | None = None
     batch: int = 1
     threads: int | None = None
     model: Path | None = None
@@ -75,6 +85,12 @@ class _Run:
     profiled: LayerProfiler
     plain_ms: list[float]
     profiled_ms: list[float]
+    warm_up: int = FEWEST_WARM_UP
+
+    def call(self, calls: int) -> None:
+        """Make calls without profiling, then as many with it."""
+        _timed(lambda: self.plain.infer(self.batch), calls, self.plain_ms)
+        _timed(lambda: self.profiled.infer(self.batch), calls, self.profiled_ms)
 
 
 def layers_notes(request: LayersRequest) -> tuple[str, ...]:
@@ -130,16 +146,26 @@ def _profile(specs: Sequence[RunnerSpec], request: LayersRequest, report: Progre
     """Call every artifact with and without profiling, in blocks that take turns."""
     with ExitStack() as stack:
         runs = [_opened(spec, request.batch, stack) for spec in specs]
-        total = len(runs) * (request.calls + WARM_UP)
-        done = 0
-        for start in range(0, request.calls + WARM_UP, BLOCK):
-            calls = min(BLOCK, request.calls + WARM_UP - start)
+        for run in runs:
+            run.call(FEWEST_WARM_UP)
+        warm_up, calls, block = _pace(max(run.plain_ms[-1] + run.profiled_ms[-1] for run in runs) / 1000, request.calls)
+        each = warm_up + calls
+        done = FEWEST_WARM_UP * len(runs)
+        for start in range(FEWEST_WARM_UP, each, block):
             for run in runs:
-                _timed(lambda: run.plain.infer(run.batch), calls, run.plain_ms)  # noqa: B023 - called before the next
-                _timed(lambda: run.profiled.infer(run.batch), calls, run.profiled_ms)  # noqa: B023
-                done += calls
-                report(done, total)
-        return [(run, run.profiled.layers(WARM_UP)) for run in runs]
+                run.call(min(block, each - start))
+                done += min(block, each - start)
+                report(done, each * len(runs))
+        for run in runs:
+            run.warm_up = warm_up
+        return [(run, run.profiled.layers(warm_up)) for run in runs]
+
+
+def _pace(pair_s: float, wanted: int | None) -> tuple[int, int, int]:
+    """Return the numbers of calls: to warm up, profiled, and in a block. A plain call and a profiled one take `pair_s` together."""
+    warm_up = min(WARM_UP, max(FEWEST_WARM_UP, int(WARM_UP_S / pair_s)))
+    calls = min(CALLS, max(FEWEST_CALLS, int(CALLS_S / pair_s))) if wanted is None else wanted
+    return warm_up, calls, 1 if pair_s > SLOW_CALL_S else BLOCK
 
 
 def _timed(call: Callable[[], Any], calls: int, into: list[float]) -> None:
@@ -231,12 +257,12 @@ def _result(run: _Run, found: list[RuntimeLayer], request: LayersRequest, roofli
         threads=run.spec.kwargs["threads"],
         layers=layers,
         sum_ms=total,
-        end_to_end_ms=median(run.plain_ms[WARM_UP:]),
-        profiled_ms=median(run.profiled_ms[WARM_UP:]),
+        end_to_end_ms=median(run.plain_ms[run.warm_up :]),
+        profiled_ms=median(run.profiled_ms[run.warm_up :]),
         # The median over the calls of the time of all layers of a call.
         layers_ms=median(map(sum, zip(*(layer.samples_ms for layer in found), strict=True))),
         share_percent=shares(layers),
-        calls=request.calls,
+        calls=len(run.plain_ms) - run.warm_up,
         roofline=roofline,
         notes=tuple(notes),
         int8=None if source is None else explain_file(source, recipe_of(run.spec.backend)),

@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.command("layers")
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
 @backends_option
-@option("--calls", type=click.IntRange(1), default=100, help="Number of profiled calls per artifact.")
+@option("--calls", type=click.IntRange(1), unset="100, or fewer within 30 s", help="Number of profiled calls per artifact.")
 @option("--batch", type=click.IntRange(1), default=1, help="Number of images per call.")
 @threads_option
 @option("--model", type=INPUT, help="The .onnx file that engines were built from, if their manifests do not lead to it.")

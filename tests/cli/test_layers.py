@@ -105,3 +105,11 @@ def _engine_of_tensorrt(folder):
     path.write_bytes(b"engine")
     write_manifest(path, Manifest("engine", "", "int8", backend="tensorrt"))
     return path
+
+
+@pytest.mark.parametrize(
+    ("pair_s", "wanted", "pace"),
+    [(0.001, None, (10, 100, 5)), (3.0, None, (2, 10, 1)), (60.0, None, (2, 3, 1)), (3.0, 200, (2, 200, 1)), (1.0, 5, (5, 5, 1))],
+)
+def test_slow_calls_are_fewer_unless_their_number_is_given(pair_s, wanted, pace):
+    assert layers._pace(pair_s, wanted) == pace
