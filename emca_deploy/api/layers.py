@@ -162,7 +162,7 @@ def _profile(specs: Sequence[RunnerSpec], request: LayersRequest, report: Progre
 
 
 def _pace(pair_s: float, wanted: int | None) -> tuple[int, int, int]:
-    """Return the number of calls to warm up, of profiled calls, and of calls in a block; a plain and a profiled one take `pair_s`."""
+    """Return the number of calls to warm up, of profiled calls, and in a block; a plain and a profiled call take `pair_s`."""
     warm_up = min(WARM_UP, max(FEWEST_WARM_UP, int(WARM_UP_S / pair_s)))
     calls = min(CALLS, max(FEWEST_CALLS, int(CALLS_S / pair_s))) if wanted is None else wanted
     return warm_up, calls, 1 if pair_s > SLOW_CALL_S else BLOCK
