@@ -39,8 +39,6 @@ def detector_options(function: F) -> F:
 
 def print_detector(made: "DetectorExport") -> None:
     """Print how many detections match PyTorch's."""
-    from emca_deploy.exporting.half_detector import HALF_TOLERANCES
-
     found = made.parity.found
     if found is None:
         return
@@ -52,6 +50,6 @@ def print_detector(made: "DetectorExport") -> None:
     echo(f"{found.matched} of {found.detections} detections on {found.images} images match: largest difference of a {errors}")
     echo(f"suppression: {made.nms_rounds} rounds; these images need {made.longest_chain}")
     if made.half is not None and made.half.found is not None:
-        half, near = made.half.found, HALF_TOLERANCES
+        half, near = made.half.found, made.half.allowed
         within = f"score {near.score}, box {near.box_px} px, mask {near.mask}"
         echo(f"{half.matched} of {half.detections} detections in fp16 match those in fp32 within {within}")

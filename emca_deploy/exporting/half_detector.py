@@ -36,9 +36,11 @@ class HalfDetector(HalfConversion):
 
     Attributes:
         found: Detections of the fp32 file that the fp16 file has too; None for a dense part.
+        allowed: Differences up to which two detections are the same one.
     """
 
     found: MatchedDetections | None = None
+    allowed: Tolerances = HALF_TOLERANCES
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record for a manifest."""
