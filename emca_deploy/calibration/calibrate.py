@@ -20,6 +20,7 @@ from emca_deploy.calibration.finetuning.finetune import FineTuning, Lessons, Sta
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
 from emca_deploy.calibration.graphs.products import products_on_one_thread
+from emca_deploy.calibration.graphs.regions import valid_regions
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.left_out import LeftOut
 from emca_deploy.calibration.placement.coverage import Coverage, recipe_coverage
@@ -214,17 +215,18 @@ def calibrate_model(
         raise OutputError(f"{output.parent}: no such folder", f"make it first: mkdir -p {shell_word(str(output.parent))}")
     refuse_quantized(model, recipe)
     canonical = canonical_graph(model, source.preprocessing, options.output_name)
-    graph_model = canonical.model
+    graph_model, studied = canonical.model, valid_regions(canonical.model)
     coverage = recipe_coverage(model, graph_model.graph, recipe, options.keep_float)  # errors come before the long pass
     images = Images.of(source, options.samples, options.seed)
     source = kept_in_memory(source)
     key, path = _key(model, source, options), options.table or table_path(model)
-    file, most = (path, recipe.largest_weight), len(images.looked_at)
     lessons = Lessons(source, images.looked_at, options.threads, options.seed)
     teaching = checked_teacher(graph_model, options.teacher, lessons) if options.teacher else None
-    rounding = Rounding(graph_model, key, file, most) if rounds_weights(options.recover) else None
+    rounding = (
+        Rounding(studied, key, (path, recipe.largest_weight), len(images.looked_at)) if rounds_weights(options.recover) else None
+    )
     passenger = rounding.rows if rounding is not None else None
-    table, reused = _ensure_table(key, path, options, lambda: _observe(graph_model, source, options, stage, passenger))
+    table, reused = _ensure_table(key, path, options, lambda: _observe(studied, source, options, stage, passenger))
     indices = images.first(table.drawing)
     weights = nearest_weights(graph_model.graph, recipe.largest_weight)
     if rounding is not None:
@@ -233,7 +235,7 @@ def calibrate_model(
     def quantize(floating: ir.Model, ranges: Mapping[str, TensorRange]) -> InsertionCount:
         return insert_qdq(floating, place(floating.graph, recipe, options.keep_float), ranges, weights)
 
-    trial = ChoiceInput(graph_model, quantize, source, indices, options.threads, images.judges(table.drawing))
+    trial = ChoiceInput(studied, quantize, source, indices, options.threads, images.judges(table.drawing))
     choice, chosen = _choose(trial, table, options, stage)
     if chosen.key != table.key:
         table = chosen
@@ -304,7 +306,8 @@ def ensure_ranges(
     key = _key(model, source, options)
 
     def measure() -> tuple[dict[str, Observation], Drawing | None]:
-        return _observe(load_graph(model, source.preprocessing, options.output_name), source, options, stage)
+        studied = valid_regions(load_graph(model, source.preprocessing, options.output_name))
+        return _observe(studied, source, options, stage)
 
     table, reused = _ensure_table(key, path, options, measure, needed)
     return table, path, reused

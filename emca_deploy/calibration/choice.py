@@ -194,7 +194,7 @@ class _Judges:
                 variant = trial.model.clone()
                 add_to_biases(variant.graph, choice.shifts)
                 trial.quantize(variant, self._ranges[choice.method])
-                found[_label(choice)] = LogitsNoise.of(self._reference, simulation.logits(variant, count))
+                found[_label(choice)] = simulation.noise(self._reference, simulation.logits(variant, count))
         return found
 
 

@@ -20,7 +20,7 @@ from emca_deploy.calibration.placement.quantize import activation_params
 from emca_deploy.calibration.ranges.collect import TensorPass, ends_of, observe
 from emca_deploy.calibration.ranges.observers import MinMaxObserver, TensorRange
 from emca_deploy.canonical.edit import new_constant
-from emca_deploy.canonical.marks import logits_value
+from emca_deploy.canonical.marks import compared_values
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.tasks.logits import LogitsNoise
 
@@ -58,6 +58,7 @@ class LeftOut:
         self._indices = list(indices[:JUDGES])
         self._extremes: Float64Array | None = None
         self._reference: Float32Array | None = None
+        self._parts: list[int] = []
 
     def clipped_db(self, ends: Float64Array) -> float:
         """Return by how many dB the SQNR of all logits would rise if nothing were clipped to ranges (tensors, 2).
@@ -82,29 +83,41 @@ class LeftOut:
         )
         few = list(range(min(ROUNDED, len(self._indices))))
         rounded = self._simulated(few, rounded_model(self._model, dict(zip(self._names, ends, strict=True))))
-        clipping = _share(LogitsNoise.of(self._reference, clipped))
-        rounding = _share(LogitsNoise.of(clipped[few], rounded))
+        clipping = _share(LogitsNoise.of(self._reference, clipped, self._parts))
+        rounding = _share(LogitsNoise.of(clipped[few], rounded, self._parts))
         return 10 * log10(1 + clipping / rounding) if rounding > 0 else inf
 
     def _run_float(self) -> Float64Array:
         """Keep the float model's logits, and return the smallest and largest value of each tensor, (N, tensors, 2)."""
-        logits = _Logits(str(logits_value(self._model.graph).name))
+        logits = None if self._is_detector else _Logits(str(compared_values(self._model.graph)[0].name))
         work = TensorPass(self._model.clone(), self._names, self._threads, logits, counts=False)
         observers = {name: MinMaxObserver() for name in self._names}
         found: list[list[tuple[float, float]]] = []
         for digests, taken in work.digests(self._source, self._indices):
             observe(observers, digests, self._source, self._indices[len(found) : len(found) + len(taken)])
             for each in taken:
-                logits.add(each)
+                if logits is not None:
+                    logits.add(each)
                 found.append([ends_of(digest) for digest in digests])
-        if len({row.size for row in logits.rows}) == 1:
+        if logits is None:
+            self._reference = self._simulated(list(range(len(self._indices))), self._model)
+        elif len({row.size for row in logits.rows}) == 1:
             self._reference = np.concatenate(logits.rows)
         return np.array(found, np.float64)
 
     def _simulated(self, positions: list[int], model: ir.Model) -> Float32Array:
         """Return a variant's logits, (N, numbers), of some of the images."""
         simulation = Simulation(self._model.graph, self._source, [self._indices[at] for at in positions], self._threads)
-        return np.concatenate([part.reshape(len(part), -1) for part in simulation.outputs(model)])
+        if self._is_detector:
+            rows = simulation.logits(model)
+            self._parts = simulation.parts
+            return rows
+        return np.concatenate([tensors[0].reshape(len(tensors[0]), -1) for tensors in simulation.outputs(model)])
+
+    @property
+    def _is_detector(self) -> bool:
+        """Whether several tensors are compared."""
+        return len(compared_values(self._model.graph)) > 1
 
 
 def _share(noise: LogitsNoise) -> float:

@@ -18,6 +18,7 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import load_graph
+from emca_deploy.calibration.graphs.regions import valid_regions
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
 from emca_deploy.calibration.placement.place import Placement, place
@@ -33,7 +34,6 @@ from emca_deploy.data.sources import ImageSource, choose_indices
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.sensitivity import Cost, SensitivityReport, UnitKind, UnitSensitivity
-from emca_deploy.tasks.logits import predicted, signal_to_noise_db
 
 __all__ = ["SensitivityOptions", "Unit", "find_units", "measure_sensitivity", "options_on_file", "weights_on_file"]
 
@@ -90,7 +90,8 @@ def weights_on_file(
     if not rounded_path(*file).is_file():
         return {}
     images = Images.of(source, table.key.samples, table.key.seed)
-    rounding = Rounding(load_graph(model, source.preprocessing, options.output_name), table.key, file, len(images.looked_at))
+    floating = valid_regions(load_graph(model, source.preprocessing, options.output_name))
+    rounding = Rounding(floating, table.key, file, len(images.looked_at))
     return rounding.weights(source, images.first(table.drawing), options.threads, silent)
 
 
@@ -113,7 +114,7 @@ def measure_sensitivity(
         OutputError: the side file cannot be written.
     """
     recipe = options.recipe
-    floating = load_graph(model, source.preprocessing, options.output_name)
+    floating = valid_regions(load_graph(model, source.preprocessing, options.output_name))
     graph = floating.graph
     placement = place(graph, recipe, options.keep_float)
     units = find_units(graph, placement)
@@ -179,7 +180,7 @@ class _Study:
         count = Counter(progress, self.simulation.samples * (len(missing) + 1))
         reference = self.simulation.logits(self.floating, count)
         for name in missing:
-            costs[name] = _compare(reference, self._quantized(variants[name], count), label_of(self.floating.graph))
+            costs[name] = self._compare(reference, self._quantized(variants[name], count))
             if side:
                 side.put(name, asdict(costs[name]))
         return costs
@@ -190,6 +191,12 @@ class _Study:
         placement.keep_float({node for node in model.graph if stays_float(node.name or "")})
         insert_qdq(model, placement, self.table.ranges, self.weights)
         return self.simulation.logits(model, step)
+
+    def _compare(self, reference: Float32Array, logits: Float32Array) -> Cost:
+        if not reference.any():
+            raise ModelError(f"{label_of(self.floating.graph)}: all its logits are zero", "name a trained model")
+        noise = self.simulation.noise(reference, logits)
+        return Cost(noise.all_db, self.simulation.flips_percent(reference, logits))
 
 
 _Selector = Callable[[str], bool]
@@ -222,18 +229,11 @@ def _row(unit: Unit, costs: dict[str, Cost], total_macs: int) -> UnitSensitivity
     )
 
 
-def _compare(reference: Float32Array, logits: Float32Array, label: str) -> Cost:
-    if not reference.any():
-        raise ModelError(f"{label}: all its logits are zero", "name a trained model")
-    flips = float((predicted(reference) != predicted(logits)).mean())
-    return Cost(signal_to_noise_db(reference, logits), 100 * flips)
-
-
 def _cost_on_file(value: Any) -> Cost | None:
     """Return a cost from the side file; None where it has no valid one."""
     try:
-        sqnr_db, flips = value["sqnr_db"], float(value["flips_percent"])
-        return Cost(None if sqnr_db is None else float(sqnr_db), flips)
+        sqnr_db, flips = value["sqnr_db"], value["flips_percent"]
+        return Cost(None if sqnr_db is None else float(sqnr_db), None if flips is None else float(flips))
     except (TypeError, KeyError, ValueError):
         return None
 

@@ -19,7 +19,7 @@ from emca_deploy.canonical.check import TOLERANCE, TOLERANCE_OF_HALF, known_erro
 from emca_deploy.canonical.clean import clean, name_nodes, remove_no_ops
 from emca_deploy.canonical.constants import fold_constants
 from emca_deploy.canonical.edit import insert_node
-from emca_deploy.canonical.marks import logits_value, mark
+from emca_deploy.canonical.marks import compared_values, mark
 from emca_deploy.canonical.pooling import pool_globally
 from emca_deploy.canonical.rectifiers import rectify
 from emca_deploy.canonical.shapes import infer_shapes, settle_shapes
@@ -27,6 +27,7 @@ from emca_deploy.canonical.unstacking import unstack_scales
 from emca_deploy.errors import ModelError
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.onnx_file.refusal import graph_errors
+from emca_deploy.requests import TaskName
 
 if TYPE_CHECKING:
     import onnx
@@ -99,31 +100,42 @@ class CanonicalModel:
 def canonical_model(
     file: OnnxFile, image_size: tuple[int, int] | None = None, output_name: str | None = None
 ) -> CanonicalModel:  # fmt: skip
-    """Return the canonical graph of a float file, whose logits are compared with the file's once.
+    """Return the canonical graph of a float file, whose logits, or a detector's dense outputs, are compared with the file's once.
 
     A dynamic input is fixed to `image_size`, (height, width) in pixels; `output_name` names the logits among several outputs.
 
     Raises:
-        ModelError: the file is no float image classifier, or its graph is damaged.
+        ModelError: the file is no float image classifier or detector, or its graph is damaged.
         UnknownNameError: there is no output of that name.
     """
     _check_float(file)
-    logits = file.find_logits(output_name)
+    logits = _logits_name(file, output_name)
     rules: list[str] = []
     with graph_errors(file.path):
-        model = _prepared(file, logits.tensor, image_size, rules)
+        model = _prepared(file, logits, image_size, rules)
         infer_shapes(model)
         for name, rule in RULES.items():
             if rule(model):
                 rules.append(name)
                 infer_shapes(model)
-        remove_no_ops(model, logits_value(model.graph).name)
+        remove_no_ops(model, _kept_names(model))
     if EXACT.issuperset(rules):
         return CanonicalModel(model, tuple(rules))
-    error = _checked(file, logits.tensor, model, image_size)
+    error = _checked(file, logits, model, image_size)
     if error <= (TOLERANCE_OF_HALF if "float16" in rules else TOLERANCE):
         return CanonicalModel(model, tuple(rules), error)
-    return _fallback(file, logits.tensor, image_size, (rules, error))
+    return _fallback(file, logits, image_size, (rules, error))
+
+
+def _logits_name(file: OnnxFile, output_name: str | None) -> str | None:
+    """Return the name of a classifier's logits; None for a detector, which has none."""
+    if output_name is None and file.quantized_task == "detection":
+        return None
+    return file.find_logits(output_name).tensor
+
+
+def _kept_names(model: ir.Model) -> frozenset[str]:
+    return frozenset(str(value.name) for value in compared_values(model.graph))
 
 
 def _check_float(file: OnnxFile) -> None:
@@ -136,7 +148,7 @@ def _check_float(file: OnnxFile) -> None:
         raise ModelError(f"{file.path}: has bf16 weights, and INT8 is made from fp32", remedy)
 
 
-def _prepared(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, rules: list[str]) -> ir.Model:
+def _prepared(file: OnnxFile, logits: str | None, image_size: tuple[int, int] | None, rules: list[str]) -> ir.Model:
     """Return the graph cleaned, at a current opset, in float32 and of a fixed image size; what changed is added to `rules`."""
     model = file.load()
     free_negative_sizes(model.graph)
@@ -147,7 +159,7 @@ def _prepared(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, r
         model = ir.from_proto(_raise_opset(file.path, ir.to_proto(model), opset))
         rules.append("opset")
     clean(model)
-    remove_no_ops(model, logits)
+    remove_no_ops(model, frozenset() if logits is None else {logits})
     for node in model.graph:
         for value in node.outputs:
             if not value.is_graph_output():
@@ -156,13 +168,14 @@ def _prepared(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, r
         rules.append("float16")
     name_nodes(model)
     names = {str(value.name) for node in model.graph for value in node.outputs}
-    mark(model.graph, file.path, f"{logits}/float32" if f"{logits}/float32" in names else logits, file.image.layout)
+    task: TaskName = "detection" if logits is None else "classification"
+    mark(model.graph, file.path, task, f"{logits}/float32" if f"{logits}/float32" in names else logits, file.image.layout)
     if image_size is not None:
         fix_image_size(model.graph, image_size, channels_last=file.image.layout == "NHWC")
     return model
 
 
-def _checked(file: OnnxFile, logits: str, model: ir.Model, image_size: tuple[int, int] | None) -> float:
+def _checked(file: OnnxFile, logits: str | None, model: ir.Model, image_size: tuple[int, int] | None) -> float:
     size = "" if image_size is None else f"-{image_size[0]}x{image_size[1]}"
     key = f"{file.sha256}-{CANONICAL_VERSION}{size}"
     known = known_error(key)
@@ -173,7 +186,9 @@ def _checked(file: OnnxFile, logits: str, model: ir.Model, image_size: tuple[int
     return error
 
 
-def _fallback(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, failed: tuple[list[str], float]) -> CanonicalModel:
+def _fallback(
+    file: OnnxFile, logits: str | None, image_size: tuple[int, int] | None, failed: tuple[list[str], float]
+) -> CanonicalModel:
     """Return the graph with only its names and constants in order, and a warning that says why."""
     rules, error = failed
     model = _prepared(file, logits, image_size, [])
@@ -182,9 +197,9 @@ def _fallback(file: OnnxFile, logits: str, image_size: tuple[int, int] | None, f
         assert value.shape is not None
         value.shape = ir.Shape([1, *list(value.shape)[1:]])
     infer_shapes(model)
-    remove_no_ops(model, logits_value(model.graph).name)
+    remove_no_ops(model, _kept_names(model))
     warning = (
-        f"{file.path}: rewriting its graph ({', '.join(rules)}) changes its logits by {error:.1e} of the largest; "
+        f"{file.path}: rewriting its graph ({', '.join(rules)}) changes its outputs by {error:.1e} of the largest; "
         "the graph is quantized as it is"
     )
     return CanonicalModel(model, (), error, (warning,))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.artifacts import write_json
-from emca_deploy.canonical.marks import logits_value
+from emca_deploy.canonical.marks import compared_values
 from emca_deploy.errors import EmcaError
 from emca_deploy.onnx_file.file import OnnxFile
+from emca_deploy.tasks.detector_layers import CROPS, values_before
 
 if TYPE_CHECKING:
     import onnx
@@ -52,19 +54,32 @@ def remember_error(key: str, error: float) -> None:
         pass
 
 
-def largest_error(file: OnnxFile, logits: str, model: ir.Model, image_size: tuple[int, int] | None) -> float:
-    """Return the largest difference of logits on seeded inputs, relative to the largest logit; infinity where one does not run.
+def largest_error(file: OnnxFile, logits: str | None, model: ir.Model, image_size: tuple[int, int] | None) -> float:
+    """Return the largest difference of logits or dense outputs on seeded inputs, relative to the largest of each tensor.
 
-    `logits` names the file's tensor. A dynamic input gets `image_size`, (height, width) in pixels.
+    It is infinity where one does not run. `logits` names the file's tensor; None is for a detector. A dynamic input gets
+    `image_size`, (height, width) in pixels.
     """
     canonical = ir.to_proto(model)
     images = _images(file, image_size)
     batch = file.image.batch
+    ours = [str(value.name) for value in compared_values(model.graph) if not _has_regions(value)]
+    theirs = ours if logits is None else [logits]
     try:
-        wanted = _run(file.load_proto(), logits, file.image.name, images, batch or 1)
-        found = _run(canonical, str(logits_value(model.graph).name), file.image.name, images, batch or IMAGES)
+        wanted = _run(file.load_proto(), theirs, file.image.name, images, batch or 1)
+        found = _run(canonical, ours, file.image.name, images, batch or IMAGES)
     except Exception:  # onnxruntime raises a dozen unrelated classes
         return float("inf")
+    return max(map(_relative, wanted, found), default=float("inf"))
+
+
+def _has_regions(value: ir.Value) -> bool:
+    """Return whether a tensor is computed from regions of selected boxes: rounding changes their order."""
+    producers = {before.producer() for before in values_before([value])}
+    return any(node is not None and node.op_type in CROPS for node in producers)
+
+
+def _relative(wanted: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> float:
     if wanted.size != found.size or not np.isfinite(wanted).all():
         return float("inf")
     scale = float(np.abs(wanted).max()) or 1.0
@@ -84,18 +99,21 @@ def _images(file: OnnxFile, image_size: tuple[int, int] | None) -> npt.NDArray[A
     return values.astype(image.dtype)
 
 
-def _run(proto: "onnx.ModelProto", logits: str, name: str, images: npt.NDArray[Any], batch: int) -> npt.NDArray[np.float64]:
-    """Return the logits of all images, run `batch` at a time; the last batch is filled by repetition."""
+def _run(
+    proto: "onnx.ModelProto", tensors: Sequence[str], name: str, images: npt.NDArray[Any], batch: int
+) -> list[npt.NDArray[np.float64]]:
+    """Return some tensors for all images, run `batch` at a time; the last batch is filled by repetition."""
     import onnx
     import onnxruntime
 
-    if all(value.name != logits for value in proto.graph.output):
-        proto.graph.output.append(onnx.ValueInfoProto(name=logits))
+    given = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in tensors if tensor not in given)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     rows = []
     for start in range(0, len(images), batch):
         part = images[[(start + i) % len(images) for i in range(batch)]]
-        rows.append(np.asarray(session.run([logits], {name: part})[0], np.float64)[: len(images) - start])
-    return np.concatenate(rows)
+        found = session.run(list(tensors), {name: part})
+        rows.append([np.asarray(tensor, np.float64)[: len(images) - start] for tensor in found])
+    return [np.concatenate(parts) for parts in zip(*rows, strict=True)]

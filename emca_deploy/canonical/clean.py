@@ -1,5 +1,7 @@
 """Cleaning any graph: no Constant nodes, no initializers among the inputs, no Identity or Dropout, a name for each node."""
 
+from collections.abc import Set as AbstractSet
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -15,11 +17,11 @@ def clean(model: ir.Model) -> None:
     common.TopologicalSortPass()(model)
 
 
-def remove_no_ops(model: ir.Model, logits: str | None) -> None:
-    """Remove Identity, Dropout, a Cast that keeps the type, and what nothing reads; the tensor `logits` keeps its name."""
+def remove_no_ops(model: ir.Model, kept: AbstractSet[str]) -> None:
+    """Remove Identity, Dropout, a Cast that keeps the type, and what nothing reads; the tensors `kept` keep their names."""
     graph = model.graph
     for node in list(graph):
-        if node.outputs and node.outputs[0].name == logits:
+        if node.outputs and node.outputs[0].name in kept:
             continue
         # onnx-ir's pass for Identity would empty the branches of an If that only pass a tensor on.
         masked = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])

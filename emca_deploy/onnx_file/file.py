@@ -17,7 +17,7 @@ from emca_deploy.onnx_file.sidecars import Sidecar, all_tensors, external_tensor
 from emca_deploy.onnx_file.structure import check_structure
 from emca_deploy.requests import TaskName
 from emca_deploy.tasks.inputs import ImageInput, find_image, pixel_range
-from emca_deploy.tasks.outputs import LogitsOutput, find_logits, task_of
+from emca_deploy.tasks.outputs import LogitsOutput, find_logits, has_detector_heads, task_of
 from emca_deploy.unchanged import Stamp, stamp_of
 
 if TYPE_CHECKING:
@@ -154,6 +154,11 @@ class OnnxFile:
     def task(self) -> TaskName:
         """The task of the model, by the names of its outputs."""
         return task_of(self.graph)
+
+    @property
+    def quantized_task(self) -> TaskName:
+        """The task that calibration has the model for: detection for the dense part of a detector too."""
+        return "detection" if has_detector_heads(self.graph) else "classification"
 
     def find_logits(self, name: str | None = None) -> LogitsOutput:
         """Return the graph's output with the logits; `name` chooses among several outputs.

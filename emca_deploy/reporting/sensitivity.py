@@ -57,8 +57,9 @@ _LEGEND = (
 
 def _summary(report: SensitivityReport) -> str:
     images = f"{report.samples} calibration image{'s' if report.samples > 1 else ''}"
+    flips = "" if report.int8.flips_percent is None else f"{fixed(report.int8.flips_percent)}% flips, "
     return (
-        f"All in INT8: {_db(report.int8)} dB, {fixed(report.int8.flips_percent)}% flips, against fp32 on {images}; "
+        f"All in INT8: {_db(report.int8)} dB, {flips}against fp32 on {images}; "
         f"simulated in float with {plain(report.simulated_with)}, not run on the backend itself"
     )
 

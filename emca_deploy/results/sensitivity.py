@@ -13,15 +13,15 @@ UnitKind = Literal["layer", "block"]
 
 @dataclass(frozen=True)
 class Cost:
-    """The difference of a partly quantized network's logits from fp32 on the same images.
+    """The difference of a partly quantized network's logits, or a detector's last layers, from fp32 on the same images.
 
     Attributes:
         sqnr_db: Ratio 10 log10(sum fp32^2 / sum (fp32 - quantized)^2); None where the logits are identical.
-        flips_percent: Percent of images with another top-1 class than in fp32.
+        flips_percent: Percent of images with another top-1 class than in fp32; None for a detector.
     """
 
     sqnr_db: float | None
-    flips_percent: float
+    flips_percent: float | None
 
     @property
     def noise(self) -> float:

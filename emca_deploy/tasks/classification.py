@@ -6,6 +6,7 @@ gate on the drop (`results.gate.Gate`).
 """
 
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,13 @@ from emca_deploy.stats.paired import mcnemar_p
 from emca_deploy.tasks.confidence import Confidence, confidence_of
 from emca_deploy.tasks.detections import Detections
 from emca_deploy.tasks.flips import ImageNames, find_flips
-from emca_deploy.tasks.logits import LogitsNoise, logits_of, predicted, row_slices, top1_percent
+from emca_deploy.tasks.logits import LogitsNoise, agreement_percent, logits_of, predicted, row_slices, top1_percent
 from emca_deploy.tasks.logits_rows import LogitsRows
 from emca_deploy.tasks.per_class import confused_pairs, confusion_matrix, per_class
 from emca_deploy.tasks.task import Answers, Arrays, Batch, Collector, Task
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["Classification", "compare"]
 
@@ -31,6 +35,29 @@ class Classification(Task):
     """Networks whose main output has logits or probabilities, one for each class."""
 
     name = "classification"
+
+    def compared(self, graph: "ir.Graph", logits: str | None) -> "list[ir.Value]":
+        """Return the logits, before a final Softmax; the first output where no tensor has their name."""
+        for value in graph.outputs:
+            if logits is None or value.name == logits:
+                return [value]
+        for node in reversed(graph):
+            for value in node.outputs:
+                if value.name == logits:
+                    return [value]
+        return [graph.outputs[0]]
+
+    def rows(self, name: str, tensor: Float32Array, images: int) -> Float32Array:
+        """Return logits (images, classes); see `Task.rows`."""
+        del images
+        logits = tensor.reshape(len(tensor), -1) if tensor.ndim == 4 else tensor  # (N, classes, 1, 1)
+        if logits.ndim != 2 or not np.isfinite(logits).all():
+            raise ModelError(f"{name}: its output is no finite logits (N, classes)", "name an image classifier")
+        return logits
+
+    def flips_percent(self, reference: Float32Array, rows: Float32Array) -> float | None:
+        """Return the percentage of images with another class."""
+        return 100 - agreement_percent(reference, rows)
 
     def record(self, batch: Batch) -> Arrays:
         """Return the logits of a batch; they are computed from probabilities where the network gives these."""

@@ -7,10 +7,11 @@ The parts are those of `classification`: what is kept of a network's outputs (`D
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emca_deploy.arrays import Int64Array
+from emca_deploy.arrays import Float32Array, Int64Array
 from emca_deploy.data.coco import CocoAnnotations
 from emca_deploy.data.preprocess import Placement
 from emca_deploy.errors import DataError, ModelError
@@ -19,9 +20,13 @@ from emca_deploy.results.gate import Verdict
 from emca_deploy.tasks.average_precision import drop_interval, mean_precision
 from emca_deploy.tasks.detection_flips import LEAST_SCORE, Compared, compare_detections
 from emca_deploy.tasks.detections import Detections
+from emca_deploy.tasks.detector_layers import last_results
 from emca_deploy.tasks.detector_outputs import detections_of
 from emca_deploy.tasks.object_matches import ClassMatches, Matched, match_objects
 from emca_deploy.tasks.task import Answers, Arrays, Batch, Collector, Task
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["MOST_SHOWN", "Detection", "Named", "Truth", "compare", "judge"]
 
@@ -31,6 +36,9 @@ MOST_SHOWN = 200
 HIGHEST_THRESHOLD = 0.05
 """Highest score threshold of a network whose AP is comparable: AP also counts detections with low scores."""
 
+COMPARED_NUMBERS = 1 << 14
+"""Numbers of an image's tensor that are compared at least, where the tensor has three times as many: an even sample."""
+
 Progress = Callable[[int, int], object]
 
 
@@ -38,6 +46,25 @@ class Detection(Task):
     """Networks whose outputs are a number of boxes with scores and labels, and with masks where they have them."""
 
     name = "detection"
+
+    def compared(self, graph: "ir.Graph", logits: str | None) -> "list[ir.Value]":
+        """Return the results of the last layers: class logits, deltas and mask logits, before anything is selected by them."""
+        del logits
+        return last_results(graph)
+
+    def rows(self, name: str, tensor: Float32Array, images: int) -> Float32Array:
+        """Return an even sample of a last layer's results, of all regions; see `Task.rows`."""
+        values = tensor.reshape(images, -1)
+        step = max(1, values.shape[1] // COMPARED_NUMBERS)
+        rows = values[:, :: step - 1 + step % 2]  # odd: an even step could fall on the same columns of every map
+        if not np.isfinite(rows).all():
+            raise ModelError(f"{name}: a result of its last layers is NaN or infinite", "check the model's weights")
+        return rows
+
+    def flips_percent(self, reference: Float32Array, rows: Float32Array) -> float | None:
+        """Return None: an image has many detections, and none is selected here."""
+        del reference, rows
+        return None
 
     def record(self, batch: Batch) -> Arrays:
         """Return the detections of a batch in the pixels of its images; see `detections_of`."""

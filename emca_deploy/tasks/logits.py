@@ -1,6 +1,6 @@
 """Logits: predicted classes, the error against another model's logits in decibels, and logits from probabilities."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, log10
 
@@ -64,8 +64,26 @@ class LogitsNoise:
     noise: Float64Array
 
     @classmethod
-    def of(cls, reference: Float32Array, logits: Float32Array) -> "LogitsNoise":
-        """Return it for logits (N, classes) float32 each."""
+    def of(cls, reference: Float32Array, logits: Float32Array, parts: Sequence[int] = ()) -> "LogitsNoise":
+        """Return it for logits (N, classes) float32 each.
+
+        Several `parts` are numbers of neighbouring columns, such as those of a detector's layers. The signal of a part is that of
+        its numbers without their mean. Signal and noise are divided by the signal's mean over the images: all parts count alike.
+        """
+        if len(parts) <= 1:
+            return cls._of_columns(reference, logits)
+        signal, noise = np.zeros(len(reference)), np.zeros(len(reference))
+        for end, count in zip(np.cumsum(parts), parts, strict=True):
+            part = slice(end - count, end)
+            centre = reference[:, part].mean(dtype=np.float64)
+            found = cls._of_columns(reference[:, part] - np.float32(centre), logits[:, part] - np.float32(centre))
+            scale = float(found.signal.mean()) or 1.0
+            signal += found.signal / scale
+            noise += found.noise / scale
+        return cls(signal, noise)
+
+    @classmethod
+    def _of_columns(cls, reference: Float32Array, logits: Float32Array) -> "LogitsNoise":
         signal, noise = np.empty(len(reference)), np.empty(len(reference))
         for rows in row_slices(len(reference)):
             wide = reference[rows].astype(np.float64)

@@ -13,12 +13,18 @@ from emca_deploy.requests import TaskName
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["DETECTOR", "MASKS", "LogitsOutput", "ReadOutputs", "choose_output", "choose_outputs", "find_logits", "task_of"]
+__all__ = [
+    "DETECTOR", "MASKS", "LogitsOutput", "ReadOutputs", "choose_output", "choose_outputs", "find_logits", "has_detector_heads",
+    "task_of",
+]  # fmt: skip
 
 DETECTOR = ("num_detections", "boxes", "scores", "labels")
 """Outputs of a detector for at most D detections: (N,), (N, D, 4), (N, D) and (N, D); one may have `MASKS` too."""
 
 MASKS = "masks"
+DELTAS = "deltas_p"
+"""Beginning of the names of a dense part's outputs with the deltas of a level, such as "deltas_p3"."""
+
 SCORES = "scores"
 
 
@@ -131,6 +137,11 @@ def find_logits(path: Path, graph: "onnx.GraphProto", wanted: str | None = None)
 def task_of(graph: "onnx.GraphProto") -> TaskName:
     """Return the task of a graph, by the names of its outputs."""
     return "detection" if _detector_names([_spec(value) for value in graph.output]) else "classification"
+
+
+def has_detector_heads(graph: "onnx.GraphProto") -> bool:
+    """Return whether a graph is a detector, or the dense part of one."""
+    return task_of(graph) == "detection" or any(value.name.startswith(DELTAS) for value in graph.output)
 
 
 def _spec(value: "onnx.ValueInfoProto") -> TensorSpec:

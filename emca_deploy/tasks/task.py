@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy.typing as npt
 
@@ -11,6 +11,9 @@ from emca_deploy.arrays import Float32Array
 from emca_deploy.data.sources import ImageSource
 from emca_deploy.requests import TaskName
 from emca_deploy.tasks.detections import Detections
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["Answers", "Arrays", "Batch", "Collector", "Task"]
 
@@ -64,6 +67,22 @@ class Task(ABC):
     """A kind of network, by the meaning of its outputs."""
 
     name: ClassVar[TaskName]
+
+    @abstractmethod
+    def compared(self, graph: "ir.Graph", logits: str | None) -> "list[ir.Value]":
+        """Return the tensors by which calibration compares two forms of a float graph, whose logits may have a name."""
+
+    @abstractmethod
+    def rows(self, name: str, tensor: Float32Array, images: int) -> Float32Array:
+        """Return the numbers of such a tensor that are compared, (images, numbers); `name` is that of the model, for errors.
+
+        Raises:
+            ModelError: the tensor cannot be what it should.
+        """
+
+    @abstractmethod
+    def flips_percent(self, reference: Float32Array, rows: Float32Array) -> float | None:
+        """Return the percentage of images with another answer, by what is compared; None where that does not show it."""
 
     @abstractmethod
     def record(self, batch: Batch) -> Arrays:

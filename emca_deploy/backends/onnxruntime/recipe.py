@@ -102,6 +102,7 @@ RECIPE = Recipe(
     frozenset({"AttentionPool", "Gate", "MaxPool", "GlobalAveragePool"}),
     "both",
     outputs=True,
+    floats=frozenset({"ConvTranspose"}),
     on_cpu=True,
     rewrites=(hard_sigmoids_as_additions, average_pools_as_convolutions),
     explainer=OrtExplainer,

@@ -1,4 +1,4 @@
-"""Reading an ONNX classifier's graph: its activations, what reads them, and what can be quantized."""
+"""Reading the graph of an ONNX classifier or detector: its activations, what reads them, and what can be quantized."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = [
     "WEIGHTED", "all_values", "canonical_graph", "dequantized", "has_weights", "image_value", "load_graph", "only_feeds",
 ]  # fmt: skip
 
-WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that have integer kernels for constant weights."""
 
 PREAMBLE = frozenset({"Cast", "Transpose", "Identity", "Sub", "Div", "Mul", "Add", "BatchNormalization"})
@@ -31,7 +31,7 @@ def load_graph(path: Path, preprocessing: Preprocessing | None = None, output_na
     outputs.
 
     Raises:
-        ModelError: the file is no float image classifier in ONNX.
+        ModelError: the file is no float image classifier or detector in ONNX.
         UnknownNameError: there is no output of that name.
     """
     return canonical_graph(path, preprocessing, output_name).model

@@ -30,11 +30,13 @@ __all__ = [
     "few_of",
     "find_values",
     "fixed_batch",
+    "image_means",
     "in_order",
     "leave",
     "leave_mean",
     "pool_size",
     "prune",
+    "regions_of",
 ]  # fmt: skip
 
 LARGEST_POOL = 4
@@ -80,6 +82,16 @@ def leave_mean(graph: ir.Graph, value: ir.Value) -> ir.Value:
         return leave(graph, value)
     pooled = append_output(graph, ir.node("GlobalAveragePool", [value]), f"{value.name}/pooled")
     return append_output(graph, ir.node("Flatten", [pooled]), f"{value.name}/mean")
+
+
+def regions_of(output: npt.NDArray[Any], images: int) -> int:
+    """Return how many regions of each image are the rows of an output, (N * R, ...) or (N, ...)."""
+    return max(1, len(output) // images) if output.ndim else 1
+
+
+def image_means(means: Float32Array, images: int) -> Float32Array:
+    """Return the means (N, C) over each image's regions of channel means (N * R, C)."""
+    return means if len(means) == images else means.reshape(images, -1, means.shape[1]).mean(axis=1)
 
 
 def prune(model: ir.Model) -> None:
@@ -180,6 +192,8 @@ class GraphSession:
 class GraphRunner:
     """A graph that returns some of its tensors, or the mean of each of their channels.
 
+    The rows of a detector's regions belong to their image.
+
     A graph of fixed batch runs in pieces; the last is filled by repetition and cut again.
     """
 
@@ -197,16 +211,19 @@ class GraphRunner:
             graph.outputs.append(leave_mean(graph, value) if means else leave(graph, value))
         prune(model)
         self._names, self._graph, self._fixed = list(names), graph, fixed_batch(graph)
-        self._session = GraphSession(model, threads)
+        self._session, self._means = GraphSession(model, threads), means
 
     def __call__(self, images: Float32Array) -> dict[str, Float32Array]:
-        """Run (N, 3, H, W) float32 images and return each tensor, (N, ...) float32, by name."""
+        """Run (N, 3, H, W) float32 images and return each tensor, (N, ...) or with R regions (N * R, ...) float32, by name."""
         size = self._fixed or len(images)
         pieces = [self._run(images[start : start + size]) for start in range(0, len(images), size)]
         return {name: np.concatenate(parts) for name, parts in zip(self._names, zip(*pieces, strict=True), strict=True)}
 
     def _run(self, images: Float32Array) -> list[Float32Array]:
-        return [output[: len(images)] for output in self._session.run(feed_of(self._graph, images))]
+        feed = feed_of(self._graph, images)
+        size = len(next(iter(feed.values())))
+        found = [output[: len(images) * regions_of(output, size)] for output in self._session.run(feed)]
+        return [image_means(output, len(images)) for output in found] if self._means else found
 
 
 def pool_size(threads: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Finding the tensors that carry images through a network, from the image to the logits, without attention's descriptors.
+"""Finding the tensors that carry images through a network, from the image to the last layers, without attention's descriptors.
 
 The operator decides: layers with weights, poolings, sums, gates, operators that move numbers without changing them, and pointwise
 functions of a tensor that carries images. Layers with weights are also quantized wherever else they read maps.
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from emca_deploy.calibration.graphs.attention_path import AttentionPath, find_attention, is_global_pool
-from emca_deploy.calibration.graphs.graph import WEIGHTED, image_value
-from emca_deploy.canonical.marks import logits_value
+from emca_deploy.calibration.graphs.graph import WEIGHTED, has_weights, image_value
+from emca_deploy.canonical.marks import compared_values
+from emca_deploy.tasks.detector_layers import CROPS, values_after
 
 __all__ = ["PASS_THROUGH", "PICKING", "Trunk", "find_trunk"]
 
@@ -26,7 +27,8 @@ CARRYING = (
     | PASS_THROUGH
     | PICKING
     | {"Relu", "Clip", "Add", "Mul", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Concat", "Pad", "Resize"}
-    | {"ConvTranspose", "Upsample", "Dropout", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "LRN"}
+    | {"Upsample", "Dropout", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "LRN"}
+    | CROPS.keys()
 )
 
 HEAD = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Cast", "Dropout"}) | PASS_THROUGH
@@ -52,7 +54,7 @@ class Trunk:
         values: tensors that carry images.
         maps: these, and all others outside attention that come from the image without a global pooling.
         origins: each pointwise function's result, and the tensor that it is computed from.
-        head: tensors from the logits on, which are never quantized.
+        head: tensors from the last layers' results on, which are never quantized.
     """
 
     attention: AttentionPath
@@ -71,6 +73,7 @@ def find_trunk(graph: ir.Graph) -> Trunk:
     attention = find_attention(graph)
     fixed = _constants(graph)
     functions = _origins(graph, fixed)
+    head = _head(graph, functions, fixed)
     values: set[ir.Value] = {image_value(graph)}
     maps = set(values)
     for node in graph:
@@ -87,14 +90,16 @@ def find_trunk(graph: ir.Graph) -> Trunk:
             or functions.get(node.outputs[0]) in values
         ):
             values.update(value for value in node.outputs if value.dtype in {None, ir.DataType.FLOAT})
-    return Trunk(attention, frozenset(values), frozenset(maps | values), functions, _head(graph, functions, fixed))
+    return Trunk(attention, frozenset(values), frozenset(maps | values), functions, head)
 
 
 def _head(graph: ir.Graph, functions: dict[ir.Value, ir.Value], fixed: AbstractSet[ir.Value]) -> frozenset[ir.Value]:
-    """Return the tensors from the last layer's result to the logits, and from there to outputs; not a file's other outputs."""
-    logits = logits_value(graph)
-    ways = [_back_to_layer(output, functions, fixed) for output in (logits, *graph.outputs)]
-    return frozenset().union(*(way for way in ways if logits in way))
+    """Return the tensors from the last layers' results on, up to crops of regions; not a file's other outputs."""
+    compared = compared_values(graph)
+    ways = [_back_to_layer(output, functions, fixed) for output in (*compared, *graph.outputs)]
+    after = [values_after([value]) for value in compared]
+    ends = [values for values in after if not any(has_weights(use.node) for value in values for use in value.uses())]
+    return frozenset().union(*ends, *(way for way in ways if not way.isdisjoint(compared)))
 
 
 def _back_to_layer(output: ir.Value, functions: dict[ir.Value, ir.Value], fixed: AbstractSet[ir.Value]) -> set[ir.Value]:

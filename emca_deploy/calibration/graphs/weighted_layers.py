@@ -18,6 +18,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
+
+
 @dataclass(frozen=True)
 class ConvGeometry:
     """A convolution's kernel (height, width), strides (vertical, horizontal) and pads (top, left, bottom, right)."""
@@ -29,7 +32,7 @@ class ConvGeometry:
 
 def weighted_layers(graph: ir.Graph) -> dict[str, ir.Node]:
     """Return the convolutions and linear layers of a float graph by node name, in the order they run."""
-    return {str(node.name): node for node in graph if node.op_type in {"Conv", "Gemm"} and has_weights(node)}
+    return {str(node.name): node for node in graph if node.op_type in LAYERS and has_weights(node)}
 
 
 def weight_of(node: ir.Node) -> Float32Array:
@@ -48,7 +51,7 @@ def output_axis(node: ir.Node) -> int:
     """Return the axis of output channels in a layer's stored weights."""
     if node.op_type == "Conv" or node.attributes.get_int("transB", 0) != 0:
         return 0
-    return 1 if node.op_type == "Gemm" else -1
+    return 1 if node.op_type in {"Gemm", "ConvTranspose"} else -1
 
 
 def image_multiply_adds(node: ir.Node) -> int:
@@ -80,10 +83,11 @@ def weight_rows(node: ir.Node) -> Float32Array:
 
 
 def conv_geometry(node: ir.Node) -> ConvGeometry | None:
-    """Return a 2-D convolution's geometry; None where it is grouped, dilated, of another rank or padded automatically."""
+    """Return a 2-D convolution's geometry; None for one in groups, dilated, transposed, self-padding or of another rank."""
     shape, attributes = weight_of(node).shape, node.attributes
     plain = (
         len(shape) == 4
+        and node.op_type == "Conv"
         and attributes.get_int("group", 1) == 1
         and set(ints_of(node, "dilations", [1, 1])) == {1}
         and attributes.get_string("auto_pad", "NOTSET") == "NOTSET"

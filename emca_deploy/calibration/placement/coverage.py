@@ -10,7 +10,7 @@ import onnx_ir as ir
 from emca_deploy.calibration.graphs.graph import WEIGHTED, has_weights
 from emca_deploy.calibration.graphs.trunk import Trunk, find_trunk
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
-from emca_deploy.calibration.placement.place import Placement, matching_nodes, place, rounds_logits, stays_float
+from emca_deploy.calibration.placement.place import Placement, lacks_kernel, matching_nodes, place, rounds_logits, stays_float
 from emca_deploy.calibration.placement.recipe import Recipe
 from emca_deploy.canonical.edit import producer_of
 from emca_deploy.errors import ModelError
@@ -110,7 +110,7 @@ def _reason(node: ir.Node, placement: Placement, trunk: Trunk) -> str:
     if node in trunk.attention.nodes:
         stored = ", its weights stored as INT8" if node in placement.weight_only else ""
         reason = f"part of the attention, which stays in float{stored}"
-    elif node.op_type not in WEIGHTED:
+    elif node.op_type not in WEIGHTED or lacks_kernel(node, placement.recipe):
         reason = f"{node.op_type} is not quantized for {backend}"
     elif not has_weights(node):
         reason = "multiplies two computed tensors"

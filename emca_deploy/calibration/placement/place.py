@@ -15,7 +15,17 @@ from emca_deploy.calibration.placement.weight_only import heavy_pixel_layers
 from emca_deploy.canonical.edit import producer_of
 from emca_deploy.errors import InputError
 
-__all__ = ["Edge", "Placement", "identity_operand", "matching_nodes", "place", "quantizable", "rounds_logits", "stays_float"]
+__all__ = [
+    "Edge",
+    "Placement",
+    "identity_operand",
+    "lacks_kernel",
+    "matching_nodes",
+    "place",
+    "quantizable",
+    "rounds_logits",
+    "stays_float",
+]
 
 Edge = tuple[ir.Node, int]
 """A reader, and the index of its input."""
@@ -96,11 +106,17 @@ def quantizable(graph: ir.Graph, recipes: Iterable[Recipe]) -> list[str]:
 
 
 def _share_ranges(graph: ir.Graph, placement: Placement) -> None:
-    """Give a max pooling's input and result one range, which backends need to compute it in INT8.
+    """Give the input and the result of an operator that repeats or picks numbers one range, which spares rounding them twice.
 
-    Clipping and rounding commute with a maximum, so the range is the result's where nothing else reads the input quantized.
+    Backends need it to compute a max pooling in INT8. Clipping and rounding commute with a maximum, so its range is the result's
+    where nothing else reads the input quantized.
     """
     for node in graph:
+        kept = node.inputs[0] if _repeats(node) else None
+        if kept in placement.edges and node.outputs[0] in placement.edges:
+            assert kept is not None  # it is quantized
+            if (kept in placement.symmetric) == (node.outputs[0] in placement.symmetric):
+                placement.same.setdefault(node.outputs[0], kept)
         if node.op_type != "MaxPool" or len(node.outputs) != 1:
             continue
         source, result = node.inputs[0], node.outputs[0]
@@ -111,6 +127,16 @@ def _share_ranges(graph: ir.Graph, placement: Placement) -> None:
         alone = all(reader is node for reader, _ in placement.edges[source])
         taker, giver = (source, result) if alone else (result, source)
         placement.same.setdefault(taker, giver)
+
+
+def _repeats(node: ir.Node) -> bool:
+    """Return whether a node returns numbers that it reads, some of them several times, and zeros."""
+    if node.op_type == "Resize":
+        return node.attributes.get_string("mode", "nearest") == "nearest"
+    filling = node.inputs[2] if len(node.inputs) > 2 else None
+    return node.op_type == "Pad" and (
+        filling is None or (filling.const_value is not None and not filling.const_value.numpy().any())
+    )
 
 
 def _place_at_attention(graph: ir.Graph, placement: Placement, trunk: Trunk) -> None:
@@ -161,7 +187,7 @@ def _quantized_inputs(node: ir.Node, recipe: Recipe, trunk: Trunk) -> list[int]:
 
 
 def rounds_logits(node: ir.Node, recipe: Recipe, trunk: Trunk) -> bool:
-    """Return whether a layer makes the logits, and a backend's INT8 kernel for it would round them."""
+    """Return whether a layer makes logits or other last results, and a backend's INT8 kernel for it would round them."""
     return recipe.outputs and node.op_type == "Conv" and node.outputs[0] in trunk.head
 
 
@@ -169,12 +195,20 @@ def stays_float(node: ir.Node, recipe: Recipe, trunk: Trunk) -> bool:
     """Return whether a layer is of a kind that a recipe leaves in float."""
     if "Classifier" in recipe.floats and node.outputs[0] in trunk.head:
         return True
+    if lacks_kernel(node, recipe):
+        return True
     source = node.inputs[0]
     return (
         "Branch" in recipe.floats
         and source is not None
         and any(_reads_shortcut(use.node, source, trunk.attention) for use in source.uses() if use.node is not node)
     )
+
+
+def lacks_kernel(node: ir.Node, recipe: Recipe) -> bool:
+    """Return whether a layer is a transposed convolution without an INT8 kernel: in groups, or on a backend that has none."""
+    grouped = node.attributes.get_int("group", 1) != 1
+    return node.op_type == "ConvTranspose" and ("ConvTranspose" in recipe.floats or grouped)
 
 
 def _reads_shortcut(node: ir.Node, source: ir.Value, attention: AttentionPath) -> bool:

@@ -42,8 +42,9 @@ class Recipe:
         outputs: whether the results of quantized operators are quantized, too.
         symmetric_gate: whether a gate's carried input and its result are int8 with zero point 0 in any case.
         fewest_channels: number of input channels below which a convolution stays in float.
-        floats: kinds of nodes that read float in any case: "Classifier" is the layer that makes the logits, "Branch" a layer
-            that reads what a shortcut also reads, and "AttentionPool" as in `readers`.
+        floats: kinds of nodes that read float in any case: "Classifier" is a layer that makes logits or other last results,
+            "Branch" a layer that reads what a shortcut also reads, "ConvTranspose" a transposed convolution, and "AttentionPool"
+            as in `readers`.
         pass_through: whether operators that only move numbers return INT8 where they read it; it matters with `outputs` only.
         regions: heights of maps, in pixels, and the recipe for the nodes that read a map of that height.
         on_cpu: whether the backend runs on processors, some of which add INT8 products in 16 bits.

@@ -28,6 +28,7 @@ from emca_deploy.calibration.graphs.graph_session import (
     leave,
     pool_size,
     prune,
+    regions_of,
 )
 from emca_deploy.calibration.ranges.histogram import Histogram
 from emca_deploy.calibration.ranges.methods.base import Method
@@ -63,7 +64,10 @@ class Passenger(Protocol):
         """Names of the tensors that it needs whole."""
 
     def take(self, number: int, tensors: Mapping[str, Float32Array]) -> Any:
-        """Return what is kept of an image, from tensors (1, ...) by name; `number` is its index. Called by several threads."""
+        """Return what is kept of an image, from tensors (1, ...), or (R, ...) of its R regions, by name; `number` is its index.
+
+        It is called by several threads.
+        """
 
     def add(self, taken: Any) -> None:
         """Add what was taken of an image; called in the images' order."""
@@ -192,19 +196,25 @@ class TensorPass:
         feed = feed_of(self._graph, images)
         size = len(next(iter(feed.values())))
         outputs: list[Float32Array] = self._session.run(feed)
-        rows = [output[: len(images)] if len(output) == size else output for output in outputs]  # not what fills a fixed batch
+        count = len(images)
+        rows = [output[: count * regions_of(output, size)] for output in outputs]  # not what fills a fixed batch
         observed = [rows[index] for index in self._observed]
         digests: list[Digest | ValueError]
         if self._counts:
-            digests = [_histogram(values) for values in observed]
+            digests = [_histogram(values, count) for values in observed]
         else:
             digests = [_extremes(*observed[i : i + len(REDUCTIONS)]) for i in range(0, len(observed), len(REDUCTIONS))]
-        return digests, [self._take(number, rows, place) for place, number in enumerate(numbers)]
+        return digests, [self._take(number, rows, (place, count)) for place, number in enumerate(numbers)]
 
-    def _take(self, number: int, rows: Sequence[Float32Array], place: int) -> Any:
+    def _take(self, number: int, rows: Sequence[Float32Array], place: tuple[int, int]) -> Any:
+        """Return what the passenger takes of the image at a place among some images."""
         if self.passenger is None:
             return None
-        tensors = {name: rows[at][place : place + 1] for name, at in zip(self.passenger.reads, self._carried, strict=True)}
+        index, count = place
+        tensors = {}
+        for name, at in zip(self.passenger.reads, self._carried, strict=True):
+            each = regions_of(rows[at], count)
+            tensors[name] = rows[at][index * each : (index + 1) * each]
         return self.passenger.take(number, tensors)
 
 
@@ -212,8 +222,8 @@ def _extremes(minima: Float32Array, maxima: Float32Array, sums: Float32Array) ->
     return np.where(np.isnan(sums), sums, minima), np.where(np.isnan(sums), sums, maxima)
 
 
-def _histogram(values: Float32Array) -> Histogram | ValueError:
-    step = max(1, values[:1].size // COUNTED_VALUES) if values.ndim else 1
+def _histogram(values: Float32Array, images: int) -> Histogram | ValueError:
+    step = max(1, values.size // images // COUNTED_VALUES)
     try:
         return Histogram.of(values, step - 1 + step % 2)  # odd: an even step could fall on the same columns of every row
     except ValueError as exc:

@@ -27,6 +27,7 @@ from emca_deploy.calibration.graphs.graph_session import (
     in_order,
     pool_size,
 )
+from emca_deploy.calibration.graphs.regions import Feed, image_feeds, read_given_regions
 from emca_deploy.calibration.graphs.weighted_layers import bias_of, set_bias, weighted_layers
 from emca_deploy.calibration.placement.place import identity_operand
 from emca_deploy.calibration.recovery.settled import SettlingMeans
@@ -121,6 +122,10 @@ class BiasCorrection:
         self._biases = {name: bias_of(layers[name]) for name in order}
 
     @cached_property
+    def _feeds(self) -> list[Feed]:
+        return image_feeds(self._model.graph, self._images, self._threads)
+
+    @cached_property
     def _wanted(self) -> dict[str, Float64Array]:
         """The float model's means, and the shares of values that pass its ReLUs."""
         measured, names = _to_restore(self._model, [self._anchors[layer] for layer in self._biases])
@@ -136,9 +141,10 @@ class BiasCorrection:
         Raises:
             ModelError: ONNX Runtime refuses the model or the images.
         """
-        settling = SettlingMeans(self._images, self._threads)
         quantized = self._model.clone()
         quantize(quantized)  # once: only the biases, which are float here, change from layer to layer
+        read_given_regions(quantized)
+        settling = SettlingMeans(self._feeds, [len(images) for images in self._images], self._threads)
         shifts: dict[str, Float32Array] = {}
         to_change = set(self._biases)
         for done, (layer, bias) in enumerate(self._biases.items(), 1):

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy._machine import read_memory_mib
@@ -34,22 +35,31 @@ def can_be_rounded(node: ir.Node) -> bool:
 
 
 def input_rows(images: Float32Array, geometry: ConvGeometry, seed: Sequence[int]) -> Float32Array:
-    """Return the inputs of seeded output pixels, (pixels, C * kernel height * kernel width), from an input (1, C, H, W)."""
+    """Return the inputs of seeded output pixels, (pixels, C * kernel height * kernel width), from an input (1, C, H, W).
+
+    Pixels of an input (R, C, H, W) are of any of its R regions.
+    """
     top, left, bottom, right = geometry.pads
     sizes = [images.shape[2] + top + bottom, images.shape[3] + left + right]
     height, width = (
         (size - kernel) // step + 1 for size, kernel, step in zip(sizes, geometry.kernel, geometry.strides, strict=True)
     )
-    chosen = np.arange(height * width)
-    if len(chosen) > POSITIONS:
-        chosen = np.random.default_rng(seed).choice(chosen, POSITIONS, replace=False)
+    chosen = _chosen(len(images) * height * width, seed)
+    region, chosen = chosen // (height * width), chosen % (height * width)
     rows = (chosen // width * geometry.strides[0] - top)[:, None] + np.arange(geometry.kernel[0])
     columns = (chosen % width * geometry.strides[1] - left)[:, None] + np.arange(geometry.kernel[1])
     last_row, last_column = images.shape[2] - 1, images.shape[3] - 1
-    windows = images[0][:, rows.clip(0, last_row)[:, :, None], columns.clip(0, last_column)[:, None, :]]
+    inside = (region[:, None, None], rows.clip(0, last_row)[:, :, None], columns.clip(0, last_column)[:, None, :])
+    windows = images.transpose(1, 0, 2, 3)[:, inside[0], inside[1], inside[2]]
     padded = ((rows < 0) | (rows > last_row))[:, :, None] | ((columns < 0) | (columns > last_column))[:, None, :]
     windows[:, padded] = 0
     return np.ascontiguousarray(windows.transpose(1, 0, 2, 3)).reshape(len(chosen), -1)
+
+
+def _chosen(count: int, seed: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return `POSITIONS` of the numbers below `count`, or all where there are fewer."""
+    every = np.arange(count)
+    return every if count <= POSITIONS else np.random.default_rng(seed).choice(every, POSITIONS, replace=False)
 
 
 LayerGram = Callable[[], Float32Array]
@@ -79,7 +89,7 @@ class InputRows:
     def take(self, number: int, tensors: Mapping[str, Float32Array]) -> dict[str, Float32Array]:
         """Return each layer's rows (pixels, inputs) for one image, whose number seeds the choice of pixels."""
         return {
-            name: tensors[self._tensors[name]]
+            name: tensors[self._tensors[name]][_chosen(len(tensors[self._tensors[name]]), [number])]
             if geometry is None
             else input_rows(tensors[self._tensors[name]], geometry, [number])
             for name, geometry in self._geometry.items()

@@ -5,24 +5,24 @@ for each batch of images, and the next measurement begins with them. Each layer 
 layer after it. Where possible the tensors are kept as integers, one byte for each value.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from emca_deploy.arrays import Float32Array, Float64Array
 from emca_deploy.calibration.graphs.graph_session import (
     GraphSession,
     branches_of,
-    feed_of,
     find_values,
+    image_means,
     in_order,
     leave,
     leave_mean,
     pool_size,
 )
+from emca_deploy.calibration.graphs.regions import Feed
 from emca_deploy.canonical.edit import producer_of
 
 __all__ = ["HELD_BYTES", "SettlingMeans", "crossing_values"]
@@ -35,12 +35,12 @@ begins where this one did."""
 class SettlingMeans:
     """Channel means of successive states of one network, each with a larger settled part.
 
-    Images are batches of (N, 3, H, W) float32, of the network's fixed batch size where it has one; the last may be smaller.
+    `feeds` are the network's inputs for batches of images, and `counts` their numbers of images: a fixed batch is filled up.
     """
 
-    def __init__(self, images: Sequence[Float32Array], threads: int) -> None:
-        self._images, self._threads = images, threads
-        self._held: list[dict[str, npt.NDArray[Any]]] = []
+    def __init__(self, feeds: Sequence[Feed], counts: Sequence[int], threads: int) -> None:
+        self._held, self._counts, self._threads = list(feeds), counts, threads
+        self._sizes = [len(next(iter(feed.values()))) for feed in feeds]
 
     def measure(self, model: ir.Model, name: str, to_change: Set[str]) -> Float64Array:
         """Return the mean of each channel of a tensor over the pixels of each image, (N, C).
@@ -51,20 +51,18 @@ class SettlingMeans:
         Raises:
             ModelError: ONNX Runtime refuses the graph or the images.
         """
-        if not self._held:
-            self._held = [feed_of(model.graph, batch) for batch in self._images]
         crossing = crossing_values(model.graph, to_change)
         workers, threads_each = pool_size(self._threads)
         session = GraphSession(_between(model, self._held[0], name, crossing), threads_each)
 
-        def run(held: Mapping[str, npt.NDArray[Any]]) -> list[Any]:
+        def run(held: Feed) -> list[Any]:
             return session.run({entry: held[entry] for entry in session.inputs})
 
         means: list[Float32Array] = []
         hold = True
         for number, (mean, *outputs) in enumerate(in_order(run, list(self._held), workers)):
-            count = len(self._images[number])
-            means.append(mean[:count])
+            count = self._counts[number]
+            means.append(image_means(mean, self._sizes[number])[:count])
             crossed = dict(zip((str(value.name) for value in crossing), outputs, strict=True))
             if number == 0:
                 hold = bool(crossed) and sum(array.nbytes for array in crossed.values()) <= HELD_BYTES * count
@@ -73,7 +71,7 @@ class SettlingMeans:
         return np.concatenate(means).astype(np.float64)
 
 
-def _between(model: ir.Model, held: Mapping[str, npt.NDArray[Any]], name: str, crossing: Sequence[ir.Value]) -> ir.Model:
+def _between(model: ir.Model, held: Feed, name: str, crossing: Sequence[ir.Value]) -> ir.Model:
     """Return the part of a network from held tensors on that computes the channels' means of a tensor, and what crosses.
 
     Only this part is copied: a copy of the whole network for each layer would take longer than its measurements.

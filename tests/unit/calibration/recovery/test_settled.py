@@ -9,7 +9,7 @@ from refusals import refusing
 
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration.graphs.graph import load_graph
-from emca_deploy.calibration.graphs.graph_session import GraphSession
+from emca_deploy.calibration.graphs.graph_session import GraphSession, feed_of
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.recovery import settled
@@ -71,7 +71,7 @@ def test_a_measurement_begins_where_the_last_one_left(branched, monkeypatch):
         return GraphSession(given, *rest)
 
     monkeypatch.setattr(settled, "GraphSession", spy)
-    settling = SettlingMeans([images[:2], images[2:]], 1)
+    settling = SettlingMeans([{"images": images[:2]}, {"images": images[2:]}], [2, 1], 1)
     first = settling.measure(model.clone(), "first", {"second", "result"})
     np.testing.assert_allclose(first, images.mean(axis=(2, 3)) / 2, rtol=1e-5)
     changed = model.clone()
@@ -91,9 +91,11 @@ def test_a_network_of_fixed_batch_measures_every_image_once(branched, fixed):
     model = named(branched)
     model.graph.inputs[0].shape = ir.Shape([fixed, 2, 4, 4])
     images = np.random.default_rng(1).standard_normal((8, 2, 4, 4)).astype(np.float32)
-    settling = SettlingMeans([images[start : start + fixed] for start in range(0, 8, fixed)], 1)
+    batches = [images[start : start + fixed] for start in range(0, 8, fixed)]
+    feeds = [feed_of(model.graph, batch) for batch in batches]
+    settling = SettlingMeans(feeds, [len(batch) for batch in batches], 1)
     with pytest.raises(ValueError, match=f"8 images for a batch of {fixed}"):
-        SettlingMeans([images], 1).measure(model.clone(), "first", {"second"})
+        feed_of(model.graph, images)
     for to_change in ({"second", "result"}, {"result"}):
         first = settling.measure(model.clone(), "first" if "second" in to_change else "second", to_change)
     integers = np.clip(np.rint(images / 2 / 0.25), 0, 255)
@@ -103,7 +105,7 @@ def test_a_network_of_fixed_batch_measures_every_image_once(branched, fixed):
 def test_nothing_is_held_that_is_too_much(branched, monkeypatch):
     monkeypatch.setattr(settled, "HELD_BYTES", 2 * 4 * 4 + 2 * 4 - 1)  # an image's integers and its two means, minus one byte
     images = np.ones((2, 2, 4, 4), np.float32)
-    settling = SettlingMeans([images], 1)
+    settling = SettlingMeans([{"images": images}], [2], 1)
     settling.measure(named(branched).clone(), "first", {"second"})
     assert set(settling._held[0]) == {"images"}
     monkeypatch.setattr(settled, "HELD_BYTES", 2 * 4 * 4 + 2 * 4)
@@ -113,7 +115,7 @@ def test_nothing_is_held_that_is_too_much(branched, monkeypatch):
 
 def test_images_of_another_size_are_refused(branched):
     with refusing(ModelError, 5):
-        SettlingMeans([np.ones((1, 2, 5, 5), np.float32)], 1).measure(branched, "first", set())
+        SettlingMeans([{"images": np.ones((1, 2, 5, 5), np.float32)}], [1], 1).measure(branched, "first", set())
 
 
 @pytest.mark.parametrize(
