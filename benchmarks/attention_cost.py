@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from emca_deploy._machine import default_threads
 from emca_deploy.artifacts import Preprocessing, write_json
 from emca_deploy.backends.registry import all_recipes, find_recipe
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.calibration.calibrate import calibrate_model
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.data.bundled import bundled_calibration_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint

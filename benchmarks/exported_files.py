@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emca_deploy.backends.registry import all_recipes, find_recipe
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.calibration.calibrate import calibrate_model
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.simulation import Simulation
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.data.bundled import BUNDLED_PREPROCESSING, bundled_calibration_images, bundled_checkpoint, bundled_test_images
 from emca_deploy.data.sources import open_source
 from emca_deploy.exporting.checkpoint import ExportOptions, export_checkpoint

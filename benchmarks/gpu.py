@@ -38,7 +38,8 @@ from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import all_recipes, available, find_recipe
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuilder
 from emca_deploy.backends.tensorrt.settings import TrtSettings
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.calibration.calibrate import calibrate_model
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.data.bundled import (
     BUNDLED_PREPROCESSING,
     bundled_calibration_images,

@@ -33,8 +33,9 @@ from emca_deploy.backends.base import RunOptions
 from emca_deploy.backends.registry import all_recipes, find_recipe
 from emca_deploy.backends.tensorrt.builder import RtxBuilder, TrtBuild
 from emca_deploy.backends.tensorrt.settings import TrtSettings
-from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
+from emca_deploy.calibration.calibrate import ensure_ranges
 from emca_deploy.calibration.graphs.graph import load_graph
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.calibration.placement.place import place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.recipe import Recipe

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from emca_deploy._machine import cpu_info
-from emca_deploy.calibration.calibrate import CalibrationOptions
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.harness.spec import RunnerSpec
 from peers.quantizers import METHODS
 

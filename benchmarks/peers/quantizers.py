@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emca_deploy.backends.registry import all_recipes, find_recipe
-from emca_deploy.calibration.calibrate import CalibrationOptions, calibrate_model
+from emca_deploy.calibration.calibrate import calibrate_model
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.data.sources import ImageSource, choose_indices, open_source
 from peers.job import Job
 

@@ -15,8 +15,9 @@ from emca_deploy.api.teacher import load_teacher
 from emca_deploy.atomic import check_writable
 from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.backends.registry import all_recipes, find_recipe
-from emca_deploy.calibration.calibrate import Calibration, CalibrationChoices, CalibrationOptions, calibrate_model
+from emca_deploy.calibration.calibrate import Calibration, calibrate_model
 from emca_deploy.calibration.finetuning.finetune import FineTuning
+from emca_deploy.calibration.options import CalibrationChoices, CalibrationOptions
 from emca_deploy.calibration.placement.calibration_cache import cache_version, write_model_cache
 from emca_deploy.calibration.recovery.weights import FINETUNE
 from emca_deploy.data.choosing import preprocessing_of_file

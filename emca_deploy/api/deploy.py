@@ -17,7 +17,8 @@ from emca_deploy.api.parts import find_parts, measure_parts
 from emca_deploy.api.teacher import load_teacher
 from emca_deploy.artifacts import this_command, write_json, write_text
 from emca_deploy.backends.registry import all_recipes, find_recipe
-from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model
+from emca_deploy.calibration.calibrate import Calibration, calibrate_model
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.calibration.ranges.drawing import Samples, possible_images
 from emca_deploy.calibration.recovery.weights import FINETUNE
 from emca_deploy.data.choosing import assumed_note, network_preprocessing

@@ -7,7 +7,8 @@ from emca_deploy._machine import default_threads
 from emca_deploy._progress import Stage, silent
 from emca_deploy.api.images import few_images, image_notes, image_warnings
 from emca_deploy.backends.registry import all_recipes, find_recipe
-from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
+from emca_deploy.calibration.calibrate import ensure_ranges
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.calibration.resume import side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, options_on_file, weights_on_file
 from emca_deploy.data.choosing import preprocessing_of_file

@@ -1,6 +1,6 @@
 """Calibration: making an INT8 model for one backend from an fp32 ONNX model and images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,13 +16,14 @@ from emca_deploy.artifacts import Manifest, read_manifest, sha256_file, this_com
 from emca_deploy.atomic import check_writable
 from emca_deploy.calibration.choice import AUTO, CANDIDATES, Choice, ChoiceInput, choose, kept_out
 from emca_deploy.calibration.explaining.explainer import refuse_quantized
-from emca_deploy.calibration.finetuning.finetune import FineTuning, Lessons, Start, checked_teacher, fine_tune
+from emca_deploy.calibration.finetuning.finetune import Lessons, Start, checked_teacher, fine_tune
 from emca_deploy.calibration.float_part import FloatPart, check_float_precision, halve_float_part, peaks_of
 from emca_deploy.calibration.graphs.graph import canonical_graph, load_graph
 from emca_deploy.calibration.graphs.products import products_on_one_thread
 from emca_deploy.calibration.graphs.regions import valid_regions
 from emca_deploy.calibration.graphs.weighted_layers import add_to_biases
 from emca_deploy.calibration.left_out import LeftOut
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.calibration.placement.coverage import Coverage, recipe_coverage
 from emca_deploy.calibration.placement.place import place, quantizable
 from emca_deploy.calibration.placement.qdq import InsertionCount, insert_qdq
@@ -31,7 +32,7 @@ from emca_deploy.calibration.placement.weight_only import in_place_of
 from emca_deploy.calibration.ranges.collect import Passenger, TensorPass, collect_observations, counted_batch
 from emca_deploy.calibration.ranges.collect_drawn import collect_drawn
 from emca_deploy.calibration.ranges.drawing import AUTO as AUTO_SAMPLES
-from emca_deploy.calibration.ranges.drawing import Images, Samples
+from emca_deploy.calibration.ranges.drawing import Images
 from emca_deploy.calibration.ranges.methods.base import Method
 from emca_deploy.calibration.ranges.methods.registry import METHODS, parse_method
 from emca_deploy.calibration.ranges.observers import Observation, TensorRange
@@ -45,7 +46,7 @@ from emca_deploy.calibration.ranges.table import (
     table_path,
     write_table,
 )
-from emca_deploy.calibration.recovery.weights import FINETUNE, LEVELS, Rounding, nearest_weights, rounds_weights
+from emca_deploy.calibration.recovery.weights import LEVELS, Rounding, nearest_weights, rounds_weights
 from emca_deploy.canonical.canonicalize import CanonicalModel
 from emca_deploy.data.decoded import kept_in_memory
 from emca_deploy.data.image_checks import calibration_warnings, image_digests
@@ -56,72 +57,11 @@ from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.results.codec import to_json
 from emca_deploy.results.drawing import Drawing
 from emca_deploy.results.finetuning import FineTuned
-from emca_deploy.results.placement import MeasuredPlacement
 
-__all__ = ["METHODS", "Calibration", "CalibrationChoices", "CalibrationOptions", "calibrate_model", "ensure_ranges"]
-
-DEFAULT_SAMPLES = 300
+__all__ = ["METHODS", "Calibration", "calibrate_model", "ensure_ranges"]
 
 WITH_HISTOGRAMS = "mse"
 """Method whose table suffices for every candidate of "auto"."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationChoices:
-    """A user's choices for a calibration.
-
-    Attributes:
-        method: calibration method, with a parameter if wanted ("percentile:99.9"), or "auto" for the best of `CANDIDATES`.
-        samples: number of calibration images, all where there are fewer; or "auto" for as many as the ranges need.
-        seed: random seed of the choice of images.
-        keep_float: patterns of nodes that stay in float, such as "stage1.*".
-        table: range table to use or write; None for the one next to the model.
-        recover: level of recovery: "none", "bias", "weights" or "finetune".
-        float_precision: precision of the float part: "fp32", or "fp16" for TensorRT.
-        output_name: name of the output with the logits, where the model has several.
-    """
-
-    method: str = AUTO
-    samples: Samples = DEFAULT_SAMPLES
-    seed: int = 0
-    keep_float: Sequence[str] = ()
-    table: Path | None = None
-    recover: str = "weights"
-    float_precision: str = "fp32"
-    output_name: str | None = None
-
-
-@dataclass(frozen=True)
-class CalibrationOptions(CalibrationChoices):
-    """A user's choices with the backend's recipe and number of threads.
-
-    Attributes:
-        measured_for: recipes whose tensors are all measured in one pass.
-        threads: number of threads of the fp32 pass.
-        placement: how the recipe was measured to be the fastest; None for a backend's own.
-        fine_tuning: teacher of the level "finetune".
-    """
-
-    recipe: Recipe
-    measured_for: Sequence[Recipe]
-    threads: int = 1
-    placement: MeasuredPlacement | None = None
-    fine_tuning: FineTuning | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse fine-tuning without a teacher."""
-        if self.recover == FINETUNE and self.fine_tuning is None:
-            raise InputError("--recover finetune requires the fp32 network's checkpoint", "name it with --checkpoint")
-
-    @property
-    def backend(self) -> str:
-        """The backend whose placement is wanted."""
-        return self.recipe.backend
-
-    @property
-    def teacher(self) -> FineTuning | None:
-        """The teacher, where its level is wanted."""
-        return self.fine_tuning if self.recover == FINETUNE else None
 
 
 @dataclass(frozen=True)

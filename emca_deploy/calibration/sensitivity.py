@@ -15,12 +15,12 @@ from emca_deploy._optional import installed_version
 from emca_deploy._progress import Counter, Progress, silent
 from emca_deploy._version import __version__
 from emca_deploy.arrays import Float32Array
-from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.calibration.graphs.attention_path import find_attention
 from emca_deploy.calibration.graphs.graph import load_graph
 from emca_deploy.calibration.graphs.regions import valid_regions
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.calibration.placement.place import Placement, place
 from emca_deploy.calibration.placement.qdq import insert_qdq
 from emca_deploy.calibration.placement.quantize import QuantizedWeight

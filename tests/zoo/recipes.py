@@ -7,8 +7,8 @@ from typing import Any
 import onnx_ir as ir
 
 from emca_deploy.backends.registry import all_recipes, find_recipe
-from emca_deploy.calibration.calibrate import CalibrationOptions
 from emca_deploy.calibration.graphs.graph import load_graph
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.calibration.placement.place import quantizable
 from emca_deploy.calibration.ranges.collect import collect_observations
 from emca_deploy.calibration.ranges.methods.registry import parse_method

@@ -14,7 +14,8 @@ from emca_deploy.api.gate.ranking import float_macs_percent, next_kept
 from emca_deploy.api.gate.validation import Validation, step_from_file
 from emca_deploy.artifacts import read_manifest, write_artifact
 from emca_deploy.atomic import check_writable, hidden_folder
-from emca_deploy.calibration.calibrate import Calibration, CalibrationOptions, calibrate_model, ensure_ranges
+from emca_deploy.calibration.calibrate import Calibration, calibrate_model, ensure_ranges
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.calibration.ranges.drawing import possible_images
 from emca_deploy.calibration.ranges.table import table_path
 from emca_deploy.calibration.recovery.weights import FINETUNE, WEIGHTS

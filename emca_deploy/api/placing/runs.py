@@ -9,7 +9,7 @@ from emca_deploy._progress import Progress
 from emca_deploy.arrays import Float32Array
 from emca_deploy.backends.records import names_where, one_of
 from emca_deploy.backends.registry import BACKENDS, available, find_recipe
-from emca_deploy.calibration.calibrate import CalibrationOptions
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.errors import InputError, MissingError
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.spec import RunnerSpec

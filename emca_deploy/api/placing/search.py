@@ -19,8 +19,9 @@ from emca_deploy.api.placing.runs import Runs
 from emca_deploy.api.placing.variants import Fidelity, Variants
 from emca_deploy.atomic import hidden_folder
 from emca_deploy.backends.registry import all_recipes
-from emca_deploy.calibration.calibrate import CalibrationOptions, ensure_ranges
+from emca_deploy.calibration.calibrate import ensure_ranges
 from emca_deploy.calibration.graphs.graph import canonical_graph
+from emca_deploy.calibration.options import CalibrationOptions
 from emca_deploy.calibration.placement.choices import SPACE_VERSION, chosen_recipe, single_choices
 from emca_deploy.calibration.placement.place import quantizable
 from emca_deploy.calibration.placement.recipe import Recipe

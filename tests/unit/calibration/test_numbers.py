@@ -13,10 +13,11 @@ from refusals import refusing
 from emca_deploy._progress import silent
 from emca_deploy.backends.registry import find_recipe
 from emca_deploy.calibration import float_part
-from emca_deploy.calibration.calibrate import CalibrationChoices, CalibrationOptions, calibrate_model, ensure_ranges
+from emca_deploy.calibration.calibrate import calibrate_model, ensure_ranges
 from emca_deploy.calibration.graphs.graph_session import GraphSession, few_of, in_order
 from emca_deploy.calibration.graphs.simulation import Simulation
 from emca_deploy.calibration.graphs.weighted_layers import image_multiply_adds, output_axis
+from emca_deploy.calibration.options import CalibrationChoices, CalibrationOptions
 from emca_deploy.calibration.placement.calibration_cache import cache_version
 from emca_deploy.calibration.placement.coverage import Coverage, FloatLayer
 from emca_deploy.calibration.placement.quantize import quantize_with
