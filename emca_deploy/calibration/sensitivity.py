@@ -180,7 +180,9 @@ class _Study:
         count = Counter(progress, self.simulation.samples * (len(missing) + 1))
         reference = self.simulation.logits(self.floating, count)
         for name in missing:
-            costs[name] = self._compare(reference, self._quantized(variants[name], count))
+            costs[name] = _compare(
+                self.simulation, reference, self._quantized(variants[name], count), label_of(self.floating.graph)
+            )
             if side:
                 side.put(name, asdict(costs[name]))
         return costs
@@ -191,12 +193,6 @@ class _Study:
         placement.keep_float({node for node in model.graph if stays_float(node.name or "")})
         insert_qdq(model, placement, self.table.ranges, self.weights)
         return self.simulation.logits(model, step)
-
-    def _compare(self, reference: Float32Array, logits: Float32Array) -> Cost:
-        if not reference.any():
-            raise ModelError(f"{label_of(self.floating.graph)}: all its logits are zero", "name a trained model")
-        noise = self.simulation.noise(reference, logits)
-        return Cost(noise.all_db, self.simulation.flips_percent(reference, logits))
 
 
 _Selector = Callable[[str], bool]
@@ -227,6 +223,12 @@ def _row(unit: Unit, costs: dict[str, Cost], total_macs: int) -> UnitSensitivity
         noise_made_percent=100 * alone.noise / whole if whole else 0.0,
         noise_removed_percent=100 * (1 - kept.noise / whole) if whole else 0.0,
     )
+
+
+def _compare(simulation: Simulation, reference: Float32Array, logits: Float32Array, label: str) -> Cost:
+    if not reference.any():
+        raise ModelError(f"{label}: all its logits are zero", "name a trained model")
+    return Cost(simulation.noise(reference, logits).all_db, simulation.flips_percent(reference, logits))
 
 
 def _cost_on_file(value: Any) -> Cost | None:

@@ -260,12 +260,14 @@ def test_ranges_of_another_method_replace_those_on_file(small, pictures, tmp_pat
         calibrate_model(small, shown, tmp_path / "absent" / "int8.onnx", calibration_options("openvino", "mse"))
 
 
-def test_a_comparison_counts_images_of_another_class():
+def test_a_comparison_counts_images_of_another_class(images):
+    shown = type(images)(np.ones((4, 3, 4, 4), np.float32))
+    simulation = Simulation(graph_of("logits = GlobalAveragePool(images)", "float[n,3,1,1]").graph, shown, range(4), 1)
     reference = np.array([[0, 1], [0, 1], [1, 0], [1, 0]], np.float32)
-    cost = _compare(reference, reference[[2, 1, 2, 3]], "net")
+    cost = _compare(simulation, reference, reference[[2, 1, 2, 3]], "net")
     assert cost.flips_percent == 25.0
     with pytest.raises(ModelError):
-        _compare(np.zeros((2, 2), np.float32), reference[:2], "net")
+        _compare(simulation, np.zeros((2, 2), np.float32), reference[:2], "net")
 
 
 @pytest.mark.parametrize("backend", sorted(RECIPES))
