@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from emca_deploy.api.devices import add_device, check_devices, devices, remove_device
     from emca_deploy.api.doctor import DoctorReport, doctor
     from emca_deploy.api.export import ExportReport, ExportRequest, export
+    from emca_deploy.api.history import add_history, show_history
     from emca_deploy.api.images import read_preprocessing
     from emca_deploy.api.layers import LayersRequest, layers
     from emca_deploy.api.models import ModelsReport, models
@@ -62,6 +63,7 @@ __all__ = [
     "ValidateRequest",
     "__version__",
     "add_device",
+    "add_history",
     "build",
     "calibrate",
     "check_devices",
@@ -82,6 +84,7 @@ __all__ = [
     "remove_device",
     "report",
     "sensitivity",
+    "show_history",
     "sweep",
     "to_json",
     "tune",
@@ -97,6 +100,7 @@ _PLACES = {
     "api.devices": ("add_device", "check_devices", "devices", "remove_device"),
     "api.doctor": ("DoctorReport", "doctor"),
     "api.export": ("ExportReport", "ExportRequest", "export"),
+    "api.history": ("add_history", "show_history"),
     "api.images": ("read_preprocessing",),
     "api.layers": ("LayersRequest", "layers"),
     "api.models": ("ModelsReport", "models"),

@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "compare": "Compare two runs of `profile` on the same machine.",
     "validate": "Measure accuracy, and its drop against a reference.",
     "gate": "Decide whether results keep requirements.",
+    "history": "Keep results, and show a figure over time.",
     "deploy": "Take a checkpoint to INT8 engines and a report, in one command.",
     "sweep": "Measure every combination of models, precisions, backends and targets of a plan.",
     "demo": "Run `deploy` on a sample network and its images.",

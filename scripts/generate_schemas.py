@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from emca_deploy.results.accuracy import AccuracyReport
 from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.detection import DetectionReport
+from emca_deploy.results.history import HistoryReport
 from emca_deploy.results.latency import CompareReport, ProfileReport
 from emca_deploy.results.layers import LayersReport
 from emca_deploy.results.requirements import RequirementsReport
@@ -29,6 +30,7 @@ SCHEMAS: dict[str, Any] = {
     "sensitivity": SensitivityReport,
     "deploy": DeployReport,
     "gate": RequirementsReport,
+    "history": HistoryReport,
     "sweep": SweepReport,
     "sweep-cell": CellResult,
 }

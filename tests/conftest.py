@@ -31,6 +31,7 @@ cache_folder()  # the user's cache, before tests get another one
 # An earlier run's cached results of a graph must not replace this code's results.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="emca-deploy-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+os.environ["EMCA_DEPLOY_HISTORY"] = str(Path(os.environ["XDG_CACHE_HOME"]) / "history.db")  # not the user's
 LIBM = ctypes.CDLL("libm.so.6")
 gc.disable()  # until all tests are collected
 GOLDEN = Path(__file__).parent / "golden"

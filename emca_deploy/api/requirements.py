@@ -1,11 +1,13 @@
 """`gate`: decides whether results keep requirements."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emca_deploy._progress import Progress
 from emca_deploy.errors import InputError
+from emca_deploy.history.series import newest_comparable, spread_of
+from emca_deploy.history.store import store_file
 from emca_deploy.requirements.confirming import artifact_of, confirm
 from emca_deploy.requirements.documents import MeasuredCandidate, MeasuredDocument, chosen, is_document, read_document
 from emca_deploy.requirements.estimates import Estimate, Spread, estimate
@@ -23,6 +25,9 @@ from emca_deploy.stats.between_runs import DEFAULT_SPREAD
 
 __all__ = ["GateRequest", "gate"]
 
+HISTORY = "history"
+"""Baseline that stands for the newest comparable result in the history."""
+
 DEFAULT = Spread(
     DEFAULT_SPREAD, 0, f"{DEFAULT_SPREAD * 100:g} %, the default, since the history has too few runs of this machine"
 )
@@ -35,12 +40,13 @@ class GateRequest:
     Attributes:
         results: Files of `profile -o`, `validate --json` or `deploy`.
         require: Requirements, such as "drop<=0.2, p99<=8ms".
-        baseline: Result file, or artifact ("path" or "backend=path"), that `slowdown` is relative to; None is the first candidate
-            of the same result.
+        baseline: What `slowdown` is relative to: "history", a result file, or an artifact ("path" or "backend=path"); None is
+            the first candidate of the same result.
         candidate: Name of the only candidate to decide about; None decides about all but the baseline.
         allow_undecided: Whether undecided requirements pass.
         confirm: Whether to measure candidate and baseline in turn for `slowdown`, as an artifact as baseline always does.
         max_duration_s: Most seconds of these measurements, for each candidate.
+        store: File of the history; None is the one in the user's data folder.
     """
 
     results: tuple[Path, ...]
@@ -50,6 +56,7 @@ class GateRequest:
     allow_undecided: bool = False
     confirm: bool = False
     max_duration_s: float = 120.0
+    store: Path | None = None
 
 
 def gate(request: GateRequest, progress: Progress | None = None) -> RequirementsReport:
@@ -62,47 +69,71 @@ def gate(request: GateRequest, progress: Progress | None = None) -> Requirements
     """
     requirements = parse_requirements(request.require)
     documents = [read_document(place) for place in request.results]
-    slowdown = _slowdowns(request, [each for each in requirements if each.figure == "slowdown"], progress)
+    slowdowns = tuple(each for each in requirements if each.figure == "slowdown")
+    estimates = _Estimates(request, store_file(request.store), slowdowns, progress)
     decisions: list[Decision] = []
     for requirement in requirements:
-        of = slowdown if requirement.figure == "slowdown" else _own
-        decisions += _decided(requirement, request, documents, of)
+        decisions += _decided(requirement, request, documents, estimates)
     return _report(request, decisions)
 
 
-Estimator = Callable[[Requirement, MeasuredCandidate, MeasuredDocument], Estimate | None]
+class _Estimates:
+    """The figures of candidates; slowdowns that are measured are kept."""
 
+    def __init__(self, request: GateRequest, store: Path, slowdowns: Sequence[Requirement], progress: Progress | None) -> None:
+        self._request = request
+        self._store = store
+        self._slowdowns = slowdowns
+        self._progress = progress
+        self._confirmed: dict[str, Estimate] = {}
+        named = request.baseline
+        self._from_history = named == HISTORY
+        is_file = named is not None and not self._from_history and is_document(named)
+        self._baseline = read_document(Path(named)) if named is not None and is_file and slowdowns else None
+        self._artifact = None if is_file or self._from_history else named
 
-def _own(requirement: Requirement, candidate: MeasuredCandidate, document: MeasuredDocument) -> Estimate | None:
-    del document
-    return estimate(requirement.figure, candidate, DEFAULT)
+    def of(self, figure: str, candidate: MeasuredCandidate, document: MeasuredDocument) -> Estimate | None:
+        """Return a figure of a candidate; None where its document lacks it."""
+        if figure == "slowdown":
+            return self._slowdown(candidate, document)
+        return estimate(figure, candidate, self._spread(candidate, figure) if figure == "energy" else DEFAULT)
 
+    def _spread(self, candidate: MeasuredCandidate, figure: str) -> Spread:
+        machine = "" if candidate.run is None else str(candidate.run.report.environment.get("fingerprint") or "")
+        return spread_of(self._store, machine, figure) or DEFAULT
 
-def _slowdowns(request: GateRequest, requirements: Sequence[Requirement], progress: Progress | None) -> Estimator:
-    """Return what estimates the slowdown: from interleaved measurements, another file, or the same file.
-
-    Raises:
-        InputError: the baseline is neither a result nor an artifact.
-    """
-    is_file = request.baseline is not None and is_document(request.baseline)
-    other = read_document(Path(request.baseline)) if request.baseline is not None and is_file and requirements else None
-    artifact = None if is_file else request.baseline
-    confirmed: dict[str, Estimate] = {}
-
-    def of(requirement: Requirement, candidate: MeasuredCandidate, document: MeasuredDocument) -> Estimate | None:
-        del requirement
-        against = document.baseline if other is None else _counterpart(candidate, other)
-        if artifact is not None or (request.confirm and against is not None and against is not candidate):
-            if candidate.name not in confirmed:
-                name = artifact if artifact is not None or against is None else artifact_of(against)
-                assert name is not None
-                confirmed[candidate.name] = confirm(candidate, name, requirements, request.max_duration_s, progress)
-            return confirmed[candidate.name]
-        if candidate.latency is None or against is None or against is candidate:
+    def _slowdown(self, candidate: MeasuredCandidate, document: MeasuredDocument) -> Estimate | None:
+        """Return the slowdown: by interleaved measurements, against another run, or in the same run."""
+        if self._artifact is not None:
+            return self._measured(candidate, self._artifact)
+        against = self._against(candidate, document)
+        if against is None or against is candidate:
             return None
-        return in_one_run(candidate, against) if other is None else against_another_run(candidate, against, DEFAULT)
+        if self._request.confirm:
+            return self._measured(candidate, artifact_of(against))
+        if candidate.latency is None:
+            return None
+        if self._request.baseline is None:
+            return in_one_run(candidate, against)
+        offline = candidate.latency.scenario == "offline"
+        return against_another_run(candidate, against, self._spread(candidate, "throughput" if offline else "p50"))
 
-    return of
+    def _against(self, candidate: MeasuredCandidate, document: MeasuredDocument) -> MeasuredCandidate | None:
+        if self._baseline is not None:
+            return _counterpart(candidate, self._baseline)
+        if not self._from_history or candidate.latency is None:
+            return document.baseline
+        found = newest_comparable(self._store, candidate, document)
+        if found is None:
+            problem = f"{self._store}: has no other run of '{document.label(candidate)}' with this machine and protocol"
+            raise InputError(problem, "add one: emca-deploy history add RESULT.json")
+        return found
+
+    def _measured(self, candidate: MeasuredCandidate, baseline: str) -> Estimate:
+        if candidate.name not in self._confirmed:
+            most_s = self._request.max_duration_s
+            self._confirmed[candidate.name] = confirm(candidate, baseline, self._slowdowns, most_s, self._progress)
+        return self._confirmed[candidate.name]
 
 
 def _counterpart(candidate: MeasuredCandidate, baseline: MeasuredDocument) -> MeasuredCandidate:
@@ -121,7 +152,7 @@ def _counterpart(candidate: MeasuredCandidate, baseline: MeasuredDocument) -> Me
 
 
 def _decided(
-    requirement: Requirement, request: GateRequest, documents: Sequence[MeasuredDocument], of: Estimator
+    requirement: Requirement, request: GateRequest, documents: Sequence[MeasuredDocument], estimates: _Estimates
 ) -> list[Decision]:
     """Return the decisions about a requirement, one for each candidate that has its figure.
 
@@ -132,7 +163,7 @@ def _decided(
     named = [each for each in documents if request.candidate is None or each.named(request.candidate) is not None]
     for document in named or documents:
         for candidate in chosen(document, request.candidate, with_first=request.baseline is not None):
-            estimated = of(requirement, candidate, document)
+            estimated = estimates.of(requirement.figure, candidate, document)
             if estimated is not None:
                 found.append(_decision(requirement, candidate, estimated))
     if not found:

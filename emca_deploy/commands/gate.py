@@ -7,6 +7,7 @@ import click
 from emca_deploy.commands._console import echo, json_option, show, table_console
 from emca_deploy.commands._durations import DurationType
 from emca_deploy.commands._progress_bars import progress
+from emca_deploy.commands._store_option import store_option
 from emca_deploy.commands._types import INPUT, OUTPUT, option
 
 __all__ = ["command"]
@@ -24,10 +25,12 @@ __all__ = ["command"]
 )
 @option(
     "--baseline",
-    metavar="RESULT.json|ARTIFACT",
+    metavar="RESULT.json|history|ARTIFACT",
     unset="the first candidate of RESULT.json",
-    help="What `slowdown` is relative to. An artifact is measured together with that of RESULT.json.",
+    help="What `slowdown` is relative to. history: the newest run of the artifact on the same machine. An artifact is "
+    "measured now, together with that of RESULT.json.",
 )
+@store_option
 @option("--confirm", is_flag=True, help="Decide `slowdown` by measuring candidate and baseline together, until it is decided.")
 @option("--max-duration", "max_duration_s", type=DurationType(1), default=120.0, help="Most seconds to measure one candidate.")
 @option("--artifact", "candidate", metavar="NAME", unset="all but the baseline", help="Candidate to decide about.")
@@ -40,6 +43,7 @@ def command(
     results: tuple[Path, ...],
     require: tuple[str, ...],
     baseline: str | None,
+    store: Path | None,
     candidate: str | None,
     allow_undecided: bool,
     confirm: bool,
@@ -68,7 +72,7 @@ def command(
     from emca_deploy.reporting.requirements import missed_requirements, print_requirements
 
     files = [(markdown, write_markdown), *(() if junit is None else ((junit, junit_writer()),))]
-    request = GateRequest(results, require, baseline, candidate, allow_undecided, confirm, max_duration_s)
+    request = GateRequest(results, require, baseline, candidate, allow_undecided, confirm, max_duration_s, store)
     with progress("confirming") as advance:
         report, unwritten = measured(lambda: gate(request, advance), files)
     for line in annotations(report) if github else ():

@@ -15,6 +15,7 @@ LEFT_OUT = (
     "canonical",
     "commands",
     "exporting",
+    "history",
     "api",
     "reporting",
     "requirements",

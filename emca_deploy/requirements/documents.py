@@ -1,8 +1,10 @@
 """Reads the documents of `profile`, `validate` and `deploy` as candidates with their figures."""
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,16 @@ from emca_deploy.results.deploy import DeployReport
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.latency import LatencyResult, ProfileReport
 
-__all__ = ["MeasuredCandidate", "MeasuredDocument", "chosen", "document_of", "is_document", "kind_of", "read_document"]
+__all__ = [
+    "MeasuredCandidate",
+    "MeasuredDocument",
+    "chosen",
+    "document_of",
+    "is_document",
+    "kind_of",
+    "read_document",
+    "read_values",
+]
 
 _REMEDY = "name a file that `profile -o`, `validate --json` or `deploy` wrote"
 
@@ -53,12 +64,22 @@ class MeasuredDocument:
         kind: "profile", "deploy", "validate" or "validate-detection".
         baseline: Candidate that the document compares the others with; None where there is none.
         candidates: Every other candidate.
+        key: sha256 of the document's values, whatever their layout.
+        created: Time of the measurement, ISO 8601 in UTC; that of the file where the document has none.
+        title: Title of a deployment; "" for other documents.
     """
 
     place: Path
     kind: str
     baseline: MeasuredCandidate | None
     candidates: tuple[MeasuredCandidate, ...]
+    key: str = ""
+    created: str = ""
+    title: str = ""
+
+    def label(self, candidate: MeasuredCandidate) -> str:
+        """Return a candidate's name among those of all documents."""
+        return f"{self.title}: {candidate.name}" if self.title else candidate.name
 
     @property
     def all(self) -> tuple[MeasuredCandidate, ...]:
@@ -76,14 +97,23 @@ def read_document(place: Path) -> MeasuredDocument:
     Raises:
         InputError: the file cannot be read, or is no document with figures.
     """
+    path, values = read_values(place)
+    return document_of(values, path)
+
+
+def read_values(place: Path) -> tuple[Path, Any]:
+    """Return the file of a document, and its JSON values.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     path = place / "result.json" if place.is_dir() else place
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return path, json.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise InputError(f"{path}: cannot be read: {exc.strerror}", _REMEDY) from exc
     except (ValueError, RecursionError) as exc:
         raise DataError(f"{path}: not a result of emca-deploy: {exc}", _REMEDY) from exc
-    return document_of(values, path)
 
 
 def is_document(name: str) -> bool:
@@ -111,6 +141,32 @@ def document_of(values: Any, place: Path) -> MeasuredDocument:
     Raises:
         DataError: it is no document with figures, or is damaged.
     """
+    found = _document(values, place)
+    first = next((each.run.report.environment for each in found.all if each.run is not None), {})
+    created = _in_utc(values.get("created") or first.get("created")) or _time_of(place)
+    return replace(
+        found, key=_key_of(values), created=created, title=str(values.get("title") or "") if found.kind == "deploy" else ""
+    )
+
+
+def _key_of(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _in_utc(moment: Any) -> str:
+    """Return a time stamp in UTC; "" for another value."""
+    try:
+        return datetime.fromisoformat(str(moment)).astimezone(timezone.utc).isoformat(timespec="seconds")
+    except (ValueError, OverflowError):
+        return ""
+
+
+def _time_of(place: Path) -> str:
+    seconds = place.stat().st_mtime if place.exists() else 0.0
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+
+
+def _document(values: Any, place: Path) -> MeasuredDocument:
     kind, source = kind_of(values), f"{place}: not a result of emca-deploy, or damaged"
     if kind == "profile":
         return _profiled(Measured.of(place, from_json(ProfileReport, values, source, _REMEDY)))

@@ -49,6 +49,7 @@ REFUSED: dict[str, list[tuple[str, int]]] = {
         ("text.json", 2),
         ("text.json --require p98<=1ms", 2),
     ],
+    "history": [("add none.json --store x.db", 2), ("add text.json --store x.db", 2), ("show p98", 2), ("sho", 2)],
     "deploy": [("none.pth --data . --val . -o out", 2), ("none.pth --data . -o out", 2)],
     "sweep": [
         ("none.toml -o out", 2),

@@ -109,6 +109,12 @@ def test_gate(ask: Ask, golden: Any) -> None:
     golden("json/gate", ask("gate", str(document), "--require", "drop<=5,drop<=0.5", "--allow-undecided"))
 
 
+def test_history(ask: Ask, golden: Any) -> None:
+    document = Path(__file__).parents[1] / "unit/results/documents/profile-v2.json"
+    assert run(["history", "add", str(document), "--store", "history.db"]) == 0
+    golden("json/history", ask("history", "show", "p50", "--store", "history.db"))
+
+
 def test_layers(ask: Ask, golden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from emca_deploy.api import layers
 

@@ -1,0 +1,1 @@
+"""The history: a store of results over time, and what it says about new ones."""
