@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emca_deploy._progress import Stage, silent
 from emca_deploy.api.profile import profile
@@ -21,10 +22,16 @@ from emca_deploy.requests import ProfileRequest
 from emca_deploy.results.latency import Failure
 from emca_deploy.results.sweep import CellResult, SweepCell, SweepReport, SweepRow, with_front
 
+if TYPE_CHECKING:
+    from emca_deploy.api.sweeping.ranking import Ranking
+
 __all__ = ["SweepRequest", "sweep"]
 
 EXPORT_S, CALIBRATE_S, VALIDATE_S, START_S = 15.0, 40.0, 20.0, 2.0
 """Rough seconds of the steps of a cell, for estimates."""
+
+SHORTEST_RANKED_S = 10.0
+"""Shortest budget whose cells are ranked."""
 
 Finished = Callable[[SweepRow, int, int], None]
 """Gets a finished cell, the number of finished cells, and that of all selected ones."""
@@ -40,7 +47,8 @@ class SweepRequest:
         dry_run: whether to list the cells without running any; nothing is written.
         only: cells to run: patterns of names such as "*int8*", or values such as "backend=openvino". Each must match.
         retry_failed: whether to run failed cells again.
-        budget_s: seconds after which no further cell is started; None runs all.
+        budget_s: seconds after which no further cell is started; cells that are likely to be on the Pareto front come first. None
+            runs all.
     """
 
     plan: Path
@@ -131,22 +139,40 @@ class _Sweep:
         todo = [key for key in self.cells if key in chosen and self.rows[key].status in again]
         budget = float("inf") if self.request.budget_s is None else self.request.budget_s
         self.folder.write_index(self.report(chosen))
-        for index, key in enumerate(todo):
-            if time.monotonic() - started >= budget:
-                self._spent(todo[index:])
-                break
+        ranking, left = self._ranking(), list(todo)
+        while left and time.monotonic() - started < budget:
+            key = left[0] if ranking is None else ranking.first(left, self.rows)
+            left.remove(key)
             self.rows[key] = self.folder.keep(self._measured(key, self.cells[key]))
             self.folder.write_index(self.report(chosen))
             if finished is not None:
-                finished(self.rows[key], index + 1, len(todo))
+                finished(self.rows[key], len(todo) - len(left), len(todo))
+        self._spent(left, ranking)
         report = self.report(chosen)
         self.folder.write_index(report)
         return report
 
-    def _spent(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            if self.rows[key].status == "pending":
-                self.rows[key] = replace(self.rows[key], reason="the budget was spent")
+    def _ranking(self) -> "Ranking | None":
+        """Return what ranks the cells within a budget; None for a budget that is shorter than the probes."""
+        budget = self.request.budget_s
+        if budget is None or budget < SHORTEST_RANKED_S:
+            return None
+        from emca_deploy.api.sweeping.ranking import Ranking
+
+        return Ranking(self.plan, self.keys, self.work, self.folder.shared, self.stage, budget)
+
+    def _spent(self, keys: Sequence[str], ranking: "Ranking | None") -> None:
+        """Note on each cell that is left why it was not measured, and what is predicted of it."""
+        found = ranking.predictions(self.rows) if ranking is not None and keys else {}
+        for key in (key for key in keys if self.rows[key].status == "pending"):
+            row = replace(self.rows[key], reason="the budget was spent")
+            if key in found:
+                one = found[key]
+                low, high = (round(value, 4) for value in one.interval_ms)
+                row = replace(
+                    row, predicted_ms=round(one.ms, 4), predicted_ci95_ms=(low, high), front_chance=round(one.chance, 3)
+                )
+            self.rows[key] = row
 
     def _pending(self, key: str, cell: SweepCell) -> SweepRow:
         """Return the row of a cell without a result, with the time that it will take."""

@@ -46,7 +46,14 @@ def _print_pending(rows: list[SweepRow], console: "Console") -> None:
     say(console, f"not measured, about {seconds / 60:.1f} minutes:")
     for number, row in enumerate(rows, 1):
         reason = f": {plain(row.reason)}" if row.reason else ""
-        say(console, f"  {number}. {row.key} {plain(row.name)}, about {row.estimate_s or 0.0:.0f} s{reason}")
+        say(console, f"  {number}. {row.key} {plain(row.name)}, about {row.estimate_s or 0.0:.0f} s{reason}{_predicted(row)}")
+
+
+def _predicted(row: SweepRow) -> str:
+    if row.predicted_ms is None or row.predicted_ci95_ms is None or row.front_chance is None:
+        return ""
+    limits = " to ".join(uniform(row.predicted_ci95_ms))
+    return f"; predicted {uniform([row.predicted_ms])[0]} ms ({limits}), on the front with {100 * row.front_chance:.0f} %"
 
 
 def _columns(rows: list[SweepRow]) -> tuple[Column, ...]:

@@ -15,6 +15,7 @@ __all__ = [
     "SweepCell",
     "SweepReport",
     "SweepRow",
+    "front_group",
     "front_of",
     "ms_per_image",
     "read_cell",
@@ -104,6 +105,9 @@ class SweepRow:
         status: "done", "failed", or "pending" for one that was not measured.
         reason: Error of a failed cell, or why a cell was not measured; empty for a finished one.
         estimate_s: Expected duration of a pending cell with its shared work; None for the others.
+        predicted_ms: Predicted time of a call of a cell that was not measured within a budget.
+        predicted_ci95_ms: 95 % interval of that prediction.
+        front_chance: Predicted chance to be on the Pareto front, 0 to 1.
         p50_ms, p50_ci95_ms, p90_ms, p99_ms: Latency of a call.
         images_per_s: Throughput.
         exit_code: Exit code of a failed cell's error; 0 for the others.
@@ -122,6 +126,9 @@ class SweepRow:
     reason: str = ""
     exit_code: int = 0
     estimate_s: float | None = None
+    predicted_ms: float | None = None
+    predicted_ci95_ms: tuple[float, float] | None = None
+    front_chance: float | None = None
     p50_ms: float | None = None
     p50_ci95_ms: tuple[float, float] | None = None
     p90_ms: float | None = None
@@ -228,9 +235,13 @@ def _dominates(one: SweepRow, other: SweepRow) -> bool:
 
 
 def _group(row: SweepRow) -> tuple[Any, ...]:
-    cell = row.cell
-    own = (cell.model, cell.image_size, cell.precision) if row.accuracy is None else ()
-    return (cell.target, cell.scenario, row.metric, *own)
+    return (row.metric, *front_group(row.cell, accurate=row.accuracy is not None))
+
+
+def front_group(cell: SweepCell, *, accurate: bool) -> tuple[Any, ...]:
+    """Return what cells have in common that are compared with each other, with or without an accuracy."""
+    own = () if accurate else (cell.model, cell.image_size, cell.precision)
+    return (cell.target, cell.scenario, *own)
 
 
 def ms_per_image(row: SweepRow) -> float:

@@ -1,11 +1,13 @@
 """`sweep`: cells are measured once, kept in files, and never lost."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -112,6 +114,23 @@ def test_a_spent_budget_lists_what_was_not_measured(plan, tmp_path, capsys):
     assert not report["complete"]
     assert all(row["status"] == "pending" and row["reason"] for row in report["cells"])
     assert not stamps(tmp_path / "out")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_within_a_budget_likely_cells_come_first_and_the_others_are_predicted(plan, tmp_path, monkeypatch, capsys):
+    seconds = itertools.count(0, 6)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    plan(FAKE.replace("[1, 2]", "[1, 2, 3, 4]"))
+    assert run(["sweep", "plan.toml", "-o", "out", "--budget", "1m", "--json"]) == 0
+    rows = document(capsys)["cells"]
+    assert any(row["status"] == "done" for row in rows)
+    left = [row for row in rows if row["status"] == "pending"]
+    assert left
+    for row in left:
+        low, high = row["predicted_ci95_ms"]
+        assert low < row["predicted_ms"] < high
+        assert 0 <= row["front_chance"] <= 1
+        assert row["reason"]
 
 
 @pytest.mark.parametrize("only", ["backend=openvino", "*int8*", "threads=7"])

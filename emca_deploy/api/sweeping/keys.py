@@ -110,6 +110,12 @@ class Keys:
         data = {name: self._data(name) for name in ("val", "annotations")}
         return {"export": self.export(cell, "fp32"), **data, "limit": self._plan.option("limit")}
 
+    def probes(self) -> dict[str, Any]:
+        """Return what the latencies of probes depend on."""
+        modules = {name: backend.module for name, backend in BACKENDS.items() if backend.module is not None}
+        versions = {name: installed_version(module) for name, module in modules.items()}
+        return {"runtime": versions, "fingerprint": self.fingerprint, "emca_deploy": __version__}
+
     def cell(self, cell: SweepCell) -> dict[str, Any]:
         """Return what the result of a cell depends on."""
         inputs = {"cell": asdict(cell), "model": self.model_file(cell), "measure": asdict(self._plan.measure)}
