@@ -14,6 +14,7 @@ from emca_deploy._progress import Stage, silent
 from emca_deploy.api.profile import profile
 from emca_deploy.api.sweeping.folder import SweepFolder
 from emca_deploy.api.sweeping.keys import Keys, digest_of
+from emca_deploy.api.sweeping.places import Places
 from emca_deploy.api.sweeping.plan import Plan, read_plan
 from emca_deploy.api.sweeping.shared_work import SharedWork
 from emca_deploy.artifacts import this_command
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SweepRequest", "sweep"]
 
-EXPORT_S, CALIBRATE_S, VALIDATE_S, START_S = 15.0, 40.0, 20.0, 2.0
-"""Rough seconds of the steps of a cell, for estimates."""
+WORK_S, START_S = {"export": 15.0, "int8": 40.0, "engine": 2.0, "accuracy": 20.0}, 2.0
+"""Rough seconds of shared work, and of the start of a process, for estimates."""
 
 SHORTEST_RANKED_S = 10.0
 """Shortest budget whose cells are ranked."""
@@ -129,7 +130,9 @@ class _Sweep:
     rows: dict[str, SweepRow] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.work = SharedWork(self.plan, self.keys, self.folder.shared, self.stage)
+        self.places = Places(self.plan, self.keys, self.folder.shared)
+        self.work = SharedWork(self.plan, self.places, self.stage)
+        self._counted: set[Path] = set()
         self.rows = {key: self.folder.row(key) or self._pending(key, cell) for key, cell in self.cells.items()}
 
     def run(self, chosen: frozenset[str], finished: Finished | None) -> SweepReport:
@@ -175,13 +178,11 @@ class _Sweep:
             self.rows[key] = row
 
     def _pending(self, key: str, cell: SweepCell) -> SweepRow:
-        """Return the row of a cell without a result, with the time that it will take."""
-        measure, (made, accurate) = self.plan.measure, self.work.has(cell)
+        """Return the row of a cell without a result, with its expected time; shared work counts for the first that needs it."""
+        measure, missing = self.plan.measure, self.places.missing(cell)
         seconds = measure.processes * (START_S + min(measure.warmup, 1.0)) + measure.duration
-        if not made:
-            seconds += CALIBRATE_S if cell.precision == "int8" else EXPORT_S
-        if not accurate:
-            seconds += VALIDATE_S
+        seconds += sum(WORK_S[kind] for path, kind in missing.items() if path not in self._counted)
+        self._counted |= missing.keys()
         return SweepRow(key, cell.name, cell, estimate_s=round(seconds, 1))
 
     def _measured(self, key: str, cell: SweepCell) -> CellResult:
@@ -229,7 +230,8 @@ class _Sweep:
         return replace(
             result,
             status="done",
-            artifact=artifact,
+            artifact=self.places.within(path),
+            files=self.places.files(cell),
             file_mib=size,
             latency=latency,
             accuracy=accuracy,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emca_deploy.results.accuracy import AccuracyReport
-from emca_deploy.results.codec import read_json, version
+from emca_deploy.results.codec import left_out, read_json, version
 from emca_deploy.results.detection import DetectionReport
 from emca_deploy.results.latency import Failure, LatencyResult, Scenario
 
@@ -66,7 +66,9 @@ class CellResult:
         key: First 16 hexadecimal digits of the sha256 of `inputs`.
         inputs: Everything that the result depends on: the cell, digests of its files, options, versions, the machine.
         status: "done", or "failed" with a `failure`.
-        artifact: File that was measured.
+        artifact: File that was measured; paths in the folder of the sweep are relative to it.
+        files: Files of the cell by role: "model" (the ONNX file), "logits" and "reference_logits" (answers of it and of its fp32
+            form); those that do not exist are left out.
         file_mib: Size of that file.
         latency: Latency with its samples; None for a failed cell.
         accuracy: Accuracy; None without validation images.
@@ -82,6 +84,7 @@ class CellResult:
     created: str
     seconds: float
     artifact: str | None = None
+    files: dict[str, str] = left_out(dict)
     file_mib: float | None = None
     latency: LatencyResult | None = None
     accuracy: AccuracyReport | DetectionReport | None = None

@@ -219,6 +219,11 @@ def test_a_changed_model_is_a_changed_cell_and_shared_work_is_done_once(plan, tm
     }
     assert all(row["metric"] == "top-1" for row in first["cells"])
     assert any(row["pareto"] for row in first["cells"])
+    for one in first["cells"]:
+        kept = read_cell(tmp_path / "out" / "cells" / f"{one['key']}.json")
+        assert set(kept.files) == {"model", "logits", "reference_logits"}
+        assert (tmp_path / "out" / kept.artifact).is_file()
+        assert all((tmp_path / "out" / file).is_file() or file == "net.onnx" for file in kept.files.values())
     made = sorted(path.name.partition("-")[0] for path in (tmp_path / "out" / "shared").iterdir())
     assert made == ["accuracy"] * 2 + ["engine"] * 4 + ["int8", "logits", "ranges"]
     network.doc_string = "another file of the same network"

@@ -75,6 +75,10 @@ class Plan:
         """Return another option of the plan."""
         return self.file.options.get(name, default)
 
+    def step(self, cell: SweepCell) -> BuildStep:
+        """Return what `deploy` builds for a cell of a model with a file."""
+        return self.places[cell.target].steps[cell.backend, _built(cell.precision)]
+
     def sized(self, cell: SweepCell) -> PreprocessingOptions:
         """Return the facts about the preprocessing of a cell."""
         size = None if cell.image_size is None else parse_size(cell.image_size)
@@ -93,7 +97,6 @@ def read_plan(path: Path) -> Plan:
     tables = [file.matrix, *({**file.matrix, **more} for more in file.include)]
     models = {name: find_model(file, name) for table in tables for name in table["models"]}
     places = _places(file, tables, models)
-    _check_excludes(file, tables)
     cells, left_out = _cells(file, tables, models, places)
     if not cells:
         raise InputError(f"{path}: no cell is left", "; ".join(left_out) or "exclude less")
@@ -168,13 +171,13 @@ def _places(file: PlanFile, tables: Sequence[Mapping[str, Any]], models: Mapping
     return {name: Place(part.target, found) for name, part, found in zip(targets, parts, steps, strict=True)}
 
 
-def _check_excludes(file: PlanFile, tables: Sequence[Mapping[str, Any]]) -> None:
+def _check_excludes(file: PlanFile, cells: Sequence[SweepCell]) -> None:
     """Refuse an exclude whose value no cell has, which is a typing error."""
     for index, table in enumerate(file.exclude, 1):
         for key, values in table.items():
-            known = {str(value) for other in tables for value in other.get(key, ())}
+            known = {str(_value(cell, key)) for cell in cells}
             for value in values:
-                if known and not any(fnmatchcase(one, str(value)) for one in known):
+                if not any(fnmatchcase(one, str(value)) for one in known):
                     where = f"{file.path}, [[exclude]] {index}"
                     raise UnknownNameError.of(
                         f"value of {key} in the plan ({where})", str(value), known, "exclude a value that the plan has"
@@ -187,7 +190,9 @@ def _cells(
     """Return the cells, and why combinations of the matrix are none."""
     found: dict[SweepCell, None] = {}
     left_out: dict[str, int] = {}
-    for cell in (cell for table in tables for cell in _matrix(table, models, places, has_data="data" in file.options)):
+    every = [cell for table in tables for cell in _matrix(table, models, places, has_data="data" in file.options)]
+    _check_excludes(file, every)
+    for cell in every:
         if any(_matches(cell, table) for table in file.exclude):
             continue
         reason = _misfit(cell, models[cell.model], places[cell.target])
@@ -232,10 +237,14 @@ def _misfit(cell: SweepCell, model: Model, place: Place) -> str:
         return "" if model.is_fake and cell.backend == model.backend else f"{cell.model} does not run on backend '{cell.backend}'"
     if wrong := model.misfit(cell.precision, cell.image_size):
         return wrong
-    built = "fp32" if cell.precision == "bf16" else cell.precision
-    if (cell.backend, built) not in place.steps or (cell.precision == "bf16" and place.target.kind == "gpu"):
+    if (cell.backend, _built(cell.precision)) not in place.steps or (cell.precision == "bf16" and place.target.kind == "gpu"):
         return f"backend '{cell.backend}' has no {cell.precision} on target {cell.target}"
     return ""
+
+
+def _built(precision: str) -> str:
+    """Return the precision of the model that is built: bf16 computes with one in fp32."""
+    return "fp32" if precision == "bf16" else precision
 
 
 def _refuse_unused(file: PlanFile, cells: Sequence[SweepCell], left_out: Mapping[str, int]) -> None:

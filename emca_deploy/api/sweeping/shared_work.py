@@ -1,18 +1,18 @@
-"""Work that cells share, done once: exports, ranges, INT8 models, engines and accuracies, each in a folder by its digest.
+"""Work that cells share, done once: exports, ranges, INT8 models, engines and accuracies.
 
 The operations are imported when there is work for them: a sweep whose files all exist starts in half the time.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from emca_deploy._progress import Stage
-from emca_deploy.api.sweeping.keys import Keys, digest_of
+from emca_deploy.api.sweeping.places import Places
 from emca_deploy.api.sweeping.plan import Plan
 from emca_deploy.artifacts import read_manifest, write_json
-from emca_deploy.backends.records import BACKENDS, DEFAULT
+from emca_deploy.backends.records import DEFAULT
 from emca_deploy.errors import DataError, EmcaError, InputError, ModelError, OutputError
 from emca_deploy.preprocessing import PreprocessingOptions, model_io, parse_size
 from emca_deploy.requests import BuildRequest, TrtChoices
@@ -25,6 +25,7 @@ __all__ = ["Accuracy", "SharedWork"]
 
 Accuracy = AccuracyReport | DetectionReport
 DEFAULT_SAMPLES = 300
+VALIDATION_BATCH = 16
 
 
 class SharedWork:
@@ -33,17 +34,9 @@ class SharedWork:
     Work that failed is not tried again for the other cells of the same run.
     """
 
-    def __init__(self, plan: Plan, keys: Keys, place: Path, stage: Stage) -> None:
-        self._plan, self._keys, self._place, self._stage = plan, keys, place, stage
+    def __init__(self, plan: Plan, places: Places, stage: Stage) -> None:
+        self._plan, self._places, self._stage = plan, places, stage
         self._failed: dict[Path, EmcaError] = {}
-
-    def has(self, cell: SweepCell) -> tuple[bool, bool]:
-        """Return whether a cell's ONNX file and its accuracy exist already, or nobody needs them."""
-        model, accurate = self._plan.models[cell.model], True
-        made = model.is_fake or (model.kind == "onnx" and cell.precision == model.precision) or self._model_file(cell).is_file()
-        if self._plan.validation is not None and not model.is_fake:
-            accurate = (self._folder("accuracy", self._keys.accuracy(cell, None)) / "accuracy.json").is_file()
-        return made, accurate
 
     def artifact(self, cell: SweepCell) -> str:
         """Return what a cell measures: its engine, or the ONNX file on a backend that has no engines.
@@ -51,26 +44,21 @@ class SharedWork:
         Raises:
             EmcaError: a step failed, now or for an earlier cell.
         """
+        if self._plan.models[cell.model].is_fake:
+            return cell.model
+        source, engine = self.onnx(cell), self._places.engine(cell)
+        if engine is None:
+            return str(source)
         from emca_deploy.api.build import build
 
-        model = self._plan.models[cell.model]
-        if model.is_fake:
-            return model.name
-        source = self.onnx(cell)
-        place = self._plan.places[cell.target]
-        step = place.steps[cell.backend, "fp32" if cell.precision == "bf16" else cell.precision]
-        if step.file is None:
-            return str(source)
-        engine = self._folder("engine", self._keys.engine(cell)) / f"model{Path(step.file).suffix}"
-        builds = cell.target if place.target.builds else "cpu"
         request = BuildRequest(
             str(source),
             cell.backend,
             str(engine),
-            target=builds,
+            target=cell.target if self._plan.places[cell.target].target.builds else "cpu",
             threads=cell.threads,
             batch=cell.batch,
-            choices=TrtChoices(targets=step.capabilities),
+            choices=TrtChoices(targets=self._plan.step(cell).capabilities),
             io=self.io(cell),
         )
         self._make(engine, f"building for {cell.backend}", lambda: build(request))
@@ -88,16 +76,12 @@ class SharedWork:
         Raises:
             EmcaError: a step failed, now or for an earlier cell.
         """
-        model = self._plan.models[cell.model]
-        int8 = cell.precision == "int8" and model.precision != "int8"
-        source = self.exported(cell, "fp16" if cell.precision == "fp16" else "fp32")
-        if not int8:
-            return source
+        if not self._places.quantizes(cell):
+            return self.exported(cell, "fp16" if cell.precision == "fp16" else "fp32")
         from emca_deploy.api.calibrate import CalibrateRequest, calibrate
 
         assert self._plan.data is not None  # the plan was checked
-        output = self._model_file(cell)
-        ranges = self._folder("ranges", self._keys.ranges(cell)) / "ranges.json"
+        source, output, ranges = self.exported(cell, "fp32"), self._places.onnx(cell), self._places.ranges(cell)
         ranges.parent.mkdir(exist_ok=True)
         request = CalibrateRequest(
             source,
@@ -118,31 +102,25 @@ class SharedWork:
         Raises:
             EmcaError: a step failed, now or for an earlier cell.
         """
+        plan, places = self._plan, self._places
+        if plan.validation is None or not places.validates(cell):
+            return None
         from emca_deploy.api.validate import ValidateRequest, validate
 
-        plan, model = self._plan, self._plan.models[cell.model]
-        if plan.validation is None or model.is_fake or model.kind == "architecture":
-            return None
-        on_engine = BACKENDS[cell.backend].needs_gpu  # building one takes minutes, and gives results of its own
-        batch = cell.batch if on_engine else None
-        place = self._folder("accuracy", self._keys.accuracy(cell, batch)) / "accuracy.json"
-        artifact = self.artifact(cell) if on_engine else str(self.onnx(cell))
-        own = model.kind == "onnx" and model.precision == "int8"
-        reference = None if own else str(self.exported(cell, "fp32"))
-        remote = plan.places[cell.target].target.is_remote
-        kept = None if remote else self._folder("logits", self._keys.reference(cell)) / "fp32.npz"
+        on_engine, place, kept = places.runs_engine(cell), places.accuracy(cell), places.reference_logits(cell)
+        compared = plan.models[cell.model].precision != "int8"
         request = ValidateRequest(
-            artifact,
+            self.artifact(cell) if on_engine else str(self.onnx(cell)),
             plan.validation,
             None if on_engine else cell.backend,
             cell.target,
-            reference,
-            reference_backend=None if own else DEFAULT,
+            str(self.exported(cell, "fp32")) if compared else None,
+            reference_backend=DEFAULT if compared else None,
             limit=plan.option("limit"),
-            batch=batch or 16,
+            batch=cell.batch if on_engine else VALIDATION_BATCH,
             precision="bf16" if cell.precision == "bf16" else "f32",
-            logits=None if remote else place.with_name("logits.npz"),
-            reference_logits=kept if reference is not None else None,
+            logits=places.logits(cell),
+            reference_logits=kept,
             preprocessing=self._said(cell),
             labelling=plan.labelling,
             annotations=plan.annotations,
@@ -163,13 +141,11 @@ class SharedWork:
         Raises:
             EmcaError: the export failed, now or for an earlier cell.
         """
-        plan, model = self._plan, self._plan.models[cell.model]
+        plan, model, output = self._plan, self._plan.models[cell.model], self._places.exported(cell, precision)
         if model.kind == "onnx":
-            assert model.path is not None  # the plan was checked
-            return model.path
+            return output
         from emca_deploy.api.export import ExportRequest, export
 
-        output = self._folder("export", self._keys.export(cell, precision)) / "model.onnx"
         request = ExportRequest(
             model.path,
             output,
@@ -184,15 +160,8 @@ class SharedWork:
         self._make(output, f"exporting {cell.model}{size}", lambda: export(request))
         return output
 
-    def _model_file(self, cell: SweepCell) -> Path:
-        kind = "int8" if cell.precision == "int8" else "export"
-        return self._folder(kind, self._keys.model_file(cell)) / "model.onnx"
-
-    def _folder(self, kind: str, inputs: Mapping[str, Any]) -> Path:
-        return self._place / f"{kind}-{digest_of(inputs)}"
-
     def _make(self, path: Path, title: str, work: Callable[[], object], *, checked: bool = True) -> None:
-        """Do work that writes a file, unless the file exists; a file with another manifest's digest is made again."""
+        """Do work that writes a file, unless the file exists; one that its manifest does not describe is made again."""
         if path in self._failed:
             raise self._failed[path]
         if path.is_file() and (not checked or _is_whole(path)):
