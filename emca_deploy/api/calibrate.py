@@ -23,9 +23,11 @@ from emca_deploy.calibration.recovery.weights import FINETUNE
 from emca_deploy.data.choosing import preprocessing_of_file
 from emca_deploy.data.sources import open_source
 from emca_deploy.errors import InputError, UnknownNameError
+from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Labelling, PreprocessingOptions
 from emca_deploy.results.gate import GateReport
 from emca_deploy.results.placement import MeasuredPlacement
+from emca_deploy.tasks.registry import TASKS
 
 __all__ = ["CalibrateReport", "CalibrateRequest", "CalibrationCache", "calibrate"]
 
@@ -47,6 +49,7 @@ class CalibrateRequest(CalibrationChoices):
         weight_bits: bits of weights, 7 or 8; None decides by the processor of this machine, or of `target`.
         max_drop: limit of the gate in points; None calibrates without a gate. Requires `validation`.
         validation: labelled images to measure the drop on, none of them used in calibration.
+        annotations: annotations of these images in COCO's format, for a detector.
         labelling: known facts about the labels of `validation`.
         cache: file for TensorRT's calibration cache; None writes none. Requires `tensorrt_version`.
         tensorrt_version: version of the TensorRT that will read the cache.
@@ -66,6 +69,7 @@ class CalibrateRequest(CalibrationChoices):
     weight_bits: int | None = None
     max_drop: float | None = None
     validation: Path | None = None
+    annotations: Path | None = None
     labelling: Labelling = field(default_factory=Labelling)
     cache: Path | None = None
     tensorrt_version: str | None = None
@@ -142,6 +146,7 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
     _check_gate(request)
     _check_cache(request)
     _check_placement(request)
+    _check_task(request)
     options = request.calibration(_teacher(request))
     source = open_source(request.data, preprocessing_of_file(request.model, request.preprocessing))
     if request.placement == MEASURED:
@@ -151,7 +156,7 @@ def calibrate(request: CalibrateRequest, stage: Stage = silent) -> CalibrateRepo
     if request.max_drop is None or request.validation is None:
         result = calibrate_model(request.model, source, request.output, options, stage)
     else:
-        wanted = AccuracyGate(request.max_drop, request.validation, labelling=request.labelling)
+        wanted = AccuracyGate(request.max_drop, request.validation, request.annotations, labelling=request.labelling)
         result, gate = calibrate_within(request.model, source, request.output, options, wanted, stage)
     known = image_warnings(request.model, request.data, source, request.preprocessing)
     return CalibrateReport(
@@ -174,6 +179,8 @@ def _check_gate(request: CalibrateRequest) -> None:
         raise InputError(
             "--max-drop and --val require each other", "give the gate in points, and labelled images to measure it on"
         )
+    if request.validation is None and request.annotations is not None:
+        raise InputError("--annotations requires --val", "leave it out, or add --max-drop and --val")
     if request.validation is None and request.labelling.says_something:
         raise InputError("--labels, --class-map, --label-offset and --class-order require --val", "leave them out, or add --val")
 
@@ -187,6 +194,21 @@ def _check_placement(request: CalibrateRequest) -> None:
     if request.placement == MEASURED:
         check_measurable(request.backend)
         check_writable(request.output)
+
+
+def _check_task(request: CalibrateRequest) -> None:
+    """Refuse what compares logits for a network that has none."""
+    task = TASKS["classification" if request.output_name is not None else OnnxFile.open(request.model).quantized_task]
+    if task.has_logits:
+        return
+    unable = {
+        "--recover finetune": request.recover == FINETUNE,
+        "--float-precision fp16": request.float_precision == "fp16",
+        "--placement measured": request.placement == MEASURED,
+    }
+    for option, used in unable.items():
+        if used:
+            raise InputError(f"{option}: {request.model} is a {task.noun}, and this is for classifiers only", "leave it out")
 
 
 def _teacher(request: CalibrateRequest) -> FineTuning | None:

@@ -34,9 +34,10 @@ __all__ = ["command"]
     "--max-drop",
     type=click.FloatRange(0),
     metavar="PT",
-    help="Accuracy gate: largest top-1 drop, in points, at its 95% upper bound.",
+    help="Accuracy gate: largest drop of top-1, or of a detector's AP, in points, at its 95% upper bound.",
 )
 @option("--val", "validation", type=INPUT, help="Labelled images for --max-drop; must not include calibration images.")
+@option("--annotations", type=INPUT, metavar="FILE.json", help="Objects of --val's images in COCO's format, for a detector.")
 @shared.table_option
 @option("--cache", type=OUTPUT, help="Also write TensorRT's calibration cache, the only form that a DLA accepts.")
 @option("--tensorrt-version", metavar="VERSION", help="TensorRT version that will read the cache.")

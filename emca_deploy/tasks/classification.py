@@ -35,6 +35,8 @@ class Classification(Task):
     """Networks whose main output has logits or probabilities, one for each class."""
 
     name = "classification"
+    noun = "classifier"
+    has_logits = True
 
     def compared(self, graph: "ir.Graph", logits: str | None) -> "list[ir.Value]":
         """Return the logits, before a final Softmax; the first output where no tensor has their name."""

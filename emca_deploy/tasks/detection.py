@@ -16,7 +16,8 @@ from emca_deploy.data.coco import CocoAnnotations
 from emca_deploy.data.preprocess import Placement
 from emca_deploy.errors import DataError, ModelError
 from emca_deploy.results.detection import AveragePrecision, ClassPrecision, DetectionComparison, DetectionReport
-from emca_deploy.results.gate import Verdict
+from emca_deploy.results.figures import figures_of
+from emca_deploy.results.gate import Gate, Verdict
 from emca_deploy.tasks.average_precision import drop_interval, mean_precision
 from emca_deploy.tasks.detection_flips import LEAST_SCORE, Compared, compare_detections
 from emca_deploy.tasks.detections import Detections
@@ -46,6 +47,8 @@ class Detection(Task):
     """Networks whose outputs are a number of boxes with scores and labels, and with masks where they have them."""
 
     name = "detection"
+    noun = "detector"
+    has_logits = False
 
     def compared(self, graph: "ir.Graph", logits: str | None) -> "list[ir.Value]":
         """Return the results of the last layers: class logits, deltas and mask logits, before anything is selected by them."""
@@ -277,16 +280,4 @@ def judge(report: DetectionReport, max_drop: float) -> Verdict:
 
     `report` compares it with a reference on annotated objects.
     """
-    against = report.reference
-    assert against is not None
-    drops = (("box", against.box_ap_drop, against.box_ap_drop_ci95), ("mask", against.mask_ap_drop, against.mask_ap_drop_ci95))
-    for kind, drop, interval in drops:
-        if drop is None or interval is None or interval[1] <= max_drop:
-            continue
-        if drop > max_drop:
-            return Verdict(False, f"the drop of the {kind} AP is above it")
-        needed = None
-        if drop < max_drop:  # the interval's width falls with the square root of the number of images
-            needed = round(report.samples * ((interval[1] - drop) / (max_drop - drop)) ** 2 / 10) * 10
-        return Verdict(False, f"the drop of the {kind} AP is within it, but its interval is not", needed)
-    return Verdict(True)
+    return Gate(max_drop).judge_figures(figures_of(report), report.samples)

@@ -64,9 +64,16 @@ class Collector(ABC):
 
 
 class Task(ABC):
-    """A kind of network, by the meaning of its outputs."""
+    """A kind of network, by the meaning of its outputs.
+
+    Attributes:
+        noun: Word for a network of this kind.
+        has_logits: Whether a network has logits, (N, classes), which fine-tuning and some comparisons need.
+    """
 
     name: ClassVar[TaskName]
+    noun: ClassVar[str]
+    has_logits: ClassVar[bool]
 
     @abstractmethod
     def compared(self, graph: "ir.Graph", logits: str | None) -> "list[ir.Value]":

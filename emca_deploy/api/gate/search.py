@@ -1,11 +1,11 @@
 """Calibration with a gate: leave the most harmful parts in float, one after the other, until the gate is reached."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from emca_deploy._optional import installed_version
 from emca_deploy._progress import Stage, silent
@@ -23,13 +23,13 @@ from emca_deploy.calibration.resume import SideFile, side_path
 from emca_deploy.calibration.sensitivity import SensitivityOptions, measure_sensitivity, weights_on_file
 from emca_deploy.data.decoded import room_for_decoded
 from emca_deploy.data.image_checks import image_digests, shared_images
-from emca_deploy.data.sources import ImageSource, open_source
+from emca_deploy.data.sources import ImageSource
 from emca_deploy.errors import DataError
-from emca_deploy.harness.accuracy.labelled import LabelledImages
+from emca_deploy.harness.accuracy.evaluation import Evaluation, Wishes
 from emca_deploy.onnx_file.file import OnnxFile
 from emca_deploy.preprocessing import Labelling
 from emca_deploy.results.codec import to_json
-from emca_deploy.results.gate import Gate, GateReport, GateStep, Verdict
+from emca_deploy.results.gate import Gate, GateReport, GateStep
 from emca_deploy.results.sensitivity import SensitivityReport
 
 __all__ = ["AccuracyGate", "calibrate_within"]
@@ -43,8 +43,9 @@ class AccuracyGate:
     """The limit on the drop, and how it is checked.
 
     Attributes:
-        max_drop: limit on the upper end of the top-1 drop's 95% interval, in points.
-        validation: labelled images, none of them used in calibration.
+        max_drop: limit on the upper end of the 95% interval of each drop, in points.
+        validation: images with labels or annotations, none of them used in calibration.
+        annotations: annotations of these images in COCO's format, for a detector.
         samples: number of calibration images to rank layers and blocks on.
         duration_s: measuring time of each model in the final comparison of latencies, in seconds.
         labelling: known facts about the labels of `validation`.
@@ -52,6 +53,7 @@ class AccuracyGate:
 
     max_drop: float
     validation: Path
+    annotations: Path | None = None
     samples: int = 64
     duration_s: float = 3.0
     labelling: Labelling = field(default_factory=Labelling)
@@ -71,27 +73,28 @@ def calibrate_within(
         EmcaError: calibration or the backend failed.
     """
     check_writable(output)
-    labelled = LabelledImages(open_source(gate.validation, source.preprocessing, gate.labelling))
-    validation = Validation(model, labelled, gate.validation, options.backend, options.threads, options.output_name)
-    _refuse_overlap(source, labelled, gate.validation, options)
-    room = room_for_decoded(output.parent, len(labelled.source), source.preprocessing)
+    wishes = Wishes("INT8", gate.validation, "fp32", gate.max_drop, gate.annotations, gate.labelling, needs_truth=True)
+    validation = Validation.of(model, source.preprocessing, wishes, options)
+    images = validation.images
+    _refuse_overlap(source, images, gate.validation, options)
+    room = room_for_decoded(output.parent, len(images.source), source.preprocessing)
     with hidden_folder(output.parent) as folder, room as validation.decoded:  # on the same disk as the result
         untrained = replace(options, recover=WEIGHTS) if options.recover == FINETUNE else options
         models = _Models(model, source, untrained, folder, stage)
         calibration, report = _search(models, validation, gate)
-        return _publish(calibration, output, report), replace(report, warnings=tuple(labelled.warnings))
+        return _publish(calibration, output, report), replace(report, warnings=tuple(images.warnings))
 
 
-def _refuse_overlap(source: ImageSource, labelled: LabelledImages, path: Path, options: CalibrationOptions) -> None:
+def _refuse_overlap(source: ImageSource, evaluation: Evaluation, path: Path, options: CalibrationOptions) -> None:
     """Refuse validation images that are used in calibration: a gate on them says nothing about new images."""
     chosen = possible_images(source, options.samples, options.seed)
-    images = labelled.source
+    images = evaluation.source
     shared = shared_images(images, range(len(images)), image_digests(source, chosen))
     if shared > MOST_SHARED * len(images):
         problem = f"{path}: {shared:,} of its {len(images):,} images are among the {len(chosen):,} calibration images"
         raise DataError(problem, "give --val other images, or leave --max-drop and --val out")
     if shared:
-        labelled.warnings.append(f"{shared:,} of {len(images):,} validation images are used in calibration")
+        evaluation.warnings.append(f"{shared:,} of {len(images):,} validation images are used in calibration")
 
 
 @dataclass
@@ -157,12 +160,12 @@ def _search(models: _Models, validation: Validation, gate: AccuracyGate) -> tupl
             step = validation.measure(models.get(kept).onnx, kept, share, models.stage)
             side.put(json.dumps(kept), to_json(step))
         steps.append(step)
-        reached = _judge(step, limit, images).reached
-        if reached or not limit.decidable(images):
+        reached = limit.judge_step(step, images).reached
+        if reached or not _decidable(step, limit, images):
             break
         ranking = ranking or models.rank(gate.samples)
         kept = next_kept(ranking, kept)
-    if not reached and limit.decidable(images) and models.options.fine_tuning is not None:
+    if not reached and _decidable(steps[-1], limit, images) and models.options.fine_tuning is not None:
         reached = _fine_tune(models, validation, steps, limit)
     chosen = len(steps) - 1 if reached else _best(steps)
     report = _report(steps, chosen, validation, limit)
@@ -172,7 +175,12 @@ def _search(models: _Models, validation: Validation, gate: AccuracyGate) -> tupl
 
 
 def _best(steps: Sequence[GateStep]) -> int:
-    return min(range(len(steps)), key=lambda index: steps[index].top1_drop_ci95[1])
+    return min(range(len(steps)), key=lambda index: steps[index].upper_end)
+
+
+def _decidable(step: GateStep, limit: Gate, images: int) -> bool:
+    """Return whether this number of images can show a model to be within the gate; a bootstrap interval can be of any width."""
+    return bool(step.figures) or limit.decidable(images)
 
 
 def _fine_tune(models: _Models, validation: Validation, steps: list[GateStep], limit: Gate) -> bool:
@@ -187,24 +195,20 @@ def _fine_tune(models: _Models, validation: Validation, steps: list[GateStep], l
             continue
         found = validation.measure(made.onnx, step.kept_float, step.float_macs_percent, models.stage)
         steps.append(replace(found, fine_tuned=True))
-        if _judge(steps[-1], limit, len(validation.images.source)).reached:
+        if limit.judge_step(steps[-1], len(validation.images.source)).reached:
             return True
     return False
 
 
-def _judge(step: GateStep, gate: Gate, images: int) -> Verdict:
-    return gate.judge(step.top1_drop, step.top1_drop_ci95, images, step.only_fp32, step.only_int8)
-
-
 def _report(steps: list[GateStep], chosen: int, validation: Validation, gate: Gate) -> GateReport:
     best, images = steps[chosen], len(validation.images.source)
-    verdict = _judge(best, gate, images)
-    exhausted = not verdict.reached and gate.decidable(images)
+    verdict = gate.judge_step(best, images)
+    exhausted = not verdict.reached and _decidable(best, gate, images)
     ending = "; leaving another layer in float would help too little, or leave too little in INT8"
     return GateReport(
         max_drop=gate.max_drop,
         images=images,
-        top1_fp32=best.top1 + best.top1_drop,
+        top1_fp32=None if best.top1 is None or best.top1_drop is None else best.top1 + best.top1_drop,
         measured_with=validation.runs_on,
         simulated=validation.simulated,
         steps=tuple(steps),
@@ -232,19 +236,13 @@ def _side_file(models: _Models, validation: Validation) -> SideFile:
         "model_sha256": OnnxFile.open(models.model).sha256,
         "data_sha256": models.source.identity(),
         "validation_sha256": validation.images.source.identity(),
-        "labels_sha256": _labels_sha256(validation.images),
+        "labels_sha256": validation.images.truth_sha256(),
         "preprocessing": models.source.preprocessing.identity(),
         "options": [options.backend, options.method, options.samples, options.seed, options.recover, list(options.keep_float)],
         "versions": {"emca_deploy": __version__, "runtime": installed_version(validation.runs_on)},
         **({"placement": options.placement.choices} if options.placement else {}),
     }
     return SideFile(side_path(options.table or table_path(models.model), options.backend, "search"), key)
-
-
-def _labels_sha256(images: LabelledImages) -> str:
-    assert images.found is not None  # `Validation` refuses it
-    order = "open" if images.found.as_strings is not None else "said"
-    return hashlib.sha256(order.encode() + images.found.labels.tobytes()).hexdigest()
 
 
 def _publish(calibration: Calibration, output: Path, report: GateReport) -> Calibration:
@@ -255,8 +253,7 @@ def _publish(calibration: Calibration, output: Path, report: GateReport) -> Cali
     gate = {
         "max_drop": report.max_drop,
         "reached": report.reached,
-        "top1_drop": best.top1_drop,
-        "top1_drop_ci95": list(best.top1_drop_ci95),
+        **_drops(best),
         "images": report.images,
         "measured_with": report.measured_with,
     }
@@ -264,3 +261,10 @@ def _publish(calibration: Calibration, output: Path, report: GateReport) -> Cali
         shutil.copyfile(calibration.onnx, draft.path)
         draft.manifest = replace(manifest, details={**manifest.details, "gate": gate})
     return replace(calibration, onnx=output)
+
+
+def _drops(step: GateStep) -> dict[str, Any]:
+    """Return what a manifest has of a step's drops."""
+    if step.top1_drop_ci95 is not None:
+        return {"top1_drop": step.top1_drop, "top1_drop_ci95": list(step.top1_drop_ci95)}
+    return {"figures": to_json(step.figures)}

@@ -1,4 +1,4 @@
-"""The drop of INT8 models on labelled images, measured with their own backend if that runs on this machine."""
+"""The drop of INT8 models on labelled or annotated images, measured with their own backend if that runs on this machine."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,16 +8,22 @@ from emca_deploy._progress import Stage
 from emca_deploy.artifacts import Precision
 from emca_deploy.backends.records import names_where
 from emca_deploy.backends.registry import DEFAULT, open_runner
-from emca_deploy.errors import DataError
+from emca_deploy.calibration.options import CalibrationOptions
+from emca_deploy.errors import DataError, InputError
 from emca_deploy.harness.accuracy.collection import LogitsResult, LogitsRun
-from emca_deploy.harness.accuracy.labelled import LabelledImages
+from emca_deploy.harness.accuracy.evaluation import Evaluation, Measured, Wishes
+from emca_deploy.harness.accuracy.evaluations import EVALUATIONS
 from emca_deploy.harness.measure.latency import Protocol, measure
 from emca_deploy.harness.measure.protocol import FEWEST_PROCESSES
 from emca_deploy.harness.spec import RunnerSpec
 from emca_deploy.onnx_file.file import OnnxFile
+from emca_deploy.preprocessing import Preprocessing
+from emca_deploy.requests import TaskName
+from emca_deploy.results.accuracy import ReferenceComparison
 from emca_deploy.results.codec import from_json
+from emca_deploy.results.detection import DetectionReport
+from emca_deploy.results.figures import figures_of
 from emca_deploy.results.gate import GateStep
-from emca_deploy.tasks.classification import compare
 
 __all__ = ["Validation", "step_from_file"]
 
@@ -27,9 +33,8 @@ class Validation:
     """The validation of a model's INT8 forms.
 
     Attributes:
-        model: the fp32 model, whose logits are the reference.
-        images: the labelled images.
-        path: path of the images.
+        model: the fp32 model, whose answers are the reference.
+        images: the images with labels or annotations.
         backend: backend that the models are quantized for.
         threads: threads of the runtime.
         output_name: output with the logits, if the model has several.
@@ -37,25 +42,34 @@ class Validation:
     """
 
     model: Path
-    images: LabelledImages
-    path: Path
+    images: Evaluation
     backend: str
     threads: int
     output_name: str | None = None
     decoded: Path | None = None
     _reference: LogitsResult | None = field(default=None, init=False)
 
-    def __post_init__(self) -> None:
-        """Refuse what would fail later.
+    @classmethod
+    def of(cls, model: Path, used: Preprocessing, wishes: Wishes, options: CalibrationOptions) -> "Validation":
+        """Open the images with this preprocessing, and refuse what would fail later.
 
         Raises:
-            DataError: the images have no labels, or labels that are not classes of the model.
+            InputError: options do not go together.
+            DataError: the images have no labels or annotations, or labels that are not classes of the model.
             MissingError: the backend's library is not installed.
         """
-        if self.images.found is None:
-            raise DataError(f"{self.path}: has no labels to measure a drop on", "give one subfolder per class, or --labels FILE")
-        self.images.check(str(self.model), OnnxFile.open(self.model).find_logits(self.output_name).classes)
-        open_runner(self.runs_on, str(self.model))
+        file = OnnxFile.open(model)
+        task = file.quantized_task if options.output_name is None else "classification"
+        if task != file.task:
+            problem = f"--max-drop: {model} is the dense part of a detector, which returns no detections"
+            raise InputError(problem, "calibrate the whole detector within the gate, or leave --max-drop and --val out")
+        if task == "classification" and wishes.annotations is not None:
+            raise InputError(f"--annotations: {model} is an image classifier", "leave it out, and label the images of --val")
+        images = EVALUATIONS[task](wishes)
+        images.open(used, file.find_logits(options.output_name).classes if task == "classification" else None)
+        found = cls(model, images, options.backend, options.threads, options.output_name)
+        open_runner(found.runs_on, str(model))
+        return found
 
     @property
     def runs_on(self) -> str:
@@ -67,6 +81,11 @@ class Validation:
         """Whether that is not the backend that they are quantized for."""
         return self.runs_on != self.backend
 
+    @property
+    def task(self) -> TaskName:
+        """The task of the model."""
+        return next(name for name, kind in EVALUATIONS.items() if isinstance(self.images, kind))
+
     def measure(self, onnx: Path, kept: tuple[str, ...], macs_percent: float, stage: Stage) -> GateStep:
         """Measure an INT8 model, in which the patterns `kept` are in float with `macs_percent` of the multiply-adds.
 
@@ -75,15 +94,15 @@ class Validation:
             EmcaError: the backend failed.
         """
         if self._reference is None:
-            self._reference = self._logits("fp32", DEFAULT, self.model, "fp32", stage)
+            self._reference = self._answers("fp32", DEFAULT, self.model, "fp32", stage)
         what = f"{kept[-1]} in float too" if kept else "all in INT8"
-        found = self._logits(what, self.runs_on, onnx, "int8", stage)
-        found = self.images.settle(found, self._reference.logits)
-        report = compare(what, found.logits, found.labels, "fp32", self._reference.logits)
+        found = self._answers(what, self.runs_on, onnx, "int8", stage)
+        report = self.images.report(Measured(found, self._reference), stage)
         against = report.reference
         assert against is not None  # there are a reference and labels
-        assert against.top1_drop is not None
-        assert against.top1_drop_ci95 is not None
+        if isinstance(report, DetectionReport):
+            return GateStep(kept, macs_percent, None, against.agreement, None, None, None, None, figures=figures_of(report))
+        assert isinstance(against, ReferenceComparison)
         assert against.flips is not None
         return GateStep(
             kept_float=kept,
@@ -103,10 +122,12 @@ class Validation:
             (comparison,) = measure(specs, Protocol(duration_s=duration_s, processes=FEWEST_PROCESSES), progress).comparisons
         return comparison.ratio_p50, comparison.ratio_ci95
 
-    def _logits(self, name: str, backend: str, onnx: Path, precision: Precision, stage: Stage) -> LogitsResult:
+    def _answers(self, name: str, backend: str, onnx: Path, precision: Precision, stage: Stage) -> LogitsResult:
         with stage(f"validating {name}") as progress:
             spec = self._spec(name, backend, onnx, precision)
-            return LogitsRun(spec, self.path, self.images.source.preprocessing, decoded=self.decoded).collect(progress)
+            used, images = self.images.source.preprocessing, self.images.images
+            run = LogitsRun(spec, self.images.wishes.data, used, decoded=self.decoded, images=images, task=self.task)
+            return run.collect(progress)
 
     def _spec(self, name: str, backend: str, onnx: Path, precision: Precision) -> RunnerSpec:
         arguments: dict[str, Any] = {"backend": backend, "artifact": str(onnx), "threads": self.threads, "spin": False}

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 
 from emca_deploy._progress import Stage
 from emca_deploy._text import printable
+from emca_deploy.artifacts import sha256_file
 from emca_deploy.data.coco import CocoAnnotations, read_coco
 from emca_deploy.data.coco_labels import label_categories
 from emca_deploy.data.sources import open_source
@@ -50,6 +52,11 @@ class AnnotatedImages(Evaluation):
         self.source = open_source(self.wishes.data, used, images=self.images)
         if self._truth is not None:
             _check_sizes(self._truth.annotations, [self.source.image_size(index) for index in range(len(self.source))])
+
+    def truth_sha256(self) -> str:
+        """Return a digest of the annotations' file, and of the output of each category; there must be annotations."""
+        assert self._truth is not None
+        return sha256(sha256_file(self._truth.annotations.path).encode() + self._truth.labels.tobytes()).hexdigest()
 
     def report(self, measured: Measured, stage: Stage) -> DetectionReport:
         """Return the average precision, and the comparison with the reference; see `Evaluation.report`."""

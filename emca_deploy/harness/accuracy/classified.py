@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 
 from emca_deploy._progress import Stage
 from emca_deploy.data.sources import open_source
@@ -41,6 +42,13 @@ class ClassifiedImages(Evaluation):
     def check(self, name: str, outputs: int) -> None:
         """Check the labels against the number of logits."""
         self._images.check(name, outputs)
+
+    def truth_sha256(self) -> str:
+        """Return a digest of the labels, and of whether the order of their classes is open; there must be labels."""
+        found = self._images.found
+        assert found is not None
+        order = "open" if found.as_strings is not None else "said"
+        return sha256(order.encode() + found.labels.tobytes()).hexdigest()
 
     def report(self, measured: Measured, stage: Stage) -> AccuracyReport:
         """Return the accuracy, and the comparison with the reference; see `Evaluation.report`."""

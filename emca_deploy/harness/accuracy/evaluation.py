@@ -85,6 +85,10 @@ class Evaluation(ABC):
         del name, outputs
 
     @abstractmethod
+    def truth_sha256(self) -> str:
+        """Return a digest of the labels or annotations of the open images."""
+
+    @abstractmethod
     def report(self, measured: Measured, stage: Stage) -> Report:
         """Return the report about the candidate, whose `images_per_s` is not set.
 
