@@ -100,7 +100,8 @@ class StoredTensor:
         if not self.is_floating:
             return values.contiguous()
         values = values.float().contiguous()
-        if not bool(values.isfinite().all()):
+        # A sum is finite where all values are and it does not overflow; it takes a tenth of the time.
+        if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
             raise TensorProblem("holds NaN or infinity")
         return values
 

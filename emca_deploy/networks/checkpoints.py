@@ -126,9 +126,10 @@ def load_checkpoint(
         chosen, both = _choose(file, fits, weights)
         tensors = _values(file, chosen.network, both)
     inferred = chosen.inferred
-    module = empty_network(inferred, chosen.classes).to_empty(device="cpu").eval()
+    module = empty_network(inferred, chosen.classes).eval()
     counters = {name: torch.zeros((), dtype=torch.int64) for name in module.state_dict() if is_counter(name)}
-    module.load_state_dict({**counters, **chosen.translate(tensors, path)})
+    ours = {name: tensor.contiguous() for name, tensor in chosen.translate(tensors, path).items()}
+    module.load_state_dict({**counters, **ours}, assign=True)
     source = _source(file, chosen.network, both)
     spec = ModelSpec(inferred.arch, chosen.classes, inferred.options, chosen.layout, count_parameters(module), source)
     return module, _described(spec, chosen, module)
