@@ -1,5 +1,6 @@
 """Loading detectors: each layout's names, order of classes and conventions, and what is refused."""
 
+import functools
 import json
 
 import pytest
@@ -25,10 +26,17 @@ def wrapped(layout, tensors, kind="mask_rcnn"):
     return {"state_dict": tensors, "meta": text}
 
 
-def load(folder, layout, kind, section=None):
-    shapes = shapes_of(layout, section or kind)
-    path = saved(folder, wrapped(layout, numbered(shapes), kind))
-    return shapes, *load_checkpoint(path)
+@pytest.fixture(scope="module")
+def load(folder):
+    """Return a function that returns the shapes in a file of a layout, and what was loaded of it, once for all tests."""
+
+    @functools.cache
+    def get(layout, kind, section=None):
+        shapes = shapes_of(layout, section or kind)
+        path = saved(folder, wrapped(layout, numbered(shapes), kind))
+        return shapes, *load_checkpoint(path)
+
+    return get
 
 
 # (ours, the file's), one tensor of each part.
@@ -118,8 +126,8 @@ def assert_row(shapes, tensor, row, name, their_row):
 
 @pytest.mark.parametrize("kind", ["retinanet", "faster_rcnn", "mask_rcnn"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_part_gets_its_own_tensors(tmp_path, layout, kind):
-    shapes, module, spec = load(tmp_path, layout, kind)
+def test_every_part_gets_its_own_tensors(load, layout, kind):
+    shapes, module, spec = load(layout, kind)
     assert (spec.arch, spec.num_classes) == (f"{kind}_resnet18_fpn", CLASSES)
     state = module.state_dict()
     checked = pairs(layout, shapes, state)
@@ -133,8 +141,8 @@ def test_every_part_gets_its_own_tensors(tmp_path, layout, kind):
 
 @pytest.mark.parametrize("end", ["weight", "bias"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_classes_of_an_rcnn_keep_their_rows(tmp_path, layout, end):
-    shapes, module, _ = load(tmp_path, layout, "mask_rcnn")
+def test_classes_of_an_rcnn_keep_their_rows(load, layout, end):
+    shapes, module, _ = load(layout, "mask_rcnn")
     state = module.state_dict()
     first = 1 if layout in BACKGROUND_FIRST else 0
     scores, deltas, masks = (f"{table[layout]}.{end}" for table in (SCORES, DELTAS, MASKS))
@@ -150,8 +158,8 @@ def test_classes_of_an_rcnn_keep_their_rows(tmp_path, layout, end):
 
 @pytest.mark.parametrize("end", ["weight", "bias"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_classes_of_retinanet_keep_their_rows_at_each_anchor(tmp_path, layout, end):
-    shapes, module, _ = load(tmp_path, layout, "retinanet")
+def test_classes_of_retinanet_keep_their_rows_at_each_anchor(load, layout, end):
+    shapes, module, _ = load(layout, "retinanet")
     name = f"{RETINA.get(layout, 'head.classification_head.cls_logits')}.{end}"
     background = 1 if layout.startswith("torchvision") else 0  # torchvision has a class 0 that no object has
     for anchor in range(9):
@@ -160,20 +168,20 @@ def test_classes_of_retinanet_keep_their_rows_at_each_anchor(tmp_path, layout, e
             assert_row(shapes, module.state_dict()[f"head.scores.{end}"], anchor * CLASSES + label, name, theirs)
 
 
-def config_of(tmp_path, layout, kind, section=None):
-    return load(tmp_path, layout, kind, section)[2].detector
+def config_of(load, layout, kind, section=None):
+    return load(layout, kind, section)[2].detector
 
 
-def test_conventions_of_torchvision(tmp_path):
-    found = config_of(tmp_path, "torchvision-0.28", "mask_rcnn")
+def test_conventions_of_torchvision(load):
+    found = config_of(load, "torchvision-0.28", "mask_rcnn")
     assert (found.roi_aligned, found.roi_sampling_ratio, found.plus_one) == (False, 2, False)
     assert (found.anchor_rounding, found.anchor_strides, found.anchor_centre) == ("nearest", "divided", 0)
     assert (found.anchor_sizes, found.box_weights) == (((32,), (64,), (128,), (256,), (512,)), (10, 10, 5, 5))
     assert (found.rpn_min_size, found.box_min_size, found.score_threshold) == (1e-3, 1e-2, 0.05)
 
 
-def test_conventions_of_mmdetection_are_those_of_its_configuration(tmp_path):
-    found = config_of(tmp_path, "mmdetection-3", "mask_rcnn")
+def test_conventions_of_mmdetection_are_those_of_its_configuration(load):
+    found = config_of(load, "mmdetection-3", "mask_rcnn")
     assert (found.roi_aligned, found.roi_sampling_ratio, found.plus_one, found.anchor_rounding) == (True, 0, False, "none")
     assert (found.pre_nms, found.post_nms, found.max_detections) == (900, 800, 60)
     assert (found.score_threshold, found.nms_threshold, found.rpn_nms_threshold) == (0.02, 0.45, 0.7)
@@ -182,8 +190,8 @@ def test_conventions_of_mmdetection_are_those_of_its_configuration(tmp_path):
     assert (found.fpn_channels, found.box_head_width, found.box_bins) == (32, 48, 7)
 
 
-def test_conventions_of_mmdetection_1_are_those_of_its_configuration(tmp_path):
-    _, _, spec = load(tmp_path, "mmdetection-1", "mask_rcnn")
+def test_conventions_of_mmdetection_1_are_those_of_its_configuration(load):
+    _, _, spec = load("mmdetection-1", "mask_rcnn")
     found = spec.detector
     assert (found.roi_aligned, found.roi_sampling_ratio, found.plus_one, found.roi_plus_one) == (False, 2, True, True)
     assert (found.anchor_rounding, found.max_detections, found.nms_threshold) == ("legacy", 60, 0.45)
@@ -194,30 +202,30 @@ def test_conventions_of_mmdetection_1_are_those_of_its_configuration(tmp_path):
     assert (images.resize, images.pad) == ("letterbox", "end")
 
 
-def test_normalization_of_each_project(tmp_path):
-    vision = load(tmp_path, "torchvision-0.28", "faster_rcnn")[2].preprocessing
+def test_normalization_of_each_project(load):
+    vision = load("torchvision-0.28", "faster_rcnn")[2].preprocessing
     assert (vision.scale, vision.channels, vision.mean) == (255, "rgb", (0.485, 0.456, 0.406))
-    mmdetection = load(tmp_path, "mmdetection-3", "mask_rcnn")[2].preprocessing
+    mmdetection = load("mmdetection-3", "mask_rcnn")[2].preprocessing
     assert (mmdetection.scale, mmdetection.channels, mmdetection.mean) == (1, "rgb", (123.675, 116.28, 103.53))
 
 
 @pytest.mark.parametrize(("layout", "section", "source"), [
     ("torchvision-0.28", "retinanet", "p5"), ("torchvision-0.28", "retinanet_c5", "c5"), ("mmdetection-3", "retinanet", "c5"),
 ])  # fmt: skip
-def test_p6_comes_from_the_level_that_its_shape_shows(tmp_path, layout, section, source):
-    found = config_of(tmp_path, layout, "retinanet", section)
+def test_p6_comes_from_the_level_that_its_shape_shows(load, layout, section, source):
+    found = config_of(load, layout, "retinanet", section)
     assert (found.p6_from, found.relu_before_p7) == (source, layout.startswith("torchvision"))
 
 
-def test_retinanet_of_either_mmdetection(tmp_path):
-    new, old = config_of(tmp_path, "mmdetection-3", "retinanet"), config_of(tmp_path, "mmdetection-1", "retinanet")
+def test_retinanet_of_either_mmdetection(load):
+    new, old = config_of(load, "mmdetection-3", "retinanet"), config_of(load, "mmdetection-1", "retinanet")
     assert (new.plus_one, new.anchor_rounding) == (False, "none")
     assert (old.plus_one, old.anchor_rounding) == (True, "legacy")
     assert new.anchor_sizes[0] == pytest.approx((32, 32 * 2 ** (1 / 3), 32 * 2 ** (2 / 3)))
 
 
-def test_frozen_batch_norm_of_old_torchvision_has_no_epsilon(tmp_path):
-    shapes, module, spec = load(tmp_path, "torchvision-0.5", "faster_rcnn")
+def test_frozen_batch_norm_of_old_torchvision_has_no_epsilon(load):
+    shapes, module, spec = load("torchvision-0.5", "faster_rcnn")
     front = "backbone.body.layer1.0.bn1"
     bn = module.requires_grad_(False).backbone.stage1.block0.bn1
     variance = number(shapes, f"{front}.running_var", 3)
@@ -299,10 +307,10 @@ def test_deltas_and_masks_that_all_classes_share_are_repeated(tmp_path):
             assert_row(shapes, module.roi.box.deltas.weight, 4 * label + side, "roi_head.bbox_head.fc_reg.weight", side)
 
 
-def test_export_takes_the_normalization_of_the_checkpoint(tmp_path):
+def test_export_takes_the_normalization_of_the_checkpoint(load):
     from emca_deploy.exporting.detectors import detector_preprocessing
     from emca_deploy.preprocessing import PreprocessingOptions
 
-    trained = load(tmp_path, "mmdetection-1", "mask_rcnn")[2].preprocessing
+    trained = load("mmdetection-1", "mask_rcnn")[2].preprocessing
     used = detector_preprocessing(PreprocessingOptions(std=(2.0, 2.0, 2.0)), trained)
     assert (used.channels, used.mean, used.std) == ("bgr", (102.9801, 115.9465, 122.7717), (2, 2, 2))
