@@ -1,9 +1,12 @@
 """Average precision by COCO's rules from matches, for any weights of the images: the base of the bootstrap of a drop."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 
+from emca_deploy._machine import default_threads
 from emca_deploy.arrays import Float64Array, Int64Array
 from emca_deploy.results.detection import AveragePrecision
 from emca_deploy.tasks.object_matches import AREAS, THRESHOLDS, ClassMatches
@@ -16,8 +19,10 @@ RESAMPLES = 2000
 RECALLS = np.linspace(0.0, 1.0, 101)
 """Recalls at which the precision is averaged."""
 
-MOST_AT_ONCE = 1 << 21
-"""Most weights of detections at a time: some 100 MiB with what is made of them."""
+MOST_AT_ONCE = 1 << 17
+"""Most weights of detections at a time: they, and what is made of them, fit a processor's cache."""
+
+Int32Array = npt.NDArray[np.int32]
 
 EPSILON = np.spacing(1.0)
 INTERVAL = (2.5, 97.5)
@@ -35,36 +40,57 @@ def class_precision(matches: ClassMatches, weights: Int64Array, area: int = 0) -
     """
     found = np.full((len(weights), THRESHOLDS), np.nan)
     step = max(1, MOST_AT_ONCE // max(1, len(matches.image)))
+    with_objects = np.flatnonzero(matches.objects[area])
+    ignored = [np.flatnonzero(one) for one in matches.ignored[area]]
+    right = [np.flatnonzero(one) for one in matches.matched[area] & ~matches.ignored[area]]
     for start in range(0, len(weights), step):
-        some = weights[start : start + step]
-        objects = some @ matches.objects[area]
+        some = weights[start : start + step].astype(np.int32, copy=False)
+        objects = np.take(some, with_objects, axis=1) @ matches.objects[area][with_objects]
         rows = np.flatnonzero(objects)
         if len(rows):
-            found[start + rows] = _precision(matches, some[rows], objects[rows], area)
+            found[start + rows] = _precision(matches.image, right, ignored, some[rows], objects[rows])
     return found
 
 
-def _precision(matches: ClassMatches, weights: Int64Array, objects: Int64Array, area: int) -> Float64Array:
-    each = weights[:, matches.image].astype(np.int32)
+def _precision(
+    image: Int64Array, all_right: list[Int64Array], all_ignored: list[Int64Array], weights: Int32Array, objects: Int64Array
+) -> Float64Array:
+    """Return the average precision from the indices of right and ignored detections at each threshold."""
+    each = np.take(weights, image, axis=1)
     before = np.cumsum(each, axis=1, dtype=np.int32)
+    reached = _Reached(objects)
     found = np.zeros((len(weights), THRESHOLDS))
-    for threshold in range(THRESHOLDS):
-        ignored = np.flatnonzero(matches.ignored[area, threshold])
-        right = np.flatnonzero(matches.matched[area, threshold] & ~matches.ignored[area, threshold])
+    for threshold, (right, ignored) in enumerate(zip(all_right, all_ignored, strict=True)):
         if not len(right):
             continue
         # Only a right detection raises the precision or the recall: the curve is needed at these alone.
-        counted = before[:, right]
+        counted = np.take(before, right, axis=1)
         if len(ignored):
             left_out = np.zeros((len(weights), len(ignored) + 1), np.int32)
-            np.cumsum(each[:, ignored], axis=1, out=left_out[:, 1:])
-            counted = counted - left_out[:, np.searchsorted(ignored, right)]
-        hits = np.cumsum(each[:, right], axis=1, dtype=np.int32)
+            np.cumsum(np.take(each, ignored, axis=1), axis=1, out=left_out[:, 1:])
+            counted -= np.take(left_out, np.searchsorted(ignored, right), axis=1)
+        hits = np.cumsum(np.take(each, right, axis=1), axis=1, dtype=np.int32)
         precision = hits / (counted + EPSILON)
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        reached = np.searchsorted(RECALLS, (hits / objects[:, None]).ravel(), side="right").reshape(hits.shape)
-        found[:, threshold] = (precision * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(RECALLS)
+        np.maximum.accumulate(precision[:, ::-1], axis=1, out=precision[:, ::-1])
+        found[:, threshold] = np.einsum("ij,ij->i", precision, reached.steps(hits)) / len(RECALLS)
     return found
+
+
+class _Reached:
+    """The number of recalls in `RECALLS` that any number of hits reaches, for several numbers of objects (B,)."""
+
+    def __init__(self, objects: Int64Array) -> None:
+        distinct, row = np.unique(objects, return_inverse=True)
+        width = int(distinct[-1]) + 1
+        recalls = np.arange(width) / distinct[:, None]
+        self._table = np.searchsorted(RECALLS, recalls.ravel(), side="right").astype(np.int16)
+        self._start = (row * width)[:, None]
+
+    def steps(self, hits: Int32Array) -> npt.NDArray[np.int16]:
+        """Return how many more recalls are reached by each hit than by the one before; `hits` (B, R) do not fall along a row."""
+        reached = np.zeros((hits.shape[0], hits.shape[1] + 1), np.int16)
+        np.take(self._table, hits + self._start, out=reached[:, 1:])
+        return np.diff(reached, axis=1)
 
 
 def mean_precision(matches: Sequence[ClassMatches]) -> tuple[AveragePrecision, tuple[float | None, ...]]:
@@ -84,13 +110,14 @@ def resampled_precision(
 ) -> Float64Array:
     """Return the mean `ap` over the classes with objects in each resample, (B,) float64 in percent; NaN without any object."""
     total, classes = np.zeros(len(weights)), np.zeros(len(weights))
-    for done, one in enumerate(matches, 1):
-        found = class_precision(one, weights).mean(axis=1)
-        has = ~np.isnan(found)
-        total[has] += found[has]
-        classes += has
-        if progress is not None:
-            progress(done, len(matches))
+    with ThreadPoolExecutor(default_threads()) as pool:  # numpy leaves the lock of Python
+        for done, each in enumerate(pool.map(lambda one: class_precision(one, weights), matches), 1):
+            found = each.mean(axis=1)
+            has = ~np.isnan(found)
+            total[has] += found[has]
+            classes += has
+            if progress is not None:
+                progress(done, len(matches))
     with np.errstate(invalid="ignore"):
         means: Float64Array = 100 * total / classes
     return means
@@ -111,7 +138,7 @@ def drop_interval(
         seed: Seed of the random numbers.
     """
     images = reference[0].objects.shape[1]
-    weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+    weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.int32)
     drops = resampled_precision(reference, weights) - resampled_precision(candidate, weights)
     low, high = np.nanpercentile(drops, INTERVAL)
     return float(low), float(high)
