@@ -23,19 +23,20 @@ MOST_AT_ONCE = 1 << 17
 """Most weights of detections at a time: they, and what is made of them, fit a processor's cache."""
 
 Int32Array = npt.NDArray[np.int32]
+Counts = Int32Array | Int64Array
 
 EPSILON = np.spacing(1.0)
 INTERVAL = (2.5, 97.5)
 
 
-def class_precision(matches: ClassMatches, weights: Int64Array, area: int = 0) -> Float64Array:
+def class_precision(matches: ClassMatches, weights: Counts, area: int = 0) -> Float64Array:
     """Return the average precision of one class, (B, thresholds) float64 from 0 to 1; NaN where no object counts.
 
     It is that of COCOeval for a data set in which image i occurs weights[b, i] times in a row.
 
     Args:
         matches: Matches of the class in N images.
-        weights: Number of times that each image occurs, (B, N) int64.
+        weights: Number of times that each image occurs, (B, N) int32 or int64.
         area: Index of the range in `AREAS`.
     """
     found = np.full((len(weights), THRESHOLDS), np.nan)
@@ -106,7 +107,7 @@ def _percent(values: Float64Array) -> float | None:
 
 
 def resampled_precision(
-    matches: Sequence[ClassMatches], weights: Int64Array, progress: Callable[[int, int], object] | None = None
+    matches: Sequence[ClassMatches], weights: Counts, progress: Callable[[int, int], object] | None = None
 ) -> Float64Array:
     """Return the mean `ap` over the classes with objects in each resample, (B,) float64 in percent; NaN without any object."""
     total, classes = np.zeros(len(weights)), np.zeros(len(weights))
